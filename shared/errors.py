@@ -1,0 +1,211 @@
+"""Every error that Carina raises on purpose, in one tree.
+
+A *permanent* error says that the same input will fail again: the job is `rejected` under the error's stable `code`.
+A *transient* error says that trying again may help: the job goes back to its stage with backoff. A *request* error is
+an answer to an HTTP client. Errors of botocore, SQLAlchemy, pydicom and redis become one of these in their adapter.
+"""
+
+
+class CarinaError(Exception):
+    """Something in Carina went wrong."""
+
+    #: Stable, snake_case; part of the API. Never reuse a code for another meaning.
+    code = "internal_error"
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail or (type(self).__doc__ or "").strip())
+
+    @property
+    def detail(self) -> str:
+        """One sentence for a human; never holds a patient's data or a file's name."""
+        return str(self)
+
+
+# --- the input is unfit: never retried -------------------------------------------------------------------------------
+
+
+class PermanentError(CarinaError):
+    """The input cannot be processed, however often it is tried."""
+
+    code = "unfit_input"
+
+
+class EmptyFile(PermanentError):
+    """The file holds no bytes."""
+
+    code = "empty_file"
+
+
+class UnsupportedFileType(PermanentError):
+    """The file is neither DICOM, PNG nor JPEG."""
+
+    code = "unsupported_file_type"
+
+
+class MalformedDicom(PermanentError):
+    """The DICOM header cannot be read."""
+
+    code = "malformed_dicom"
+
+
+class NotAnImage(PermanentError):
+    """The DICOM object holds no image (a report, a waveform, a directory, or no pixel data)."""
+
+    code = "not_an_image"
+
+
+class MultiFrameImage(PermanentError):
+    """The image has more than one frame; a chest radiograph has one."""
+
+    code = "multi_frame"
+
+
+class ColourImage(PermanentError):
+    """The image is in colour; a chest radiograph is grey."""
+
+    code = "colour_image"
+
+
+class ImageTooSmall(PermanentError):
+    """The image has too few pixels to show a chest."""
+
+    code = "image_too_small"
+
+
+class ImageTooLarge(PermanentError):
+    """The image claims more pixels than `CARINA_MAX_IMAGE_PIXELS`."""
+
+    code = "image_too_large"
+
+
+class UnsupportedTransferSyntax(PermanentError):
+    """No decoder is at hand for the file's transfer syntax."""
+
+    code = "unsupported_transfer_syntax"
+
+
+class UndecodablePixelData(PermanentError):
+    """The pixel data cannot be decoded, or does not match the header."""
+
+    code = "undecodable_pixel_data"
+
+
+class DecoderCrashed(PermanentError):
+    """A native decoder crashed or hung on this image, also when it was tried alone."""
+
+    code = "decoder_crashed"
+
+
+class InvalidModelFile(PermanentError):
+    """The model file cannot be used."""
+
+    code = "invalid_model_file"
+
+
+# --- the world is unwell: retried with backoff -----------------------------------------------------------------------
+
+
+class TransientError(CarinaError):
+    """Something that the job needs is not there right now."""
+
+    code = "temporarily_unavailable"
+
+
+class DatabaseUnavailable(TransientError):
+    """PostgreSQL does not answer."""
+
+    code = "database_unavailable"
+
+
+class ObjectStoreUnavailable(TransientError):
+    """The object store does not answer."""
+
+    code = "object_store_unavailable"
+
+
+class ObjectMissing(TransientError):
+    """The object store does not hold an object that a row names."""
+
+    code = "object_missing"
+
+
+class ObjectCorrupt(TransientError):
+    """An object's bytes do not match the digest that its row names."""
+
+    code = "object_corrupt"
+
+
+class HintNotSent(TransientError):
+    """Redis did not take a hint; the sweep will send it again."""
+
+    code = "hint_not_sent"
+
+
+class DecoderProcessLost(TransientError):
+    """The process that was decoding this image crashed or ran out of time."""
+
+    code = "decoder_process_lost"
+
+
+class DetectionFailed(TransientError):
+    """The forward pass failed on this image."""
+
+    code = "detection_failed"
+
+
+class NoActiveModel(TransientError):
+    """No model is promoted, so nothing can be detected yet."""
+
+    code = "no_active_model"
+
+
+# --- the request is wrong: answered, never retried by us -------------------------------------------------------------
+
+
+class RequestError(CarinaError):
+    """The request cannot be answered as it stands."""
+
+    code = "bad_request"
+    status = 400
+
+
+class Unauthorized(RequestError):
+    """The request carries no valid API key."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class Forbidden(RequestError):
+    """The API key lacks the scope that this route needs."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(RequestError):
+    """There is no such thing in this project."""
+
+    code = "not_found"
+    status = 404
+
+
+class NotReady(RequestError):
+    """The thing exists, but its result does not yet."""
+
+    code = "not_ready"
+    status = 409
+
+
+class LimitExceeded(RequestError):
+    """The request is larger than a limit allows."""
+
+    code = "limit_exceeded"
+    status = 413
+
+
+class UploadCutShort(RequestError):
+    """The body ended before it was complete; nothing of the unfinished file was kept."""
+
+    code = "upload_cut_short"
+    status = 400

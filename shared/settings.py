@@ -1,0 +1,59 @@
+"""Every setting, read once per process from `CARINA_*` environment variables and passed in from there."""
+
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What an operator may choose. Frozen; secrets have no default; every number is bounded."""
+
+    model_config = SettingsConfigDict(env_prefix="CARINA_", frozen=True, extra="ignore")
+
+    # Where things are.
+    database_url: SecretStr = Field(description="PostgreSQL, as `postgresql://user:password@host:port/name`.")
+    redis_url: SecretStr = Field(description="Redis, as `redis://:password@host:port/0`.")
+    s3_endpoint_url: str = Field(description="The S3-compatible object store's URL.")
+    s3_access_key_id: SecretStr = Field(description="The object store's access key.")
+    s3_secret_access_key: SecretStr = Field(description="The object store's secret key.")
+    s3_bucket: str = Field("carina", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="One bucket for all.")
+    s3_region: str = Field("us-east-1", description="The region that requests are signed for.")
+
+    # The API.
+    api_host: str = Field("127.0.0.1", description="The address that the API binds to.")
+    api_port: int = Field(8080, ge=0, le=65535, description="The port that the API binds to.")
+    api_threads: int = Field(16, ge=1, le=256, description="Request threads of the API process.")
+    max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="The largest request body, in bytes.")
+    max_files: int = Field(1000, ge=1, le=100_000, description="The most files in one request.")
+
+    # The queue.
+    max_attempts: int = Field(4, ge=1, le=100, description="Tries per stage before a job is `failed`.")
+    lease_s: float = Field(60, ge=1, le=3600, description="Seconds until a silent worker's jobs go back.")
+    retry_backoff_s: float = Field(2, ge=0, le=600, description="Pause before the second try; doubles each time.")
+    sweep_interval_s: float = Field(15, ge=0.2, le=600, description="Seconds between two sweeps.")
+
+    # The prepare stage.
+    rendition_px: int = Field(1024, ge=64, le=4096, description="The longest side of a rendition, in pixels.")
+    max_image_pixels: int = Field(64_000_000, ge=4096, description="The most pixels that an image may claim.")
+    prepare_threads: int = Field(2, ge=1, le=64, description="Images that one prepare worker decodes at a time.")
+    decode_timeout_s: float = Field(60, ge=1, le=600, description="Seconds until a decode counts as hung.")
+
+    # The detect stage.
+    batch_size: int = Field(16, ge=1, le=256, description="Images per forward pass, at most.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto` takes bf16 where the device gains.")
+    torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of the forward pass; 0: as PyTorch likes.")
+    fetch_threads: int = Field(8, ge=1, le=64, description="Renditions fetched at a time.")
+    step_timeout_s: float = Field(300, ge=1, le=3600, description="Seconds until a forward pass counts as hung.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
+
+
+class ClientSettings(BaseSettings):
+    """What a client of the API needs."""
+
+    model_config = SettingsConfigDict(env_prefix="CARINA_", frozen=True, extra="ignore")
+
+    api_url: str = Field("http://127.0.0.1:8080", description="Where the API answers.")
+    api_key: SecretStr = Field(description="The key sent as `Authorization: Bearer KEY`.")
