@@ -153,6 +153,12 @@ class DetectionFailed(TransientError):
     code = "detection_failed"
 
 
+class DeviceOutOfMemory(TransientError):
+    """The device has too little memory for a batch of this size."""
+
+    code = "device_out_of_memory"
+
+
 class NoActiveModel(TransientError):
     """No model is promoted, so nothing can be detected yet."""
 

@@ -1,0 +1,16 @@
+"""UUIDv7 keys: unique without coordination, and ordered by the time they were made."""
+
+import os
+import time
+from uuid import UUID
+
+
+def new_id() -> UUID:
+    """Return a UUIDv7: 48 bits of Unix milliseconds, then 74 random bits (RFC 9562, section 5.7)."""
+    milliseconds = time.time_ns() // 1_000_000
+    random_bits = int.from_bytes(os.urandom(10), "big")
+    version_7 = 0x7 << 76
+    variant = 0b10 << 62
+    rand_a = (random_bits >> 62 & 0xFFF) << 64
+    rand_b = random_bits & (1 << 62) - 1
+    return UUID(int=milliseconds << 80 | version_7 | rand_a | variant | rand_b)

@@ -1,0 +1,71 @@
+"""API keys: `carina_<prefix>_<secret>`, one project each, hashed at rest."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.errors import NotFound, Unauthorized
+from shared.queue.states import Scope
+from shared.tables import ApiKey, Project
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whom a key stands for."""
+
+    key_id: UUID
+    project_id: UUID
+    scopes: frozenset[Scope]
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the key has this scope; `admin` has all."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+def create_key(session: Session, *, project_name: str, name: str, scopes: Collection[Scope]) -> str:
+    """Make a key, and its project where that is new. The returned text is the only copy of the secret."""
+    project = session.scalar(sa.select(Project).where(Project.name == project_name))
+    if project is None:
+        project = Project(name=project_name)
+        session.add(project)
+        session.flush()
+    prefix, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    session.add(
+        ApiKey(
+            project_id=project.id,
+            name=name,
+            prefix=prefix,
+            secret_sha256=_digest(secret),
+            scopes=sorted(scopes),
+        )
+    )
+    return f"carina_{prefix}_{secret}"
+
+
+def verify_key(session: Session, key: str) -> Identity:
+    """Return whom a key stands for; raise `Unauthorized` when it is unknown, wrong or revoked."""
+    brand, _, rest = key.partition("_")
+    prefix, _, secret = rest.partition("_")
+    row = session.scalar(sa.select(ApiKey).where(ApiKey.prefix == prefix))
+    # Compare also where there is no row, so that an answer's time does not tell which prefixes exist.
+    right = hmac.compare_digest(row.secret_sha256 if row else _digest(""), _digest(secret))
+    if brand != "carina" or row is None or not right or row.revoked_at is not None:
+        raise Unauthorized
+    return Identity(row.id, row.project_id, frozenset(Scope(scope) for scope in row.scopes))
+
+
+def revoke_key(session: Session, prefix: str) -> None:
+    """End a key for good; raise `NotFound` when no live key has this prefix."""
+    live = sa.update(ApiKey).where(ApiKey.prefix == prefix, ApiKey.revoked_at.is_(None))
+    if session.execute(live.values(revoked_at=sa.func.now()).returning(ApiKey.id)).first() is None:
+        raise NotFound(f"There is no live key {prefix}.")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,82 @@
+"""The model registry: which detectors there are, and which one is active."""
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.detector.card import ModelCard
+from shared.errors import NotFound, RequestError
+from shared.object_store import ObjectStore, weights_key
+from shared.queue.states import ModelState
+from shared.tables import Model
+
+
+class NothingToRollBackTo(RequestError):
+    """No model was active before this one."""
+
+    code = "nothing_to_roll_back_to"
+    status = 409
+
+
+def register(session: Session, store: ObjectStore, card: ModelCard, weights: bytes) -> Model:
+    """Store a model's weights, then its row; the same model a second time is the same row."""
+    known = session.scalar(sa.select(Model).where(Model.digest == card.digest))
+    if known is not None:
+        return known
+    store.put(weights_key(card.weights_sha256), weights)
+    model = Model(
+        name=card.name, digest=card.digest, card=card.model_dump(mode="json"), weights_sha256=card.weights_sha256
+    )
+    session.add(model)
+    session.flush()
+    return model
+
+
+def active(session: Session) -> Model | None:
+    """Return the active model, if there is one."""
+    return session.scalar(sa.select(Model).where(Model.state == ModelState.ACTIVE))
+
+
+def promote(session: Session, model_id: UUID) -> Model:
+    """Make a model the active one; workers load it between two batches. Raises `NotFound`."""
+    _one_at_a_time(session)
+    model = session.get(Model, model_id)
+    if model is None:
+        raise NotFound(f"There is no model {model_id}.")
+    current = active(session)
+    if current is not None and current.id != model.id:
+        _step_down(session, current, ModelState.RETIRED)
+    _activate(model)
+    return model
+
+
+def roll_back(session: Session) -> Model:
+    """Return to the model that was active before; raise `NothingToRollBackTo` when there was none.
+
+    The model that is rolled back becomes a candidate, so that the next roll back goes further into the past.
+    """
+    _one_at_a_time(session)
+    retired = sa.select(Model).where(Model.state == ModelState.RETIRED)
+    previous = session.scalar(retired.order_by(Model.retired_at.desc()).limit(1))
+    if previous is None:
+        raise NothingToRollBackTo
+    current = active(session)
+    if current is not None:
+        _step_down(session, current, ModelState.CANDIDATE)
+    _activate(previous)
+    return previous
+
+
+def _one_at_a_time(session: Session) -> None:
+    session.execute(sa.text("LOCK TABLE model IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def _step_down(session: Session, model: Model, state: ModelState) -> None:
+    model.state, model.retired_at = state, sa.func.clock_timestamp()
+    # One model is active at any moment, also inside the transaction: the index would object.
+    session.flush()
+
+
+def _activate(model: Model) -> None:
+    model.state, model.promoted_at = ModelState.ACTIVE, sa.func.clock_timestamp()

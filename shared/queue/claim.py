@@ -1,0 +1,168 @@
+"""Taking jobs, keeping them, and giving them back: the lease.
+
+Every change is one UPDATE under the fence `(state, lease_owner, attempt)` with a lease that has not run out. Zero rows
+updated means that the job is somebody else's by now.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.orm import Session
+
+from shared.queue.states import JobState, ModelState, Stage
+from shared.tables import Image, Job, Model
+
+LOST_WORKER = "worker_lost"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that this process holds under a lease."""
+
+    job_id: UUID
+    image_id: UUID
+    #: Where the bytes of this stage's input lie: the original for prepare, the rendition for detect.
+    input_sha256: str
+    #: Of the original, in pixels.
+    height_px: int
+    width_px: int
+    model_id: UUID | None
+    owner: str
+    attempt: int
+    #: Whether it may have brought down a batch before, and so is a batch of its own now.
+    alone: bool
+
+
+def claim(session: Session, stage: Stage, owner: str, *, limit: int, lease_s: float) -> list[Claim]:
+    """Lease up to `limit` waiting jobs, highest priority first, then oldest; for detect all under one model.
+
+    Skips rows that another worker is claiming (`FOR UPDATE SKIP LOCKED`), and so never waits.
+    """
+    waiting = (
+        sa.select(Job.id, Job.requested_model_id, Job.alone)
+        .where(Job.state == stage.waiting, Job.available_at <= sa.func.now())
+        .order_by(Job.priority.desc(), Job.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    active_model_id = None
+    if stage is Stage.DETECT:
+        active_model_id = session.scalar(sa.select(Model.id).where(Model.state == ModelState.ACTIVE))
+        if active_model_id is None:
+            waiting = waiting.where(Job.requested_model_id.is_not(None))
+    rows = session.execute(waiting).all()
+    if not rows:
+        return []
+
+    first = rows[0]
+    batch = [row for row in rows if not row.alone and row.requested_model_id == first.requested_model_id]
+    chosen = [first.id] if first.alone else [row.id for row in batch]
+    model_id = (first.requested_model_id or active_model_id) if stage is Stage.DETECT else None
+    taken = (
+        sa.update(Job)
+        .where(Job.id.in_(chosen), Image.id == Job.image_id)
+        .values(
+            state=stage.leased,
+            lease_owner=owner,
+            lease_expires_at=in_seconds(lease_s),
+            attempt=Job.attempt + 1,
+            model_id=model_id,
+        )
+        .returning(
+            Job.id.label("job_id"),
+            Job.image_id,
+            (Image.sha256 if stage is Stage.PREPARE else Image.rendition_sha256).label("input_sha256"),
+            Image.height_px,
+            Image.width_px,
+            Job.model_id,
+            Job.lease_owner.label("owner"),
+            Job.attempt,
+            Job.alone,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    claims = [Claim(**row) for row in session.execute(taken).mappings()]
+    return sorted(claims, key=lambda claim: claim.job_id)
+
+
+def renew(session: Session, claims: Collection[Claim], *, lease_s: float) -> int:
+    """Move the end of these leases to `lease_s` from now; return how many are still ours."""
+    return _update(session, claims, lease_expires_at=in_seconds(lease_s))
+
+
+def release(session: Session, stage: Stage, claims: Collection[Claim], *, pause_s: float = 0) -> int:
+    """Hand jobs back as if they had not been claimed: this worker stops, or a server that they need is down."""
+    back = _waiting_again(stage, pause_s) | {"attempt": Job.attempt - 1}
+    return _update(session, claims, **back)
+
+
+def expire_leases(session: Session, *, max_attempts: int) -> dict[JobState, int]:
+    """Return the jobs of silent workers to their stage, to be tried alone; fail those with no attempts left.
+
+    A job whose worker was lost may be what killed it, so it is never again put into a batch with others.
+    """
+    outcome: dict[JobState, int] = {}
+    for stage in (Stage.PREPARE, Stage.DETECT):
+        expired = (Job.state == stage.leased, Job.lease_expires_at <= sa.func.now())
+        used_up = Job.attempt >= max_attempts
+        lost = {"code": LOST_WORKER, "reason": "The worker that had the job fell silent."}
+        for state, which, values in (
+            (JobState.FAILED, used_up, final_values(JobState.FAILED) | lost),
+            (stage.waiting, ~used_up, _waiting_again(stage, 0) | lost | {"alone": True}),
+        ):
+            skipping = sa.select(Job.id).where(*expired, which).with_for_update(skip_locked=True)
+            change = sa.update(Job).where(Job.id.in_(skipping)).values(**values).returning(Job.id)
+            count = len(session.execute(change.execution_options(synchronize_session=False)).all())
+            outcome[state] = outcome.get(state, 0) + count
+    return outcome
+
+
+def fenced(claims: Collection[Claim]) -> sa.ColumnElement[bool]:
+    """The condition under which these claims are still ours."""
+    pairs = sa.func.unnest(
+        array([claim.job_id for claim in claims], type_=sa.Uuid()),
+        array([claim.attempt for claim in claims], type_=sa.Integer()),
+    ).table_valued(sa.column("id", sa.Uuid()), sa.column("attempt", sa.Integer()), name="held")
+    held = sa.exists().where(pairs.c.id == Job.id, pairs.c.attempt == Job.attempt)
+    owners = {claim.owner for claim in claims}
+    return sa.and_(
+        Job.id.in_([claim.job_id for claim in claims]),
+        held,
+        Job.lease_owner.in_(owners),
+        Job.lease_expires_at > sa.func.now(),
+    )
+
+
+def final_values(state: JobState) -> dict[str, object]:
+    """The columns of a job that has come to its end."""
+    return {"state": state, "lease_owner": None, "lease_expires_at": None, "finished_at": sa.func.now()}
+
+
+def _waiting_again(stage: Stage, pause_s: float) -> dict[str, object]:
+    return {
+        "state": stage.waiting,
+        "lease_owner": None,
+        "lease_expires_at": None,
+        "available_at": in_seconds(pause_s),
+    }
+
+
+def _update(session: Session, claims: Collection[Claim], **values: object) -> int:
+    if not claims:
+        return 0
+    change = sa.update(Job).where(fenced(claims)).values(**values).returning(Job.id)
+    return len(session.execute(change.execution_options(synchronize_session=False)).all())
+
+
+def in_seconds(seconds: float) -> sa.ColumnElement[datetime]:
+    """The database's clock, `seconds` from now."""
+    return sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+
+
+def ids(claims: Sequence[Claim]) -> list[str]:
+    """The jobs' ids, for a log line."""
+    return [str(claim.job_id) for claim in claims]

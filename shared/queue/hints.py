@@ -1,0 +1,107 @@
+"""Hints: Celery messages that say "there is work in this stage", and nothing else.
+
+Losing one loses nothing, for the sweep hints again; sending one never holds up or fails whoever sends it.
+"""
+
+import time
+from datetime import timedelta
+
+import redis
+import sqlalchemy as sa
+import structlog
+from celery import Celery
+from kombu.exceptions import KombuError
+
+from shared.database import Database
+from shared.errors import DatabaseUnavailable, HintNotSent
+from shared.queue.states import Stage
+from shared.settings import Settings
+from shared.tables import Worker
+
+log = structlog.get_logger()
+
+#: A worker that has not been seen for this long gets no hint of its own.
+SEEN_WITHIN = timedelta(seconds=90)
+#: After Redis failed to take a hint, the next ones are left to the sweep for this long.
+QUIET_S = 5.0
+
+
+def make_celery(settings: Settings) -> Celery:
+    """Return the Celery application that both ends of a hint share."""
+    app = Celery("carina", broker=settings.redis_url.get_secret_value())
+    app.conf.update(
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_default_queue=Stage.SWEEP,
+        task_routes={task_name(stage): {"queue": str(stage)} for stage in Stage},
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": 3600,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+        },
+        beat_schedule={"sweep": {"task": task_name(Stage.SWEEP), "schedule": settings.sweep_interval_s}},
+        beat_max_loop_interval=settings.sweep_interval_s,
+    )
+    return app
+
+
+def task_name(stage: Stage) -> str:
+    """The name of the Celery task that wakes a stage."""
+    return f"carina.{stage}"
+
+
+class Hints:
+    """Wakes workers. Thread-safe."""
+
+    def __init__(self, settings: Settings, database: Database, app: Celery | None = None) -> None:
+        self._app = app or make_celery(settings)
+        self._database = database
+        self._redis = redis.Redis.from_url(
+            settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=2
+        )
+        #: Jobs that one hint stands for: what a worker of the stage takes at a time.
+        self._jobs_per_hint = {Stage.PREPARE: settings.prepare_threads, Stage.DETECT: settings.batch_size}
+        self._quiet_until = 0.0
+
+    def send(self, stage: Stage, waiting: int) -> int:
+        """Send min(workers, ceil(waiting / batch)) hints, less those that nobody has taken yet; return how many.
+
+        Never raises for a server that is down: the sweep will hint again.
+        """
+        if waiting <= 0 or time.monotonic() < self._quiet_until:
+            return 0
+        try:
+            useful = min(self._live_workers(stage), -(-waiting // self._jobs_per_hint[stage]))
+            missing = useful - self._pending(stage)
+            for _ in range(missing):
+                self._app.send_task(task_name(stage), retry=False)
+        except (HintNotSent, DatabaseUnavailable, redis.RedisError, KombuError, OSError) as exc:
+            self._quiet_until = time.monotonic() + QUIET_S
+            log.warning("hint_not_sent", stage=stage, error=type(exc).__name__)
+            return 0
+        return max(missing, 0)
+
+    def ping(self) -> None:
+        """Raise `HintNotSent` when Redis does not answer."""
+        try:
+            self._redis.ping()
+        except redis.RedisError as exc:
+            raise HintNotSent("Redis does not answer.") from exc
+
+    def _pending(self, stage: Stage) -> int:
+        # A hint still in the list will be taken after our commit, so it stands for our jobs too.
+        return int(self._redis.llen(str(stage)))
+
+    def _live_workers(self, stage: Stage) -> int:
+        alive = sa.select(sa.func.count()).where(
+            Worker.stage == stage, Worker.stopped_at.is_(None), Worker.seen_at > sa.func.now() - SEEN_WITHIN
+        )
+        with self._database.begin() as session:
+            return max(1, session.scalar(alive) or 0)

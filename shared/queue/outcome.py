@@ -1,0 +1,150 @@
+"""How a leased job comes out of a stage: further, rejected, tried again, or failed. All fenced; see `claim`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.errors import CarinaError, PermanentError
+from shared.queue.claim import Claim, fenced, final_values, in_seconds
+from shared.queue.states import JobState, Stage
+from shared.tables import Detection, Image, Job
+
+#: A backoff never grows beyond this.
+LONGEST_BACKOFF_S = 300.0
+
+
+@dataclass(frozen=True)
+class StoredRendition:
+    """What an image's row says of its rendition."""
+
+    sha256: str
+    version: int
+    height_px: int
+    width_px: int
+    original_height_px: int
+    original_width_px: int
+
+
+@dataclass(frozen=True)
+class FoundBox:
+    """One detection, box in the pixel coordinates of the original image."""
+
+    class_id: int
+    class_name: str
+    score: float
+    box_xyxy_px: tuple[float, float, float, float]
+
+
+def mark_ready(session: Session, claim: Claim, rendition: StoredRendition) -> bool:
+    """Hand a prepared job on to detect. Return whether it was still ours."""
+    change = (
+        sa.update(Job)
+        .where(fenced([claim]), Job.state == JobState.PREPARING)
+        .values(
+            state=JobState.READY,
+            lease_owner=None,
+            lease_expires_at=None,
+            attempt=0,
+            alone=False,
+            code=None,
+            reason=None,
+            ready_at=sa.func.now(),
+            available_at=sa.func.now(),
+        )
+        .returning(Job.id)
+    )
+    if session.execute(change).first() is None:
+        return False
+    session.execute(
+        sa.update(Image)
+        .where(Image.id == claim.image_id)
+        .values(
+            rendition_sha256=rendition.sha256,
+            rendition_version=rendition.version,
+            rendition_height_px=rendition.height_px,
+            rendition_width_px=rendition.width_px,
+            height_px=rendition.original_height_px,
+            width_px=rendition.original_width_px,
+        )
+    )
+    return True
+
+
+def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[UUID]:
+    """Commit a batch's detections; return the jobs that were still ours. The rest is dropped."""
+    change = (
+        sa.update(Job)
+        .where(fenced(found.keys()), Job.state == JobState.DETECTING)
+        .values(**final_values(JobState.SUCCEEDED), code=None, reason=None)
+        .returning(Job.id)
+    )
+    ours = set(session.scalars(change.execution_options(synchronize_session=False)))
+    rows = [
+        {
+            "job_id": claim.job_id,
+            "rank": rank,
+            "model_id": claim.model_id,
+            "class_id": box.class_id,
+            "class_name": box.class_name,
+            "score": box.score,
+            **dict(zip(("x_min_px", "y_min_px", "x_max_px", "y_max_px"), box.box_xyxy_px, strict=True)),
+        }
+        for claim, boxes in found.items()
+        if claim.job_id in ours
+        for rank, box in enumerate(sorted(boxes, key=lambda box: -box.score))
+    ]
+    if rows:
+        session.execute(sa.insert(Detection), rows)
+    return ours
+
+
+def give_up_or_retry(
+    session: Session,
+    stage: Stage,
+    claim: Claim,
+    error: CarinaError,
+    *,
+    max_attempts: int,
+    backoff_s: float,
+    alone: bool = False,
+) -> JobState | None:
+    """End or repeat a job after an error; return its new state, or None when it was no longer ours.
+
+    A permanent error rejects it. A transient one sends it back with a backoff that doubles, until its attempts are used
+    up and it has failed.
+    """
+    why: dict[str, object] = {"code": error.code, "reason": error.detail}
+    if isinstance(error, PermanentError):
+        state = JobState.REJECTED
+        values = final_values(state)
+    elif claim.attempt >= max_attempts:
+        state = JobState.FAILED
+        values = final_values(state)
+    else:
+        state = stage.waiting
+        pause_s = min(backoff_s * 2 ** (claim.attempt - 1), LONGEST_BACKOFF_S)
+        values = {
+            "state": state,
+            "lease_owner": None,
+            "lease_expires_at": None,
+            "available_at": in_seconds(pause_s),
+            "alone": claim.alone or alone,
+        }
+    change = sa.update(Job).where(fenced([claim])).values(**values, **why).returning(Job.id)
+    done = session.execute(change.execution_options(synchronize_session=False)).first()
+    return state if done else None
+
+
+def cancel(session: Session, project_id: UUID, job_id: UUID) -> bool:
+    """Cancel a job that is not final yet; return whether it was changed. A worker that holds it cannot commit."""
+    open_states = [state for state in JobState if not state.is_final]
+    change = (
+        sa.update(Job)
+        .where(Job.id == job_id, Job.project_id == project_id, Job.state.in_(open_states))
+        .values(**final_values(JobState.CANCELLED))
+        .returning(Job.id)
+    )
+    return session.execute(change).first() is not None

@@ -1,0 +1,55 @@
+"""The words for where a job, a model or a key stands."""
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """Where a job is on its one way through."""
+
+    QUEUED = "queued"  # its original is stored; waits for prepare
+    PREPARING = "preparing"  # leased by a prepare worker
+    READY = "ready"  # its rendition is stored; waits for detect
+    DETECTING = "detecting"  # leased by a detect worker
+    SUCCEEDED = "succeeded"  # its detections are committed
+    REJECTED = "rejected"  # the input is unfit: `code` says why
+    FAILED = "failed"  # its attempts are used up: `code` says on what
+    CANCELLED = "cancelled"  # somebody asked for that
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job will never change again."""
+        return self in (JobState.SUCCEEDED, JobState.REJECTED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Stage(StrEnum):
+    """What a worker process does; also the name of its Celery queue."""
+
+    PREPARE = "prepare"
+    DETECT = "detect"
+    SWEEP = "sweep"
+
+    @property
+    def waiting(self) -> JobState:
+        """The state from which this stage claims."""
+        return {Stage.PREPARE: JobState.QUEUED, Stage.DETECT: JobState.READY}[self]
+
+    @property
+    def leased(self) -> JobState:
+        """The state of a job that this stage is working on."""
+        return {Stage.PREPARE: JobState.PREPARING, Stage.DETECT: JobState.DETECTING}[self]
+
+
+class ModelState(StrEnum):
+    """Where a model stands; exactly one is active, or none."""
+
+    CANDIDATE = "candidate"  # imported or trained, never promoted, or rolled back
+    ACTIVE = "active"  # detects every job that names no model
+    RETIRED = "retired"  # was active; a roll back returns to the latest of these
+
+
+class Scope(StrEnum):
+    """What an API key may do."""
+
+    SUBMIT = "submit"  # send studies, cancel jobs
+    READ = "read"  # see jobs, findings, pixels and models
+    ADMIN = "admin"  # everything
