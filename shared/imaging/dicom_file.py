@@ -1,0 +1,163 @@
+"""The one place that parses DICOM: finds the data set in a file and hands out plain Python values.
+
+Only the elements in `KEPT` are held in memory, so a patient's name never is. pydicom's warnings and log lines quote
+element values, and its parser lets many kinds of exception through; none of them leaves this module.
+"""
+
+import logging
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+from pydicom import config
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from pydicom.values import converters
+
+from shared.errors import CarinaError, MalformedDicom, UnsupportedFileType
+
+KEPT = [
+    "SOPInstanceUID", "StudyInstanceUID", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "Rows",
+    "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth",
+    "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PixelData",
+]  # fmt: skip
+_KEPT_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in KEPT]
+_PIXEL_DATA = Tag("PixelData")
+_PREFIX_BYTES = 132  # the preamble and `DICM`, PS3.10 section 7.1
+
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+config.settings.reading_validation_mode = config.IGNORE
+# `warnings.catch_warnings` swaps global state, so one thread at a time may be inside it.
+_quiet_lock = threading.RLock()
+
+
+@contextmanager
+def quietly(error: type[CarinaError] = MalformedDicom) -> Iterator[None]:
+    """Silence the warnings of a parser that reads a stranger's bytes, and turn whatever it raises into `error`."""
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except CarinaError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a hostile file gets nearly anything raised
+            # Not `from exc`: its message may quote a patient's data, and a log would show it.
+            raise error(f"{(error.__doc__ or '').strip()} ({type(exc).__name__})") from None
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """The elements of one file that Carina reads, with typed access; every method raises `MalformedDicom`."""
+
+    dataset: Dataset
+    #: As the file says or, where it has no file meta, as its first element implies.
+    transfer_syntax_uid: str
+    #: Whether the data set comes to its pixel data within the bytes that were read.
+    reaches_pixel_data: bool
+    little_endian: bool
+
+    def text(self, keyword: str) -> str | None:
+        """The element's first value as stripped text; None where it is absent or empty."""
+        values = self._values(keyword)
+        return (str(values[0]).strip(" \0") or None) if values else None
+
+    def integer(self, keyword: str) -> int | None:
+        """The element's first value as an int; None where it is absent or empty."""
+        with quietly():
+            values = self._values(keyword)
+            return int(values[0]) if values else None  # type: ignore[call-overload]
+
+    def number(self, keyword: str) -> float | None:
+        """The element's first value as a float; None where it is absent or empty."""
+        with quietly():
+            values = self._values(keyword)
+            return float(values[0]) if values else None  # type: ignore[arg-type]
+
+    def _values(self, keyword: str) -> list[object]:
+        with quietly():
+            value = self.dataset.get(keyword)
+            if value is None or value == "":
+                return []
+            return list(value) if isinstance(value, MultiValue | list) else [value]
+
+
+def looks_like_dicom(data: bytes) -> bool:
+    """Whether `data` starts as a DICOM file does, with or without preamble and file meta."""
+    return _find_start(data) is not None
+
+
+def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int) -> DicomFile:
+    """Parse a file, or the first part of one, up to and with (`with_pixels`) its pixel data.
+
+    A deflated data set is inflated to at most `max_bytes`. Raises `UnsupportedFileType` and `MalformedDicom`.
+    """
+    start = _find_start(data)
+    if start is None:
+        raise UnsupportedFileType
+    with quietly():
+        stream = BytesIO(data)
+        stream.seek(start)
+        meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != 0x0002)
+        little_endian = True
+        if "TransferSyntaxUID" in meta:
+            syntax = str(meta.TransferSyntaxUID).strip(" \0")
+            little_endian = syntax != ExplicitVRBigEndian
+        else:
+            syntax, little_endian = _implied_syntax(data[stream.tell() : stream.tell() + 6])
+        if syntax == DeflatedExplicitVRLittleEndian:
+            # pydicom's own way inflates without a bound, and not at all where the end is missing.
+            stream = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[stream.tell() :], max_bytes))
+        reached = False
+
+        def stop_when(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+            nonlocal reached
+            reached |= tag == _PIXEL_DATA
+            return tag > _PIXEL_DATA or (tag == _PIXEL_DATA and not with_pixels)
+
+        dataset = read_dataset(
+            stream, syntax == ImplicitVRLittleEndian, little_endian, stop_when=stop_when, specific_tags=_KEPT_TAGS
+        )
+    return DicomFile(dataset, syntax, reached, little_endian)
+
+
+def _find_start(data: bytes) -> int | None:
+    """Where the first element begins: after the preamble, at the very start, or one byte after it.
+
+    The last is what a tool leaves that cut the file meta off at its value's padding byte.
+    """
+    if data[128:132] == b"DICM":
+        return _PREFIX_BYTES
+    return next((start for start in (0, 1) if _is_first_element(data[start : start + 8])), None)
+
+
+def _is_first_element(element: bytes) -> bool:
+    """Whether 8 bytes open a data element of group 0002 or 0008, the only ones that a DICOM file starts with."""
+    if len(element) < 8:
+        return False
+    group, number, length = struct.unpack("<HHL", element)
+    explicit = element[4:6].decode("latin-1") in converters
+    if group in (0x0002, 0x0008):
+        return explicit or (number < 0x1000 and length < 1024)
+    return group == 0x0800 and explicit  # group 0008 in big endian
+
+
+def _implied_syntax(element: bytes) -> tuple[str, bool]:
+    """The native transfer syntax, and whether it is little endian, of a data set that starts with `element`."""
+    explicit = element[4:6].decode("latin-1") in converters
+    if explicit and element[:2] == b"\0\x08":
+        return str(ExplicitVRBigEndian), False
+    return str(ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian), True

@@ -1,0 +1,123 @@
+"""What intake must know about a file before it is stored: what it is, how large, and whose study it belongs to."""
+
+import re
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import ExifTags, Image
+
+from shared.errors import (
+    ColourImage,
+    EmptyFile,
+    ImageTooLarge,
+    ImageTooSmall,
+    MultiFrameImage,
+    NotAnImage,
+    UndecodablePixelData,
+    UnsupportedFileType,
+    UnsupportedTransferSyntax,
+)
+from shared.imaging.dicom_file import DicomFile, looks_like_dicom, quietly, read_dicom
+from shared.imaging.transfer_syntaxes import PACKINGS
+
+DICOM, PNG, JPEG = "application/dicom", "image/png", "image/jpeg"
+
+#: How much of a file `read_header` wants to see; a chest film's header is a few KiB.
+PREFIX_BYTES = 8 * 1024**2
+#: Below this side length no finding can be made out.
+MIN_SIDE_PX = 64
+
+_UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """One uploaded image as its header describes it. Height and width are those of the picture as it is shown."""
+
+    media_type: str
+    height_px: int
+    width_px: int
+    study_instance_uid: str | None
+    sop_instance_uid: str | None
+    #: None for PNG and JPEG.
+    transfer_syntax_uid: str | None
+
+
+def read_header(prefix: bytes, total_bytes: int, *, max_image_pixels: int | None = None) -> ImageHeader:
+    """Read the header of a DICOM, PNG or JPEG file of `total_bytes` from its first `PREFIX_BYTES`; decode no pixel.
+
+    Raises `EmptyFile`, `UnsupportedFileType`, `MalformedDicom`, `NotAnImage`, `MultiFrameImage`, `ColourImage`,
+    `UnsupportedTransferSyntax`, `ImageTooSmall`, `ImageTooLarge` (where `max_image_pixels` is given) and, for a PNG or
+    JPEG header that cannot be read, `UndecodablePixelData`.
+    """
+    if total_bytes == 0 or not prefix:
+        raise EmptyFile
+    media_type = sniff_media_type(prefix)
+    if media_type == DICOM:
+        file = read_dicom(prefix, with_pixels=False, max_bytes=PREFIX_BYTES)
+        return describe_dicom(file, whole=len(prefix) >= total_bytes, max_image_pixels=max_image_pixels)
+    height_px, width_px = _picture_size(prefix)
+    check_size(height_px, width_px, max_image_pixels)
+    return ImageHeader(media_type, height_px, width_px, None, None, None)
+
+
+def sniff_media_type(prefix: bytes) -> str:
+    """The media type that the first bytes show; raises `UnsupportedFileType`."""
+    if prefix[128:132] == b"DICM":  # first, as a preamble may hold another format's magic number
+        return DICOM
+    if prefix.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PNG
+    if prefix.startswith(b"\xff\xd8\xff"):
+        return JPEG
+    if looks_like_dicom(prefix):
+        return DICOM
+    raise UnsupportedFileType
+
+
+def describe_dicom(file: DicomFile, *, whole: bool, max_image_pixels: int | None) -> ImageHeader:
+    """Check that `file` is one grey image and say what it is; errors as in `read_header`.
+
+    Where `file` is only the first part (not `whole`), pixel data may come after it.
+    """
+    rows, columns = file.integer("Rows"), file.integer("Columns")
+    if not rows or not columns or (whole and not file.reaches_pixel_data):
+        raise NotAnImage
+    if (file.integer("NumberOfFrames") or 1) > 1:
+        raise MultiFrameImage
+    samples, photometric = file.integer("SamplesPerPixel"), file.text("PhotometricInterpretation")
+    if samples not in (1, None) or photometric not in ("MONOCHROME1", "MONOCHROME2", None):
+        raise ColourImage
+    if file.transfer_syntax_uid not in PACKINGS:
+        raise UnsupportedTransferSyntax
+    check_size(rows, columns, max_image_pixels)
+    return ImageHeader(
+        DICOM, rows, columns, _uid(file, "StudyInstanceUID"), _uid(file, "SOPInstanceUID"), file.transfer_syntax_uid
+    )
+
+
+def check_size(height_px: int, width_px: int, max_image_pixels: int | None) -> None:
+    """Raise `ImageTooSmall` or `ImageTooLarge` for a size that cannot be worked with."""
+    if min(height_px, width_px) < MIN_SIDE_PX:
+        raise ImageTooSmall
+    if max_image_pixels is not None and height_px * width_px > max_image_pixels:
+        raise ImageTooLarge
+
+
+def _picture_size(prefix: bytes) -> tuple[int, int]:
+    """Height and width of a PNG or JPEG; a JPEG's EXIF orientation counts, as it does when it is decoded."""
+    with quietly(UndecodablePixelData):
+        try:
+            image = Image.open(BytesIO(prefix), formats=["PNG", "JPEG"])
+        except Image.DecompressionBombError:
+            raise ImageTooLarge from None
+        turned = image.format == "JPEG" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    if image.mode == "CMYK":
+        raise ColourImage
+    width_px, height_px = image.size
+    return (width_px, height_px) if turned else (height_px, width_px)
+
+
+def _uid(file: DicomFile, keyword: str) -> str | None:
+    """A UID that is fit to be a key; anything else counts as absent."""
+    value = file.text(keyword)
+    return value if value and _UID.fullmatch(value) else None
