@@ -1,0 +1,89 @@
+"""What a model says about itself: enough to build it, to run it and to explain each of its results."""
+
+import hashlib
+import json
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Architecture = Literal["fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn", "carina_small"]
+
+
+class Category(BaseModel):
+    """A class of finding, as in COCO's `categories`: ids may have gaps and come in any order."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: int
+    name: str = Field(min_length=1)
+
+
+class ModelCard(BaseModel):
+    """A model without its weights; two cards with one digest give the same results on the same rendition."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=200)
+    architecture: Architecture
+    #: In the order of the model's outputs: see `category_of`.
+    categories: tuple[Category, ...] = Field(min_length=1)
+
+    #: The side of the square that every rendition is fitted onto.
+    canvas_px: int = Field(ge=64, le=4096, multiple_of=32)
+    image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    #: One tuple of sizes per level of the feature pyramid, finest first, in canvas pixels.
+    anchor_sizes_px: tuple[tuple[float, ...], ...] = Field(min_length=1)
+    #: Height over width, on every level.
+    anchor_aspect_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1)
+    #: Added to the running variance of batch norm; torchvision's COCO checkpoints were trained with 0.
+    batch_norm_eps: float = Field(1e-5, ge=0, le=1e-2)
+
+    score_threshold: float = Field(0.05, ge=0, le=1)
+    nms_iou: float = Field(0.5, gt=0, le=1)
+    max_detections: int = Field(100, ge=1, le=1000)
+
+    #: The version of the function that made the pixels that the model was trained on.
+    rendition_version: int = Field(ge=1)
+    weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    trained_on: str = ""
+    metrics: dict[str, float | int | str | None | dict[str, float | None]] = Field(default_factory=dict)
+    code_version: str = ""
+
+    @field_validator("categories")
+    @classmethod
+    def _categories_are_distinct(cls, categories: tuple[Category, ...]) -> tuple[Category, ...]:
+        for field in ("id", "name"):
+            if len({getattr(category, field) for category in categories}) < len(categories):
+                raise ValueError(f"two categories have the same {field}")
+        return categories
+
+    @model_validator(mode="after")
+    def _std_is_positive(self) -> Self:
+        if min(self.image_std) <= 0:
+            raise ValueError("image_std must be positive")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the card as canonical JSON; it covers the weights through their own digest."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Return the card as canonical JSON: sorted keys, no spaces."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    # The one place that knows how the model's outputs are numbered: 0 is background, label k is `categories[k - 1]`.
+
+    def category_of(self, label: int) -> Category:
+        """Return the category that output `label` (1 to N) of the model stands for."""
+        if not 1 <= label <= len(self.categories):
+            raise ValueError(f"label {label} is not one of 1 to {len(self.categories)}")
+        return self.categories[label - 1]
+
+    def label_of(self, category_id: int) -> int:
+        """Return the output (1 to N) that stands for a category; the inverse of `category_of`."""
+        for label, category in enumerate(self.categories, start=1):
+            if category.id == category_id:
+                return label
+        raise ValueError(f"the model has no category {category_id}")
