@@ -1,0 +1,128 @@
+"""A healthy chest as layers of X-ray density, ready to be marked with lesions."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from shared.phantoms.anatomy import RIBS, SIDES, Anatomy, Side
+from shared.phantoms.canvas import Canvas, Layer, Points, ellipse, points, ribbon
+
+VERTEBRAE = 16
+VERTEBRA_HEIGHT = 0.058
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One person on one canvas. Masks are float32 [H, W] in 0–1; densities add up along the ray."""
+
+    canvas: Canvas
+    anatomy: Anatomy
+
+    @cached_property
+    def mediastinum(self) -> Layer:
+        """What lies between the lungs."""
+        return self.canvas.blur(self.canvas.fill(*self.anatomy.mediastinum()), 0.0025)
+
+    @cached_property
+    def cavities(self) -> dict[Side, Layer]:
+        """The inside of each half of the chest."""
+        return {side: self.canvas.fill(self.anatomy.cavity(side)) for side in SIDES}
+
+    @cached_property
+    def lungs(self) -> Layer:
+        """Where air is seen: the chest's inside without the mediastinum."""
+        inside = self.canvas.blur(np.maximum(self.cavities[-1], self.cavities[1]), 0.0022)
+        return inside * (1 - self.mediastinum)
+
+    def tissue(self) -> Layer:
+        """Soft tissue with the lungs' air taken out."""
+        canvas, person = self.canvas, self.anatomy
+        torso = canvas.fill(*person.torso())
+        depth = np.minimum(canvas.depth(torso) / 0.2, 1)
+        body = torso * (0.22 + (0.75 + 0.25 * person.fat) * np.sqrt(depth * (2 - depth)))
+        body *= 0.85 + 0.3 / (1 + np.exp(-(canvas.rows() - 0.62) / 0.05))
+        air = self.lungs * np.float32(0.93)
+        if person.stomach:
+            air = np.maximum(air, 0.55 * canvas.blur(canvas.fill(ellipse(*person.stomach)), 0.004))
+        density = body * (1 - np.float32(0.74) * air)
+        density -= np.float32(0.22) * canvas.blur(canvas.fill(*_airways(person)), 0.003)
+        if person.breast:
+            density += person.breast * self._breasts()
+        return canvas.blur(density, 0.002)
+
+    def _breasts(self) -> Layer:
+        shadow = np.zeros((self.canvas.height_px, self.canvas.width_px), np.float32)
+        for side in SIDES:
+            mask = self.canvas.fill(ellipse((0.2 * side, 0.58), (0.125, 0.14)))
+            shadow += np.float32(0.14) * np.sqrt(np.minimum(self.canvas.depth(mask) / 0.1, 1))
+        return shadow
+
+    def bones(self) -> Layer:
+        """Ribs, spine, collar bones, shoulder blades and upper arms."""
+        canvas, person = self.canvas, self.anatomy
+        ribs = [person.rib(index, side) for index in range(RIBS) for side in SIDES]
+        bones = _shell(canvas, [rear for rear, _ in ribs], 0.105, 0.075)
+        bones += _shell(canvas, [front for _, front in ribs], 0.05, 0.05)
+        bones += _shell(canvas, [person.clavicle(side) for side in SIDES], 0.15, 0.09)
+        bones += _shell(canvas, [person.scapula(side) for side in SIDES], 0.05, 0.1)
+        bones += _shell(canvas, [part for side in SIDES for part in person.humerus(side)], 0.22, 0.1)
+        bones += _shell(canvas, _vertebrae(), 0.07, 0.06)
+        return canvas.blur(bones, 0.0012)
+
+    def vessels(self, rng: np.random.Generator) -> Layer:
+        """The lungs' vessels, fanning out from each root and tapering."""
+        lines: list[tuple[Points, float, float]] = []
+        for side in SIDES:
+            root = np.array(self.anatomy.hilum(side))
+            for heading in np.linspace(-1.35, 1.45, 11):
+                start = root + rng.normal(0, 0.008, 2)
+                _branch(lines, start, heading + rng.normal(0, 0.1), rng.uniform(0.0075, 0.0105), side, rng)
+        knots = [self.canvas.fill(ellipse(self.anatomy.hilum(side), (0.026, 0.05))) for side in SIDES]
+        tree = np.float32(0.24) * self.canvas.blur(self.canvas.strokes(lines), 0.0011)
+        hila = np.float32(0.2) * self.canvas.blur(knots[0] + knots[1], 0.014)
+        mottle = np.float32(0.012) * (self.canvas.field(rng, 0.012) + self.canvas.field(rng, 0.03))
+        return (tree + hila + mottle) * self.lungs
+
+
+def _shell(canvas: Canvas, outlines: list[Points], inside: float, edge: float) -> Layer:
+    """Fill bones, brighter along the cortex."""
+    full = canvas.fill(*outlines)
+    core = canvas.blur(full, 0.0035)
+    rim = np.clip(full - core, 0, 1)
+    return np.float32(inside) * full + np.float32(2 * edge) * rim
+
+
+def _vertebrae() -> list[Points]:
+    bodies = []
+    for index in range(VERTEBRAE):
+        top, half = 0.02 + index * VERTEBRA_HEIGHT, 0.021 + 0.0006 * index
+        bottom, middle = top + VERTEBRA_HEIGHT - 0.009, top + VERTEBRA_HEIGHT / 2
+        outline = [(-half, top), (half, top), (half - 0.002, middle), (half, bottom), (-half, bottom)]
+        bodies.append(points(*outline, (-half + 0.002, middle)))
+    return bodies
+
+
+def _airways(person: Anatomy) -> list[Points]:
+    carina = (0.004, 0.335)
+    trachea = ribbon(points((0, -0.05), (-0.002, 0.15), carina), 0.0125)
+    return [trachea, *(ribbon(points(carina, person.hilum(side)), 0.009) for side in SIDES)]
+
+
+def _branch(
+    lines: list[tuple[Points, float, float]],
+    start: Points,
+    heading: float,
+    width: float,
+    side: Side,
+    rng: np.random.Generator,
+) -> None:
+    """Grow a vessel from `start`; `heading` is 0 straight out, negative upwards, and forks every few steps."""
+    while width > 0.0014:
+        length = 0.03 * (width / 0.009) ** 0.35 * rng.uniform(0.8, 1.2)
+        heading += rng.normal(0, 0.09)
+        end = start + length * np.array([side * np.cos(heading), np.sin(heading)])
+        lines.append((np.stack([start, end]), width, min(1.0, width / 0.009)))
+        if rng.random() < 0.55:
+            _branch(lines, end, heading + rng.choice((-1, 1)) * rng.uniform(0.35, 0.75), width * 0.62, side, rng)
+        start, width = end, width * 0.83
