@@ -21,7 +21,7 @@ ROI_CELLS = 7
 class Blueprint:
     """What sets an architecture apart, and what a card of it says unless told otherwise."""
 
-    backbone: Callable[[], nn.Module]
+    backbone: Callable[[], BackboneWithFPN]
     #: A weight that this architecture has and no other.
     hallmark: str
     canvas_px: int
@@ -37,7 +37,7 @@ class Blueprint:
     canonical_px: int = 224
 
 
-def _small_backbone() -> nn.Module:
+def _small_backbone() -> BackboneWithFPN:
     """MobileNetV2 with a pyramid of 96 channels at strides 8, 16 and 32; `body` has torchvision's `features` keys."""
     stages = {"6": "0", "13": "1", "17": "2"}
     pyramid = BackboneWithFPN(mobilenet_v2(weights=None).features, stages, [32, 96, 320], out_channels=96)

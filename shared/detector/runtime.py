@@ -124,7 +124,7 @@ class Detector:
         ):
             # Both heads' channels are (anchor, value); the order of `anchors` is (row, column, anchor).
             logits = level_objectness.float().permute(0, 2, 3, 1).flatten(1)  # [B, n]
-            codes = level_deltas.float().unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)  # [B, n, 4]
+            codes = level_deltas.float().permute(0, 2, 3, 1).reshape(batch, -1, 4)  # [B, n, 4]
             top, index = logits.topk(min(most, len(anchors)), dim=1)
             codes = codes.gather(1, index[..., None].expand(-1, -1, 4))
             decoded = rpn.box_coder.decode_single(codes.flatten(0, 1), anchors[index].flatten(0, 1))
@@ -185,7 +185,7 @@ class Detector:
         anchors: Tensor = generator(ImageList(blank, [(side, side)]), features)[0]
         per_cell = generator.num_anchors_per_location()
         cells = [feature.shape[2] * feature.shape[3] for feature in features]
-        return list(anchors.split([count * n for count, n in zip(cells, per_cell, strict=True)]))
+        return list(torch.split(anchors, [count * n for count, n in zip(cells, per_cell, strict=True)]))
 
 
 def _choose_device(device: str) -> torch.device:
