@@ -18,6 +18,10 @@ class Anatomy:
 
     #: Width of the rib cage, 1 for the mean.
     breadth: float
+    #: How much the chest bulges at its base, 1 for the mean.
+    bulge: float
+    #: Height of the lungs' apices.
+    apex_y: float
     #: How much the diaphragm stands lower (deep breath) or higher, in body units.
     breath: float
     #: Tops of the diaphragm's domes, right and left.
@@ -40,12 +44,14 @@ class Anatomy:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Anatomy":
         """Draw a healthy person."""
-        breath = rng.normal(0, 0.012)
+        breath = float(np.clip(rng.normal(0, 0.016), -0.035, 0.03))
         right_dome = 0.592 + breath + rng.normal(0, 0.006)
         left_dome = right_dome + rng.uniform(0.012, 0.03)
         half_width = rng.uniform(0.118, 0.137)
         return cls(
-            breadth=rng.uniform(0.95, 1.05),
+            breadth=rng.uniform(0.95, 1.08),
+            bulge=rng.uniform(0.97, 1.06),
+            apex_y=rng.uniform(0.112, 0.14),
             breath=breath,
             dome_y=(right_dome, left_dome),
             heart_centre=(half_width * rng.uniform(0.3, 0.38), right_dome - 0.045),
@@ -65,9 +71,11 @@ class Anatomy:
 
     def wall(self, side: Side) -> Points:
         """Trace the inside of the chest wall from the apex of the lung to the costophrenic angle."""
+        top, base = self.apex_y, self.bulge
         knots = points(
-            *((0.028, 0.225), (0.05, 0.16), (0.1, 0.128), (0.155, 0.145), (0.205, 0.205), (0.247, 0.305)),
-            *((0.276, 0.42), (0.291, 0.54), (0.296, 0.64 + self.breath), (0.298, 0.668 + self.breath)),
+            *((0.028, top + 0.1), (0.045, top + 0.035), (0.1, top), (0.157, top + 0.018), (0.208, 0.205)),
+            *((0.247, 0.3), (0.276, 0.42), (0.291 * base, 0.54), (0.296 * base, 0.64 + self.breath)),
+            (0.297 * base, 0.668 + self.breath),
         )
         return spline(knots) * (side * self.breadth, 1)
 
@@ -75,7 +83,12 @@ class Anatomy:
         """Trace the diaphragm from the costophrenic angle to the midline."""
         top, angle = self.dome_y[side > 0], 0.668 + self.breath
         knots = points(
-            *((0.298, angle), (0.28, (angle + top) / 2 + 0.012), (0.235, top + 0.012), (0.165, top)),
+            *(
+                (0.297 * self.bulge, angle),
+                (0.279 * self.bulge, (angle + top) / 2 + 0.012),
+                (0.235, top + 0.012),
+                (0.165, top),
+            ),
             *((0.09, top + 0.01), (0.04, top + 0.028), (0.012, top + 0.045)),
         )
         return spline(knots) * (side * self.breadth, 1)
@@ -111,11 +124,11 @@ class Anatomy:
     def torso(self) -> tuple[Points, ...]:
         """Outline trunk, neck and arms."""
         flank = 0.335 * self.breadth + 0.03 * self.fat
-        trunk = [(0.07, -0.3), (0.078, 0.03), (0.12, 0.075), (0.24, 0.105), (0.34, 0.14), (flank, 0.3)]
+        trunk = [(0.07, -0.3), (0.078, 0.02), (0.12, 0.062), (0.24, 0.085), (0.36, 0.11), (flank, 0.3)]
         trunk += [(flank - 0.005, 0.5), (flank, 0.7), (flank + 0.01, 1.3)]
         side = spline(points(*trunk))
         arm = points(
-            (0.2, 0.12), (0.34, 0.125), (0.46, 0.22), (0.62, 0.5), (0.5, 0.6), (flank + 0.025, 0.4), (0.3, 0.42)
+            *((0.2, 0.12), (0.36, 0.108), (0.46, 0.19), (0.62, 0.45), (0.5, 0.6), (flank + 0.025, 0.4), (0.3, 0.42))
         )
         return np.concatenate([side, side[::-1] * (-1, 1)]), arm, arm * (-1, 1)
 
@@ -132,7 +145,7 @@ class Anatomy:
         reach = float(np.interp(min(top + 0.35 * drop, wall[-1, 1]), wall[20:, 1], wall[20:, 0])) + 0.004
         if index == 0:
             reach, drop = 0.12 * self.breadth, 0.075
-        phi = np.linspace(0.12, 2.45 - 0.25 * level, 60)
+        phi = np.linspace(0.07, 2.45 - 0.25 * level, 60)
         curve = np.stack([side * reach * np.sin(phi), top - 0.012 * np.sin(2 * phi) + drop * (1 - np.cos(phi)) / 2], 1)
         turn = 34
         rear = ribbon(curve[: turn + 4], 0.0095)
@@ -141,9 +154,10 @@ class Anatomy:
 
     def clavicle(self, side: Side) -> Points:
         """Outline a collar bone."""
-        knots = points((0.028, 0.185), (0.08, 0.172), (0.16, 0.142), (0.24, 0.12), (0.33, 0.105))
+        knots = points((0.028, 0.192), (0.08, 0.184), (0.16, 0.158), (0.24, 0.138), (0.3, 0.132), (0.352, 0.14))
         curve = spline(knots * (side * self.breadth, 1))
-        return ribbon(curve, 0.0105 + 0.004 * np.abs(np.linspace(-1, 1, len(curve))) ** 2)
+        along = np.linspace(-1, 1, len(curve))
+        return ribbon(curve, (0.0095 + 0.004 * along**2) * np.sqrt(1 - 0.95 * along**16))
 
     def scapula(self, side: Side) -> Points:
         """Outline a shoulder blade."""

@@ -37,14 +37,14 @@ class Exposure:
         side = 1 if marker == "L" else -1
         opening = (-rng.uniform(0.385, 0.408), rng.uniform(0.008, 0.03), rng.uniform(0.385, 0.408), 0.985)
         return cls(
-            gain=rng.uniform(1.5, 2.0),
-            gamma=rng.uniform(0.9, 1.3),
+            gain=rng.uniform(1.1, 1.6),
+            gamma=rng.uniform(0.95, 1.35),
             fog=rng.uniform(0.01, 0.05),
             noise=rng.uniform(0.007, 0.014),
             opening=opening if rng.random() < 0.3 else None,
             marker=marker,
-            marker_at=(side * rng.uniform(0.31, 0.35), rng.uniform(0.06, 0.09)),
-            zoom=rng.uniform(0.95, 1.05),
+            marker_at=(side * rng.uniform(0.31, 0.35), rng.uniform(0.076, 0.092)),
+            zoom=rng.uniform(0.98, 1.09),
             shift=(rng.normal(0, 0.01), rng.normal(0, 0.012)),
             turn=rng.normal(0, 0.018),
         )

@@ -128,7 +128,7 @@ def infiltration(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
         size = np.clip(min(a, b) * rng.uniform(0.2, 0.32), 0.011, 0.026)
         clouds += canvas.fill(lobulated(at, (size, size), rng, 0.15))
     clouds = canvas.blur(np.minimum(clouds, 1), 0.0065) * _lung(scene, site.side)
-    return _solid(clouds, 0.42)
+    return _solid(clouds, 0.5)
 
 
 def lung_opacity(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
@@ -136,7 +136,7 @@ def lung_opacity(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
     canvas = scene.canvas
     haze = canvas.fill(lobulated(site.centre, site.axes, rng, 0.04))
     haze = canvas.blur(haze, 0.22 * min(site.axes)) * _lung(scene, site.side)
-    return _solid(haze, 0.34)
+    return _solid(haze, 0.42)
 
 
 def nodule(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:

@@ -45,7 +45,7 @@ def make_phantom(
 
     `classes` names the classes to plant, one lesion each as far as there is room; by default the seed chooses them.
     """
-    choice, body, planting, vessels, taking, grain = np.random.default_rng(seed).spawn(6)
+    choice, body, planting, texture, taking, grain = np.random.default_rng(seed).spawn(6)
     exposure = Exposure.draw(taking)
     if classes is None:
         classes = choose_classes(choice)
@@ -55,7 +55,7 @@ def make_phantom(
     shrink = max(1.0, height_px / COMPOSE_PX)
     canvas = exposure.canvas(round(height_px / shrink), round(width_px / shrink))
     scene = Scene(canvas, person)
-    density, markings = scene.tissue() + scene.bones(), scene.vessels(vessels)
+    density, markings = scene.tissue(texture) + scene.bones(), scene.vessels(texture)
     extents = [
         (class_id, canvas.fill(outline_of(class_id, person))) for class_id in sorted(RESHAPE.keys() & set(classes))
     ]

@@ -8,7 +8,7 @@ import numpy as np
 from shared.phantoms.anatomy import RIBS, SIDES, Anatomy, Side
 from shared.phantoms.canvas import Canvas, Layer, Points, ellipse, points, ribbon
 
-VERTEBRAE = 16
+VERTEBRAE = 18
 VERTEBRA_HEIGHT = 0.058
 
 
@@ -35,18 +35,29 @@ class Scene:
         inside = self.canvas.blur(np.maximum(self.cavities[-1], self.cavities[1]), 0.0022)
         return inside * (1 - self.mediastinum)
 
-    def tissue(self) -> Layer:
+    @cached_property
+    def gas(self) -> Layer:
+        """Air outside the lungs: windpipe and main bronchi, and often the stomach's bubble."""
+        airways = self.canvas.blur(self.canvas.fill(*_airways(self.anatomy)), 0.003)
+        if not self.anatomy.stomach:
+            return np.float32(0.2) * airways
+        bubble = self.canvas.fill(ellipse(*self.anatomy.stomach)) * (1 - self.lungs)
+        return np.float32(0.2) * airways + np.float32(0.5) * self.canvas.blur(bubble, 0.004)
+
+    def tissue(self, rng: np.random.Generator) -> Layer:
         """Soft tissue with the lungs' air taken out."""
         canvas, person = self.canvas, self.anatomy
         torso = canvas.fill(*person.torso())
         depth = np.minimum(canvas.depth(torso) / 0.2, 1)
         body = torso * (0.22 + (0.75 + 0.25 * person.fat) * np.sqrt(depth * (2 - depth)))
-        body *= 0.85 + 0.3 / (1 + np.exp(-(canvas.rows() - 0.62) / 0.05))
-        air = self.lungs * np.float32(0.93)
-        if person.stomach:
-            air = np.maximum(air, 0.55 * canvas.blur(canvas.fill(ellipse(*person.stomach)), 0.004))
-        density = body * (1 - np.float32(0.74) * air)
-        density -= np.float32(0.22) * canvas.blur(canvas.fill(*_airways(person)), 0.003)
+        # The belly is thick, the shoulders less so; lungs hold most air in the middle.
+        body *= 0.88 + 0.3 / (1 + np.exp(-(canvas.rows() - 0.6) / 0.06))
+        deep = np.minimum(canvas.depth(self.lungs) / 0.05, 1)
+        air = self.lungs * (0.66 + 0.13 * np.sqrt(deep))
+        body *= 1 + np.float32(0.018) * (canvas.field(rng, 0.05) + canvas.field(rng, 0.11))
+        # The heart lies in front of air, and so shades a little less than the belly.
+        air += 0.12 * canvas.blur(canvas.fill(person.heart()), 0.004) * np.maximum(self.cavities[-1], self.cavities[1])
+        density = body * (1 - air) - self.gas
         if person.breast:
             density += person.breast * self._breasts()
         return canvas.blur(density, 0.002)
@@ -62,12 +73,12 @@ class Scene:
         """Ribs, spine, collar bones, shoulder blades and upper arms."""
         canvas, person = self.canvas, self.anatomy
         ribs = [person.rib(index, side) for index in range(RIBS) for side in SIDES]
-        bones = _shell(canvas, [rear for rear, _ in ribs], 0.105, 0.075)
-        bones += _shell(canvas, [front for _, front in ribs], 0.05, 0.05)
-        bones += _shell(canvas, [person.clavicle(side) for side in SIDES], 0.15, 0.09)
-        bones += _shell(canvas, [person.scapula(side) for side in SIDES], 0.05, 0.1)
+        bones = _shell(canvas, [rear for rear, _ in ribs], 0.1, 0.1)
+        bones += _shell(canvas, [front for _, front in ribs], 0.045, 0.065)
+        bones += _shell(canvas, [person.clavicle(side) for side in SIDES], 0.13, 0.11)
+        bones += _shell(canvas, [person.scapula(side) for side in SIDES], 0.04, 0.09)
         bones += _shell(canvas, [part for side in SIDES for part in person.humerus(side)], 0.22, 0.1)
-        bones += _shell(canvas, _vertebrae(), 0.07, 0.06)
+        bones += _shell(canvas, _vertebrae(), 0.09, 0.11)
         return canvas.blur(bones, 0.0012)
 
     def vessels(self, rng: np.random.Generator) -> Layer:
@@ -75,9 +86,9 @@ class Scene:
         lines: list[tuple[Points, float, float]] = []
         for side in SIDES:
             root = np.array(self.anatomy.hilum(side))
-            for heading in np.linspace(-1.35, 1.45, 11):
-                start = root + rng.normal(0, 0.008, 2)
-                _branch(lines, start, heading + rng.normal(0, 0.1), rng.uniform(0.0075, 0.0105), side, rng)
+            for heading in np.linspace(-1.4, 1.5, 11):
+                start = root + rng.normal(0, 0.013, 2)
+                _branch(lines, start, heading + rng.normal(0, 0.1), rng.uniform(0.007, 0.0105), side, rng)
         knots = [self.canvas.fill(ellipse(self.anatomy.hilum(side), (0.026, 0.05))) for side in SIDES]
         tree = np.float32(0.24) * self.canvas.blur(self.canvas.strokes(lines), 0.0011)
         hila = np.float32(0.2) * self.canvas.blur(knots[0] + knots[1], 0.014)
@@ -120,7 +131,7 @@ def _branch(
     """Grow a vessel from `start`; `heading` is 0 straight out, negative upwards, and forks every few steps."""
     while width > 0.0014:
         length = 0.03 * (width / 0.009) ** 0.35 * rng.uniform(0.8, 1.2)
-        heading += rng.normal(0, 0.09)
+        heading += rng.normal(0, 0.16)
         end = start + length * np.array([side * np.cos(heading), np.sin(heading)])
         lines.append((np.stack([start, end]), width, min(1.0, width / 0.009)))
         if rng.random() < 0.55:
