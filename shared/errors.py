@@ -109,18 +109,22 @@ class TransientError(CarinaError):
     """Something that the job needs is not there right now."""
 
     code = "temporarily_unavailable"
+    #: Whether the try uses up one of the job's attempts; an outage of a server does not.
+    counts = True
 
 
 class DatabaseUnavailable(TransientError):
     """PostgreSQL does not answer."""
 
     code = "database_unavailable"
+    counts = False
 
 
 class ObjectStoreUnavailable(TransientError):
     """The object store does not answer."""
 
     code = "object_store_unavailable"
+    counts = False
 
 
 class ObjectMissing(TransientError):
@@ -139,6 +143,7 @@ class HintNotSent(TransientError):
     """Redis did not take a hint; the sweep will send it again."""
 
     code = "hint_not_sent"
+    counts = False
 
 
 class DecoderProcessLost(TransientError):
@@ -159,10 +164,17 @@ class DeviceOutOfMemory(TransientError):
     code = "device_out_of_memory"
 
 
+class ModelUnusable(TransientError):
+    """The model that the job is to run under cannot be loaded."""
+
+    code = "model_unusable"
+
+
 class NoActiveModel(TransientError):
     """No model is promoted, so nothing can be detected yet."""
 
     code = "no_active_model"
+    counts = False
 
 
 # --- the request is wrong: answered, never retried by us -------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""A worker process: Celery delivers hints to one stage, one at a time, until a signal says stop."""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from celery import Celery, signals
+from celery.beat import EmbeddedService
+
+from shared.database import Database
+from shared.log import configure_logging
+from shared.object_store import ObjectStore
+from shared.queue.hints import Hints, make_celery, task_name
+from shared.queue.states import Stage
+from shared.settings import Settings
+from workers.heartbeat import Heartbeat
+
+#: Where to say that this process takes work, for whoever started it.
+READY_FILE = "CARINA_READY_FILE"
+
+
+def run_prepare(settings: Settings) -> None:
+    """Prepare images until SIGTERM."""
+    from shared.imaging.isolation import DecoderPool
+
+    from workers.prepare import Prepare
+
+    with _Process(settings, Stage.PREPARE, stuck_after_s=2 * settings.decode_timeout_s) as process:
+        decoders = process.closing.enter_context(DecoderPool(settings.prepare_threads, settings.decode_timeout_s))
+        prepare = Prepare(
+            settings,
+            process.database,
+            ObjectStore(settings),
+            process.hints,
+            process.heartbeat,
+            decoders,
+            process.stop,
+        )
+        process.serve(prepare.run)
+
+
+def run_detect(settings: Settings) -> None:
+    """Detect on one device until SIGTERM."""
+    import torch
+
+    from shared.detector.runtime import Detector
+    from workers.batches import Batches
+    from workers.detect import Detect
+    from workers.shelf import Shelf
+
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    with _Process(settings, Stage.DETECT, stuck_after_s=settings.step_timeout_s) as process:
+        store = ObjectStore(settings)
+        shelf = Shelf(
+            process.database,
+            store,
+            lambda card, weights: Detector(card, weights, settings.device, settings.precision),
+        )
+        shelf.load_active()
+        batches = Batches(settings, process.database, store, shelf, process.heartbeat)
+        process.serve(
+            Detect(settings, process.database, shelf, batches, process.heartbeat, process.stop).run,
+        )
+
+
+def run_beat(settings: Settings) -> None:
+    """Sweep at every tick until SIGTERM. Any number of these may run."""
+    from workers.sweep import sweep
+
+    with _Process(settings, Stage.SWEEP, stuck_after_s=settings.step_timeout_s) as process:
+        clock = EmbeddedService(process.app, thread=True, scheduler_cls="celery.beat:Scheduler")
+        process.closing.callback(clock.stop)
+        clock.start()
+        process.serve(lambda: sweep(settings, process.database, process.hints, process.heartbeat.owner))
+
+
+class _Process:
+    """What every worker process has, closed in reverse order at its end."""
+
+    def __init__(self, settings: Settings, stage: Stage, *, stuck_after_s: float) -> None:
+        configure_logging(settings.log_level)
+        self.stage = stage
+        self.app: Celery = make_celery(settings)
+        self.database = Database.from_settings(settings)
+        self.hints = Hints(settings, self.database, self.app)
+        self.heartbeat = Heartbeat(self.database, stage, lease_s=settings.lease_s, stuck_after_s=stuck_after_s)
+        self.stop = threading.Event()
+        self.closing = ExitStack()
+
+    def __enter__(self) -> "_Process":
+        self.closing.callback(self.database.close)
+        self.heartbeat.start()
+        self.closing.callback(self.heartbeat.stop)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.closing.close()
+
+    def serve(self, work: Callable[[], None]) -> None:
+        """Call `work` once for each hint, one after the other, until a signal; return when the last call has."""
+        self.app.task(name=task_name(self.stage))(work)
+
+        def ready(**_: object) -> None:
+            # There may be work that was hinted at while nobody listened.
+            self.hints.send(self.stage, 1)
+            if path := os.environ.get(READY_FILE):
+                Path(path).touch()
+
+        signals.worker_ready.connect(ready, weak=False)
+        signals.worker_shutting_down.connect(lambda **_: self.stop.set(), weak=False)
+        self.app.worker_main(
+            [
+                "worker",
+                "--pool=threads",
+                "--concurrency=1",
+                f"--queues={self.stage}",
+                f"--hostname={self.stage}-{os.getpid()}@%h",
+                "--without-gossip",
+                "--without-mingle",
+                "--without-heartbeat",
+                "--loglevel=warning",
+            ]
+        )

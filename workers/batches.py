@@ -1,0 +1,79 @@
+"""The next batch: claimed, fetched and placed on its model's canvas while the one before it is on the device."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from shared.database import Database
+from shared.detector.placing import Placed, place
+from shared.errors import CarinaError
+from shared.imaging.rendition import read_rendition
+from shared.object_store import ObjectStore, rendition_key
+from shared.queue.claim import Claim, claim, ids
+from shared.queue.states import Stage
+from shared.settings import Settings
+from workers.heartbeat import Heartbeat
+from workers.shelf import Shelf
+from workers.verdict import known, pass_verdict
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jobs of one model whose pixels are at hand. May be empty, when none of those claimed could be fetched."""
+
+    model_id: UUID
+    images: dict[Claim, Placed]
+
+
+class Batches:
+    """Makes batches; `next` runs in a thread beside the one that detects."""
+
+    def __init__(
+        self, settings: Settings, database: Database, store: ObjectStore, shelf: Shelf, heartbeat: Heartbeat
+    ) -> None:
+        #: Jobs per claim; halved when the device runs out of memory.
+        self.limit = settings.batch_size
+        self._settings = settings
+        self._database = database
+        self._store = store
+        self._shelf = shelf
+        self._heartbeat = heartbeat
+        self._threads = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
+
+    def next(self) -> Batch | None:
+        """Return a batch, or None when nothing is ready; raises `DatabaseUnavailable`."""
+        lease_s = self._settings.lease_s
+        with self._database.begin() as session:
+            claims = claim(session, Stage.DETECT, self._heartbeat.owner, limit=self.limit, lease_s=lease_s)
+        if not claims:
+            return None
+        self._heartbeat.hold(claims)
+        model_id = claims[0].model_id
+        assert model_id is not None, "a claim for detection fixes the model"
+        log.info("claimed", stage=Stage.DETECT, job_ids=ids(claims), model_id=str(model_id))
+        try:
+            canvas_px = self._shelf.card(model_id).canvas_px
+        except CarinaError as error:
+            for claimed in claims:
+                self.give_back(claimed, error)
+            return Batch(model_id, {})
+        fetched = self._threads.map(lambda claimed: self._fetch(claimed, canvas_px), claims)
+        images = {claimed: placed for claimed, placed in zip(claims, fetched, strict=True) if placed is not None}
+        return Batch(model_id, images)
+
+    def _fetch(self, claimed: Claim, canvas_px: int) -> Placed | None:
+        try:
+            png = self._store.get(rendition_key(claimed.input_sha256), sha256=claimed.input_sha256)
+            return place(read_rendition(png), canvas_px)
+        except Exception as exc:  # noqa: BLE001 - one image's trouble is its own, never its batch's
+            self.give_back(claimed, known(exc))
+            return None
+
+    def give_back(self, claimed: Claim, error: CarinaError, *, alone: bool = False) -> None:
+        """Pass the verdict on a job that cannot be detected now."""
+        pass_verdict(self._database, self._settings, Stage.DETECT, claimed, error, alone=alone)
+        self._heartbeat.drop([claimed])

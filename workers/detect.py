@@ -1,0 +1,166 @@
+"""The detect stage: one forward pass a batch, one fenced commit a batch, and never a device that waits.
+
+Three things go on at a time: the next batch is claimed and fetched, this one is on the device, the last one is being
+committed.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+import numpy as np
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.orm import Session
+
+from shared.database import Database
+from shared.detector.placing import Placed
+from shared.detector.runtime import Detection, Detector
+from shared.errors import CarinaError, DatabaseUnavailable, DetectionFailed, DeviceOutOfMemory
+from shared.queue.claim import Claim, release
+from shared.queue.outcome import FoundBox, succeed
+from shared.queue.states import Stage
+from shared.settings import Settings
+from shared.tables import Worker
+from workers.batches import Batch, Batches
+from workers.heartbeat import Heartbeat
+from workers.shelf import Shelf
+
+log = structlog.get_logger()
+
+#: What a process ends with when its device fails on a blank image too (EX_OSERR of sysexits.h).
+EXIT_DEVICE_LOST = 71
+
+
+class Detect:
+    """Detects batch after batch until none is ready."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        shelf: Shelf,
+        batches: Batches,
+        heartbeat: Heartbeat,
+        stop: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._shelf = shelf
+        self._batches = batches
+        self._heartbeat = heartbeat
+        self._stop = stop
+        self._fetcher = ThreadPoolExecutor(1, thread_name_prefix="next-batch")
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+
+    def run(self) -> None:
+        """Work until nothing is ready or the stop flag is set; then nothing is held any more."""
+        committing: Future[None] = self._committer.submit(lambda: None)
+        upcoming = self._fetcher.submit(self._batches.next)
+        try:
+            while (batch := upcoming.result()) is not None and not self._stop.is_set():
+                upcoming = self._fetcher.submit(self._batches.next)
+                found, step_s = self._step(batch)
+                committing.result()
+                committing = self._committer.submit(self._commit, found, step_s)
+            committing.result()
+        except DatabaseUnavailable:
+            log.warning("claim_failed", stage=Stage.DETECT)
+        finally:
+            wait([upcoming, committing])
+            self._hand_back(self._heartbeat.held())
+
+    def _step(self, batch: Batch) -> tuple[dict[Claim, list[FoundBox]], float]:
+        try:
+            detector = self._shelf.detector(batch.model_id)
+        except CarinaError as error:
+            for claimed in batch.images:
+                self._batches.give_back(claimed, error)
+            return {}, 0.0
+        started = time.perf_counter()
+        detected = self._detect(detector, list(batch.images.items()))
+        step_s = time.perf_counter() - started
+        return {claimed: _in_original_pixels(claimed, placed, found) for claimed, placed, found in detected}, step_s
+
+    def _detect(
+        self, detector: Detector, images: Sequence[tuple[Claim, Placed]]
+    ) -> list[tuple[Claim, Placed, Sequence[Detection]]]:
+        """Detect; a batch that fails is halved until the culprit stands alone."""
+        try:
+            results = detector.detect([placed for _, placed in images])
+            return [(*image, result) for image, result in zip(images, results, strict=True)]
+        except DeviceOutOfMemory as exc:
+            self._batches.limit = max(1, min(self._batches.limit, len(images) // 2))
+            log.warning("batch_halved", limit=self._batches.limit)
+            error: CarinaError = exc
+        except Exception as exc:
+            log.warning("step_failed", batch=len(images), exc_info=exc)
+            error = DetectionFailed(f"The forward pass failed on this image: {type(exc).__name__}.")
+        if len(images) > 1:
+            middle = len(images) // 2
+            return self._detect(detector, images[:middle]) + self._detect(detector, images[middle:])
+        if images:
+            self._end_if_the_device_is_lost(detector)
+            self._batches.give_back(images[0][0], error, alone=True)
+        return []
+
+    def _end_if_the_device_is_lost(self, detector: Detector) -> None:
+        # After some CUDA errors every call of this process fails: then no image is to blame, and a new process is due.
+        try:
+            detector.detect([detector.place(np.zeros((64, 64), np.uint8))])
+        except Exception as exc:
+            log.critical("device_lost", exc_info=exc)
+            os._exit(EXIT_DEVICE_LOST)
+
+    def _commit(self, found: dict[Claim, list[FoundBox]], step_s: float) -> None:
+        def change(session: Session) -> int:
+            ours = succeed(session, found)
+            mine = sa.update(Worker).where(Worker.id == self._heartbeat.owner)
+            session.execute(
+                mine.values(
+                    model_id=next(iter(found)).model_id,
+                    batches=Worker.batches + 1,
+                    images=Worker.images + len(found),
+                    step_s=Worker.step_s + step_s,
+                )
+            )
+            return len(ours)
+
+        if not found:
+            return
+        try:
+            committed = self._database.persist(change, within_s=self._settings.lease_s / 2)
+            log.info("batch_committed", size=len(found), committed=committed, step_s=round(step_s, 4))
+        except DatabaseUnavailable:
+            log.warning("commit_failed", size=len(found))  # The leases run out, and the jobs come back.
+        finally:
+            self._heartbeat.drop(found)
+
+    def _hand_back(self, claims: Sequence[Claim]) -> None:
+        try:
+            with self._database.begin() as session:
+                release(session, Stage.DETECT, claims)
+        except DatabaseUnavailable:
+            log.warning("release_failed", size=len(claims))
+        self._heartbeat.drop(claims)
+
+
+def _in_original_pixels(claimed: Claim, placed: Placed, detections: Sequence[Detection]) -> list[FoundBox]:
+    """Scale boxes from the rendition's pixels to the original's; both count from the image's top left edge."""
+    x, y = claimed.width_px / placed.width_px, claimed.height_px / placed.height_px
+    return [
+        FoundBox(
+            class_id=detection.category_id,
+            class_name=detection.category_name,
+            score=detection.score,
+            box_xyxy_px=(
+                detection.box_xyxy_px[0] * x,
+                detection.box_xyxy_px[1] * y,
+                detection.box_xyxy_px[2] * x,
+                detection.box_xyxy_px[3] * y,
+            ),
+        )
+        for detection in detections
+    ]

@@ -1,0 +1,97 @@
+"""A worker's life sign: its leases are renewed while it makes progress, and it is ended when it does not.
+
+A hung decoder or device would otherwise hold its jobs for ever: a thread that renews leases is not proof of progress.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from uuid import UUID
+
+import sqlalchemy as sa
+import structlog
+
+from shared.database import Database
+from shared.errors import DatabaseUnavailable
+from shared.ids import new_id
+from shared.queue.claim import Claim, renew
+from shared.queue.states import Stage
+from shared.tables import Worker
+
+log = structlog.get_logger()
+
+#: What a process that made no progress ends with (EX_SOFTWARE of sysexits.h); its leases run out by themselves.
+EXIT_STUCK = 70
+LONGEST_INTERVAL_S = 20.0
+
+
+class Heartbeat:
+    """Renews what this process holds, in a thread of its own. `owner` is the fence of all its jobs."""
+
+    def __init__(self, database: Database, stage: Stage, *, lease_s: float, stuck_after_s: float) -> None:
+        self.owner = f"{stage}@{socket.gethostname()}:{os.getpid()}:{new_id().hex[-8:]}"
+        self._database = database
+        self._stage = stage
+        self._lease_s = lease_s
+        self._stuck_after_s = stuck_after_s
+        self._held: dict[UUID, Claim] = {}
+        self._lock = threading.Lock()
+        self._progressed_at = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self, device: str | None = None) -> None:
+        """Write this process' row and begin to beat; raises `DatabaseUnavailable`."""
+        with self._database.begin() as session:
+            session.add(Worker(id=self.owner, stage=self._stage, device=device))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Say that this process has ended in good order."""
+        self._stop.set()
+        self._thread.join()
+        with suppress(DatabaseUnavailable), self._database.begin() as session:
+            session.execute(sa.update(Worker).where(Worker.id == self.owner).values(stopped_at=sa.func.now()))
+
+    def hold(self, claims: Iterable[Claim]) -> None:
+        """Keep these leases alive from now on."""
+        with self._lock:
+            if not self._held:
+                self._progressed_at = time.monotonic()
+            self._held |= {claim.job_id: claim for claim in claims}
+
+    def held(self) -> list[Claim]:
+        """Return what this process holds."""
+        with self._lock:
+            return list(self._held.values())
+
+    def drop(self, claims: Iterable[Claim]) -> None:
+        """Stop to renew these: they are done, or given back."""
+        with self._lock:
+            for claim in claims:
+                self._held.pop(claim.job_id, None)
+            self._progressed_at = time.monotonic()
+
+    def _run(self) -> None:
+        while not self._stop.wait(min(self._lease_s / 3, LONGEST_INTERVAL_S)):
+            with self._lock:
+                held = list(self._held.values())
+                silent_s = time.monotonic() - self._progressed_at
+            if held and silent_s > self._stuck_after_s:
+                log.critical("worker_stuck", owner=self.owner, held=len(held), silent_s=round(silent_s))
+                os._exit(EXIT_STUCK)
+            try:
+                self._beat(held)
+            except DatabaseUnavailable:
+                log.warning("heartbeat_missed", owner=self.owner)
+
+    def _beat(self, held: list[Claim]) -> None:
+        with self._database.begin() as session:
+            kept = renew(session, held, lease_s=self._lease_s)
+            session.execute(sa.update(Worker).where(Worker.id == self.owner).values(seen_at=sa.func.now()))
+        if kept < len(held):
+            # Cancelled, or committed a moment ago: the fence drops what is no longer ours.
+            log.info("leases_gone", owner=self.owner, count=len(held) - kept)

@@ -1,0 +1,103 @@
+"""The prepare stage: an uploaded original becomes a rendition, the 8-bit PNG that training and serving both read."""
+
+import hashlib
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+import structlog
+from shared.imaging.isolation import DecoderPool
+
+from shared.database import Database
+from shared.errors import CarinaError, DecoderCrashed, DecoderProcessLost
+from shared.object_store import ObjectStore, original_key, rendition_key
+from shared.queue.claim import Claim, claim, ids
+from shared.queue.hints import Hints
+from shared.queue.outcome import StoredRendition, mark_ready
+from shared.queue.states import Stage
+from shared.settings import Settings
+from workers.heartbeat import Heartbeat
+from workers.verdict import known, pass_verdict
+
+log = structlog.get_logger()
+
+
+class Prepare:
+    """Prepares images, several at a time, until none is queued."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        store: ObjectStore,
+        hints: Hints,
+        heartbeat: Heartbeat,
+        decoders: DecoderPool,
+        stop: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._store = store
+        self._hints = hints
+        self._heartbeat = heartbeat
+        self._decoders = decoders
+        self._stop = stop
+        self._threads = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
+
+    def run(self) -> None:
+        """Claim and prepare until nothing is queued or the stop flag is set; what runs is always finished."""
+        running: set[Future[None]] = set()
+        while True:
+            free = self._settings.prepare_threads - len(running)
+            running |= {self._threads.submit(self._prepare, claimed) for claimed in self._claim(free)}
+            if not running:
+                return
+            _, running = wait(running, return_when=FIRST_COMPLETED)
+
+    def _claim(self, limit: int) -> list[Claim]:
+        if self._stop.is_set():
+            return []
+        lease_s = self._settings.lease_s
+        try:
+            with self._database.begin() as session:
+                claims = claim(session, Stage.PREPARE, self._heartbeat.owner, limit=limit, lease_s=lease_s)
+        except CarinaError as error:
+            log.warning("claim_failed", stage=Stage.PREPARE, code=error.code)
+            return []
+        self._heartbeat.hold(claims)
+        if claims:
+            log.info("claimed", stage=Stage.PREPARE, job_ids=ids(claims))
+        return claims
+
+    def _prepare(self, claimed: Claim) -> None:
+        try:
+            rendition = self._render(claimed)
+            ours = self._database.persist(
+                lambda session: mark_ready(session, claimed, rendition), within_s=self._settings.lease_s / 2
+            )
+            if not ours:
+                log.info("result_dropped", job_id=str(claimed.job_id))
+            self._hints.send(Stage.DETECT, 1)
+        except Exception as exc:  # noqa: BLE001 - the worker's loop: an error is a job's, never the worker's
+            # A lost decoder is retried once in a batch of its own; the second time the image is the culprit.
+            error = DecoderCrashed() if isinstance(exc, DecoderProcessLost) and claimed.alone else known(exc)
+            pass_verdict(self._database, self._settings, Stage.PREPARE, claimed, error, alone=True)
+        finally:
+            self._heartbeat.drop([claimed])
+
+    def _render(self, claimed: Claim) -> StoredRendition:
+        original = self._store.get(original_key(claimed.input_sha256), sha256=claimed.input_sha256)
+        rendition = self._decoders.render(
+            original,
+            rendition_px=self._settings.rendition_px,
+            max_image_pixels=self._settings.max_image_pixels,
+        )
+        sha256 = hashlib.sha256(rendition.png).hexdigest()
+        self._store.put(rendition_key(sha256), rendition.png)
+        return StoredRendition(
+            sha256=sha256,
+            version=rendition.version,
+            height_px=rendition.height_px,
+            width_px=rendition.width_px,
+            original_height_px=rendition.original_height_px,
+            original_width_px=rendition.original_width_px,
+        )
