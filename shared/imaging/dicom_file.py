@@ -52,7 +52,7 @@ def quietly(error: type[CarinaError] = MalformedDicom) -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
-        except CarinaError:
+        except (CarinaError, MemoryError):
             raise
         except Exception as exc:  # noqa: BLE001 - a hostile file gets nearly anything raised
             # Not `from exc`: its message may quote a patient's data, and a log would show it.

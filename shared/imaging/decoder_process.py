@@ -1,0 +1,70 @@
+"""The child side of `shared.imaging.isolation`: renders one image after another until its input ends.
+
+A request is `REQUEST` and the file's bytes; an answer is `ANSWER`, a JSON object and a PNG. Nothing is pickled: what
+has read hostile bytes must not be able to run code in its parent.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from dataclasses import asdict
+from typing import BinaryIO
+
+from shared.errors import DecoderProcessLost, PermanentError
+
+REQUEST = struct.Struct(">IQQ")  # rendition_px, max_image_pixels, bytes of the file
+ANSWER = struct.Struct(">II")  # bytes of the JSON object, bytes of the PNG
+READY = b"R"
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(parent_pid: int, memory_bytes: int) -> None:
+    """Serve requests from standard input; the answers go to what was standard output at the start."""
+    _die_with(parent_pid)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a patient's image
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a native library prints must not mix with the answers
+
+    import cv2
+
+    cv2.setNumThreads(1)
+    from shared.imaging.rendition import make_rendition
+
+    answers.write(READY)
+    answers.flush()
+    while head := requests.read(REQUEST.size):
+        rendition_px, max_image_pixels, size = REQUEST.unpack(head)
+        data = requests.read(size)
+        try:
+            rendition = make_rendition(data, rendition_px=rendition_px, max_image_pixels=max_image_pixels)
+        except PermanentError as exc:
+            _answer(answers, {"code": exc.code, "detail": exc.detail})
+        except Exception as exc:  # noqa: BLE001 - this is the worker's loop; the message may quote a patient's data
+            _answer(answers, {"code": DecoderProcessLost.code, "detail": f"Decoding failed with {type(exc).__name__}."})
+        else:
+            fields = asdict(rendition)
+            _answer(answers, fields, fields.pop("png"))
+
+
+def _answer(answers: BinaryIO, fields: dict[str, object], png: bytes = b"") -> None:
+    text = json.dumps(fields).encode()
+    answers.write(ANSWER.pack(len(text), len(png)) + text + png)
+    answers.flush()
+
+
+def _die_with(parent_pid: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:  # it died before the signal was asked for
+            sys.exit()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pool
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,162 @@
+"""Decoding in child processes, so that a native decoder that crashes or hangs takes nothing else with it."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from shared import errors
+from shared.errors import CarinaError, DecoderProcessLost
+from shared.imaging.decoder_process import ANSWER, READY, REQUEST
+from shared.imaging.rendition import Rendition
+
+#: Enough for the largest image of the default settings several times over.
+MEMORY_BYTES = 4 * 1024**3
+#: A child that imports its libraries on a busy machine takes seconds.
+START_TIMEOUT_S = 60.0
+
+_ROOT = Path(__file__).parents[2]
+_ERRORS = {
+    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CarinaError)
+}
+
+
+class DecoderPool:
+    """Renders images in at most `processes` children, each started when it is first needed. Thread-safe.
+
+    A child that dies, or is killed as it takes longer than `timeout_s`, is replaced; `memory_bytes` bounds its address
+    space. Children see no environment of ours (it holds secrets), and end with the pool or with this process.
+    """
+
+    def __init__(self, processes: int, timeout_s: float, *, memory_bytes: int = MEMORY_BYTES) -> None:
+        self._processes = processes
+        self._timeout_s = timeout_s
+        self._memory_bytes = memory_bytes
+        # A slot holds an idle child or None; the last child used is used next, so that few run under a small load.
+        self._slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
+        for _ in range(processes):
+            self._slots.put(None)
+        # The kernel ends a child with the *thread* that started it, so one thread that lives as long as the pool does.
+        self._starter = ThreadPoolExecutor(1, "decoder-starter")
+        self._closed = False
+
+    def render(self, data: bytes, rendition_px: int, max_image_pixels: int) -> Rendition:
+        """`make_rendition` in a child; waits while all are busy.
+
+        Raises what `make_rendition` raises, and `DecoderProcessLost` where the child crashed or ran out of time.
+        """
+        child = self._slots.get()
+        try:
+            if self._closed:
+                raise RuntimeError("The decoder pool is closed.")
+            if child is not None and not child.is_alive:  # it died while it was idle
+                child.end()
+                child = None
+            if child is None:
+                child = self._starter.submit(_Child, self._memory_bytes).result()
+            return child.render(data, rendition_px, max_image_pixels, self._timeout_s)
+        finally:
+            self._slots.put(child if child is not None and child.is_alive else None)
+
+    def close(self) -> None:
+        """Let renders that have begun finish, then end every child. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for child in [self._slots.get() for _ in range(self._processes)]:
+            if child is not None:
+                child.end()
+        for _ in range(self._processes):
+            self._slots.put(None)
+        self._starter.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class _Child:
+    """One decoder process; used by one thread at a time."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "shared.imaging.decoder_process", str(os.getpid()), str(memory_bytes)],
+            cwd=_ROOT,
+            env=environment | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # decoders print there, and may quote what they read
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        self._expired = False
+        with self._deadline(START_TIMEOUT_S):
+            if self._read(len(READY)) != READY:
+                raise EOFError
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def render(self, data: bytes, rendition_px: int, max_image_pixels: int, timeout_s: float) -> Rendition:
+        with self._deadline(timeout_s):
+            self._requests.write(REQUEST.pack(rendition_px, max_image_pixels, len(data)))
+            self._requests.write(data)
+            self._requests.flush()
+            text_bytes, png_bytes = ANSWER.unpack(self._read(ANSWER.size))
+            fields = json.loads(self._read(text_bytes))
+            png = self._read(png_bytes)
+        if "code" in fields:
+            raise _ERRORS[fields["code"]](fields["detail"])
+        return Rendition(png=png, **fields)
+
+    def end(self) -> None:
+        """Kill and reap the process. May be called twice."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._requests, self._answers):
+            with suppress(OSError):  # what was still buffered can no longer be sent
+                pipe.close()
+
+    @contextmanager
+    def _deadline(self, timeout_s: float) -> Iterator[None]:
+        """Kill the process after `timeout_s`, which also unblocks its pipes; end it if the block fails in any way."""
+        timer = threading.Timer(timeout_s, self._expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (OSError, EOFError) as exc:
+            self.end()
+            reason = f"took longer than {timeout_s:g} s" if self._expired else f"ended ({self._process.returncode})"
+            raise DecoderProcessLost(f"The decoder process {reason}.") from exc
+        except BaseException:  # half an answer may be left in the pipe
+            self.end()
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+            if self._expired:  # just after the last byte
+                self.end()
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._process.kill()
+
+    def _read(self, size: int) -> bytes:
+        data = self._answers.read(size)
+        if len(data) != size:
+            raise EOFError
+        return data

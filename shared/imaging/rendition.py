@@ -1,0 +1,64 @@
+"""The rendition: the one picture of an image that serving, training and the reader all see."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import UndecodablePixelData
+from shared.imaging.decode import decode
+from shared.imaging.grey_levels import Pixels
+
+#: Stored with every rendition, dataset, model and result. Raise it with any change that moves a pixel.
+RENDITION_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Rendition:
+    """An 8-bit grey PNG, black is 0, and the size of the original that it shows."""
+
+    png: bytes
+    height_px: int
+    width_px: int
+    original_height_px: int
+    original_width_px: int
+    version: int = RENDITION_VERSION
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Factors from rendition to original pixels; coordinates are of pixel edges, so that 0 and the far edge meet.
+
+        The two differ a little where the shorter side was rounded.
+        """
+        return self.original_width_px / self.width_px, self.original_height_px / self.height_px
+
+
+def make_rendition(data: bytes, *, rendition_px: int, max_image_pixels: int) -> Rendition:
+    """Render a DICOM, PNG or JPEG file with at most `rendition_px` on its longest side, never enlarged.
+
+    Stored values are averaged over areas first and the grey-level chain is then one table on the small picture: 8 times
+    as fast as the other order and at most one grey level from it. Raises the errors of `shared.imaging.decode.decode`.
+    """
+    image = decode(data, max_image_pixels)
+    height_px, width_px = image.pixels.shape
+    small = image.grey_levels.render(_shrink(image.pixels, rendition_px))
+    _, png = cv2.imencode(".png", small, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return Rendition(png.tobytes(), small.shape[0], small.shape[1], height_px, width_px)
+
+
+def read_rendition(png: bytes) -> NDArray[np.uint8]:
+    """The pixels of a rendition, uint8 [H, W]; raises `UndecodablePixelData`."""
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE) if png else None
+    if pixels is None:
+        raise UndecodablePixelData
+    return np.asarray(pixels, np.uint8)
+
+
+def _shrink(pixels: Pixels, longest_px: int) -> Pixels:
+    height_px, width_px = pixels.shape
+    ratio = longest_px / max(height_px, width_px)
+    if ratio >= 1:
+        return pixels
+    size = max(1, round(width_px * ratio)), max(1, round(height_px * ratio))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), pixels.dtype)
