@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import UndecodablePixelData
-from shared.imaging.decode import decode
 from shared.imaging.grey_levels import Pixels
 
 #: Stored with every rendition, dataset, model and result. Raise it with any change that moves a pixel.
@@ -40,6 +39,9 @@ def make_rendition(data: bytes, *, rendition_px: int, max_image_pixels: int) -> 
     Stored values are averaged over areas first and the grey-level chain is then one table on the small picture: 8 times
     as fast as the other order and at most one grey level from it. Raises the errors of `shared.imaging.decode.decode`.
     """
+    # Here, so that whoever only reads renditions needs no decoder of originals.
+    from shared.imaging.decode import decode
+
     image = decode(data, max_image_pixels)
     height_px, width_px = image.pixels.shape
     small = image.grey_levels.render(_shrink(image.pixels, rendition_px))
