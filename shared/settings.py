@@ -1,6 +1,7 @@
 """Every setting, read once per process from `CARINA_*` environment variables and passed in from there."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -48,6 +49,13 @@ class Settings(BaseSettings):
     step_timeout_s: float = Field(300, ge=1, le=3600, description="Seconds until a forward pass counts as hung.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read the settings from these variables instead of the process' own."""
+        return cls.model_validate(
+            {field: env[name] for field in cls.model_fields if (name := f"CARINA_{field.upper()}") in env}
+        )
 
 
 class ClientSettings(BaseSettings):

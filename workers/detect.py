@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -69,7 +70,8 @@ class Detect:
         except DatabaseUnavailable:
             log.warning("claim_failed", stage=Stage.DETECT)
         finally:
-            wait([upcoming, committing])
+            running: list[Future[Any]] = [upcoming, committing]
+            wait(running)
             self._hand_back(self._heartbeat.held())
 
     def _step(self, batch: Batch) -> tuple[dict[Claim, list[FoundBox]], float]:

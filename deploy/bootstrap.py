@@ -1,0 +1,48 @@
+"""From empty servers to a system that takes studies: the schema, the bucket, a first key, a model to start with."""
+
+from collections.abc import Mapping
+
+from shared import migrations, models
+from shared.database import Database
+from shared.detector.demo import load_demo_model
+from shared.errors import Unauthorized
+from shared.keys import create_key, verify_key
+from shared.object_store import ObjectStore
+from shared.queue.states import Scope
+from shared.settings import Settings
+
+FIRST_PROJECT = "default"
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the schema up to date and make sure of the bucket. Safe to repeat, and to run several times at once."""
+    database = Database.from_settings(settings)
+    try:
+        migrations.upgrade(database)
+    finally:
+        database.close()
+    ObjectStore(settings).ensure_bucket()
+
+
+def bootstrap(env: Mapping[str, str]) -> str:
+    """Make the servers that `env` names ready for a stack of one machine; return an API key with every scope.
+
+    `CARINA_API_KEY` in `env` is the key of an earlier start; it is kept while the database still knows it. Where no
+    model is active yet the demo model becomes it, so that the first study has a result.
+    """
+    settings = Settings.from_env(env)
+    database = Database.from_settings(settings)
+    try:
+        with database.begin() as session:
+            if models.active(session) is None:
+                model = models.register(session, ObjectStore(settings), *load_demo_model())
+                models.promote(session, model.id)
+        with database.begin() as session:
+            key = env.get("CARINA_API_KEY", "")
+            try:
+                verify_key(session, key)
+            except Unauthorized:
+                key = create_key(session, project_name=FIRST_PROJECT, name="carina up", scopes=list(Scope))
+            return key
+    finally:
+        database.close()

@@ -1,0 +1,69 @@
+"""The `carina` command.
+
+Exit codes: 0 done; 1 it failed, and one line says why; 2 the command line is wrong; 3 something sent in has no result
+(rejected, failed, cancelled or not finished in time); 4 a server cannot be reached; 130 interrupted.
+"""
+
+import sys
+from importlib.metadata import version
+
+import typer
+from pydantic import ValidationError
+
+from deploy.cli import clients, demonstration, keys, models, services, stack
+from deploy.cli.console import complain
+from deploy.cli.doctor import doctor
+from shared.errors import CarinaError, TransientError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 4
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Chest X-ray abnormality detection as a distributed, queue-based system. For research use only.",
+    epilog=(
+        "Exit codes: 0 done; 1 failed; 2 wrong command line; 3 something sent in has no result; "
+        "4 a server cannot be reached; 130 interrupted."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for part in (stack, demonstration, services, clients):
+    part.register(app)
+app.add_typer(models.app, name="model")
+app.add_typer(keys.app, name="key")
+app.command()(doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("carina"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None: ...
+
+
+def main() -> None:
+    """Run the command line; turn every error of ours into one line and an exit code."""
+    try:
+        app()
+    except ValidationError as exc:
+        missing = ", ".join(
+            f"CARINA_{'_'.join(map(str, error['loc'])).upper()}: {error['msg']}" for error in exc.errors()
+        )
+        complain(f"settings: {missing}", hint="Set these variables, or name a running stack with --data DIR.")
+        sys.exit(EXIT_USAGE)
+    except TransientError as exc:
+        complain(f"{exc.code}: {exc.detail}", hint="`carina doctor` checks every server.")
+        sys.exit(EXIT_UNREACHABLE)
+    except CarinaError as exc:
+        complain(f"{exc.code}: {exc.detail}")
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,20 @@
+"""What the command line prints with."""
+
+import json
+
+from rich.console import Console
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def complain(message: str, *, hint: str | None = None) -> None:
+    """Print an error on standard error, and what to do about it."""
+    err.print(f"[bold red]error[/] {message}", soft_wrap=True)
+    if hint:
+        err.print(f"  {hint}", soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON on standard output, undecorated."""
+    out.print_json(json.dumps(value, default=str))

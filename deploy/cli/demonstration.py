@@ -1,0 +1,207 @@
+"""`carina demo`: phantom studies through the whole system, with what was planted beside what was found."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import httpx
+import typer
+from api.client import Carina, FileOutcome, Finding
+from rich.progress import track
+from rich.table import Table
+
+from deploy.cli.clients import EXIT_NO_RESULT, await_jobs, connect, send
+from deploy.cli.console import complain, err, out
+from deploy.cli.environment import DEFAULT_DATA, read_environment
+from shared.boxes import iou
+from shared.phantoms import Lesion
+from shared.phantoms.demo import DEMO_SEED, bad_files, demo_studies
+
+#: A planted lesion counts as found when a finding of its class overlaps it by more than this (VinBigData's rule).
+LEAST_IOU = 0.4
+SHOWN_FROM_SCORE = 0.3
+STACK_TIMEOUT_S = 120
+
+
+def demo(
+    data: Annotated[
+        Path, typer.Option("--data", help="The data folder; kept, so that a second demo is quick.")
+    ] = DEFAULT_DATA,
+    exit_when_done: Annotated[bool, typer.Option("--exit", help="Stop at the end instead of staying up.")] = False,
+    studies: Annotated[int, typer.Option(min=1, help="How many phantom studies.")] = 24,
+    seed: Annotated[int, typer.Option(help="Another seed draws other films.")] = DEMO_SEED,
+) -> None:
+    """Start the stack, send in synthetic chest films and bad files, and show what was found."""
+    with _stack(data) as ours:
+        films = _draw(data / "demo", studies, seed)
+        wrong = {name: (path, code) for name, path, code in _write_bad_files(data / "demo")}
+        with connect(data) as client:
+            begun = time.monotonic()
+            outcomes = send(client, [*(path for path, _ in films), *(path for path, _ in wrong.values())])
+            jobs = [outcome.job_id for outcome in outcomes if outcome.job_id]
+            states = await_jobs(client, jobs, timeout_s=600)
+            took_s = time.monotonic() - begun
+            by_name = {outcome.name: outcome for outcome in outcomes}
+            _show_findings(client, films, by_name, data / "demo" / "overlays")
+            _show_bad_files(client, wrong, by_name)
+            lost = _lost(films, wrong, by_name, states, client)
+            new = sum(outcome.outcome == "accepted" for outcome in outcomes)
+            if new:
+                out.print(f"throughput: {new} new images in {took_s:.1f} s, {new / took_s:.2f} images/s")
+            else:
+                out.print(
+                    "These films were known from an earlier run, so nothing had to be computed; --seed draws others."
+                )
+            _show_urls(client, by_name[films[0][0].name])
+        if lost:
+            complain(f"{len(lost)} of {len(outcomes)} files have no right outcome: {', '.join(lost)}")
+            raise typer.Exit(EXIT_NO_RESULT)
+        out.print(f"[green]nothing was lost:[/] each of {len(outcomes)} files has its outcome")
+        if ours is not None and not exit_when_done:
+            out.print("The stack stays up; Ctrl-C stops it.")
+            ours.wait()
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command(rich_help_panel="One machine")(demo)
+
+
+@contextmanager
+def _stack(data: Path) -> Iterator[subprocess.Popen[bytes] | None]:
+    """Use the stack that runs in the folder, or start one and stop it at the end."""
+    if _is_up(data):
+        out.print(f"using the stack that is up in {data}")
+        yield None
+        return
+    command = [sys.executable, "-m", "deploy.cli", "up", "--data", str(data)]
+    # A session of its own: Ctrl-C reaches the stack through us, after we are done with it.
+    with subprocess.Popen(command, start_new_session=True) as stack:
+        try:
+            deadline = time.monotonic() + STACK_TIMEOUT_S
+            while not _is_up(data):
+                if stack.poll() is not None or time.monotonic() > deadline:
+                    complain("The stack did not come up.")
+                    raise typer.Exit(1)
+                time.sleep(0.2)
+            yield stack
+        except KeyboardInterrupt:
+            pass
+        finally:
+            if stack.poll() is None:
+                stack.send_signal(signal.SIGTERM)
+
+
+def _is_up(data: Path) -> bool:
+    if not (data / "env").exists():
+        return False
+    read_environment(data)
+    try:
+        return httpx.get(f"{os.environ['CARINA_API_URL']}/readyz", timeout=5).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _draw(folder: Path, count: int, seed: int) -> list[tuple[Path, Sequence[Lesion]]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    films = []
+    for name, content, phantom in track(demo_studies(count, seed), "drawing   ", total=count, console=err):
+        (folder / name).write_bytes(content)
+        films.append((folder / name, phantom.lesions))
+    return films
+
+
+def _write_bad_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
+    for name, content, code in bad_files():
+        (folder / name).write_bytes(content)
+        yield name, folder / name, code
+
+
+def _show_findings(
+    client: Carina,
+    films: Sequence[tuple[Path, Sequence[Lesion]]],
+    by_name: dict[str, FileOutcome],
+    overlays: Path,
+) -> None:
+    table = Table("film", "planted", "found", "other findings", title="Findings beside what was planted")
+    overlays.mkdir(exist_ok=True)
+    planted = hit = 0
+    for path, lesions in films:
+        outcome = by_name[path.name]
+        if outcome.study_id is None or outcome.image_id is None:
+            continue
+        findings = _findings_of(client, outcome.study_id, outcome.image_id)
+        matched = [_match(lesion, findings) for lesion in lesions]
+        others = [finding for finding in findings if finding not in matched]
+        planted += len(lesions)
+        hit += sum(match is not None for match in matched)
+        table.add_row(
+            path.stem,
+            "\n".join(lesion.class_name for lesion in lesions) or "nothing",
+            "\n".join(f"yes, {match.score:.2f}" if match else "[yellow]missed[/]" for match in matched),
+            "\n".join(f"{finding.class_name} {finding.score:.2f}" for finding in others),
+            end_section=True,
+        )
+        if findings:
+            picture = client.overlay(outcome.image_id, min_score=SHOWN_FROM_SCORE)
+            (overlays / f"{path.stem}.png").write_bytes(picture)
+    out.print(table)
+    out.print(
+        f"recall: {hit} of {planted} planted lesions found (IoU > {LEAST_IOU}, score at least {SHOWN_FROM_SCORE})"
+    )
+    out.print(f"overlays: {overlays}/*.png", soft_wrap=True)
+
+
+def _findings_of(client: Carina, study_id: UUID, image_id: UUID) -> list[Finding]:
+    study = client.findings(study_id, min_score=SHOWN_FROM_SCORE)
+    return [finding for image in study.images if image.image_id == image_id for finding in image.findings]
+
+
+def _match(lesion: Lesion, findings: Sequence[Finding]) -> Finding | None:
+    """Return the best-scored finding of the lesion's class that overlaps it enough; findings come best first."""
+    for finding in findings:
+        same_class = finding.class_id == lesion.class_id
+        if same_class and iou(finding.box_xyxy_px, lesion.box_xyxy_px) > LEAST_IOU:
+            return finding
+    return None
+
+
+def _show_bad_files(client: Carina, wrong: dict[str, tuple[Path, str]], by_name: dict[str, FileOutcome]) -> None:
+    table = Table("bad file", "refused with", title="Bad files, refused with a reason")
+    for name in wrong:
+        table.add_row(name, _code_of(client, by_name[name]) or "[red]nothing[/]")
+    out.print(table)
+
+
+def _code_of(client: Carina, outcome: FileOutcome) -> str | None:
+    return client.job(outcome.job_id).code if outcome.job_id else outcome.code
+
+
+def _lost(
+    films: Sequence[tuple[Path, Sequence[Lesion]]],
+    wrong: dict[str, tuple[Path, str]],
+    by_name: dict[str, FileOutcome],
+    states: dict[UUID, str],
+    client: Carina,
+) -> list[str]:
+    """Return the files without the outcome that they should have."""
+    unseen = [path.name for path, _ in films if states.get(by_name[path.name].job_id or UUID(int=0)) != "succeeded"]
+    return unseen + [name for name, (_, code) in wrong.items() if _code_of(client, by_name[name]) != code]
+
+
+def _show_urls(client: Carina, example: FileOutcome) -> None:
+    base = client.api_url
+    out.print(f"API: {base}  (key: CARINA_API_KEY in the folder's env file)", soft_wrap=True)
+    for path in (
+        "openapi.json",
+        f"v1/studies/{example.study_id}/findings",
+        f"v1/images/{example.image_id}/overlay.png",
+    ):
+        out.print(f"  {base}/{path}", soft_wrap=True)

@@ -1,0 +1,126 @@
+"""`carina doctor`: check every dependency, say what is wrong and how to mend it."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+import sqlalchemy as sa
+import typer
+
+from deploy.cli.console import out
+from deploy.cli.environment import Data, client_settings_of, settings_of
+from shared import migrations, models
+from shared.database import Database
+from shared.errors import CarinaError, NoActiveModel
+from shared.object_store import ObjectStore
+from shared.queue.hints import SEEN_WITHIN, Hints
+from shared.queue.states import Stage
+from shared.settings import Settings
+from shared.tables import Worker
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that has to hold."""
+
+    name: str
+    #: Returns what was found; raises when it does not hold.
+    run: Callable[[], str]
+    remedy: str
+
+
+def doctor(data: Data = None) -> None:
+    """Check each dependency and say what is wrong and how to mend it."""
+    settings = settings_of(data)
+    healthy = True
+    for check in _checks(settings, data is None):
+        try:
+            out.print(f"[green]ok[/]    {check.name}: {check.run()}", soft_wrap=True)
+        except Exception as exc:  # noqa: BLE001 - whatever a check meets is its finding
+            healthy = False
+            detail = exc.detail if isinstance(exc, CarinaError) else f"{type(exc).__name__}: {exc}"
+            out.print(f"[red]wrong[/] {check.name}: {detail}\n      {check.remedy}", soft_wrap=True)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def _checks(settings: Settings, from_environment: bool) -> list[Check]:
+    database = Database.from_settings(settings)
+    where = "the environment" if from_environment else "the stack's env file"
+    return [
+        Check("packages", _packages, "Install Carina with its extras: pip install 'carina[all]'."),
+        Check("device", lambda: _device(settings), "Set CARINA_DEVICE=cpu, or mend the GPU's driver."),
+        Check("PostgreSQL", lambda: _ping(database.ping), f"Is the server up? CARINA_DATABASE_URL comes from {where}."),
+        Check("schema", lambda: _schema(database), "Run `carina migrate`."),
+        Check(
+            "Redis",
+            lambda: _ping(Hints(settings, database).ping),
+            f"Is the server up? CARINA_REDIS_URL comes from {where}. Without it jobs wait, but none is lost.",
+        ),
+        Check(
+            "object store",
+            lambda: _ping(ObjectStore(settings).ping),
+            f"Is the server up, and the bucket {settings.s3_bucket} there? `carina migrate` makes it; "
+            f"CARINA_S3_ENDPOINT_URL comes from {where}.",
+        ),
+        Check("active model", lambda: _model(database), "Run `carina model import FILE --promote`."),
+        Check(
+            "workers",
+            lambda: _workers(database),
+            "Start `carina worker prepare`, `carina worker detect`, `carina beat`.",
+        ),
+        Check("API", _api, "Start `carina api`, and set CARINA_API_URL to where it answers."),
+    ]
+
+
+def _ping(ping: Callable[[], None]) -> str:
+    ping()
+    return "answers"
+
+
+def _packages() -> str:
+    names = ("torch", "torchvision", "imagecodecs", "flask", "flask_openapi3", "gunicorn")
+    return ", ".join(f"{name} {getattr(importlib.import_module(name), '__version__', '')}".strip() for name in names)
+
+
+def _device(settings: Settings) -> str:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if settings.device.startswith("cuda") and not cuda:
+        raise RuntimeError(f"CARINA_DEVICE is {settings.device}, but PyTorch sees no GPU")
+    return torch.cuda.get_device_name() if cuda and settings.device != "cpu" else "CPU"
+
+
+def _schema(database: Database) -> str:
+    migrations.check(database)
+    return "up to date"
+
+
+def _model(database: Database) -> str:
+    with database.begin() as session:
+        model = models.active(session)
+        if model is None:
+            raise NoActiveModel
+        return f"{model.name} ({model.id})"
+
+
+def _workers(database: Database) -> str:
+    alive = (
+        sa.select(Worker.stage, sa.func.count())
+        .where(Worker.stopped_at.is_(None), Worker.seen_at > sa.func.now() - SEEN_WITHIN)
+        .group_by(Worker.stage)
+    )
+    with database.begin() as session:
+        counts = {stage: count for stage, count in session.execute(alive)}
+    if missing := [stage for stage in Stage if stage not in counts]:
+        raise RuntimeError(f"none is alive for {', '.join(missing)}")
+    return ", ".join(f"{count} {stage}" for stage, count in sorted(counts.items()))
+
+
+def _api() -> str:
+    client = client_settings_of(None)
+    answer = httpx.get(f"{client.api_url}/readyz", timeout=5)
+    answer.raise_for_status()
+    return f"ready at {client.api_url}"

@@ -1,0 +1,51 @@
+"""Where a command finds its settings: `--data DIR`, else the environment, else a stack in `./.carina`."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.settings import ClientSettings, Settings
+
+DEFAULT_DATA = Path(".carina")
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Data folder of a stack that `carina up` started.", show_default="the environment"),
+]
+
+
+class NoStack(typer.BadParameter):
+    """The folder holds no running stack."""
+
+
+def settings_of(data: Path | None) -> Settings:
+    """Return the settings of the servers; pydantic's `ValidationError` names what is missing."""
+    read_environment(data)
+    return Settings()
+
+
+def client_settings_of(data: Path | None) -> ClientSettings:
+    """Return where the API is and the key for it."""
+    read_environment(data)
+    return ClientSettings()
+
+
+def read_environment(data: Path | None) -> None:
+    """Take a stack's `env` file into the environment of this process. A named folder goes before the environment."""
+    if data is None:
+        if any(name.startswith(("CARINA_API_KEY", "CARINA_DATABASE_URL")) for name in os.environ):
+            return
+        data = DEFAULT_DATA
+        if not (data / "env").exists():
+            return
+    try:
+        lines = (data / "env").read_text().splitlines()
+    except OSError as exc:
+        raise NoStack(f"{data} holds no stack that is up: `carina up --data {data}` starts one.") from exc
+    for line in lines:
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            os.environ[name] = "".join(shlex.split(value))

@@ -1,0 +1,102 @@
+"""`carina model`: import, list, promote, roll back."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import sqlalchemy as sa
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.table import Table
+
+from deploy.cli.console import out, print_json
+from deploy.cli.environment import Data, settings_of
+from shared import models
+from shared.database import Database
+from shared.detector.card import Category
+from shared.errors import InvalidModelFile
+from shared.object_store import ObjectStore
+from shared.tables import Model
+
+app = typer.Typer(help="The detectors that Carina knows, and which of them is active.", no_args_is_help=True)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A torchvision Faster R-CNN state dict (.pth, .pt, .safetensors).")],
+    categories: Annotated[
+        Path,
+        typer.Option(help="JSON: COCO `categories` in the order of the model's outputs, or a COCO file with them."),
+    ],
+    name: Annotated[str | None, typer.Option(help="What to call it.", show_default="the file's name")] = None,
+    promote: Annotated[bool, typer.Option("--promote", help="Make it the active model at once.")] = False,
+    canvas_px: Annotated[int | None, typer.Option(help="Side of the square that films are fitted onto.")] = None,
+    data: Data = None,
+) -> None:
+    """Import a trained model. It is a candidate until it is promoted."""
+    from shared.detector.weights import import_checkpoint
+
+    settings = settings_of(data)
+    if not file.is_file():
+        raise typer.BadParameter(f"{file} is no file.")
+    with out.status(f"Reading {file.name}"):
+        card, weights = import_checkpoint(
+            file, _read_categories(categories), name=name or file.stem, canvas_px=canvas_px
+        )
+    with out.status(f"Storing {len(weights) / 1e6:.0f} MB"), Database.from_settings(settings).begin() as session:
+        model = models.register(session, ObjectStore(settings), card, weights)
+        if promote:
+            models.promote(session, model.id)
+        out.print(f"{model.id} {model.name} ({card.architecture}, {len(card.categories)} classes): {model.state}")
+
+
+@app.command("list")
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data: Data = None,
+) -> None:
+    """List all models, newest first."""
+    with Database.from_settings(settings_of(data)).begin() as session:
+        rows = session.scalars(sa.select(Model).order_by(Model.id.desc())).all()
+        if as_json:
+            print_json(
+                [
+                    {"id": row.id, "name": row.name, "state": row.state, "digest": row.digest, "card": row.card}
+                    for row in rows
+                ]
+            )
+            return
+        table = Table("id", "name", "architecture", "classes", "state", "made")
+        for row in rows:
+            card = row.card
+            made = f"{row.created_at:%Y-%m-%d %H:%M}"
+            table.add_row(str(row.id), row.name, card["architecture"], str(len(card["categories"])), row.state, made)
+    out.print(table)
+
+
+@app.command()
+def promote(model_id: UUID, data: Data = None) -> None:
+    """Make a model the active one; workers change over between two batches."""
+    with Database.from_settings(settings_of(data)).begin() as session:
+        model = models.promote(session, model_id)
+        out.print(f"{model.id} {model.name}: {model.state}")
+
+
+@app.command()
+def rollback(data: Data = None) -> None:
+    """Return to the model that was active before."""
+    with Database.from_settings(settings_of(data)).begin() as session:
+        model = models.roll_back(session)
+        out.print(f"{model.id} {model.name}: {model.state}")
+
+
+def _read_categories(path: Path) -> list[Category]:
+    try:
+        content = json.loads(path.read_text())
+        listed = content["categories"] if isinstance(content, dict) else content
+        return TypeAdapter(list[Category]).validate_python(listed)
+    except (OSError, ValueError, KeyError, ValidationError) as exc:
+        raise InvalidModelFile(
+            f'{path} holds no COCO categories: a list like [{{"id": 0, "name": "Aortic enlargement"}}, ...].'
+        ) from exc

@@ -1,0 +1,49 @@
+"""The long-running processes, as containers and the embedded stack start them."""
+
+from enum import StrEnum
+
+import typer
+
+from deploy.cli.environment import Data, settings_of
+
+
+class WorkerStage(StrEnum):
+    """Which stage a worker process serves."""
+
+    PREPARE = "prepare"
+    DETECT = "detect"
+
+
+def api(data: Data = None) -> None:
+    """Serve the intake API over HTTP."""
+    from api.serve import serve
+
+    serve(settings_of(data))
+
+
+def worker(stage: WorkerStage, data: Data = None) -> None:
+    """Work in one stage: `prepare` needs CPU, `detect` one GPU or CPU. Start as many as there is hardware for."""
+    from workers import app
+
+    run = app.run_prepare if stage is WorkerStage.PREPARE else app.run_detect
+    run(settings_of(data))
+
+
+def beat(data: Data = None) -> None:
+    """Tick: bring back lost jobs and hint again. Several of these do no harm."""
+    from workers.app import run_beat
+
+    run_beat(settings_of(data))
+
+
+def migrate(data: Data = None) -> None:
+    """Bring the database's schema up to date and make sure of the bucket."""
+    from deploy.bootstrap import migrate as bring_up_to_date
+
+    bring_up_to_date(settings_of(data))
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (api, worker, beat, migrate):
+        app.command(rich_help_panel="Processes")(command)

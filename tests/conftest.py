@@ -1,0 +1,127 @@
+"""Real servers for every test that asks: one stack a test process, a fresh database, bucket and Redis a test."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from shared import migrations, models
+from shared.database import Database
+from shared.detector.demo import load_demo_model
+from shared.ids import new_id
+from shared.object_store import ObjectStore
+from shared.queue.hints import Hints
+from shared.settings import Settings
+from shared.tables import Model
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+#: The database that a test's own is copied from.
+TEMPLATE = "carina_template"
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """PostgreSQL, Redis and an object store; yields the variables that point at them."""
+    data = tmp_path_factory.mktemp("servers")
+    command = [sys.executable, "-m", "deploy.cli", "up", "--servers-only", "--data", str(data)]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
+    with subprocess.Popen(command, cwd=REPOSITORY, env=clean, stdout=subprocess.PIPE, text=True) as stack:
+        try:
+            assert stack.stdout is not None
+            said = []
+            for line in stack.stdout:
+                said.append(line)
+                if line.startswith("ready"):
+                    break
+            else:
+                pytest.fail("The servers did not come up:\n" + "".join(said))
+            yield read_env_file(data / "env")
+        finally:
+            stack.send_signal(signal.SIGTERM)
+            stack.communicate(timeout=60)
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the variables of a stack's `env` file."""
+    pairs = (line.partition("=") for line in path.read_text().splitlines())
+    return {name: "".join(shlex.split(value)) for name, _, value in pairs}
+
+
+@pytest.fixture(scope="session")
+def template(servers: dict[str, str]) -> str:
+    """Make a migrated, empty database, so that each test can have a copy; return its name."""
+    base = servers["CARINA_DATABASE_URL"].rpartition("/")[0]
+    with psycopg.connect(f"{base}/postgres", autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    database = Database(f"{base}/{TEMPLATE}")
+    migrations.upgrade(database)
+    database.close()
+    return TEMPLATE
+
+
+@pytest.fixture
+def environ(servers: dict[str, str], template: str) -> Iterator[dict[str, str]]:
+    """The variables of this test's own database, bucket and (emptied) Redis, to hand to a child process."""
+    name = f"test_{new_id().hex}"
+    base = servers["CARINA_DATABASE_URL"].rpartition("/")[0]
+    with psycopg.connect(f"{base}/postgres", autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        redis.Redis.from_url(servers["CARINA_REDIS_URL"]).flushall()
+        yield servers | {"CARINA_DATABASE_URL": f"{base}/{name}", "CARINA_S3_BUCKET": name.replace("_", "-")}
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def settings(environ: dict[str, str]) -> Settings:
+    """Settings that point at this test's own, empty servers."""
+    made = Settings.from_env(environ)
+    ObjectStore(made).ensure_bucket()
+    return made
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    """This test's database: migrated, and empty."""
+    connected = Database.from_settings(settings)
+    yield connected
+    connected.close()
+
+
+@pytest.fixture
+def store(settings: Settings) -> ObjectStore:
+    """This test's bucket."""
+    return ObjectStore(settings)
+
+
+@pytest.fixture
+def demo_model(database: Database, store: ObjectStore) -> Model:
+    """The shipped model, registered and active."""
+    with database.begin() as session:
+        model = models.promote(session, models.register(session, store, *load_demo_model()).id)
+        session.expunge(model)
+    return model
+
+
+@pytest.fixture
+def hints(settings: Settings, database: Database) -> Hints:
+    """Sends hints into this test's Redis."""
+    return Hints(settings, database)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real films beside the checkout; skips where they are not."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real films: {SHARED_DATA} is absent")
+    return SHARED_DATA
