@@ -1,0 +1,107 @@
+"""`carina up`, `carina down` and `carina ps`."""
+
+import asyncio
+import json as jsonlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.stack import processes, state
+from deploy.stack.components import carina_components, migrate
+from deploy.stack.errors import StackError, StackInUse
+from deploy.stack.folder import Folder
+from deploy.stack.left_overs import end_left_overs
+from deploy.stack.stack import Stack
+
+Data = Annotated[Path, typer.Option("--data", help="The data folder.", file_okay=False)]
+_DEFAULT_DATA = Path(".carina")
+_DOWN_TIMEOUT_S = 150
+_SHOWN = ("name", "pid", "state", "since", "restarts")
+
+
+def up(
+    data: Data = _DEFAULT_DATA,
+    prepare_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 1,
+    detect_workers: Annotated[int, typer.Option(min=0, help="Processes that run the detector.")] = 1,
+) -> None:
+    """Run the whole of Carina on this machine, until Ctrl-C.
+
+    Servers named by CARINA_DATABASE_URL, CARINA_REDIS_URL or CARINA_S3_ENDPOINT_URL are used instead of our own.
+    """
+    # It brings code for tables and models that `down` and `ps` need not wait for.
+    from deploy.bootstrap import bootstrap
+
+    folder = Folder(data)
+    components = partial(carina_components, folder, prepare_workers=prepare_workers, detect_workers=detect_workers)
+    with _errors_told():
+        asyncio.run(Stack(folder, os.environ.copy(), migrate, bootstrap, components, typer.echo).run())
+
+
+def down(data: Data = _DEFAULT_DATA) -> None:
+    """Stop the stack of a data folder, and return once all of it is gone."""
+    with _errors_told():
+        typer.echo(f"{'Stopped the stack' if stop(Folder(data)) else 'Nothing runs'} in {data}.")
+
+
+def ps(
+    data: Data = _DEFAULT_DATA, json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False
+) -> None:
+    """List the processes of a data folder's stack."""
+    with _errors_told():
+        entries = state.read(Folder(data))
+    if json:
+        rows = [{key: value for key, value in asdict(entry).items() if key in _SHOWN} for entry in entries]
+        typer.echo(jsonlib.dumps(rows, indent=2))
+    elif not entries:
+        typer.echo(f"Nothing runs in {data}.")
+    else:
+        typer.echo(f"{'NAME':<12} {'PID':>8}  {'STATE':<9} {'SINCE':<20}  RESTARTS")
+        for entry in entries:
+            since = datetime.fromisoformat(entry.since).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+            typer.echo(f"{entry.name:<12} {entry.pid or '-':>8}  {entry.state:<9} {since:<20}  {entry.restarts}")
+
+
+def stop(folder: Folder) -> bool:
+    """Stop what runs in the folder, also what a killed run left; whether there was anything.
+
+    Raises `StackError` when it does not end in time.
+    """
+    if not folder.run.is_dir():
+        return False
+    deadline = time.monotonic() + _DOWN_TIMEOUT_S
+    asked: processes.Process | None = None
+    while time.monotonic() < deadline:
+        try:
+            with folder.hold():
+                was_killed = end_left_overs(folder, typer.echo)
+        except StackInUse:
+            if asked is None and (pid := folder.holder()) and (asked := processes.find(pid)):
+                os.kill(pid, signal.SIGTERM)
+        else:
+            # The lock goes a moment before the process itself.
+            if not asked or not processes.is_running(asked.pid, asked.started):
+                return was_killed or asked is not None
+        time.sleep(0.05)
+    raise StackError(f"The stack in {folder.path} did not stop in {_DOWN_TIMEOUT_S} s.")
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    try:
+        processes.require_linux()
+        yield
+    except StackError as exc:
+        typer.echo(f"carina: {exc}", err=True)
+        raise typer.Exit(1) from exc
+    except PermissionError as exc:
+        typer.echo(f"carina: the data folder or its processes belong to somebody else ({exc}).", err=True)
+        raise typer.Exit(1) from exc

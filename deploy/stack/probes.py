@@ -1,0 +1,74 @@
+"""Whether a server answers, asked over its own protocol."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import psycopg
+import redis.asyncio
+from redis.exceptions import RedisError
+
+Probe = Callable[[], Awaitable[bool]]
+
+_TIMEOUT_S = 2
+
+
+def postgres(url: str, create: str | None = None) -> Probe:
+    """PostgreSQL takes a connection; then makes sure that the database `create` exists."""
+
+    async def answers() -> bool:
+        try:
+            connection = await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=_TIMEOUT_S)
+            async with connection:
+                if create and not await _exists(connection, create):
+                    await connection.execute(
+                        psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(create))
+                    )
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    return answers
+
+
+async def _exists(connection: psycopg.AsyncConnection[tuple[object, ...]], database: str) -> bool:
+    found = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database])
+    return await found.fetchone() is not None
+
+
+def redis_server(url: str) -> Probe:
+    """Redis answers PING; it does not while it loads its data."""
+
+    async def answers() -> bool:
+        client = redis.asyncio.from_url(url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+        try:
+            return bool(await client.ping())
+        except (RedisError, OSError):
+            return False
+        finally:
+            await client.aclose()
+
+    return answers
+
+
+def http(url: str, below: int = 500) -> Probe:
+    """An HTTP server answers with a status that is `below` the given one."""
+    # One client for all tries: building one reads the certificates, and proxies are not for us.
+    client = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, headers={"Connection": "close"})
+
+    async def answers() -> bool:
+        try:
+            return (await client.get(url)).status_code < below
+        except httpx.HTTPError:
+            return False
+
+    return answers
+
+
+def file(path: Path) -> Probe:
+    """The file is there."""
+
+    async def answers() -> bool:
+        return path.exists()
+
+    return answers

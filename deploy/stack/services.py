@@ -1,0 +1,95 @@
+"""The three servers that Carina needs: ours, or those that the environment names."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from deploy.stack import object_store, postgres, probes, redis_server
+from deploy.stack.errors import StackError
+from deploy.stack.folder import Folder
+from deploy.stack.supervisor import Component, Probe, Say
+
+_EXTERNAL_TIMEOUT_S = 15
+
+
+@dataclass(frozen=True)
+class External:
+    """A server that somebody else runs."""
+
+    name: str
+    setting: str
+    #: Host and port, without the password.
+    address: str
+    is_ready: Probe
+
+    async def wait(self, say: Say) -> None:
+        """Return once it answers; raises `StackError` when it does not."""
+        try:
+            async with asyncio.timeout(_EXTERNAL_TIMEOUT_S):
+                while not await self.is_ready():
+                    await asyncio.sleep(0.2)
+        except TimeoutError:
+            raise StackError(f"{self.setting} is set, but nothing answers at {self.address}.") from None
+        say(f"{self.name:<10} ready   {self.address:<16} not ours: {self.setting} is set")
+
+
+@dataclass(frozen=True)
+class Services:
+    """The servers and how to reach them."""
+
+    #: The `CARINA_*` settings that name the three, as Carina's processes read them.
+    settings: Mapping[str, str]
+    ours: tuple[Component, ...]
+    theirs: tuple[External, ...]
+
+
+def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool) -> Services:
+    """Which servers to start. Raises `StackError` where one is missing, or where the environment names one by half."""
+    plain = {name: value for name, value in environ.items() if not name.startswith(("CARINA_", "NANIO_", "PG"))}
+    settings: dict[str, str] = {}
+    ours: list[Component] = []
+    theirs: list[External] = []
+
+    if given := _given(environ, "CARINA_DATABASE_URL", folder.secret("postgres_password")):
+        theirs.append(External("postgres", "CARINA_DATABASE_URL", _address(given), probes.postgres(given)))
+    else:
+        port = folder.port("postgres", say)
+        ours.append(postgres.component(folder, port, plain))
+        given = postgres.url(folder.secret("postgres_password"), port)
+    settings["CARINA_DATABASE_URL"] = given
+
+    if given := _given(environ, "CARINA_REDIS_URL", folder.secret("redis_password")):
+        theirs.append(External("redis", "CARINA_REDIS_URL", _address(given), probes.redis_server(given)))
+    else:
+        port = folder.port("redis", say)
+        ours.append(redis_server.component(folder, port, plain))
+        given = redis_server.url(folder.secret("redis_password"), port)
+    settings["CARINA_REDIS_URL"] = given
+
+    key = ("CARINA_S3_ACCESS_KEY_ID", "CARINA_S3_SECRET_ACCESS_KEY")
+    given = environ.get("CARINA_S3_ENDPOINT_URL")
+    if given and environ.get(key[0]) != folder.secret("s3_access_key_id"):
+        if missing := [name for name in key if not environ.get(name)]:
+            raise StackError(f"CARINA_S3_ENDPOINT_URL is set: set {' and '.join(missing)} too.")
+        theirs.append(External("s3", "CARINA_S3_ENDPOINT_URL", _address(given), probes.http(given)))
+        settings |= {name: environ[name] for name in key}
+    else:
+        port = folder.port("s3", say)
+        ours.append(object_store.component(folder, port, plain, was_killed))
+        given = f"http://127.0.0.1:{port}"
+        settings |= {name: folder.secret(name.removeprefix("CARINA_").lower()) for name in key}
+    settings["CARINA_S3_ENDPOINT_URL"] = given
+    settings["CARINA_S3_BUCKET"] = environ.get("CARINA_S3_BUCKET") or "carina"
+    return Services(settings, tuple(ours), tuple(theirs))
+
+
+def _given(environ: Mapping[str, str], setting: str, own_password: str) -> str | None:
+    """The server that the environment names; a URL with our own password comes from this folder's `env` file."""
+    value = environ.get(setting)
+    return value if value and own_password not in value else None
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2] or parts.path

@@ -1,0 +1,310 @@
+"""Starts processes together, keeps them alive with a growing pause between tries, and stops them in reverse order."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from deploy.stack import processes, state
+from deploy.stack.errors import ComponentFailed, StackError
+from deploy.stack.folder import Folder
+from deploy.stack.logs import Log
+from deploy.stack.state import Entry, State
+
+Say = Callable[[str], None]
+Probe = Callable[[], Awaitable[bool]]
+
+PROBE_INTERVAL_S = 0.05
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+#: A component that has answered for this long starts anew with the shortest pause.
+HEALTHY_S = 60.0
+#: Tries to come up for the first time; after that it is tried for ever.
+FIRST_TRIES = 3
+_TIDY_INTERVAL_S = 30.0
+
+
+async def _at_once() -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Component:
+    """A process of the stack, and how to start, ask and stop it."""
+
+    name: str
+    argv: tuple[str, ...]
+    #: Its whole environment; nothing is inherited.
+    env: Mapping[str, str]
+    #: Whether it can do its work; asked every 50 ms until it says so, never after.
+    is_ready: Probe = _at_once
+    #: Where it listens, for the line that says it is ready.
+    address: str = ""
+    cwd: Path | None = None
+    #: Run as this user and group id; None: as ourselves.
+    run_as: tuple[int, int] | None = None
+    #: Run in a thread before every start; may raise `StackError`.
+    before_start: Callable[[], None] = lambda: None
+    #: Also sent by the kernel when the supervisor dies.
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = 30
+    ready_timeout_s: float = 60
+    #: What to look at when it does not come up.
+    hint: str = ""
+
+
+@dataclass
+class _Kept:
+    """A component over all lives of its process."""
+
+    component: Component
+    log: Log
+    process: subprocess.Popen[bytes] | None = None
+    started: str = ""
+    #: Set in the event loop once the process is gone and reaped.
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    state: State = State.STARTING
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    restarts: int = 0
+    keeper: asyncio.Task[None] | None = None
+    #: Set once it has answered for the first time.
+    came_up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and not self.ended.is_set()
+
+    def entry(self) -> Entry:
+        pid = self.process.pid if self.process and self.runs else None
+        since = self.since.isoformat(timespec="milliseconds")
+        return Entry(self.component.name, pid, self.state, since, self.restarts, self.started)
+
+
+class Supervisor:
+    """Keeps components alive; everything happens in one event loop, which must run in the main thread.
+
+    The kernel signals the children when the *thread* that started them ends, hence the main one.
+    """
+
+    def __init__(self, folder: Folder, say: Say) -> None:
+        self._folder = folder
+        self._say = say
+        self._stages: list[list[_Kept]] = []
+        self._hurry = asyncio.Event()
+        self._is_up = False
+        self._self = processes.find(os.getpid())
+        self._since = datetime.now(UTC).isoformat(timespec="milliseconds")
+        processes.adopt_orphans()
+        self._write_state()
+
+    async def start(self, *components: Component) -> None:
+        """Start components together and return when all answer.
+
+        Raises `ComponentFailed`, with the end of its log, for the first one that does not come up.
+        """
+        stage = [_Kept(component, Log(self._folder.log / f"{component.name}.log")) for component in components]
+        self._stages.append(stage)
+        for kept in stage:
+            kept.keeper = asyncio.create_task(self._keep(kept))
+        await asyncio.gather(*(self._first_answer(kept) for kept in stage))
+
+    async def run_once(self, component: Component) -> None:
+        """Run a component to its end.
+
+        Raises `ComponentFailed`, with the end of its log, when it does not exit with 0.
+        """
+        kept = _Kept(component, Log(self._folder.log / f"{component.name}.log"))
+        self._stages.append([kept])
+        begun = time.monotonic()
+        await self._spawn(kept)
+        await kept.ended.wait()
+        self._stages.remove([kept])
+        self._write_state()
+        if _code(kept) != 0:
+            raise self._failure(kept, f"failed ({_end_of(kept)})")
+        self._tell(kept, f"done    {time.monotonic() - begun:.1f} s")
+
+    async def watch(self) -> None:
+        """Everything is up: bound the logs and let adopted zombies go, for ever. Restarts need no help from here."""
+        self._is_up = True
+        while True:
+            keepers = [kept.keeper for kept in self._all() if kept.keeper]
+            done, _ = await asyncio.wait(keepers, timeout=_TIDY_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
+            for keeper in done:  # one ends only by an error of our own
+                keeper.result()
+            for kept in self._all():
+                kept.log.bound()
+            for child in processes.children():
+                if not child.runs and child.pid not in self._pids():
+                    processes.reap(child)
+
+    async def stop(self) -> None:
+        """Stop every stage, the last one first; then end whatever descendants are left."""
+        self._is_up = False
+        for stage in reversed(self._stages):
+            await asyncio.gather(*(self._halt(kept) for kept in stage))
+        _end_orphans(lambda child: True)
+        state.forget(self._folder)
+
+    def hurry(self) -> None:
+        """Stop waiting for components to end of themselves."""
+        self._hurry.set()
+
+    async def _keep(self, kept: _Kept) -> None:
+        pause_s, tries = FIRST_PAUSE_S, 0
+        while True:
+            tries += 1
+            begun = time.monotonic()
+            try:
+                await self._spawn(kept)
+                answered = await self._until_ready(kept)
+            except (OSError, StackError) as exc:
+                answered, reason = False, str(exc)
+            else:
+                reason = _end_of(kept) if not kept.runs else f"no answer in {kept.component.ready_timeout_s:.0f} s"
+            if answered:
+                self._enter(kept, State.READY)
+                self._tell(kept, f"ready   {kept.component.address:<16} {time.monotonic() - begun:.1f} s")
+                kept.came_up.set()
+                begun = time.monotonic()
+                await kept.ended.wait()
+                reason = _end_of(kept)
+                if time.monotonic() - begun > HEALTHY_S:
+                    pause_s = FIRST_PAUSE_S
+            elif not kept.came_up.is_set() and tries == FIRST_TRIES:
+                raise self._failure(kept, f"does not come up ({reason})")
+            await self._clear_away(kept)
+            self._enter(kept, State.BACKOFF)
+            self._tell(kept, f"died ({reason}); starting it again in {pause_s:g} s, see {kept.log.path}")
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            kept.restarts += 1
+
+    async def _spawn(self, kept: _Kept) -> None:
+        component = kept.component
+        kept.log.bound()
+        kept.log.mark()
+        self._enter(kept, State.STARTING)
+        await asyncio.to_thread(component.before_start)
+        uid, gid = component.run_as or (None, None)
+        name, _, value = self._folder.mark.partition("=")
+        with kept.log.open() as log:
+            process = subprocess.Popen(
+                component.argv,
+                env={**component.env, name: value},
+                cwd=component.cwd,
+                user=uid,
+                group=gid,
+                extra_groups=None if uid is None else [],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Its own session: Ctrl-C in the terminal reaches only us, and we stop the children in order.
+                start_new_session=True,
+                preexec_fn=processes.die_with_parent(component.stop_signal),
+            )
+        kept.process, kept.ended = process, asyncio.Event()
+        # Not yet reaped, whatever it did, because only the thread below does that.
+        kept.started = found.started if (found := processes.find(process.pid)) else ""
+        loop, ended = asyncio.get_running_loop(), kept.ended
+
+        def wait() -> None:
+            process.wait()
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(ended.set)
+
+        threading.Thread(target=wait, name=f"wait-{component.name}", daemon=True).start()
+        self._write_state()
+
+    async def _until_ready(self, kept: _Kept) -> bool:
+        deadline = time.monotonic() + kept.component.ready_timeout_s
+        while kept.runs and time.monotonic() < deadline:
+            if await kept.component.is_ready() and kept.runs:
+                return True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(kept.ended.wait(), PROBE_INTERVAL_S)
+        return False
+
+    async def _halt(self, kept: _Kept) -> None:
+        if kept.keeper:
+            kept.keeper.cancel()
+            await asyncio.wait([kept.keeper])
+        if kept.process and kept.runs:
+            self._enter(kept, State.STOPPING)
+            begun = time.monotonic()
+            kept.process.send_signal(kept.component.stop_signal)
+            if not await self._ends_within(kept, kept.component.stop_timeout_s):
+                self._tell(kept, "does not stop: killing it")
+            await self._clear_away(kept)
+            self._tell(kept, f"stopped {time.monotonic() - begun:.1f} s")
+
+    async def _ends_within(self, kept: _Kept, timeout_s: float) -> bool:
+        waits = [asyncio.create_task(event.wait()) for event in (kept.ended, self._hurry)]
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        return not kept.runs
+
+    async def _clear_away(self, kept: _Kept) -> None:
+        """Kill what is left of the process, its group and, once the stack is up, all that it orphaned."""
+        if kept.process:
+            kept.process.kill()
+            await kept.ended.wait()
+            known, group = self._pids(), kept.process.pid
+            _end_orphans(lambda child: child.pid not in known and (self._is_up or child.group == group))
+
+    async def _first_answer(self, kept: _Kept) -> None:
+        assert kept.keeper
+        answer = asyncio.create_task(kept.came_up.wait())
+        await asyncio.wait([answer, kept.keeper], return_when=asyncio.FIRST_COMPLETED)
+        answer.cancel()
+        if kept.keeper.done():
+            kept.keeper.result()
+
+    def _failure(self, kept: _Kept, what: str) -> ComponentFailed:
+        component = kept.component
+        lines = "".join(f"\n    {line}" for line in kept.log.tail())
+        hint = f"\n{component.hint}" if component.hint else ""
+        return ComponentFailed(f"{component.name} {what}. The end of {kept.log.path}:{lines}{hint}")
+
+    def _enter(self, kept: _Kept, to: State) -> None:
+        kept.state, kept.since = to, datetime.now(UTC)
+        self._write_state()
+
+    def _write_state(self) -> None:
+        assert self._self
+        own = Entry("supervisor", self._self.pid, State.READY, self._since, 0, self._self.started)
+        state.write(self._folder, [own, *(kept.entry() for kept in self._all())])
+
+    def _all(self) -> list[_Kept]:
+        return [kept for stage in self._stages for kept in stage]
+
+    def _pids(self) -> set[int]:
+        return {kept.process.pid for kept in self._all() if kept.process}
+
+    def _tell(self, kept: _Kept, what: str) -> None:
+        self._say(f"{kept.component.name:<10} {what}")
+
+
+def _code(kept: _Kept) -> int:
+    assert kept.process
+    return kept.process.wait()
+
+
+def _end_of(kept: _Kept) -> str:
+    code = _code(kept)
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _end_orphans(belongs: Callable[[processes.Process], bool]) -> None:
+    """Kill those of our children; theirs become ours then, so look again until there are none."""
+    while orphans := [child for child in processes.children() if belongs(child)]:
+        processes.end(orphans, [(signal.SIGKILL, 5)])
+        for orphan in orphans:
+            processes.reap(orphan)
