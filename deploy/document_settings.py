@@ -1,0 +1,78 @@
+"""Writes every setting, from its one definition, where people look for it: `python -m deploy.document_settings`.
+
+`.env.example` is written whole; of the README only the table between `<!-- settings -->` and `<!-- /settings -->`.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from shared.settings import ClientSettings, Settings
+
+ROOT = Path(__file__).parents[1]
+
+_TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
+
+_HEAD = """\
+# docker-compose.yml reads these from `.env`. All four are required; the passwords become part of URLs, so use letters
+# and digits: `openssl rand -hex 24`.
+POSTGRES_PASSWORD=
+REDIS_PASSWORD=
+S3_ACCESS_KEY_ID=
+S3_SECRET_ACCESS_KEY=
+
+# Where docker-compose.yml publishes the API.
+#API_PUBLISH=127.0.0.1:8080
+
+# Every setting of Carina with its default. docker-compose.yml and `carina up` set the required ones by themselves.
+"""
+
+
+class Documented(NamedTuple):
+    """One setting as an operator sees it."""
+
+    variable: str
+    #: None: it has to be set.
+    default: str | None
+    meaning: str
+
+
+def settings() -> Iterator[Documented]:
+    """Yield every setting in the order of its definition."""
+    for model in (Settings, ClientSettings):
+        for name, field in model.model_fields.items():
+            default = None if field.is_required() else str(field.default)
+            yield Documented(f"CARINA_{name.upper()}", default, field.description or "")
+
+
+def env_example() -> str:
+    """`.env.example` as it should be."""
+    return _HEAD + "".join(
+        f"\n# {meaning}{' Required.' if default is None else ''}\n#{variable}={default or ''}\n"
+        for variable, default, meaning in settings()
+    )
+
+
+def readme(text: str) -> str:
+    """The README with its table of settings as it should be; raises ValueError where the markers are missing."""
+    rows = "".join(
+        f"| `{variable}` | {'required' if default is None else f'`{default}`'} | {meaning} |\n"
+        for variable, default, meaning in settings()
+    )
+    table = f"\n| variable | default | meaning |\n|---|---|---|\n{rows}\n"
+    written, count = _TABLE.subn(lambda _: table, text)
+    if count != 1:
+        raise ValueError("README.md needs one <!-- settings --> ... <!-- /settings --> block.")
+    return written
+
+
+def main() -> None:
+    """Write both files."""
+    (ROOT / ".env.example").write_text(env_example())
+    path = ROOT / "README.md"
+    path.write_text(readme(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

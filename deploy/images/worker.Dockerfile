@@ -1,0 +1,24 @@
+# Every worker: prepare, detect and beat. torch's wheels bring CUDA; the host brings the driver.
+FROM python:3.12-slim-trixie AS build
+WORKDIR /src
+RUN python -m venv /opt/carina
+ENV PATH=/opt/carina/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
+# The dependencies alone, so that a change to the code leaves this layer in the cache.
+COPY pyproject.toml deploy/constraints.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip touch README.md LICENSE && pip install -c constraints.txt ".[worker]"
+COPY . .
+RUN pip install --no-deps --no-cache-dir .
+
+FROM python:3.12-slim-trixie
+LABEL org.opencontainers.image.title="carina-worker" \
+      org.opencontainers.image.description="Chest X-ray abnormality detection: the workers. Not a medical device." \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --uid 10001 --create-home carina
+COPY --from=build /opt/carina /opt/carina
+ENV PATH=/opt/carina/bin:$PATH PYTHONUNBUFFERED=1 NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001
+WORKDIR /home/carina
+# A worker listens on no port, and ends itself when it hangs; what can fail around it is the way to its servers.
+HEALTHCHECK --interval=30s --timeout=20s --start-period=60s CMD ["python", "-m", "deploy.health"]
+CMD ["carina", "worker", "prepare"]
