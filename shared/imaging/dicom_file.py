@@ -121,16 +121,18 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int) -> DicomFile:
         if syntax == DeflatedExplicitVRLittleEndian:
             # pydicom's own way inflates without a bound, and not at all where the end is missing.
             stream = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[stream.tell() :], max_bytes))
-        reached = False
+        implicit, reached = syntax == ImplicitVRLittleEndian, False
 
-        def stop_when(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        def at_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
             nonlocal reached
             reached |= tag == _PIXEL_DATA
-            return tag > _PIXEL_DATA or (tag == _PIXEL_DATA and not with_pixels)
+            return bool(tag >= _PIXEL_DATA)
 
-        dataset = read_dataset(
-            stream, syntax == ImplicitVRLittleEndian, little_endian, stop_when=stop_when, specific_tags=_KEPT_TAGS
-        )
+        dataset = read_dataset(stream, implicit, little_endian, stop_when=at_pixel_data, specific_tags=_KEPT_TAGS)
+        if not dataset:  # pydicom drops every element when one has no end
+            raise MalformedDicom
+        if with_pixels:  # apart from the rest for the same reason
+            dataset.update(read_dataset(stream, implicit, little_endian, stop_when=lambda tag, *_: tag > _PIXEL_DATA))
     return DicomFile(dataset, syntax, reached, little_endian)
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from shared import errors
-from shared.errors import CarinaError, DecoderProcessLost
+from shared.errors import CarinaError, DecoderProcessLost, PermanentError
 from shared.imaging.decoder_process import ANSWER, READY, REQUEST
 from shared.imaging.rendition import Rendition
 
@@ -24,9 +23,8 @@ MEMORY_BYTES = 4 * 1024**3
 START_TIMEOUT_S = 60.0
 
 _ROOT = Path(__file__).parents[2]
-_ERRORS = {
-    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CarinaError)
-}
+_KINDS: list[type[CarinaError]] = [*PermanentError.__subclasses__(), PermanentError, DecoderProcessLost]
+_ERRORS = {kind.code: kind for kind in _KINDS}
 
 
 class DecoderPool:
