@@ -1,0 +1,1 @@
+"""The intake API: studies come in over HTTP, findings go out."""

@@ -221,6 +221,43 @@ class LimitExceeded(RequestError):
     code = "limit_exceeded"
     status = 413
 
+    def __init__(self, limit: str, most: int) -> None:
+        super().__init__(f"The request is larger than {limit} allows, which is {most}.")
+        #: The setting's name.
+        self.limit = limit
+
+
+class InvalidRequest(RequestError):
+    """A parameter of the request is not valid."""
+
+    code = "invalid_request"
+    status = 422
+
+
+class NoFiles(RequestError):
+    """The request is no multipart form with at least one file in its field `files`."""
+
+    code = "no_files"
+
+
+class UnexpectedFile(RequestError):
+    """The form holds a file in another field than `files`."""
+
+    code = "unexpected_file"
+
+
+class MalformedUpload(RequestError):
+    """The multipart form cannot be read."""
+
+    code = "malformed_upload"
+
+
+class JobIsFinal(RequestError):
+    """The job has come to its end and cannot be cancelled."""
+
+    code = "job_is_final"
+    status = 409
+
 
 class UploadCutShort(RequestError):
     """The body ended before it was complete; nothing of the unfinished file was kept."""

@@ -1,0 +1,39 @@
+"""The intake API as a Flask application."""
+
+from typing import Any
+
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
+
+from api import health, images, jobs, metrics, models, studies
+from api.auth import authenticate, public
+from api.errors import install, reject_parameters
+from api.schemas import NOTICE, Problem
+from api.services import NAME, Services
+from shared.settings import Settings
+
+
+def create_app(settings: Settings) -> OpenAPI:
+    """Build the application; it connects to nothing before the first request needs it."""
+    app = OpenAPI(
+        "api",
+        info=Info(title="Carina", version="1", description=f"Findings on chest radiographs. {NOTICE}"),
+        security_schemes={"bearer": {"type": "http", "scheme": "bearer"}},
+        validation_error_model=Problem,
+        validation_error_callback=reject_parameters,
+        doc_ui=False,
+        static_folder=None,
+    )
+    app.extensions[NAME] = Services.from_settings(settings)
+    app.before_request(authenticate)
+    install(app)
+    for resource in (studies, jobs, images, models, health, metrics):
+        app.register_api(resource.blueprint)
+
+    @app.route("/openapi.json")
+    @public
+    def describe() -> dict[str, Any]:
+        description: dict[str, Any] = app.api_doc
+        return description
+
+    return app

@@ -1,0 +1,52 @@
+"""Who may call what. Each view says so in a decorator; a view that says nothing can be called by nobody."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from flask import current_app, g, request
+
+from api.services import services
+from shared.errors import Forbidden, Unauthorized
+from shared.keys import Identity
+from shared.queue.states import Scope
+
+View = TypeVar("View", bound=Callable[..., object])
+
+_PUBLIC = "public"
+
+
+def requires(scope: Scope) -> Callable[[View], View]:
+    """Let a view be called with a key that has this scope only."""
+
+    def mark(view: View) -> View:
+        view.access = scope  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def public(view: View) -> View:
+    """Let a view be called by anybody."""
+    view.access = _PUBLIC  # type: ignore[attr-defined]
+    return view
+
+
+def authenticate() -> None:
+    """Check the request's key before anything else of it is read; raise `Unauthorized` or `Forbidden`."""
+    if request.endpoint is None:
+        return  # there is no such route; the answer is 404 or 405
+    access = getattr(current_app.view_functions[request.endpoint], "access", None)
+    if access == _PUBLIC:
+        return
+    authorization = request.authorization
+    if authorization is None or authorization.type != "bearer" or not authorization.token:
+        raise Unauthorized
+    g.identity = services().keyring.identify(authorization.token)
+    if access is None or not identity().may(access):
+        raise Forbidden
+
+
+def identity() -> Identity:
+    """Return whom the request's key stands for."""
+    found: Identity = g.identity
+    return found

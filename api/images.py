@@ -1,0 +1,80 @@
+"""Images: the rendition, and the findings drawn on it."""
+
+from io import BytesIO
+
+import numpy as np
+import PIL.Image
+import sqlalchemy as sa
+from flask import Response
+from sqlalchemy.orm import Session
+
+from api.auth import identity, requires
+from api.resource import resource
+from api.schemas import PNG, ImagePath, OverlayQuery
+from api.services import services
+from shared.errors import NotFound, NotReady
+from shared.imaging.overlay import OverlayBox, draw_overlay
+from shared.object_store import rendition_key
+from shared.queue.states import JobState, Scope
+from shared.tables import Detection, Image, Job, Model
+
+blueprint = resource("images")
+
+
+@blueprint.get("/v1/images/<uuid:image_id>/rendition.png", responses={200: PNG})
+@requires(Scope.READ)
+def rendition(path: ImagePath) -> Response:
+    """Show the picture that the detector sees."""
+    with services().database.begin() as session:
+        sha256 = _rendition_sha256(_find(session, path))
+    return _png(services().store.get(rendition_key(sha256), sha256=sha256))
+
+
+@blueprint.get("/v1/images/<uuid:image_id>/overlay.png", responses={200: PNG})
+@requires(Scope.READ)
+def overlay(path: ImagePath, query: OverlayQuery) -> Response:
+    """Show the findings of the latest job that succeeded, drawn on the rendition."""
+    with services().database.begin() as session:
+        image = _find(session, path)
+        sha256 = _rendition_sha256(image)
+        succeeded = sa.select(Job, Model).join(Model, Model.id == Job.model_id).order_by(Job.id.desc()).limit(1)
+        succeeded = succeeded.where(Job.image_id == image.id, Job.state == JobState.SUCCEEDED)
+        if query.model_id is not None:
+            succeeded = succeeded.where(Job.model_id == query.model_id)
+        row = session.execute(succeeded).one_or_none()
+        if row is None:
+            raise NotReady("No job of this image has succeeded yet.")
+        job, model = row
+        boxes = sa.select(Detection).where(Detection.job_id == job.id, Detection.score >= query.min_score)
+        drawn = [_on_rendition(box, image) for box in session.scalars(boxes.order_by(Detection.rank))]
+        note = f"Model {model.name} {model.digest[:12]}, scores from {query.min_score:g}"
+    png = services().store.get(rendition_key(sha256), sha256=sha256)
+    with PIL.Image.open(BytesIO(png)) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    return _png(draw_overlay(pixels, drawn, note))
+
+
+def _find(session: Session, path: ImagePath) -> Image:
+    mine = sa.select(Image).where(Image.id == path.image_id, Image.project_id == identity().project_id)
+    image = session.scalar(mine)
+    if image is None:
+        raise NotFound
+    return image
+
+
+def _rendition_sha256(image: Image) -> str:
+    if image.rendition_sha256 is None:
+        raise NotReady("The image has no rendition yet.")
+    return image.rendition_sha256
+
+
+def _on_rendition(box: Detection, image: Image) -> OverlayBox:
+    """Scale a box from the original's pixels to the rendition's."""
+    x = (image.rendition_width_px or 0) / image.width_px
+    y = (image.rendition_height_px or 0) / image.height_px
+    corners = (box.x_min_px * x, box.y_min_px * y, box.x_max_px * x, box.y_max_px * y)
+    return OverlayBox(corners, box.class_name, box.score)
+
+
+def _png(png: bytes) -> Response:
+    return Response(png, content_type="image/png", headers={"Cache-Control": "private, max-age=0"})

@@ -1,0 +1,176 @@
+"""The one path of an uploaded file: bytes to the object store, then rows, then a hint.
+
+In that order, so that a row never names an object that is not there. Each file is durable on its own: what breaks off
+later in the request leaves it in place, and sending it again finds it as a duplicate.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from api.multipart import Upload
+from api.schemas import FileOutcome
+from api.services import Services
+from shared.errors import NotFound, PermanentError
+from shared.imaging.header import ImageHeader, read_header
+from shared.object_store import PART_BYTES, original_key
+from shared.queue.states import JobState, Stage
+from shared.tables import Image, Job, Model, Study
+
+
+@dataclass(frozen=True)
+class _Original:
+    """A file that lies in the object store."""
+
+    header: ImageHeader
+    sha256: str
+    byte_count: int
+
+
+class Intake:
+    """Takes in the files of one request. `send_hints` ends it, however it ends."""
+
+    def __init__(self, services: Services, project_id: UUID, *, priority: int, model_id: UUID | None) -> None:
+        """Raise `NotFound` when there is no such model."""
+        self._services = services
+        self._project_id = project_id
+        self._priority = priority
+        self._model_id = model_id
+        self._new_jobs: Counter[Stage] = Counter()
+        if model_id is not None:
+            with services.database.begin() as session:
+                if session.get(Model, model_id) is None:
+                    raise NotFound(f"There is no model {model_id}.")
+
+    def receive(self, upload: Upload) -> FileOutcome:
+        """Store a file and its rows, or say why it is unfit. Raises transient errors, and those of the upload."""
+        try:
+            original = self._store(upload.chunks)
+        except PermanentError as error:
+            return FileOutcome.rejected(upload.name, error)
+        try:
+            return self._record(upload.name, original)
+        except IntegrityError:
+            # Another request has committed the same image since we looked; now we find it.
+            return self._record(upload.name, original)
+
+    def send_hints(self) -> None:
+        """Wake workers for the jobs that were made."""
+        for stage, count in self._new_jobs.items():
+            self._services.hints.send(stage, count)
+
+    def _store(self, chunks: Iterator[bytes]) -> _Original:
+        """Put a file's bytes under their digest; at most a few parts of it are in memory."""
+        store, max_image_pixels = self._services.store, self._services.settings.max_image_pixels
+        parts = _in_parts(chunks)
+        first = next(parts, b"")
+        whole = len(first) < PART_BYTES
+        # More may follow a full part; how much, nobody knows before the end.
+        total_bytes = len(first) if whole else len(first) + 1
+        header = read_header(first, total_bytes, max_image_pixels=max_image_pixels)
+        if whole:
+            sha256 = hashlib.sha256(first).hexdigest()
+            store.put(original_key(sha256), first)
+            return _Original(header, sha256, len(first))
+
+        digest, byte_count = hashlib.sha256(), 0
+
+        def measured() -> Iterator[bytes]:
+            nonlocal byte_count
+            for part in chain([first], parts):
+                digest.update(part)
+                byte_count += len(part)
+                yield part
+
+        sha256 = store.put_stream(measured(), digest=digest)
+        return _Original(header, sha256, byte_count)
+
+    def _record(self, name: str, original: _Original) -> FileOutcome:
+        """Find or make the rows of a stored file, in one transaction."""
+        with self._services.database.begin() as session:
+            image = self._find_image(session, original.sha256)
+            job = self._latest_job(session, image) if image is not None else None
+            outcome = FileOutcome(name=name, outcome="accepted" if job is None else "duplicate")
+            if image is None:
+                image = self._add_image(session, original)
+            if job is None:
+                job = self._add_job(session, image)
+            outcome.study_id, outcome.image_id, outcome.job_id = image.study_id, image.id, job.id
+            state = JobState(job.state)
+        if outcome.outcome == "accepted":
+            self._new_jobs[Stage.DETECT if state is JobState.READY else Stage.PREPARE] += 1
+        return outcome
+
+    def _find_image(self, session: Session, sha256: str) -> Image | None:
+        same = sa.select(Image).where(Image.project_id == self._project_id, Image.sha256 == sha256)
+        # Locked, so that of several requests that miss a job under a model one makes it.
+        return session.scalar(same.with_for_update() if self._model_id else same)
+
+    def _latest_job(self, session: Session, image: Image) -> Job | None:
+        jobs = sa.select(Job).where(Job.image_id == image.id)
+        if self._model_id is not None:
+            jobs = jobs.where(sa.or_(Job.requested_model_id == self._model_id, Job.model_id == self._model_id))
+        return session.scalar(jobs.order_by(Job.id.desc()).limit(1))
+
+    def _add_image(self, session: Session, original: _Original) -> Image:
+        header = original.header
+        image = Image(
+            project_id=self._project_id,
+            study_id=self._study_id(session, header.study_instance_uid),
+            sop_instance_uid=header.sop_instance_uid,
+            sha256=original.sha256,
+            byte_count=original.byte_count,
+            media_type=header.media_type,
+            height_px=header.height_px,
+            width_px=header.width_px,
+        )
+        session.add(image)
+        session.flush()
+        return image
+
+    def _study_id(self, session: Session, study_instance_uid: str | None) -> UUID:
+        """Find or make the study; without a UID each image is a study of its own."""
+        study = (
+            insert(Study)
+            .values(project_id=self._project_id, study_instance_uid=study_instance_uid)
+            .on_conflict_do_nothing(index_elements=["project_id", "study_instance_uid"])
+            .returning(Study.id)
+        )
+        known = sa.select(Study.id).where(
+            Study.project_id == self._project_id, Study.study_instance_uid == study_instance_uid
+        )
+        return session.scalar(study) or session.scalars(known).one()
+
+    def _add_job(self, session: Session, image: Image) -> Job:
+        job = Job(
+            project_id=self._project_id,
+            image_id=image.id,
+            requested_model_id=self._model_id,
+            priority=self._priority,
+            state=JobState.QUEUED,
+        )
+        if image.rendition_sha256 is not None:
+            job.state, job.ready_at = JobState.READY, sa.func.now()
+        session.add(job)
+        session.flush()
+        return job
+
+
+def _in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes in parts of `PART_BYTES`, but for the last."""
+    buffer = bytearray()
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= PART_BYTES:
+            yield bytes(memoryview(buffer)[:PART_BYTES])
+            del buffer[:PART_BYTES]
+    if buffer:
+        yield bytes(buffer)

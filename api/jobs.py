@@ -1,0 +1,73 @@
+"""Jobs: where they stand, and cancelling them."""
+
+import time
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask import Response
+from sqlalchemy.orm import Session
+
+from api.auth import identity, requires
+from api.resource import resource
+from api.schemas import JobAnswer, JobPath, JobQuery, as_json
+from api.services import services
+from shared.errors import JobIsFinal, NotFound
+from shared.queue import outcome
+from shared.queue.states import Scope
+from shared.tables import Image, Job
+
+#: The pause between two looks at a row grows from the first to the second.
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
+
+blueprint = resource("jobs")
+
+
+@blueprint.get("/v1/jobs/<uuid:job_id>", responses={200: JobAnswer})
+@requires(Scope.READ)
+def show(path: JobPath, query: JobQuery) -> Response:
+    """Show a job; with `wait`, once it is final or the time is over.
+
+    The answer may come early when many requests wait already.
+    """
+    if query.wait > 0 and services().long_polls.acquire(blocking=False):
+        try:
+            return as_json(_wait_for_end(path.job_id, query.wait))
+        finally:
+            services().long_polls.release()
+    return as_json(_look(path.job_id))
+
+
+@blueprint.post("/v1/jobs/<uuid:job_id>/cancel", responses={200: JobAnswer})
+@requires(Scope.SUBMIT)
+def cancel(path: JobPath) -> Response:
+    """Cancel a job that is not final yet."""
+    with services().database.begin() as session:
+        changed = outcome.cancel(session, identity().project_id, path.job_id)
+        answer = _find(session, path.job_id)
+    if not changed:
+        raise JobIsFinal(f"The job is {answer.state} already.")
+    return as_json(answer)
+
+
+def _wait_for_end(job_id: UUID, wait_s: float) -> JobAnswer:
+    deadline, pause_s = time.monotonic() + wait_s, SHORTEST_PAUSE_S
+    while True:
+        # A transaction for each look: a waiting request holds no connection.
+        answer = _look(job_id)
+        left_s = deadline - time.monotonic()
+        if answer.state.is_final or left_s <= 0 or services().stopping.wait(min(pause_s, left_s)):
+            return answer
+        pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+
+
+def _look(job_id: UUID) -> JobAnswer:
+    with services().database.begin() as session:
+        return _find(session, job_id)
+
+
+def _find(session: Session, job_id: UUID) -> JobAnswer:
+    mine = sa.select(Job, Image.study_id).join(Image, Image.id == Job.image_id)
+    row = session.execute(mine.where(Job.id == job_id, Job.project_id == identity().project_id)).one_or_none()
+    if row is None:
+        raise NotFound
+    return JobAnswer.of(row[0], row[1])

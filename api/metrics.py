@@ -1,0 +1,19 @@
+"""The queue and its workers, for Prometheus."""
+
+from flask import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from api.auth import requires
+from api.resource import resource
+from api.schemas import METRICS
+from api.services import services
+from shared.queue.states import Scope
+
+blueprint = resource("metrics")
+
+
+@blueprint.get("/metrics", responses={200: METRICS})
+@requires(Scope.READ)
+def show() -> Response:
+    """Show the state of the queue in Prometheus' text format."""
+    return Response(generate_latest(services().registry), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,119 @@
+"""Pulls the files out of a multipart body as it arrives. Nothing is spooled: at most a chunk is in memory."""
+
+from collections.abc import Iterator
+from typing import IO
+
+from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedData, State
+
+from shared.errors import LimitExceeded, MalformedUpload, NoFiles, UnexpectedFile, UploadCutShort
+
+FIELD = "files"
+
+_CHUNK_BYTES = 256 * 1024
+#: Of a part's headers, and of what stands before the first and after the last part.
+_MOST_HEADER_BYTES = 64 * 1024
+
+
+class Upload:
+    """One file of the body: the name that the client gave it, and its bytes, to be read once and in order."""
+
+    def __init__(self, name: str, chunks: Iterator[bytes]) -> None:
+        self.name = name
+        self.chunks = chunks
+
+
+def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterator[Upload]:
+    """Yield the files of a request's field `files`; whatever of one is not read is skipped before the next.
+
+    Raises `NoFiles`, `LimitExceeded`, `UnexpectedFile`, `MalformedUpload`, and `UploadCutShort` from a file's chunks
+    before its last one, so that a file whose chunks come to their end has arrived as a whole.
+    """
+    if request.content_length is not None and request.content_length > max_bytes:
+        raise LimitExceeded("max_upload_bytes", max_bytes)
+    boundary = request.mimetype_params.get("boundary")
+    if request.mimetype != "multipart/form-data" or not boundary:
+        raise NoFiles
+    body = _Body(request.stream, boundary.encode("latin-1", "replace"), max_bytes)
+    count = 0
+    while (part := body.next_part()) is not None:
+        if part.name != FIELD:
+            if isinstance(part, File):
+                raise UnexpectedFile
+        elif count == max_files:
+            raise LimitExceeded("max_files", max_files)
+        else:
+            count += 1
+            yield Upload(getattr(part, "filename", ""), body.chunks())
+        body.skip()
+    if count == 0:
+        raise NoFiles
+
+
+class _Body:
+    """A multipart body under way."""
+
+    def __init__(self, stream: IO[bytes], boundary: bytes, max_bytes: int) -> None:
+        self._stream = stream
+        self._max_bytes = max_bytes
+        self._bytes_read = 0
+        self._decoder = MultipartDecoder(boundary, _CHUNK_BYTES + _MOST_HEADER_BYTES)
+        self._in_part = False
+
+    def next_part(self) -> File | Field | None:
+        """Return the next part's head, or None at the end of the body."""
+        while self._decoder.state is not State.EPILOGUE:
+            event = self._next_event()
+            if isinstance(event, File | Field):
+                self._in_part = True
+                return event
+        return None
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes of the part that `next_part` returned."""
+        while self._in_part:
+            event = self._next_event()
+            assert isinstance(event, Data)
+            if not event.more_data:
+                self._in_part = False
+                if self._decoder.state is State.EPILOGUE:
+                    # The last file is whole only when the body is.
+                    self._read_epilogue()
+            if event.data:
+                yield event.data
+
+    def skip(self) -> None:
+        """Read over what is left of the part."""
+        for _ in self.chunks():
+            pass
+
+    def _next_event(self) -> object:
+        try:
+            while isinstance(event := self._decoder.next_event(), NeedData):
+                self._decoder.receive_data(self._read())
+        except (ValueError, AttributeError, RequestEntityTooLarge) as exc:
+            raise MalformedUpload from exc
+        return event
+
+    def _read(self) -> bytes:
+        """Return some bytes of the body; raise `UploadCutShort` when there are none."""
+        if chunk := self._read_some():
+            return chunk
+        raise UploadCutShort
+
+    def _read_epilogue(self) -> None:
+        start = self._bytes_read
+        while self._read_some():
+            if self._bytes_read - start > _MOST_HEADER_BYTES:
+                raise MalformedUpload("The body goes on after its last part.")
+
+    def _read_some(self) -> bytes:
+        try:
+            chunk = self._stream.read(_CHUNK_BYTES)
+        except Exception as exc:  # each server has errors of its own for a body that ends early
+            raise UploadCutShort from exc
+        self._bytes_read += len(chunk)
+        if self._bytes_read > self._max_bytes:
+            raise LimitExceeded("max_upload_bytes", self._max_bytes)
+        return chunk

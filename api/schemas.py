@@ -1,0 +1,315 @@
+"""What the API takes and gives, as pydantic models; `/openapi.json` is made from these."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Literal
+from uuid import UUID
+
+from flask import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.errors import PermanentError
+from shared.queue.states import JobState, ModelState
+from shared.tables import Image, Job, Model, Study
+
+NOTICE = "For research use only. Not a medical device."
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+class InvalidParameter(BaseModel):
+    """One parameter that is not valid, and why."""
+
+    name: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error, after RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    #: Stable; a program goes by this.
+    code: str
+    #: Of `limit_exceeded`: the setting that is exceeded.
+    limit: str | None = None
+    #: Of `invalid_request`: what is wrong with which parameter.
+    errors: list[InvalidParameter] | None = None
+
+
+_PROBLEM = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+#: What every route may answer.
+PROBLEMS: dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | None] = {
+    "422": {"description": "A parameter is not valid.", **_PROBLEM},
+    "default": {"description": "Any other error.", **_PROBLEM},
+}
+PNG: dict[str, Any] = {
+    "description": "The picture.",
+    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+}
+METRICS: dict[str, Any] = {
+    "description": "The metrics.",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+}
+
+# --- what a request says ---------------------------------------------------------------------------------------------
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JobPath(_Parameters):
+    """Which job."""
+
+    job_id: UUID
+
+
+class StudyPath(_Parameters):
+    """Which study."""
+
+    study_id: UUID
+
+
+class ImagePath(_Parameters):
+    """Which image."""
+
+    image_id: UUID
+
+
+class SubmitQuery(_Parameters):
+    """How the files are to be worked on."""
+
+    priority: int = Field(5, ge=0, le=9, description="A higher one goes first.")
+    model_id: UUID | None = Field(None, description="The model to detect with; by default the active one.")
+
+
+class JobQuery(_Parameters):
+    """Whether to wait."""
+
+    wait: float = Field(0, ge=0, le=60, description="Seconds to wait at most for the job's end.")
+
+
+class FindingsQuery(_Parameters):
+    """Which findings."""
+
+    min_score: float = Field(0.0, ge=0, le=1, description="Leave out findings with a lower score.")
+    model_id: UUID | None = Field(None, description="Of the latest job under this model; by default of the latest.")
+
+
+class OverlayQuery(FindingsQuery):
+    """Which findings to draw."""
+
+    min_score: float = Field(0.3, ge=0, le=1, description="Leave out findings with a lower score.")
+
+
+# --- what an answer says ---------------------------------------------------------------------------------------------
+
+
+class FileOutcome(BaseModel):
+    """What became of one file of the request."""
+
+    name: str
+    outcome: Literal["accepted", "duplicate", "rejected"]
+    #: Of a rejected file: why, as a stable code and as a sentence.
+    code: str | None = None
+    reason: str | None = None
+    study_id: UUID | None = None
+    image_id: UUID | None = None
+    job_id: UUID | None = None
+
+    @classmethod
+    def rejected(cls, name: str, error: PermanentError) -> "FileOutcome":
+        """Say that a file is unfit."""
+        return cls(name=name, outcome="rejected", code=error.code, reason=error.detail)
+
+
+class Submission(BaseModel):
+    """What became of each file, in the order of the request."""
+
+    files: list[FileOutcome]
+
+
+class JobAnswer(BaseModel):
+    """One image under one model, and where it stands."""
+
+    id: UUID
+    study_id: UUID
+    image_id: UUID
+    #: The model that was named or, once claimed for detection, the one that detects.
+    model_id: UUID | None
+    state: JobState
+    #: Why it is rejected or failed, or why its last attempt was.
+    code: str | None
+    reason: str | None
+    attempt: int
+    priority: int
+    created_at: datetime
+    ready_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: Job, study_id: UUID) -> "JobAnswer":
+        """Describe a job's row."""
+        return cls(
+            id=job.id,
+            study_id=study_id,
+            image_id=job.image_id,
+            model_id=job.model_id or job.requested_model_id,
+            state=JobState(job.state),
+            code=job.code,
+            reason=job.reason,
+            attempt=job.attempt,
+            priority=job.priority,
+            created_at=job.created_at,
+            ready_at=job.ready_at,
+            finished_at=job.finished_at,
+        )
+
+
+class ImageAnswer(BaseModel):
+    """One image of a study, with its jobs, oldest first."""
+
+    id: UUID
+    media_type: str
+    byte_count: int
+    sha256: str
+    height_px: int
+    width_px: int
+    rendition_version: int | None
+    created_at: datetime
+    jobs: list[JobAnswer]
+
+    @classmethod
+    def of(cls, image: Image, jobs: list[Job]) -> "ImageAnswer":
+        """Describe an image's row."""
+        return cls(
+            id=image.id,
+            media_type=image.media_type,
+            byte_count=image.byte_count,
+            sha256=image.sha256,
+            height_px=image.height_px,
+            width_px=image.width_px,
+            rendition_version=image.rendition_version,
+            created_at=image.created_at,
+            jobs=[JobAnswer.of(job, image.study_id) for job in jobs],
+        )
+
+
+class StudyAnswer(BaseModel):
+    """A study and its images, oldest first."""
+
+    id: UUID
+    study_instance_uid: str | None
+    created_at: datetime
+    images: list[ImageAnswer]
+
+    @classmethod
+    def of(cls, study: Study, images: list[ImageAnswer]) -> "StudyAnswer":
+        """Describe a study's row."""
+        return cls(id=study.id, study_instance_uid=study.study_instance_uid, created_at=study.created_at, images=images)
+
+
+class Finding(BaseModel):
+    """One box, in the pixel coordinates of the original image."""
+
+    class_id: int
+    class_name: str
+    score: float
+    box_xyxy_px: tuple[float, float, float, float]
+
+
+class ModelReference(BaseModel):
+    """The model that found something."""
+
+    id: UUID
+    name: str
+    digest: str
+
+
+class ImageFindings(BaseModel):
+    """What was found on one image; empty until its job has succeeded."""
+
+    image_id: UUID
+    #: None where the image has no job under the model that was asked for.
+    job_id: UUID | None
+    state: JobState | None
+    code: str | None
+    reason: str | None
+    model: ModelReference | None
+    rendition_version: int | None
+    #: Of Carina, when it made the model.
+    code_version: str | None
+    height_px: int
+    width_px: int
+    #: The highest score first.
+    findings: list[Finding]
+
+
+class FindingsAnswer(BaseModel):
+    """What was found on a study's images."""
+
+    study_id: UUID
+    images: list[ImageFindings]
+    notice: str = NOTICE
+
+
+class ModelAnswer(BaseModel):
+    """A detector."""
+
+    id: UUID
+    name: str
+    digest: str
+    state: ModelState
+    created_at: datetime
+    promoted_at: datetime | None
+    retired_at: datetime | None
+    #: What it says about itself: classes, canvas, thresholds, metrics.
+    card: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: Model) -> "ModelAnswer":
+        """Describe a model's row."""
+        return cls(
+            id=model.id,
+            name=model.name,
+            digest=model.digest,
+            state=ModelState(model.state),
+            created_at=model.created_at,
+            promoted_at=model.promoted_at,
+            retired_at=model.retired_at,
+            card=model.card,
+        )
+
+
+class ModelsAnswer(BaseModel):
+    """Every model, the newest first."""
+
+    models: list[ModelAnswer]
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class DependencyState(BaseModel):
+    """Whether a server that the API needs answers, and the error's code where it does not."""
+
+    ok: bool
+    code: str | None = None
+
+
+class Readiness(BaseModel):
+    """Whether the API can take work."""
+
+    status: Literal["ready", "not_ready"]
+    dependencies: dict[str, DependencyState]
+
+
+def as_json(answer: BaseModel, status: int = 200) -> Response:
+    """Return a model as a JSON response; times are UTC in ISO 8601."""
+    return Response(answer.model_dump_json(), status, content_type="application/json")

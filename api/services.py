@@ -1,0 +1,64 @@
+"""What the API's views work with: one set a process, built by `create_app` and reached through the application."""
+
+import threading
+from dataclasses import dataclass, field
+
+from flask import current_app
+from prometheus_client import CollectorRegistry
+
+from api.keyring import Keyring
+from api.ping import Ping
+from api.queue_metrics import QueueMetrics
+from shared.database import Database
+from shared.object_store import ObjectStore
+from shared.queue.hints import Hints
+from shared.settings import Settings
+
+#: Under which name the application keeps them.
+NAME = "carina"
+
+
+@dataclass(frozen=True)
+class Services:
+    """The process' connections and the state that its requests share. Safe to share between threads."""
+
+    settings: Settings
+    database: Database
+    store: ObjectStore
+    hints: Hints
+    keyring: Keyring
+    registry: CollectorRegistry
+    #: By the name of the server.
+    pings: dict[str, Ping]
+    #: Taken by each long poll, so that these can never hold every request thread.
+    long_polls: threading.BoundedSemaphore
+    #: Set when the process is to end: long polls return at once.
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Services":
+        """Build the services; nothing is connected to before it is needed."""
+        database, store = Database.from_settings(settings), ObjectStore(settings)
+        hints = Hints(settings, database)
+        registry = CollectorRegistry()
+        registry.register(QueueMetrics(database))
+        return cls(
+            settings=settings,
+            database=database,
+            store=store,
+            hints=hints,
+            keyring=Keyring(database),
+            registry=registry,
+            pings={
+                "database": Ping(database.ping),
+                "object_store": Ping(store.ping),
+                "redis": Ping(hints.ping),
+            },
+            long_polls=threading.BoundedSemaphore(max(1, settings.api_threads // 2)),
+        )
+
+
+def services() -> Services:
+    """Return the services of the application that handles this request."""
+    found: Services = current_app.extensions[NAME]
+    return found

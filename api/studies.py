@@ -1,0 +1,146 @@
+"""Studies: sending them, and what was found on them."""
+
+from uuid import UUID
+
+import sqlalchemy as sa
+import structlog
+from flask import Response, request
+from sqlalchemy.orm import Session
+
+from api.auth import identity, requires
+from api.intake import Intake
+from api.multipart import FIELD, read_uploads
+from api.resource import resource
+from api.schemas import (
+    FileOutcome,
+    Finding,
+    FindingsAnswer,
+    FindingsQuery,
+    ImageAnswer,
+    ImageFindings,
+    ModelReference,
+    StudyAnswer,
+    StudyPath,
+    Submission,
+    SubmitQuery,
+    as_json,
+)
+from api.services import services
+from shared.errors import NotFound
+from shared.queue.states import JobState, Scope
+from shared.tables import Detection, Image, Job, Model, Study
+
+log = structlog.get_logger()
+
+blueprint = resource("studies")
+
+_FILES = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {
+                    FIELD: {
+                        "type": "array",
+                        "items": {"type": "string", "format": "binary"},
+                        "description": "DICOM, PNG or JPEG files.",
+                    }
+                },
+            }
+        }
+    },
+}
+
+
+@blueprint.post("/v1/studies", responses={202: Submission}, openapi_extensions={"requestBody": _FILES})
+@requires(Scope.SUBMIT)
+def submit(query: SubmitQuery) -> Response:
+    """Send images; each file is answered on its own."""
+    settings = services().settings
+    intake = Intake(services(), identity().project_id, priority=query.priority, model_id=query.model_id)
+    uploads = read_uploads(request, max_bytes=settings.max_upload_bytes, max_files=settings.max_files)
+    files: list[FileOutcome] = []
+    try:
+        files.extend(intake.receive(upload) for upload in uploads)
+    finally:
+        intake.send_hints()
+    return as_json(Submission(files=files), 202)
+
+
+@blueprint.get("/v1/studies/<uuid:study_id>", responses={200: StudyAnswer})
+@requires(Scope.READ)
+def show(path: StudyPath) -> Response:
+    """Show a study, its images and their jobs."""
+    with services().database.begin() as session:
+        study = _find(session, path.study_id)
+        images = session.scalars(sa.select(Image).where(Image.study_id == study.id).order_by(Image.id)).all()
+        of_images = sa.select(Job).where(Job.image_id.in_([image.id for image in images])).order_by(Job.id)
+        jobs: dict[UUID, list[Job]] = {image.id: [] for image in images}
+        for job in session.scalars(of_images):
+            jobs[job.image_id].append(job)
+        return as_json(StudyAnswer.of(study, [ImageAnswer.of(image, jobs[image.id]) for image in images]))
+
+
+@blueprint.get("/v1/studies/<uuid:study_id>/findings", responses={200: FindingsAnswer})
+@requires(Scope.READ)
+def findings(path: StudyPath, query: FindingsQuery) -> Response:
+    """Show what was found on a study's images: of each the latest job."""
+    with services().database.begin() as session:
+        study = _find(session, path.study_id)
+        latest = sa.select(Job).order_by(Job.image_id, Job.id.desc()).distinct(Job.image_id)
+        latest = latest.where(Job.image_id.in_(sa.select(Image.id).where(Image.study_id == study.id)))
+        if query.model_id is not None:
+            latest = latest.where(sa.or_(Job.model_id == query.model_id, Job.requested_model_id == query.model_id))
+        job = sa.orm.aliased(Job, latest.subquery())
+        rows = session.execute(
+            sa.select(Image, job, Model)
+            .outerjoin(job, job.image_id == Image.id)
+            .outerjoin(Model, Model.id == job.model_id)
+            .where(Image.study_id == study.id)
+            .order_by(Image.id)
+        ).all()
+        found = _findings(session, [row[1].id for row in rows if row[1] is not None], query.min_score)
+        images = [_describe(image, job, model, found) for image, job, model in rows]
+        return as_json(FindingsAnswer(study_id=study.id, images=images))
+
+
+def _find(session: Session, study_id: UUID) -> Study:
+    mine = sa.select(Study).where(Study.id == study_id, Study.project_id == identity().project_id)
+    study = session.scalar(mine)
+    if study is None:
+        raise NotFound
+    return study
+
+
+def _findings(session: Session, job_ids: list[UUID], min_score: float) -> dict[UUID, list[Finding]]:
+    """The findings of these jobs, of each the highest score first."""
+    found: dict[UUID, list[Finding]] = {job_id: [] for job_id in job_ids}
+    boxes = sa.select(Detection).where(Detection.job_id.in_(job_ids), Detection.score >= min_score)
+    for box in session.scalars(boxes.order_by(Detection.job_id, Detection.rank)):
+        found[box.job_id].append(
+            Finding(
+                class_id=box.class_id,
+                class_name=box.class_name,
+                score=box.score,
+                box_xyxy_px=(box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px),
+            )
+        )
+    return found
+
+
+def _describe(image: Image, job: Job | None, model: Model | None, found: dict[UUID, list[Finding]]) -> ImageFindings:
+    return ImageFindings(
+        image_id=image.id,
+        job_id=job.id if job else None,
+        state=JobState(job.state) if job else None,
+        code=job.code if job else None,
+        reason=job.reason if job else None,
+        model=ModelReference(id=model.id, name=model.name, digest=model.digest) if model else None,
+        rendition_version=image.rendition_version,
+        code_version=model.card.get("code_version") if model else None,
+        height_px=image.height_px,
+        width_px=image.width_px,
+        findings=found[job.id] if job else [],
+    )
