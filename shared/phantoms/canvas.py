@@ -45,18 +45,20 @@ def ellipse(centre: tuple[float, float], axes: tuple[float, float], tilt: float 
     """Outline an ellipse with half axes `axes`, turned clockwise by `tilt` radians."""
     t = np.linspace(0, 2 * np.pi, steps, endpoint=False)
     x, y = axes[0] * np.cos(t), axes[1] * np.sin(t)
-    turned = np.stack([x * np.cos(tilt) - y * np.sin(tilt), x * np.sin(tilt) + y * np.cos(tilt)], axis=1)
-    return turned + np.array(centre)
+    x, y = x * np.cos(tilt) - y * np.sin(tilt) + centre[0], x * np.sin(tilt) + y * np.cos(tilt) + centre[1]
+    return np.stack([x, y], axis=1)
 
 
 def lobulated(
     centre: tuple[float, float], axes: tuple[float, float], rng: np.random.Generator, roughness: float
 ) -> Points:
     """Outline an ellipse whose radius wavers by about `roughness` of itself."""
-    outline = ellipse(centre, axes)
-    angle = np.linspace(0, 2 * np.pi, len(outline), endpoint=False)
-    waver = sum(rng.normal() / k * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 7))
-    return np.array(centre) + (outline - np.array(centre)) * (1 + roughness * np.asarray(waver))[:, None]
+    angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    radius = np.ones_like(angle)
+    for lobes in range(2, 7):
+        radius += roughness * rng.normal() / lobes * np.cos(lobes * angle + rng.uniform(0, 2 * np.pi))
+    x, y = axes[0] * radius * np.cos(angle), axes[1] * radius * np.sin(angle)
+    return np.stack([centre[0] + x, centre[1] + y], axis=1)
 
 
 @dataclass(frozen=True)

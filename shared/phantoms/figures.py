@@ -1,10 +1,11 @@
 """The classes, and the figures of a real label table that the phantoms' lesions follow."""
 
-import json
 from dataclasses import dataclass
 from importlib.resources import files
 
-#: What a pair (x, y) means is said by the field.
+from pydantic import TypeAdapter
+
+#: (x, y).
 Pair = tuple[float, float]
 
 
@@ -24,15 +25,9 @@ class ClassFigures:
     log_size_std: Pair
 
 
-def _load() -> tuple[ClassFigures, ...]:
-    entries = json.loads(files(__package__).joinpath("figures.json").read_text())
-    return tuple(
-        ClassFigures(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
-        for entry in entries
-    )
-
-
-#: One entry per class; a class's id is its index.
-FIGURES = _load()
+#: One entry per class, whose id is its index.
+FIGURES = TypeAdapter(tuple[ClassFigures, ...]).validate_json(
+    files("shared.phantoms").joinpath("figures.json").read_bytes()
+)
 #: VinBigData's names, by id.
 CLASS_NAMES = tuple(figures.class_name for figures in FIGURES)

@@ -62,13 +62,14 @@ class Exposure:
 
     def develop(self, density: Layer, canvas: Canvas) -> Layer:
         """Turn density into brightness, 0–1, bright where dense."""
-        bright = (1 - np.exp(-self.gain * np.maximum(density, 0))) ** self.gamma
+        bright: Layer = np.power(1 - np.exp(-self.gain * np.maximum(density, 0)), np.float32(self.gamma))
         bright = self.fog + (0.97 - self.fog) * bright
         if self.opening:
             left, top, right, bottom = self.opening
             frame = canvas.fill(points((left, top), (right, top), (right, bottom), (left, bottom)))
             bright = bright * frame + 0.02 * (1 - frame)
-        return np.maximum(bright, 0.93 * self._marker(canvas)).astype(np.float32)
+        film: Layer = np.maximum(bright, np.float32(0.93) * self._marker(canvas))
+        return film
 
     def _marker(self, canvas: Canvas) -> Layer:
         mask = np.zeros((canvas.height_px, canvas.width_px), np.uint8)

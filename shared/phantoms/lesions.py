@@ -1,42 +1,14 @@
 """How each of the fourteen classes looks: one function per class, from a site to a mark on the film."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from shared.phantoms.anatomy import Anatomy, Side
 from shared.phantoms.canvas import Layer, Points, ellipse, lobulated, points, ribbon
+from shared.phantoms.marks import Mark, Site
 from shared.phantoms.scene import Scene
-
-#: xyxy in pixels of a canvas.
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a lesion goes: centre and full size (x, y), in the body frame."""
-
-    side: Side
-    centre: tuple[float, float]
-    size: tuple[float, float]
-
-    @property
-    def axes(self) -> tuple[float, float]:
-        """Half the size."""
-        return self.size[0] / 2, self.size[1] / 2
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What a lesion changes on the film; layers are float32 [H, W]."""
-
-    #: Density to add, negative for air.
-    density: Layer
-    #: How much of the lesion is at each pixel, 0–1; its box is drawn round this.
-    extent: Layer
-    #: How much of the lung's markings is gone, 0–1.
-    cleared: Layer | None = None
 
 
 def _lung(scene: Scene, side: Side) -> Layer:
@@ -62,8 +34,8 @@ def enlarge_heart(person: Anatomy, site: Site, rng: np.random.Generator) -> Anat
 def enlarge_aorta(person: Anatomy, site: Site, rng: np.random.Generator) -> Anatomy:
     """Aortic enlargement: the knuckle bulges far into the left lung."""
     axes = (max(site.axes[0], 0.04), max(site.axes[1], 0.042))
-    centre = (0.104 + rng.normal(0, 0.006) - axes[0] * 0.85 + 0.25 * (axes[0] - 0.04), person.aorta_centre[1])
-    return replace(person, aorta_centre=centre, aorta_axes=axes)
+    left_edge = 0.11 + rng.normal(0, 0.006) + 0.4 * (axes[0] - 0.04)
+    return replace(person, aorta_centre=(left_edge - axes[0], person.aorta_centre[1]), aorta_axes=axes)
 
 
 def atelectasis(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
@@ -201,31 +173,29 @@ def pneumothorax(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
     gap = np.clip(site.size[0] * 0.33, 0.05, 0.085)
     outer = wall[6:][wall[6:, 1] < bottom]
     closing = np.sqrt(np.clip(np.linspace(1, 0, len(outer)) * 2.5, 0, 1))[:, None]
-    pleura = outer + closing * points((-0.75 * s * gap, 1.0 * gap)) * (
-        1,
-        np.linspace(1.0, 0.2, len(outer))[:, None].max(),
-    )
+    pleura = outer + closing * points((-0.75 * s * gap, gap))
     rim = canvas.blur(canvas.fill(np.concatenate([outer, pleura[::-1]])), 0.001) * _lung(scene, s)
     line = canvas.blur(canvas.strokes([(pleura, 0.0035, 1.0)]), 0.0008) * _lung(scene, s)
     return Mark(np.float32(0.42) * line - np.float32(0.2) * rim, rim, cleared=rim)
 
 
 def fibrosis(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """Scars: coarse, crooked strands that converge, between small rings of honeycomb."""
-    canvas, (a, b) = scene.canvas, site.axes
-    centre = np.array(site.centre)
+    """Scars: coarse, crooked strands that fan out from the root's side into a honeycomb of small rings."""
+    canvas, (x, y), (a, b) = scene.canvas, site.centre, site.axes
+    root = np.array([x - site.side * 0.95 * a, y + rng.uniform(-0.4, 0.4) * b])
     strands: list[tuple[Points, float, float]] = []
-    for angle in np.linspace(0, 2 * np.pi, 13, endpoint=False) + rng.normal(0, 0.12, 13):
-        reach = np.array([a * np.cos(angle), b * np.sin(angle)]) * rng.uniform(0.8, 1.0)
-        line = centre + np.linspace(0.05, 1, 5)[:, None] * reach
-        line[1:-1] += rng.normal(0, 0.0035, (3, 2))
-        strands.append((line, rng.uniform(0.0035, 0.0055), 1.0))
-    for _ in range(5):
-        at = centre + rng.uniform(-0.55, 0.55, 2) * (a, b)
-        ring = ellipse((float(at[0]), float(at[1])), (0.0085, 0.0085), steps=16)
-        strands.append((np.concatenate([ring, ring[:1]]), 0.004, 0.9))
-    scars = canvas.blur(canvas.strokes(strands), 0.0009) * _lung(scene, site.side)
-    return Mark(np.float32(0.62) * scars, scars)
+    for heading in np.linspace(-1.5, 1.5, 8) + rng.normal(0, 0.08, 8):
+        end = np.array([x + site.side * a * np.cos(heading), y + b * np.sin(heading)])
+        line = root + np.linspace(0, 1, 6)[:, None] * (end - root)
+        line[1:-1] += rng.normal(0, 0.0035, (4, 2))
+        strands.append((line, rng.uniform(0.0028, 0.0042), 1.0))
+    for _ in range(9):
+        at = (x + site.side * a * rng.uniform(-0.2, 0.85), y + b * rng.uniform(-0.7, 0.7))
+        radius = rng.uniform(0.006, 0.0095)
+        ring = ellipse(at, (radius, radius), steps=16)
+        strands.append((np.concatenate([ring, ring[:1]]), 0.003, 1.0))
+    scars = canvas.blur(canvas.strokes(strands), 0.0008) * _lung(scene, site.side)
+    return Mark(np.float32(0.6) * scars, scars)
 
 
 #: Classes 0 and 3 change the anatomy itself, before anything is drawn.
@@ -250,13 +220,3 @@ DRAW: dict[int, Callable[[Scene, Site, np.random.Generator], Mark]] = {
 def outline_of(class_id: int, person: Anatomy) -> Points:
     """Outline the organ that a class of `RESHAPE` has enlarged."""
     return person.heart() if class_id == 3 else person.aorta()
-
-
-def box_around(extent: Layer) -> Box | None:
-    """Find the tight box of an extent; None where nothing can be seen."""
-    peak = float(extent.max())
-    if peak < 0.2:
-        return None
-    seen = extent > 0.3 * peak
-    xs, ys = np.flatnonzero(seen.any(axis=0)), np.flatnonzero(seen.any(axis=1))
-    return float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)

@@ -10,7 +10,8 @@ from shared.phantoms.anatomy import Anatomy
 from shared.phantoms.canvas import Layer
 from shared.phantoms.figures import CLASS_NAMES
 from shared.phantoms.film import Exposure
-from shared.phantoms.lesions import RESHAPE, Box, box_around, outline_of
+from shared.phantoms.lesions import RESHAPE, outline_of
+from shared.phantoms.marks import Box, box_around
 from shared.phantoms.planting import choose_classes, plan, reshape
 from shared.phantoms.scene import Scene
 
@@ -67,7 +68,7 @@ def make_phantom(
         extents.append((lesion.class_id, mark.extent))
     bright = exposure.develop(density + markings, canvas)
     if shrink > 1:
-        bright = cv2.resize(bright, (width_px, height_px), interpolation=cv2.INTER_CUBIC)
+        bright = cv2.resize(bright, (width_px, height_px), interpolation=cv2.INTER_CUBIC).astype(np.float32, copy=False)
     scale = (width_px / canvas.width_px, height_px / canvas.height_px)
     lesions = tuple(_lesion(class_id, box, scale) for class_id, extent in extents if (box := box_around(extent)))
     return Phantom(seed, exposure.grain(bright, grain), lesions)

@@ -8,7 +8,8 @@ import numpy as np
 from shared.phantoms.anatomy import Anatomy, Side
 from shared.phantoms.canvas import ASPECT, Canvas
 from shared.phantoms.figures import FIGURES
-from shared.phantoms.lesions import DRAW, RESHAPE, Box, Mark, Site, box_around
+from shared.phantoms.lesions import DRAW, RESHAPE
+from shared.phantoms.marks import Box, Mark, Site, box_around
 from shared.phantoms.scene import Scene
 
 ABNORMAL_SHARE = 0.7
@@ -55,7 +56,7 @@ def choose_classes(rng: np.random.Generator) -> tuple[int, ...]:
 
 def reshape(person: Anatomy, classes: Sequence[int], rng: np.random.Generator) -> Anatomy:
     """Give the person the enlarged organs among the classes."""
-    for class_id in RESHAPE.keys() & set(classes):
+    for class_id in sorted(RESHAPE.keys() & set(classes)):
         person = RESHAPE[class_id](person, _propose(class_id, rng), rng)
     return person
 

@@ -93,14 +93,15 @@ class Scene:
         tree = np.float32(0.24) * self.canvas.blur(self.canvas.strokes(lines), 0.0011)
         hila = np.float32(0.2) * self.canvas.blur(knots[0] + knots[1], 0.014)
         mottle = np.float32(0.012) * (self.canvas.field(rng, 0.012) + self.canvas.field(rng, 0.03))
-        return (tree + hila + mottle) * self.lungs
+        markings: Layer = (tree + hila + mottle) * self.lungs
+        return markings
 
 
 def _shell(canvas: Canvas, outlines: list[Points], inside: float, edge: float) -> Layer:
     """Fill bones, brighter along the cortex."""
     full = canvas.fill(*outlines)
     core = canvas.blur(full, 0.0035)
-    rim = np.clip(full - core, 0, 1)
+    rim: Layer = np.maximum(full - core, 0)
     return np.float32(inside) * full + np.float32(2 * edge) * rim
 
 

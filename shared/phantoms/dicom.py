@@ -1,0 +1,153 @@
+"""A phantom as a DICOM file: Digital X-Ray Image Storage - For Presentation (PS3.3 A.26)."""
+
+import io
+import uuid
+from typing import Literal, get_args
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+
+from shared.phantoms.canvas import Layer
+from shared.phantoms.phantom import Phantom
+
+BitsStored = Literal[8, 12, 16]
+Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
+TransferSyntax = Literal["explicit", "implicit", "deflated", "rle", "jpeg-lossless", "jpeg-ls", "jpeg-2000", "htj2k"]
+
+TRANSFER_SYNTAXES: tuple[TransferSyntax, ...] = get_args(TransferSyntax)
+_UIDS: dict[TransferSyntax, uid.UID] = {
+    "explicit": uid.ExplicitVRLittleEndian,
+    "implicit": uid.ImplicitVRLittleEndian,
+    "deflated": uid.DeflatedExplicitVRLittleEndian,
+    "rle": uid.RLELossless,
+    "jpeg-lossless": uid.JPEGLosslessSV1,
+    "jpeg-ls": uid.JPEGLSLossless,
+    "jpeg-2000": uid.JPEG2000Lossless,
+    "htj2k": uid.HTJ2KLossless,
+}
+_NAMESPACE = uuid.UUID("6f0a4a52-5f0e-5c0b-8d53-0a4c6b1f9e11")
+
+
+def stored_values(
+    phantom: Phantom, bits_stored: BitsStored, photometric: Photometric
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Quantise to the pixel values of a file, [H, W]; those of MONOCHROME1 are inverted."""
+    top = 2**bits_stored - 1
+    values: Layer = np.rint(phantom.pixels * np.float32(top))
+    stored = values if photometric == "MONOCHROME2" else top - values
+    return stored.astype(np.uint8) if bits_stored == 8 else stored.astype(np.uint16)
+
+
+def encode_dicom(
+    phantom: Phantom,
+    *,
+    bits_stored: BitsStored = 12,
+    photometric: Photometric = "MONOCHROME2",
+    transfer_syntax: TransferSyntax = "explicit",
+) -> bytes:
+    """Write a phantom as a DICOM file; the same arguments give the same bytes."""
+    values = stored_values(phantom, bits_stored, photometric)
+    variant = f"{values.shape}/{bits_stored}/{photometric}/{transfer_syntax}"
+    dataset = describe(phantom.seed, variant, uid.DigitalXRayImageStorageForPresentation)
+    dataset.Modality = "DX"
+    _describe_projection(dataset)
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = photometric
+    dataset.Rows, dataset.Columns = values.shape
+    dataset.BitsAllocated = 8 * values.itemsize
+    dataset.BitsStored = bits_stored
+    dataset.HighBit = bits_stored - 1
+    dataset.PixelRepresentation = 0
+    dataset.PixelIntensityRelationship = "LOG"
+    # Dense is bright in MONOCHROME2, so that there a higher value means fewer photons.
+    dataset.PixelIntensityRelationshipSign = 1 if photometric == "MONOCHROME1" else -1
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
+    dataset.PresentationLUTShape = "INVERSE" if photometric == "MONOCHROME1" else "IDENTITY"
+    dataset.WindowCenter, dataset.WindowWidth = 2 ** (bits_stored - 1), 2**bits_stored
+    dataset.LossyImageCompression = "00"
+    dataset.ImagerPixelSpacing = [round(430 / values.shape[0], 4)] * 2
+    return write(dataset, values, transfer_syntax)
+
+
+def describe(seed: int, variant: str, sop_class: uid.UID) -> Dataset:
+    """Begin a data set with the patient, study and series of a seed; `variant` tells its instances apart."""
+    dataset = Dataset()
+    dataset.SOPClassUID = sop_class
+    dataset.SOPInstanceUID = _uid(f"{seed}/{variant}")
+    dataset.StudyInstanceUID = _uid(f"{seed}/study")
+    dataset.SeriesInstanceUID = _uid(f"{seed}/series/{sop_class}")
+    dataset.PatientName = f"Phantom^Seed {seed}"
+    dataset.PatientID = f"PHANTOM-{seed}"
+    dataset.PatientBirthDate, dataset.PatientSex = "", "O"
+    dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = dataset.AcquisitionDate = "20200101"
+    dataset.StudyTime = dataset.SeriesTime = dataset.ContentTime = dataset.AcquisitionTime = "120000"
+    dataset.StudyID, dataset.SeriesNumber, dataset.InstanceNumber = str(seed), 1, 1
+    dataset.AccessionNumber, dataset.ReferringPhysicianName = "", ""
+    dataset.Manufacturer, dataset.ManufacturerModelName = "Carina", "Phantom generator"
+    dataset.ImageComments = "Synthetic phantom: no patient was imaged."
+    return dataset
+
+
+def write(
+    dataset: Dataset, values: NDArray[np.uint8] | NDArray[np.uint16] | None, transfer_syntax: TransferSyntax
+) -> bytes:
+    """Write a data set as a DICOM file, with its pixel values in the transfer syntax; `None` for no pixels."""
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = _UIDS[transfer_syntax]
+    dataset.file_meta.ImplementationClassUID = _uid("implementation")
+    dataset.file_meta.ImplementationVersionName = "CARINA"
+    if values is not None:
+        _attach(dataset, values, transfer_syntax)
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _attach(dataset: Dataset, values: NDArray[np.uint8] | NDArray[np.uint16], transfer_syntax: TransferSyntax) -> None:
+    bits = dataset.BitsStored
+    match transfer_syntax:
+        case "rle":
+            # Left to choose, pydicom takes GDCM where that is installed, whose RLE encoder may abort the process.
+            dataset.compress(uid.RLELossless, values, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+            return
+        case "explicit" | "implicit" | "deflated":
+            raw = values.astype(values.dtype.newbyteorder("<")).tobytes()
+            dataset.PixelData = raw + b"\0" * (len(raw) % 2)
+            dataset["PixelData"].VR = "OB" if values.itemsize == 1 and transfer_syntax != "implicit" else "OW"
+            return
+        case "jpeg-lossless":
+            frame = imagecodecs.jpeg_encode(values, lossless=True, predictor=1, bitspersample=bits)
+        case "jpeg-ls":
+            frame = imagecodecs.jpegls_encode(values)
+        case "jpeg-2000":
+            frame = imagecodecs.jpeg2k_encode(values, level=0, codecformat="j2k", reversible=True, bitspersample=bits)
+        case "htj2k":
+            frame = imagecodecs.htj2k_encode(values, reversible=True)
+    dataset.PixelData = encapsulate([bytes(frame)])
+    dataset["PixelData"].VR = "OB"
+
+
+def _describe_projection(dataset: Dataset) -> None:
+    chest, view = Dataset(), Dataset()
+    chest.CodeValue, chest.CodingSchemeDesignator, chest.CodeMeaning = "51185008", "SCT", "Chest"
+    view.CodeValue, view.CodingSchemeDesignator, view.CodeMeaning = "399348003", "SCT", "postero-anterior"
+    view.ViewModifierCodeSequence = Sequence()
+    dataset.ImageType = ["DERIVED", "PRIMARY"]
+    dataset.PresentationIntentType = "FOR PRESENTATION"
+    dataset.BodyPartExamined, dataset.ViewPosition = "CHEST", "PA"
+    dataset.AnatomicRegionSequence, dataset.ViewCodeSequence = Sequence([chest]), Sequence([view])
+    dataset.ImageLaterality, dataset.PatientOrientation = "U", ["L", "F"]
+    dataset.AcquisitionContextSequence = Sequence()
+    dataset.DetectorType = None
+    dataset.BurnedInAnnotation = "NO"
+    dataset.DerivationDescription = "Synthetic chest radiograph computed from a seed"
+
+
+def _uid(name: str) -> uid.UID:
+    """Derive a UID under 2.25, the root of UUIDs (PS3.5 B.2)."""
+    return uid.UID(f"2.25.{uuid.uuid5(_NAMESPACE, name).int}")

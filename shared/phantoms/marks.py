@@ -1,0 +1,47 @@
+"""Where a lesion goes, what it changes on the film, and the box that is drawn round it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.phantoms.anatomy import Side
+from shared.phantoms.canvas import Layer
+
+#: xyxy in pixels of a canvas.
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a lesion goes: centre and full size (x, y), in the body frame."""
+
+    side: Side
+    centre: tuple[float, float]
+    size: tuple[float, float]
+
+    @property
+    def axes(self) -> tuple[float, float]:
+        """Half the size."""
+        return self.size[0] / 2, self.size[1] / 2
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a lesion changes on the film; layers are float32 [H, W]."""
+
+    #: Density to add, negative for air.
+    density: Layer
+    #: How much of the lesion is at each pixel, 0–1; its box is drawn round this.
+    extent: Layer
+    #: How much of the lung's markings is gone, 0–1.
+    cleared: Layer | None = None
+
+
+def box_around(extent: Layer) -> Box | None:
+    """Find the tight box of an extent; None where nothing can be seen."""
+    peak = float(extent.max())
+    if peak < 0.2:
+        return None
+    seen = extent > 0.3 * peak
+    xs, ys = np.flatnonzero(seen.any(axis=0)), np.flatnonzero(seen.any(axis=1))
+    return float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)
