@@ -42,5 +42,5 @@ $(READY): pyproject.toml deploy/constraints.txt
 		done; \
 		echo "Carina needs Python 3.11 or later with its venv module on PATH (Debian: apt install python3-venv)." >&2; \
 		exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[all,dev]'
+	@$(BIN)/pip install -qq --disable-pip-version-check -c deploy/constraints.txt -e '.[all,dev]'
 	@touch $@
