@@ -10,7 +10,7 @@ from importlib.metadata import version
 import typer
 from pydantic import ValidationError
 
-from deploy.cli import clients, demonstration, keys, models, services, stack
+from deploy.cli import clients, keys, models, services, stack
 from deploy.cli.console import complain
 from deploy.cli.doctor import doctor
 from shared.errors import CarinaError, TransientError
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (stack, demonstration, services, clients):
+for part in (stack, services, clients):
     part.register(app)
 app.add_typer(models.app, name="model")
 app.add_typer(keys.app, name="key")

@@ -3,16 +3,18 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
-from api.client import Carina, FileOutcome
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from deploy.cli.console import err, out, print_json
 from deploy.cli.environment import Data, client_settings_of
+
+if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
+    from api.client import Carina, FileOutcome
 
 #: Something that was sent in has no result.
 EXIT_NO_RESULT = 3
@@ -95,20 +97,22 @@ def findings(
     out.print(f"[dim]{study.notice}[/]")
 
 
-def connect(data: Path | None) -> Carina:
+def connect(data: Path | None) -> "Carina":
     """Return a client for the API that the settings name."""
+    from api.client import Carina
+
     settings = client_settings_of(data)
     return Carina(settings.api_url, settings.api_key.get_secret_value())
 
 
-def send(client: Carina, files: Sequence[Path], *, priority: int = 5) -> list[FileOutcome]:
+def send(client: "Carina", files: Sequence[Path], *, priority: int = 5) -> "list[FileOutcome]":
     """Upload files under a progress bar."""
     with _progress("sending") as progress:
         task = progress.add_task("sending", total=len(files))
         return client.submit(files, priority=priority, on_file=lambda _: progress.advance(task))
 
 
-def await_jobs(client: Carina, jobs: Sequence[UUID], *, timeout_s: float) -> dict[UUID, str]:
+def await_jobs(client: "Carina", jobs: Sequence[UUID], *, timeout_s: float) -> dict[UUID, str]:
     """Wait for jobs under a progress bar; return their last known states."""
     with _progress("detecting") as progress:
         task = progress.add_task("detecting", total=len(set(jobs)))
@@ -127,7 +131,7 @@ def _progress(what: str) -> Progress:
     return Progress(*columns, console=err)
 
 
-def _print_outcomes(outcomes: Sequence[FileOutcome], states: dict[UUID, str]) -> None:
+def _print_outcomes(outcomes: "Sequence[FileOutcome]", states: dict[UUID, str]) -> None:
     table = Table("file", "outcome", "code", "study", "job")
     for outcome in outcomes:
         state = states.get(outcome.job_id, outcome.outcome) if outcome.job_id else outcome.outcome

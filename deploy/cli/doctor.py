@@ -108,12 +108,12 @@ def _model(database: Database) -> str:
 
 def _workers(database: Database) -> str:
     alive = (
-        sa.select(Worker.stage, sa.func.count())
+        sa.select(Worker.stage, sa.func.count().label("count"))
         .where(Worker.stopped_at.is_(None), Worker.seen_at > sa.func.now() - SEEN_WITHIN)
         .group_by(Worker.stage)
     )
     with database.begin() as session:
-        counts = {stage: count for stage, count in session.execute(alive)}
+        counts = {row.stage: row.count for row in session.execute(alive)}
     if missing := [stage for stage in Stage if stage not in counts]:
         raise RuntimeError(f"none is alive for {', '.join(missing)}")
     return ", ".join(f"{count} {stage}" for stage, count in sorted(counts.items()))

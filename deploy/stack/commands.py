@@ -32,6 +32,9 @@ def up(
     data: Data = _DEFAULT_DATA,
     prepare_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 1,
     detect_workers: Annotated[int, typer.Option(min=0, help="Processes that run the detector.")] = 1,
+    servers_only: Annotated[
+        bool, typer.Option("--servers-only", help="Only PostgreSQL, Redis and the object store: run the rest yourself.")
+    ] = False,
 ) -> None:
     """Run the whole of Carina on this machine, until Ctrl-C.
 
@@ -41,7 +44,8 @@ def up(
     from deploy.bootstrap import bootstrap
 
     folder = Folder(data)
-    components = partial(carina_components, folder, prepare_workers=prepare_workers, detect_workers=detect_workers)
+    everything = partial(carina_components, folder, prepare_workers=prepare_workers, detect_workers=detect_workers)
+    components = (lambda env: []) if servers_only else everything
     with _errors_told():
         asyncio.run(Stack(folder, os.environ.copy(), migrate, bootstrap, components, typer.echo).run())
 

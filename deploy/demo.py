@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 from uuid import UUID
 
 import httpx
@@ -19,10 +18,10 @@ from rich.table import Table
 
 from deploy.cli.clients import EXIT_NO_RESULT, await_jobs, connect, send
 from deploy.cli.console import complain, err, out
-from deploy.cli.environment import DEFAULT_DATA, read_environment
+from deploy.cli.environment import read_environment
 from shared.boxes import iou
 from shared.phantoms import Lesion
-from shared.phantoms.demo import DEMO_SEED, bad_files, demo_studies
+from shared.phantoms.demo import bad_files, demo_studies
 
 #: A planted lesion counts as found when a finding of its class overlaps it by more than this (VinBigData's rule).
 LEAST_IOU = 0.4
@@ -30,15 +29,11 @@ SHOWN_FROM_SCORE = 0.3
 STACK_TIMEOUT_S = 120
 
 
-def demo(
-    data: Annotated[
-        Path, typer.Option("--data", help="The data folder; kept, so that a second demo is quick.")
-    ] = DEFAULT_DATA,
-    exit_when_done: Annotated[bool, typer.Option("--exit", help="Stop at the end instead of staying up.")] = False,
-    studies: Annotated[int, typer.Option(min=1, help="How many phantom studies.")] = 24,
-    seed: Annotated[int, typer.Option(help="Another seed draws other films.")] = DEMO_SEED,
-) -> None:
-    """Start the stack, send in synthetic chest films and bad files, and show what was found."""
+def demo(data: Path, *, exit_when_done: bool, studies: int, seed: int) -> None:
+    """Start the stack, send in synthetic chest films and bad files, show what was found, and stay up.
+
+    Raises `typer.Exit` with `EXIT_NO_RESULT` when a file has not the outcome that it should have.
+    """
     with _stack(data) as ours:
         films = _draw(data / "demo", studies, seed)
         wrong = {name: (path, code) for name, path, code in _write_bad_files(data / "demo")}
@@ -67,11 +62,6 @@ def demo(
         if ours is not None and not exit_when_done:
             out.print("The stack stays up; Ctrl-C stops it.")
             ours.wait()
-
-
-def register(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command(rich_help_panel="One machine")(demo)
 
 
 @contextmanager
