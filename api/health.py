@@ -7,7 +7,8 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from api.auth import public
-from api.schemas import Health, Readiness, as_json
+from api.resource import as_json
+from api.schemas import Health, Readiness
 from api.services import services
 
 #: How long a server may take to answer.

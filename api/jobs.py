@@ -8,8 +8,8 @@ from flask import Response
 from sqlalchemy.orm import Session
 
 from api.auth import identity, requires
-from api.resource import resource
-from api.schemas import JobAnswer, JobPath, JobQuery, as_json
+from api.resource import as_json, resource
+from api.schemas import JobAnswer, JobPath, JobQuery
 from api.services import services
 from shared.errors import JobIsFinal, NotFound
 from shared.queue import outcome

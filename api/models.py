@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from flask import Response
 
 from api.auth import requires
-from api.resource import resource
-from api.schemas import ModelAnswer, ModelsAnswer, as_json
+from api.resource import as_json, resource
+from api.schemas import ModelAnswer, ModelsAnswer
 from api.services import services
 from shared.queue.states import Scope
 from shared.tables import Model

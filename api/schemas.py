@@ -5,7 +5,6 @@ from http import HTTPStatus
 from typing import Any, Literal
 from uuid import UUID
 
-from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import PermanentError
@@ -308,8 +307,3 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "not_ready"]
     dependencies: dict[str, DependencyState]
-
-
-def as_json(answer: BaseModel, status: int = 200) -> Response:
-    """Return a model as a JSON response; times are UTC in ISO 8601."""
-    return Response(answer.model_dump_json(), status, content_type="application/json")

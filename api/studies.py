@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from api.auth import identity, requires
 from api.intake import Intake
 from api.multipart import FIELD, read_uploads
-from api.resource import resource
+from api.resource import as_json, resource
 from api.schemas import (
     FileOutcome,
     Finding,
@@ -23,7 +23,6 @@ from api.schemas import (
     StudyPath,
     Submission,
     SubmitQuery,
-    as_json,
 )
 from api.services import services
 from shared.errors import NotFound
