@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +20,7 @@ from deploy.stack.components import carina_components, migrate
 from deploy.stack.errors import StackError, StackInUse
 from deploy.stack.folder import Folder
 from deploy.stack.left_overs import end_left_overs
-from deploy.stack.stack import Stack
+from deploy.stack.stack import Application, Stack
 
 Data = Annotated[Path, typer.Option("--data", help="The data folder.", file_okay=False)]
 _DEFAULT_DATA = Path(".carina")
@@ -40,19 +40,21 @@ def up(
 
     Servers named by CARINA_DATABASE_URL, CARINA_REDIS_URL or CARINA_S3_ENDPOINT_URL are used instead of our own.
     """
-    # It brings code for tables and models that `down` and `ps` need not wait for.
-    from deploy.bootstrap import bootstrap
-
     folder = Folder(data)
-    everything = partial(carina_components, folder, prepare_workers=prepare_workers, detect_workers=detect_workers)
-    components = (lambda env: []) if servers_only else everything
-    with _errors_told():
-        asyncio.run(Stack(folder, os.environ.copy(), migrate, bootstrap, components, typer.echo).run())
+    application = None
+    if not servers_only:
+        # It brings code for tables and models that `down` and `ps` need not wait for.
+        from deploy.bootstrap import bootstrap
+
+        components = partial(carina_components, folder, prepare_workers=prepare_workers, detect_workers=detect_workers)
+        application = Application(migrate, bootstrap, components)
+    with _permissions_told():
+        asyncio.run(Stack(folder, os.environ.copy(), application, say).run())
 
 
 def down(data: Data = _DEFAULT_DATA) -> None:
     """Stop the stack of a data folder, and return once all of it is gone."""
-    with _errors_told():
+    with _permissions_told():
         typer.echo(f"{'Stopped the stack' if stop(Folder(data)) else 'Nothing runs'} in {data}.")
 
 
@@ -60,7 +62,7 @@ def ps(
     data: Data = _DEFAULT_DATA, json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False
 ) -> None:
     """List the processes of a data folder's stack."""
-    with _errors_told():
+    with _permissions_told():
         entries = state.read(Folder(data))
     if json:
         rows = [{key: value for key, value in asdict(entry).items() if key in _SHOWN} for entry in entries]
@@ -86,7 +88,7 @@ def stop(folder: Folder) -> bool:
     while time.monotonic() < deadline:
         try:
             with folder.hold():
-                was_killed = end_left_overs(folder, typer.echo)
+                was_killed = end_left_overs(folder, say)
         except StackInUse:
             if asked is None and (pid := folder.holder()) and (asked := processes.find(pid)):
                 os.kill(pid, signal.SIGTERM)
@@ -98,14 +100,16 @@ def stop(folder: Folder) -> bool:
     raise StackError(f"The stack in {folder.path} did not stop in {_DOWN_TIMEOUT_S} s.")
 
 
+def say(line: str) -> None:
+    """Print a line, if there is still somebody to read it: a closed terminal must not keep the stack from stopping."""
+    with suppress(OSError):
+        typer.echo(line)
+
+
 @contextmanager
-def _errors_told() -> Iterator[None]:
+def _permissions_told() -> Iterator[None]:
+    processes.require_linux()
     try:
-        processes.require_linux()
         yield
-    except StackError as exc:
-        typer.echo(f"carina: {exc}", err=True)
-        raise typer.Exit(1) from exc
     except PermissionError as exc:
-        typer.echo(f"carina: the data folder or its processes belong to somebody else ({exc}).", err=True)
-        raise typer.Exit(1) from exc
+        raise StackError(f"The data folder or its processes belong to somebody else ({exc}).") from exc

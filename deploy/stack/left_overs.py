@@ -17,8 +17,10 @@ def end_left_overs(folder: Folder, say: Say) -> bool:
     The kernel told the supervisor's children to stop when it died; this waits for those still at it, then kills.
     """
     entries = state.read(folder)
-    if left := _left_overs(folder, {entry.pid for entry in entries if entry.runs}):
-        say(f"ending what a killed run left: {', '.join(f'{process.name} ({process.pid})' for process in left)}")
+    names = {entry.pid: entry.name for entry in entries if entry.runs}
+    if left := _left_overs(folder, set(names)):
+        said = sorted({names.get(process.pid, process.name) for process in left})
+        say(f"ending what a killed run left: {', '.join(said)}")
         processes.end(left, [(signal.SIGINT, _PATIENCE_S), (signal.SIGKILL, 5)])
     state.forget(folder)
     return bool(entries)

@@ -10,7 +10,7 @@ from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
 from deploy.stack.supervisor import Component, Probe, Say
 
-_EXTERNAL_TIMEOUT_S = 15
+_EXTERNAL_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from deploy.stack import services
@@ -21,19 +20,27 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
-class Stack:
-    """What to run in a data folder.
+class Application:
+    """What runs on top of the servers; each part is given the environment that names them."""
 
-    The servers come up first, together. Then `migrate` runs to its end and `bootstrap` makes what a first request needs
-    and returns an API key; it is given that key as `CARINA_API_KEY` the next time. Then `components` come up, together.
-    """
+    #: Runs to its end once the servers answer.
+    migrate: Callable[[Environ], Component]
+    #: Then makes what a first request needs and returns an API key; finds that key in `CARINA_API_KEY` the next time.
+    bootstrap: Callable[[Environ], str]
+    #: Then come up, together.
+    components: Callable[[Environ], Sequence[Component]]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What to run in a data folder."""
 
     folder: Folder
-    #: Settings for Carina's processes, and which servers not to start.
+    #: Settings for the application, and which servers not to start.
     environ: Environ
-    migrate: Callable[[Environ], Component]
-    bootstrap: Callable[[Environ], str]
-    components: Callable[[Environ], Sequence[Component]]
+    #: None: the servers alone.
+    application: Application | None
+    #: Must not raise, or the stack ends.
     say: Say
 
     async def run(self) -> None:
@@ -42,9 +49,9 @@ class Stack:
         Raises `StackInUse`, `ComponentFailed` or another `StackError`; nothing is left running then.
         """
         begun = time.monotonic()
-        self.folder.make()
         told = asyncio.Event()
         _on_stop_signals(told.set)
+        self.folder.make()
         with self.folder.hold():
             was_killed = end_left_overs(self.folder, self.say)
             # The file says that everything answers, so it must not outlive that from an earlier run.
@@ -61,31 +68,35 @@ class Stack:
                 _on_stop_signals(supervisor.hurry)
                 life.cancel()
                 stopped.cancel()
-                with suppress(asyncio.CancelledError, StackError):
-                    await life
+                await asyncio.wait([life, stopped])
                 await supervisor.stop()
 
     async def _live(self, supervisor: Supervisor, was_killed: bool, begun: float) -> None:
         servers = services.plan(self.folder, self.environ, self.say, was_killed)
-        port = self._api_port()
         theirs = (server.wait(self.say) for server in servers.theirs)
         await asyncio.gather(supervisor.start(*servers.ours), *theirs)
-
-        own = {"CARINA_API_HOST": "127.0.0.1", "CARINA_API_PORT": str(port), "CARINA_API_KEY": ""}
-        env = with_code({**self.environ, **servers.settings, **own})
-        env["CARINA_API_KEY"] = self.folder.recall("api_key") or ""
-        await supervisor.run_once(self.migrate(env))
-        key = await asyncio.to_thread(self.bootstrap, env)
-        self.folder.remember("api_key", key)
-        await supervisor.start(*self.components(env))
-
-        url = f"http://127.0.0.1:{port}"
-        settings = {"CARINA_API_URL": url, "CARINA_API_KEY": key, **servers.settings}
+        settings = dict(servers.settings)
+        if self.application:
+            settings |= await self._serve(supervisor, self.application, settings)
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.items()]
         write_private(self.folder.env_file, "".join(lines))
+        where = f" at {settings['CARINA_API_URL']}" if self.application else ""
         took_s = time.monotonic() - begun
-        self.say(f"all ready in {took_s:.1f} s: {url} (settings in {self.folder.env_file}, Ctrl-C stops)")
+        self.say(f"ready in {took_s:.1f} s{where}; settings are in {self.folder.env_file}; Ctrl-C stops")
         await supervisor.watch()
+
+    async def _serve(self, supervisor: Supervisor, application: Application, settings: Environ) -> dict[str, str]:
+        """Bring the application up and return how to reach it."""
+        port = str(self._api_port())
+        known_key = self.folder.recall("api_key") or ""
+        own = {"CARINA_API_HOST": "127.0.0.1", "CARINA_API_PORT": port, "CARINA_API_KEY": known_key}
+        env = with_code({**self.environ, **settings, **own})
+        await supervisor.run_once(application.migrate(env))
+        key = await asyncio.to_thread(application.bootstrap, env)
+        if key != known_key:
+            self.folder.remember("api_key", key)
+        await supervisor.start(*application.components(env))
+        return {"CARINA_API_URL": f"http://127.0.0.1:{port}", "CARINA_API_KEY": key}
 
     def _api_port(self) -> int:
         if not (given := self.environ.get("CARINA_API_PORT")):

