@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 MAX_PIXELS = 64_000_000
 
@@ -16,7 +16,7 @@ def make_dicom(
     *,
     bits: int | None = None,
     syntax: str = ExplicitVRLittleEndian,
-    frame: bytes | None = None,
+    frame: bytes | bytearray | None = None,
     **elements: object,
 ) -> bytes:
     """A whole file with `pixels` [H, W] as they are, or with `frame` as the one frame of a compressed syntax.
@@ -41,10 +41,12 @@ def make_dicom(
         else:
             setattr(dataset, keyword, value)
     order = ">" if syntax == ExplicitVRBigEndian else "<"
-    dataset.PixelData = encapsulate([frame]) if frame else pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    dataset.PixelData = (
+        encapsulate([bytes(frame)]) if frame else pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    )
     dataset["PixelData"].VR = "OB" if frame or allocated == 8 else "OW"
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
@@ -56,4 +58,4 @@ def make_film(height_px: int = 96, width_px: int = 80, *, bits: int = 12) -> NDA
     noise = np.random.default_rng(7).normal(0, 0.01, (height_px, width_px))
     film = np.clip(0.5 + 0.4 * np.sin(5 * down) * np.cos(4 * across) + noise, 0, 1) * (2**bits - 1)
     film.flat[:2] = 0, 2**bits - 1
-    return np.rint(film).astype(np.uint16)
+    return np.asarray(np.rint(film), np.uint16)

@@ -134,7 +134,7 @@ def _read_layout(file: DicomFile, header: ImageHeader) -> _Layout:
 def _read_native(pixel_data: bytes, file: DicomFile, layout: _Layout) -> Pixels:
     # Writers pad to an even length and beyond; a whole spare row means that the sizes are wrong.
     spare = len(pixel_data) - layout.frame_bytes
-    if not 0 <= spare <= layout.frame_bytes // layout.height_px:
+    if not 0 <= spare < layout.frame_bytes // layout.height_px:
         raise UndecodablePixelData
     cell = np.dtype("u1" if layout.bits_allocated == 8 else "<u2" if file.little_endian else ">u2")
     if cell.itemsize == 1 and not file.little_endian and file.dataset["PixelData"].VR == "OW":

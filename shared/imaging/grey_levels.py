@@ -196,5 +196,5 @@ def _read_table(item: Dataset, file: DicomFile) -> tuple[Table, int]:
 def _read_entries(data: Any, count: int, little_endian: bool) -> Floats:
     if not isinstance(data, bytes):
         return np.atleast_1d(np.asarray(data, np.float64))
-    wide = len(data) >= 2 * count
+    wide = len(data) > count + 1  # 8-bit entries are packed, and padded to an even length
     return np.frombuffer(data, ("<u2" if little_endian else ">u2") if wide else np.uint8).astype(np.float64)

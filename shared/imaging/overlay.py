@@ -75,23 +75,23 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box, colour: str, line_px: int) ->
 
 def _draw_label(draw: ImageDraw.ImageDraw, box: OverlayBox, colour: str, font: Font, taken: Sequence[Box]) -> Box:
     """Write the label on a plate of its colour, and return the plate's place."""
-    left, top, right, bottom = draw.textbbox((0, 0), box.text, font=font)
-    margin = max(2, (bottom - top) // 4)
-    size = (right - left + 2 * margin, bottom - top + 2 * margin)
-    plate = _find_place(box.box_xyxy_px, size, draw.im.size, taken)
-    draw.rectangle(plate, fill=colour, outline=_DARK)
+    _, top, _, bottom = draw.textbbox((0, 0), "Ág", font=font)  # every plate is as high as the highest
+    margin = max(2, round(bottom - top) // 6)
+    width, height = draw.textlength(box.text, font=font) + 2 * margin, bottom - top + 2 * margin
+    plate = _find_place(box.box_xyxy_px, (round(width), round(height)), draw.im.size, taken)
+    draw.rectangle((plate[0], plate[1], plate[2] - 1, plate[3] - 1), fill=colour, outline=_DARK)
     ink = _DARK if _luminance(colour) > 0.3 else _LIGHT
-    draw.text((plate[0] + margin - left, plate[1] + margin - top), box.text, font=font, fill=ink)
+    draw.text((plate[0] + margin, plate[1] + margin - top), box.text, font=font, fill=ink)
     return plate
 
 
-def _find_place(box: Box, size: tuple[float, float], picture: tuple[int, int], taken: Sequence[Box]) -> Box:
+def _find_place(box: Box, size: tuple[int, int], picture: tuple[int, int], taken: Sequence[Box]) -> Box:
     """The first place at the box, else above or below it, that lies in the picture and on no other label."""
     width, height = size
-    left_most, top_most = max(0.0, picture[0] - 1 - width), max(0.0, picture[1] - 1 - height)
+    left_most, top_most = max(0, picture[0] - width), max(0, picture[1] - height)
     first: Box | None = None
     for x, y in _places(box, width, height, picture[1]):
-        x, y = min(max(0.0, x), left_most), min(max(0.0, y), top_most)
+        x, y = min(max(0, round(x)), left_most), min(max(0, round(y)), top_most)
         plate = (x, y, x + width, y + height)
         first = first or plate
         if not any(_overlap(plate, other) for other in taken):
@@ -100,13 +100,13 @@ def _find_place(box: Box, size: tuple[float, float], picture: tuple[int, int], t
     return first
 
 
-def _places(box: Box, width: float, height: float, picture_height: int) -> Iterator[tuple[float, float]]:
+def _places(box: Box, width: int, height: int, picture_height: int) -> Iterator[tuple[float, float]]:
     left, top, right, bottom = box
     above = top - height
     if above >= 0:
         yield from ((left, above), (right - width, above))
     yield from ((left, bottom), (right - width, bottom), (left, top), (right - width, bottom - height))
-    for step in range(1, int(picture_height / height) + 1):  # crowded: look further and further away
+    for step in range(1, picture_height // height + 1):  # crowded: look further and further away
         yield from ((left, above - step * height), (left, bottom + step * height))
 
 

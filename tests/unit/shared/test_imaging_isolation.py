@@ -1,0 +1,186 @@
+"""Decoder processes that crash, hang and run out of memory."""
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from pydicom.uid import RLELossless
+
+from shared.errors import DecoderProcessLost, ImageTooLarge, MultiFrameImage, UndecodablePixelData
+from shared.imaging.isolation import DecoderPool
+from shared.imaging.rendition import Rendition, make_rendition
+from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
+
+FILM = make_dicom(make_film(), bits=12)
+#: Takes long enough to be caught in the act: 30 million pixels.
+SLOW_FILM = make_dicom(np.tile(make_film(600, 500), (10, 10)), bits=12)
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def pool() -> Iterator[DecoderPool]:
+    with DecoderPool(2, timeout_s=20) as decoders:
+        yield decoders
+
+
+def render(pool: DecoderPool, data: bytes = FILM) -> Rendition:
+    return pool.render(data, rendition_px=1024, max_image_pixels=MAX_PIXELS)
+
+
+def children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "shared.imaging.decoder_process" in child.cmdline()]
+
+
+def signal_while_busy(pool: DecoderPool, number: signal.Signals) -> None:
+    """Render a slow film in the only idle child, and send it `number` while it works."""
+    render(pool)
+    (child,) = children()
+    threading.Timer(0.05, child.send_signal, [number]).start()
+    render(pool, SLOW_FILM)
+
+
+def test_a_child_renders_what_this_process_would(pool: DecoderPool) -> None:
+    assert render(pool) == make_rendition(FILM, rendition_px=1024, max_image_pixels=MAX_PIXELS)
+
+
+def test_a_child_is_used_again_and_a_second_starts_only_when_needed(pool: DecoderPool) -> None:
+    assert not children()
+    for _ in range(3):
+        render(pool)
+    assert len(children()) == 1
+
+
+def test_an_unfit_input_is_the_same_error_here_as_in_the_child(pool: DecoderPool) -> None:
+    with pytest.raises(UndecodablePixelData, match="does not match the header"):
+        render(pool, FILM[:-10])
+    with pytest.raises(MultiFrameImage):
+        render(pool, make_dicom(make_film(), NumberOfFrames=3))
+    with pytest.raises(ImageTooLarge):
+        pool.render(FILM, rendition_px=64, max_image_pixels=5000)
+    assert len(children()) == 1
+    assert render(pool).version == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_child_that_crashes_is_replaced(pool: DecoderPool, number: signal.Signals) -> None:
+    with pytest.raises(DecoderProcessLost, match=f"ended \\(-{number.value}\\)"):
+        signal_while_busy(pool, number)
+    assert not children()
+    render(pool)
+
+
+def test_a_child_that_hangs_is_killed_and_replaced() -> None:
+    with DecoderPool(1, timeout_s=1) as pool:
+        with pytest.raises(DecoderProcessLost, match="took longer than 1 s"):
+            signal_while_busy(pool, signal.SIGSTOP)
+        assert not children()
+        render(pool)
+
+
+def test_a_child_that_does_not_even_read_is_killed_and_replaced() -> None:
+    with DecoderPool(1, timeout_s=1) as pool:
+        render(pool)
+        children()[0].suspend()
+        with pytest.raises(DecoderProcessLost):
+            render(pool, SLOW_FILM)  # far more than a pipe holds
+        render(pool)
+
+
+def test_a_child_that_died_while_idle_costs_nobody_a_render(pool: DecoderPool) -> None:
+    render(pool)
+    (child,) = children()
+    child.kill()
+    while child.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    render(pool)
+
+
+def test_one_crash_leaves_the_other_threads_alone(pool: DecoderPool) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        results = [threads.submit(render, pool, SLOW_FILM) for _ in range(6)]
+        while len(children()) < 2:
+            time.sleep(0.01)
+        children()[0].send_signal(signal.SIGSEGV)
+        lost = [future for future in results if isinstance(future.exception(), DecoderProcessLost)]
+        rest = [future.result().height_px for future in results if future not in lost]
+    assert len(lost) <= 1
+    assert set(rest) == {1024}
+
+
+def test_a_child_outlives_the_thread_that_first_needed_it(pool: DecoderPool) -> None:
+    first = threading.Thread(target=render, args=(pool,))
+    first.start()
+    first.join()
+    (before,) = children()
+    time.sleep(0.1)
+    render(pool)
+    assert children() == [before]
+
+
+def test_an_image_beyond_the_memory_bound_ends_no_one() -> None:
+    side_px = 12800
+    segment = b"\x81\0" * (side_px * side_px // 128)  # runs of 128 zeros, PS3.5 section G.3.1
+    frame = struct.pack("<16I", 1, 64, *[0] * 14) + segment
+    black = make_dicom(np.zeros((1, 1), np.uint8), syntax=RLELossless, frame=frame, Rows=side_px, Columns=side_px)
+    with DecoderPool(1, timeout_s=20, memory_bytes=450 * 1024**2) as pool:
+        render(pool)
+        (before,) = children()
+        with pytest.raises(DecoderProcessLost, match="MemoryError"):
+            pool.render(black, rendition_px=1024, max_image_pixels=10**9)
+        render(pool)
+        assert children() == [before]
+
+
+def test_a_child_has_no_secret_in_its_environment_and_dumps_no_core(
+    pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARINA_DATABASE_URL", "postgresql://user:secret@host/name")
+    render(pool)
+    (child,) = children()
+    assert not any(name.startswith("CARINA_") for name in child.environ())
+    assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+
+
+def test_closing_ends_the_children_and_may_be_done_twice() -> None:
+    pool = DecoderPool(1, timeout_s=20)
+    render(pool)
+    pool.close()
+    pool.close()
+    assert not children()
+    with pytest.raises(RuntimeError, match="closed"):
+        render(pool)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
+def test_the_children_die_with_a_worker_that_is_killed() -> None:
+    program = (
+        "import sys, psutil\n"
+        "from shared.imaging.isolation import DecoderPool\n"
+        "from tests.synthetic_dicom import make_dicom, make_film\n"
+        "pool = DecoderPool(1, 20)\n"
+        "pool.render(make_dicom(make_film(), bits=12), 64, 10**6)\n"
+        "child = psutil.Process().children()[0]\n"
+        "child.suspend()\n"  # so that the end of its input cannot be what ends it
+        "print(child.pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        child_pid = int(worker.stdout.readline())
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(child_pid) and psutil.Process(child_pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
