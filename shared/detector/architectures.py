@@ -29,6 +29,12 @@ class Blueprint:
     #: Proposals per level before, and per image after, non-maximum suppression.
     proposals_before_nms: int
     proposals_after_nms: int
+    #: Proposals per level and per image while training; anchors and regions an image that the heads learn from.
+    proposals_in_training: int = 2000
+    anchors_in_training: int = 256
+    regions_in_training: int = 512
+    #: An anchor that overlaps a true box by this much is to find it.
+    anchor_hit_iou: float = 0.7
     #: Proposals below this objectness are dropped.
     objectness_threshold: float = 0.0
     #: Width of the two fully connected layers over each region.
@@ -75,9 +81,13 @@ BLUEPRINTS: dict[Architecture, Blueprint] = {
         backbone=_small_backbone,
         hallmark="backbone.body.1.conv.0.0.weight",
         canvas_px=448,
-        anchor_sizes_px=((16, 28), (48, 80), (128, 224)),
+        anchor_sizes_px=((16, 26), (40, 62), (92, 140)),
         proposals_before_nms=300,
         proposals_after_nms=100,
+        proposals_in_training=300,
+        anchors_in_training=64,
+        regions_in_training=64,
+        anchor_hit_iou=0.55,
         box_head_width=256,
         canonical_px=112,
     ),
@@ -102,14 +112,19 @@ def build(card: ModelCard) -> FasterRCNN:
         rpn_anchor_generator=AnchorGenerator(
             card.anchor_sizes_px, (card.anchor_aspect_ratios,) * len(card.anchor_sizes_px)
         ),
+        rpn_pre_nms_top_n_train=blueprint.proposals_in_training,
+        rpn_post_nms_top_n_train=blueprint.proposals_in_training,
         rpn_pre_nms_top_n_test=blueprint.proposals_before_nms,
         rpn_post_nms_top_n_test=blueprint.proposals_after_nms,
+        rpn_batch_size_per_image=blueprint.anchors_in_training,
+        rpn_fg_iou_thresh=blueprint.anchor_hit_iou,
         rpn_score_thresh=blueprint.objectness_threshold,
         box_roi_pool=MultiScaleRoIAlign(
             ["0", "1", "2", "3"], ROI_CELLS, sampling_ratio=2, canonical_scale=blueprint.canonical_px
         ),
         box_head=TwoMLPHead(features, blueprint.box_head_width),
         box_predictor=FastRCNNPredictor(blueprint.box_head_width, classes),
+        box_batch_size_per_image=blueprint.regions_in_training,
         box_score_thresh=card.score_threshold,
         box_nms_thresh=card.nms_iou,
         box_detections_per_img=card.max_detections,

@@ -50,10 +50,9 @@ class Detector:
         self.card = card
         self.device = _choose_device(device)
         self.precision: Literal["fp32", "bf16"] = _choose_precision(self.device) if precision == "auto" else precision
-        self._layout = torch.channels_last if self.precision == "bf16" else torch.contiguous_format
         with _reporting_exhaustion():
             self._model = load_model(card, weights).eval().requires_grad_(False)
-            self._model.to(device=self.device, memory_format=self._layout)
+            self._model.to(device=self.device, memory_format=torch.channels_last)
             # [3] each, in units of the 8-bit canvas
             self._mean = 255 * torch.tensor(card.image_mean, device=self.device)
             self._std = 255 * torch.tensor(card.image_std, device=self.device)
@@ -98,7 +97,9 @@ class Detector:
     def _forward(self, canvases: Tensor, content: Tensor) -> Tensor:
         """Return [B, max_detections, 6]: box xyxy in canvas pixels, score, label; label 0 fills up."""
         grey = canvases[:, None].float()  # [B, 1, S, S]
-        images = ((grey - self._mean[:, None, None]) / self._std[:, None, None]).contiguous(memory_format=self._layout)
+        images = ((grey - self._mean[:, None, None]) / self._std[:, None, None]).contiguous(
+            memory_format=torch.channels_last
+        )
         with self._autocast():
             features = self._model.backbone(images)
             objectness, deltas = self._model.rpn.head(list(features.values()))
@@ -180,7 +181,7 @@ class Detector:
         """Return each level's anchors, float32 [n, 4] in canvas pixels; they depend on the canvas alone."""
         side = self.card.canvas_px
         blank = torch.zeros((1, 3, side, side), device=self.device)
-        features = list(self._model.backbone(blank.contiguous(memory_format=self._layout)).values())
+        features = list(self._model.backbone(blank.contiguous(memory_format=torch.channels_last)).values())
         generator = self._model.rpn.anchor_generator
         anchors: Tensor = generator(ImageList(blank, [(side, side)]), features)[0]
         per_cell = generator.num_anchors_per_location()
