@@ -109,8 +109,11 @@ class _Layout:
         """Cut the stored values out of unsigned cells [H × W]; overlays may live in the bits around them."""
         kind = np.dtype(np.uint8 if self.bits_allocated == 8 else np.uint16)
         cells = cells.reshape(self.height_px, self.width_px).astype(kind, copy=False)
+        spare_low_bits = self.high_bit + 1 - self.bits_stored
+        if spare_low_bits:
+            cells = cells >> spare_low_bits
         if self.bits_stored < self.bits_allocated:
-            cells = (cells >> (self.high_bit + 1 - self.bits_stored)) & ((1 << self.bits_stored) - 1)
+            cells = cells & ((1 << self.bits_stored) - 1)
         return sign_extend(cells, self.bits_stored) if self.signed else cells
 
 

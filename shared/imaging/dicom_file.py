@@ -112,7 +112,6 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int) -> DicomFile:
         stream = BytesIO(data)
         stream.seek(start)
         meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != 0x0002)
-        little_endian = True
         if "TransferSyntaxUID" in meta:
             syntax = str(meta.TransferSyntaxUID).strip(" \0")
             little_endian = syntax != ExplicitVRBigEndian
