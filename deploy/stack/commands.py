@@ -90,8 +90,8 @@ def stop(folder: Folder) -> bool:
             with folder.hold():
                 was_killed = end_left_overs(folder, say)
         except StackInUse:
-            if asked is None and (pid := folder.holder()) and (asked := processes.find(pid)):
-                os.kill(pid, signal.SIGTERM)
+            if asked is None and (asked := state.supervisor(folder)):
+                os.kill(asked.pid, signal.SIGTERM)
         else:
             # The lock goes a moment before the process itself.
             if not asked or not processes.is_running(asked.pid, asked.started):

@@ -33,7 +33,7 @@ def carina_components(
         address=f"127.0.0.1:{port}",
         hint="Is a setting wrong?",
     )
-    beat = Component(name="beat", argv=_carina("beat"), env=env)
+    beat = Component(name="beat", argv=_carina("beat"), env=env, is_ready=probes.patience(1))
     prepare = [_worker(folder, env, "prepare", number) for number in range(prepare_workers)]
     detect = [_worker(folder, env, "detect", number) for number in range(detect_workers)]
     return [api, *prepare, *detect, beat]

@@ -57,21 +57,12 @@ class Folder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StackInUse(
-                    f"A stack already runs in {self.path} (pid {self.holder()}). "
+                    f"A stack already runs in {self.path}: "
                     f"`carina ps --data {self.path}` shows it, `carina down --data {self.path}` stops it."
                 ) from None
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, str(os.getpid()).encode())
             yield
         finally:
             os.close(descriptor)
-
-    def holder(self) -> int | None:
-        """The pid that the last holder wrote down."""
-        try:
-            return int(self._lock_file.read_text())
-        except (OSError, ValueError):
-            return None
 
     def recall(self, name: str) -> str | None:
         """What was remembered under this name."""
@@ -80,7 +71,7 @@ class Folder:
 
     def remember(self, name: str, value: str | int) -> None:
         """Keep a value for every later start."""
-        write_private(self._memory_file, json.dumps(self._memory() | {name: value}, indent=2) + "\n")
+        write_private(self._memory_file, json.dumps(self._memory() | {name: value}, indent=2) + "\n", durable=True)
 
     def secret(self, name: str) -> str:
         """A random secret of letters, digits, `-` and `_`; made once, and on disk before anything is locked with it."""
@@ -122,13 +113,14 @@ def is_free(port: int) -> bool:
     return True
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step with one that only its owner can read."""
+def write_private(path: Path, text: str, *, durable: bool = False) -> None:
+    """Replace a file in one step with one that only its owner can read; `durable`: it is on disk on return."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     fresh.replace(path)

@@ -1,11 +1,14 @@
 """Whether a server answers, asked over its own protocol."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
 import psycopg
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 Probe = Callable[[], Awaitable[bool]]
@@ -40,7 +43,8 @@ def redis_server(url: str) -> Probe:
     """Redis answers PING; it does not while it loads its data."""
 
     async def answers() -> bool:
-        client = redis.asyncio.from_url(url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+        timeouts = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
+        client = redis.asyncio.from_url(url, retry=Retry(NoBackoff(), 0), **timeouts)
         try:
             return bool(await client.ping())
         except (RedisError, OSError):
@@ -61,6 +65,16 @@ def http(url: str, below: int = 500) -> Probe:
             return (await client.get(url)).status_code < below
         except httpx.HTTPError:
             return False
+
+    return answers
+
+
+def patience(seconds: float) -> Probe:
+    """For a process that says nothing: it has not ended of itself for so long."""
+
+    async def answers() -> bool:
+        await asyncio.sleep(seconds)
+        return True
 
     return answers
 

@@ -64,8 +64,8 @@ class Stack:
                 if life.done():
                     life.result()
             finally:
-                self.say("stopping")
                 _on_stop_signals(supervisor.hurry)
+                self.say("stopping")
                 life.cancel()
                 stopped.cancel()
                 await asyncio.wait([life, stopped])

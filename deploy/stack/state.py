@@ -8,6 +8,8 @@ from enum import StrEnum
 from deploy.stack import processes
 from deploy.stack.folder import Folder, write_private
 
+SUPERVISOR = "supervisor"
+
 
 class State(StrEnum):
     """Where a component stands."""
@@ -54,6 +56,14 @@ def read(folder: Folder) -> list[Entry]:
         return []
     entries = [Entry(**row | {"state": State(row["state"])}) for row in rows]
     return [entry if entry.pid is None or entry.runs else gone(entry) for entry in entries]
+
+
+def supervisor(folder: Folder) -> processes.Process | None:
+    """The supervisor that wrote the state file, while it runs."""
+    for entry in read(folder):
+        if entry.name == SUPERVISOR and entry.pid is not None:
+            return processes.find(entry.pid)
+    return None
 
 
 def gone(entry: Entry) -> Entry:

@@ -279,7 +279,7 @@ class Supervisor:
 
     def _write_state(self) -> None:
         assert self._self
-        own = Entry("supervisor", self._self.pid, State.READY, self._since, 0, self._self.started)
+        own = Entry(state.SUPERVISOR, self._self.pid, State.READY, self._since, 0, self._self.started)
         state.write(self._folder, [own, *(kept.entry() for kept in self._all())])
 
     def _all(self) -> list[_Kept]:

@@ -20,6 +20,8 @@ import psutil
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 import deploy
 from deploy.stack import commands, state
@@ -60,6 +62,14 @@ AS_NOBODY = (
     *(shutil.which("setpriv") or "", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"),
     *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
 )
+
+DEAF = """
+import signal, time
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(60)
+"""
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(sys.platform != "linux", reason="the stack runs on Linux")]
 
@@ -106,16 +116,17 @@ class Up:
 
 @contextmanager
 def running(data: Path, before: Sequence[str] = (), **environ: str) -> Iterator[Up]:
-    """A stack in `data` on which everything answers; afterwards no process of it is left, come what may."""
+    """A stack in `data` on which everything answers."""
     with starting(data, before, **environ) as up:
         up.until("\nready in")
         yield up
 
 
 @contextmanager
-def starting(data: Path, before: Sequence[str] = (), **environ: str) -> Iterator[Up]:
-    with tempfile.NamedTemporaryFile() as said:
-        up = Up(data, Path(said.name), before, **environ)
+def starting(data: Path, before: Sequence[str] = (), said: Path | None = None, **environ: str) -> Iterator[Up]:
+    """A stack in `data` that comes up; afterwards no process of it is left, come what may."""
+    with tempfile.NamedTemporaryFile() as file:
+        up = Up(data, said or Path(file.name), before, **environ)
         try:
             yield up
         finally:
@@ -143,6 +154,13 @@ def mode(path: Path) -> int:
 def runs(process: psutil.Process) -> bool:
     """Not even when it is a zombie, which waits for its parent to read its exit code."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def wait_for_deaf(up: Up) -> psutil.Process:
+    log = up.data / "log/broken.log"
+    while not (log.exists() and "deaf" in log.read_text()):
+        time.sleep(0.02)
+    return psutil.Process(pid_of("broken", up.data))
 
 
 def pid_of(name: str, data: Path) -> int:
@@ -199,7 +217,7 @@ def test_a_wrong_password_is_refused(shared: Up) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(url.replace(secret, "guess"))
     port = int(shared.settings["CARINA_REDIS_URL"].split(":")[-1].split("/")[0])
-    with redis.Redis(port=port) as client, pytest.raises(redis.AuthenticationError):
+    with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client, pytest.raises(redis.AuthenticationError):
         client.ping()
 
 
@@ -217,7 +235,7 @@ def test_a_second_up_is_refused(shared: Up) -> None:
     with tempfile.NamedTemporaryFile() as said:
         second = Up(shared.data, Path(said.name))
         assert second.ends_with() == 1
-        assert f"A stack already runs in {shared.data} (pid {shared.process.pid})" in second.said
+        assert f"A stack already runs in {shared.data}: `carina ps --data {shared.data}` shows it" in second.said
     with pytest.raises(StackInUse), Folder(shared.data).hold():
         pass
     assert (shared.data / "env").exists()
@@ -298,7 +316,8 @@ def test_a_killed_supervisor_costs_nothing(tmp_path: Path) -> None:
         up.ends_with()
         # A pid file whose pid now belongs to a stranger.
         (data / "postgres/cluster/postmaster.pid").write_text(f"{os.getpid()}\n/\n1\n1\n\n127.0.0.1\n 1 1\nready\n")
-        with running(data) as again:
+        # The settings of our own servers, from the file that somebody sourced: they are started all the same.
+        with running(data, **old) as again:
             assert not [process for process in processes if runs(process)]
             assert again.settings == old
             with again.database() as connection:
@@ -310,17 +329,39 @@ def test_a_killed_supervisor_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_child_that_ignores_its_end_is_killed_by_the_next_down(shared: Up, tmp_path: Path) -> None:
-    deaf = "import signal as s, time; s.signal(s.SIGINT, s.SIG_IGN); s.signal(s.SIGTERM, s.SIG_IGN);"
-    deaf += "print('deaf', flush=True); time.sleep(60)"
-    with starting(tmp_path / "data", TEST_BREAKS=deaf, **shared.settings) as up:
-        log = up.data / "log/broken.log"
-        while not (log.exists() and "deaf" in log.read_text()):
-            time.sleep(0.02)
-        child = psutil.Process(pid_of("broken", up.data))
+    with starting(tmp_path / "data", TEST_BREAKS=DEAF, **shared.settings) as up:
+        child = wait_for_deaf(up)
         up.process.kill()
         up.ends_with()
         assert commands.stop(Folder(up.data))
         assert not runs(child)
+
+
+def test_a_second_signal_kills_what_does_not_stop(shared: Up, tmp_path: Path) -> None:
+    with starting(tmp_path / "data", TEST_BREAKS=DEAF, **shared.settings) as up:
+        child = wait_for_deaf(up)
+        up.process.send_signal(signal.SIGINT)
+        up.until("stopping")
+        assert runs(child)
+        up.process.send_signal(signal.SIGINT)
+        assert up.process.wait(5) == 0
+        assert "broken     does not stop: killing it" in up.said
+        assert not runs(child)
+
+
+def test_a_closed_terminal_stops_the_stack(shared: Up, tmp_path: Path) -> None:
+    terminal = tmp_path / "terminal"
+    os.mkfifo(terminal)
+    reader = os.open(terminal, os.O_RDONLY | os.O_NONBLOCK)
+    with starting(tmp_path / "data", said=terminal, **shared.settings) as up:
+        while not (up.data / "env").exists():
+            time.sleep(0.02)
+        processes = up.descendants()
+        os.close(reader)  # from here on it cannot say a word
+        up.process.send_signal(signal.SIGHUP)
+        up.ends_with()
+        assert not [process for process in processes if runs(process)]
+        assert state.read(Folder(up.data)) == []
 
 
 def test_a_component_that_does_not_come_up_shows_its_last_words(shared: Up, tmp_path: Path) -> None:
