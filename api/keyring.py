@@ -6,16 +6,16 @@ import time
 from shared.database import Database
 from shared.keys import Identity, verify_key
 
-#: A revoked key may work for this much longer.
-KEPT_S = 5.0
 _MOST_KEPT = 1000
 
 
 class Keyring:
     """Verifies API keys against PostgreSQL. Thread-safe."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, kept_s: float = 5.0) -> None:
+        """A revoked key may work for `kept_s` longer."""
         self._database = database
+        self._kept_s = kept_s
         #: By the key's digest, so that no key in clear stays in memory: whom it stands for, and until when.
         self._kept: dict[bytes, tuple[Identity, float]] = {}
 
@@ -29,5 +29,5 @@ class Keyring:
             identity = verify_key(session, key)
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
-        self._kept[digest] = identity, now + KEPT_S
+        self._kept[digest] = identity, now + self._kept_s
         return identity

@@ -33,7 +33,7 @@ def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterato
     if request.content_length is not None and request.content_length > max_bytes:
         raise LimitExceeded("max_upload_bytes", max_bytes)
     boundary = request.mimetype_params.get("boundary")
-    if request.mimetype != "multipart/form-data" or not boundary:
+    if request.mimetype != "multipart/form-data" or not boundary or request.content_length == 0:
         raise NoFiles
     body = _Body(request.stream, boundary.encode("latin-1", "replace"), max_bytes)
     count = 0

@@ -1,0 +1,154 @@
+"""The API under test: in this process, and as the real server."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+import httpx
+import numpy as np
+import PIL.Image
+import psutil
+import pytest
+from flask.testing import FlaskClient
+
+from api.app import create_app
+from api.services import NAME
+from shared.database import Database
+from shared.keys import create_key
+from shared.queue.states import Scope
+from shared.settings import Settings
+from tests.conftest import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys of two projects."""
+
+    submit: str
+    read: str
+    both: str
+    admin: str
+    #: Of another project than the others.
+    stranger: str
+
+
+@pytest.fixture
+def keys(database: Database) -> Keys:
+    """Keys with each scope of one project, and one of another project."""
+    with database.begin() as session:
+
+        def key(*scopes: Scope, project: str = "ward") -> str:
+            return create_key(session, project_name=project, name=" and ".join(scopes), scopes=scopes)
+
+        return Keys(
+            submit=key(Scope.SUBMIT),
+            read=key(Scope.READ),
+            both=key(Scope.SUBMIT, Scope.READ),
+            admin=key(Scope.ADMIN),
+            stranger=key(Scope.ADMIN, project="elsewhere"),
+        )
+
+
+class Api:
+    """The application in this process, called with one key."""
+
+    def __init__(self, http: FlaskClient, key: str | None) -> None:
+        self._http = http
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    def as_(self, key: str | None) -> "Api":
+        """The same with another key."""
+        return Api(self._http, key)
+
+    def get(self, path: str, **query: object):
+        return self._http.get(path, headers=self._headers, query_string=query)
+
+    def post(self, path: str, **query: object):
+        return self._http.post(path, headers=self._headers, query_string=query)
+
+    def send(self, *files: tuple[str, bytes], **query: object):
+        """Submit files, each a name and its bytes."""
+        # Encoded by httpx, for Flask's test client leaves a temporary file open.
+        body = httpx.Request("POST", "http://api", files=[("files", file) for file in files])
+        headers = self._headers | {"Content-Type": body.headers.get("Content-Type", "")}
+        return self._http.post("/v1/studies", headers=headers, query_string=query, data=body.read())
+
+
+@pytest.fixture
+def make_api(keys: Keys) -> Iterator[Callable[[Settings], Api]]:
+    """Build the application from settings, to be called with a key that may submit and read."""
+    apps = []
+
+    def make(settings: Settings) -> Api:
+        apps.append(create_app(settings))
+        return Api(apps[-1].test_client(), keys.both)
+
+    yield make
+    for app in apps:
+        app.extensions[NAME].database.close()
+
+
+@pytest.fixture
+def api(make_api: Callable[[Settings], Api], settings: Settings) -> Api:
+    """The application on this test's servers."""
+    return make_api(settings)
+
+
+@dataclass(frozen=True)
+class Server:
+    """The API as it runs in production: gunicorn's arbiter and its worker."""
+
+    port: int
+    arbiter: psutil.Process
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def worker(self) -> psutil.Process:
+        (worker,) = self.arbiter.children()
+        return worker
+
+
+@pytest.fixture
+def server(settings: Settings, environ: dict[str, str]) -> Iterator[Server]:
+    """The served API on this test's servers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
+    code = "from api.serve import serve; from shared.settings import Settings; serve(Settings())"
+    env = clean | environ | {"CARINA_API_PORT": str(port)}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, cwd=REPOSITORY) as process:
+        try:
+            _await_health(process, port)
+            yield Server(port, psutil.Process(process.pid))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def _await_health(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/healthz").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    pytest.fail("The API did not come up.")
+
+
+def png(seed: int = 0, side_px: int = 80) -> bytes:
+    """A PNG that no other seed makes."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (side_px, side_px), np.uint8)
+    buffer = BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

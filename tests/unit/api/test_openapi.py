@@ -1,0 +1,91 @@
+"""The description at `/openapi.json` names every route, and is a valid OpenAPI 3.1 document."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from api.app import create_app
+from shared.settings import Settings
+
+ROUTES = {
+    ("post", "/v1/studies"),
+    ("get", "/v1/studies/{study_id}"),
+    ("get", "/v1/studies/{study_id}/findings"),
+    ("get", "/v1/images/{image_id}/rendition.png"),
+    ("get", "/v1/images/{image_id}/overlay.png"),
+    ("get", "/v1/jobs/{job_id}"),
+    ("post", "/v1/jobs/{job_id}/cancel"),
+    ("get", "/v1/models"),
+    ("get", "/healthz"),
+    ("get", "/readyz"),
+    ("get", "/metrics"),
+}
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """The description, of an API whose servers are nowhere: nothing is connected to for it."""
+    settings = Settings(
+        database_url="postgresql://nobody@127.0.0.1:1/x",
+        redis_url="redis://127.0.0.1:1/0",
+        s3_endpoint_url="http://127.0.0.1:1",
+        s3_access_key_id="x",
+        s3_secret_access_key="x",
+    )
+    answer = create_app(settings).test_client().get("/openapi.json")
+    assert answer.status_code == 200
+    return answer.get_json()
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield method, path, operation
+
+
+def nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object of the document."""
+    if isinstance(node, dict):
+        yield node
+        for child in node.values():
+            yield from nodes(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from nodes(child)
+
+
+def test_every_route_is_described(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    assert {(method, path) for method, path, _ in operations(document)} == ROUTES
+
+
+def test_every_operation_declares_its_path_its_answers_and_its_key(document: dict[str, Any]) -> None:
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(ids)) == len(ids)
+    for _, path, operation in operations(document):
+        declared = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "path"}
+        assert declared == set(re.findall(r"{(\w+)}", path))
+        assert operation["summary"]
+        assert any(status.startswith("20") for status in operation["responses"])
+        if path in ("/healthz", "/readyz"):
+            assert "security" not in operation
+        else:
+            assert operation["security"] == [{"bearer": []}]
+            assert "application/problem+json" in operation["responses"]["default"]["content"]
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    references = [node["$ref"] for node in nodes(document) if "$ref" in node]
+    assert references
+    for reference in references:
+        target = document
+        for name in reference.removeprefix("#/").split("/"):
+            target = target[name]
+
+
+def test_every_schema_is_a_json_schema(document: dict[str, Any]) -> None:
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
