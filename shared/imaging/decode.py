@@ -1,6 +1,6 @@
 """Decode one image to its stored values. Only the decoder processes import this: native decoders can crash.
 
-imagecodecs comes first, as it is 2–6 times as fast; pydicom's plugins are tried where it gives up.
+imagecodecs comes first, as it is 2–6 times as fast; pydicom with pylibjpeg is tried where it gives up.
 """
 
 from collections.abc import Callable
@@ -170,7 +170,9 @@ def _read_frame(frame: bytes, packing: Packing, file: DicomFile, layout: _Layout
     try:
         values = _DECODERS[packing](frame)
     except RuntimeError:  # the base of every imagecodecs error
-        values, _ = get_decoder(file.transfer_syntax_uid).as_array(file.dataset, index=0, raw=True)
+        # Named, as gdcm, which pydicom would try first where it is installed, aborts on some corrupt JPEG files.
+        decoder = get_decoder(file.transfer_syntax_uid)
+        values, _ = decoder.as_array(file.dataset, index=0, raw=True, decoding_plugin="pylibjpeg")
     if values.shape != shape or values.dtype.kind not in "iu" or values.itemsize > 2:
         raise UndecodablePixelData
     if layout.signed and values.dtype.kind == "u":

@@ -26,7 +26,7 @@ from pydicom.uid import (
 )
 
 from shared.errors import PermanentError
-from shared.imaging.decode import decode_dicom
+from shared.imaging.decode import _DECODERS, decode_dicom
 from shared.imaging.rendition import RENDITION_VERSION, Rendition, make_rendition, read_rendition
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
 
@@ -106,6 +106,27 @@ def test_lossless_codestreams_are_read_as_they_were_written(syntax: str, frame: 
     assert np.array_equal(decode_dicom(data, MAX_PIXELS).pixels, FILM)
     assert code_of(make_dicom(FILM, bits=12, syntax=syntax, frame=frame, Rows=97)) == "undecodable_pixel_data"
     assert code_of(make_dicom(FILM, bits=12, syntax=syntax, frame=frame[: len(frame) // 2])) == "undecodable_pixel_data"
+
+
+@pytest.mark.parametrize(
+    ("syntax", "frame"),
+    [
+        (JPEGLSLossless, imagecodecs.jpegls_encode(FILM)),
+        (JPEG2000Lossless, imagecodecs.jpeg2k_encode(FILM, level=0, codecformat="j2k")),
+        (HTJ2KLossless, imagecodecs.htj2k_encode(FILM)),
+        (JPEGLosslessSV1, imagecodecs.jpeg_encode(FILM, lossless=True, bitspersample=12)),
+    ],
+)
+def test_what_imagecodecs_gives_up_on_pylibjpeg_decodes(
+    syntax: str, frame: bytes | bytearray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(_data: bytes) -> NDArray[np.uint16]:
+        raise imagecodecs.JpegError("unsupported")
+
+    for packing in _DECODERS:
+        monkeypatch.setitem(_DECODERS, packing, give_up)
+    data = make_dicom(FILM, bits=12, syntax=syntax, frame=frame)
+    assert np.array_equal(decode_dicom(data, MAX_PIXELS).pixels, FILM)
 
 
 def test_the_header_decides_about_the_sign_of_a_codestream() -> None:
