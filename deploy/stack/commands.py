@@ -48,13 +48,13 @@ def up(
 
         components = partial(carina_components, folder, prepare_workers=prepare_workers, detect_workers=detect_workers)
         application = Application(migrate, bootstrap, components)
-    with _permissions_told():
+    with _system_errors_told():
         asyncio.run(Stack(folder, os.environ.copy(), application, say).run())
 
 
 def down(data: Data = _DEFAULT_DATA) -> None:
     """Stop the stack of a data folder, and return once all of it is gone."""
-    with _permissions_told():
+    with _system_errors_told():
         typer.echo(f"{'Stopped the stack' if stop(Folder(data)) else 'Nothing runs'} in {data}.")
 
 
@@ -62,7 +62,7 @@ def ps(
     data: Data = _DEFAULT_DATA, json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False
 ) -> None:
     """List the processes of a data folder's stack."""
-    with _permissions_told():
+    with _system_errors_told():
         entries = state.read(Folder(data))
     if json:
         rows = [{key: value for key, value in asdict(entry).items() if key in _SHOWN} for entry in entries]
@@ -107,9 +107,9 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def _permissions_told() -> Iterator[None]:
+def _system_errors_told() -> Iterator[None]:
     processes.require_linux()
     try:
         yield
-    except PermissionError as exc:
-        raise StackError(f"The data folder or its processes belong to somebody else ({exc}).") from exc
+    except OSError as exc:  # no permission, a full disk
+        raise StackError(f"The data folder cannot be used: {exc}.") from exc

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import deploy
 from deploy.stack import probes
+from deploy.stack.component import Component
 from deploy.stack.folder import Folder
-from deploy.stack.supervisor import Component
 
 #: A worker finishes what it holds before it ends; if that takes longer its leases run out and others take over.
 _WORKER_STOP_S = 30
@@ -40,10 +40,11 @@ def carina_components(
 
 
 def with_code(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment with this very code importable, also where it runs from a checkout."""
+    """The environment with this very code importable, also from a checkout, and with no output held back."""
+    env = {**env, "PYTHONUNBUFFERED": "1"}
     root = str(Path(deploy.__file__).parent.parent)
     if root == sysconfig.get_path("purelib"):
-        return dict(env)
+        return env
     return {**env, "PYTHONPATH": os.pathsep.join(filter(None, (root, env.get("PYTHONPATH"))))}
 
 

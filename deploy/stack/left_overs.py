@@ -4,8 +4,8 @@ import os
 import signal
 
 from deploy.stack import postgres, processes, state
+from deploy.stack.component import Say
 from deploy.stack.folder import Folder
-from deploy.stack.supervisor import Say
 
 #: Long enough for a server to end in order, short enough for `up` not to seem hung.
 _PATIENCE_S = 5

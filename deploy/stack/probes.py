@@ -1,7 +1,6 @@
 """Whether a server answers, asked over its own protocol."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -11,7 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-Probe = Callable[[], Awaitable[bool]]
+from deploy.stack.component import Probe
 
 _TIMEOUT_S = 2
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.stack import probes
+from deploy.stack.component import Component
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder, write_private
-from deploy.stack.supervisor import Component
 
 
 def component(folder: Folder, port: int, environ: Mapping[str, str]) -> Component:

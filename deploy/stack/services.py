@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from deploy.stack import object_store, postgres, probes, redis_server
+from deploy.stack.component import Component, Probe, Say
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
-from deploy.stack.supervisor import Component, Probe, Say
 
 _EXTERNAL_TIMEOUT_S = 5
 
@@ -73,7 +73,7 @@ def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool)
         if missing := [name for name in key if not environ.get(name)]:
             raise StackError(f"CARINA_S3_ENDPOINT_URL is set: set {' and '.join(missing)} too.")
         theirs.append(External("s3", "CARINA_S3_ENDPOINT_URL", _address(given), probes.http(given)))
-        settings |= {name: environ[name] for name in key}
+        settings |= {name: environ[name] for name in (*key, "CARINA_S3_REGION") if environ.get(name)}
     else:
         port = folder.port("s3", say)
         ours.append(object_store.component(folder, port, plain, was_killed))

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deploy.stack import services
+from deploy.stack.component import Component, Say
 from deploy.stack.components import with_code
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder, is_free, write_private
 from deploy.stack.left_overs import end_left_overs
-from deploy.stack.supervisor import Component, Say, Supervisor
+from deploy.stack.supervisor import Supervisor
 
 Environ = Mapping[str, str]
 

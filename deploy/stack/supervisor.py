@@ -7,19 +7,16 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from deploy.stack import processes, state
+from deploy.stack.component import Component, Say
 from deploy.stack.errors import ComponentFailed, StackError
 from deploy.stack.folder import Folder
 from deploy.stack.logs import Log
 from deploy.stack.state import Entry, State
-
-Say = Callable[[str], None]
-Probe = Callable[[], Awaitable[bool]]
 
 PROBE_INTERVAL_S = 0.05
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
@@ -28,35 +25,6 @@ HEALTHY_S = 60.0
 #: Tries to come up for the first time; after that it is tried for ever.
 FIRST_TRIES = 3
 _TIDY_INTERVAL_S = 30.0
-
-
-async def _at_once() -> bool:
-    return True
-
-
-@dataclass(frozen=True)
-class Component:
-    """A process of the stack, and how to start, ask and stop it."""
-
-    name: str
-    argv: tuple[str, ...]
-    #: Its whole environment; nothing is inherited.
-    env: Mapping[str, str]
-    #: Whether it can do its work; asked every 50 ms until it says so, never after.
-    is_ready: Probe = _at_once
-    #: Where it listens, for the line that says it is ready.
-    address: str = ""
-    cwd: Path | None = None
-    #: Run as this user and group id; None: as ourselves.
-    run_as: tuple[int, int] | None = None
-    #: Run in a thread before every start; may raise `StackError`.
-    before_start: Callable[[], None] = lambda: None
-    #: Also sent by the kernel when the supervisor dies.
-    stop_signal: signal.Signals = signal.SIGTERM
-    stop_timeout_s: float = 30
-    ready_timeout_s: float = 60
-    #: What to look at when it does not come up.
-    hint: str = ""
 
 
 @dataclass
@@ -134,12 +102,11 @@ class Supervisor:
         """Everything is up: bound the logs and let adopted zombies go, for ever. Restarts need no help from here."""
         self._is_up = True
         while True:
-            keepers = [kept.keeper for kept in self._all() if kept.keeper]
-            done, _ = await asyncio.wait(keepers, timeout=_TIDY_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
-            for keeper in done:  # one ends only by an error of our own
-                keeper.result()
+            await asyncio.sleep(_TIDY_INTERVAL_S)
             for kept in self._all():
                 kept.log.bound()
+                if kept.keeper and kept.keeper.done():  # it ends only by an error of our own
+                    kept.keeper.result()
             for child in processes.children():
                 if not child.runs and child.pid not in self._pids():
                     processes.reap(child)
@@ -177,7 +144,7 @@ class Supervisor:
                 reason = _end_of(kept)
                 if time.monotonic() - begun > HEALTHY_S:
                     pause_s = FIRST_PAUSE_S
-            elif not kept.came_up.is_set() and tries == FIRST_TRIES:
+            elif not kept.came_up.is_set() and (kept.runs or tries == FIRST_TRIES):
                 raise self._failure(kept, f"does not come up ({reason})")
             await self._clear_away(kept)
             self._enter(kept, State.BACKOFF)
@@ -191,7 +158,7 @@ class Supervisor:
         kept.log.bound()
         kept.log.mark()
         self._enter(kept, State.STARTING)
-        await asyncio.to_thread(component.before_start)
+        await _to_its_end(component.before_start)
         uid, gid = component.run_as or (None, None)
         name, _, value = self._folder.mark.partition("=")
         with kept.log.open() as log:
@@ -290,6 +257,16 @@ class Supervisor:
 
     def _tell(self, kept: _Kept, what: str) -> None:
         self._say(f"{kept.component.name:<10} {what}")
+
+
+async def _to_its_end(work: Callable[[], None]) -> None:
+    """Run in a thread; when cancelled, let the thread finish first: what it began must not stay half done."""
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _code(kept: _Kept) -> int:

@@ -37,7 +37,7 @@ from deploy.stack import commands, probes
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
 from deploy.stack.stack import Application, Stack
-from deploy.stack.supervisor import Component
+from deploy.stack.component import Component
 
 def api(env):
     port = env["CARINA_API_PORT"]
