@@ -51,7 +51,7 @@ class QueueMetrics(Collector):
             started = time.monotonic()
             if started >= self._counts_until:
                 counts = session.execute(sa.select(Job.state, sa.func.count()).group_by(Job.state)).all()
-                self._counts = dict.fromkeys(JobState, 0) | dict(row.tuple() for row in counts)
+                self._counts = dict.fromkeys(JobState, 0) | {row[0]: row[1] for row in counts}
                 now = time.monotonic()
                 self._counts_until = now + KEPT_PER_SECOND_OF_COUNTING * (now - started)
             metric = GaugeMetricFamily("carina_jobs", "Jobs by state.", labels=["state"])

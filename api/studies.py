@@ -88,21 +88,17 @@ def findings(path: StudyPath, query: FindingsQuery) -> Response:
     """Show what was found on a study's images: of each the latest job."""
     with services().database.begin() as session:
         study = _find(session, path.study_id)
-        latest = sa.select(Job).order_by(Job.image_id, Job.id.desc()).distinct(Job.image_id)
-        latest = latest.where(Job.image_id.in_(sa.select(Image.id).where(Image.study_id == study.id)))
+        images = session.scalars(sa.select(Image).where(Image.study_id == study.id).order_by(Image.id)).all()
+        jobs = sa.select(Job, Model).outerjoin(Model, Model.id == Job.model_id).join(Image, Image.id == Job.image_id)
+        jobs = jobs.where(Image.study_id == study.id).order_by(Job.id)
         if query.model_id is not None:
-            latest = latest.where(sa.or_(Job.model_id == query.model_id, Job.requested_model_id == query.model_id))
-        job = sa.orm.aliased(Job, latest.subquery())
-        rows = session.execute(
-            sa.select(Image, job, Model)
-            .outerjoin(job, job.image_id == Image.id)
-            .outerjoin(Model, Model.id == job.model_id)
-            .where(Image.study_id == study.id)
-            .order_by(Image.id)
-        ).all()
-        found = _findings(session, [row[1].id for row in rows if row[1] is not None], query.min_score)
-        images = [_describe(image, job, model, found) for image, job, model in rows]
-        return as_json(FindingsAnswer(study_id=study.id, images=images))
+            jobs = jobs.where(sa.or_(Job.model_id == query.model_id, Job.requested_model_id == query.model_id))
+        latest: dict[UUID, tuple[Job, Model | None]] = {
+            row[0].image_id: (row[0], row[1]) for row in session.execute(jobs)
+        }
+        found = _findings(session, [job.id for job, _ in latest.values()], query.min_score)
+        described = [_describe(image, latest.get(image.id), found) for image in images]
+        return as_json(FindingsAnswer(study_id=study.id, images=described))
 
 
 def _find(session: Session, study_id: UUID) -> Study:
@@ -129,7 +125,8 @@ def _findings(session: Session, job_ids: list[UUID], min_score: float) -> dict[U
     return found
 
 
-def _describe(image: Image, job: Job | None, model: Model | None, found: dict[UUID, list[Finding]]) -> ImageFindings:
+def _describe(image: Image, last: tuple[Job, Model | None] | None, found: dict[UUID, list[Finding]]) -> ImageFindings:
+    job, model = last or (None, None)
     return ImageFindings(
         image_id=image.id,
         job_id=job.id if job else None,
