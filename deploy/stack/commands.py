@@ -16,11 +16,8 @@ from typing import Annotated
 import typer
 
 from deploy.stack import processes, state
-from deploy.stack.components import carina_components, migrate
 from deploy.stack.errors import StackError, StackInUse
 from deploy.stack.folder import Folder
-from deploy.stack.left_overs import end_left_overs
-from deploy.stack.stack import Application, Stack
 
 Data = Annotated[Path, typer.Option("--data", help="The data folder.", file_okay=False)]
 _DEFAULT_DATA = Path(".carina")
@@ -40,11 +37,14 @@ def up(
 
     Servers named by CARINA_DATABASE_URL, CARINA_REDIS_URL or CARINA_S3_ENDPOINT_URL are used instead of our own.
     """
+    # Clients of the servers and code for tables and models, which every other command would have to wait for.
+    from deploy.stack.stack import Application, Stack
+
     folder = Folder(data)
     application = None
     if not servers_only:
-        # It brings code for tables and models that `down` and `ps` need not wait for.
         from deploy.bootstrap import bootstrap
+        from deploy.stack.components import carina_components, migrate
 
         components = partial(carina_components, folder, prepare_workers=prepare_workers, detect_workers=detect_workers)
         application = Application(migrate, bootstrap, components)
@@ -81,6 +81,8 @@ def stop(folder: Folder) -> bool:
 
     Raises `StackError` when it does not end in time.
     """
+    from deploy.stack.left_overs import end_left_overs
+
     if not folder.run.is_dir():
         return False
     deadline = time.monotonic() + _DOWN_TIMEOUT_S
