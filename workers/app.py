@@ -24,7 +24,6 @@ READY_FILE = "CARINA_READY_FILE"
 def run_prepare(settings: Settings) -> None:
     """Prepare images until SIGTERM."""
     from shared.imaging.isolation import DecoderPool
-
     from workers.prepare import Prepare
 
     with _Process(settings, Stage.PREPARE, stuck_after_s=2 * settings.decode_timeout_s) as process:
@@ -74,7 +73,11 @@ def run_beat(settings: Settings) -> None:
         clock = EmbeddedService(process.app, thread=True, scheduler_cls="celery.beat:Scheduler")
         process.closing.callback(clock.stop)
         clock.start()
-        process.serve(lambda: sweep(settings, process.database, process.hints, process.heartbeat.owner))
+
+        def tick() -> None:
+            sweep(settings, process.database, process.hints, process.heartbeat.owner)
+
+        process.serve(tick)
 
 
 class _Process:
@@ -113,6 +116,7 @@ class _Process:
         signals.worker_shutting_down.connect(lambda **_: self.stop.set(), weak=False)
         self.app.worker_main(
             [
+                "--quiet",
                 "worker",
                 "--pool=threads",
                 "--concurrency=1",

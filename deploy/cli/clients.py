@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from deploy.cli.console import err, out, print_json
 from deploy.cli.environment import Data, client_settings_of
@@ -58,7 +58,7 @@ def status(
     if as_json:
         print_json([job.model_dump(mode="json") for job in jobs])
         return
-    table = Table("job", "state", "attempt", "code", "reason")
+    table = Table(Column("job", no_wrap=True), "state", "attempt", "code", "reason")
     for job in jobs:
         table.add_row(str(job.id), job.state, str(job.attempt), job.code or "", job.reason or "")
     out.print(table)
@@ -84,7 +84,7 @@ def findings(
     if as_json:
         print_json(study.model_dump(mode="json"))
         return
-    table = Table("image", "finding", "score", "box (x, y, x, y in pixels)")
+    table = Table(Column("image", no_wrap=True), "finding", "score", "box (x, y, x, y in pixels)")
     for image in study.images:
         if not image.findings:
             table.add_row(str(image.image_id), f"none ({image.state})", "", image.code or "")
@@ -132,7 +132,7 @@ def _progress(what: str) -> Progress:
 
 
 def _print_outcomes(outcomes: "Sequence[FileOutcome]", states: dict[UUID, str]) -> None:
-    table = Table("file", "outcome", "code", "study", "job")
+    table = Table("file", "outcome", "code", Column("study", no_wrap=True), Column("job", no_wrap=True))
     for outcome in outcomes:
         state = states.get(outcome.job_id, outcome.outcome) if outcome.job_id else outcome.outcome
         table.add_row(outcome.name, state, outcome.code or "", str(outcome.study_id or ""), str(outcome.job_id or ""))

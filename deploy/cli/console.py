@@ -4,7 +4,12 @@ import json
 
 from rich.console import Console
 
+#: Ids must stay whole where the output goes into a file or another program.
+PIPED_WIDTH = 200
+
 out = Console(highlight=False)
+if not out.is_terminal:
+    out = Console(highlight=False, width=PIPED_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 

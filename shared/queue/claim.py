@@ -10,7 +10,6 @@ from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
 from shared.queue.states import JobState, ModelState, Stage
@@ -123,16 +122,11 @@ def expire_leases(session: Session, *, max_attempts: int) -> dict[JobState, int]
 
 def fenced(claims: Collection[Claim]) -> sa.ColumnElement[bool]:
     """The condition under which these claims are still ours."""
-    pairs = sa.func.unnest(
-        array([claim.job_id for claim in claims], type_=sa.Uuid()),
-        array([claim.attempt for claim in claims], type_=sa.Integer()),
-    ).table_valued(sa.column("id", sa.Uuid()), sa.column("attempt", sa.Integer()), name="held")
-    held = sa.exists().where(pairs.c.id == Job.id, pairs.c.attempt == Job.attempt)
-    owners = {claim.owner for claim in claims}
+    # The second condition implies the first, which the primary key can answer.
     return sa.and_(
         Job.id.in_([claim.job_id for claim in claims]),
-        held,
-        Job.lease_owner.in_(owners),
+        sa.tuple_(Job.id, Job.attempt).in_([(claim.job_id, claim.attempt) for claim in claims]),
+        Job.lease_owner.in_({claim.owner for claim in claims}),
         Job.lease_expires_at > sa.func.now(),
     )
 

@@ -67,7 +67,11 @@ class Hints:
             settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=2
         )
         #: Jobs that one hint stands for: what a worker of the stage takes at a time.
-        self._jobs_per_hint = {Stage.PREPARE: settings.prepare_threads, Stage.DETECT: settings.batch_size}
+        self._jobs_per_hint = {
+            Stage.PREPARE: settings.prepare_threads,
+            Stage.DETECT: settings.batch_size,
+            Stage.SWEEP: 1,
+        }
         self._quiet_until = 0.0
 
     def send(self, stage: Stage, waiting: int) -> int:
