@@ -12,10 +12,10 @@ from uuid import UUID
 
 import httpx
 import typer
-from api.client import Carina, FileOutcome, Finding
 from rich.progress import track
 from rich.table import Table
 
+from api.client import Carina, FileOutcome, Finding
 from deploy.cli.clients import EXIT_NO_RESULT, await_jobs, connect, send
 from deploy.cli.console import complain, err, out
 from deploy.cli.environment import read_environment
@@ -101,7 +101,7 @@ def _is_up(data: Path) -> bool:
 
 def _draw(folder: Path, count: int, seed: int) -> list[tuple[Path, Sequence[Lesion]]]:
     folder.mkdir(parents=True, exist_ok=True)
-    films = []
+    films: list[tuple[Path, Sequence[Lesion]]] = []
     for name, content, phantom in track(demo_studies(count, seed), "drawing   ", total=count, console=err):
         (folder / name).write_bytes(content)
         films.append((folder / name, phantom.lesions))

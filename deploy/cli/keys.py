@@ -38,24 +38,17 @@ def list_(
     """List all keys, without their secrets."""
     rows = sa.select(ApiKey, Project.name).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id)
     with Database.from_settings(settings_of(data)).begin() as session:
-        found = [
-            {
-                "prefix": key.prefix,
-                "name": key.name,
-                "project": project,
-                "scopes": key.scopes,
-                "created_at": key.created_at.isoformat(),
-                "revoked_at": key.revoked_at and key.revoked_at.isoformat(),
-            }
-            for key, project in session.execute(rows)
-        ]
-    if as_json:
-        print_json(found)
-        return
-    table = Table("prefix", "name", "project", "scopes", "state")
-    for row in found:
-        state = f"revoked {row['revoked_at']}" if row["revoked_at"] else "live"
-        table.add_row(row["prefix"], row["name"], row["project"], ", ".join(row["scopes"]), state)
+        found = session.execute(rows).all()
+        if as_json:
+            columns = ("prefix", "name", "scopes", "created_at", "revoked_at")
+            print_json(
+                [{"project": project} | {name: getattr(key, name) for name in columns} for key, project in found]
+            )
+            return
+        table = Table("prefix", "name", "project", "scopes", "state")
+        for key, project in found:
+            state = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "live"
+            table.add_row(key.prefix, key.name, project, ", ".join(key.scopes), state)
     out.print(table)
 
 

@@ -1,5 +1,7 @@
 """Alembic migrations, run from code so that no working directory or ini file matters."""
 
+import io
+
 from alembic import command
 from alembic.config import Config
 
@@ -7,7 +9,7 @@ from shared.database import Database
 
 
 def _config(database: Database) -> Config:
-    config = Config()
+    config = Config(stdout=io.StringIO())  # its remarks are for a terminal, not for us
     config.set_main_option("script_location", "shared:migrations")
     config.attributes["engine"] = database.engine
     return config
