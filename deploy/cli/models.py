@@ -76,6 +76,19 @@ def list_(
 
 
 @app.command()
+def demo(data: Data = None) -> None:
+    """Register the small model that ships with Carina; it becomes active where no model is."""
+    from shared.detector.demo import load_demo_model
+
+    settings = settings_of(data)
+    with Database.from_settings(settings).begin() as session:
+        model = models.register(session, ObjectStore(settings), *load_demo_model())
+        if models.active(session) is None:
+            models.promote(session, model.id)
+        out.print(f"{model.id} {model.name}: {model.state}. {model.card['trained_on']}")
+
+
+@app.command()
 def promote(model_id: UUID, data: Data = None) -> None:
     """Make a model the active one; workers change over between two batches."""
     with Database.from_settings(settings_of(data)).begin() as session:
