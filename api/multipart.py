@@ -35,7 +35,7 @@ def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterato
     boundary = request.mimetype_params.get("boundary")
     if request.mimetype != "multipart/form-data" or not boundary or request.content_length == 0:
         raise NoFiles
-    body = _Body(request.stream, boundary.encode("latin-1", "replace"), max_bytes)
+    body = _Body(request.stream, boundary.encode("latin-1", "replace"), request.content_length, max_bytes)
     count = 0
     while (part := body.next_part()) is not None:
         if part.name != FIELD:
@@ -54,8 +54,10 @@ def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterato
 class _Body:
     """A multipart body under way."""
 
-    def __init__(self, stream: IO[bytes], boundary: bytes, max_bytes: int) -> None:
+    def __init__(self, stream: IO[bytes], boundary: bytes, announced_bytes: int | None, max_bytes: int) -> None:
         self._stream = stream
+        #: None for a chunked body, of whose end the server makes sure.
+        self._announced_bytes = announced_bytes
         self._max_bytes = max_bytes
         self._bytes_read = 0
         self._decoder = MultipartDecoder(boundary, _CHUNK_BYTES + _MOST_HEADER_BYTES)
@@ -114,6 +116,9 @@ class _Body:
         except Exception as exc:  # each server has errors of its own for a body that ends early
             raise UploadCutShort from exc
         self._bytes_read += len(chunk)
+        if not chunk and self._announced_bytes is not None and self._bytes_read < self._announced_bytes:
+            # Behind gunicorn a stream that breaks off looks like one that ends.
+            raise UploadCutShort
         if self._bytes_read > self._max_bytes:
             raise LimitExceeded("max_upload_bytes", self._max_bytes)
         return chunk

@@ -30,6 +30,7 @@ def request_with(body: bytes, *, length: int | None = None, content_type: str | 
     content_type = content_type or f"multipart/form-data; boundary={BOUNDARY}"
     environ = EnvironBuilder(method="POST", input_stream=BytesIO(body), content_type=content_type).get_environ()
     environ["CONTENT_LENGTH"] = str(len(body) if length is None else length)
+    environ["wsgi.input_terminated"] = True  # as gunicorn says
     return Request(environ)
 
 
@@ -37,7 +38,6 @@ def chunked_request_with(body: bytes) -> Request:
     """A request that does not say how long it is."""
     request = request_with(body)
     del request.environ["CONTENT_LENGTH"]
-    request.environ["wsgi.input_terminated"] = True
     return request
 
 
