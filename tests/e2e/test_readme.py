@@ -1,0 +1,113 @@
+"""The README's story, told by running it: every command and every line of Python in it, from `make setup` on."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import REPOSITORY, read_env_file
+
+README = (REPOSITORY / "README.md").read_text()
+STAYS_UP = "The stack stays up"
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's fenced blocks in a language. `console` blocks need a GPU, a checkpoint or Docker."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like a fresh checkout that has been set up, but with no data folder yet."""
+    if not (REPOSITORY / ".venv" / "ready").exists():
+        pytest.skip("the README starts with `make setup`, which has not been run here")
+    folder = tmp_path_factory.mktemp("checkout")
+    for path in REPOSITORY.iterdir():
+        if path.name not in (".carina", ".git"):
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(checkout: Path) -> Iterator[str]:
+    """Run `make setup` and `make demo` as the README says; yield what the demo printed, and leave by Ctrl-C."""
+    setup, demo = blocks("sh")[0].splitlines()
+    assert (setup, demo) == ("make setup", "make demo")
+    subprocess.run(setup.split(), cwd=checkout, check=True, timeout=60)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
+    with subprocess.Popen(
+        demo.split(),
+        cwd=checkout,
+        env=clean | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        assert running.stdout is not None
+        said: list[str] = []
+        for line in running.stdout:
+            said.append(line)
+            if STAYS_UP in line:
+                break
+        children = psutil.Process(running.pid).children(recursive=True)
+        yield "".join(said)
+        os.killpg(running.pid, signal.SIGINT)
+        running.communicate(timeout=60)
+    deadline = time.monotonic() + 10
+    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
+        assert time.monotonic() < deadline, "Ctrl-C left a process behind"
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(400)
+def test_the_demo_loses_nothing_and_finds_most_of_what_was_planted(demo: str) -> None:
+    assert STAYS_UP in demo, demo
+    assert "nothing was lost: each of 28 files has its outcome" in demo
+    found, planted = map(int, re.findall(r"recall: (\d+) of (\d+) planted", demo)[0])
+    assert planted >= 24
+    assert found / planted >= 0.5
+
+
+def test_every_shell_command_runs(demo: str, checkout: Path) -> None:
+    assert STAYS_UP in demo, demo
+    script = "set -eu\n" + "\n".join(blocks("sh")[1:])
+    done = subprocess.run(["bash", "-c", script], cwd=checkout, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"outcome":"duplicate"' in done.stdout.replace(" ", "")
+    assert "succeeded" in done.stdout
+
+
+def test_the_python_example_prints_findings(demo: str, checkout: Path) -> None:
+    assert STAYS_UP in demo, demo
+    environ = os.environ | read_env_file(checkout / ".carina" / "env") | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", blocks("python")[0]],
+        cwd=checkout,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"phantom-00.*\d\.\d\d \(", done.stdout)
+
+
+def test_every_command_that_the_readme_names_exists() -> None:
+    named = set(re.findall(r"(?:^|`|\$ |--rm \w+ )carina ((?:model|key|worker) \w+|\w+)", README, flags=re.MULTILINE))
+    assert {"up", "submit", "model import", "key create"} <= named
+    for command in sorted(named):
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.cli", *command.split(), "--help"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, command
