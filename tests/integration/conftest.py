@@ -1,4 +1,4 @@
-"""The API under test: in this process, and as the real server."""
+"""The API under test, in this process and as the real server; and jobs with workers on this test's servers."""
 
 import os
 import signal
@@ -9,21 +9,28 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from uuid import UUID
 
 import httpx
 import numpy as np
 import PIL.Image
 import psutil
 import pytest
+import torch
 from flask.testing import FlaskClient
 
 from api.app import create_app
 from api.services import NAME
 from shared.database import Database
+from shared.detector.card import ModelCard
 from shared.keys import create_key
+from shared.object_store import ObjectStore
+from shared.queue.hints import Hints
 from shared.queue.states import Scope
 from shared.settings import Settings
 from tests.conftest import REPOSITORY
+from tests.integration.workshop import Workshop
+from tests.tiny_model import make_tiny_model
 
 
 @dataclass(frozen=True)
@@ -118,13 +125,14 @@ class Server:
 
 
 @pytest.fixture
-def server(settings: Settings, environ: dict[str, str]) -> Iterator[Server]:
-    """The served API on this test's servers."""
+def server(settings: Settings, environ: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The served API on this test's servers; a parameter is a statement that changes `api.serve` before."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
-    code = "from api.serve import serve; from shared.settings import Settings; serve(Settings())"
+    change = getattr(request, "param", "")
+    code = f"from api import serve; from shared.settings import Settings; {change}\nserve.serve(Settings())"
     env = clean | environ | {"CARINA_API_PORT": str(port)}
     with subprocess.Popen([sys.executable, "-c", code], env=env, cwd=REPOSITORY) as process:
         try:
@@ -152,3 +160,22 @@ def png(seed: int = 0, side_px: int = 80) -> bytes:
     buffer = BytesIO()
     PIL.Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+@pytest.fixture
+def workshop(settings: Settings, database: Database, store: ObjectStore, hints: Hints) -> Workshop:
+    """Jobs and workers on this test's servers."""
+    torch.set_num_threads(1)
+    return Workshop(settings, database, store, hints)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> tuple[ModelCard, bytes]:
+    """A quick model with random weights."""
+    return make_tiny_model()
+
+
+@pytest.fixture
+def tiny_model_id(workshop: Workshop, tiny_model: tuple[ModelCard, bytes]) -> UUID:
+    """The quick model, active."""
+    return workshop.promote(*tiny_model)

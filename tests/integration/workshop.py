@@ -1,0 +1,194 @@
+"""Jobs in the database and workers in this process, put together as a test needs them."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from uuid import UUID
+
+import cv2
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from shared import models
+from shared.database import Database
+from shared.detector.card import ModelCard
+from shared.detector.placing import Placed
+from shared.detector.runtime import Detection, Detector
+from shared.imaging.isolation import DecoderPool
+from shared.object_store import ObjectStore, original_key, rendition_key
+from shared.queue.claim import Claim, claim
+from shared.queue.hints import Hints
+from shared.queue.states import JobState, Stage
+from shared.settings import Settings
+from shared.tables import Detection as DetectionRow
+from shared.tables import Image, Job, Project, Study
+from tests.synthetic_dicom import make_dicom, make_film
+from workers.batches import Batches
+from workers.detect import Detect
+from workers.heartbeat import Heartbeat
+from workers.prepare import Prepare
+from workers.shelf import Shelf
+
+HEIGHT_PX, WIDTH_PX = 96, 80
+#: On a canvas it is known by its white corner.
+MARKED = np.full((HEIGHT_PX, WIDTH_PX), 255, np.uint8)
+
+
+def film(number: int) -> NDArray[np.uint8]:
+    """An 8-bit film that no other number makes."""
+    grey = (make_film(HEIGHT_PX, WIDTH_PX) >> 4).astype(np.uint8)
+    grey[number % 50, number // 50] ^= 255
+    return np.roll(grey, 7 * number, axis=number % 2)
+
+
+def dicom(number: int) -> bytes:
+    """A DICOM file with that film."""
+    return make_dicom(film(number), SOPInstanceUID=f"1.2.{number}", StudyInstanceUID=f"1.3.{number}")
+
+
+def is_marked(placed: Placed) -> bool:
+    return bool(placed.canvas[:8, :8].min() == 255)
+
+
+class Watched(Detector):
+    """A real detector that lets a test look at each batch first; the test may wait, or raise."""
+
+    def __init__(self, card: ModelCard, weights: bytes, before: Callable[[Sequence[Placed]], object]) -> None:
+        super().__init__(card, weights, "cpu", "fp32")
+        self._before = before
+
+    def detect(self, batch: Sequence[Placed]) -> list[tuple[Detection, ...]]:
+        self._before(batch)
+        return super().detect(batch)
+
+
+class Workshop:
+    """This test's jobs and workers."""
+
+    def __init__(self, settings: Settings, database: Database, store: ObjectStore, hints: Hints) -> None:
+        self.settings, self.database, self.store, self.hints = settings, database, store, hints
+        with database.begin() as session:
+            session.add(project := Project(name="ward"))
+            session.flush()
+            self.project_id = project.id
+
+    # --- jobs --------------------------------------------------------------------------------------------------------
+
+    def queue(self, *files: bytes, **columns: object) -> list[UUID]:
+        """Store files; make a queued job for each."""
+        for file in files:
+            self.store.put(original_key(hashlib.sha256(file).hexdigest()), file)
+        return [self._add(hashlib.sha256(file).hexdigest(), JobState.QUEUED, columns) for file in files]
+
+    def ready(self, *films: NDArray[np.uint8], **columns: object) -> list[UUID]:
+        """Store films as renditions; make a job for each that waits for detect."""
+        jobs = []
+        for pixels in films:
+            png = cv2.imencode(".png", pixels)[1].tobytes()
+            sha256 = hashlib.sha256(png).hexdigest()
+            self.store.put(rendition_key(sha256), png)
+            jobs.append(self._add(sha256, JobState.READY, columns, rendition_sha256=sha256, rendition_version=1))
+        return jobs
+
+    def rows(self, count: int, state: JobState = JobState.READY, **columns: object) -> list[UUID]:
+        """Make jobs whose pixels nobody will ask for."""
+        digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(count)]
+        return [self._add(digest, state, columns, rendition_sha256=digest) for digest in digests]
+
+    def _add(self, sha256: str, state: JobState, columns: dict[str, object], **image_columns: object) -> UUID:
+        with self.database.begin() as session:
+            session.add(study := Study(project_id=self.project_id))
+            session.flush()
+            image = Image(
+                project_id=self.project_id,
+                study_id=study.id,
+                sha256=sha256,
+                byte_count=1,
+                media_type="application/dicom",
+                height_px=HEIGHT_PX,
+                width_px=WIDTH_PX,
+                **image_columns,
+            )
+            session.add(image)
+            session.flush()
+            session.add(job := Job(project_id=self.project_id, image_id=image.id, state=state, **columns))
+            session.flush()
+            return job.id
+
+    def job(self, job_id: UUID) -> Job:
+        """The job as it is now."""
+        with self.database.begin() as session:
+            job = session.get_one(Job, job_id)
+            session.expunge(job)
+            return job
+
+    def set(self, job_id: UUID, **columns: object) -> None:
+        """Change a job behind everybody's back."""
+        with self.database.begin() as session:
+            session.execute(sa.update(Job).where(Job.id == job_id).values(**columns))
+
+    def states(self, jobs: Sequence[UUID]) -> list[str]:
+        return [self.job(job_id).state for job_id in jobs]
+
+    def found(self, job_id: UUID) -> list[DetectionRow]:
+        """The job's detections, the best first."""
+        rows = sa.select(DetectionRow).where(DetectionRow.job_id == job_id).order_by(DetectionRow.rank)
+        with self.database.begin() as session:
+            found = list(session.scalars(rows))
+            session.expunge_all()
+            return found
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def claim(self, stage: Stage, owner: str = "worker", *, limit: int = 100, lease_s: float = 60) -> list[Claim]:
+        with self.database.begin() as session:
+            return claim(session, stage, owner, limit=limit, lease_s=lease_s)
+
+    def promote(self, card: ModelCard, weights: bytes) -> UUID:
+        """Register a model and make it the active one."""
+        with self.database.begin() as session:
+            return models.promote(session, models.register(session, self.store, card, weights).id).id
+
+    @contextmanager
+    def preparing(
+        self, decoders: DecoderPool | None = None, stop: threading.Event | None = None, **changed: object
+    ) -> Iterator[Prepare]:
+        """A prepare worker under these settings."""
+        settings = self.settings.model_copy(update=changed)
+        pool = decoders or DecoderPool(settings.prepare_threads, settings.decode_timeout_s)
+        with self._alive(Stage.PREPARE, settings) as heartbeat, pool:
+            yield Prepare(
+                settings,
+                self.database,
+                ObjectStore(settings),
+                self.hints,
+                heartbeat,
+                pool,
+                stop or threading.Event(),
+            )
+
+    @contextmanager
+    def detecting(
+        self,
+        before: Callable[[Sequence[Placed]], object] = lambda _: None,
+        stop: threading.Event | None = None,
+        **changed: object,
+    ) -> Iterator[Detect]:
+        """A detect worker under these settings; `before` sees each batch."""
+        settings = self.settings.model_copy(update=changed)
+        with self._alive(Stage.DETECT, settings) as heartbeat:
+            store = ObjectStore(settings)
+            shelf = Shelf(self.database, store, lambda card, weights: Watched(card, weights, before))
+            batches = Batches(settings, self.database, store, shelf, heartbeat)
+            yield Detect(settings, self.database, shelf, batches, heartbeat, stop or threading.Event())
+
+    @contextmanager
+    def _alive(self, stage: Stage, settings: Settings) -> Iterator[Heartbeat]:
+        heartbeat = Heartbeat(self.database, stage, lease_s=settings.lease_s, stuck_after_s=settings.step_timeout_s)
+        heartbeat.start()
+        try:
+            yield heartbeat
+        finally:
+            heartbeat.stop()
