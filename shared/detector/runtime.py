@@ -18,6 +18,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from shared.detector import placing
 from shared.detector.card import ModelCard
+from shared.detector.folding import fold_batch_norm
 from shared.detector.placing import Placed
 from shared.detector.suppression import suppress
 from shared.detector.weights import load_model
@@ -52,7 +53,12 @@ class Detector:
         self.precision: Literal["fp32", "bf16"] = _choose_precision(self.device) if precision == "auto" else precision
         with _reporting_exhaustion():
             self._model = load_model(card, weights).eval().requires_grad_(False)
+            fold_batch_norm(self._model.backbone.body)
             self._model.to(device=self.device, memory_format=torch.channels_last)
+            self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+            # What is left in float32 decides scores and boxes, and costs next to nothing.
+            for costly in (self._model.backbone, self._model.rpn.head, self._model.roi_heads.box_head):
+                costly.to(self._dtype)
             # [3] each, in units of the 8-bit canvas
             self._mean = 255 * torch.tensor(card.image_mean, device=self.device)
             self._std = 255 * torch.tensor(card.image_std, device=self.device)
@@ -89,20 +95,19 @@ class Detector:
         side, pinned = self.card.canvas_px, self.device.type == "cuda"
         canvases = torch.zeros((_bucket(len(batch)), side, side), dtype=torch.uint8, pin_memory=pinned)
         content = torch.zeros((len(canvases), 2), pin_memory=pinned)
-        for place, (image, size) in enumerate(zip(batch, content.numpy(), strict=False)):
-            canvases[place] = torch.from_numpy(image.canvas)
-            size[:] = image.width_px * image.scale_x, image.height_px * image.scale_y
+        pixels, sizes = canvases.numpy(), content.numpy()
+        for place, image in enumerate(batch):
+            pixels[place] = image.canvas
+            sizes[place] = image.width_px * image.scale_x, image.height_px * image.scale_y
         return canvases.to(self.device, non_blocking=True), content.to(self.device, non_blocking=True)
 
     def _forward(self, canvases: Tensor, content: Tensor) -> Tensor:
         """Return [B, max_detections, 6]: box xyxy in canvas pixels, score, label; label 0 fills up."""
         grey = canvases[:, None].float()  # [B, 1, S, S]
-        images = ((grey - self._mean[:, None, None]) / self._std[:, None, None]).contiguous(
-            memory_format=torch.channels_last
-        )
-        with self._autocast():
-            features = self._model.backbone(images)
-            objectness, deltas = self._model.rpn.head(list(features.values()))
+        images = (grey - self._mean[:, None, None]) / self._std[:, None, None]
+        images = images.to(self._dtype, memory_format=torch.channels_last)
+        features = self._model.backbone(images)
+        objectness, deltas = self._model.rpn.head(list(features.values()))
         proposals, valid = self._propose(objectness, deltas, content)
 
         pooled = self._model.roi_heads.box_roi_pool(
@@ -110,9 +115,9 @@ class Detector:
             list(proposals),
             [(self.card.canvas_px, self.card.canvas_px)] * len(canvases),
         )
-        with self._autocast():
-            logits, deltas = self._model.roi_heads.box_predictor(self._model.roi_heads.box_head(pooled))
-        return self._conclude(logits.float(), deltas.float(), proposals, valid, content)
+        hidden = self._model.roi_heads.box_head(pooled.to(self._dtype))
+        logits, deltas = self._model.roi_heads.box_predictor(hidden.float())
+        return self._conclude(logits, deltas, proposals, valid, content)
 
     def _propose(self, objectness: list[Tensor], deltas: list[Tensor], content: Tensor) -> tuple[Tensor, Tensor]:
         """Return the best P regions of each image, float32 [B, P, 4], and which of them count, bool [B, P]."""
@@ -173,15 +178,12 @@ class Detector:
 
     # --- what is fixed -----------------------------------------------------------------------------------------------
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
     @torch.inference_mode()
     def _lay_anchors(self) -> list[Tensor]:
         """Return each level's anchors, float32 [n, 4] in canvas pixels; they depend on the canvas alone."""
         side = self.card.canvas_px
         blank = torch.zeros((1, 3, side, side), device=self.device)
-        features = list(self._model.backbone(blank.contiguous(memory_format=torch.channels_last)).values())
+        features = [feature.float() for feature in self._model.backbone(blank.to(self._dtype)).values()]
         generator = self._model.rpn.anchor_generator
         anchors: Tensor = generator(ImageList(blank, [(side, side)]), features)[0]
         per_cell = generator.num_anchors_per_location()

@@ -69,7 +69,7 @@ def import_checkpoint(
     read off the weights' names where it is not stated.
     """
     state = _read_state(source.read_bytes() if isinstance(source, Path) else source)
-    architecture = architecture or _recognise(state)
+    architecture = _recognise(state, (architecture,) if architecture else tuple(BLUEPRINTS))
     blueprint = BLUEPRINTS[architecture]
     draft = ModelCard(
         name=name,
@@ -119,11 +119,11 @@ def _counts(key: str) -> bool:
     return not key.endswith("num_batches_tracked")
 
 
-def _recognise(state: Mapping[str, Tensor]) -> Architecture:
-    for architecture, blueprint in BLUEPRINTS.items():
-        if blueprint.hallmark in state:
+def _recognise(state: Mapping[str, Tensor], candidates: Sequence[Architecture]) -> Architecture:
+    for architecture in candidates:
+        if BLUEPRINTS[architecture].hallmark in state:
             return architecture
-    raise InvalidModelFile(f"The checkpoint's weights belong to none of {', '.join(BLUEPRINTS)}.")
+    raise InvalidModelFile(f"The checkpoint's weights are not those of {' or '.join(candidates)}.")
 
 
 def _fill(model: FasterRCNN, state: dict[str, Tensor], card: ModelCard) -> None:

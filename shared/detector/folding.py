@@ -1,0 +1,31 @@
+"""Batch norm at inference is a scale and a shift per channel, which the convolution before it can take over."""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+
+@torch.no_grad()
+def fold_batch_norm(network: nn.Module) -> None:
+    """Fold each batch norm into the convolution registered just before it, in place; for inference alone.
+
+    It saves a pass over every feature map, and frozen batch norm, whose parameters are float32, would otherwise turn
+    a bf16 network back into float32.
+    """
+    for parent in network.modules():
+        for (_, layer), (name, norm) in pairwise(list(parent.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
+                _fold(layer, norm)
+                setattr(parent, name, nn.Identity())
+
+
+def _fold(layer: nn.Conv2d, norm: Any) -> None:
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # [C]
+    shift = norm.bias - norm.running_mean * scale
+    if layer.bias is not None:
+        shift = shift + layer.bias * scale
+    layer.weight.mul_(scale[:, None, None, None])
+    layer.bias = nn.Parameter(shift, requires_grad=layer.weight.requires_grad)
