@@ -166,6 +166,8 @@ class Job(Row):
     #: Why the job is rejected or failed, or why its last attempt was: a stable code and a sentence.
     code: Mapped[str | None]
     reason: Mapped[str | None]
+    #: Of the Carina that found what it found.
+    code_version: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     ready_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

@@ -1,16 +1,17 @@
 """How a leased job comes out of a stage: further, rejected, tried again, or failed. All fenced; see `claim`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from shared.errors import CarinaError, PermanentError
 from shared.queue.claim import Claim, fenced, final_values, in_seconds
 from shared.queue.states import JobState, Stage
 from shared.tables import Detection, Image, Job
+from shared.version import code_version
 
 #: A backoff never grows beyond this.
 LONGEST_BACKOFF_S = 300.0
@@ -75,10 +76,11 @@ def mark_ready(session: Session, claim: Claim, rendition: StoredRendition) -> bo
 
 def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[UUID]:
     """Commit a batch's detections; return the jobs that were still ours. The rest is dropped."""
+    _drop_second_results(session, found.keys())
     change = (
         sa.update(Job)
         .where(fenced(found.keys()), Job.state == JobState.DETECTING)
-        .values(**final_values(JobState.SUCCEEDED), code=None, reason=None)
+        .values(**final_values(JobState.SUCCEEDED), code=None, reason=None, code_version=code_version())
         .returning(Job.id)
     )
     ours = set(session.scalars(change.execution_options(synchronize_session=False)))
@@ -99,6 +101,17 @@ def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[
     if rows:
         session.execute(sa.insert(Detection), rows)
     return ours
+
+
+def _drop_second_results(session: Session, claims: Collection[Claim]) -> None:
+    """Cancel those whose image got its result under the same model from another job; an image has one."""
+    other = aliased(Job)
+    same_result = sa.exists().where(
+        other.image_id == Job.image_id, other.model_id == Job.model_id, other.state == JobState.SUCCEEDED
+    )
+    why = {"code": "superseded", "reason": "Another job has this image's result under this model."}
+    change = sa.update(Job).where(fenced(claims), same_result).values(**final_values(JobState.CANCELLED), **why)
+    session.execute(change.execution_options(synchronize_session=False))
 
 
 def give_up_or_retry(

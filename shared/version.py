@@ -1,0 +1,11 @@
+"""Which Carina this is: part of what every model and every result says about itself."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+
+def code_version() -> str:
+    """Return the installed version; empty in a checkout that is not installed."""
+    try:
+        return version("carina")
+    except PackageNotFoundError:
+        return ""
