@@ -141,6 +141,8 @@ class Detect:
             self._heartbeat.drop(found)
 
     def _hand_back(self, claims: Sequence[Claim]) -> None:
+        if not claims:
+            return
         try:
             with self._database.begin() as session:
                 release(session, Stage.DETECT, claims)
