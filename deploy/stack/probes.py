@@ -1,6 +1,5 @@
 """Whether a server answers, asked over its own protocol."""
 
-import asyncio
 from pathlib import Path
 
 import httpx
@@ -64,16 +63,6 @@ def http(url: str, below: int = 500) -> Probe:
             return (await client.get(url)).status_code < below
         except httpx.HTTPError:
             return False
-
-    return answers
-
-
-def patience(seconds: float) -> Probe:
-    """For a process that says nothing: it has not ended of itself for so long."""
-
-    async def answers() -> bool:
-        await asyncio.sleep(seconds)
-        return True
 
     return answers
 

@@ -4,7 +4,7 @@ import asyncio
 import shlex
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 from deploy.stack import services
@@ -12,8 +12,9 @@ from deploy.stack.component import Component, Say
 from deploy.stack.components import with_code
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder, is_free, write_private
+from deploy.stack.gated import GATE
 from deploy.stack.left_overs import end_left_overs
-from deploy.stack.supervisor import Supervisor
+from deploy.stack.supervisor import Supervisor, together
 
 Environ = Mapping[str, str]
 
@@ -28,7 +29,7 @@ class Application:
     migrate: Callable[[Environ], Component]
     #: Then makes what a first request needs and returns an API key; finds that key in `CARINA_API_KEY` the next time.
     bootstrap: Callable[[Environ], str]
-    #: Then come up, together.
+    #: Come up together, from the start: they wait for the file that `CARINA_STACK_GATE` names.
     components: Callable[[Environ], Sequence[Component]]
 
 
@@ -74,11 +75,11 @@ class Stack:
 
     async def _live(self, supervisor: Supervisor, was_killed: bool, begun: float) -> None:
         servers = services.plan(self.folder, self.environ, self.say, was_killed)
-        theirs = (server.wait(self.say) for server in servers.theirs)
-        await asyncio.gather(supervisor.start(*servers.ours), *theirs)
         settings = dict(servers.settings)
         if self.application:
-            settings |= await self._serve(supervisor, self.application, settings)
+            settings |= await self._serve(supervisor, servers, self.application)
+        else:
+            await self._answers(supervisor, servers)
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.items()]
         write_private(self.folder.env_file, "".join(lines))
         where = f" at {settings['CARINA_API_URL']}" if self.application else ""
@@ -86,17 +87,31 @@ class Stack:
         self.say(f"ready in {took_s:.1f} s{where}; settings are in {self.folder.env_file}; Ctrl-C stops")
         await supervisor.watch()
 
-    async def _serve(self, supervisor: Supervisor, application: Application, settings: Environ) -> dict[str, str]:
-        """Bring the application up and return how to reach it."""
+    def _answers(self, supervisor: Supervisor, servers: services.Services) -> Coroutine[None, None, None]:
+        """Start our servers; what is returned ends when they and those of others answer."""
+        return together(supervisor.start(*servers.ours), *(server.wait(self.say) for server in servers.theirs))
+
+    async def _serve(
+        self, supervisor: Supervisor, servers: services.Services, application: Application
+    ) -> dict[str, str]:
+        """Bring the application up while the servers do, and return how to reach it."""
         port = str(self._api_port())
-        known_key = self.folder.recall("api_key") or ""
-        own = {"CARINA_API_HOST": "127.0.0.1", "CARINA_API_PORT": port, "CARINA_API_KEY": known_key}
-        env = with_code({**self.environ, **settings, **own})
-        await supervisor.run_once(application.migrate(env))
-        key = await asyncio.to_thread(application.bootstrap, env)
-        if key != known_key:
+        gate = self.folder.run / "gate"
+        gate.unlink(missing_ok=True)
+        key = self.folder.recall("api_key") or ""
+        own = {"CARINA_API_HOST": "127.0.0.1", "CARINA_API_PORT": port, "CARINA_API_KEY": key, GATE: str(gate)}
+        env = with_code({**self.environ, **servers.settings, **own})
+        answers = self._answers(supervisor, servers)
+
+        async def open_gate() -> None:
+            nonlocal key
+            await answers
+            await supervisor.run_once(application.migrate(env))
+            key = await asyncio.to_thread(application.bootstrap, env)
             self.folder.remember("api_key", key)
-        await supervisor.start(*application.components(env))
+            gate.touch()
+
+        await together(open_gate(), supervisor.start(*application.components(env)))
         return {"CARINA_API_URL": f"http://127.0.0.1:{port}", "CARINA_API_KEY": key}
 
     def _api_port(self) -> int:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -71,16 +71,17 @@ class Supervisor:
         processes.adopt_orphans()
         self._write_state()
 
-    async def start(self, *components: Component) -> None:
-        """Start components together and return when all answer.
+    def start(self, *components: Component) -> Coroutine[None, None, None]:
+        """Start components together, as a stage that stops before those of earlier calls.
 
-        Raises `ComponentFailed`, with the end of its log, for the first one that does not come up.
+        What is returned ends when all answer. It raises `ComponentFailed`, with the end of its log, for the first one
+        that does not come up.
         """
         stage = [_Kept(component, Log(self._folder.log / f"{component.name}.log")) for component in components]
         self._stages.append(stage)
         for kept in stage:
             kept.keeper = asyncio.create_task(self._keep(kept))
-        await asyncio.gather(*(self._first_answer(kept) for kept in stage))
+        return together(*(self._first_answer(kept) for kept in stage))
 
     async def run_once(self, component: Component) -> None:
         """Run a component to its end.
@@ -257,6 +258,16 @@ class Supervisor:
 
     def _tell(self, kept: _Kept, what: str) -> None:
         self._say(f"{kept.component.name:<10} {what}")
+
+
+async def together(*tasks: Coroutine[None, None, None]) -> None:
+    """Return when all have ended; raise the first error once the others are cancelled."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for task in tasks:
+                group.create_task(task)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 async def _to_its_end(work: Callable[[], None]) -> None:

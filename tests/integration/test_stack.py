@@ -30,7 +30,7 @@ from deploy.stack.folder import Folder
 from deploy.stack.logs import MAX_BYTES, Log
 
 ROOT = Path(deploy.__file__).parent.parent
-PROGRAM = """
+PROGRAM = '''
 import asyncio, os, sys
 from pathlib import Path
 from deploy.stack import commands, probes
@@ -39,10 +39,17 @@ from deploy.stack.folder import Folder
 from deploy.stack.stack import Application, Stack
 from deploy.stack.component import Component
 
+API = """
+import http.server, os, pathlib, time
+while not pathlib.Path(os.environ["CARINA_STACK_GATE"]).exists():
+    time.sleep(0.02)
+address = os.environ["CARINA_API_HOST"], int(os.environ["CARINA_API_PORT"])
+http.server.HTTPServer(address, http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
 def api(env):
-    port = env["CARINA_API_PORT"]
-    argv = (sys.executable, "-m", "http.server", "--bind", env["CARINA_API_HOST"], port)
-    yield Component("api", argv, env, probes.http(f"http://127.0.0.1:{port}/"), cwd=folder.run)
+    url = f"http://127.0.0.1:{env['CARINA_API_PORT']}/"
+    yield Component("api", (sys.executable, "-c", API), env, probes.http(url), cwd=folder.run)
     if code := env.get("TEST_BREAKS"):
         yield Component("broken", (sys.executable, "-c", code), env, probes.file(Path("/nonexistent")), hint="Mind it.")
 
@@ -54,7 +61,7 @@ try:
     asyncio.run(Stack(folder, dict(os.environ), application, commands.say).run())
 except StackError as exc:
     sys.exit(str(exc))
-"""
+'''
 
 NOBODY = 65534
 #: It may still read everything: this Python may lie where only root can go.
@@ -170,9 +177,9 @@ def pid_of(name: str, data: Path) -> int:
 
 
 def test_says_one_line_per_component_as_it_comes_up(shared: Up) -> None:
-    ready = [line.split()[0] for line in shared.said.splitlines() if " ready " in line]
-    assert sorted(ready[:3]) == ["nanio", "postgres", "redis"]
-    assert ready[3:4] == ["api"]
+    begun = [" ".join(line.split()[:2]) for line in shared.said.splitlines()[:6]]
+    assert sorted(begun[:3]) == ["nanio ready", "postgres ready", "redis ready"]
+    assert begun[3:] == ["migrate done", "api ready", "ready in"]
 
 
 def test_writes_the_settings_for_the_owner_alone(shared: Up) -> None:
@@ -418,6 +425,16 @@ def test_a_remembered_port_is_kept_unless_somebody_took_it(tmp_path: Path) -> No
     assert other != port
     assert said == [f"port {port} of redis is taken by another program: using {other} instead"]
     assert Folder(tmp_path / "data").port("redis", said.append) == other
+
+
+def test_a_cluster_of_a_version_that_is_gone_is_refused(tmp_path: Path) -> None:
+    cluster = tmp_path / "data/postgres/cluster"
+    cluster.mkdir(parents=True)
+    (cluster / "PG_VERSION").write_text("9\n")
+    with starting(tmp_path / "data") as up:
+        assert up.ends_with() == 1
+        assert "was made by PostgreSQL 9, which" in up.said
+        assert [path.name for path in cluster.iterdir()] == ["PG_VERSION"]
 
 
 def test_a_log_does_not_grow_without_bound(tmp_path: Path) -> None:
