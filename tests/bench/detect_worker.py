@@ -1,0 +1,47 @@
+"""A detect worker as `workers.app` assembles it, less the message that wakes it."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from shared.database import Database
+from shared.log import configure_logging
+from shared.object_store import ObjectStore
+from shared.queue.states import Stage
+from shared.settings import Settings
+from workers.batches import Batches
+from workers.detect import Detect
+from workers.heartbeat import Heartbeat
+from workers.shelf import Load, Shelf
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The parts that a bench looks at."""
+
+    database: Database
+    shelf: Shelf
+    detect: Detect
+
+
+@contextmanager
+def detect_worker(settings: Settings, load: Load, make_batches: type[Batches] = Batches) -> Iterator[Worker]:
+    """Bring up a worker whose model is loaded. It logs as it always does, to nowhere: have a process for it alone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    configure_logging("info")
+    database = Database.from_settings(settings)
+    store = ObjectStore(settings)
+    shelf = Shelf(database, store, load)
+    shelf.load_active()
+    heartbeat = Heartbeat(
+        database, Stage.DETECT, lease_s=settings.lease_s, stuck_after_s=settings.step_timeout_s
+    )
+    heartbeat.start()
+    batches = make_batches(settings, database, store, shelf, heartbeat)
+    try:
+        yield Worker(database, shelf, Detect(settings, database, shelf, batches, heartbeat, threading.Event()))
+    finally:
+        heartbeat.stop()
+        database.close()

@@ -1,0 +1,129 @@
+"""How close a detect worker comes to its device, commit included, when the device is a sleep."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from typing import cast
+
+import numpy as np
+import sqlalchemy as sa
+
+from shared.database import Database
+from shared.detector.card import ModelCard
+from shared.detector.placing import Placed, place
+from shared.detector.runtime import Detection, Detector
+from shared.queue.claim import Claim
+from shared.settings import Settings
+from shared.tables import Detection as DetectionRow
+from shared.tables import Job, Worker
+from tests.bench.detect_worker import detect_worker
+from tests.bench.figure import Figure
+from tests.bench.queue_rows import RENDITION_PX, add_demo_model, add_jobs, store_renditions
+from tests.bench.servers import servers
+from workers.batches import Batches
+
+JOBS = 3000
+BATCH = 16
+STEP_S = 0.05
+FOUND_PER_IMAGE = 10
+IDEAL_PER_S = BATCH / STEP_S
+#: As many films as make a difference to no cache, yet are soon drawn.
+FILMS = 16
+
+
+def measure() -> Iterator[Figure]:
+    """One worker and two with placed pixels in memory, then one that fetches, decodes and places renditions."""
+    with servers() as settings:
+        settings = settings.model_copy(update={"batch_size": BATCH})
+        database = Database.from_settings(settings)
+        add_demo_model(settings, database)
+        one = _run(settings, database, 1, InMemory)
+        yield Figure(f"one worker, {JOBS} jobs, placed pixels in memory", one.jobs_per_s, "jobs/s")
+        yield Figure(f"of the ideal {IDEAL_PER_S:.0f} jobs/s", one.jobs_per_s / IDEAL_PER_S, target=0.90)
+        yield Figure("mean batch", one.mean_batch, "jobs", target=15)
+        two = _run(settings, database, 2, InMemory)
+        yield Figure("two workers of one", two.jobs_per_s / one.jobs_per_s, "times", target=1.9)
+        renditions = store_renditions(settings, FILMS)
+        fetching = _run(settings, database, 1, Batches, renditions)
+        yield Figure("one worker, renditions fetched and decoded", fetching.jobs_per_s / IDEAL_PER_S)
+        database.close()
+
+
+class FakeDevice:
+    """Detects nothing in particular, at the pace of a device that leaves the CPU alone."""
+
+    def __init__(self, card: ModelCard) -> None:
+        category = card.category_of(1)
+        self._found = tuple(
+            Detection(category.id, category.name, 0.9 - 0.05 * rank, (10.0 * rank, 20.0, 10.0 * rank + 50, 90.0))
+            for rank in range(FOUND_PER_IMAGE)
+        )
+
+    def detect(self, batch: Sequence[Placed]) -> list[tuple[Detection, ...]]:
+        """Take one step, whatever the size of the batch."""
+        time.sleep(STEP_S)
+        return [self._found] * len(batch)
+
+
+class InMemory(Batches):
+    """Has every image's pixels at hand, decoded and placed."""
+
+    def _fetch(self, claimed: Claim, canvas_px: int) -> Placed:
+        return _PLACED
+
+
+_PLACED = place(np.zeros(RENDITION_PX, np.uint8), 448)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    jobs_per_s: float
+    mean_batch: float
+
+
+def _run(
+    settings: Settings, database: Database, workers: int, batches: type[Batches], renditions: Sequence[str] = ("0" * 64,)
+) -> _Outcome:
+    """Time the workers from their first claim to their last commit."""
+    add_jobs(database, JOBS, renditions=renditions)
+    with database.begin() as session:
+        session.execute(sa.delete(Worker))
+        before = _counts(session)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, _meet, (spawn.Barrier(workers),)) as pool:
+        spans = [future.result() for future in [pool.submit(_work, settings, batches) for _ in range(workers)]]
+    took_s = max(ended for _, ended in spans) - min(begun for begun, _ in spans)
+    with database.begin() as session:
+        done, found = (after - count for after, count in zip(_counts(session), before, strict=True))
+        batch_count = session.scalar(sa.select(sa.func.sum(Worker.batches))) or 0
+    if (done, found) != (JOBS, JOBS * FOUND_PER_IMAGE):
+        raise RuntimeError(f"{done} of {JOBS} jobs succeeded, with {found} detections")
+    return _Outcome(JOBS / took_s, JOBS / int(batch_count))
+
+
+def _counts(session: sa.orm.Session) -> tuple[int, int]:
+    succeeded = sa.select(sa.func.count()).select_from(Job).where(Job.state == "succeeded")
+    found = sa.select(sa.func.count()).select_from(DetectionRow)
+    return session.scalar(succeeded) or 0, session.scalar(found) or 0
+
+
+# --- in the worker's process -----------------------------------------------------------------------------------------
+
+_barrier: Barrier
+
+
+def _meet(barrier: Barrier) -> None:
+    global _barrier  # noqa: PLW0603 - how a pool hands a barrier on
+    _barrier = barrier
+
+
+def _work(settings: Settings, batches: type[Batches]) -> tuple[float, float]:
+    """Detect until nothing is ready; return when that began and ended, on a clock that all processes share."""
+    with detect_worker(settings, lambda card, _: cast(Detector, FakeDevice(card)), batches) as worker:
+        _barrier.wait()
+        begun = time.monotonic()
+        worker.detect.run()
+        return begun, time.monotonic()
