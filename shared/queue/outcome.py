@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from shared.errors import CarinaError, PermanentError
 from shared.queue.claim import Claim, fenced, final_values, in_seconds
 from shared.queue.states import JobState, Stage
 from shared.tables import Detection, Image, Job
-from shared.version import code_version
 
+#: The code of a job that was cancelled because another one of its image has the result.
+DUPLICATE = "duplicate"
 #: A backoff never grows beyond this.
 LONGEST_BACKOFF_S = 300.0
 
@@ -75,15 +77,16 @@ def mark_ready(session: Session, claim: Claim, rendition: StoredRendition) -> bo
 
 
 def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[UUID]:
-    """Commit a batch's detections; return the jobs that were still ours. The rest is dropped."""
-    _drop_second_results(session, found.keys())
-    change = (
-        sa.update(Job)
-        .where(fenced(found.keys()), Job.state == JobState.DETECTING)
-        .values(**final_values(JobState.SUCCEEDED), code=None, reason=None, code_version=code_version())
-        .returning(Job.id)
-    )
-    ours = set(session.scalars(change.execution_options(synchronize_session=False)))
+    """Commit a batch's detections; return the jobs that were still ours. The rest is dropped.
+
+    An image has one result under a model: a job that comes second is cancelled as a `DUPLICATE` of the first.
+    """
+    firsts: dict[tuple[UUID, UUID | None], Claim] = {}
+    for claim in found:
+        firsts.setdefault((claim.image_id, claim.model_id), claim)
+    ours = _end_as_succeeded(session, firsts.values())
+    if seconds := found.keys() - firsts.values():
+        ours |= _end_as_succeeded(session, seconds)
     rows = [
         {
             "job_id": claim.job_id,
@@ -101,6 +104,24 @@ def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[
     if rows:
         session.execute(sa.insert(Detection), rows)
     return ours
+
+
+def _end_as_succeeded(session: Session, claims: Collection[Claim]) -> set[UUID]:
+    still_ours = sa.update(Job).where(fenced(claims), Job.state == JobState.DETECTING).returning(Job.id)
+    still_ours = still_ours.execution_options(synchronize_session=False)
+    while True:
+        try:
+            with session.begin_nested():
+                values = final_values(JobState.SUCCEEDED)
+                return set(session.scalars(still_ours.values(**values, code=None, reason=None)))
+        except IntegrityError:
+            first = aliased(Job)
+            has_result = (first.image_id == Job.image_id, first.model_id == Job.model_id)
+            second = sa.exists().where(*has_result, first.state == JobState.SUCCEEDED)
+            why = {"code": DUPLICATE, "reason": "Another job of this image has the result under this model."}
+            cancelled = still_ours.where(second).values(**final_values(JobState.CANCELLED), **why)
+            if not session.scalars(cancelled).all():
+                raise
 
 
 def _drop_second_results(session: Session, claims: Collection[Claim]) -> None:
