@@ -1,9 +1,11 @@
 """The lease: who may take a job, keep it, and end it; one result whatever happens in between."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -12,9 +14,9 @@ from sqlalchemy.orm import Session
 from shared.detector.card import ModelCard
 from shared.errors import DetectionFailed, PermanentError
 from shared.queue.claim import LOST_WORKER, Claim, claim, expire_leases, release, renew
-from shared.queue.outcome import FoundBox, StoredRendition, cancel, give_up_or_retry, mark_ready, succeed
+from shared.queue.outcome import DUPLICATE, FoundBox, StoredRendition, cancel, give_up_or_retry, mark_ready, succeed
 from shared.queue.states import JobState, Stage
-from shared.tables import Model
+from shared.tables import Job, Model
 from tests.integration.workshop import Workshop
 from tests.tiny_model import make_tiny_model
 
@@ -224,3 +226,28 @@ def test_detection_waits_for_a_model(workshop: Workshop, tiny_model: tuple[Model
     assert workshop.claim(Stage.DETECT) == []
     workshop.promote(*tiny_model)
     assert [claimed.job_id for claimed in workshop.claim(Stage.DETECT)] == [job_id]
+
+
+def test_of_two_jobs_of_an_image_that_end_at_the_same_time_one_has_the_result(workshop: Workshop) -> None:
+    first, other = workshop.rows(2)
+    with workshop.database.begin() as session:
+        image_id = session.get_one(Job, first).image_id
+        session.add(twin := Job(project_id=workshop.project_id, image_id=image_id, state=JobState.READY))
+        session.flush()
+        second = twin.id
+    held = {claimed.job_id: claimed for claimed in workshop.claim(Stage.DETECT)}
+
+    def end_second() -> set[UUID]:
+        with workshop.database.begin() as session:
+            return succeed(session, {held[other]: [BOX], held[second]: [BOX]})
+
+    with ThreadPoolExecutor(1) as thread:
+        with workshop.database.begin() as session:
+            assert succeed(session, {held[first]: [BOX]}) == {first}
+            waiting = thread.submit(end_second)
+            time.sleep(0.3)
+            assert not waiting.done()  # until it is clear whether the first one commits
+        assert waiting.result() == {other}
+    assert workshop.states([first, other, second]) == ["succeeded", "succeeded", "cancelled"]
+    assert workshop.job(second).code == DUPLICATE
+    assert [len(workshop.found(job_id)) for job_id in (first, other, second)] == [1, 1, 0]
