@@ -7,9 +7,11 @@ updated means that the job is somebody else's by now.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from shared.queue.states import JobState, ModelState, Stage
@@ -63,7 +65,7 @@ def claim(session: Session, stage: Stage, owner: str, *, limit: int, lease_s: fl
     model_id = (first.requested_model_id or active_model_id) if stage is Stage.DETECT else None
     taken = (
         sa.update(Job)
-        .where(Job.id.in_(chosen), Image.id == Job.image_id)
+        .where(Job.id == sa.any_(_array(chosen, sa.Uuid())), Image.id == Job.image_id)
         .values(
             state=stage.leased,
             lease_owner=owner,
@@ -122,11 +124,15 @@ def expire_leases(session: Session, *, max_attempts: int) -> dict[JobState, int]
 
 def fenced(claims: Collection[Claim]) -> sa.ColumnElement[bool]:
     """The condition under which these claims are still ours."""
+    # Arrays, because a list of parameters makes another statement for each length, to be parsed and planned again.
+    ids = _array([claim.job_id for claim in claims], sa.Uuid())
+    attempts = _array([claim.attempt for claim in claims], sa.Integer())
+    held = sa.select(sa.func.unnest(ids), sa.func.unnest(attempts))
     # The second condition implies the first, which the primary key can answer.
     return sa.and_(
-        Job.id.in_([claim.job_id for claim in claims]),
-        sa.tuple_(Job.id, Job.attempt).in_([(claim.job_id, claim.attempt) for claim in claims]),
-        Job.lease_owner.in_({claim.owner for claim in claims}),
+        Job.id == sa.any_(ids),
+        sa.tuple_(Job.id, Job.attempt).in_(held),
+        Job.lease_owner == sa.any_(_array(sorted({claim.owner for claim in claims}), sa.Text())),
         Job.lease_expires_at > sa.func.now(),
     )
 
@@ -143,6 +149,10 @@ def _waiting_again(stage: Stage, pause_s: float) -> dict[str, object]:
         "lease_expires_at": None,
         "available_at": in_seconds(pause_s),
     }
+
+
+def _array(values: Sequence[object], of: sa.types.TypeEngine[Any]) -> sa.BindParameter[Any]:
+    return sa.literal(values, ARRAY(of))
 
 
 def _update(session: Session, claims: Collection[Claim], **values: object) -> int:
