@@ -1,6 +1,7 @@
 """Every error answer: RFC 9457 `application/problem+json` with a stable code."""
 
 import re
+import socket
 import time
 from contextlib import suppress
 from http import HTTPStatus
@@ -38,25 +39,24 @@ def reject_parameters(error: ValidationError) -> NoReturn:
 
 
 def _answer_ours(error: CarinaError) -> Response:
-    problem = Problem(title="", status=500, detail=error.detail, code=error.code)
-    headers = {}
+    status, headers = 500, {}
     if isinstance(error, RequestError):
-        problem.status = error.status
+        status = error.status
     elif isinstance(error, TransientError):
-        problem.status, headers["Retry-After"] = 503, str(RETRY_AFTER_S)
-        log.warning("request_failed", code=error.code, route=str(request.url_rule))
+        status, headers["Retry-After"] = 503, str(RETRY_AFTER_S)
+        log.warning("request_failed", route=str(request.url_rule), code=error.code)
     else:
-        log.error("request_failed", code=error.code, route=str(request.url_rule), exc_info=error)
-    if isinstance(error, LimitExceeded):
-        problem.limit = error.limit
+        log.error("request_failed", route=str(request.url_rule), code=error.code, exc_info=error)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error.__cause__, ValidationError):
-        problem.errors = [
-            InvalidParameter(name=".".join(map(str, found["loc"])), detail=found["msg"])
-            for found in error.__cause__.errors(include_url=False, include_context=False, include_input=False)
-        ]
-    return _respond(problem, headers)
+    limit = error.limit if isinstance(error, LimitExceeded) else None
+    errors = _explain(error.__cause__) if isinstance(error.__cause__, ValidationError) else None
+    return _respond(status, error.code, error.detail, headers, limit=limit, errors=errors)
+
+
+def _explain(error: ValidationError) -> list[InvalidParameter]:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [InvalidParameter(name=".".join(map(str, each["loc"])), detail=each["msg"]) for each in found]
 
 
 def _answer_http(error: HTTPException) -> Response | HTTPException:
@@ -64,31 +64,42 @@ def _answer_http(error: HTTPException) -> Response | HTTPException:
         return error  # a redirect
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
     code = re.sub(r"[^a-z]+", "_", error.name.lower())
-    return _respond(Problem(title="", status=error.code, detail=error.description or error.name, code=code), headers)
+    return _respond(error.code, code, error.description or error.name, headers)
 
 
 def _answer_unknown(error: Exception) -> Response:
     log.error("request_crashed", route=str(request.url_rule), exc_info=error)
-    return _respond(Problem(title="", status=500, detail=CarinaError().detail, code=CarinaError.code), {})
+    return _respond(500, CarinaError.code, CarinaError().detail)
 
 
-def _respond(problem: Problem, headers: dict[str, str]) -> Response:
-    problem.title = HTTPStatus(problem.status).phrase
+def _respond(
+    status: int,
+    code: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    *,
+    limit: str | None = None,
+    errors: list[InvalidParameter] | None = None,
+) -> Response:
+    title = HTTPStatus(status).phrase
+    problem = Problem(title=title, status=status, detail=detail, code=code, limit=limit, errors=errors)
     body = problem.model_dump_json(exclude_none=True)
-    return Response(body, problem.status, headers, content_type="application/problem+json")
+    return Response(body, status, headers, content_type="application/problem+json")
 
 
 def _drain_after_error(response: Response) -> Response:
     if response.status_code >= 400 and request.method == "POST":
-        # The request's own stream refuses to go beyond its limits; the server's knows where the body ends.
-        body: IO[bytes] = request.environ["wsgi.input"]
-        response.call_on_close(lambda: _drain(body))
+        environ = request.environ
+        response.call_on_close(lambda: _drain(environ["wsgi.input"], environ.get("gunicorn.socket")))
     return response
 
 
-def _drain(body: IO[bytes]) -> None:
+def _drain(body: IO[bytes], connection: socket.socket | None) -> None:
+    """Read what a client still sends, for a moment."""
     deadline = time.monotonic() + DRAIN_S
-    # Whatever the server raises for a body that ends early: the answer is out, and nobody waits for this.
+    # The answer is out, and nobody waits for this: whatever a body raises that ends early may go.
     with suppress(Exception):
+        if connection is not None:
+            connection.settimeout(DRAIN_S)
         while time.monotonic() < deadline and body.read(64 * 1024):
             pass

@@ -77,4 +77,4 @@ def _on_rendition(box: Detection, image: Image) -> OverlayBox:
 
 
 def _png(png: bytes) -> Response:
-    return Response(png, content_type="image/png", headers={"Cache-Control": "private, max-age=0"})
+    return Response(png, content_type="image/png")

@@ -22,8 +22,12 @@ from api.services import Services
 from shared.errors import NotFound, PermanentError
 from shared.imaging.header import ImageHeader, read_header
 from shared.object_store import PART_BYTES, original_key
+from shared.queue.outcome import DUPLICATE
 from shared.queue.states import JobState, Stage
 from shared.tables import Image, Job, Model, Study
+
+#: Leaves out jobs that ended because another one has their result.
+NO_DUPLICATE = Job.code.is_distinct_from(DUPLICATE)
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Intake:
         return session.scalar(same.with_for_update() if self._model_id else same)
 
     def _latest_job(self, session: Session, image: Image) -> Job | None:
-        jobs = sa.select(Job).where(Job.image_id == image.id)
+        jobs = sa.select(Job).where(Job.image_id == image.id, NO_DUPLICATE)
         if self._model_id is not None:
             jobs = jobs.where(sa.or_(Job.requested_model_id == self._model_id, Job.model_id == self._model_id))
         return session.scalar(jobs.order_by(Job.id.desc()).limit(1))

@@ -1,6 +1,7 @@
 """Pulls the files out of a multipart body as it arrives. Nothing is spooled: at most a chunk is in memory."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO
 
 from flask import Request
@@ -16,12 +17,14 @@ _CHUNK_BYTES = 256 * 1024
 _MOST_HEADER_BYTES = 64 * 1024
 
 
+@dataclass(frozen=True)
 class Upload:
-    """One file of the body: the name that the client gave it, and its bytes, to be read once and in order."""
+    """One file of the body."""
 
-    def __init__(self, name: str, chunks: Iterator[bytes]) -> None:
-        self.name = name
-        self.chunks = chunks
+    #: What the client calls it; only ever told back to the client.
+    name: str
+    #: Its bytes, to be read once and before the next file.
+    chunks: Iterator[bytes]
 
 
 def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterator[Upload]:

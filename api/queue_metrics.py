@@ -15,19 +15,9 @@ from shared.queue.hints import SEEN_WITHIN
 from shared.queue.states import JobState, Stage
 from shared.tables import Job, Worker
 
-#: Counting every job takes a while with a million of them: the count is kept for this many times as long.
-KEPT_PER_SECOND_OF_COUNTING = 50
-
-#: Ten looks into an index, for its order is priority, then age. A job returned to its stage keeps its age.
-_OLDEST = sa.text("""
-    SELECT EXTRACT(EPOCH FROM now() - min(coalesce(oldest.ready_at, oldest.created_at)))
-    FROM generate_series(0, 9) AS level(priority)
-    CROSS JOIN LATERAL (
-        SELECT ready_at, created_at FROM job
-        WHERE state = :state AND state IN ('queued', 'ready') AND job.priority = level.priority
-        ORDER BY id LIMIT 1
-    ) AS oldest
-""")
+#: Reading takes 0.3 s with a million jobs. The numbers are kept for this many times as long, so that no number of
+#: scrapes costs PostgreSQL more than a fiftieth of its time.
+KEPT_PER_SECOND_OF_READING = 50
 
 
 class QueueMetrics(Collector):
@@ -36,37 +26,35 @@ class QueueMetrics(Collector):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._counts: dict[str, int] = {}
-        self._counts_until = 0.0
+        self._kept: list[Metric] = []
+        self._kept_until = 0.0
 
-    def collect(self) -> Iterator[Metric]:
-        """Read all numbers; raises `DatabaseUnavailable`."""
-        with self._database.begin() as session:
-            yield self._jobs(session)
-            yield _oldest_waiting(session)
-            yield from _workers(session)
-
-    def _jobs(self, session: Session) -> Metric:
+    def collect(self) -> list[Metric]:
+        """Return all numbers as they were a moment ago; raises `DatabaseUnavailable`."""
         with self._lock:
             started = time.monotonic()
-            if started >= self._counts_until:
-                counts = session.execute(sa.select(Job.state, sa.func.count()).group_by(Job.state)).all()
-                self._counts = dict.fromkeys(JobState, 0) | {row[0]: row[1] for row in counts}
+            if started >= self._kept_until:
+                with self._database.begin() as session:
+                    self._kept = [*_jobs(session), *_workers(session)]
                 now = time.monotonic()
-                self._counts_until = now + KEPT_PER_SECOND_OF_COUNTING * (now - started)
-            metric = GaugeMetricFamily("carina_jobs", "Jobs by state.", labels=["state"])
-            for state, count in self._counts.items():
-                metric.add_metric([state], count)
-        return metric
+                self._kept_until = now + KEPT_PER_SECOND_OF_READING * (now - started)
+            return self._kept
 
 
-def _oldest_waiting(session: Session) -> Metric:
-    metric = GaugeMetricFamily(
+def _jobs(session: Session) -> Iterator[Metric]:
+    since = sa.func.min(sa.func.coalesce(Job.ready_at, Job.created_at))
+    waited_s = sa.extract("epoch", sa.func.now() - since)
+    rows = session.execute(sa.select(Job.state, sa.func.count(), waited_s).group_by(Job.state)).all()
+    found = {row[0]: row for row in rows}
+    jobs = GaugeMetricFamily("carina_jobs", "Jobs by state.", labels=["state"])
+    for state in JobState:
+        jobs.add_metric([state], found[state][1] if state in found else 0)
+    oldest = GaugeMetricFamily(
         "carina_oldest_waiting_seconds", "How long the oldest waiting job has waited.", labels=["stage"]
     )
     for stage in (Stage.PREPARE, Stage.DETECT):
-        metric.add_metric([stage], float(session.scalar(_OLDEST, {"state": stage.waiting}) or 0))
-    return metric
+        oldest.add_metric([stage], float(found[stage.waiting][2]) if stage.waiting in found else 0)
+    yield from (jobs, oldest)
 
 
 def _workers(session: Session) -> Iterator[Metric]:

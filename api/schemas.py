@@ -239,7 +239,7 @@ class ImageFindings(BaseModel):
     reason: str | None
     model: ModelReference | None
     rendition_version: int | None
-    #: Of Carina, when it made the model.
+    #: Of the Carina that made the result.
     code_version: str | None
     height_px: int
     width_px: int

@@ -1,5 +1,6 @@
 """Studies: sending them, and what was found on them."""
 
+from collections import Counter
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -8,7 +9,7 @@ from flask import Response, request
 from sqlalchemy.orm import Session
 
 from api.auth import identity, requires
-from api.intake import Intake
+from api.intake import NO_DUPLICATE, Intake
 from api.multipart import FIELD, read_uploads
 from api.resource import as_json, resource
 from api.schemas import (
@@ -65,6 +66,8 @@ def submit(query: SubmitQuery) -> Response:
         files.extend(intake.receive(upload) for upload in uploads)
     finally:
         intake.send_hints()
+        outcomes = Counter(file.code or file.outcome for file in files)
+        log.info("files_received", project_id=str(identity().project_id), **outcomes)
     return as_json(Submission(files=files), 202)
 
 
@@ -90,7 +93,7 @@ def findings(path: StudyPath, query: FindingsQuery) -> Response:
         study = _find(session, path.study_id)
         images = session.scalars(sa.select(Image).where(Image.study_id == study.id).order_by(Image.id)).all()
         jobs = sa.select(Job, Model).outerjoin(Model, Model.id == Job.model_id).join(Image, Image.id == Job.image_id)
-        jobs = jobs.where(Image.study_id == study.id).order_by(Job.id)
+        jobs = jobs.where(Image.study_id == study.id, NO_DUPLICATE).order_by(Job.id)
         if query.model_id is not None:
             jobs = jobs.where(sa.or_(Job.model_id == query.model_id, Job.requested_model_id == query.model_id))
         latest: dict[UUID, tuple[Job, Model | None]] = {
@@ -135,7 +138,7 @@ def _describe(image: Image, last: tuple[Job, Model | None] | None, found: dict[U
         reason=job.reason if job else None,
         model=ModelReference(id=model.id, name=model.name, digest=model.digest) if model else None,
         rendition_version=image.rendition_version,
-        code_version=model.card.get("code_version") if model else None,
+        code_version=job.code_version if job else None,
         height_px=image.height_px,
         width_px=image.width_px,
         findings=found[job.id] if job else [],

@@ -21,6 +21,7 @@ from shared.queue.outcome import FoundBox, StoredRendition, mark_ready, succeed
 from shared.queue.states import ModelState, Stage
 from shared.settings import Settings
 from shared.tables import Job, Model, Worker
+from shared.version import code_version
 from tests.integration.conftest import Api, png
 
 #: The sides of the original and of its rendition.
@@ -160,7 +161,7 @@ def test_findings_explain_themselves(api: Api, database: Database, store: Object
     (image,) = answer["images"]
     assert (image["image_id"], image["job_id"], image["state"]) == (file["image_id"], file["job_id"], "succeeded")
     assert image["model"] == {"id": model, "name": "active", "digest": "active" * 16}
-    assert (image["rendition_version"], image["code_version"]) == (1, "abc123")
+    assert (image["rendition_version"], image["code_version"]) == (1, code_version())
     assert (image["height_px"], image["width_px"]) == (ORIGINAL_PX, ORIGINAL_PX)
     assert image["findings"] == [
         {
@@ -193,6 +194,26 @@ def test_findings_are_of_the_latest_job_or_of_the_model_that_is_named(
     assert (named["job_id"], len(named["findings"])) == (file["job_id"], 3)
     (none,) = api.get(path, model_id=third).get_json()["images"]
     assert none["job_id"] is none["state"] is None
+
+
+def test_a_job_that_gave_way_to_another_hides_no_findings(api: Api, database: Database, store: ObjectStore) -> None:
+    """One job names the active model, one does not; whichever ends last is cancelled."""
+    model = add_model(database, "active", ModelState.ACTIVE)
+    file = send_one(api)
+    (named,) = api.send(("film.png", png(0, ORIGINAL_PX)), model_id=model).get_json()["files"]
+    assert named["outcome"] == "accepted"
+    for _ in range(2):
+        prepare(database, store)
+    first = take(database, Stage.DETECT)
+    second = take(database, Stage.DETECT)
+    for taken in (first, second):
+        with database.begin() as session:
+            succeed(session, {taken: BOXES})
+    assert api.get(f"/v1/jobs/{second.job_id}").get_json()["code"] == "duplicate"
+    (image,) = api.get(f"/v1/studies/{file['study_id']}/findings").get_json()["images"]
+    assert (image["job_id"], len(image["findings"])) == (str(first.job_id), 3)
+    (again,) = api.send(("film.png", png(0, ORIGINAL_PX))).get_json()["files"]
+    assert (again["outcome"], again["job_id"]) == ("duplicate", str(first.job_id))
 
 
 def test_the_rendition_is_shown_as_it_is_stored(api: Api, database: Database, store: ObjectStore) -> None:
@@ -275,8 +296,9 @@ def test_metrics_count_jobs_waiting_and_work(api: Api, database: Database, store
         session.add(Worker(id="a", stage=Stage.DETECT, **work))
         session.add(Worker(id="b", stage=Stage.DETECT, **work, stopped_at=sa.func.now()))
         session.add(Worker(id="c", stage=Stage.SWEEP, expired_leases=3))
-    time.sleep(1)  # the count of all jobs is kept for a moment
-    found = metrics_of(api)
+    deadline = time.monotonic() + 60
+    while (found := metrics_of(api))["carina_jobs", "queued"] == 0 and time.monotonic() < deadline:
+        time.sleep(0.1)  # the numbers are kept for a moment
     assert [found["carina_jobs", state] for state in ("queued", "ready", "succeeded", "failed")] == [1, 1, 1, 0]
     assert found["carina_oldest_waiting_seconds", "prepare"] == pytest.approx(3600, abs=60)
     assert found["carina_oldest_waiting_seconds", "detect"] == pytest.approx(60, abs=50)

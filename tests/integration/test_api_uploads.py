@@ -201,6 +201,21 @@ def test_slow_uploads_hold_up_nobody_and_are_taken(server: Server, keys: Keys) -
         connection.close()
 
 
+@pytest.mark.parametrize("server", ["serve.SILENCE_S = 1"], indirect=True)
+def test_a_client_that_falls_silent_is_given_up_on(server: Server, keys: Keys, database: Database) -> None:
+    """In its body, and in its head, where no more than the start of a line is known of it."""
+    body = HEAD + png(1) + TAIL
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as half_a_head,
+        open_upload(server, keys.both, len(body)) as half_a_body,
+    ):
+        half_a_head.sendall(b"POST /v1/stu")
+        half_a_body.sendall(body[:500])
+        assert b'"code":"upload_cut_short"' in answer_on(half_a_body)
+        assert half_a_head.recv(1) == b""
+    assert rows(database) == 0
+
+
 def test_a_broker_that_is_down_or_frozen_delays_an_upload_by_seconds_at_most(
     make_api: Callable[[Settings], Api], settings: Settings, database: Database
 ) -> None:
