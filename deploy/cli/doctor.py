@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import httpx
 import sqlalchemy as sa
 import typer
+from pydantic import ValidationError
 
 from deploy.cli.console import out
 from deploy.cli.environment import Data, client_settings_of, settings_of
@@ -18,6 +19,10 @@ from shared.queue.hints import SEEN_WITHIN, Hints
 from shared.queue.states import Stage
 from shared.settings import Settings
 from shared.tables import Worker
+
+
+class Ailment(CarinaError):
+    """Something is not as it should be."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,11 @@ def _checks(settings: Settings, from_environment: bool) -> list[Check]:
             lambda: _workers(database),
             "Start `carina worker prepare`, `carina worker detect`, `carina beat`.",
         ),
-        Check("API", _api, "Start `carina api`, and set CARINA_API_URL to where it answers."),
+        Check(
+            "API",
+            _api,
+            "Start `carina api`, set CARINA_API_URL to where it answers, and make a key with `carina key create`.",
+        ),
     ]
 
 
@@ -89,7 +98,7 @@ def _device(settings: Settings) -> str:
 
     cuda = torch.cuda.is_available()
     if settings.device.startswith("cuda") and not cuda:
-        raise RuntimeError(f"CARINA_DEVICE is {settings.device}, but PyTorch sees no GPU")
+        raise Ailment(f"CARINA_DEVICE is {settings.device}, but PyTorch sees no GPU")
     return torch.cuda.get_device_name() if cuda and settings.device != "cpu" else "CPU"
 
 
@@ -115,12 +124,15 @@ def _workers(database: Database) -> str:
     with database.begin() as session:
         counts = {row.stage: row.count for row in session.execute(alive)}
     if missing := [stage for stage in Stage if stage not in counts]:
-        raise RuntimeError(f"none is alive for {', '.join(missing)}")
+        raise Ailment(f"none is alive for {', '.join(missing)}")
     return ", ".join(f"{count} {stage}" for stage, count in sorted(counts.items()))
 
 
 def _api() -> str:
-    client = client_settings_of(None)
+    try:
+        client = client_settings_of(None)
+    except ValidationError as exc:
+        raise Ailment("CARINA_API_KEY is not set.") from exc
     answer = httpx.get(f"{client.api_url}/readyz", timeout=5)
     answer.raise_for_status()
     return f"ready at {client.api_url}"
