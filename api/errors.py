@@ -50,12 +50,14 @@ def _answer_ours(error: CarinaError) -> Response:
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     limit = error.limit if isinstance(error, LimitExceeded) else None
-    errors = _explain(error.__cause__) if isinstance(error.__cause__, ValidationError) else None
+    errors = _explain(error) if isinstance(error, InvalidRequest) else None
     return _respond(status, error.code, error.detail, headers, limit=limit, errors=errors)
 
 
-def _explain(error: ValidationError) -> list[InvalidParameter]:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+def _explain(error: InvalidRequest) -> list[InvalidParameter] | None:
+    if not isinstance(error.__cause__, ValidationError):
+        return None
+    found = error.__cause__.errors(include_url=False, include_context=False, include_input=False)
     return [InvalidParameter(name=".".join(map(str, each["loc"])), detail=each["msg"]) for each in found]
 
 

@@ -35,7 +35,8 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         super().enqueue_req(conn)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.wsgi.extensions[NAME].stopping.set()
+        if app := getattr(self, "wsgi", None):  # none while it starts
+            app.extensions[NAME].stopping.set()
         super().handle_exit(sig, frame)
 
 
