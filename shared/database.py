@@ -25,6 +25,7 @@ class Database:
             max_overflow=pool_size,
             pool_pre_ping=True,
             pool_timeout=10,
+            hide_parameters=True,  # an error's text goes into the log
             connect_args={"connect_timeout": 5, "application_name": "carina", "options": "-c timezone=UTC"},
         )
 

@@ -5,6 +5,9 @@ import sys
 
 import structlog
 
+#: Without the values of local variables: these may be file names, keys or pixels.
+_TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
 
 def configure_logging(level: str) -> None:
     """Send structlog's events, and warnings of the libraries, to standard error as JSON lines."""
@@ -13,7 +16,7 @@ def configure_logging(level: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(_TRACEBACKS),
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
