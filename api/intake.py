@@ -101,7 +101,7 @@ class Intake:
         """Find or make the rows of a stored file, in one transaction."""
         with self._services.database.begin() as session:
             image = self._find_image(session, original.sha256)
-            job = self._latest_job(session, image) if image is not None else None
+            job = self._job_with_a_future(session, image) if image is not None else None
             outcome = FileOutcome(name=name, outcome="accepted" if job is None else "duplicate")
             if image is None:
                 image = self._add_image(session, original)
@@ -115,11 +115,12 @@ class Intake:
 
     def _find_image(self, session: Session, sha256: str) -> Image | None:
         same = sa.select(Image).where(Image.project_id == self._project_id, Image.sha256 == sha256)
-        # Locked, so that of several requests that miss a job under a model one makes it.
-        return session.scalar(same.with_for_update() if self._model_id else same)
+        # Locked, so that of several requests that miss a job one makes it; workers can still refer to the image.
+        return session.scalar(same.with_for_update(key_share=True))
 
-    def _latest_job(self, session: Session, image: Image) -> Job | None:
-        jobs = sa.select(Job).where(Job.image_id == image.id, NO_DUPLICATE)
+    def _job_with_a_future(self, session: Session, image: Image) -> Job | None:
+        """Return the latest job that has a result or may get one: what failed or was cancelled is tried anew."""
+        jobs = sa.select(Job).where(Job.image_id == image.id, Job.state.not_in([JobState.FAILED, JobState.CANCELLED]))
         if self._model_id is not None:
             jobs = jobs.where(sa.or_(Job.requested_model_id == self._model_id, Job.model_id == self._model_id))
         return session.scalar(jobs.order_by(Job.id.desc()).limit(1))

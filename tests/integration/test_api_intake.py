@@ -131,6 +131,18 @@ def test_a_model_that_is_named_gets_a_job_of_its_own(api: Api, database: Databas
     assert (response.status_code, response.get_json()["code"]) == (404, "not_found")
 
 
+def test_what_failed_or_was_cancelled_is_tried_anew_when_sent_again(api: Api, database: Database) -> None:
+    first = api.send(("a", png())).get_json()["files"][0]
+    with database.begin() as session:
+        session.execute(sa.update(Job).values(state="failed", code="worker_lost"))
+    with ThreadPoolExecutor(8) as pool:
+        answers = [answer.get_json()["files"][0] for answer in pool.map(lambda _: api.send(("a", png())), range(8))]
+    assert Counter(file["outcome"] for file in answers) == {"accepted": 1, "duplicate": 7}
+    (job_id,) = {file["job_id"] for file in answers}
+    assert job_id != first["job_id"]
+    assert {file["image_id"] for file in answers} == {first["image_id"]}
+
+
 def test_one_missing_job_is_made_once_by_concurrent_requests(api: Api, database: Database) -> None:
     model = make_model(database, "named")
     api.send(("a", png()))
