@@ -27,6 +27,7 @@ class Bench(StrEnum):
     END_TO_END = "end_to_end"
     DECODE = "decode"
     THROUGHPUT = "throughput"
+    REAL_FILMS = "real_films"
     IDLE = "idle"
 
 

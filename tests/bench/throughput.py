@@ -1,0 +1,59 @@
+"""The whole way: files into the API, until each has its result."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from api.client import Carina
+from shared.database import Database
+from shared.phantoms import demo_studies
+from shared.settings import Settings
+from shared.tables import Job
+from tests.bench.figure import Figure
+from tests.bench.servers import Stack, stack
+
+FILMS = 48
+TIMEOUT_S = 300
+
+
+def measure() -> Iterator[Figure]:
+    """Draw the films beforehand, in every transfer syntax and size that the demo has; then send them all at once."""
+    with stack() as running:
+        folder = running.folder / "films"
+        folder.mkdir()
+        films = []
+        for name, content, _ in demo_studies(FILMS):
+            films.append(folder / name)
+            films[-1].write_bytes(content)
+        sent_in_s, took_s = _send(running, films)
+        yield Figure(f"{FILMS} films, from the first byte to the last result", FILMS / took_s, "images/s")
+        yield Figure("taking them in", FILMS / sent_in_s, "images/s")
+        yield from _by_stage(running)
+
+
+def _send(running: Stack, films: list[Path]) -> tuple[float, float]:
+    """Return the seconds until the last answer, and until the last result."""
+    with Carina(running.environ["CARINA_API_URL"], running.environ["CARINA_API_KEY"]) as client:
+        begun = time.monotonic()
+        outcomes = client.submit(films)
+        sent_in_s = time.monotonic() - begun
+        jobs = client.wait([outcome.job_id for outcome in outcomes if outcome.job_id], timeout_s=TIMEOUT_S)
+        took_s = time.monotonic() - begun
+    if [job.state for job in jobs] != ["succeeded"] * len(films):
+        raise RuntimeError(f"not every film succeeded: {[job.state.value for job in jobs]}")
+    return sent_in_s, took_s
+
+
+def _by_stage(running: Stack) -> Iterator[Figure]:
+    database = Database.from_settings(Settings.from_env(running.environ))
+    first = sa.select(sa.func.min(Job.created_at), sa.func.min(Job.ready_at))
+    last = sa.select(sa.func.max(Job.ready_at), sa.func.max(Job.finished_at))
+    with database.begin() as session:
+        begins: tuple[datetime, datetime] = session.execute(first).one()._tuple()
+        ends: tuple[datetime, datetime] = session.execute(last).one()._tuple()
+    database.close()
+    for stage, begun, ended in zip(("prepare", "detect"), begins, ends, strict=True):
+        yield Figure(f"{stage}, while it had work", FILMS / (ended - begun).total_seconds(), "images/s")
