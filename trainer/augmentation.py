@@ -15,28 +15,33 @@ LEAST_VISIBLE = 0.5
 
 
 def place_at_random(
-    film: NDArray[np.uint8], boxes_xyxy_px: NDArray[np.float32], canvas_px: int, rng: np.random.Generator
+    film: NDArray[np.uint8],
+    boxes_xyxy_px: NDArray[np.float32],
+    canvas_px: int,
+    crop_px: int,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
-    """Stretch and shift a film [h, w] on a canvas [S, S].
+    """Stretch a film [h, w] about to the size it has on the canvas, and cut a square of `crop_px` out at random.
 
-    Also returns its boxes, float32 [n, 4] in canvas pixels, and which of them are still to be seen, bool [n].
+    Returns the square, uint8 [crop, crop], the film's boxes in it, float32 [n, 4] in its pixels, and which of them are
+    still to be seen, bool [n].
     """
     height, width = film.shape
     scale = canvas_px / max(height, width) * rng.uniform(*STRETCH, size=2) * rng.uniform(0.95, 1.0)
     fitted = np.maximum(np.rint(scale * (width, height)), 1).astype(int)  # x, y
     fitted_film = cv2.resize(film, (int(fitted[0]), int(fitted[1])), interpolation=cv2.INTER_AREA)
-    room = canvas_px - fitted
+    room = crop_px - fitted
     shift = rng.integers(np.minimum(room, 0), np.maximum(room, 0) + 1)  # x, y
     from_x, from_y = np.maximum(-shift, 0)
     to_x, to_y = np.maximum(shift, 0)
-    part = fitted_film[from_y : from_y + canvas_px - to_y, from_x : from_x + canvas_px - to_x]
-    canvas = np.zeros((canvas_px, canvas_px), np.uint8)
-    canvas[to_y : to_y + part.shape[0], to_x : to_x + part.shape[1]] = part
+    part = fitted_film[from_y : from_y + crop_px - to_y, from_x : from_x + crop_px - to_x]
+    crop = np.zeros((crop_px, crop_px), np.uint8)
+    crop[to_y : to_y + part.shape[0], to_x : to_x + part.shape[1]] = part
 
     moved = boxes_xyxy_px * np.tile(fitted / (width, height), 2) + np.tile(shift, 2)
-    clipped = np.clip(moved, 0, canvas_px).astype(np.float32)
+    clipped = np.clip(moved, 0, crop_px).astype(np.float32)
     visible = _areas(clipped) >= LEAST_VISIBLE * _areas(moved)
-    return canvas, clipped, visible
+    return crop, clipped, visible
 
 
 def expose_at_random(canvas: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -81,10 +81,10 @@ def train_one_epoch(
 
 
 def _set_training(model: FasterRCNN) -> None:
-    """Put a model in training mode, but let a frozen layer keep its statistics, too."""
+    """Put a model in training mode, but keep the statistics it came with: a small batch has no better ones."""
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+        if isinstance(module, nn.BatchNorm2d):
             module.eval()
 
 

@@ -47,7 +47,7 @@ class ModelCard(BaseModel):
     rendition_version: int = Field(ge=1)
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     trained_on: str = ""
-    metrics: dict[str, float | str | dict[str, float | None] | None] = Field(default_factory=dict)
+    metrics: dict[str, int | float | str | dict[str, float | None] | None] = Field(default_factory=dict)
     code_version: str = ""
 
     @field_validator("categories")

@@ -22,7 +22,7 @@ from shared.detector.folding import fold_batch_norm
 from shared.detector.placing import Placed
 from shared.detector.suppression import suppress
 from shared.detector.weights import load_model
-from shared.errors import DeviceOutOfMemory
+from shared.errors import DetectionFailed, DeviceOutOfMemory
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -77,13 +77,18 @@ class Detector:
             size *= 2
 
     def detect(self, batch: Sequence[Placed]) -> list[tuple[Detection, ...]]:
-        """Return each image's detections, best first, in rendition pixels; raises `DeviceOutOfMemory`."""
+        """Return each image's detections, best first, in rendition pixels.
+
+        Raises `DeviceOutOfMemory`, and `DetectionFailed` when the scores of an image are not numbers.
+        """
         if not batch:
             return []
         with _reporting_exhaustion(), torch.inference_mode():
             canvases, content = self._upload(batch)
-            rows = self._forward(canvases, content).cpu().numpy()
-        return [self._report(image, row) for image, row in zip(batch, rows[: len(batch)], strict=True)]
+            rows = self._forward(canvases, content).cpu().numpy()[: len(batch)]
+        if np.isnan(rows).any():
+            raise DetectionFailed("The model's scores are not numbers.")
+        return [self._report(image, row) for image, row in zip(batch, rows, strict=True)]
 
     # --- the steps ---------------------------------------------------------------------------------------------------
 
@@ -102,7 +107,10 @@ class Detector:
         return canvases.to(self.device, non_blocking=True), content.to(self.device, non_blocking=True)
 
     def _forward(self, canvases: Tensor, content: Tensor) -> Tensor:
-        """Return [B, max_detections, 6]: box xyxy in canvas pixels, score, label; label 0 fills up."""
+        """Return [B, max_detections, 6]: box xyxy in canvas pixels, score, label; label 0 fills up.
+
+        An image whose logits are not finite has NaN throughout: no threshold would let such scores be seen.
+        """
         grey = canvases[:, None].float()  # [B, 1, S, S]
         images = (grey - self._mean[:, None, None]) / self._std[:, None, None]
         images = images.to(self._dtype, memory_format=torch.channels_last)
@@ -117,7 +125,9 @@ class Detector:
         )
         hidden = self._model.roi_heads.box_head(pooled.to(self._dtype))
         logits, deltas = self._model.roi_heads.box_predictor(hidden.float())
-        return self._conclude(logits, deltas, proposals, valid, content)
+        rows = self._conclude(logits, deltas, proposals, valid, content)
+        sound = logits.isfinite().view(len(canvases), -1).all(1)
+        return rows.where(sound[:, None, None], torch.nan)
 
     def _propose(self, objectness: list[Tensor], deltas: list[Tensor], content: Tensor) -> tuple[Tensor, Tensor]:
         """Return the best P regions of each image, float32 [B, P, 4], and which of them count, bool [B, P]."""

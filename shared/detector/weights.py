@@ -17,6 +17,7 @@ from torchvision.models.detection import FasterRCNN
 from shared.detector.architectures import BLUEPRINTS, build
 from shared.detector.card import Architecture, Category, ModelCard
 from shared.errors import InvalidModelFile
+from shared.imaging.rendition import RENDITION_VERSION
 
 #: Under which keys training scripts put the model beside their optimizer.
 WRAPPINGS = ("model_state_dict", "state_dict", "model")
@@ -60,7 +61,7 @@ def import_checkpoint(
     name: str = "imported",
     trained_on: str = "",
     canvas_px: int | None = None,
-    rendition_version: int = 1,
+    rendition_version: int = RENDITION_VERSION,
 ) -> tuple[ModelCard, bytes]:
     """Turn a training script's checkpoint into a card and float32 weights; raises `InvalidModelFile`.
 
