@@ -6,12 +6,10 @@ from shared import migrations, models
 from shared.database import Database
 from shared.detector.demo import load_demo_model
 from shared.errors import Unauthorized
-from shared.keys import create_key, verify_key
+from shared.keys import FIRST_PROJECT, create_key, verify_key
 from shared.object_store import ObjectStore
 from shared.queue.states import Scope
 from shared.settings import Settings
-
-FIRST_PROJECT = "default"
 
 
 def migrate(settings: Settings) -> None:

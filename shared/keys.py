@@ -14,6 +14,9 @@ from shared.errors import NotFound, Unauthorized
 from shared.queue.states import Scope
 from shared.tables import ApiKey, Project
 
+#: The project of keys that are made without naming one.
+FIRST_PROJECT = "default"
+
 
 @dataclass(frozen=True)
 class Identity:

@@ -11,11 +11,8 @@ from pydantic import ValidationError
 
 from deploy.cli.console import out
 from deploy.cli.environment import Data, client_settings_of, settings_of
-from shared import migrations, models
 from shared.database import Database
 from shared.errors import CarinaError, NoActiveModel
-from shared.object_store import ObjectStore
-from shared.queue.hints import SEEN_WITHIN, Hints
 from shared.queue.states import Stage
 from shared.settings import Settings
 from shared.tables import Worker
@@ -51,6 +48,10 @@ def doctor(data: Data = None) -> None:
 
 
 def _checks(settings: Settings, from_environment: bool) -> list[Check]:
+    # Commands import what is slow to load when they run, so that the others need not wait for it.
+    from shared.object_store import ObjectStore
+    from shared.queue.hints import Hints
+
     database = Database.from_settings(settings)
     where = "the environment" if from_environment else "the stack's env file"
     return [
@@ -103,11 +104,15 @@ def _device(settings: Settings) -> str:
 
 
 def _schema(database: Database) -> str:
+    from shared import migrations
+
     migrations.check(database)
     return "up to date"
 
 
 def _model(database: Database) -> str:
+    from shared import models
+
     with database.begin() as session:
         model = models.active(session)
         if model is None:
@@ -116,6 +121,8 @@ def _model(database: Database) -> str:
 
 
 def _workers(database: Database) -> str:
+    from shared.queue.hints import SEEN_WITHIN
+
     alive = (
         sa.select(Worker.stage, sa.func.count().label("count"))
         .where(Worker.stopped_at.is_(None), Worker.seen_at > sa.func.now() - SEEN_WITHIN)

@@ -6,11 +6,10 @@ import sqlalchemy as sa
 import typer
 from rich.table import Table
 
-from deploy.bootstrap import FIRST_PROJECT
 from deploy.cli.console import out, print_json
 from deploy.cli.environment import Data, settings_of
 from shared.database import Database
-from shared.keys import create_key, revoke_key
+from shared.keys import FIRST_PROJECT, create_key, revoke_key
 from shared.queue.states import Scope
 from shared.tables import ApiKey, Project
 

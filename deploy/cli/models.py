@@ -12,11 +12,9 @@ from rich.table import Table
 
 from deploy.cli.console import out, print_json
 from deploy.cli.environment import Data, settings_of
-from shared import models
 from shared.database import Database
 from shared.detector.card import Category
 from shared.errors import InvalidModelFile
-from shared.object_store import ObjectStore
 from shared.tables import Model
 
 app = typer.Typer(help="The detectors that Carina knows, and which of them is active.", no_args_is_help=True)
@@ -35,7 +33,9 @@ def import_(
     data: Data = None,
 ) -> None:
     """Import a trained model. It is a candidate until it is promoted."""
+    from shared import models
     from shared.detector.weights import import_checkpoint
+    from shared.object_store import ObjectStore
 
     settings = settings_of(data)
     if not file.is_file():
@@ -78,7 +78,9 @@ def list_(
 @app.command()
 def demo(data: Data = None) -> None:
     """Register the small model that ships with Carina; it becomes active where no model is."""
+    from shared import models
     from shared.detector.demo import load_demo_model
+    from shared.object_store import ObjectStore
 
     settings = settings_of(data)
     with Database.from_settings(settings).begin() as session:
@@ -91,6 +93,8 @@ def demo(data: Data = None) -> None:
 @app.command()
 def promote(model_id: UUID, data: Data = None) -> None:
     """Make a model the active one; workers change over between two batches."""
+    from shared import models
+
     with Database.from_settings(settings_of(data)).begin() as session:
         model = models.promote(session, model_id)
         out.print(f"{model.id} {model.name}: {model.state}")
@@ -99,6 +103,8 @@ def promote(model_id: UUID, data: Data = None) -> None:
 @app.command()
 def rollback(data: Data = None) -> None:
     """Return to the model that was active before."""
+    from shared import models
+
     with Database.from_settings(settings_of(data)).begin() as session:
         model = models.roll_back(session)
         out.print(f"{model.id} {model.name}: {model.state}")
