@@ -1,0 +1,85 @@
+"""Hints wake workers; losing them loses nothing, and a server that is down holds nobody up."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+import sqlalchemy as sa
+
+from shared.database import Database
+from shared.queue.hints import Hints
+from shared.queue.states import JobState, Stage
+from shared.settings import Settings
+from shared.tables import Worker
+from tests.integration.workshop import Workshop, film
+from workers.sweep import sweep
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def queues(settings: Settings) -> redis.Redis:
+    """This test's Redis."""
+    return redis.Redis.from_url(settings.redis_url.get_secret_value())
+
+
+def add_workers(database: Database, count: int, stage: Stage = Stage.DETECT, **columns: object) -> None:
+    with database.begin() as session:
+        session.add_all(Worker(id=f"{stage}-{number}-{columns}", stage=stage, **columns) for number in range(count))
+
+
+def test_hints_fan_out_to_workers_but_not_beyond_the_batches(
+    settings: Settings, database: Database, hints: Hints, queues: redis.Redis
+) -> None:
+    hour_ago = sa.func.now() - sa.text("interval '1 hour'")
+    add_workers(database, 3)
+    add_workers(database, 2, seen_at=hour_ago)
+    add_workers(database, 2, stopped_at=sa.func.now())
+    add_workers(database, 2, Stage.PREPARE)
+    sizes = (0, 1, settings.batch_size, settings.batch_size + 1, 100 * settings.batch_size)
+    for waiting, expected in zip(sizes, (0, 1, 1, 2, 3), strict=True):
+        queues.delete(Stage.DETECT)
+        assert hints.send(Stage.DETECT, waiting) == expected
+        assert queues.llen(Stage.DETECT) == expected
+
+
+def test_a_hint_that_nobody_took_stands_for_the_next_one_too(hints: Hints, queues: redis.Redis) -> None:
+    assert [hints.send(Stage.PREPARE, 1) for _ in range(3)] == [1, 0, 0]
+    queues.lpop(Stage.PREPARE)
+    assert hints.send(Stage.PREPARE, 1) == 1
+
+
+def test_a_sweep_hints_again_after_redis_was_wiped(workshop: Workshop, queues: redis.Redis) -> None:
+    workshop.rows(3, JobState.READY)
+    workshop.hints.send(Stage.DETECT, 3)
+    queues.flushall()
+    sweep(workshop.settings, workshop.database, workshop.hints, "beat")
+    assert queues.llen(Stage.DETECT) == 1
+    assert queues.llen(Stage.PREPARE) == 0
+
+
+def test_a_redis_that_is_down_or_deaf_holds_nobody_up(settings: Settings, database: Database) -> None:
+    gone = settings.model_copy(update={"redis_url": type(settings.redis_url)("redis://127.0.0.1:9/0")})
+    hints = Hints(gone, database)
+    started = time.monotonic()
+    assert [hints.send(Stage.DETECT, 1) for _ in range(50)] == [0] * 50
+    assert time.monotonic() - started < 5
+
+
+def test_the_same_hint_delivered_to_several_workers_gives_one_result(workshop: Workshop, tiny_model_id: object) -> None:
+    jobs = workshop.ready(*(film(number) for number in range(20)))
+    start = threading.Barrier(3)
+
+    def wake(_: int) -> None:
+        with workshop.detecting(batch_size=3) as detect:
+            start.wait()
+            detect.run()
+            detect.run()
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(wake, range(3)))
+    assert workshop.states(jobs) == ["succeeded"] * 20
+    assert [workshop.job(job_id).attempt for job_id in jobs] == [1] * 20
+    assert [[row.rank for row in workshop.found(job_id)] for job_id in jobs] == [[0, 1, 2]] * 20

@@ -1,0 +1,179 @@
+"""The prepare worker in this process, with real decoder processes that a test may kill."""
+
+import os
+import signal
+import threading
+from uuid import UUID
+
+import numpy as np
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from shared.imaging.isolation import DecoderPool
+from shared.imaging.rendition import Rendition, make_rendition, read_rendition
+from shared.object_store import original_key, rendition_key
+from shared.queue.outcome import cancel
+from shared.tables import Image
+from tests.integration.workshop import Workshop, dicom
+from tests.synthetic_dicom import make_dicom, make_film
+from workers.sweep import sweep
+
+pytestmark = pytest.mark.timeout(60)
+
+FATAL = dicom(99)
+
+
+class TrippedPool(DecoderPool):
+    """Stops or kills the decoder process whenever it has `FATAL` in its hands; keeps count."""
+
+    def __init__(self, *signals: int, timeout_s: float) -> None:
+        super().__init__(1, timeout_s)
+        self._signals = signals
+        self.trips = 0
+
+    def render(self, data: bytes, rendition_px: int, max_image_pixels: int) -> Rendition:
+        if data == FATAL:
+            super().render(dicom(0), rendition_px, max_image_pixels)  # so that there is a process
+            (decoder,) = decoders()
+            for number in self._signals:
+                os.kill(decoder, number)
+            self.trips += 1
+        return super().render(data, rendition_px, max_image_pixels)
+
+
+def decoders() -> list[int]:
+    children = psutil.Process().children()
+    return [child.pid for child in children if "shared.imaging.decoder_process" in child.cmdline()]
+
+
+def image_of(workshop: Workshop, job_id: UUID) -> Image:
+    with workshop.database.begin() as session:
+        image = session.get_one(Image, workshop.job(job_id).image_id)
+        session.expunge(image)
+        return image
+
+
+def test_a_film_becomes_the_rendition_that_the_function_makes(workshop: Workshop) -> None:
+    file = make_dicom(make_film(317, 211))
+    (job_id,) = workshop.queue(file)
+    with workshop.preparing(rendition_px=100) as prepare:
+        prepare.run()
+    assert workshop.states([job_id]) == ["ready"]
+    image, expected = image_of(workshop, job_id), make_rendition(file, rendition_px=100, max_image_pixels=10**6)
+    png = workshop.store.get(rendition_key(image.rendition_sha256), sha256=image.rendition_sha256)
+    assert np.array_equal(read_rendition(png), read_rendition(expected.png))
+    assert (image.rendition_height_px, image.rendition_width_px, image.rendition_version) == (100, 67, 1)
+    assert (image.height_px, image.width_px) == (317, 211)
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [(signal.SIGSTOP,), (signal.SIGSTOP, signal.SIGKILL), (signal.SIGSEGV,)],
+    ids=["hangs", "dies", "crashes"],
+)
+def test_an_image_that_brings_down_its_decoder_is_tried_alone_and_then_rejected(
+    workshop: Workshop, signals: tuple[int, ...]
+) -> None:
+    jobs = workshop.queue(dicom(1), FATAL, dicom(2), dicom(3))
+    fatal = jobs.pop(1)
+    pool = TrippedPool(*signals, timeout_s=1.5)
+    with workshop.preparing(pool, prepare_threads=1, retry_backoff_s=0) as prepare:
+        prepare.run()
+        prepare.run()
+    assert workshop.states(jobs) == ["ready"] * 3
+    last = workshop.job(fatal)
+    assert (last.state, last.code, last.attempt, last.alone) == ("rejected", "decoder_crashed", 2, True)
+    assert pool.trips == 2
+    assert decoders() == []
+
+
+def test_an_unfit_file_is_rejected_at_once_and_the_others_go_on(workshop: Workshop) -> None:
+    cut_short = dicom(1)[:-500]
+    jobs = workshop.queue(cut_short, dicom(2))
+    with workshop.preparing() as prepare:
+        prepare.run()
+    assert workshop.states(jobs) == ["rejected", "ready"]
+    assert (workshop.job(jobs[0]).code, workshop.job(jobs[0]).attempt) == ("undecodable_pixel_data", 1)
+
+
+def test_an_original_that_is_gone_fails_its_job_once_attempts_are_used_up(workshop: Workshop) -> None:
+    lost, corrupt, fine = workshop.queue(dicom(1), dicom(2), dicom(3))
+    with workshop.database.begin() as session:
+        gone = sa.update(Image).where(Image.id == workshop.job(lost).image_id)
+        session.execute(gone.values(sha256="0" * 64))
+    workshop.store.put(original_key(image_of(workshop, corrupt).sha256), b"not these bytes")
+    with workshop.preparing(max_attempts=2, retry_backoff_s=0) as prepare:
+        for _ in range(2):
+            prepare.run()
+    assert workshop.states([lost, corrupt, fine]) == ["failed", "failed", "ready"]
+    assert [workshop.job(job_id).code for job_id in (lost, corrupt)] == ["object_missing", "object_corrupt"]
+
+
+def test_an_outage_of_the_object_store_costs_no_attempt(workshop: Workshop) -> None:
+    (job_id,) = workshop.queue(dicom(1))
+    with workshop.preparing(s3_endpoint_url="http://127.0.0.1:9", max_attempts=1) as cut_off:
+        cut_off.run()
+    assert (workshop.job(job_id).state, workshop.job(job_id).attempt) == ("queued", 0)
+    workshop.set(job_id, available_at="epoch")
+    with workshop.preparing(max_attempts=1) as prepare:
+        prepare.run()
+    assert workshop.states([job_id]) == ["ready"]
+
+
+class SlowPool(DecoderPool):
+    """Calls `during` while an image is in the works."""
+
+    def __init__(self, during: object) -> None:
+        super().__init__(1, 20)
+        self._during = during
+
+    def render(self, data: bytes, rendition_px: int, max_image_pixels: int) -> Rendition:
+        self._during()
+        return super().render(data, rendition_px, max_image_pixels)
+
+
+def test_a_job_cancelled_before_or_during_preparation_stays_cancelled(workshop: Workshop) -> None:
+    before, during = workshop.queue(dicom(1), dicom(2))
+
+    def cancel_one(job_id: UUID) -> None:
+        with workshop.database.begin() as session:
+            assert cancel(session, workshop.project_id, job_id)
+
+    cancel_one(before)
+    with workshop.preparing(SlowPool(lambda: cancel_one(during)), prepare_threads=1) as prepare:
+        prepare.run()
+    assert workshop.states([before, during]) == ["cancelled"] * 2
+    assert image_of(workshop, during).rendition_sha256 is None
+
+
+def test_leases_are_renewed_while_a_decode_takes_longer_than_a_lease(workshop: Workshop) -> None:
+    (job_id,) = workshop.queue(dicom(1))
+
+    def dawdle() -> None:
+        for _ in range(10):
+            threading.Event().wait(0.25)
+            sweep(workshop.settings, workshop.database, workshop.hints, "beat")
+
+    with workshop.preparing(SlowPool(dawdle), prepare_threads=1, lease_s=1) as prepare:
+        prepare.run()
+    assert (workshop.job(job_id).state, workshop.job(job_id).attempt) == ("ready", 0)
+    assert workshop.job(job_id).ready_at is not None
+
+
+def test_the_stop_flag_ends_it_with_nothing_leased(workshop: Workshop) -> None:
+    stop = threading.Event()
+    jobs = workshop.queue(*(dicom(number) for number in range(8)))
+    with workshop.preparing(SlowPool(stop.set), stop, prepare_threads=2) as prepare:
+        prepare.run()
+    states = workshop.states(jobs)
+    assert states == ["ready"] * 2 + ["queued"] * 6
+
+
+def test_the_more_urgent_film_is_prepared_first(workshop: Workshop) -> None:
+    jobs = workshop.queue(*(dicom(number) for number in range(4)))
+    workshop.set(jobs[2], priority=9)
+    stop = threading.Event()
+    with workshop.preparing(SlowPool(stop.set), stop, prepare_threads=1) as prepare:
+        prepare.run()
+    assert workshop.states(jobs) == ["queued", "queued", "ready", "queued"]
