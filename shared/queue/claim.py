@@ -43,26 +43,24 @@ def claim(session: Session, stage: Stage, owner: str, *, limit: int, lease_s: fl
 
     Skips rows that another worker is claiming (`FOR UPDATE SKIP LOCKED`), and so never waits.
     """
+    active = sa.select(Model.id).where(Model.state == ModelState.ACTIVE).scalar_subquery()
+    model_id = sa.func.coalesce(Job.requested_model_id, active) if stage is Stage.DETECT else sa.null()
     waiting = (
-        sa.select(Job.id, Job.requested_model_id, Job.alone)
+        sa.select(Job.id, Job.alone, model_id.label("model_id"))
         .where(Job.state == stage.waiting, Job.available_at <= sa.func.now())
         .order_by(Job.priority.desc(), Job.id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=Job)
     )
-    active_model_id = None
     if stage is Stage.DETECT:
-        active_model_id = session.scalar(sa.select(Model.id).where(Model.state == ModelState.ACTIVE))
-        if active_model_id is None:
-            waiting = waiting.where(Job.requested_model_id.is_not(None))
+        waiting = waiting.where(model_id.is_not(None))
     rows = session.execute(waiting).all()
     if not rows:
         return []
 
     first = rows[0]
-    batch = [row for row in rows if not row.alone and row.requested_model_id == first.requested_model_id]
+    batch = [row for row in rows if not row.alone and row.model_id == first.model_id]
     chosen = [first.id] if first.alone else [row.id for row in batch]
-    model_id = (first.requested_model_id or active_model_id) if stage is Stage.DETECT else None
     taken = (
         sa.update(Job)
         .where(Job.id == sa.any_(_array(chosen, sa.Uuid())), Image.id == Job.image_id)
@@ -71,7 +69,7 @@ def claim(session: Session, stage: Stage, owner: str, *, limit: int, lease_s: fl
             lease_owner=owner,
             lease_expires_at=in_seconds(lease_s),
             attempt=Job.attempt + 1,
-            model_id=model_id,
+            model_id=first.model_id,
         )
         .returning(
             Job.id.label("job_id"),
