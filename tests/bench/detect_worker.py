@@ -35,9 +35,7 @@ def detect_worker(settings: Settings, load: Load, make_batches: type[Batches] = 
     store = ObjectStore(settings)
     shelf = Shelf(database, store, load)
     shelf.load_active()
-    heartbeat = Heartbeat(
-        database, Stage.DETECT, lease_s=settings.lease_s, stuck_after_s=settings.step_timeout_s
-    )
+    heartbeat = Heartbeat(database, Stage.DETECT, lease_s=settings.lease_s, stuck_after_s=settings.step_timeout_s)
     heartbeat.start()
     batches = make_batches(settings, database, store, shelf, heartbeat)
     try:

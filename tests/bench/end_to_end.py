@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import sqlalchemy as sa
 import torch
@@ -65,7 +66,8 @@ class _Paces:
 def _work(settings: Settings, digests: Sequence[str]) -> _Paces:
     """Take turns, so that a neighbour's load falls on both. Runs in a process of its own."""
     torch.set_num_threads(settings.torch_threads)
-    with detect_worker(settings, lambda *model: Detector(*model, settings.device, settings.precision)) as worker:
+    load = partial(Detector, device=settings.device, precision=settings.precision)
+    with detect_worker(settings, load) as worker:
         with worker.database.begin() as session:
             model = models.active(session)
             assert model is not None

@@ -2,9 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
+from deploy.stack import state
+from deploy.stack.folder import Folder
 from tests.bench.figure import Figure
 from tests.bench.servers import stack
 
@@ -17,31 +20,23 @@ def measure() -> Iterator[Figure]:
     with stack() as running:
         yield Figure("`up` until ready", running.ready_in_s, "s", 10, "below")
         time.sleep(SETTLE_S)
-        before, begun = _cpu_s(running.pid), time.monotonic()
+        before, begun = _cpu_s(running.folder), time.monotonic()
         time.sleep(WATCH_S)
-        after, took_s = _cpu_s(running.pid), time.monotonic() - begun
-        spent = {name: after[name] - before.get(name, 0.0) for name in after}
+        after, took_s = _cpu_s(running.folder), time.monotonic() - begun
+        spent = {name: after[name] - before[name] for name in before}
         yield Figure("all processes, of one core", 100 * sum(spent.values()) / took_s, "%", 3, "below")
         for name, cpu_s in sorted(spent.items(), key=lambda item: -item[1]):
             yield Figure(f"of which {name}", 100 * cpu_s / took_s, "%")
 
 
-def _cpu_s(pid: int) -> dict[str, float]:
-    """User and system time of a process and all below it, by what they are.
+def _cpu_s(folder: Path) -> dict[str, float]:
+    """User and system time of the stack's processes, each with what it started, by the stack's own names for them.
 
     What a process has waited for counts as its own, so that the time of those that end in between is not lost.
     """
-    supervisor = psutil.Process(pid)
-    spent: dict[str, float] = {}
-    for process in (supervisor, *supervisor.children(recursive=True)):
-        times, name = process.cpu_times(), _role(process)
-        spent[name] = spent.get(name, 0.0) + sum(times[:4])
+    spent = {}
+    for entry in state.read(Folder(folder)):
+        process = psutil.Process(entry.pid)
+        below = [] if entry.name == state.SUPERVISOR else process.children(recursive=True)
+        spent[entry.name] = sum(sum(one.cpu_times()[:4]) for one in (process, *below))
     return spent
-
-
-def _role(process: psutil.Process) -> str:
-    command = process.cmdline()
-    if "deploy.cli" in command:
-        words = command[command.index("deploy.cli") + 1 :]
-        return words[1] if words[0] == "worker" else {"up": "supervisor"}.get(words[0], words[0])
-    return process.name() if "nanio" not in command else "nanio"

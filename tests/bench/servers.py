@@ -24,8 +24,6 @@ _STOP_TIMEOUT_S = 60
 class Stack:
     """A stack that answers."""
 
-    #: The supervisor.
-    pid: int
     folder: Path
     #: What names its servers, and its API where it has one.
     environ: dict[str, str]
@@ -50,7 +48,7 @@ def stack(*options: str) -> Iterator[Stack]:
                 else:
                     raise RuntimeError("The stack did not come up:\n" + "".join(said))
                 ready_in_s = float(said[-1].split()[2])
-                yield Stack(up.pid, Path(folder), _read_env_file(Path(folder) / "env"), ready_in_s)
+                yield Stack(Path(folder), _read_env_file(Path(folder) / "env"), ready_in_s)
             finally:
                 up.send_signal(signal.SIGTERM)
                 up.communicate(timeout=_STOP_TIMEOUT_S)

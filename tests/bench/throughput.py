@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -49,11 +48,9 @@ def _send(running: Stack, films: list[Path]) -> tuple[float, float]:
 
 def _by_stage(running: Stack) -> Iterator[Figure]:
     database = Database.from_settings(Settings.from_env(running.environ))
-    first = sa.select(sa.func.min(Job.created_at), sa.func.min(Job.ready_at))
-    last = sa.select(sa.func.max(Job.ready_at), sa.func.max(Job.finished_at))
+    times = sa.select(Job.created_at, Job.ready_at, Job.finished_at)
     with database.begin() as session:
-        begins: tuple[datetime, datetime] = session.execute(first).one()._tuple()
-        ends: tuple[datetime, datetime] = session.execute(last).one()._tuple()
+        taken_in, ready, finished = zip(*session.execute(times).tuples(), strict=True)
     database.close()
-    for stage, begun, ended in zip(("prepare", "detect"), begins, ends, strict=True):
-        yield Figure(f"{stage}, while it had work", FILMS / (ended - begun).total_seconds(), "images/s")
+    for stage, begun, ended in (("prepare", taken_in, ready), ("detect", ready, finished)):
+        yield Figure(f"{stage}, while it had work", FILMS / (max(ended) - min(begun)).total_seconds(), "images/s")
