@@ -1,7 +1,7 @@
 """Taking jobs, keeping them, and giving them back: the lease.
 
-Every change is one UPDATE under the fence `(state, lease_owner, attempt)` with a lease that has not run out. Zero rows
-updated means that the job is somebody else's by now.
+Every change is one UPDATE under the fence `(lease_owner, attempt)` with a lease that has not run out. Zero rows updated
+means that the job is somebody else's by now.
 """
 
 from collections.abc import Collection, Sequence
@@ -126,7 +126,8 @@ def fenced(claims: Collection[Claim]) -> sa.ColumnElement[bool]:
     ids = _array([claim.job_id for claim in claims], sa.Uuid())
     attempts = _array([claim.attempt for claim in claims], sa.Integer())
     held = sa.select(sa.func.unnest(ids), sa.func.unnest(attempts))
-    # The second condition implies the first, which the primary key can answer.
+    # The second condition implies the first, which the primary key can answer. None names the state, which follows from
+    # the owner: PostgreSQL would take the index of leases instead, and read every lease that there is.
     return sa.and_(
         Job.id == sa.any_(ids),
         sa.tuple_(Job.id, Job.attempt).in_(held),

@@ -47,7 +47,7 @@ def mark_ready(session: Session, claim: Claim, rendition: StoredRendition) -> bo
     """Hand a prepared job on to detect. Return whether it was still ours."""
     change = (
         sa.update(Job)
-        .where(fenced([claim]), Job.state == JobState.PREPARING)
+        .where(fenced([claim]))
         .values(
             state=JobState.READY,
             lease_owner=None,
@@ -113,7 +113,7 @@ def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[
 
 
 def _end_as_succeeded(session: Session, claims: Collection[Claim]) -> set[UUID]:
-    still_ours = sa.update(Job).where(fenced(claims), Job.state == JobState.DETECTING).returning(Job.id)
+    still_ours = sa.update(Job).where(fenced(claims)).returning(Job.id)
     still_ours = still_ours.execution_options(synchronize_session=False)
     while True:
         try:
