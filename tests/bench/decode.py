@@ -9,7 +9,7 @@ from io import BytesIO
 import cv2
 import numpy as np
 from pydicom import dcmread
-from pydicom.pixels import apply_windowing
+from pydicom.pixels.processing import apply_windowing
 
 from shared.imaging.rendition import make_rendition
 from shared.phantoms import TRANSFER_SYNTAXES, encode_dicom, make_phantom
