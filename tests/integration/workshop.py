@@ -70,7 +70,7 @@ class Workshop:
     def __init__(self, settings: Settings, database: Database, store: ObjectStore, hints: Hints) -> None:
         self.settings, self.database, self.store, self.hints = settings, database, store, hints
         with database.begin() as session:
-            session.add(project := Project(name="ward"))
+            session.add(project := Project(name="workshop"))
             session.flush()
             self.project_id = project.id
 
