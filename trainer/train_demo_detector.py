@@ -142,6 +142,7 @@ def draft_card(canvas_px: int) -> ModelCard:
         categories=tuple(Category(id=index, name=name) for index, name in enumerate(CLASS_NAMES)),
         canvas_px=canvas_px,
         anchor_sizes_px=BLUEPRINTS["carina_small"].anchor_sizes_px,
+        score_threshold=0.3,
         rendition_version=RENDITION_VERSION,
         weights_sha256="0" * 64,
         trained_on="trained on synthetic films only",
