@@ -1,0 +1,147 @@
+"""The whole of Carina as `carina up` runs it, with small films, a quick model and short leases."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from api.client import Carina
+from shared import models
+from shared.database import Database
+from shared.detector.card import ModelCard
+from shared.errors import CarinaError
+from shared.object_store import ObjectStore
+from shared.settings import Settings
+from tests.conftest import REPOSITORY, read_env_file
+
+COMMAND = [sys.executable, "-m", "deploy.cli"]
+
+
+@dataclass
+class Stack:
+    """A running stack."""
+
+    data: Path
+    said: Path
+    #: What it was started with.
+    env: Mapping[str, str]
+    settings: Settings = field(init=False)
+    database: Database = field(init=False)
+    client: Carina = field(init=False)
+    api_key: str = field(init=False)
+
+    def connect(self) -> None:
+        """Read where it answers."""
+        told = read_env_file(self.data / "env")
+        self.settings = Settings.from_env({**self.env, **told})
+        self.database = Database.from_settings(self.settings)
+        self.api_key = told["CARINA_API_KEY"]
+        self.client = Carina(told["CARINA_API_URL"], self.api_key)
+
+    def close(self) -> None:
+        self.client.close()
+        self.database.close()
+
+    def processes(self) -> dict[str, dict[str, object]]:
+        """What `carina ps` says, by name."""
+        listed = subprocess.run([*COMMAND, "ps", "--json", "--data", str(self.data)], **self._how, check=True)
+        return {row["name"]: row for row in json.loads(listed.stdout)}
+
+    def named(self, *prefixes: str) -> list[str]:
+        """The names of the processes that do the same."""
+        return sorted(name for name in self.processes() if name.startswith(prefixes))
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a process of the stack, named as in `carina ps`."""
+        pid = self.processes()[name]["pid"]
+        assert isinstance(pid, int)
+        os.kill(pid, number)
+
+    def kill(self, name: str) -> int:
+        """End a process at once; return how often it had been started again before."""
+        before = self.processes()[name]
+        os.kill(int(str(before["pid"])), signal.SIGKILL)
+        return int(str(before["restarts"]))
+
+    def came_back(self, name: str, restarts: int) -> None:
+        """Wait until the supervisor has started it again and it answers."""
+        self.until(lambda: (row := self.processes()[name])["state"] == "ready" and int(str(row["restarts"])) > restarts)
+
+    def until(self, condition: Callable[[], object], timeout_s: float = 60, pause_s: float = 0.02) -> None:
+        """Wait for a condition; a server that is down is asked again."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with suppress(CarinaError):
+                if condition():
+                    return
+            assert time.monotonic() < deadline, "it did not come true in time"
+            time.sleep(pause_s)
+
+    def query(self, statement: sa.Select) -> list:
+        """Rows of the stack's own database."""
+        with self.database.begin() as session:
+            return list(session.execute(statement))
+
+    def change(self, work: Callable[[Session], object]) -> None:
+        with self.database.begin() as session:
+            work(session)
+
+    def promote(self, card: ModelCard, weights: bytes) -> UUID:
+        """Make a model the active one."""
+        with self.database.begin() as session:
+            model = models.register(session, ObjectStore(self.settings), card, weights)
+            return models.promote(session, model.id).id
+
+    @property
+    def _how(self) -> dict[str, object]:
+        return {"cwd": REPOSITORY, "env": dict(self.env), "capture_output": True, "text": True, "timeout": 60}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack with two detect workers, for all tests of a module."""
+    folder = tmp_path_factory.mktemp("stack")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
+    env |= {
+        "CARINA_LEASE_S": "3",
+        "CARINA_SWEEP_INTERVAL_S": "0.5",
+        "CARINA_RETRY_BACKOFF_S": "0.2",
+        "CARINA_BATCH_SIZE": "4",
+        "CARINA_TORCH_THREADS": "1",
+        "CARINA_DEVICE": "cpu",
+        "CARINA_PRECISION": "fp32",
+        "CARINA_MAX_ATTEMPTS": "10",
+        "OMP_NUM_THREADS": "1",
+    }
+    up = Stack(folder / "data", folder / "said", env)
+    with up.said.open("w") as output:
+        command = [*COMMAND, "up", "--data", str(up.data), "--detect-workers", "2"]
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 120
+        while "\nready in" not in up.said.read_text():
+            assert process.poll() is None, up.said.read_text()
+            assert time.monotonic() < deadline, up.said.read_text()
+            time.sleep(0.1)
+        up.connect()
+        yield up
+        up.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            subprocess.run([*COMMAND, "down", "--data", str(up.data)], cwd=REPOSITORY, env=env, check=False, timeout=60)
+            raise
