@@ -47,7 +47,8 @@ def overlay(path: ImagePath, query: OverlayQuery) -> Response:
         job, model = row
         boxes = sa.select(Detection).where(Detection.job_id == job.id, Detection.score >= query.min_score)
         drawn = [_on_rendition(box, image) for box in session.scalars(boxes.order_by(Detection.rank))]
-        note = f"Model {model.name} {model.digest[:12]}, scores from {query.min_score:g}"
+        training = f", {model.card['trained_on']}" if model.card.get("trained_on") else ""
+        note = f"Model {model.name} {model.digest[:12]}{training}, scores from {query.min_score:g}"
     png = services().store.get(rendition_key(sha256), sha256=sha256)
     with PIL.Image.open(BytesIO(png)) as picture:
         pixels = np.asarray(picture.convert("L"))

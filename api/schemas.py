@@ -226,6 +226,13 @@ class ModelReference(BaseModel):
     id: UUID
     name: str
     digest: str
+    #: In words, as its card says; empty where that is not known.
+    trained_on: str
+
+    @classmethod
+    def of(cls, model: Model) -> "ModelReference":
+        """Name a model's row."""
+        return cls(id=model.id, name=model.name, digest=model.digest, trained_on=model.card.get("trained_on", ""))
 
 
 class ImageFindings(BaseModel):

@@ -136,7 +136,7 @@ def _describe(image: Image, last: tuple[Job, Model | None] | None, found: dict[U
         state=JobState(job.state) if job else None,
         code=job.code if job else None,
         reason=job.reason if job else None,
-        model=ModelReference(id=model.id, name=model.name, digest=model.digest) if model else None,
+        model=ModelReference.of(model) if model else None,
         rendition_version=image.rendition_version,
         code_version=job.code_version if job else None,
         height_px=image.height_px,

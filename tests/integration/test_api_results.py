@@ -160,7 +160,7 @@ def test_findings_explain_themselves(api: Api, database: Database, store: Object
     assert (answer["study_id"], answer["notice"]) == (file["study_id"], NOTICE)
     (image,) = answer["images"]
     assert (image["image_id"], image["job_id"], image["state"]) == (file["image_id"], file["job_id"], "succeeded")
-    assert image["model"] == {"id": model, "name": "active", "digest": "active" * 16}
+    assert image["model"] == {"id": model, "name": "active", "digest": "active" * 16, "trained_on": ""}
     assert (image["rendition_version"], image["code_version"]) == (1, code_version())
     assert (image["height_px"], image["width_px"]) == (ORIGINAL_PX, ORIGINAL_PX)
     assert image["findings"] == [
