@@ -4,6 +4,7 @@ import json as jsonlib
 import math
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,8 @@ def main(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure Carina on this machine. Every bench starts servers of its own and leaves nothing behind."""
+    # Ended from outside, a bench takes its servers along, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     errors = Console(stderr=True)
     results: dict[str, list[Figure]] = {}
     for name in names or Bench:

@@ -24,7 +24,7 @@ from tests.bench.figure import Figure
 from tests.bench.queue_rows import add_demo_model, add_jobs, store_renditions
 from tests.bench.servers import servers
 
-IMAGES = 96
+IMAGES = 64
 BATCH = 16
 ROUNDS = 3
 
