@@ -5,10 +5,10 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import structlog
-from shared.imaging.isolation import DecoderPool
 
 from shared.database import Database
 from shared.errors import CarinaError, DecoderCrashed, DecoderProcessLost
+from shared.imaging.isolation import DecoderPool
 from shared.object_store import ObjectStore, original_key, rendition_key
 from shared.queue.claim import Claim, claim, ids
 from shared.queue.hints import Hints

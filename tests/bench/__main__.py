@@ -33,7 +33,7 @@ class Bench(StrEnum):
 
 
 def main(
-    names: Annotated[list[Bench] | None, typer.Argument(help="Which; by default all but real_films, which takes long.")] = None,
+    names: Annotated[list[Bench] | None, typer.Argument(help="Which; by default all but the long real_films.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure Carina on this machine. Every bench starts servers of its own and leaves nothing behind."""

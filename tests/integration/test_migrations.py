@@ -39,7 +39,7 @@ def checks(database: Database) -> dict[str, str]:
     """Constraints by name, as PostgreSQL writes them: Alembic does not compare these."""
     listed = "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c'"
     with database.begin() as session:
-        return {name: definition for name, definition in session.execute(sa.text(listed))}
+        return {row.conname: row.pg_get_constraintdef for row in session.execute(sa.text(listed))}
 
 
 def test_up_down_and_up_again(empty: Database) -> None:
