@@ -189,7 +189,11 @@ def test_the_stop_flag_ends_it_after_this_batch_with_nothing_leased(workshop: Wo
 
 
 def test_a_change_of_model_takes_hold_between_two_batches(workshop: Workshop) -> None:
-    first, second = (workshop.promote(*make_tiny_model(seed)) for seed in (2, 1))
+    detectors = {}
+    for seed in (2, 1):
+        model = make_tiny_model(seed)
+        detectors[workshop.promote(*model)] = Detector(*model, device="cpu", precision="fp32")
+    first, second = detectors
 
     def roll_back() -> None:
         with workshop.database.begin() as session:
@@ -204,8 +208,11 @@ def test_a_change_of_model_takes_hold_between_two_batches(workshop: Workshop) ->
     assert under[:2] == [second] * 2
     assert under[4:] == [first] * 8
     assert workshop.job(named).model_id == second
-    for job_id in (*jobs, named):
-        assert {row.model_id for row in workshop.found(job_id)} == {workshop.job(job_id).model_id}
+    for job_id, number in zip((*jobs, named), (*range(12), 99), strict=True):
+        model_id, found = workshop.job(job_id).model_id, workshop.found(job_id)
+        (expected,) = detectors[model_id].detect([detectors[model_id].place(film(number))])
+        assert {row.model_id for row in found} == {model_id}
+        assert [row.score for row in found] == pytest.approx([detection.score for detection in expected], abs=1e-4)
 
 
 def test_a_model_whose_weights_are_gone_fails_only_the_jobs_that_name_it(
