@@ -24,8 +24,8 @@ def carina(environ: dict[str, str], *arguments: str, code: int = 0) -> str:
     """Run a command with nothing but these variables; return what it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments],
-        cwd=REPOSITORY,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nowhere"} | environ,
+        cwd="/",  # where no `.carina` of a developer is
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nowhere", "PYTHONPATH": str(REPOSITORY)} | environ,
         capture_output=True,
         text=True,
         timeout=60,
