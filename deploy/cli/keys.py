@@ -18,7 +18,7 @@ app = typer.Typer(help="API keys: one project each, shown once, hashed at rest."
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    name: Annotated[str, typer.Argument(help="What the key is for.")] = "unnamed",
     project: Annotated[str, typer.Option(help="Its project; made where it is new.")] = FIRST_PROJECT,
     scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; repeat for several.")] = None,
     data: Data = None,
