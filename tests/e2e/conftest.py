@@ -28,6 +28,22 @@ from tests.conftest import REPOSITORY, read_env_file
 COMMAND = [sys.executable, "-m", "deploy.cli"]
 
 
+@dataclass(frozen=True)
+class Process:
+    """One life of a process of the stack."""
+
+    name: str
+    pid: int
+    #: How often it had been started again before this life.
+    restarts: int
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+
+
 @dataclass
 class Stack:
     """A running stack."""
@@ -62,21 +78,19 @@ class Stack:
         """The names of the processes that do the same."""
         return sorted(name for name in self.processes() if name.startswith(prefixes))
 
-    def signal(self, name: str, number: int) -> None:
-        """Send a signal to a process of the stack, named as in `carina ps`."""
-        pid = self.processes()[name]["pid"]
-        assert isinstance(pid, int)
-        os.kill(pid, number)
+    def find(self, name: str) -> "Process":
+        """A process of the stack as it runs now."""
+        row = self.processes()[name]
+        return Process(name, int(str(row["pid"])), int(str(row["restarts"])))
 
-    def kill(self, name: str) -> int:
-        """End a process at once; return how often it had been started again before."""
-        before = self.processes()[name]
-        os.kill(int(str(before["pid"])), signal.SIGKILL)
-        return int(str(before["restarts"]))
-
-    def came_back(self, name: str, restarts: int) -> None:
+    def came_back(self, before: "Process") -> None:
         """Wait until the supervisor has started it again and it answers."""
-        self.until(lambda: (row := self.processes()[name])["state"] == "ready" and int(str(row["restarts"])) > restarts)
+
+        def again() -> bool:
+            row = self.processes()[before.name]
+            return row["state"] == "ready" and int(str(row["restarts"])) > before.restarts
+
+        self.until(again)
 
     def until(self, condition: Callable[[], object], timeout_s: float = 60, pause_s: float = 0.02) -> None:
         """Wait for a condition; a server that is down is asked again."""
