@@ -78,6 +78,8 @@ def _table(results: dict[str, list[Figure]]) -> Table:
 
 
 def _shown(figure: Figure) -> str:
+    if isinstance(figure.measured, int):
+        return f"{figure.measured:,} {figure.unit}".rstrip()
     digits = max(0, 2 - int(math.log10(max(1, figure.measured))))
     return f"{figure.measured:,.{digits}f} {figure.unit}".rstrip()
 
