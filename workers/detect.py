@@ -90,6 +90,7 @@ class Detect:
         self, detector: Detector, images: Sequence[tuple[Claim, Placed]]
     ) -> list[tuple[Claim, Placed, Sequence[Detection]]]:
         """Detect; a batch that fails is halved until the culprit stands alone."""
+        self._heartbeat.mark_progress()
         try:
             results = detector.detect([placed for _, placed in images])
             return [(*image, result) for image, result in zip(images, results, strict=True)]
@@ -104,7 +105,8 @@ class Detect:
             middle = len(images) // 2
             return self._detect(detector, images[:middle]) + self._detect(detector, images[middle:])
         if images:
-            self._end_if_the_device_is_lost(detector)
+            if not isinstance(error, DeviceOutOfMemory):
+                self._end_if_the_device_is_lost(detector)
             self._batches.give_back(images[0][0], error, alone=True)
         return []
 

@@ -63,6 +63,11 @@ class Heartbeat:
                 self._progressed_at = time.monotonic()
             self._held |= {claim.job_id: claim for claim in claims}
 
+    def mark_progress(self) -> None:
+        """Say that this process is not stuck: a step of its work has come to an end."""
+        with self._lock:
+            self._progressed_at = time.monotonic()
+
     def held(self) -> list[Claim]:
         """Return what this process holds."""
         with self._lock:
