@@ -1,7 +1,6 @@
 """Real servers for every test that asks: one stack a test process, a fresh database, bucket and Redis a test."""
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import redis
 from psycopg import sql
 
+from deploy.stack import env_file
 from shared import migrations, models
 from shared.database import Database
 from shared.detector.demo import load_demo_model
@@ -44,16 +44,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
                     break
             else:
                 pytest.fail("The servers did not come up:\n" + "".join(said))
-            yield read_env_file(data / "env")
+            yield env_file.read(data / "env")
         finally:
             stack.send_signal(signal.SIGTERM)
             stack.communicate(timeout=60)
-
-
-def read_env_file(path: Path) -> dict[str, str]:
-    """Return the variables of a stack's `env` file."""
-    pairs = (line.partition("=") for line in path.read_text().splitlines())
-    return {name: "".join(shlex.split(value)) for name, _, value in pairs}
 
 
 @pytest.fixture(scope="session")

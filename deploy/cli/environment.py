@@ -1,12 +1,12 @@
 """Where a command finds its settings: `--data DIR`, else the environment, else a stack in `./.carina`."""
 
 import os
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from deploy.stack import env_file
 from shared.settings import ClientSettings, Settings
 
 DEFAULT_DATA = Path(".carina")
@@ -42,10 +42,6 @@ def read_environment(data: Path | None) -> None:
         if not (data / "env").exists():
             return
     try:
-        lines = (data / "env").read_text().splitlines()
+        os.environ.update(env_file.read(data / "env"))
     except OSError as exc:
         raise NoStack(f"{data} holds no stack that is up: `carina up --data {data}` starts one.") from exc
-    for line in lines:
-        name, equals, value = line.partition("=")
-        if equals and not line.startswith("#"):
-            os.environ[name] = "".join(shlex.split(value))

@@ -5,7 +5,7 @@ RUN python -m venv /opt/carina
 ENV PATH=/opt/carina/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 # The dependencies alone, so that a change to the code leaves this layer in the cache.
 COPY pyproject.toml deploy/constraints.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip touch README.md LICENSE && pip install -c constraints.txt ".[api]"
+RUN touch README.md LICENSE && pip install --no-cache-dir -c constraints.txt ".[api]"
 COPY . .
 RUN pip install --no-deps --no-cache-dir .
 

@@ -1,17 +1,16 @@
 """One run of the stack: from an empty folder, or one that a killed run left, to an orderly stop."""
 
 import asyncio
-import shlex
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
-from deploy.stack import services
+from deploy.stack import env_file, services
 from deploy.stack.component import Component, Say
 from deploy.stack.components import with_code
 from deploy.stack.errors import StackError
-from deploy.stack.folder import Folder, is_free, write_private
+from deploy.stack.folder import Folder, is_free
 from deploy.stack.gated import GATE
 from deploy.stack.left_overs import end_left_overs
 from deploy.stack.supervisor import Supervisor, together
@@ -80,8 +79,7 @@ class Stack:
             settings |= await self._serve(supervisor, servers, self.application)
         else:
             await self._answers(supervisor, servers)
-        lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.items()]
-        write_private(self.folder.env_file, "".join(lines))
+        env_file.write(self.folder.env_file, settings)
         where = f" at {settings['CARINA_API_URL']}" if self.application else ""
         took_s = time.monotonic() - begun
         self.say(f"ready in {took_s:.1f} s{where}; settings are in {self.folder.env_file}; Ctrl-C stops")

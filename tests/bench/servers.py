@@ -1,7 +1,6 @@
 """A stack of its own for each bench, in a folder that goes with it."""
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.stack import env_file
 from shared import migrations
 from shared.database import Database
 from shared.object_store import ObjectStore
@@ -48,7 +48,7 @@ def stack(*options: str) -> Iterator[Stack]:
                 else:
                     raise RuntimeError("The stack did not come up:\n" + "".join(said))
                 ready_in_s = float(said[-1].split()[2])
-                yield Stack(Path(folder), _read_env_file(Path(folder) / "env"), ready_in_s)
+                yield Stack(Path(folder), env_file.read(Path(folder) / "env"), ready_in_s)
             finally:
                 up.send_signal(signal.SIGTERM)
                 up.communicate(timeout=_STOP_TIMEOUT_S)
@@ -64,8 +64,3 @@ def servers() -> Iterator[Settings]:
         database.close()
         ObjectStore(settings).ensure_bucket()
         yield settings
-
-
-def _read_env_file(path: Path) -> dict[str, str]:
-    pairs = (line.partition("=") for line in path.read_text().splitlines())
-    return {name: "".join(shlex.split(value)) for name, _, value in pairs}

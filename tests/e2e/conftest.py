@@ -17,13 +17,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from api.client import Carina
+from deploy.stack import env_file
 from shared import models
 from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.errors import CarinaError
 from shared.object_store import ObjectStore
 from shared.settings import Settings
-from tests.conftest import REPOSITORY, read_env_file
+from tests.conftest import REPOSITORY
 
 COMMAND = [sys.executable, "-m", "deploy.cli"]
 
@@ -59,7 +60,7 @@ class Stack:
 
     def connect(self) -> None:
         """Read where it answers."""
-        told = read_env_file(self.data / "env")
+        told = env_file.read(self.data / "env")
         self.settings = Settings.from_env({**self.env, **told})
         self.database = Database.from_settings(self.settings)
         self.api_key = told["CARINA_API_KEY"]

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import REPOSITORY, read_env_file
+from deploy.stack import env_file
+from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
 STAYS_UP = "The stack stays up"
@@ -87,7 +88,7 @@ def test_every_shell_command_runs(demo: str, checkout: Path) -> None:
 
 def test_the_python_example_prints_findings(demo: str, checkout: Path) -> None:
     assert STAYS_UP in demo, demo
-    environ = os.environ | read_env_file(checkout / ".carina" / "env") | {"PYTHONPATH": str(REPOSITORY)}
+    environ = os.environ | env_file.read(checkout / ".carina" / "env") | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         [sys.executable, "-c", blocks("python")[0]],
         cwd=checkout,
