@@ -74,8 +74,9 @@ def _workers(session: Session) -> Iterator[Metric]:
     steps = SummaryMetricFamily("carina_step_seconds", "Seconds per batch.", labels=["stage"])
     for row in rows:
         workers.add_metric([row.stage], row.alive)
-        sizes.add_metric([row.stage], int(row.batches), float(row.images))
-        steps.add_metric([row.stage], int(row.batches), row.step_s)
+        if row.stage == Stage.DETECT:  # the only one that works in batches
+            sizes.add_metric([row.stage], int(row.batches), float(row.images))
+            steps.add_metric([row.stage], int(row.batches), row.step_s)
     expiries = CounterMetricFamily("carina_lease_expiries", "Leases that ran out.")
     expiries.add_metric([], sum(int(row.expired_leases) for row in rows))
     yield from (workers, sizes, steps, expiries)
