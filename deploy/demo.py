@@ -122,6 +122,7 @@ def _show_findings(
 ) -> None:
     table = Table("film", "planted", "found", "other findings", title="Findings beside what was planted")
     overlays.mkdir(exist_ok=True)
+    pictures = []
     planted = hit = 0
     for path, lesions in films:
         outcome = by_name[path.name]
@@ -140,13 +141,15 @@ def _show_findings(
             end_section=True,
         )
         if findings:
-            picture = client.overlay(outcome.image_id, min_score=SHOWN_FROM_SCORE)
-            (overlays / f"{path.stem}.png").write_bytes(picture)
+            pictures.append(overlays / f"{path.stem}.png")
+            pictures[-1].write_bytes(client.overlay(outcome.image_id, min_score=SHOWN_FROM_SCORE))
     out.print(table)
     out.print(
         f"recall: {hit} of {planted} planted lesions found (IoU > {LEAST_IOU}, score at least {SHOWN_FROM_SCORE})"
     )
-    out.print(f"overlays: {overlays}/*.png", soft_wrap=True)
+    out.print("overlays:")
+    for picture in pictures:
+        out.print(f"  {picture}", soft_wrap=True)
 
 
 def _findings_of(client: Carina, study_id: UUID, image_id: UUID) -> list[Finding]:
