@@ -11,6 +11,8 @@ from shared.imaging.grey_levels import Pixels
 
 #: Stored with every rendition, dataset, model and result. Raise it with any change that moves a pixel.
 RENDITION_VERSION = 1
+#: Noise repeats nothing, so that looking for repetition makes a film's file larger and slower to write and to read.
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def make_rendition(data: bytes, *, rendition_px: int, max_image_pixels: int) -> 
     image = decode(data, max_image_pixels)
     height_px, width_px = image.pixels.shape
     small = image.grey_levels.render(_shrink(image.pixels, rendition_px))
-    _, png = cv2.imencode(".png", small, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    _, png = cv2.imencode(".png", small, _PNG)
     return Rendition(png.tobytes(), small.shape[0], small.shape[1], height_px, width_px)
 
 
