@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from uuid import UUID
 
+import cv2
 import structlog
 
 from shared.database import Database
@@ -43,6 +44,8 @@ class Batches:
         self._shelf = shelf
         self._heartbeat = heartbeat
         self._threads = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
+        # Whole images are decoded side by side; OpenCV's own threads would only take turns with the device's.
+        cv2.setNumThreads(1)
 
     def next(self) -> Batch | None:
         """Return a batch, or None when nothing is ready; raises `DatabaseUnavailable`."""
