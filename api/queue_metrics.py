@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.queue.hints import SEEN_WITHIN
+from shared.queue.hints import is_alive
 from shared.queue.states import JobState, Stage
 from shared.tables import Job, Worker
 
@@ -58,11 +58,10 @@ def _jobs(session: Session) -> Iterator[Metric]:
 
 
 def _workers(session: Session) -> Iterator[Metric]:
-    alive = Worker.stopped_at.is_(None) & (Worker.seen_at > sa.func.now() - SEEN_WITHIN)
     rows = session.execute(
         sa.select(
             Worker.stage,
-            sa.func.count().filter(alive).label("alive"),
+            sa.func.count().filter(is_alive()).label("alive"),
             sa.func.sum(Worker.batches).label("batches"),
             sa.func.sum(Worker.images).label("images"),
             sa.func.sum(Worker.step_s).label("step_s"),

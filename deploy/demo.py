@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
+import numpy as np
 import typer
 from rich.progress import track
 from rich.table import Table
@@ -159,9 +160,10 @@ def _findings_of(client: Carina, study_id: UUID, image_id: UUID) -> list[Finding
 
 def _match(lesion: Lesion, findings: Sequence[Finding]) -> Finding | None:
     """Return the best-scored finding of the lesion's class that overlaps it enough; findings come best first."""
+    planted = np.array([lesion.box_xyxy_px], np.float32)
     for finding in findings:
         same_class = finding.class_id == lesion.class_id
-        if same_class and iou(finding.box_xyxy_px, lesion.box_xyxy_px) > LEAST_IOU:
+        if same_class and iou(np.array([finding.box_xyxy_px], np.float32), planted).item() > LEAST_IOU:
             return finding
     return None
 

@@ -6,7 +6,7 @@ import sys
 import sqlalchemy as sa
 
 from shared.database import Database
-from shared.queue.hints import SEEN_WITHIN
+from shared.queue.hints import is_alive
 from shared.settings import Settings
 from shared.tables import Worker
 
@@ -15,8 +15,7 @@ def worker_is_alive(database: Database, host: str) -> bool:
     """Whether a worker on `host` that has not stopped was seen of late; raises `DatabaseUnavailable`."""
     fresh = sa.and_(
         Worker.id.contains(f"@{host}:", autoescape=True),
-        Worker.stopped_at.is_(None),
-        Worker.seen_at > sa.func.now() - SEEN_WITHIN,
+        is_alive(),
     )
     with database.begin() as session:
         return bool(session.scalar(sa.select(sa.exists().where(fresh))))

@@ -1,12 +1,15 @@
 """Arithmetic on boxes: xyxy, in pixels, edges counted from the top left corner of the image."""
 
-from collections.abc import Sequence
+import numpy as np
+from numpy.typing import NDArray
 
 
-def iou(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return the intersection over union of two boxes, 0 to 1; 0 where both are empty."""
-    width = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
-    height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
-    overlap = width * height
-    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - overlap
-    return overlap / union if union > 0 else 0.0
+def iou(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return intersection over union of boxes [n, 4] and [m, 4], as [n, m]; 0 where both are empty."""
+    near = np.maximum(left[:, None, :2], right[None, :, :2])
+    far = np.minimum(left[:, None, 2:], right[None, :, 2:])
+    intersection = np.clip(far - near, 0, None).astype(np.float64).prod(-1)
+    area_left, area_right = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1, dtype=np.float64) for boxes in (left, right))
+    union = area_left[:, None] + area_right[None] - intersection
+    overlap: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    return overlap

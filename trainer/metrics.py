@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.boxes import iou
+
 IOU_ABOVE = 0.4
 
 
@@ -103,14 +105,3 @@ def _match(detected: NDArray[np.float32], true: NDArray[np.float32], iou_above: 
         right[row] = overlaps[row, column] > iou_above and not claimed[column]
         claimed[column] |= right[row]
     return right
-
-
-def iou(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return intersection over union of boxes [n, 4] and [m, 4], as [n, m]."""
-    near = np.maximum(left[:, None, :2], right[None, :, :2])
-    far = np.minimum(left[:, None, 2:], right[None, :, 2:])
-    intersection = np.clip(far - near, 0, None).astype(np.float64).prod(-1)
-    area_left, area_right = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1, dtype=np.float64) for boxes in (left, right))
-    union = area_left[:, None] + area_right[None] - intersection
-    overlap: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
-    return overlap

@@ -8,7 +8,6 @@ Training can be interrupted at any time; the same command goes on from the last 
 
 import hashlib
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +30,7 @@ from shared.detector.runtime import Detector, Precision
 from shared.detector.weights import decode_weights, encode_weights
 from shared.imaging.rendition import RENDITION_VERSION
 from shared.phantoms import CLASS_NAMES
+from shared.version import code_version
 from trainer import phantom_set
 from trainer.augmentation import expose_at_random, place_at_random
 from trainer.engine import Batch, evaluate, keep_boxes_in_float32, train_one_epoch
@@ -49,9 +49,6 @@ CROP_PX = 384
 FROZEN_STAGES = 5
 BACKBONE_LEARNING_RATE, HEAD_LEARNING_RATE = 4e-4, 1e-3
 AVERAGE_DECAY = 0.995
-
-#: A checkout that is not installed has no version.
-CODE_VERSION = version("carina") if "trainer" in packages_distributions() else ""
 
 app = typer.Typer(add_completion=False, help=__doc__)
 console = Console()
@@ -146,7 +143,7 @@ def draft_card(canvas_px: int) -> ModelCard:
         rendition_version=RENDITION_VERSION,
         weights_sha256="0" * 64,
         trained_on="trained on synthetic films only",
-        code_version=CODE_VERSION,
+        code_version=code_version(),
     )
 
 

@@ -121,13 +121,9 @@ def _model(database: Database) -> str:
 
 
 def _workers(database: Database) -> str:
-    from shared.queue.hints import SEEN_WITHIN
+    from shared.queue.hints import is_alive
 
-    alive = (
-        sa.select(Worker.stage, sa.func.count().label("count"))
-        .where(Worker.stopped_at.is_(None), Worker.seen_at > sa.func.now() - SEEN_WITHIN)
-        .group_by(Worker.stage)
-    )
+    alive = sa.select(Worker.stage, sa.func.count().label("count")).where(is_alive()).group_by(Worker.stage)
     with database.begin() as session:
         counts = {row.stage: row.count for row in session.execute(alive)}
     if missing := [stage for stage in Stage if stage not in counts]:

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from deploy.stack import env_file
+from deploy.stack.folder import DEFAULT_DATA
 from shared.settings import ClientSettings, Settings
-
-DEFAULT_DATA = Path(".carina")
 
 Data = Annotated[
     Path | None,

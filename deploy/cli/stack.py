@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.environment import DEFAULT_DATA
 from deploy.stack import commands
+from deploy.stack.folder import DEFAULT_DATA
 
 
 def demo(

@@ -17,16 +17,15 @@ import typer
 
 from deploy.stack import processes, state
 from deploy.stack.errors import StackError, StackInUse
-from deploy.stack.folder import Folder
+from deploy.stack.folder import DEFAULT_DATA, Folder
 
 Data = Annotated[Path, typer.Option("--data", help="The data folder.", file_okay=False)]
-_DEFAULT_DATA = Path(".carina")
 _DOWN_TIMEOUT_S = 150
 _SHOWN = ("name", "pid", "state", "since", "restarts")
 
 
 def up(
-    data: Data = _DEFAULT_DATA,
+    data: Data = DEFAULT_DATA,
     prepare_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 1,
     detect_workers: Annotated[int, typer.Option(min=0, help="Processes that run the detector.")] = 1,
     servers_only: Annotated[
@@ -58,14 +57,14 @@ def _bootstrap(env: Mapping[str, str]) -> str:
     return bootstrap(env)
 
 
-def down(data: Data = _DEFAULT_DATA) -> None:
+def down(data: Data = DEFAULT_DATA) -> None:
     """Stop the stack of a data folder, and return once all of it is gone."""
     with _system_errors_told():
         typer.echo(f"{'Stopped the stack' if stop(Folder(data)) else 'Nothing runs'} in {data}.")
 
 
 def ps(
-    data: Data = _DEFAULT_DATA, json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False
+    data: Data = DEFAULT_DATA, json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False
 ) -> None:
     """List the processes of a data folder's stack."""
     with _system_errors_told():

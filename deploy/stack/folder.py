@@ -16,6 +16,9 @@ from deploy.stack.errors import StackError, StackInUse
 #: while the server restarts, or a client could connect to itself there.
 _PORTS = range(20000, 32000)
 
+#: Where a stack lies unless told otherwise.
+DEFAULT_DATA = Path(".carina")
+
 
 class Folder:
     """A data folder; made on first use. It touches nothing outside, and no folder that was there before."""

@@ -1,4 +1,4 @@
-"""From a rendition to the detector's canvas and back, in numpy alone: it runs in the threads that fetch."""
+"""From a rendition to the detector's canvas and back, without torch: it runs in the threads that fetch."""
 
 from dataclasses import dataclass
 from typing import Any

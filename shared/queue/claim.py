@@ -95,7 +95,7 @@ def renew(session: Session, claims: Collection[Claim], *, lease_s: float) -> int
 
 def release(session: Session, stage: Stage, claims: Collection[Claim], *, pause_s: float = 0) -> int:
     """Hand jobs back as if they had not been claimed: this worker stops, or a server that they need is down."""
-    back = _waiting_again(stage, pause_s) | {"attempt": Job.attempt - 1}
+    back = waiting_values(stage, pause_s) | {"attempt": Job.attempt - 1}
     return _update(session, claims, **back)
 
 
@@ -111,7 +111,7 @@ def expire_leases(session: Session, *, max_attempts: int) -> dict[JobState, int]
         lost = {"code": LOST_WORKER, "reason": "The worker that had the job fell silent."}
         for state, which, values in (
             (JobState.FAILED, used_up, final_values(JobState.FAILED) | lost),
-            (stage.waiting, ~used_up, _waiting_again(stage, 0) | lost | {"alone": True}),
+            (stage.waiting, ~used_up, waiting_values(stage, 0) | lost | {"alone": True}),
         ):
             skipping = sa.select(Job.id).where(*expired, which).with_for_update(skip_locked=True)
             change = sa.update(Job).where(Job.id.in_(skipping)).values(**values).returning(Job.id)
@@ -123,13 +123,13 @@ def expire_leases(session: Session, *, max_attempts: int) -> dict[JobState, int]
 def fenced(claims: Collection[Claim]) -> sa.ColumnElement[bool]:
     """The condition under which these claims are still ours."""
     # Arrays, because a list of parameters makes another statement for each length, to be parsed and planned again.
-    ids = _array([claim.job_id for claim in claims], sa.Uuid())
+    job_ids = _array([claim.job_id for claim in claims], sa.Uuid())
     attempts = _array([claim.attempt for claim in claims], sa.Integer())
-    held = sa.select(sa.func.unnest(ids), sa.func.unnest(attempts))
+    held = sa.select(sa.func.unnest(job_ids), sa.func.unnest(attempts))
     # The second condition implies the first, which the primary key can answer. None names the state, which follows from
     # the owner: PostgreSQL would take the index of leases instead, and read every lease that there is.
     return sa.and_(
-        Job.id == sa.any_(ids),
+        Job.id == sa.any_(job_ids),
         sa.tuple_(Job.id, Job.attempt).in_(held),
         Job.lease_owner == sa.any_(_array(sorted({claim.owner for claim in claims}), sa.Text())),
         Job.lease_expires_at > sa.func.now(),
@@ -141,7 +141,8 @@ def final_values(state: JobState) -> dict[str, object]:
     return {"state": state, "lease_owner": None, "lease_expires_at": None, "finished_at": sa.func.now()}
 
 
-def _waiting_again(stage: Stage, pause_s: float) -> dict[str, object]:
+def waiting_values(stage: Stage, pause_s: float) -> dict[str, object]:
+    """The columns of a job that waits for a stage, to be claimed in `pause_s` at the earliest."""
     return {
         "state": stage.waiting,
         "lease_owner": None,

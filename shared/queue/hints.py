@@ -20,7 +20,7 @@ from shared.tables import Worker
 
 log = structlog.get_logger()
 
-#: A worker that has not been seen for this long gets no hint of its own.
+#: A worker that has not been seen for this long counts as gone.
 SEEN_WITHIN = timedelta(seconds=90)
 #: After Redis failed to take a hint, the next ones are left to the sweep for this long.
 QUIET_S = 5.0
@@ -55,6 +55,11 @@ def make_celery(settings: Settings) -> Celery:
 def task_name(stage: Stage) -> str:
     """The name of the Celery task that wakes a stage."""
     return f"carina.{stage}"
+
+
+def is_alive() -> sa.ColumnElement[bool]:
+    """The condition under which a worker's row stands for a process that lives."""
+    return sa.and_(Worker.stopped_at.is_(None), Worker.seen_at > sa.func.now() - SEEN_WITHIN)
 
 
 class Hints:
@@ -104,8 +109,6 @@ class Hints:
         return int(self._redis.llen(str(stage)))
 
     def _live_workers(self, stage: Stage) -> int:
-        alive = sa.select(sa.func.count()).where(
-            Worker.stage == stage, Worker.stopped_at.is_(None), Worker.seen_at > sa.func.now() - SEEN_WITHIN
-        )
+        alive = sa.select(sa.func.count()).where(Worker.stage == stage, is_alive())
         with self._database.begin() as session:
             return max(1, session.scalar(alive) or 0)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from shared.errors import CarinaError, PermanentError
-from shared.queue.claim import Claim, fenced, final_values, in_seconds
+from shared.queue.claim import Claim, fenced, final_values, waiting_values
 from shared.queue.states import JobState, Stage
 from shared.tables import Detection, Image, Job
 from shared.version import code_version
@@ -49,15 +49,12 @@ def mark_ready(session: Session, claim: Claim, rendition: StoredRendition) -> bo
         sa.update(Job)
         .where(fenced([claim]))
         .values(
-            state=JobState.READY,
-            lease_owner=None,
-            lease_expires_at=None,
+            **waiting_values(Stage.DETECT, 0),
             attempt=0,
             alone=False,
             code=None,
             reason=None,
             ready_at=sa.func.now(),
-            available_at=sa.func.now(),
         )
         .returning(Job.id)
     )
@@ -156,13 +153,7 @@ def give_up_or_retry(
     else:
         state = stage.waiting
         pause_s = min(backoff_s * 2 ** (claim.attempt - 1), LONGEST_BACKOFF_S)
-        values = {
-            "state": state,
-            "lease_owner": None,
-            "lease_expires_at": None,
-            "available_at": in_seconds(pause_s),
-            "alone": claim.alone or alone,
-        }
+        values = waiting_values(stage, pause_s) | {"alone": claim.alone or alone}
     change = sa.update(Job).where(fenced([claim])).values(**values, **why).returning(Job.id)
     done = session.execute(change.execution_options(synchronize_session=False)).first()
     return state if done else None

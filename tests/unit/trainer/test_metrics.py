@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from trainer.metrics import Boxes, evaluate_boxes, iou
+from shared.boxes import iou
+from trainer.metrics import Boxes, evaluate_boxes
 
 
 def boxes(*rows: tuple[int, tuple[float, float, float, float], float]) -> Boxes:
