@@ -1,5 +1,9 @@
 """Images: the rendition, and the findings drawn on it."""
 
+from io import BytesIO
+
+import numpy as np
+import PIL.Image
 import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
@@ -10,7 +14,6 @@ from api.schemas import PNG, ImagePath, OverlayQuery
 from api.services import services
 from shared.errors import NotFound, NotReady
 from shared.imaging.overlay import OverlayBox, draw_overlay
-from shared.imaging.rendition import read_rendition
 from shared.object_store import rendition_key
 from shared.queue.states import JobState, Scope
 from shared.tables import Detection, Image, Job, Model
@@ -47,7 +50,9 @@ def overlay(path: ImagePath, query: OverlayQuery) -> Response:
         training = f", {model.card['trained_on']}" if model.card.get("trained_on") else ""
         note = f"Model {model.name} {model.digest[:12]}{training}, scores from {query.min_score:g}"
     png = services().store.get(rendition_key(sha256), sha256=sha256)
-    return _png(draw_overlay(read_rendition(png), drawn, note))
+    with PIL.Image.open(BytesIO(png)) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    return _png(draw_overlay(pixels, drawn, note))
 
 
 def _find(session: Session, path: ImagePath) -> Image:
