@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import structlog
 from celery import Celery, signals
 from celery.beat import EmbeddedService
 
@@ -16,6 +17,8 @@ from shared.queue.hints import Hints, make_celery, task_name
 from shared.queue.states import Stage
 from shared.settings import Settings
 from workers.heartbeat import Heartbeat
+
+log = structlog.get_logger()
 
 #: Where to say that this process takes work, for whoever started it.
 READY_FILE = "CARINA_READY_FILE"
@@ -91,6 +94,8 @@ class _Process:
         self.hints = Hints(settings, self.database, self.app)
         self.heartbeat = Heartbeat(self.database, stage, lease_s=settings.lease_s, stuck_after_s=stuck_after_s)
         self.stop = threading.Event()
+        #: How often to look for work that nobody hinted at.
+        self.unasked_s = 2 * settings.sweep_interval_s
         self.closing = ExitStack()
 
     def __enter__(self) -> "_Process":
@@ -104,7 +109,28 @@ class _Process:
 
     def serve(self, work: Callable[[], None]) -> None:
         """Call `work` once for each hint, one after the other, until a signal; return when the last call has."""
-        self.app.task(name=task_name(self.stage))(work)
+        busy = threading.Lock()
+
+        def on_hint() -> None:
+            with busy:
+                work()
+
+        def look() -> None:
+            # After Redis was away Celery's consumer may stay deaf; then work is found later, but it is found.
+            while not self.stop.wait(self.unasked_s):
+                if busy.acquire(blocking=False):
+                    try:
+                        work()
+                    except Exception as exc:
+                        log.error("work_failed", stage=self.stage, exc_info=exc)
+                    finally:
+                        busy.release()
+
+        self.app.task(name=task_name(self.stage))(on_hint)
+        looking = threading.Thread(target=look, name="look", daemon=True)
+        self.closing.callback(looking.join)
+        self.closing.callback(self.stop.set)
+        looking.start()
 
         def ready(**_: object) -> None:
             # There may be work that was hinted at while nobody listened.
