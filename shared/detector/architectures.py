@@ -22,7 +22,7 @@ class Blueprint:
     """What sets an architecture apart, and what a card of it says unless told otherwise."""
 
     backbone: Callable[[], BackboneWithFPN]
-    #: A weight that this architecture has and no other.
+    #: A weight that tells this architecture from those named after it.
     hallmark: str
     canvas_px: int
     anchor_sizes_px: tuple[tuple[float, ...], ...]
@@ -51,6 +51,13 @@ def _small_backbone() -> BackboneWithFPN:
     return pyramid
 
 
+def _mobilenet_v2_backbone() -> BackboneWithFPN:
+    """MobileNetV2 with torchvision's usual pyramid of 256 channels, at strides 4 to 64; batch norm is frozen."""
+    stages = {"3": "0", "6": "1", "13": "2", "17": "3"}
+    features = mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d).features
+    return BackboneWithFPN(features, stages, [24, 32, 96, 320], out_channels=256)
+
+
 BLUEPRINTS: dict[Architecture, Blueprint] = {
     "fasterrcnn_resnet50_fpn": Blueprint(
         backbone=lambda: resnet_fpn_backbone(
@@ -76,6 +83,14 @@ BLUEPRINTS: dict[Architecture, Blueprint] = {
         proposals_before_nms=150,
         proposals_after_nms=150,
         objectness_threshold=0.05,
+    ),
+    "fasterrcnn_mobilenet_v2_fpn": Blueprint(
+        backbone=_mobilenet_v2_backbone,
+        hallmark="backbone.fpn.inner_blocks.3.0.weight",
+        canvas_px=384,
+        anchor_sizes_px=((16,), (32,), (64,), (128,), (256,)),
+        proposals_before_nms=1000,
+        proposals_after_nms=1000,
     ),
     "carina_small": Blueprint(
         backbone=_small_backbone,
