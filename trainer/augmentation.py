@@ -1,8 +1,10 @@
-"""Small changes to a film, so that the detector does not learn one exposure and one place by heart."""
+"""Small changes to a film, so that a detector does not learn one exposure and one place by heart."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from shared.training import Augmentation, Range
 
 #: How far each axis is stretched, as a factor of the fit onto the canvas, and how far exposure may stray.
 STRETCH = (0.86, 1.06)
@@ -12,6 +14,31 @@ BRIGHTNESS = (-0.1, 0.1)
 MOST_NOISE = 0.02
 #: A lesion of which less than this share is left on the canvas is no longer one.
 LEAST_VISIBLE = 0.5
+
+
+def augment(
+    film: NDArray[np.uint8],
+    boxes_xyxy_px: NDArray[np.float32],
+    canvas_px: int,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+    """Fit a film [h, w] onto a canvas as serving does, but a little differently each time.
+
+    Boxes [n, 4] are xyxy in film pixels. Returns the canvas, uint8 [S, S]; the boxes still to be seen on it, float32
+    [m, 4] xyxy in its pixels; and which of the n they are, bool [n]. An augmentation that changes nothing gives the
+    canvas that `shared.detector.placing.place` gives, and `rng` alone decides the rest.
+    """
+    canvas, film_to_canvas = _warp(film, canvas_px, augmentation, rng)
+    canvas = _expose(canvas, augmentation, rng)
+    cutouts = _draw_cutouts(canvas_px, augmentation, rng)
+    for left, top, right, bottom in cutouts:
+        canvas[top:bottom, left:right] = 0
+    moved = _move(boxes_xyxy_px, film_to_canvas)
+    clipped = np.clip(moved, 0, canvas_px)
+    whole = _areas(moved)
+    kept = (whole > 0) & (_areas(clipped) - _hidden(clipped, cutouts) >= LEAST_VISIBLE * whole)
+    return canvas, clipped[kept].astype(np.float32), kept
 
 
 def place_at_random(
@@ -55,6 +82,89 @@ def expose_at_random(canvas: NDArray[np.uint8], rng: np.random.Generator) -> NDA
     return shown
 
 
-def _areas(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+# --- the steps of `augment` ------------------------------------------------------------------------------------------
+
+
+def _warp(
+    film: NDArray[np.uint8], canvas_px: int, augmentation: Augmentation, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Return the canvas, and the map [2, 3] from the film's pixels to its own, both counted from the top left edge."""
+    height, width = film.shape
+    mirror = -1.0 if rng.random() < augmentation.flip_probability else 1.0
+    angle = np.deg2rad(rng.uniform(-augmentation.rotate_deg, augmentation.rotate_deg))
+    shift = canvas_px * rng.uniform(-augmentation.translate, augmentation.translate, size=2)
+    scale, aspect = _draw_factor(augmentation.scale, rng), _draw_factor(augmentation.aspect, rng)
+    stretch = scale * np.array([aspect**0.5, aspect**-0.5])  # x, y
+
+    # Most of the change of size is made by averaging over areas, as in `place`: the warp alone would alias.
+    resized, fitted = _resize(film, canvas_px, stretch)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = fitted / 2 + shift
+    size = np.array(resized.shape[::-1])
+    linear = turn * (fitted * stretch / size * (mirror, 1))
+    to_canvas = np.column_stack((linear, centre - linear @ (size / 2)))
+    # OpenCV counts from the middle of the first pixel.
+    centred = np.column_stack((linear, to_canvas[:, 2] + linear @ (0.5, 0.5) - 0.5))
+    canvas = cv2.warpAffine(resized, centred, (canvas_px, canvas_px), flags=cv2.INTER_LINEAR)
+    to_canvas[:, :2] *= size / (width, height)
+    return np.asarray(canvas, np.uint8), to_canvas
+
+
+def _resize(
+    film: NDArray[np.uint8], canvas_px: int, stretch: NDArray[np.float64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return a film at about its final size, and the size (x, y) that it has when it is fitted without a stretch."""
+    height, width = film.shape
+    scale = canvas_px / max(height, width)
+    fitted = np.array([max(1, round(width * scale)), max(1, round(height * scale))])
+    final = np.maximum(np.rint(fitted * stretch), 1).astype(int)
+    shrinks = scale * stretch.max() < 1
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(film, (int(final[0]), int(final[1])), interpolation=interpolation), np.uint8), fitted
+
+
+def _expose(canvas: NDArray[np.uint8], augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Change gamma, contrast, brightness and grain; what is black, like the canvas beside the film, stays black."""
+    levels = np.linspace(0, 1, 256) ** _draw_factor(augmentation.gamma, rng)
+    levels = (levels - 0.5) * _draw_factor(augmentation.contrast, rng) + 0.5 + rng.uniform(*augmentation.brightness)
+    levels[0] = 0
+    exposed = np.take((255 * np.clip(levels, 0, 1)).astype(np.float32), canvas)
+    if grain := np.float32(255 * rng.uniform(0, augmentation.noise)):
+        exposed += grain * rng.standard_normal(canvas.shape, dtype=np.float32) * (canvas > 0)
+    return np.asarray(np.rint(np.clip(exposed, 0, 255)), np.uint8)
+
+
+def _draw_cutouts(canvas_px: int, augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return rectangles [k, 4] xyxy that lie on the canvas wholly."""
+    count = rng.integers(augmentation.cutouts + 1)
+    sides = np.rint(rng.uniform(0, augmentation.cutout_side * canvas_px, size=(count, 2))).astype(np.int64)
+    corners = rng.integers(canvas_px - sides + 1)
+    return np.concatenate((corners, corners + sides), axis=1)
+
+
+def _move(boxes_xyxy: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the boxes [n, 4] around what the boxes hold, after a map [2, 3].
+
+    What a box holds is taken for the ellipse that fills it: lesions are round, and a box around the turned corners
+    would be too large (arXiv:2109.13488).
+    """
+    boxes = boxes_xyxy.astype(np.float64)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 @ affine[:, :2].T + affine[:, 2]
+    reach = np.sqrt(((boxes[:, 2:] - boxes[:, :2]) / 2) ** 2 @ (affine[:, :2] ** 2).T)
+    return np.concatenate((centres - reach, centres + reach), axis=1)
+
+
+def _hidden(boxes_xyxy: NDArray[np.float64], cutouts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how much of each box's area [n] is cut out; where cutouts overlap it counts twice."""
+    near = np.maximum(boxes_xyxy[:, None, :2], cutouts[None, :, :2])
+    far = np.minimum(boxes_xyxy[:, None, 2:], cutouts[None, :, 2:])
+    return np.asarray(np.clip(far - near, 0, None).prod(-1).sum(-1))
+
+
+def _draw_factor(limits: Range, rng: np.random.Generator) -> float:
+    return float(np.exp(rng.uniform(*np.log(limits))))
+
+
+def _areas(boxes_xyxy: NDArray[np.floating]) -> NDArray[np.floating]:
     width, height = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).T
     return np.asarray(width * height)
