@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import boto3
 import botocore.config
@@ -39,6 +40,21 @@ def rendition_key(sha256: str) -> str:
 def weights_key(sha256: str) -> str:
     """Where a model's weights lie."""
     return f"models/{sha256}.safetensors"
+
+
+def dataset_key(sha256: str) -> str:
+    """Where a dataset's document lies."""
+    return f"datasets/{sha256}.json"
+
+
+def checkpoint_key(run_id: UUID, sha256: str) -> str:
+    """Where a checkpoint of a training lies."""
+    return f"checkpoints/{run_id}/{sha256}.pt"
+
+
+def result_key(sha256: str, suffix: str) -> str:
+    """Where something that the trainer wrote lies: a report, detections, a list of failures, a batch."""
+    return f"results/{sha256[:2]}/{sha256}.{suffix}"
 
 
 class ObjectStore:
@@ -88,6 +104,22 @@ class ObjectStore:
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ObjectCorrupt(f"The object {key} does not match its digest.")
         return data
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield the keys that begin so, in order."""
+        with _translated(prefix):
+            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+                yield from (entry["Key"] for entry in page.get("Contents", ()))
+
+    def read(self, key: str) -> bytes:
+        """Return an object of somebody else's, whose digest is not known; raise `ObjectMissing`."""
+        with _translated(key):
+            return self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is none the worse for it."""
+        with _translated(key):
+            self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     def put_stream(self, parts: Iterable[bytes], *, digest: "hashlib._Hash") -> str:
         """Store a stream whose digest is only known at its end, as an original; return the hex digest.

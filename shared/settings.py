@@ -48,6 +48,15 @@ class Settings(BaseSettings):
     fetch_threads: int = Field(8, ge=1, le=64, description="Renditions fetched at a time.")
     step_timeout_s: float = Field(300, ge=1, le=3600, description="Seconds until a forward pass counts as hung.")
 
+    # The trainer.
+    trainer_processes: int = Field(0, ge=0, le=64, description="Ranks on this machine; 0: one a GPU, or one.")
+    trainer_nodes: int = Field(1, ge=1, le=256, description="Machines that train together.")
+    trainer_node_rank: int = Field(0, ge=0, le=255, description="0 leads and takes tasks; the others follow it.")
+    trainer_rendezvous: str = Field("", description="Where several machines meet, as `host:port` of the leader.")
+    trainer_cache_folder: str = Field("", description="Where renditions are kept near; empty: a temporary folder.")
+    trainer_cache_bytes: int = Field(20 * 1024**3, ge=0, description="The most that this cache may hold.")
+    trainer_poll_s: float = Field(2, ge=0.1, le=600, description="Seconds between two looks for a task.")
+
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
 
     @classmethod

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.queue.states import JobState, ModelState, Scope, Stage
+from shared.queue.states import JobState, ModelState, Overlap, Scope, Stage, TaskState
 
 _NOW = sa.func.now()
 
@@ -208,3 +208,166 @@ class Worker(Row):
     images: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     step_s: Mapped[float] = mapped_column(default=0.0)
     expired_leases: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+
+
+class Rendition(Row):
+    """The rendition of an original that a dataset was made from, so that no import makes it twice."""
+
+    __tablename__ = "rendition"
+
+    #: Of the original's bytes.
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    #: The longest side that was asked for.
+    rendition_px: Mapped[int] = mapped_column(primary_key=True)
+    rendition_sha256: Mapped[str]
+    rendition_height_px: Mapped[int]
+    rendition_width_px: Mapped[int]
+    height_px: Mapped[int]
+    width_px: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class Task(Row):
+    """The columns of what the trainer leases: see `shared.tasks`."""
+
+    __abstract__ = True
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    state: Mapped[str] = mapped_column(default=TaskState.QUEUED)
+    #: Claims so far; with `lease_owner` the fence of every change.
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: Attempts that ended without a word since the task last got on.
+    losses: Mapped[int] = mapped_column(default=0)
+    #: Not claimed before this time.
+    available_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    #: How far it is, for whoever waits: its keys depend on the kind of task.
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    #: The last lines that its processes wrote.
+    log_tail: Mapped[str] = mapped_column(default="")
+    #: Why it failed, or why its last attempt did: a stable code and a sentence.
+    code: Mapped[str | None]
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+def _task_args(name: str) -> tuple[Any, ...]:
+    waiting = text("state IN ('queued', 'interrupted')")
+    return (
+        _one_of("state", TaskState),
+        sa.CheckConstraint(
+            "(state = 'running') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)", name="lease"
+        ),
+        Index(f"{name}_waiting", "id", postgresql_where=waiting),
+    )
+
+
+class Dataset(Task):
+    """An import, and once it has succeeded an immutable dataset: a COCO document in the object store."""
+
+    __tablename__ = "dataset"
+    __table_args__ = (*_task_args("dataset"), Index("dataset_named", "name", "id"))
+
+    #: Datasets of one name are versions of it; the newest one that succeeded is the latest.
+    name: Mapped[str]
+    #: What it is made from and how: format, files, consensus, splits.
+    source: Mapped[dict[str, Any]]
+    #: SHA-256 of the document, from which its object key follows.
+    digest: Mapped[str | None]
+    rendition_version: Mapped[int | None]
+    image_count: Mapped[int | None]
+    box_count: Mapped[int | None]
+    failure_count: Mapped[int | None]
+    #: Counts per split, class, reader and box size; failures by code.
+    summary: Mapped[dict[str, Any] | None]
+    #: SHA-256 of the list of images that failed, as JSON lines.
+    failures_sha256: Mapped[str | None]
+
+
+class Schedule(Row):
+    """When to train again, on what, and what has to hold for the result to become active."""
+
+    __tablename__ = "schedule"
+    __table_args__ = (
+        _one_of("overlap", Overlap),
+        Index("schedule_due", "next_at", postgresql_where=text("enabled")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(unique=True)
+    #: Five fields, in local time of `time_zone`, an IANA name.
+    cron: Mapped[str]
+    time_zone: Mapped[str]
+    #: The latest dataset of this name is trained on.
+    dataset_name: Mapped[str]
+    config: Mapped[dict[str, Any]]
+    gate: Mapped[dict[str, Any] | None]
+    overlap: Mapped[str] = mapped_column(default=Overlap.SKIP)
+    #: Whether to leave a time out when neither data nor config has changed since the last run.
+    skip_unchanged: Mapped[bool] = mapped_column(default=True)
+    enabled: Mapped[bool] = mapped_column(default=True)
+    next_at: Mapped[datetime | None]
+    last_at: Mapped[datetime | None]
+    #: What became of the last time, in one sentence.
+    last_outcome: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class TrainingRun(Task):
+    """One training: a config and a dataset, its checkpoint while it lasts, its model at the end."""
+
+    __tablename__ = "training_run"
+    __table_args__ = (*_task_args("training_run"), sa.UniqueConstraint("schedule_id", "due_at"))
+
+    name: Mapped[str]
+    dataset_id: Mapped[UUID] = mapped_column(ForeignKey("dataset.id"))
+    config: Mapped[dict[str, Any]]
+    config_digest: Mapped[str]
+    #: What is asked of the model before it becomes active; None: nobody decides.
+    gate: Mapped[dict[str, Any] | None]
+    initial_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
+    schedule_id: Mapped[UUID | None] = mapped_column(ForeignKey("schedule.id", ondelete="SET NULL"))
+    #: The time that the schedule meant; a run that started later was late.
+    due_at: Mapped[datetime | None]
+    #: The last checkpoint: the SHA-256 of its bytes and the steps that were done.
+    checkpoint_sha256: Mapped[str | None]
+    checkpoint_steps: Mapped[int | None]
+    model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
+
+
+class Evaluation(Task):
+    """One model on one split: its metrics, its detections and its report."""
+
+    __tablename__ = "evaluation"
+    __table_args__ = (*_task_args("evaluation"), Index("evaluation_of", "model_id", "dataset_id"))
+
+    model_id: Mapped[UUID] = mapped_column(ForeignKey("model.id"))
+    dataset_id: Mapped[UUID] = mapped_column(ForeignKey("dataset.id"))
+    config: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any] | None]
+    detections_sha256: Mapped[str | None]
+    report_sha256: Mapped[str | None]
+
+
+class GateDecision(Task):
+    """Whether a candidate takes the active model's place, with the numbers behind it."""
+
+    __tablename__ = "gate_decision"
+    __table_args__ = _task_args("gate_decision")
+
+    candidate_model_id: Mapped[UUID] = mapped_column(ForeignKey("model.id"))
+    #: The model that was active; None where there was none.
+    baseline_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
+    training_run_id: Mapped[UUID | None] = mapped_column(ForeignKey("training_run.id"))
+    config: Mapped[dict[str, Any]]
+    candidate_evaluation_id: Mapped[UUID | None] = mapped_column(ForeignKey("evaluation.id"))
+    baseline_evaluation_id: Mapped[UUID | None] = mapped_column(ForeignKey("evaluation.id"))
+    promoted: Mapped[bool | None]
+    #: The gain, its interval and the classes' changes.
+    figures: Mapped[dict[str, Any] | None]
+    #: The same as a paragraph, which the report repeats.
+    explanation: Mapped[str | None]

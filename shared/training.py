@@ -70,9 +70,9 @@ class TrainingConfig(_Config):
     anchor_sizes_px: tuple[tuple[float, ...], ...] | None = None
     anchor_aspect_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1)
     #: `none` (random), `torchvision` (ImageNet, downloaded once), `model:UUID`, or `object:SHA256` in the object store.
-    initial_weights: Annotated[
-        str, Field(pattern=r"^(none|torchvision|model:[0-9a-f-]{36}|object:[0-9a-f]{64})$")
-    ] = "torchvision"
+    initial_weights: Annotated[str, Field(pattern=r"^(none|torchvision|model:[0-9a-f-]{36}|object:[0-9a-f]{64})$")] = (
+        "torchvision"
+    )
     #: Stages of the backbone, first ones first, that stay as they came.
     frozen_stages: int = Field(0, ge=0, le=20)
 

@@ -1,33 +1,168 @@
 """One epoch of training, and one evaluation: the parts that every training run shares."""
 
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
-from shared.detector.runtime import Detector
+from shared.detector.card import ModelCard
+from shared.detector.runtime import Detector, choose_precision
+from shared.errors import PermanentError
+from shared.training import TrainingConfig
 from trainer.metrics import Boxes, Evaluation, evaluate_boxes
+from trainer.optimization import Average, learning_rate, make_optimizer
+from trainer.ranks import Ranks
+from trainer.regions import seed_samplers
 
-GRADIENT_NORM = 10.0
+LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+
+
+class NonFiniteLoss(PermanentError):
+    """The loss or its gradient is not a finite number."""
+
+    code = "non_finite_loss"
+
+    def __init__(self, image_ids: Sequence[int]) -> None:
+        #: The images of all ranks in that step.
+        self.image_ids = sorted(set(image_ids))
+        super().__init__(
+            f"The loss or its gradient is not a finite number in the step with the images {self.image_ids}. "
+            "A smaller learning rate, a longer warm-up or fp32 may help; so may a look at these films."
+        )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images on the canvas, with their boxes."""
+    """Films on the canvas, with their boxes."""
 
-    images: Tensor  # float32 [B, 3, S, S], normalised
+    canvases: Tensor  # uint8 [B, S, S]
     boxes: list[Tensor]  # float32 [n, 4] xyxy in canvas pixels
     labels: list[Tensor]  # int64 [n], from 1
+    image_ids: list[int]
+    #: What each image's regions are drawn from.
+    seeds: list[int]
+    #: False for the stand-in of a rank that has no images in this pass.
+    counts: bool = True
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        if device.type == "cpu":
+            return self
+        move = [[tensor.to(device, non_blocking=True) for tensor in tensors] for tensors in (self.boxes, self.labels)]
+        canvases = self.canvases.pin_memory().to(device, non_blocking=True)
+        return Batch(canvases, move[0], move[1], self.image_ids, self.seeds, self.counts)
+
+
+class Losses(nn.Module):
+    """Faster R-CNN's four losses of a batch, as means over the anchors and regions of all ranks."""
+
+    def __init__(self, model: FasterRCNN, card: ModelCard, ranks: Ranks, *, bf16: bool, channels_last: bool) -> None:
+        super().__init__()
+        self.model = model
+        self._ranks = ranks
+        self._bf16 = bf16
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self._samplers = seed_samplers(model)
+        self._mean = 255 * torch.tensor(card.image_mean, device=ranks.device)[:, None, None]  # [3, 1, 1], of 8 bits
+        self._std = 255 * torch.tensor(card.image_std, device=ranks.device)[:, None, None]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the losses in the order of `LOSSES`, float32 [4]; their mean over the ranks is the loss of all."""
+        for sampler in self._samplers:
+            sampler.seeds = batch.seeds
+        with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._bf16):
+            losses = compute_losses(self.model, self._normalise(batch.canvases), batch.boxes, batch.labels)
+        # torchvision divides by the number drawn on this rank; what counts is the number drawn on all.
+        drawn = [batch.counts * sampler.drawn for sampler in self._samplers]
+        of_all = self._ranks.sum(drawn)
+        share = [self._ranks.world * own / max(total, 1) for own, total in zip(drawn, of_all, strict=True)]
+        weights = torch.tensor([share[0], share[0], share[1], share[1]], device=batch.canvases.device)
+        return torch.stack([losses[name].float() for name in LOSSES]) * weights
+
+    def _normalise(self, canvases: Tensor) -> Tensor:
+        images: Tensor = (canvases[:, None].float() - self._mean) / self._std  # [B, 3, S, S]
+        return images.contiguous(memory_format=self._format)
+
+
+class Trainee:
+    """Everything that training changes: the model, its moving average and the optimizer's memory."""
+
+    def __init__(self, model: FasterRCNN, card: ModelCard, config: TrainingConfig, ranks: Ranks) -> None:
+        self.config = config
+        self.ranks = ranks
+        self.model = model.to(
+            ranks.device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format
+        )
+        keep_boxes_in_float32(model)
+        precision = choose_precision(ranks.device) if config.precision == "auto" else config.precision
+        self.losses: nn.Module = Losses(
+            model, card, ranks, bf16=precision == "bf16", channels_last=config.channels_last
+        )
+        if ranks.world > 1:
+            self.losses = DistributedDataParallel(self.losses, broadcast_buffers=False)
+        self.optimizer = make_optimizer(model, config)
+        self.average = Average(model, config.ema_decay)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return everything, to be loaded again."""
+        parts = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def load_state_dict(self, state: Mapping[str, dict[str, object]]) -> None:
+        """Take everything back to where it was."""
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def train_one_epoch(
+    trainee: Trainee, steps: Iterable[list[Batch]], epoch: int, first_step: int, step_count: int
+) -> Iterator[dict[str, float]]:
+    """Train on each step's batches, and yield its losses and learning rate after it; raises `NonFiniteLoss`."""
+    config, ranks = trainee.config, trainee.ranks
+    set_training(trainee.model)
+    for step, batches in enumerate(steps, start=first_step):
+        # The position is all the randomness there is, so that a resumed run goes on as it would have.
+        torch.manual_seed(hash((config.seed, epoch, step, ranks.rank)))
+        rate = learning_rate(config, ranks.world, epoch + step / step_count)
+        for group in trainee.optimizer.param_groups:
+            group["lr"] = rate
+
+        trainee.optimizer.zero_grad()
+        losses = torch.zeros(len(LOSSES), device=ranks.device)
+        for number, batch in enumerate(batches, start=1):
+            with _gradients_stay_here(trainee.losses, more_to_come=number < len(batches)):
+                part = trainee.losses(batch.to(ranks.device)) / len(batches)
+                part.sum().backward()
+            losses += part.detach()
+
+        means = [total / ranks.world for total in ranks.sum(losses.tolist())]
+        norm = nn.utils.clip_grad_norm_(trainee.model.parameters(), config.clip_norm or math.inf)
+        if not math.isfinite(sum(means)) or not norm.isfinite():
+            raise NonFiniteLoss([id_ for ids in ranks.gather([b.image_ids for b in batches]) for b in ids for id_ in b])
+        trainee.optimizer.step()
+        trainee.average.update(trainee.model)
+        yield {**dict(zip(LOSSES, means, strict=True)), "loss": sum(means), "learning_rate": rate}
+
+
+def compute_losses(model: FasterRCNN, images: Tensor, boxes: list[Tensor], labels: list[Tensor]) -> dict[str, Tensor]:
+    """Return the losses of proposals and of regions; images float32 [B, 3, S, S], normalised, boxes as in `Batch`."""
+    targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]
+    sizes = [(images.shape[2], images.shape[3])] * len(images)
+    features = model.backbone(images)
+    proposals, proposal_losses = model.rpn(ImageList(images, sizes), features, targets)
+    _, region_losses = model.roi_heads(features, proposals, sizes, targets)
+    return {**proposal_losses, **region_losses}
 
 
 def keep_boxes_in_float32(model: FasterRCNN) -> None:
@@ -39,48 +174,7 @@ def keep_boxes_in_float32(model: FasterRCNN) -> None:
         module.register_forward_hook(lambda _module, _inputs, outputs: tree_map(lambda t: t.float(), outputs))
 
 
-def compute_losses(model: FasterRCNN, batch: Batch) -> dict[str, Tensor]:
-    """Return Faster R-CNN's four losses, of proposals and of regions."""
-    targets = [{"boxes": boxes, "labels": labels} for boxes, labels in zip(batch.boxes, batch.labels, strict=True)]
-    sizes = [(batch.images.shape[2], batch.images.shape[3])] * len(batch.images)
-    features = model.backbone(batch.images)
-    proposals, proposal_losses = model.rpn(ImageList(batch.images, sizes), features, targets)
-    _, region_losses = model.roi_heads(features, proposals, sizes, targets)
-    return {**proposal_losses, **region_losses}
-
-
-def train_one_epoch(
-    model: FasterRCNN,
-    average: AveragedModel,
-    batches: Iterable[Batch],
-    optimizer: Optimizer,
-    schedule: LRScheduler,
-    *,
-    bf16: bool,
-) -> dict[str, float]:
-    """Train on each batch once, and return each loss's mean; raises `FloatingPointError` when the loss is lost."""
-    _set_training(model)
-    sums: dict[str, Tensor] = {}
-    steps = 0
-    for batch in batches:
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16):
-            losses = compute_losses(model, batch)
-        optimizer.zero_grad()
-        total = torch.stack(list(losses.values())).sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
-        if not norm.isfinite():
-            raise FloatingPointError("the gradient is not finite")
-        optimizer.step()
-        schedule.step()
-        average.update_parameters(model)
-        steps += 1
-        for name, loss in losses.items():
-            sums[name] = sums.get(name, torch.zeros(())) + loss.detach().cpu()
-    return {name: float(loss / steps) for name, loss in sums.items()}
-
-
-def _set_training(model: FasterRCNN) -> None:
+def set_training(model: FasterRCNN) -> None:
     """Put a model in training mode, but keep the statistics it came with: a small batch has no better ones."""
     model.train()
     for module in model.modules():
@@ -104,3 +198,11 @@ def evaluate(
     seconds = (time.perf_counter() - started) / len(image_ids)
     categories = [category.id for category in detector.card.categories]
     return evaluate_boxes(image_ids, truth, found, categories), seconds
+
+
+def _gradients_stay_here(losses: nn.Module, *, more_to_come: bool) -> AbstractContextManager[None]:
+    """Leave the exchange of gradients to the last pass of a step."""
+    if more_to_come and isinstance(losses, DistributedDataParallel):
+        waiting: AbstractContextManager[None] = losses.no_sync()
+        return waiting
+    return nullcontext()

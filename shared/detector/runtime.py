@@ -50,7 +50,7 @@ class Detector:
     def __init__(self, card: ModelCard, weights: bytes, device: str = "auto", precision: Precision = "auto") -> None:
         self.card = card
         self.device = _choose_device(device)
-        self.precision: Literal["fp32", "bf16"] = _choose_precision(self.device) if precision == "auto" else precision
+        self.precision: Literal["fp32", "bf16"] = choose_precision(self.device) if precision == "auto" else precision
         with _reporting_exhaustion():
             self._model = load_model(card, weights).eval().requires_grad_(False)
             fold_batch_norm(self._model.backbone.body)
@@ -207,8 +207,8 @@ def _choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _choose_precision(device: torch.device) -> Literal["fp32", "bf16"]:
-    """bf16 where the hardware multiplies it: elsewhere it is emulated, and slower than float32."""
+def choose_precision(device: torch.device) -> Literal["fp32", "bf16"]:
+    """Return bf16 where the hardware multiplies it: elsewhere it is emulated, and slower than float32."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     return "bf16" if _cpu_multiplies_bf16() else "fp32"

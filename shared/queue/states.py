@@ -27,6 +27,7 @@ class Stage(StrEnum):
     PREPARE = "prepare"
     DETECT = "detect"
     SWEEP = "sweep"
+    TRAIN = "train"
 
     @property
     def waiting(self) -> JobState:
@@ -37,6 +38,29 @@ class Stage(StrEnum):
     def leased(self) -> JobState:
         """The state of a job that this stage is working on."""
         return {Stage.PREPARE: JobState.PREPARING, Stage.DETECT: JobState.DETECTING}[self]
+
+
+class TaskState(StrEnum):
+    """Where a task of the trainer is: an import, a training, an evaluation or a decision."""
+
+    QUEUED = "queued"  # waits for a trainer
+    RUNNING = "running"  # leased by a trainer
+    INTERRUPTED = "interrupted"  # its trainer stopped or was lost; goes on from the last checkpoint
+    SUCCEEDED = "succeeded"  # its result is committed
+    FAILED = "failed"  # `code` says why
+    CANCELLED = "cancelled"  # somebody asked for that
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the task will never change again."""
+        return self in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
+
+
+class Overlap(StrEnum):
+    """What a schedule does when it is due while its last run has not come to its end."""
+
+    SKIP = "skip"  # leaves this time out
+    QUEUE = "queue"  # waits behind it
 
 
 class ModelState(StrEnum):
@@ -52,4 +76,5 @@ class Scope(StrEnum):
 
     SUBMIT = "submit"  # send studies, cancel jobs
     READ = "read"  # see jobs, findings, pixels and models
+    TRAIN = "train"  # import datasets, train, evaluate, schedule
     ADMIN = "admin"  # everything

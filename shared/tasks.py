@@ -1,0 +1,182 @@
+"""The trainer's tasks: taking one, keeping it, and giving it back.
+
+Imports, trainings, evaluations and decisions are rows of different tables with the same columns (`tables.Task`). As
+with jobs, every change is one UPDATE under the fence `(lease_owner, attempt)`: zero rows mean that the task is
+somebody else's by now, or was cancelled.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.errors import NotFound, RequestError
+from shared.queue.claim import in_seconds
+from shared.queue.states import TaskState
+from shared.tables import Dataset, Evaluation, GateDecision, Task, TrainingRun
+
+#: By the name under which a process is told its task. The quick kinds come first, so that a training does not hold up
+#: the evaluation of the one before.
+KINDS: dict[str, type[Task]] = {
+    "gate": GateDecision,
+    "evaluation": Evaluation,
+    "dataset": Dataset,
+    "training": TrainingRun,
+}
+
+LOST_TRAINER = "trainer_lost"
+
+
+class TaskIsFinal(RequestError):
+    """The task has come to its end and cannot be cancelled."""
+
+    code = "task_is_final"
+    status = 409
+
+
+@dataclass(frozen=True)
+class TaskClaim:
+    """A task that this trainer holds under a lease."""
+
+    kind: str
+    task_id: UUID
+    owner: str
+    attempt: int
+
+    @property
+    def table(self) -> type[Task]:
+        """The table that the task's row is in."""
+        return KINDS[self.kind]
+
+    def fenced(self) -> sa.ColumnElement[bool]:
+        """The condition under which the task is still ours."""
+        row = self.table
+        return sa.and_(
+            row.id == self.task_id,
+            row.lease_owner == self.owner,
+            row.attempt == self.attempt,
+            row.lease_expires_at > sa.func.now(),
+        )
+
+
+def claim_task(session: Session, owner: str, *, lease_s: float) -> TaskClaim | None:
+    """Lease the oldest waiting task of the first kind that has one; skips rows that another trainer is claiming."""
+    for kind, row in KINDS.items():
+        waiting = (
+            sa.select(row.id)
+            .where(row.state.in_((TaskState.QUEUED, TaskState.INTERRUPTED)), row.available_at <= sa.func.now())
+            .order_by(row.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        task_id = session.scalar(waiting)
+        if task_id is None:
+            continue
+        taken = (
+            sa.update(row)
+            .where(row.id == task_id)
+            .values(
+                state=TaskState.RUNNING,
+                lease_owner=owner,
+                lease_expires_at=in_seconds(lease_s),
+                attempt=row.attempt + 1,
+                started_at=sa.func.coalesce(row.started_at, sa.func.now()),
+            )
+            .returning(row.attempt)
+        )
+        return TaskClaim(kind, task_id, owner, session.execute(taken).scalar_one())
+    return None
+
+
+def update_task(session: Session, claim: TaskClaim, **values: Any) -> bool:
+    """Change columns of a task that is still ours; return whether it was."""
+    change = sa.update(claim.table).where(claim.fenced()).values(**values).returning(claim.table.id)
+    return session.scalar(change.execution_options(synchronize_session=False)) is not None
+
+
+def renew_task(session: Session, claim: TaskClaim, *, lease_s: float, log_tail: str | None = None) -> bool:
+    """Move the lease's end to `lease_s` from now; return whether the task is still ours."""
+    values: dict[str, Any] = {"lease_expires_at": in_seconds(lease_s)}
+    if log_tail is not None:
+        values["log_tail"] = log_tail
+    return update_task(session, claim, **values)
+
+
+def finish_task(
+    session: Session,
+    claim: TaskClaim,
+    state: TaskState,
+    *,
+    code: str | None = None,
+    reason: str | None = None,
+    **values: Any,
+) -> bool:
+    """Bring a task that is still ours to its end; return whether it was."""
+    return update_task(session, claim, **_final(state), code=code, reason=reason, **values)
+
+
+def interrupt_task(
+    session: Session,
+    claim: TaskClaim,
+    *,
+    code: str | None = None,
+    reason: str | None = None,
+    lost: bool,
+    pause_s: float = 0,
+) -> bool:
+    """Give a task back, to go on from its last checkpoint; `lost` counts against its attempts."""
+    row = claim.table
+    return update_task(
+        session,
+        claim,
+        **_waiting(pause_s),
+        losses=row.losses + (1 if lost else 0),
+        code=code,
+        reason=reason,
+    )
+
+
+def expire_tasks(session: Session, *, max_attempts: int) -> int:
+    """Give back the tasks of silent trainers; fail those that have lost too many. Return how many there were."""
+    count = 0
+    for row in KINDS.values():
+        expired = (row.state == TaskState.RUNNING, row.lease_expires_at <= sa.func.now())
+        used_up = row.losses + 1 >= max_attempts
+        reason = {
+            "code": LOST_TRAINER,
+            "reason": "The trainer that had the task fell silent.",
+            "losses": row.losses + 1,
+        }
+        for which, values in ((used_up, _final(TaskState.FAILED)), (~used_up, _waiting(0))):
+            skipping = sa.select(row.id).where(*expired, which).with_for_update(skip_locked=True)
+            change = sa.update(row).where(row.id.in_(skipping)).values(**values, **lost).returning(row.id)
+            count += len(session.execute(change.execution_options(synchronize_session=False)).all())
+    return count
+
+
+def cancel_task(session: Session, row: type[Task], task_id: UUID) -> None:
+    """End a task, also one that runs, whose trainer notices within seconds; raises `NotFound` and `TaskIsFinal`."""
+    open_states = [state for state in TaskState if not state.is_final]
+    change = (
+        sa.update(row).where(row.id == task_id, row.state.in_(open_states)).values(**_final(TaskState.CANCELLED))
+    ).returning(row.id)
+    if session.scalar(change.execution_options(synchronize_session=False)) is None:
+        if session.get(row, task_id) is None:
+            raise NotFound(f"There is no {row.__tablename__} {task_id}.")
+        raise TaskIsFinal
+
+
+def _final(state: TaskState) -> Mapping[str, Any]:
+    return {"state": state, "lease_owner": None, "lease_expires_at": None, "finished_at": sa.func.now()}
+
+
+def _waiting(pause_s: float) -> Mapping[str, Any]:
+    return {
+        "state": TaskState.INTERRUPTED,
+        "lease_owner": None,
+        "lease_expires_at": None,
+        "available_at": in_seconds(pause_s),
+    }

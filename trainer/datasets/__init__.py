@@ -1,0 +1,1 @@
+"""Datasets: immutable sets of renditions with their boxes, readers, patients and splits."""

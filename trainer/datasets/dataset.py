@@ -1,0 +1,101 @@
+"""A dataset as training and evaluation see it: an immutable COCO document, read once."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.detector.card import Category
+from shared.errors import ObjectCorrupt
+from shared.training import Split
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """One image: its rendition, and the true boxes on it."""
+
+    image_id: int
+    #: Of the original's bytes, and of the rendition's.
+    sha256: str
+    rendition_sha256: str
+    #: Of the original and of the rendition, in pixels.
+    height_px: int
+    width_px: int
+    rendition_height_px: int
+    rendition_width_px: int
+    #: A pseudonym; None where the patient is not known.
+    patient: str | None
+    split: Split
+    category_ids: NDArray[np.int64]  # [n]
+    #: float32 [n, 4], in pixels of the original
+    boxes_xyxy_px: NDArray[np.float32]
+
+    @property
+    def group(self) -> str:
+        """What may not be on both sides of a split: the patient where known, else the image."""
+        return self.patient or f"image:{self.sha256}"
+
+    @property
+    def boxes_on_rendition(self) -> NDArray[np.float32]:
+        """The boxes in pixels of the rendition, float32 [n, 4]."""
+        scale = np.array([self.rendition_width_px / self.width_px, self.rendition_height_px / self.height_px] * 2)
+        return np.asarray(self.boxes_xyxy_px * scale, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Films with one list of categories, made by one rendition version."""
+
+    name: str
+    #: SHA-256 of the document; it covers images, boxes, categories, splits and the rendition version.
+    digest: str
+    rendition_version: int
+    categories: tuple[Category, ...]
+    films: tuple[Film, ...]
+
+    def of(self, split: Split) -> "Dataset":
+        """The films of one split."""
+        return replace(self, films=tuple(film for film in self.films if film.split == split))
+
+    def without(self, groups: frozenset[str], sha256s: frozenset[str]) -> "Dataset":
+        """The films that are neither of these groups nor among these originals."""
+        kept = (film for film in self.films if film.group not in groups and film.sha256 not in sha256s)
+        return replace(self, films=tuple(kept))
+
+
+def parse(document: bytes) -> Dataset:
+    """Read a stored document; raises `ObjectCorrupt`."""
+    try:
+        content = json.loads(document)
+        by_image: dict[int, list[dict[str, Any]]] = {}
+        for annotation in content["annotations"]:
+            by_image.setdefault(annotation["image_id"], []).append(annotation)
+        return Dataset(
+            name=content["info"]["name"],
+            digest=hashlib.sha256(document).hexdigest(),
+            rendition_version=content["info"]["rendition_version"],
+            categories=tuple(Category.model_validate(category) for category in content["categories"]),
+            films=tuple(_film(image, by_image.get(image["id"], [])) for image in content["images"]),
+        )
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ObjectCorrupt("A dataset's document cannot be read.") from exc
+
+
+def _film(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Film:
+    boxes_xywh = np.array([annotation["bbox"] for annotation in annotations], np.float64).reshape(-1, 4)
+    return Film(
+        image_id=image["id"],
+        sha256=image["sha256"],
+        rendition_sha256=image["rendition_sha256"],
+        height_px=image["height"],
+        width_px=image["width"],
+        rendition_height_px=image["rendition_height"],
+        rendition_width_px=image["rendition_width"],
+        patient=image["patient"],
+        split=image["split"],
+        category_ids=np.array([annotation["category_id"] for annotation in annotations], np.int64),
+        boxes_xyxy_px=np.hstack((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:])).astype(np.float32),
+    )

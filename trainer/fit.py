@@ -1,0 +1,161 @@
+"""A whole training: from a dataset and a config to a model card and its weights."""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+
+from shared.detector.architectures import BLUEPRINTS, build
+from shared.detector.card import ModelCard
+from shared.detector.weights import encode_weights
+from shared.errors import PermanentError
+from shared.training import TrainingConfig
+from shared.version import code_version
+from trainer.datasets.dataset import Dataset
+from trainer.engine import Trainee, train_one_epoch
+from trainer.loader import Loader, ReadFilm
+from trainer.ranks import Ranks
+from trainer.sampling import plan_epoch, shares, steps_of
+
+
+class NothingToTrainOn(PermanentError):
+    """The dataset has no true box among its training films."""
+
+    code = "nothing_to_train_on"
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a training is: the next step to do."""
+
+    epoch: int = 0
+    step: int = 0
+    #: Steps over all epochs.
+    steps_done: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step has brought."""
+
+    position: Position
+    steps_in_epoch: int
+    #: Images of all ranks in this step.
+    images: int
+    #: The four losses, their sum as `loss`, and `learning_rate`.
+    figures: dict[str, float]
+
+
+class Keeper(Protocol):
+    """Keeps the state of a training, and decides when."""
+
+    def load(self) -> bytes | None:
+        """Return the last checkpoint."""
+
+    def is_due(self, progress: Progress) -> bool:
+        """Whether to save now; asked on every rank after every step, and the same on each."""
+
+    def save(self, checkpoint: bytes, progress: Progress) -> None:
+        """Keep a checkpoint; called on the first rank alone."""
+
+    def check(self, progress: Progress) -> None:
+        """Raise where the training is to end here; called on every rank after every step, saved or not."""
+
+
+def draft_card(config: TrainingConfig, dataset: Dataset, name: str) -> ModelCard:
+    """Return the card of the model to be, but for its weights and metrics."""
+    blueprint = BLUEPRINTS[config.architecture]
+    return ModelCard(
+        name=name,
+        architecture=config.architecture,
+        categories=dataset.categories,
+        canvas_px=config.canvas_px or blueprint.canvas_px,
+        anchor_sizes_px=config.anchor_sizes_px or blueprint.anchor_sizes_px,
+        anchor_aspect_ratios=config.anchor_aspect_ratios,
+        score_threshold=config.score_threshold,
+        nms_iou=config.nms_iou,
+        max_detections=config.max_detections,
+        rendition_version=dataset.rendition_version,
+        weights_sha256="0" * 64,
+        trained_on=f"dataset {dataset.name}, {len(dataset.of('train').films)} films",
+        code_version=code_version(),
+    )
+
+
+def fit(
+    config: TrainingConfig,
+    dataset: Dataset,
+    card: ModelCard,
+    initialise: Callable[[FasterRCNN], None],
+    read: ReadFilm,
+    ranks: Ranks,
+    keeper: Keeper,
+) -> tuple[ModelCard, bytes]:
+    """Train on the dataset's training films, from the last checkpoint if there is one; return the finished model.
+
+    `initialise` fills a model in with the weights to begin from. Raises `NothingToTrainOn`, `NonFiniteLoss`, and what
+    the keeper raises.
+    """
+    films = dataset.of("train").films
+    if not any(len(film.category_ids) for film in films):
+        raise NothingToTrainOn
+    torch.manual_seed(config.seed)
+    model = build(card)
+    initialise(model)
+    freeze(model, config.frozen_stages)
+    trainee = Trainee(model, card, config, ranks)
+    position = _resume(trainee, keeper.load())
+    loader = Loader(films, read, card, config.augmentation, _loader_workers(config, ranks))
+    try:
+        for epoch in range(position.epoch, config.epochs):
+            plan = plan_epoch(films, config, epoch)
+            step_count = steps_of(len(plan), config, ranks.world)
+            first = position.step if epoch == position.epoch else 0
+            batches = loader.batches(shares(plan, config, epoch, ranks.rank, ranks.world, first))
+            together = config.batch_size * config.accumulate * ranks.world
+            steps = train_one_epoch(trainee, batches, epoch, first, step_count)
+            for step, figures in enumerate(steps, start=first + 1):
+                at = (epoch, step) if step < step_count else (epoch + 1, 0)
+                position = Position(*at, steps_done=position.steps_done + 1)
+                images = min(together, len(plan) - (step - 1) * together)
+                progress = Progress(position, step_count, images, figures)
+                if keeper.is_due(progress) and ranks.is_first:
+                    keeper.save(_pack(trainee, position), progress)
+                keeper.check(progress)
+    finally:
+        loader.close()
+    weights = encode_weights(trainee.average.model.state_dict(), torch.float32)
+    return card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()}), weights
+
+
+def freeze(model: FasterRCNN, stages: int) -> None:
+    """Keep the first stages of the backbone as they are."""
+    children: list[nn.Module] = list(model.backbone.body.children())
+    for child in children[:stages]:
+        child.requires_grad_(False)
+
+
+def _pack(trainee: Trainee, position: Position) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"position": [position.epoch, position.step, position.steps_done], **trainee.state_dict()}, buffer)
+    return buffer.getvalue()
+
+
+def _resume(trainee: Trainee, checkpoint: bytes | None) -> Position:
+    if checkpoint is None:
+        return Position()
+    state = torch.load(io.BytesIO(checkpoint), map_location=trainee.ranks.device, weights_only=True)
+    trainee.load_state_dict(state)
+    return Position(*state["position"])
+
+
+def _loader_workers(config: TrainingConfig, ranks: Ranks) -> int:
+    if config.loader_workers is not None:
+        return config.loader_workers
+    return max(1, min(8, (os.cpu_count() or 1) // ranks.world - 1))

@@ -1,0 +1,90 @@
+"""From the plan of an epoch to batches, read and augmented in threads while the model trains.
+
+Threads, not processes: decoding and warping release the GIL, and nothing is copied or forked beside CUDA.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.detector.card import ModelCard
+from shared.training import Augmentation
+from trainer.augmentation import augment
+from trainer.datasets.dataset import Film
+from trainer.engine import Batch
+from trainer.sampling import Share
+
+#: How the pixels of a film's rendition are read, uint8 [h, w].
+ReadFilm = Callable[[Film], NDArray[np.uint8]]
+#: Steps that are read ahead.
+AHEAD = 3
+
+
+@dataclass(frozen=True, eq=False)
+class _Example:
+    image_id: int
+    canvas: NDArray[np.uint8]  # [S, S]
+    boxes_xyxy: NDArray[np.float32]  # [n, 4], in canvas pixels
+    labels: list[int]  # [n]
+
+
+class Loader:
+    """Reads batches for one rank."""
+
+    def __init__(
+        self, films: Sequence[Film], read: ReadFilm, card: ModelCard, augmentation: Augmentation, workers: int
+    ) -> None:
+        cv2.setNumThreads(1)  # The threads here are ours.
+        self._films = films
+        self._read = read
+        self._card = card
+        self._augmentation = augmentation
+        self._threads = ThreadPoolExecutor(max(1, workers), thread_name_prefix="loader")
+
+    def batches(self, steps: Iterable[list[Share]]) -> Iterator[list[Batch]]:
+        """Yield the batches of each step, in order."""
+        begun: deque[list[tuple[Share, list[Future[_Example]]]]] = deque()
+        for shares in steps:
+            begun.append([(share, self._begin(share)) for share in shares])
+            if len(begun) > AHEAD:
+                yield _finish(begun.popleft())
+        while begun:
+            yield _finish(begun.popleft())
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, share: Share) -> list[Future[_Example]]:
+        # A rank without images takes along one that does not count: every rank has to enter every collective.
+        places = zip(share.films.tolist() or [0], share.seeds or [(0, 0, 0)], strict=True)
+        return [self._threads.submit(self._load, self._films[index], seed) for index, seed in places]
+
+    def _load(self, film: Film, seed: tuple[int, int, int]) -> _Example:
+        rng = np.random.default_rng(seed)
+        canvas, boxes, kept = augment(
+            self._read(film), film.boxes_on_rendition, self._card.canvas_px, self._augmentation, rng
+        )
+        labels = [self._card.label_of(category_id) for category_id in film.category_ids[kept].tolist()]
+        return _Example(film.image_id, canvas, boxes, labels)
+
+
+def _finish(step: list[tuple[Share, list[Future[_Example]]]]) -> list[Batch]:
+    return [_collate(share, [future.result() for future in futures]) for share, futures in step]
+
+
+def _collate(share: Share, examples: list[_Example]) -> Batch:
+    return Batch(
+        canvases=torch.from_numpy(np.stack([example.canvas for example in examples])),
+        boxes=[torch.from_numpy(example.boxes_xyxy) for example in examples],
+        labels=[torch.tensor(example.labels, dtype=torch.int64) for example in examples],
+        image_ids=[example.image_id for example in examples],
+        seeds=[abs(hash(seed)) for seed in share.seeds] or [0],
+        counts=bool(share.seeds),
+    )

@@ -1,0 +1,74 @@
+"""How the weights move: the optimizer, its learning rate, and their moving average."""
+
+import math
+from bisect import bisect_right
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from shared.training import TrainingConfig
+
+#: The learning rate at the first step of the warm-up, as a factor.
+WARMUP_FROM = 1e-3
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
+    """Return the optimizer of the weights that train; norms and biases do not decay."""
+    kernels = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim > 1]
+    vectors = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    if config.optimizer == "adamw":
+        return AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999))
+    return SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+
+
+def learning_rate(config: TrainingConfig, world: int, epochs_done: float) -> float:
+    """Return the rate at a point of the training, a function of nothing else."""
+    factor = float(world if config.scale_learning_rate else 1)
+    if epochs_done < config.warmup_epochs:
+        factor *= WARMUP_FROM + (1 - WARMUP_FROM) * epochs_done / config.warmup_epochs
+    if config.schedule == "multistep":
+        factor *= config.gamma ** bisect_right(config.milestones, epochs_done)
+    elif epochs_done >= config.warmup_epochs:
+        done = (epochs_done - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1e-9)
+        factor *= 0.5 * (1 + math.cos(math.pi * done))
+    return config.learning_rate * factor
+
+
+class Average:
+    """The exponential moving average of a model's weights (EMA); without a decay, the model's last weights."""
+
+    def __init__(self, model: nn.Module, decay: float | None) -> None:
+        self._last = model
+        self._averaged = None if decay is None else AveragedModel(model, multi_avg_fn=_moving(decay))
+
+    @property
+    def model(self) -> nn.Module:
+        """The weights to keep."""
+        return self._last if self._averaged is None else self._averaged.module
+
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after a step."""
+        if self._averaged is not None:
+            self._averaged.update_parameters(model)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the average, to be loaded again."""
+        return {} if self._averaged is None else self._averaged.state_dict()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Take the average back to where it was."""
+        if self._averaged is not None:
+            self._averaged.load_state_dict(state)
+
+
+def _moving(decay: float):  # type: ignore[no-untyped-def]
+    @torch.no_grad()
+    def update(averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+        # The first steps count less long, for they are the worst.
+        kept = min(decay, (1 + float(steps)) / (10 + float(steps)))
+        torch._foreach_lerp_(averages, weights, 1 - kept)
+
+    return update

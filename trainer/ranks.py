@@ -1,0 +1,72 @@
+"""The processes of one run: who we are among them, and the little that they tell each other beside gradients."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+from shared.errors import TransientError
+
+#: A rank that hears nothing from the others for this long gives up; a dead one is noticed at once.
+SILENCE = timedelta(minutes=10)
+
+_T = TypeVar("_T")
+
+
+class RankLost(TransientError):
+    """Another process of the run fell silent."""
+
+    code = "rank_lost"
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run. Every collective must be entered by every rank."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank speaks for the run."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Add up each value over the ranks."""
+        total = torch.tensor(values, dtype=torch.float64)
+        if self.world > 1:
+            distributed.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def gather(self, value: _T) -> list[_T]:
+        """Return every rank's value, in the order of the ranks."""
+        if self.world == 1:
+            return [value]
+        values: list[_T | None] = [None] * self.world
+        distributed.all_gather_object(values, value)
+        return [value for value in values if value is not None]
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[Ranks]:
+    """Join the processes that torchrun started, or be alone; `device` is `auto`, `cpu` or `cuda`."""
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    place = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(place)
+    if not distributed.is_torchelastic_launched():
+        yield Ranks(0, 1, place)
+        return
+    # Gradients go by NCCL between GPUs; what is said on the CPU goes by Gloo.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=SILENCE)
+    try:
+        yield Ranks(distributed.get_rank(), distributed.get_world_size(), place)
+    finally:
+        distributed.destroy_process_group()
