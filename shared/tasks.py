@@ -145,7 +145,7 @@ def expire_tasks(session: Session, *, max_attempts: int) -> int:
     for row in KINDS.values():
         expired = (row.state == TaskState.RUNNING, row.lease_expires_at <= sa.func.now())
         used_up = row.losses + 1 >= max_attempts
-        reason = {
+        lost = {
             "code": LOST_TRAINER,
             "reason": "The trainer that had the task fell silent.",
             "losses": row.losses + 1,
