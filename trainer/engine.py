@@ -19,7 +19,8 @@ from shared.detector.card import ModelCard
 from shared.detector.runtime import Detector, choose_precision
 from shared.errors import PermanentError
 from shared.training import TrainingConfig
-from trainer.metrics import Boxes, Evaluation, evaluate_boxes
+from trainer.evaluation.boxes import Boxes
+from trainer.evaluation.voc import Evaluation, evaluate_boxes
 from trainer.optimization import Average, learning_rate, make_optimizer
 from trainer.ranks import Ranks
 from trainer.regions import seed_samplers

@@ -34,7 +34,8 @@ from shared.version import code_version
 from trainer import phantom_set
 from trainer.augmentation import expose_at_random, place_at_random
 from trainer.engine import Batch, evaluate, keep_boxes_in_float32, train_one_epoch
-from trainer.metrics import Boxes, Evaluation
+from trainer.evaluation.boxes import Boxes
+from trainer.evaluation.voc import Evaluation
 from trainer.phantom_set import PhantomSet
 
 #: Disjoint from every training seed, and never looked at while training but to report progress.

@@ -17,7 +17,7 @@ from shared.detector.card import Category, ModelCard
 from shared.detector.runtime import Detector
 from shared.detector.weights import encode_weights
 from trainer.engine import Batch, evaluate, keep_boxes_in_float32, train_one_epoch
-from trainer.metrics import Boxes
+from trainer.evaluation.boxes import Boxes
 
 SIDE = 96
 SQUARE = (24.0, 32.0, 64.0, 72.0)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from shared.boxes import iou
-from trainer.metrics import Boxes, evaluate_boxes
+from trainer.evaluation.boxes import Boxes
+from trainer.evaluation.voc import evaluate_boxes
 
 
 def boxes(*rows: tuple[int, tuple[float, float, float, float], float]) -> Boxes:

@@ -1,0 +1,34 @@
+"""Area under the ROC curve of whole images: does an image with a finding score higher than one without?"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.evaluation.flat import Flat, Reals
+from trainer.evaluation.froc import ends_of_ties
+from trainer.evaluation.voc import highest_scores
+
+
+def any_finding_auroc(flat: Flat) -> float | None:
+    """AUROC of images with any true box against the others, by the highest score of an image's detections."""
+    return auroc(highest_scores(flat), np.bincount(flat.true_image_of, minlength=flat.images) > 0)
+
+
+def category_auroc(flat: Flat, category: int) -> float | None:
+    """AUROC of images with a true box of a class against all others, by the class's highest score in the image."""
+    return auroc(highest_scores(flat, flat.class_of == category), flat.boxes_by_image(category) > 0)
+
+
+def auroc(scores: Reals, positive: NDArray[np.bool_]) -> float | None:
+    """Chance that a positive scores higher than a negative, equal scores counting half (Mann and Whitney's U).
+
+    `scores` and `positive` are [n]; None unless there are both.
+    """
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return None
+    order = np.argsort(-scores, kind="stable")
+    ends = ends_of_ties(scores[order])
+    hits, alarms = (np.diff(np.cumsum(labels[order])[ends], prepend=0) for labels in (positive, ~positive))
+    below = negatives - np.cumsum(alarms)
+    return float(np.sum(hits * (below + alarms / 2)) / (positives * negatives))

@@ -1,0 +1,100 @@
+"""How far a metric might have come out differently on other patients: percentile intervals from resampled patients.
+
+Patients are drawn with replacement, as many as there are, each with all its images: films of one patient resemble one
+another, so that drawing films would make intervals too narrow. A class without a true box in a resample is left out of
+that resample's mean, as it is in the plain metric; a resample in which nothing is defined is left out of the interval.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.evaluation.flat import Ints, Reals
+from trainer.evaluation.froc import RATES
+from trainer.evaluation.matching import IOU_ABOVE, NONE, match_coco, match_voc
+from trainer.evaluation.material import EvaluationSet
+from trainer.evaluation.weighted import WeightedAuroc, WeightedFroc, mean_over_classes, rank
+
+CONFIDENCE = 0.95
+
+#: Numbers held at once: resamples are worked on in chunks, so that memory does not grow with their number.
+_CHUNK_NUMBERS = 2_000_000
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Percentiles of a metric over resamples."""
+
+    low: float
+    high: float
+    #: Resamples in which the metric is defined.
+    samples: int
+
+
+def draw_weights(groups: Ints, samples: int, seed: int, rows: int) -> Iterator[Reals]:
+    """Draw how often each image comes in each resample, in chunks of at most `rows`: float64 [r, images].
+
+    `groups` [images] numbers each image's patient from 0. The draws depend on the seed alone, not on `rows`.
+    """
+    generator = np.random.default_rng(seed)
+    patients = int(groups.max()) + 1 if len(groups) else 0
+    for start in range(0, samples if patients else 0, rows):
+        drawn = [
+            np.bincount(generator.integers(0, patients, patients), minlength=patients)
+            for _ in range(min(rows, samples - start))
+        ]
+        yield np.stack(drawn)[:, groups].astype(np.float64)
+
+
+def bootstrap(
+    material: EvaluationSet,
+    samples: int,
+    seed: int,
+    *,
+    confidence: float = CONFIDENCE,
+    iou_above: float = IOU_ABOVE,
+    progress: Progress = lambda _: None,
+) -> dict[str, Interval | None]:
+    """Return an interval for each metric; None where it is nowhere defined or there are no resamples.
+
+    Metrics: `map` (VOC 2010, see `voc`), `coco_ap`, `coco_ap50`, `auroc`, `froc_mean`, and `lesions_R` and `images_R`
+    for each R of `RATES` (see `froc`). `progress` is told the number of resamples done since it was last told.
+    """
+    flat = material.flat
+    claims = match_voc(flat, iou_above)
+    by_voc = rank(flat, (claims != NONE)[None])
+    by_coco = rank(flat, match_coco(flat), limited=True)
+    froc, auroc = WeightedFroc(flat, claims), WeightedAuroc(flat)
+    values: dict[str, list[Reals]] = {}
+    for weights in draw_weights(material.groups, samples, seed, _rows(len(flat.scores))):
+        coco = [ranking.coco(weights) for ranking in by_coco]
+        lesions, images = froc(weights)
+        chunk = {
+            "map": mean_over_classes([ranking.voc(weights) for ranking in by_voc]),
+            "coco_ap": mean_over_classes([ap.mean(axis=0) for ap in coco]),
+            "coco_ap50": mean_over_classes([ap[0] for ap in coco]),
+            "auroc": auroc(weights),
+            "froc_mean": lesions.mean(axis=0),
+            **{f"lesions_{rate:g}": row for rate, row in zip(RATES, lesions, strict=True)},
+            **{f"images_{rate:g}": row for rate, row in zip(RATES, images, strict=True)},
+        }
+        for name, row in chunk.items():
+            values.setdefault(name, []).append(row)
+        progress(len(weights))
+    return {name: interval(np.concatenate(rows), confidence) for name, rows in values.items()}
+
+
+def interval(values: Reals, confidence: float = CONFIDENCE) -> Interval | None:
+    """Return the central percentiles of a metric's resampled values; NaNs are left out."""
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return None
+    low, high = np.quantile(defined, ((1 - confidence) / 2, (1 + confidence) / 2))
+    return Interval(float(low), float(high), len(defined))
+
+
+def _rows(detections: int) -> int:
+    return max(1, min(64, _CHUNK_NUMBERS // max(detections, 1)))

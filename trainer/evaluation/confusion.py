@@ -1,0 +1,30 @@
+"""Which class is taken for which: true boxes beside the detections that lie on them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.evaluation.flat import Flat, overlap
+from trainer.evaluation.matching import IOU_ABOVE, NONE, claim, of_one_class
+
+
+def count_confusions(flat: Flat, score_threshold: float, iou_above: float = IOU_ABOVE) -> NDArray[np.int64]:
+    """Count true classes (rows) by detected class (columns), [classes + 1, classes + 1]; the last is background.
+
+    Detections at or above the threshold first find true boxes of their own class, as in `match_voc`. What is left over
+    on both sides is matched in the same way whatever the class; then what is still left is missed, or a false alarm.
+    """
+    pairs = overlap(flat, iou_above)
+    pairs = pairs.where(flat.scores[pairs.detection] >= score_threshold)
+    claims = claim(pairs.where(of_one_class(flat, pairs)), len(flat.scores))
+    rest = pairs.where((claims[pairs.detection] == NONE) & ~np.isin(pairs.true, claims))
+    claims = np.maximum(claims, claim(rest, len(flat.scores)))
+
+    background = flat.classes
+    matrix = np.zeros((background + 1, background + 1), np.int64)
+    matched = claims != NONE
+    np.add.at(matrix, (flat.true_class_of[claims[matched]], flat.class_of[matched]), 1)
+    missed = np.setdiff1d(np.arange(len(flat.true_class_of)), claims)
+    matrix[:, background] = np.bincount(flat.true_class_of[missed], minlength=background + 1)
+    alarms = ~matched & (flat.scores >= score_threshold)
+    matrix[background] = np.bincount(flat.class_of[alarms], minlength=background + 1)
+    return matrix

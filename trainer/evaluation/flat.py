@@ -1,0 +1,108 @@
+"""All boxes of an evaluation as columns, so that metrics work on arrays instead of on images one by one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.evaluation.boxes import Boxes
+
+Ints = NDArray[np.int64]
+Reals = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Detections [n], best score first, and true boxes [m], in the order of images; both name images by their number.
+
+    Equal scores keep the order of image ids, and within an image that of its boxes, as in pycocotools.
+    """
+
+    images: int
+    classes: int
+    image_of: Ints  # [n] 0 … images - 1
+    class_of: Ints  # [n] 0 … classes - 1
+    boxes_xyxy: Reals  # [n, 4]
+    scores: Reals  # [n], falling
+    true_image_of: Ints  # [m], rising
+    true_class_of: Ints  # [m]
+    true_boxes_xyxy: Reals  # [m, 4]
+
+    def boxes_by_image(self, category: int) -> Ints:
+        """How many true boxes of a class each image has: [images]."""
+        return np.bincount(self.true_image_of[self.true_class_of == category], minlength=self.images).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Detections and true boxes of one image that overlap: [p], in the order of detections, then of true boxes."""
+
+    detection: Ints
+    true: Ints
+    iou: Reals
+
+    def where(self, mask: NDArray[np.bool_]) -> "Pairs":
+        """Return the pairs that a mask [p] chooses."""
+        return Pairs(self.detection[mask], self.true[mask], self.iou[mask])
+
+
+def flatten(
+    image_ids: Sequence[int], category_ids: Sequence[int], truth: Mapping[int, Boxes], found: Mapping[int, Boxes]
+) -> Flat:
+    """Collect the boxes of the named images and categories; raises `ValueError` where a number is not finite."""
+    true_image_of, true_class_of, true_boxes, _ = _collect(image_ids, category_ids, truth)
+    image_of, class_of, boxes, scores = _collect(image_ids, category_ids, found)
+    if not (np.isfinite(true_boxes).all() and np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise ValueError("a box or a score is not finite")
+    order = np.argsort(-scores, kind="stable")
+    return Flat(
+        len(image_ids),
+        len(category_ids),
+        image_of[order],
+        class_of[order],
+        boxes[order],
+        scores[order],
+        true_image_of,
+        true_class_of,
+        true_boxes,
+    )
+
+
+def _collect(
+    image_ids: Sequence[int], category_ids: Sequence[int], boxes_of: Mapping[int, Boxes]
+) -> tuple[Ints, Ints, Reals, Reals]:
+    """Return image numbers, class numbers, boxes and scores of all boxes that count, in the order of images."""
+    entries = [(number, boxes_of[image_id]) for number, image_id in enumerate(image_ids) if image_id in boxes_of]
+    lengths = [len(boxes.category_ids) for _, boxes in entries]
+    image_of = np.repeat(np.array([number for number, _ in entries], np.int64), lengths)
+    ids = np.concatenate([np.empty(0, np.int64), *(boxes.category_ids for _, boxes in entries)])
+    coordinates = np.concatenate([np.empty((0, 4)), *(boxes.boxes_xyxy.reshape(-1, 4) for _, boxes in entries)])
+    scores = np.concatenate([np.empty(0), *(boxes.scores for _, boxes in entries)])
+    if not len(image_of) == len(ids) == len(coordinates) == len(scores):
+        raise ValueError("an image's category ids, boxes and scores differ in number")
+    by_id = np.argsort(np.array(category_ids, np.int64))
+    sorted_ids = np.array(category_ids, np.int64)[by_id]
+    place = np.minimum(np.searchsorted(sorted_ids, ids), max(len(sorted_ids) - 1, 0))
+    known = sorted_ids[place] == ids if len(sorted_ids) else np.zeros(len(ids), bool)
+    return image_of[known], by_id[place[known]], coordinates[known], scores[known]
+
+
+def overlap(flat: Flat, above: float) -> Pairs:
+    """Find each detection and true box of the same image, of any class, whose intersection over union is above a limit.
+
+    Computed from corner, width and height in double precision, as pycocotools does, so that limits fall alike.
+    """
+    counts = np.bincount(flat.true_image_of, minlength=flat.images)
+    starts = np.cumsum(counts) - counts
+    partners = counts[flat.image_of]
+    detection = np.repeat(np.arange(len(flat.image_of)), partners)
+    within = np.arange(len(detection)) - np.repeat(np.cumsum(partners) - partners, partners)
+    true = starts[flat.image_of[detection]] + within
+    left, right = flat.boxes_xyxy[detection], flat.true_boxes_xyxy[true]
+    left_size, right_size = left[:, 2:] - left[:, :2], right[:, 2:] - right[:, :2]
+    far = np.minimum(left[:, :2] + left_size, right[:, :2] + right_size)
+    shared = np.clip(far - np.maximum(left[:, :2], right[:, :2]), 0, None).prod(axis=1)
+    union = left_size.prod(axis=1) + right_size.prod(axis=1) - shared
+    iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return Pairs(detection, true, iou).where(iou > above)

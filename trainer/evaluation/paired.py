@@ -1,0 +1,113 @@
+"""Is a candidate better than the active model? Both on the same images, compared resample by resample."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.evaluation.bootstrap import CONFIDENCE, draw_weights, interval
+from trainer.evaluation.matching import IOU_ABOVE, NONE, match_voc
+from trainer.evaluation.material import EvaluationSet
+from trainer.evaluation.voc import evaluate_voc
+from trainer.evaluation.weighted import Ranking, mean_over_classes, rank
+
+
+@dataclass(frozen=True)
+class CategoryGain:
+    """One class's average precision under both models; None without a true box."""
+
+    category_id: int
+    name: str
+    #: True boxes of the class.
+    boxes: int
+    active_ap: float | None
+    candidate_ap: float | None
+
+    @property
+    def gain(self) -> float | None:
+        """Candidate less active; None without a true box."""
+        if self.active_ap is None or self.candidate_ap is None:
+            return None
+        return self.candidate_ap - self.active_ap
+
+
+@dataclass(frozen=True)
+class PairedGain:
+    """The difference of two models' mean average precision, VOC 2010 at IoU > 0.4."""
+
+    active_map: float
+    candidate_map: float
+    #: The interval of `gain`, both ends; of the stated confidence.
+    low: float
+    high: float
+    confidence: float
+    #: Resamples in which there was a true box.
+    samples: int
+    categories: tuple[CategoryGain, ...]
+
+    @property
+    def gain(self) -> float:
+        """Candidate less active."""
+        return self.candidate_map - self.active_map
+
+    def drops(self, more_than: float, counted_from_boxes: int) -> tuple[CategoryGain, ...]:
+        """Return the classes with enough true boxes whose average precision fell by more than a limit."""
+        return tuple(
+            category
+            for category in self.categories
+            if category.boxes >= counted_from_boxes and category.gain is not None and -category.gain > more_than
+        )
+
+
+def paired_gain(
+    active: EvaluationSet,
+    candidate: EvaluationSet,
+    *,
+    samples: int,
+    seed: int,
+    confidence: float = CONFIDENCE,
+    iou_above: float = IOU_ABOVE,
+) -> PairedGain:
+    """Compare two models by a paired bootstrap over patients: each resample is drawn for both.
+
+    Raises `ValueError` unless both are evaluated on the same images, patients, classes and true boxes, and there is a
+    true box and at least one resample.
+    """
+    if samples < 1:
+        raise ValueError("a comparison needs resamples")
+    _require_same_truth(active, candidate)
+    before, after = evaluate_voc(active, iou_above), evaluate_voc(candidate, iou_above)
+    if before.mean_ap is None or after.mean_ap is None:
+        raise ValueError("there is no true box to compare on")
+    rankings = [_rank(material, iou_above) for material in (active, candidate)]
+    gains = [
+        mean_over_classes([ranking.voc(weights) for ranking in rankings[1]])
+        - mean_over_classes([ranking.voc(weights) for ranking in rankings[0]])
+        for weights in draw_weights(active.groups, samples, seed, rows=16)
+    ]
+    bounds = interval(np.concatenate(gains), confidence)
+    if bounds is None:
+        raise ValueError("no resample holds a true box; draw more")
+    counts = np.bincount(active.flat.true_class_of, minlength=active.flat.classes).tolist()
+    aps = (before.ap_by_category, after.ap_by_category)
+    categories = tuple(
+        CategoryGain(category.id, category.name, count, *(ap[category.id] for ap in aps))
+        for category, count in zip(active.categories, counts, strict=True)
+    )
+    return PairedGain(before.mean_ap, after.mean_ap, bounds.low, bounds.high, confidence, bounds.samples, categories)
+
+
+def _rank(material: EvaluationSet, iou_above: float) -> list[Ranking]:
+    return rank(material.flat, (match_voc(material.flat, iou_above) != NONE)[None])
+
+
+def _require_same_truth(active: EvaluationSet, candidate: EvaluationSet) -> None:
+    one, other = active.flat, candidate.flat
+    if not (
+        active.ordered_ids == candidate.ordered_ids
+        and active.categories == candidate.categories
+        and np.array_equal(active.groups, candidate.groups)
+        and np.array_equal(one.true_image_of, other.true_image_of)
+        and np.array_equal(one.true_class_of, other.true_class_of)
+        and np.array_equal(one.true_boxes_xyxy, other.true_boxes_xyxy)
+    ):
+        raise ValueError("the models are not evaluated on the same images, patients, classes and true boxes")

@@ -1,0 +1,69 @@
+"""Boxes of many images as compact JSON: what an evaluation keeps, so that each of its numbers can be computed again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.evaluation.boxes import Boxes
+
+_FORMAT = "carina.boxes.1"
+
+
+def encode_boxes(boxes_of: Mapping[int, Boxes]) -> bytes:
+    """Write boxes by image id, in the order of ids, as JSON in which every number survives exactly.
+
+    Numbers that fit single precision, as those of a network do, are written as short as that allows. Boxes are xyxy in
+    original pixels.
+    """
+    flat = [boxes_of[image_id] for image_id in sorted(boxes_of)]
+    single = all(_fits_single(boxes.boxes_xyxy) and _fits_single(boxes.scores) for boxes in flat)
+    document = {
+        "format": _FORMAT,
+        "precision": "single" if single else "double",
+        "images": [
+            {
+                "image_id": image_id,
+                "category_ids": boxes_of[image_id].category_ids.tolist(),
+                "boxes_xyxy": _shorten(boxes_of[image_id].boxes_xyxy.reshape(-1, 4), single=single),
+                "scores": _shorten(boxes_of[image_id].scores, single=single),
+            }
+            for image_id in sorted(boxes_of)
+        ],
+    }
+    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+
+
+def decode_boxes(data: bytes) -> dict[int, Boxes]:
+    """Read what `encode_boxes` wrote, as float64; raises `ValueError` where it is something else."""
+    document = json.loads(data)
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        raise ValueError(f"these are no boxes as {_FORMAT}")
+    single = document["precision"] == "single"
+    return {
+        entry["image_id"]: Boxes(
+            np.array(entry["category_ids"], np.int64),
+            _lengthen(entry["boxes_xyxy"], single=single).reshape(-1, 4),
+            _lengthen(entry["scores"], single=single),
+        )
+        for entry in document["images"]
+    }
+
+
+def _fits_single(values: NDArray[np.floating[Any]]) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(values, _lengthen(_shorten(values, single=True), single=True).reshape(values.shape)))
+
+
+def _shorten(values: NDArray[np.floating[Any]], *, single: bool) -> list[Any]:
+    """Return numbers whose shortest spelling tells them apart from every other one of their precision."""
+    doubles = values.astype(np.float32).astype(np.str_) if single else values
+    numbers: list[Any] = doubles.astype(np.float64).tolist()
+    return numbers
+
+
+def _lengthen(values: Sequence[Any], *, single: bool) -> NDArray[np.float64]:
+    numbers = np.array(values, np.float64)
+    return numbers.astype(np.float32).astype(np.float64) if single else numbers
