@@ -1,0 +1,80 @@
+"""How a training's config is said on a command line: a recipe, what is to differ from it, and what the gate asks."""
+
+import difflib
+import json
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from shared.recipes import RECIPES
+from shared.training import TrainingConfig
+
+Recipe = Annotated[str, typer.Option(help=f"Config to start from: {', '.join(RECIPES)}.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key of the recipe, as in `ema_decay=null` or `augmentation.gamma=[0.8,1.2]`; may be repeated.",
+    ),
+]
+Architecture = Annotated[str | None, typer.Option("--arch", help="The network.", show_default="the recipe's")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.", show_default="the recipe's")]
+BatchSize = Annotated[int | None, typer.Option(help="Images of one process in a step.", show_default="the recipe's")]
+CanvasPx = Annotated[
+    int | None, typer.Option(help="Side of the square that films are fitted onto.", show_default="the recipe's")
+]
+LearningRate = Annotated[float | None, typer.Option(help="For one process.", show_default="the recipe's")]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="`none`, `torchvision`, `model:ID` or `object:SHA256`.", show_default="the recipe's"),
+]
+Seed = Annotated[int | None, typer.Option(help="Of everything drawn at random.", show_default="the recipe's")]
+
+
+def read_config(recipe: str, settings: list[str], **options: object) -> TrainingConfig:
+    """Return a recipe with `KEY=VALUE` settings and then options applied; options that are None are not given.
+
+    A value is JSON, or else a string; a key may have dots. Raises `typer.BadParameter`, which names what is wrong.
+    """
+    if recipe not in RECIPES:
+        raise typer.BadParameter(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.")
+    values = RECIPES[recipe].model_dump(mode="json")
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--set {setting}: a setting is written KEY=VALUE.")
+        _set(values, key.strip(), _read_value(value.strip()))
+    values |= {key: value for key, value in options.items() if value is not None}
+    try:
+        return TrainingConfig.model_validate(values)
+    except ValidationError as exc:
+        raise typer.BadParameter(explain(exc)) from exc
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one line what is wrong with which keys of a config."""
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc']))}: {each['msg']}" if each["loc"] else each["msg"]
+        for each in error.errors(include_url=False)
+    )
+
+
+def _set(values: dict[str, Any], key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.get(parent)
+        values = inner if isinstance(inner, dict) else {}
+    if last not in values:
+        near = difflib.get_close_matches(last, values, n=1)
+        meant = f"; did you mean {'.'.join([*parents, near[0]])}?" if near else "."
+        raise typer.BadParameter(f"--set {key}: a config has no such key{meant}")
+    values[last] = value
+
+
+def _read_value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

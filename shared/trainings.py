@@ -1,0 +1,114 @@
+"""Asking for a training: the command line, the API and schedules all do it here, so that a run's row means one thing.
+
+A run takes its dataset, its config and its gate with it as they are now; nothing that is changed later reaches it.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared.errors import InvalidRequest, NotFound, NotReady, RequestError
+from shared.queue.states import TaskState
+from shared.tables import Dataset, Model, TrainingRun
+from shared.training import GateConfig, HeldOut, TrainingConfig
+
+_MODEL = "model:"
+
+
+class AlreadyStarted(RequestError):
+    """The schedule's run of this time has been started already."""
+
+    code = "already_started"
+    status = 409
+
+
+def start_training(
+    session: Session,
+    *,
+    dataset: Dataset,
+    config: TrainingConfig,
+    gate: GateConfig | None = None,
+    name: str | None = None,
+    schedule_id: UUID | None = None,
+    due_at: datetime | None = None,
+) -> TrainingRun:
+    """Queue a training and return its row.
+
+    What the gate evaluates on joins the run's held-out splits, so that no model meets an image of it in training.
+    Raises `NotReady` unless the dataset's import has succeeded, what `check_config` and `check_gate` raise, and
+    `AlreadyStarted` for a time of a schedule that has its run.
+    """
+    if dataset.state != TaskState.SUCCEEDED:
+        raise NotReady(f"The dataset {dataset.id} is {dataset.state}.")
+    check_gate(session, gate)
+    config = hold_out(config, gate)
+    if any(held.dataset_id == dataset.id and held.split == "train" for held in config.held_out):
+        raise InvalidRequest("What is trained on cannot be held out as well.")
+    queued = (
+        insert(TrainingRun)
+        .values(
+            name=name or dataset.name,
+            dataset_id=dataset.id,
+            config=config.model_dump(mode="json"),
+            config_digest=config.digest,
+            gate=None if gate is None else gate.model_dump(mode="json"),
+            initial_model_id=check_config(session, config),
+            schedule_id=schedule_id,
+            due_at=due_at,
+        )
+        .on_conflict_do_nothing(index_elements=["schedule_id", "due_at"])
+        .returning(TrainingRun)
+    )
+    run = session.scalar(queued)
+    if run is None:
+        raise AlreadyStarted
+    return run
+
+
+def latest_dataset(session: Session, name: str) -> Dataset | None:
+    """Return the newest dataset of a name whose import has succeeded."""
+    named = sa.select(Dataset).where(Dataset.name == name, Dataset.state == TaskState.SUCCEEDED)
+    return session.scalar(named.order_by(Dataset.id.desc()).limit(1))
+
+
+def hold_out(config: TrainingConfig, gate: GateConfig | None) -> TrainingConfig:
+    """Return the config with the gate's evaluation set among the splits that are held out."""
+    if gate is None:
+        return config
+    met = HeldOut(dataset_id=gate.evaluation_dataset_id, split=gate.evaluation.split)
+    return config if met in config.held_out else config.model_copy(update={"held_out": (*config.held_out, met)})
+
+
+def check_config(session: Session, config: TrainingConfig) -> UUID | None:
+    """Return the id of the model to start from, if a config names one; raise `NotFound` for what it names in vain."""
+    for held in config.held_out:
+        _require_dataset(session, held.dataset_id)
+    if not config.initial_weights.startswith(_MODEL):
+        return None
+    try:
+        model_id = UUID(config.initial_weights.removeprefix(_MODEL))
+    except ValueError as exc:
+        raise InvalidRequest(f"{config.initial_weights} names no model: the id is malformed.") from exc
+    if session.get(Model, model_id) is None:
+        raise NotFound(f"There is no model {model_id} to start from.")
+    return model_id
+
+
+def check_gate(session: Session, gate: GateConfig | None) -> None:
+    """Raise `NotFound`, `NotReady` or `InvalidRequest` for a gate that could never decide."""
+    if gate is None:
+        return
+    _require_dataset(session, gate.evaluation_dataset_id)
+    if gate.evaluation.bootstrap_samples < 1:
+        raise InvalidRequest("A gate decides by a bootstrap: its evaluation needs at least one resample.")
+
+
+def _require_dataset(session: Session, dataset_id: UUID) -> None:
+    dataset = session.get(Dataset, dataset_id)
+    if dataset is None:
+        raise NotFound(f"There is no dataset {dataset_id}.")
+    if dataset.state != TaskState.SUCCEEDED:
+        raise NotReady(f"The dataset {dataset_id} is {dataset.state}.")
