@@ -336,6 +336,8 @@ class TrainingRun(Task):
     #: The last checkpoint: the SHA-256 of its bytes and the steps that were done.
     checkpoint_sha256: Mapped[str | None]
     checkpoint_steps: Mapped[int | None]
+    #: SHA-256 of TensorBoard's event file of each attempt.
+    events: Mapped[dict[str, Any]] = mapped_column(default=dict)
     model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
 
 

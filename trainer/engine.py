@@ -33,13 +33,19 @@ class NonFiniteLoss(PermanentError):
 
     code = "non_finite_loss"
 
-    def __init__(self, image_ids: Sequence[int]) -> None:
-        #: The images of all ranks in that step.
+    def __init__(self, image_ids: Sequence[int], batches: Sequence["Batch"], keys: Sequence[str] = ()) -> None:
+        #: The images of all ranks in that step, and what this rank made of its own.
         self.image_ids = sorted(set(image_ids))
+        self.batches = batches
+        kept = f" The step's batches are kept as {', '.join(keys)}." if keys else ""
         super().__init__(
-            f"The loss or its gradient is not a finite number in the step with the images {self.image_ids}. "
-            "A smaller learning rate, a longer warm-up or fp32 may help; so may a look at these films."
+            f"The loss or its gradient is not a finite number in the step with the images {self.image_ids}.{kept} "
+            "A look at these films may help; so may a smaller learning rate, a longer warm-up or fp32."
         )
+
+    def kept_under(self, keys: Sequence[str]) -> "NonFiniteLoss":
+        """Return the same error, which says where the ranks' batches are."""
+        return NonFiniteLoss(self.image_ids, self.batches, keys)
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,8 @@ def train_one_epoch(
         means = [total / ranks.world for total in ranks.sum(losses.tolist())]
         norm = nn.utils.clip_grad_norm_(trainee.model.parameters(), config.clip_norm or math.inf)
         if not math.isfinite(sum(means)) or not norm.isfinite():
-            raise NonFiniteLoss([id_ for ids in ranks.gather([b.image_ids for b in batches]) for b in ids for id_ in b])
+            of_all = ranks.gather([id_ for batch in batches if batch.counts for id_ in batch.image_ids])
+            raise NonFiniteLoss([id_ for ids in of_all for id_ in ids], batches)
         trainee.optimizer.step()
         trainee.average.update(trainee.model)
         yield {**dict(zip(LOSSES, means, strict=True)), "loss": sum(means), "learning_rate": rate}

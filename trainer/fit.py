@@ -110,7 +110,8 @@ def fit(
     initialise(model)
     freeze(model, config.frozen_stages)
     trainee = Trainee(model, card, config, ranks)
-    position = _resume(trainee, keeper.load())
+    together = config.batch_size * config.accumulate * ranks.world
+    position = _resume(trainee, keeper.load(), together)
     loader = Loader(films, read, card, config.augmentation, _loader_workers(config, ranks))
     try:
         for epoch in range(position.epoch, config.epochs):
@@ -118,7 +119,6 @@ def fit(
             step_count = steps_of(len(plan), config, ranks.world)
             first = position.step if epoch == position.epoch else 0
             batches = loader.batches(shares(plan, config, epoch, ranks.rank, ranks.world, first))
-            together = config.batch_size * config.accumulate * ranks.world
             steps = train_one_epoch(trainee, batches, epoch, first, step_count)
             for step, figures in enumerate(steps, start=first + 1):
                 at = (epoch, step) if step < step_count else (epoch + 1, 0)
@@ -126,7 +126,7 @@ def fit(
                 images = min(together, len(plan) - (step - 1) * together)
                 progress = Progress(position, step_count, images, figures)
                 if keeper.is_due(progress) and ranks.is_first:
-                    keeper.save(_pack(trainee, position), progress)
+                    keeper.save(_pack(trainee, position, together), progress)
                 keeper.check(progress)
     finally:
         loader.close()
@@ -141,18 +141,21 @@ def freeze(model: FasterRCNN, stages: int) -> None:
         child.requires_grad_(False)
 
 
-def _pack(trainee: Trainee, position: Position) -> bytes:
+def _pack(trainee: Trainee, position: Position, together: int) -> bytes:
+    place = {"epoch": position.epoch, "step": position.step, "steps_done": position.steps_done, "together": together}
     buffer = io.BytesIO()
-    torch.save({"position": [position.epoch, position.step, position.steps_done], **trainee.state_dict()}, buffer)
+    torch.save({"position": place, **trainee.state_dict()}, buffer)
     return buffer.getvalue()
 
 
-def _resume(trainee: Trainee, checkpoint: bytes | None) -> Position:
+def _resume(trainee: Trainee, checkpoint: bytes | None, together: int) -> Position:
+    """Take a training back to its checkpoint; with another number of ranks, to the step that starts there or before."""
     if checkpoint is None:
         return Position()
     state = torch.load(io.BytesIO(checkpoint), map_location=trainee.ranks.device, weights_only=True)
     trainee.load_state_dict(state)
-    return Position(*state["position"])
+    place = state["position"]
+    return Position(place["epoch"], place["step"] * place["together"] // together, place["steps_done"])
 
 
 def _loader_workers(config: TrainingConfig, ranks: Ranks) -> int:

@@ -69,7 +69,7 @@ def import_checkpoint(
     `module.` prefix. `categories` are in the order of the outputs 1 to N; output 0 is background. The architecture is
     read off the weights' names where it is not stated.
     """
-    state = _read_state(source.read_bytes() if isinstance(source, Path) else source)
+    state = read_state(source.read_bytes() if isinstance(source, Path) else source)
     architecture = _recognise(state, (architecture,) if architecture else tuple(BLUEPRINTS))
     blueprint = BLUEPRINTS[architecture]
     draft = ModelCard(
@@ -88,7 +88,7 @@ def import_checkpoint(
     return draft.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()}), weights
 
 
-def _read_state(data: bytes) -> dict[str, Tensor]:
+def read_state(data: bytes) -> dict[str, Tensor]:
     """Return the state dict in a file of torch's or of safetensors, unwrapped."""
     if data[8:9] == b"{":
         return decode_weights(data)

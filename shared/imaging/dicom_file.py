@@ -1,6 +1,6 @@
 """The one place that parses DICOM: finds the data set in a file and hands out plain Python values.
 
-Only the elements in `KEPT` are held in memory, so a patient's name never is. pydicom's warnings and log lines quote
+Only the elements in `KEPT` are held in memory, so a patient's name never is (an import may ask for the PatientID). pydicom's warnings and log lines quote
 element values, and its parser lets many kinds of exception through; none of them leaves this module.
 """
 
@@ -9,7 +9,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -35,8 +35,9 @@ KEPT = [
     "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth",
     "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PixelData",
 ]  # fmt: skip
-_KEPT_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in KEPT]
 _PIXEL_DATA = Tag("PixelData")
+#: The most of a deflated data set that is inflated to find the patient.
+_HEADER_BYTES = 8 * 1024**2
 _PREFIX_BYTES = 132  # the preamble and `DICM`, PS3.10 section 7.1
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -100,7 +101,7 @@ def looks_like_dicom(data: bytes) -> bool:
     return _find_start(data) is not None
 
 
-def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int) -> DicomFile:
+def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence[str] = KEPT) -> DicomFile:
     """Parse a file, or the first part of one, up to and with (`with_pixels`) its pixel data.
 
     A deflated data set is inflated to at most `max_bytes`. Raises `UnsupportedFileType` and `MalformedDicom`.
@@ -127,12 +128,23 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int) -> DicomFile:
             reached |= tag == _PIXEL_DATA
             return bool(tag >= _PIXEL_DATA)
 
-        dataset = read_dataset(stream, implicit, little_endian, stop_when=at_pixel_data, specific_tags=_KEPT_TAGS)
+        dataset = read_dataset(stream, implicit, little_endian, stop_when=at_pixel_data, specific_tags=[*map(Tag, kept)])
         if not dataset:  # pydicom drops every element when one has no end
             raise MalformedDicom
         if with_pixels:  # apart from the rest for the same reason
             dataset.update(read_dataset(stream, implicit, little_endian, stop_when=lambda tag, *_: tag > _PIXEL_DATA))
     return DicomFile(dataset, syntax, reached, little_endian)
+
+
+def read_patient_id(data: bytes) -> str | None:
+    """The PatientID of a file; None where the file is no DICOM or has none. Raises `MalformedDicom`.
+
+    Only to tell patients apart while a dataset is made; it is neither stored nor logged.
+    """
+    if _find_start(data) is None:
+        return None
+    file = read_dicom(data, with_pixels=False, max_bytes=_HEADER_BYTES, kept=["PatientID", "Rows"])
+    return file.text("PatientID")
 
 
 def _find_start(data: bytes) -> int | None:

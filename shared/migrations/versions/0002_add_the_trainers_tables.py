@@ -143,6 +143,7 @@ def upgrade() -> None:
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("checkpoint_sha256", sa.Text(), nullable=True),
         sa.Column("checkpoint_steps", sa.Integer(), nullable=True),
+        sa.Column("events", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("model_id", sa.Uuid(), nullable=True),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),

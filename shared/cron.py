@@ -1,0 +1,68 @@
+"""When a cron expression is due, on the clocks of a time zone.
+
+Days on which clocks change are treated as Debian's cron does. With fixed minutes and hours a time comes once on every
+day that it is meant for: one that clocks leap over comes at the leap (02:30 at 03:00), one that comes twice counts the
+first time. With a star as the minutes or the hours, times follow the clock as it runs: a skipped hour has none, a
+repeated hour has them twice.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from shared.errors import RequestError
+
+_FIELDS = 5
+
+
+class InvalidCron(RequestError):
+    """The cron expression is not valid."""
+
+    code = "invalid_cron"
+    status = 422
+
+
+class InvalidTimeZone(RequestError):
+    """There is no such time zone."""
+
+    code = "invalid_time_zone"
+    status = 422
+
+
+def times(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
+    """Yield the times in UTC that come after another one, for ever; raise `InvalidCron` and `InvalidTimeZone`.
+
+    `cron` has five fields: minute, hour, day of the month, month, day of the week.
+    """
+    zone = _read_zone(time_zone)
+    if len(cron.split()) != _FIELDS:
+        raise InvalidCron(f"The cron expression {cron!r} does not have five fields.")
+    try:
+        found = CronSim(cron, after.astimezone(zone))
+    except CronSimError as exc:
+        raise InvalidCron(f"The cron expression {cron!r} is not valid: {exc}.") from exc
+    return _rising(cron, found, after)
+
+
+def next_time(cron: str, time_zone: str, after: datetime) -> datetime:
+    """Return the first time in UTC after another one; raise `InvalidCron` and `InvalidTimeZone`."""
+    return next(times(cron, time_zone, after))
+
+
+def _rising(cron: str, found: Iterator[datetime], after: datetime) -> Iterator[datetime]:
+    # What clocks leap over may be found twice at the leap; in an hour that comes again its first pass is found once more.
+    for local in found:
+        if (moment := local.astimezone(UTC)) > after:
+            yield (after := moment)
+    raise InvalidCron(f"No time of the cron expression {cron!r} comes within 50 years.")
+
+
+def _read_zone(name: str) -> ZoneInfo:
+    try:
+        if name != "localtime":  # what that is depends on the machine
+            return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    raise InvalidTimeZone(f"There is no time zone {name!r}; an IANA name is like Europe/Berlin.")

@@ -1,0 +1,232 @@
+"""The trainer: takes one task after the other, and keeps the processes that do it.
+
+A task is a leased row, never a long message. Its processes can be killed at any moment: what they had done is in the
+object store, and the row goes back to be gone on with, by this trainer or another one.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+import sqlalchemy as sa
+import structlog
+
+from shared.database import Database
+from shared.errors import DatabaseUnavailable, TransientError
+from shared.ids import new_id
+from shared.log import configure_logging
+from shared.object_store import ObjectStore, checkpoint_key
+from shared.queue.states import Stage, TaskState
+from shared.settings import Settings
+from shared.tables import Worker
+from shared.tasks import TaskClaim, claim_task, finish_task, interrupt_task, renew_task
+from trainer.launch import command_of, follow
+from trainer.task import TRAINER_PID
+
+log = structlog.get_logger()
+
+READY_FILE = "CARINA_READY_FILE"
+LOG_LINES = 200
+#: How long a process that was asked to stop may take to write its checkpoint.
+STOP_S = 30.0
+SEEN_EVERY_S = 20.0
+#: How long processes may go on whose task has come to its end.
+LAST_WORDS_S = 2.0
+_RENEW_S = 1.0
+
+TASK_CRASHED = "trainer_process_lost"
+
+
+def run_trainer(settings: Settings) -> None:
+    """Take tasks until SIGTERM; on a machine that follows another one, its share of that one's trainings."""
+    configure_logging(settings.log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    database = Database.from_settings(settings)
+    try:
+        if settings.trainer_node_rank > 0:
+            follow(settings, database, stop)
+        else:
+            Agent(settings, database, stop).run()
+    finally:
+        database.close()
+
+
+class Agent:
+    """One trainer: at most one task at a time."""
+
+    def __init__(self, settings: Settings, database: Database, stop: threading.Event) -> None:
+        self.owner = f"{Stage.TRAIN}@{socket.gethostname()}:{os.getpid()}:{new_id().hex[-8:]}"
+        self._settings = settings
+        self._database = database
+        self._store = ObjectStore(settings)
+        self._stop = stop
+        self._seen_at = -SEEN_EVERY_S
+
+    def run(self) -> None:
+        """Look for a task, do it, look again, until the stop flag is set."""
+        with self._database.begin() as session:
+            session.add(Worker(id=self.owner, stage=Stage.TRAIN))
+        if path := os.environ.get(READY_FILE):
+            Path(path).touch()
+        while not self._stop.is_set():
+            try:
+                claim = self._look()
+                if claim is not None:
+                    self._carry_out(claim)
+                    continue
+            except TransientError as error:
+                log.warning("server_unavailable", owner=self.owner, code=error.code)
+            self._stop.wait(self._settings.trainer_poll_s)
+        with self._database.begin() as session:
+            session.execute(sa.update(Worker).where(Worker.id == self.owner).values(stopped_at=sa.func.now()))
+
+    def _look(self) -> TaskClaim | None:
+        with self._database.begin() as session:
+            self._be_seen(session)
+            return claim_task(session, self.owner, lease_s=self._settings.lease_s)
+
+    def _be_seen(self, session: sa.orm.Session) -> None:
+        if time.monotonic() - self._seen_at >= SEEN_EVERY_S:
+            session.execute(sa.update(Worker).where(Worker.id == self.owner).values(seen_at=sa.func.now()))
+            self._seen_at = time.monotonic()
+
+    def _carry_out(self, claim: TaskClaim) -> None:
+        """Start the task's processes, keep its lease while they run, and see to its row when they have ended."""
+        log.info("task_started", task=claim.kind, task_id=str(claim.task_id), attempt=claim.attempt)
+        process = _Process(command_of(claim, self._settings))
+        ours = self._keep(claim, process)
+        code = process.end()
+        if ours:
+            self._database.persist(
+                lambda session: self._see_to(session, claim, process), within_s=self._settings.lease_s
+            )
+        self._clean_up(claim)
+        log.info("task_ended", task=claim.kind, task_id=str(claim.task_id), exit_code=code, ours=ours)
+
+    def _keep(self, claim: TaskClaim, process: "_Process") -> bool:
+        """Renew the lease until the processes end; return whether the task was ours to the end."""
+        kept_at = time.monotonic()
+        asked = False
+        while process.is_running(_RENEW_S):
+            if self._stop.is_set() and not asked:
+                asked = True
+                process.ask_to_stop()
+            try:
+                with self._database.begin() as session:
+                    self._be_seen(session)
+                    tail = process.new_log_tail()
+                    if not renew_task(session, claim, lease_s=self._settings.lease_s, log_tail=tail):
+                        # Finished by the task itself, which is about to end, or cancelled, or taken over.
+                        process.is_running(LAST_WORDS_S)
+                        return False
+                kept_at = time.monotonic()
+            except DatabaseUnavailable:
+                if time.monotonic() - kept_at > self._settings.lease_s:
+                    return False
+        return True
+
+    def _clean_up(self, claim: TaskClaim) -> None:
+        """Remove the checkpoints of a training that nobody will go on with."""
+        with self._database.begin() as session:
+            state = session.get_one(claim.table, claim.task_id).state
+        if claim.kind == "training" and state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
+            for key in self._store.keys(checkpoint_key(claim.task_id, "").removesuffix(".pt")):
+                self._store.delete(key)
+
+    def _see_to(self, session: sa.orm.Session, claim: TaskClaim, process: "_Process") -> bool:
+        """Give back a task whose processes have ended without bringing it to its end."""
+        tail = process.log_tail()
+        if not renew_task(session, claim, lease_s=self._settings.lease_s, log_tail=tail):
+            return False
+        if process.was_asked_to_stop or process.exit_code == 0:
+            return interrupt_task(session, claim, lost=False)
+        row = session.get_one(claim.table, claim.task_id)
+        last = next((line for line in reversed(tail.splitlines()) if line.strip()), "It said nothing.")
+        why = {"code": TASK_CRASHED, "reason": f"Its process ended with code {process.exit_code}: {last}"}
+        if row.losses + 1 >= self._settings.max_attempts:
+            return finish_task(session, claim, TaskState.FAILED, losses=row.losses + 1, **why)
+        return interrupt_task(session, claim, lost=True, pause_s=self._settings.retry_backoff_s, **why)
+
+
+class _Process:
+    """The processes of a task, and what they say."""
+
+    def __init__(self, command: list[str]) -> None:
+        environ = os.environ | {
+            TRAINER_PID: str(os.getpid()),
+            "PYTHONUNBUFFERED": "1",
+            # A folder called `shared` where the trainer stands must not be taken for ours.
+            "PYTHONSAFEPATH": "1",
+        }
+        self._process = subprocess.Popen(
+            command,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self.was_asked_to_stop = False
+        self._kill_at = float("inf")
+        self._lines: deque[str] = deque(maxlen=LOG_LINES)
+        self._news = False
+        self._reader = threading.Thread(target=self._read, name="log", daemon=True)
+        self._reader.start()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the first process; negative for a signal."""
+        return self._process.returncode
+
+    def is_running(self, wait_s: float) -> bool:
+        """Wait so long for the end, and return whether it has not come."""
+        try:
+            self._process.wait(min(wait_s, max(0.0, self._kill_at - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= self._kill_at:
+                self._process.kill()
+            return True
+        return False
+
+    def ask_to_stop(self) -> None:
+        """Ask for a checkpoint and an end; after `STOP_S` no longer ask."""
+        self.was_asked_to_stop = True
+        self._kill_at = time.monotonic() + STOP_S
+        self._process.terminate()
+
+    def end(self) -> int:
+        """End what still runs, at once, and return the exit code; ranks notice that their launcher is gone."""
+        if self._process.poll() is None:
+            self._process.kill()
+        code = self._process.wait()
+        self._reader.join(timeout=5)
+        return code
+
+    def new_log_tail(self) -> str | None:
+        """Return the last lines, or None when there are no new ones."""
+        if not self._news:
+            return None
+        self._news = False
+        return self.log_tail()
+
+    def log_tail(self) -> str:
+        """Return the last lines."""
+        return "\n".join(list(self._lines))
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            # PostgreSQL's text cannot hold a zero.
+            self._lines.append(line.rstrip("\n").replace("\0", ""))
+            self._news = True

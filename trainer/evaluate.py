@@ -1,0 +1,238 @@
+"""An evaluation as a task: a model runs over a split, on every rank, and the numbers are computed once."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
+from uuid import UUID
+
+import numpy as np
+import sqlalchemy as sa
+import structlog
+import torch
+from sqlalchemy.orm import Session
+
+from shared.detector.card import ModelCard
+from shared.detector.placing import Placed
+from shared.detector.runtime import Detection, Detector
+from shared.errors import NotFound, PermanentError, TransientError
+from shared.object_store import ObjectStore, result_key, weights_key
+from shared.queue.states import TaskState
+from shared.tables import Dataset as DatasetRow
+from shared.tables import Evaluation, Model
+from shared.training import EvaluationConfig
+from shared.version import code_version
+from trainer.datasets.dataset import Dataset, Film
+from trainer.evaluation.boxes import Boxes
+from trainer.evaluation.material import EvaluationSet
+from trainer.evaluation.report import render_report
+from trainer.evaluation.storage import encode_boxes
+from trainer.evaluation.summary import summarise
+from trainer.films import FilmReader
+from trainer.lineage import learnt_from, read_dataset
+from trainer.ranks import Ranks, joined
+from trainer.task import Work
+
+log = structlog.get_logger()
+
+
+class EvaluationMeetsTraining(PermanentError):
+    """The model has learnt from images or patients that it would be evaluated on."""
+
+    code = "evaluation_meets_training"
+
+
+class NothingToEvaluate(PermanentError):
+    """The split holds no image."""
+
+    code = "nothing_to_evaluate"
+
+
+class ClassesDiffer(PermanentError):
+    """The model and the dataset have no class in common."""
+
+    code = "classes_differ"
+
+
+class EvaluationPending(TransientError):
+    """The evaluation that this needs has not come to its end."""
+
+    code = "evaluation_pending"
+    counts = False
+
+
+class EvaluationFailed(PermanentError):
+    """The evaluation that this needs has failed."""
+
+    code = "evaluation_failed"
+
+
+def run(work: Work) -> None:
+    """Evaluate a model on a split: detections, metrics and report."""
+    with joined(work.settings.device) as ranks:
+        if work.settings.torch_threads:
+            torch.set_num_threads(work.settings.torch_threads)
+        with work.database.begin() as session:
+            row = session.get_one(Evaluation, work.claim.task_id)
+            config = EvaluationConfig.model_validate(row.config)
+            dataset = read_dataset(session, work.store, row.dataset_id)
+            films = dataset.of(config.split).films
+            card = ModelCard.model_validate(session.get_one(Model, row.model_id).card)
+            refuse_training_films(session, work.store, row.model_id, films)
+        if not films:
+            raise NothingToEvaluate(f"The split {config.split} of {dataset.name} holds no image.")
+        weights = work.store.get(weights_key(card.weights_sha256), sha256=card.weights_sha256)
+        read = FilmReader.from_settings(work.settings, work.store)
+        asked = {"score_threshold": config.score_threshold, "max_detections": config.max_detections}
+        renamed = name_as_dataset(card, dataset).model_copy(update=asked)
+        detector = Detector(renamed, weights, str(ranks.device), work.settings.precision)
+        found = detect(work, detector, films, read, config.batch_size, ranks)
+        if ranks.is_first:
+            _conclude(work, card, dataset, config, found, read)
+
+
+def detect(
+    work: Work, detector: Detector, films: Sequence[Film], read: FilmReader, batch_size: int, ranks: Ranks
+) -> dict[int, Boxes]:
+    """Return what the detector finds on each film, by image id, in pixels of the original; the same on every rank.
+
+    Every pass has the same shape, filled up with blank films, so that neither the number of ranks nor a film's company
+    changes a result. A rank without films still enters the one collective.
+    """
+    mine = films[ranks.rank :: ranks.world]
+    blank = detector.place(np.zeros((64, 64), np.uint8))
+    found: dict[int, Boxes] = {}
+    with ThreadPoolExecutor(2) as threads:
+        placed = threads.map(lambda film: detector.place(read(film)), mine)
+        for done, (group, canvases) in enumerate(_groups(mine, placed, batch_size), start=1):
+            results = detector.detect([*canvases, *[blank] * (batch_size - len(canvases))])
+            found |= {film.image_id: _boxes(film, result) for film, result in zip(group, results, strict=False)}
+            if ranks.is_first:
+                work.report(images=min(done * batch_size * ranks.world, len(films)), images_total=len(films))
+    return {image_id: boxes for part in ranks.gather(found) for image_id, boxes in part.items()}
+
+
+def evaluate_model(work: Work, model_id: UUID, dataset_id: UUID, config: EvaluationConfig) -> UUID:
+    """Return the id of a succeeded evaluation of these, asking for one where there is none.
+
+    Raises `EvaluationPending` until it has come to its end, and `EvaluationFailed` where it has failed.
+    """
+    asked = config.model_dump(mode="json")
+    with work.database.begin() as session:
+        matching = (
+            sa.select(Evaluation)
+            .where(
+                Evaluation.model_id == model_id,
+                Evaluation.dataset_id == dataset_id,
+                Evaluation.config == asked,
+                Evaluation.state != TaskState.CANCELLED,
+            )
+            .order_by((Evaluation.state == TaskState.SUCCEEDED).desc(), Evaluation.id.desc())
+            .limit(1)
+        )
+        row = session.scalar(matching)
+        if row is not None and row.state == TaskState.SUCCEEDED:
+            return row.id
+        # One that had failed before this was asked for does not speak for today.
+        task = session.get_one(work.claim.table, work.claim.task_id)
+        if row is not None and row.state == TaskState.FAILED and row.created_at >= task.created_at:
+            raise EvaluationFailed(f"Evaluation {row.id} has failed: {row.code}: {row.reason}")
+        if row is None or row.state == TaskState.FAILED:
+            if session.get(Model, model_id) is None or session.get(DatasetRow, dataset_id) is None:
+                raise NotFound("The model or the dataset is gone.")
+            session.add(Evaluation(model_id=model_id, dataset_id=dataset_id, config=asked))
+    raise EvaluationPending
+
+
+def refuse_training_films(session: Session, store: ObjectStore, model_id: UUID, films: Sequence[Film]) -> None:
+    """Raise `EvaluationMeetsTraining` where the model, or one that it began from, has learnt from one of these."""
+    groups, originals = {film.group for film in films}, {film.sha256 for film in films}
+    for run_row, learnt in learnt_from(session, store, model_id):
+        met = sum(film.group in groups or film.sha256 in originals for film in learnt)
+        if met:
+            raise EvaluationMeetsTraining(
+                f"The model has learnt from {met} films of images or patients that it would be evaluated on "
+                f"(training {run_row.id})."
+            )
+
+
+def to_material(dataset: Dataset, films: Sequence[Film], found: dict[int, Boxes]) -> EvaluationSet:
+    """Return the films' true boxes beside what was found, all in pixels of the original."""
+    return EvaluationSet(
+        image_ids=tuple(film.image_id for film in films),
+        patients=tuple(film.group for film in films),
+        categories=dataset.categories,
+        truth={
+            film.image_id: Boxes(film.category_ids, film.boxes_xyxy_px, np.ones(len(film.category_ids), np.float32))
+            for film in films
+        },
+        found=found,
+        sizes_px={film.image_id: (film.width_px, film.height_px) for film in films},
+    )
+
+
+def name_as_dataset(card: ModelCard, dataset: Dataset) -> ModelCard:
+    """Return the card with the dataset's ids for the classes of the same name; raises `ClassesDiffer`.
+
+    A class that only the model knows keeps out of the way under an id that the dataset does not use.
+    """
+    ids = {category.name.casefold(): category.id for category in dataset.categories}
+    free = count(max(ids.values()) + 1)
+    names = [category.name.casefold() for category in card.categories]
+    if not set(names) & set(ids):
+        raise ClassesDiffer
+    renamed = tuple(
+        category.model_copy(update={"id": ids[name] if name in ids else next(free)})
+        for category, name in zip(card.categories, names, strict=True)
+    )
+    return card.model_copy(update={"categories": renamed})
+
+
+def _conclude(
+    work: Work,
+    card: ModelCard,
+    dataset: Dataset,
+    config: EvaluationConfig,
+    found: dict[int, Boxes],
+    read: FilmReader,
+) -> None:
+    """Compute the numbers, store detections and report, and write the row."""
+    films = dataset.of(config.split).films
+    material = to_material(dataset, films, found)
+    work.report(images=len(films), images_total=len(films), computing="metrics")
+    summary = summarise(
+        material,
+        bootstrap_samples=config.bootstrap_samples,
+        seed=config.seed,
+        score_threshold=config.score_threshold,
+    )
+    by_id = {film.image_id: film for film in films}
+    report = render_report(material, summary, lambda image_id: read(by_id[image_id]))
+    stored = {}
+    for name, suffix, content in (
+        ("detections_sha256", "json", encode_boxes(found)),
+        ("report_sha256", "html", report.encode()),
+    ):
+        stored[name] = hashlib.sha256(content).hexdigest()
+        work.store.put(result_key(stored[name], suffix), content)
+    metrics = summary.model_dump(mode="json") | {"code_version": code_version(), "dataset_digest": dataset.digest}
+    with work.database.begin() as session:
+        work.succeed(session, metrics=metrics, **stored)
+    log.info("evaluated", images=summary.images, map40=summary.map40.value, coco_ap=summary.coco_ap.value)
+
+
+def _groups(
+    films: Sequence[Film], placed: Iterator[Placed], size: int
+) -> Iterator[tuple[Sequence[Film], list[Placed]]]:
+    for start in range(0, len(films), size):
+        group = films[start : start + size]
+        yield group, list(islice(placed, len(group)))
+
+
+def _boxes(film: Film, detections: Sequence[Detection]) -> Boxes:
+    scale = np.array([film.width_px / film.rendition_width_px, film.height_px / film.rendition_height_px] * 2)
+    return Boxes(
+        np.array([detection.category_id for detection in detections], np.int64),
+        np.array([detection.box_xyxy_px for detection in detections], np.float64).reshape(-1, 4) * scale,
+        np.array([detection.score for detection in detections], np.float64),
+    )

@@ -1,0 +1,83 @@
+"""Reading renditions, with a bounded cache on this machine's disk: each is fetched once, not once an epoch."""
+
+import hashlib
+import os
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.imaging.rendition import read_rendition
+from shared.object_store import ObjectStore, rendition_key
+from shared.settings import Settings
+from trainer.datasets.dataset import Film
+
+#: The share of the limit that is left after the oldest files were removed.
+LEFT_AFTER_CLEANING = 0.9
+
+
+class FilmReader:
+    """Reads the renditions of films. Safe to share between threads, and the folder between processes."""
+
+    def __init__(self, store: ObjectStore, folder: Path, most_bytes: int) -> None:
+        self._store = store
+        self._folder = folder
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._held_bytes = sum(size for size, _, _ in self._files())
+
+    @classmethod
+    def from_settings(cls, settings: Settings, store: ObjectStore) -> "FilmReader":
+        """Keep renditions where the settings say, else among the machine's temporary files."""
+        folder = settings.trainer_cache_folder or str(Path(tempfile.gettempdir()) / f"carina-renditions-{os.getuid()}")
+        return cls(store, Path(folder), settings.trainer_cache_bytes)
+
+    def __call__(self, film: Film) -> NDArray[np.uint8]:
+        """Return a film's rendition, uint8 [h, w]; raises `ObjectMissing` and `ObjectCorrupt`."""
+        return read_rendition(self._fetch(film.rendition_sha256))
+
+    def _fetch(self, sha256: str) -> bytes:
+        path = self._folder / sha256[:2] / f"{sha256}.png"
+        with suppress(OSError):
+            png = path.read_bytes()
+            if hashlib.sha256(png).hexdigest() == sha256:
+                os.utime(path)  # The least recently read goes first.
+                return png
+        png = self._store.get(rendition_key(sha256), sha256=sha256)
+        with suppress(OSError):  # A full disk makes it slower, and no more.
+            self._keep(path, png)
+        return png
+
+    def _keep(self, path: Path, png: bytes) -> None:
+        with self._lock:
+            if self._held_bytes + len(png) > self._most_bytes:
+                self._clean()
+            if self._held_bytes + len(png) > self._most_bytes:
+                return
+            self._held_bytes += len(png)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as unfinished:
+            unfinished.write(png)
+        Path(unfinished.name).replace(path)
+
+    def _clean(self) -> None:
+        """Remove the files that were read longest ago."""
+        files = sorted(self._files(), key=lambda file: file[1])
+        self._held_bytes = sum(size for size, _, _ in files)
+        for size, _, path in files:
+            if self._held_bytes <= LEFT_AFTER_CLEANING * self._most_bytes:
+                return
+            path.unlink(missing_ok=True)
+            self._held_bytes -= size
+
+    def _files(self) -> list[tuple[int, float, Path]]:
+        """Return size, time of the last reading and path of every file, those that other processes keep too."""
+        files = []
+        for path in self._folder.glob("*/*"):
+            with suppress(OSError):
+                status = path.stat()
+                files.append((status.st_size, status.st_mtime, path))
+        return files

@@ -1,0 +1,94 @@
+"""How a task's processes are started: alone, by torchrun on this machine, or by torchrun on several."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from uuid import UUID
+
+import sqlalchemy as sa
+import structlog
+
+from shared.database import Database
+from shared.errors import DatabaseUnavailable
+from shared.queue.states import TaskState
+from shared.settings import Settings
+from shared.tables import TrainingRun
+from shared.tasks import TaskClaim
+from trainer.task import TRAINER_PID
+
+log = structlog.get_logger()
+
+#: What runs on every rank; the other kinds are one process' work.
+DISTRIBUTED = ("training", "evaluation")
+
+
+def command_of(claim: TaskClaim, settings: Settings) -> list[str]:
+    """Return the command that does a task; a training always goes through torchrun."""
+    task = ["trainer.task", claim.kind, str(claim.task_id), claim.owner, str(claim.attempt)]
+    ranks = ranks_here(settings)
+    if claim.kind == "training":
+        return torchrun(settings, ranks, f"{claim.task_id}-{claim.attempt}", task)
+    if claim.kind in DISTRIBUTED and ranks > 1:
+        return torchrun(settings.model_copy(update={"trainer_nodes": 1}), ranks, str(claim.task_id), task)
+    return [sys.executable, "-m", *task]
+
+
+def torchrun(settings: Settings, ranks: int, meeting: str, module: Sequence[str]) -> list[str]:
+    """Return torchrun's command for a module; on several machines they meet at the rendezvous under this name."""
+    several = settings.trainer_nodes > 1
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nnodes={settings.trainer_nodes}",
+        f"--nproc-per-node={ranks}",
+        "--max-restarts=0",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={settings.trainer_rendezvous if several else 'localhost:0'}",
+        f"--rdzv-id={meeting}",
+        f"--rdzv-conf=is_host={int(settings.trainer_node_rank == 0)}",
+        "-m",
+        *module,
+    ]
+
+
+def ranks_here(settings: Settings) -> int:
+    """Return how many ranks this machine has: as set, else one a GPU, else one."""
+    if settings.trainer_processes:
+        return settings.trainer_processes
+    if settings.device == "cpu":
+        return 1
+    import torch  # Here, because it takes seconds and hundreds of megabytes that a setting saves.
+
+    return max(1, torch.cuda.device_count())
+
+
+def follow(settings: Settings, database: Database, stop: threading.Event) -> None:
+    """Join each training that the leading machine begins, until the stop flag is set."""
+    joined: tuple[UUID, int] | None = None
+    while not stop.wait(settings.trainer_poll_s):
+        try:
+            with database.begin() as session:
+                running = (
+                    sa.select(TrainingRun.id, TrainingRun.attempt, TrainingRun.lease_owner)
+                    .where(TrainingRun.state == TaskState.RUNNING, TrainingRun.lease_expires_at > sa.func.now())
+                    .order_by(TrainingRun.started_at.desc())
+                    .limit(1)
+                )
+                row = session.execute(running).first()
+        except DatabaseUnavailable:
+            continue
+        if row is None or (row.id, row.attempt) == joined:
+            continue
+        joined = row.id, row.attempt
+        log.info("training_joined", training_id=str(row.id), attempt=row.attempt)
+        task = ["trainer.task", "training", str(row.id), row.lease_owner, str(row.attempt)]
+        environ = os.environ | {TRAINER_PID: str(os.getpid()), "PYTHONSAFEPATH": "1"}
+        command = torchrun(settings, ranks_here(settings), f"{row.id}-{row.attempt}", task)
+        with subprocess.Popen(command, env=environ) as process:
+            while process.poll() is None:
+                if stop.wait(1):
+                    process.terminate()
+                    break

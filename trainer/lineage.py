@@ -1,0 +1,45 @@
+"""What a model has learnt from: the one answer that training and evaluation both go by."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.errors import NotFound
+from shared.object_store import ObjectStore, dataset_key
+from shared.tables import Dataset as DatasetRow
+from shared.tables import TrainingRun
+from shared.training import TrainingConfig
+from trainer.datasets.dataset import Dataset, Film, parse
+
+
+def read_dataset(session: Session, store: ObjectStore, dataset_id: UUID) -> Dataset:
+    """Return a complete dataset; raises `NotFound`."""
+    row = session.get(DatasetRow, dataset_id)
+    if row is None or row.digest is None:
+        raise NotFound(f"There is no complete dataset {dataset_id}.")
+    return parse(store.get(dataset_key(row.digest), sha256=row.digest))
+
+
+def training_set(session: Session, store: ObjectStore, run: TrainingRun) -> Dataset:
+    """Return the training films of a run: those of its dataset, less images and patients that are held out."""
+    groups: set[str] = set()
+    originals: set[str] = set()
+    for held_out in TrainingConfig.model_validate(run.config).held_out:
+        for film in read_dataset(session, store, held_out.dataset_id).of(held_out.split).films:
+            groups.add(film.group)
+            originals.add(film.sha256)
+    return read_dataset(session, store, run.dataset_id).of("train").without(frozenset(groups), frozenset(originals))
+
+
+def learnt_from(session: Session, store: ObjectStore, model_id: UUID) -> Iterator[tuple[TrainingRun, tuple[Film, ...]]]:
+    """Yield each run that led to a model, with its films: also those of the models that it began from."""
+    ancestors, seen = [model_id], set()
+    while ancestors:
+        ancestor = ancestors.pop()
+        seen.add(ancestor)
+        for run in session.scalars(sa.select(TrainingRun).where(TrainingRun.model_id == ancestor)):
+            yield run, training_set(session, store, run).films
+            if run.initial_model_id is not None and run.initial_model_id not in seen:
+                ancestors.append(run.initial_model_id)

@@ -1,0 +1,214 @@
+"""A training run as a task: what `fit` does, between the row that asks for it and the model that comes of it."""
+
+import hashlib
+import io
+import resource
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import structlog
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from shared import models
+from shared.detector.card import ModelCard
+from shared.object_store import checkpoint_key, result_key
+from shared.tables import Dataset as DatasetRow
+from shared.tables import Evaluation, GateDecision, TrainingRun
+from shared.tasks import update_task
+from shared.training import EvaluationConfig, TrainingConfig
+from trainer import initial_weights
+from trainer.engine import NonFiniteLoss
+from trainer.films import FilmReader
+from trainer.fit import Progress, draft_card, fit
+from trainer.lineage import training_set
+from trainer.ranks import Ranks, joined
+from trainer.task import Interrupted, TaskLost, Work
+
+log = structlog.get_logger()
+
+REPORT_EVERY_S = 1.0
+LOG_EVERY_S = 20.0
+
+
+def run(work: Work) -> None:
+    """Train, from the last checkpoint if there is one, and register the model as a candidate."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with joined(work.settings.device) as ranks:
+        if work.settings.torch_threads:
+            torch.set_num_threads(work.settings.torch_threads)
+        with work.database.begin() as session:
+            row = session.get_one(TrainingRun, work.claim.task_id)
+            config = TrainingConfig.model_validate(row.config)
+            dataset = training_set(session, work.store, row)
+            name = row.name
+        state = initial_weights.fetch(config.initial_weights, config.architecture, work.database, work.store)
+        keeper = RunKeeper(work, ranks, config, stop)
+        try:
+            card, weights = fit(
+                config,
+                dataset,
+                draft_card(config, dataset, name),
+                lambda model: initial_weights.fill(model, state),
+                FilmReader.from_settings(work.settings, work.store),
+                ranks,
+                keeper,
+            )
+        except NonFiniteLoss as error:
+            raise keeper.keep_batch(error) from error
+        finally:
+            keeper.close()
+        if ranks.is_first:
+            _conclude(work, config, card, weights)
+
+
+class RunKeeper:
+    """Keeps a run's checkpoints in the object store and its progress in its row; see `fit.Keeper`."""
+
+    def __init__(self, work: Work, ranks: Ranks, config: TrainingConfig, stop: threading.Event) -> None:
+        self._work = work
+        self._ranks = ranks
+        self._config = config
+        self._stop = stop
+        self._stopping = False
+        self._saved_at = self._reported_at = self._logged_at = self._began_at = time.monotonic()
+        self._images = 0
+        self._steps = 0
+        self._folder = tempfile.TemporaryDirectory(prefix="carina-events-")
+        self._events = SummaryWriter(self._folder.name) if ranks.is_first else None
+
+    def load(self) -> bytes | None:
+        """Return the last checkpoint that the row names."""
+        with self._work.database.begin() as session:
+            row = session.get_one(TrainingRun, self._work.claim.task_id)
+            sha256, steps = row.checkpoint_sha256, row.checkpoint_steps
+        if sha256 is None:
+            return None
+        log.info("training_resumed", steps=steps)
+        return self._work.store.get(checkpoint_key(self._work.claim.task_id, sha256), sha256=sha256)
+
+    def is_due(self, progress: Progress) -> bool:
+        """Whether a rank was asked to stop, an epoch is over, or the last checkpoint is too old."""
+        late = time.monotonic() - self._saved_at > 60 * self._config.checkpoint_every_min
+        asked, due = self._ranks.sum([self._stop.is_set(), late and self._ranks.is_first])
+        self._stopping = asked > 0
+        return self._stopping or due > 0 or progress.position.step == 0
+
+    def save(self, checkpoint: bytes, progress: Progress) -> None:
+        """Store a checkpoint, name it in the row, and remove the one before; raises `TaskLost`."""
+        work, run_id = self._work, self._work.claim.task_id
+        sha256 = hashlib.sha256(checkpoint).hexdigest()
+        work.store.put(checkpoint_key(run_id, sha256), checkpoint)
+        events = self._store_events()
+        with work.database.begin() as session:
+            row = session.get_one(TrainingRun, run_id)
+            before = row.checkpoint_sha256
+            values = {
+                "checkpoint_sha256": sha256,
+                "checkpoint_steps": progress.position.steps_done,
+                "events": row.events | events,
+                "losses": 0,
+            }
+            if not update_task(session, work.claim, **values):
+                raise TaskLost
+        if before not in (None, sha256):
+            work.store.delete(checkpoint_key(run_id, str(before)))
+        self._saved_at = time.monotonic()
+        log.info("checkpoint_saved", steps=progress.position.steps_done, bytes=len(checkpoint))
+
+    def check(self, progress: Progress) -> None:
+        """Report, and raise `Interrupted` where the run is to end here."""
+        self._images += progress.images
+        self._steps += 1
+        if self._events is not None:
+            for name, figure in progress.figures.items():
+                self._events.add_scalar(name, figure, progress.position.steps_done)
+            if time.monotonic() - self._reported_at > REPORT_EVERY_S or progress.position.step == 0:
+                self._report(progress)
+        if self._stopping:
+            raise Interrupted
+
+    def keep_batch(self, error: NonFiniteLoss) -> NonFiniteLoss:
+        """Store the step that went wrong, for inspection; return the error, which now says where."""
+        buffer = io.BytesIO()
+        torch.save({"image_ids": error.image_ids, "batches": [vars(batch) for batch in error.batches]}, buffer)
+        content = buffer.getvalue()
+        key = result_key(hashlib.sha256(content).hexdigest(), "pt")
+        self._work.store.put(key, content)
+        return error.kept_under(self._ranks.gather(key))
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._events is not None:
+            self._events.close()
+        self._folder.cleanup()
+
+    def _report(self, progress: Progress) -> None:
+        now = time.monotonic()
+        elapsed_s = now - self._began_at
+        position = progress.position
+        epochs_done = position.epoch + position.step / progress.steps_in_epoch
+        steps_left = (self._config.epochs - epochs_done) * progress.steps_in_epoch
+        figures = {
+            "epoch": position.epoch,
+            "epochs": self._config.epochs,
+            "step": position.step,
+            "steps_in_epoch": progress.steps_in_epoch,
+            "steps_done": position.steps_done,
+            "ranks": self._ranks.world,
+            **{name: round(value, 6) for name, value in progress.figures.items()},
+            "images_per_s": round(self._images / elapsed_s, 3),
+            "memory_bytes": _peak_memory_bytes(self._ranks.device),
+            "eta_s": round(steps_left * elapsed_s / self._steps),
+        }
+        self._work.report(**figures)
+        self._reported_at = now
+        if now - self._logged_at > LOG_EVERY_S or position.step == 0:
+            self._logged_at = now
+            log.info("training", **figures)
+
+    def _store_events(self) -> dict[str, str]:
+        """Store this attempt's event file so far; return its digest by the attempt."""
+        assert self._events is not None
+        self._events.flush()
+        content = b"".join(path.read_bytes() for path in sorted(Path(self._folder.name).glob("*tfevents*")))
+        sha256 = hashlib.sha256(content).hexdigest()
+        self._work.store.put(result_key(sha256, "tfevents"), content)
+        return {str(self._work.claim.attempt): sha256}
+
+
+def _conclude(work: Work, config: TrainingConfig, card: ModelCard, weights: bytes) -> None:
+    """Register the model, and ask for its evaluation or for a decision, all in one transaction."""
+    run_id = work.claim.task_id
+    with work.database.begin() as session:
+        row = session.get_one(TrainingRun, run_id)
+        digest = session.get_one(DatasetRow, row.dataset_id).digest
+        card = card.model_copy(
+            update={
+                "metrics": {
+                    "training_run": str(run_id),
+                    "dataset_digest": digest,
+                    "config_digest": row.config_digest,
+                }
+            }
+        )
+        model = models.register(session, work.store, card, weights)
+        if row.gate is not None:
+            session.add(GateDecision(candidate_model_id=model.id, training_run_id=run_id, config=row.gate))
+        elif config.evaluate_split is not None:
+            asked = EvaluationConfig(split=config.evaluate_split).model_dump(mode="json")
+            session.add(Evaluation(model_id=model.id, dataset_id=row.dataset_id, config=asked))
+        work.succeed(session, model_id=model.id, progress=row.progress | {"eta_s": 0})
+    log.info("model_registered", model_id=str(model.id), digest=card.digest)
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
