@@ -52,7 +52,8 @@ def next_time(cron: str, time_zone: str, after: datetime) -> datetime:
 
 
 def _rising(cron: str, found: Iterator[datetime], after: datetime) -> Iterator[datetime]:
-    # What clocks leap over may be found twice at the leap; in an hour that comes again its first pass is found once more.
+    # Times that clocks leap over may be found together at the leap; from within an hour that comes for the second time
+    # one of its first pass is found.
     for local in found:
         if (moment := local.astimezone(UTC)) > after:
             yield (after := moment)

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from shared.errors import NotFound, RequestError
 from shared.queue.claim import in_seconds
@@ -68,6 +68,7 @@ def claim_task(session: Session, owner: str, *, lease_s: float) -> TaskClaim | N
         waiting = (
             sa.select(row.id)
             .where(row.state.in_((TaskState.QUEUED, TaskState.INTERRUPTED)), row.available_at <= sa.func.now())
+            .where(_next_of_its_schedule() if row is TrainingRun else sa.true())
             .order_by(row.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -167,6 +168,17 @@ def cancel_task(session: Session, row: type[Task], task_id: UUID) -> None:
         if session.get(row, task_id) is None:
             raise NotFound(f"There is no {row.__tablename__} {task_id}.")
         raise TaskIsFinal
+
+
+def _next_of_its_schedule() -> sa.ColumnElement[bool]:
+    """Whether all earlier runs of a training's schedule have come to their end: with `Overlap.QUEUE` it waits."""
+    earlier = aliased(TrainingRun)
+    still = [state for state in TaskState if not state.is_final]
+    return ~sa.exists().where(
+        earlier.schedule_id == TrainingRun.schedule_id,
+        earlier.due_at < TrainingRun.due_at,
+        earlier.state.in_(still),
+    )
 
 
 def _final(state: TaskState) -> Mapping[str, Any]:

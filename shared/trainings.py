@@ -54,7 +54,7 @@ def start_training(
             dataset_id=dataset.id,
             config=config.model_dump(mode="json"),
             config_digest=config.digest,
-            gate=None if gate is None else gate.model_dump(mode="json"),
+            gate=sa.null() if gate is None else gate.model_dump(mode="json"),
             initial_model_id=check_config(session, config),
             schedule_id=schedule_id,
             due_at=due_at,
