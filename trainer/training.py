@@ -204,7 +204,7 @@ def _conclude(work: Work, config: TrainingConfig, card: ModelCard, weights: byte
             asked = EvaluationConfig(split=config.evaluate_split).model_dump(mode="json")
             session.add(Evaluation(model_id=model.id, dataset_id=row.dataset_id, config=asked))
         work.succeed(session, model_id=model.id, progress=row.progress | {"eta_s": 0})
-    log.info("model_registered", model_id=str(model.id), digest=card.digest)
+        log.info("model_registered", model_id=str(model.id), digest=card.digest)
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

@@ -1,0 +1,135 @@
+"""A training resumes as if it had never stopped, on however many ranks, and learns what it is shown."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shared.detector.runtime import Detector
+from shared.detector.weights import decode_weights
+from shared.training import Augmentation, TrainingConfig
+from tests.tiny_films import card_of, read, tiny_config, tiny_dataset
+from trainer.datasets.dataset import Dataset
+from trainer.engine import NonFiniteLoss
+from trainer.fit import NothingToTrainOn, Progress, fit
+from trainer.ranks import Ranks
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+#: Everything that could tell a resumed run from one that went through.
+EVENTFUL = tiny_config(
+    accumulate=2,
+    ema_decay=0.9,
+    repeat_threshold=0.9,
+    normal_rate=0.5,
+    augmentation=Augmentation(rotate_deg=10, scale=(0.8, 1.1), noise=0.05, cutouts=2, flip_probability=0.5),
+)
+
+
+class Memory:
+    """Keeps every checkpoint, begins with the one it is given, and remembers the losses."""
+
+    def __init__(self, begin: bytes | None = None) -> None:
+        self.begin = begin
+        self.checkpoints: list[bytes] = []
+        self.progress: list[Progress] = []
+
+    def load(self) -> bytes | None:
+        return self.begin
+
+    def is_due(self, progress: Progress) -> bool:
+        return True
+
+    def save(self, checkpoint: bytes, progress: Progress) -> None:
+        self.checkpoints.append(checkpoint)
+
+    def check(self, progress: Progress) -> None:
+        self.progress.append(progress)
+
+
+def run(config: TrainingConfig, dataset: Dataset, keeper: Memory) -> bytes:
+    return fit(config, dataset, card_of(config, dataset), lambda model: None, read, ALONE, keeper)[1]
+
+
+def test_a_run_that_resumes_at_any_step_ends_with_the_same_weights_bit_for_bit() -> None:
+    dataset = tiny_dataset(9)
+    through = Memory()
+    weights = run(EVENTFUL, dataset, through)
+    assert len(through.checkpoints) >= 4
+    for steps, checkpoint in enumerate(through.checkpoints, start=1):
+        resumed = Memory(checkpoint)
+        assert run(EVENTFUL, dataset, resumed) == weights, f"after {steps} steps"
+        assert [p.figures for p in resumed.progress] == [p.figures for p in through.progress[steps:]]
+
+
+def test_a_checkpoint_is_read_without_trusting_it() -> None:
+    keeper = Memory()
+    run(tiny_config(epochs=1), tiny_dataset(2), keeper)
+    state = torch.load(io.BytesIO(keeper.checkpoints[-1]), weights_only=True)
+    assert set(state) == {"position", "model", "average", "optimizer"}
+
+
+def test_two_ranks_learn_what_one_with_twice_the_batch_does(tmp_path: Path) -> None:
+    """Five films in passes of four: the second rank has none in the last pass of each epoch, and yet takes part."""
+    config = tiny_config(batch_size=4, optimizer="sgd", learning_rate=0.01, scale_learning_rate=False)
+    alone = Memory()
+    weights = decode_weights(run(config, tiny_dataset(5), alone))
+    (tmp_path / "config.json").write_text(config.model_copy(update={"batch_size": 2}).model_dump_json())
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-endpoint=localhost:0"]
+    subprocess.run(
+        [*command, "--rdzv-backend=c10d", "-m", "tests.unit.trainer.rank", str(tmp_path), "5"],
+        check=True,
+        timeout=200,
+        capture_output=True,
+    )
+    together = json.loads((tmp_path / "losses.json").read_text())
+    assert [p.figures["loss"] for p in alone.progress] == pytest.approx(together, rel=1e-4)
+    for name, weight in decode_weights((tmp_path / "weights").read_bytes()).items():
+        torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_model_learns_its_films_and_names_classes_by_the_datasets_ids() -> None:
+    dataset = tiny_dataset(3)
+    config = tiny_config(epochs=40, batch_size=1, learning_rate=2e-3, ema_decay=0.9, score_threshold=0.3)
+    card, weights = fit(config, dataset, card_of(config, dataset), lambda model: None, read, ALONE, Memory())
+    detector = Detector(card, weights, "cpu", "fp32")
+    for film in dataset.films:
+        best = detector.detect([detector.place(read(film))])[0][0]
+        assert best.category_id in film.category_ids
+        centre = np.array(best.box_xyxy_px).reshape(2, 2).mean(0)
+        boxes = film.boxes_on_rendition
+        assert any((box[:2] < centre).all() and (centre < box[2:]).all() for box in boxes)
+
+
+def test_frozen_stages_keep_their_weights() -> None:
+    frozen, free = Memory(), Memory()
+    run(tiny_config(epochs=1, frozen_stages=3), tiny_dataset(2), frozen)
+    run(tiny_config(epochs=1), tiny_dataset(2), free)
+    first, later = "backbone.body.2.conv.0.0.weight", "backbone.body.4.conv.0.0.weight"
+    after, unfrozen = (torch.load(io.BytesIO(k.checkpoints[-1]), weights_only=True)["model"] for k in (frozen, free))
+    assert not torch.equal(after[first], unfrozen[first])
+    begun = Memory()
+    run(tiny_config(epochs=1, frozen_stages=3, images_per_epoch=1, batch_size=1), tiny_dataset(1), begun)
+    start = torch.load(io.BytesIO(begun.checkpoints[0]), weights_only=True)["model"]
+    assert torch.equal(after[first], start[first])
+    assert not torch.equal(after[later], start[later])
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step_s_images() -> None:
+    config = tiny_config(learning_rate=10, optimizer="sgd", clip_norm=None, warmup_epochs=0, epochs=20)
+    with pytest.raises(NonFiniteLoss, match=r"images \[\d") as caught:
+        run(config, tiny_dataset(4), Memory())
+    assert caught.value.batches
+    assert set(caught.value.image_ids) <= {0, 1, 2, 3}
+
+
+def test_without_a_true_box_there_is_nothing_to_train_on() -> None:
+    dataset = tiny_dataset(4)
+    with pytest.raises(NothingToTrainOn):
+        run(tiny_config(), Dataset("none", "0" * 64, 1, dataset.categories, dataset.films[3:]), Memory())
+    with pytest.raises(NothingToTrainOn):
+        run(tiny_config(), tiny_dataset(4, split="val"), Memory())
