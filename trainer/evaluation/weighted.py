@@ -2,8 +2,9 @@
 
 A resample in which image i comes w[i] times gives the same value as the plain metric on w[i] copies of it, since an
 image's detections are matched to its own true boxes alone. (Up to the order of equal scores in one image: copies of one
-detection stay together here, where they would take turns with those of the other.) `weights` is float64 [r, images], a row for each resample;
-every function gives [r], NaN where the metric is not defined.
+detection stay together here, where they would take turns with those of the other.)
+
+`weights` is float64 [r, images], a row for each resample; values are [r], NaN where the metric is not defined.
 """
 
 from collections.abc import Sequence

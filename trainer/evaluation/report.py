@@ -1,0 +1,104 @@
+"""An evaluation as one HTML file that needs nothing else: to be read, printed, mailed and kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from shared.imaging.overlay import RESEARCH_NOTE
+from trainer.evaluation.figures import draw_froc, draw_precision_recall, draw_reliability
+from trainer.evaluation.froc import trace_froc
+from trainer.evaluation.matching import NONE, match_voc
+from trainer.evaluation.material import EvaluationSet
+from trainer.evaluation.paired import PairedGain
+from trainer.evaluation.pictures import Film, take_pictures
+from trainer.evaluation.summary import Estimate, Summary
+from trainer.evaluation.voc import trace_precision_recall
+from trainer.evaluation.worst import worst_false_alarms, worst_misses
+
+PICTURES = 20
+
+_templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One of the numbers at the top."""
+
+    name: str
+    estimate: Estimate
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate made of a candidate; shown above the numbers."""
+
+    promoted: bool
+    #: Why, with the numbers that it rests on: plain text.
+    reason: str
+    gain: PairedGain | None = None
+
+
+def render_report(
+    material: EvaluationSet,
+    summary: Summary,
+    film: Film,
+    facts: Mapping[str, str | int],
+    decision: Decision | None = None,
+) -> str:
+    """Return the report of a summary, which is that of the same material.
+
+    `film` returns an image's rendition, uint8 [h, w]; it is asked for at most forty. `facts` are shown at the top in
+    their order, by name: "Model", "Model digest", "Dataset", "Dataset digest", "Split", "Rendition version", "Code
+    version" and "Date", so that a result can explain itself.
+    """
+    material = material.above(summary.score_threshold)
+    flat = material.flat
+    claims = match_voc(flat, summary.iou_above)
+    curves = [
+        (category.name, curve)
+        for number, category in enumerate(material.categories)
+        if (curve := trace_precision_recall(flat, claims != NONE, number)) is not None
+    ]
+    froc = trace_froc(flat, claims)
+    misses, alarms = worst_misses(flat, claims, PICTURES), worst_false_alarms(flat, claims, PICTURES)
+    return _templates.get_template("report.html.j2").render(
+        notice=RESEARCH_NOTE,
+        facts=facts,
+        decision=decision,
+        summary=summary,
+        headlines=_headlines(summary),
+        names=[*(category.name for category in summary.categories), "background"],
+        froc_svg=Markup(draw_froc(froc)) if froc else None,
+        precision_recall_svg=Markup(draw_precision_recall(curves)) if curves else None,
+        reliability_svg=Markup(draw_reliability(summary.reliability)) if summary.detections else None,
+        misses=take_pictures(material, misses, film, summary.operating_threshold, missed=True),
+        alarms=take_pictures(material, alarms, film, summary.operating_threshold, missed=False),
+        show=show,
+    )
+
+
+def _headlines(summary: Summary) -> Sequence[Headline]:
+    at_one = next(point.lesions for point in summary.froc if point.false_positives == 1)
+    return (
+        Headline("mAP at IoU > 0.4", summary.map40, "VOC 2010, as in the VinBigData challenge; mean over classes"),
+        Headline("AP at IoU 0.5–0.95", summary.coco_ap, "COCO; mean over classes and ten overlaps"),
+        Headline("AP at IoU 0.5", summary.coco_ap50, "COCO; mean over classes"),
+        Headline("Sensitivity, FROC mean", summary.froc_mean, "Lesions found, mean over 1/8 to 8 false positives"),
+        Headline("Sensitivity at 1 FP", at_one, "Lesions found at one false positive an image"),
+        Headline("Image AUROC", summary.auroc, "Images with any finding against those without"),
+    )
+
+
+def show(value: float | None, digits: int = 3) -> str:
+    """Write a number for a reader; a dash where it is not defined."""
+    return "–" if value is None else f"{value:.{digits}f}"
