@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import count, islice
 from uuid import UUID
 
@@ -207,7 +208,17 @@ def _conclude(
         score_threshold=config.score_threshold,
     )
     by_id = {film.image_id: film for film in films}
-    report = render_report(material, summary, lambda image_id: read(by_id[image_id]))
+    facts = {
+        "Model": card.name,
+        "Model digest": card.digest,
+        "Dataset": dataset.name,
+        "Dataset digest": dataset.digest,
+        "Split": config.split,
+        "Rendition version": dataset.rendition_version,
+        "Code version": code_version(),
+        "Date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
+    report = render_report(material, summary, lambda image_id: read(by_id[image_id]), facts)
     stored = {}
     for name, suffix, content in (
         ("detections_sha256", "json", encode_boxes(found)),
