@@ -5,9 +5,10 @@ from typing import Any
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
-from api import health, images, jobs, metrics, models, studies
+from api import evaluations, health, images, jobs, metrics, models, studies, trainings
 from api.auth import authenticate, public
 from api.errors import install, reject_parameters
+from api.resource import bound_json
 from api.schemas import NOTICE, Problem
 from api.services import NAME, Services
 from shared.settings import Settings
@@ -26,8 +27,9 @@ def create_app(settings: Settings) -> OpenAPI:
     )
     app.extensions[NAME] = Services.from_settings(settings)
     app.before_request(authenticate)
+    app.before_request(bound_json)
     install(app)
-    for resource in (studies, jobs, images, models, health, metrics):
+    for resource in (studies, jobs, images, models, trainings, evaluations, health, metrics):
         app.register_api(resource.blueprint)
 
     @app.route("/openapi.json")

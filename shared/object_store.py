@@ -105,6 +105,15 @@ class ObjectStore:
             raise ObjectCorrupt(f"The object {key} does not match its digest.")
         return data
 
+    def has(self, key: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            with _translated(key):
+                self._s3.head_object(Bucket=self._bucket, Key=key)
+        except ObjectMissing:
+            return False
+        return True
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys that begin so, in order."""
         with _translated(prefix):

@@ -1,5 +1,11 @@
 """Training recipes by name: whole configs that `--recipe` starts from and single options change."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.errors import InvalidRequest
 from shared.training import TrainingConfig
 
 #: What torchvision's detection reference does on a small set (references/detection, scaled to batch 4).
@@ -21,3 +27,23 @@ REFERENCE = TrainingConfig(
 )
 
 RECIPES = {"default": TrainingConfig(), "reference": REFERENCE}
+
+
+def config_of(recipe: str, changes: Mapping[str, Any]) -> TrainingConfig:
+    """Return a recipe with some of its keys changed, inside `augmentation` too; raises `InvalidRequest`."""
+    if recipe not in RECIPES:
+        raise InvalidRequest(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.")
+    try:
+        return TrainingConfig.model_validate(_merge(RECIPES[recipe].model_dump(mode="json"), changes))
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InvalidRequest(f"The config is not valid: {where + ': ' if where else ''}{first['msg']}.") from exc
+
+
+def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, change in changes.items():
+        both = isinstance(change, Mapping) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], change) if both else change
+    return merged

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.errors import InvalidRequest, NotFound, NotReady, RequestError
+from shared.object_store import ObjectStore, weights_key
 from shared.queue.states import TaskState
 from shared.tables import Dataset, Model, TrainingRun
 from shared.training import GateConfig, HeldOut, TrainingConfig
@@ -95,6 +96,13 @@ def check_config(session: Session, config: TrainingConfig) -> UUID | None:
     if session.get(Model, model_id) is None:
         raise NotFound(f"There is no model {model_id} to start from.")
     return model_id
+
+
+def require_weights(store: ObjectStore, config: TrainingConfig) -> None:
+    """Raise `NotFound` for weights that the object store is said to hold, and does not."""
+    kind, _, sha256 = config.initial_weights.partition(":")
+    if kind == "object" and not store.has(weights_key(sha256)):
+        raise NotFound(f"The object store holds no {weights_key(sha256)} to start from.")
 
 
 def check_gate(session: Session, gate: GateConfig | None) -> None:

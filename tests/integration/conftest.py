@@ -40,6 +40,7 @@ class Keys:
     submit: str
     read: str
     both: str
+    train: str
     admin: str
     #: Of another project than the others.
     stranger: str
@@ -57,6 +58,7 @@ def keys(database: Database) -> Keys:
             submit=key(Scope.SUBMIT),
             read=key(Scope.READ),
             both=key(Scope.SUBMIT, Scope.READ),
+            train=key(Scope.TRAIN),
             admin=key(Scope.ADMIN),
             stranger=key(Scope.ADMIN, project="elsewhere"),
         )
@@ -76,8 +78,9 @@ class Api:
     def get(self, path: str, **query: object):
         return self._http.get(path, headers=self._headers, query_string=query)
 
-    def post(self, path: str, **query: object):
-        return self._http.post(path, headers=self._headers, query_string=query)
+    def post(self, path: str, body: object = None, **query: object):
+        """Call with a JSON body, if there is one."""
+        return self._http.post(path, headers=self._headers, query_string=query, json=body)
 
     def send(self, *files: tuple[str, bytes], **query: object):
         """Submit files, each a name and its bytes."""

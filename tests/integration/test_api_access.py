@@ -10,31 +10,61 @@ from shared.database import Database
 from shared.errors import Unauthorized
 from shared.ids import new_id
 from shared.keys import revoke_key
+from shared.queue.states import Scope
+from shared.tables import Evaluation, TrainingRun
 from tests.integration.conftest import Api, Keys, png
+from tests.integration.rows import add_dataset, add_model
 
-READ = [
-    "/v1/jobs/{job_id}",
-    "/v1/studies/{study_id}",
-    "/v1/studies/{study_id}/findings",
-    "/v1/images/{image_id}/rendition.png",
-    "/v1/images/{image_id}/overlay.png",
-    "/v1/models",
-    "/metrics",
-]
-SUBMIT = ["/v1/studies", "/v1/jobs/{job_id}/cancel"]
-PUBLIC = ["/healthz", "/readyz", "/openapi.json"]
-OF_A_PROJECT = [path for path in [*READ, *SUBMIT] if "{" in path]
+#: Of every route that needs a key, the scope that opens it.
+SCOPES = {
+    ("GET", "/v1/jobs/{job_id}"): Scope.READ,
+    ("GET", "/v1/studies/{study_id}"): Scope.READ,
+    ("GET", "/v1/studies/{study_id}/findings"): Scope.READ,
+    ("GET", "/v1/images/{image_id}/rendition.png"): Scope.READ,
+    ("GET", "/v1/images/{image_id}/overlay.png"): Scope.READ,
+    ("GET", "/v1/models"): Scope.READ,
+    ("GET", "/metrics"): Scope.READ,
+    ("POST", "/v1/studies"): Scope.SUBMIT,
+    ("POST", "/v1/jobs/{job_id}/cancel"): Scope.SUBMIT,
+    ("GET", "/v1/trainings"): Scope.READ,
+    ("GET", "/v1/trainings/{training_id}"): Scope.READ,
+    ("POST", "/v1/trainings"): Scope.TRAIN,
+    ("GET", "/v1/trainings/{training_id}/log"): Scope.TRAIN,
+    ("GET", "/v1/trainings/{training_id}/events/{attempt}"): Scope.TRAIN,
+    ("POST", "/v1/trainings/{training_id}/cancel"): Scope.TRAIN,
+    ("GET", "/v1/evaluations"): Scope.READ,
+    ("GET", "/v1/evaluations/{evaluation_id}"): Scope.READ,
+    ("POST", "/v1/evaluations"): Scope.TRAIN,
+    ("GET", "/v1/evaluations/{evaluation_id}/report"): Scope.TRAIN,
+    ("GET", "/v1/evaluations/{evaluation_id}/detections"): Scope.TRAIN,
+    ("POST", "/v1/evaluations/{evaluation_id}/cancel"): Scope.TRAIN,
+}
+PUBLIC = [("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/openapi.json")]
+OF_A_PROJECT = [route for route in SCOPES if any(name in route[1] for name in ("{study_id}", "{image_id}", "{job_id}"))]
 
 
 @pytest.fixture
-def ids(api: Api) -> dict[str, str]:
-    """The ids of an image that was sent in."""
+def ids(api: Api, database: Database) -> dict[str, object]:
+    """The ids of an image that was sent in, and of a row of every other kind."""
     (file,) = api.send(("film.png", png())).get_json()["files"]
-    return {name: file[name] for name in ("study_id", "image_id", "job_id")}
+    digest = "0" * 64
+    with database.begin() as session:
+        dataset, model = add_dataset(session), add_model(session)
+        training = TrainingRun(
+            name="films", dataset_id=dataset.id, config={}, config_digest=digest, events={"1": digest}
+        )
+        evaluation = Evaluation(
+            model_id=model.id, dataset_id=dataset.id, config={}, report_sha256=digest, detections_sha256=digest
+        )
+        session.add_all((training, evaluation))
+        session.flush()
+        rows = {"training_id": training.id, "attempt": 1, "evaluation_id": evaluation.id}
+    return rows | {name: file[name] for name in ("study_id", "image_id", "job_id")}
 
 
-def call(api: Api, path: str, ids: dict[str, str]):
-    return (api.post if path in SUBMIT else api.get)(path.format(**ids))
+def call(api: Api, route: tuple[str, str], ids: dict[str, object]):
+    method, path = route
+    return (api.post if method == "POST" else api.get)(path.format(**ids))
 
 
 def problem_of(response) -> str:
@@ -49,40 +79,42 @@ def problem_of(response) -> str:
 
 
 def test_the_routes_of_this_test_are_all_routes(api: Api) -> None:
-    described = set(api.get("/openapi.json").get_json()["paths"])
-    assert described | {"/openapi.json"} == {*READ, *SUBMIT, *PUBLIC}
+    paths = api.get("/openapi.json").get_json()["paths"]
+    described = {(method.upper(), path) for path, item in paths.items() for method in item}
+    assert described | {("GET", "/openapi.json")} == {*SCOPES, *PUBLIC}
 
 
-def test_no_or_a_wrong_key_is_refused(api: Api, keys: Keys, ids: dict[str, str]) -> None:
+def test_no_or_a_wrong_key_is_refused(api: Api, keys: Keys, ids: dict[str, object]) -> None:
     wrong = keys.both[:-3] + "abc"
-    for path in [*READ, *SUBMIT]:
+    for route in SCOPES:
         for key in (None, "nonsense", "carina_", wrong):
-            response = call(api.as_(key), path, ids)
-            assert (response.status_code, problem_of(response)) == (401, "unauthorized"), (path, key)
+            response = call(api.as_(key), route, ids)
+            assert (response.status_code, problem_of(response)) == (401, "unauthorized"), (route, key)
             assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_each_scope_opens_its_own_routes(api: Api, keys: Keys, ids: dict[str, str]) -> None:
-    for path in [*READ, *SUBMIT]:
-        right, wrong = (keys.submit, keys.read) if path in SUBMIT else (keys.read, keys.submit)
-        refused = call(api.as_(wrong), path, ids)
-        assert (refused.status_code, problem_of(refused)) == (403, "forbidden"), path
-        for key in (right, keys.admin):
-            assert call(api.as_(key), path, ids).status_code not in (401, 403, 404), path
+def test_each_scope_opens_its_own_routes(api: Api, keys: Keys, ids: dict[str, object]) -> None:
+    by_scope = {Scope.SUBMIT: keys.submit, Scope.READ: keys.read, Scope.TRAIN: keys.train}
+    for route, scope in SCOPES.items():
+        for other in by_scope.keys() - {scope}:
+            refused = call(api.as_(by_scope[other]), route, ids)
+            assert (refused.status_code, problem_of(refused)) == (403, "forbidden"), (route, other)
+        for key in (by_scope[scope], keys.admin):
+            assert call(api.as_(key), route, ids).status_code not in (401, 403, 404), route
 
 
-def test_what_another_project_owns_is_not_there(api: Api, keys: Keys, ids: dict[str, str]) -> None:
-    for path in OF_A_PROJECT:
-        theirs = call(api.as_(keys.stranger), path, ids)
-        nobodys = call(api, path, {name: str(new_id()) for name in ids})
+def test_what_another_project_owns_is_not_there(api: Api, keys: Keys, ids: dict[str, object]) -> None:
+    for route in OF_A_PROJECT:
+        theirs = call(api.as_(keys.stranger), route, ids)
+        nobodys = call(api, route, {name: str(new_id()) for name in ids})
         for response in (theirs, nobodys):
-            assert (response.status_code, problem_of(response)) == (404, "not_found"), path
+            assert (response.status_code, problem_of(response)) == (404, "not_found"), route
         assert theirs.get_json() == nobodys.get_json()
-    assert call(api, "/v1/jobs/{job_id}", ids).get_json()["state"] == "queued"
+    assert call(api, ("GET", "/v1/jobs/{job_id}"), ids).get_json()["state"] == "queued"
 
 
 def test_health_and_description_need_no_key(api: Api) -> None:
-    for path in PUBLIC:
+    for _, path in PUBLIC:
         assert api.as_(None).get(path).status_code == 200
 
 
@@ -102,7 +134,7 @@ def test_errors_of_routing_are_problems(api: Api) -> None:
     assert "GET" in response.headers["Allow"]
 
 
-def test_an_invalid_parameter_is_named(api: Api, ids: dict[str, str]) -> None:
+def test_an_invalid_parameter_is_named(api: Api, ids: dict[str, object]) -> None:
     for path, name, value in [
         ("/v1/jobs/{job_id}", "wait", "-1"),
         ("/v1/jobs/{job_id}", "wait", "61"),

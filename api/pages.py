@@ -1,0 +1,47 @@
+"""Long lists, page by page: the newest rows first, each page beginning where the one before ended.
+
+A page is found by its first key, not by counting, so that rows that are added meanwhile shift nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+
+class PageQuery(BaseModel):
+    """Which page."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int = Field(50, ge=1, le=500, description="The most rows to answer.")
+    before: UUID | None = Field(None, description="Only rows older than this one: `next` of the page before.")
+
+
+class Page(BaseModel):
+    """What all pages say."""
+
+    #: `before` of the next page; None on the last one.
+    next: UUID | None
+
+
+class _HasId(Protocol):
+    id: InstrumentedAttribute[UUID]
+
+
+Found = TypeVar("Found", bound=_HasId)
+
+
+def read_page(
+    session: Session, row: type[Found], query: PageQuery, *where: sa.ColumnElement[bool]
+) -> tuple[Sequence[Found], UUID | None]:
+    """Return a page's rows, the newest first, and `before` of the next page."""
+    wanted = sa.select(row).where(*where).order_by(row.id.desc()).limit(query.limit + 1)
+    if query.before is not None:
+        wanted = wanted.where(row.id < query.before)
+    found = session.scalars(wanted).all()
+    rows = found[: query.limit]
+    return rows, rows[-1].id if len(found) > query.limit else None  # type: ignore[return-value]

@@ -1,0 +1,93 @@
+"""Trainings: asking for one, where it stands, and ending it."""
+
+from flask import Response
+from sqlalchemy.orm import Session
+
+from api.auth import requires
+from api.pages import PageQuery, read_page
+from api.resource import as_json, resource
+from api.services import services
+from api.training_schemas import (
+    FILE,
+    TEXT,
+    EventsPath,
+    TrainingAnswer,
+    TrainingPath,
+    TrainingRequest,
+    TrainingsAnswer,
+)
+from shared import datasets
+from shared.errors import NotFound
+from shared.object_store import result_key
+from shared.queue.states import Scope
+from shared.recipes import config_of
+from shared.tables import TrainingRun
+from shared.tasks import cancel_task
+from shared.trainings import require_weights, start_training
+
+blueprint = resource("trainings")
+
+
+@blueprint.post("/v1/trainings", responses={202: TrainingAnswer})
+@requires(Scope.TRAIN)
+def train(body: TrainingRequest) -> Response:
+    """Queue a training; a trainer takes it up."""
+    config = config_of(body.recipe, body.config)
+    require_weights(services().store, config)
+    with services().database.begin() as session:
+        dataset = datasets.resolve(session, body.dataset)
+        run = start_training(session, dataset=dataset, config=config, gate=body.gate, name=body.name)
+        return as_json(TrainingAnswer.of(run), 202)
+
+
+@blueprint.get("/v1/trainings", responses={200: TrainingsAnswer})
+@requires(Scope.READ)
+def show_all(query: PageQuery) -> Response:
+    """Show trainings, the newest first."""
+    with services().database.begin() as session:
+        runs, following = read_page(session, TrainingRun, query)
+        return as_json(TrainingsAnswer(trainings=[TrainingAnswer.of(run) for run in runs], next=following))
+
+
+@blueprint.get("/v1/trainings/<uuid:training_id>", responses={200: TrainingAnswer})
+@requires(Scope.READ)
+def show(path: TrainingPath) -> Response:
+    """Show where a training stands, and what came of it."""
+    with services().database.begin() as session:
+        return as_json(TrainingAnswer.of(_find(session, path)))
+
+
+@blueprint.get("/v1/trainings/<uuid:training_id>/log", responses={200: TEXT})
+@requires(Scope.TRAIN)
+def show_log(path: TrainingPath) -> Response:
+    """Show the last lines that a training's processes wrote."""
+    with services().database.begin() as session:
+        return Response(_find(session, path).log_tail, content_type="text/plain; charset=utf-8")
+
+
+@blueprint.get("/v1/trainings/<uuid:training_id>/events/<int:attempt>", responses={200: FILE})
+@requires(Scope.TRAIN)
+def show_events(path: EventsPath) -> Response:
+    """Send TensorBoard's event file of one attempt, up to its last checkpoint."""
+    with services().database.begin() as session:
+        sha256 = _find(session, path).events.get(str(path.attempt))
+    if sha256 is None:
+        raise NotFound(f"There is no event file of attempt {path.attempt}.")
+    content = services().store.get(result_key(sha256, "tfevents"), sha256=sha256)
+    return Response(content, content_type="application/octet-stream")
+
+
+@blueprint.post("/v1/trainings/<uuid:training_id>/cancel", responses={200: TrainingAnswer})
+@requires(Scope.TRAIN)
+def cancel(path: TrainingPath) -> Response:
+    """End a training that has not come to its end; a trainer that is at it notices within seconds."""
+    with services().database.begin() as session:
+        cancel_task(session, TrainingRun, path.training_id)
+        return as_json(TrainingAnswer.of(_find(session, path)))
+
+
+def _find(session: Session, path: TrainingPath) -> TrainingRun:
+    run = session.get(TrainingRun, path.training_id)
+    if run is None:
+        raise NotFound(f"There is no training {path.training_id}.")
+    return run

@@ -1,0 +1,30 @@
+"""Asking for an evaluation; the command line and the API both do it here."""
+
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from shared import models
+from shared.errors import NotFound, NotReady
+from shared.queue.states import TaskState
+from shared.tables import Dataset, Evaluation, Model
+from shared.training import EvaluationConfig
+
+
+def start_evaluation(
+    session: Session, *, model_id: UUID | None, dataset: Dataset, config: EvaluationConfig
+) -> Evaluation:
+    """Queue an evaluation of a model, by default of the active one, and return its row.
+
+    Raises `NotFound` where there is no such model, and `NotReady` unless the dataset's import has succeeded.
+    """
+    model = models.active(session) if model_id is None else session.get(Model, model_id)
+    if model is None:
+        raise NotFound("No model is active." if model_id is None else f"There is no model {model_id}.")
+    if dataset.state != TaskState.SUCCEEDED:
+        raise NotReady(f"The dataset {dataset.id} is {dataset.state}.")
+    evaluation = Evaluation(model_id=model.id, dataset_id=dataset.id, config=config.model_dump(mode="json"))
+    session.add(evaluation)
+    session.flush()
+    session.refresh(evaluation)
+    return evaluation
