@@ -28,6 +28,7 @@ class Bench(StrEnum):
     END_TO_END = "end_to_end"
     DECODE = "decode"
     THROUGHPUT = "throughput"
+    EVALUATION = "evaluation"
     REAL_FILMS = "real_films"
     IDLE = "idle"
 

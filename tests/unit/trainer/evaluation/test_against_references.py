@@ -1,16 +1,9 @@
 """Every metric equals pycocotools, or a plain implementation that shares no code with it, on a large set."""
 
-import contextlib
-import io
-from typing import Any
-
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from tests.unit.trainer.evaluation import naive
+from tests.unit.trainer.evaluation.pycocotools_reference import Reference
 from tests.unit.trainer.evaluation.random_set import draw_set
 from trainer.evaluation.auroc import any_finding_auroc, category_auroc
 from trainer.evaluation.coco import evaluate_coco
@@ -36,45 +29,13 @@ def judged(large: EvaluationSet) -> naive.Judged:
 def test_coco_statistics_equal_pycocotools(images: int, large: EvaluationSet) -> None:
     material = large if images == len(large.image_ids) else draw_set(images, 150, 3, seed=1)
     scores = evaluate_coco(material)
-    statistics, precision = run_pycocotools(material)
+    statistics, precision = Reference.of(material).run()
     assert list(scores.statistics.values()) == pytest.approx(statistics.tolist(), rel=0, abs=EXACT)
     for number, category in enumerate(material.categories[:-1]):
         ours = (scores.ap_by_category[category.id], scores.ap50_by_category[category.id])
         reference = precision[:, :, number, 0, 2]
         assert ours == pytest.approx((reference.mean(), reference[0].mean()), rel=0, abs=EXACT)
     assert scores.ap_by_category[material.categories[-1].id] is None
-
-
-def run_pycocotools(material: EvaluationSet) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Evaluate with the material's own ids; return the statistics and the precision at each recall."""
-    every_id = {*material.truth, *material.found, *material.image_ids}
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = {
-            "images": [{"id": image_id} for image_id in every_id],
-            "categories": [category.model_dump() for category in material.categories],
-            "annotations": [
-                row | {"id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
-                for number, row in enumerate(as_rows(material.truth), start=1)
-            ],
-        }
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(as_rows(material.found)), "bbox")
-        evaluation.params.imgIds = list(material.image_ids)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation.stats, evaluation.eval["precision"]
-
-
-def as_rows(boxes_of: Any) -> list[dict[str, Any]]:
-    return [
-        {"image_id": image_id, "category_id": id_, "bbox": [x, y, far_x - x, far_y - y], "score": score}
-        for image_id, boxes in boxes_of.items()
-        for id_, (x, y, far_x, far_y), score in zip(
-            boxes.category_ids.tolist(), boxes.boxes_xyxy.tolist(), boxes.scores.tolist(), strict=True
-        )
-    ]
 
 
 def test_the_challenges_metric_equals_a_plain_implementation(large: EvaluationSet, judged: naive.Judged) -> None:
