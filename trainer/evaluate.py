@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from itertools import count, islice
 from uuid import UUID
 
@@ -26,12 +25,12 @@ from shared.version import code_version
 from trainer.datasets.dataset import Dataset, Film
 from trainer.evaluation.boxes import Boxes
 from trainer.evaluation.material import EvaluationSet
-from trainer.evaluation.report import render_report
 from trainer.evaluation.storage import encode_boxes
 from trainer.evaluation.summary import summarise
 from trainer.films import FilmReader
 from trainer.lineage import learnt_from, read_dataset
 from trainer.ranks import Ranks, joined
+from trainer.reporting import store_report
 from trainer.task import Work
 
 log = structlog.get_logger()
@@ -207,28 +206,15 @@ def _conclude(
         seed=config.seed,
         score_threshold=config.score_threshold,
     )
-    by_id = {film.image_id: film for film in films}
-    facts = {
-        "Model": card.name,
-        "Model digest": card.digest,
-        "Dataset": dataset.name,
-        "Dataset digest": dataset.digest,
-        "Split": config.split,
-        "Rendition version": dataset.rendition_version,
-        "Code version": code_version(),
-        "Date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-    }
-    report = render_report(material, summary, lambda image_id: read(by_id[image_id]), facts)
-    stored = {}
-    for name, suffix, content in (
-        ("detections_sha256", "json", encode_boxes(found)),
-        ("report_sha256", "html", report.encode()),
-    ):
-        stored[name] = hashlib.sha256(content).hexdigest()
-        work.store.put(result_key(stored[name], suffix), content)
+    report_sha256 = store_report(
+        work.store, read, card=card, dataset=dataset, split=config.split, material=material, summary=summary
+    )
+    detections = encode_boxes(found)
+    detections_sha256 = hashlib.sha256(detections).hexdigest()
+    work.store.put(result_key(detections_sha256, "json"), detections)
     metrics = summary.model_dump(mode="json") | {"code_version": code_version(), "dataset_digest": dataset.digest}
     with work.database.begin() as session:
-        work.succeed(session, metrics=metrics, **stored)
+        work.succeed(session, metrics=metrics, detections_sha256=detections_sha256, report_sha256=report_sha256)
     log.info("evaluated", images=summary.images, map40=summary.map40.value, coco_ap=summary.coco_ap.value)
 
 

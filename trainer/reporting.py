@@ -1,0 +1,43 @@
+"""An evaluation's report in the object store: written with the evaluation, and again once the gate has decided."""
+
+import hashlib
+from datetime import UTC, datetime
+
+from shared.detector.card import ModelCard
+from shared.object_store import ObjectStore, result_key
+from shared.training import Split
+from shared.version import code_version
+from trainer.datasets.dataset import Dataset
+from trainer.evaluation.material import EvaluationSet
+from trainer.evaluation.report import Decision, render_report
+from trainer.evaluation.summary import Summary
+from trainer.films import FilmReader
+
+
+def store_report(
+    store: ObjectStore,
+    read: FilmReader,
+    *,
+    card: ModelCard,
+    dataset: Dataset,
+    split: Split,
+    material: EvaluationSet,
+    summary: Summary,
+    decision: Decision | None = None,
+) -> str:
+    """Render and store a report of what `card`'s model did on a split; return its SHA-256."""
+    facts: dict[str, str | int] = {
+        "Model": card.name,
+        "Model digest": card.digest,
+        "Dataset": dataset.name,
+        "Dataset digest": dataset.digest,
+        "Split": split,
+        "Rendition version": dataset.rendition_version,
+        "Code version": code_version(),
+        "Date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
+    film_of = {film.image_id: film for film in dataset.of(split).films}
+    page = render_report(material, summary, lambda image_id: read(film_of[image_id]), facts, decision).encode()
+    sha256 = hashlib.sha256(page).hexdigest()
+    store.put(result_key(sha256, "html"), page)
+    return sha256
