@@ -27,7 +27,7 @@ from shared.settings import Settings
 from shared.tables import Worker
 from shared.tasks import TaskClaim, claim_task, finish_task, interrupt_task, renew_task
 from trainer.launch import command_of, follow
-from trainer.task import TRAINER_PID
+from trainer.process import TRAINER_PID
 
 log = structlog.get_logger()
 
@@ -124,8 +124,8 @@ class Agent:
                     self._be_seen(session)
                     tail = process.new_log_tail()
                     if not renew_task(session, claim, lease_s=self._settings.lease_s, log_tail=tail):
-                        # Finished by the task itself, which is about to end, or cancelled, or taken over.
-                        process.is_running(LAST_WORDS_S)
+                        if session.get_one(claim.table, claim.task_id).state == TaskState.SUCCEEDED:
+                            process.is_running(LAST_WORDS_S)  # It is about to end by itself.
                         return False
                 kept_at = time.monotonic()
             except DatabaseUnavailable:

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -116,7 +117,10 @@ class Trainee:
             model, card, ranks, bf16=precision == "bf16", channels_last=config.channels_last
         )
         if ranks.world > 1:
-            self.losses = DistributedDataParallel(self.losses, broadcast_buffers=False)
+            with warnings.catch_warnings():
+                # Its successor, `forward_sync_buffers`, is not in every release of PyTorch that we run on.
+                warnings.simplefilter("ignore", FutureWarning)
+                self.losses = DistributedDataParallel(self.losses, broadcast_buffers=False)
         self.optimizer = make_optimizer(model, config)
         self.average = Average(model, config.ema_decay)
 

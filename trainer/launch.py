@@ -16,7 +16,7 @@ from shared.queue.states import TaskState
 from shared.settings import Settings
 from shared.tables import TrainingRun
 from shared.tasks import TaskClaim
-from trainer.task import TRAINER_PID
+from trainer.process import TRAINER_PID
 
 log = structlog.get_logger()
 
@@ -26,7 +26,7 @@ DISTRIBUTED = ("training", "evaluation")
 
 def command_of(claim: TaskClaim, settings: Settings) -> list[str]:
     """Return the command that does a task; a training always goes through torchrun."""
-    task = ["trainer.task", claim.kind, str(claim.task_id), claim.owner, str(claim.attempt)]
+    task = ["trainer.process", claim.kind, str(claim.task_id), claim.owner, str(claim.attempt)]
     ranks = ranks_here(settings)
     if claim.kind == "training":
         return torchrun(settings, ranks, f"{claim.task_id}-{claim.attempt}", task)
@@ -84,7 +84,7 @@ def follow(settings: Settings, database: Database, stop: threading.Event) -> Non
             continue
         joined = row.id, row.attempt
         log.info("training_joined", training_id=str(row.id), attempt=row.attempt)
-        task = ["trainer.task", "training", str(row.id), row.lease_owner, str(row.attempt)]
+        task = ["trainer.process", "training", str(row.id), row.lease_owner, str(row.attempt)]
         environ = os.environ | {TRAINER_PID: str(os.getpid()), "PYTHONSAFEPATH": "1"}
         command = torchrun(settings, ranks_here(settings), f"{row.id}-{row.attempt}", task)
         with subprocess.Popen(command, env=environ) as process:

@@ -1,41 +1,15 @@
-"""`python -m trainer.task KIND ID OWNER ATTEMPT`: a process that does one task under the lease of the trainer above it.
+"""A task in the hands of the process that does it."""
 
-Exit code 0: the task's row says what became of it, or has been given back. Any other: it went down, and the trainer
-sees to the row.
-"""
-
-import importlib
-import os
-import sys
-import threading
-import time
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
-import structlog
+from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.errors import CarinaError, TransientError
-from shared.log import configure_logging
 from shared.object_store import ObjectStore
 from shared.queue.states import TaskState
 from shared.settings import Settings
-from shared.tasks import TaskClaim, finish_task, interrupt_task, update_task
-
-log = structlog.get_logger()
-
-#: Where the trainer says its process id, so that its tasks end with it.
-TRAINER_PID = "CARINA_TRAINER_PID"
-#: What does each kind of task, as `run(work)`.
-MODULES = {
-    "dataset": "trainer.datasets.importing",
-    "training": "trainer.training",
-    "evaluation": "trainer.evaluate",
-    "gate": "trainer.gate",
-}
-EXIT_ORPHANED = 75
-_WATCH_S = 0.5
+from shared.tasks import TaskClaim, finish_task, update_task
 
 
 class TaskLost(Exception):
@@ -61,70 +35,7 @@ class Work:
             if not update_task(session, self.claim, progress=progress):
                 raise TaskLost
 
-    def succeed(self, session: Any, **values: Any) -> None:
+    def succeed(self, session: Session, **values: Any) -> None:
         """Bring the task to its end, in the transaction of its result; raises `TaskLost`, which undoes that."""
         if not finish_task(session, self.claim, TaskState.SUCCEEDED, **values):
             raise TaskLost
-
-
-def main() -> None:
-    """Do the task that the command line names."""
-    kind, task_id, owner, attempt = sys.argv[1:5]
-    settings = Settings()
-    configure_logging(settings.log_level)
-    structlog.contextvars.bind_contextvars(task=kind, task_id=task_id)
-    watch_parents()
-    claim = TaskClaim(kind, UUID(task_id), owner, int(attempt))
-    work = Work(settings, Database.from_settings(settings), ObjectStore(settings), claim)
-    try:
-        importlib.import_module(MODULES[kind]).run(work)
-    except TaskLost:
-        log.warning("task_lost")
-    except Interrupted:
-        log.info("task_interrupted")
-    except TransientError as error:
-        log.warning("task_set_back", code=error.code, detail=error.detail)
-        _tell(work, error, lasting=False)
-    except CarinaError as error:
-        log.error("task_failed", code=error.code, detail=error.detail)
-        _tell(work, error, lasting=True)
-
-
-def watch_parents() -> None:
-    """End this process as soon as the one that started it, or the trainer, is gone: nobody would renew its lease."""
-    parent, trainer = os.getppid(), int(os.environ.get(TRAINER_PID, "0"))
-
-    def watch() -> None:
-        while os.getppid() == parent and (not trainer or _lives(trainer)):
-            time.sleep(_WATCH_S)
-        os._exit(EXIT_ORPHANED)
-
-    threading.Thread(target=watch, name="parents", daemon=True).start()
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _tell(work: Work, error: CarinaError, *, lasting: bool) -> None:
-    """Write into the task's row why it ended; of several ranks the first one is heard."""
-    why = {"code": error.code, "reason": error.detail}
-
-    def change(session: Any) -> bool:
-        if lasting:
-            return finish_task(session, work.claim, TaskState.FAILED, **why)
-        counts = isinstance(error, TransientError) and error.counts
-        pause_s = work.settings.retry_backoff_s
-        return interrupt_task(session, work.claim, lost=counts, pause_s=pause_s, **why)
-
-    work.database.persist(change, within_s=work.settings.lease_s / 2)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,149 @@
+"""A training that is stopped, killed and handed on ends with the very model that an undisturbed one ends with."""
+
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import sqlalchemy as sa
+import torch
+
+from shared.database import Database
+from shared.object_store import ObjectStore, checkpoint_key
+from shared.queue.states import TaskState
+from shared.settings import Settings
+from shared.tables import Dataset, Evaluation, Model, Task, TrainingRun
+from shared.tasks import cancel_task
+from shared.training import TrainingConfig
+from shared.trainings import start_training
+from tests.integration.trainers import trainer, wait_for
+from tests.tiny_dataset import store_dataset
+from tests.tiny_films import tiny_config
+
+#: A checkpoint after every step.
+OFTEN = 1e-4
+
+
+@pytest.fixture
+def dataset(database: Database, store: ObjectStore) -> Dataset:
+    return store_dataset(database, store, films=16)
+
+
+def begin(database: Database, dataset: Dataset, config: TrainingConfig) -> TrainingRun:
+    with database.begin() as session:
+        run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=config)
+        session.flush()
+        session.expunge(run)
+        return run
+
+
+def is_final(row: Task) -> bool:
+    return TaskState(row.state).is_final
+
+
+def steps(row: Task) -> int:
+    assert isinstance(row, TrainingRun)
+    return row.checkpoint_steps or 0
+
+
+def weights_of(database: Database, row: Task) -> str:
+    assert isinstance(row, TrainingRun)
+    assert row.state == TaskState.SUCCEEDED, (row.code, row.reason, row.log_tail)
+    with database.begin() as session:
+        return session.get_one(Model, row.model_id).weights_sha256
+
+
+def test_a_run_survives_every_kind_of_death_and_ends_the_same(
+    environ: dict[str, str], settings: Settings, database: Database, store: ObjectStore, dataset: Dataset
+) -> None:
+    config = tiny_config(epochs=5, batch_size=3, checkpoint_every_min=OFTEN, evaluate_split=None)
+    disturbed, undisturbed = begin(database, dataset, config), begin(database, dataset, config)
+
+    def reach(step: int) -> TrainingRun:
+        row = wait_for(database, TrainingRun, disturbed.id, lambda row: steps(row) >= step or is_final(row), settings)
+        assert isinstance(row, TrainingRun)
+        assert row.state == TaskState.RUNNING
+        return row
+
+    with trainer(environ) as first:
+        reach(2)
+        first.rank().send_signal(signal.SIGKILL)
+        at = reach(5)
+        assert at.code is None or at.code == "trainer_process_lost"
+        first.launcher().send_signal(signal.SIGKILL)
+        at = reach(8)
+        family = psutil.Process(first.process.pid).children(recursive=True)
+        first.stop(signal.SIGKILL)
+        _, alive = psutil.wait_procs(family, timeout=5)
+        assert not alive, "nothing goes on without the trainer"
+    with trainer(environ) as second:
+        at = reach(11)
+        assert at.attempt == 4
+        assert second.stop() == 0
+        stopped = wait_for(database, TrainingRun, disturbed.id, lambda row: row.lease_owner is None, settings)
+        assert stopped.state == TaskState.INTERRUPTED
+        assert stopped.code is None
+    with trainer(environ):
+        ended = wait_for(database, TrainingRun, disturbed.id, is_final, settings)
+        other = wait_for(database, TrainingRun, undisturbed.id, is_final, settings)
+    assert weights_of(database, ended) == weights_of(database, other)
+    assert isinstance(ended, TrainingRun)
+    assert ended.progress["steps_done"] == 20
+    assert ended.progress["eta_s"] == 0
+    assert set(ended.progress) >= {"epoch", "step", "loss", "learning_rate", "images_per_s", "memory_bytes"}
+    assert len(ended.events) >= 4, "one of TensorBoard's files an attempt"
+    assert "checkpoint_saved" in ended.log_tail
+    assert not list(store.keys(checkpoint_key(disturbed.id, "").removesuffix(".pt"))), "a finished run needs none"
+
+
+def test_a_running_training_ends_within_five_seconds_of_its_cancellation(
+    environ: dict[str, str], settings: Settings, database: Database, store: ObjectStore, dataset: Dataset
+) -> None:
+    run = begin(database, dataset, tiny_config(epochs=1000))
+    with trainer(environ, processes=2) as running:
+        wait_for(database, TrainingRun, run.id, lambda row: bool(row.progress), settings)
+        family = psutil.Process(running.process.pid).children(recursive=True)
+        assert len(family) == 3, "torchrun and two ranks"
+        with database.begin() as session:
+            cancel_task(session, TrainingRun, run.id)
+        _, alive = psutil.wait_procs(family, timeout=5)
+        assert not alive
+        deadline = time.monotonic() + 5
+        while list(store.keys(f"checkpoints/{run.id}")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        # The trainer is free for the next one, and the number of ranks is what it was.
+        after = begin(database, dataset, tiny_config(epochs=1))
+        ended = wait_for(database, TrainingRun, after.id, is_final, settings)
+        assert ended.state == TaskState.SUCCEEDED, (ended.reason, ended.log_tail)
+        assert ended.progress["ranks"] == 2
+        with database.begin() as session:
+            asked = session.scalars(sa.select(Evaluation).where(Evaluation.model_id == ended.model_id)).one().id
+        evaluated = wait_for(database, Evaluation, asked, is_final, settings)
+        assert evaluated.state == TaskState.SUCCEEDED, (evaluated.reason, evaluated.log_tail)
+        assert isinstance(evaluated, Evaluation)
+        assert evaluated.metrics["images"] == 4
+
+
+def test_a_loss_that_is_no_number_fails_the_run_and_keeps_the_step(
+    environ: dict[str, str],
+    settings: Settings,
+    database: Database,
+    store: ObjectStore,
+    dataset: Dataset,
+    tmp_path: Path,
+) -> None:
+    hopeless = tiny_config(learning_rate=10, optimizer="sgd", clip_norm=None, warmup_epochs=0, epochs=50)
+    run = begin(database, dataset, hopeless)
+    with trainer(environ):
+        ended = wait_for(database, TrainingRun, run.id, is_final, settings)
+    assert ended.state == TaskState.FAILED
+    assert ended.code == "non_finite_loss"
+    assert ended.reason is not None
+    key = ended.reason.partition("kept as ")[2].partition(". ")[0]
+    kept = tmp_path / "step.pt"
+    kept.write_bytes(store.read(key))
+    content = torch.load(kept, weights_only=True)
+    assert str(content["image_ids"]) in ended.reason
+    assert content["batches"][0]["canvases"].dtype == torch.uint8

@@ -1,0 +1,82 @@
+"""Trainers as processes of their own, to be stopped and killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import psutil
+
+from shared.database import Database
+from shared.settings import Settings
+from shared.tables import Task
+from shared.tasks import expire_tasks
+from tests.conftest import REPOSITORY
+
+TIMEOUT_S = 240
+
+
+class Trainer:
+    """One `carina trainer` with its log."""
+
+    def __init__(self, environ: dict[str, str], *, processes: int = 1, lease_s: float = 3) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
+        settings = {
+            "CARINA_DEVICE": "cpu",
+            "CARINA_TORCH_THREADS": "1",
+            "CARINA_TRAINER_PROCESSES": str(processes),
+            "CARINA_TRAINER_POLL_S": "0.2",
+            "CARINA_LEASE_S": str(lease_s),
+            "CARINA_RETRY_BACKOFF_S": "0",
+            "OMP_NUM_THREADS": "1",
+        }
+        code = "from shared.settings import Settings; from trainer.agent import run_trainer; run_trainer(Settings())"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=REPOSITORY, env=clean | environ | settings, stderr=subprocess.STDOUT
+        )
+
+    def launcher(self) -> psutil.Process:
+        """The task's first process: torchrun, for a training."""
+        return psutil.Process(self.process.pid).children()[0]
+
+    def rank(self) -> psutil.Process:
+        """One of the processes that do the work."""
+        return self.launcher().children()[-1]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def trainer(environ: dict[str, str], *, processes: int = 1, lease_s: float = 3) -> Iterator[Trainer]:
+    """A trainer that ends with the test, its children too."""
+    running = Trainer(environ, processes=processes, lease_s=lease_s)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            family = psutil.Process(running.process.pid).children(recursive=True)
+            running.stop(signal.SIGKILL)
+            psutil.wait_procs(family, timeout=10)
+
+
+def wait_for(
+    database: Database, table: type[Task], task_id: UUID, condition: Callable[[Task], bool], settings: Settings
+) -> Task:
+    """Wait until a task's row fulfils a condition, sweeping meanwhile as beat does; return the detached row."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        with database.begin() as session:
+            expire_tasks(session, max_attempts=settings.max_attempts)
+            row = session.get_one(table, task_id)
+            session.expunge(row)
+        if condition(row):
+            return row
+        assert time.monotonic() < deadline, f"{row.state} {row.progress} {row.code} {row.reason}\n{row.log_tail}"
+        time.sleep(0.1)
