@@ -67,6 +67,11 @@ class _Files(_Choice):
     patients_from_dicom: bool = True
     splits: SplitPlan = SplitPlan()
 
+    @property
+    def keeps_splits(self) -> bool:
+        """Whether the annotations say which image is in which split."""
+        return self.splits.keep
+
 
 class VinBigDataSource(_Files):
     """A table as VinBigData's `train.csv`: a row for each box that a reader drew, or for a reader who found none."""
@@ -85,9 +90,9 @@ class CocoSource(_Files):
     consensus: Consensus = Consensus(method="none")
 
     @property
-    def fixes_splits(self) -> bool:
-        """Whether the documents are the splits."""
-        return self.val_annotations is not None or self.test_annotations is not None
+    def keeps_splits(self) -> bool:
+        """Whether the annotations say which image is in which split, or the documents are the splits."""
+        return self.splits.keep or self.val_annotations is not None or self.test_annotations is not None
 
 
 class PhantomsSource(_Choice):
@@ -100,6 +105,11 @@ class PhantomsSource(_Choice):
     #: Whether classes come evenly; else as often as on real films.
     balanced: bool = True
     splits: SplitPlan = SplitPlan(train=0.8, val=0.2, test=0)
+
+    @property
+    def keeps_splits(self) -> bool:
+        """Whether the films come with splits: no."""
+        return False
 
 
 Source = VinBigDataSource | CocoSource | PhantomsSource

@@ -1,7 +1,8 @@
 """The one place that parses DICOM: finds the data set in a file and hands out plain Python values.
 
-Only the elements in `KEPT` are held in memory, so a patient's name never is (an import may ask for the PatientID). pydicom's warnings and log lines quote
-element values, and its parser lets many kinds of exception through; none of them leaves this module.
+Only the elements in `KEPT` are held in memory, so a patient's name never is; whoever makes a dataset may ask for the
+PatientID. pydicom's warnings and log lines quote element values, and its parser lets many kinds of exception through;
+none of them leaves this module.
 """
 
 import logging
@@ -128,7 +129,8 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence
             reached |= tag == _PIXEL_DATA
             return bool(tag >= _PIXEL_DATA)
 
-        dataset = read_dataset(stream, implicit, little_endian, stop_when=at_pixel_data, specific_tags=[*map(Tag, kept)])
+        tags: list[BaseTag | int] = [Tag(keyword) for keyword in kept]
+        dataset = read_dataset(stream, implicit, little_endian, stop_when=at_pixel_data, specific_tags=tags)
         if not dataset:  # pydicom drops every element when one has no end
             raise MalformedDicom
         if with_pixels:  # apart from the rest for the same reason

@@ -1,0 +1,90 @@
+"""Annotations as every format says them: who read which image, and who drew which box."""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from shared.detector.card import Category
+from shared.errors import PermanentError
+from shared.training import Split
+
+Xyxy = tuple[float, float, float, float]
+
+_PSEUDONYM = re.compile(r"patient-[0-9a-f]{32}")
+
+
+class MalformedAnnotations(PermanentError):
+    """The annotations cannot be used."""
+
+    code = "malformed_annotations"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A finding on an image."""
+
+    category_id: int
+    #: In pixels of the original.
+    xyxy_px: Xyxy
+    #: Who drew it, in alphabetical order; empty where that is not known.
+    readers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An image and what was found on it."""
+
+    #: As the annotations have it: a file's name, or a name without its ending.
+    file_name: str
+    boxes: tuple[Box, ...]
+    #: Who read it, whether they found something or not, in alphabetical order; empty where that is not known.
+    readers: tuple[str, ...] = ()
+    #: A pseudonym; None where the patient is not known.
+    patient: str | None = None
+    split: Split | None = None
+    #: Of the original, as the annotations have it; None where they do not say.
+    height_px: int | None = None
+    width_px: int | None = None
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What was found on a set of images, no two of one name."""
+
+    categories: tuple[Category, ...]
+    images: tuple[AnnotatedImage, ...]
+    #: Boxes that were left out or cut while reading, by why.
+    noted: dict[str, int]
+
+
+def pseudonym(patient_id: str) -> str:
+    """Return what stands for a patient, the same in every dataset; a pseudonym stands for itself.
+
+    It keeps identifiers out of documents and logs. It is no protection from somebody who can guess identifiers and try
+    them: nothing about it is secret.
+    """
+    if _PSEUDONYM.fullmatch(patient_id):
+        return patient_id
+    return "patient-" + hashlib.sha256(f"carina-patient:{patient_id}".encode()).hexdigest()[:32]
+
+
+def to_xywh(box: Xyxy) -> Xyxy:
+    """Return COCO's x, y, width, height, from which `to_xyxy` gives the very same corners."""
+    left, top, right, bottom = box
+    return left, top, _distance(left, right), _distance(top, bottom)
+
+
+def to_xyxy(bbox: Iterable[float]) -> Xyxy:
+    """Return the corners of COCO's x, y, width, height."""
+    left, top, width, height = bbox
+    return left, top, left + width, top + height
+
+
+def _distance(low: float, high: float) -> float:
+    """Return the number that added to `low` gives `high`: subtraction alone may be off by its rounding."""
+    distance = high - low
+    while low + distance != high:
+        distance = math.nextafter(distance, math.inf if low + distance < high else 0)
+    return distance

@@ -1,0 +1,128 @@
+"""Imports: a dataset made and its row written, by the trainer for a task, or by the command line on its own machine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+import sqlalchemy as sa
+import structlog
+from pydantic import TypeAdapter
+from sqlalchemy.orm import Session
+
+from shared.database import Database
+from shared.dataset_source import Source
+from shared.datasets import latest
+from shared.errors import PermanentError
+from shared.object_store import ObjectStore
+from shared.queue.states import TaskState
+from shared.settings import Settings
+from shared.tables import Dataset
+from trainer.datasets.making import Made, Maker, OnProgress, open_here, open_stored
+from trainer.task import Work
+
+log = structlog.get_logger()
+
+#: Between two reports of how far a task is.
+REPORT_EVERY_S = 1.0
+
+
+class UnreadablePlace(PermanentError):
+    """A file or folder that the import names cannot be read."""
+
+    code = "unreadable_place"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of an import."""
+
+    dataset_id: UUID
+    #: False where the latest dataset of the name is the very same.
+    is_new: bool
+    values: dict[str, Any]
+
+
+def run(work: Work) -> None:
+    """Do an import that is a task; its source lies in the object store."""
+    with work.database.begin() as session:
+        row = session.get_one(Dataset, work.claim.task_id)
+        name, source = row.name, _SOURCE.validate_python(row.source)
+    report = _seldom(lambda what, done, total, failed: work.report(what=what, done=done, total=total, failed=failed))
+    maker = Maker(work.settings, work.database, work.store, report)
+    with open_stored(source, work.store, report) as material:
+        made = maker.make(name, source, material)
+    values = maker.store(made)
+    progress = _finished(made)
+    with work.database.begin() as session:
+        work.succeed(session, **values, progress=progress)
+    log.info("dataset_made", images=values["image_count"], boxes=values["box_count"], failures=values["failure_count"])
+
+
+def import_here(
+    settings: Settings, database: Database, store: ObjectStore, name: str, source: Source, on_progress: OnProgress
+) -> Imported:
+    """Do an import whose source lies on this machine, and write its row once all is done.
+
+    An import that fails or is interrupted leaves renditions, which the next one finds, and no row. The same content
+    again is the row that is there. Raises what `Maker.make` raises, and `UnreadablePlace`.
+    """
+    maker = Maker(settings, database, store, on_progress)
+    try:
+        with open_here(source, on_progress) as material:
+            made = maker.make(name, source, material)
+    except OSError as exc:
+        raise UnreadablePlace(f"{exc.filename or 'A file'}: {exc.strerror or exc}.") from exc
+    values = maker.store(made)
+    with database.begin() as session:
+        known = _same(session, name, made)
+        if known is not None:
+            return Imported(known.id, False, values)
+        row = Dataset(
+            name=name,
+            source=_without_folders(source),
+            state=TaskState.SUCCEEDED,
+            started_at=sa.func.now(),
+            finished_at=sa.func.now(),
+            progress=_finished(made),
+            **values,
+        )
+        session.add(row)
+        session.flush()
+        return Imported(row.id, True, values)
+
+
+_SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
+
+
+def _without_folders(source: Source) -> dict[str, Any]:
+    """The source as its row shows it to every user of the API: files and folders by their last name."""
+    fields = source.model_dump(mode="json")
+    places = {"images", "annotations", "val_annotations", "test_annotations"} & fields.keys()
+    return fields | {place: Path(fields[place]).absolute().name for place in places if fields[place] is not None}
+
+
+def _same(session: Session, name: str, made: Made) -> Dataset | None:
+    known = latest(session, name)
+    return known if known is not None and known.digest == made.digest else None
+
+
+def _finished(made: Made) -> dict[str, Any]:
+    images = sum(split["images"] for split in made.summary["splits"].values())
+    failed = len(made.failures)
+    return {"what": "rendering", "done": images + failed, "total": images + failed, "failed": failed}
+
+
+def _seldom(report: OnProgress) -> Callable[[Literal["drawing", "rendering"], int, int, int], None]:
+    """Pass on at most one report each `REPORT_EVERY_S`."""
+    reported_at = -REPORT_EVERY_S
+
+    def pass_on(what: Literal["drawing", "rendering"], done: int, total: int, failed: int) -> None:
+        nonlocal reported_at
+        if time.monotonic() - reported_at >= REPORT_EVERY_S:
+            reported_at = time.monotonic()
+            report(what, done, total, failed)
+
+    return pass_on

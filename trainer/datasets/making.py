@@ -1,0 +1,181 @@
+"""A dataset made from its source: annotations read, images rendered, readers brought to agree, patients dealt out.
+
+It can be interrupted anywhere: nothing is written but renditions, which the next attempt finds.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from shared.database import Database
+from shared.dataset_source import CocoSource, Consensus, PhantomsSource, Source, VinBigDataSource
+from shared.errors import PermanentError
+from shared.imaging.rendition import RENDITION_VERSION
+from shared.object_store import ObjectStore, dataset_key, result_key
+from shared.settings import Settings
+from shared.training import Split
+from trainer.datasets.annotations import Annotations
+from trainer.datasets.coco import join, read_coco
+from trainer.datasets.consensus import agree, listen
+from trainer.datasets.document import Content, canonical, digest_of, match, write
+from trainer.datasets.phantoms import draw_films
+from trainer.datasets.places import Folder, Place, Prefix
+from trainer.datasets.renditions import Failure, Picture, Renderer
+from trainer.datasets.splits import Member, check_kept, stratify
+from trainer.datasets.summary import summarize
+from trainer.datasets.vinbigdata import read_table
+
+#: Called with what is being done, how many are done, how many there are, and how many of the done ones failed.
+OnProgress = Callable[[Literal["drawing", "rendering"], int, int, int], None]
+
+
+class NothingToImport(PermanentError):
+    """No image is left to make a dataset of."""
+
+    code = "nothing_to_import"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a dataset is made of: the annotations, and the place of the images."""
+
+    annotations: Annotations
+    images: Place
+
+
+@dataclass(frozen=True)
+class Made:
+    """A dataset that has been made, and is not stored yet."""
+
+    document: bytes
+    failures: tuple[Failure, ...]
+    summary: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the document."""
+        return digest_of(self.document)
+
+
+@contextmanager
+def open_here(source: Source, on_progress: OnProgress) -> Iterator[Material]:
+    """Open a source whose places are files and folders of this machine; errors as of `read_annotations`, `OSError`."""
+    if isinstance(source, PhantomsSource):
+        with _draw(source, on_progress) as material:
+            yield material
+    else:
+        yield Material(read_annotations(source, lambda path: Path(path).read_bytes()), Folder(Path(source.images)))
+
+
+@contextmanager
+def open_stored(source: Source, store: ObjectStore, on_progress: OnProgress) -> Iterator[Material]:
+    """Open a source whose places are keys of the bucket; errors as of `read_annotations`, and `ObjectMissing`."""
+    if isinstance(source, PhantomsSource):
+        with _draw(source, on_progress) as material:
+            yield material
+    else:
+        yield Material(read_annotations(source, store.read), Prefix(store, source.images))
+
+
+def read_annotations(source: VinBigDataSource | CocoSource, read: Callable[[str], bytes]) -> Annotations:
+    """Read the annotations of a source; raises `MalformedAnnotations`."""
+    if isinstance(source, VinBigDataSource):
+        return read_table(read(source.annotations))
+    documents: dict[Split, Annotations] = {"train": read_coco(read(source.annotations))}
+    if source.val_annotations is not None:
+        documents["val"] = read_coco(read(source.val_annotations))
+    if source.test_annotations is not None:
+        documents["test"] = read_coco(read(source.test_annotations))
+    return join(documents) if len(documents) > 1 else documents["train"]
+
+
+class Maker:
+    """Makes datasets with the settings and servers of this process."""
+
+    def __init__(self, settings: Settings, database: Database, store: ObjectStore, on_progress: OnProgress) -> None:
+        self._settings = settings
+        self._database = database
+        self._store = store
+        self._on_progress = on_progress
+
+    def make(self, name: str, source: Source, material: Material) -> Made:
+        """Make a dataset; raises `MalformedAnnotations`, `SplitImpossible`, `NothingToImport` and the servers' errors."""
+        consensus = Consensus(method="none") if isinstance(source, PhantomsSource) else source.consensus
+        heard = listen(material.annotations, consensus)
+        pictures, failures = self._render(source, heard, material.images)
+        content, mismatched = match(heard, pictures)
+        failures += mismatched
+        counted = Counter(failure.code for failure in failures)
+        if not content.pictures:
+            why = ", ".join(f"{count} {code}" for code, count in counted.most_common()) or "no image was read"
+            raise NothingToImport(f"Not one image can be taken: {why}.")
+        content = Content(agree(content.annotations, consensus), content.pictures)
+        document = write(name, source, self._settings.rendition_px, content, split(source, content))
+        noted = {"noted": content.annotations.noted, "failures": dict(counted)}
+        return Made(
+            document, tuple(sorted(failures, key=lambda failure: failure.file_name)), summarize(document) | noted
+        )
+
+    def store(self, made: Made) -> dict[str, Any]:
+        """Store a dataset's objects; return the values of its row."""
+        self._store.put(dataset_key(made.digest), made.document)
+        failures = b"".join(canonical(asdict(failure)) + b"\n" for failure in made.failures)
+        failures_sha256 = digest_of(failures)
+        self._store.put(result_key(failures_sha256, "jsonl"), failures)
+        splits = made.summary["splits"].values()
+        return {
+            "digest": made.digest,
+            "rendition_version": RENDITION_VERSION,
+            "image_count": sum(split["images"] for split in splits),
+            "box_count": sum(split["boxes"] for split in splits),
+            "failure_count": len(made.failures),
+            "failures_sha256": failures_sha256,
+            "summary": made.summary,
+        }
+
+    def _render(
+        self, source: Source, annotations: Annotations, images: Place
+    ) -> tuple[dict[str, Picture], list[Failure]]:
+        names = sorted(image.file_name for image in annotations.images)
+        pictures: dict[str, Picture] = {}
+        failures: list[Failure] = []
+
+        renderer = Renderer(self._settings, self._database, self._store, images)
+        patients_from_dicom = not isinstance(source, PhantomsSource) and source.patients_from_dicom
+        self._on_progress("rendering", 0, len(names), 0)
+        for name, found in renderer.render(names, patients_from_dicom=patients_from_dicom):
+            if isinstance(found, Failure):
+                failures.append(found)
+            else:
+                pictures[name] = found
+            self._on_progress("rendering", len(pictures) + len(failures), len(names), len(failures))
+        return pictures, failures
+
+
+@contextmanager
+def _draw(source: PhantomsSource, on_progress: OnProgress) -> Iterator[Material]:
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        on_progress("drawing", done, source.films, 0)
+
+    with TemporaryDirectory(prefix="carina-phantoms-") as folder:
+        yield Material(draw_films(source, Path(folder), count), Folder(Path(folder)))
+
+
+def split(source: Source, content: Content) -> list[Split]:
+    """Put each image into a split; raises `SplitImpossible`."""
+    images = content.annotations.images
+    members = [
+        Member(group, frozenset(box.category_id for box in image.boxes))
+        for group, image in zip(content.groups(), images, strict=True)
+    ]
+    if source.keeps_splits:
+        return check_kept(members, (image.split for image in images))
+    return stratify(members, source.splits)

@@ -1,0 +1,44 @@
+"""Synthetic films as a dataset: drawn into a folder, in several processes, then imported as any others are."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+
+from shared.dataset_source import PhantomsSource
+from shared.detector.card import Category
+from shared.phantoms import CLASS_NAMES, make_phantom
+from trainer.datasets.annotations import AnnotatedImage, Annotations, Box
+from trainer.phantom_set import FILM_HEIGHT_PX, FILM_WIDTH_PX, balanced, natural, to_rendition
+
+#: Far from the seeds that the demo shows, and so far apart that datasets of two seeds share no film.
+FIRST_SEED, SEEDS_APART = 1_000_000_000, 100_000
+
+
+def draw_films(source: PhantomsSource, folder: Path, on_film: Callable[[], None]) -> Annotations:
+    """Draw the films as 8-bit PNG files into a folder; return what is on them. `on_film` is called after each."""
+    first = FIRST_SEED + source.seed * SEEDS_APART
+    choose = balanced if source.balanced else natural
+    images = []
+    processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ProcessPoolExecutor(processes, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        drawn = [pool.submit(_draw, seed, choose(seed), folder) for seed in range(first, first + source.films)]
+        for film in as_completed(drawn):
+            images.append(film.result())
+            on_film()
+    categories = tuple(Category(id=class_id, name=name) for class_id, name in enumerate(CLASS_NAMES))
+    return Annotations(categories, tuple(images), {})
+
+
+def _draw(seed: int, classes: tuple[int, ...] | None, folder: Path) -> AnnotatedImage:
+    phantom = make_phantom(seed, FILM_HEIGHT_PX, FILM_WIDTH_PX, classes)
+    name = f"phantom-{seed}.png"
+    cv2.imwrite(str(folder / name), to_rendition(phantom.pixels))
+    boxes = []
+    for lesion in phantom.lesions:
+        left, top, right, bottom = map(float, lesion.box_xyxy_px)
+        boxes.append(Box(lesion.class_id, (left, top, right, bottom), ()))
+    return AnnotatedImage(name, tuple(boxes), height_px=FILM_HEIGHT_PX, width_px=FILM_WIDTH_PX)

@@ -1,0 +1,134 @@
+"""Where the files of an import lie: a folder of this machine, or a prefix of the bucket."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from shared.errors import ObjectMissing, PermanentError
+from shared.object_store import ObjectStore
+
+#: What an image's file may end with, the likeliest first; names in annotations often leave it out.
+SUFFIXES = (".dicom", ".dcm", "", ".png", ".jpg", ".jpeg")
+
+
+class UnsafeFileName(PermanentError):
+    """The annotations name a file outside the images' folder."""
+
+    code = "unsafe_file_name"
+
+
+class ImageMissing(PermanentError):
+    """There is no file for this image."""
+
+    code = "image_missing"
+
+
+class AmbiguousImage(PermanentError):
+    """Several files may be this image."""
+
+    code = "ambiguous_image"
+
+
+class UnreadableFile(PermanentError):
+    """The image's file cannot be read."""
+
+    code = "unreadable_file"
+
+
+class Place(Protocol):
+    """Files by their names, which are relative paths with forward slashes. Safe to share between threads."""
+
+    def names(self) -> Sequence[str]:
+        """Return the names of all files."""
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes; raises `ImageMissing` and `UnreadableFile`."""
+
+
+class Folder:
+    """A folder, with the folders in it; links to folders are not followed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def names(self) -> Sequence[str]:
+        """Return the names of all files."""
+        found: list[str] = []
+        for folder, _, files in os.walk(self._path):
+            inside = Path(folder).relative_to(self._path)
+            found.extend((inside / file).as_posix() for file in files)
+        return sorted(found)
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes; raises `ImageMissing` and `UnreadableFile`."""
+        try:
+            return (self._path / name).read_bytes()
+        except FileNotFoundError:
+            raise ImageMissing from None
+        except OSError as exc:
+            raise UnreadableFile(f"The image's file cannot be read ({type(exc).__name__}).") from None
+
+
+class Prefix:
+    """The objects whose keys begin with a prefix."""
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+
+    def names(self) -> Sequence[str]:
+        """Return the names of all files."""
+        return [key.removeprefix(self._prefix) for key in self._store.keys(self._prefix) if not key.endswith("/")]
+
+    def read(self, name: str) -> bytes:
+        """Return an object's bytes; raises `ImageMissing`."""
+        try:
+            return self._store.read(self._prefix + name)
+        except ObjectMissing:
+            raise ImageMissing from None
+
+
+class Catalogue:
+    """Finds the file of each image that annotations name."""
+
+    def __init__(self, place: Place) -> None:
+        names = place.names()
+        self._names = frozenset(names)
+        #: By the file's name without folders, and by that without its ending.
+        self._by_name: defaultdict[str, list[str]] = defaultdict(list)
+        self._by_stem: defaultdict[str, list[str]] = defaultdict(list)
+        for name in names:
+            path = PurePosixPath(name)
+            self._by_name[path.name].append(name)
+            if path.suffix.lower() in SUFFIXES:
+                self._by_stem[path.stem].append(name)
+
+    def find(self, file_name: str) -> str:
+        """Return the name of the file of an image.
+
+        The name as it stands comes first; then the same name in whatever folder; then, for a name without an ending, a
+        file of this name with the likeliest ending. Raises `UnsafeFileName`, `ImageMissing` and `AmbiguousImage`.
+        """
+        path = PurePosixPath(file_name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
+            raise UnsafeFileName
+        if str(path) in self._names:
+            return str(path)
+        if len(path.parts) != 1:
+            raise ImageMissing
+        found = self._by_name.get(path.name) or self._likeliest(path.name)
+        if not found:
+            raise ImageMissing
+        if len(found) > 1:
+            raise AmbiguousImage
+        return found[0]
+
+    def _likeliest(self, stem: str) -> list[str]:
+        candidates = self._by_stem.get(stem, [])
+        for suffix in SUFFIXES:
+            found = [name for name in candidates if PurePosixPath(name).suffix.lower() == suffix]
+            if found:
+                return found
+        return []

@@ -1,0 +1,143 @@
+"""Every image of an import turned into its rendition, by the function that serving uses, several at a time.
+
+What has been made is a row (`tables.Rendition`), so an import that was interrupted renders nothing twice, and neither
+does a second dataset of the same images.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+
+from sqlalchemy.dialects.postgresql import insert
+
+from shared.database import Database
+from shared.errors import CarinaError, DecoderCrashed, DecoderProcessLost, PermanentError
+from shared.imaging.dicom_file import read_patient_id
+from shared.imaging.isolation import DecoderPool
+from shared.imaging.rendition import RENDITION_VERSION
+from shared.imaging.rendition import Rendition as MadeRendition
+from shared.object_store import ObjectStore, rendition_key
+from shared.settings import Settings
+from shared.tables import Rendition
+from trainer.datasets.annotations import pseudonym
+from trainer.datasets.places import Catalogue, Place
+
+#: How long a database that does not answer holds up one image before the import gives up.
+_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An original, as far as a dataset knows it, and its rendition."""
+
+    sha256: str
+    height_px: int
+    width_px: int
+    rendition_sha256: str
+    rendition_height_px: int
+    rendition_width_px: int
+    #: From the DICOM header, as a pseudonym; None where there is none.
+    patient: str | None = None
+
+
+_STORED = tuple(field.name for field in fields(Picture) if field.name != "patient")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be taken, and why."""
+
+    file_name: str
+    #: Stable, as of an error in `shared.errors`.
+    code: str
+    reason: str
+
+    @classmethod
+    def of(cls, file_name: str, error: CarinaError) -> "Failure":
+        """Say of an image what went wrong."""
+        return cls(file_name, error.code, error.detail)
+
+
+class Renderer:
+    """Makes the renditions of one place's images, or finds them made."""
+
+    def __init__(self, settings: Settings, database: Database, store: ObjectStore, place: Place) -> None:
+        self._settings = settings
+        self._database = database
+        self._store = store
+        self._place = place
+
+    def render(
+        self, file_names: Sequence[str], *, patients_from_dicom: bool
+    ) -> Iterator[tuple[str, Picture | Failure]]:
+        """Yield each image's picture, or why there is none, in the order of the names.
+
+        Errors of the servers are raised, for they are not the image's.
+        """
+        catalogue = Catalogue(self._place)
+        threads = self._settings.prepare_threads
+        waiting: deque[tuple[str, Future[Picture | Failure]]] = deque()
+        with DecoderPool(threads, self._settings.decode_timeout_s) as decoders, ThreadPoolExecutor(threads) as pool:
+            try:
+                for file_name in file_names:
+                    work = pool.submit(self._take, file_name, catalogue, decoders, patients_from_dicom)
+                    waiting.append((file_name, work))
+                    # A few ahead keep every thread busy, and memory bounded.
+                    if len(waiting) >= 3 * threads:
+                        name, taken = waiting.popleft()
+                        yield name, taken.result()
+                while waiting:
+                    name, taken = waiting.popleft()
+                    yield name, taken.result()
+            finally:
+                for _, work in waiting:
+                    work.cancel()
+
+    def _take(
+        self, file_name: str, catalogue: Catalogue, decoders: DecoderPool, patients_from_dicom: bool
+    ) -> Picture | Failure:
+        try:
+            data = self._place.read(catalogue.find(file_name))
+            sha256 = hashlib.sha256(data).hexdigest()
+            picture = self._known(sha256) or self._make(data, sha256, decoders)
+            patient_id = read_patient_id(data) if patients_from_dicom else None
+        except PermanentError as error:
+            return Failure.of(file_name, error)
+        return replace(picture, patient=pseudonym(patient_id)) if patient_id else picture
+
+    def _known(self, sha256: str) -> Picture | None:
+        key = (sha256, RENDITION_VERSION, self._settings.rendition_px)
+        row = self._database.persist(lambda session: session.get(Rendition, key), within_s=_PATIENCE_S)
+        return None if row is None else Picture(**{name: getattr(row, name) for name in _STORED})
+
+    def _make(self, data: bytes, sha256: str, decoders: DecoderPool) -> Picture:
+        rendition = self._decode(data, decoders)
+        rendition_sha256 = hashlib.sha256(rendition.png).hexdigest()
+        self._store.put(rendition_key(rendition_sha256), rendition.png)
+        picture = Picture(
+            sha256=sha256,
+            height_px=rendition.original_height_px,
+            width_px=rendition.original_width_px,
+            rendition_sha256=rendition_sha256,
+            rendition_height_px=rendition.height_px,
+            rendition_width_px=rendition.width_px,
+        )
+        row = {name: getattr(picture, name) for name in _STORED}
+        row |= {"version": rendition.version, "rendition_px": self._settings.rendition_px}
+        # Another import may have made the same one meanwhile.
+        change = insert(Rendition).values(row).on_conflict_do_nothing()
+        self._database.persist(lambda session: session.execute(change), within_s=_PATIENCE_S)
+        return picture
+
+    def _decode(self, data: bytes, decoders: DecoderPool) -> MadeRendition:
+        size = {"rendition_px": self._settings.rendition_px, "max_image_pixels": self._settings.max_image_pixels}
+        try:
+            return decoders.render(data, **size)
+        except DecoderProcessLost:
+            # It may have been another one's fault, who left too little memory; the second time it is the image.
+            try:
+                return decoders.render(data, **size)
+            except DecoderProcessLost:
+                raise DecoderCrashed from None
