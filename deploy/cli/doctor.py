@@ -13,9 +13,12 @@ from deploy.cli.console import out
 from deploy.cli.environment import Data, client_settings_of, settings_of
 from shared.database import Database
 from shared.errors import CarinaError, NoActiveModel
-from shared.queue.states import Stage
+from shared.queue.states import Stage, TaskState
 from shared.settings import Settings
 from shared.tables import Worker
+
+#: A trainer takes these up.
+WAITING = (TaskState.QUEUED, TaskState.INTERRUPTED)
 
 
 class Ailment(CarinaError):
@@ -76,6 +79,7 @@ def _checks(settings: Settings, from_environment: bool) -> list[Check]:
             lambda: _workers(database),
             "Start `carina worker prepare`, `carina worker detect`, `carina beat`.",
         ),
+        Check("trainer", lambda: _trainer(database), "Start `carina trainer`."),
         Check(
             "API",
             _api,
@@ -90,7 +94,7 @@ def _ping(ping: Callable[[], None]) -> str:
 
 
 def _packages() -> str:
-    names = ("torch", "torchvision", "imagecodecs", "flask", "flask_openapi3", "gunicorn")
+    names = ("torch", "torchvision", "imagecodecs", "flask", "flask_openapi3", "gunicorn", "hotcoco", "tensorboard")
     return ", ".join(f"{name} {getattr(importlib.import_module(name), '__version__', '')}".strip() for name in names)
 
 
@@ -126,9 +130,26 @@ def _workers(database: Database) -> str:
     alive = sa.select(Worker.stage, sa.func.count().label("count")).where(is_alive()).group_by(Worker.stage)
     with database.begin() as session:
         counts = {row.stage: row.count for row in session.execute(alive)}
-    if missing := [stage for stage in Stage if stage not in counts]:
+    stages = (Stage.PREPARE, Stage.DETECT, Stage.SWEEP)
+    if missing := [stage for stage in stages if stage not in counts]:
         raise Ailment(f"none is alive for {', '.join(missing)}")
-    return ", ".join(f"{count} {stage}" for stage, count in sorted(counts.items()))
+    return ", ".join(f"{counts[stage]} {stage}" for stage in stages)
+
+
+def _trainer(database: Database) -> str:
+    """Findings need no trainer; it is missed once something waits for it."""
+    from shared.queue.hints import is_alive
+    from shared.tasks import KINDS
+
+    with database.begin() as session:
+        alive = sa.select(sa.func.count()).where(Worker.stage == Stage.TRAIN, is_alive())
+        count = session.scalar(alive) or 0
+        waiting = sum(
+            session.scalar(sa.select(sa.func.count()).where(row.state.in_(WAITING))) or 0 for row in KINDS.values()
+        )
+    if waiting and not count:
+        raise Ailment(f"none is alive, and {waiting} tasks wait for one")
+    return f"{count} alive, {waiting} tasks wait"
 
 
 def _api() -> str:

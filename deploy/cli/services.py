@@ -36,6 +36,13 @@ def beat(data: Data = None) -> None:
     run_beat(settings_of(data))
 
 
+def trainer(data: Data = None) -> None:
+    """Import datasets, train, evaluate and decide, one task at a time. Start one on each machine that is to train."""
+    from trainer.agent import run_trainer
+
+    run_trainer(settings_of(data))
+
+
 def migrate(data: Data = None) -> None:
     """Bring the database's schema up to date and make sure of the bucket."""
     from deploy.bootstrap import migrate as bring_up_to_date
@@ -45,5 +52,5 @@ def migrate(data: Data = None) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (api, worker, beat, migrate):
+    for command in (api, worker, trainer, beat, migrate):
         app.command(rich_help_panel="Processes")(command)

@@ -28,6 +28,7 @@ def up(
     data: Data = DEFAULT_DATA,
     prepare_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 1,
     detect_workers: Annotated[int, typer.Option(min=0, help="Processes that run the detector.")] = 1,
+    trainers: Annotated[int, typer.Option(min=0, help="Processes that take trainings; each does one at a time.")] = 1,
     servers_only: Annotated[
         bool, typer.Option("--servers-only", help="Only PostgreSQL, Redis and the object store: run the rest yourself.")
     ] = False,
@@ -44,7 +45,13 @@ def up(
     if not servers_only:
         from deploy.stack.components import carina_components, migrate
 
-        components = partial(carina_components, folder, prepare_workers=prepare_workers, detect_workers=detect_workers)
+        components = partial(
+            carina_components,
+            folder,
+            prepare_workers=prepare_workers,
+            detect_workers=detect_workers,
+            trainers=trainers,
+        )
         application = Application(migrate, _bootstrap, components)
     with _system_errors_told():
         asyncio.run(Stack(folder, os.environ.copy(), application, say).run())

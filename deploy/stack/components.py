@@ -4,6 +4,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import deploy
@@ -13,6 +14,8 @@ from deploy.stack.folder import Folder
 
 #: Both end what they hold within 30 s; a worker that does not loses its leases, and others take over.
 _STOP_S = 35
+#: A training may take 30 s to write its checkpoint, and the trainer then sees to its row.
+_TRAINER_STOP_S = 45
 #: They wait for the servers first, and PostgreSQL for up to 120 s after a crash.
 _READY_S = 180
 
@@ -23,9 +26,14 @@ def migrate(env: Mapping[str, str]) -> Component:
 
 
 def carina_components(
-    folder: Folder, env: Mapping[str, str], *, prepare_workers: int = 1, detect_workers: int = 1
+    folder: Folder,
+    env: Mapping[str, str],
+    *,
+    prepare_workers: int = 1,
+    detect_workers: int = 1,
+    trainers: int = 1,
 ) -> list[Component]:
-    """The API, the workers and beat."""
+    """The API, the workers, the trainer and beat."""
     port = env["CARINA_API_PORT"]
     api = Component(
         name="api",
@@ -39,7 +47,8 @@ def carina_components(
     )
     prepare = [_worker(folder, env, f"prepare-{number}", "worker", "prepare") for number in range(prepare_workers)]
     detect = [_worker(folder, env, f"detect-{number}", "worker", "detect") for number in range(detect_workers)]
-    return [api, *prepare, *detect, _worker(folder, env, "beat", "beat")]
+    train = [_trainer(folder, env, f"trainer-{number}") for number in range(trainers)]
+    return [api, *prepare, *detect, *train, _worker(folder, env, "beat", "beat")]
 
 
 def with_code(env: Mapping[str, str]) -> dict[str, str]:
@@ -64,6 +73,13 @@ def _worker(folder: Folder, env: Mapping[str, str], name: str, *command: str) ->
         ready_timeout_s=_READY_S,
         hint="Is a setting wrong?",
     )
+
+
+def _trainer(folder: Folder, env: Mapping[str, str], name: str) -> Component:
+    # Renditions stay near with the rest of the stack's data, unless the operator has a better place for them.
+    cache = env.get("CARINA_TRAINER_CACHE_FOLDER") or str(folder.path / "trainer-cache")
+    component = _worker(folder, {**env, "CARINA_TRAINER_CACHE_FOLDER": cache}, name, "trainer")
+    return replace(component, stop_timeout_s=_TRAINER_STOP_S)
 
 
 def _run(module: str, *command: str) -> tuple[str, ...]:

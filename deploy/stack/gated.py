@@ -15,6 +15,7 @@ _CODE = {
     ("api",): ("api.serve",),
     ("worker", "prepare"): ("workers.app", "workers.prepare", "shared.imaging.isolation"),
     ("worker", "detect"): ("workers.app", "workers.detect", "shared.detector.runtime"),
+    ("trainer",): ("trainer.agent",),
     ("beat",): ("workers.app", "workers.sweep"),
 }
 _POLL_S = 0.05
