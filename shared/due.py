@@ -8,12 +8,13 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from shared import datasets
 from shared.cron import times
 from shared.errors import RequestError
 from shared.queue.states import Overlap, TaskState
 from shared.schedules import database_now, no_dataset, read_schedule, start_run
 from shared.tables import Dataset, Schedule, TrainingRun
-from shared.trainings import hold_out, latest_dataset
+from shared.trainings import hold_out
 
 #: A beat that comes later than this after a time says so.
 PUNCTUAL = timedelta(minutes=1)
@@ -61,7 +62,7 @@ def _take(session: Session, schedule: Schedule, now: datetime) -> Outcome:
 
 
 def _start_or_skip(session: Session, schedule: Schedule, due_at: datetime) -> tuple[UUID | None, str]:
-    dataset = latest_dataset(session, schedule.dataset_name)
+    dataset = datasets.latest(session, schedule.dataset_name)
     if dataset is None:
         return None, f"Skipped: {no_dataset(schedule)}"
     last = _last_run(session, schedule)

@@ -40,7 +40,7 @@ def active(session: Session) -> Model | None:
 
 def promote(session: Session, model_id: UUID) -> Model:
     """Make a model the active one; workers load it between two batches. Raises `NotFound`."""
-    _one_at_a_time(session)
+    hold(session)
     model = session.get(Model, model_id)
     if model is None:
         raise NotFound(f"There is no model {model_id}.")
@@ -56,7 +56,7 @@ def roll_back(session: Session) -> Model:
 
     The model that is rolled back becomes a candidate, so that the next roll back goes further into the past.
     """
-    _one_at_a_time(session)
+    hold(session)
     retired = sa.select(Model).where(Model.state == ModelState.RETIRED)
     previous = session.scalar(retired.order_by(Model.retired_at.desc()).limit(1))
     if previous is None:
@@ -68,7 +68,8 @@ def roll_back(session: Session) -> Model:
     return previous
 
 
-def _one_at_a_time(session: Session) -> None:
+def hold(session: Session) -> None:
+    """Let no other transaction change which model is active, till this one ends."""
     session.execute(sa.text("LOCK TABLE model IN SHARE ROW EXCLUSIVE MODE"))
 
 

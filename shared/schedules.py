@@ -8,12 +8,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from shared import datasets
 from shared.cron import next_time
 from shared.errors import NotFound, NotReady, RequestError
 from shared.queue.states import Overlap
 from shared.tables import Dataset, Schedule, TrainingRun
 from shared.training import GateConfig, TrainingConfig
-from shared.trainings import check_config, check_gate, latest_dataset, start_training
+from shared.trainings import check_config, check_gate, start_training
 
 
 class ScheduleExists(RequestError):
@@ -103,7 +104,7 @@ def delete_schedule(session: Session, schedule: Schedule) -> None:
 def run_now(session: Session, schedule: Schedule) -> TrainingRun:
     """Start a schedule's run by hand, whatever its rules say; raises `NotReady` and what `start_training` raises."""
     now = database_now(session)
-    dataset = latest_dataset(session, schedule.dataset_name)
+    dataset = datasets.latest(session, schedule.dataset_name)
     if dataset is None:
         raise NotReady(no_dataset(schedule))
     run = start_run(session, schedule, dataset, now)

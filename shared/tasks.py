@@ -19,10 +19,10 @@ from shared.queue.states import TaskState
 from shared.tables import Dataset, Evaluation, GateDecision, Task, TrainingRun
 
 #: By the name under which a process is told its task. The quick kinds come first, so that a training does not hold up
-#: the evaluation of the one before.
+#: the evaluation of the one before; a decision waits for evaluations, and so comes after them.
 KINDS: dict[str, type[Task]] = {
-    "gate": GateDecision,
     "evaluation": Evaluation,
+    "gate": GateDecision,
     "dataset": Dataset,
     "training": TrainingRun,
 }

@@ -69,12 +69,6 @@ def start_training(
     return run
 
 
-def latest_dataset(session: Session, name: str) -> Dataset | None:
-    """Return the newest dataset of a name whose import has succeeded."""
-    named = sa.select(Dataset).where(Dataset.name == name, Dataset.state == TaskState.SUCCEEDED)
-    return session.scalar(named.order_by(Dataset.id.desc()).limit(1))
-
-
 def hold_out(config: TrainingConfig, gate: GateConfig | None) -> TrainingConfig:
     """Return the config with the gate's evaluation set among the splits that are held out."""
     if gate is None:

@@ -69,8 +69,8 @@ def _drop(category: CategoryGain, config: GateConfig) -> str:
 
 def _comparison(gain: PairedGain, candidate: str, active: str | None) -> str:
     interval = (
-        f"{100 * gain.confidence:.4g}% interval {gain.low:+.4f} to {gain.high:+.4f} by paired bootstrap over patients "
-        f"({gain.samples} resamples)"
+        f"{100 * gain.confidence:.4g}% interval {gain.low:+.4f} to {gain.high:+.4f} by paired bootstrap over patients, "
+        f"{gain.samples} resamples"
     )
     if active is None:
         return f"No model is active; {candidate} reaches a mAP@0.4 of {gain.candidate_map:.4f} ({interval})."

@@ -1,0 +1,22 @@
+"""Asking the gate for a decision; the command line and the API both do it here, a training does when it has ended."""
+
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from shared.errors import NotFound
+from shared.tables import GateDecision, Model
+from shared.training import GateConfig
+from shared.trainings import check_gate
+
+
+def ask_gate(session: Session, *, candidate_model_id: UUID, config: GateConfig) -> GateDecision:
+    """Queue a decision about a model and return its row; raises `NotFound` and what `check_gate` raises."""
+    if session.get(Model, candidate_model_id) is None:
+        raise NotFound(f"There is no model {candidate_model_id}.")
+    check_gate(session, config)
+    decision = GateDecision(candidate_model_id=candidate_model_id, config=config.model_dump(mode="json"))
+    session.add(decision)
+    session.flush()
+    session.refresh(decision)
+    return decision
