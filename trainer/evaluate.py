@@ -151,8 +151,7 @@ def refuse_training_films(session: Session, store: ObjectStore, model_id: UUID, 
         met = sum(film.group in groups or film.sha256 in originals for film in learnt)
         if met:
             raise EvaluationMeetsTraining(
-                f"The model has learnt from {met} films of images or patients that it would be evaluated on "
-                f"(training {run_row.id})."
+                f"The model has learnt from {met} of these films or of their patients (training {run_row.id})."
             )
 
 

@@ -54,7 +54,7 @@ class FilmReader:
     def _keep(self, path: Path, png: bytes) -> None:
         with self._lock:
             if self._held_bytes + len(png) > self._most_bytes:
-                self._clean()
+                self._clean(min(LEFT_AFTER_CLEANING * self._most_bytes, self._most_bytes - len(png)))
             if self._held_bytes + len(png) > self._most_bytes:
                 return
             self._held_bytes += len(png)
@@ -63,12 +63,12 @@ class FilmReader:
             unfinished.write(png)
         Path(unfinished.name).replace(path)
 
-    def _clean(self) -> None:
+    def _clean(self, down_to_bytes: float) -> None:
         """Remove the files that were read longest ago."""
         files = sorted(self._files(), key=lambda file: file[1])
         self._held_bytes = sum(size for size, _, _ in files)
         for size, _, path in files:
-            if self._held_bytes <= LEFT_AFTER_CLEANING * self._most_bytes:
+            if self._held_bytes <= down_to_bytes:
                 return
             path.unlink(missing_ok=True)
             self._held_bytes -= size

@@ -1,0 +1,149 @@
+"""An evaluation gives the same numbers however many ranks share it, and never meets what a model has learnt from."""
+
+from uuid import UUID
+
+import pytest
+
+from shared import models
+from shared.database import Database
+from shared.detector.card import Category, ModelCard
+from shared.detector.demo import load_demo_model
+from shared.object_store import ObjectStore, result_key
+from shared.queue.states import TaskState
+from shared.settings import Settings
+from shared.tables import Dataset, Evaluation
+from shared.tasks import TaskClaim, claim_task
+from shared.training import EvaluationConfig, HeldOut
+from shared.trainings import start_training
+from tests.integration.trainers import trainer, wait_for
+from tests.tiny_dataset import store_dataset
+from tests.tiny_films import tiny_config, tiny_dataset
+from tests.tiny_model import make_tiny_model
+from trainer.evaluate import (
+    ClassesDiffer,
+    EvaluationFailed,
+    EvaluationMeetsTraining,
+    EvaluationPending,
+    evaluate_model,
+    name_as_dataset,
+    refuse_training_films,
+)
+from trainer.evaluation.storage import decode_boxes
+from trainer.lineage import read_dataset, training_set
+from trainer.task import Work
+
+
+def ask(database: Database, model_id: UUID, dataset: Dataset, config: EvaluationConfig) -> UUID:
+    with database.begin() as session:
+        row = Evaluation(model_id=model_id, dataset_id=dataset.id, config=config.model_dump(mode="json"))
+        session.add(row)
+        session.flush()
+        return row.id
+
+
+@pytest.fixture
+def demo_id(database: Database, store: ObjectStore) -> UUID:
+    with database.begin() as session:
+        return models.register(session, store, *load_demo_model()).id
+
+
+def test_one_rank_and_two_find_the_same_and_say_the_same(
+    environ: dict[str, str], settings: Settings, database: Database, store: ObjectStore, demo_id: UUID
+) -> None:
+    """Three films on two ranks, two at a time: the last pass of one rank holds a single film beside a blank."""
+    dataset = store_dataset(database, store, films=12)
+    config = EvaluationConfig(batch_size=2, bootstrap_samples=100)
+    done = []
+    for processes in (1, 2):
+        row_id = ask(database, demo_id, dataset, config)
+        with trainer(environ, processes=processes):
+            row = wait_for(database, Evaluation, row_id, lambda row: TaskState(row.state).is_final, settings)
+        assert isinstance(row, Evaluation)
+        assert row.state == TaskState.SUCCEEDED, (row.reason, row.log_tail)
+        done.append(row)
+    alone, shared = done
+    assert alone.metrics == shared.metrics
+    assert alone.detections_sha256 == shared.detections_sha256
+    assert alone.metrics is not None
+    assert alone.metrics["images"] == 3, "the split's images alone count"
+    assert alone.metrics["map40"]["value"] > 0.5, "the demo model knows phantoms"
+    found = decode_boxes(store.read(result_key(str(alone.detections_sha256), "json")))
+    assert set(found) == {3, 7, 11}
+    report = store.read(result_key(str(alone.report_sha256), "html")).decode()
+    assert "carina-demo" in report
+    assert "research use" in report.lower()
+
+
+def test_a_model_is_not_evaluated_on_what_it_or_its_ancestors_have_learnt_from(
+    database: Database, store: ObjectStore, demo_id: UUID
+) -> None:
+    first = store_dataset(database, store, name="first", films=8)
+    # Films 4, 8, 12 and 16 are for validation here; the first of them was trained on there.
+    second = store_dataset(database, store, name="second", films=16, first_film=1)
+    card, weights = make_tiny_model()
+    with database.begin() as session:
+        child = models.register(session, store, card, weights)
+        grandchild = models.register(session, store, card.model_copy(update={"name": "grandchild"}), weights)
+        for parent_id, model in ((demo_id, child), (child.id, grandchild)):
+            config = tiny_config(initial_weights=f"model:{parent_id}")
+            run = start_training(session, dataset=session.get_one(Dataset, first.id), config=config)
+            run.model_id = model.id
+        session.flush()
+        val = read_dataset(session, store, second.id).of("val").films
+        for model_id in (child.id, grandchild.id):
+            with pytest.raises(EvaluationMeetsTraining, match="learnt from 1 of these"):
+                refuse_training_films(session, store, model_id, val)
+            refuse_training_films(session, store, model_id, read_dataset(session, store, first.id).of("val").films)
+        refuse_training_films(session, store, demo_id, val)
+
+
+def test_what_is_held_out_is_not_learnt_from(database: Database, store: ObjectStore) -> None:
+    dataset = store_dataset(database, store, name="all", films=8)
+    fixed = store_dataset(database, store, name="fixed", films=16, first_film=1)
+    config = tiny_config(held_out=(HeldOut(dataset_id=fixed.id, split="val"),))
+    with database.begin() as session:
+        run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=config)
+        learnt = {film.sha256 for film in training_set(session, store, run).films}
+        met = {film.sha256 for film in read_dataset(session, store, fixed.id).of("val").films}
+        everything = {film.sha256 for film in read_dataset(session, store, dataset.id).of("train").films}
+    assert learnt == everything - met
+    assert len(learnt) == len(everything) - 1
+
+
+def test_what_needs_an_evaluation_waits_for_it_and_reuses_it(
+    settings: Settings, database: Database, store: ObjectStore, demo_id: UUID
+) -> None:
+    dataset = store_dataset(database, store, films=4)
+    config = EvaluationConfig()
+    with database.begin() as session:
+        run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=tiny_config())
+        asking = claim_task(session, "somebody", lease_s=60)
+        assert asking == TaskClaim("training", run.id, "somebody", 1)
+    work = Work(settings, database, store, asking)
+    for _ in range(2):
+        with pytest.raises(EvaluationPending):
+            evaluate_model(work, demo_id, dataset.id, config)
+    with database.begin() as session:
+        (row,) = session.query(Evaluation).all()
+        row.state = TaskState.FAILED
+    with pytest.raises(EvaluationFailed):
+        evaluate_model(work, demo_id, dataset.id, config)
+    with database.begin() as session:
+        session.get_one(Evaluation, row_id(database)).state = TaskState.SUCCEEDED
+    assert evaluate_model(work, demo_id, dataset.id, config) == row_id(database)
+
+
+def row_id(database: Database) -> UUID:
+    with database.begin() as session:
+        return session.query(Evaluation).one().id
+
+
+def test_classes_are_matched_by_name_and_take_the_datasets_ids() -> None:
+    dataset = tiny_dataset(1)
+    card, _ = make_tiny_model()
+    categories = (Category(id=3, name="Square"), Category(id=7, name="disc"))
+    renamed = name_as_dataset(ModelCard.model_validate({**card.model_dump(), "categories": categories}), dataset)
+    assert [(category.id, category.name) for category in renamed.categories] == [(7, "Square"), (8, "disc")]
+    other = ModelCard.model_validate({**card.model_dump(), "categories": (Category(id=7, name="disc"),)})
+    with pytest.raises(ClassesDiffer):
+        name_as_dataset(other, dataset)

@@ -1,0 +1,130 @@
+"""A task is held by one trainer at a time, and comes to one end."""
+
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from shared.database import Database
+from shared.errors import NotFound
+from shared.ids import new_id
+from shared.queue.states import TaskState
+from shared.tables import Dataset, Evaluation, Model, TrainingRun
+from shared.tasks import (
+    TaskClaim,
+    TaskIsFinal,
+    cancel_task,
+    claim_task,
+    expire_tasks,
+    finish_task,
+    interrupt_task,
+    renew_task,
+    update_task,
+)
+
+
+def add_dataset(database: Database) -> UUID:
+    with database.begin() as session:
+        row = Dataset(name="any", source={})
+        session.add(row)
+        session.flush()
+        return row.id
+
+
+def claim(database: Database, owner: str = "one", lease_s: float = 60) -> TaskClaim | None:
+    with database.begin() as session:
+        return claim_task(session, owner, lease_s=lease_s)
+
+
+def row_of(database: Database, task_id: UUID) -> Dataset:
+    with database.begin() as session:
+        row = session.get_one(Dataset, task_id)
+        session.expunge(row)
+        return row
+
+
+def test_a_task_is_claimed_once_and_the_oldest_first(database: Database) -> None:
+    tasks = [add_dataset(database) for _ in range(2)]
+    claims = [claim(database, owner) for owner in ("one", "two", "three")]
+    assert [c and c.task_id for c in claims] == [*tasks, None]
+    assert row_of(database, tasks[0]).state == TaskState.RUNNING
+    assert row_of(database, tasks[0]).started_at is not None
+
+
+def test_quick_kinds_come_before_a_training(database: Database) -> None:
+    dataset_id = add_dataset(database)
+    with database.begin() as session:
+        session.add(TrainingRun(name="run", dataset_id=dataset_id, config={}, config_digest=""))
+        model = Model(name="any", digest="d", card={}, weights_sha256="")
+        session.add(model)
+        session.flush()
+        session.add(Evaluation(model_id=model.id, dataset_id=dataset_id, config={}))
+    assert [c.kind for c in (claim(database), claim(database), claim(database)) if c] == [
+        "evaluation",
+        "dataset",
+        "training",
+    ]
+
+
+@pytest.mark.parametrize("change", ["owner", "attempt", "expired", "cancelled"])
+def test_who_does_not_hold_the_task_changes_nothing(database: Database, change: str) -> None:
+    task_id = add_dataset(database)
+    held = claim(database, lease_s=-1 if change == "expired" else 60)
+    assert held is not None
+    owner = "other" if change == "owner" else held.owner
+    attempt = held.attempt + (change == "attempt")
+    stale = TaskClaim(held.kind, held.task_id, owner, attempt)
+    with database.begin() as session:
+        if change == "cancelled":
+            cancel_task(session, Dataset, task_id)
+    before = row_of(database, task_id)
+    with database.begin() as session:
+        assert not renew_task(session, stale, lease_s=60)
+        assert not update_task(session, stale, progress={"step": 1})
+        assert not finish_task(session, stale, TaskState.SUCCEEDED)
+        assert not interrupt_task(session, stale, lost=True)
+    after = row_of(database, task_id)
+    assert (after.state, after.progress, after.losses, after.lease_expires_at) == (
+        before.state,
+        {},
+        0,
+        before.lease_expires_at,
+    )
+
+
+def test_an_interrupted_task_goes_on_and_counts_only_what_was_lost(database: Database) -> None:
+    task_id = add_dataset(database)
+    for attempt, lost in enumerate((False, True, False), start=1):
+        held = claim(database)
+        assert held is not None
+        assert held.attempt == attempt
+        with database.begin() as session:
+            assert interrupt_task(session, held, lost=lost)
+    row = row_of(database, task_id)
+    assert (row.state, row.losses, row.lease_owner) == (TaskState.INTERRUPTED, 1, None)
+
+
+def test_the_tasks_of_silent_trainers_go_back_until_there_were_too_many(database: Database) -> None:
+    task_id = add_dataset(database)
+    for losses in (1, 2):
+        assert claim(database, lease_s=-1) is not None
+        with database.begin() as session:
+            assert expire_tasks(session, max_attempts=2) == 1
+            assert expire_tasks(session, max_attempts=2) == 0
+        row = row_of(database, task_id)
+        assert (row.losses, row.code) == (losses, "trainer_lost")
+    assert row.state == TaskState.FAILED
+    assert row.finished_at is not None
+
+
+def test_a_task_is_cancelled_once(database: Database) -> None:
+    task_id = add_dataset(database)
+    with database.begin() as session:
+        cancel_task(session, Dataset, task_id)
+    with database.begin() as session, pytest.raises(TaskIsFinal):
+        cancel_task(session, Dataset, task_id)
+    with database.begin() as session, pytest.raises(NotFound):
+        cancel_task(session, Dataset, new_id())
+    assert claim(database) is None
+    with database.begin() as session:
+        assert session.scalar(sa.select(Dataset.state)) == TaskState.CANCELLED
