@@ -1,15 +1,12 @@
-"""One epoch of training, and one evaluation: the parts that every training run shares."""
+"""One epoch of training: the steps, their losses, and everything that they change."""
 
 import math
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
@@ -17,11 +14,9 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
 from shared.detector.card import ModelCard
-from shared.detector.runtime import Detector, choose_precision
+from shared.detector.runtime import choose_precision
 from shared.errors import PermanentError
 from shared.training import TrainingConfig
-from trainer.evaluation.boxes import Boxes
-from trainer.evaluation.voc import Evaluation, evaluate_boxes
 from trainer.optimization import Average, learning_rate, make_optimizer
 from trainer.ranks import Ranks
 from trainer.regions import seed_samplers
@@ -192,24 +187,6 @@ def set_training(model: FasterRCNN) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-
-
-def evaluate(
-    detector: Detector, renditions: Iterable[NDArray[np.uint8]], truth: Mapping[int, Boxes], image_ids: Sequence[int]
-) -> tuple[Evaluation, float]:
-    """Detect in each rendition, one at a time as they come, and compare; also return the mean seconds an image."""
-    found: dict[int, Boxes] = {}
-    started = time.perf_counter()
-    for image_id, rendition in zip(image_ids, renditions, strict=True):
-        detections = detector.detect([detector.place(rendition)])[0]
-        found[image_id] = Boxes(
-            np.array([d.category_id for d in detections], np.int64),
-            np.array([d.box_xyxy_px for d in detections], np.float32).reshape(-1, 4),
-            np.array([d.score for d in detections], np.float32),
-        )
-    seconds = (time.perf_counter() - started) / len(image_ids)
-    categories = [category.id for category in detector.card.categories]
-    return evaluate_boxes(image_ids, truth, found, categories), seconds
 
 
 def _gradients_stay_here(losses: nn.Module, *, more_to_come: bool) -> AbstractContextManager[None]:

@@ -106,7 +106,7 @@ def detect(
         placed = threads.map(lambda film: detector.place(read(film)), mine)
         for done, (group, canvases) in enumerate(_groups(mine, placed, batch_size), start=1):
             results = detector.detect([*canvases, *[blank] * (batch_size - len(canvases))])
-            found |= {film.image_id: _boxes(film, result) for film, result in zip(group, results, strict=False)}
+            found |= {film.image_id: boxes_of(film, result) for film, result in zip(group, results, strict=False)}
             if ranks.is_first:
                 work.report(images=min(done * batch_size * ranks.world, len(films)), images_total=len(films))
     return {image_id: boxes for part in ranks.gather(found) for image_id, boxes in part.items()}
@@ -225,7 +225,8 @@ def _groups(
         yield group, list(islice(placed, len(group)))
 
 
-def _boxes(film: Film, detections: Sequence[Detection]) -> Boxes:
+def boxes_of(film: Film, detections: Sequence[Detection]) -> Boxes:
+    """Return a film's detections, now in pixels of the original."""
     scale = np.array([film.width_px / film.rendition_width_px, film.height_px / film.rendition_height_px] * 2)
     return Boxes(
         np.array([detection.category_id for detection in detections], np.int64),

@@ -29,12 +29,20 @@ class Bench(StrEnum):
     DECODE = "decode"
     THROUGHPUT = "throughput"
     EVALUATION = "evaluation"
+    TRAINING = "training"
     REAL_FILMS = "real_films"
+    RECIPES = "recipes"
     IDLE = "idle"
 
 
+#: They take the better part of an hour, or hours.
+LONG = (Bench.REAL_FILMS, Bench.RECIPES)
+
+
 def main(
-    names: Annotated[list[Bench] | None, typer.Argument(help="Which; by default all but the long real_films.")] = None,
+    names: Annotated[
+        list[Bench] | None, typer.Argument(help="Which; by default all but the long real_films and recipes.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure Carina on this machine. Every bench starts servers of its own and leaves nothing behind."""
@@ -42,7 +50,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     errors = Console(stderr=True)
     results: dict[str, list[Figure]] = {}
-    for name in names or [bench for bench in Bench if bench is not Bench.REAL_FILMS]:
+    for name in names or [bench for bench in Bench if bench not in LONG]:
         measure = cast(Callable[[], Iterator[Figure]], import_module(f"tests.bench.{name}").measure)
         begun = time.monotonic()
         figures = results[name] = []

@@ -1,0 +1,100 @@
+"""What torchrun starts on each rank for `training`: CONFIG.json FILMS OUT.json; trains and says how fast."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.detector.card import Category
+from shared.imaging.rendition import RENDITION_VERSION
+from shared.phantoms import CLASS_NAMES
+from shared.training import TrainingConfig
+from trainer.datasets.dataset import Dataset, Film
+from trainer.fit import Progress, draft_card, fit
+from trainer.ranks import joined
+
+#: Steps that are not counted: kernels are chosen, caches filled.
+WARM_UP = 2
+
+
+class Stopwatch:
+    """Counts images from the end of the warm-up on; keeps nothing."""
+
+    def __init__(self) -> None:
+        self.steps = self.images = 0
+        self.begun = self.ended = 0.0
+
+    def load(self) -> None:
+        """Begin at the beginning."""
+
+    def is_due(self, progress: Progress) -> bool:
+        """Never."""
+        return False
+
+    def save(self, checkpoint: bytes, progress: Progress) -> None:
+        """Keep nothing."""
+
+    def check(self, progress: Progress) -> None:
+        """Count a step."""
+        self.steps += 1
+        self.ended = time.perf_counter()
+        if self.steps == WARM_UP:
+            self.begun = self.ended
+        elif self.steps > WARM_UP:
+            self.images += progress.images
+
+    @property
+    def images_per_s(self) -> float:
+        """Images of all ranks, a second."""
+        return self.images / (self.ended - self.begun)
+
+
+def read_dataset(folder: Path) -> tuple[Dataset, Callable[[Film], NDArray[np.uint8]]]:
+    """Return the films that `training` has drawn into a folder, and how their pixels are read."""
+    films = []
+    for file in sorted(folder.glob("*.json")):
+        content = json.loads(file.read_text())
+        size = {"height_px": content["height"], "width_px": content["width"]}
+        films.append(
+            Film(
+                image_id=len(films),
+                sha256=file.stem,
+                rendition_sha256=file.stem,
+                **size,
+                **{f"rendition_{name}": value for name, value in size.items()},
+                patient=None,
+                split="train",
+                category_ids=np.array(content["classes"], np.int64),
+                boxes_xyxy_px=np.array(content["boxes"], np.float32).reshape(-1, 4),
+            )
+        )
+    categories = tuple(Category(id=number, name=name) for number, name in enumerate(CLASS_NAMES))
+
+    def read(film: Film) -> NDArray[np.uint8]:
+        return np.asarray(cv2.imread(str(folder / f"{film.sha256}.png"), cv2.IMREAD_GRAYSCALE), np.uint8)
+
+    return Dataset("bench", "0" * 64, RENDITION_VERSION, categories, tuple(films)), read
+
+
+def main() -> None:
+    """Train on this rank."""
+    config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text())
+    dataset, read = read_dataset(Path(sys.argv[2]))
+    watch = Stopwatch()
+    with joined() as ranks:
+        fit(config, dataset, draft_card(config, dataset, "bench"), lambda _: None, read, ranks, watch)
+        if ranks.is_first:
+            on_gpu = ranks.device.type == "cuda"
+            peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            Path(sys.argv[3]).write_text(json.dumps({"images_per_s": watch.images_per_s, "peak": peak}))
+
+
+if __name__ == "__main__":
+    main()
