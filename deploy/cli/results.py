@@ -1,0 +1,51 @@
+"""What came of an evaluation or a gate, as tables for a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from deploy.cli.console import out
+from shared.tables import GateDecision
+
+Metrics = Mapping[str, Any]
+
+
+def print_metrics(metrics: Metrics) -> None:
+    """Print an evaluation's numbers: the headlines with their intervals, FROC, and each class."""
+    percent = round(100 * metrics["confidence"])
+    table = Table("metric", "value", f"{percent}% interval", title=f"On {metrics['images']} images")
+    for name, key in (
+        ("mAP at IoU > 0.4", "map40"),
+        ("COCO AP at IoU 0.5 to 0.95", "coco_ap"),
+        ("COCO AP at IoU 0.5", "coco_ap50"),
+        ("FROC, mean sensitivity", "froc_mean"),
+        ("image AUROC", "auroc"),
+    ):
+        table.add_row(name, *_estimate(metrics[key]))
+    out.print(table)
+    froc = Table("false positives an image", *(f"{point['false_positives']:g}" for point in metrics["froc"]))
+    froc.add_row("lesions found", *(_number(point["lesions"]["value"]) for point in metrics["froc"]))
+    froc.add_row("images with lesions found", *(_number(point["images"]["value"]) for point in metrics["froc"]))
+    out.print(froc)
+    classes = Table("class", "images", "boxes", "AP at IoU > 0.4", "COCO AP", "AUROC")
+    for row in metrics["categories"]:
+        counts = (str(row["images"]), str(row["boxes"]))
+        classes.add_row(row["name"], *counts, *(_number(row[key]) for key in ("ap40", "ap", "auroc")))
+    out.print(classes)
+
+
+def print_decision(decision: GateDecision) -> None:
+    """Print what a gate decided, and why."""
+    verdict = "[green]promoted[/]" if decision.promoted else "[yellow]not promoted[/]"
+    out.print(f"gate {decision.id}: {verdict}. {decision.explanation or ''}", soft_wrap=True)
+
+
+def _estimate(estimate: Mapping[str, float | None]) -> tuple[str, str]:
+    low, high = estimate["low"], estimate["high"]
+    interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return _number(estimate["value"]), interval
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

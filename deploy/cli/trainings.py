@@ -1,0 +1,189 @@
+"""`carina train`, and `carina training`: list, show, follow, log, cancel, events."""
+
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import sqlalchemy as sa
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from api.training_schemas import TrainingAnswer
+from deploy.cli import training_options as options
+from deploy.cli.console import err, out, print_json
+from deploy.cli.environment import Data, settings_of
+from deploy.cli.evaluations import watch_evaluation
+from deploy.cli.following import follow, how_far_is_decision, how_far_is_training, read, require_success
+from deploy.cli.results import print_decision
+from deploy.cli.weights import store_weights
+from shared import datasets
+from shared.database import Database
+from shared.tables import Evaluation, GateDecision, TrainingRun
+from shared.tasks import cancel_task
+from shared.training import EvaluationConfig, GateConfig, Split
+
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(help="Trainings: where they stand, and what came of them.", no_args_is_help=True)
+
+Run = Annotated[UUID, typer.Argument(help="A training, as `carina train` printed it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="A file, `torchvision` (ImageNet), `none` or `model:ID`.", show_default="the recipe's"),
+]
+
+
+def train(
+    dataset: Annotated[str, typer.Option(help="A dataset's name (its latest version) or id.")],
+    recipe: options.Recipe = "default",
+    arch: options.Architecture = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    canvas_px: options.CanvasPx = None,
+    learning_rate: options.LearningRate = None,
+    weights: Weights = None,
+    seed: options.Seed = None,
+    changes: options.Changes = None,
+    gate_dataset: Annotated[str | None, typer.Option(help="Decide on this dataset whether to promote.")] = None,
+    gate_split: Annotated[Split, typer.Option(help="On which split of it.")] = "val",
+    name: Annotated[str | None, typer.Option(help="What to call the model.", show_default="the dataset's")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")] = False,
+    data: Data = None,
+) -> None:
+    """Train a detector on a dataset, and evaluate it. Ctrl-C only stops watching."""
+    from shared.object_store import ObjectStore
+    from shared.trainings import require_weights, start_training
+
+    chosen = {
+        "architecture": arch,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "canvas_px": canvas_px,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    config = options.read_config(recipe, changes or [], **chosen)
+    settings = settings_of(data)
+    database, store = Database.from_settings(settings), ObjectStore(settings)
+    if weights is not None:
+        chosen["initial_weights"] = store_weights(weights, config.architecture, store)
+        config = options.read_config(recipe, changes or [], **chosen)
+    require_weights(store, config)
+    with database.begin() as session:
+        trained_on = datasets.resolve(session, dataset)
+        gate = None
+        if gate_dataset is not None:
+            met = datasets.resolve(session, gate_dataset)
+            gate = GateConfig(evaluation_dataset_id=met.id, evaluation=EvaluationConfig(split=gate_split))
+        run = start_training(session, dataset=trained_on, config=config, gate=gate, name=name)
+        run_id = run.id
+        out.print(f"training {run_id} of {escape(run.name)}, on dataset {trained_on.id}", soft_wrap=True)
+    if not detach:
+        _watch(database, run_id)
+
+
+@app.command("list")
+def list_(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 20,
+    as_json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """List trainings, newest first."""
+    with Database.from_settings(settings_of(data)).begin() as session:
+        runs = session.scalars(sa.select(TrainingRun).order_by(TrainingRun.id.desc()).limit(count)).all()
+        if as_json:
+            print_json([TrainingAnswer.of(run).model_dump(mode="json") for run in runs])
+            return
+        table = Table(Column("id", no_wrap=True), "name", "state", "epochs", "model", "began")
+        for run in runs:
+            began = f"{run.started_at:%Y-%m-%d %H:%M}" if run.started_at else ""
+            epochs = f"{run.progress.get('epoch', 0)}/{run.config['epochs']}"
+            table.add_row(str(run.id), escape(run.name), run.state, epochs, str(run.model_id or ""), began)
+    out.print(table)
+
+
+@app.command()
+def show(run_id: Run, as_json: AsJson = False, data: Data = None) -> None:
+    """Show where a training stands, with its config."""
+    run = read(Database.from_settings(settings_of(data)), TrainingRun, run_id)
+    described = TrainingAnswer.of(run).model_dump(mode="json")
+    if as_json:
+        print_json(described)
+        return
+    table = Table("", escape(run.name), show_lines=False)
+    for key, value in described.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{inner}={each}" for inner, each in value.items())
+        table.add_row(key, escape("" if value is None else str(value)))
+    out.print(table)
+
+
+@app.command("follow")
+def follow_(run_id: Run, data: Data = None) -> None:
+    """Watch a training until its end. Ctrl-C only stops watching."""
+    _watch(Database.from_settings(settings_of(data)), run_id)
+
+
+@app.command()
+def log(run_id: Run, data: Data = None) -> None:
+    """Print the last lines that a training's processes wrote."""
+    typer.echo(read(Database.from_settings(settings_of(data)), TrainingRun, run_id).log_tail)
+
+
+@app.command()
+def cancel(run_id: Run, data: Data = None) -> None:
+    """End a training; its trainer notices within seconds."""
+    with Database.from_settings(settings_of(data)).begin() as session:
+        cancel_task(session, TrainingRun, run_id)
+    out.print(f"{run_id} is cancelled")
+
+
+@app.command()
+def events(
+    run_id: Run,
+    output: Annotated[Path, typer.Option(help="Folder to write to, for `tensorboard --logdir`.", file_okay=False)],
+    data: Data = None,
+) -> None:
+    """Write a training's event files for TensorBoard, one an attempt, up to its last checkpoint."""
+    from shared.object_store import ObjectStore, result_key
+
+    settings = settings_of(data)
+    run = read(Database.from_settings(settings), TrainingRun, run_id)
+    store = ObjectStore(settings)
+    output.mkdir(parents=True, exist_ok=True)
+    for attempt, sha256 in sorted(run.events.items(), key=lambda item: int(item[0])):
+        # TensorBoard reads a folder's files in the order of their names.
+        path = output / f"events.out.tfevents.{int(attempt):06}.attempt-{attempt}"
+        path.write_bytes(store.get(result_key(sha256, "tfevents"), sha256=sha256))
+        out.print(str(path), soft_wrap=True)
+    if not run.events:
+        err.print("There is none before the first checkpoint.")
+
+
+def _watch(database: Database, run_id: UUID) -> None:
+    try:
+        run = follow(database, TrainingRun, run_id, how_far_is_training)
+        require_success(run)
+        out.print(f"model {run.model_id} ({escape(run.name)}) is a candidate: `carina model promote {run.model_id}`")
+        _watch_what_follows(database, run)
+    except KeyboardInterrupt:
+        err.print(f"\nIt goes on: `carina training follow {run_id}` or `carina training cancel {run_id}`.")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _watch_what_follows(database: Database, run: TrainingRun) -> None:
+    """Watch the decision or the evaluation that was asked for together with the model."""
+    with database.begin() as session:
+        decision_id = session.scalar(sa.select(GateDecision.id).where(GateDecision.training_run_id == run.id))
+        # Of the same transaction as the run's end, and so of the same time; the model may be an older one's twin.
+        of_run = (Evaluation.model_id == run.model_id, Evaluation.created_at >= run.finished_at)
+        evaluation_id = session.scalar(sa.select(Evaluation.id).where(*of_run).order_by(Evaluation.id).limit(1))
+    if decision_id is not None:
+        decision = follow(database, GateDecision, decision_id, how_far_is_decision)
+        require_success(decision)
+        print_decision(decision)
+        evaluation_id = decision.candidate_evaluation_id
+    if evaluation_id is not None:
+        watch_evaluation(database, evaluation_id)
