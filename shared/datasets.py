@@ -18,12 +18,24 @@ def latest(session: Session, name: str) -> Dataset | None:
 
 def resolve(session: Session, name_or_id: str) -> Dataset:
     """Return the dataset of an id, else the latest that succeeded of a name; raises `NotFound` and `NotReady`."""
-    dataset = _by_id(session, name_or_id) or latest(session, name_or_id)
-    if dataset is None:
-        raise NotFound(f"There is no dataset {name_or_id!r} that has been made; `carina dataset list` shows all.")
+    dataset = find(session, name_or_id)
     if dataset.state != TaskState.SUCCEEDED:
         reason = f": {dataset.reason}" if dataset.reason else "."
         raise NotReady(f"Dataset {dataset.id} ({dataset.name}) is {dataset.state}{reason}")
+    return dataset
+
+
+def find(session: Session, name_or_id: str) -> Dataset:
+    """Return the dataset of an id, else the latest of a name, of those that succeeded where there are any.
+
+    Raises `NotFound`.
+    """
+    dataset = _by_id(session, name_or_id) or latest(session, name_or_id)
+    if dataset is None:
+        of_name = sa.select(Dataset).where(Dataset.name == name_or_id).order_by(Dataset.id.desc()).limit(1)
+        dataset = session.scalar(of_name)
+    if dataset is None:
+        raise NotFound(f"There is no dataset {name_or_id!r}; `carina dataset list` shows all.")
     return dataset
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import typer
 from pydantic import ValidationError
 
-from deploy.cli import clients, keys, models, services, stack
+from deploy.cli import clients, dataset_imports, datasets, keys, models, services, stack
 from deploy.cli.console import complain
 from deploy.cli.doctor import doctor
 from shared.errors import CarinaError, TransientError
@@ -33,6 +33,8 @@ app = typer.Typer(
 for part in (stack, services, clients):
     part.register(app)
 app.add_typer(models.app, name="model")
+app.add_typer(datasets.app, name="dataset")
+dataset_imports.register(datasets.app)
 app.add_typer(keys.app, name="key")
 app.command()(doctor)
 

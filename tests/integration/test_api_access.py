@@ -26,6 +26,12 @@ SCOPES = {
     ("GET", "/metrics"): Scope.READ,
     ("POST", "/v1/studies"): Scope.SUBMIT,
     ("POST", "/v1/jobs/{job_id}/cancel"): Scope.SUBMIT,
+    ("GET", "/v1/datasets"): Scope.READ,
+    ("GET", "/v1/datasets/{dataset_id}"): Scope.READ,
+    ("POST", "/v1/datasets"): Scope.TRAIN,
+    ("GET", "/v1/datasets/{dataset_id}/coco"): Scope.TRAIN,
+    ("GET", "/v1/datasets/{dataset_id}/failures"): Scope.TRAIN,
+    ("POST", "/v1/datasets/{dataset_id}/cancel"): Scope.TRAIN,
     ("GET", "/v1/trainings"): Scope.READ,
     ("GET", "/v1/trainings/{training_id}"): Scope.READ,
     ("POST", "/v1/trainings"): Scope.TRAIN,
@@ -58,7 +64,7 @@ def ids(api: Api, database: Database) -> dict[str, object]:
         )
         session.add_all((training, evaluation))
         session.flush()
-        rows = {"training_id": training.id, "attempt": 1, "evaluation_id": evaluation.id}
+        rows = {"dataset_id": dataset.id, "training_id": training.id, "attempt": 1, "evaluation_id": evaluation.id}
     return rows | {name: file[name] for name in ("study_id", "image_id", "job_id")}
 
 

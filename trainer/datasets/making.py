@@ -103,7 +103,7 @@ class Maker:
         self._on_progress = on_progress
 
     def make(self, name: str, source: Source, material: Material) -> Made:
-        """Make a dataset; raises `MalformedAnnotations`, `SplitImpossible`, `NothingToImport` and the servers' errors."""
+        """Make a dataset; raises `MalformedAnnotations`, `SplitImpossible`, `NothingToImport`, errors of servers."""
         consensus = Consensus(method="none") if isinstance(source, PhantomsSource) else source.consensus
         heard = listen(material.annotations, consensus)
         pictures, failures = self._render(source, heard, material.images)

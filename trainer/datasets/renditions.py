@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.database import Database
@@ -108,9 +109,13 @@ class Renderer:
         return replace(picture, patient=pseudonym(patient_id)) if patient_id else picture
 
     def _known(self, sha256: str) -> Picture | None:
-        key = (sha256, RENDITION_VERSION, self._settings.rendition_px)
-        row = self._database.persist(lambda session: session.get(Rendition, key), within_s=_PATIENCE_S)
-        return None if row is None else Picture(**{name: getattr(row, name) for name in _STORED})
+        made = sa.select(*(getattr(Rendition, name) for name in _STORED)).where(
+            Rendition.sha256 == sha256,
+            Rendition.version == RENDITION_VERSION,
+            Rendition.rendition_px == self._settings.rendition_px,
+        )
+        row = self._database.persist(lambda session: session.execute(made).one_or_none(), within_s=_PATIENCE_S)
+        return None if row is None else Picture(*row)
 
     def _make(self, data: bytes, sha256: str, decoders: DecoderPool) -> Picture:
         rendition = self._decode(data, decoders)
