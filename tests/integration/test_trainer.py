@@ -1,7 +1,9 @@
 """A training that is stopped, killed and handed on ends with the very model that an undisturbed one ends with."""
 
 import signal
+import socket
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -147,3 +149,19 @@ def test_a_loss_that_is_no_number_fails_the_run_and_keeps_the_step(
     content = torch.load(kept, weights_only=True)
     assert str(content["image_ids"]) in ended.reason
     assert content["batches"][0]["canvases"].dtype == torch.uint8
+
+
+def test_two_machines_train_together(
+    environ: dict[str, str], settings: Settings, database: Database, dataset: Dataset
+) -> None:
+    """Both on this one: what makes them machines is that each has a trainer, and that they meet at an address."""
+    run = begin(database, dataset, tiny_config(epochs=2, evaluate_split=None))
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{probe.getsockname()[1]}"
+    together = {"trainer_nodes": "2", "trainer_rendezvous": meeting}
+    with trainer(environ, **together) as _, trainer(environ, **together, trainer_node_rank="1") as second:
+        ended = wait_for(database, TrainingRun, run.id, is_final, settings)
+        assert second.process.poll() is None, "it waits for the next one"
+    assert ended.state == TaskState.SUCCEEDED, (ended.reason, ended.log_tail)
+    assert ended.progress["ranks"] == 2

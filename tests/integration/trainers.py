@@ -23,7 +23,7 @@ TIMEOUT_S = 240
 class Trainer:
     """One `carina trainer` with its log."""
 
-    def __init__(self, environ: dict[str, str], *, processes: int = 1, lease_s: float = 3) -> None:
+    def __init__(self, environ: dict[str, str], *, processes: int = 1, lease_s: float = 3, **more: str) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
         settings = {
             "CARINA_DEVICE": "cpu",
@@ -33,6 +33,7 @@ class Trainer:
             "CARINA_LEASE_S": str(lease_s),
             "CARINA_RETRY_BACKOFF_S": "0",
             "OMP_NUM_THREADS": "1",
+            **{f"CARINA_{name.upper()}": value for name, value in more.items()},
         }
         code = "from shared.settings import Settings; from trainer.agent import run_trainer; run_trainer(Settings())"
         self.process = subprocess.Popen(
@@ -54,9 +55,9 @@ class Trainer:
 
 
 @contextmanager
-def trainer(environ: dict[str, str], *, processes: int = 1, lease_s: float = 3) -> Iterator[Trainer]:
-    """A trainer that ends with the test, its children too."""
-    running = Trainer(environ, processes=processes, lease_s=lease_s)
+def trainer(environ: dict[str, str], *, processes: int = 1, lease_s: float = 3, **more: str) -> Iterator[Trainer]:
+    """A trainer that ends with the test, its children too; `more` are further settings."""
+    running = Trainer(environ, processes=processes, lease_s=lease_s, **more)
     try:
         yield running
     finally:
