@@ -5,7 +5,19 @@ from typing import Any
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
-from api import datasets, evaluations, health, images, jobs, metrics, models, studies, trainings
+from api import (
+    datasets,
+    evaluations,
+    gate_decisions,
+    health,
+    images,
+    jobs,
+    metrics,
+    models,
+    schedules,
+    studies,
+    trainings,
+)
 from api.auth import authenticate, public
 from api.errors import install, reject_parameters
 from api.resource import bound_json
@@ -29,7 +41,19 @@ def create_app(settings: Settings) -> OpenAPI:
     app.before_request(authenticate)
     app.before_request(bound_json)
     install(app)
-    for resource in (studies, jobs, images, models, datasets, trainings, evaluations, health, metrics):
+    for resource in (
+        studies,
+        jobs,
+        images,
+        models,
+        datasets,
+        trainings,
+        evaluations,
+        schedules,
+        gate_decisions,
+        health,
+        metrics,
+    ):
         app.register_api(resource.blueprint)
 
     @app.route("/openapi.json")

@@ -78,6 +78,12 @@ class ImagePath(_Parameters):
     image_id: UUID
 
 
+class ModelPath(_Parameters):
+    """Which model."""
+
+    model_id: UUID
+
+
 class SubmitQuery(_Parameters):
     """How the files are to be worked on."""
 

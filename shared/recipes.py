@@ -67,8 +67,13 @@ def config_of(recipe: str, changes: Mapping[str, Any]) -> TrainingConfig:
     """Return a recipe with some of its keys changed, inside `augmentation` too; raises `InvalidRequest`."""
     if recipe not in RECIPES:
         raise InvalidRequest(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.")
+    return change_config(RECIPES[recipe], changes)
+
+
+def change_config(config: TrainingConfig, changes: Mapping[str, Any]) -> TrainingConfig:
+    """Return a config with some of its keys changed, inside `augmentation` too; raises `InvalidRequest`."""
     try:
-        return TrainingConfig.model_validate(_merge(RECIPES[recipe].model_dump(mode="json"), changes))
+        return TrainingConfig.model_validate(_merge(config.model_dump(mode="json"), changes))
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -82,6 +82,12 @@ class Api:
         """Call with a JSON body, if there is one."""
         return self._http.post(path, headers=self._headers, query_string=query, json=body)
 
+    def patch(self, path: str, body: object):
+        return self._http.patch(path, headers=self._headers, json=body)
+
+    def delete(self, path: str):
+        return self._http.delete(path, headers=self._headers)
+
     def send(self, *files: tuple[str, bytes], **query: object):
         """Submit files, each a name and its bytes."""
         # Encoded by httpx, for Flask's test client leaves a temporary file open.

@@ -1,0 +1,105 @@
+"""Schedules: when to train again, and on what."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Response
+from sqlalchemy.orm import Session
+
+from api.auth import requires
+from api.resource import as_json, resource
+from api.schedule_schemas import ScheduleAnswer, ScheduleChange, SchedulePath, ScheduleRequest, SchedulesAnswer
+from api.services import services
+from api.training_schemas import TrainingAnswer
+from shared.queue.states import Scope
+from shared.recipes import change_config, config_of
+from shared.schedules import (
+    create_schedule,
+    delete_schedule,
+    find_schedule,
+    read_schedule,
+    run_now,
+    update_schedule,
+)
+from shared.tables import Schedule
+from shared.trainings import require_weights
+
+blueprint = resource("schedules")
+
+
+@blueprint.get("/v1/schedules", responses={200: SchedulesAnswer})
+@requires(Scope.READ)
+def show_all() -> Response:
+    """Show every schedule, by name."""
+    with services().database.begin() as session:
+        rows = session.scalars(sa.select(Schedule).order_by(Schedule.name))
+        return as_json(SchedulesAnswer(schedules=[ScheduleAnswer.model_validate(row) for row in rows]))
+
+
+@blueprint.post("/v1/schedules", responses={201: ScheduleAnswer})
+@requires(Scope.TRAIN)
+def create(body: ScheduleRequest) -> Response:
+    """Add a schedule; a dataset of its name need not be there yet."""
+    values = {name: getattr(body, name) for name in ScheduleRequest.model_fields.keys() - {"recipe", "config"}}
+    config = config_of(body.recipe, body.config)
+    require_weights(services().store, config)
+    with services().database.begin() as session:
+        return _answer(create_schedule(session, config=config, **values), 201)
+
+
+@blueprint.get("/v1/schedules/<uuid:schedule_id>", responses={200: ScheduleAnswer})
+@requires(Scope.READ)
+def show(path: SchedulePath) -> Response:
+    """Show a schedule, when it is due next, and what became of the last time."""
+    with services().database.begin() as session:
+        return _answer(find_schedule(session, path.schedule_id))
+
+
+@blueprint.patch("/v1/schedules/<uuid:schedule_id>", responses={200: ScheduleAnswer})
+@requires(Scope.TRAIN)
+def change(path: SchedulePath, body: ScheduleChange) -> Response:
+    """Change a schedule. A new cron expression or zone counts from now, and so does being enabled again."""
+    with services().database.begin() as session:
+        schedule = find_schedule(session, path.schedule_id, to_change=True)
+        update_schedule(session, schedule, **_changes(schedule, body))
+        return _show_changed(session, schedule)
+
+
+@blueprint.delete("/v1/schedules/<uuid:schedule_id>", responses={204: None})
+@requires(Scope.TRAIN)
+def delete(path: SchedulePath) -> Response:
+    """Remove a schedule; its runs stay."""
+    with services().database.begin() as session:
+        delete_schedule(session, find_schedule(session, path.schedule_id, to_change=True))
+    return Response(status=204)
+
+
+@blueprint.post("/v1/schedules/<uuid:schedule_id>/run", responses={202: TrainingAnswer})
+@requires(Scope.TRAIN)
+def run(path: SchedulePath) -> Response:
+    """Start a schedule's run now, whatever its rules say."""
+    with services().database.begin() as session:
+        return as_json(
+            TrainingAnswer.of(run_now(session, find_schedule(session, path.schedule_id, to_change=True))), 202
+        )
+
+
+def _changes(schedule: Schedule, body: ScheduleChange) -> dict[str, Any]:
+    changes = {name: getattr(body, name) for name in body.model_fields_set - {"recipe", "config"}}
+    if body.recipe is not None:
+        changes["config"] = config_of(body.recipe, body.config or {})
+    elif body.config is not None:
+        changes["config"] = change_config(read_schedule(schedule)[0], body.config)
+    if "config" in changes:
+        require_weights(services().store, changes["config"])
+    return changes
+
+
+def _show_changed(session: Session, schedule: Schedule) -> Response:
+    session.flush()
+    session.refresh(schedule)
+    return _answer(schedule)
+
+
+def _answer(schedule: Schedule, status: int = 200) -> Response:
+    return as_json(ScheduleAnswer.model_validate(schedule), status)
