@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.queue.hints import is_alive
-from shared.queue.states import JobState, Stage
+from shared.queue.states import JobState, Stage, TaskState
 from shared.tables import Job, Worker
+from shared.tasks import KINDS
 
 #: Reading takes 0.3 s with a million jobs. The numbers are kept for this many times as long, so that no number of
 #: scrapes costs PostgreSQL more than a fiftieth of its time.
@@ -21,7 +22,7 @@ KEPT_PER_SECOND_OF_READING = 50
 
 
 class QueueMetrics(Collector):
-    """The jobs, how long they wait, and what the workers have done."""
+    """The jobs, how long they wait, the trainer's tasks, and what the workers have done."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -35,7 +36,7 @@ class QueueMetrics(Collector):
             started = time.monotonic()
             if started >= self._kept_until:
                 with self._database.begin() as session:
-                    self._kept = [*_jobs(session), *_workers(session)]
+                    self._kept = [*_jobs(session), *_tasks(session), *_workers(session)]
                 now = time.monotonic()
                 self._kept_until = now + KEPT_PER_SECOND_OF_READING * (now - started)
             return self._kept
@@ -55,6 +56,23 @@ def _jobs(session: Session) -> Iterator[Metric]:
     for stage in (Stage.PREPARE, Stage.DETECT):
         oldest.add_metric([stage], float(found[stage.waiting][2]) if stage.waiting in found else 0)
     yield from (jobs, oldest)
+
+
+def _tasks(session: Session) -> Iterator[Metric]:
+    tasks = GaugeMetricFamily("carina_tasks", "The trainer's tasks by kind and state.", labels=["kind", "state"])
+    oldest = GaugeMetricFamily(
+        "carina_oldest_waiting_task_seconds", "How long the oldest task has waited for a trainer.", labels=["kind"]
+    )
+    for kind, row in KINDS.items():
+        waited_s = sa.extract("epoch", sa.func.now() - sa.func.min(row.created_at))
+        found = {
+            each[0]: each
+            for each in session.execute(sa.select(row.state, sa.func.count(), waited_s).group_by(row.state))
+        }
+        for state in TaskState:
+            tasks.add_metric([kind, state], found[state][1] if state in found else 0)
+        oldest.add_metric([kind], float(found[TaskState.QUEUED][2]) if TaskState.QUEUED in found else 0)
+    yield from (tasks, oldest)
 
 
 def _workers(session: Session) -> Iterator[Metric]:

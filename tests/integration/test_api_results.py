@@ -20,9 +20,10 @@ from shared.queue.claim import Claim, claim
 from shared.queue.outcome import FoundBox, StoredRendition, mark_ready, succeed
 from shared.queue.states import ModelState, Stage
 from shared.settings import Settings
-from shared.tables import Job, Model, Worker
+from shared.tables import Dataset, Job, Model, Worker
 from shared.version import code_version
 from tests.integration.conftest import Api, png
+from tests.integration.rows import add_dataset
 
 #: The sides of the original and of its rendition.
 ORIGINAL_PX, RENDITION_PX = 400, 200
@@ -296,6 +297,9 @@ def test_metrics_count_jobs_waiting_and_work(api: Api, database: Database, store
         session.add(Worker(id="a", stage=Stage.DETECT, **work))
         session.add(Worker(id="b", stage=Stage.DETECT, **work, stopped_at=sa.func.now()))
         session.add(Worker(id="c", stage=Stage.SWEEP, expired_leases=3))
+        session.add(Worker(id="d", stage=Stage.TRAIN))
+        add_dataset(session)
+        session.add(Dataset(name="films", source={}, created_at=hour))
     deadline = time.monotonic() + 60
     while (found := metrics_of(api))["carina_jobs", "queued"] == 0 and time.monotonic() < deadline:
         time.sleep(0.1)  # the numbers are kept for a moment
@@ -305,7 +309,11 @@ def test_metrics_count_jobs_waiting_and_work(api: Api, database: Database, store
     assert (found["carina_batch_size_sum", "detect"], found["carina_batch_size_count", "detect"]) == (20, 8)
     assert (found["carina_step_seconds_sum", "detect"], found["carina_step_seconds_count", "detect"]) == (5.0, 8)
     assert found["carina_workers", "detect"] == 1
+    assert found["carina_workers", "train"] == 1
     assert found[("carina_lease_expiries_total",)] == 3  # type: ignore[index]
+    assert found["carina_tasks", "dataset", "queued"] == found["carina_tasks", "dataset", "succeeded"] == 1  # type: ignore[index]
+    assert found["carina_tasks", "training", "queued"] == 0  # type: ignore[index]
+    assert found["carina_oldest_waiting_task_seconds", "dataset"] == pytest.approx(3600, abs=60)
 
 
 def test_ready_names_each_server_that_does_not_answer_in_bounded_time(
