@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from functools import cache
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -60,9 +61,15 @@ def ranks_here(settings: Settings) -> int:
         return settings.trainer_processes
     if settings.device == "cpu":
         return 1
-    import torch  # Here, because it takes seconds and hundreds of megabytes that a setting saves.
+    return max(1, _count_gpus())
 
-    return max(1, torch.cuda.device_count())
+
+@cache
+def _count_gpus() -> int:
+    """Ask PyTorch in a process of its own: here it would stay in memory, hundreds of megabytes of it, for good."""
+    count = "import torch; print(torch.cuda.device_count())"
+    asked = subprocess.run([sys.executable, "-P", "-c", count], capture_output=True, text=True, check=True)
+    return int(asked.stdout)
 
 
 def follow(settings: Settings, database: Database, stop: threading.Event) -> None:
