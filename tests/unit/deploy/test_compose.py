@@ -13,10 +13,12 @@ import yaml
 
 from deploy.cli import app
 from deploy.document_settings import ROOT, env_example
+from trainer.agent import STOP_S
 
 COMPOSE = ROOT / "docker-compose.yml"
 CPU = ROOT / "deploy" / "compose.cpu.yml"
-OURS = {"api", "prepare", "detect", "beat", "migrate"}
+OURS = {"api", "prepare", "detect", "trainer", "beat", "migrate"}
+ON_A_GPU = ("detect", "trainer")
 
 
 class ComposeLoader(yaml.SafeLoader):
@@ -57,14 +59,28 @@ def test_runs_a_command_that_carina_has(name: str, services: dict[str, Any]) -> 
     command.make_context(name, words)
 
 
-def test_detect_gets_a_gpu_and_may_be_scaled(services: dict[str, Any]) -> None:
-    [device] = services["detect"]["deploy"]["resources"]["reservations"]["devices"]
+@pytest.mark.parametrize("name", ON_A_GPU)
+def test_what_needs_a_gpu_gets_one_and_may_be_scaled(name: str, services: dict[str, Any]) -> None:
+    [device] = services[name]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
-    assert not {"container_name", "ports", "hostname"} & set(services["detect"])
+    assert not {"container_name", "ports", "hostname"} & set(services[name])
 
 
-def test_detect_runs_without_a_gpu_under_the_override() -> None:
-    assert load(CPU)["services"]["detect"] == {"environment": {"CARINA_DEVICE": "cpu"}, "deploy": {}}
+def test_nothing_needs_a_gpu_under_the_override() -> None:
+    without = {"environment": {"CARINA_DEVICE": "cpu"}, "deploy": {}}
+    assert load(CPU)["services"] == dict.fromkeys(ON_A_GPU, without)
+
+
+def test_a_training_may_write_its_checkpoint_before_it_is_stopped(services: dict[str, Any]) -> None:
+    assert int(services["trainer"]["stop_grace_period"].removesuffix("s")) > STOP_S
+
+
+def test_renditions_stay_where_the_trainers_user_may_write(services: dict[str, Any]) -> None:
+    [volume] = services["trainer"]["volumes"]
+    folder = volume.split(":")[1]
+    dockerfile = (ROOT / services["trainer"]["build"]["dockerfile"]).read_text()
+    assert f"CARINA_TRAINER_CACHE_FOLDER={folder}" in dockerfile
+    assert f"--owner=carina {folder}" in dockerfile
 
 
 def test_redis_keeps_what_it_took(services: dict[str, Any]) -> None:
