@@ -10,7 +10,19 @@ from importlib.metadata import version
 import typer
 from pydantic import ValidationError
 
-from deploy.cli import clients, dataset_imports, datasets, keys, models, services, stack
+from deploy.cli import (
+    clients,
+    dataset_imports,
+    datasets,
+    evaluations,
+    gate,
+    keys,
+    models,
+    schedules,
+    services,
+    stack,
+    trainings,
+)
 from deploy.cli.console import complain
 from deploy.cli.doctor import doctor
 from shared.errors import CarinaError, TransientError
@@ -36,6 +48,12 @@ app.add_typer(models.app, name="model")
 app.add_typer(datasets.app, name="dataset")
 dataset_imports.register(datasets.app)
 app.add_typer(keys.app, name="key")
+app.command(rich_help_panel="Training")(trainings.train)
+app.command(rich_help_panel="Training")(evaluations.evaluate)
+app.add_typer(trainings.app, name="training", rich_help_panel="Training")
+app.add_typer(evaluations.app, name="evaluation", rich_help_panel="Training")
+app.command(rich_help_panel="Training")(gate.gate)
+app.add_typer(schedules.app, name="schedule", rich_help_panel="Training")
 app.command()(doctor)
 
 

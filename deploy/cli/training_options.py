@@ -1,4 +1,4 @@
-"""How a training's config is said on a command line: a recipe, what is to differ from it, and what the gate asks."""
+"""How a training's config is said on a command line: a recipe, and what is to differ from it."""
 
 import difflib
 import json
@@ -33,14 +33,15 @@ Weights = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Of everything drawn at random.", show_default="the recipe's")]
 
 
-def read_config(recipe: str, settings: list[str], **options: object) -> TrainingConfig:
+def read_config(recipe: str | TrainingConfig, settings: list[str], **options: object) -> TrainingConfig:
     """Return a recipe with `KEY=VALUE` settings and then options applied; options that are None are not given.
 
     A value is JSON, or else a string; a key may have dots. Raises `typer.BadParameter`, which names what is wrong.
     """
-    if recipe not in RECIPES:
+    if isinstance(recipe, str) and recipe not in RECIPES:
         raise typer.BadParameter(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.")
-    values = RECIPES[recipe].model_dump(mode="json")
+    base = RECIPES[recipe] if isinstance(recipe, str) else recipe
+    values = base.model_dump(mode="json")
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
