@@ -4,12 +4,14 @@ A page is found by its first key, not by counting, so that rows that are added m
 """
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
+
+from shared.tables import Task
 
 
 class PageQuery(BaseModel):
@@ -28,11 +30,7 @@ class Page(BaseModel):
     next: UUID | None
 
 
-class _HasId(Protocol):
-    id: InstrumentedAttribute[UUID]
-
-
-Found = TypeVar("Found", bound=_HasId)
+Found = TypeVar("Found", bound=Task)
 
 
 def read_page(
@@ -44,4 +42,4 @@ def read_page(
         wanted = wanted.where(row.id < query.before)
     found = session.scalars(wanted).all()
     rows = found[: query.limit]
-    return rows, rows[-1].id if len(found) > query.limit else None  # type: ignore[return-value]
+    return rows, rows[-1].id if len(found) > query.limit else None
