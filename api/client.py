@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from uuid import UUID
 
 import httpx
@@ -24,11 +24,14 @@ from api.schemas import (
     StudyAnswer,
     Submission,
 )
+from api.training_schemas import EvaluationAnswer, EvaluationRequest, TaskAnswer, TrainingAnswer, TrainingRequest
 from shared.errors import CarinaError, TransientError
+from shared.training import EvaluationConfig, GateConfig
 
 __all__ = [
     "ApiUnavailable",
     "Carina",
+    "EvaluationAnswer",
     "FileOutcome",
     "Finding",
     "FindingsAnswer",
@@ -37,6 +40,7 @@ __all__ = [
     "ModelAnswer",
     "RequestRefused",
     "StudyAnswer",
+    "TrainingAnswer",
 ]
 
 #: A request ends with the file that brings it to either; what breaks off is sent again as a whole.
@@ -44,9 +48,12 @@ BUNDLE_BYTES, BUNDLE_FILES = 64 * 1024**2, 50
 LONG_POLL_S = 20.0
 #: Between two looks at a job where the server did not wait.
 _PAUSE_S = 0.5
+#: Between two looks at what takes minutes or hours.
+TASK_PAUSE_S = 2.0
 _UNAVAILABLE = {502, 503, 504}
 
 Answer = TypeVar("Answer", bound=BaseModel)
+Task = TypeVar("Task", bound=TaskAnswer)
 Params = Mapping[str, str | float]
 
 
@@ -157,6 +164,59 @@ class Carina:
         """Return every model, the newest first."""
         return self._get(ModelsAnswer, "/v1/models").models
 
+    def train(
+        self,
+        dataset: str,
+        *,
+        recipe: str = "default",
+        config: Mapping[str, Any] | None = None,
+        gate: GateConfig | None = None,
+        name: str | None = None,
+    ) -> TrainingAnswer:
+        """Ask for a training on a dataset's id or name; `config` holds what differs from the recipe.
+
+        Sent once only: a second try after a lost answer could begin a second training.
+        """
+        body = TrainingRequest(dataset=dataset, recipe=recipe, config=dict(config or {}), gate=gate, name=name)
+        return TrainingAnswer.model_validate_json(self._attempt("POST", "/v1/trainings", {}, body=body))
+
+    def training(self, training_id: UUID) -> TrainingAnswer:
+        """Return where a training stands."""
+        return self._get(TrainingAnswer, f"/v1/trainings/{training_id}")
+
+    def wait_training(
+        self,
+        training_id: UUID,
+        *,
+        timeout_s: float = float("inf"),
+        on_progress: Callable[[TrainingAnswer], object] = lambda _: None,
+    ) -> TrainingAnswer:
+        """Wait until a training is final or the time is over; return it as it is. `on_progress` hears of each look."""
+        return _await_end(lambda: self.training(training_id), timeout_s, on_progress)
+
+    def cancel_training(self, training_id: UUID) -> TrainingAnswer:
+        """End a training; refused with `task_is_final` when it has come to its end."""
+        return TrainingAnswer.model_validate_json(self._request("POST", f"/v1/trainings/{training_id}/cancel"))
+
+    def evaluate(
+        self, dataset: str, *, model: UUID | Literal["active"] = "active", config: EvaluationConfig | None = None
+    ) -> EvaluationAnswer:
+        """Ask for an evaluation of a model on a dataset's id or name; sent once only, like `train`."""
+        body = EvaluationRequest(model=model, dataset=dataset, config=config or EvaluationConfig())
+        return EvaluationAnswer.model_validate_json(self._attempt("POST", "/v1/evaluations", {}, body=body))
+
+    def evaluation(self, evaluation_id: UUID) -> EvaluationAnswer:
+        """Return an evaluation, with its metrics once it has succeeded."""
+        return self._get(EvaluationAnswer, f"/v1/evaluations/{evaluation_id}")
+
+    def wait_evaluation(self, evaluation_id: UUID, *, timeout_s: float = float("inf")) -> EvaluationAnswer:
+        """Wait until an evaluation is final or the time is over; return it as it is."""
+        return _await_end(lambda: self.evaluation(evaluation_id), timeout_s)
+
+    def report(self, evaluation_id: UUID) -> bytes:
+        """Return an evaluation's report, an HTML page."""
+        return self._request("GET", f"/v1/evaluations/{evaluation_id}/report")
+
     def _wait_for(self, job_id: UUID, deadline: float, on_job: Callable[[JobAnswer], object]) -> JobAnswer:
         while True:
             asked = time.monotonic()
@@ -176,11 +236,14 @@ class Carina:
     def _request(self, method: str, path: str, params: Params | None = None, files: Sequence[Path] = ()) -> bytes:
         return self._retrying(self._attempt, method, path, params or {}, files)
 
-    def _attempt(self, method: str, path: str, params: Params, files: Sequence[Path]) -> bytes:
+    def _attempt(
+        self, method: str, path: str, params: Params, files: Sequence[Path] = (), body: BaseModel | None = None
+    ) -> bytes:
         with ExitStack() as opened:
             parts = [("files", (file.name, opened.enter_context(file.open("rb")))) for file in files]
             try:
-                response = self._http.request(method, path, params=params, files=parts or None)
+                json = None if body is None else body.model_dump(mode="json")
+                response = self._http.request(method, path, params=params, files=parts or None, json=json)
             except httpx.TransportError as exc:
                 raise ApiUnavailable(f"The API at {self.api_url} does not answer ({type(exc).__name__}).") from exc
         if response.status_code in _UNAVAILABLE:
@@ -203,6 +266,17 @@ def _bundles(paths: Iterable[Path]) -> Iterator[list[Path]]:
         byte_count += size
     if bundle:
         yield bundle
+
+
+def _await_end(look: Callable[[], Task], timeout_s: float, on_look: Callable[[Task], object] = lambda _: None) -> Task:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        task = look()
+        on_look(task)
+        left_s = deadline - time.monotonic()
+        if task.state.is_final or left_s <= 0:
+            return task
+        time.sleep(min(TASK_PAUSE_S, left_s))
 
 
 def _problem(response: httpx.Response) -> Problem:

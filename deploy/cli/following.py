@@ -27,7 +27,7 @@ POLL_S = 0.5
 #: How long the database may be away while somebody watches.
 PATIENCE_S = 60.0
 #: A trainer that is just starting is none that is missing.
-MISSED_AFTER_S = 5.0
+MISSED_AFTER_S = 3.0
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from deploy.cli.console import err, out, print_json
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.evaluations import watch_evaluation
 from deploy.cli.following import follow, how_far_is_decision, how_far_is_training, read, require_success
+from deploy.cli.gate_options import GateDataset, GateSplit, LeastGain, read_gate
 from deploy.cli.results import print_decision
 from deploy.cli.weights import store_weights
 from shared import datasets
 from shared.database import Database
 from shared.tables import Evaluation, GateDecision, TrainingRun
 from shared.tasks import cancel_task
-from shared.training import EvaluationConfig, GateConfig, Split
 
 EXIT_INTERRUPTED = 130
 
@@ -46,8 +46,9 @@ def train(
     weights: Weights = None,
     seed: options.Seed = None,
     changes: options.Changes = None,
-    gate_dataset: Annotated[str | None, typer.Option(help="Decide on this dataset whether to promote.")] = None,
-    gate_split: Annotated[Split, typer.Option(help="On which split of it.")] = "val",
+    gate_dataset: GateDataset = None,
+    gate_split: GateSplit = None,
+    least_gain: LeastGain = None,
     name: Annotated[str | None, typer.Option(help="What to call the model.", show_default="the dataset's")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")] = False,
     data: Data = None,
@@ -73,10 +74,7 @@ def train(
     require_weights(store, config)
     with database.begin() as session:
         trained_on = datasets.resolve(session, dataset)
-        gate = None
-        if gate_dataset is not None:
-            met = datasets.resolve(session, gate_dataset)
-            gate = GateConfig(evaluation_dataset_id=met.id, evaluation=EvaluationConfig(split=gate_split))
+        gate = read_gate(session, None, dataset=gate_dataset, split=gate_split, least_gain=least_gain)
         run = start_training(session, dataset=trained_on, config=config, gate=gate, name=name)
         run_id = run.id
         out.print(f"training {run_id} of {escape(run.name)}, on dataset {trained_on.id}", soft_wrap=True)
