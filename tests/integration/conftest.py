@@ -21,6 +21,7 @@ from flask.testing import FlaskClient
 
 from api.app import create_app
 from api.services import NAME
+from deploy.cli import main
 from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.keys import create_key
@@ -188,3 +189,37 @@ def tiny_model() -> tuple[ModelCard, bytes]:
 def tiny_model_id(workshop: Workshop, tiny_model: tuple[ModelCard, bytes]) -> UUID:
     """The quick model, active."""
     return workshop.promote(*tiny_model)
+
+
+@pytest.fixture
+def carina(
+    environ: dict[str, str],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., str]:
+    """Run a command in this process, for the many that these tests take; return what it printed."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    opened: list[Database] = []
+
+    def connect(given: Settings) -> Database:
+        opened.append(Database(given.database_url.get_secret_value()))
+        return opened[-1]
+
+    monkeypatch.setattr(Database, "from_settings", connect)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setattr("sys.argv", ["carina", *arguments])
+        ended = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            ended = exit_.code
+        while opened:  # A process' connections would end with it.
+            opened.pop().close()
+        printed = "".join(capsys.readouterr())
+        assert ended == code, printed
+        return printed
+
+    return run

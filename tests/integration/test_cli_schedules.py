@@ -4,53 +4,15 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from deploy.cli import main
 from shared.database import Database
 from shared.ids import new_id
 from shared.queue.states import TaskState
-from shared.settings import Settings
 from shared.tables import GateDecision, TrainingRun
 from shared.training import GateConfig, TrainingConfig
 from tests.integration.rows import add_dataset, add_model
 from tests.integration.test_cli import FAILED, USAGE
 
 SUNDAYS = ["schedule", "create", "sundays", "--cron", "0 3 * * 0", "--time-zone", "Europe/Berlin", "--dataset", "films"]
-
-
-@pytest.fixture
-def carina(
-    environ: dict[str, str],
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Callable[..., str]:
-    """Run a command in this process, for the many that these tests take; return what it printed."""
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    opened: list[Database] = []
-
-    def connect(given: Settings) -> Database:
-        opened.append(Database(given.database_url.get_secret_value()))
-        return opened[-1]
-
-    monkeypatch.setattr(Database, "from_settings", connect)
-
-    def run(*arguments: str, code: int = 0) -> str:
-        monkeypatch.setattr("sys.argv", ["carina", *arguments])
-        ended = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            ended = exit_.code
-        while opened:  # A process' connections would end with it.
-            opened.pop().close()
-        printed = "".join(capsys.readouterr())
-        assert ended == code, printed
-        return printed
-
-    return run
 
 
 def shown(carina: Callable[..., str]) -> dict[str, Any]:
