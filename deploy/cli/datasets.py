@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import sqlalchemy as sa
 import typer
+from rich.markup import escape
 from rich.table import Column, Table
 
 from deploy.cli.console import out, print_json
@@ -62,7 +63,7 @@ def show(
     if as_json:
         print_json(_describe(row) | {"source": row.source, "summary": row.summary})
         return
-    out.print(f"{row.id} {row.name}: {_state(row)}", soft_wrap=True)
+    out.print(escape(f"{row.id} {row.name}: {_state(row)}"), soft_wrap=True)
     if row.summary is not None:
         print_summary(row.summary)
         out.print(f"digest {row.digest}, renditions of version {row.rendition_version}", soft_wrap=True)
@@ -107,7 +108,7 @@ def failures(
         return
     table = Table("image", "code", "reason")
     for failure in found:
-        table.add_row(failure["file_name"], failure["code"], failure["reason"])
+        table.add_row(escape(failure["file_name"]), failure["code"], escape(failure["reason"]))
     out.print(table)
 
 
@@ -121,12 +122,14 @@ def print_summary(summary: dict[str, Any]) -> None:
     for class_ in summary["classes"]:
         boxes = (class_["boxes"][split] for split in _SPLITS)
         sizes = (class_["sizes"][size] for size in _SIZES)
-        _add(classes, f"{class_['id']} {class_['name']}", *boxes, *sizes, class_["images"])
+        _add(classes, escape(f"{class_['id']} {class_['name']}"), *boxes, *sizes, class_["images"])
     out.print(splits, classes)
+    images = sum(summary["splits"][split]["images"] for split in _SPLITS)
+    out.print(f"The patient is known for {summary['images_of_known_patients']:,} of {images:,} images.")
     if summary["readers"]:
         readers = _table("reader", "images read", "boxes")
         for reader in summary["readers"]:
-            _add(readers, reader["reader"], reader["images"], reader["boxes"])
+            _add(readers, escape(reader["reader"]), reader["images"], reader["boxes"])
         out.print(readers)
     for what in ("noted", "failures"):
         if summary[what]:

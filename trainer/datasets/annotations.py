@@ -1,9 +1,7 @@
 """Annotations as every format says them: who read which image, and who drew which box."""
 
 import hashlib
-import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.detector.card import Category
@@ -11,6 +9,9 @@ from shared.errors import PermanentError
 from shared.training import Split
 
 Xyxy = tuple[float, float, float, float]
+
+#: Of an annotation in our documents: x and y that `bbox` leads to but for rounding.
+FAR_CORNER = "far_corner"
 
 _PSEUDONYM = re.compile(r"patient-[0-9a-f]{32}")
 
@@ -71,20 +72,12 @@ def pseudonym(patient_id: str) -> str:
 
 
 def to_xywh(box: Xyxy) -> Xyxy:
-    """Return COCO's x, y, width, height, from which `to_xyxy` gives the very same corners."""
+    """Return COCO's x, y, width, height of a box's corners."""
     left, top, right, bottom = box
-    return left, top, _distance(left, right), _distance(top, bottom)
+    return left, top, right - left, bottom - top
 
 
-def to_xyxy(bbox: Iterable[float]) -> Xyxy:
-    """Return the corners of COCO's x, y, width, height."""
+def to_xyxy(bbox: Xyxy) -> Xyxy:
+    """Return the corners of COCO's x, y, width, height; of whole numbers the very same, else to a rounding."""
     left, top, width, height = bbox
     return left, top, left + width, top + height
-
-
-def _distance(low: float, high: float) -> float:
-    """Return the number that added to `low` gives `high`: subtraction alone may be off by its rounding."""
-    distance = high - low
-    while low + distance != high:
-        distance = math.nextafter(distance, math.inf if low + distance < high else 0)
-    return distance

@@ -14,10 +14,12 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field,
 from shared.detector.card import Category
 from shared.training import Split
 from trainer.datasets.annotations import (
+    FAR_CORNER,
     AnnotatedImage,
     Annotations,
     Box,
     MalformedAnnotations,
+    Xyxy,
     pseudonym,
     to_xyxy,
 )
@@ -55,6 +57,7 @@ class _Annotation(_Part):
     image_id: int
     category_id: int
     bbox: tuple[_Number, _Number, _Number, _Number]
+    far_corner: tuple[_Number, _Number] | None = None
     iscrowd: int = 0
     readers: tuple[_Word, ...] = ()
 
@@ -87,7 +90,7 @@ def read_coco(data: bytes) -> Annotations:
             noted[CROWD] += 1
         else:
             readers = tuple(sorted(set(annotation.readers)))
-            boxes[annotation.image_id].append(Box(annotation.category_id, to_xyxy(annotation.bbox), readers))
+            boxes[annotation.image_id].append(Box(annotation.category_id, _corners(annotation), readers))
     return Annotations(
         categories=tuple(sorted(document.categories, key=lambda category: category.id)),
         images=tuple(_describe(image, boxes[image.id]) for image in document.images),
@@ -108,6 +111,15 @@ def join(documents: Mapping[Split, Annotations]) -> Annotations:
     _check_distinct("file_name of an image (also across documents)", (image.file_name for image in images))
     noted = sum((Counter(annotations.noted) for annotations in documents.values()), Counter[str]())
     return Annotations(next(iter(categories.values())), tuple(images), dict(noted))
+
+
+def _corners(annotation: _Annotation) -> Xyxy:
+    left, top, right, bottom = to_xyxy(annotation.bbox)
+    if annotation.far_corner is None:
+        return left, top, right, bottom
+    if not all(map(math.isclose, annotation.far_corner, (right, bottom))):
+        raise MalformedAnnotations(f"Annotation {annotation.id} has a bbox and a {FAR_CORNER} that are not the same.")
+    return left, top, *annotation.far_corner
 
 
 def _describe(image: _Image, boxes: list[Box]) -> AnnotatedImage:

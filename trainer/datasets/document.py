@@ -14,7 +14,7 @@ from typing import Any
 from shared.dataset_source import Source
 from shared.imaging.rendition import RENDITION_VERSION
 from shared.training import Split
-from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, to_xywh
+from trainer.datasets.annotations import FAR_CORNER, AnnotatedImage, Annotations, Box, to_xywh, to_xyxy
 from trainer.datasets.renditions import Failure, Picture
 
 #: Sizes that differ by no more are the same but for rounding.
@@ -101,18 +101,7 @@ def write(name: str, source: Source, rendition_px: int, content: Content, splits
             }
         )
         for box in image.boxes:
-            left, top, width, height = to_xywh(box.xyxy_px)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": box.category_id,
-                    "bbox": (left, top, width, height),
-                    "area": width * height,
-                    "iscrowd": 0,
-                    "readers": box.readers,
-                }
-            )
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id} | _annotation(box))
     info = {
         "name": name,
         "description": _DESCRIPTION,
@@ -123,6 +112,19 @@ def write(name: str, source: Source, rendition_px: int, content: Content, splits
     }
     categories = [category.model_dump() for category in content.annotations.categories]
     return canonical({"info": info, "categories": categories, "images": images, "annotations": annotations})
+
+
+def _annotation(box: Box) -> dict[str, Any]:
+    bbox = to_xywh(box.xyxy_px)
+    content = {
+        "category_id": box.category_id,
+        "bbox": bbox,
+        "area": bbox[2] * bbox[3],
+        "iscrowd": 0,
+        "readers": box.readers,
+    }
+    # Two floats need not have a difference that leads from one to the other; then the far corner is written, too.
+    return content if to_xyxy(bbox) == box.xyxy_px else content | {FAR_CORNER: box.xyxy_px[2:]}
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:

@@ -100,7 +100,7 @@ def _rows(data: bytes) -> Iterator[tuple[int, dict[str, str]]]:
                 raise _malformed(reader.line_num, "the row has another number of fields than the heading")
             yield reader.line_num, row
     except csv.Error as exc:
-        raise _malformed(reader.line_num, str(exc)) from exc
+        raise _malformed(reader.reader.line_num, str(exc)) from exc
 
 
 def _class_id(line: int, text: str) -> int:
