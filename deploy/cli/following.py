@@ -84,7 +84,7 @@ def how_far_is_training(run: TrainingRun) -> HowFar:
     """Say how far a training is."""
     done = run.progress
     if not done:
-        return HowFar(0, None, f"{run.state}: starting")
+        return HowFar(0, None, _ended(run) or "starting")
     total = done["epochs"] * done["steps_in_epoch"]
     left = timedelta(seconds=done["eta_s"])
     words = (
@@ -99,7 +99,7 @@ def how_far_is_evaluation(evaluation: Evaluation) -> HowFar:
     done = evaluation.progress
     images, total = done.get("images", 0), done.get("images_total")
     words = f"computing {done['computing']}" if "computing" in done else f"{images} images"
-    return HowFar(images, total, _ended(evaluation) or words)
+    return HowFar(images, total, _ended(evaluation) or (words if done else "starting"))
 
 
 def how_far_is_decision(decision: GateDecision) -> HowFar:
