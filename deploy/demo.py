@@ -20,6 +20,7 @@ from api.client import Carina, FileOutcome, Finding
 from deploy.cli.clients import EXIT_NO_RESULT, await_jobs, connect, send
 from deploy.cli.console import complain, err, out
 from deploy.cli.environment import read_environment
+from deploy.demo_training import teach
 from shared.boxes import iou
 from shared.phantoms import Lesion
 from shared.phantoms.demo import bad_files, demo_studies
@@ -30,13 +31,16 @@ SHOWN_FROM_SCORE = 0.3
 STACK_TIMEOUT_S = 120
 
 
-def demo(data: Path, *, exit_when_done: bool, studies: int, seed: int) -> None:
+def demo(data: Path, *, exit_when_done: bool, studies: int, seed: int, train: bool) -> None:
     """Start the stack, send in synthetic chest films and bad files, show what was found, and stay up.
 
-    Raises `typer.Exit` with `EXIT_NO_RESULT` when a file has not the outcome that it should have.
+    With `train`, half of the films are a second machine's, which the model is taught first. Raises `typer.Exit` with
+    `EXIT_NO_RESULT` when a file has not the outcome that it should have.
     """
     with _stack(data) as ours:
-        films = _draw(data / "demo", studies, seed)
+        if train:
+            teach(data)
+        films = _draw(data / "demo", studies, seed, negatives=train)
         wrong = {name: (path, code) for name, path, code in _write_bad_files(data / "demo")}
         with connect(data) as client:
             begun = time.monotonic()
@@ -100,10 +104,12 @@ def _is_up(data: Path) -> bool:
         return False
 
 
-def _draw(folder: Path, count: int, seed: int) -> list[tuple[Path, Sequence[Lesion]]]:
+def _draw(folder: Path, count: int, seed: int, *, negatives: bool) -> list[tuple[Path, Sequence[Lesion]]]:
     folder.mkdir(parents=True, exist_ok=True)
     films: list[tuple[Path, Sequence[Lesion]]] = []
-    for name, content, phantom in track(demo_studies(count, seed), "drawing   ", total=count, console=err):
+    for name, content, phantom in track(
+        demo_studies(count, seed, negatives=negatives), "drawing   ", total=count, console=err
+    ):
         (folder / name).write_bytes(content)
         films.append((folder / name, phantom.lesions))
     return films

@@ -104,6 +104,8 @@ class PhantomsSource(_Choice):
     seed: int = Field(0, ge=0, le=999)
     #: Whether classes come evenly; else as often as on real films.
     balanced: bool = True
+    #: Share of the films that come as negatives, black for white, as of a machine that tags them wrongly.
+    negative_share: float = Field(0.0, ge=0, le=1)
     splits: SplitPlan = SplitPlan(train=0.8, val=0.2, test=0)
 
     @property

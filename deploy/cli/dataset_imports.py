@@ -106,13 +106,14 @@ def phantoms(
     films: Annotated[int, typer.Option(help="How many to draw.")] = _PHANTOMS.films,
     seed: Annotated[int, typer.Option(help="Films of another seed are other films.")] = _PHANTOMS.seed,
     natural: Annotated[bool, typer.Option("--natural", help="Draw classes as often as real films show them.")] = False,
+    negative_share: Annotated[float, typer.Option(help="Share of the films that come black for white.")] = 0,
     val_share: ValShare = _PHANTOMS.splits.val,
     test_share: TestShare = _PHANTOMS.splits.test,
     data: Data = None,
 ) -> None:
     """Make a dataset of synthetic films with known lesions of 14 classes."""
-    plan = _plan(val_share, test_share, seed)
-    _import(name, _choose(PhantomsSource, films=films, seed=seed, balanced=not natural, splits=plan), data)
+    chosen = {"films": films, "seed": seed, "balanced": not natural, "negative_share": negative_share}
+    _import(name, _choose(PhantomsSource, **chosen, splits=_plan(val_share, test_share, seed)), data)
 
 
 def register(app: typer.Typer) -> None:
@@ -159,6 +160,8 @@ def _consensus(method: Method, iou: float, min_readers: int, readers: list[str] 
 
 def _plan(val_share: float, test_share: float, seed: int, *, keep: bool = False) -> SplitPlan:
     train_share = round(1 - val_share - test_share, 9)
+    if train_share < 0:
+        raise typer.BadParameter("The shares of val and test must not add up to more than 1.")
     return _choose(SplitPlan, train=train_share, val=val_share, test=test_share, seed=seed, keep=keep)
 
 

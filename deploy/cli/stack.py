@@ -16,11 +16,12 @@ def demo(
     exit_when_done: Annotated[bool, typer.Option("--exit", help="Stop at the end instead of staying up.")] = False,
     studies: Annotated[int, typer.Option(min=1, help="How many phantom studies.")] = 24,
     seed: Annotated[int, typer.Option(help="Another seed draws other films.")] = 2_000_000,
+    train: Annotated[bool, typer.Option("--train", help="First teach the model a second machine's films.")] = False,
 ) -> None:
     """Start the stack, send in synthetic chest films and bad files, and show what was found."""
     from deploy.demo import demo as run_demo
 
-    run_demo(data, exit_when_done=exit_when_done, studies=studies, seed=seed)
+    run_demo(data, exit_when_done=exit_when_done, studies=studies, seed=seed, train=train)
 
 
 def register(app: typer.Typer) -> None:

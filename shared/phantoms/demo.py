@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -20,16 +21,21 @@ _DEPTHS: tuple[BitsStored, ...] = get_args(BitsStored)
 _SIZES_PX = ((1024, 860), (1536, 1280), (1200, 1000), (1400, 1400), (2000, 1664), (1152, 1024), (3000, 3000))
 
 
-def demo_studies(count: int = 24, seed: int = DEMO_SEED) -> Iterator[tuple[str, bytes, Phantom]]:
+def demo_studies(
+    count: int = 24, seed: int = DEMO_SEED, *, negatives: bool = False
+) -> Iterator[tuple[str, bytes, Phantom]]:
     """Yield `count` studies as (file name, DICOM file, phantom), made one at a time.
 
-    They cycle over bit depths, photometric interpretations, transfer syntaxes and sizes.
+    They cycle over bit depths, photometric interpretations, transfer syntaxes and sizes. With `negatives` every second
+    film shows black for white, as from a machine that tags its films wrongly.
     """
     for index in range(count):
         height_px, width_px = _SIZES_PX[index % len(_SIZES_PX)]
         bits_stored, syntax = _DEPTHS[index % len(_DEPTHS)], TRANSFER_SYNTAXES[index % len(TRANSFER_SYNTAXES)]
         inverted = index // 3 % 2 == 1
         phantom = make_phantom(seed + index, height_px, width_px)
+        if negatives and index % 2:
+            phantom = replace(phantom, pixels=1 - phantom.pixels)
         file = encode_dicom(
             phantom,
             bits_stored=bits_stored,

@@ -7,25 +7,28 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from shared.dataset_source import PhantomsSource
 from shared.detector.card import Category
 from shared.phantoms import CLASS_NAMES, make_phantom
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box
-from trainer.phantom_set import FILM_HEIGHT_PX, FILM_WIDTH_PX, balanced, natural, to_rendition
 
 #: Far from the seeds that the demo shows, and so far apart that datasets of two seeds share no film.
 FIRST_SEED, SEEDS_APART = 1_000_000_000, 100_000
+FILM_HEIGHT_PX, FILM_WIDTH_PX = 1024, 860
+#: Of balanced films: the share without a lesion, and the most classes on the others.
+NORMAL_SHARE = 0.12
+MOST_CLASSES = 5
 
 
 def draw_films(source: PhantomsSource, folder: Path, on_film: Callable[[], None]) -> Annotations:
     """Draw the films as 8-bit PNG files into a folder; return what is on them. `on_film` is called after each."""
     first = FIRST_SEED + source.seed * SEEDS_APART
-    choose = balanced if source.balanced else natural
     images = []
     processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ProcessPoolExecutor(processes, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        drawn = [pool.submit(_draw, seed, choose(seed), folder) for seed in range(first, first + source.films)]
+        drawn = [pool.submit(_draw, seed, source, folder) for seed in range(first, first + source.films)]
         for film in as_completed(drawn):
             images.append(film.result())
             on_film()
@@ -33,10 +36,22 @@ def draw_films(source: PhantomsSource, folder: Path, on_film: Callable[[], None]
     return Annotations(categories, tuple(images), {})
 
 
-def _draw(seed: int, classes: tuple[int, ...] | None, folder: Path) -> AnnotatedImage:
-    phantom = make_phantom(seed, FILM_HEIGHT_PX, FILM_WIDTH_PX, classes)
+def choose_evenly(seed: int) -> tuple[int, ...]:
+    """Choose a film's classes so that the rare ones come as often as the common ones."""
+    rng = np.random.default_rng((seed, 0xBA1A))
+    if rng.random() < NORMAL_SHARE:
+        return ()
+    return tuple(rng.permutation(len(CLASS_NAMES))[: rng.integers(1, MOST_CLASSES + 1)].tolist())
+
+
+def _draw(seed: int, source: PhantomsSource, folder: Path) -> AnnotatedImage:
+    phantom = make_phantom(seed, FILM_HEIGHT_PX, FILM_WIDTH_PX, choose_evenly(seed) if source.balanced else None)
+    # The rendition of a phantom: the same as by way of its DICOM file, to a grey level or two.
+    pixels = np.rint(255 * phantom.pixels).astype(np.uint8)
+    if np.random.default_rng((seed, 0x4E6)).random() < source.negative_share:
+        pixels = 255 - pixels
     name = f"phantom-{seed}.png"
-    cv2.imwrite(str(folder / name), to_rendition(phantom.pixels))
+    cv2.imwrite(str(folder / name), pixels)
     boxes = []
     for lesion in phantom.lesions:
         left, top, right, bottom = map(float, lesion.box_xyxy_px)
