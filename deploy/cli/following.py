@@ -109,7 +109,7 @@ def how_far_is_decision(decision: GateDecision) -> HowFar:
 
 def _name(row: type[Task]) -> str:
     """What people call it: a training, an evaluation, a decision."""
-    return {TrainingRun: "training", GateDecision: "decision"}.get(row, row.__tablename__)
+    return {TrainingRun: "training", GateDecision: "decision"}.get(row, str(row.__tablename__))
 
 
 def _waiting(task: Task) -> HowFar | None:

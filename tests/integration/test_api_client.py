@@ -1,5 +1,6 @@
 """The typed client against the API as it is served."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,13 +12,15 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from api import client as client_module
-from api.client import ApiUnavailable, Carina, FileOutcome, JobAnswer, RequestRefused
+from api.client import ApiUnavailable, Carina, FileOutcome, JobAnswer, RequestRefused, TrainingAnswer
 from shared.database import Database
 from shared.errors import CarinaError
 from shared.ids import new_id
 from shared.settings import Settings
 from shared.tables import Image
+from shared.training import EvaluationConfig
 from tests.integration.conftest import Keys, Server, png
+from tests.integration.rows import add_dataset, add_model
 
 
 @pytest.fixture
@@ -134,3 +137,50 @@ def test_a_503_is_tried_again(client: Carina, films: list[Path], settings: Setti
         reopened.start()
         assert [outcome.outcome for outcome in client.submit(films)] == ["accepted"] * 5
         reopened.join()
+
+
+def test_a_training_is_asked_for_waited_for_and_cancelled(server: Server, keys: Keys, database: Database) -> None:
+    with database.begin() as session:
+        add_dataset(session)
+        model_id = add_model(session).id
+    with Carina(server.url, keys.admin) as client:
+        training = client.train("films", recipe="reference", config={"initial_weights": "none"}, name="mine")
+        assert (training.name, training.state, training.config["canvas_px"]) == ("mine", "queued", 384)
+        heard: list[TrainingAnswer] = []
+        waited = client.wait_training(training.id, timeout_s=0.2, on_progress=heard.append)
+        assert waited == heard[-1] == training
+        assert client.cancel_training(training.id).state == "cancelled"
+        assert client.wait_training(training.id).state == "cancelled"
+        evaluation = client.evaluate("films", model=model_id, config=EvaluationConfig(split="test"))
+        assert client.wait_evaluation(evaluation.id, timeout_s=0).config["split"] == "test"
+        for refused in (
+            lambda: client.train("x-rays"),
+            lambda: client.evaluate("films"),
+            lambda: client.training(new_id()),
+        ):
+            with pytest.raises(RequestRefused) as caught:
+                refused()
+            assert caught.value.code == "not_found"
+        with pytest.raises(RequestRefused) as caught:
+            client.report(evaluation.id)
+        assert caught.value.code == "not_ready"
+
+
+def test_what_begins_something_is_sent_once() -> None:
+    heard: list[bytes] = []
+
+    def answer_nothing() -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                heard.append(connection.recv(65536).split()[1])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer_nothing)
+        thread.start()
+        with Carina(f"http://127.0.0.1:{listener.getsockname()[1]}", "key") as client:
+            for begin in (client.train, client.evaluate):
+                with pytest.raises(ApiUnavailable):
+                    begin("films")
+        thread.join()
+    assert heard == [b"/v1/trainings", b"/v1/evaluations"]
