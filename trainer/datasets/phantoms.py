@@ -1,9 +1,10 @@
 """Synthetic films as a dataset: drawn into a folder, in several processes, then imported as any others are."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import cv2
@@ -27,7 +28,7 @@ def draw_films(source: PhantomsSource, folder: Path, on_film: Callable[[], None]
     first = FIRST_SEED + source.seed * SEEDS_APART
     images = []
     processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ProcessPoolExecutor(processes, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin) as pool:
         drawn = [pool.submit(_draw, seed, source, folder) for seed in range(first, first + source.films)]
         for film in as_completed(drawn):
             images.append(film.result())
@@ -42,6 +43,19 @@ def choose_evenly(seed: int) -> tuple[int, ...]:
     if rng.random() < NORMAL_SHARE:
         return ()
     return tuple(rng.permutation(len(CLASS_NAMES))[: rng.integers(1, MOST_CLASSES + 1)].tolist())
+
+
+def _begin() -> None:
+    """Set up a process that draws: one thread, and an end with the process that started it, however that one ends."""
+    cv2.setNumThreads(1)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _draw(seed: int, source: PhantomsSource, folder: Path) -> AnnotatedImage:

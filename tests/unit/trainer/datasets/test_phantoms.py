@@ -1,14 +1,19 @@
 """Synthetic films are what serving would make of them, and come in the shares that were asked for."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 
 from shared.dataset_source import PhantomsSource
 from shared.detector.placing import place
 from shared.imaging.rendition import make_rendition, read_rendition
 from shared.phantoms import CLASS_NAMES, encode_dicom, make_phantom
+from tests.conftest import REPOSITORY
 from trainer.datasets.phantoms import FIRST_SEED, choose_evenly, draw_films
 
 
@@ -22,6 +27,25 @@ def test_a_training_film_equals_the_rendition_of_its_dicom_file(tmp_path: Path) 
     assert served.shape == trained.shape
     difference = np.abs(place(served, 448).canvas.astype(int) - place(trained, 448).canvas)
     assert difference.max() <= 2
+
+
+def test_processes_that_draw_end_with_the_one_that_was_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from shared.dataset_source import PhantomsSource;"
+        "from trainer.datasets.phantoms import draw_films;"
+        "draw_films(PhantomsSource(films=1000), Path(sys.argv[1]), lambda: None)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY) as process:
+        deadline = time.monotonic() + 60
+        while not any(tmp_path.iterdir()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    assert family
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
 
 
 def test_classes_are_chosen_evenly_and_some_films_are_normal() -> None:
