@@ -28,6 +28,7 @@ class Bench(StrEnum):
     END_TO_END = "end_to_end"
     DECODE = "decode"
     THROUGHPUT = "throughput"
+    DATASET_TABLE = "dataset_table"
     EVALUATION = "evaluation"
     TRAINING = "training"
     REAL_FILMS = "real_films"
