@@ -357,8 +357,15 @@ def test_the_api_says_why_an_import_failed_and_cancels_one(
     source = {"format": "vinbigdata", "annotations": "ward/train.csv", "images": "ward/films"}
     broken, waiting = (api.post("/v1/datasets", {"name": "ward", "source": source}).get_json()["id"] for _ in range(2))
     assert api.post(f"/v1/datasets/{waiting}/cancel").get_json()["state"] == "cancelled"
+    gone = api.post("/v1/datasets", {"name": "ward", "source": source | {"annotations": "ward/no.csv"}}).get_json()[
+        "id"
+    ]
     with trainer(environ):
-        row = wait_for(database, Dataset, UUID(broken), lambda row: TaskState(row.state).is_final, settings)
+        row, other = (
+            wait_for(database, Dataset, UUID(task_id), lambda row: TaskState(row.state).is_final, settings)
+            for task_id in (broken, gone)
+        )
+    assert (other.state, other.code) == ("failed", "unreadable_place")
     assert (row.state, row.code) == ("failed", "malformed_annotations")
     assert row.reason is not None
     assert row.reason.startswith("Line 1: the heading lacks")

@@ -15,24 +15,17 @@ from sqlalchemy.orm import Session
 from shared.database import Database
 from shared.dataset_source import Source
 from shared.datasets import latest
-from shared.errors import PermanentError
 from shared.object_store import ObjectStore
 from shared.queue.states import TaskState
 from shared.settings import Settings
 from shared.tables import Dataset
-from trainer.datasets.making import Made, Maker, OnProgress, open_here, open_stored
+from trainer.datasets.making import Made, Maker, OnProgress, UnreadablePlace, open_here, open_stored
 from trainer.task import Work
 
 log = structlog.get_logger()
 
 #: Between two reports of how far a task is.
 REPORT_EVERY_S = 1.0
-
-
-class UnreadablePlace(PermanentError):
-    """A file or folder that the import names cannot be read."""
-
-    code = "unreadable_place"
 
 
 @dataclass(frozen=True)

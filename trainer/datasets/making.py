@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from shared.database import Database
 from shared.dataset_source import CocoSource, Consensus, PhantomsSource, Source, VinBigDataSource
-from shared.errors import PermanentError
+from shared.errors import ObjectMissing, PermanentError
 from shared.imaging.rendition import RENDITION_VERSION
 from shared.object_store import ObjectStore, dataset_key, result_key
 from shared.settings import Settings
@@ -31,6 +31,12 @@ from trainer.datasets.vinbigdata import read_table
 
 #: Called with what is being done, how many are done, how many there are, and how many of the done ones failed.
 OnProgress = Callable[[Literal["drawing", "rendering"], int, int, int], None]
+
+
+class UnreadablePlace(PermanentError):
+    """A file or folder that the import names cannot be read."""
+
+    code = "unreadable_place"
 
 
 class NothingToImport(PermanentError):
@@ -73,12 +79,16 @@ def open_here(source: Source, on_progress: OnProgress) -> Iterator[Material]:
 
 @contextmanager
 def open_stored(source: Source, store: ObjectStore, on_progress: OnProgress) -> Iterator[Material]:
-    """Open a source whose places are keys of the bucket; errors as of `read_annotations`, and `ObjectMissing`."""
+    """Open a source whose places are keys of the bucket; errors as of `read_annotations`, and `UnreadablePlace`."""
     if isinstance(source, PhantomsSource):
         with _draw(source, on_progress) as material:
             yield material
     else:
-        yield Material(read_annotations(source, store.read), Prefix(store, source.images))
+        try:
+            annotations = read_annotations(source, store.read)
+        except ObjectMissing as exc:  # Nobody else would put it there: trying again is of no use.
+            raise UnreadablePlace(exc.detail) from exc
+        yield Material(annotations, Prefix(store, source.images))
 
 
 def read_annotations(source: VinBigDataSource | CocoSource, read: Callable[[str], bytes]) -> Annotations:
