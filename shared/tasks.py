@@ -120,24 +120,18 @@ def finish_task(
 
 
 def interrupt_task(
-    session: Session,
-    claim: TaskClaim,
-    *,
-    code: str | None = None,
-    reason: str | None = None,
-    lost: bool,
-    pause_s: float = 0,
+    session: Session, claim: TaskClaim, *, code: str | None = None, reason: str | None = None, pause_s: float = 0
 ) -> bool:
-    """Give a task back, to go on from its last checkpoint; `lost` counts against its attempts."""
-    row = claim.table
-    return update_task(
-        session,
-        claim,
-        **_waiting(pause_s),
-        losses=row.losses + (1 if lost else 0),
-        code=code,
-        reason=reason,
-    )
+    """Give a task back, to be gone on with from its last checkpoint: its trainer stops, or a server is away."""
+    return update_task(session, claim, **_waiting(pause_s), code=code, reason=reason)
+
+
+def lose_task(session: Session, claim: TaskClaim, *, code: str, reason: str, max_attempts: int, pause_s: float) -> bool:
+    """Give back a task that went down, or fail it where that has happened too often since it last got on."""
+    losses = session.get_one(claim.table, claim.task_id).losses + 1
+    if losses >= max_attempts:
+        return finish_task(session, claim, TaskState.FAILED, code=code, reason=reason, losses=losses)
+    return update_task(session, claim, **_waiting(pause_s), code=code, reason=reason, losses=losses)
 
 
 def expire_tasks(session: Session, *, max_attempts: int) -> int:

@@ -25,7 +25,7 @@ from shared.object_store import ObjectStore, checkpoint_key
 from shared.queue.states import Stage, TaskState
 from shared.settings import Settings
 from shared.tables import Worker
-from shared.tasks import TaskClaim, claim_task, finish_task, interrupt_task, renew_task
+from shared.tasks import TaskClaim, claim_task, interrupt_task, lose_task, renew_task
 from trainer.launch import command_of, follow
 from trainer.process import TRAINER_PID
 
@@ -147,13 +147,16 @@ class Agent:
         if not renew_task(session, claim, lease_s=self._settings.lease_s, log_tail=tail):
             return False
         if process.was_asked_to_stop or process.exit_code == 0:
-            return interrupt_task(session, claim, lost=False)
-        row = session.get_one(claim.table, claim.task_id)
+            return interrupt_task(session, claim)
         last = next((line for line in reversed(tail.splitlines()) if line.strip()), "It said nothing.")
-        why = {"code": TASK_CRASHED, "reason": f"Its process ended with code {process.exit_code}: {last}"}
-        if row.losses + 1 >= self._settings.max_attempts:
-            return finish_task(session, claim, TaskState.FAILED, losses=row.losses + 1, **why)
-        return interrupt_task(session, claim, lost=True, pause_s=self._settings.retry_backoff_s, **why)
+        return lose_task(
+            session,
+            claim,
+            code=TASK_CRASHED,
+            reason=f"Its process ended with code {process.exit_code}: {last}",
+            max_attempts=self._settings.max_attempts,
+            pause_s=self._settings.retry_backoff_s,
+        )
 
 
 class _Process:

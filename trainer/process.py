@@ -20,7 +20,7 @@ from shared.log import configure_logging
 from shared.object_store import ObjectStore
 from shared.queue.states import TaskState
 from shared.settings import Settings
-from shared.tasks import TaskClaim, finish_task, interrupt_task
+from shared.tasks import TaskClaim, finish_task, interrupt_task, lose_task
 from trainer.task import Interrupted, TaskLost, Work
 
 log = structlog.get_logger()
@@ -55,10 +55,10 @@ def main() -> None:
         log.info("task_interrupted")
     except TransientError as error:
         log.warning("task_set_back", code=error.code, detail=error.detail)
-        _tell(work, error, lasting=False)
+        _tell(work, error)
     except CarinaError as error:
         log.error("task_failed", code=error.code, detail=error.detail)
-        _tell(work, error, lasting=True)
+        _tell(work, error)
 
 
 def watch_parents() -> None:
@@ -83,18 +83,21 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _tell(work: Work, error: CarinaError, *, lasting: bool) -> None:
+def _tell(work: Work, error: CarinaError) -> None:
     """Write into the task's row why it ended; of several ranks the first one is heard."""
-    why = {"code": error.code, "reason": error.detail}
+    settings = work.settings
 
     def change(session: Session) -> bool:
-        if lasting:
+        why = {"code": error.code, "reason": error.detail}
+        if not isinstance(error, TransientError):
             return finish_task(session, work.claim, TaskState.FAILED, **why)
-        counts = isinstance(error, TransientError) and error.counts
-        pause_s = work.settings.retry_backoff_s
-        return interrupt_task(session, work.claim, lost=counts, pause_s=pause_s, **why)
+        if not error.counts:
+            return interrupt_task(session, work.claim, pause_s=settings.retry_backoff_s, **why)
+        return lose_task(
+            session, work.claim, **why, max_attempts=settings.max_attempts, pause_s=settings.retry_backoff_s
+        )
 
-    work.database.persist(change, within_s=work.settings.lease_s / 2)
+    work.database.persist(change, within_s=settings.lease_s / 2)
 
 
 if __name__ == "__main__":

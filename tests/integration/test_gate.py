@@ -78,7 +78,7 @@ class Jury:
     def set_back(self, claim: TaskClaim, error: CarinaError) -> None:
         with self.database.begin() as session:
             if isinstance(error, TransientError):
-                assert interrupt_task(session, claim, lost=False)
+                assert interrupt_task(session, claim)
             else:
                 assert finish_task(session, claim, TaskState.FAILED, code=error.code, reason=error.detail)
 

@@ -18,6 +18,7 @@ from shared.tasks import (
     expire_tasks,
     finish_task,
     interrupt_task,
+    lose_task,
     renew_task,
     update_task,
 )
@@ -82,7 +83,8 @@ def test_who_does_not_hold_the_task_changes_nothing(database: Database, change: 
         assert not renew_task(session, stale, lease_s=60)
         assert not update_task(session, stale, progress={"step": 1})
         assert not finish_task(session, stale, TaskState.SUCCEEDED)
-        assert not interrupt_task(session, stale, lost=True)
+        assert not interrupt_task(session, stale)
+        assert not lose_task(session, stale, code="lost", reason="", max_attempts=2, pause_s=0)
     after = row_of(database, task_id)
     assert (after.state, after.progress, after.losses, after.lease_expires_at) == (
         before.state,
@@ -92,16 +94,20 @@ def test_who_does_not_hold_the_task_changes_nothing(database: Database, change: 
     )
 
 
-def test_an_interrupted_task_goes_on_and_counts_only_what_was_lost(database: Database) -> None:
+def test_an_interrupted_task_goes_on_and_only_what_was_lost_counts(database: Database) -> None:
     task_id = add_dataset(database)
-    for attempt, lost in enumerate((False, True, False), start=1):
+    for attempt, lost in enumerate((False, True, False, True), start=1):
         held = claim(database)
         assert held is not None
         assert held.attempt == attempt
         with database.begin() as session:
-            assert interrupt_task(session, held, lost=lost)
-    row = row_of(database, task_id)
-    assert (row.state, row.losses, row.lease_owner) == (TaskState.INTERRUPTED, 1, None)
+            if lost:
+                assert lose_task(session, held, code="lost", reason="It went down.", max_attempts=2, pause_s=0)
+            else:
+                assert interrupt_task(session, held)
+        row = row_of(database, task_id)
+        assert row.lease_owner is None
+    assert (row.state, row.losses, row.code) == (TaskState.FAILED, 2, "lost")
 
 
 def test_the_tasks_of_silent_trainers_go_back_until_there_were_too_many(database: Database) -> None:
