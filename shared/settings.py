@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     trainer_rendezvous: str = Field("", description="Where several machines meet, as `host:port` of the leader.")
     trainer_cache_folder: str = Field("", description="Where renditions are kept near; empty: a temporary folder.")
     trainer_cache_bytes: int = Field(20 * 1024**3, ge=0, description="The most that this cache may hold.")
+    trainer_stuck_s: float = Field(1800, ge=1, le=86_400, description="Seconds until a silent task counts as hung.")
     trainer_poll_s: float = Field(2, ge=0.1, le=600, description="Seconds between two looks for a task.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")

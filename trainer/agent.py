@@ -104,17 +104,16 @@ class Agent:
         process = _Process(command_of(claim, self._settings))
         ours = self._keep(claim, process)
         code = process.end()
-        if ours:
-            self._database.persist(
-                lambda session: self._see_to(session, claim, process), within_s=self._settings.lease_s
-            )
+        self._database.persist(
+            lambda session: self._see_to(session, claim, process, ours), within_s=self._settings.lease_s
+        )
         self._clean_up(claim)
         log.info("task_ended", task=claim.kind, task_id=str(claim.task_id), exit_code=code, ours=ours)
 
     def _keep(self, claim: TaskClaim, process: "_Process") -> bool:
-        """Renew the lease until the processes end; return whether the task was ours to the end."""
-        kept_at = time.monotonic()
-        asked = False
+        """Renew the lease until the processes end or hang; return whether the task was ours to the end."""
+        kept_at = moved_at = time.monotonic()
+        asked, progress = False, None
         while process.is_running(_RENEW_S):
             if self._stop.is_set() and not asked:
                 asked = True
@@ -123,14 +122,23 @@ class Agent:
                 with self._database.begin() as session:
                     self._be_seen(session)
                     tail = process.new_log_tail()
-                    if not renew_task(session, claim, lease_s=self._settings.lease_s, log_tail=tail):
-                        if session.get_one(claim.table, claim.task_id).state == TaskState.SUCCEEDED:
-                            process.is_running(LAST_WORDS_S)  # It is about to end by itself.
-                        return False
-                kept_at = time.monotonic()
+                    ours = renew_task(session, claim, lease_s=self._settings.lease_s, log_tail=tail)
+                    row = session.get_one(claim.table, claim.task_id)
+                    state, before, progress = row.state, progress, row.progress
             except DatabaseUnavailable:
                 if time.monotonic() - kept_at > self._settings.lease_s:
                     return False
+                continue
+            if not ours:
+                if state == TaskState.SUCCEEDED:
+                    process.is_running(LAST_WORDS_S)  # It is about to end by itself.
+                return False
+            kept_at = time.monotonic()
+            if tail is not None or progress != before:
+                moved_at = kept_at
+            elif kept_at - moved_at > self._settings.trainer_stuck_s:
+                log.error("task_stuck", task=claim.kind, task_id=str(claim.task_id))
+                return True
         return True
 
     def _clean_up(self, claim: TaskClaim) -> None:
@@ -141,15 +149,18 @@ class Agent:
             for key in self._store.keys(checkpoint_key(claim.task_id, "").removesuffix(".pt")):
                 self._store.delete(key)
 
-    def _see_to(self, session: sa.orm.Session, claim: TaskClaim, process: "_Process") -> bool:
-        """Give back a task whose processes have ended without bringing it to its end."""
+    def _see_to(self, session: sa.orm.Session, claim: TaskClaim, process: "_Process", ours: bool) -> None:
+        """Write down the last words, and give back a task whose processes have not brought it to its end."""
         tail = process.log_tail()
-        if not renew_task(session, claim, lease_s=self._settings.lease_s, log_tail=tail):
-            return False
+        own_attempt = sa.and_(claim.table.id == claim.task_id, claim.table.attempt == claim.attempt)
+        session.execute(sa.update(claim.table).where(own_attempt).values(log_tail=tail))
+        if not ours:
+            return
         if process.was_asked_to_stop or process.exit_code == 0:
-            return interrupt_task(session, claim)
+            interrupt_task(session, claim)
+            return
         last = next((line for line in reversed(tail.splitlines()) if line.strip()), "It said nothing.")
-        return lose_task(
+        lose_task(
             session,
             claim,
             code=TASK_CRASHED,

@@ -4,8 +4,10 @@ Exit code 0: the task's row says what became of it, or has been given back. Any 
 sees to the row.
 """
 
+import ctypes
 import importlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -35,6 +37,8 @@ MODULES = {
     "gate": "trainer.gate",
 }
 EXIT_ORPHANED = 75
+#: Of prctl(2): the signal that a process gets when its parent ends.
+PR_SET_PDEATHSIG = 1
 _WATCH_S = 0.5
 
 
@@ -64,6 +68,9 @@ def main() -> None:
 def watch_parents() -> None:
     """End this process as soon as the one that started it, or the trainer, is gone: nobody would renew its lease."""
     parent, trainer = os.getppid(), int(os.environ.get(TRAINER_PID, "0"))
+    if sys.platform == "linux":
+        # The kernel ends even a process that hangs with the interpreter's lock in its hands.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         while os.getppid() == parent and (not trainer or _lives(trainer)):

@@ -151,6 +151,22 @@ def test_a_loss_that_is_no_number_fails_the_run_and_keeps_the_step(
     assert content["batches"][0]["canvases"].dtype == torch.uint8
 
 
+def test_a_task_that_hangs_is_ended_and_tried_again(
+    environ: dict[str, str], settings: Settings, database: Database, dataset: Dataset
+) -> None:
+    run = begin(database, dataset, tiny_config(epochs=1000))
+    # Long enough to start in, also on a machine that is busy.
+    with trainer(environ, trainer_stuck_s="15") as running:
+        wait_for(database, TrainingRun, run.id, lambda row: bool(row.progress), settings)
+        hanging = running.rank()
+        hanging.suspend()
+        row = wait_for(database, TrainingRun, run.id, lambda row: row.losses > 0 or is_final(row), settings)
+        _, alive = psutil.wait_procs([hanging], timeout=5)
+        assert not alive
+    assert row.code == "trainer_process_lost"
+    assert row.state != TaskState.FAILED
+
+
 def test_two_machines_train_together(
     environ: dict[str, str], settings: Settings, database: Database, dataset: Dataset
 ) -> None:
