@@ -1,4 +1,4 @@
-"""`carina model`: import, list, promote, roll back."""
+"""`carina model`: import, export, list, promote, roll back."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,8 @@ from rich.table import Table
 from deploy.cli.console import out, print_json
 from deploy.cli.environment import Data, settings_of
 from shared.database import Database
-from shared.detector.card import Category
-from shared.errors import InvalidModelFile
+from shared.detector.card import Category, ModelCard
+from shared.errors import InvalidModelFile, NotFound
 from shared.tables import Model
 
 app = typer.Typer(help="The detectors that Carina knows, and which of them is active.", no_args_is_help=True)
@@ -73,6 +73,28 @@ def list_(
             made = f"{row.created_at:%Y-%m-%d %H:%M}"
             table.add_row(str(row.id), row.name, card["architecture"], str(len(card["categories"])), row.state, made)
     out.print(table)
+
+
+@app.command()
+def export(
+    model_id: UUID,
+    output: Annotated[Path, typer.Option(help="The folder that card.json and weights.safetensors go to.")],
+    data: Data = None,
+) -> None:
+    """Write a model to a folder; `carina model import` takes it, and so does torchvision's own Faster R-CNN."""
+    from shared.object_store import ObjectStore, weights_key
+
+    settings = settings_of(data)
+    with Database.from_settings(settings).begin() as session:
+        model = session.get(Model, model_id)
+        if model is None:
+            raise NotFound(f"There is no model {model_id}.")
+        card, sha256 = ModelCard.model_validate(model.card), model.weights_sha256
+    weights = ObjectStore(settings).get(weights_key(sha256), sha256=sha256)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "weights.safetensors").write_bytes(weights)
+    (output / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+    out.print(f"{output}: card.json and weights.safetensors ({len(weights) / 1e6:.0f} MB)", soft_wrap=True)
 
 
 @app.command()

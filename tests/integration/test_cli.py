@@ -73,6 +73,10 @@ def test_a_checkpoint_becomes_a_model_that_is_promoted_and_rolled_back(here: dic
     assert states.pop(model_id) == "active"
     assert set(states.values()) == {"retired"}
 
+    carina(here, "model", "export", model_id, "--output", str(tmp_path / "out"))
+    parts = [str(tmp_path / "out" / name) for name in ("weights.safetensors", "card.json")]
+    again = carina(here, "model", "import", parts[0], "--categories", parts[1], "--name", "epoch-3")
+    assert again.startswith(model_id), "what comes out goes in again as the same model"
     assert model_id not in carina(here, "model", "rollback")
     assert "nothing_to_roll_back_to" in carina(here, "model", "rollback", code=FAILED)
 

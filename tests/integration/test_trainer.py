@@ -15,9 +15,9 @@ from shared.database import Database
 from shared.object_store import ObjectStore, checkpoint_key
 from shared.queue.states import TaskState
 from shared.settings import Settings
-from shared.tables import Dataset, Evaluation, Model, Task, TrainingRun
+from shared.tables import Dataset, Evaluation, GateDecision, Model, Task, TrainingRun
 from shared.tasks import cancel_task
-from shared.training import TrainingConfig
+from shared.training import EvaluationConfig, GateConfig, TrainingConfig
 from shared.trainings import start_training
 from tests.integration.trainers import trainer, wait_for
 from tests.tiny_dataset import store_dataset
@@ -32,9 +32,9 @@ def dataset(database: Database, store: ObjectStore) -> Dataset:
     return store_dataset(database, store, films=16)
 
 
-def begin(database: Database, dataset: Dataset, config: TrainingConfig) -> TrainingRun:
+def begin(database: Database, dataset: Dataset, config: TrainingConfig, gate: GateConfig | None = None) -> TrainingRun:
     with database.begin() as session:
-        run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=config)
+        run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=config, gate=gate)
         session.flush()
         session.expunge(run)
         return run
@@ -115,16 +115,22 @@ def test_a_running_training_ends_within_five_seconds_of_its_cancellation(
         while list(store.keys(f"checkpoints/{run.id}")):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        # The trainer is free for the next one, and the number of ranks is what it was.
-        after = begin(database, dataset, tiny_config(epochs=1))
+        # The trainer is free for the next one, which goes all the way to the gate.
+        gate = GateConfig(evaluation_dataset_id=dataset.id, evaluation=EvaluationConfig(bootstrap_samples=50))
+        after = begin(database, dataset, tiny_config(epochs=1), gate)
         ended = wait_for(database, TrainingRun, after.id, is_final, settings)
         assert ended.state == TaskState.SUCCEEDED, (ended.reason, ended.log_tail)
         assert ended.progress["ranks"] == 2
         with database.begin() as session:
-            asked = session.scalars(sa.select(Evaluation).where(Evaluation.model_id == ended.model_id)).one().id
-        evaluated = wait_for(database, Evaluation, asked, is_final, settings)
-        assert evaluated.state == TaskState.SUCCEEDED, (evaluated.reason, evaluated.log_tail)
-        assert isinstance(evaluated, Evaluation)
+            asked = session.scalars(sa.select(GateDecision)).one()
+            assert (asked.training_run_id, asked.candidate_model_id) == (after.id, ended.model_id)
+        decided = wait_for(database, GateDecision, asked.id, is_final, settings)
+    assert decided.state == TaskState.SUCCEEDED, (decided.reason, decided.log_tail)
+    assert decided.promoted is False, "three steps make no detector"
+    assert decided.explanation
+    with database.begin() as session:
+        evaluated = session.get_one(Evaluation, decided.candidate_evaluation_id)
+        assert evaluated.metrics is not None
         assert evaluated.metrics["images"] == 4
 
 
