@@ -8,10 +8,13 @@ from pydantic import ValidationError
 from shared.errors import InvalidRequest
 from shared.training import Augmentation, TrainingConfig
 
-#: What torchvision's detection reference does on a small set (references/detection, scaled to batch 4).
+#: What torchvision's detection reference does on a small set (references/detection, scaled to batch 4): its own
+#: anchors, and MobileNetV2 with its batch norm as it comes.
 REFERENCE = TrainingConfig(
     architecture="fasterrcnn_mobilenet_v2_fpn",
     canvas_px=384,
+    anchor_sizes_px=((32,), (64,), (128,), (256,), (512,)),
+    train_batch_norm=True,
     epochs=10,
     batch_size=4,
     optimizer="sgd",

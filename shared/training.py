@@ -75,6 +75,9 @@ class TrainingConfig(_Config):
     )
     #: Stages of the backbone, first ones first, that stay as they came.
     frozen_stages: int = Field(0, ge=0, le=20)
+    #: Whether the backbone's batch norm learns, statistics and all; each rank by itself, and the first one's are kept.
+    #: Off: a small batch has no better statistics than those that the weights came with.
+    train_batch_norm: bool = False
 
     epochs: int = Field(10, ge=1, le=10_000)
     #: Images an epoch, drawn anew; None: as many as there are training images.

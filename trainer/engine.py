@@ -136,7 +136,7 @@ def train_one_epoch(
 ) -> Iterator[dict[str, float]]:
     """Train on each step's batches, and yield its losses and learning rate after it; raises `NonFiniteLoss`."""
     config, ranks = trainee.config, trainee.ranks
-    set_training(trainee.model)
+    set_training(trainee.model, batch_norm=config.train_batch_norm)
     for step, batches in enumerate(steps, start=first_step):
         # The position is all the randomness there is, so that a resumed run goes on as it would have.
         torch.manual_seed(hash((config.seed, epoch, step, ranks.rank)))
@@ -181,12 +181,13 @@ def keep_boxes_in_float32(model: FasterRCNN) -> None:
         module.register_forward_hook(lambda _module, _inputs, outputs: tree_map(lambda t: t.float(), outputs))
 
 
-def set_training(model: FasterRCNN) -> None:
-    """Put a model in training mode, but keep the statistics it came with: a small batch has no better ones."""
+def set_training(model: FasterRCNN, *, batch_norm: bool = False) -> None:
+    """Put a model in training mode; batch norm keeps the statistics that it came with unless it is to learn."""
     model.train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eval()
+            frozen = not any(weight.requires_grad for weight in module.parameters())
+            module.train(batch_norm and not frozen)
 
 
 def _gradients_stay_here(losses: nn.Module, *, more_to_come: bool) -> AbstractContextManager[None]:

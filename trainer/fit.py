@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN
+from torchvision.ops import FrozenBatchNorm2d
 
 from shared.detector.architectures import BLUEPRINTS, build
 from shared.detector.card import ModelCard
@@ -108,6 +109,8 @@ def fit(
     torch.manual_seed(config.seed)
     model = build(card)
     initialise(model)
+    if config.train_batch_norm:
+        thaw_batch_norm(model.backbone.body)
     freeze(model, config.frozen_stages)
     trainee = Trainee(model, card, config, ranks)
     together = config.batch_size * config.accumulate * ranks.world
@@ -139,6 +142,16 @@ def freeze(model: FasterRCNN, stages: int) -> None:
     children: list[nn.Module] = list(model.backbone.body.children())
     for child in children[:stages]:
         child.requires_grad_(False)
+
+
+def thaw_batch_norm(network: nn.Module) -> None:
+    """Put batch norm that learns in the place of frozen one, with the same values under the same names."""
+    for parent in list(network.modules()):
+        for name, norm in list(parent.named_children()):
+            if isinstance(norm, FrozenBatchNorm2d):
+                learning = nn.BatchNorm2d(len(norm.weight), eps=norm.eps)
+                learning.load_state_dict(norm.state_dict(), strict=False)
+                setattr(parent, name, learning)
 
 
 def _pack(trainee: Trainee, position: Position, together: int) -> bytes:

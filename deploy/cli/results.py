@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from deploy.cli.console import out
@@ -37,8 +38,8 @@ def print_metrics(metrics: Metrics) -> None:
 
 def print_decision(decision: GateDecision) -> None:
     """Print what a gate decided, and why."""
-    verdict = "[green]promoted[/]" if decision.promoted else "[yellow]not promoted[/]"
-    out.print(f"gate {decision.id}: {verdict}. {decision.explanation or ''}", soft_wrap=True)
+    colour = "green" if decision.promoted else "yellow"
+    out.print(f"[{colour}]gate[/] {decision.id}: {escape(decision.explanation or '')}", soft_wrap=True)
 
 
 def _estimate(estimate: Mapping[str, float | None]) -> tuple[str, str]:

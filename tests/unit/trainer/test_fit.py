@@ -119,6 +119,18 @@ def test_frozen_stages_keep_their_weights() -> None:
     assert not torch.equal(after[later], start[later])
 
 
+@pytest.mark.parametrize("learns", [False, True])
+def test_batch_norm_learns_only_where_it_is_told_to(learns: bool) -> None:
+    config = tiny_config(architecture="fasterrcnn_mobilenet_v2_fpn", train_batch_norm=learns, epochs=1)
+    dataset = tiny_dataset(2)
+    card, weights = fit(config, dataset, card_of(config, dataset), lambda model: None, read, ALONE, Memory())
+    state = decode_weights(weights)
+    mean, scale = (state[f"backbone.body.3.conv.0.1.{name}"] for name in ("running_mean", "weight"))
+    assert (mean != 0).any() == learns, "random weights come with a mean of 0"
+    assert (scale != 1).any() == learns
+    Detector(card, weights, "cpu", "fp32")  # The model serves, whichever way its batch norm was made.
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step_s_images() -> None:
     config = tiny_config(learning_rate=10, optimizer="sgd", clip_norm=None, warmup_epochs=0, epochs=20)
     with pytest.raises(NonFiniteLoss, match=r"images \[\d") as caught:
