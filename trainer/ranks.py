@@ -10,18 +10,10 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-from shared.errors import TransientError
-
 #: A rank that hears nothing from the others for this long gives up; a dead one is noticed at once.
 SILENCE = timedelta(minutes=10)
 
 _T = TypeVar("_T")
-
-
-class RankLost(TransientError):
-    """Another process of the run fell silent."""
-
-    code = "rank_lost"
 
 
 @dataclass(frozen=True)
@@ -48,9 +40,9 @@ class Ranks:
         """Return every rank's value, in the order of the ranks."""
         if self.world == 1:
             return [value]
-        values: list[_T | None] = [None] * self.world
+        values = [value] * self.world  # each to be replaced
         distributed.all_gather_object(values, value)
-        return [value for value in values if value is not None]
+        return values
 
 
 @contextmanager
