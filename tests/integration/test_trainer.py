@@ -124,7 +124,8 @@ def test_a_running_training_ends_within_five_seconds_of_its_cancellation(
         with database.begin() as session:
             asked = session.scalars(sa.select(GateDecision)).one()
             assert (asked.training_run_id, asked.candidate_model_id) == (after.id, ended.model_id)
-        decided = wait_for(database, GateDecision, asked.id, is_final, settings)
+            decision_id = asked.id
+        decided = wait_for(database, GateDecision, decision_id, is_final, settings)
     assert decided.state == TaskState.SUCCEEDED, (decided.reason, decided.log_tail)
     assert decided.promoted is False, "three steps make no detector"
     assert decided.explanation
