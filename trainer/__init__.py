@@ -1,1 +1,1 @@
-"""Teaches detectors: the loop, the metric and the script behind the demo model."""
+"""The trainer: datasets, training, evaluation and the gate, as tasks that are leased and may be killed at any time."""

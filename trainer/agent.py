@@ -5,6 +5,7 @@ object store, and the row goes back to be gone on with, by this trainer or anoth
 """
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -41,6 +42,8 @@ LAST_WORDS_S = 2.0
 _RENEW_S = 1.0
 
 TASK_CRASHED = "trainer_process_lost"
+#: The last line of a traceback, as a rank prints it or a process alone.
+_EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception)\b")
 
 
 def run_trainer(settings: Settings) -> None:
@@ -159,15 +162,20 @@ class Agent:
         if process.was_asked_to_stop or process.exit_code == 0:
             interrupt_task(session, claim)
             return
-        last = next((line for line in reversed(tail.splitlines()) if line.strip()), "It said nothing.")
         lose_task(
             session,
             claim,
             code=TASK_CRASHED,
-            reason=f"Its process ended with code {process.exit_code}: {last}",
+            reason=f"Its process ended with code {process.exit_code}: {last_error(tail)}",
             max_attempts=self._settings.max_attempts,
             pause_s=self._settings.retry_backoff_s,
         )
+
+
+def last_error(log: str) -> str:
+    """Return the last exception that a log names, but for torchrun's own, which only says that there was one."""
+    named = [line for line in log.splitlines() if _EXCEPTION.match(line) and "ChildFailedError" not in line]
+    return named[-1] if named else "its log names no exception."
 
 
 class _Process:

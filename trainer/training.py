@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from shared import models
 from shared.detector.card import ModelCard
+from shared.errors import DeviceOutOfMemory
 from shared.object_store import checkpoint_key, result_key
 from shared.tables import Dataset as DatasetRow
 from shared.tables import Evaluation, GateDecision, TrainingRun
@@ -61,6 +62,9 @@ def run(work: Work) -> None:
             )
         except NonFiniteLoss as error:
             raise keeper.keep_batch(error) from error
+        except torch.OutOfMemoryError as error:
+            advice = "The device has too little memory: choose a smaller batch_size (and accumulate) or canvas_px."
+            raise DeviceOutOfMemory(advice) from error
         finally:
             keeper.close()
         if ranks.is_first:
