@@ -1,15 +1,15 @@
 """An evaluation as a task: a model runs over a split, on every rank, and the numbers are computed once."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count, islice
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from itertools import count
 from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
 import structlog
-import torch
 from sqlalchemy.orm import Session
 
 from shared.detector.card import ModelCard
@@ -69,9 +69,7 @@ class EvaluationFailed(PermanentError):
 
 def run(work: Work) -> None:
     """Evaluate a model on a split: detections, metrics and report."""
-    with joined(work.settings.device) as ranks:
-        if work.settings.torch_threads:
-            torch.set_num_threads(work.settings.torch_threads)
+    with joined(work.settings.device, work.settings.torch_threads) as ranks:
         with work.database.begin() as session:
             row = session.get_one(Evaluation, work.claim.task_id)
             config = EvaluationConfig.model_validate(row.config)
@@ -103,8 +101,8 @@ def detect(
     blank = detector.place(np.zeros((64, 64), np.uint8))
     found: dict[int, Boxes] = {}
     with ThreadPoolExecutor(2) as threads:
-        placed = threads.map(lambda film: detector.place(read(film)), mine)
-        for done, (group, canvases) in enumerate(_groups(mine, placed, batch_size), start=1):
+        groups = _groups(threads, mine, batch_size, lambda film: detector.place(read(film)))
+        for done, (group, canvases) in enumerate(groups, start=1):
             results = detector.detect([*canvases, *[blank] * (batch_size - len(canvases))])
             found |= {film.image_id: boxes_of(film, result) for film, result in zip(group, results, strict=False)}
             if ranks.is_first:
@@ -218,11 +216,17 @@ def _conclude(
 
 
 def _groups(
-    films: Sequence[Film], placed: Iterator[Placed], size: int
+    threads: Executor, films: Sequence[Film], size: int, place: Callable[[Film], Placed]
 ) -> Iterator[tuple[Sequence[Film], list[Placed]]]:
-    for start in range(0, len(films), size):
-        group = films[start : start + size]
-        yield group, list(islice(placed, len(group)))
+    """Yield the films of each pass with their canvases; while one is used, only the next is read."""
+    starts = range(0, len(films), size)
+    begun: deque[list[Future[Placed]]] = deque()
+    for start in starts:
+        begun.append([threads.submit(place, film) for film in films[start : start + size]])
+        if len(begun) > 1:
+            yield films[start - size : start], [future.result() for future in begun.popleft()]
+    if begun:
+        yield films[starts[-1] :], [future.result() for future in begun.popleft()]
 
 
 def boxes_of(film: Film, detections: Sequence[Detection]) -> Boxes:

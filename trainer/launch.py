@@ -21,17 +21,13 @@ from trainer.process import TRAINER_PID
 
 log = structlog.get_logger()
 
-#: What runs on every rank; the other kinds are one process' work.
-DISTRIBUTED = ("training", "evaluation")
-
 
 def command_of(claim: TaskClaim, settings: Settings) -> list[str]:
-    """Return the command that does a task; a training always goes through torchrun."""
+    """Return the command that does a task: torchrun's for a training, and for an evaluation that has several ranks."""
     task = ["trainer.process", claim.kind, str(claim.task_id), claim.owner, str(claim.attempt)]
-    ranks = ranks_here(settings)
     if claim.kind == "training":
-        return torchrun(settings, ranks, f"{claim.task_id}-{claim.attempt}", task)
-    if claim.kind in DISTRIBUTED and ranks > 1:
+        return torchrun(settings, ranks_here(settings), f"{claim.task_id}-{claim.attempt}", task)
+    if claim.kind == "evaluation" and (ranks := ranks_here(settings)) > 1:
         return torchrun(settings.model_copy(update={"trainer_nodes": 1}), ranks, str(claim.task_id), task)
     return [sys.executable, "-m", *task]
 

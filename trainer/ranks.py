@@ -46,8 +46,13 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[Ranks]:
-    """Join the processes that torchrun started, or be alone; `device` is `auto`, `cpu` or `cuda`."""
+def joined(device: str = "auto", threads: int = 0) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, or be alone.
+
+    `device` is `auto`, `cpu` or `cuda`; `threads` are those of the CPU's arithmetic, 0: as PyTorch likes.
+    """
+    if threads:
+        torch.set_num_threads(threads)
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     place = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")

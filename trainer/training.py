@@ -40,9 +40,7 @@ def run(work: Work) -> None:
     """Train, from the last checkpoint if there is one, and register the model as a candidate."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with joined(work.settings.device) as ranks:
-        if work.settings.torch_threads:
-            torch.set_num_threads(work.settings.torch_threads)
+    with joined(work.settings.device, work.settings.torch_threads) as ranks:
         with work.database.begin() as session:
             row = session.get_one(TrainingRun, work.claim.task_id)
             config = TrainingConfig.model_validate(row.config)

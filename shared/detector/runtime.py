@@ -68,14 +68,6 @@ class Detector:
         """Fit a rendition, uint8 [h, w], onto this model's canvas."""
         return placing.place(rendition, self.card.canvas_px)
 
-    def warm_up(self, batch_size: int) -> None:
-        """Run each bucket up to `batch_size` once, so that no real image waits for kernels to be chosen."""
-        blank = self.place(np.zeros((self.card.canvas_px, self.card.canvas_px), np.uint8))
-        size = 1
-        while size <= _bucket(batch_size):
-            self.detect([blank] * size)
-            size *= 2
-
     def detect(self, batch: Sequence[Placed]) -> list[tuple[Detection, ...]]:
         """Return each image's detections, best first, in rendition pixels.
 
