@@ -86,9 +86,11 @@ def test_a_run_survives_every_kind_of_death_and_ends_the_same(
         stopped = wait_for(database, TrainingRun, disturbed.id, lambda row: row.lease_owner is None, settings)
         assert stopped.state == TaskState.INTERRUPTED
         assert stopped.code is None
-    with trainer(environ):
+    with trainer(environ) as third:
         ended = wait_for(database, TrainingRun, disturbed.id, is_final, settings)
         other = wait_for(database, TrainingRun, undisturbed.id, is_final, settings)
+        # The trainer clears up behind a run once its row is final.
+        assert third.stop() == 0
     assert weights_of(database, ended) == weights_of(database, other)
     assert isinstance(ended, TrainingRun)
     assert ended.progress["steps_done"] == 20
