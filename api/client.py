@@ -14,6 +14,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 
 from api.schemas import (
     FileOutcome,
+    FileOutcomes,
     Finding,
     FindingsAnswer,
     ImageFindings,
@@ -22,7 +23,6 @@ from api.schemas import (
     ModelsAnswer,
     Problem,
     StudyAnswer,
-    Submission,
 )
 from api.training_schemas import EvaluationAnswer, EvaluationRequest, TaskAnswer, TrainingAnswer, TrainingRequest
 from shared.errors import CarinaError, TransientError
@@ -120,7 +120,7 @@ class Carina:
         outcomes = []
         for bundle in _bundles(paths):
             answer = self._request("POST", "/v1/studies", params, files=bundle)
-            for outcome in Submission.model_validate_json(answer).files:
+            for outcome in FileOutcomes.model_validate_json(answer).files:
                 outcomes.append(outcome)
                 on_file(outcome)
         return outcomes

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.errors import PermanentError
 from shared.queue.states import JobState, ModelState
 from shared.tables import Image, Job, Model, Study
+
+if TYPE_CHECKING:  # a client needs no object store
+    from shared.intake import Received
 
 NOTICE = "For research use only. Not a medical device."
 
@@ -126,12 +129,23 @@ class FileOutcome(BaseModel):
     job_id: UUID | None = None
 
     @classmethod
+    def of(cls, name: str, received: "Received") -> "FileOutcome":
+        """Say what became of a file that is fit."""
+        return cls(
+            name=name,
+            outcome=received.outcome,
+            study_id=received.study_id,
+            image_id=received.image_id,
+            job_id=received.job_id,
+        )
+
+    @classmethod
     def rejected(cls, name: str, error: PermanentError) -> "FileOutcome":
         """Say that a file is unfit."""
         return cls(name=name, outcome="rejected", code=error.code, reason=error.detail)
 
 
-class Submission(BaseModel):
+class FileOutcomes(BaseModel):
     """What became of each file, in the order of the request."""
 
     files: list[FileOutcome]

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from flask import current_app
 from prometheus_client import CollectorRegistry
@@ -10,6 +11,7 @@ from api.keyring import Keyring
 from api.ping import Ping
 from api.queue_metrics import QueueMetrics
 from shared.database import Database
+from shared.intake import Intake
 from shared.object_store import ObjectStore
 from shared.queue.hints import Hints
 from shared.settings import Settings
@@ -55,6 +57,26 @@ class Services:
                 "redis": Ping(hints.ping),
             },
             long_polls=threading.BoundedSemaphore(max(1, settings.api_threads // 2)),
+        )
+
+    def intake(
+        self,
+        project_id: UUID,
+        *,
+        priority: int = 5,
+        model_id: UUID | None = None,
+        submission_id: UUID | None = None,
+    ) -> Intake:
+        """Return the way in for a project's files; raise `NotFound` when there is no such model."""
+        return Intake(
+            self.settings,
+            self.database,
+            self.store,
+            self.hints,
+            project_id,
+            priority=priority,
+            model_id=model_id,
+            submission_id=submission_id,
         )
 
 

@@ -9,11 +9,11 @@ from flask import Response, request
 from sqlalchemy.orm import Session
 
 from api.auth import identity, requires
-from api.intake import NO_DUPLICATE, Intake
-from api.multipart import FIELD, read_uploads
+from api.multipart import FIELD, Upload, read_uploads
 from api.resource import as_json, resource
 from api.schemas import (
     FileOutcome,
+    FileOutcomes,
     Finding,
     FindingsAnswer,
     FindingsQuery,
@@ -22,11 +22,11 @@ from api.schemas import (
     ModelReference,
     StudyAnswer,
     StudyPath,
-    Submission,
     SubmitQuery,
 )
 from api.services import services
-from shared.errors import NotFound
+from shared.errors import NotFound, PermanentError
+from shared.intake import NO_DUPLICATE, Intake
 from shared.queue.states import JobState, Scope
 from shared.tables import Detection, Image, Job, Model, Study
 
@@ -54,21 +54,21 @@ _FILES = {
 }
 
 
-@blueprint.post("/v1/studies", responses={202: Submission}, openapi_extensions={"requestBody": _FILES})
+@blueprint.post("/v1/studies", responses={202: FileOutcomes}, openapi_extensions={"requestBody": _FILES})
 @requires(Scope.SUBMIT)
 def submit(query: SubmitQuery) -> Response:
     """Send images; each file is answered on its own."""
     settings = services().settings
-    intake = Intake(services(), identity().project_id, priority=query.priority, model_id=query.model_id)
+    intake = services().intake(identity().project_id, priority=query.priority, model_id=query.model_id)
     uploads = read_uploads(request, max_bytes=settings.max_upload_bytes, max_files=settings.max_files)
     files: list[FileOutcome] = []
     try:
-        files.extend(intake.receive(upload) for upload in uploads)
+        files.extend(_receive(intake, upload) for upload in uploads)
     finally:
         intake.send_hints()
         outcomes = Counter(file.code or file.outcome for file in files)
         log.info("files_received", project_id=str(identity().project_id), **outcomes)
-    return as_json(Submission(files=files), 202)
+    return as_json(FileOutcomes(files=files), 202)
 
 
 @blueprint.get("/v1/studies/<uuid:study_id>", responses={200: StudyAnswer})
@@ -102,6 +102,13 @@ def findings(path: StudyPath, query: FindingsQuery) -> Response:
         found = _findings(session, [job.id for job, _ in latest.values()], query.min_score)
         described = [_describe(image, latest.get(image.id), found) for image in images]
         return as_json(FindingsAnswer(study_id=study.id, images=described))
+
+
+def _receive(intake: Intake, upload: Upload) -> FileOutcome:
+    try:
+        return FileOutcome.of(upload.name, intake.receive(upload.chunks))
+    except PermanentError as error:
+        return FileOutcome.rejected(upload.name, error)
 
 
 def _find(session: Session, study_id: UUID) -> Study:

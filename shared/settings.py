@@ -20,6 +20,7 @@ class Settings(BaseSettings):
     s3_secret_access_key: SecretStr = Field(description="The object store's secret key.")
     s3_bucket: str = Field("carina", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="One bucket for all.")
     s3_region: str = Field("us-east-1", description="The region that requests are signed for.")
+    s3_public_url: str = Field("", description="The object store's URL for clients that upload; empty: the same.")
 
     # The API.
     api_host: str = Field("127.0.0.1", description="The address that the API binds to.")
@@ -27,6 +28,38 @@ class Settings(BaseSettings):
     api_threads: int = Field(16, ge=1, le=256, description="Request threads of the API process.")
     max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="The largest request body, in bytes.")
     max_files: int = Field(1000, ge=1, le=100_000, description="The most files in one request.")
+
+    trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies in front whose `X-Forwarded-*` is believed.")
+    rate_limit: str = Field("", description="What a key may ask for, as `600/minute`; empty: any amount.")
+    audit_days: int = Field(0, ge=0, description="Days for which audit rows are kept; 0: for good.")
+    deidentify: Literal["off", "basic"] = Field("off", description="`basic`: PS3.15's Basic Profile at intake.")
+
+    # Bulk submissions.
+    direct_uploads: bool = Field(True, description="Whether clients upload straight to the object store.")
+    upload_url_s: int = Field(3600, ge=60, le=604_800, description="Seconds for which an upload's URL is good.")
+    upload_expires_h: float = Field(48, gt=0, le=8760, description="Hours after which unfinished uploads are removed.")
+    submission_expires_h: float = Field(168, gt=0, le=8760, description="Hours until an open submission is closed.")
+    import_buckets: str = Field("", description="Buckets that a submission may be read from, with commas between.")
+    intake_threads: int = Field(4, ge=1, le=64, description="Files that one intake worker checks at a time.")
+    max_archive_entries: int = Field(100_000, ge=1, description="The most entries of one archive.")
+    max_archive_bytes: int = Field(200 * 1024**3, ge=1024, description="The most bytes that an archive may unpack to.")
+    max_archive_ratio: float = Field(200, ge=1, description="The most that an archive may grow by when unpacked.")
+
+    # Webhooks.
+    webhook_allow_private: bool = Field(False, description="Whether webhooks may point at private addresses.")
+    webhook_timeout_s: float = Field(10, ge=1, le=60, description="Seconds that a receiver may take.")
+    webhook_retry_h: float = Field(24, gt=0, le=168, description="Hours for which a message is tried again.")
+
+    # The DICOM listener.
+    dicom_host: str = Field("127.0.0.1", description="The address that the DICOM listener binds to.")
+    dicom_port: int = Field(11112, ge=0, le=65535, description="The port that the DICOM listener binds to.")
+    dicom_ae_title: str = Field("CARINA", pattern=r"^[!-\[\]-~ ]{1,16}$", description="Its application entity title.")
+    dicom_allowed_aes: str = Field("", description="Titles that may send, with commas between; empty: nobody.")
+    dicom_project: str = Field("default", description="The project that owns what the listener takes in.")
+    dicom_associations: int = Field(32, ge=1, le=1000, description="Associations at a time.")
+    dicom_tls_certificate: str = Field("", description="PEM file; with it the listener speaks TLS only.")
+    dicom_tls_key: str = Field("", description="PEM file of the certificate's key.")
+    dicom_tls_ca: str = Field("", description="PEM file; with it senders must show a certificate that it signed.")
 
     # The queue.
     max_attempts: int = Field(4, ge=1, le=100, description="Tries per stage before a job is `failed`.")

@@ -1,5 +1,6 @@
 """The rows that Carina keeps. PostgreSQL is the truth; everything else can be made again from these and the objects."""
 
+import secrets
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -11,7 +12,17 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.queue.states import JobState, ModelState, Overlap, Scope, Stage, TaskState
+from shared.queue.states import (
+    DeliveryState,
+    FileState,
+    JobState,
+    ModelState,
+    Overlap,
+    Scope,
+    Stage,
+    SubmissionState,
+    TaskState,
+)
 
 _NOW = sa.func.now()
 
@@ -22,6 +33,9 @@ def _listed(words: type[StrEnum]) -> str:
 
 def _one_of(column: str, words: type[StrEnum]) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} IN ({_listed(words)})", name=column)
+
+
+_OPEN = ", ".join(f"'{state}'" for state in JobState if not state.is_final)
 
 
 class Row(DeclarativeBase):
@@ -51,6 +65,8 @@ class Project(Row):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(unique=True)
+    #: What pseudonyms of this project's patients and objects are made with; 256 random bits.
+    pseudonym_key: Mapped[bytes] = mapped_column(default=lambda: secrets.token_bytes(32))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
@@ -68,7 +84,13 @@ class ApiKey(Row):
     #: SHA-256 of the secret's 256 random bits, so that a slow hash would add nothing.
     secret_sha256: Mapped[str]
     scopes: Mapped[list[str]]
+    #: As `100/minute`; None: as the settings say.
+    rate_limit: Mapped[str | None]
+    #: How much the key may send in a day; None: any amount.
+    files_per_day: Mapped[int | None] = mapped_column(sa.BigInteger)
+    bytes_per_day: Mapped[int | None] = mapped_column(sa.BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
 
@@ -94,6 +116,12 @@ class Image(Row):
     project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
     study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"), index=True)
     sop_instance_uid: Mapped[str | None]
+    series_instance_uid: Mapped[str | None]
+    sop_class_uid: Mapped[str | None]
+    transfer_syntax_uid: Mapped[str | None]
+    modality: Mapped[str | None]
+    #: Whether the header says that the pixels show text, such as a name; None where it says nothing.
+    burned_in_annotation: Mapped[bool | None]
     #: Hex digest of the original's bytes; its object key follows from it.
     sha256: Mapped[str]
     byte_count: Mapped[int] = mapped_column(sa.BigInteger)
@@ -128,6 +156,102 @@ class Model(Row):
     retired_at: Mapped[datetime | None]
 
 
+class Submission(Row):
+    """Many files that are sent as one: uploaded one by one, unpacked from archives, or read from a bucket."""
+
+    __tablename__ = "submission"
+    __table_args__ = (
+        _one_of("state", SubmissionState),
+        sa.CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
+        Index("submission_of_project", "project_id", "id"),
+        Index("submission_unfinished", "id", postgresql_where=text("state IN ('open', 'processing')")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
+    api_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("api_key.id"))
+    state: Mapped[str] = mapped_column(default=SubmissionState.OPEN)
+    priority: Mapped[int] = mapped_column(sa.SmallInteger, default=5)
+    requested_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
+    #: How many files it has, which is also the next one's number.
+    file_count: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    #: Of `from=s3://bucket/prefix`: where the files lie, and the last key that has been listed.
+    source_bucket: Mapped[str | None]
+    source_prefix: Mapped[str | None]
+    listed_to: Mapped[str | None]
+    #: Counts per outcome as they were last counted; those of a final submission are exact.
+    tally: Mapped[dict[str, Any] | None]
+    tallied_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    #: When it was said that no more files come.
+    closed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class SubmissionFile(Row):
+    """One file of a submission, from its announcement to its job: a row of the manifest."""
+
+    __tablename__ = "submission_file"
+    __table_args__ = (
+        _one_of("state", FileState),
+        sa.CheckConstraint(
+            "(state = 'checking') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)", name="lease"
+        ),
+        Index(
+            "submission_file_waiting",
+            sa.desc("priority"),
+            "submission_id",
+            "number",
+            postgresql_where=text("state = 'arrived'"),
+        ),
+        Index("submission_file_leased", "lease_expires_at", postgresql_where=text("state = 'checking'")),
+        Index(
+            "submission_file_open",
+            "submission_id",
+            postgresql_where=text("state IN ('expected', 'arrived', 'checking')"),
+        ),
+        Index(
+            "submission_file_entry",
+            "submission_id",
+            "archive_number",
+            "entry_number",
+            unique=True,
+            postgresql_where=text("archive_number IS NOT NULL"),
+        ),
+        {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01", "fillfactor": "80"}},
+    )
+
+    submission_id: Mapped[UUID] = mapped_column(ForeignKey("submission.id"), primary_key=True)
+    #: From 0, in the order of announcement.
+    number: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True)
+    #: What the client calls it; not kept where originals are de-identified.
+    name: Mapped[str | None]
+    #: As announced; both are checked against what arrives.
+    byte_count: Mapped[int | None] = mapped_column(sa.BigInteger)
+    sha256: Mapped[str | None]
+    state: Mapped[str] = mapped_column(default=FileState.EXPECTED)
+    #: The submission's, here for the order of the claim.
+    priority: Mapped[int] = mapped_column(sa.SmallInteger, default=5)
+    #: Of an entry of an archive: the archive's number and the entry's place in it.
+    archive_number: Mapped[int | None] = mapped_column(sa.BigInteger)
+    entry_number: Mapped[int | None]
+    #: Of a file from a bucket: its key there, until it is taken in.
+    source_key: Mapped[str | None]
+    #: Of a large upload: the object store's name for it.
+    upload_id: Mapped[str | None]
+    image_id: Mapped[UUID | None] = mapped_column(ForeignKey("image.id"))
+    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("job.id"))
+    code: Mapped[str | None]
+    reason: Mapped[str | None]
+    #: Claims so far; with `lease_owner` the fence of every change.
+    attempt: Mapped[int] = mapped_column(default=0)
+    available_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    finished_at: Mapped[datetime | None]
+
+
 class Job(Row):
     """One image under one model. The claim's order is priority, then age, which the key holds."""
 
@@ -141,6 +265,7 @@ class Job(Row):
         ),
         Index("job_waiting", "state", sa.desc("priority"), "id", postgresql_where=text("state IN ('queued', 'ready')")),
         Index("job_leased", "lease_expires_at", postgresql_where=text("state IN ('preparing', 'detecting')")),
+        Index("job_open", "submission_id", postgresql_where=text(f"submission_id IS NOT NULL AND state IN ({_OPEN})")),
         Index("job_result", "image_id", "model_id", unique=True, postgresql_where=text("state = 'succeeded'")),
         # Finished rows pile up behind a short queue: clean the queue's index long before a fifth of the table is dead.
         {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01", "fillfactor": "80"}},
@@ -149,6 +274,8 @@ class Job(Row):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
     image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"), index=True)
+    #: The bulk submission that it belongs to, if it does.
+    submission_id: Mapped[UUID | None] = mapped_column(ForeignKey("submission.id"))
     #: The model that the request named, if it did.
     requested_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
     #: The model of this attempt: the requested one, else the one active at the claim.
@@ -208,6 +335,95 @@ class Worker(Row):
     images: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     step_s: Mapped[float] = mapped_column(default=0.0)
     expired_leases: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+
+
+class IdempotencyKey(Row):
+    """What a request with an `Idempotency-Key` was answered, so that the same one gets the same answer."""
+
+    __tablename__ = "idempotency_key"
+    __table_args__ = (sa.UniqueConstraint("api_key_id", "key"), Index("idempotency_key_age", "created_at"))
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_key.id"))
+    key: Mapped[str]
+    #: Digest of the route, its parameters and the body; known once the body has been read.
+    fingerprint: Mapped[str | None]
+    #: The answer; None while the first request is under way.
+    status: Mapped[int | None]
+    content_type: Mapped[str | None]
+    body: Mapped[str | None]
+    #: Until when the first request counts as under way.
+    locked_until: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class Webhook(Row):
+    """Where a key wants to be told of events."""
+
+    __tablename__ = "webhook"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"), index=True)
+    api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_key.id"))
+    url: Mapped[str]
+    #: Signs the messages; shown once.
+    secret: Mapped[str]
+    events: Mapped[list[str]]
+    enabled: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class WebhookDelivery(Row):
+    """One message to a webhook: what it says, and how often it was tried."""
+
+    __tablename__ = "webhook_delivery"
+    __table_args__ = (
+        _one_of("state", DeliveryState),
+        sa.CheckConstraint(
+            "(state = 'sending') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)", name="lease"
+        ),
+        Index("webhook_delivery_waiting", "available_at", postgresql_where=text("state = 'pending'")),
+        Index("webhook_delivery_leased", "lease_expires_at", postgresql_where=text("state = 'sending'")),
+        Index("webhook_delivery_of", "webhook_id", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhook.id", ondelete="CASCADE"))
+    event: Mapped[str]
+    #: Ids, states and counts; never a patient's data.
+    payload: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(default=DeliveryState.PENDING)
+    attempt: Mapped[int] = mapped_column(default=0)
+    available_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    #: Of the last try: the receiver's status, or a stable code and a sentence.
+    response_status: Mapped[int | None]
+    code: Mapped[str | None]
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    finished_at: Mapped[datetime | None]
+
+
+class AuditEvent(Row):
+    """Who did what, and who saw whose pixels: ids only, never a patient's data."""
+
+    __tablename__ = "audit_event"
+    __table_args__ = (Index("audit_event_of_project", "project_id", "id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    project_id: Mapped[UUID | None] = mapped_column(ForeignKey("project.id"))
+    api_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("api_key.id"))
+    #: Who acted where there is no key: an application entity's title, or `cli`.
+    actor: Mapped[str | None]
+    #: As `studies.submit` or `images.rendition`.
+    action: Mapped[str]
+    #: What was acted upon, as the route names it: `{"study_id": ...}`.
+    subject: Mapped[dict[str, Any]]
+    #: Of the answer.
+    status: Mapped[int | None]
+    remote_address: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
 class Rendition(Row):

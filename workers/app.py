@@ -68,6 +68,30 @@ def run_detect(settings: Settings) -> None:
         )
 
 
+def run_intake(settings: Settings) -> None:
+    """Take in the files of bulk submissions until SIGTERM."""
+    from workers.intake import Receive
+
+    with _Process(settings, Stage.INTAKE, stuck_after_s=settings.step_timeout_s) as process:
+        receive = Receive(
+            settings,
+            process.database,
+            ObjectStore(settings),
+            process.hints,
+            process.heartbeat,
+            process.stop,
+        )
+        process.serve(receive.run)
+
+
+def run_notify(settings: Settings) -> None:
+    """Send messages to webhooks until SIGTERM."""
+    from workers.notify import Notify
+
+    with _Process(settings, Stage.NOTIFY, stuck_after_s=settings.step_timeout_s) as process:
+        process.serve(Notify(settings, process.database, process.heartbeat, process.stop).run)
+
+
 def run_beat(settings: Settings) -> None:
     """Sweep at every tick until SIGTERM. Any number of these may run."""
     from workers.sweep import sweep

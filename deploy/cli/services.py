@@ -10,8 +10,10 @@ from deploy.cli.environment import Data, settings_of
 class WorkerStage(StrEnum):
     """Which stage a worker process serves."""
 
+    INTAKE = "intake"
     PREPARE = "prepare"
     DETECT = "detect"
+    NOTIFY = "notify"
 
 
 def api(data: Data = None) -> None:
@@ -22,10 +24,15 @@ def api(data: Data = None) -> None:
 
 
 def worker(stage: WorkerStage, data: Data = None) -> None:
-    """Work in one stage: `prepare` needs CPU, `detect` one GPU or CPU. Start as many as there is hardware for."""
+    """Work in one stage: `detect` needs one GPU or CPU, the others CPU. Start as many as there is hardware for."""
     from workers import app
 
-    run = app.run_prepare if stage is WorkerStage.PREPARE else app.run_detect
+    run = {
+        WorkerStage.INTAKE: app.run_intake,
+        WorkerStage.PREPARE: app.run_prepare,
+        WorkerStage.DETECT: app.run_detect,
+        WorkerStage.NOTIFY: app.run_notify,
+    }[stage]
     run(settings_of(data))
 
 

@@ -48,7 +48,8 @@ def carina_components(
     prepare = [_worker(folder, env, f"prepare-{number}", "worker", "prepare") for number in range(prepare_workers)]
     detect = [_worker(folder, env, f"detect-{number}", "worker", "detect") for number in range(detect_workers)]
     train = [_trainer(folder, env, f"trainer-{number}") for number in range(trainers)]
-    return [api, *prepare, *detect, *train, _worker(folder, env, "beat", "beat")]
+    intake, notify = (_worker(folder, env, name, "worker", name) for name in ("intake", "notify"))
+    return [api, intake, *prepare, *detect, notify, *train, _worker(folder, env, "beat", "beat")]
 
 
 def with_code(env: Mapping[str, str]) -> dict[str, str]:

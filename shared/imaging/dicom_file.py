@@ -31,7 +31,8 @@ from pydicom.values import converters
 from shared.errors import CarinaError, MalformedDicom, UnsupportedFileType
 
 KEPT = [
-    "SOPInstanceUID", "StudyInstanceUID", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "Rows",
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "BurnedInAnnotation",
+    "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "Rows",
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth",
     "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PixelData",

@@ -28,6 +28,7 @@ PREFIX_BYTES = 8 * 1024**2
 MIN_SIDE_PX = 64
 
 _UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
+_CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class ImageHeader:
     sop_instance_uid: str | None
     #: None for PNG and JPEG.
     transfer_syntax_uid: str | None
+    series_instance_uid: str | None = None
+    sop_class_uid: str | None = None
+    modality: str | None = None
+    #: Whether the pixels show text, as far as the header says.
+    burned_in_annotation: bool | None = None
 
 
 def read_header(prefix: bytes, total_bytes: int, *, max_image_pixels: int | None = None) -> ImageHeader:
@@ -91,7 +97,16 @@ def describe_dicom(file: DicomFile, *, whole: bool, max_image_pixels: int | None
         raise UnsupportedTransferSyntax
     check_size(rows, columns, max_image_pixels)
     return ImageHeader(
-        DICOM, rows, columns, _uid(file, "StudyInstanceUID"), _uid(file, "SOPInstanceUID"), file.transfer_syntax_uid
+        media_type=DICOM,
+        height_px=rows,
+        width_px=columns,
+        study_instance_uid=_uid(file, "StudyInstanceUID"),
+        sop_instance_uid=_uid(file, "SOPInstanceUID"),
+        transfer_syntax_uid=file.transfer_syntax_uid,
+        series_instance_uid=_uid(file, "SeriesInstanceUID"),
+        sop_class_uid=_uid(file, "SOPClassUID"),
+        modality=_code_string(file, "Modality"),
+        burned_in_annotation={"YES": True, "NO": False}.get(file.text("BurnedInAnnotation") or ""),
     )
 
 
@@ -115,6 +130,12 @@ def _picture_size(prefix: bytes) -> tuple[int, int]:
         raise ColourImage
     width_px, height_px = image.size
     return (width_px, height_px) if turned else (height_px, width_px)
+
+
+def _code_string(file: DicomFile, keyword: str) -> str | None:
+    """A code as PS3.5 defines it (CS); anything else counts as absent."""
+    value = file.text(keyword)
+    return value if value and _CODE.fullmatch(value) else None
 
 
 def _uid(file: DicomFile, keyword: str) -> str | None:

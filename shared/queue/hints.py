@@ -76,6 +76,8 @@ class Hints:
             Stage.PREPARE: settings.prepare_threads,
             Stage.DETECT: settings.batch_size,
             Stage.SWEEP: 1,
+            Stage.INTAKE: settings.intake_threads,
+            Stage.NOTIFY: 1000,
         }
         self._quiet_until = 0.0
 

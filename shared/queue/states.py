@@ -1,4 +1,4 @@
-"""The words for where a job, a model or a key stands."""
+"""The words for where a job, a submission, a model or a key stands."""
 
 from enum import StrEnum
 
@@ -28,6 +28,8 @@ class Stage(StrEnum):
     DETECT = "detect"
     SWEEP = "sweep"
     TRAIN = "train"
+    INTAKE = "intake"
+    NOTIFY = "notify"
 
     @property
     def waiting(self) -> JobState:
@@ -38,6 +40,49 @@ class Stage(StrEnum):
     def leased(self) -> JobState:
         """The state of a job that this stage is working on."""
         return {Stage.PREPARE: JobState.PREPARING, Stage.DETECT: JobState.DETECTING}[self]
+
+
+class SubmissionState(StrEnum):
+    """Where a bulk submission is."""
+
+    OPEN = "open"  # takes more files
+    PROCESSING = "processing"  # takes no more; some have not come to their end
+    COMPLETED = "completed"  # every file was accepted or known, and every job has succeeded
+    COMPLETED_WITH_ERRORS = "completed_with_errors"  # as the manifest says
+    CANCELLED = "cancelled"  # somebody asked for that
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change again, unless somebody asks for another try."""
+        return self not in (SubmissionState.OPEN, SubmissionState.PROCESSING)
+
+
+class FileState(StrEnum):
+    """Where one file of a submission is, until it has a job."""
+
+    EXPECTED = "expected"  # its upload has not been seen yet
+    ARRIVED = "arrived"  # lies in the object store; waits for intake
+    CHECKING = "checking"  # leased by an intake worker
+    ACCEPTED = "accepted"  # has an image and a job, which says the rest
+    DUPLICATE = "duplicate"  # its image was there already
+    UNPACKED = "unpacked"  # an archive: its entries are files of their own
+    REJECTED = "rejected"  # the input is unfit: `code` says why
+    FAILED = "failed"  # did not arrive whole, or attempts are used up: `code` says on what
+    CANCELLED = "cancelled"  # somebody asked for that
+
+    @property
+    def is_final(self) -> bool:
+        """Whether intake is done with the file."""
+        return self not in (FileState.EXPECTED, FileState.ARRIVED, FileState.CHECKING)
+
+
+class DeliveryState(StrEnum):
+    """Where one message to a webhook is."""
+
+    PENDING = "pending"  # waits for its time
+    SENDING = "sending"  # leased by a notify worker
+    DELIVERED = "delivered"  # the receiver answered 2xx
+    DEAD = "dead"  # given up; may be sent again on request
 
 
 class TaskState(StrEnum):

@@ -1,4 +1,4 @@
-"""The one path of an uploaded file: bytes to the object store, then rows, then a hint.
+"""The one path of a file, whichever way it came: bytes to the object store, then rows, then a hint.
 
 In that order, so that a row never names an object that is not there. Each file is durable on its own: what breaks off
 later in the request leaves it in place, and sending it again finds it as a duplicate.
@@ -6,9 +6,10 @@ later in the request leaves it in place, and sending it again finds it as a dupl
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -16,14 +17,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from api.multipart import Upload
-from api.schemas import FileOutcome
-from api.services import Services
-from shared.errors import NotFound, PermanentError
+from shared.database import Database
+from shared.errors import NotFound
 from shared.imaging.header import ImageHeader, read_header
-from shared.object_store import PART_BYTES, original_key
+from shared.object_store import PART_BYTES, ObjectStore, original_key
+from shared.queue.hints import Hints
 from shared.queue.outcome import DUPLICATE
 from shared.queue.states import JobState, Stage
+from shared.settings import Settings
 from shared.tables import Image, Job, Model, Study
 
 #: Leaves out jobs that ended because another one has their result.
@@ -39,47 +40,81 @@ class _Original:
     byte_count: int
 
 
-class Intake:
-    """Takes in the files of one request. `send_hints` ends it, however it ends."""
+@dataclass(frozen=True)
+class Received:
+    """What became of a file that is fit: its rows, which are durable once `receive` has returned."""
 
-    def __init__(self, services: Services, project_id: UUID, *, priority: int, model_id: UUID | None) -> None:
+    outcome: Literal["accepted", "duplicate"]
+    header: ImageHeader
+    sha256: str
+    byte_count: int
+    study_id: UUID
+    image_id: UUID
+    job_id: UUID
+
+
+#: Looks at a header before anything is stored; raises a `PermanentError` where the file is unfit.
+Check = Callable[[ImageHeader], None]
+#: Writes further rows in the transaction of a file's own; what it raises undoes both.
+Also = Callable[[Session, Received], None]
+
+
+class Intake:
+    """Takes in files for one project, one at a time. `send_hints` ends it, however it ends."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        store: ObjectStore,
+        hints: Hints,
+        project_id: UUID,
+        *,
+        priority: int = 5,
+        model_id: UUID | None = None,
+        submission_id: UUID | None = None,
+    ) -> None:
         """Raise `NotFound` when there is no such model."""
-        self._services = services
+        self._settings = settings
+        self._database = database
+        self._object_store = store
+        self._hints = hints
         self._project_id = project_id
         self._priority = priority
         self._model_id = model_id
+        self._submission_id = submission_id
         self._new_jobs: Counter[Stage] = Counter()
         if model_id is not None:
-            with services.database.begin() as session:
+            with database.begin() as session:
                 if session.get(Model, model_id) is None:
                     raise NotFound(f"There is no model {model_id}.")
 
-    def receive(self, upload: Upload) -> FileOutcome:
-        """Store a file and its rows, or say why it is unfit. Raises transient errors, and those of the upload."""
+    def receive(self, chunks: Iterator[bytes], *, check: Check | None = None, also: Also | None = None) -> Received:
+        """Store a file and its rows; raise permanent errors for an unfit one, transient ones, and those of `chunks`."""
+        original = self._store(chunks, check)
         try:
-            original = self._store(upload.chunks)
-        except PermanentError as error:
-            return FileOutcome.rejected(upload.name, error)
-        try:
-            return self._record(upload.name, original)
+            return self._record(original, also)
         except IntegrityError:
             # Another request has committed the same image since we looked; now we find it.
-            return self._record(upload.name, original)
+            return self._record(original, also)
 
     def send_hints(self) -> None:
         """Wake workers for the jobs that were made."""
         for stage, count in self._new_jobs.items():
-            self._services.hints.send(stage, count)
+            self._hints.send(stage, count)
+        self._new_jobs.clear()
 
-    def _store(self, chunks: Iterator[bytes]) -> _Original:
+    def _store(self, chunks: Iterator[bytes], check: Check | None) -> _Original:
         """Put a file's bytes under their digest; at most a few parts of it are in memory."""
-        store, max_image_pixels = self._services.store, self._services.settings.max_image_pixels
+        store, max_image_pixels = self._object_store, self._settings.max_image_pixels
         parts = _in_parts(chunks)
         first = next(parts, b"")
         whole = len(first) < PART_BYTES
         # More may follow a full part; how much, nobody knows before the end.
         total_bytes = len(first) if whole else len(first) + 1
         header = read_header(first, total_bytes, max_image_pixels=max_image_pixels)
+        if check is not None:
+            check(header)
         if whole:
             sha256 = hashlib.sha256(first).hexdigest()
             store.put(original_key(sha256), first)
@@ -97,21 +132,31 @@ class Intake:
         sha256 = store.put_stream(measured(), digest=digest)
         return _Original(header, sha256, byte_count)
 
-    def _record(self, name: str, original: _Original) -> FileOutcome:
+    def _record(self, original: _Original, also: Also | None) -> Received:
         """Find or make the rows of a stored file, in one transaction."""
-        with self._services.database.begin() as session:
+        with self._database.begin() as session:
             image = self._find_image(session, original.sha256)
             job = self._job_with_a_future(session, image) if image is not None else None
-            outcome = FileOutcome(name=name, outcome="accepted" if job is None else "duplicate")
+            known = job is not None
             if image is None:
                 image = self._add_image(session, original)
             if job is None:
                 job = self._add_job(session, image)
-            outcome.study_id, outcome.image_id, outcome.job_id = image.study_id, image.id, job.id
-            state = JobState(job.state)
-        if outcome.outcome == "accepted":
-            self._new_jobs[Stage.DETECT if state is JobState.READY else Stage.PREPARE] += 1
-        return outcome
+            received = Received(
+                outcome="duplicate" if known else "accepted",
+                header=original.header,
+                sha256=original.sha256,
+                byte_count=original.byte_count,
+                study_id=image.study_id,
+                image_id=image.id,
+                job_id=job.id,
+            )
+            stage = Stage.DETECT if job.state == JobState.READY else Stage.PREPARE
+            if also is not None:
+                also(session, received)
+        if not known:
+            self._new_jobs[stage] += 1
+        return received
 
     def _find_image(self, session: Session, sha256: str) -> Image | None:
         same = sa.select(Image).where(Image.project_id == self._project_id, Image.sha256 == sha256)
@@ -131,6 +176,11 @@ class Intake:
             project_id=self._project_id,
             study_id=self._study_id(session, header.study_instance_uid),
             sop_instance_uid=header.sop_instance_uid,
+            series_instance_uid=header.series_instance_uid,
+            sop_class_uid=header.sop_class_uid,
+            transfer_syntax_uid=header.transfer_syntax_uid,
+            modality=header.modality,
+            burned_in_annotation=header.burned_in_annotation,
             sha256=original.sha256,
             byte_count=original.byte_count,
             media_type=header.media_type,
@@ -158,6 +208,7 @@ class Intake:
         job = Job(
             project_id=self._project_id,
             image_id=image.id,
+            submission_id=self._submission_id,
             requested_model_id=self._model_id,
             priority=self._priority,
             state=JobState.QUEUED,
