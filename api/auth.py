@@ -31,6 +31,12 @@ def public(view: View) -> View:
     return view
 
 
+def reads_pixels(view: View) -> View:
+    """Have each answer of this view recorded: it shows a study's pixels. One that cannot be is not given."""
+    view.reads_pixels = True  # type: ignore[attr-defined]
+    return view
+
+
 def authenticate() -> None:
     """Check the request's key before anything else of it is read; raise `Unauthorized` or `Forbidden`."""
     if request.endpoint is None:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
-from api.auth import identity, requires
+from api.auth import identity, reads_pixels, requires
 from api.resource import resource
 from api.schemas import PNG, ImagePath, OverlayQuery
 from api.services import services
@@ -23,6 +23,7 @@ blueprint = resource("images")
 
 @blueprint.get("/v1/images/<uuid:image_id>/rendition.png", responses={200: PNG})
 @requires(Scope.READ)
+@reads_pixels
 def rendition(path: ImagePath) -> Response:
     """Show the picture that the detector sees."""
     with services().database.begin() as session:
@@ -32,6 +33,7 @@ def rendition(path: ImagePath) -> Response:
 
 @blueprint.get("/v1/images/<uuid:image_id>/overlay.png", responses={200: PNG})
 @requires(Scope.READ)
+@reads_pixels
 def overlay(path: ImagePath, query: OverlayQuery) -> Response:
     """Show the findings of the latest job that succeeded, drawn on the rendition."""
     with services().database.begin() as session:

@@ -1,0 +1,50 @@
+"""Who did what, and who saw whose pixels: a row each, in the transaction of the deed itself where there is one."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.tables import AuditEvent
+
+#: The actor of what is done at the command line.
+CLI = "cli"
+
+
+def record(
+    session: Session,
+    *,
+    action: str,
+    subject: Mapping[str, object],
+    project_id: UUID | None = None,
+    api_key_id: UUID | None = None,
+    actor: str | None = None,
+    status: int | None = None,
+    remote_address: str | None = None,
+) -> None:
+    """Add a row. `action` is as `studies.submit`; `subject` holds ids and counts, never a name or a patient's data."""
+    session.add(
+        AuditEvent(
+            project_id=project_id,
+            api_key_id=api_key_id,
+            actor=actor,
+            action=action,
+            subject={name: _plain(value) for name, value in subject.items()},
+            status=status,
+            remote_address=remote_address,
+        )
+    )
+
+
+def forget_old(session: Session, keep_days: int) -> int:
+    """Delete the rows that are older than this many days; return how many. 0 keeps all."""
+    if keep_days <= 0:
+        return 0
+    old = sa.delete(AuditEvent).where(AuditEvent.created_at < sa.func.now() - timedelta(days=keep_days))
+    return session.execute(old).rowcount  # type: ignore[attr-defined, no-any-return]
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, int | float | str | list | None) else str(value)
