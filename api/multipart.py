@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
 
 from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedData, State
 
+from api.body import CHUNK_BYTES, Body
 from shared.errors import LimitExceeded, MalformedUpload, NoFiles, UnexpectedFile, UploadCutShort
 
 FIELD = "files"
 
-_CHUNK_BYTES = 256 * 1024
 #: Of a part's headers, and of what stands before the first and after the last part.
 _MOST_HEADER_BYTES = 64 * 1024
+#: A chunk, and a part's headers.
+_MOST_BUFFERED_BYTES = CHUNK_BYTES + _MOST_HEADER_BYTES
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,11 @@ def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterato
     Raises `NoFiles`, `LimitExceeded`, `UnexpectedFile`, `MalformedUpload`, and `UploadCutShort` from a file's chunks
     before its last one, so that a file whose chunks come to their end has arrived as a whole.
     """
-    if request.content_length is not None and request.content_length > max_bytes:
-        raise LimitExceeded("max_upload_bytes", max_bytes)
+    whole = Body(request, max_bytes=max_bytes)
     boundary = request.mimetype_params.get("boundary")
     if request.mimetype != "multipart/form-data" or not boundary or request.content_length == 0:
         raise NoFiles
-    body = _Body(request.stream, boundary.encode("latin-1", "replace"), request.content_length, max_bytes)
+    body = _Form(whole, boundary.encode("latin-1", "replace"))
     count = 0
     while (part := body.next_part()) is not None:
         if part.name != FIELD:
@@ -54,16 +54,12 @@ def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterato
         raise NoFiles
 
 
-class _Body:
+class _Form:
     """A multipart body under way."""
 
-    def __init__(self, stream: IO[bytes], boundary: bytes, announced_bytes: int | None, max_bytes: int) -> None:
-        self._stream = stream
-        #: None for a chunked body, of whose end the server makes sure.
-        self._announced_bytes = announced_bytes
-        self._max_bytes = max_bytes
-        self._bytes_read = 0
-        self._decoder = MultipartDecoder(boundary, _CHUNK_BYTES + _MOST_HEADER_BYTES)
+    def __init__(self, body: Body, boundary: bytes) -> None:
+        self._body = body
+        self._decoder = MultipartDecoder(boundary, _MOST_BUFFERED_BYTES)
         self._in_part = False
 
     def next_part(self) -> File | Field | None:
@@ -103,25 +99,12 @@ class _Body:
 
     def _read(self) -> bytes:
         """Return some bytes of the body; raise `UploadCutShort` when there are none."""
-        if chunk := self._read_some():
+        if chunk := self._body.read():
             return chunk
         raise UploadCutShort
 
     def _read_epilogue(self) -> None:
-        start = self._bytes_read
-        while self._read_some():
-            if self._bytes_read - start > _MOST_HEADER_BYTES:
+        start = self._body.bytes_read
+        while self._body.read():
+            if self._body.bytes_read - start > _MOST_HEADER_BYTES:
                 raise MalformedUpload("The body goes on after its last part.")
-
-    def _read_some(self) -> bytes:
-        try:
-            chunk = self._stream.read(_CHUNK_BYTES)
-        except Exception as exc:  # each server has errors of its own for a body that ends early
-            raise UploadCutShort from exc
-        self._bytes_read += len(chunk)
-        if not chunk and self._announced_bytes is not None and self._bytes_read < self._announced_bytes:
-            # Behind gunicorn a stream that breaks off looks like one that ends.
-            raise UploadCutShort
-        if self._bytes_read > self._max_bytes:
-            raise LimitExceeded("max_upload_bytes", self._max_bytes)
-        return chunk
