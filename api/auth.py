@@ -44,12 +44,20 @@ def authenticate() -> None:
     access = getattr(current_app.view_functions[request.endpoint], "access", None)
     if access == _PUBLIC:
         return
-    authorization = request.authorization
-    if authorization is None or authorization.type != "bearer" or not authorization.token:
-        raise Unauthorized
-    g.identity = services().keyring.identify(authorization.token)
+    g.identity = services().keyring.identify(_key())
     if access is None or not identity().may(access):
         raise Forbidden
+
+
+def _key() -> str:
+    """The key as the request carries it: a bearer token, or Basic's password, as many DICOM systems send no other."""
+    authorization = request.authorization
+    if authorization is None:
+        raise Unauthorized
+    key = {"bearer": authorization.token, "basic": authorization.password}.get(authorization.type)
+    if not key:
+        raise Unauthorized
+    return key
 
 
 def identity() -> Identity:
