@@ -102,6 +102,39 @@ class InvalidModelFile(PermanentError):
     code = "invalid_model_file"
 
 
+class FileTooLarge(PermanentError):
+    """The file is larger than `CARINA_MAX_UPLOAD_BYTES`, which no radiograph is."""
+
+    code = "file_too_large"
+
+
+# --- the upload is not what was announced: to be sent again ----------------------------------------------------------
+
+
+class UploadError(CarinaError):
+    """What arrived is not the file that was announced; it may be sent again."""
+
+    code = "bad_upload"
+
+
+class NotUploaded(UploadError):
+    """The file was announced, but never arrived."""
+
+    code = "not_uploaded"
+
+
+class SizeMismatch(UploadError):
+    """The file that arrived is shorter or longer than announced."""
+
+    code = "size_mismatch"
+
+
+class DigestMismatch(UploadError):
+    """The file that arrived has another SHA-256 than announced."""
+
+    code = "digest_mismatch"
+
+
 # --- the world is unwell: retried with backoff -----------------------------------------------------------------------
 
 
