@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from psycopg import sql
 
-from api import client as client_module
+from api.client import studies as client_module
 from api.client import ApiUnavailable, Carina, FileOutcome, JobAnswer, RequestRefused, TrainingAnswer
 from shared.database import Database
 from shared.errors import CarinaError

@@ -1,0 +1,176 @@
+"""One API under one key: requests that are tried again, and errors as exceptions."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from api.schemas import Problem
+from shared.errors import CarinaError, TransientError
+
+LONG_POLL_S = 20.0
+#: Between two looks where the server did not wait.
+PAUSE_S = 0.5
+_UNAVAILABLE = {httpx.codes.TOO_MANY_REQUESTS, 502, 503, 504}
+
+Answer = TypeVar("Answer", bound=BaseModel)
+Looked = TypeVar("Looked")
+Params = Mapping[str, str | float]
+#: A request's body, made anew for every try.
+Body = Callable[[], bytes | Iterator[bytes]]
+
+
+class ApiUnavailable(TransientError):
+    """The API does not answer."""
+
+    code = "api_unavailable"
+    #: Seconds after which the server asks to be tried again.
+    retry_after_s = 0.0
+
+
+class RequestRefused(CarinaError):
+    """The API answered with an error; `code` and the text are the answer's own."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.code = problem.code
+        self.status = problem.status
+
+
+class Connection:
+    """The API at one URL, under one key. Use it in a `with` block, or call `close`. Safe to share between threads.
+
+    Every method raises `RequestRefused` for an error answer, and `ApiUnavailable` when there was no answer for
+    `retry_for_s`. Until then a request is tried again with a growing pause, which does no harm: a file that did arrive
+    is answered as a duplicate, and what creates something says by its `Idempotency-Key` that it is the same again.
+    """
+
+    def __init__(self, api_url: str, api_key: str, *, retry_for_s: float = 90) -> None:
+        self.api_url = api_url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.api_url,
+            headers={"Authorization": f"Bearer {api_key}"},
+            # To read: the longest of a long poll and of storing a large file after its last byte.
+            timeout=httpx.Timeout(30, read=120),
+        )
+        #: For presigned URLs, which carry their own signature: the key is not for the object store.
+        self._store_http = httpx.Client(timeout=httpx.Timeout(30, read=120))
+        self._retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_delay(retry_for_s),
+            wait=_pause_s,
+            reraise=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+        self._store_http.close()
+
+    def _get(self, answer: type[Answer], path: str, **params: str | float) -> Answer:
+        return answer.model_validate_json(self._request("GET", path, params))
+
+    def _post(
+        self, answer: type[Answer], path: str, body: BaseModel | None = None, key: str | None = None, **params: str
+    ) -> Answer:
+        """Send a body; `key` makes of a second try the same request."""
+        headers = {"Idempotency-Key": key} if key else {}
+        return answer.model_validate_json(self._request("POST", path, params, body=body, headers=headers))
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        files: Sequence[Path] = (),
+        body: BaseModel | None = None,
+        content: Body | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        return self._retrying(self._attempt, method, path, params or {}, files, body, content, headers)
+
+    def _attempt(
+        self,
+        method: str,
+        path: str,
+        params: Params,
+        files: Sequence[Path] = (),
+        body: BaseModel | None = None,
+        content: Body | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        with ExitStack() as opened:
+            parts = [("files", (file.name, opened.enter_context(file.open("rb")))) for file in files]
+            try:
+                response = self._http.request(
+                    method,
+                    path,
+                    params=params,
+                    files=parts or None,
+                    json=None if body is None else body.model_dump(mode="json"),
+                    content=None if content is None else content(),
+                    headers=headers,
+                )
+            except httpx.TransportError as exc:
+                raise ApiUnavailable(f"The API at {self.api_url} does not answer ({type(exc).__name__}).") from exc
+        after = response.headers.get("Retry-After", "")
+        # 409 with a time: the same request is still being answered.
+        if response.status_code in _UNAVAILABLE or (after and response.status_code == httpx.codes.CONFLICT):
+            unavailable = ApiUnavailable(_problem(response).detail)
+            unavailable.retry_after_s = float(after) if after.isdecimal() else 0.0
+            raise unavailable
+        if not response.is_success:
+            raise RequestRefused(_problem(response))
+        return response.content
+
+
+def look_until(
+    look: Callable[[float], Looked],
+    is_over: Callable[[Looked], bool],
+    timeout_s: float,
+    on_look: Callable[[Looked], object] = lambda _: None,
+    pause_s: float = PAUSE_S,
+) -> Looked:
+    """Look until it is over or the time is; return the last look. `look` is told how long the server may wait."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        asked = time.monotonic()
+        looked = look(min(LONG_POLL_S, max(0.0, deadline - asked)))
+        on_look(looked)
+        now = time.monotonic()
+        if is_over(looked) or now >= deadline:
+            return looked
+        # The server answers early when too many wait, or when it is about to end.
+        time.sleep(max(0.0, min(deadline - now, asked + pause_s - now)))
+
+
+_growing_s = wait_random_exponential(multiplier=0.3, max=10)
+
+
+def _pause_s(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    return max(_growing_s(state), getattr(error, "retry_after_s", 0.0))
+
+
+def _problem(response: httpx.Response) -> Problem:
+    """Read an error answer; one that a proxy made is no problem document."""
+    try:
+        return Problem.model_validate_json(response.content)
+    except ValidationError:
+        phrase = response.reason_phrase or "error"
+        detail = f"The server answered {response.status_code} {phrase}."
+        return Problem(title=phrase, status=response.status_code, detail=detail, code="unknown_error")
