@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from shared.queue.states import JobState, ModelState, Stage
 from shared.tables import Image, Job, Model
+from shared.webhooks import announce_jobs
 
 LOST_WORKER = "worker_lost"
 
@@ -115,8 +116,10 @@ def expire_leases(session: Session, *, max_attempts: int) -> dict[JobState, int]
         ):
             skipping = sa.select(Job.id).where(*expired, which).with_for_update(skip_locked=True)
             change = sa.update(Job).where(Job.id.in_(skipping)).values(**values).returning(Job.id)
-            count = len(session.execute(change.execution_options(synchronize_session=False)).all())
-            outcome[state] = outcome.get(state, 0) + count
+            changed = session.scalars(change.execution_options(synchronize_session=False)).all()
+            if state.is_final:
+                announce_jobs(session, changed)
+            outcome[state] = outcome.get(state, 0) + len(changed)
     return outcome
 
 

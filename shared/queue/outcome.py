@@ -14,6 +14,7 @@ from shared.queue.claim import Claim, fenced, final_values, waiting_values
 from shared.queue.states import JobState, Stage
 from shared.tables import Detection, Image, Job
 from shared.version import code_version
+from shared.webhooks import announce_jobs
 
 #: The code of a job that was cancelled because another one of its image has the result.
 DUPLICATE = "duplicate"
@@ -117,15 +118,20 @@ def _end_as_succeeded(session: Session, claims: Collection[Claim]) -> set[UUID]:
             with session.begin_nested():
                 values = final_values(JobState.SUCCEEDED)
                 values |= {"code": None, "reason": None, "code_version": code_version()}
-                return set(session.scalars(still_ours.values(**values)))
+                succeeded = set(session.scalars(still_ours.values(**values)))
         except IntegrityError:
             first = aliased(Job)
             has_result = (first.image_id == Job.image_id, first.model_id == Job.model_id)
             second = sa.exists().where(*has_result, first.state == JobState.SUCCEEDED)
             why = {"code": DUPLICATE, "reason": "Another job of this image has the result under this model."}
             cancelled = still_ours.where(second).values(**final_values(JobState.CANCELLED), **why)
-            if not session.scalars(cancelled).all():
+            duplicates = session.scalars(cancelled).all()
+            if not duplicates:
                 raise
+            announce_jobs(session, duplicates)
+        else:
+            announce_jobs(session, succeeded)
+            return succeeded
 
 
 def give_up_or_retry(
@@ -156,7 +162,11 @@ def give_up_or_retry(
         values = waiting_values(stage, pause_s) | {"alone": claim.alone or alone}
     change = sa.update(Job).where(fenced([claim])).values(**values, **why).returning(Job.id)
     done = session.execute(change.execution_options(synchronize_session=False)).first()
-    return state if done else None
+    if done is None:
+        return None
+    if state.is_final:
+        announce_jobs(session, [claim.job_id])
+    return state
 
 
 def cancel(session: Session, project_id: UUID, job_id: UUID) -> bool:
@@ -168,4 +178,7 @@ def cancel(session: Session, project_id: UUID, job_id: UUID) -> bool:
         .values(**final_values(JobState.CANCELLED))
         .returning(Job.id)
     )
-    return session.execute(change).first() is not None
+    if session.execute(change).first() is None:
+        return False
+    announce_jobs(session, [job_id])
+    return True
