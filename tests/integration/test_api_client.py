@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from psycopg import sql
 
-from api.client import studies as client_module
 from api.client import ApiUnavailable, Carina, FileOutcome, JobAnswer, RequestRefused, TrainingAnswer
+from api.client import studies as client_module
 from shared.database import Database
 from shared.errors import CarinaError
 from shared.ids import new_id
