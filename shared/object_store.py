@@ -6,7 +6,7 @@ harmless and concurrent writers need no lock.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -19,12 +19,16 @@ from shared.ids import new_id
 from shared.settings import Settings
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
+    from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, CopySourceTypeDef
 
 #: Parts of a multipart upload; also the most that an upload keeps in memory. S3's least part is 5 MiB.
 PART_BYTES = 8 * 1024 * 1024
+#: Of an object that is read as a stream.
+_CHUNK_BYTES = 256 * 1024
 
-_MISSING = {"NoSuchKey", "404", "NotFound"}
+_MISSING = {"NoSuchKey", "NoSuchUpload", "404", "NotFound"}
 
 
 def original_key(sha256: str) -> str:
@@ -57,29 +61,35 @@ def result_key(sha256: str, suffix: str) -> str:
     return f"results/{sha256[:2]}/{sha256}.{suffix}"
 
 
+def _client(settings: Settings, endpoint_url: str) -> "S3Client":
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key_id.get_secret_value(),
+        aws_secret_access_key=settings.s3_secret_access_key.get_secret_value(),
+        config=botocore.config.Config(
+            signature_version="s3v4",
+            connect_timeout=3,
+            read_timeout=30,
+            retries={"mode": "standard", "max_attempts": 3},
+            max_pool_connections=64,
+            s3={"addressing_style": "path"},
+            # We keep our own digest; not every server knows AWS' newer checksums.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
 class ObjectStore:
     """One bucket of an S3-compatible server. Safe to share between threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._bucket = settings.s3_bucket
-        self._s3 = boto3.client(
-            "s3",
-            endpoint_url=settings.s3_endpoint_url,
-            region_name=settings.s3_region,
-            aws_access_key_id=settings.s3_access_key_id.get_secret_value(),
-            aws_secret_access_key=settings.s3_secret_access_key.get_secret_value(),
-            config=botocore.config.Config(
-                signature_version="s3v4",
-                connect_timeout=3,
-                read_timeout=30,
-                retries={"mode": "standard", "max_attempts": 3},
-                max_pool_connections=64,
-                s3={"addressing_style": "path"},
-                # We keep our own digest; not every server knows AWS' newer checksums.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
+        self._s3 = _client(settings, settings.s3_endpoint_url)
+        #: Signs for clients, who may know the server by another name; never asks anything of it.
+        self._signer = _client(settings, settings.s3_public_url) if settings.s3_public_url else self._s3
 
     def ensure_bucket(self) -> None:
         """Create the bucket if it is not there."""
@@ -104,6 +114,18 @@ class ObjectStore:
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ObjectCorrupt(f"The object {key} does not match its digest.")
         return data
+
+    def get_prefix(self, key: str, byte_count: int) -> bytes:
+        """Return an object's first bytes, all where it has fewer; unlike `get`, without a look at the digest."""
+        with _translated(key):
+            answer = self._s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=0-{byte_count - 1}")
+            return answer["Body"].read()
+
+    def stream(self, key: str, *, sha256: str) -> Iterator[bytes]:
+        """Open an object and return its chunks; raise as `get` does, `ObjectCorrupt` in place of the last one."""
+        with _translated(key):
+            body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+        return _verified(key, body, sha256)
 
     def has(self, key: str) -> bool:
         """Whether there is such an object."""
@@ -147,6 +169,63 @@ class ObjectStore:
                 self._s3.delete_object(Bucket=self._bucket, Key=incoming)
         return sha256
 
+    def presign_put(self, key: str, byte_count: int, *, expires_s: int) -> str:
+        """Return a URL under which anybody may put an object of exactly this size."""
+        params = {"Bucket": self._bucket, "Key": key, "ContentLength": byte_count}
+        return self._signer.generate_presigned_url("put_object", Params=params, ExpiresIn=expires_s)
+
+    def create_upload(self, key: str) -> str:
+        """Begin an upload in parts; return the server's name for it."""
+        with _translated(key):
+            return self._s3.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
+
+    def presign_part(self, key: str, upload_id: str, part_number: int, byte_count: int, *, expires_s: int) -> str:
+        """Return a URL under which anybody may put a part of exactly this size; parts count from 1."""
+        params = {
+            "Bucket": self._bucket,
+            "Key": key,
+            "UploadId": upload_id,
+            "PartNumber": part_number,
+            "ContentLength": byte_count,
+        }
+        return self._signer.generate_presigned_url("upload_part", Params=params, ExpiresIn=expires_s)
+
+    def uploaded_parts(self, key: str, upload_id: str) -> dict[int, int]:
+        """Return the sizes in bytes of the parts that have arrived; raise `ObjectMissing` for no such upload."""
+        with _translated(key):
+            return {number: size for number, size, _ in self._parts(key, upload_id)}
+
+    def complete_upload(self, key: str, upload_id: str) -> None:
+        """Make an object of the parts that have arrived; raise `ObjectMissing` for none. The second time does nothing.
+
+        Parts may be missing in between: compare the object's size.
+        """
+        try:
+            with _translated(key):
+                done: list[CompletedPartTypeDef] = [
+                    {"PartNumber": number, "ETag": etag} for number, _, etag in self._parts(key, upload_id)
+                ]
+                if done:
+                    self._s3.complete_multipart_upload(
+                        Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": done}
+                    )
+                    return
+        except ObjectMissing:
+            if self.has(key):
+                return
+            raise
+        raise ObjectMissing(f"No part of {key} has arrived.")
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Drop an upload in parts and what has arrived of it; one that is not there is none the worse for it."""
+        with suppress(ObjectMissing), _translated(key):
+            self._s3.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+
+    def _parts(self, key: str, upload_id: str) -> Iterator[tuple[int, int, str]]:
+        pages = self._s3.get_paginator("list_parts").paginate(Bucket=self._bucket, Key=key, UploadId=upload_id)
+        for page in pages:
+            yield from ((part["PartNumber"], part["Size"], part["ETag"]) for part in page.get("Parts", ()))
+
     def _upload(self, key: str, parts: Iterable[bytes]) -> None:
         upload_id = self._s3.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
         done: list[CompletedPartTypeDef] = []
@@ -163,6 +242,21 @@ class ObjectStore:
             with suppress(BotoCoreError, ClientError):
                 self._s3.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
             raise
+
+
+def _verified(key: str, body: "StreamingBody", sha256: str) -> Iterator[bytes]:
+    """Yield what a body holds, one chunk behind, so that a reader never gets all of a corrupt object."""
+    digest, held = hashlib.sha256(), b""
+    with closing(body), _translated(key):
+        while chunk := body.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            if held:
+                yield held
+            held = chunk
+    if digest.hexdigest() != sha256:
+        raise ObjectCorrupt(f"The object {key} does not match its digest.")
+    if held:
+        yield held
 
 
 @contextmanager
