@@ -18,6 +18,12 @@ def new_id() -> UUID:
     return UUID(int=milliseconds << 80 | version_7 | rand_a | variant | rand_b)
 
 
+def first_id(days_ago: float) -> UUID:
+    """Return the least UUIDv7 that can have been made this many days ago."""
+    milliseconds = time.time_ns() // 1_000_000 - round(days_ago * 86_400_000)
+    return UUID(int=milliseconds << 80)
+
+
 def new_id_in_sql() -> sa.ColumnElement[UUID]:
     """The same as an expression of PostgreSQL's, for rows that a query makes; its own `uuidv7()` is new in 18."""
     # A version 4 whose first 48 bits are the time, and whose version's bits 0100 become 0111.

@@ -382,9 +382,10 @@ class WebhookDelivery(Row):
         sa.CheckConstraint(
             "(state = 'sending') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)", name="lease"
         ),
-        Index("webhook_delivery_waiting", "available_at", postgresql_where=text("state = 'pending'")),
+        Index("webhook_delivery_waiting", "webhook_id", "available_at", postgresql_where=text("state = 'pending'")),
         Index("webhook_delivery_leased", "lease_expires_at", postgresql_where=text("state = 'sending'")),
         Index("webhook_delivery_of", "webhook_id", "id"),
+        Index("webhook_delivery_dead", "webhook_id", "id", postgresql_where=text("state = 'dead'")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

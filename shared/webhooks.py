@@ -3,6 +3,9 @@
 A message is signed after the Standard Webhooks specification (standardwebhooks.com). It holds ids, states and counts.
 """
 
+import base64
+import hmac
+import secrets
 from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any
@@ -25,6 +28,7 @@ class WebhookEvent(StrEnum):
 
 #: What is sent to try a webhook.
 PING = "ping"
+_SECRET_BRAND = "whsec_"
 
 
 def announce(session: Session, project_id: UUID, event: WebhookEvent, payload: Mapping[str, Any]) -> None:
@@ -50,6 +54,18 @@ def announce_jobs(session: Session, job_ids: Collection[UUID]) -> None:
     ended = Job.id == sa.any_(sa.literal(list(job_ids), ARRAY(sa.Uuid())))
     wanted = _wanted(WebhookEvent.JOB_FINISHED, payload).join(Job, Job.project_id == Webhook.project_id)
     _insert(session, wanted.join(Image, Image.id == Job.image_id).where(ended))
+
+
+def new_secret() -> str:
+    """Make what a webhook's messages are signed with: 256 random bits."""
+    return _SECRET_BRAND + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def sign(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
+    """Return the `webhook-signature` of a message: HMAC-SHA256 over its id, its time in Unix seconds and its body."""
+    key = base64.b64decode(secret.removeprefix(_SECRET_BRAND))
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
 def is_deliverable() -> sa.ColumnElement[bool]:

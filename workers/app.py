@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 #: Where to say that this process takes work, for whoever started it.
 READY_FILE = "CARINA_READY_FILE"
+#: Between two looks for messages to send.
+NOTIFY_LOOK_S = 1.0
 
 
 def run_prepare(settings: Settings) -> None:
@@ -89,6 +91,8 @@ def run_notify(settings: Settings) -> None:
     from workers.notify import Notify
 
     with _Process(settings, Stage.NOTIFY, stuck_after_s=settings.step_timeout_s) as process:
+        # Whoever ends a job has no time to hint at its messages; an idle look is one query.
+        process.unasked_s = min(NOTIFY_LOOK_S, process.unasked_s)
         process.serve(Notify(settings, process.database, process.heartbeat, process.stop).run)
 
 

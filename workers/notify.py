@@ -1,16 +1,205 @@
-"""The notify worker: sends messages to webhooks."""
+"""The notify worker: sends messages to webhooks, several at a time, until each was delivered or is given up."""
 
+import asyncio
+import json
+import random
 import threading
+import time
+from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from uuid import UUID
+
+import httpx
+import structlog
 
 from shared.database import Database
+from shared.errors import CarinaError
+from shared.queue.deliveries import (
+    Answer,
+    DeliveryClaim,
+    claim_deliveries,
+    end_delivery,
+    expire_deliveries,
+    forget_delivered,
+    pause_s_after,
+)
+from shared.queue.states import DeliveryState
 from shared.settings import Settings
+from shared.webhook_address import Address, find_addresses, host_of, read_url
+from shared.webhooks import sign
 from workers.heartbeat import Heartbeat
+
+log = structlog.get_logger()
+
+#: Messages under way at a time.
+THREADS = 32
+#: Between two looks at what is due, while others are being sent.
+LOOK_S = 0.25
+#: Of a receiver's answer no more is read than this, and none of it is used.
+MOST_READ_BYTES = 4096
+#: Between two removals of what was delivered long ago.
+FORGET_S = 60.0
+#: A pause is longer or shorter by up to this part of it, so that not all messages come back at once.
+JITTER = 0.25
 
 
 class Notify:
     """Sends what is due."""
 
-    def __init__(self, settings: Settings, database: Database, heartbeat: Heartbeat, stop: threading.Event) -> None: ...
+    def __init__(self, settings: Settings, database: Database, heartbeat: Heartbeat, stop: threading.Event) -> None:
+        self._settings = settings
+        self._database = database
+        self._heartbeat = heartbeat
+        self._stop = stop
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="notify")
+        self._tls = httpx.create_ssl_context()
+        #: Webhooks whose last try failed.
+        self._troubled: set[UUID] = set()
+        self._forget_at = time.monotonic()
+        #: A message that takes longer has lost its lease: every step of a try has a bound below this.
+        self._lease_s = settings.webhook_timeout_s + settings.lease_s
 
     def run(self) -> None:
-        """Send messages until none is due or the stop flag is set."""
+        """Send messages until none is due or the stop flag is set; what has begun is always finished."""
+        running: dict[Future[None], UUID] = {}
+        while True:
+            for claimed in self._claim(Counter(running.values())):
+                running[self._threads.submit(self._deliver, claimed)] = claimed.webhook_id
+            if not running:
+                return
+            done, _ = wait(running, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+            for future in done:
+                del running[future]
+
+    def _claim(self, busy: Counter[UUID]) -> list[DeliveryClaim]:
+        if self._stop.is_set() or busy.total() == THREADS:
+            return []
+        retry_s = self._settings.webhook_retry_h * 3600
+        try:
+            with self._database.begin() as session:
+                expired = expire_deliveries(session, retry_s=retry_s)
+                if time.monotonic() >= self._forget_at:
+                    forget_delivered(session)
+                    self._forget_at = time.monotonic() + FORGET_S
+            with self._database.begin() as session:
+                claims = claim_deliveries(
+                    session,
+                    self._heartbeat.owner,
+                    limit=THREADS - busy.total(),
+                    lease_s=self._lease_s,
+                    busy=busy,
+                    troubled=self._troubled.copy(),
+                )
+        except CarinaError as error:
+            log.warning("claim_failed", stage="notify", code=error.code)
+            return []
+        if expired:
+            log.warning("deliveries_expired", count=expired)
+        return claims
+
+    def _deliver(self, claimed: DeliveryClaim) -> None:
+        answer = self._try(claimed)
+        if answer.code is None:
+            self._troubled.discard(claimed.webhook_id)
+        else:
+            self._troubled.add(claimed.webhook_id)
+        pause_s = pause_s_after(
+            claimed.attempt,
+            backoff_s=self._settings.retry_backoff_s,
+            retry_s=self._settings.webhook_retry_h * 3600,
+        )
+        if pause_s is not None:
+            pause_s *= random.uniform(1 - JITTER, 1 + JITTER)
+        try:
+            state = self._database.persist(
+                lambda session: end_delivery(session, claimed, answer, pause_s), within_s=self._settings.lease_s / 2
+            )
+        except CarinaError as error:
+            log.warning("answer_lost", delivery_id=str(claimed.delivery_id), code=error.code)
+            return  # The lease runs out, and the message is sent again.
+        say = log.warning if state is DeliveryState.DEAD else log.info
+        say(
+            "message_tried",
+            state=state,
+            delivery_id=str(claimed.delivery_id),
+            webhook_id=str(claimed.webhook_id),
+            attempt=claimed.attempt,
+            status=answer.status,
+            code=answer.code,
+        )
+
+    def _try(self, claimed: DeliveryClaim) -> Answer:
+        try:
+            status = self._send(claimed)
+        except CarinaError as error:
+            return Answer(None, error.code, error.detail)
+        except (TimeoutError, httpx.TimeoutException):
+            return Answer(None, "receiver_timed_out", "The receiver did not answer in time.")
+        except httpx.HTTPError as error:
+            return Answer(None, "receiver_unreachable", f"No answer came back ({type(error).__name__}).")
+        except Exception as error:  # one message's trouble is its own
+            log.error("message_failed", delivery_id=str(claimed.delivery_id), exc_info=error)
+            return Answer(None, "internal_error", type(error).__name__)
+        if status // 100 == 2:
+            return Answer(status)
+        return Answer(status, "receiver_refused", f"The receiver answered {status}.")
+
+    def _send(self, claimed: DeliveryClaim) -> int:
+        url = read_url(claimed.url)
+        addresses = find_addresses(url, allow_private=self._settings.webhook_allow_private)
+        message = {"type": claimed.event, "timestamp": claimed.created_at.isoformat(), "data": claimed.payload}
+        body = json.dumps(message, separators=(",", ":")).encode()
+        message_id, timestamp = str(claimed.delivery_id), str(int(time.time()))
+        headers = {
+            "Host": url.netloc.decode(),
+            "Content-Type": "application/json",
+            "User-Agent": "Carina-Webhooks/1",
+            "webhook-id": message_id,
+            "webhook-timestamp": timestamp,
+            "webhook-signature": sign(claimed.secret, message_id, timestamp, body),
+        }
+        return asyncio.run(self._post(url, addresses, headers, body))
+
+    async def _post(self, url: httpx.URL, addresses: list[Address], headers: dict[str, str], body: bytes) -> int:
+        """POST to the first of these addresses that accepts a connection; return its status. Follows no redirect."""
+        status = None
+        timeout_s = self._settings.webhook_timeout_s
+        # No proxy from the environment: it would resolve the name anew.
+        client = httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=httpx.Timeout(timeout_s))
+        try:
+            async with asyncio.timeout(timeout_s), client:
+                response = await self._connect(client, url, addresses, headers, body)
+                status = response.status_code
+                # A receiver that is still answering would be cut off otherwise.
+                await _read(response)
+        except (TimeoutError, httpx.HTTPError):
+            if status is None:
+                raise
+        assert status is not None, "a request without an answer raises"
+        return status
+
+    async def _connect(
+        self, client: httpx.AsyncClient, url: httpx.URL, addresses: list[Address], headers: dict[str, str], body: bytes
+    ) -> httpx.Response:
+        for address in addresses:
+            request = client.build_request(
+                "POST",
+                url.copy_with(host=str(address)),
+                headers=headers,
+                content=body,
+                extensions={"sni_hostname": host_of(url)},
+            )
+            try:
+                return await client.send(request, stream=True)
+            except httpx.ConnectError:
+                if address == addresses[-1]:
+                    raise
+        raise AssertionError("a name that is known has an address")
+
+
+async def _read(response: httpx.Response) -> None:
+    read = 0
+    async for chunk in response.aiter_raw():
+        read += len(chunk)
+        if read >= MOST_READ_BYTES:
+            break

@@ -123,6 +123,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("webhook_delivery_pkey")),
     )
     op.create_index(
+        "webhook_delivery_dead",
+        "webhook_delivery",
+        ["webhook_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'dead'"),
+    )
+    op.create_index(
         "webhook_delivery_leased",
         "webhook_delivery",
         ["lease_expires_at"],
@@ -133,7 +140,7 @@ def upgrade() -> None:
     op.create_index(
         "webhook_delivery_waiting",
         "webhook_delivery",
-        ["available_at"],
+        ["webhook_id", "available_at"],
         unique=False,
         postgresql_where=sa.text("state = 'pending'"),
     )
@@ -273,6 +280,7 @@ def downgrade() -> None:
         "webhook_delivery_waiting", table_name="webhook_delivery", postgresql_where=sa.text("state = 'pending'")
     )
     op.drop_index("webhook_delivery_of", table_name="webhook_delivery")
+    op.drop_index("webhook_delivery_dead", table_name="webhook_delivery", postgresql_where=sa.text("state = 'dead'"))
     op.drop_index(
         "webhook_delivery_leased", table_name="webhook_delivery", postgresql_where=sa.text("state = 'sending'")
     )
