@@ -1,8 +1,8 @@
 """The one place that parses DICOM: finds the data set in a file and hands out plain Python values.
 
-Only the elements in `KEPT` are held in memory, so a patient's name never is; whoever makes a dataset may ask for the
-PatientID. pydicom's warnings and log lines quote element values, and its parser lets many kinds of exception through;
-none of them leaves this module.
+Only the elements in `KEPT` are held in memory, so a patient's name never is, but for two who ask for more: a
+dataset's maker for the PatientID, and DICOMweb for what it has to answer. pydicom's warnings and log lines quote
+element values, and its parser lets many kinds of exception through; none of them leaves this module.
 """
 
 import logging
@@ -38,6 +38,7 @@ KEPT = [
     "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PixelData",
 ]  # fmt: skip
 _PIXEL_DATA = Tag("PixelData")
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 #: The most of a deflated data set that is inflated to find the patient.
 _HEADER_BYTES = 8 * 1024**2
 _PREFIX_BYTES = 132  # the preamble and `DICM`, PS3.10 section 7.1
@@ -63,15 +64,29 @@ def quietly(error: type[CarinaError] = MalformedDicom) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class PixelDataPlace:
+    """Where the value of the pixel data lies in a file or, of a deflated one, in what it inflates to."""
+
+    start: int
+    #: None where it is encapsulated.
+    byte_count: int | None
+
+
+@dataclass(frozen=True)
 class DicomFile:
     """The elements of one file that Carina reads, with typed access; every method raises `MalformedDicom`."""
 
     dataset: Dataset
     #: As the file says or, where it has no file meta, as its first element implies.
     transfer_syntax_uid: str
-    #: Whether the data set comes to its pixel data within the bytes that were read.
-    reaches_pixel_data: bool
+    #: None where the data set does not come to its pixel data within the bytes that were read.
+    pixel_data: PixelDataPlace | None
     little_endian: bool
+
+    @property
+    def reaches_pixel_data(self) -> bool:
+        """Whether the data set comes to its pixel data within the bytes that were read."""
+        return self.pixel_data is not None
 
     def text(self, keyword: str) -> str | None:
         """The element's first value as stripped text; None where it is absent or empty."""
@@ -103,10 +118,11 @@ def looks_like_dicom(data: bytes) -> bool:
     return _find_start(data) is not None
 
 
-def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence[str] = KEPT) -> DicomFile:
+def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence[str] | None = KEPT) -> DicomFile:
     """Parse a file, or the first part of one, up to and with (`with_pixels`) its pixel data.
 
-    A deflated data set is inflated to at most `max_bytes`. Raises `UnsupportedFileType` and `MalformedDicom`.
+    A deflated data set is inflated to at most `max_bytes`. Where `kept` is None every element is. Raises
+    `UnsupportedFileType` and `MalformedDicom`.
     """
     start = _find_start(data)
     if start is None:
@@ -123,20 +139,22 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence
         if syntax == DeflatedExplicitVRLittleEndian:
             # pydicom's own way inflates without a bound, and not at all where the end is missing.
             stream = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[stream.tell() :], max_bytes))
-        implicit, reached = syntax == ImplicitVRLittleEndian, False
+        implicit = syntax == ImplicitVRLittleEndian
+        place: PixelDataPlace | None = None
 
-        def at_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-            nonlocal reached
-            reached |= tag == _PIXEL_DATA
+        def at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
+            nonlocal place
+            if tag == _PIXEL_DATA:  # pydicom has read the element's head
+                place = PixelDataPlace(stream.tell(), None if length == _UNDEFINED_LENGTH else length)
             return bool(tag >= _PIXEL_DATA)
 
-        tags: list[BaseTag | int] = [Tag(keyword) for keyword in kept]
+        tags: list[BaseTag | int] | None = None if kept is None else [Tag(keyword) for keyword in kept]
         dataset = read_dataset(stream, implicit, little_endian, stop_when=at_pixel_data, specific_tags=tags)
         if not dataset:  # pydicom drops every element when one has no end
             raise MalformedDicom
         if with_pixels:  # apart from the rest for the same reason
             dataset.update(read_dataset(stream, implicit, little_endian, stop_when=lambda tag, *_: tag > _PIXEL_DATA))
-    return DicomFile(dataset, syntax, reached, little_endian)
+    return DicomFile(dataset, syntax, place, little_endian)
 
 
 def read_patient_id(data: bytes) -> str | None:
