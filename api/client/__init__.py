@@ -1,9 +1,13 @@
 """A typed client of the API. It imports nothing of the server but the schemas, and so needs no Flask."""
 
 from api.client.connection import ApiUnavailable, RequestRefused
+from api.client.journal import Journal
+from api.client.sending import Progress
 from api.client.studies import Studies
+from api.client.submissions import Submissions
 from api.client.trainings import Trainings
 from api.schemas import FileOutcome, Finding, FindingsAnswer, ImageFindings, JobAnswer, ModelAnswer, StudyAnswer
+from api.submission_schemas import ManifestRow, SubmissionAnswer, Upload
 from api.training_schemas import EvaluationAnswer, TrainingAnswer
 
 __all__ = [
@@ -15,12 +19,17 @@ __all__ = [
     "FindingsAnswer",
     "ImageFindings",
     "JobAnswer",
+    "Journal",
+    "ManifestRow",
     "ModelAnswer",
+    "Progress",
     "RequestRefused",
     "StudyAnswer",
+    "SubmissionAnswer",
     "TrainingAnswer",
+    "Upload",
 ]
 
 
-class Carina(Studies, Trainings):
+class Carina(Submissions, Studies, Trainings):
     """The API at one URL, under one key; see `Connection` for what holds of every method."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from api.schemas import Problem
-from shared.errors import CarinaError, TransientError
+from shared.errors import CarinaError, ObjectStoreUnavailable, TransientError
 
 LONG_POLL_S = 20.0
 #: Between two looks where the server did not wait.
@@ -41,6 +41,16 @@ class RequestRefused(CarinaError):
         super().__init__(problem.detail)
         self.code = problem.code
         self.status = problem.status
+
+
+class UploadRefused(CarinaError):
+    """The object store refuses an upload."""
+
+    code = "upload_refused"
+
+
+class UrlExpired(UploadRefused):
+    """The object store refuses a presigned URL, most likely because its time is over."""
 
 
 class Connection:
@@ -80,6 +90,26 @@ class Connection:
         """Close the connections."""
         self._http.close()
         self._store_http.close()
+
+    def put_through_api(self, path: str, body: Body, headers: Mapping[str, str]) -> None:
+        """Put bytes to the API itself."""
+        self._request("PUT", path, content=body, headers=headers)
+
+    def put_into_store(self, url: str, body: Body, headers: Mapping[str, str]) -> None:
+        """Put bytes to a presigned URL; raises `ObjectStoreUnavailable`, `UrlExpired` and `UploadRefused`."""
+        self._retrying(self._attempt_store, url, body, headers)
+
+    def _attempt_store(self, url: str, body: Body, headers: Mapping[str, str]) -> None:
+        try:
+            response = self._store_http.put(url, content=body(), headers=headers)
+        except httpx.TransportError as exc:
+            raise ObjectStoreUnavailable from exc
+        if response.status_code == httpx.codes.FORBIDDEN:
+            raise UrlExpired
+        if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
+            raise ObjectStoreUnavailable(f"The object store answers {response.status_code}.")
+        if not response.is_success:
+            raise UploadRefused(f"The object store answers {response.status_code}.")
 
     def _get(self, answer: type[Answer], path: str, **params: str | float) -> Answer:
         return answer.model_validate_json(self._request("GET", path, params))
