@@ -6,12 +6,16 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from api import (
+    audit,
     datasets,
+    errors,
     evaluations,
     gate_decisions,
     health,
+    idempotency,
     images,
     jobs,
+    limits,
     metrics,
     models,
     schedules,
@@ -19,7 +23,6 @@ from api import (
     trainings,
 )
 from api.auth import authenticate, public
-from api.errors import install, reject_parameters
 from api.resource import bound_json
 from api.schemas import NOTICE, Problem
 from api.services import NAME, Services
@@ -33,14 +36,17 @@ def create_app(settings: Settings) -> OpenAPI:
         info=Info(title="Carina", version="1", description=f"Findings on chest radiographs. {NOTICE}"),
         security_schemes={"bearer": {"type": "http", "scheme": "bearer"}},
         validation_error_model=Problem,
-        validation_error_callback=reject_parameters,
+        validation_error_callback=errors.reject_parameters,
         doc_ui=False,
         static_folder=None,
     )
     app.extensions[NAME] = Services.from_settings(settings)
     app.before_request(authenticate)
+    errors.install(app)
+    limits.install(app, settings)
     app.before_request(bound_json)
-    install(app)
+    idempotency.install(app)
+    audit.install(app)
     for resource in (
         studies,
         jobs,
@@ -53,6 +59,7 @@ def create_app(settings: Settings) -> OpenAPI:
         gate_decisions,
         health,
         metrics,
+        audit,
     ):
         app.register_api(resource.blueprint)
 

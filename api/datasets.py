@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 
 from api.auth import requires
 from api.dataset_schemas import COCO, DatasetAnswer, DatasetPath, DatasetsAnswer, FailedImage, FailuresAnswer
+from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
 from api.resource import as_json, resource
 from api.services import services
@@ -20,6 +21,7 @@ blueprint = resource("datasets")
 
 @blueprint.post("/v1/datasets", responses={202: DatasetAnswer})
 @requires(Scope.TRAIN)
+@idempotent
 def import_(body: DatasetRequest) -> Response:
     """Queue an import of what lies in the object store; a trainer takes it up.
 

@@ -25,7 +25,7 @@ DRAIN_S = 5.0
 
 def install(app: Flask) -> None:
     """Make `app` answer every error with a problem document."""
-    app.register_error_handler(CarinaError, _answer_ours)
+    app.register_error_handler(CarinaError, answer)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_unknown)
     app.after_request(_drain_after_error)
@@ -38,10 +38,13 @@ def reject_parameters(error: ValidationError) -> NoReturn:
     raise invalid
 
 
-def _answer_ours(error: CarinaError) -> Response:
+def answer(error: CarinaError) -> Response:
+    """Return the problem document that says this error."""
     status, headers = 500, {}
     if isinstance(error, RequestError):
         status = error.status
+        if error.retry_after_s is not None:
+            headers["Retry-After"] = str(error.retry_after_s)
     elif isinstance(error, TransientError):
         status, headers["Retry-After"] = 503, str(RETRY_AFTER_S)
         log.warning("request_failed", route=str(request.url_rule), code=error.code)

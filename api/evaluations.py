@@ -4,6 +4,7 @@ from flask import Response
 from sqlalchemy.orm import Session
 
 from api.auth import requires
+from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
 from api.resource import as_json, resource
 from api.services import services
@@ -27,6 +28,7 @@ blueprint = resource("evaluations")
 
 @blueprint.post("/v1/evaluations", responses={202: EvaluationAnswer})
 @requires(Scope.TRAIN)
+@idempotent
 def evaluate(body: EvaluationRequest) -> Response:
     """Queue an evaluation; a trainer takes it up."""
     model_id = None if body.model == "active" else body.model

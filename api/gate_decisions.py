@@ -3,6 +3,7 @@
 from flask import Response
 
 from api.auth import requires
+from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
 from api.resource import as_json, resource
 from api.schedule_schemas import GateDecisionAnswer, GateDecisionPath, GateDecisionsAnswer, GateRequest
@@ -17,6 +18,7 @@ blueprint = resource("gate_decisions")
 
 @blueprint.post("/v1/gate-decisions", responses={202: GateDecisionAnswer})
 @requires(Scope.TRAIN)
+@idempotent
 def ask(body: GateRequest) -> Response:
     """Queue a decision about a model; a trainer takes it up."""
     with services().database.begin() as session:

@@ -20,10 +20,11 @@ class Keyring:
         self._kept: dict[bytes, tuple[Identity, float]] = {}
 
     def identify(self, key: str) -> Identity:
-        """Return whom a key stands for; raise `Unauthorized`."""
+        """Return whom a key stands for; raise `Unauthorized` or `KeyExpired`."""
         digest, now = hashlib.sha256(key.encode()).digest(), time.monotonic()
         identity, until = self._kept.get(digest, (None, 0.0))
         if identity is not None and now < until:
+            identity.require_time()
             return identity
         with self._database.begin() as session:
             identity = verify_key(session, key)

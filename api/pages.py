@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from shared.tables import Task
+from shared.tables import AuditEvent, Task
 
 
 class PageQuery(BaseModel):
@@ -30,7 +30,7 @@ class Page(BaseModel):
     next: UUID | None
 
 
-Found = TypeVar("Found", bound=Task)
+Found = TypeVar("Found", bound=Task | AuditEvent)
 
 
 def read_page(

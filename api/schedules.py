@@ -7,6 +7,7 @@ from flask import Response
 from sqlalchemy.orm import Session
 
 from api.auth import requires
+from api.idempotency import idempotent
 from api.resource import as_json, resource
 from api.schedule_schemas import ScheduleAnswer, ScheduleChange, SchedulePath, ScheduleRequest, SchedulesAnswer
 from api.services import services
@@ -38,6 +39,7 @@ def show_all() -> Response:
 
 @blueprint.post("/v1/schedules", responses={201: ScheduleAnswer})
 @requires(Scope.TRAIN)
+@idempotent
 def create(body: ScheduleRequest) -> Response:
     """Add a schedule; a dataset of its name need not be there yet."""
     values = {name: getattr(body, name) for name in ScheduleRequest.model_fields.keys() - {"recipe", "config"}}
@@ -76,6 +78,7 @@ def delete(path: SchedulePath) -> Response:
 
 @blueprint.post("/v1/schedules/<uuid:schedule_id>/run", responses={202: TrainingAnswer})
 @requires(Scope.TRAIN)
+@idempotent
 def run(path: SchedulePath) -> Response:
     """Start a schedule's run now, whatever its rules say."""
     with services().database.begin() as session:

@@ -8,7 +8,10 @@ import structlog
 from flask import Response, request
 from sqlalchemy.orm import Session
 
+from api.audit import note
 from api.auth import identity, requires
+from api.idempotency import idempotent
+from api.limits import metered
 from api.multipart import FIELD, Upload, read_uploads
 from api.resource import as_json, resource
 from api.schemas import (
@@ -56,6 +59,7 @@ _FILES = {
 
 @blueprint.post("/v1/studies", responses={202: FileOutcomes}, openapi_extensions={"requestBody": _FILES})
 @requires(Scope.SUBMIT)
+@idempotent
 def submit(query: SubmitQuery) -> Response:
     """Send images; each file is answered on its own."""
     settings = services().settings
@@ -66,6 +70,7 @@ def submit(query: SubmitQuery) -> Response:
         files.extend(_receive(intake, upload) for upload in uploads)
     finally:
         intake.send_hints()
+        note(files=len(files), study_ids=sorted({str(file.study_id) for file in files if file.study_id}))
         outcomes = Counter(file.code or file.outcome for file in files)
         log.info("files_received", project_id=str(identity().project_id), **outcomes)
     return as_json(FileOutcomes(files=files), 202)
@@ -106,7 +111,7 @@ def findings(path: StudyPath, query: FindingsQuery) -> Response:
 
 def _receive(intake: Intake, upload: Upload) -> FileOutcome:
     try:
-        return FileOutcome.of(upload.name, intake.receive(upload.chunks))
+        return FileOutcome.of(upload.name, intake.receive(metered(upload.chunks)))
     except PermanentError as error:
         return FileOutcome.rejected(upload.name, error)
 

@@ -4,6 +4,7 @@ from flask import Response
 from sqlalchemy.orm import Session
 
 from api.auth import requires
+from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
 from api.resource import as_json, resource
 from api.services import services
@@ -30,6 +31,7 @@ blueprint = resource("trainings")
 
 @blueprint.post("/v1/trainings", responses={202: TrainingAnswer})
 @requires(Scope.TRAIN)
+@idempotent
 def train(body: TrainingRequest) -> Response:
     """Queue a training; a trainer takes it up."""
     config = config_of(body.recipe, body.config)

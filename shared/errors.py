@@ -218,6 +218,8 @@ class RequestError(CarinaError):
 
     code = "bad_request"
     status = 400
+    #: After how many seconds it may be sent again; None: not as it is.
+    retry_after_s: int | None = None
 
 
 class Unauthorized(RequestError):
@@ -225,6 +227,12 @@ class Unauthorized(RequestError):
 
     code = "unauthorized"
     status = 401
+
+
+class KeyExpired(Unauthorized):
+    """The API key has expired."""
+
+    code = "key_expired"
 
 
 class Forbidden(RequestError):

@@ -4,18 +4,33 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from shared.errors import NotFound, Unauthorized
+from shared.errors import KeyExpired, NotFound, Unauthorized
 from shared.queue.states import Scope
 from shared.tables import ApiKey, Project
 
 #: The project of keys that are made without naming one.
 FIRST_PROJECT = "default"
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How long and how much a key may ask for; None: without end."""
+
+    expires_at: datetime | None = None
+    #: As `100/minute`.
+    rate_limit: str | None = None
+    files_per_day: int | None = None
+    bytes_per_day: int | None = None
+
+
+NO_END = Allowance()
 
 
 @dataclass(frozen=True)
@@ -25,13 +40,27 @@ class Identity:
     key_id: UUID
     project_id: UUID
     scopes: frozenset[Scope]
+    allowance: Allowance = NO_END
+
+    def require_time(self) -> None:
+        """Raise `KeyExpired` once the key's time is over."""
+        end = self.allowance.expires_at
+        if end is not None and end <= datetime.now(UTC):
+            raise KeyExpired
 
     def may(self, scope: Scope) -> bool:
         """Whether the key has this scope; `admin` has all."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
-def create_key(session: Session, *, project_name: str, name: str, scopes: Collection[Scope]) -> str:
+def create_key(
+    session: Session,
+    *,
+    project_name: str,
+    name: str,
+    scopes: Collection[Scope],
+    allowance: Allowance = NO_END,
+) -> str:
     """Make a key, and its project where that is new. The returned text is the only copy of the secret."""
     project = session.scalar(sa.select(Project).where(Project.name == project_name))
     if project is None:
@@ -46,13 +75,14 @@ def create_key(session: Session, *, project_name: str, name: str, scopes: Collec
             prefix=prefix,
             secret_sha256=_digest(secret),
             scopes=sorted(scopes),
+            **asdict(allowance),
         )
     )
     return f"carina_{prefix}_{secret}"
 
 
 def verify_key(session: Session, key: str) -> Identity:
-    """Return whom a key stands for; raise `Unauthorized` when it is unknown, wrong or revoked."""
+    """Return whom a key stands for; raise `Unauthorized` when it is unknown, wrong or revoked, or `KeyExpired`."""
     brand, _, rest = key.partition("_")
     prefix, _, secret = rest.partition("_")
     row = session.scalar(sa.select(ApiKey).where(ApiKey.prefix == prefix))
@@ -60,7 +90,10 @@ def verify_key(session: Session, key: str) -> Identity:
     right = hmac.compare_digest(row.secret_sha256 if row else _digest(""), _digest(secret))
     if brand != "carina" or row is None or not right or row.revoked_at is not None:
         raise Unauthorized
-    return Identity(row.id, row.project_id, frozenset(Scope(scope) for scope in row.scopes))
+    allowance = Allowance(row.expires_at, row.rate_limit, row.files_per_day, row.bytes_per_day)
+    identity = Identity(row.id, row.project_id, frozenset(Scope(scope) for scope in row.scopes), allowance)
+    identity.require_time()
+    return identity
 
 
 def revoke_key(session: Session, prefix: str) -> None:

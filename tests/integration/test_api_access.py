@@ -55,6 +55,7 @@ SCOPES = {
     ("GET", "/v1/gate-decisions"): Scope.READ,
     ("GET", "/v1/gate-decisions/{decision_id}"): Scope.READ,
     ("POST", "/v1/gate-decisions"): Scope.TRAIN,
+    ("GET", "/v1/audit-events"): Scope.ADMIN,
     ("POST", "/v1/models/{model_id}/promote"): Scope.ADMIN,
     ("POST", "/v1/models/rollback"): Scope.ADMIN,
 }

@@ -1,0 +1,147 @@
+"""What a key may ask for: requests in a time (Flask-Limiter) and files and bytes a day, all counted on Redis.
+
+While Redis is down everything passes, and one warning says so.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
+
+import limits
+import redis
+import structlog
+from flask import Flask, Response, current_app, g
+from flask_limiter import Limiter, RateLimitExceeded
+from limits.storage import RedisStorage
+from limits.strategies import FixedWindowRateLimiter
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from api.auth import identity
+from api.errors import answer
+from shared.errors import RequestError
+from shared.keys import Identity
+from shared.settings import Settings
+
+Answer = TypeVar("Answer")
+
+log = structlog.get_logger()
+
+#: How long an answer of Redis may take, and for how long nobody asks after one that did not come.
+_TIMEOUT_S, _QUIET_S = 0.25, 5.0
+_NAME = "carina-quota"
+
+
+class RateLimited(RequestError):
+    """The API key has sent too many requests; wait as `Retry-After` says."""
+
+    code = "rate_limited"
+    status = 429
+
+
+class QuotaExceeded(RequestError):
+    """The API key has sent as many files or bytes as it may in a day."""
+
+    code = "quota_exceeded"
+    status = 429
+
+
+class _PassingStorage(RedisStorage):
+    """Counts on Redis; while it is down, all counts are 0."""
+
+    STORAGE_SCHEME = ["passing+redis", "passing+rediss", "passing+unix"]  # noqa: RUF012 - as its base has it
+
+    def __init__(self, uri: str, **_: Any) -> None:
+        super().__init__(
+            uri.removeprefix("passing+"),
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
+            # A connection that an idle time or a restart of Redis has ended is made again; silence is not asked twice.
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),  # type: ignore[arg-type]
+        )
+        self._is_down = False
+        self._quiet_until = 0.0
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        return self._ask(partial(super().incr, key, expiry, amount), 0)
+
+    def get(self, key: str) -> int:
+        return self._ask(partial(super().get, key), 0)
+
+    def get_expiry(self, key: str) -> float:
+        return self._ask(partial(super().get_expiry, key), time.time())
+
+    def _ask(self, question: Callable[[], Answer], otherwise: Answer) -> Answer:
+        if self._is_down:
+            if time.monotonic() < self._quiet_until:
+                return otherwise
+            self._quiet_until = time.monotonic() + _QUIET_S  # this request asks, and no other
+        try:
+            found = question()
+        except redis.RedisError as exc:
+            self._quiet_until = time.monotonic() + _QUIET_S
+            was_down, self._is_down = self._is_down, True
+            if not was_down:
+                log.warning("limits_not_enforced", error=type(exc).__name__)
+            return otherwise
+        self._is_down = False
+        return found
+
+
+def install(app: Flask, settings: Settings) -> None:
+    """Limit what each key asks for; called after its key is known. Raise `ValueError` for an unreadable setting."""
+    limits.parse_many(settings.rate_limit or "1/second")
+
+    def rate_limit() -> str:
+        known: Identity | None = g.get("identity")
+        return (known.allowance.rate_limit or settings.rate_limit) if known else ""
+
+    limiter = Limiter(
+        lambda: str(identity().key_id),
+        application_limits=[rate_limit],
+        strategy="fixed-window",
+        storage_uri=f"passing+{settings.redis_url.get_secret_value()}",
+        key_prefix="carina",
+    )
+    limiter.request_filter(lambda: not rate_limit())
+    limiter.init_app(app)
+    app.extensions[_NAME] = FixedWindowRateLimiter(limiter.storage)
+
+    def refuse(_: RateLimitExceeded) -> Response:
+        limited = RateLimited()
+        if limiter.current_limit is not None:
+            limited.retry_after_s = max(1, limiter.current_limit.reset_at - int(time.time()))
+        return answer(limited)
+
+    app.register_error_handler(RateLimitExceeded, refuse)
+
+
+def charge(files: int, byte_count: int) -> None:
+    """Count files that the request's key sends against what it may send in a day; raise `QuotaExceeded`."""
+    allowance, taken = identity().allowance, []
+    counter: FixedWindowRateLimiter = current_app.extensions[_NAME]
+    for unit, most, cost in (("files", allowance.files_per_day, files), ("bytes", allowance.bytes_per_day, byte_count)):
+        if most is None:
+            continue
+        item = limits.RateLimitItemPerDay(most)
+        name = item.key_for("carina", unit, str(identity().key_id))
+        taken.append((name, cost))
+        if counter.storage.incr(name, item.get_expiry(), cost) > most:
+            for each, amount in taken:
+                counter.storage.incr(each, item.get_expiry(), -amount)
+            exceeded = QuotaExceeded(f"The API key has sent as many {unit} as it may in a day, which is {most}.")
+            exceeded.retry_after_s = max(1, int(counter.storage.get_expiry(name) - time.time()))
+            raise exceeded
+
+
+def metered(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a file's bytes and charge for them; raise `QuotaExceeded` where they are too many, before the last one."""
+    byte_count, last = 0, b""
+    for chunk in chunks:
+        byte_count += len(chunk)
+        if last:
+            yield last
+        last = chunk
+    charge(1, byte_count)
+    yield last
