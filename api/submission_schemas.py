@@ -1,15 +1,24 @@
 """What the API takes and gives of bulk submissions; see `api.schemas`."""
 
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.queue.states import SubmissionState
 
+if TYPE_CHECKING:  # a client needs no database
+    from shared.submissions import Tally
+    from shared.tables import Submission
+
 #: The most files that one request announces, and the most rows of a page.
 PAGE_FILES = 1000
+#: PostgreSQL's largest.
+_MOST = 2**63 - 1
+
+#: A file's place in its submission.
+Number = Annotated[int, Field(ge=0, le=_MOST)]
 
 
 class _Parameters(BaseModel):
@@ -19,7 +28,9 @@ class _Parameters(BaseModel):
 class AnnouncedFile(_Parameters):
     """A file that is about to be uploaded."""
 
-    name: str = Field("", max_length=1024, description="What you call it; told back in the manifest.")
+    name: str = Field(
+        "", max_length=1024, pattern=r"^[^\x00]*$", description="What you call it; told back in the manifest."
+    )
     byte_count: int = Field(ge=0, le=5 * 1024**4)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
@@ -41,7 +52,7 @@ class SubmissionRequest(_Parameters):
 class ArrivedRequest(_Parameters):
     """Files whose upload is done."""
 
-    numbers: list[int] = Field(min_length=1, max_length=PAGE_FILES)
+    numbers: list[Number] = Field(min_length=1, max_length=PAGE_FILES)
 
 
 class Part(BaseModel):
@@ -61,7 +72,8 @@ class Upload(BaseModel):
     number: int
     #: `expected`: PUT the bytes; `duplicate`: the image is known already, send nothing; else it is past that.
     state: str
-    #: Where to PUT the whole file; a path of this API where `through_api`. None where nothing is to be sent, or in parts.
+    #: Where to PUT the whole file; a path of this API where `through_api`. None where nothing is to be sent, or in
+    #: parts; with neither, `GET …/uploads` says it: an answer has room for so many parts only.
     url: str | None = None
     #: Whether the URL is this API's and so wants the key; the others carry their own signature.
     through_api: bool = False
@@ -114,6 +126,37 @@ class SubmissionAnswer(BaseModel):
     closed_at: datetime | None
     finished_at: datetime | None
 
+    @classmethod
+    def of(cls, submission: "Submission", tally: "Tally", now: datetime) -> "SubmissionAnswer":
+        """Describe a submission's row, and what its files have come to."""
+        since_s = ((submission.finished_at or now) - submission.created_at).total_seconds()
+        done = tally.total - tally.open
+        files_per_s = done / max(since_s, 0.001) if done else None
+        source = f"s3://{submission.source_bucket}/{submission.source_prefix}" if submission.source_bucket else None
+        return cls(
+            id=submission.id,
+            state=SubmissionState(submission.state),
+            priority=submission.priority,
+            model_id=submission.requested_model_id,
+            source=source,
+            file_count=submission.file_count,
+            counts=Counts(**tally.counts),
+            codes=tally.codes,
+            files_per_s=files_per_s,
+            eta_s=tally.open / files_per_s if files_per_s else None,
+            created_at=submission.created_at,
+            closed_at=submission.closed_at,
+            finished_at=submission.finished_at,
+        )
+
+
+class SubmissionsAnswer(BaseModel):
+    """Submissions, the newest first."""
+
+    submissions: list[SubmissionAnswer]
+    #: `before` of the next page; None on the last one.
+    next: UUID | None
+
 
 class SubmissionCreated(BaseModel):
     """A new submission, and where to put its first files."""
@@ -160,6 +203,49 @@ class RetryAnswer(BaseModel):
 class ManifestQuery(_Parameters):
     """Which rows, and how."""
 
-    after: int = Field(-1, ge=-1, description="Only rows with a higher number.")
+    after: int = Field(-1, ge=-1, le=_MOST, description="Only rows with a higher number.")
     limit: int = Field(PAGE_FILES, ge=1, le=10_000, description="The most rows of a JSON page.")
     format: Literal["json", "jsonl", "csv"] = Field("json", description="`jsonl` and `csv` stream all rows.")
+
+
+class SubmissionPath(_Parameters):
+    """Which submission."""
+
+    submission_id: UUID
+
+
+class FilePath(SubmissionPath):
+    """Which file of it."""
+
+    number: Number
+
+
+class CreateQuery(_Parameters):
+    """Where the files lie, if not with the client."""
+
+    from_: str | None = Field(
+        None,
+        alias="from",
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00]{0,1024})?$",
+        description="`s3://bucket/prefix`: take in what lies there, in one of `CARINA_IMPORT_BUCKETS`.",
+    )
+
+
+class UploadsQuery(_Parameters):
+    """Which of the files that are still to be uploaded."""
+
+    after: int = Field(-1, ge=-1, le=_MOST, description="Only files with a higher number.")
+    limit: int = Field(PAGE_FILES, ge=1, le=PAGE_FILES, description="The most files of an answer.")
+
+
+class ProgressQuery(_Parameters):
+    """Whether to wait."""
+
+    wait: float = Field(0, ge=0, le=60, description="Seconds to wait at most for the counts or the state to change.")
+
+
+class SubmissionsQuery(_Parameters):
+    """Which submissions."""
+
+    before: UUID | None = Field(None, description="Only those that are older than this one.")
+    limit: int = Field(20, ge=1, le=100, description="The most submissions of an answer.")

@@ -1,0 +1,158 @@
+"""What may be asked of a bulk submission as a whole: to try again what failed, and to stop.
+
+The submission is locked by the caller, as in `locked`; then follow its files, then jobs.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared import webhooks
+from shared.errors import DigestMismatch, NotFound, NotUploaded, RequestError, SizeMismatch
+from shared.ids import new_id_in_sql
+from shared.queue.claim import final_values
+from shared.queue.states import FileState, JobState, SubmissionState
+from shared.submissions import count, end
+from shared.tables import Image, Job, Submission, SubmissionFile
+
+#: The codes of what has to be sent again.
+_NOT_HERE = [NotUploaded.code, SizeMismatch.code, DigestMismatch.code]
+
+
+class SubmissionIsFinal(RequestError):
+    """The submission has come to its end."""
+
+    code = "submission_is_final"
+    status = 409
+
+
+@dataclass(frozen=True)
+class Retried:
+    """How many files are tried again, by where they go on."""
+
+    to_upload: int
+    to_intake: int
+    to_prepare: int
+    to_detect: int
+
+
+def locked(session: Session, project_id: UUID, submission_id: UUID) -> Submission:
+    """Return a submission that nobody else changes until the transaction's end; raise `NotFound`."""
+    mine = sa.select(Submission).where(Submission.id == submission_id, Submission.project_id == project_id)
+    # Files and jobs can still be added to it.
+    submission = session.scalar(mine.with_for_update(key_share=True))
+    if submission is None:
+        raise NotFound
+    return submission
+
+
+def retry(session: Session, submission: Submission) -> Retried:
+    """Give failed jobs successors, and failed files another try; raise `SubmissionIsFinal` for a cancelled one.
+
+    What was rejected would be rejected again, and stays so.
+    """
+    if submission.state == SubmissionState.CANCELLED:
+        raise SubmissionIsFinal("The submission was cancelled.")
+    files = _retry_files(session, submission.id)
+    stages = _retry_jobs(session, submission)
+    retried = Retried(
+        to_upload=files.count(FileState.EXPECTED),
+        to_intake=files.count(FileState.ARRIVED),
+        to_prepare=stages.count(JobState.QUEUED),
+        to_detect=stages.count(JobState.READY),
+    )
+    if (files or stages) and submission.state == SubmissionState.COMPLETED_WITH_ERRORS:
+        submission.state, submission.finished_at, submission.tally = SubmissionState.PROCESSING, None, None
+        # From here on it is waited for what is to be uploaded.
+        submission.closed_at = sa.func.now()
+    return retried
+
+
+def cancel(session: Session, submission: Submission) -> None:
+    """Cancel what is not final; whoever holds some of it cannot commit. Raise `SubmissionIsFinal`."""
+    if SubmissionState(submission.state).is_final:
+        raise SubmissionIsFinal(f"The submission is {submission.state} already.")
+    open_files = [state for state in FileState if not state.is_final]
+    files = sa.update(SubmissionFile).where(
+        SubmissionFile.submission_id == submission.id, SubmissionFile.state.in_(open_files)
+    )
+    session.execute(_silently(files.values(**final_values_of_files(FileState.CANCELLED), source_key=None)))
+    # A statement of its own, which sees the job of a file that has just been accepted.
+    open_jobs = [state for state in JobState if not state.is_final]
+    jobs = sa.update(Job).where(Job.submission_id == submission.id, Job.state.in_(open_jobs)).returning(Job.id)
+    cancelled = session.scalars(_silently(jobs.values(**final_values(JobState.CANCELLED)))).all()
+    webhooks.announce_jobs(session, cancelled)
+    end(session, submission, SubmissionState.CANCELLED, count(session, submission.id))
+
+
+def final_values_of_files(state: FileState) -> dict[str, object]:
+    """The columns of a file that intake is done with."""
+    return {"state": state, "lease_owner": None, "lease_expires_at": None, "finished_at": sa.func.now()}
+
+
+def _retry_files(session: Session, submission_id: UUID) -> list[str]:
+    to_upload = sa.and_(SubmissionFile.code.in_(_NOT_HERE), SubmissionFile.source_key.is_(None))
+    again = (
+        sa.update(SubmissionFile)
+        .where(SubmissionFile.submission_id == submission_id, SubmissionFile.state == FileState.FAILED)
+        .values(
+            state=sa.case((to_upload, FileState.EXPECTED), else_=FileState.ARRIVED),
+            attempt=0,
+            available_at=sa.func.now(),
+            code=None,
+            reason=None,
+            finished_at=None,
+        )
+        .returning(SubmissionFile.state)
+    )
+    return list(session.scalars(_silently(again)))
+
+
+def _retry_jobs(session: Session, submission: Submission) -> list[str]:
+    """Make a job for each that has failed; return their states."""
+    is_ready = Image.rendition_sha256.is_not(None)
+    failed = (
+        sa.select(
+            SubmissionFile.number,
+            new_id_in_sql().label("job_id"),
+            Image.id.label("image_id"),
+            sa.case((is_ready, JobState.READY), else_=JobState.QUEUED).label("state"),
+            sa.case((is_ready, sa.func.now())).label("ready_at"),
+        )
+        .join(Job, Job.id == SubmissionFile.job_id)
+        .join(Image, Image.id == Job.image_id)
+        .where(
+            SubmissionFile.submission_id == submission.id,
+            SubmissionFile.state == FileState.ACCEPTED,
+            Job.state == JobState.FAILED,
+        )
+        .cte("failed")
+    )
+    rows = sa.select(
+        failed.c.job_id,
+        failed.c.image_id,
+        failed.c.state,
+        failed.c.ready_at,
+        sa.literal(submission.project_id),
+        sa.literal(submission.id),
+        sa.literal(submission.requested_model_id, sa.Uuid()),
+        sa.literal(submission.priority),
+        sa.literal(0),
+        sa.false(),
+    )
+    names = ["id", "image_id", "state", "ready_at", "project_id", "submission_id", "requested_model_id", "priority"]
+    jobs = sa.insert(Job).from_select([*names, "attempt", "alone"], rows, include_defaults=False).returning(Job.id)
+    files = (
+        sa.update(SubmissionFile)
+        .where(SubmissionFile.submission_id == submission.id, SubmissionFile.number == failed.c.number)
+        .values(job_id=failed.c.job_id)
+        .add_cte(jobs.cte("jobs"))
+        .returning(failed.c.state)
+    )
+    return list(session.scalars(_silently(files)))
+
+
+def _silently(change: sa.Update) -> sa.Update:
+    return change.execution_options(synchronize_session=False)
