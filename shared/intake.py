@@ -164,10 +164,7 @@ class Intake:
         return session.scalar(same.with_for_update(key_share=True))
 
     def _job_with_a_future(self, session: Session, image: Image) -> Job | None:
-        """Return the latest job that has a result or may get one: what failed or was cancelled is tried anew."""
-        jobs = sa.select(Job).where(Job.image_id == image.id, Job.state.not_in([JobState.FAILED, JobState.CANCELLED]))
-        if self._model_id is not None:
-            jobs = jobs.where(sa.or_(Job.requested_model_id == self._model_id, Job.model_id == self._model_id))
+        jobs = sa.select(Job).where(Job.image_id == image.id, *jobs_with_a_future(self._model_id))
         return session.scalar(jobs.order_by(Job.id.desc()).limit(1))
 
     def _add_image(self, session: Session, original: _Original) -> Image:
@@ -218,6 +215,14 @@ class Intake:
         session.add(job)
         session.flush()
         return job
+
+
+def jobs_with_a_future(model_id: UUID | None) -> list[sa.ColumnElement[bool]]:
+    """The conditions of a job that has a result or may get one: what failed or was cancelled is tried anew."""
+    conditions = [Job.state.not_in([JobState.FAILED, JobState.CANCELLED])]
+    if model_id is not None:
+        conditions.append(sa.or_(Job.requested_model_id == model_id, Job.model_id == model_id))
+    return conditions
 
 
 def _in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
