@@ -18,6 +18,7 @@ from PIL import Image
 from pydicom.uid import (
     JPEG2000MC,
     DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEGLosslessSV1,
@@ -50,8 +51,10 @@ def make_picture(mode: str, kind: str, **options: object) -> bytes:
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_a_dicom_header_says_size_and_identity(syntax: str) -> None:
-    header = read(make_dicom(FILM, syntax=syntax))
-    assert header == ImageHeader("application/dicom", 96, 80, "1.2.3", "1.2.3.4", syntax)
+    header = read(make_dicom(FILM, syntax=syntax, SeriesInstanceUID="1.2.3.1", Modality="DX", BurnedInAnnotation="NO"))
+    film = DigitalXRayImageStorageForPresentation
+    uids = ("1.2.3", "1.2.3.4", syntax, "1.2.3.1", film)
+    assert header == ImageHeader("application/dicom", 96, 80, *uids, modality="DX", burned_in_annotation=False)
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES[:3])
