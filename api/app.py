@@ -21,6 +21,7 @@ from api import (
     schedules,
     studies,
     trainings,
+    webhooks,
 )
 from api.auth import authenticate, public
 from api.resource import bound_json
@@ -60,6 +61,7 @@ def create_app(settings: Settings) -> OpenAPI:
         health,
         metrics,
         audit,
+        webhooks,
     ):
         app.register_api(resource.blueprint)
 

@@ -180,6 +180,17 @@ def expire_deliveries(session: Session, *, retry_s: float) -> int:
     return count
 
 
+def send_again(session: Session, delivery_id: UUID) -> WebhookDelivery | None:
+    """Have a message sent now, and tried for as long as a new one; return it, or None while it is being sent."""
+    change = (
+        sa.update(WebhookDelivery)
+        .where(WebhookDelivery.id == delivery_id, WebhookDelivery.state != DeliveryState.SENDING)
+        .values(state=DeliveryState.PENDING, attempt=0, available_at=sa.func.now(), finished_at=None)
+        .returning(WebhookDelivery)
+    )
+    return session.scalar(change.execution_options(synchronize_session=False))
+
+
 def forget_delivered(session: Session) -> None:
     """Remove messages that were delivered long ago."""
     old = (

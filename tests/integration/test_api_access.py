@@ -9,10 +9,10 @@ from api.keyring import Keyring
 from shared.database import Database
 from shared.errors import Unauthorized
 from shared.ids import new_id
-from shared.keys import revoke_key
+from shared.keys import revoke_key, verify_key
 from shared.queue.states import Scope
 from shared.schedules import create_schedule
-from shared.tables import Evaluation, GateDecision, TrainingRun
+from shared.tables import Evaluation, GateDecision, TrainingRun, Webhook, WebhookDelivery
 from shared.training import TrainingConfig
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.rows import add_dataset, add_model
@@ -56,15 +56,27 @@ SCOPES = {
     ("GET", "/v1/gate-decisions/{decision_id}"): Scope.READ,
     ("POST", "/v1/gate-decisions"): Scope.TRAIN,
     ("GET", "/v1/audit-events"): Scope.ADMIN,
+    ("GET", "/v1/webhooks"): Scope.READ,
+    ("GET", "/v1/webhooks/{webhook_id}"): Scope.READ,
+    ("GET", "/v1/webhooks/{webhook_id}/deliveries"): Scope.READ,
+    ("POST", "/v1/webhooks"): Scope.SUBMIT,
+    ("PATCH", "/v1/webhooks/{webhook_id}"): Scope.SUBMIT,
+    ("POST", "/v1/webhooks/{webhook_id}/test"): Scope.SUBMIT,
+    ("POST", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"): Scope.SUBMIT,
+    ("DELETE", "/v1/webhooks/{webhook_id}"): Scope.SUBMIT,
     ("POST", "/v1/models/{model_id}/promote"): Scope.ADMIN,
     ("POST", "/v1/models/rollback"): Scope.ADMIN,
 }
 PUBLIC = [("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/openapi.json")]
-OF_A_PROJECT = [route for route in SCOPES if any(name in route[1] for name in ("{study_id}", "{image_id}", "{job_id}"))]
+OF_A_PROJECT = [
+    route
+    for route in SCOPES
+    if any(name in route[1] for name in ("{study_id}", "{image_id}", "{job_id}", "{webhook_id}"))
+]
 
 
 @pytest.fixture
-def ids(api: Api, database: Database) -> dict[str, object]:
+def ids(api: Api, keys: Keys, database: Database) -> dict[str, object]:
     """The ids of an image that was sent in, and of a row of every other kind."""
     (file,) = api.send(("film.png", png())).get_json()["files"]
     digest = "0" * 64
@@ -80,10 +92,17 @@ def ids(api: Api, database: Database) -> dict[str, object]:
         schedule = create_schedule(
             session, name="nights", cron="0 3 * * *", time_zone="UTC", dataset_name="films", config=TrainingConfig()
         )
-        session.add_all((training, evaluation, decision))
+        owner = verify_key(session, keys.submit)
+        webhook = Webhook(
+            project_id=owner.project_id, api_key_id=owner.key_id, url="https://ward.example/", secret="", events=[]
+        )
+        session.add_all((training, evaluation, decision, webhook))
+        session.flush()
+        session.add(delivery := WebhookDelivery(webhook_id=webhook.id, event="ping", payload={}))
         session.flush()
         rows = {"training_id": training.id, "attempt": 1, "evaluation_id": evaluation.id, "model_id": model.id}
         rows |= {"dataset_id": dataset.id, "schedule_id": schedule.id, "decision_id": decision.id}
+        rows |= {"webhook_id": webhook.id, "delivery_id": delivery.id}
     return rows | {name: file[name] for name in ("study_id", "image_id", "job_id")}
 
 
