@@ -72,13 +72,14 @@ def run_detect(settings: Settings) -> None:
 
 def run_intake(settings: Settings) -> None:
     """Take in the files of bulk submissions until SIGTERM."""
+    from shared.incoming import Incoming
     from workers.intake import Receive
 
     with _Process(settings, Stage.INTAKE, stuck_after_s=settings.step_timeout_s) as process:
         receive = Receive(
             settings,
             process.database,
-            ObjectStore(settings),
+            Incoming(settings),
             process.hints,
             process.heartbeat,
             process.stop,

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from uuid import UUID
 
 import sqlalchemy as sa
 import structlog
@@ -18,6 +17,7 @@ from shared.database import Database
 from shared.errors import DatabaseUnavailable
 from shared.ids import new_id
 from shared.queue.claim import Claim, renew
+from shared.queue.files import FileClaim, renew_files
 from shared.queue.states import Stage
 from shared.tables import Worker
 
@@ -26,6 +26,9 @@ log = structlog.get_logger()
 #: What a process that made no progress ends with (EX_SOFTWARE of sysexits.h); its leases run out by themselves.
 EXIT_STUCK = 70
 LONGEST_INTERVAL_S = 20.0
+
+#: What a process may hold under a lease.
+Held = Claim | FileClaim
 
 
 class Heartbeat:
@@ -37,7 +40,7 @@ class Heartbeat:
         self._stage = stage
         self._lease_s = lease_s
         self._stuck_after_s = stuck_after_s
-        self._held: dict[UUID, Claim] = {}
+        self._held: set[Held] = set()
         self._lock = threading.Lock()
         self._progressed_at = time.monotonic()
         self._stop = threading.Event()
@@ -56,12 +59,12 @@ class Heartbeat:
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             session.execute(sa.update(Worker).where(Worker.id == self.owner).values(stopped_at=sa.func.now()))
 
-    def hold(self, claims: Iterable[Claim]) -> None:
+    def hold(self, claims: Iterable[Held]) -> None:
         """Keep these leases alive from now on."""
         with self._lock:
             if not self._held:
                 self._progressed_at = time.monotonic()
-            self._held |= {claim.job_id: claim for claim in claims}
+            self._held.update(claims)
 
     def mark_progress(self) -> None:
         """Say that this process is not stuck: a step of its work has come to an end."""
@@ -69,21 +72,20 @@ class Heartbeat:
             self._progressed_at = time.monotonic()
 
     def held(self) -> list[Claim]:
-        """Return what this process holds."""
+        """Return the jobs that this process holds."""
         with self._lock:
-            return list(self._held.values())
+            return [held for held in self._held if isinstance(held, Claim)]
 
-    def drop(self, claims: Iterable[Claim]) -> None:
+    def drop(self, claims: Iterable[Held]) -> None:
         """Stop to renew these: they are done, or given back."""
         with self._lock:
-            for claim in claims:
-                self._held.pop(claim.job_id, None)
+            self._held.difference_update(claims)
             self._progressed_at = time.monotonic()
 
     def _run(self) -> None:
         while not self._stop.wait(min(self._lease_s / 3, LONGEST_INTERVAL_S)):
             with self._lock:
-                held = list(self._held.values())
+                held = list(self._held)
                 silent_s = time.monotonic() - self._progressed_at
             if held and silent_s > self._stuck_after_s:
                 log.critical("worker_stuck", owner=self.owner, held=len(held), silent_s=round(silent_s))
@@ -93,9 +95,11 @@ class Heartbeat:
             except DatabaseUnavailable:
                 log.warning("heartbeat_missed", owner=self.owner)
 
-    def _beat(self, held: list[Claim]) -> None:
+    def _beat(self, held: list[Held]) -> None:
         with self._database.begin() as session:
-            kept = renew(session, held, lease_s=self._lease_s)
+            jobs = [claim for claim in held if isinstance(claim, Claim)]
+            files = [claim for claim in held if isinstance(claim, FileClaim)]
+            kept = renew(session, jobs, lease_s=self._lease_s) + renew_files(session, files, lease_s=self._lease_s)
             session.execute(sa.update(Worker).where(Worker.id == self.owner).values(seen_at=sa.func.now()))
         if kept < len(held):
             # Cancelled, or committed a moment ago: the fence drops what is no longer ours.

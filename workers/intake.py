@@ -1,26 +1,337 @@
-"""The intake worker: takes in the files of bulk submissions."""
+"""The intake worker: what has arrived of a submission is checked and taken in; archives are unpacked.
 
+A file is final in the transaction that makes its image and its job, and an archive's entry has its row in it: whoever
+goes on after this process was killed finds what is done, and takes nothing twice.
+"""
+
+import hashlib
+import io
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from itertools import chain
+from typing import Any
+from uuid import UUID
 
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.orm import Session
+
+from shared.archives import ArchiveError, ArchiveKind, Entry, Limits, sniff_archive, unpack
 from shared.database import Database
-from shared.object_store import ObjectStore
+from shared.errors import (
+    CarinaError,
+    DatabaseUnavailable,
+    DigestMismatch,
+    FileTooLarge,
+    NotUploaded,
+    ObjectMissing,
+    PermanentError,
+    SizeMismatch,
+    UploadError,
+)
+from shared.incoming import Incoming, IncomingFile, SeekableFile
+from shared.intake import Intake, Received
+from shared.object_store import PART_BYTES
+from shared.queue.files import (
+    FileClaim,
+    claim_files,
+    finish_file,
+    give_up_or_retry_file,
+    holds_file,
+    release_file,
+)
 from shared.queue.hints import Hints
+from shared.queue.states import FileState
 from shared.settings import Settings
+from shared.submissions import allocate, incoming_key, settle
+from shared.tables import SubmissionFile
 from workers.heartbeat import Heartbeat
+from workers.listing import Listing
+from workers.verdict import known
+
+log = structlog.get_logger()
+
+#: How often to look for more files while some are under way: an archive may take hours.
+LOOK_S = 1.0
+#: After how many entries of an archive the prepare workers are told.
+HINT_AFTER = 16
+
+
+class LeaseLostError(Exception):
+    """The file was cancelled, or is somebody else's by now."""
+
+
+class StoppedError(Exception):
+    """This worker is to end before the file is done."""
 
 
 class Receive:
-    """Takes in what has arrived."""
+    """Takes in what has arrived, several files at a time."""
 
     def __init__(
         self,
         settings: Settings,
         database: Database,
-        store: ObjectStore,
+        incoming: Incoming,
         hints: Hints,
         heartbeat: Heartbeat,
         stop: threading.Event,
-    ) -> None: ...
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._incoming = incoming
+        self._hints = hints
+        self._heartbeat = heartbeat
+        self._stop = stop
+        self._listing = Listing(settings, database, incoming, hints, stop)
+        self._threads = ThreadPoolExecutor(settings.intake_threads, thread_name_prefix="intake")
+        self._limits = Limits(
+            entries=settings.max_archive_entries,
+            unpacked_bytes=settings.max_archive_bytes,
+            ratio=settings.max_archive_ratio,
+        )
 
     def run(self) -> None:
-        """Take in files until none has arrived or the stop flag is set."""
+        """Take in files until none has arrived or the stop flag is set; files are finished, archives put aside."""
+        running: set[Future[None]] = {self._threads.submit(self._listing.run)}
+        touched: set[UUID] = set()
+        while True:
+            claims = self._claim(self._settings.intake_threads - len(running))
+            running |= {self._threads.submit(self._take, claimed) for claimed in claims}
+            touched |= {claimed.submission_id for claimed in claims}
+            if not running:
+                self._settle(touched)
+                return
+            done, running = wait(running, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+            if not done:
+                running.add(self._threads.submit(self._listing.run))
+
+    def _claim(self, limit: int) -> list[FileClaim]:
+        if self._stop.is_set() or limit <= 0:
+            return []
+        owner, lease_s = self._heartbeat.owner, self._settings.lease_s
+        try:
+            with self._database.begin() as session:
+                claims = claim_files(session, owner, limit=limit, lease_s=lease_s)
+        except CarinaError as error:
+            log.warning("claim_failed", stage="intake", code=error.code)
+            return []
+        self._heartbeat.hold(claims)
+        return claims
+
+    def _settle(self, submissions: set[UUID]) -> None:
+        for submission_id in submissions:
+            with suppress(DatabaseUnavailable), self._database.begin() as session:
+                settle(session, submission_id)
+
+    def _take(self, claim: FileClaim) -> None:
+        try:
+            state = self._take_in(claim)
+            log.info("file_taken", **_about(claim), state=state)
+        except LeaseLostError:
+            log.info("result_dropped", **_about(claim))
+        except StoppedError:
+            self._put_aside(claim)
+        except Exception as exc:  # noqa: BLE001 - the worker's loop: an error is a file's, never the worker's
+            self._pass_verdict(claim, known(exc))
+        finally:
+            self._heartbeat.drop([claim])
+
+    def _take_in(self, claim: FileClaim) -> FileState:
+        with self._open(claim) as file:
+            if claim.byte_count not in (None, file.byte_count):
+                raise SizeMismatch
+            chunks = _Measured(file.chunks(), claim.sha256, self._heartbeat.mark_progress)
+            first = next(chunks, b"")
+            kind = sniff_archive(first)
+            if kind is not None:
+                self._check(claim, chunks)
+                state = self._unpack(claim, file, kind)
+            else:
+                state = self._take_image(claim, file.byte_count, first, chunks)
+        self._discard(claim)
+        return state
+
+    def _open(self, claim: FileClaim) -> IncomingFile:
+        if claim.source_key is not None:
+            return self._incoming.open(claim.source_key, bucket=claim.source_bucket)
+        key = incoming_key(claim.submission_id, claim.number)
+        if claim.upload_id is not None and not self._incoming.has(key):
+            self._complete_upload(claim, key, claim.upload_id)
+        return self._incoming.open(key)
+
+    def _complete_upload(self, claim: FileClaim, key: str, upload_id: str) -> None:
+        """Make an object of an upload's parts; raise `NotUploaded` where some are missing, which may still follow."""
+        try:
+            arrived = sum(self._incoming.uploaded_parts(key, upload_id).values())
+        except ObjectMissing:
+            return  # Completed by somebody else a moment ago, or never begun: the object will tell.
+        if arrived != claim.byte_count:
+            raise NotUploaded("Not all parts of the file have arrived.")
+        self._incoming.complete_upload(key, upload_id)
+
+    def _take_image(self, claim: FileClaim, byte_count: int, first: bytes, chunks: "_Measured") -> FileState:
+        def finish(session: Session, received: Received) -> None:
+            values = {"byte_count": chunks.byte_count, "sha256": chunks.sha256}
+            ids = {"image_id": received.image_id, "job_id": received.job_id}
+            if not finish_file(session, claim, FileState(received.outcome), **values, **ids):
+                raise LeaseLostError
+
+        intake = self._intake(claim)
+        try:
+            if byte_count > self._settings.max_upload_bytes:
+                raise FileTooLarge
+            return FileState(intake.receive(chain([first], chunks), also=finish).outcome)
+        except PermanentError:
+            # What was damaged on its way is not unfit, but to be sent again.
+            self._check(claim, chunks)
+            raise
+        finally:
+            intake.send_hints()
+
+    def _check(self, claim: FileClaim, chunks: "_Measured") -> None:
+        """Read on to the end, where what was announced is compared."""
+        for _ in chunks if claim.sha256 is not None else ():
+            if self._stop.is_set():
+                raise StoppedError
+
+    def _intake(self, claim: FileClaim) -> Intake:
+        return Intake(
+            self._settings,
+            self._database,
+            self._incoming,
+            self._hints,
+            claim.project_id,
+            priority=claim.priority,
+            model_id=claim.model_id,
+            submission_id=claim.submission_id,
+        )
+
+    # --- an archive --------------------------------------------------------------------------------------------------
+
+    def _unpack(self, claim: FileClaim, file: IncomingFile, kind: ArchiveKind) -> FileState:
+        """Take in the entries that have no row yet."""
+        of_this = (SubmissionFile.submission_id == claim.submission_id, SubmissionFile.archive_number == claim.number)
+        with self._database.begin() as session:
+            taken = set(session.scalars(sa.select(SubmissionFile.entry_number).where(*of_this)))
+        intake, source = self._intake(claim), io.BufferedReader(SeekableFile(file), PART_BYTES)
+        try:
+            for entry in unpack(source, kind, file.byte_count, self._limits):
+                self._heartbeat.mark_progress()
+                if self._stop.is_set():
+                    raise StoppedError
+                if entry.number not in taken:
+                    self._take_entry(claim, intake, entry)
+                if entry.number % HINT_AFTER == 0:
+                    intake.send_hints()
+        finally:
+            intake.send_hints()
+
+        def finish(session: Session) -> bool:
+            return finish_file(session, claim, FileState.UNPACKED)
+
+        if not self._database.persist(finish, within_s=self._settings.lease_s / 2):
+            raise LeaseLostError
+        return FileState.UNPACKED
+
+    def _take_entry(self, claim: FileClaim, intake: Intake, entry: Entry) -> None:
+        chunks = _Measured(entry.chunks, None, self._heartbeat.mark_progress)
+
+        def add(session: Session, received: Received) -> None:
+            values = {"byte_count": chunks.byte_count, "sha256": chunks.sha256}
+            ids = {"image_id": received.image_id, "job_id": received.job_id}
+            _add_entry(session, claim, entry, FileState(received.outcome), **values, **ids)
+
+        try:
+            if entry.byte_count > self._settings.max_upload_bytes:
+                raise FileTooLarge
+            intake.receive(chunks, also=add)
+        except ArchiveError:
+            raise
+        except PermanentError as error:
+            with self._database.begin() as session:
+                _add_entry(session, claim, entry, FileState.REJECTED, code=error.code, reason=error.detail)
+
+    # --- its end -----------------------------------------------------------------------------------------------------
+
+    def _discard(self, claim: FileClaim) -> None:
+        """Remove an upload that is of no more use; where that fails, the sweep does it later."""
+        if claim.source_key is None:
+            with suppress(CarinaError):
+                self._incoming.delete(incoming_key(claim.submission_id, claim.number))
+
+    def _pass_verdict(self, claim: FileClaim, error: CarinaError) -> None:
+        """Commit what the error means for the file."""
+        settings = self._settings
+        if isinstance(error, UploadError):
+            # Before the file can be sent again, lest the new upload is removed.
+            self._discard(claim)
+
+        def commit(session: Session) -> FileState | None:
+            return give_up_or_retry_file(
+                session, claim, error, max_attempts=settings.max_attempts, backoff_s=settings.retry_backoff_s
+            )
+
+        try:
+            state = self._database.persist(commit, within_s=settings.lease_s / 2)
+        except DatabaseUnavailable:
+            log.warning("verdict_not_committed", **_about(claim), code=error.code)
+            return
+        if state is FileState.REJECTED:
+            self._discard(claim)
+        log.info("file_set_back", **_about(claim), state=state, code=error.code, attempt=claim.attempt)
+
+    def _put_aside(self, claim: FileClaim) -> None:
+        with suppress(DatabaseUnavailable), self._database.begin() as session:
+            release_file(session, claim)
+        log.info("file_put_aside", **_about(claim))
+
+
+class _Measured(Iterator[bytes]):
+    """A file's bytes on their way: counted, hashed, and at their end compared with what was announced."""
+
+    def __init__(self, chunks: Iterator[bytes], announced: str | None, progressed: Callable[[], None]) -> None:
+        self._chunks, self._announced, self._progressed = chunks, announced, progressed
+        self._digest = hashlib.sha256()
+        self.byte_count = 0
+
+    def __next__(self) -> bytes:
+        chunk = next(self._chunks, None)
+        self._progressed()
+        if chunk is None:
+            if self._announced not in (None, self.sha256):
+                raise DigestMismatch
+            raise StopIteration
+        self._digest.update(chunk)
+        self.byte_count += len(chunk)
+        return chunk
+
+    @property
+    def sha256(self) -> str:
+        """Of what has passed."""
+        return self._digest.hexdigest()
+
+
+def _add_entry(session: Session, claim: FileClaim, entry: Entry, state: FileState, **values: Any) -> None:
+    """Add an archive's entry to the manifest; raise `LeaseLostError` where the archive is no longer ours."""
+    number = allocate(session, claim.submission_id, 1)
+    if not holds_file(session, claim):
+        raise LeaseLostError
+    session.add(
+        SubmissionFile(
+            submission_id=claim.submission_id,
+            number=number,
+            priority=claim.priority,
+            archive_number=claim.number,
+            entry_number=entry.number,
+            state=state,
+            finished_at=sa.func.now(),
+            **values,
+        )
+    )
+
+
+def _about(claim: FileClaim) -> dict[str, object]:
+    return {"submission_id": str(claim.submission_id), "number": claim.number}

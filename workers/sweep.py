@@ -10,10 +10,12 @@ from shared.database import Database
 from shared.due import claim_due
 from shared.errors import DatabaseUnavailable
 from shared.queue.claim import expire_leases
+from shared.queue.files import count_arrived, expire_file_leases, is_listing
 from shared.queue.hints import Hints
 from shared.queue.states import Stage
 from shared.settings import Settings
-from shared.tables import Job, Worker
+from shared.submissions import sweep_submissions
+from shared.tables import Job, Submission, Worker
 from shared.tasks import expire_tasks
 
 log = structlog.get_logger()
@@ -23,23 +25,19 @@ COUNTED_AT_MOST = 10_000
 
 
 def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> None:
-    """Take back expired leases, hint at all that waits, and start the trainings that are due.
+    """Take back expired leases, hint at all that waits, start what is due, and end submissions that are done.
 
     Two sweeps at once do no harm. Each step has its own transaction, and one that fails does not stop the next.
     """
 
-    def jobs() -> None:
-        with database.begin() as session:
-            outcome = expire_leases(session, max_attempts=settings.max_attempts)
-            expired = sum(outcome.values())
-            count_expiry = sa.update(Worker).where(Worker.id == owner)
-            session.execute(count_expiry.values(expired_leases=Worker.expired_leases + expired))
-        if expired:
-            log.warning("leases_expired", **{state: count for state, count in outcome.items() if count})
+    def leases() -> None:
+        _expire(settings, database, owner)
 
     def waiting() -> None:
         with database.begin() as session:
             counts = {stage: _count_waiting(session, stage) for stage in (Stage.PREPARE, Stage.DETECT)}
+            listings = sa.select(sa.func.count()).select_from(Submission).where(is_listing())
+            counts[Stage.INTAKE] = count_arrived(session, at_most=COUNTED_AT_MOST) + (session.scalar(listings) or 0)
         for stage, count in counts.items():
             hints.send(stage, count)
 
@@ -56,8 +54,23 @@ def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> N
             started = str(outcome.run_id) if outcome.run_id else None
             log.info("schedule_due", schedule_id=str(outcome.schedule_id), run_id=started)
 
-    for step in (jobs, waiting, tasks, schedules):
+    def submissions() -> None:
+        sweep_submissions(database, settings)
+
+    for step in (leases, waiting, tasks, schedules, submissions):
         _try(step)
+
+
+def _expire(settings: Settings, database: Database, owner: str) -> None:
+    with database.begin() as session:
+        jobs = expire_leases(session, max_attempts=settings.max_attempts)
+        files = expire_file_leases(session, max_attempts=settings.max_attempts)
+        expired = sum(jobs.values()) + sum(files.values())
+        count_expiry = sa.update(Worker).where(Worker.id == owner)
+        session.execute(count_expiry.values(expired_leases=Worker.expired_leases + expired))
+    for what, outcome in (("jobs", jobs), ("files", files)):
+        if any(outcome.values()):
+            log.warning("leases_expired", of=what, **{state: count for state, count in outcome.items() if count})
 
 
 def _try(step: Callable[[], None]) -> None:

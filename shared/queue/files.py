@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from shared.errors import CarinaError, PermanentError, TransientError, UploadError
+from shared.errors import CarinaError, NotUploaded, PermanentError, TransientError, UploadError
 from shared.queue.claim import LOST_WORKER, in_seconds
 from shared.queue.outcome import LONGEST_BACKOFF_S
 from shared.queue.states import FileState, SubmissionState
@@ -123,10 +123,12 @@ def give_up_or_retry_file(
     A permanent error rejects it, a bad upload fails it. A transient error sends it back with a backoff that doubles,
     until its attempts are used up and it has failed; an outage of a server costs none.
     """
-    why = {"code": error.code, "reason": error.detail}
+    why: dict[str, Any] = {"code": error.code, "reason": error.detail}
     if isinstance(error, PermanentError):
         return FileState.REJECTED if finish_file(session, claim, FileState.REJECTED, **why) else None
     outage = isinstance(error, TransientError) and not error.counts
+    if isinstance(error, UploadError) and not isinstance(error, NotUploaded):
+        why["upload_id"] = None  # What is sent again is another upload.
     if isinstance(error, UploadError) or (claim.attempt >= max_attempts and not outage):
         return FileState.FAILED if finish_file(session, claim, FileState.FAILED, **why) else None
     pause_s = min(backoff_s * 2 ** (claim.attempt - 1), LONGEST_BACKOFF_S)

@@ -1,0 +1,117 @@
+"""Bulk submissions put together by hand, and intake workers in this process."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from shared.database import Database
+from shared.incoming import Incoming
+from shared.queue.hints import Hints
+from shared.queue.states import FileState, Stage, SubmissionState
+from shared.settings import Settings
+from shared.submissions import incoming_key
+from shared.tables import Image, Job, Project, Submission, SubmissionFile
+from workers.heartbeat import Heartbeat
+from workers.intake import Receive
+
+
+class Desk:
+    """One project's submissions, and who takes them in."""
+
+    def __init__(self, settings: Settings, database: Database, hints: Hints) -> None:
+        self.settings, self.database, self.hints = settings, database, hints
+        self.incoming = Incoming(settings)
+        with database.begin() as session:
+            session.add(project := Project(name="desk"))
+            session.flush()
+            self.project_id = project.id
+
+    def submit(self, *files: bytes, state: SubmissionState = SubmissionState.PROCESSING, **columns: object) -> UUID:
+        """Announce and upload files, of which no more come."""
+        with self.database.begin() as session:
+            submission = Submission(
+                project_id=self.project_id, state=state, file_count=len(files), closed_at=sa.func.now(), **columns
+            )
+            session.add(submission)
+            session.flush()
+            for number, file in enumerate(files):
+                session.add(
+                    SubmissionFile(
+                        submission_id=submission.id,
+                        number=number,
+                        name=f"file {number}",
+                        byte_count=len(file),
+                        sha256=hashlib.sha256(file).hexdigest(),
+                        state=FileState.ARRIVED,
+                        priority=submission.priority or 5,
+                    )
+                )
+            submission_id = submission.id
+        for number, file in enumerate(files):
+            self.incoming.put(incoming_key(submission_id, number), file)
+        return submission_id
+
+    def import_from(self, bucket: str, prefix: str) -> UUID:
+        """Have a bucket read."""
+        with self.database.begin() as session:
+            submission = Submission(project_id=self.project_id, source_bucket=bucket, source_prefix=prefix)
+            session.add(submission)
+            session.flush()
+            return submission.id
+
+    @contextmanager
+    def receiving(self, stop: threading.Event | None = None, **changed: object) -> Iterator[Receive]:
+        """An intake worker under these settings."""
+        settings = self.settings.model_copy(update=changed)
+        heartbeat = Heartbeat(self.database, Stage.INTAKE, lease_s=settings.lease_s, stuck_after_s=60)
+        heartbeat.start()
+        try:
+            yield Receive(
+                settings, self.database, Incoming(settings), self.hints, heartbeat, stop or threading.Event()
+            )
+        finally:
+            heartbeat.stop()
+
+    def receive(self, **changed: object) -> None:
+        """Take in all that has arrived."""
+        with self.receiving(**changed) as worker:
+            worker.run()
+
+    def files(self, submission_id: UUID) -> list[SubmissionFile]:
+        """The manifest, by number."""
+        rows = sa.select(SubmissionFile).where(SubmissionFile.submission_id == submission_id)
+        with self.database.begin() as session:
+            files = list(session.scalars(rows.order_by(SubmissionFile.number)))
+            session.expunge_all()
+            return files
+
+    def outcomes(self, submission_id: UUID) -> list[str]:
+        """What each file has come to, with the code where there is one."""
+        return [f"{file.state}:{file.code}" if file.code else file.state for file in self.files(submission_id)]
+
+    def submission(self, submission_id: UUID) -> Submission:
+        """The submission as it is now."""
+        with self.database.begin() as session:
+            submission = session.get_one(Submission, submission_id)
+            session.expunge(submission)
+            return submission
+
+    def set_file(self, submission_id: UUID, number: int, **columns: object) -> None:
+        """Change a file behind everybody's back."""
+        which = (SubmissionFile.submission_id == submission_id, SubmissionFile.number == number)
+        with self.database.begin() as session:
+            session.execute(sa.update(SubmissionFile).where(*which).values(**columns))
+
+    def counts(self) -> tuple[int, int]:
+        """How many images and jobs there are."""
+        with self.database.begin() as session:
+            images, jobs = (session.scalar(sa.select(sa.func.count()).select_from(row)) for row in (Image, Job))
+            return images or 0, jobs or 0
+
+    def keys(self, prefix: str) -> list[str]:
+        """What lies in the object store."""
+        return list(self.incoming.keys(prefix))

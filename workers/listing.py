@@ -1,0 +1,95 @@
+"""Files of a bucket that a submission is read from: their keys become rows, a page at a time."""
+
+import threading
+from uuid import UUID
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.orm import Session
+
+from shared.database import Database
+from shared.errors import CarinaError
+from shared.incoming import Incoming
+from shared.queue.files import is_listing
+from shared.queue.hints import Hints
+from shared.queue.states import FileState, Stage
+from shared.settings import Settings
+from shared.submissions import allocate, close
+from shared.tables import Submission, SubmissionFile
+
+log = structlog.get_logger()
+
+PAGE_KEYS = 1000
+#: Sets these locks apart from other advisory ones.
+_LOCK = 4_101
+
+
+class Listing:
+    """Lists what submissions are to be read from. Several at once do no harm: one lists a submission at a time."""
+
+    def __init__(
+        self, settings: Settings, database: Database, incoming: Incoming, hints: Hints, stop: threading.Event
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._incoming = incoming
+        self._hints = hints
+        self._stop = stop
+
+    def run(self) -> None:
+        """List until all is listed, somebody else does it, or the stop flag is set."""
+        try:
+            with self._database.begin() as session:
+                by_priority = sa.select(Submission.id).where(is_listing())
+                submissions = session.scalars(by_priority.order_by(Submission.priority.desc(), Submission.id)).all()
+            for submission_id in submissions:
+                while not self._stop.is_set() and self._list_page(submission_id):
+                    pass
+        except CarinaError as error:
+            log.warning("listing_failed", code=error.code)
+
+    def _list_page(self, submission_id: UUID) -> bool:
+        """Add rows for the next page of keys; return whether there are more. All or nothing, wherever it ends."""
+        with self._database.begin() as session:
+            # A lock on the row would hold up whoever cancels, for as long as the object store takes.
+            lock = sa.func.pg_try_advisory_xact_lock(_LOCK, submission_id.int & 0x7FFFFFFF)
+            if not session.scalar(sa.select(lock)):
+                return False
+            submission = session.get_one(Submission, submission_id)
+            assert submission.source_bucket is not None
+            keys, more = self._incoming.list_page(
+                submission.source_bucket,
+                submission.source_prefix or "",
+                after=submission.listed_to,
+                limit=PAGE_KEYS,
+            )
+            still = sa.select(Submission.id).where(Submission.id == submission_id, is_listing())
+            if session.scalar(still.with_for_update(key_share=True)) is None:
+                return False
+            count = self._add_files(session, submission, [key for key in keys if not key.endswith("/")])
+            # A key may hold a name, so that the last one is not kept longer than it is of use.
+            listed_to = keys[-1] if more else None
+            session.execute(sa.update(Submission).where(Submission.id == submission_id).values(listed_to=listed_to))
+            if not more:
+                close(session, submission_id)
+        log.info("keys_listed", submission_id=str(submission_id), count=count, more=more)
+        self._hints.send(Stage.INTAKE, count)
+        return more
+
+    def _add_files(self, session: Session, submission: Submission, keys: list[str]) -> int:
+        first = allocate(session, submission.id, len(keys))
+        named = self._settings.deidentify == "off"
+        rows = [
+            {
+                "submission_id": submission.id,
+                "number": number,
+                "name": key.rpartition("/")[2] if named else None,
+                "state": FileState.ARRIVED,
+                "priority": submission.priority,
+                "source_key": key,
+            }
+            for number, key in enumerate(keys, start=first)
+        ]
+        if rows:
+            session.execute(sa.insert(SubmissionFile), rows)
+        return len(rows)
