@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 from uuid import UUID, uuid4
 
@@ -87,6 +88,14 @@ class Journal:
         except sqlite3.OperationalError as exc:
             self._db.close()
             raise SubmissionUnderWay from exc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the file."""

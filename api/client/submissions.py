@@ -1,11 +1,10 @@
 """Bulk submissions: each step of one, and all of them in one call."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
-
-from pydantic import BaseModel
 
 from api.client.connection import Connection, look_until
 from api.client.files import OnUnreadable, walk
@@ -22,6 +21,7 @@ from api.submission_schemas import (
     SubmissionAnswer,
     SubmissionCreated,
     SubmissionRequest,
+    SubmissionsAnswer,
     Upload,
     UploadsAnswer,
 )
@@ -111,7 +111,7 @@ class Submissions(Connection):
 
     def submissions(self) -> list[SubmissionAnswer]:
         """Return the latest submissions, the newest first."""
-        return self._get(SubmissionsPage, _PATH).submissions
+        return self._get(SubmissionsAnswer, _PATH).submissions
 
     def wait_submission(
         self,
@@ -144,12 +144,30 @@ class Submissions(Connection):
         """Try again what failed, and nothing else."""
         return self._post(RetryAnswer, f"{_PATH}/{submission_id}/retry", key=str(uuid4()))
 
+    def resend(self, submission_id: UUID, paths: Iterable[Path]) -> int:
+        """Upload what a submission still expects from wherever it lies in these paths; return how many files that was.
+
+        Files are known by their size and digest. Sent one after another: these are the few of a `retry_submission`.
+        """
+        expected: dict[int, dict[str, list[Upload]]] = {}
+        uploads = {upload.number: upload for upload in self.uploads(submission_id)}
+        for row in self.manifest(submission_id):
+            if row.number in uploads and row.byte_count is not None and row.sha256 is not None:
+                expected.setdefault(row.byte_count, {}).setdefault(row.sha256, []).append(uploads[row.number])
+        count = 0
+        for path in walk(paths, on_unreadable=lambda _, __: None):
+            alike = expected.get(path.stat().st_size) if path.is_file() else None
+            if not alike:
+                continue
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            for upload in alike.pop(sha256, ()):
+                self.upload(submission_id, upload, path)
+                if not upload.through_api:
+                    self.arrived(submission_id, [upload.number])
+                count += 1
+        return count
+
     def cancel_submission(self, submission_id: UUID) -> SubmissionAnswer:
         """End a submission, with what of it has no result yet."""
         return self._post(SubmissionAnswer, f"{_PATH}/{submission_id}/cancel")
-
-
-class SubmissionsPage(BaseModel):
-    """The latest submissions."""
-
-    submissions: list[SubmissionAnswer]

@@ -11,7 +11,6 @@ import typer
 from pydantic import ValidationError
 
 from deploy.cli import (
-    clients,
     dataset_imports,
     datasets,
     evaluations,
@@ -25,6 +24,9 @@ from deploy.cli import (
 )
 from deploy.cli.console import complain
 from deploy.cli.doctor import doctor
+from deploy.cli.findings import findings
+from deploy.cli.status import cancel, retry, status
+from deploy.cli.submit import submit
 from shared.errors import CarinaError, TransientError
 
 EXIT_FAILED = 1
@@ -42,8 +44,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (stack, services, clients):
+for part in (stack, services):
     part.register(app)
+for command in (submit, status, findings, retry, cancel):
+    app.command(rich_help_panel="Studies")(command)
 app.add_typer(models.app, name="model")
 app.add_typer(datasets.app, name="dataset")
 dataset_imports.register(datasets.app)

@@ -1,0 +1,121 @@
+"""`carina status`, `retry` and `cancel`: where submissions and jobs stand, and how they go on."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+from rich.table import Column, Table
+
+from deploy.cli.clients import EXIT_NO_RESULT, connect
+from deploy.cli.console import out, print_json
+from deploy.cli.environment import Data
+from deploy.cli.submissions import final_count, has_every_result, print_summary, progress_bar
+
+if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
+    from api.client import Carina, JobAnswer, SubmissionAnswer
+
+
+def status(
+    ids: Annotated[
+        list[UUID] | None, typer.Argument(help="Submissions or jobs; by default the latest submissions.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for their end.")] = False,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait, in seconds.")] = float("inf"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data: Data = None,
+) -> None:
+    """Say where submissions and jobs stand."""
+    from api.client import SubmissionAnswer
+
+    with connect(data) as client:
+        found: list[SubmissionAnswer | JobAnswer]
+        found = [_find(client, id_) for id_ in ids] if ids else [*client.submissions()]
+        if wait:
+            found = [_await(client, one, timeout_s) for one in found]
+    submissions = [one for one in found if isinstance(one, SubmissionAnswer)]
+    jobs = [one for one in found if not isinstance(one, SubmissionAnswer)]
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+    else:
+        if jobs:
+            _print_jobs(jobs)
+        if len(submissions) == 1:
+            print_summary(submissions[0])
+        elif submissions:
+            _print_submissions(submissions)
+    lost = any(job.state != "succeeded" for job in jobs)
+    lost = lost or any(not one.state.is_final or not has_every_result(one) for one in submissions)
+    if wait and lost:
+        raise typer.Exit(EXIT_NO_RESULT)
+
+
+def retry(
+    submission_id: Annotated[UUID, typer.Argument(help="A submission.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Where the files lie that have to be sent again.", exists=True)
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Try again what of a submission failed, and nothing else."""
+    with connect(data) as client:
+        answer = client.retry_submission(submission_id)
+        out.print(f"{answer.retried} files are tried again")
+        sent = client.resend(submission_id, paths or []) if answer.to_upload else 0
+        if sent:
+            out.print(f"{sent} files were sent again")
+        if missing := answer.to_upload - sent:
+            out.print(f"{missing} files have to be sent again: `carina retry {submission_id} PATH`", soft_wrap=True)
+            raise typer.Exit(EXIT_NO_RESULT)
+
+
+def cancel(
+    ids: Annotated[list[UUID], typer.Argument(help="Submissions or jobs.")],
+    data: Data = None,
+) -> None:
+    """Cancel submissions, with all of theirs that has no result yet, or jobs."""
+    from api.client import SubmissionAnswer
+
+    with connect(data) as client:
+        for id_ in ids:
+            if isinstance(_find(client, id_), SubmissionAnswer):
+                print_summary(client.cancel_submission(id_))
+            else:
+                _print_jobs([client.cancel(id_)])
+
+
+def _find(client: "Carina", id_: UUID) -> "SubmissionAnswer | JobAnswer":
+    from api.client import RequestRefused
+
+    try:
+        return client.submission(id_)
+    except RequestRefused as exc:
+        if exc.code != "not_found":
+            raise
+    return client.job(id_)
+
+
+def _await(client: "Carina", one: "SubmissionAnswer | JobAnswer", timeout_s: float) -> "SubmissionAnswer | JobAnswer":
+    from api.client import SubmissionAnswer
+
+    if not isinstance(one, SubmissionAnswer):
+        return client.wait([one.id], timeout_s=timeout_s)[0]
+    with progress_bar() as bar:
+        return client.wait_submission(one.id, timeout_s=timeout_s, on_progress=bar.followed)
+
+
+def _print_jobs(jobs: "list[JobAnswer]") -> None:
+    table = Table(Column("job", no_wrap=True), "state", "attempt", "code", "reason")
+    for job in jobs:
+        table.add_row(str(job.id), job.state, str(job.attempt), job.code or "", job.reason or "")
+    out.print(table)
+
+
+def _print_submissions(submissions: "list[SubmissionAnswer]") -> None:
+    table = Table(Column("submission", no_wrap=True), "state", "priority", "done", "without result", "since")
+    for one in submissions:
+        counts = one.counts
+        done = f"{final_count(one):,}/{one.file_count:,}"
+        lost = counts.rejected + counts.failed + counts.cancelled
+        table.add_row(str(one.id), one.state, str(one.priority), done, f"{lost:,}", f"{one.created_at:%Y-%m-%d %H:%M}")
+    out.print(table)

@@ -1,0 +1,200 @@
+"""What the commands about bulk submissions share: the journal's place, the bar, the summary and the manifest."""
+
+import csv
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+from deploy.cli.console import err, out
+
+if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
+    from api.client import Carina, Journal, SubmissionAnswer
+    from api.client import Progress as Sent
+
+#: So many files are shown one by one; of more there is the manifest.
+LISTED = 50
+COLUMNS = (
+    "path",
+    "number",
+    "archive_number",
+    "entry_number",
+    "outcome",
+    "reason",
+    "byte_count",
+    "sha256",
+    "study_id",
+    "image_id",
+    "job_id",
+)
+Row = dict[str, Any]
+
+
+def journal_place(api_url: str, paths: Sequence[Path]) -> Path:
+    """Where it is noted how far the sending of these paths to this API is."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    named = "\0".join([api_url, *sorted(str(path.resolve()) for path in paths)])
+    return Path(state, "carina", f"{hashlib.sha256(os.fsencode(named)).hexdigest()[:32]}.sqlite")
+
+
+class Bar:
+    """One progress bar for the whole of a submission."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("sending", total=None, words="")
+        #: Of what is to be sent, once it has been counted.
+        self._files: int | None = None
+        self._known_bytes: int | None = None
+
+    def expect(self, files: int, byte_count: int) -> None:
+        """Say how much there is to send."""
+        self._files = files
+        self._progress.update(self._task, total=byte_count)
+
+    def sent(self, sent: "Sent") -> None:
+        """Show how far the sending is."""
+        if self._known_bytes is None:  # what an earlier run sent tells nothing of this one's speed
+            self._known_bytes = sent.byte_count
+            self._progress.reset(self._task, completed=sent.byte_count, total=self._progress.tasks[0].total)
+        speed = self._progress.tasks[0].speed or 0
+        words = f"{_of(sent.files, self._files)} files  {speed / 1e6:.1f} MB/s"
+        self._progress.update(self._task, completed=sent.byte_count, words=words)
+
+    def followed(self, submission: "SubmissionAnswer") -> None:
+        """Show how far the results are."""
+        final = final_count(submission)
+        pace = f"  {submission.files_per_s:.1f} files/s" if submission.files_per_s else ""
+        self._progress.update(
+            self._task,
+            description="detecting",
+            completed=final,
+            total=submission.file_count or None,
+            words=f"{_of(final, submission.file_count)} files{pace}",
+        )
+
+
+@contextmanager
+def progress_bar() -> Iterator[Bar]:
+    """Show a bar while this lasts."""
+    columns: list[Any] = [
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[words]}"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=err) as progress:
+        yield Bar(progress)
+
+
+@contextmanager
+def counted(paths: Iterable[Path], recursive: bool, bar: Bar) -> Iterator[None]:
+    """Count beside the sending how much there is to send, so that it need not wait for that."""
+    from api.client.files import walk
+
+    over = threading.Event()
+
+    def count() -> None:
+        files = byte_count = 0
+        for path in walk(paths, recursive=recursive, on_unreadable=lambda _, __: None):
+            files += 1
+            with suppress(OSError):  # the sending says so
+                byte_count += path.stat().st_size
+            if over.is_set():
+                return
+        bar.expect(files, byte_count)
+
+    counting = threading.Thread(target=count, daemon=True)
+    counting.start()
+    try:
+        yield
+    finally:
+        over.set()
+        counting.join()
+
+
+def final_count(submission: "SubmissionAnswer") -> int:
+    """Count the files whose outcome will not change any more."""
+    counts = submission.counts
+    return submission.file_count - counts.expected - counts.arrived - counts.accepted
+
+
+def local_manifest(client: "Carina", submission: "SubmissionAnswer", journal: "Journal") -> Iterator[Row]:
+    """Yield what became of every file, by its path on this machine; last those that could not be announced."""
+    for row in client.manifest(submission.id):
+        # An archive's entries are shown under the archive.
+        file = journal.file(row.number if row.archive_number is None else row.archive_number)
+        of_server = row.model_dump(mode="json", include=set(COLUMNS))
+        here = file.reason if file is not None and row.outcome.startswith("failed:") else None
+        yield of_server | {"path": str(file.path) if file else None, "reason": here or row.reason}
+    for file in journal.unreadable():
+        yield dict.fromkeys(COLUMNS) | {
+            "path": str(file.path),
+            "outcome": f"failed:{file.state}",
+            "reason": file.reason,
+        }
+
+
+class _Writer(Protocol):
+    def writerow(self, row: Row, /) -> object: ...
+
+
+def write_manifest(rows: Iterable[Row], path: Path) -> None:
+    """Write rows as CSV, or as JSON lines into a file that is named `.jsonl`; whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    # Paths need not be text in Unicode; here they come back as the bytes that they are.
+    with part.open("w", newline="", errors="surrogateescape") as file:
+        if path.suffix == ".jsonl":
+            for row in rows:
+                file.write(json.dumps({column: row[column] for column in COLUMNS}) + "\n")
+        else:
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+    part.replace(path)
+
+
+def print_rows(rows: Iterable[Row]) -> None:
+    """Print a line for each file."""
+    table = Table("file", "outcome", "reason", Column("study", no_wrap=True), Column("job", no_wrap=True))
+    for row in rows:
+        name = Path(row["path"] or "").name + (f"[{row['entry_number']}]" if row["entry_number"] is not None else "")
+        ids = [str(row[key] or "") for key in ("study_id", "job_id")]
+        table.add_row(_printable(name), row["outcome"], row["reason"] or "", *ids)
+    out.print(table)
+
+
+def print_summary(submission: "SubmissionAnswer", unreadable: int = 0) -> None:
+    """Print how many files came to what, and why."""
+    out.print(f"submission {submission.id}: {submission.state}, {submission.file_count} files", soft_wrap=True)
+    table = Table("outcome", "code", Column("files", justify="right"))
+    for outcome, count in submission.counts.model_dump().items():
+        if count:
+            table.add_row(outcome, "", f"{count:,}")
+    for code, count in sorted(submission.codes.items(), key=lambda item: -item[1]):
+        table.add_row("", code, f"{count:,}")
+    if unreadable:
+        table.add_row("not sent", "", f"{unreadable:,}")
+    out.print(table)
+
+
+def has_every_result(submission: "SubmissionAnswer") -> bool:
+    """Whether nothing has failed so far."""
+    counts = submission.counts
+    return counts.rejected + counts.failed + counts.cancelled == 0
+
+
+def _of(done: int, total: int | None) -> str:
+    return f"{done:,}" if total is None else f"{done:,}/{total:,}"
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="replace").decode()

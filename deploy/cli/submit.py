@@ -1,0 +1,136 @@
+"""`carina submit`: any number of files, interrupted or not."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from deploy.cli.clients import EXIT_NO_RESULT, connect
+from deploy.cli.console import err, out
+from deploy.cli.environment import Data
+from deploy.cli.submissions import (
+    LISTED,
+    Bar,
+    Row,
+    counted,
+    has_every_result,
+    journal_place,
+    local_manifest,
+    print_rows,
+    print_summary,
+    progress_bar,
+    write_manifest,
+)
+
+if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
+    from api.client import Carina, Journal, SubmissionAnswer
+
+EXIT_INTERRUPTED = 130
+#: Where a few files are sent, their fitness is worth waiting for.
+_FEW_S = 10.0
+
+
+def submit(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="DICOM, PNG or JPEG files, archives of them, DICOMDIRs, or folders.", exists=True),
+    ],
+    recursive: Annotated[bool, typer.Option(help="Go into the folders of a folder.")] = True,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait, in seconds.")] = float("inf"),
+    priority: Annotated[int, typer.Option(min=0, max=9, help="9 is taken first.")] = 5,
+    model_id: Annotated[UUID | None, typer.Option("--model", help="The model to detect with.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Write what became of each file here, as .csv or .jsonl.", dir_okay=False)
+    ] = None,
+    names: Annotated[bool, typer.Option("--names", help="Tell the server the files' names.")] = False,
+    resume: Annotated[bool, typer.Option("--resume/--new", help="Go on with what was interrupted.")] = True,
+    threads: Annotated[int, typer.Option(min=1, max=64, help="Uploads at a time.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data: Data = None,
+) -> None:
+    """Send studies in, and say of each file what became of it. What was interrupted goes on with the same command."""
+    from api.client import Journal
+
+    unreadable = 0
+
+    def complain_of(path: Path, error: Exception) -> None:
+        nonlocal unreadable
+        unreadable += 1
+
+    with connect(data) as client, Journal(journal_place(client.api_url, paths)) as journal:
+        _greet(journal, resume)
+        try:
+            with progress_bar() as bar, counted(paths, recursive, bar):
+                submission = client.submit_all(
+                    paths,
+                    recursive=recursive,
+                    priority=priority,
+                    model_id=model_id,
+                    names=names,
+                    threads=threads,
+                    journal=journal,
+                    on_progress=bar.sent,
+                    on_unreadable=complain_of,
+                )
+                submission = _await(client, submission, timeout_s if wait else None, bar)
+        except KeyboardInterrupt:
+            given_up = f"; `carina cancel {journal.submission_id}` gives it up" if journal.submission_id else ""
+            err.print(f"Interrupted. The same command goes on where this one stopped{given_up}.", soft_wrap=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        if manifest is None and submission.file_count + unreadable > LISTED and not as_json:
+            manifest = Path(f"carina-{submission.id}.csv")
+        if manifest is not None:
+            write_manifest(local_manifest(client, submission, journal), manifest)
+        if as_json:
+            _print_json(submission, local_manifest(client, submission, journal))
+        else:
+            if submission.file_count + unreadable <= LISTED:
+                print_rows(local_manifest(client, submission, journal))
+            _print(submission, unreadable, manifest)
+        if submission.state.is_final or not wait:
+            journal.remove()
+    if unreadable or not has_every_result(submission) or (wait and not submission.state.is_final):
+        raise typer.Exit(EXIT_NO_RESULT)
+
+
+def _greet(journal: "Journal", resume: bool) -> None:
+    """Say what an earlier run has left."""
+    earlier = journal.submission_id
+    if earlier is None:
+        return
+    if resume:
+        err.print(f"going on with submission {earlier}", soft_wrap=True)
+    else:
+        err.print(f"leaving submission {earlier} as it is; `carina cancel {earlier}` ends it", soft_wrap=True)
+        journal.reset()
+
+
+def _await(client: "Carina", submission: "SubmissionAnswer", timeout_s: float | None, bar: Bar) -> "SubmissionAnswer":
+    """Wait for the results; without a time, of a few files for their being accepted or not."""
+    if timeout_s is not None:
+        return client.wait_submission(submission.id, timeout_s=timeout_s, on_progress=bar.followed)
+    if submission.file_count > LISTED:
+        return submission
+    return client.wait_submission(
+        submission.id, timeout_s=_FEW_S, until=lambda now: now.state.is_final or now.counts.arrived == 0
+    )
+
+
+def _print(submission: "SubmissionAnswer", unreadable: int, manifest: Path | None) -> None:
+    print_summary(submission, unreadable)
+    if manifest is not None:
+        out.print(f"what became of each file: {manifest}", soft_wrap=True)
+    if not submission.state.is_final:
+        out.print(f"[dim]`carina status {submission.id} --wait` waits for the results.[/]", soft_wrap=True)
+
+
+def _print_json(submission: "SubmissionAnswer", rows: Iterable[Row]) -> None:
+    """Print all at once what need not fit into memory."""
+    out.file.write(f'{{"submission": {submission.model_dump_json()}, "files": [')
+    for count, row in enumerate(rows):
+        out.file.write(("," if count else "") + "\n" + json.dumps(row))
+    out.file.write("\n]}\n")
