@@ -99,6 +99,8 @@ def run_notify(settings: Settings) -> None:
 
 def run_beat(settings: Settings) -> None:
     """Sweep at every tick until SIGTERM. Any number of these may run."""
+    from shared.incoming import Incoming
+    from workers.garbage import Garbage
     from workers.sweep import sweep
 
     with _Process(settings, Stage.SWEEP, stuck_after_s=settings.step_timeout_s) as process:
@@ -106,8 +108,11 @@ def run_beat(settings: Settings) -> None:
         process.closing.callback(clock.stop)
         clock.start()
 
+        garbage = Garbage(settings, process.database, Incoming(settings))
+
         def tick() -> None:
             sweep(settings, process.database, process.hints, process.heartbeat.owner)
+            garbage.collect_when_due()
 
         process.serve(tick)
 

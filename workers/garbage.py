@@ -1,0 +1,149 @@
+"""What nobody will ask for again: left-over uploads and checkpoints, old answers and old audit rows."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+import structlog
+
+from shared.database import Database
+from shared.errors import CarinaError
+from shared.incoming import INCOMING, Incoming
+from shared.queue.states import FileState, TaskState
+from shared.settings import Settings
+from shared.submissions import incoming_key
+from shared.tables import AuditEvent, IdempotencyKey, SubmissionFile, TrainingRun
+
+log = structlog.get_logger()
+
+#: Seconds between two collections of a process.
+INTERVAL_S = 3600.0
+#: How long an `Idempotency-Key` is remembered.
+ANSWERS_KEPT = timedelta(hours=48)
+
+_LOCK = 4_102
+_CHECKPOINTS = "checkpoints/"
+_AT_A_TIME = 1000
+
+Item = TypeVar("Item")
+
+
+class Garbage:
+    """Collects at a low rate: each process once an hour, and one at a time."""
+
+    def __init__(self, settings: Settings, database: Database, incoming: Incoming) -> None:
+        self._settings = settings
+        self._database = database
+        self._incoming = incoming
+        self._next_at = 0.0
+
+    def collect_when_due(self) -> None:
+        """Collect if the last time was long ago; what fails is tried again the next time."""
+        if time.monotonic() < self._next_at:
+            return
+        self._next_at = time.monotonic() + INTERVAL_S
+        try:
+            with self._database.begin() as session:
+                if session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK, 0))):
+                    self.collect()
+        except CarinaError as error:
+            log.warning("garbage_not_collected", code=error.code)
+
+    def collect(self) -> None:
+        """Remove all that is left over; each thing on its own, and harmless wherever it is cut short."""
+        steps: tuple[Callable[[], int], ...] = (
+            self._uploads,
+            self._parts,
+            self._checkpoints,
+            self._answers,
+            self._audit,
+        )
+        counts = {step.__name__.strip("_"): step() for step in steps}
+        if any(counts.values()):
+            log.info("garbage_collected", **counts)
+
+    def _uploads(self) -> int:
+        """Objects that no open file waits for, be they of a client or of a stream that was cut off."""
+        old = (key for key, written_at in self._incoming.objects(INCOMING) if self._is_old(written_at))
+        count = 0
+        for keys in _batches(old):
+            for key in keys - self._wanted(keys):
+                self._incoming.delete(key)
+                count += 1
+        return count
+
+    def _parts(self) -> int:
+        """Uploads in parts that no open file waits for."""
+        old = (upload for upload in self._incoming.unfinished_uploads() if self._is_old(upload.initiated_at))
+        count = 0
+        for uploads in _batches(old):
+            wanted = self._wanted({upload.key for upload in uploads})
+            for upload in uploads:
+                if upload.key.startswith(INCOMING) and upload.key not in wanted:
+                    self._incoming.abort_upload(upload.key, upload.upload_id)
+                    count += 1
+        return count
+
+    def _checkpoints(self) -> int:
+        """Checkpoints of trainings that nobody will go on with, which their trainer was killed before removing."""
+        count = 0
+        for keys in _batches(self._incoming.keys(_CHECKPOINTS)):
+            runs = {run_id for key in keys if (run_id := _uuid(key.removeprefix(_CHECKPOINTS).partition("/")[0]))}
+            done = sa.select(TrainingRun.id).where(
+                TrainingRun.id.in_(runs), TrainingRun.state.in_([TaskState.SUCCEEDED, TaskState.CANCELLED])
+            )
+            with self._database.begin() as session:
+                over = {f"{_CHECKPOINTS}{run_id}/" for run_id in session.scalars(done)}
+            for key in keys:
+                if key.startswith(tuple(over)):
+                    self._incoming.delete(key)
+                    count += 1
+        return count
+
+    def _answers(self) -> int:
+        return self._delete_older(IdempotencyKey, ANSWERS_KEPT)
+
+    def _audit(self) -> int:
+        days = self._settings.audit_days
+        return self._delete_older(AuditEvent, timedelta(days=days)) if days else 0
+
+    def _delete_older(self, table: type[IdempotencyKey | AuditEvent], age: timedelta) -> int:
+        old = sa.select(table.id).where(table.created_at < sa.func.now() - age).limit(_AT_A_TIME)
+        count = 0
+        while True:
+            with self._database.begin() as session:
+                deleted = session.scalars(sa.delete(table).where(table.id.in_(old)).returning(table.id)).all()
+            count += len(deleted)
+            if len(deleted) < _AT_A_TIME:
+                return count
+
+    def _wanted(self, keys: set[str]) -> set[str]:
+        """Those of these keys that a file waits for which is not final."""
+        names = [key.removeprefix(INCOMING).partition("/") for key in keys]
+        files = [(_uuid(first), int(last)) for first, _, last in names if last.isdecimal() and _uuid(first)]
+        open_files = sa.select(SubmissionFile.submission_id, SubmissionFile.number).where(
+            sa.tuple_(SubmissionFile.submission_id, SubmissionFile.number).in_(files),
+            SubmissionFile.state.in_([state for state in FileState if not state.is_final]),
+        )
+        with self._database.begin() as session:
+            return {incoming_key(*row) for row in session.execute(open_files).tuples()} if files else set()
+
+    def _is_old(self, since: datetime) -> bool:
+        return since < datetime.now(UTC) - timedelta(hours=self._settings.upload_expires_h)
+
+
+def _batches(items: Iterable[Item]) -> Iterator[set[Item]]:
+    iterator = iter(items)
+    while batch := set(islice(iterator, _AT_A_TIME)):
+        yield batch
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
