@@ -15,6 +15,8 @@ _CODE = {
     ("api",): ("api.serve",),
     ("worker", "prepare"): ("workers.app", "workers.prepare", "shared.imaging.isolation"),
     ("worker", "detect"): ("workers.app", "workers.detect", "shared.detector.runtime"),
+    ("worker", "intake"): ("workers.app", "workers.intake"),
+    ("worker", "notify"): ("workers.app", "workers.notify"),
     ("trainer",): ("trainer.agent",),
     ("beat",): ("workers.app", "workers.sweep"),
 }
