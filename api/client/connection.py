@@ -63,6 +63,7 @@ class Connection:
 
     def __init__(self, api_url: str, api_key: str, *, retry_for_s: float = 90) -> None:
         self.api_url = api_url.rstrip("/")
+        self._retry_for_s = retry_for_s
         self._http = httpx.Client(
             base_url=self.api_url,
             headers={"Authorization": f"Bearer {api_key}"},
@@ -158,10 +159,12 @@ class Connection:
             except httpx.TransportError as exc:
                 raise ApiUnavailable(f"The API at {self.api_url} does not answer ({type(exc).__name__}).") from exc
         after = response.headers.get("Retry-After", "")
-        # 409 with a time: the same request is still being answered.
-        if response.status_code in _UNAVAILABLE or (after and response.status_code == httpx.codes.CONFLICT):
+        after_s = float(after) if after.isdecimal() else 0.0
+        # 409 with a time: the same request is still being answered. A day's quota is not waited for.
+        again = response.status_code in _UNAVAILABLE or (after and response.status_code == httpx.codes.CONFLICT)
+        if again and after_s <= self._retry_for_s:
             unavailable = ApiUnavailable(_problem(response).detail)
-            unavailable.retry_after_s = float(after) if after.isdecimal() else 0.0
+            unavailable.retry_after_s = after_s
             raise unavailable
         if not response.is_success:
             raise RequestRefused(_problem(response))

@@ -183,6 +183,9 @@ class Sender:
             self._count(1, file.byte_count)
             return
         parts: list[Part | None] = [None]
+        if upload.url is None and upload.parts is None:
+            # An answer has no room for the URLs of very many parts.
+            upload = next(self._client.uploads(self._submission_id, after=upload.number - 1, limit=1))
         if upload.parts is not None:
             parts = [part for part in upload.parts if not part.done]
         opened = _Open(file, upload, len(parts))
