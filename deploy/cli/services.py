@@ -43,6 +43,13 @@ def beat(data: Data = None) -> None:
     run_beat(settings_of(data))
 
 
+def dicom_listener(data: Data = None) -> None:
+    """Take in what DICOM application entities send (C-STORE); CARINA_DICOM_ALLOWED_AES says who may."""
+    from api.dicom_listener import run_listener
+
+    run_listener(settings_of(data))
+
+
 def trainer(data: Data = None) -> None:
     """Import datasets, train, evaluate and decide, one task at a time. Start one on each machine that is to train."""
     from trainer.agent import run_trainer
@@ -59,5 +66,5 @@ def migrate(data: Data = None) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (api, worker, trainer, beat, migrate):
+    for command in (api, dicom_listener, worker, trainer, beat, migrate):
         app.command(rich_help_panel="Processes")(command)
