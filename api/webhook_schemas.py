@@ -42,7 +42,7 @@ class WebhookRequest(_Parameters):
     """Where to send messages about what."""
 
     url: Url
-    events: Events = Field(list(WebhookEvent), description="By default all.")
+    events: Events = Field(sorted(WebhookEvent), description="By default all.")
 
 
 class WebhookChange(_Parameters):

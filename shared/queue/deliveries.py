@@ -19,8 +19,8 @@ from shared.webhooks import is_deliverable
 
 #: Under way to one webhook at a time, so that a slow receiver holds up nobody else; and where the last try failed.
 MOST_AT_ONCE, MOST_WHERE_TROUBLED = 8, 1
-#: A pause before the next try never grows beyond this.
-LONGEST_PAUSE_S = 7200.0
+#: Bounds of the pause before the next try.
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 7200.0
 #: Delivered messages are forgotten after this time; dead ones are kept as long as their webhook.
 DELIVERED_KEPT_DAYS = 30
 _FORGOTTEN_AT_ONCE = 10_000
@@ -149,7 +149,8 @@ def end_delivery(session: Session, claim: DeliveryClaim, answer: Answer, pause_s
 
 def pause_s_after(attempt: int, *, backoff_s: float, retry_s: float) -> float | None:
     """The pause after this many tries, which doubles; None when all pauses together would exceed `retry_s`."""
-    pauses = [min(backoff_s * 2**number, LONGEST_PAUSE_S) for number in range(attempt)]
+    first_s = max(backoff_s, SHORTEST_PAUSE_S)
+    pauses = [min(first_s * 2.0 ** min(number, 30), LONGEST_PAUSE_S) for number in range(attempt)]
     return pauses[-1] if sum(pauses) <= retry_s else None
 
 
