@@ -115,11 +115,11 @@ def count(session: Session, submission_id: UUID) -> Tally:
     """Count what a submission's files have come to; a second or two for a million."""
     begun = time.monotonic()
     outcomes = (
-        sa.select(OUTCOME.label("outcome"), CODE.label("code"), sa.func.count().label("files"))
+        sa.select(OUTCOME.label("outcome"), CODE.label("code_of"), sa.func.count().label("files"))
         .select_from(SubmissionFile)
         .join(Job, JOB_OF_FILE, isouter=True)
         .where(SubmissionFile.submission_id == submission_id)
-        .group_by("outcome", "code")
+        .group_by("outcome", "code_of")
     )
     counts: dict[str, int] = {}
     codes: dict[str, int] = {}
