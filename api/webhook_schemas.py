@@ -1,10 +1,10 @@
 """What the API takes and gives about webhooks; see `api.schemas`."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.pages import Page, PageQuery
 from shared.queue.states import DeliveryState
@@ -51,13 +51,6 @@ class WebhookChange(_Parameters):
     url: Url | None = None
     events: Events | None = None
     enabled: bool | None = None
-
-    @model_validator(mode="after")
-    def _nothing_may_be_none(self) -> Self:
-        for name in self.model_fields_set:
-            if getattr(self, name) is None:
-                raise ValueError(f"{name} cannot be null")
-        return self
 
 
 class WebhookAnswer(BaseModel):

@@ -104,8 +104,8 @@ def change(path: WebhookPath, body: WebhookChange) -> Response:
         _check(body.url)
     with services().database.begin() as session:
         webhook = _find_own(session, path)
-        for name in body.model_fields_set:
-            setattr(webhook, name, getattr(body, name))
+        for name, value in body.model_dump(exclude_none=True).items():
+            setattr(webhook, name, value)
         answer = WebhookAnswer.model_validate(webhook)
     return as_json(answer)
 

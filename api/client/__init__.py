@@ -6,13 +6,16 @@ from api.client.sending import Progress
 from api.client.studies import Studies
 from api.client.submissions import Submissions
 from api.client.trainings import Trainings
+from api.client.webhooks import Webhooks
 from api.schemas import FileOutcome, Finding, FindingsAnswer, ImageFindings, JobAnswer, ModelAnswer, StudyAnswer
 from api.submission_schemas import ManifestRow, SubmissionAnswer, Upload
 from api.training_schemas import EvaluationAnswer, TrainingAnswer
+from api.webhook_schemas import DeliveryAnswer, WebhookAnswer, WebhookCreated
 
 __all__ = [
     "ApiUnavailable",
     "Carina",
+    "DeliveryAnswer",
     "EvaluationAnswer",
     "FileOutcome",
     "Finding",
@@ -28,8 +31,10 @@ __all__ = [
     "SubmissionAnswer",
     "TrainingAnswer",
     "Upload",
+    "WebhookAnswer",
+    "WebhookCreated",
 ]
 
 
-class Carina(Submissions, Studies, Trainings):
+class Carina(Submissions, Studies, Trainings, Webhooks):
     """The API at one URL, under one key; see `Connection` for what holds of every method."""

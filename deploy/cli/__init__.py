@@ -21,6 +21,7 @@ from deploy.cli import (
     services,
     stack,
     trainings,
+    webhooks,
 )
 from deploy.cli.console import complain
 from deploy.cli.doctor import doctor
@@ -52,6 +53,7 @@ app.add_typer(models.app, name="model")
 app.add_typer(datasets.app, name="dataset")
 dataset_imports.register(datasets.app)
 app.add_typer(keys.app, name="key")
+app.add_typer(webhooks.app, name="webhook")
 app.command(rich_help_panel="Training")(trainings.train)
 app.command(rich_help_panel="Training")(evaluations.evaluate)
 app.add_typer(trainings.app, name="training", rich_help_panel="Training")

@@ -1,5 +1,6 @@
 """Webhooks: a message is written with its event, reaches its receiver at least once, and goes nowhere else."""
 
+import json
 import os
 import shutil
 import socket
@@ -28,7 +29,7 @@ from shared.settings import Settings
 from shared.tables import ApiKey, Image, Job, Webhook, WebhookDelivery
 from shared.webhooks import WebhookEvent, announce
 from tests.conftest import REPOSITORY
-from tests.integration.conftest import Api, Keys
+from tests.integration.conftest import Api, Keys, Server
 from tests.integration.receiver import Receiver, verify
 from tests.integration.workshop import Workshop
 from workers.heartbeat import Heartbeat
@@ -608,7 +609,7 @@ def test_a_webhook_from_its_creation_to_its_end(api: Api, receiver: Receiver, da
     assert api.get("/v1/webhooks").get_json() == {"webhooks": [made]}
     changed = api.patch(path, {"events": ["job.finished"], "url": receiver.url + "?to=2"}).get_json()
     assert changed == made | {"events": ["job.finished"], "url": receiver.url + "?to=2"}
-    for wrong in ({"events": []}, {"events": ["job.begun"]}, {"enabled": None}, {"secret": "mine"}, {"url": ""}):
+    for wrong in ({"events": []}, {"events": ["job.begun"]}, {"enabled": "maybe"}, {"secret": "mine"}, {"url": ""}):
         assert api.patch(path, wrong).status_code == 422, wrong
     assert api.get(path).get_json() == changed
     api.post(f"{path}/test")
@@ -655,3 +656,40 @@ def test_a_project_has_only_so_many_webhooks(api: Api, receiver: Receiver, datab
         columns = {"project_id": ward, "url": receiver.url, "secret": "", "events": []}
         session.add_all(Webhook(**columns, api_key_id=UUID(first["api_key_id"])) for _ in range(49))
     assert api.post("/v1/webhooks", {"url": receiver.url}).get_json()["code"] == "too_many_webhooks"
+
+
+def test_webhooks_by_command(
+    server: Server,
+    carina: Callable[..., str],
+    environ: dict[str, str],
+    keys: Keys,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a public address, to which nobody here sends anything."""
+    monkeypatch.setenv("CARINA_API_URL", server.url)
+    monkeypatch.setenv("CARINA_API_KEY", keys.both)
+    url = "https://93.184.215.14/hook"
+    made = json.loads(carina("webhook", "create", url, "--event", "job.finished", "--json"))
+    assert (made["url"], made["events"], made["secret"][:6]) == (url, ["job.finished"], "whsec_")
+    listed = carina("webhook", "list")
+    assert made["id"] in listed
+    assert made["secret"] not in listed
+    message = carina("webhook", "test", made["id"]).split()[1]
+    assert "pending" in carina("webhook", "deliveries", made["id"])
+    carina("webhook", "disable", made["id"])
+    assert json.loads(carina("webhook", "list", "--json"))[0]["enabled"] is False
+    carina("webhook", "enable", made["id"])
+    assert json.loads(carina("webhook", "list", "--json"))[0]["enabled"] is True
+    with database.begin() as session:
+        session.execute(sa.update(WebhookDelivery).values(state="dead", code="receiver_refused", attempt=9))
+    (dead,) = json.loads(carina("webhook", "deliveries", made["id"], "--state", "dead", "--json"))
+    assert (dead["id"], dead["code"]) == (message, "receiver_refused")
+    assert "1 to be sent again" in carina("webhook", "redeliver", made["id"], "--dead")
+    assert (str(only(database).id), only(database).state, only(database).attempt) == (message, "pending", 0)
+    assert "1 to be sent again" in carina("webhook", "redeliver", made["id"], message)
+    carina("webhook", "redeliver", made["id"], code=2)
+    carina("webhook", "delete", made["id"])
+    assert deliveries(database) == []
+    assert "no such thing" in carina("webhook", "test", made["id"], code=1)
+    assert "may not go to" in carina("webhook", "create", "http://169.254.169.254/", code=1)

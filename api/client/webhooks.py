@@ -1,0 +1,64 @@
+"""Webhooks, and what became of their messages."""
+
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+from api.client.connection import Connection, Params
+from api.webhook_schemas import (
+    DeliveriesAnswer,
+    DeliveryAnswer,
+    WebhookAnswer,
+    WebhookChange,
+    WebhookCreated,
+    WebhookRequest,
+    WebhooksAnswer,
+)
+from shared.ids import new_id
+from shared.queue.states import DeliveryState
+from shared.webhooks import WebhookEvent
+
+
+class Webhooks(Connection):
+    """Where this key is told of events."""
+
+    def webhooks(self) -> list[WebhookAnswer]:
+        """Return the project's webhooks, the newest first."""
+        return self._get(WebhooksAnswer, "/v1/webhooks").webhooks
+
+    def create_webhook(self, url: str, events: Sequence[WebhookEvent] = tuple(WebhookEvent)) -> WebhookCreated:
+        """Make a webhook; keep its `secret`, which is not told again."""
+        body = WebhookRequest(url=url, events=list(events))
+        return self._post(WebhookCreated, "/v1/webhooks", body, key=str(new_id()))
+
+    def enable_webhook(self, webhook_id: UUID, *, enabled: bool = True) -> WebhookAnswer:
+        """Have messages sent to a webhook, or no more."""
+        answer = self._request("PATCH", f"/v1/webhooks/{webhook_id}", body=WebhookChange(enabled=enabled))
+        return WebhookAnswer.model_validate_json(answer)
+
+    def delete_webhook(self, webhook_id: UUID) -> None:
+        """Remove a webhook with its messages."""
+        self._request("DELETE", f"/v1/webhooks/{webhook_id}")
+
+    def test_webhook(self, webhook_id: UUID) -> DeliveryAnswer:
+        """Have a `ping` sent."""
+        return self._post(DeliveryAnswer, f"/v1/webhooks/{webhook_id}/test", key=str(new_id()))
+
+    def deliveries(self, webhook_id: UUID, *, state: DeliveryState | None = None) -> Iterator[DeliveryAnswer]:
+        """Yield a webhook's messages, the newest first, page by page."""
+        params: Params = {"limit": 500} | ({"state": state} if state else {})
+        following: UUID | None = None
+        while True:
+            page = self._get(
+                DeliveriesAnswer,
+                f"/v1/webhooks/{webhook_id}/deliveries",
+                **params,
+                **({"before": str(following)} if following else {}),
+            )
+            yield from page.deliveries
+            following = page.next
+            if following is None:
+                return
+
+    def redeliver(self, webhook_id: UUID, delivery_id: UUID) -> DeliveryAnswer:
+        """Have a message sent again, with the same `webhook-id`."""
+        return self._post(DeliveryAnswer, f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver")

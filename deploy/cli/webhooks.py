@@ -1,0 +1,123 @@
+"""`carina webhook`: create, list, test, enable, disable, delete, deliveries, redeliver."""
+
+from itertools import islice
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from deploy.cli.clients import connect
+from deploy.cli.console import out, print_json
+from deploy.cli.environment import Data
+from shared.queue.states import DeliveryState
+from shared.webhooks import WebhookEvent
+
+app = typer.Typer(help="Webhooks: be told by HTTP of what has happened.", no_args_is_help=True)
+
+WebhookId = Annotated[UUID, typer.Argument(help="A webhook, as `list` printed it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def create(
+    url: Annotated[str, typer.Argument(help="Where to POST messages to.")],
+    event: Annotated[list[WebhookEvent] | None, typer.Option(help="Of what to tell; by default of everything.")] = None,
+    as_json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Add a webhook, and print the secret that its messages are signed with: it is shown this once."""
+    with connect(data) as client:
+        made = client.create_webhook(url, event or list(WebhookEvent))
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+        return
+    out.print(f"{made.id} {escape(made.url)}", soft_wrap=True)
+    out.print(f"secret {made.secret}", soft_wrap=True)
+
+
+@app.command("list")
+def list_(as_json: AsJson = False, data: Data = None) -> None:
+    """List the project's webhooks."""
+    with connect(data) as client:
+        webhooks = client.webhooks()
+    if as_json:
+        print_json([webhook.model_dump(mode="json") for webhook in webhooks])
+        return
+    table = Table(Column("webhook", no_wrap=True), "url", "events", "enabled")
+    for webhook in webhooks:
+        enabled = "yes" if webhook.enabled else "no"
+        table.add_row(str(webhook.id), escape(webhook.url), ", ".join(webhook.events), enabled)
+    out.print(table)
+
+
+@app.command("test")
+def try_out(webhook_id: WebhookId, data: Data = None) -> None:
+    """Send a `ping`."""
+    with connect(data) as client:
+        out.print(f"message {client.test_webhook(webhook_id).id}", soft_wrap=True)
+
+
+@app.command()
+def enable(webhook_id: WebhookId, data: Data = None) -> None:
+    """Send messages again; what has waited meanwhile goes first."""
+    with connect(data) as client:
+        client.enable_webhook(webhook_id)
+    out.print(f"{webhook_id} is enabled", soft_wrap=True)
+
+
+@app.command()
+def disable(webhook_id: WebhookId, data: Data = None) -> None:
+    """Send no more messages until it is enabled again."""
+    with connect(data) as client:
+        client.enable_webhook(webhook_id, enabled=False)
+    out.print(f"{webhook_id} is disabled", soft_wrap=True)
+
+
+@app.command()
+def delete(webhook_id: WebhookId, data: Data = None) -> None:
+    """Remove a webhook with its messages."""
+    with connect(data) as client:
+        client.delete_webhook(webhook_id)
+    out.print(f"{webhook_id} is deleted", soft_wrap=True)
+
+
+@app.command()
+def deliveries(
+    webhook_id: WebhookId,
+    state: Annotated[DeliveryState | None, typer.Option(help="`dead` are those that were given up.")] = None,
+    most: Annotated[int, typer.Option("--limit", min=1, help="The most to list.")] = 50,
+    as_json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """List a webhook's messages and what became of them, the newest first."""
+    with connect(data) as client:
+        found = list(islice(client.deliveries(webhook_id, state=state), most))
+    if as_json:
+        print_json([delivery.model_dump(mode="json") for delivery in found])
+        return
+    table = Table(Column("message", no_wrap=True), "event", "state", "tries", "status", "code")
+    for delivery in found:
+        status = "" if delivery.response_status is None else str(delivery.response_status)
+        table.add_row(
+            str(delivery.id), delivery.event, delivery.state, str(delivery.attempt), status, delivery.code or ""
+        )
+    out.print(table)
+
+
+@app.command()
+def redeliver(
+    webhook_id: WebhookId,
+    delivery_ids: Annotated[list[UUID] | None, typer.Argument(help="Messages, as `deliveries` printed them.")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All that were given up.")] = False,
+    data: Data = None,
+) -> None:
+    """Send messages again."""
+    if dead == bool(delivery_ids):
+        raise typer.BadParameter("Name messages, or say --dead.")
+    with connect(data) as client:
+        chosen = delivery_ids or [each.id for each in client.deliveries(webhook_id, state=DeliveryState.DEAD)]
+        for delivery_id in chosen:
+            client.redeliver(webhook_id, delivery_id)
+    out.print(f"{len(chosen)} to be sent again")
