@@ -24,6 +24,7 @@ from api import (
     webhooks,
 )
 from api.auth import authenticate, public
+from api.dicomweb import qido, stow, wado
 from api.resource import bound_json
 from api.schemas import NOTICE, Problem
 from api.services import NAME, Services
@@ -62,6 +63,9 @@ def create_app(settings: Settings) -> OpenAPI:
         metrics,
         audit,
         webhooks,
+        stow,
+        qido,
+        wado,
     ):
         app.register_api(resource.blueprint)
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from flask import current_app
 from prometheus_client import CollectorRegistry
 
+from api.dicomweb.headers import Headers
 from api.keyring import Keyring
 from api.ping import Ping
 from api.queue_metrics import QueueMetrics
@@ -29,6 +30,7 @@ class Services:
     store: ObjectStore
     hints: Hints
     keyring: Keyring
+    headers: Headers
     registry: CollectorRegistry
     #: By the name of the server.
     pings: dict[str, Ping]
@@ -50,6 +52,7 @@ class Services:
             store=store,
             hints=hints,
             keyring=Keyring(database),
+            headers=Headers(store),
             registry=registry,
             pings={
                 "database": Ping(database.ping),

@@ -116,7 +116,7 @@ class ObjectStore:
         return data
 
     def get_prefix(self, key: str, byte_count: int) -> bytes:
-        """Return an object's first bytes, all where it has fewer; unlike `get`, without a look at the digest."""
+        """Return so many bytes of an object's start, which it must have; unlike `get`, without a look at the digest."""
         with _translated(key):
             answer = self._s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=0-{byte_count - 1}")
             return answer["Body"].read()
@@ -168,6 +168,11 @@ class ObjectStore:
             finally:
                 self._s3.delete_object(Bucket=self._bucket, Key=incoming)
         return sha256
+
+    def put_parts(self, key: str, parts: Iterable[bytes]) -> None:
+        """Store a stream under a key, each part of `PART_BYTES` but for the last; one that raises leaves no object."""
+        with _translated(key):
+            self._upload(key, parts)
 
     def presign_put(self, key: str, byte_count: int, *, expires_s: int) -> str:
         """Return a URL under which anybody may put an object of exactly this size."""

@@ -70,6 +70,8 @@ class PixelDataPlace:
     start: int
     #: None where it is encapsulated.
     byte_count: int | None
+    #: None where the file does not say it.
+    vr: str | None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class DicomFile:
     #: None where the data set does not come to its pixel data within the bytes that were read.
     pixel_data: PixelDataPlace | None
     little_endian: bool
+    #: Where in the file the data set begins.
+    start: int
 
     @property
     def reaches_pixel_data(self) -> bool:
@@ -136,16 +140,17 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence
             little_endian = syntax != ExplicitVRBigEndian
         else:
             syntax, little_endian = _implied_syntax(data[stream.tell() : stream.tell() + 6])
+        begin = stream.tell()
         if syntax == DeflatedExplicitVRLittleEndian:
             # pydicom's own way inflates without a bound, and not at all where the end is missing.
-            stream = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[stream.tell() :], max_bytes))
+            stream = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[begin:], max_bytes))
         implicit = syntax == ImplicitVRLittleEndian
         place: PixelDataPlace | None = None
 
         def at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
             nonlocal place
             if tag == _PIXEL_DATA:  # pydicom has read the element's head
-                place = PixelDataPlace(stream.tell(), None if length == _UNDEFINED_LENGTH else length)
+                place = PixelDataPlace(stream.tell(), None if length == _UNDEFINED_LENGTH else length, vr)
             return bool(tag >= _PIXEL_DATA)
 
         tags: list[BaseTag | int] | None = None if kept is None else [Tag(keyword) for keyword in kept]
@@ -154,7 +159,7 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence
             raise MalformedDicom
         if with_pixels:  # apart from the rest for the same reason
             dataset.update(read_dataset(stream, implicit, little_endian, stop_when=lambda tag, *_: tag > _PIXEL_DATA))
-    return DicomFile(dataset, syntax, place, little_endian)
+    return DicomFile(dataset, syntax, place, little_endian, begin)
 
 
 def read_patient_id(data: bytes) -> str | None:

@@ -1,0 +1,155 @@
+"""Studies, series and instances as DICOMweb addresses them: paths, URLs, and the rows behind them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from flask import request
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from api.auth import identity
+from api.dicomweb.headers import Original, read_header
+from api.services import services
+from shared.errors import MalformedDicom, NotFound, ObjectMissing
+from shared.imaging.header import DICOM
+from shared.tables import Image, Study
+
+PREFIX = "/dicom-web"
+
+_UID = r"^[0-9A-Za-z._-]{1,64}$"
+#: A row that has a place in DICOMweb: PNG and JPEG have no UIDs, nor have some files that only look like DICOM.
+ADDRESSABLE = sa.and_(
+    Image.media_type == DICOM,
+    Study.study_instance_uid.is_not(None),
+    Image.series_instance_uid.is_not(None),
+    Image.sop_instance_uid.is_not(None),
+)
+
+
+class Level(IntEnum):
+    """What a thing is."""
+
+    STUDY, SERIES, INSTANCE = 1, 2, 3
+
+
+class StudyUid(BaseModel):
+    """Which study."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study_uid: str = Field(pattern=_UID, description="StudyInstanceUID.")
+
+
+class SeriesUid(StudyUid):
+    """Which series."""
+
+    series_uid: str = Field(pattern=_UID, description="SeriesInstanceUID.")
+
+
+class InstanceUid(SeriesUid):
+    """Which instance."""
+
+    instance_uid: str = Field(pattern=_UID, description="SOPInstanceUID.")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One stored instance: its UIDs, and the original that holds it."""
+
+    study_uid: str
+    series_uid: str
+    instance_uid: str
+    sop_class_uid: str | None
+    transfer_syntax_uid: str
+    modality: str | None
+    original: Original
+    rendition_sha256: str | None
+
+    @property
+    def url(self) -> str:
+        """Where it can be retrieved."""
+        return url_of(self.study_uid, self.series_uid, self.instance_uid)
+
+
+def url_of(study_uid: str, series_uid: str | None = None, instance_uid: str | None = None) -> str:
+    """Return where something can be retrieved, as the client reaches us."""
+    levels = [("studies", study_uid), ("series", series_uid), ("instances", instance_uid)]
+    return service_url() + "".join(f"/{level}/{quote(uid, safe='')}" for level, uid in levels if uid is not None)
+
+
+def service_url() -> str:
+    """Return the base of all DICOMweb URLs, as the client reaches us."""
+    return request.root_url.rstrip("/") + PREFIX
+
+
+def find(path: StudyUid) -> list[Instance]:
+    """Return the instances below a path, in a lasting order; raise `NotFound` where there is none.
+
+    Where an instance was sent in several encodings, the one that was stored last stands for it.
+    """
+    with services().database.begin() as session:
+        complete(session, [path.study_uid])
+        wanted = latest(Level.INSTANCE).where(Study.study_instance_uid == path.study_uid)
+        if isinstance(path, SeriesUid):
+            wanted = wanted.where(Image.series_instance_uid == path.series_uid)
+        if isinstance(path, InstanceUid):
+            wanted = wanted.where(Image.sop_instance_uid == path.instance_uid)
+        found = sorted(
+            (as_instance(image, study_uid) for image, study_uid in session.execute(wanted)),
+            key=lambda each: each.original.sha256,
+        )
+    if not found:
+        raise NotFound
+    return found
+
+
+def latest(level: Level) -> Any:
+    """Select the latest row of each study, series or instance of the key's project, with its StudyInstanceUID."""
+    keys = (Image.study_id, Image.series_instance_uid, Image.sop_instance_uid)[:level]
+    return (
+        sa.select(Image, Study.study_instance_uid)
+        .join(Study, Study.id == Image.study_id)
+        .where(Image.project_id == identity().project_id, ADDRESSABLE)
+        .distinct(*keys)
+        .order_by(keys[0].desc(), *keys[1:], Image.id.desc())
+    )
+
+
+def as_instance(image: Image, study_uid: str) -> Instance:
+    """Make an instance of a row of `latest`."""
+    return Instance(
+        study_uid=study_uid,
+        series_uid=image.series_instance_uid or "",
+        instance_uid=image.sop_instance_uid or "",
+        sop_class_uid=image.sop_class_uid,
+        transfer_syntax_uid=image.transfer_syntax_uid or "",
+        modality=image.modality,
+        original=Original(image.sha256, image.byte_count),
+        rendition_sha256=image.rendition_sha256,
+    )
+
+
+def complete(session: Session, study_uids: Sequence[str]) -> None:
+    """Fill in the UIDs of rows that are older than these columns; the header says them."""
+    bare = (
+        sa.select(Image)
+        .join(Study, Study.id == Image.study_id)
+        .where(Image.project_id == identity().project_id, Study.project_id == identity().project_id)
+        .where(Study.study_instance_uid.in_(study_uids))
+        .where(Image.media_type == DICOM, Image.series_instance_uid.is_(None))
+    )
+    for image in session.scalars(bare):
+        try:
+            header = read_header(services().store, Original(image.sha256, image.byte_count), _UIDS)
+        except (ObjectMissing, MalformedDicom):
+            continue
+        image.series_instance_uid = header.text("SeriesInstanceUID")
+        image.sop_class_uid, image.modality = header.text("SOPClassUID"), header.text("Modality")
+    session.flush()
+
+
+_UIDS = ["SOPClassUID", "SeriesInstanceUID", "Modality"]

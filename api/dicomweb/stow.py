@@ -1,0 +1,206 @@
+"""STOW-RS: instances in, PS3.18 section 10.5; each is answered on its own."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from flask import Response, request
+from flask_openapi3.types import ResponseDict
+
+from api.auth import identity, requires
+from api.dicomweb.dicom_json import OFFERED, DataSet, attribute, to_text
+from api.dicomweb.media_types import DICOM, choose, parse_accept
+from api.dicomweb.related import Part, read_parts
+from api.dicomweb.resources import PREFIX, StudyUid, url_of
+from api.resource import resource
+from api.services import services
+from shared.errors import CarinaError, PermanentError, UnsupportedFileType
+from shared.imaging.dicom_file import read_dicom
+from shared.imaging.header import ImageHeader
+from shared.intake import Intake
+from shared.queue.states import Scope
+
+log = structlog.get_logger()
+
+blueprint = resource("stow")
+
+
+class StudyMismatch(PermanentError):
+    """The instance belongs to another study than the one that the request names."""
+
+    code = "study_uid_mismatch"
+
+
+class MissingUid(PermanentError):
+    """The instance lacks its StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID or SOPClassUID."""
+
+    code = "missing_uid"
+
+
+#: FailureReason (0008,1197) by our code. PS3.18 table I.2-2 gives the classes and leaves `xx` to us.
+FAILURE_REASONS = {
+    "not_an_image": 0x0122,  # Referenced SOP Class not supported
+    "unsupported_transfer_syntax": 0xC122,  # Referenced Transfer Syntax not supported
+    "study_uid_mismatch": 0xA900,  # A9xx: Data Set does not match SOP Class
+    "missing_uid": 0xA901,
+    "empty_file": 0xC001,  # Cxxx: Cannot understand
+    "unsupported_file_type": 0xC002,
+    "malformed_dicom": 0xC003,
+    "multi_frame": 0xC010,
+    "colour_image": 0xC011,
+    "image_too_small": 0xC012,
+    "image_too_large": 0xC013,
+}
+_PROCESSING_FAILURE = 0x0110
+
+#: How much of a file is looked at for the identity of one that is refused.
+_MOST_PREFIX_BYTES = 256 * 1024
+_UID = re.compile(r"[0-9.]{1,64}")
+
+_BODY = {
+    "required": True,
+    "content": {
+        'multipart/related; type="application/dicom"': {"schema": {"type": "string", "format": "binary"}},
+        DICOM: {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+_MODULE: dict[str, Any] = {"content": {name: {"schema": {"type": "object"}} for name in OFFERED}}
+_RESPONSES: ResponseDict = {
+    "200": {"description": "All instances are stored.", **_MODULE},
+    "202": {"description": "Some instances are stored; of the others it says why not.", **_MODULE},
+    "409": {"description": "No instance is stored; it says why.", **_MODULE},
+}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """An instance that is stored: its UIDs as they were sent, and where it can be retrieved."""
+
+    sop_class_uid: str
+    instance_uid: str
+    study_url: str
+    url: str
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An instance that is not stored; UIDs where the header says any."""
+
+    error: PermanentError
+    sop_class_uid: str | None
+    instance_uid: str | None
+
+
+@blueprint.post(f"{PREFIX}/studies", responses=_RESPONSES, openapi_extensions={"requestBody": _BODY})
+@requires(Scope.SUBMIT)
+def store() -> Response:
+    """Store instances."""
+    return _store(None)
+
+
+@blueprint.post(f"{PREFIX}/studies/<study_uid>", responses=_RESPONSES, openapi_extensions={"requestBody": _BODY})
+@requires(Scope.SUBMIT)
+def store_study(path: StudyUid) -> Response:
+    """Store instances of one study."""
+    return _store(path.study_uid)
+
+
+def _store(study_uid: str | None) -> Response:
+    content_type = choose(parse_accept(request.headers.get("Accept")), OFFERED)
+    settings, intake = services().settings, services().intake(identity().project_id)
+    stored: list[_Stored] = []
+    failed: list[_Failed] = []
+    try:
+        for part in read_parts(request, max_bytes=settings.max_upload_bytes, max_parts=settings.max_files):
+            result = _receive(intake, part, study_uid)
+            if isinstance(result, _Stored):
+                stored.append(result)
+            else:
+                failed.append(result)
+    finally:
+        intake.send_hints()
+        codes = Counter(each.error.code for each in failed)
+        log.info("instances_received", project_id=str(identity().project_id), stored=len(stored), **codes)
+    status = (202 if failed else 200) if stored else 409
+    return Response(to_text(_describe(stored, failed)), status, content_type=content_type)
+
+
+def _receive(intake: Intake, part: Part, study_uid: str | None) -> _Stored | _Failed:
+    prefix = bytearray()
+    sent: list[ImageHeader] = []
+
+    def check(header: ImageHeader) -> None:
+        if header.media_type != DICOM:
+            raise UnsupportedFileType("The part is no DICOM file.")
+        if study_uid is not None and header.study_instance_uid not in (study_uid, None):
+            raise StudyMismatch
+        if None in (
+            header.study_instance_uid,
+            header.series_instance_uid,
+            header.sop_instance_uid,
+            header.sop_class_uid,
+        ):
+            raise MissingUid
+        sent.append(header)
+
+    try:
+        if part.media_type != DICOM:
+            raise UnsupportedFileType("The part's media type is not application/dicom.")
+        header = intake.receive(_remember(part.chunks, prefix), check=check).header
+    except PermanentError as error:
+        return _Failed(error, *_identify(bytes(prefix)))
+    study = header.study_instance_uid or ""
+    url = url_of(study, header.series_instance_uid, header.sop_instance_uid)
+    return _Stored(sent[0].sop_class_uid or "", sent[0].sop_instance_uid or "", url_of(study), url)
+
+
+def _remember(chunks: Iterator[bytes], prefix: bytearray) -> Iterator[bytes]:
+    for chunk in chunks:
+        prefix += chunk[: _MOST_PREFIX_BYTES - len(prefix)]
+        yield chunk
+
+
+def _identify(prefix: bytes) -> tuple[str | None, str | None]:
+    """Return the SOP class and instance UID of a file that was refused, where it says them."""
+    keywords = ["SOPClassUID", "SOPInstanceUID"]
+    with suppress(CarinaError):
+        file = read_dicom(prefix, with_pixels=False, max_bytes=_MOST_PREFIX_BYTES, kept=keywords)
+        uids = [uid if (uid := file.text(keyword)) and _UID.fullmatch(uid) else None for keyword in keywords]
+        return uids[0], uids[1]
+    return None, None
+
+
+def _describe(stored: list[_Stored], failed: list[_Failed]) -> DataSet:
+    """Make the Store Instances Response Module, PS3.18 table I.1-1."""
+    urls = {each.study_url for each in stored}
+    answer = attribute("RetrieveURL", *(urls if len(urls) == 1 else ()))
+    named = [each for each in failed if each.sop_class_uid and each.instance_uid]
+    unknown = [each for each in failed if each not in named]
+    if stored:
+        references = [_reference(each) | attribute("RetrieveURL", each.url) for each in stored]
+        answer |= attribute("ReferencedSOPSequence", *references)
+    if named:
+        answer |= attribute("FailedSOPSequence", *(_reference(each) | _reason(each) for each in named))
+    if unknown:
+        answer |= attribute("OtherFailuresSequence", *(_reason(each) for each in unknown))
+    return answer
+
+
+def _reference(instance: _Stored | _Failed) -> DataSet:
+    return attribute("ReferencedSOPClassUID", instance.sop_class_uid) | attribute(
+        "ReferencedSOPInstanceUID", instance.instance_uid
+    )
+
+
+def _reason(failed: _Failed) -> DataSet:
+    """Say why, by the standard's number, and by our code and sentence in a private block, PS3.5 section 7.8."""
+    reason = FAILURE_REASONS.get(failed.error.code, _PROCESSING_FAILURE)
+    return attribute("FailureReason", reason) | {
+        "00090010": {"vr": "LO", "Value": ["CARINA"]},
+        "00091001": {"vr": "LO", "Value": [failed.error.code]},
+        "00091002": {"vr": "LT", "Value": [failed.error.detail]},
+    }

@@ -1,0 +1,256 @@
+"""WADO-RS: instances, their metadata, frames and pictures out, PS3.18 section 10.4.
+
+An instance is answered in the transfer syntax in which it was sent, for nothing is decoded here; a request that names
+another one is refused with 406. Every byte of an original is checked against its digest on the way.
+"""
+
+import secrets
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import chain, islice
+from typing import TypeVar
+
+import PIL.Image
+from flask import Response, request
+from flask_openapi3.types import ResponseDict
+from pydantic import BaseModel, ConfigDict, Field
+from pydicom.uid import ExplicitVRLittleEndian
+
+from api.audit import note
+from api.auth import reads_pixels, requires
+from api.dicomweb.dicom_json import OFFERED, DataSet, answer, attribute, from_dataset, key_of
+from api.dicomweb.frames import FRAME, media_types, read_frame
+from api.dicomweb.headers import read_header
+from api.dicomweb.media_types import DICOM, OCTETS, RELATED, NotAcceptable, choose, parse_accept
+from api.dicomweb.resources import PREFIX, Instance, InstanceUid, SeriesUid, StudyUid, find, service_url
+from api.resource import resource
+from api.services import Services, services
+from shared.errors import MalformedDicom, NotFound, NotReady, RequestError, UndecodablePixelData
+from shared.imaging.transfer_syntaxes import PACKINGS, Packing
+from shared.object_store import ObjectStore, original_key, rendition_key
+from shared.queue.states import Scope
+
+Found = TypeVar("Found")
+
+blueprint = resource("wado")
+
+_PNG, _JPEG = "image/png", "image/jpeg"
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_INSTANCES: ResponseDict = {"200": {"description": "The instances as they were sent.", "content": {RELATED: _BYTES}}}
+_INSTANCE: ResponseDict = {
+    "200": {"description": "The instance as it was sent.", "content": {RELATED: _BYTES, DICOM: _BYTES}}
+}
+_FRAMES: ResponseDict = {
+    "200": {
+        "description": "The frame: native values in little endian, or the compressed codestream as it was sent.",
+        "content": {RELATED: _BYTES, OCTETS: _BYTES, "image/*": _BYTES},
+    }
+}
+_METADATA: ResponseDict = {
+    "200": {
+        "description": "All attributes but the pixel data, of which it says where they are.",
+        "content": {name: {"schema": {"type": "array", "items": {"type": "object"}}} for name in OFFERED},
+    }
+}
+_PICTURE: ResponseDict = {
+    "200": {"description": "The picture that the detector sees.", "content": {_PNG: _BYTES, _JPEG: _BYTES}}
+}
+
+
+class UnreadableInstance(RequestError):
+    """The stored instance has pixel data that cannot be read."""
+
+    code = "unreadable_instance"
+    status = 409
+
+
+class FramesPath(InstanceUid):
+    """Which frame."""
+
+    frames: str = Field(pattern=r"^[0-9]{1,9}(,[0-9]{1,9})*$", max_length=1000, description="`1`: there is one each.")
+
+
+class RenderedQuery(BaseModel):
+    """How to draw it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    quality: int = Field(90, ge=1, le=100, description="Of a JPEG.")
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>", responses=_INSTANCES)
+@requires(Scope.READ)
+@reads_pixels
+def retrieve_study(path: StudyUid) -> Response:
+    """Retrieve a study's instances."""
+    return _retrieve(find(path))
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>", responses=_INSTANCES)
+@requires(Scope.READ)
+@reads_pixels
+def retrieve_series(path: SeriesUid) -> Response:
+    """Retrieve a series' instances."""
+    return _retrieve(find(path))
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>", responses=_INSTANCE)
+@requires(Scope.READ)
+@reads_pixels
+def retrieve_instance(path: InstanceUid) -> Response:
+    """Retrieve an instance."""
+    return _retrieve(find(path), alone=True)
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/metadata", responses=_METADATA)
+@requires(Scope.READ)
+def study_metadata(path: StudyUid) -> Response:
+    """Show what the headers of a study's instances say."""
+    return _metadata(find(path))
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/metadata", responses=_METADATA)
+@requires(Scope.READ)
+def series_metadata(path: SeriesUid) -> Response:
+    """Show what the headers of a series' instances say."""
+    return _metadata(find(path))
+
+
+@blueprint.get(
+    f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/metadata", responses=_METADATA
+)
+@requires(Scope.READ)
+def instance_metadata(path: InstanceUid) -> Response:
+    """Show what an instance's header says."""
+    return _metadata(find(path))
+
+
+@blueprint.get(
+    f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/frames/<frames>", responses=_FRAMES
+)
+@requires(Scope.READ)
+@reads_pixels
+def frames(path: FramesPath) -> Response:
+    """Retrieve an instance's frame; each has one."""
+    if set(path.frames.split(",")) != {"1"}:
+        raise NotFound("The instance has one frame only.")
+    return _frame(find(path)[0])
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/bulkdata", responses=_FRAMES)
+@requires(Scope.READ)
+@reads_pixels
+def bulkdata(path: InstanceUid) -> Response:
+    """Retrieve what the metadata leave out, the pixel data."""
+    return _frame(find(path)[0])
+
+
+@blueprint.get(
+    f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/rendered", responses=_PICTURE
+)
+@requires(Scope.READ)
+@reads_pixels
+def rendered(path: InstanceUid, query: RenderedQuery) -> Response:
+    """Show an instance as the detector sees it."""
+    content_type = choose(parse_accept(request.headers.get("Accept")), (_PNG, _JPEG))
+    sha256 = find(path)[0].rendition_sha256
+    if sha256 is None:
+        raise NotReady("The image has no rendition yet.")
+    picture = services().store.get(rendition_key(sha256), sha256=sha256)
+    if content_type == _JPEG:
+        buffer = BytesIO()
+        with PIL.Image.open(BytesIO(picture)) as image:
+            image.convert("L").save(buffer, "JPEG", quality=query.quality)
+        picture = buffer.getvalue()
+    response = Response(picture, content_type=content_type)
+    if ignored := request.args.keys() & {"annotation", "iccprofile", "viewport", "window"}:
+        text = f"The {', '.join(sorted(ignored))} parameter is not supported."
+        response.headers["Warning"] = f"299 {service_url()}: {text}"
+    return response
+
+
+def _retrieve(found: list[Instance], *, alone: bool = False) -> Response:
+    """Answer originals, object by object; one may be answered without a multipart around it."""
+    wanted = _first(
+        wanted
+        for wanted in parse_accept(request.headers.get("Accept"))
+        if wanted.takes(DICOM)
+        and all(wanted.takes_syntax(instance.transfer_syntax_uid) for instance in found)
+        and (alone or wanted.is_related)
+    )
+    note(instances=len(found))
+    store = services().store  # the answer goes on when the request's context is gone
+    parts = ((f"{DICOM}; transfer-syntax={each.transfer_syntax_uid}", _open(store, each)) for each in found)
+    return _related(DICOM, parts) if wanted.is_related else Response(next(parts)[1], content_type=DICOM)
+
+
+def _frame(instance: Instance) -> Response:
+    """Answer the pixel data; bytes that the request takes in any syntax need not be named by their codec."""
+    native = PACKINGS[instance.transfer_syntax_uid] is Packing.NATIVE
+    syntax = ExplicitVRLittleEndian if native else instance.transfer_syntax_uid
+    names = media_types(instance.transfer_syntax_uid)
+    wanted, content_type = _first(
+        (wanted, name)
+        for wanted in parse_accept(request.headers.get("Accept"))
+        for name in (*names, *([OCTETS] if wanted.transfer_syntax else []))
+        if wanted.takes(name) and wanted.takes_syntax(syntax)
+    )
+    store = services().store
+    frame = _primed(read_frame(read_header(store, instance.original, FRAME), _open(store, instance)))
+    if wanted.is_related:
+        return _related(content_type, iter([(f"{content_type}; transfer-syntax={syntax}", frame)]))
+    return Response(frame, content_type=content_type)
+
+
+def _metadata(found: list[Instance]) -> Response:
+    content_type = choose(parse_accept(request.headers.get("Accept")), OFFERED)
+    known, places = services(), [f"{instance.url}/bulkdata" for instance in found]
+    return answer(_primed(_describe(known, *each) for each in zip(found, places, strict=True)), content_type)
+
+
+def _describe(known: Services, instance: Instance, pixels_url: str) -> DataSet:
+    """Return all that a header says, and where the pixel data are."""
+    try:
+        dataset = from_dataset(read_header(known.store, instance.original).dataset)
+    except MalformedDicom:  # in an element that intake had no need to read
+        (dataset,) = known.headers.read([instance.original])
+    pixels = {key_of("PixelData"): {"vr": "OW", "BulkDataURI": pixels_url}}
+    return dataset | attribute("AvailableTransferSyntaxUID", instance.transfer_syntax_uid) | pixels
+
+
+def _open(store: ObjectStore, instance: Instance) -> Iterator[bytes]:
+    sha256 = instance.original.sha256
+    return store.stream(original_key(sha256), sha256=sha256)
+
+
+def _related(content_type: str, parts: Iterator[tuple[str, Iterator[bytes]]]) -> Response:
+    """Answer parts, each a media type and its bytes. What fails on the way breaks the answer off, visibly."""
+    boundary = secrets.token_hex(16)
+
+    def body() -> Iterator[bytes]:
+        for part_type, chunks in parts:
+            yield f"--{boundary}\r\nContent-Type: {part_type}\r\n\r\n".encode()
+            yield from chunks
+            yield b"\r\n"
+        yield f"--{boundary}--\r\n".encode()
+
+    return Response(
+        _primed(body(), 2),
+        content_type=f'{RELATED}; type="{content_type}"; boundary={boundary}',
+        direct_passthrough=True,
+    )
+
+
+def _first(found: Iterator[Found]) -> Found:
+    for each in found:
+        return each
+    raise NotAcceptable
+
+
+def _primed(found: Iterator[Found], count: int = 1) -> Iterator[Found]:
+    """Read the first ones ahead, so that what fails there is answered as an error."""
+    try:
+        first = list(islice(found, count))
+    except UndecodablePixelData as exc:
+        raise UnreadableInstance from exc
+    return chain(first, found)
