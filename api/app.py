@@ -7,6 +7,7 @@ from flask_openapi3.openapi import OpenAPI
 
 from api import (
     audit,
+    content,
     datasets,
     errors,
     evaluations,
@@ -16,10 +17,13 @@ from api import (
     images,
     jobs,
     limits,
+    manifest,
     metrics,
     models,
+    progress,
     schedules,
     studies,
+    submissions,
     trainings,
     webhooks,
 )
@@ -51,6 +55,10 @@ def create_app(settings: Settings) -> OpenAPI:
     audit.install(app)
     for resource in (
         studies,
+        submissions,
+        content,
+        progress,
+        manifest,
         jobs,
         images,
         models,

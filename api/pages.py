@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from shared.tables import AuditEvent, Task, WebhookDelivery
+from shared.tables import AuditEvent, Submission, Task, WebhookDelivery
 
 
 class PageQuery(BaseModel):
@@ -30,7 +30,7 @@ class Page(BaseModel):
     next: UUID | None
 
 
-Found = TypeVar("Found", bound=Task | AuditEvent | WebhookDelivery)
+Found = TypeVar("Found", bound=Task | AuditEvent | Submission | WebhookDelivery)
 
 
 def read_page(

@@ -242,10 +242,3 @@ class ProgressQuery(_Parameters):
     """Whether to wait."""
 
     wait: float = Field(0, ge=0, le=60, description="Seconds to wait at most for the counts or the state to change.")
-
-
-class SubmissionsQuery(_Parameters):
-    """Which submissions."""
-
-    before: UUID | None = Field(None, description="Only those that are older than this one.")
-    limit: int = Field(20, ge=1, le=100, description="The most submissions of an answer.")

@@ -83,6 +83,10 @@ class Api:
         """Call with a JSON body, if there is one."""
         return self._http.post(path, headers=self._headers, query_string=query, json=body)
 
+    def put(self, path: str, data: bytes):
+        """Call with a body of bytes."""
+        return self._http.put(path, headers=self._headers, data=data)
+
     def patch(self, path: str, body: object):
         return self._http.patch(path, headers=self._headers, json=body)
 
