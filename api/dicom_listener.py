@@ -29,7 +29,7 @@ from shared.database import Database
 from shared.errors import CarinaError, ImageTooLarge, NotAnImage, PermanentError, TransientError
 from shared.imaging.header import ImageHeader
 from shared.imaging.transfer_syntaxes import PACKINGS
-from shared.intake import Intake
+from shared.intake import HEADER_BYTES, Intake
 from shared.log import configure_logging
 from shared.object_store import ObjectStore
 from shared.queue.hints import Hints
@@ -48,8 +48,6 @@ GRACE_S = 30
 HINT_OBJECTS, HINT_S = 16, 1.0
 #: Of the messages that senders are asked to cut objects into.
 PDU_BYTES = 128 * 1024
-#: What an object may hold beside its pixels.
-HEADER_BYTES = 64 * 1024**2
 
 # PS3.4 table B.2-1.
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000

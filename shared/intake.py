@@ -5,10 +5,12 @@ later in the request leaves it in place, and sending it again finds it as a dupl
 """
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from tempfile import SpooledTemporaryFile
 from typing import Literal
 from uuid import UUID
 
@@ -18,17 +20,21 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.errors import NotFound
-from shared.imaging.header import ImageHeader, read_header
+from shared.errors import ImageTooLarge, NotFound
+from shared.imaging.header import PREFIX_BYTES, ImageHeader, read_header
 from shared.object_store import PART_BYTES, ObjectStore, original_key
 from shared.queue.hints import Hints
 from shared.queue.outcome import DUPLICATE
 from shared.queue.states import JobState, Stage
 from shared.settings import Settings
-from shared.tables import Image, Job, Model, Study
+from shared.tables import Image, Job, Model, Project, Study
 
 #: Leaves out jobs that ended because another one has their result.
 NO_DUPLICATE = Job.code.is_distinct_from(DUPLICATE)
+#: What a file may hold beside its pixels, where it has to be held in memory.
+HEADER_BYTES = 64 * 1024**2
+#: One file of a process at a time is in memory whole.
+_deidentifying = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Received:
     """What became of a file that is fit: its rows, which are durable once `receive` has returned."""
 
     outcome: Literal["accepted", "duplicate"]
+    #: Of what is stored: where that is de-identified, only `check` has seen the original's.
     header: ImageHeader
     sha256: str
     byte_count: int
@@ -83,6 +90,7 @@ class Intake:
         self._priority = priority
         self._model_id = model_id
         self._submission_id = submission_id
+        self._pseudonym_key: bytes | None = None
         self._new_jobs: Counter[Stage] = Counter()
         if model_id is not None:
             with database.begin() as session:
@@ -115,6 +123,8 @@ class Intake:
         header = read_header(first, total_bytes, max_image_pixels=max_image_pixels)
         if check is not None:
             check(header)
+        if self._settings.deidentify == "basic":
+            return self._store_deidentified(chain([first], parts))
         if whole:
             sha256 = hashlib.sha256(first).hexdigest()
             store.put(original_key(sha256), first)
@@ -131,6 +141,31 @@ class Intake:
 
         sha256 = store.put_stream(measured(), digest=digest)
         return _Original(header, sha256, byte_count)
+
+    def _store_deidentified(self, parts: Iterator[bytes]) -> _Original:
+        """Put a file's bytes, de-identified, under the digest that they have then."""
+        from shared.deidentification import deidentify  # only where it is wanted: its tables take time and memory
+
+        max_image_pixels = self._settings.max_image_pixels
+        max_bytes = 4 * max_image_pixels + HEADER_BYTES
+        with SpooledTemporaryFile(PART_BYTES) as file:
+            for part in parts:
+                if file.tell() + len(part) > max_bytes:
+                    raise ImageTooLarge
+                file.write(part)
+            with _deidentifying:
+                file.seek(0)
+                data = deidentify(file.read(), self._find_pseudonym_key(), max_bytes=max_bytes)
+        header = read_header(data[:PREFIX_BYTES], len(data), max_image_pixels=max_image_pixels)
+        sha256 = hashlib.sha256(data).hexdigest()
+        self._object_store.put(original_key(sha256), data)
+        return _Original(header, sha256, len(data))
+
+    def _find_pseudonym_key(self) -> bytes:
+        if self._pseudonym_key is None:
+            with self._database.begin() as session:
+                self._pseudonym_key = session.get_one(Project, self._project_id).pseudonym_key
+        return self._pseudonym_key
 
     def _record(self, original: _Original, also: Also | None) -> Received:
         """Find or make the rows of a stored file, in one transaction."""
