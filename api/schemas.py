@@ -197,6 +197,8 @@ class ImageAnswer(BaseModel):
     sha256: str
     height_px: int
     width_px: int
+    #: Whether the pixels show text, such as a name, as the header says; None where it says nothing.
+    burned_in_annotation: bool | None
     rendition_version: int | None
     created_at: datetime
     jobs: list[JobAnswer]
@@ -211,6 +213,7 @@ class ImageAnswer(BaseModel):
             sha256=image.sha256,
             height_px=image.height_px,
             width_px=image.width_px,
+            burned_in_annotation=image.burned_in_annotation,
             rendition_version=image.rendition_version,
             created_at=image.created_at,
             jobs=[JobAnswer.of(job, image.study_id) for job in jobs],

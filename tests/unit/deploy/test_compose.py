@@ -11,13 +11,14 @@ import pytest
 import typer.main
 import yaml
 
+from api.dicom_listener import GRACE_S
 from deploy.cli import app
 from deploy.document_settings import ROOT, env_example
 from trainer.agent import STOP_S
 
 COMPOSE = ROOT / "docker-compose.yml"
 CPU = ROOT / "deploy" / "compose.cpu.yml"
-OURS = {"api", "prepare", "detect", "trainer", "beat", "migrate"}
+OURS = {"api", "dicom-listener", "intake", "notify", "prepare", "detect", "trainer", "beat", "migrate"}
 ON_A_GPU = ("detect", "trainer")
 
 
@@ -98,9 +99,10 @@ def test_no_secret_has_a_default() -> None:
     assert required == set(re.findall(r"^(\w+)=$", env_example(), re.MULTILINE))
 
 
-def test_only_the_api_is_published_and_only_on_this_machine(services: dict[str, Any]) -> None:
+def test_only_what_clients_speak_to_is_published_and_only_on_this_machine(services: dict[str, Any]) -> None:
     assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
-        "api": ["${API_PUBLISH:-127.0.0.1:8080}:8080"]
+        "api": ["${API_PUBLISH:-127.0.0.1:8080}:8080"],
+        "dicom-listener": ["${DICOM_PUBLISH:-127.0.0.1:11112}:11112"],
     }
 
 
@@ -112,6 +114,17 @@ def test_every_image_is_pinned(services: dict[str, Any]) -> None:
 def test_every_part_waits_for_the_migration(services: dict[str, Any]) -> None:
     for name in OURS - {"migrate"}:
         assert services[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+
+
+def test_only_the_api_is_asked_over_http_whether_it_is_well(services: dict[str, Any]) -> None:
+    of_the_api = {name for name in OURS if services[name]["build"]["dockerfile"].endswith("api.Dockerfile")}
+    for name in of_the_api - {"api"}:
+        assert services[name]["healthcheck"], "the image's own health check asks the API"
+
+
+def test_an_object_that_is_being_stored_may_be_answered(services: dict[str, Any]) -> None:
+    assert services["dicom-listener"]["profiles"] == ["dicom"]
+    assert int(services["dicom-listener"]["stop_grace_period"].removesuffix("s")) > GRACE_S
 
 
 @pytest.mark.parametrize("name", ["postgres", "redis", "object-store"])
