@@ -14,7 +14,7 @@ from shared.queue.files import is_listing
 from shared.queue.hints import Hints
 from shared.queue.states import FileState, Stage
 from shared.settings import Settings
-from shared.submissions import allocate, close
+from shared.submissions import allocate, close, settle
 from shared.tables import Submission, SubmissionFile
 
 log = structlog.get_logger()
@@ -74,6 +74,9 @@ class Listing:
                 close(session, submission_id)
         log.info("keys_listed", submission_id=str(submission_id), count=count, more=more)
         self._hints.send(Stage.INTAKE, count)
+        if not more:
+            with self._database.begin() as session:
+                settle(session, submission_id)  # There may have been nothing.
         return more
 
     def _add_files(self, session: Session, submission: Submission, keys: list[str]) -> int:

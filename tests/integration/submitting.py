@@ -1,13 +1,18 @@
 """Bulk submissions put together by hand, and intake workers in this process."""
 
 import hashlib
+import io
+import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+import numpy as np
 import sqlalchemy as sa
 
+from shared.archives import ArchiveKind
 from shared.database import Database
 from shared.incoming import Incoming
 from shared.queue.hints import Hints
@@ -15,8 +20,31 @@ from shared.queue.states import FileState, Stage, SubmissionState
 from shared.settings import Settings
 from shared.submissions import incoming_key
 from shared.tables import Image, Job, Project, Submission, SubmissionFile
+from tests.synthetic_dicom import make_dicom
 from workers.heartbeat import Heartbeat
 from workers.intake import Receive
+
+
+def large(number: int) -> bytes:
+    """A DICOM file that is streamed in parts, and which no other number makes."""
+    film = np.random.default_rng(number).integers(0, 2**16, (2100, 2100), np.uint16)
+    return make_dicom(film, SOPInstanceUID=f"1.4.{number}", StudyInstanceUID=f"1.5.{number}")
+
+
+def make_archive(kind: ArchiveKind, *files: bytes) -> bytes:
+    """Files in an archive, under names that must not be seen again."""
+    buffer = io.BytesIO()
+    if kind is ArchiveKind.ZIP:
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as zipped:
+            for number, file in enumerate(files):
+                zipped.writestr(f"../Doe^Jane/{number}.dcm", file)
+        return buffer.getvalue()
+    with tarfile.open(fileobj=buffer, mode="w:gz" if kind is ArchiveKind.GZIP else "w") as archive:
+        for number, file in enumerate(files):
+            info = tarfile.TarInfo(f"../Doe^Jane/{number}.dcm")
+            info.size = len(file)
+            archive.addfile(info, io.BytesIO(file))
+    return buffer.getvalue()
 
 
 class Desk:
@@ -70,9 +98,7 @@ class Desk:
         heartbeat = Heartbeat(self.database, Stage.INTAKE, lease_s=settings.lease_s, stuck_after_s=60)
         heartbeat.start()
         try:
-            yield Receive(
-                settings, self.database, Incoming(settings), self.hints, heartbeat, stop or threading.Event()
-            )
+            yield Receive(settings, self.database, Incoming(settings), self.hints, heartbeat, stop or threading.Event())
         finally:
             heartbeat.stop()
 
@@ -115,3 +141,7 @@ class Desk:
     def keys(self, prefix: str) -> list[str]:
         """What lies in the object store."""
         return list(self.incoming.keys(prefix))
+
+    def multiparts(self) -> list[str]:
+        """The keys of uploads in parts that are under way."""
+        return [upload.key for upload in self.incoming.unfinished_uploads()]
