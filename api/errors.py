@@ -93,7 +93,7 @@ def _respond(
 
 
 def _drain_after_error(response: Response) -> Response:
-    if response.status_code >= 400 and request.method == "POST":
+    if response.status_code >= 400 and request.method in {"POST", "PUT"}:
         environ = request.environ
         response.call_on_close(lambda: _drain(environ["wsgi.input"], environ.get("gunicorn.socket")))
     return response
