@@ -4,6 +4,7 @@ from typing import Any
 
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import (
     audit,
@@ -46,6 +47,9 @@ def create_app(settings: Settings) -> OpenAPI:
         doc_ui=False,
         static_folder=None,
     )
+    if settings.trusted_proxies:
+        # Each proxy adds to the list of addresses; scheme and host are what the nearest one says.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=1, x_host=1)  # type: ignore[method-assign]
     app.extensions[NAME] = Services.from_settings(settings)
     app.before_request(authenticate)
     errors.install(app)

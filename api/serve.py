@@ -1,7 +1,10 @@
 """Runs the API: one gunicorn process with request threads, under gunicorn's supervisor."""
 
+import logging
+import resource
 import socket
 import struct
+import threading
 from pathlib import Path
 from types import FrameType
 
@@ -18,12 +21,28 @@ from shared.settings import Settings
 SILENCE_S = 60
 #: How long requests under way may take when the process is asked to end.
 GRACE_S = 30
+#: Connections beside those of requests: kept alive, or without a request yet.
+IDLE_CONNECTIONS = 1000
+#: Of a request's thread. Most of them wait for a slow client.
+_STACK_BYTES = 1024**2
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM; then finish the requests under way, for `GRACE_S` at most."""
     configure_logging(settings.log_level)
+    # Where more requests store at a time than the pool holds connections, the rest make their own: nothing to warn of.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    threading.stack_size(_STACK_BYTES)
+    _allow_files(2 * (settings.api_threads + IDLE_CONNECTIONS))
     _Server(settings).run()
+
+
+def _allow_files(count: int) -> None:
+    """Raise the limit of open files, each connection being one or two, as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
@@ -54,7 +73,10 @@ class _Server(BaseApplication):  # type: ignore[misc]
             # More processes would each hold connections and memory of their own; more replicas do the same better.
             "workers": 1,
             "threads": settings.api_threads,
+            "worker_connections": settings.api_threads + IDLE_CONNECTIONS,
             "worker_class": _Worker,
+            # What proxies say is believed where `trusted_proxies` says so, and then by the application.
+            "forwarded_allow_ips": "",
             "keepalive": 15,
             # Of the process' main thread, which no upload holds up.
             "timeout": 120,

@@ -19,6 +19,8 @@ from shared.settings import Settings
 
 #: Under which name the application keeps them.
 NAME = "carina"
+#: Each looks at the database twice a second.
+_MOST_LONG_POLLS = 200
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Services:
                 "object_store": Ping(store.ping),
                 "redis": Ping(hints.ping),
             },
-            long_polls=threading.BoundedSemaphore(max(1, settings.api_threads // 2)),
+            long_polls=threading.BoundedSemaphore(min(_MOST_LONG_POLLS, max(1, settings.api_threads // 2))),
         )
 
     def intake(

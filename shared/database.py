@@ -18,11 +18,12 @@ Result = TypeVar("Result")
 class Database:
     """A pool of connections to PostgreSQL. Safe to share between threads; not between processes."""
 
-    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        """Keep at most so many connections; who wants another one waits for up to 10 s."""
         self.engine = sa.create_engine(
             sa.make_url(url).set(drivername="postgresql+psycopg"),
             pool_size=pool_size,
-            max_overflow=pool_size,
+            max_overflow=0,
             pool_pre_ping=True,
             pool_timeout=10,
             hide_parameters=True,  # an error's text goes into the log
@@ -31,8 +32,8 @@ class Database:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
-        """Connect to where the settings point, with a connection for each thread of this process."""
-        return cls(settings.database_url.get_secret_value(), pool_size=max(5, settings.api_threads))
+        """Connect to where the settings point."""
+        return cls(settings.database_url.get_secret_value(), pool_size=settings.database_connections)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:

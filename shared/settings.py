@@ -18,6 +18,7 @@ class Settings(BaseSettings):
     s3_endpoint_url: str = Field(description="The S3-compatible object store's URL.")
     s3_access_key_id: SecretStr = Field(description="The object store's access key.")
     s3_secret_access_key: SecretStr = Field(description="The object store's secret key.")
+    database_connections: int = Field(20, ge=2, le=1000, description="Connections to PostgreSQL that a process keeps.")
     s3_bucket: str = Field("carina", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="One bucket for all.")
     s3_region: str = Field("us-east-1", description="The region that requests are signed for.")
     s3_public_url: str = Field("", description="The object store's URL for clients that upload; empty: the same.")
@@ -25,7 +26,7 @@ class Settings(BaseSettings):
     # The API.
     api_host: str = Field("127.0.0.1", description="The address that the API binds to.")
     api_port: int = Field(8080, ge=0, le=65535, description="The port that the API binds to.")
-    api_threads: int = Field(16, ge=1, le=256, description="Request threads of the API process.")
+    api_threads: int = Field(2000, ge=1, le=10_000, description="Requests at a time; a slow upload is one all along.")
     max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="The largest request body, in bytes.")
     max_files: int = Field(1000, ge=1, le=100_000, description="The most files in one request.")
 
