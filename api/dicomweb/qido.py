@@ -126,7 +126,7 @@ def _read_page(
 ) -> tuple[Sequence[Any], bool]:
     """Return the rows that stand for a page's results, and whether more results follow."""
     if level is not Level.STUDY:
-        rows = session.execute(latest(level).where(*conditions).offset(offset).limit(limit + 1)).all()
+        rows = session.execute(latest(level, *conditions).offset(offset).limit(limit + 1)).all()
         return rows[:limit], len(rows) > limit
     # Found by the studies, whose number an index bounds, and not by all their images.
     matching = sa.select(Image.id).where(Image.study_id == Study.id, Image.media_type == DICOM, *conditions)
@@ -138,7 +138,7 @@ def _read_page(
     )
     page = session.execute(studies.offset(offset).limit(limit + 1)).all()
     complete(session, [uid for _, uid in page[:limit] if uid])
-    rows = session.execute(latest(level).where(Study.id.in_([study_id for study_id, _ in page[:limit]]))).all()
+    rows = session.execute(latest(level, Study.id.in_([study_id for study_id, _ in page[:limit]]))).all()
     return rows, len(page) > limit
 
 

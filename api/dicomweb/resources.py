@@ -93,29 +93,30 @@ def find(path: StudyUid) -> list[Instance]:
     """
     with services().database.begin() as session:
         complete(session, [path.study_uid])
-        wanted = latest(Level.INSTANCE).where(Study.study_instance_uid == path.study_uid)
+        wanted = [Study.study_instance_uid == path.study_uid]
         if isinstance(path, SeriesUid):
-            wanted = wanted.where(Image.series_instance_uid == path.series_uid)
+            wanted.append(Image.series_instance_uid == path.series_uid)
         if isinstance(path, InstanceUid):
-            wanted = wanted.where(Image.sop_instance_uid == path.instance_uid)
-        found = sorted(
-            (as_instance(image, study_uid) for image, study_uid in session.execute(wanted)),
-            key=lambda each: each.original.sha256,
-        )
+            wanted.append(Image.sop_instance_uid == path.instance_uid)
+        found = [as_instance(image, uid) for image, uid in session.execute(latest(Level.INSTANCE, *wanted))]
     if not found:
         raise NotFound
     return found
 
 
-def latest(level: Level) -> Any:
+def latest(level: Level, *conditions: sa.ColumnElement[bool]) -> Any:
     """Select the latest row of each study, series or instance of the key's project, with its StudyInstanceUID."""
     keys = (Image.study_id, Image.series_instance_uid, Image.sop_instance_uid)[:level]
+    age = sa.func.row_number().over(partition_by=keys, order_by=Image.id.desc())
+    ranked = sa.select(Image.id, age.label("age")).join(Study, Study.id == Image.study_id)
+    ranked = ranked.where(Image.project_id == identity().project_id, ADDRESSABLE, *conditions)
+    aged = ranked.subquery()
     return (
         sa.select(Image, Study.study_instance_uid)
         .join(Study, Study.id == Image.study_id)
-        .where(Image.project_id == identity().project_id, ADDRESSABLE)
-        .distinct(*keys)
-        .order_by(keys[0].desc(), *keys[1:], Image.id.desc())
+        .join(aged, aged.c.id == Image.id)
+        .where(aged.c.age == 1)
+        .order_by(keys[0].desc(), *keys[1:])
     )
 
 

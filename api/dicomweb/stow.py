@@ -11,11 +11,14 @@ import structlog
 from flask import Response, request
 from flask_openapi3.types import ResponseDict
 
+from api.audit import note
 from api.auth import identity, requires
 from api.dicomweb.dicom_json import OFFERED, DataSet, attribute, to_text
 from api.dicomweb.media_types import DICOM, choose, parse_accept
 from api.dicomweb.related import Part, read_parts
 from api.dicomweb.resources import PREFIX, StudyUid, url_of
+from api.idempotency import idempotent
+from api.limits import metered
 from api.resource import resource
 from api.services import services
 from shared.errors import CarinaError, PermanentError, UnsupportedFileType
@@ -97,6 +100,7 @@ class _Failed:
 
 @blueprint.post(f"{PREFIX}/studies", responses=_RESPONSES, openapi_extensions={"requestBody": _BODY})
 @requires(Scope.SUBMIT)
+@idempotent
 def store() -> Response:
     """Store instances."""
     return _store(None)
@@ -104,6 +108,7 @@ def store() -> Response:
 
 @blueprint.post(f"{PREFIX}/studies/<study_uid>", responses=_RESPONSES, openapi_extensions={"requestBody": _BODY})
 @requires(Scope.SUBMIT)
+@idempotent
 def store_study(path: StudyUid) -> Response:
     """Store instances of one study."""
     return _store(path.study_uid)
@@ -123,6 +128,7 @@ def _store(study_uid: str | None) -> Response:
                 failed.append(result)
     finally:
         intake.send_hints()
+        note(stored=len(stored), failed=len(failed))
         codes = Counter(each.error.code for each in failed)
         log.info("instances_received", project_id=str(identity().project_id), stored=len(stored), **codes)
     status = (202 if failed else 200) if stored else 409
@@ -150,7 +156,7 @@ def _receive(intake: Intake, part: Part, study_uid: str | None) -> _Stored | _Fa
     try:
         if part.media_type != DICOM:
             raise UnsupportedFileType("The part's media type is not application/dicom.")
-        header = intake.receive(_remember(part.chunks, prefix), check=check).header
+        header = intake.receive(_remember(metered(part.chunks), prefix), check=check).header
     except PermanentError as error:
         return _Failed(error, *_identify(bytes(prefix)))
     study = header.study_instance_uid or ""

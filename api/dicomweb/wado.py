@@ -67,7 +67,7 @@ class UnreadableInstance(RequestError):
 class FramesPath(InstanceUid):
     """Which frame."""
 
-    frames: str = Field(pattern=r"^[0-9]{1,9}(,[0-9]{1,9})*$", max_length=1000, description="`1`: there is one each.")
+    frames: str = Field(max_length=1000, description="Numbers from 1 with commas between; `1`, for there is no other.")
 
 
 class RenderedQuery(BaseModel):
@@ -132,9 +132,10 @@ def instance_metadata(path: InstanceUid) -> Response:
 @reads_pixels
 def frames(path: FramesPath) -> Response:
     """Retrieve an instance's frame; each has one."""
+    (instance,) = find(path)
     if set(path.frames.split(",")) != {"1"}:
         raise NotFound("The instance has one frame only.")
-    return _frame(find(path)[0])
+    return _frame(instance)
 
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/bulkdata", responses=_FRAMES)

@@ -16,7 +16,11 @@ from shared.tables import Evaluation, GateDecision, TrainingRun, Webhook, Webhoo
 from shared.training import TrainingConfig
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.rows import add_dataset, add_model
+from tests.synthetic_dicom import make_dicom, make_film
 
+_STUDY = "/dicom-web/studies/{study_uid}"
+_SERIES = _STUDY + "/series/{series_uid}"
+_INSTANCE = _SERIES + "/instances/{instance_uid}"
 #: Of every route that needs a key, the scope that opens it.
 SCOPES = {
     ("GET", "/v1/jobs/{job_id}"): Scope.READ,
@@ -66,19 +70,37 @@ SCOPES = {
     ("DELETE", "/v1/webhooks/{webhook_id}"): Scope.SUBMIT,
     ("POST", "/v1/models/{model_id}/promote"): Scope.ADMIN,
     ("POST", "/v1/models/rollback"): Scope.ADMIN,
+    ("POST", "/dicom-web/studies"): Scope.SUBMIT,
+    ("POST", "/dicom-web/studies/{study_uid}"): Scope.SUBMIT,
+    ("GET", "/dicom-web/studies"): Scope.READ,
+    ("GET", "/dicom-web/series"): Scope.READ,
+    ("GET", "/dicom-web/instances"): Scope.READ,
+    ("GET", f"{_STUDY}"): Scope.READ,
+    ("GET", f"{_STUDY}/metadata"): Scope.READ,
+    ("GET", f"{_STUDY}/series"): Scope.READ,
+    ("GET", f"{_STUDY}/instances"): Scope.READ,
+    ("GET", f"{_SERIES}"): Scope.READ,
+    ("GET", f"{_SERIES}/metadata"): Scope.READ,
+    ("GET", f"{_SERIES}/instances"): Scope.READ,
+    ("GET", f"{_INSTANCE}"): Scope.READ,
+    ("GET", f"{_INSTANCE}/metadata"): Scope.READ,
+    ("GET", f"{_INSTANCE}/frames/{{frames}}"): Scope.READ,
+    ("GET", f"{_INSTANCE}/bulkdata"): Scope.READ,
+    ("GET", f"{_INSTANCE}/rendered"): Scope.READ,
 }
 PUBLIC = [("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/openapi.json")]
 OF_A_PROJECT = [
     route
     for route in SCOPES
-    if any(name in route[1] for name in ("{study_id}", "{image_id}", "{job_id}", "{webhook_id}"))
+    if any(name in route[1] for name in ("{study_id}", "{image_id}", "{job_id}", "{webhook_id}", "{instance_uid}"))
 ]
 
 
 @pytest.fixture
 def ids(api: Api, keys: Keys, database: Database) -> dict[str, object]:
     """The ids of an image that was sent in, and of a row of every other kind."""
-    (file,) = api.send(("film.png", png())).get_json()["files"]
+    film = make_dicom(make_film(), SeriesInstanceUID="1.2.3.1")
+    file, _ = api.send(("film.png", png()), ("film.dcm", film)).get_json()["files"]
     digest = "0" * 64
     with database.begin() as session:
         dataset, model = add_dataset(session), add_model(session)
@@ -103,6 +125,7 @@ def ids(api: Api, keys: Keys, database: Database) -> dict[str, object]:
         rows = {"training_id": training.id, "attempt": 1, "evaluation_id": evaluation.id, "model_id": model.id}
         rows |= {"dataset_id": dataset.id, "schedule_id": schedule.id, "decision_id": decision.id}
         rows |= {"webhook_id": webhook.id, "delivery_id": delivery.id}
+        rows |= {"study_uid": "1.2.3", "series_uid": "1.2.3.1", "instance_uid": "1.2.3.4", "frames": "1"}
     return rows | {name: file[name] for name in ("study_id", "image_id", "job_id")}
 
 
