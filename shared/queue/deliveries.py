@@ -171,13 +171,14 @@ def expire_deliveries(session: Session, *, retry_s: float) -> int:
     )
     count = len(session.execute(back.execution_options(synchronize_session=False)).all())
     off = {"code": "webhook_disabled", "reason": "The webhook is disabled, or its key is no longer good."}
-    given_up = sa.update(WebhookDelivery).where(
-        WebhookDelivery.webhook_id.in_(sa.select(Webhook.id).where(~is_deliverable())),
-        WebhookDelivery.state == DeliveryState.PENDING,
-        WebhookDelivery.created_at <= in_seconds(-retry_s),
-    )
-    given_up = given_up.values(**_unleased(DeliveryState.DEAD), finished_at=sa.func.now(), **off)
-    session.execute(given_up.execution_options(synchronize_session=False))
+    if silent := session.scalars(sa.select(Webhook.id).where(~is_deliverable())).all():
+        given_up = sa.update(WebhookDelivery).where(
+            WebhookDelivery.webhook_id == sa.any_(_array(silent)),
+            WebhookDelivery.state == DeliveryState.PENDING,
+            WebhookDelivery.available_at <= in_seconds(-retry_s),
+        )
+        given_up = given_up.values(**_unleased(DeliveryState.DEAD), finished_at=sa.func.now(), **off)
+        session.execute(given_up.execution_options(synchronize_session=False))
     return count
 
 

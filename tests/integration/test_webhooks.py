@@ -322,7 +322,7 @@ def test_what_waits_for_a_disabled_webhook_waits_for_its_time_and_is_then_given_
     assert only(database).state == "pending"
     with database.begin() as session:
         day_ago = sa.func.now() - sa.text("interval '25 hours'")
-        session.execute(sa.update(WebhookDelivery).values(created_at=day_ago))
+        session.execute(sa.update(WebhookDelivery).values(available_at=day_ago))
     notify.run()
     assert (only(database).state, only(database).code, receiver.messages) == ("dead", "webhook_disabled", [])
 
