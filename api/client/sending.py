@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 
@@ -80,11 +80,10 @@ class Sender:
 
     def send(self, walk: Callable[..., Iterator[Path]], request: SubmissionRequest) -> SubmissionAnswer:
         """Send the files of a walk but for what the journal knows as sent; close the submission, and return it."""
-        submission = self._begin(request)
-        self._submission_id = submission.id
+        self._submission_id, is_open = self._begin(request)
         self._count(*self._journal.done())
-        if submission.state != SubmissionState.OPEN:
-            return submission
+        if not is_open:
+            return self._client.complete(self._submission_id)
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as hashers, ThreadPoolExecutor(self._threads) as uploaders:
             try:
                 self._go_on(uploaders)
@@ -101,23 +100,30 @@ class Sender:
         self._journal.is_sent = True
         return self._client.complete(self._submission_id)
 
-    def _begin(self, request: SubmissionRequest) -> SubmissionAnswer:
-        """Find the submission that the journal is about, or make one."""
+    def _begin(self, request: SubmissionRequest) -> tuple[UUID, bool]:
+        """Find the submission that the journal is about, or make one; return whether it takes files."""
         known = self._journal.submission_id
         if known is not None:
-            try:
-                submission = self._client.submission(known)
-            except RequestRefused as exc:
-                if exc.status != httpx.codes.NOT_FOUND:
-                    raise
-            else:
-                if submission.state == SubmissionState.OPEN or self._journal.is_sent:
-                    return submission
+            state = self._state(known)
+            if self._journal.is_sent and state not in (None, SubmissionState.OPEN):
+                return known, False
+            if state == SubmissionState.OPEN:
+                return known, True
             # It was cancelled, or closed because nothing came for too long. What it knows is sent no second time.
             self._journal.reset()
         made = self._client.create_submission(request, key=self._journal.key).submission
         self._journal.submission_id = made.id
-        return made
+        return made.id, True
+
+    def _state(self, submission_id: UUID) -> SubmissionState | None:
+        try:
+            return self._client.submission(submission_id).state
+        except RequestRefused as exc:
+            if exc.status == httpx.codes.FORBIDDEN:  # a key that may only submit has to believe its journal
+                return SubmissionState.PROCESSING if self._journal.is_sent else SubmissionState.OPEN
+            if exc.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
 
     def _go_on(self, uploaders: ThreadPoolExecutor) -> None:
         """Do what an earlier process left undone."""

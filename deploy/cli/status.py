@@ -40,7 +40,7 @@ def status(
     else:
         if jobs:
             _print_jobs(jobs)
-        if len(submissions) == 1:
+        if ids and len(submissions) == 1:
             print_summary(submissions[0])
         elif submissions:
             _print_submissions(submissions)

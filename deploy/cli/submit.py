@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -53,7 +54,7 @@ def submit(
     data: Data = None,
 ) -> None:
     """Send studies in, and say of each file what became of it. What was interrupted goes on with the same command."""
-    from api.client import Journal
+    from api.client import Journal, RequestRefused
 
     unreadable = 0
 
@@ -81,16 +82,13 @@ def submit(
             given_up = f"; `carina cancel {journal.submission_id}` gives it up" if journal.submission_id else ""
             err.print(f"Interrupted. The same command goes on where this one stopped{given_up}.", soft_wrap=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        if manifest is None and submission.file_count + unreadable > LISTED and not as_json:
-            manifest = Path(f"carina-{submission.id}.csv")
-        if manifest is not None:
-            write_manifest(local_manifest(client, submission, journal), manifest)
-        if as_json:
-            _print_json(submission, local_manifest(client, submission, journal))
-        else:
-            if submission.file_count + unreadable <= LISTED:
-                print_rows(local_manifest(client, submission, journal))
-            _print(submission, unreadable, manifest)
+        try:
+            _report(client, submission, journal, unreadable, manifest, as_json=as_json)
+        except RequestRefused as exc:
+            if exc.status != HTTPStatus.FORBIDDEN:
+                raise
+            print_summary(submission, unreadable)
+            err.print("What became of each file only a key with the scope `read` is told.")
         if submission.state.is_final or not wait:
             journal.remove()
     if unreadable or not has_every_result(submission) or (wait and not submission.state.is_final):
@@ -111,16 +109,42 @@ def _greet(journal: "Journal", resume: bool) -> None:
 
 def _await(client: "Carina", submission: "SubmissionAnswer", timeout_s: float | None, bar: Bar) -> "SubmissionAnswer":
     """Wait for the results; without a time, of a few files for their being accepted or not."""
+    from api.client import RequestRefused
+
     if timeout_s is not None:
         return client.wait_submission(submission.id, timeout_s=timeout_s, on_progress=bar.followed)
     if submission.file_count > LISTED:
         return submission
-    return client.wait_submission(
-        submission.id, timeout_s=_FEW_S, until=lambda now: now.state.is_final or now.counts.arrived == 0
-    )
+    try:
+        return client.wait_submission(
+            submission.id, timeout_s=_FEW_S, until=lambda now: now.state.is_final or now.counts.arrived == 0
+        )
+    except RequestRefused as exc:
+        if exc.status != HTTPStatus.FORBIDDEN:
+            raise
+        return submission
 
 
-def _print(submission: "SubmissionAnswer", unreadable: int, manifest: Path | None) -> None:
+def _report(
+    client: "Carina",
+    submission: "SubmissionAnswer",
+    journal: "Journal",
+    unreadable: int,
+    manifest: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Say what became of each file, on the terminal or in a file, and how many came to what."""
+    is_short = submission.file_count + unreadable <= LISTED
+    if manifest is None and not is_short and not as_json:
+        manifest = Path(f"carina-{submission.id}.csv")
+    if manifest is not None:
+        write_manifest(local_manifest(client, submission, journal), manifest)
+    if as_json:
+        _print_json(submission, local_manifest(client, submission, journal))
+        return
+    if is_short:
+        print_rows(local_manifest(client, submission, journal))
     print_summary(submission, unreadable)
     if manifest is not None:
         out.print(f"what became of each file: {manifest}", soft_wrap=True)
