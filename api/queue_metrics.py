@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.queue.hints import is_alive
-from shared.queue.states import JobState, Stage, TaskState
-from shared.tables import Job, Worker
+from shared.queue.states import DeliveryState, JobState, Stage, TaskState
+from shared.tables import Job, WebhookDelivery, Worker
 from shared.tasks import KINDS
 
 #: Reading takes 0.3 s with a million jobs. The numbers are kept for this many times as long, so that no number of
@@ -22,7 +22,7 @@ KEPT_PER_SECOND_OF_READING = 50
 
 
 class QueueMetrics(Collector):
-    """The jobs, how long they wait, the trainer's tasks, and what the workers have done."""
+    """The jobs, how long they wait, the trainer's tasks, messages to webhooks, and what the workers have done."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -36,7 +36,7 @@ class QueueMetrics(Collector):
             started = time.monotonic()
             if started >= self._kept_until:
                 with self._database.begin() as session:
-                    self._kept = [*_jobs(session), *_tasks(session), *_workers(session)]
+                    self._kept = [*_jobs(session), *_tasks(session), _deliveries(session), *_workers(session)]
                 now = time.monotonic()
                 self._kept_until = now + KEPT_PER_SECOND_OF_READING * (now - started)
             return self._kept
@@ -73,6 +73,17 @@ def _tasks(session: Session) -> Iterator[Metric]:
             tasks.add_metric([kind, state], found[state][1] if state in found else 0)
         oldest.add_metric([kind], float(found[TaskState.QUEUED][2]) if TaskState.QUEUED in found else 0)
     yield from (tasks, oldest)
+
+
+def _deliveries(session: Session) -> Metric:
+    deliveries = GaugeMetricFamily(
+        "carina_webhook_deliveries", "Messages to webhooks that are on their way or given up.", labels=["state"]
+    )
+    for state in (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD):
+        # As a literal, for the state's own index: what was delivered is many times as much.
+        here = WebhookDelivery.state == sa.literal(state, literal_execute=True)
+        deliveries.add_metric([state], session.scalar(sa.select(sa.func.count()).where(here)) or 0)
+    return deliveries
 
 
 def _workers(session: Session) -> Iterator[Metric]:

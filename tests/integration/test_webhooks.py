@@ -281,6 +281,8 @@ def test_a_message_that_was_given_up_can_be_sent_again(
     assert {(delivery["code"], delivery["response_status"]) for delivery in dead} == {("receiver_refused", 503)}
     assert pages[1]["next"] is None
 
+    assert 'carina_webhook_deliveries{state="dead"} 3.0' in api.get("/metrics").get_data(as_text=True)
+
     receiver.status = 200
     receiver.messages.clear()
     again = api.post(f"{path}/{dead[0]['id']}/redeliver")
