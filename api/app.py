@@ -1,7 +1,5 @@
 """The intake API as a Flask application."""
 
-from typing import Any
-
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -10,6 +8,7 @@ from api import (
     audit,
     content,
     datasets,
+    docs,
     errors,
     evaluations,
     gate_decisions,
@@ -28,7 +27,7 @@ from api import (
     trainings,
     webhooks,
 )
-from api.auth import authenticate, public
+from api.auth import authenticate
 from api.dicomweb import qido, stow, wado
 from api.resource import bound_json
 from api.schemas import NOTICE, Problem
@@ -80,11 +79,5 @@ def create_app(settings: Settings) -> OpenAPI:
         wado,
     ):
         app.register_api(resource.blueprint)
-
-    @app.route("/openapi.json")
-    @public
-    def describe() -> dict[str, Any]:
-        description: dict[str, Any] = app.api_doc
-        return description
-
+    app.register_blueprint(docs.blueprint)
     return app

@@ -31,6 +31,11 @@ def public(view: View) -> View:
     return view
 
 
+def is_public(view: object) -> bool:
+    """Whether anybody may call a view."""
+    return getattr(view, "access", None) == _PUBLIC
+
+
 def reads_pixels(view: View) -> View:
     """Have each answer of this view recorded: it shows a study's pixels. One that cannot be is not given."""
     view.reads_pixels = True  # type: ignore[attr-defined]

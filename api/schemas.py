@@ -41,11 +41,12 @@ class Problem(BaseModel):
     errors: list[InvalidParameter] | None = None
 
 
-_PROBLEM = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+#: The body of an error answer.
+PROBLEM = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 #: What every route may answer.
 PROBLEMS: dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | None] = {
-    "422": {"description": "A parameter is not valid.", **_PROBLEM},
-    "default": {"description": "Any other error.", **_PROBLEM},
+    "422": {"description": "A parameter is not valid.", **PROBLEM},
+    "default": {"description": "Any other error.", **PROBLEM},
 }
 PNG: dict[str, Any] = {
     "description": "The picture.",

@@ -12,6 +12,7 @@ from flask import Response, request
 from flask_openapi3.types import ResponseDict
 
 from api.audit import note
+from api.audit import note
 from api.auth import identity, requires
 from api.dicomweb.dicom_json import OFFERED, DataSet, attribute, to_text
 from api.dicomweb.media_types import DICOM, choose, parse_accept
@@ -131,6 +132,7 @@ def _store(study_uid: str | None) -> Response:
         note(stored=len(stored), failed=len(failed))
         codes = Counter(each.error.code for each in failed)
         log.info("instances_received", project_id=str(identity().project_id), stored=len(stored), **codes)
+    note(stored=len(stored), failed=len(failed))
     status = (202 if failed else 200) if stored else 409
     return Response(to_text(_describe(stored, failed)), status, content_type=content_type)
 
