@@ -29,6 +29,9 @@ from shared.queue.states import JobState, Stage
 from shared.settings import Settings
 from shared.tables import Image, Job, Model, Project, Study
 
+#: A process gathers whole parts of so many files in memory, and of all others so few bytes, the rest on disk:
+#: slow clients are many, and each takes hours to fill a part.
+_IN_MEMORY, _SMALL_BYTES = threading.BoundedSemaphore(32), 256 * 1024
 #: Leaves out jobs that ended because another one has their result.
 NO_DUPLICATE = Job.code.is_distinct_from(DUPLICATE)
 #: What a file may hold beside its pixels, where it has to be held in memory.
@@ -115,7 +118,7 @@ class Intake:
     def _store(self, chunks: Iterator[bytes], check: Check | None) -> _Original:
         """Put a file's bytes under their digest; at most a few parts of it are in memory."""
         store, max_image_pixels = self._object_store, self._settings.max_image_pixels
-        parts = _in_parts(chunks)
+        parts = in_parts(chunks)
         first = next(parts, b"")
         whole = len(first) < PART_BYTES
         # More may follow a full part; how much, nobody knows before the end.
@@ -254,19 +257,32 @@ class Intake:
 
 def jobs_with_a_future(model_id: UUID | None) -> list[sa.ColumnElement[bool]]:
     """The conditions of a job that has a result or may get one: what failed or was cancelled is tried anew."""
-    conditions = [Job.state.not_in([JobState.FAILED, JobState.CANCELLED])]
+    conditions: list[sa.ColumnElement[bool]] = [Job.state.not_in([JobState.FAILED, JobState.CANCELLED])]
     if model_id is not None:
         conditions.append(sa.or_(Job.requested_model_id == model_id, Job.model_id == model_id))
     return conditions
 
 
-def _in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the same bytes in parts of `PART_BYTES`, but for the last."""
-    buffer = bytearray()
-    for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= PART_BYTES:
-            yield bytes(memoryview(buffer)[:PART_BYTES])
-            del buffer[:PART_BYTES]
-    if buffer:
-        yield bytes(buffer)
+    in_memory = _IN_MEMORY.acquire(blocking=False)
+    try:
+        with SpooledTemporaryFile(max_size=0 if in_memory else _SMALL_BYTES) as part:
+            missing = PART_BYTES
+            for chunk in chunks:
+                left = memoryview(chunk)
+                while len(left) >= missing:
+                    part.write(left[:missing])
+                    part.seek(0)
+                    yield part.read()
+                    part.seek(0)
+                    part.truncate()
+                    left, missing = left[missing:], PART_BYTES
+                part.write(left)
+                missing -= len(left)
+            if missing < PART_BYTES:
+                part.seek(0)
+                yield part.read()
+    finally:
+        if in_memory:
+            _IN_MEMORY.release()

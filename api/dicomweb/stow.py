@@ -12,7 +12,6 @@ from flask import Response, request
 from flask_openapi3.types import ResponseDict
 
 from api.audit import note
-from api.audit import note
 from api.auth import identity, requires
 from api.dicomweb.dicom_json import OFFERED, DataSet, attribute, to_text
 from api.dicomweb.media_types import DICOM, choose, parse_accept
@@ -129,7 +128,6 @@ def _store(study_uid: str | None) -> Response:
                 failed.append(result)
     finally:
         intake.send_hints()
-        note(stored=len(stored), failed=len(failed))
         codes = Counter(each.error.code for each in failed)
         log.info("instances_received", project_id=str(identity().project_id), stored=len(stored), **codes)
     note(stored=len(stored), failed=len(failed))
