@@ -23,8 +23,9 @@ from shared.queue.states import FileState, SubmissionState
 if TYPE_CHECKING:
     from api.client.submissions import Submissions
 
-#: Files are announced by so many, or so many bytes: while a page is uploaded the next one is hashed.
-PAGE_FILES, PAGE_BYTES = 500, 1024**3
+#: Files are announced by so many, or so many bytes: while a page is uploaded the next one is hashed. The first pages
+#: are smaller, so that the uploads begin at once.
+PAGE_FILES, PAGE_BYTES, FIRST_FILES = 500, 1024**3, 16
 #: The server is told of so many uploads at a time.
 ARRIVED_FILES = 100
 _CHUNK_BYTES = 1024**2
@@ -143,7 +144,7 @@ class Sender:
     def _pages(self, paths: Iterable[Path]) -> Iterator[list[LocalFile]]:
         """Cut the files that are not known yet into what is announced at once."""
         page: dict[Path, LocalFile] = {}
-        byte_count = 0
+        byte_count, most_files = 0, min(FIRST_FILES, PAGE_FILES)
         for path in paths:
             try:
                 file = LocalFile.at(path)
@@ -152,9 +153,9 @@ class Sender:
                 continue
             if path in page or self._journal.knows(file):
                 continue
-            if page and (len(page) == PAGE_FILES or byte_count + file.byte_count > PAGE_BYTES):
+            if page and (len(page) == most_files or byte_count + file.byte_count > PAGE_BYTES):
                 yield list(page.values())
-                page, byte_count = {}, 0
+                page, byte_count, most_files = {}, 0, min(2 * most_files, PAGE_FILES)
             page[path] = file
             byte_count += file.byte_count
         if page:

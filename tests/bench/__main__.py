@@ -24,6 +24,8 @@ class Bench(StrEnum):
     """What can be measured, in the order in which it is; the modules of this package."""
 
     CLAIM = "claim"
+    INTAKE = "intake"
+    SUBMISSIONS = "submissions"
     FAKE_DEVICE = "fake_device"
     END_TO_END = "end_to_end"
     DECODE = "decode"

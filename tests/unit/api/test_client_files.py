@@ -5,22 +5,10 @@ from pathlib import Path
 
 import pytest
 from pydicom import Dataset, Sequence
-from pydicom.fileset import FileSet
 from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from api.client.files import walk
-from tests.synthetic_dicom import make_dicom, make_film
 
-#: What a DICOMDIR tells of a file.
-RECORDED = {
-    "PatientID": "1",
-    "StudyDate": "20260101",
-    "StudyTime": "120000",
-    "StudyID": "1",
-    "SeriesInstanceUID": "1.3",
-    "SeriesNumber": 1,
-    "Modality": "DX",
-}
 Refused = list[tuple[str, str]]
 
 
@@ -62,22 +50,15 @@ def test_folders_are_walked_in_order_and_links_out_of_them_are_not_followed(tmp_
     assert found(tmp_path / "a.dcm", tmp_path / "none.dcm") == (["a.dcm", "none.dcm"], [])
 
 
-@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")  # pydicom's file sets are never closed
 def test_a_dicomdir_names_the_files_of_its_folder(tmp_path: Path) -> None:
-    files = FileSet()
-    for number in range(2):
-        (tmp_path / f"{number}.dcm").write_bytes(
-            make_dicom(make_film(), **RECORDED, SOPInstanceUID=f"1.2.{number}", InstanceNumber=number)
-        )
-        files.add(tmp_path / f"{number}.dcm")
-    files.write(tmp_path / "disc")
-    (tmp_path / "disc" / "VIEWER.EXE").touch()
-    expected = {str(instance.path) for instance in FileSet(tmp_path / "disc" / "DICOMDIR")}
-    assert len(expected) == 2
-    for path in (tmp_path / "disc", tmp_path / "disc" / "DICOMDIR"):
-        names, refused = found(path, tmp_path)
-        assert {str(tmp_path / name) for name in names if name.startswith("disc")} == expected
-        assert refused == []
+    disc = tmp_path / "disc"
+    for name in ("VIEWER.EXE", "IM1", "PT1/IM2", "PT1/IM3"):
+        (disc / name).parent.mkdir(parents=True, exist_ok=True)
+        (disc / name).touch()
+    directory = write_dicomdir(disc, "IM1", ["PT1", "IM3"])
+    expected = ["disc/IM1", "disc/PT1/IM3"]
+    assert found(tmp_path) == (expected, [])
+    assert found(directory, tmp_path) == (expected * 2, [])
 
 
 def test_a_disc_may_be_mounted_in_small_letters(tmp_path: Path) -> None:
