@@ -81,6 +81,11 @@ def create_key(
     return f"carina_{prefix}_{secret}"
 
 
+def prefix_of(key: str) -> str:
+    """Return the public part of a key."""
+    return key.split("_")[1]
+
+
 def verify_key(session: Session, key: str) -> Identity:
     """Return whom a key stands for; raise `Unauthorized` when it is unknown, wrong or revoked, or `KeyExpired`."""
     brand, _, rest = key.partition("_")

@@ -23,6 +23,7 @@ from deploy.cli import (
     trainings,
     webhooks,
 )
+from deploy.cli.audit import audit
 from deploy.cli.console import complain
 from deploy.cli.doctor import doctor
 from deploy.cli.findings import findings
@@ -61,6 +62,7 @@ app.add_typer(evaluations.app, name="evaluation", rich_help_panel="Training")
 app.command(rich_help_panel="Training")(gate.gate)
 app.add_typer(schedules.app, name="schedule", rich_help_panel="Training")
 app.command()(doctor)
+app.command()(audit)
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,6 +7,7 @@ import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from deploy.cli.audit import note
 from deploy.cli.console import err, out
 from deploy.cli.datasets import print_summary
 from deploy.cli.environment import Data, settings_of
@@ -141,6 +142,8 @@ def _import(name: str, source: Source, data: Path | None) -> None:
 
         database = Database.from_settings(settings)
         imported = import_here(settings, database, ObjectStore(settings), name, source, show_progress)
+        with database.begin() as session:
+            note(session, "dataset.import", dataset_id=imported.dataset_id)
     _print_import(name, imported)
 
 

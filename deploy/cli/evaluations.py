@@ -9,6 +9,7 @@ import typer
 from rich.table import Column, Table
 
 from api.training_schemas import EvaluationAnswer
+from deploy.cli.audit import note
 from deploy.cli.console import err, out, print_json
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.following import follow, how_far_is_evaluation, read, require_success
@@ -62,6 +63,7 @@ def evaluate(
         met = datasets.resolve(session, dataset)
         asked = start_evaluation(session, model_id=_model_id(model), dataset=met, config=config)
         evaluation_id = asked.id
+        note(session, "evaluation.start", evaluation_id=evaluation_id)
         out.print(f"evaluation {evaluation_id} of model {asked.model_id}, on {split} of dataset {met.id}")
     if detach:
         return

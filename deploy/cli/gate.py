@@ -6,6 +6,7 @@ from uuid import UUID
 import typer
 
 from deploy.cli import gate_options as options
+from deploy.cli.audit import note
 from deploy.cli.console import err, out
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.following import follow, how_far_is_decision, require_success
@@ -47,6 +48,7 @@ def gate(
         )
         assert config is not None, "a dataset was named"
         decision_id = ask_gate(session, candidate_model_id=model_id, config=config).id
+        note(session, "gate.ask", decision_id=decision_id, model_id=model_id)
         out.print(f"gate decision {decision_id} about model {model_id}", soft_wrap=True)
     if detach:
         return

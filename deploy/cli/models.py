@@ -10,6 +10,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
+from deploy.cli.audit import note
 from deploy.cli.console import out, print_json
 from deploy.cli.environment import Data, settings_of
 from shared.database import Database
@@ -46,6 +47,7 @@ def import_(
         )
     with out.status(f"Storing {len(weights) / 1e6:.0f} MB"), Database.from_settings(settings).begin() as session:
         model = models.register(session, ObjectStore(settings), card, weights)
+        note(session, "model.import", model_id=model.id, promoted=promote)
         if promote:
             models.promote(session, model.id)
         out.print(f"{model.id} {model.name} ({card.architecture}, {len(card.categories)} classes): {model.state}")
@@ -109,6 +111,7 @@ def demo(data: Data = None) -> None:
         model = models.register(session, ObjectStore(settings), *load_demo_model())
         if models.active(session) is None:
             models.promote(session, model.id)
+        note(session, "model.demo", model_id=model.id)
         out.print(f"{model.id} {model.name}: {model.state}. {model.card['trained_on']}")
 
 
@@ -119,6 +122,7 @@ def promote(model_id: UUID, data: Data = None) -> None:
 
     with Database.from_settings(settings_of(data)).begin() as session:
         model = models.promote(session, model_id)
+        note(session, "model.promote", model_id=model.id)
         out.print(f"{model.id} {model.name}: {model.state}")
 
 
@@ -129,6 +133,7 @@ def rollback(data: Data = None) -> None:
 
     with Database.from_settings(settings_of(data)).begin() as session:
         model = models.roll_back(session)
+        note(session, "model.rollback", model_id=model.id)
         out.print(f"{model.id} {model.name}: {model.state}")
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from api.schedule_schemas import ScheduleAnswer
 from deploy.cli import gate_options
 from deploy.cli import training_options as options
+from deploy.cli.audit import note
 from deploy.cli.console import out, print_json
 from deploy.cli.environment import Data, settings_of
 from shared import schedules
@@ -94,6 +95,7 @@ def create(
             overlap=overlap,
             skip_unchanged=not always,
         )
+        note(session, "schedule.create", schedule_id=made.id)
         out.print(f"{made.id} {escape(name)}: next {_tell_time(made)}", soft_wrap=True)
 
 
@@ -193,7 +195,9 @@ def disable(name: Name, data: Data = None) -> None:
 def delete(name: Name, data: Data = None) -> None:
     """Remove a schedule; its runs stay."""
     with Database.from_settings(settings_of(data)).begin() as session:
-        schedules.delete_schedule(session, schedules.find_schedule(session, name, to_change=True))
+        schedule = schedules.find_schedule(session, name, to_change=True)
+        note(session, "schedule.delete", schedule_id=schedule.id)
+        schedules.delete_schedule(session, schedule)
     out.print(f"{escape(name)} is deleted", soft_wrap=True)
 
 
@@ -202,11 +206,13 @@ def run(name: Name, data: Data = None) -> None:
     """Start a schedule's run now, whatever its rules say."""
     with Database.from_settings(settings_of(data)).begin() as session:
         started = schedules.run_now(session, schedules.find_schedule(session, name, to_change=True))
+        note(session, "schedule.run", schedule_id=started.schedule_id, training_id=started.id)
         out.print(f"training {started.id} of {escape(started.name)}", soft_wrap=True)
 
 
 def _change(session: Session, schedule: Schedule, **changes: Any) -> None:
     schedules.update_schedule(session, schedule, **changes)
+    note(session, "schedule.update", schedule_id=schedule.id)
     session.flush()
     out.print(f"{escape(schedule.name)}: next {_tell_time(schedule)}", soft_wrap=True)
 

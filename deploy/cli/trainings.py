@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from api.training_schemas import TrainingAnswer
 from deploy.cli import training_options as options
+from deploy.cli.audit import note
 from deploy.cli.console import err, out, print_json
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.evaluations import watch_evaluation
@@ -77,6 +78,7 @@ def train(
         gate = read_gate(session, None, dataset=gate_dataset, split=gate_split, least_gain=least_gain)
         run = start_training(session, dataset=trained_on, config=config, gate=gate, name=name)
         run_id = run.id
+        note(session, "training.start", training_id=run_id)
         out.print(f"training {run_id} of {escape(run.name)}, on dataset {trained_on.id}", soft_wrap=True)
     if not detach:
         _watch(database, run_id)
@@ -135,6 +137,7 @@ def cancel(run_id: Run, data: Data = None) -> None:
     """End a training; its trainer notices within seconds."""
     with Database.from_settings(settings_of(data)).begin() as session:
         cancel_task(session, TrainingRun, run_id)
+        note(session, "training.cancel", training_id=run_id)
     out.print(f"{run_id} is cancelled")
 
 
