@@ -8,10 +8,14 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 from uuid import UUID
 
 import boto3
 import botocore.config
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.errors import ObjectCorrupt, ObjectMissing, ObjectStoreUnavailable
@@ -88,6 +92,11 @@ class ObjectStore:
     def __init__(self, settings: Settings) -> None:
         self._bucket = settings.s3_bucket
         self._s3 = _client(settings, settings.s3_endpoint_url)
+        self._credentials = Credentials(
+            settings.s3_access_key_id.get_secret_value(), settings.s3_secret_access_key.get_secret_value()
+        )
+        self._region = settings.s3_region
+        self._public_url = (settings.s3_public_url or settings.s3_endpoint_url).rstrip("/")
         #: Signs for clients, who may know the server by another name; never asks anything of it.
         self._signer = _client(settings, settings.s3_public_url) if settings.s3_public_url else self._s3
 
@@ -176,8 +185,11 @@ class ObjectStore:
 
     def presign_put(self, key: str, byte_count: int, *, expires_s: int) -> str:
         """Return a URL under which anybody may put an object of exactly this size."""
-        params = {"Bucket": self._bucket, "Key": key, "ContentLength": byte_count}
-        return self._signer.generate_presigned_url("put_object", Params=params, ExpiresIn=expires_s)
+        # As `generate_presigned_url` does, which takes three times as long: these are made by the thousand.
+        url = f"{self._public_url}/{self._bucket}/{quote(key)}"
+        request = AWSRequest("PUT", url, headers={"Content-Length": str(byte_count)})
+        S3SigV4QueryAuth(self._credentials, "s3", self._region, expires=expires_s).add_auth(request)
+        return str(request.url)
 
     def create_upload(self, key: str) -> str:
         """Begin an upload in parts; return the server's name for it."""
