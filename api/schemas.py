@@ -120,6 +120,7 @@ class OverlayQuery(FindingsQuery):
 class FileOutcome(BaseModel):
     """What became of one file of the request."""
 
+    #: As it was sent; its place in the request, from 0, where originals are de-identified.
     name: str
     outcome: Literal["accepted", "duplicate", "rejected"]
     #: Of a rejected file: why, as a stable code and as a sentence.

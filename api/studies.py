@@ -67,7 +67,7 @@ def submit(query: SubmitQuery) -> Response:
     uploads = read_uploads(request, max_bytes=settings.max_upload_bytes, max_files=settings.max_files)
     files: list[FileOutcome] = []
     try:
-        files.extend(_receive(intake, upload) for upload in uploads)
+        files.extend(_receive(intake, upload, number) for number, upload in enumerate(uploads))
     finally:
         intake.send_hints()
         note(files=len(files), study_ids=sorted({str(file.study_id) for file in files if file.study_id}))
@@ -109,11 +109,13 @@ def findings(path: StudyPath, query: FindingsQuery) -> Response:
         return as_json(FindingsAnswer(study_id=study.id, images=described))
 
 
-def _receive(intake: Intake, upload: Upload) -> FileOutcome:
+def _receive(intake: Intake, upload: Upload, number: int) -> FileOutcome:
+    # An answer is kept where its request has an Idempotency-Key, and a file may be named after its patient.
+    name = upload.name if services().settings.deidentify == "off" else str(number)
     try:
-        return FileOutcome.of(upload.name, intake.receive(metered(upload.chunks)))
+        return FileOutcome.of(name, intake.receive(metered(upload.chunks)))
     except PermanentError as error:
-        return FileOutcome.rejected(upload.name, error)
+        return FileOutcome.rejected(name, error)
 
 
 def _find(session: Session, study_id: UUID) -> Study:
