@@ -38,6 +38,12 @@ class FileNotExpected(RequestError):
     status = 409
 
 
+class ArchiveNotTaken(PermanentError):
+    """Archives are not taken where originals are de-identified: send the files in it on their own."""
+
+    code = "archive_not_taken"
+
+
 @dataclass(frozen=True)
 class _Expected:
     """A file as it was announced."""
@@ -112,7 +118,9 @@ def _take_in(file: _Expected) -> None:
     while len(start) < SNIFFED_BYTES and (chunk := next(chunks, b"")):
         start += chunk
     chunks = chain([start], chunks)
-    if sniff_archive(start) is not None and services().settings.deidentify == "off":
+    if sniff_archive(start) is not None:
+        if services().settings.deidentify != "off":
+            raise ArchiveNotTaken  # it would lie in the store as it is until it is unpacked
         services().store.put_parts(incoming_key(file.submission_id, file.number), in_parts(chunks))
         _move(file, state=FileState.ARRIVED, available_at=sa.func.now())
         services().hints.send(Stage.INTAKE, 1)

@@ -8,6 +8,7 @@ import secrets
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
@@ -213,6 +214,44 @@ def test_bytes_that_come_through_the_api_are_taken_in_at_once(
         assert None not in set(session.scalars(sa.select(Job.submission_id)))
 
 
+def zipped(*files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number, file in enumerate(files):
+            archive.writestr(f"{number}.png", file)
+    return buffer.getvalue()
+
+
+def test_an_archive_that_comes_through_the_api_is_unpacked(api: Api, desk: Desk, store: ObjectStore) -> None:
+    archive = zipped(png(1), b"no picture")
+    path, _ = begin(api, archive)
+    for _ in range(2):  # the answer may be lost
+        assert api.put(f"{path}/files/0/content", archive).json["outcome"] == "arrived"
+    assert api.put(f"{path}/files/0/content", b"?" * len(archive)).json["outcome"] == "failed:digest_mismatch"
+    api.post(f"{path}/retry")
+    api.put(f"{path}/files/0/content", archive)
+    api.post(f"{path}/complete")
+    desk.receive()
+    rows = api.get(f"{path}/manifest").json["files"]
+    assert [row["outcome"] for row in rows] == ["unpacked", "accepted", "rejected:unsupported_file_type"]
+    assert [(row["archive_number"], row["entry_number"]) for row in rows] == [(None, None), (0, 0), (0, 1)]
+    assert api.get(path).json["counts"]["unpacked"] == 1
+    assert list(store.keys("incoming/")) == []
+
+
+def test_clients_may_know_the_object_store_by_another_name(
+    make_api: Callable[[Settings], Api], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcing, "WHOLE_BYTES", MIB)
+    public = settings.s3_endpoint_url.replace("127.0.0.1", "localhost")
+    _, uploads = begin(make_api(settings.model_copy(update={"s3_public_url": public})), png(1), bytes(2 * MIB))
+    for url, body in ((uploads[0]["url"], png(1)), (uploads[1]["parts"][0]["url"], bytes(2 * MIB))):
+        assert url.startswith(f"{public}/")
+        assert httpx.put(url, content=body).is_success
+        # The name is part of what is signed.
+        assert httpx.put(url.replace("localhost", "127.0.0.1"), content=body).status_code == 403
+
+
 def test_bytes_that_are_not_what_was_announced_are_not_kept(api: Api, store: ObjectStore, database: Database) -> None:
     films = [png(1), png(2)]
     path, _ = begin(api, *films)
@@ -254,6 +293,8 @@ def test_where_originals_are_replaced_nothing_identifiable_is_kept(
     assert upload["through_api"]
     assert api.put(upload["url"], png(1)).json["outcome"] == "accepted"
     assert api.get(f"{path}/manifest").json["files"][0]["name"] is None
+    path, _ = begin(api, zipped(png(1)))
+    assert api.put(f"{path}/files/0/content", zipped(png(1))).json["outcome"] == "rejected:archive_not_taken"
     # The original has another digest than what was sent; that one of the store's is sent is chance.
     _, (upload,) = begin(api, png(1))
     assert upload["state"] == "expected"
