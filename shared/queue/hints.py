@@ -89,8 +89,10 @@ class Hints:
         if waiting <= 0 or time.monotonic() < self._quiet_until:
             return 0
         try:
-            useful = min(self._live_workers(stage), -(-waiting // self._jobs_per_hint[stage]))
-            missing = useful - self._pending(stage)
+            missing = -(-waiting // self._jobs_per_hint[stage]) - (pending := self._pending(stage))
+            if missing <= 0:  # the usual thing under load, and so it is known before the database is asked
+                return 0
+            missing = min(missing, self._live_workers(stage) - pending)
             for _ in range(missing):
                 self._app.send_task(task_name(stage), retry=False)
         except (HintNotSent, DatabaseUnavailable, redis.RedisError, KombuError, OSError) as exc:
