@@ -46,9 +46,10 @@ def read_url(text: str) -> httpx.URL:
     """Parse a webhook's URL; raise `InvalidWebhookUrl`."""
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as exc:
+    except (httpx.InvalidURL, UnicodeError) as exc:
         raise InvalidWebhookUrl from exc
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo or len(text) > MOST_URL_CHARACTERS:
+    # The host as it is, for to show it as Unicode may fail.
+    if url.scheme not in ("http", "https") or not url.raw_host or url.userinfo or len(text) > MOST_URL_CHARACTERS:
         raise InvalidWebhookUrl
     return url
 

@@ -23,7 +23,7 @@ from shared.queue.deliveries import (
     forget_delivered,
     pause_s_after,
 )
-from shared.queue.states import DeliveryState
+from shared.queue.states import DeliveryState, Stage
 from shared.settings import Settings
 from shared.webhook_address import Address, find_addresses, host_of, read_url
 from shared.webhooks import sign
@@ -37,8 +37,8 @@ THREADS = 32
 LOOK_S = 0.25
 #: Of a receiver's answer no more is read than this, and none of it is used.
 MOST_READ_BYTES = 4096
-#: Between two removals of what was delivered long ago.
-FORGET_S = 60.0
+#: Between two looks for what silent workers were sending; and between two removals of what was delivered long ago.
+TIDY_S, FORGET_S = 1.0, 60.0
 #: A pause is longer or shorter by up to this part of it, so that not all messages come back at once.
 JITTER = 0.25
 
@@ -62,7 +62,11 @@ class Notify:
     def run(self) -> None:
         """Send messages until none is due or the stop flag is set; what has begun is always finished."""
         running: dict[Future[None], UUID] = {}
+        tidy_at = 0.0
         while True:
+            if time.monotonic() >= tidy_at:
+                self._tidy()
+                tidy_at = time.monotonic() + TIDY_S
             for claimed in self._claim(Counter(running.values())):
                 running[self._threads.submit(self._deliver, claimed)] = claimed.webhook_id
             if not running:
@@ -71,18 +75,25 @@ class Notify:
             for future in done:
                 del running[future]
 
+    def _tidy(self) -> None:
+        try:
+            with self._database.begin() as session:
+                expired = expire_deliveries(session, retry_s=self._settings.webhook_retry_h * 3600)
+            if expired:
+                log.warning("deliveries_expired", count=expired)
+            if time.monotonic() >= self._forget_at:
+                with self._database.begin() as session:
+                    forget_delivered(session)
+                self._forget_at = time.monotonic() + FORGET_S
+        except CarinaError as error:
+            log.warning("tidying_failed", stage=Stage.NOTIFY, code=error.code)
+
     def _claim(self, busy: Counter[UUID]) -> list[DeliveryClaim]:
         if self._stop.is_set() or busy.total() == THREADS:
             return []
-        retry_s = self._settings.webhook_retry_h * 3600
         try:
             with self._database.begin() as session:
-                expired = expire_deliveries(session, retry_s=retry_s)
-                if time.monotonic() >= self._forget_at:
-                    forget_delivered(session)
-                    self._forget_at = time.monotonic() + FORGET_S
-            with self._database.begin() as session:
-                claims = claim_deliveries(
+                return claim_deliveries(
                     session,
                     self._heartbeat.owner,
                     limit=THREADS - busy.total(),
@@ -91,11 +102,8 @@ class Notify:
                     troubled=self._troubled.copy(),
                 )
         except CarinaError as error:
-            log.warning("claim_failed", stage="notify", code=error.code)
+            log.warning("claim_failed", stage=Stage.NOTIFY, code=error.code)
             return []
-        if expired:
-            log.warning("deliveries_expired", count=expired)
-        return claims
 
     def _deliver(self, claimed: DeliveryClaim) -> None:
         answer = self._try(claimed)

@@ -65,7 +65,11 @@ class Receiver:
 
             def log_message(self, *_: object) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            #: Connections that wait to be accepted; a busy machine drops one beyond them.
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self.port = self._server.server_port
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)

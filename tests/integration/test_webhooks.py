@@ -390,6 +390,20 @@ def test_a_receiver_that_drips_its_answer_is_cut_off(
     assert only(database).code == "receiver_timed_out"
 
 
+def test_workers_side_by_side_send_each_message_once(
+    api: Api, settings: Settings, database: Database, ward: UUID, receiver: Receiver
+) -> None:
+    create(api, receiver.url)
+    tell(database, ward, count=60)
+    workers = [threading.Thread(target=make_notify(settings, database).run) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(receiver.ids) == len(set(receiver.ids)) == 60
+    assert {row.state for row in deliveries(database)} == {"delivered"}
+
+
 def test_an_answers_body_without_end_is_not_read_to_it(
     api: Api, database: Database, notify: Notify, ward: UUID, receiver: Receiver
 ) -> None:

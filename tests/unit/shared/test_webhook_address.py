@@ -40,7 +40,13 @@ def test_only_public_addresses_are_allowed_and_a_clouds_metadata_never(text: str
             "https://",
         ),
         *("https://:443/", "https://user@ward.example/", "https://user:word@ward.example/", "https://ward.example:x/"),
-        *("javascript:alert(1)", "https://ward.example/" + "x" * 2000, "http://[::1", "https://ward.example/\x00"),
+        *(
+            "javascript:alert(1)",
+            "https://ward.example/" + "x" * 2000,
+            "http://[::1",
+            "https://ward.example/\x00",
+            "http://\ud800/",
+        ),
     ],
 )
 def test_a_url_that_no_message_could_go_to_is_refused(url: str) -> None:
@@ -52,3 +58,4 @@ def test_a_host_is_named_as_it_is_resolved() -> None:
     assert host_of(read_url("https://Ward.EXAMPLE.:8443/hook?x=1")) == "ward.example"
     assert host_of(read_url("https://münchen.example/")) == "xn--mnchen-3ya.example"
     assert host_of(read_url("http://[::1]:80/")) == "::1"
+    assert host_of(read_url("http://xn--xn--_/")) == "xn--xn--_"
