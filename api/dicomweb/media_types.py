@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import Message
 
+from api.schemas import PROBLEM
 from shared.errors import RequestError
 
 DICOM = "application/dicom"
@@ -17,6 +18,9 @@ OCTETS = "application/octet-stream"
 
 #: Whatever the answer's transfer syntax is.
 ANY = "*"
+
+#: What each route may answer besides, for its description.
+NOT_ACCEPTABLE = {"description": "It cannot be given in a media type and transfer syntax that is accepted.", **PROBLEM}
 
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 _MOST_ELEMENTS = 100

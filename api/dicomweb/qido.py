@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.auth import identity, requires
 from api.dicomweb.dicom_json import OFFERED, DataSet, answer, attribute, key_of, select
-from api.dicomweb.media_types import choose, parse_accept
+from api.dicomweb.media_types import NOT_ACCEPTABLE, choose, parse_accept
 from api.dicomweb.resources import (
     ADDRESSABLE,
     PREFIX,
@@ -27,6 +27,7 @@ from api.dicomweb.resources import (
 )
 from api.dicomweb.search import MOST_RESULTS, SearchQuery, read_conditions, read_fields, warnings
 from api.resource import resource
+from api.schemas import PROBLEM
 from api.services import services
 from shared.imaging.header import DICOM
 from shared.queue.states import Scope
@@ -38,7 +39,9 @@ _RESULTS: ResponseDict = {
     "200": {
         "description": "The data sets that match; an empty array where none does.",
         "content": {name: {"schema": {"type": "array", "items": {"type": "object"}}} for name in OFFERED},
-    }
+    },
+    "400": {"description": "It asks for an attribute that cannot be searched by.", **PROBLEM},
+    "406": NOT_ACCEPTABLE,
 }
 
 

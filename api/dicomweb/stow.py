@@ -14,12 +14,13 @@ from flask_openapi3.types import ResponseDict
 from api.audit import note
 from api.auth import identity, requires
 from api.dicomweb.dicom_json import OFFERED, DataSet, attribute, to_text
-from api.dicomweb.media_types import DICOM, choose, parse_accept
+from api.dicomweb.media_types import DICOM, NOT_ACCEPTABLE, choose, parse_accept
 from api.dicomweb.related import Part, read_parts
 from api.dicomweb.resources import PREFIX, StudyUid, url_of
 from api.idempotency import idempotent
 from api.limits import metered
 from api.resource import resource
+from api.schemas import PROBLEM
 from api.services import services
 from shared.errors import CarinaError, PermanentError, UnsupportedFileType
 from shared.imaging.dicom_file import read_dicom
@@ -76,6 +77,8 @@ _RESPONSES: ResponseDict = {
     "200": {"description": "All instances are stored.", **_MODULE},
     "202": {"description": "Some instances are stored; of the others it says why not.", **_MODULE},
     "409": {"description": "No instance is stored; it says why.", **_MODULE},
+    "406": NOT_ACCEPTABLE,
+    "415": {"description": "The body is no `multipart/related` of instances, nor an instance.", **PROBLEM},
 }
 
 

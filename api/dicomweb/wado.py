@@ -21,9 +21,10 @@ from api.auth import reads_pixels, requires
 from api.dicomweb.dicom_json import OFFERED, DataSet, answer, attribute, from_dataset, key_of
 from api.dicomweb.frames import FRAME, media_types, read_frame
 from api.dicomweb.headers import read_header
-from api.dicomweb.media_types import DICOM, OCTETS, RELATED, NotAcceptable, choose, parse_accept
+from api.dicomweb.media_types import DICOM, NOT_ACCEPTABLE, OCTETS, RELATED, NotAcceptable, choose, parse_accept
 from api.dicomweb.resources import PREFIX, Instance, InstanceUid, SeriesUid, StudyUid, find, service_url
 from api.resource import resource
+from api.schemas import PROBLEM
 from api.services import Services, services
 from shared.errors import MalformedDicom, NotFound, NotReady, RequestError, UndecodablePixelData
 from shared.imaging.transfer_syntaxes import PACKINGS, Packing
@@ -38,22 +39,28 @@ _PNG, _JPEG = "image/png", "image/jpeg"
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _INSTANCES: ResponseDict = {"200": {"description": "The instances as they were sent.", "content": {RELATED: _BYTES}}}
 _INSTANCE: ResponseDict = {
-    "200": {"description": "The instance as it was sent.", "content": {RELATED: _BYTES, DICOM: _BYTES}}
+    "200": {"description": "The instance as it was sent.", "content": {RELATED: _BYTES, DICOM: _BYTES}},
+    "406": NOT_ACCEPTABLE,
 }
 _FRAMES: ResponseDict = {
     "200": {
         "description": "The frame: native values in little endian, or the compressed codestream as it was sent.",
         "content": {RELATED: _BYTES, OCTETS: _BYTES, "image/*": _BYTES},
-    }
+    },
+    "406": NOT_ACCEPTABLE,
+    "409": {"description": "The stored pixel data cannot be read.", **PROBLEM},
 }
 _METADATA: ResponseDict = {
     "200": {
         "description": "All attributes but the pixel data, of which it says where they are.",
         "content": {name: {"schema": {"type": "array", "items": {"type": "object"}}} for name in OFFERED},
-    }
+    },
+    "406": NOT_ACCEPTABLE,
 }
 _PICTURE: ResponseDict = {
-    "200": {"description": "The picture that the detector sees.", "content": {_PNG: _BYTES, _JPEG: _BYTES}}
+    "200": {"description": "The picture that the detector sees.", "content": {_PNG: _BYTES, _JPEG: _BYTES}},
+    "406": NOT_ACCEPTABLE,
+    "409": {"description": "The picture is not made yet.", **PROBLEM},
 }
 
 
