@@ -130,7 +130,8 @@ class Garbage:
             SubmissionFile.state.in_([state for state in FileState if not state.is_final]),
         )
         with self._database.begin() as session:
-            return {incoming_key(*row) for row in session.execute(open_files).tuples()} if files else set()
+            found = session.execute(open_files).all() if files else []
+        return {incoming_key(submission_id, number) for submission_id, number in found}
 
     def _is_old(self, since: datetime) -> bool:
         return since < datetime.now(UTC) - timedelta(hours=self._settings.upload_expires_h)

@@ -2,8 +2,12 @@
 
 import hashlib
 import io
+import os
+import signal
+import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,14 +25,15 @@ from shared.settings import Settings
 from shared.submissions import incoming_key
 from shared.tables import Image, Job, Project, Submission, SubmissionFile
 from tests.synthetic_dicom import make_dicom
+from workers import listing
 from workers.heartbeat import Heartbeat
 from workers.intake import Receive
 
 
 def large(number: int) -> bytes:
     """A DICOM file that is streamed in parts, and which no other number makes."""
-    film = np.random.default_rng(number).integers(0, 2**16, (2100, 2100), np.uint16)
-    return make_dicom(film, SOPInstanceUID=f"1.4.{number}", StudyInstanceUID=f"1.5.{number}")
+    film = np.random.default_rng(number).integers(0, 2**16, (2300, 2300), np.uint16)
+    return make_dicom(film, SOPInstanceUID=f"1.4.{number}", StudyInstanceUID=f"1.5.{number}", SeriesInstanceUID="1.9")
 
 
 def make_archive(kind: ArchiveKind, *files: bytes) -> bytes:
@@ -145,3 +150,37 @@ class Desk:
     def multiparts(self) -> list[str]:
         """The keys of uploads in parts that are under way."""
         return [upload.key for upload in self.incoming.unfinished_uploads()]
+
+
+def fork_and_kill() -> None:
+    """For each number of seconds that is read from standard input, run an intake worker for so long at most."""
+    listing.PAGE_KEYS = 7
+    settings = Settings()
+    incoming = Incoming(settings)  # takes half a second, and connects to nothing
+    for line in sys.stdin:
+        reader, writer = os.pipe()
+        if not (pid := os.fork()):
+            try:
+                _take_in(settings, incoming, writer)
+            finally:
+                os._exit(0)
+        os.close(writer)
+        os.read(reader, 1)
+        os.close(reader)
+        deadline = time.monotonic() + float(line)
+        while not (ended := os.waitpid(pid, os.WNOHANG)[0]) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if not ended:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        sys.stdout.write("ended\n" if ended else "killed\n")
+        sys.stdout.flush()
+
+
+def _take_in(settings: Settings, incoming: Incoming, ready: int) -> None:
+    database = Database.from_settings(settings)
+    heartbeat = Heartbeat(database, Stage.INTAKE, lease_s=settings.lease_s, stuck_after_s=60)
+    heartbeat.start()
+    worker = Receive(settings, database, incoming, Hints(settings, database), heartbeat, threading.Event())
+    os.write(ready, b"!")
+    worker.run()

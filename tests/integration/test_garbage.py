@@ -1,0 +1,90 @@
+"""What is collected, and what is left alone."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shared.database import Database
+from shared.ids import new_id
+from shared.incoming import Incoming
+from shared.keys import create_key
+from shared.object_store import checkpoint_key
+from shared.queue.hints import Hints
+from shared.queue.states import FileState, Scope, TaskState
+from shared.settings import Settings
+from shared.submissions import incoming_key
+from shared.tables import ApiKey, AuditEvent, IdempotencyKey, TrainingRun
+from tests.integration.rows import add_dataset
+from tests.integration.submitting import Desk
+from workers.garbage import Garbage
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def incoming(settings: Settings) -> Incoming:
+    return Incoming(settings)
+
+
+def test_uploads_that_nobody_waits_for_are_removed_once_they_are_old(
+    settings: Settings, database: Database, incoming: Incoming, hints: Hints
+) -> None:
+    desk = Desk(settings, database, hints)
+    submission_id = desk.submit(b"open", b"final", b"open, in parts", b"final, in parts")
+    for number in (1, 3):
+        desk.set_file(submission_id, number, state=FileState.FAILED)
+    stranger, stream = incoming_key(new_id(), 0), f"incoming/{new_id()}"
+    for key in (stranger, stream, "originals/aa/aa"):
+        incoming.put(key, b"!")
+    for number in (2, 3):
+        incoming.delete(incoming_key(submission_id, number))
+        incoming.create_upload(incoming_key(submission_id, number))
+    incoming.create_upload(f"incoming/{new_id()}")
+
+    before = sorted(incoming.keys(""))
+    Garbage(settings, database, incoming).collect()
+    assert (sorted(incoming.keys("")), len(desk.multiparts())) == (before, 3)
+    Garbage(settings.model_copy(update={"upload_expires_h": 0}), database, incoming).collect()
+    assert sorted(incoming.keys("")) == sorted([incoming_key(submission_id, 0), "originals/aa/aa"])
+    assert desk.multiparts() == [incoming_key(submission_id, 2)]
+
+
+def test_checkpoints_stay_while_somebody_may_go_on_with_them(
+    settings: Settings, database: Database, incoming: Incoming
+) -> None:
+    keys = {}
+    for state in (TaskState.SUCCEEDED, TaskState.CANCELLED, TaskState.FAILED, TaskState.INTERRUPTED):
+        with database.begin() as session:
+            dataset = add_dataset(session, content=state)
+            run = TrainingRun(name="run", dataset_id=dataset.id, config={}, config_digest="", state=state)
+            session.add(run)
+            session.flush()
+            keys[state] = checkpoint_key(run.id, "0" * 64)
+        incoming.put(keys[state], b"!")
+    Garbage(settings, database, incoming).collect()
+    assert set(incoming.keys("")) == {keys[TaskState.FAILED], keys[TaskState.INTERRUPTED]}
+
+
+def test_old_answers_go_and_audit_rows_only_where_that_is_wanted(
+    settings: Settings, database: Database, incoming: Incoming
+) -> None:
+    now = datetime.now(UTC)
+    with database.begin() as session:
+        create_key(session, project_name="ward", name="any", scopes=[Scope.READ])
+        session.flush()
+        api_key_id = session.query(ApiKey.id).scalar()
+        for hours in (1, 47, 49, 100):
+            since = now - timedelta(hours=hours)
+            session.add(IdempotencyKey(api_key_id=api_key_id, key=str(hours), locked_until=now, created_at=since))
+            session.add(AuditEvent(action=str(hours), subject={}, created_at=since))
+
+    def kept(**changed: object) -> tuple[set[str], set[str]]:
+        garbage = Garbage(settings.model_copy(update=changed), database, incoming)
+        garbage.collect_when_due()
+        garbage.collect_when_due()  # not again within the hour
+        with database.begin() as session:
+            answers = {row.key for row in session.query(IdempotencyKey)}
+            return answers, {row.action for row in session.query(AuditEvent)}
+
+    assert kept() == ({"1", "47"}, {"1", "47", "49", "100"})
+    assert kept(audit_days=2) == ({"1", "47"}, {"1", "47"})
