@@ -175,7 +175,8 @@ class Submission(Row):
     requested_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
     #: How many files it has, which is also the next one's number.
     file_count: Mapped[int] = mapped_column(sa.BigInteger, default=0)
-    #: Of `from=s3://bucket/prefix`: where the files lie, and the last key that has been listed.
+    #: Of `from=s3://bucket/prefix`: where the files lie, and the last key that has been listed. The end of the listing
+    #: closes the submission, and clears the key, which may hold a name.
     source_bucket: Mapped[str | None]
     source_prefix: Mapped[str | None]
     listed_to: Mapped[str | None]
@@ -235,7 +236,7 @@ class SubmissionFile(Row):
     #: Of an entry of an archive: the archive's number and the entry's place in it.
     archive_number: Mapped[int | None] = mapped_column(sa.BigInteger)
     entry_number: Mapped[int | None]
-    #: Of a file from a bucket: its key there, until it is taken in.
+    #: Of a file from a bucket: its key there, until it is taken in or rejected.
     source_key: Mapped[str | None]
     #: Of a large upload: the object store's name for it.
     upload_id: Mapped[str | None]
