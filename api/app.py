@@ -1,5 +1,6 @@
 """The intake API as a Flask application."""
 
+from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -78,6 +79,16 @@ def create_app(settings: Settings) -> OpenAPI:
         qido,
         wado,
     ):
-        app.register_api(resource.blueprint)
+        _register(app, resource.blueprint)
     app.register_blueprint(docs.blueprint)
     return app
+
+
+def _register(app: OpenAPI, blueprint: APIBlueprint) -> None:
+    """Register a blueprint; of a path that several have, flask-openapi3 would describe the last one's methods only."""
+    known = dict(app.paths)
+    app.register_api(blueprint)
+    for path in known.keys() & blueprint.paths.keys():
+        item = blueprint.paths[path]
+        methods = {method: getattr(item, method) for method in item.model_fields_set}
+        app.paths[path] = known[path].model_copy(update=methods)

@@ -10,6 +10,9 @@ from jsonschema import Draft202012Validator
 from api.app import create_app
 from shared.settings import Settings
 
+_STUDY = "/dicom-web/studies/{study_uid}"
+_SERIES = f"{_STUDY}/series/{{series_uid}}"
+_INSTANCE = f"{_SERIES}/instances/{{instance_uid}}"
 ROUTES = {
     ("post", "/v1/studies"),
     ("get", "/v1/studies/{study_id}"),
@@ -69,6 +72,14 @@ ROUTES = {
     ("post", "/v1/webhooks/{webhook_id}/test"),
     ("get", "/v1/webhooks/{webhook_id}/deliveries"),
     ("post", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"),
+    ("post", "/dicom-web/studies"),
+    ("post", "/dicom-web/studies/{study_uid}"),
+    ("get", "/dicom-web/studies"),
+    ("get", "/dicom-web/series"),
+    ("get", "/dicom-web/instances"),
+    *(("get", f"{_STUDY}{rest}") for rest in ("", "/metadata", "/series", "/instances")),
+    *(("get", f"{_SERIES}{rest}") for rest in ("", "/metadata", "/instances")),
+    *(("get", f"{_INSTANCE}{rest}") for rest in ("", "/metadata", "/frames/{frames}", "/bulkdata", "/rendered")),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),
