@@ -69,6 +69,8 @@ def read_conditions(arguments: MultiDict[str, str]) -> list[sa.ColumnElement[boo
         if not values or "*" in values:
             continue  # matches anything
         keyword = _keyword(name)
+        if keyword is None:
+            raise NotSearchable
         if keyword in _COLUMNS:
             conditions.append(_COLUMNS[keyword].in_(values))
         elif keyword in _COLUMNS_IN_STUDY:
@@ -101,9 +103,7 @@ def warnings(arguments: MultiDict[str, str], *, more: bool) -> list[str]:
     return texts
 
 
-def _keyword(name: str) -> str:
-    """Return the keyword of an attribute that is named by it or by its tag; raise `NotSearchable` for what is none."""
+def _keyword(name: str) -> str | None:
+    """Return the keyword of an attribute that is named by it or by its tag; None for what is none of the standard's."""
     keyword = keyword_for_tag(int(name, 16)) if _TAG.fullmatch(name) else name
-    if not keyword or tag_for_keyword(keyword) is None:
-        raise NotSearchable
-    return keyword
+    return keyword if keyword and tag_for_keyword(keyword) is not None else None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import structlog
 from flask import Response, request
@@ -88,6 +89,7 @@ class _Stored:
 
     sop_class_uid: str
     instance_uid: str
+    study_id: UUID
     study_url: str
     url: str
 
@@ -133,7 +135,7 @@ def _store(study_uid: str | None) -> Response:
         intake.send_hints()
         codes = Counter(each.error.code for each in failed)
         log.info("instances_received", project_id=str(identity().project_id), stored=len(stored), **codes)
-    note(stored=len(stored), failed=len(failed))
+    note(stored=len(stored), failed=len(failed), study_ids=sorted({str(each.study_id) for each in stored}))
     status = (202 if failed else 200) if stored else 409
     return Response(to_text(_describe(stored, failed)), status, content_type=content_type)
 
@@ -159,12 +161,18 @@ def _receive(intake: Intake, part: Part, study_uid: str | None) -> _Stored | _Fa
     try:
         if part.media_type != DICOM:
             raise UnsupportedFileType("The part's media type is not application/dicom.")
-        header = intake.receive(_remember(metered(part.chunks), prefix), check=check).header
+        received = intake.receive(_remember(metered(part.chunks), prefix), check=check)
     except PermanentError as error:
         return _Failed(error, *_identify(bytes(prefix)))
+    header = received.header  # with the UIDs of what is stored, where originals are de-identified
     study = header.study_instance_uid or ""
-    url = url_of(study, header.series_instance_uid, header.sop_instance_uid)
-    return _Stored(sent[0].sop_class_uid or "", sent[0].sop_instance_uid or "", url_of(study), url)
+    return _Stored(
+        sop_class_uid=sent[0].sop_class_uid or "",
+        instance_uid=sent[0].sop_instance_uid or "",
+        study_id=received.study_id,
+        study_url=url_of(study),
+        url=url_of(study, header.series_instance_uid, header.sop_instance_uid),
+    )
 
 
 def _remember(chunks: Iterator[bytes], prefix: bytearray) -> Iterator[bytes]:

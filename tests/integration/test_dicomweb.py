@@ -1,6 +1,7 @@
 """DICOMweb as clients speak it: STOW-RS, QIDO-RS and WADO-RS against the API as it is served."""
 
 import hashlib
+import json
 import socket
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -281,7 +282,9 @@ def test_searches_match_page_and_refuse_what_they_cannot_match(
     assert "299" in web.get("/studies", fuzzymatching="true").headers["Warning"]
     assert web.get("/studies", accept="application/dicom+xml").status_code == 406
     assert make_web(keys.stranger).get("/studies").get_json() == []
-    more = web.get("/studies", includefield=["BodyPartExamined", "00180015"], limit=1).get_json()[0]
+    more = web.get("/studies", includefield=["BodyPartExamined", "00091001", "Nonsense,00180015"], limit=1).get_json()[
+        0
+    ]
     assert more["00180015"] == {"vr": "CS"}
 
 
@@ -408,3 +411,13 @@ def test_a_study_is_streamed_in_constant_memory(server: Server, keys: Keys, web:
             peak = max(peak, worker.memory_info().rss)
     assert total > 40 * side.nbytes
     assert peak - before < 64_000_000
+
+
+def test_what_is_de_identified_is_answered_by_the_uids_that_were_sent(make_web: Callable[..., Web], keys: Keys) -> None:
+    web = make_web(keys.both, deidentify="basic")
+    answer = Dataset.from_json(web.store(film(1), to="/studies/1.2.3").get_json())
+    (stored,) = answer.ReferencedSOPSequence
+    assert stored.ReferencedSOPInstanceUID == "1.2.3.1.1"
+    assert "1.2.3.1.1" not in stored.RetrieveURL
+    (metadata,) = web.get(stored.RetrieveURL.partition("/dicom-web")[2] + "/metadata").get_json()
+    assert "secret" not in json.dumps(metadata).lower()
