@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself; pass options on with ARGS, as in `make test ARGS="-k queue"`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench clean
+.PHONY: help setup demo up test fuzz lint bench clean
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -18,6 +18,9 @@ up: $(READY) ## Start the whole stack on this machine
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+
+fuzz: $(READY) ## Send every route thousands of made-up requests (CASES=2000), and check every answer
+	CASES=$(or $(CASES),2000) $(BIN)/python -m pytest --timeout 0 tests/integration/test_api_schema.py $(ARGS)
 
 lint: $(READY) ## Check style, types, import rules and images
 	$(BIN)/ruff check

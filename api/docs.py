@@ -109,4 +109,5 @@ def _complete(operation: dict[str, Any], method: str, rule: Any, view: Any) -> N
         statuses.add("409")
         operation.setdefault("parameters", []).append(_IDEMPOTENCY)
     for status in sorted(statuses):
-        operation["responses"].setdefault(status, {"description": _REASONS[status], **PROBLEM})
+        response = operation["responses"].setdefault(status, {"description": _REASONS[status]})
+        response["content"] = {**PROBLEM["content"], **response.get("content", {})}

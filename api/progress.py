@@ -28,7 +28,19 @@ FINAL = "final"
 
 _EVENTS: dict[str, Any] = {
     "description": "Events named `progress`, each with a SubmissionAnswer.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {
+        "text/event-stream": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "event": {"const": "progress"},
+                    "id": {"type": "string"},
+                    "data": {"type": "string"},
+                    "retry": {"type": "integer"},
+                },
+            }
+        }
+    },
 }
 
 

@@ -77,6 +77,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "worker_class": _Worker,
             # What proxies say is believed where `trusted_proxies` says so, and then by the application.
             "forwarded_allow_ips": "",
+            "limit_request_line": 8190,
             "keepalive": 15,
             # Of the process' main thread, which no upload holds up.
             "timeout": 120,

@@ -47,6 +47,7 @@ _FILES = {
                 "properties": {
                     FIELD: {
                         "type": "array",
+                        "minItems": 1,
                         "items": {"type": "string", "format": "binary"},
                         "description": "DICOM, PNG or JPEG files.",
                     }
