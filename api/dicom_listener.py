@@ -115,7 +115,7 @@ class Listener:
         except BaseException:
             self.database.close()
             raise
-        self._thread = threading.Thread(target=self._server.serve_forever, name="accept")
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="accept")
 
     @property
     def port(self) -> int:

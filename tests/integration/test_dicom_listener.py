@@ -68,6 +68,8 @@ def association(port: int, *contexts: Any, calling: str = "SENDER", called: str 
     finally:
         if made.is_established:
             made.release()
+        elif made.dul.socket is not None and made.dul.socket.socket is not None:
+            made.dul.socket.socket.close()  # pynetdicom leaves it open where the other side has gone first
 
 
 def context_of(data: bytes) -> Any:
@@ -250,6 +252,29 @@ def test_silent_and_stalled_peers_hold_up_nobody_and_are_dropped(
         [answer] = send(listener.port, dicom(1))
         assert answer.Status == 0
         wait_for(lambda: not listener.peers)
+
+
+def test_there_are_no_more_associations_than_are_allowed(ready: Settings) -> None:
+    with Listener(ready.model_copy(update={"dicom_associations": 1})) as listener:
+        with association(listener.port) as first, association(listener.port) as second:
+            assert first.is_established
+            assert second.is_rejected
+        wait_for(lambda: not listener.peers)
+        [answer] = send(listener.port, dicom(1))
+        assert answer.Status == 0
+
+
+def test_an_original_is_de_identified_before_it_is_stored(
+    ready: Settings, database: Database, store: ObjectStore
+) -> None:
+    data = dicom(1)
+    with Listener(ready.model_copy(update={"deidentify": "basic"})) as listener:
+        assert [answer.Status for answer in send(listener.port, data, data)] == [0, 0]
+    [image], [study] = rows(database, Image), rows(database, Study)
+    stored = pydicom.dcmread(BytesIO(store.get(original_key(image.sha256), sha256=image.sha256)))
+    assert (stored.PatientName, stored.PatientIdentityRemoved) == ("", "YES")
+    assert stored.StudyInstanceUID == study.study_instance_uid != "1.3.1"
+    assert stored.SOPInstanceUID == image.sop_instance_uid != "1.2.1"
 
 
 # --- DCMTK -----------------------------------------------------------------------------------------------------------
