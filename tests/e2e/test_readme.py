@@ -16,6 +16,7 @@ from deploy.stack import env_file
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
+WAYS_IN = (REPOSITORY / "api" / "README.md").read_text()
 STAYS_UP = "The stack stays up"
 
 
@@ -88,24 +89,26 @@ def test_every_shell_command_runs(demo: str, checkout: Path) -> None:
     assert "succeeded" in done.stdout
 
 
-def test_the_python_example_prints_findings(demo: str, checkout: Path) -> None:
+def test_the_python_examples_print_findings_and_outcomes(demo: str, checkout: Path) -> None:
     assert STAYS_UP in demo, demo
     environ = os.environ | env_file.read(checkout / ".carina" / "env") | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [sys.executable, "-c", blocks("python")[0]],
-        cwd=checkout,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"phantom-00.*\d\.\d\d \(", done.stdout)
+    printed = []
+    for block in blocks("python"):
+        command = [sys.executable, "-c", block]
+        done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    findings, outcomes = printed
+    assert re.search(r"phantom-00.*\d\.\d\d \(", findings)
+    assert re.search(r"^completed_with_errors ", outcomes), "the demo's folder holds four bad files"
+    assert re.search(r"^\d+ duplicate [0-9a-f-]{36}$", outcomes, flags=re.MULTILINE)
+    assert len(re.findall(r"^\d+ rejected:\w+ None$", outcomes, flags=re.MULTILINE)) == 4
 
 
-def test_every_command_that_the_readme_names_exists() -> None:
-    named = set(re.findall(r"(?:^|`|\$ |--rm \w+ )carina ((?:model|key|worker) \w+|\w+)", README, flags=re.MULTILINE))
-    assert {"up", "submit", "model import", "key create"} <= named
+def test_every_command_that_is_documented_exists() -> None:
+    commands = r"(?:^|`|\$ |--rm \w+ |=\w+ )carina ((?:model|key|worker|webhook) \w+|[\w-]+)"
+    named = set(re.findall(commands, README + WAYS_IN, flags=re.MULTILINE))
+    assert {"up", "submit", "model import", "key create", "webhook create", "dicom-listener"} <= named
     for command in sorted(named):
         done = subprocess.run(
             [sys.executable, "-m", "deploy.cli", *command.split(), "--help"],
