@@ -87,6 +87,12 @@ class Api:
         """Call with a body of bytes."""
         return self._http.put(path, headers=self._headers, data=data)
 
+    def call(self, method: str, path: str, body: object = None):
+        """Call with any method; the answer is read to its end."""
+        with self._http.open(path, method=method, headers=self._headers, json=body) as response:
+            response.get_data()
+            return response
+
     def patch(self, path: str, body: object):
         return self._http.patch(path, headers=self._headers, json=body)
 
