@@ -1,10 +1,8 @@
 """Who did what, and who saw whose pixels: a row each, in the transaction of the deed itself where there is one."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 from uuid import UUID
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.tables import AuditEvent
@@ -36,14 +34,6 @@ def record(
             remote_address=remote_address,
         )
     )
-
-
-def forget_old(session: Session, keep_days: int) -> int:
-    """Delete the rows that are older than this many days; return how many. 0 keeps all."""
-    if keep_days <= 0:
-        return 0
-    old = sa.delete(AuditEvent).where(AuditEvent.created_at < sa.func.now() - timedelta(days=keep_days))
-    return session.execute(old).rowcount  # type: ignore[attr-defined, no-any-return]
 
 
 def _plain(value: object) -> object:
