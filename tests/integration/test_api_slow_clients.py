@@ -14,7 +14,7 @@ from tests.integration.conftest import Keys, Server, png
 
 CLIENTS = 1000
 #: How long all of them are at it.
-LASTS_S = 8.0
+LASTS_S = 5.0
 #: A film of a few megabytes.
 LARGE_PX = 1800
 
