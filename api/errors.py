@@ -10,6 +10,7 @@ from typing import IO, NoReturn
 import structlog
 from flask import Flask, Response, request
 from pydantic import ValidationError
+from sqlalchemy.exc import DataError
 from werkzeug.exceptions import HTTPException
 
 from api.schemas import InvalidParameter, Problem
@@ -26,6 +27,7 @@ DRAIN_S = 5.0
 def install(app: Flask) -> None:
     """Make `app` answer every error with a problem document."""
     app.register_error_handler(CarinaError, answer)
+    app.register_error_handler(DataError, _answer_unfit_value)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_unknown)
     app.after_request(_drain_after_error)
@@ -64,6 +66,12 @@ def _explain(error: InvalidRequest) -> list[InvalidParameter] | None:
     return [InvalidParameter(name=".".join(map(str, each["loc"])), detail=each["msg"]) for each in found]
 
 
+def _answer_unfit_value(error: DataError) -> Response:
+    """Blame the request: what PostgreSQL cannot hold, as a NUL character or a huge number, is in no row to be found."""
+    log.warning("value_refused", route=str(request.url_rule), error=type(error.orig).__name__)
+    return answer(InvalidRequest("The request holds a value that cannot be stored, such as a NUL character."))
+
+
 def _answer_http(error: HTTPException) -> Response | HTTPException:
     if error.code is None or error.code < 400:
         return error  # a redirect
@@ -90,6 +98,13 @@ def _respond(
     problem = Problem(title=title, status=status, detail=detail, code=code, limit=limit, errors=errors)
     body = problem.model_dump_json(exclude_none=True)
     return Response(body, status, headers, content_type="application/problem+json")
+
+
+def problem_for(status: int, detail: str) -> bytes:
+    """Return the document of an error that no route is asked about."""
+    code = re.sub(r"[^a-z]+", "_", HTTPStatus(status).phrase.lower())
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code)
+    return problem.model_dump_json(exclude_none=True).encode()
 
 
 def _drain_after_error(response: Response) -> Response:

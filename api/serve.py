@@ -5,14 +5,17 @@ import resource
 import socket
 import struct
 import threading
+from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
 
 from flask_openapi3.openapi import OpenAPI
+from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from api.app import create_app
+from api.errors import problem_for
 from api.services import NAME
 from shared.log import configure_logging
 from shared.settings import Settings
@@ -43,6 +46,19 @@ def _allow_files(count: int) -> None:
     most = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _write_problem(connection: socket.socket, status: int, _: str, detail: str) -> None:
+    """Answer a request that is no HTTP, or too long to be read, as every other error is answered."""
+    body = problem_for(status, detail or HTTPStatus(status).phrase)
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    util.write_nonblock(connection, head.encode() + body)
+
+
+util.write_error = _write_problem
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from shared.queue.states import SubmissionState
 
@@ -18,7 +18,7 @@ PAGE_FILES = 1000
 _MOST = 2**63 - 1
 
 #: A file's place in its submission.
-Number = Annotated[int, Field(ge=0, le=_MOST)]
+Number = Annotated[StrictInt, Field(ge=0, le=_MOST)]
 
 
 class _Parameters(BaseModel):
