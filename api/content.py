@@ -135,6 +135,10 @@ def _take_in(file: _Expected) -> None:
     )
     try:
         intake.receive(chunks, also=also)
+    except PermanentError:
+        for _ in chunks:  # Where it was damaged on its way, that is what is wrong with it.
+            pass
+        raise
     finally:
         intake.send_hints()
 

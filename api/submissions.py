@@ -28,6 +28,7 @@ from api.submission_schemas import (
 )
 from shared import submission_changes
 from shared.errors import Forbidden, InvalidRequest, NotFound, RequestError
+from shared.incoming import Incoming, SourceRefused
 from shared.queue.states import FileState, Scope, Stage, SubmissionState
 from shared.submission_changes import locked
 from shared.submissions import close, settle, tally
@@ -49,14 +50,21 @@ class BucketNotAllowed(Forbidden):
     code = "bucket_not_allowed"
 
 
+class BucketUnreadable(RequestError):
+    """The bucket is not there, or does not let Carina list it."""
+
+    code = "bucket_unreadable"
+    status = 422
+
+
 @blueprint.post("/v1/submissions", responses={201: SubmissionCreated})
 @requires(Scope.SUBMIT)
 @idempotent
 def create(query: CreateQuery, body: SubmissionRequest) -> Response:
     """Begin a submission with its first files, or, with `from`, of what lies in a bucket."""
-    bucket, prefix = _source(query.from_)
-    if bucket is not None and body.files:
+    if query.from_ is not None and body.files:
         raise InvalidRequest("A submission has either files of its own or those of a bucket.")
+    bucket, prefix = _source(query.from_)
     with services().database.begin() as session:
         if body.model_id is not None and session.get(Model, body.model_id) is None:
             raise NotFound(f"There is no model {body.model_id}.")
@@ -215,7 +223,7 @@ def describe(session: Session, submission: Submission) -> SubmissionAnswer:
 
 
 def _source(url: str | None) -> tuple[str | None, str | None]:
-    """Take `s3://bucket/prefix` apart; raise `BucketNotAllowed`."""
+    """Take `s3://bucket/prefix` apart; raise `BucketNotAllowed` and `BucketUnreadable`."""
     if url is None:
         return None, None
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
@@ -223,4 +231,8 @@ def _source(url: str | None) -> tuple[str | None, str | None]:
     allowed = {name.strip() for name in settings.import_buckets.split(",")} - {settings.s3_bucket}
     if bucket not in allowed:
         raise BucketNotAllowed
+    try:
+        Incoming(settings).list_page(bucket, prefix, after=None, limit=1)
+    except SourceRefused as exc:
+        raise BucketUnreadable from exc
     return bucket, prefix

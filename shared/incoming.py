@@ -25,11 +25,11 @@ INCOMING = "incoming/"
 
 _CHUNK_BYTES = 1024 * 1024
 #: Of one object, and so no outage.
-_REFUSED = {"AccessDenied", "InvalidObjectState"}
+_REFUSED = {"AccessDenied", "InvalidObjectState", "NoSuchBucket"}
 
 
 class SourceRefused(TransientError):
-    """The bucket that the file lies in does not let Carina read it."""
+    """The bucket is not there, or does not let Carina read it."""
 
     code = "source_refused"
 
@@ -124,8 +124,8 @@ class Incoming(ObjectStore):
         return IncomingFile(self._s3, bucket or self._bucket, key)
 
     def list_page(self, bucket: str, prefix: str, *, after: str | None, limit: int) -> tuple[list[str], bool]:
-        """Return the next keys that begin so, in order, and whether there are more."""
-        with _translated(prefix):
+        """Return the next keys that begin so, in order, and whether there are more; raise `SourceRefused`."""
+        with _readable(prefix):
             page = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix, StartAfter=after or "", MaxKeys=limit)
         return [entry["Key"] for entry in page.get("Contents", ())], page["IsTruncated"]
 

@@ -42,11 +42,16 @@ class Listing:
             with self._database.begin() as session:
                 by_priority = sa.select(Submission.id).where(is_listing())
                 submissions = session.scalars(by_priority.order_by(Submission.priority.desc(), Submission.id)).all()
-            for submission_id in submissions:
-                while not self._stop.is_set() and self._list_page(submission_id):
-                    pass
         except CarinaError as error:
             log.warning("listing_failed", code=error.code)
+            return
+        for submission_id in submissions:
+            try:
+                while not self._stop.is_set() and self._list_page(submission_id):
+                    pass
+            except CarinaError as error:
+                # Tried again at the next look; `cancel` ends one whose bucket has gone.
+                log.warning("listing_failed", submission_id=str(submission_id), code=error.code)
 
     def _list_page(self, submission_id: UUID) -> bool:
         """Add rows for the next page of keys; return whether there are more. All or nothing, wherever it ends."""
