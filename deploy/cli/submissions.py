@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -162,13 +162,15 @@ def write_manifest(rows: Iterable[Row], path: Path) -> None:
     part.replace(path)
 
 
-def print_rows(rows: Iterable[Row]) -> None:
-    """Print a line for each file."""
+def print_rows(rows: Iterable[Row], states: Mapping[str, str]) -> None:
+    """Print a line for each file; `states` says how the jobs ended that duplicates point at."""
     table = Table("file", "outcome", "reason", Column("study", no_wrap=True), Column("job", no_wrap=True))
     for row in rows:
         name = Path(row["path"] or "").name + (f"[{row['entry_number']}]" if row["entry_number"] is not None else "")
         ids = [str(row[key] or "") for key in ("study_id", "job_id")]
-        table.add_row(_printable(name), row["outcome"], row["reason"] or "", *ids)
+        ended = states.get(ids[1])
+        outcome = f"{row['outcome']}: {ended}" if ended else row["outcome"]
+        table.add_row(_printable(name), outcome, row["reason"] or "", *ids)
     out.print(table)
 
 

@@ -83,7 +83,9 @@ def submit(
             err.print(f"Interrupted. The same command goes on where this one stopped{given_up}.", soft_wrap=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         try:
-            _report(client, submission, journal, unreadable, manifest, as_json=as_json)
+            _report(
+                client, submission, journal, unreadable, manifest, timeout_s=timeout_s if wait else 0, as_json=as_json
+            )
         except RequestRefused as exc:
             if exc.status != HTTPStatus.FORBIDDEN:
                 raise
@@ -132,6 +134,7 @@ def _report(
     unreadable: int,
     manifest: Path | None,
     *,
+    timeout_s: float,
     as_json: bool,
 ) -> None:
     """Say what became of each file, on the terminal or in a file, and how many came to what."""
@@ -144,12 +147,19 @@ def _report(
         _print_json(submission, local_manifest(client, submission, journal))
         return
     if is_short:
-        print_rows(local_manifest(client, submission, journal))
+        rows = list(local_manifest(client, submission, journal))
+        print_rows(rows, _ends_of_duplicates(client, rows, timeout_s))
     print_summary(submission, unreadable)
     if manifest is not None:
         out.print(f"what became of each file: {manifest}", soft_wrap=True)
     if not submission.state.is_final:
         out.print(f"[dim]`carina status {submission.id} --wait` waits for the results.[/]", soft_wrap=True)
+
+
+def _ends_of_duplicates(client: "Carina", rows: Iterable[Row], timeout_s: float) -> dict[str, str]:
+    """Wait for the jobs of images that were there already; what is asked of a submission are only its own."""
+    jobs = [UUID(row["job_id"]) for row in rows if row["outcome"] == "duplicate" and row["job_id"]]
+    return {str(job.id): job.state for job in client.wait(jobs, timeout_s=timeout_s)}
 
 
 def _print_json(submission: "SubmissionAnswer", rows: Iterable[Row]) -> None:
