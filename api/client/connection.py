@@ -162,7 +162,7 @@ class Connection:
         after_s = float(after) if after.isdecimal() else 0.0
         # 409 with a time: the same request is still being answered. A day's quota is not waited for.
         again = response.status_code in _UNAVAILABLE or (after and response.status_code == httpx.codes.CONFLICT)
-        if again and after_s <= self._retry_for_s:
+        if again and not (response.status_code == httpx.codes.TOO_MANY_REQUESTS and after_s > self._retry_for_s):
             unavailable = ApiUnavailable(_problem(response).detail)
             unavailable.retry_after_s = after_s
             raise unavailable
