@@ -41,7 +41,11 @@ def create_app(settings: Settings) -> OpenAPI:
     app = OpenAPI(
         "api",
         info=Info(title="Carina", version="1", description=f"Findings on chest radiographs. {NOTICE}"),
-        security_schemes={"bearer": {"type": "http", "scheme": "bearer"}},
+        security_schemes={
+            "bearer": {"type": "http", "scheme": "bearer"},
+            # As the password; the user's name does not matter.
+            "basic": {"type": "http", "scheme": "basic"},
+        },
         validation_error_model=Problem,
         validation_error_callback=errors.reject_parameters,
         doc_ui=False,

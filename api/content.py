@@ -24,7 +24,7 @@ from shared.queue.states import FileState, Scope, Stage
 from shared.submissions import incoming_key, settle
 from shared.tables import SubmissionFile
 
-blueprint = resource("content")
+blueprint = resource("content", tag="submissions")
 
 #: What bytes are taken for.
 _WANTED = (FileState.EXPECTED, FileState.ARRIVED)

@@ -26,7 +26,7 @@ from shared.queue.states import Scope
 from shared.submissions import CODE, JOB_OF_FILE, OUTCOME, REASON
 from shared.tables import Image, Job, SubmissionFile
 
-blueprint = resource("manifest")
+blueprint = resource("manifest", tag="submissions")
 
 #: Of a stream.
 _SLICE_ROWS = 5000

@@ -16,7 +16,7 @@ from api.submissions import look
 from shared.errors import TransientError
 from shared.queue.states import Scope
 
-blueprint = resource("progress")
+blueprint = resource("progress", tag="submissions")
 
 #: The pause between two looks grows from the first to the second.
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5

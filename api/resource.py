@@ -17,10 +17,14 @@ def bound_json() -> None:
         request.max_content_length = MOST_JSON_BYTES
 
 
-def resource(name: str) -> APIBlueprint:
-    """Return a blueprint whose routes take a bearer key and answer errors as problems."""
+def resource(name: str, *, tag: str | None = None) -> APIBlueprint:
+    """Return a blueprint whose routes take a key and answer errors as problems; `tag` groups it with others."""
     return APIBlueprint(
-        name, __name__, abp_tags=[Tag(name=name)], abp_security=[{"bearer": []}], abp_responses={**PROBLEMS}
+        name,
+        __name__,
+        abp_tags=[Tag(name=tag or name)],
+        abp_security=[{"bearer": []}, {"basic": []}],
+        abp_responses={**PROBLEMS},
     )
 
 

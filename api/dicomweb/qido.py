@@ -33,7 +33,7 @@ from shared.imaging.header import DICOM
 from shared.queue.states import Scope
 from shared.tables import Image, Study
 
-blueprint = resource("qido")
+blueprint = resource("qido", tag="DICOMweb")
 
 _RESULTS: ResponseDict = {
     "200": {

@@ -31,7 +31,7 @@ from shared.queue.states import Scope
 
 log = structlog.get_logger()
 
-blueprint = resource("stow")
+blueprint = resource("stow", tag="DICOMweb")
 
 
 class StudyMismatch(PermanentError):

@@ -33,7 +33,7 @@ from shared.queue.states import Scope
 
 Found = TypeVar("Found")
 
-blueprint = resource("wado")
+blueprint = resource("wado", tag="DICOMweb")
 
 _PNG, _JPEG = "image/png", "image/jpeg"
 _BYTES = {"schema": {"type": "string", "format": "binary"}}

@@ -460,5 +460,9 @@ def test_sigterm_lets_an_object_that_is_being_stored_be_answered(
     assert len(rows(database, Job)) == 1
 
 
-def test_the_command_says_why_it_does_not_start(ready: Settings, carina: Callable[..., str]) -> None:
-    assert "CARINA_DICOM_ALLOWED_AES" in carina("dicom-listener", code=1)
+def test_the_command_says_why_it_does_not_start(ready: Settings, environ: dict[str, str]) -> None:
+    # As a process of its own, like all that configure logging.
+    command = [sys.executable, "-m", "deploy.cli", "dicom-listener"]
+    ended = subprocess.run(command, cwd=REPOSITORY, env=os.environ | environ, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "CARINA_DICOM_ALLOWED_AES" in ended.stderr

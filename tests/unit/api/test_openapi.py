@@ -134,7 +134,7 @@ def test_every_operation_declares_its_path_its_answers_and_its_key(document: dic
         if path in ("/healthz", "/readyz"):
             assert "security" not in operation
         else:
-            assert operation["security"] == [{"bearer": []}]
+            assert operation["security"] == [{"bearer": []}, {"basic": []}]
             assert "application/problem+json" in operation["responses"]["default"]["content"]
 
 
