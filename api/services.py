@@ -64,6 +64,12 @@ class Services:
             long_polls=threading.BoundedSemaphore(min(_MOST_LONG_POLLS, max(1, settings.api_threads // 2))),
         )
 
+    def close(self) -> None:
+        """Close every connection."""
+        self.database.close()
+        self.store.close()
+        self.hints.close()
+
     def intake(
         self,
         project_id: UUID,

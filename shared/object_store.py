@@ -100,6 +100,10 @@ class ObjectStore:
         #: Signs for clients, who may know the server by another name; never asks anything of it.
         self._signer = _client(settings, settings.s3_public_url) if settings.s3_public_url else self._s3
 
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self._s3.close()
+
     def ensure_bucket(self) -> None:
         """Create the bucket if it is not there."""
         with _translated(self._bucket):

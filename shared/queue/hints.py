@@ -101,6 +101,10 @@ class Hints:
             return 0
         return max(missing, 0)
 
+    def close(self) -> None:
+        """Close the connections that look at what is waiting; Celery keeps its own for the process."""
+        self._redis.close()
+
     def ping(self) -> None:
         """Raise `HintNotSent` when Redis does not answer."""
         try:

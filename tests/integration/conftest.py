@@ -118,7 +118,7 @@ def make_api(keys: Keys) -> Iterator[Callable[[Settings], Api]]:
 
     yield make
     for app in apps:
-        app.extensions[NAME].database.close()
+        app.extensions[NAME].close()
 
 
 @pytest.fixture

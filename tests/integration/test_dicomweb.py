@@ -129,7 +129,7 @@ def make_web(settings: Settings) -> Iterator[Callable[..., Web]]:
 
     yield make
     for app in apps:
-        app.extensions[NAME].database.close()
+        app.extensions[NAME].close()
 
 
 @pytest.fixture
