@@ -463,6 +463,7 @@ def test_sigterm_lets_an_object_that_is_being_stored_be_answered(
 def test_the_command_says_why_it_does_not_start(ready: Settings, environ: dict[str, str]) -> None:
     # As a process of its own, like all that configure logging.
     command = [sys.executable, "-m", "deploy.cli", "dicom-listener"]
-    ended = subprocess.run(command, cwd=REPOSITORY, env=os.environ | environ, capture_output=True, text=True, timeout=60)
+    env = os.environ | environ
+    ended = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert "CARINA_DICOM_ALLOWED_AES" in ended.stderr
