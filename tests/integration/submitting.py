@@ -52,6 +52,11 @@ def make_archive(kind: ArchiveKind, *files: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def finished(store: Incoming, prefix: str) -> list[str]:
+    """The keys that begin so, without what nanio lists of a write that is under way, or was when its client died."""
+    return [key for key in store.keys(prefix) if "/.tmp." not in key]
+
+
 class Desk:
     """One project's submissions, and who takes them in."""
 
@@ -145,7 +150,7 @@ class Desk:
 
     def keys(self, prefix: str) -> list[str]:
         """What lies in the object store."""
-        return list(self.incoming.keys(prefix))
+        return finished(self.incoming, prefix)
 
     def multiparts(self) -> list[str]:
         """The keys of uploads in parts that are under way."""
