@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from botocore.exceptions import ClientError
 
 from shared.errors import DigestMismatch, NotUploaded, ObjectMissing, ObjectStoreUnavailable, TransientError
-from shared.object_store import ObjectStore, _translated
+from shared.object_store import ObjectStore, translated
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -131,13 +131,13 @@ class Incoming(ObjectStore):
 
     def objects(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         """Yield the keys of our bucket that begin so, and when each was written."""
-        with _translated(prefix):
+        with translated(prefix):
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
                 yield from ((entry["Key"], entry["LastModified"]) for entry in page.get("Contents", ()))
 
     def unfinished_uploads(self) -> Iterator[StaleUpload]:
         """Yield the uploads in parts to our bucket that are under way or left over."""
-        with _translated(INCOMING):
+        with translated(INCOMING):
             for page in self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket):
                 for entry in page.get("Uploads", ()):
                     yield StaleUpload(entry["Key"], entry["UploadId"], entry["Initiated"])
@@ -146,7 +146,7 @@ class Incoming(ObjectStore):
 @contextmanager
 def _readable(key: str) -> Iterator[None]:
     try:
-        with _translated(key):
+        with translated(key):
             yield
     except ObjectMissing as exc:
         raise NotUploaded from exc

@@ -106,23 +106,23 @@ class ObjectStore:
 
     def ensure_bucket(self) -> None:
         """Create the bucket if it is not there."""
-        with _translated(self._bucket):
+        with translated(self._bucket):
             if self._bucket not in {bucket["Name"] for bucket in self._s3.list_buckets()["Buckets"]}:
                 self._s3.create_bucket(Bucket=self._bucket)
 
     def ping(self) -> None:
         """Raise `ObjectStoreUnavailable` or `ObjectMissing` when the bucket cannot be reached."""
-        with _translated(self._bucket):
+        with translated(self._bucket):
             self._s3.head_bucket(Bucket=self._bucket)
 
     def put(self, key: str, data: bytes) -> None:
         """Store bytes under a key that their digest determines."""
-        with _translated(key):
+        with translated(key):
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=data)
 
     def get(self, key: str, *, sha256: str) -> bytes:
         """Return an object's bytes; raise `ObjectMissing`, or `ObjectCorrupt` when they do not match the digest."""
-        with _translated(key):
+        with translated(key):
             data = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ObjectCorrupt(f"The object {key} does not match its digest.")
@@ -130,20 +130,20 @@ class ObjectStore:
 
     def get_prefix(self, key: str, byte_count: int) -> bytes:
         """Return so many bytes of an object's start, which it must have; unlike `get`, without a look at the digest."""
-        with _translated(key):
+        with translated(key):
             answer = self._s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=0-{byte_count - 1}")
             return answer["Body"].read()
 
     def stream(self, key: str, *, sha256: str) -> Iterator[bytes]:
         """Open an object and return its chunks; raise as `get` does, `ObjectCorrupt` in place of the last one."""
-        with _translated(key):
+        with translated(key):
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
         return _verified(key, body, sha256)
 
     def has(self, key: str) -> bool:
         """Whether there is such an object."""
         try:
-            with _translated(key):
+            with translated(key):
                 self._s3.head_object(Bucket=self._bucket, Key=key)
         except ObjectMissing:
             return False
@@ -151,18 +151,18 @@ class ObjectStore:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys that begin so, in order."""
-        with _translated(prefix):
+        with translated(prefix):
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
                 yield from (entry["Key"] for entry in page.get("Contents", ()))
 
     def read(self, key: str) -> bytes:
         """Return an object of somebody else's, whose digest is not known; raise `ObjectMissing`."""
-        with _translated(key):
+        with translated(key):
             return self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
 
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is none the worse for it."""
-        with _translated(key):
+        with translated(key):
             self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     def put_stream(self, parts: Iterable[bytes], *, digest: "hashlib._Hash") -> str:
@@ -172,7 +172,7 @@ class ObjectStore:
         leaves no object: the upload is aborted, and the error goes on.
         """
         incoming = f"incoming/{new_id()}"
-        with _translated(incoming):
+        with translated(incoming):
             self._upload(incoming, parts)
             try:
                 sha256 = digest.hexdigest()
@@ -184,7 +184,7 @@ class ObjectStore:
 
     def put_parts(self, key: str, parts: Iterable[bytes]) -> None:
         """Store a stream under a key, each part of `PART_BYTES` but for the last; one that raises leaves no object."""
-        with _translated(key):
+        with translated(key):
             self._upload(key, parts)
 
     def presign_put(self, key: str, byte_count: int, *, expires_s: int) -> str:
@@ -197,7 +197,7 @@ class ObjectStore:
 
     def create_upload(self, key: str) -> str:
         """Begin an upload in parts; return the server's name for it."""
-        with _translated(key):
+        with translated(key):
             return self._s3.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
 
     def presign_part(self, key: str, upload_id: str, part_number: int, byte_count: int, *, expires_s: int) -> str:
@@ -213,7 +213,7 @@ class ObjectStore:
 
     def uploaded_parts(self, key: str, upload_id: str) -> dict[int, int]:
         """Return the sizes in bytes of the parts that have arrived; raise `ObjectMissing` for no such upload."""
-        with _translated(key):
+        with translated(key):
             return {number: size for number, size, _ in self._parts(key, upload_id)}
 
     def complete_upload(self, key: str, upload_id: str) -> None:
@@ -222,7 +222,7 @@ class ObjectStore:
         Parts may be missing in between: compare the object's size.
         """
         try:
-            with _translated(key):
+            with translated(key):
                 done: list[CompletedPartTypeDef] = [
                     {"PartNumber": number, "ETag": etag} for number, _, etag in self._parts(key, upload_id)
                 ]
@@ -239,7 +239,7 @@ class ObjectStore:
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         """Drop an upload in parts and what has arrived of it; one that is not there is none the worse for it."""
-        with suppress(ObjectMissing), _translated(key):
+        with suppress(ObjectMissing), translated(key):
             self._s3.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
 
     def _parts(self, key: str, upload_id: str) -> Iterator[tuple[int, int, str]]:
@@ -268,7 +268,7 @@ class ObjectStore:
 def _verified(key: str, body: "StreamingBody", sha256: str) -> Iterator[bytes]:
     """Yield what a body holds, one chunk behind, so that a reader never gets all of a corrupt object."""
     digest, held = hashlib.sha256(), b""
-    with closing(body), _translated(key):
+    with closing(body), translated(key):
         while chunk := body.read(_CHUNK_BYTES):
             digest.update(chunk)
             if held:
@@ -281,7 +281,8 @@ def _verified(key: str, body: "StreamingBody", sha256: str) -> Iterator[bytes]:
 
 
 @contextmanager
-def _translated(key: str) -> Iterator[None]:
+def translated(key: str) -> Iterator[None]:
+    """Raise our errors for those of botocore: `ObjectMissing` and `ObjectStoreUnavailable`."""
     try:
         yield
     except ClientError as exc:
