@@ -133,6 +133,13 @@ class Image(Row):
     rendition_version: Mapped[int | None]
     rendition_height_px: Mapped[int | None]
     rendition_width_px: Mapped[int | None]
+    #: What decoding has shown beside the pixels, as `shared.imaging.facts` describes it; None until it is prepared.
+    row_spacing_mm: Mapped[float | None]
+    column_spacing_mm: Mapped[float | None]
+    spacing_source: Mapped[str | None]
+    grey_levels: Mapped[list[str] | None]
+    flags: Mapped[list[str] | None]
+    chest_scores: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 

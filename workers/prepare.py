@@ -100,4 +100,5 @@ class Prepare:
             width_px=rendition.width_px,
             original_height_px=rendition.original_height_px,
             original_width_px=rendition.original_width_px,
+            facts=rendition.facts,
         )

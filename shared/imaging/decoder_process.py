@@ -48,7 +48,7 @@ def main(parent_pid: int, memory_bytes: int) -> None:
         except Exception as exc:  # noqa: BLE001 - this is the worker's loop; the message may quote a patient's data
             _answer(answers, {"code": DecoderProcessLost.code, "detail": f"Decoding failed with {type(exc).__name__}."})
         else:
-            fields = asdict(rendition)
+            fields = asdict(rendition) | {"facts": rendition.facts.model_dump(mode="json")}
             _answer(answers, fields, fields.pop("png"))
 
 

@@ -15,6 +15,7 @@ from typing import Self
 
 from shared.errors import CarinaError, DecoderProcessLost, PermanentError
 from shared.imaging.decoder_process import ANSWER, READY, REQUEST
+from shared.imaging.facts import ImageFacts
 from shared.imaging.rendition import Rendition
 
 #: Enough for the largest image of the default settings several times over.
@@ -118,7 +119,7 @@ class _Child:
             png = self._read(png_bytes)
         if "code" in fields:
             raise _ERRORS[fields["code"]](fields["detail"])
-        return Rendition(png=png, **fields)
+        return Rendition(png=png, facts=ImageFacts.model_validate(fields.pop("facts")), **fields)
 
     def end(self) -> None:
         """Kill and reap the process. May be called twice."""

@@ -1,12 +1,13 @@
 """The rendition: the one picture of an image that serving, training and the reader all see."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import UndecodablePixelData
+from shared.imaging.facts import ImageFacts
 from shared.imaging.grey_levels import Pixels
 
 #: Stored with every rendition, dataset, model and result. Raise it with any change that moves a pixel.
@@ -29,6 +30,7 @@ class Rendition:
     width_px: int
     original_height_px: int
     original_width_px: int
+    facts: ImageFacts = field(default_factory=ImageFacts)
     version: int = RENDITION_VERSION
 
     @property

@@ -1,7 +1,7 @@
 """How a leased job comes out of a stage: further, rejected, tried again, or failed. All fenced; see `claim`."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from shared.errors import CarinaError, PermanentError
+from shared.imaging.facts import ImageFacts
 from shared.queue.claim import Claim, fenced, final_values, waiting_values
 from shared.queue.states import JobState, Stage
 from shared.tables import Detection, Image, Job
@@ -32,6 +33,7 @@ class StoredRendition:
     width_px: int
     original_height_px: int
     original_width_px: int
+    facts: ImageFacts = field(default_factory=ImageFacts)
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,23 @@ def mark_ready(session: Session, claim: Claim, rendition: StoredRendition) -> bo
             rendition_width_px=rendition.width_px,
             height_px=rendition.original_height_px,
             width_px=rendition.original_width_px,
+            **_columns(rendition.facts),
         )
     )
     return True
+
+
+def _columns(facts: ImageFacts) -> dict[str, object]:
+    """The facts as columns of `Image`."""
+    spacing = facts.spacing
+    return {
+        "row_spacing_mm": spacing.row_mm if spacing else None,
+        "column_spacing_mm": spacing.column_mm if spacing else None,
+        "spacing_source": spacing.source if spacing else None,
+        "grey_levels": facts.grey_levels,
+        "flags": facts.flags,
+        "chest_scores": facts.chest_scores.model_dump() if facts.chest_scores else None,
+    }
 
 
 def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[UUID]:
