@@ -17,6 +17,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from shared.errors import ColourImage, MultiFrameImage, UndecodablePixelData
 from shared.imaging.codestream import begins_codestream, ends_codestream, read_codestream_header
 from shared.imaging.dicom_file import DicomFile, quietly, read_dicom
+from shared.imaging.geometry import Geometry, read_geometry
 from shared.imaging.grey_levels import GreyLevels, Pixels, full_range, read_grey_levels
 from shared.imaging.header import (
     DICOM,
@@ -46,6 +47,7 @@ class DecodedImage:
 
     pixels: Pixels  # [H, W]
     grey_levels: GreyLevels
+    geometry: Geometry = Geometry()
 
 
 def decode(data: bytes, max_image_pixels: int) -> DecodedImage:
@@ -87,7 +89,7 @@ def decode_dicom(data: bytes, max_image_pixels: int) -> DecodedImage:
             stored = _read_native(pixel_data, file, layout)
         else:
             stored = _read_frame(_join_fragments(pixel_data), packing, file, layout)
-    return DecodedImage(stored, read_grey_levels(file))
+    return DecodedImage(stored, read_grey_levels(file), read_geometry(file))
 
 
 @dataclass(frozen=True)

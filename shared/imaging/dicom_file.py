@@ -36,6 +36,8 @@ KEPT = [
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth",
     "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PixelData",
+    "PixelSpacing", "PixelSpacingCalibrationType", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
+    "PixelAspectRatio",
 ]  # fmt: skip
 _PIXEL_DATA = Tag("PixelData")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -108,6 +110,11 @@ class DicomFile:
         with quietly():
             values = self._values(keyword)
             return float(values[0]) if values else None  # type: ignore[arg-type]
+
+    def numbers(self, keyword: str) -> list[float]:
+        """The element's values as floats; empty where it is absent or empty."""
+        with quietly():
+            return [float(value) for value in self._values(keyword)]  # type: ignore[arg-type]
 
     def _values(self, keyword: str) -> list[object]:
         with quietly():

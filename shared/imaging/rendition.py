@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from shared.errors import UndecodablePixelData
 from shared.imaging.facts import ImageFacts
+from shared.imaging.geometry import rendition_size
 from shared.imaging.grey_levels import Pixels
 
 #: Stored with every rendition, dataset, model and result. Raise it with any change that moves a pixel.
@@ -37,13 +38,13 @@ class Rendition:
     def scale_xy(self) -> tuple[float, float]:
         """Factors from rendition to original pixels; coordinates are of pixel edges, so that 0 and the far edge meet.
 
-        The two differ a little where the shorter side was rounded.
+        The two differ a little where the shorter side was rounded, and much where the original's pixels are oblong.
         """
         return self.original_width_px / self.width_px, self.original_height_px / self.height_px
 
 
 def make_rendition(data: bytes, *, rendition_px: int, max_image_pixels: int) -> Rendition:
-    """Render a DICOM, PNG or JPEG file with at most `rendition_px` on its longest side, never enlarged.
+    """Render a DICOM, PNG or JPEG file in square pixels, at most `rendition_px` on its longest side, never enlarged.
 
     Stored values are averaged over areas first and the grey-level chain is then one table on the small picture: 8 times
     as fast as the other order and at most one grey level from it. Raises the errors of `shared.imaging.decode.decode`.
@@ -53,9 +54,11 @@ def make_rendition(data: bytes, *, rendition_px: int, max_image_pixels: int) -> 
 
     image = decode(data, max_image_pixels)
     height_px, width_px = image.pixels.shape
-    small = image.grey_levels.render(_shrink(image.pixels, rendition_px))
+    size = rendition_size(height_px, width_px, rendition_px, image.geometry.aspect)
+    small = image.grey_levels.render(_shrink(image.pixels, *size))
     _, png = cv2.imencode(".png", small, _PNG)
-    return Rendition(png.tobytes(), small.shape[0], small.shape[1], height_px, width_px)
+    facts = ImageFacts(spacing=image.geometry.spacing)
+    return Rendition(png.tobytes(), small.shape[0], small.shape[1], height_px, width_px, facts)
 
 
 def read_rendition(png: bytes) -> NDArray[np.uint8]:
@@ -66,10 +69,7 @@ def read_rendition(png: bytes) -> NDArray[np.uint8]:
     return np.asarray(pixels, np.uint8)
 
 
-def _shrink(pixels: Pixels, longest_px: int) -> Pixels:
-    height_px, width_px = pixels.shape
-    ratio = longest_px / max(height_px, width_px)
-    if ratio >= 1:
+def _shrink(pixels: Pixels, height_px: int, width_px: int) -> Pixels:
+    if pixels.shape == (height_px, width_px):
         return pixels
-    size = max(1, round(width_px * ratio)), max(1, round(height_px * ratio))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), pixels.dtype)
+    return np.asarray(cv2.resize(pixels, (width_px, height_px), interpolation=cv2.INTER_AREA), pixels.dtype)
