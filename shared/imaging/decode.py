@@ -4,7 +4,7 @@ imagecodecs comes first, as it is 2–6 times as fast; pydicom with pylibjpeg is
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 
 import imagecodecs
@@ -47,7 +47,7 @@ class DecodedImage:
 
     pixels: Pixels  # [H, W]
     grey_levels: GreyLevels
-    geometry: Geometry = Geometry()
+    geometry: Geometry = field(default_factory=Geometry)
 
 
 def decode(data: bytes, max_image_pixels: int) -> DecodedImage:

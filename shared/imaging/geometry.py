@@ -11,7 +11,7 @@ from shared.imaging.facts import PixelSpacing, SpacingSource
 FINEST_MM, COARSEST_MM = 0.01, 5.0
 #: A pixel is at most this many times as long as it is wide, or as wide as it is long.
 LONGEST_ASPECT = 4.0
-#: Closer to each other than this two lengths count as the same: headers round, and magnification is a matter of percents.
+#: Closer to each other than this two lengths count as the same: headers round, and magnification takes percents.
 SAME = 0.005
 
 Pair = tuple[float, float]
@@ -63,7 +63,7 @@ def _read_spacing(file: DicomFile) -> PixelSpacing | None:
 
 
 def _source(file: DicomFile, pixel: Pair, imager: Pair | None, scanned: Pair | None) -> SpacingSource:
-    """Where a PixelSpacing was measured, PS3.3 section 10.7.1.1: it differs from the detector's where it is corrected."""
+    """Where a PixelSpacing was measured, PS3.3 section 10.7.1.1: what differs from the receptor's is corrected."""
     if _read_text(file, "PixelSpacingCalibrationType") in ("GEOMETRY", "FIDUCIAL"):
         return SpacingSource.CALIBRATED
     receptor, source = (scanned, SpacingSource.FILM) if imager is None else (imager, SpacingSource.DETECTOR)
