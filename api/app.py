@@ -29,6 +29,7 @@ from api import (
     webhooks,
 )
 from api.auth import authenticate
+from api.console import assets, sign_in, worklist
 from api.dicomweb import qido, stow, wado
 from api.resource import bound_json
 from api.schemas import NOTICE, Problem
@@ -85,6 +86,8 @@ def create_app(settings: Settings) -> OpenAPI:
     ):
         _register(app, resource.blueprint)
     app.register_blueprint(docs.blueprint)
+    for page in (assets, sign_in, worklist):
+        app.register_blueprint(page.blueprint)
     return app
 
 

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from flask import current_app, g, request
 
+from api.console import session
 from api.services import services
 from shared.errors import Forbidden, Unauthorized
 from shared.keys import Identity
@@ -49,16 +50,20 @@ def authenticate() -> None:
     access = getattr(current_app.view_functions[request.endpoint], "access", None)
     if access == _PUBLIC:
         return
-    g.identity = services().keyring.identify(_key())
+    key = _key()
+    g.identity = session.identify() if key is None else services().keyring.identify(key)
     if access is None or not identity().may(access):
         raise Forbidden
 
 
-def _key() -> str:
-    """The key as the request carries it: a bearer token, or Basic's password, as many DICOM systems send no other."""
+def _key() -> str | None:
+    """The key as the request carries it: a bearer token, or Basic's password, as many DICOM systems send no other.
+
+    None where it carries none; then whoever is signed in to the console may have sent it.
+    """
     authorization = request.authorization
     if authorization is None:
-        raise Unauthorized
+        return None
     key = {"bearer": authorization.token, "basic": authorization.password}.get(authorization.type)
     if not key:
         raise Unauthorized

@@ -38,6 +38,8 @@ class Identity:
     """Whom a key stands for."""
 
     key_id: UUID
+    #: What people call the key.
+    name: str
     project_id: UUID
     scopes: frozenset[Scope]
     allowance: Allowance = NO_END
@@ -93,10 +95,21 @@ def verify_key(session: Session, key: str) -> Identity:
     row = session.scalar(sa.select(ApiKey).where(ApiKey.prefix == prefix))
     # Compare also where there is no row, so that an answer's time does not tell which prefixes exist.
     right = hmac.compare_digest(row.secret_sha256 if row else _digest(""), _digest(secret))
-    if brand != "carina" or row is None or not right or row.revoked_at is not None:
+    if brand != "carina" or not right:
+        raise Unauthorized
+    return _identity_of(row)
+
+
+def find_key(session: Session, key_id: UUID) -> Identity:
+    """Return whom a key stands for; raise `Unauthorized` when it is unknown or revoked, or `KeyExpired`."""
+    return _identity_of(session.get(ApiKey, key_id))
+
+
+def _identity_of(row: ApiKey | None) -> Identity:
+    if row is None or row.revoked_at is not None:
         raise Unauthorized
     allowance = Allowance(row.expires_at, row.rate_limit, row.files_per_day, row.bytes_per_day)
-    identity = Identity(row.id, row.project_id, frozenset(Scope(scope) for scope in row.scopes), allowance)
+    identity = Identity(row.id, row.name, row.project_id, frozenset(Scope(scope) for scope in row.scopes), allowance)
     identity.require_time()
     return identity
 

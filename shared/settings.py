@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="The largest request body, in bytes.")
     max_files: int = Field(1000, ge=1, le=100_000, description="The most files in one request.")
 
+    session_secret: SecretStr = Field(SecretStr(""), description="Signs the console's cookies; empty: no console.")
     trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies in front whose `X-Forwarded-*` is believed.")
     rate_limit: str = Field("", description="What a key may ask for, as `600/minute`; empty: any amount.")
     audit_days: int = Field(0, ge=0, description="Days for which audit rows are kept; 0: for good.")

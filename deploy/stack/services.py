@@ -80,6 +80,7 @@ def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool)
         given = f"http://127.0.0.1:{port}"
         settings |= {name: folder.secret(name.removeprefix("CARINA_").lower()) for name in key}
     settings["CARINA_S3_ENDPOINT_URL"] = given
+    settings["CARINA_SESSION_SECRET"] = environ.get("CARINA_SESSION_SECRET") or folder.secret("session_secret")
     settings["CARINA_S3_BUCKET"] = environ.get("CARINA_S3_BUCKET") or "carina"
     return Services(settings, tuple(ours), tuple(theirs))
 

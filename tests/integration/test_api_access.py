@@ -110,6 +110,12 @@ SCOPES = {
     ("GET", f"{_INSTANCE}/rendered"): Scope.READ,
 }
 PUBLIC = [("GET", path) for path in ("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/{name}")]
+#: The console's pages. They answer people, with a page or the way to the sign-in, never with a problem document.
+PAGES = {("GET", "/console/studies"): Scope.READ, ("GET", "/console/{_}"): Scope.READ}
+PUBLIC_PAGES = [
+    *(("GET", path) for path in ("/", "/console/", "/console/sign-in", "/console/static/{digest}/{path}")),
+    *(("POST", path) for path in ("/console/sign-in", "/console/sign-out")),
+]
 #: What a request says where it would be refused without before anybody looks at whose it is.
 BODIES = {
     "/v1/submissions/{submission_id}/files": {"files": [{"byte_count": 1, "sha256": "0" * 64}]},
@@ -177,7 +183,7 @@ def test_the_routes_of_this_test_are_all_routes(api: Api) -> None:
         for rule in api._http.application.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
-    assert served == {*SCOPES, *PUBLIC}
+    assert served == {*SCOPES, *PUBLIC, *PAGES, *PUBLIC_PAGES}
 
 
 def test_no_or_a_wrong_key_is_refused(api: Api, keys: Keys, ids: dict[str, object]) -> None:
@@ -187,6 +193,15 @@ def test_no_or_a_wrong_key_is_refused(api: Api, keys: Keys, ids: dict[str, objec
             response = call(api.as_(key), route, ids)
             assert (response.status_code, problem_of(response)) == (401, "unauthorized"), (route, key)
             assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_page_shows_itself_to_nobody_without_its_scope(api: Api, keys: Keys, ids: dict[str, object]) -> None:
+    key_of = {Scope.READ: keys.submit, Scope.SUBMIT: keys.read, Scope.TRAIN: keys.read, Scope.ADMIN: keys.train}
+    for route, scope in PAGES.items():
+        stranger = call(api.as_(None), route, ids | {"_": "nowhere"})
+        assert stranger.status_code == 302, route
+        assert stranger.location.startswith("/console/sign-in?next=/console/"), route
+        assert call(api.as_(key_of[scope]), route, ids | {"_": "nowhere"}).status_code == 403, route
 
 
 def test_each_scope_opens_its_own_routes(api: Api, keys: Keys, ids: dict[str, object]) -> None:

@@ -1,0 +1,58 @@
+"""The console's stylesheet and scripts, under a path that changes with them, so that browsers may keep them."""
+
+import hashlib
+import mimetypes
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from flask import Blueprint, Response
+
+from api.auth import public
+from shared.errors import NotFound
+
+blueprint = Blueprint("assets", __name__)
+
+_FOLDER = files("api.console") / "static"
+_KEPT_FOR_GOOD = "public, max-age=31536000, immutable"
+
+
+@cache
+def _contents() -> dict[str, bytes]:
+    """Every file by its path in the folder."""
+    return dict(_walk(_FOLDER, ""))
+
+
+def _walk(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
+    found = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        path = prefix + entry.name
+        found += _walk(entry, f"{path}/") if entry.is_dir() else [(path, entry.read_bytes())]
+    return found
+
+
+@cache
+def version() -> str:
+    """What the files' path begins with: a digest of them all."""
+    digest = hashlib.sha256()
+    for path, content in _contents().items():
+        digest.update(f"{path}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:12]
+
+
+def asset_url(path: str) -> str:
+    """The address of a file in `static`."""
+    return f"/console/static/{version()}/{path}"
+
+
+@blueprint.get("/console/static/<digest>/<path:path>")
+@public
+def asset(digest: str, path: str) -> Response:
+    """Send one file."""
+    content = _contents().get(path)
+    if content is None:
+        raise NotFound
+    kept = _KEPT_FOR_GOOD if digest == version() else "no-store"  # an old page asks a new release
+    media_type = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    headers = {"Cache-Control": kept, "X-Content-Type-Options": "nosniff"}
+    return Response(content, headers=headers, content_type=media_type)

@@ -1,0 +1,84 @@
+"""What every page of the console has in common: its frame, its headers, and how its errors look."""
+
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from flask import Blueprint, Response, g, redirect, render_template, request
+from markupsafe import Markup
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as AnyResponse
+
+from api.auth import identity
+from api.console import session
+from api.console.assets import asset_url
+from api.schemas import NOTICE
+from shared.errors import CarinaError, RequestError, TransientError, Unauthorized
+from shared.queue.states import Scope
+
+#: Nothing comes from elsewhere, no script or style stands in a page, and no other site may frame one.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+
+#: What the menu names.
+MENU = (
+    ("/console/studies", "Studies"),
+    ("/console/queue", "Queue"),
+    ("/console/training", "Training"),
+    ("/console/models", "Models"),
+    ("/console/schedules", "Schedules"),
+)
+
+
+def console_blueprint(name: str) -> Blueprint:
+    """Return a blueprint whose pages carry the console's headers, and show their errors to people."""
+    made = Blueprint(name, __name__, template_folder="templates")
+    made.after_request(_harden)
+    made.register_error_handler(CarinaError, _show_error)
+    made.register_error_handler(HTTPException, _show_http_error)
+    return made
+
+
+def show(template: str, status: int = 200, **values: object) -> Response:
+    """Fill a template that extends `base.html`; it also sees what `_frame` gives it."""
+    return Response(render_template(template, **_frame(), **values), status, content_type="text/html; charset=utf-8")
+
+
+def _frame() -> Mapping[str, object]:
+    signed_in = session.current() if "identity" in g else None
+    return {
+        "asset_url": asset_url,
+        "csrf_token": signed_in.csrf_token if signed_in else "",
+        "key_name": identity().name if signed_in else None,
+        "may": {scope.value: signed_in is not None and identity().may(scope) for scope in Scope},
+        "menu": MENU,
+        "notice": NOTICE,
+        "path": request.path,
+    }
+
+
+def _harden(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers.setdefault("Cache-Control", "no-store")  # a shared computer's back button shows no patient
+    return response
+
+
+def _show_error(error: CarinaError) -> AnyResponse:
+    if isinstance(error, Unauthorized):
+        return redirect(f"/console/sign-in?next={quote(request.full_path.rstrip('?'))}")
+    status = error.status if isinstance(error, RequestError) else 503 if isinstance(error, TransientError) else 500
+    return show("error.html", status, code=error.code, detail=error.detail)
+
+
+def _show_http_error(error: HTTPException) -> AnyResponse:
+    if error.code is None or error.code < 400:
+        return Response(error.get_body(), error.code, error.get_headers())
+    return show("error.html", error.code, code=error.name, detail=error.description)
+
+
+def as_data(json: str) -> Markup:
+    """JSON that a template may put into `<script type="application/json">`."""
+    return Markup(json.replace("<", "\\u003c"))  # no tag can begin in it

@@ -1,0 +1,108 @@
+"""Who is signed in to the console: a signed cookie that names an API key, and never holds it."""
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from uuid import UUID
+
+from flask import request
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from werkzeug.wrappers import Response
+
+from api.services import services
+from shared.errors import RequestError, Unauthorized
+from shared.keys import Identity
+
+#: How long a session lasts; its key may end before.
+SESSION_S = 12 * 3600
+CSRF_HEADER = "X-CSRF-Token"
+CSRF_FIELD = "csrf_token"
+_SAFE = {"GET", "HEAD", "OPTIONS"}
+
+
+class ConsoleOff(RequestError):
+    """The console is off: `CARINA_SESSION_SECRET` is empty."""
+
+    code = "console_off"
+    status = 503
+
+
+class CsrfTokenWrong(RequestError):
+    """The request does not come from a page of this console; load the page again."""
+
+    code = "csrf_token_wrong"
+    status = 403
+
+
+@dataclass(frozen=True)
+class ConsoleSession:
+    """What the cookie says."""
+
+    key_id: UUID
+    #: Sent back with every change, which another site's page could not.
+    csrf_token: str
+
+
+def require_secret() -> str:
+    """What cookies are signed with; raise `ConsoleOff` where there is none."""
+    secret = services().settings.session_secret.get_secret_value()
+    if not secret:
+        raise ConsoleOff
+    return secret
+
+
+def begin(response: Response, identity: Identity) -> None:
+    """Sign in: have the browser send the cookie from now on, to this site only."""
+    value = {"key": str(identity.key_id), "csrf": secrets.token_urlsafe(24)}
+    response.set_cookie(
+        _cookie_name(),
+        _signer().dumps(value),
+        max_age=SESSION_S,
+        secure=request.is_secure,
+        httponly=True,
+        samesite="Strict",
+    )
+
+
+def end(response: Response) -> None:
+    """Sign out."""
+    response.delete_cookie(_cookie_name(), secure=request.is_secure, httponly=True, samesite="Strict")
+
+
+def current() -> ConsoleSession | None:
+    """The session of this request; None where nobody is signed in."""
+    cookie = request.cookies.get(_cookie_name())
+    if not cookie or not services().settings.session_secret.get_secret_value():
+        return None
+    try:
+        value = _signer().loads(cookie, max_age=SESSION_S)
+        return ConsoleSession(UUID(value["key"]), str(value["csrf"]))
+    except (BadSignature, KeyError, TypeError, ValueError):
+        return None
+
+
+def identify() -> Identity:
+    """Return whom the request's session stands for; raise `Unauthorized`, `KeyExpired` or `CsrfTokenWrong`."""
+    session = current()
+    if session is None:
+        raise Unauthorized
+    if request.method not in _SAFE and not hmac.compare_digest(_sent_token().encode(), session.csrf_token.encode()):
+        raise CsrfTokenWrong
+    return services().keyring.identify_by_id(session.key_id)
+
+
+def _sent_token() -> str:
+    """The token of a script's header or, of a page's own form, of its field."""
+    token = request.headers.get(CSRF_HEADER)
+    if token is None and request.mimetype == "application/x-www-form-urlencoded":
+        token = request.form.get(CSRF_FIELD)
+    return token or ""
+
+
+def _cookie_name() -> str:
+    # The prefix has browsers refuse a cookie that another host of the same domain sets, which needs HTTPS.
+    return "__Host-carina" if request.is_secure else "carina"
+
+
+def _signer() -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(require_secret(), salt="carina-console")

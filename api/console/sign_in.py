@@ -1,0 +1,61 @@
+"""Signing in with an API key, and out."""
+
+from flask import redirect, request
+from werkzeug.wrappers import Response
+
+from api.auth import public
+from api.console import session
+from api.console.pages import console_blueprint, show
+from api.services import services
+from shared.errors import Unauthorized
+from shared.queue.states import Scope
+
+blueprint = console_blueprint("sign_in")
+
+_FIRST_PAGE = "/console/studies"
+
+
+@blueprint.get("/")
+@blueprint.get("/console/")
+@public
+def enter() -> Response:
+    """Lead to the first page."""
+    return redirect(_FIRST_PAGE)
+
+
+@blueprint.get("/console/sign-in")
+@public
+def ask() -> Response:
+    """Ask for a key; raise `ConsoleOff`."""
+    session.require_secret()
+    return show("sign_in.html", next=_inside(request.args.get("next")), error=None)
+
+
+@blueprint.post("/console/sign-in")
+@public
+def begin() -> Response:
+    """Take a key, and go where the visitor was going."""
+    following = _inside(request.form.get("next"))
+    try:
+        found = services().keyring.identify(request.form.get("key", "").strip())
+    except Unauthorized as error:
+        return show("sign_in.html", 401, next=following, error=error.detail)
+    if not found.may(Scope.READ):
+        return show("sign_in.html", 403, next=following, error="This key may not read; the console needs `read`.")
+    response = redirect(following, 303)
+    session.begin(response, found)
+    return response
+
+
+@blueprint.post("/console/sign-out")
+@public  # whoever's key has ended can sign out too
+def finish() -> Response:
+    """Forget who was here."""
+    response = redirect("/console/sign-in", 303)
+    session.end(response)
+    return response
+
+
+def _inside(path: str | None) -> str:
+    """A path of the console, so that no link to the sign-in page can lead elsewhere."""
+    return path if path and path.startswith("/console/") and "\\" not in path else _FIRST_PAGE

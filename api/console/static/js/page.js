@@ -1,0 +1,63 @@
+// What every page uses: elements, messages, questions, and how numbers and times read.
+
+export function element(name, properties = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key.includes("-") || key === "role") made.setAttribute(key, value);
+    else made[key] = value;
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+export function say(text, { bad = false, for_ms = bad ? 10000 : 4000 } = {}) {
+  const message = element("div", { className: bad ? "message bad" : "message" }, text);
+  document.getElementById("messages").append(message);
+  setTimeout(() => message.remove(), for_ms);
+}
+
+// Runs what a person asked for; says why where it fails.
+export async function attempt(work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (error.name !== "AbortError") say(error.message, { bad: true });
+    return undefined;
+  }
+}
+
+// Asks before what cannot be taken back; resolves to whether they agreed.
+export function confirm({ title, text, agree }) {
+  return new Promise((resolve) => {
+    const dialog = element("dialog", { "aria-labelledby": "question" },
+      element("h2", { id: "question" }, title), element("p", {}, text),
+      element("form", { method: "dialog", className: "row" },
+        element("button", { value: "yes", className: "primary" }, agree),
+        element("button", { value: "no" }, "Cancel")));
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+
+export function duration(seconds) {
+  const [length, unit] = UNITS.find(([length]) => seconds >= length) ?? [1, "s"];
+  return `${Math.max(0, Math.floor(seconds / length))} ${unit}`;
+}
+
+export function age(time) {
+  return duration((Date.now() - new Date(time)) / 1000);
+}
+
+const NUMBER = new Intl.NumberFormat("en-GB");
+export const count = (value) => NUMBER.format(value);
+
+// What the server left in the page for its script: `<script type="application/json" id=ID>`.
+export function data(id) {
+  return JSON.parse(document.getElementById(id).textContent);
+}
