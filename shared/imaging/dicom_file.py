@@ -88,6 +88,8 @@ class DicomFile:
     little_endian: bool
     #: Where in the file the data set begins.
     start: int
+    #: What `pixel_data` is a place in: the bytes that were read or, of a deflated data set, what they inflate to.
+    body: bytes
 
     @property
     def reaches_pixel_data(self) -> bool:
@@ -150,7 +152,8 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence
         begin = stream.tell()
         if syntax == DeflatedExplicitVRLittleEndian:
             # pydicom's own way inflates without a bound, and not at all where the end is missing.
-            stream = BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[begin:], max_bytes))
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[begin:], max_bytes)
+            stream = BytesIO(data)
         implicit = syntax == ImplicitVRLittleEndian
         place: PixelDataPlace | None = None
 
@@ -166,7 +169,7 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence
             raise MalformedDicom
         if with_pixels:  # apart from the rest for the same reason
             dataset.update(read_dataset(stream, implicit, little_endian, stop_when=lambda tag, *_: tag > _PIXEL_DATA))
-    return DicomFile(dataset, syntax, place, little_endian, begin)
+    return DicomFile(dataset, syntax, place, little_endian, begin, data)
 
 
 def read_patient_id(data: bytes) -> str | None:
