@@ -50,7 +50,8 @@ def overlay(path: ImagePath, query: OverlayQuery) -> Response:
         boxes = sa.select(Detection).where(Detection.job_id == job.id, Detection.score >= query.min_score)
         drawn = [_on_rendition(box, image) for box in session.scalars(boxes.order_by(Detection.rank))]
         training = f", {model.card['trained_on']}" if model.card.get("trained_on") else ""
-        note = f"Model {model.name} {model.digest[:12]}{training}, scores from {query.min_score:g}"
+        made_by = f"Model {model.name} {model.digest[:12]}{training}, scores from {query.min_score:g}"
+        note = " · ".join([*_warnings(image), made_by])
     png = services().store.get(rendition_key(sha256), sha256=sha256)
     with PIL.Image.open(BytesIO(png)) as picture:
         pixels = np.asarray(picture.convert("L"))
@@ -77,6 +78,11 @@ def _on_rendition(box: Detection, image: Image) -> OverlayBox:
     y = (image.rendition_height_px or 0) / image.height_px
     corners = (box.x_min_px * x, box.y_min_px * y, box.x_max_px * x, box.y_max_px * y)
     return OverlayBox(corners, box.class_name, box.score)
+
+
+def _warnings(image: Image) -> list[str]:
+    """What makes the image doubtful, as `Flag: suspected inversion`."""
+    return [f"Flag: {flag.replace('_', ' ')}" for flag in image.flags or ()]
 
 
 def _png(png: bytes) -> Response:

@@ -66,7 +66,7 @@ def _look(job_id: UUID) -> JobAnswer:
 
 
 def _find(session: Session, job_id: UUID) -> JobAnswer:
-    mine = sa.select(Job, Image.study_id).join(Image, Image.id == Job.image_id)
+    mine = sa.select(Job, Image).join(Image, Image.id == Job.image_id)
     row = session.execute(mine.where(Job.id == job_id, Job.project_id == identity().project_id)).one_or_none()
     if row is None:
         raise NotFound

@@ -55,7 +55,7 @@ def show(path: SubmissionPath, query: ManifestQuery) -> Response:
             return as_json(ManifestPage(files=page, next=page[-1].number if len(rows) > query.limit else None))
     write = {"jsonl": _as_json_lines, "csv": _as_csv}[query.format]
     slices = _slices(services().database, path.submission_id, query.after)
-    head = [_as_csv([_FIELDS])] if query.format == "csv" else []
+    head = [",".join(_FIELDS) + "\r\n"] if query.format == "csv" else []
     return Response(chain(head, map(write, slices)), content_type=_TYPES[query.format])
 
 
@@ -82,6 +82,7 @@ def _read(session: Session, submission_id: UUID, after: int, limit: int) -> Sequ
             REASON,
             # As text, for a `UUID` takes longer to make and to write than all the rest of a row.
             *(sa.cast(id_, sa.Text) for id_ in (Image.study_id, SubmissionFile.image_id, SubmissionFile.job_id)),
+            Image.flags,
         )
         .select_from(SubmissionFile)
         .join(Job, JOB_OF_FILE, isouter=True)
@@ -106,7 +107,7 @@ def _slices(database: Database, submission_id: UUID, after: int) -> Iterator[Seq
 
 def _as_csv(rows: Sequence[Sequence[Any]]) -> str:
     lines = io.StringIO()
-    csv.writer(lines).writerows(rows)
+    csv.writer(lines).writerows((*row[:-1], " ".join(row[-1] or ())) for row in rows)
     return lines.getvalue()
 
 

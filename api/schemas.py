@@ -8,8 +8,9 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import PermanentError
+from shared.imaging.facts import Flag
 from shared.queue.states import JobState, ModelState
-from shared.tables import Image, Job, Model, Study
+from shared.tables import Image, Job, Model
 
 if TYPE_CHECKING:  # a client needs no object store
     from shared.intake import Received
@@ -165,6 +166,8 @@ class JobAnswer(BaseModel):
     #: Why it is rejected or failed, or why its last attempt was.
     code: str | None
     reason: str | None
+    #: What makes the image doubtful; None until it is prepared.
+    flags: list[Flag] | None
     attempt: int
     priority: int
     created_at: datetime
@@ -172,119 +175,23 @@ class JobAnswer(BaseModel):
     finished_at: datetime | None
 
     @classmethod
-    def of(cls, job: Job, study_id: UUID) -> "JobAnswer":
+    def of(cls, job: Job, image: Image) -> "JobAnswer":
         """Describe a job's row."""
         return cls(
             id=job.id,
-            study_id=study_id,
+            study_id=image.study_id,
             image_id=job.image_id,
             model_id=job.model_id or job.requested_model_id,
             state=JobState(job.state),
             code=job.code,
             reason=job.reason,
+            flags=None if image.flags is None else [Flag(flag) for flag in image.flags],
             attempt=job.attempt,
             priority=job.priority,
             created_at=job.created_at,
             ready_at=job.ready_at,
             finished_at=job.finished_at,
         )
-
-
-class ImageAnswer(BaseModel):
-    """One image of a study, with its jobs, oldest first."""
-
-    id: UUID
-    media_type: str
-    byte_count: int
-    sha256: str
-    height_px: int
-    width_px: int
-    #: Whether the pixels show text, such as a name, as the header says; None where it says nothing.
-    burned_in_annotation: bool | None
-    rendition_version: int | None
-    created_at: datetime
-    jobs: list[JobAnswer]
-
-    @classmethod
-    def of(cls, image: Image, jobs: list[Job]) -> "ImageAnswer":
-        """Describe an image's row."""
-        return cls(
-            id=image.id,
-            media_type=image.media_type,
-            byte_count=image.byte_count,
-            sha256=image.sha256,
-            height_px=image.height_px,
-            width_px=image.width_px,
-            burned_in_annotation=image.burned_in_annotation,
-            rendition_version=image.rendition_version,
-            created_at=image.created_at,
-            jobs=[JobAnswer.of(job, image.study_id) for job in jobs],
-        )
-
-
-class StudyAnswer(BaseModel):
-    """A study and its images, oldest first."""
-
-    id: UUID
-    study_instance_uid: str | None
-    created_at: datetime
-    images: list[ImageAnswer]
-
-    @classmethod
-    def of(cls, study: Study, images: list[ImageAnswer]) -> "StudyAnswer":
-        """Describe a study's row."""
-        return cls(id=study.id, study_instance_uid=study.study_instance_uid, created_at=study.created_at, images=images)
-
-
-class Finding(BaseModel):
-    """One box, in the pixel coordinates of the original image."""
-
-    class_id: int
-    class_name: str
-    score: float
-    box_xyxy_px: tuple[float, float, float, float]
-
-
-class ModelReference(BaseModel):
-    """The model that found something."""
-
-    id: UUID
-    name: str
-    digest: str
-    #: In words, as its card says; empty where that is not known.
-    trained_on: str
-
-    @classmethod
-    def of(cls, model: Model) -> "ModelReference":
-        """Name a model's row."""
-        return cls(id=model.id, name=model.name, digest=model.digest, trained_on=model.card.get("trained_on", ""))
-
-
-class ImageFindings(BaseModel):
-    """What was found on one image; empty until its job has succeeded."""
-
-    image_id: UUID
-    #: None where the image has no job under the model that was asked for.
-    job_id: UUID | None
-    state: JobState | None
-    code: str | None
-    reason: str | None
-    model: ModelReference | None
-    rendition_version: int | None
-    #: Of the Carina that made the result.
-    code_version: str | None
-    height_px: int
-    width_px: int
-    #: The highest score first.
-    findings: list[Finding]
-
-
-class FindingsAnswer(BaseModel):
-    """What was found on a study's images."""
-
-    study_id: UUID
-    images: list[ImageFindings]
-    notice: str = NOTICE
 
 
 class ModelAnswer(BaseModel):

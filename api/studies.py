@@ -1,6 +1,7 @@
 """Studies: sending them, and what was found on them."""
 
 from collections import Counter
+from collections.abc import Mapping
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -14,23 +15,13 @@ from api.idempotency import idempotent
 from api.limits import metered
 from api.multipart import FIELD, Upload, read_uploads
 from api.resource import as_json, resource
-from api.schemas import (
-    FileOutcome,
-    FileOutcomes,
-    Finding,
-    FindingsAnswer,
-    FindingsQuery,
-    ImageAnswer,
-    ImageFindings,
-    ModelReference,
-    StudyAnswer,
-    StudyPath,
-    SubmitQuery,
-)
+from api.schemas import FileOutcome, FileOutcomes, FindingsQuery, StudyPath, SubmitQuery
 from api.services import services
+from api.study_schemas import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer, spacing_of
 from shared.errors import NotFound, PermanentError
+from shared.imaging.facts import PixelSpacing
 from shared.intake import NO_DUPLICATE, Intake
-from shared.queue.states import JobState, Scope
+from shared.queue.states import Scope
 from shared.tables import Detection, Image, Job, Model, Study
 
 log = structlog.get_logger()
@@ -105,8 +96,12 @@ def findings(path: StudyPath, query: FindingsQuery) -> Response:
         latest: dict[UUID, tuple[Job, Model | None]] = {
             row[0].image_id: (row[0], row[1]) for row in session.execute(jobs)
         }
-        found = _findings(session, [job.id for job, _ in latest.values()], query.min_score)
-        described = [_describe(image, latest.get(image.id), found) for image in images]
+        spacings = {latest[image.id][0].id: spacing_of(image) for image in images if image.id in latest}
+        found = _findings(session, spacings, query.min_score)
+        described = []
+        for image in images:
+            job, model = latest.get(image.id, (None, None))
+            described.append(ImageFindings.of(image, job, model, found[job.id] if job else []))
         return as_json(FindingsAnswer(study_id=study.id, images=described))
 
 
@@ -127,34 +122,12 @@ def _find(session: Session, study_id: UUID) -> Study:
     return study
 
 
-def _findings(session: Session, job_ids: list[UUID], min_score: float) -> dict[UUID, list[Finding]]:
-    """The findings of these jobs, of each the highest score first."""
-    found: dict[UUID, list[Finding]] = {job_id: [] for job_id in job_ids}
-    boxes = sa.select(Detection).where(Detection.job_id.in_(job_ids), Detection.score >= min_score)
+def _findings(
+    session: Session, spacings: Mapping[UUID, PixelSpacing | None], min_score: float
+) -> dict[UUID, list[Finding]]:
+    """The findings of these jobs, of each the highest score first; `spacings` are those of their images."""
+    found: dict[UUID, list[Finding]] = {job_id: [] for job_id in spacings}
+    boxes = sa.select(Detection).where(Detection.job_id.in_(spacings), Detection.score >= min_score)
     for box in session.scalars(boxes.order_by(Detection.job_id, Detection.rank)):
-        found[box.job_id].append(
-            Finding(
-                class_id=box.class_id,
-                class_name=box.class_name,
-                score=box.score,
-                box_xyxy_px=(box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px),
-            )
-        )
+        found[box.job_id].append(Finding.of(box, spacings[box.job_id]))
     return found
-
-
-def _describe(image: Image, last: tuple[Job, Model | None] | None, found: dict[UUID, list[Finding]]) -> ImageFindings:
-    job, model = last or (None, None)
-    return ImageFindings(
-        image_id=image.id,
-        job_id=job.id if job else None,
-        state=JobState(job.state) if job else None,
-        code=job.code if job else None,
-        reason=job.reason if job else None,
-        model=ModelReference.of(model) if model else None,
-        rendition_version=image.rendition_version,
-        code_version=job.code_version if job else None,
-        height_px=image.height_px,
-        width_px=image.width_px,
-        findings=found[job.id] if job else [],
-    )

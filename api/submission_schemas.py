@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
+from shared.imaging.facts import Flag
 from shared.queue.states import SubmissionState
 
 if TYPE_CHECKING:  # a client needs no database
@@ -180,6 +181,8 @@ class ManifestRow(BaseModel):
     study_id: UUID | None
     image_id: UUID | None
     job_id: UUID | None
+    #: What makes the image doubtful, in CSV with a space between any two; None until it is prepared.
+    flags: list[Flag] | None
 
 
 class ManifestPage(BaseModel):

@@ -7,7 +7,8 @@ from api.client.studies import Studies
 from api.client.submissions import Submissions
 from api.client.trainings import Trainings
 from api.client.webhooks import Webhooks
-from api.schemas import FileOutcome, Finding, FindingsAnswer, ImageFindings, JobAnswer, ModelAnswer, StudyAnswer
+from api.schemas import FileOutcome, JobAnswer, ModelAnswer
+from api.study_schemas import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer
 from api.submission_schemas import ManifestRow, SubmissionAnswer, Upload
 from api.training_schemas import EvaluationAnswer, TrainingAnswer
 from api.webhook_schemas import DeliveryAnswer, WebhookAnswer, WebhookCreated
@@ -20,6 +21,7 @@ __all__ = [
     "FileOutcome",
     "Finding",
     "FindingsAnswer",
+    "ImageAnswer",
     "ImageFindings",
     "JobAnswer",
     "Journal",

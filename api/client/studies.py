@@ -6,7 +6,8 @@ from pathlib import Path
 from uuid import UUID
 
 from api.client.connection import Connection, Params, look_until
-from api.schemas import FileOutcome, FileOutcomes, FindingsAnswer, JobAnswer, ModelAnswer, ModelsAnswer, StudyAnswer
+from api.schemas import FileOutcome, FileOutcomes, JobAnswer, ModelAnswer, ModelsAnswer
+from api.study_schemas import FindingsAnswer, StudyAnswer
 
 #: A request ends with the file that brings it to either; what breaks off is sent again as a whole.
 BUNDLE_BYTES, BUNDLE_FILES = 64 * 1024**2, 50

@@ -105,9 +105,10 @@ def _await(client: "Carina", one: "SubmissionAnswer | JobAnswer", timeout_s: flo
 
 
 def _print_jobs(jobs: "list[JobAnswer]") -> None:
-    table = Table(Column("job", no_wrap=True), "state", "attempt", "code", "reason")
+    table = Table(Column("job", no_wrap=True), "state", "attempt", "code", "reason", "flags")
     for job in jobs:
-        table.add_row(str(job.id), job.state, str(job.attempt), job.code or "", job.reason or "")
+        flags = ", ".join(job.flags or ())
+        table.add_row(str(job.id), job.state, str(job.attempt), job.code or "", job.reason or "", flags)
     out.print(table)
 
 

@@ -33,6 +33,7 @@ COLUMNS = (
     "study_id",
     "image_id",
     "job_id",
+    "flags",
 )
 Row = dict[str, Any]
 
@@ -158,7 +159,7 @@ def write_manifest(rows: Iterable[Row], path: Path) -> None:
         else:
             writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(row | {"flags": " ".join(row["flags"] or ())} for row in rows)
     part.replace(path)
 
 

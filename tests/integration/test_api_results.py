@@ -170,6 +170,7 @@ def test_findings_explain_themselves(api: Api, database: Database, store: Object
             "class_name": box.class_name,
             "score": box.score,
             "box_xyxy_px": list(box.box_xyxy_px),
+            "box_xyxy_mm": None,
         }
         for box in BOXES
     ]
