@@ -35,7 +35,8 @@ KEPT = [
     "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "Rows",
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth",
-    "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PixelData",
+    "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PresentationIntentType", "PixelIntensityRelationship",
+    "PixelData",
     "PixelSpacing", "PixelSpacingCalibrationType", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
     "PixelAspectRatio",
 ]  # fmt: skip
