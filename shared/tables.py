@@ -23,6 +23,7 @@ from shared.queue.states import (
     SubmissionState,
     TaskState,
 )
+from shared.reviews.actions import ReviewAction
 
 _NOW = sa.func.now()
 
@@ -275,6 +276,8 @@ class Job(Row):
         Index("job_leased", "lease_expires_at", postgresql_where=text("state IN ('preparing', 'detecting')")),
         Index("job_open", "submission_id", postgresql_where=text(f"submission_id IS NOT NULL AND state IN ({_OPEN})")),
         Index("job_result", "image_id", "model_id", unique=True, postgresql_where=text("state = 'succeeded'")),
+        Index("job_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("job_unfit", "project_id", "finished_at", postgresql_where=text("state IN ('rejected', 'failed')")),
         # Finished rows pile up behind a short queue: clean the queue's index long before a fifth of the table is dead.
         {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01", "fillfactor": "80"}},
     )
@@ -325,6 +328,48 @@ class Detection(Row):
     y_max_px: Mapped[float]
 
 
+class ReviewEvent(Row):
+    """One thing that a reader said of a job's findings. Rows are only ever added: see `shared.reviews.fold`."""
+
+    __tablename__ = "review_event"
+    __table_args__ = (
+        _one_of("action", ReviewAction),
+        sa.CheckConstraint("(action IN ('undo', 'redo')) = (undoes IS NOT NULL)", name="undoes"),
+        sa.CheckConstraint("(action = 'complete') = (min_score IS NOT NULL)", name="min_score"),
+        sa.ForeignKeyConstraint(("job_id", "rank"), ("detection.job_id", "detection.rank")),
+        sa.ForeignKeyConstraint(("job_id", "drawn"), ("review_event.job_id", "review_event.number")),
+        sa.ForeignKeyConstraint(("job_id", "undoes"), ("review_event.job_id", "review_event.number")),
+        Index("review_event_of_image", "image_id", "created_at"),
+        Index("review_event_of_project", "project_id", "job_id"),
+    )
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    #: From 1, in the order in which they were said.
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
+    image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"))
+    model_id: Mapped[UUID] = mapped_column(ForeignKey("model.id"))
+    api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_key.id"))
+    #: What the key was called then.
+    reader: Mapped[str]
+    action: Mapped[str]
+    #: What it is about: a detection, a box that the event of this number drew, or, for both None, the whole image.
+    rank: Mapped[int | None] = mapped_column(sa.SmallInteger)
+    drawn: Mapped[int | None]
+    #: Of an undo: the event that counts no more. Of a redo: the undo.
+    undoes: Mapped[int | None]
+    #: Of what was drawn or changed: what it is from now on, in pixels of the original image.
+    class_id: Mapped[int | None]
+    class_name: Mapped[str | None]
+    x_min_px: Mapped[float | None]
+    y_min_px: Mapped[float | None]
+    x_max_px: Mapped[float | None]
+    y_max_px: Mapped[float | None]
+    #: Of `complete`: findings with a lower score were not looked at, and count as rejected.
+    min_score: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
 class Worker(Row):
     """A worker process: its heartbeat and what it has done, which `/metrics` sums up."""
 
@@ -343,6 +388,31 @@ class Worker(Row):
     images: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     step_s: Mapped[float] = mapped_column(default=0.0)
     expired_leases: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+
+
+class QueueSample(Row):
+    """What the queue was like at a moment: see `shared.queue.samples`."""
+
+    __tablename__ = "queue_sample"
+
+    #: The beginning of the interval in which it was taken, of which there is one sample.
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    queued: Mapped[int] = mapped_column(sa.BigInteger)
+    preparing: Mapped[int] = mapped_column(sa.BigInteger)
+    ready: Mapped[int] = mapped_column(sa.BigInteger)
+    detecting: Mapped[int] = mapped_column(sa.BigInteger)
+    #: How long the oldest waiting job had waited.
+    oldest_waiting_s: Mapped[float]
+    #: How many jobs came to which end, and in how many seconds: since the sample before.
+    succeeded: Mapped[int] = mapped_column(sa.BigInteger)
+    rejected: Mapped[int] = mapped_column(sa.BigInteger)
+    failed: Mapped[int] = mapped_column(sa.BigInteger)
+    cancelled: Mapped[int] = mapped_column(sa.BigInteger)
+    elapsed_s: Mapped[float]
+    #: What all detect workers have done since there is a queue.
+    batches: Mapped[int] = mapped_column(sa.BigInteger)
+    images: Mapped[int] = mapped_column(sa.BigInteger)
+    step_s: Mapped[float]
 
 
 class IdempotencyKey(Row):
@@ -564,6 +634,21 @@ class TrainingRun(Task):
     #: SHA-256 of TensorBoard's event file of each attempt.
     events: Mapped[dict[str, Any]] = mapped_column(default=dict)
     model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
+
+
+class TrainingPoint(Row):
+    """A point of a training's curves."""
+
+    __tablename__ = "training_point"
+
+    training_run_id: Mapped[UUID] = mapped_column(ForeignKey("training_run.id", ondelete="CASCADE"), primary_key=True)
+    #: Steps that were done, over all epochs.
+    step: Mapped[int] = mapped_column(primary_key=True)
+    #: Epochs that were done, with a fraction.
+    epoch: Mapped[float]
+    #: Means over the steps since the point before, by the name of the figure.
+    values: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
 class Evaluation(Task):

@@ -119,7 +119,7 @@ class ModelState(StrEnum):
 class Scope(StrEnum):
     """What an API key may do."""
 
-    SUBMIT = "submit"  # send studies, cancel jobs
+    SUBMIT = "submit"  # send studies, cancel jobs, review findings
     READ = "read"  # see jobs, findings, pixels and models
     TRAIN = "train"  # import datasets, train, evaluate, schedule
     ADMIN = "admin"  # everything
