@@ -11,14 +11,16 @@ from shared.errors import NotFound, UndecodablePixelData
 from shared.imaging.dicom_file import DicomFile
 from shared.imaging.transfer_syntaxes import PACKINGS, Packing
 
-#: The media type of a frame, PS3.18 table 8.7.3-5, and the names that older clients use.
+#: The media type of a frame, PS3.18 table 8.7.3-5, and the names that older clients use. Deflated cells have none.
 MEDIA_TYPES = {
     Packing.NATIVE: (OCTETS,),
+    Packing.DEFLATED_FRAME: (OCTETS,),
     Packing.RLE: ("image/dicom-rle", "image/x-dicom-rle"),
     Packing.JPEG: ("image/jpeg",),
     Packing.JPEG_LS: ("image/jls", "image/x-jls"),
     Packing.JPEG_2000: ("image/jp2",),
     Packing.HTJ2K: ("image/jphc",),
+    Packing.JPEG_XL: ("image/jxl",),
 }
 
 #: What of a header tells where a frame lies.

@@ -1,10 +1,12 @@
-"""Read what a JPEG, JPEG-LS or JPEG 2000 codestream says of itself, before a native decoder believes it.
+"""Read what a compressed frame says of itself, before a native decoder believes it.
 
 A decoder allocates what the codestream's own header asks for, so that header must agree with DICOM's beforehand.
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from shared.errors import UndecodablePixelData
 
@@ -14,6 +16,10 @@ _JP2_SIGNATURE = b"\0\0\0\x0cjP  "
 
 # Start of frame: the JPEG processes, and SOF55 of JPEG-LS. C4, C8 and CC are other markers (ISO/IEC 10918-1 table B.1).
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+#: Files that wrap a codestream have a handful of boxes.
+_MOST_BOXES = 1000
+#: Writers pad a frame to an even length or to a block, not always with zeros.
+_TAIL_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -25,47 +31,83 @@ class CodestreamHeader:
     components: int
     bits: int
     signed: bool
+    #: Whether the end marker is there; several decoders fill a frame that was cut off with grey and say nothing.
+    ended: bool
 
 
 def begins_codestream(fragment: bytes) -> bool:
-    """Whether a pixel data fragment opens a frame, rather than continues one."""
+    """Whether a pixel data fragment opens a frame, rather than continues one. JPEG XL cannot be told: two bytes do."""
     return fragment.startswith((_SOI + b"\xff", _J2K_START, _JP2_SIGNATURE))
 
 
-def ends_codestream(data: bytes) -> bool:
-    """Whether the end marker is there; several decoders fill a frame that was cut off with grey and say nothing."""
-    return _EOI in data[-64:] or data.startswith(_JP2_SIGNATURE)  # padding may follow; compressed data never has it
-
-
-def read_codestream_header(data: bytes) -> CodestreamHeader:
-    """Read the frame header; raises `UndecodablePixelData`."""
-    try:
-        if data.startswith(_SOI):
-            return _read_jpeg(data)
-        if data.startswith(_JP2_SIGNATURE):
-            data = data[data.index(_J2K_START) :]
-        if data.startswith(_J2K_START):
-            return _read_jpeg_2000(data)
-    except (IndexError, ValueError, struct.error) as exc:
-        raise UndecodablePixelData from exc
+def read_jpeg_header(data: bytes) -> CodestreamHeader:
+    """Read the frame header of JPEG or JPEG-LS, ISO/IEC 10918-1 B.2.2; raises `UndecodablePixelData`."""
+    for marker, start, _ in jpeg_segments(data):
+        if marker in _START_OF_FRAME:
+            bits, height_px, width_px, components = _unpack(">BHHB", data, start)
+            # Whatever follows the end marker does not count, and nothing after the frame header looks like it.
+            ended = data.rfind(_EOI, start) >= 0
+            return CodestreamHeader(height_px, width_px, components, bits, signed=False, ended=ended)
     raise UndecodablePixelData
 
 
-def _read_jpeg(data: bytes) -> CodestreamHeader:
-    position = 2
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker, the start and the end of each segment before the first scan.
+
+    Raises `UndecodablePixelData` where what should be a segment is none.
+    """
+    position = len(_SOI)
+    if not data.startswith(_SOI):
+        raise UndecodablePixelData
     while True:
-        position = data.index(b"\xff", position)
-        while data[position] == 0xFF:  # fill bytes may come before a marker
+        position = data.find(b"\xff", position)
+        while 0 <= position < len(data) and data[position] == 0xFF:  # fill bytes may come before a marker
             position += 1
-        marker = data[position]
-        (length,) = struct.unpack_from(">H", data, position + 1)
-        if marker in _START_OF_FRAME:
-            bits, height_px, width_px, components = struct.unpack_from(">BHHB", data, position + 3)
-            return CodestreamHeader(height_px, width_px, components, bits, signed=False)
+        marker, length = _unpack(">BH", data, position)
+        if length < 2:
+            raise UndecodablePixelData
+        yield marker, position + 3, position + 1 + length
+        if marker == 0xDA:  # start of scan
+            return
         position += 1 + length
 
 
-def _read_jpeg_2000(data: bytes) -> CodestreamHeader:
-    right, bottom, left, top = struct.unpack_from(">4I", data, 8)
-    components, depth = struct.unpack_from(">HB", data, 40)
-    return CodestreamHeader(bottom - top, right - left, components, (depth & 0x7F) + 1, signed=bool(depth & 0x80))
+def bare_jpeg_2000(data: bytes) -> bytes:
+    """A codestream without the JP2 file around it, which DICOM forbids (PS3.5 A.4.4) and some writers leave there."""
+    return find_box(data, b"jp2c") if data.startswith(_JP2_SIGNATURE) else data
+
+
+def read_jpeg_2000_header(data: bytes) -> CodestreamHeader:
+    """Read the image and tile size of JPEG 2000 or HTJ2K, ISO/IEC 15444-1 A.5.1; raises `UndecodablePixelData`."""
+    if not data.startswith(_J2K_START):
+        raise UndecodablePixelData
+    right, bottom, left, top = _unpack(">4I", data, 8)
+    components, depth = _unpack(">HB", data, 40)
+    tail = data[-_TAIL_BYTES:] if data[-1] else data.rstrip(b"\0")[-_TAIL_BYTES:]
+    bits, signed = (depth & 0x7F) + 1, bool(depth & 0x80)
+    return CodestreamHeader(bottom - top, right - left, components, bits, signed, ended=_EOI in tail)
+
+
+def find_box(data: bytes, *kinds: bytes) -> bytes:
+    """What is in the first box of one of `kinds`, ISO/IEC 15444-1 I.4; raises `UndecodablePixelData`."""
+    position = 0
+    for _ in range(_MOST_BOXES):
+        length, kind = _unpack(">I4s", data, position)
+        head = 8
+        if length == 1:
+            (length,) = _unpack(">Q", data, position + 8)
+            head = 16
+        end = position + length if length else len(data)  # 0: up to the end
+        if length and (length < head or end > len(data)):
+            break
+        if kind in kinds:
+            return data[position + head : end]
+        position = end
+    raise UndecodablePixelData
+
+
+def _unpack(form: str, data: bytes, position: int) -> tuple[Any, ...]:
+    try:
+        return struct.unpack_from(form, data, position)
+    except struct.error as exc:
+        raise UndecodablePixelData from exc

@@ -2,9 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from io import BytesIO
-
-from PIL import ExifTags, Image
 
 from shared.errors import (
     ColourImage,
@@ -13,11 +10,11 @@ from shared.errors import (
     ImageTooSmall,
     MultiFrameImage,
     NotAnImage,
-    UndecodablePixelData,
     UnsupportedFileType,
     UnsupportedTransferSyntax,
 )
-from shared.imaging.dicom_file import DicomFile, looks_like_dicom, quietly, read_dicom
+from shared.imaging.dicom_file import DicomFile, looks_like_dicom, read_dicom
+from shared.imaging.picture_header import PNG_SIGNATURE, read_picture_header
 from shared.imaging.transfer_syntaxes import PACKINGS
 
 DICOM, PNG, JPEG = "application/dicom", "image/png", "image/jpeg"
@@ -62,7 +59,7 @@ def read_header(prefix: bytes, total_bytes: int, *, max_image_pixels: int | None
     if media_type == DICOM:
         file = read_dicom(prefix, with_pixels=False, max_bytes=PREFIX_BYTES)
         return describe_dicom(file, whole=len(prefix) >= total_bytes, max_image_pixels=max_image_pixels)
-    height_px, width_px = _picture_size(prefix)
+    height_px, width_px = read_picture_header(prefix).size_px
     check_size(height_px, width_px, max_image_pixels)
     return ImageHeader(media_type, height_px, width_px, None, None, None)
 
@@ -71,7 +68,7 @@ def sniff_media_type(prefix: bytes) -> str:
     """The media type that the first bytes show; raises `UnsupportedFileType`."""
     if prefix[128:132] == b"DICM":  # first, as a preamble may hold another format's magic number
         return DICOM
-    if prefix.startswith(b"\x89PNG\r\n\x1a\n"):
+    if prefix.startswith(PNG_SIGNATURE):
         return PNG
     if prefix.startswith(b"\xff\xd8\xff"):
         return JPEG
@@ -116,20 +113,6 @@ def check_size(height_px: int, width_px: int, max_image_pixels: int | None) -> N
         raise ImageTooSmall
     if max_image_pixels is not None and height_px * width_px > max_image_pixels:
         raise ImageTooLarge
-
-
-def _picture_size(prefix: bytes) -> tuple[int, int]:
-    """Height and width of a PNG or JPEG; a JPEG's EXIF orientation counts, as it does when it is decoded."""
-    with quietly(UndecodablePixelData):
-        try:
-            image = Image.open(BytesIO(prefix), formats=["PNG", "JPEG"])
-        except Image.DecompressionBombError:
-            raise ImageTooLarge from None
-        turned = image.format == "JPEG" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    if image.mode == "CMYK":
-        raise ColourImage
-    width_px, height_px = image.size
-    return (width_px, height_px) if turned else (height_px, width_px)
 
 
 def _code_string(file: DicomFile, keyword: str) -> str | None:

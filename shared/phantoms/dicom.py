@@ -2,9 +2,8 @@
 
 import io
 import uuid
-from typing import Literal, get_args
+from typing import Literal
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
@@ -13,23 +12,22 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
 from shared.phantoms.canvas import Layer
+from shared.phantoms.encoding import NATIVE, UIDS, TransferSyntax, Values, encode_frame, native_bytes
 from shared.phantoms.phantom import Phantom
 
 BitsStored = Literal[8, 12, 16]
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
-TransferSyntax = Literal["explicit", "implicit", "deflated", "rle", "jpeg-lossless", "jpeg-ls", "jpeg-2000", "htj2k"]
-
-TRANSFER_SYNTAXES: tuple[TransferSyntax, ...] = get_args(TransferSyntax)
-_UIDS: dict[TransferSyntax, uid.UID] = {
-    "explicit": uid.ExplicitVRLittleEndian,
-    "implicit": uid.ImplicitVRLittleEndian,
-    "deflated": uid.DeflatedExplicitVRLittleEndian,
-    "rle": uid.RLELossless,
-    "jpeg-lossless": uid.JPEGLosslessSV1,
-    "jpeg-ls": uid.JPEGLSLossless,
-    "jpeg-2000": uid.JPEG2000Lossless,
-    "htj2k": uid.HTJ2KLossless,
-}
+#: What films come in, and every other reader of DICOM takes too.
+TRANSFER_SYNTAXES: tuple[TransferSyntax, ...] = (
+    "explicit",
+    "implicit",
+    "deflated",
+    "rle",
+    "jpeg-lossless",
+    "jpeg-ls",
+    "jpeg-2000",
+    "htj2k",
+)
 _NAMESPACE = uuid.UUID("6f0a4a52-5f0e-5c0b-8d53-0a4c6b1f9e11")
 
 
@@ -93,12 +91,10 @@ def describe(seed: int, variant: str, sop_class: uid.UID) -> Dataset:
     return dataset
 
 
-def write(
-    dataset: Dataset, values: NDArray[np.uint8] | NDArray[np.uint16] | None, transfer_syntax: TransferSyntax
-) -> bytes:
+def write(dataset: Dataset, values: Values | None, transfer_syntax: TransferSyntax) -> bytes:
     """Write a data set as a DICOM file, with its pixel values in the transfer syntax; `None` for no pixels."""
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = _UIDS[transfer_syntax]
+    dataset.file_meta.TransferSyntaxUID = UIDS[transfer_syntax]
     dataset.file_meta.ImplementationClassUID = _uid("implementation")
     dataset.file_meta.ImplementationVersionName = "CARINA"
     if values is not None:
@@ -108,27 +104,12 @@ def write(
     return file.getvalue()
 
 
-def _attach(dataset: Dataset, values: NDArray[np.uint8] | NDArray[np.uint16], transfer_syntax: TransferSyntax) -> None:
-    bits = dataset.BitsStored
-    match transfer_syntax:
-        case "rle":
-            # Left to choose, pydicom takes GDCM where that is installed, whose RLE encoder may abort the process.
-            dataset.compress(uid.RLELossless, values, encoding_plugin="pylibjpeg", generate_instance_uid=False)
-            return
-        case "explicit" | "implicit" | "deflated":
-            raw = values.astype(values.dtype.newbyteorder("<")).tobytes()
-            dataset.PixelData = raw + b"\0" * (len(raw) % 2)
-            dataset["PixelData"].VR = "OB" if values.itemsize == 1 and transfer_syntax != "implicit" else "OW"
-            return
-        case "jpeg-lossless":
-            frame = imagecodecs.jpeg_encode(values, lossless=True, predictor=1, bitspersample=bits)
-        case "jpeg-ls":
-            frame = imagecodecs.jpegls_encode(values)
-        case "jpeg-2000":
-            frame = imagecodecs.jpeg2k_encode(values, level=0, codecformat="j2k", reversible=True, bitspersample=bits)
-        case "htj2k":
-            frame = imagecodecs.htj2k_encode(values, reversible=True)
-    dataset.PixelData = encapsulate([bytes(frame)])
+def _attach(dataset: Dataset, values: Values, transfer_syntax: TransferSyntax) -> None:
+    if transfer_syntax in NATIVE:
+        dataset.PixelData = native_bytes(values, big_endian=transfer_syntax == "big-endian")
+        dataset["PixelData"].VR = "OB" if values.itemsize == 1 and transfer_syntax != "implicit" else "OW"
+        return
+    dataset.PixelData = encapsulate([encode_frame(values, dataset.BitsStored, transfer_syntax)])
     dataset["PixelData"].VR = "OB"
 
 

@@ -1,4 +1,4 @@
-"""From stored values to the picture: cells, codecs, grey levels and sizes."""
+"""From stored values to the picture: grey levels and sizes."""
 
 from io import BytesIO
 from typing import Any
@@ -10,23 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
-    HTJ2K,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    HTJ2KLossless,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
     JPEGBaseline8Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
 )
 
 from shared.errors import PermanentError
-from shared.imaging.decode import _DECODERS, decode_dicom
 from shared.imaging.rendition import RENDITION_VERSION, Rendition, make_rendition, read_rendition
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
 
@@ -61,110 +50,6 @@ def by_pydicom(data: bytes) -> NDArray[np.floating]:
     every = np.arange(2**dataset.BitsStored) - (2 ** (dataset.BitsStored - 1) if dataset.PixelRepresentation else 0)
     ends = apply_modality_lut(every[[0, -1]], dataset)
     return np.asarray(255 * (shown - ends[0]) / (ends[1] - ends[0]))
-
-
-# --- cells and codecs ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
-@pytest.mark.parametrize("film", [FILM, SIGNED, (FILM >> 4).astype(np.uint8)], ids=["uint16", "int16", "uint8"])
-def test_native_pixels_are_read_as_they_are(syntax: str, film: NDArray[np.integer]) -> None:
-    bits = 8 if film.itemsize == 1 else 12
-    assert np.array_equal(decode_dicom(make_dicom(film, bits=bits, syntax=syntax), MAX_PIXELS).pixels, film)
-
-
-def test_8_bit_cells_in_big_endian_words_are_swapped() -> None:
-    film = (FILM >> 4).astype(np.uint8)
-    data = make_dicom(film.reshape(-1, 2)[:, ::-1].reshape(film.shape), syntax=ExplicitVRBigEndian)
-    data = data.replace(b"\x7f\xe0\x00\x10OB", b"\x7f\xe0\x00\x10OW")
-    assert np.array_equal(decode_dicom(data, MAX_PIXELS).pixels, film)
-
-
-def test_bits_outside_the_stored_ones_are_cut_off() -> None:
-    overlay = np.where(FILM % 3 == 0, 0xF000, 0).astype(np.uint16)
-    assert np.array_equal(decode_dicom(make_dicom(FILM | overlay, bits=12), MAX_PIXELS).pixels, FILM)
-    shifted = make_dicom((FILM << 3) | 5, bits=12, HighBit=14)
-    assert np.array_equal(decode_dicom(shifted, MAX_PIXELS).pixels, FILM)
-    masked = make_dicom(SIGNED.view(np.uint16) & 0x0FFF, bits=12, PixelRepresentation=1)
-    assert np.array_equal(decode_dicom(masked, MAX_PIXELS).pixels, SIGNED)
-
-
-@pytest.mark.parametrize(
-    ("syntax", "frame"),
-    [
-        (JPEGLSLossless, imagecodecs.jpegls_encode(FILM)),
-        (JPEG2000Lossless, imagecodecs.jpeg2k_encode(FILM, level=0, codecformat="j2k")),
-        (JPEG2000Lossless, imagecodecs.jpeg2k_encode(FILM, level=0, codecformat="jp2")),
-        (HTJ2KLossless, imagecodecs.htj2k_encode(FILM)),
-        (HTJ2K, imagecodecs.htj2k_encode(FILM)),
-        (JPEGLossless, imagecodecs.jpeg_encode(FILM, lossless=True, bitspersample=12)),
-        (JPEGLosslessSV1, imagecodecs.jpeg_encode(FILM, lossless=True, bitspersample=16)),
-    ],
-)
-def test_lossless_codestreams_are_read_as_they_were_written(syntax: str, frame: bytes | bytearray) -> None:
-    data = make_dicom(FILM, bits=12, syntax=syntax, frame=frame)
-    assert np.array_equal(decode_dicom(data, MAX_PIXELS).pixels, FILM)
-    assert code_of(make_dicom(FILM, bits=12, syntax=syntax, frame=frame, Rows=97)) == "undecodable_pixel_data"
-    assert code_of(make_dicom(FILM, bits=12, syntax=syntax, frame=frame[: len(frame) // 2])) == "undecodable_pixel_data"
-
-
-@pytest.mark.parametrize(
-    ("syntax", "frame"),
-    [
-        (JPEGLSLossless, imagecodecs.jpegls_encode(FILM)),
-        (JPEG2000Lossless, imagecodecs.jpeg2k_encode(FILM, level=0, codecformat="j2k")),
-        (HTJ2KLossless, imagecodecs.htj2k_encode(FILM)),
-        (JPEGLosslessSV1, imagecodecs.jpeg_encode(FILM, lossless=True, bitspersample=12)),
-    ],
-)
-def test_what_imagecodecs_gives_up_on_pylibjpeg_decodes(
-    syntax: str, frame: bytes | bytearray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def give_up(_data: bytes) -> NDArray[np.uint16]:
-        raise imagecodecs.JpegError("unsupported")
-
-    for packing in _DECODERS:
-        monkeypatch.setitem(_DECODERS, packing, give_up)
-    data = make_dicom(FILM, bits=12, syntax=syntax, frame=frame)
-    assert np.array_equal(decode_dicom(data, MAX_PIXELS).pixels, FILM)
-
-
-def test_the_header_decides_about_the_sign_of_a_codestream() -> None:
-    unsigned = imagecodecs.jpegls_encode(SIGNED.view(np.uint16))
-    data = make_dicom(SIGNED, bits=12, syntax=JPEGLSLossless, frame=unsigned)
-    assert np.array_equal(decode_dicom(data, MAX_PIXELS).pixels, SIGNED)
-    signed = imagecodecs.jpeg2k_encode(FILM.astype(np.int16), level=0, codecformat="j2k")
-    data = make_dicom(FILM, bits=12, syntax=JPEG2000Lossless, frame=signed)
-    assert np.array_equal(decode_dicom(data, MAX_PIXELS).pixels, FILM)
-
-
-def test_a_frame_in_several_fragments_is_joined_and_several_frames_are_refused() -> None:
-    frame = bytes(imagecodecs.jpegls_encode(FILM))
-    one = make_dicom(FILM, bits=12, syntax=JPEGLSLossless, frame=frame)
-    whole = encapsulate([frame])
-    several = one.replace(whole, encapsulate([frame], fragments_per_frame=3))
-    assert len(several) > len(one)
-    assert np.array_equal(decode_dicom(several, MAX_PIXELS).pixels, FILM)
-    assert code_of(one.replace(whole, encapsulate([frame, frame]))) == "multi_frame"
-    assert code_of(one.replace(whole, encapsulate([frame, frame], has_bot=False))) == "multi_frame"
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        make_dicom(FILM, Rows=95),
-        make_dicom(FILM, Rows=97),
-        make_dicom(FILM, BitsAllocated=32),
-        make_dicom(FILM, BitsAllocated=12),
-        make_dicom(FILM, BitsStored=17),
-        make_dicom(FILM, BitsStored=12, HighBit=3),
-        make_dicom(FILM)[:-2],
-        make_dicom(FILM, syntax=JPEGLSLossless, frame=imagecodecs.jpeg_encode((FILM >> 4).astype(np.uint8))[:-2]),
-        make_dicom(FILM, syntax=JPEGBaseline8Bit, frame=imagecodecs.jpeg_encode(np.zeros((96, 80, 3), np.uint8))),
-    ],
-)
-def test_pixel_data_that_does_not_match_the_header_is_refused(data: bytes) -> None:
-    assert code_of(data) == "undecodable_pixel_data"
 
 
 # --- grey levels -----------------------------------------------------------------------------------------------------
@@ -265,48 +150,6 @@ def test_an_inverted_twin_is_the_same_picture() -> None:
         assert np.array_equal(show(twin), plain)
     both = make_dicom(FILM, bits=12, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE")
     assert np.array_equal(show(both), 255 - show(make_dicom(FILM, bits=12)))
-
-
-# --- pictures --------------------------------------------------------------------------------------------------------
-
-
-def save(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def test_grey_pictures_of_every_mode_show_the_same() -> None:
-    film = (FILM >> 4).astype(np.uint8)
-    grey = Image.fromarray(film)
-    for mode in ("RGB", "RGBA", "LA", "P"):
-        assert np.array_equal(show(save(grey.convert(mode), "PNG")), film), mode
-    deep = show(save(Image.fromarray(FILM), "PNG"))
-    assert np.array_equal(deep, show(make_dicom(FILM, bits=12)))
-
-
-def test_a_marker_in_colour_is_tolerated_and_a_photograph_is_not() -> None:
-    film = np.repeat((FILM >> 4).astype(np.uint8)[..., None], 3, axis=2)
-    film[:4, :8] = 255, 0, 0
-    assert show(save(Image.fromarray(film), "PNG")).shape == (96, 80)
-    film[:, :40, 2] //= 2
-    assert code_of(save(Image.fromarray(film), "PNG")) == "colour_image"
-
-
-def test_a_jpeg_is_turned_as_its_exif_says() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
-    film = np.zeros((96, 80), np.uint8)
-    film[:48] = 200  # its top half, which belongs on the right
-    shown = show(save(Image.fromarray(film), "JPEG", exif=exif))
-    assert shown.shape == (80, 96)
-    assert shown[:, 50:].mean() > 190 > 10 > shown[:, :46].mean()
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_picture_that_was_cut_off_is_refused(kind: str) -> None:
-    data = save(Image.fromarray((FILM >> 4).astype(np.uint8)), kind)
-    assert code_of(data[: len(data) // 2]) == "undecodable_pixel_data"
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------

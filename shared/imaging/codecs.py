@@ -1,0 +1,91 @@
+"""The decoders of compressed frames, none of which is asked before the frame's own header has been believed.
+
+imagecodecs comes first, as it is 2–6 times as fast and lets go of Python's lock; pylibjpeg, whose decoders are others,
+is tried where it gives up.
+"""
+
+import zlib
+from collections.abc import Callable
+
+import imagecodecs
+import libjpeg.utils
+import numpy as np
+import openjpeg.utils
+
+from shared.errors import UndecodablePixelData
+from shared.imaging.cells import CellLayout
+from shared.imaging.codestream import CodestreamHeader, bare_jpeg_2000, read_jpeg_2000_header, read_jpeg_header
+from shared.imaging.grey_levels import Pixels
+from shared.imaging.jpeg_xl import read_jpeg_xl_header
+from shared.imaging.transfer_syntaxes import Packing
+
+#: Named one by one, and not by way of pydicom, which would try gdcm where that is installed: it aborts on some files.
+Decoder = Callable[[bytes, int], Pixels]  # the codestream, and how many threads may work on it
+DECODERS: dict[Packing, Decoder] = {
+    Packing.JPEG: lambda data, _: imagecodecs.jpeg_decode(data),
+    Packing.JPEG_LS: lambda data, _: imagecodecs.jpegls_decode(data),
+    Packing.JPEG_2000: lambda data, threads: imagecodecs.jpeg2k_decode(data, numthreads=threads),
+    Packing.HTJ2K: lambda data, _: imagecodecs.htj2k_decode(data),
+    Packing.JPEG_XL: lambda data, threads: imagecodecs.jpegxl_decode(data, numthreads=threads),
+}
+SECOND_DECODERS: dict[Packing, Callable[[bytes], Pixels]] = {
+    Packing.JPEG: libjpeg.utils.decode,
+    Packing.JPEG_LS: libjpeg.utils.decode,
+    Packing.JPEG_2000: openjpeg.utils.decode,
+    Packing.HTJ2K: openjpeg.utils.decode,
+}
+_HEADERS: dict[Packing, Callable[[bytes], CodestreamHeader]] = {
+    Packing.JPEG: read_jpeg_header,
+    Packing.JPEG_LS: read_jpeg_header,
+    Packing.JPEG_2000: read_jpeg_2000_header,
+    Packing.HTJ2K: read_jpeg_2000_header,
+    Packing.JPEG_XL: read_jpeg_xl_header,
+}
+
+
+def decode_codestream(
+    frame: bytes, packing: Packing, shape: tuple[int, int], threads: int = 1
+) -> tuple[Pixels, CodestreamHeader]:
+    """The values of one grey frame [H, W] of `shape`, and what its header claims.
+
+    Raises `UndecodablePixelData` for a frame of another size, in colour, of more than 16 bits, or without its end.
+    """
+    if packing in (Packing.JPEG_2000, Packing.HTJ2K):
+        frame = bare_jpeg_2000(frame)
+    claimed = _HEADERS[packing](frame)
+    if (claimed.height_px, claimed.width_px) != shape or claimed.components != 1 or claimed.bits > 16:
+        raise UndecodablePixelData
+    if not claimed.ended:
+        raise UndecodablePixelData
+    try:
+        values = DECODERS[packing](frame, threads)
+    except (RuntimeError, ValueError):  # the former is the base of every imagecodecs error
+        if packing not in SECOND_DECODERS:
+            raise
+        values = SECOND_DECODERS[packing](frame)
+    if values.shape != shape or values.dtype.kind not in "iu" or values.itemsize > 2:
+        raise UndecodablePixelData
+    return values, claimed
+
+
+def inflate(frame: memoryview, most_bytes: int) -> memoryview:
+    """A deflated frame's cells (PS3.5 8.2.16); raises `UndecodablePixelData` where they are more, or have no end."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    cells = inflater.decompress(frame, most_bytes)
+    if not inflater.eof:
+        raise UndecodablePixelData
+    return memoryview(cells)
+
+
+def unpack_rle(frame: memoryview, layout: CellLayout) -> memoryview:
+    """The little-endian cells of an RLE frame, PS3.5 annex G: a segment for each byte of a cell, the highest first.
+
+    Raises `UndecodablePixelData` for another number of segments, and where they unpack to other than the frame.
+    """
+    if int.from_bytes(frame[:4], "little") != layout.cell_bytes:
+        raise UndecodablePixelData
+    cell = np.dtype(f"<u{layout.cell_bytes}")
+    cells = imagecodecs.dicomrle_decode(bytes(frame), cell, out=layout.frame_bytes)
+    if len(cells) != layout.frame_bytes:
+        raise UndecodablePixelData
+    return memoryview(cells)

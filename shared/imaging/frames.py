@@ -1,0 +1,66 @@
+"""The one frame of a DICOM image, as its bytes lie in the file: native, or in fragments (PS3.5 annex A.4)."""
+
+import struct
+from collections.abc import Iterator
+
+from shared.errors import MultiFrameImage, UndecodablePixelData
+from shared.imaging.codestream import begins_codestream
+from shared.imaging.dicom_file import DicomFile
+
+_ITEM = b"\xfe\xff\x00\xe0"
+_HEAD_BYTES = 8  # of an item: its tag and its length
+_OFFSET_BYTES = 4
+#: More than any writer makes of one frame; each costs time, also where it is empty.
+MOST_FRAGMENTS = 100_000
+
+
+def read_frame(file: DicomFile) -> tuple[memoryview, bool]:
+    """The frame's bytes, and whether fragments were around them.
+
+    Pixel data of undefined length is encapsulated; so is what begins with an item though it states its length, as some
+    writers do. No table of offsets is believed, basic or extended: an image of one frame needs none. Raises
+    `MultiFrameImage`, and `UndecodablePixelData` where the bytes are not all there.
+    """
+    place = file.pixel_data
+    if place is None:
+        raise UndecodablePixelData
+    end = None if place.byte_count is None else place.start + place.byte_count
+    value = memoryview(file.body)[place.start : end]
+    if value[: len(_ITEM)] == _ITEM:
+        return join_fragments(value), True
+    if place.byte_count is None or len(value) < place.byte_count:
+        raise UndecodablePixelData
+    return value, False
+
+
+def join_fragments(value: memoryview) -> memoryview:
+    """The one frame of encapsulated pixel data.
+
+    A frame may be cut into fragments anywhere, of any length, and of none. What comes after the last item is not
+    looked at, so that a missing sequence delimiter does no harm: whether a frame is whole, its own end says. Several
+    fragments that each open a codestream are several frames, whatever the header says; where none shows an opening
+    (RLE, native cells, deflated ones, JPEG XL) several offsets are.
+    """
+    items = list(_read_items(value))
+    opened = [begins_codestream(bytes(item[:16])) for item in items]
+    has_table = not opened[0]  # the standard wants it; a few writers left it out
+    fragments = [item for item in items[has_table:] if len(item)]
+    if sum(opened) > 1 or (has_table and not any(opened) and len(items[0]) >= 2 * _OFFSET_BYTES):
+        raise MultiFrameImage
+    if not fragments:
+        raise UndecodablePixelData
+    return fragments[0] if len(fragments) == 1 else memoryview(b"".join(fragments))
+
+
+def _read_items(value: memoryview) -> Iterator[memoryview]:
+    position = 0
+    for _ in range(MOST_FRAGMENTS):
+        head = value[position : position + _HEAD_BYTES]
+        if len(head) < _HEAD_BYTES or head[: len(_ITEM)] != _ITEM:
+            return
+        (length,) = struct.unpack_from("<I", head, len(_ITEM))
+        position += _HEAD_BYTES + length
+        if position > len(value):
+            raise UndecodablePixelData
+        yield value[position - length : position]
+    raise UndecodablePixelData

@@ -1,0 +1,84 @@
+"""What a PNG or a JPEG file says of itself before its first pixel."""
+
+import struct
+from dataclasses import dataclass
+
+from PIL import ExifTags, Image
+
+from shared.errors import ColourImage, MultiFrameImage, UndecodablePixelData
+from shared.imaging.codestream import jpeg_segments, read_jpeg_header
+from shared.imaging.dicom_file import quietly
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_APP1, _EXIF = 0xE1, b"Exif\0\0"
+_CHANNELS_OF_CMYK = 4
+
+
+@dataclass(frozen=True)
+class PictureHeader:
+    """The size of a picture as it is stored, and how it is to be turned to be shown."""
+
+    stored_height_px: int
+    stored_width_px: int
+    #: EXIF's 1 to 8.
+    orientation: int = 1
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width as it is shown."""
+        stored = self.stored_height_px, self.stored_width_px
+        return stored[::-1] if self.orientation >= 5 else stored
+
+
+def read_picture_header(prefix: bytes) -> PictureHeader:
+    """Read the header of a PNG or a JPEG file from its first part.
+
+    A JPEG's EXIF orientation counts; a PNG's does not, as it may come after the pixels. Raises `ColourImage` for CMYK,
+    `MultiFrameImage` for an animation, and `UndecodablePixelData`.
+    """
+    return _read_png(prefix) if prefix.startswith(PNG_SIGNATURE) else _read_jpeg(prefix)
+
+
+def _read_png(prefix: bytes) -> PictureHeader:
+    """Walk over the chunks, PNG section 5.3, up to the first with pixels: an animation is announced before it."""
+    size: tuple[int, int] | None = None
+    position = len(PNG_SIGNATURE)
+    while position + 8 <= len(prefix):
+        length, kind = struct.unpack_from(">I4s", prefix, position)
+        numbers = struct.unpack(">2I", prefix[position + 8 : position + 16].ljust(8, b"\0"))
+        if size is None:
+            if kind != b"IHDR" or not all(numbers):
+                raise UndecodablePixelData
+            size = numbers[1], numbers[0]
+        elif kind == b"acTL" and numbers[0] > 1:
+            raise MultiFrameImage
+        elif kind == b"IDAT":
+            break
+        position += 12 + length
+    if size is None:
+        raise UndecodablePixelData
+    return PictureHeader(*size)
+
+
+def _read_jpeg(prefix: bytes) -> PictureHeader:
+    header = read_jpeg_header(prefix)
+    if header.components == _CHANNELS_OF_CMYK:
+        raise ColourImage
+    if header.components not in (1, 3):
+        raise UndecodablePixelData
+    return PictureHeader(header.height_px, header.width_px, _read_orientation(prefix))
+
+
+def _read_orientation(prefix: bytes) -> int:
+    """EXIF's orientation; 1, which is as it is stored, where there is none, or none that can be read."""
+    for marker, start, end in jpeg_segments(prefix):
+        if marker == _APP1 and prefix.startswith(_EXIF, start):
+            exif = Image.Exif()
+            try:
+                with quietly(UndecodablePixelData):
+                    exif.load(prefix[start:end])
+                    orientation = exif.get(ExifTags.Base.Orientation, 1)
+            except UndecodablePixelData:
+                return 1
+            return orientation if orientation in range(1, 9) else 1
+    return 1
