@@ -199,7 +199,8 @@ def _lost(
 
 def _show_urls(client: Carina, example: FileOutcome) -> None:
     base = client.api_url
-    out.print(f"API: {base}  (key: CARINA_API_KEY in the folder's env file)", soft_wrap=True)
+    out.print(f"console: {base}/console/  (sign in with CARINA_API_KEY of the folder's env file)", soft_wrap=True)
+    out.print(f"API: {base}  (with the same key)", soft_wrap=True)
     for path in (
         "openapi.json",
         f"v1/studies/{example.study_id}/findings",

@@ -80,7 +80,7 @@ class Stack:
         else:
             await self._answers(supervisor, servers)
         env_file.write(self.folder.env_file, settings)
-        where = f" at {settings['CARINA_API_URL']}" if self.application else ""
+        where = f", console at {settings['CARINA_API_URL']}/console/" if self.application else ""
         took_s = time.monotonic() - begun
         self.say(f"ready in {took_s:.1f} s{where}; settings are in {self.folder.env_file}; Ctrl-C stops")
         await supervisor.watch()
