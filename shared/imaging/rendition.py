@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from shared.errors import UndecodablePixelData
 from shared.imaging.facts import ImageFacts
 from shared.imaging.geometry import rendition_size
-from shared.imaging.grey_levels import Pixels
+from shared.imaging.shrinking import shrink
 
 #: Stored with every rendition, dataset, model and result. Raise it with any change that moves a pixel.
-RENDITION_VERSION = 1
+RENDITION_VERSION = 2
 #: A film's noise repeats nothing, so looking for repetition makes the file larger and slower to write and to read; of
 #: the filters this one is undone 16 pixels at a time.
 _PNG = (
@@ -55,10 +55,11 @@ def make_rendition(data: bytes, *, rendition_px: int, max_image_pixels: int) -> 
     image = decode(data, max_image_pixels)
     height_px, width_px = image.pixels.shape
     size = rendition_size(height_px, width_px, rendition_px, image.geometry.aspect)
-    small = image.grey_levels.render(_shrink(image.pixels, *size))
-    _, png = cv2.imencode(".png", small, _PNG)
-    facts = ImageFacts(spacing=image.geometry.spacing)
-    return Rendition(png.tobytes(), small.shape[0], small.shape[1], height_px, width_px, facts)
+    small, padded = shrink(image.pixels, *size, image.grey_levels.padding)
+    shown = image.grey_levels.render(small, padded)
+    _, png = cv2.imencode(".png", shown.pixels, _PNG)
+    facts = ImageFacts(spacing=image.geometry.spacing, grey_levels=shown.chain)
+    return Rendition(png.tobytes(), *size, height_px, width_px, facts)
 
 
 def read_rendition(png: bytes) -> NDArray[np.uint8]:
@@ -67,9 +68,3 @@ def read_rendition(png: bytes) -> NDArray[np.uint8]:
     if pixels is None:
         raise UndecodablePixelData
     return np.asarray(pixels, np.uint8)
-
-
-def _shrink(pixels: Pixels, height_px: int, width_px: int) -> Pixels:
-    if pixels.shape == (height_px, width_px):
-        return pixels
-    return np.asarray(cv2.resize(pixels, (width_px, height_px), interpolation=cv2.INTER_AREA), pixels.dtype)

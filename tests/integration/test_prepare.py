@@ -63,7 +63,7 @@ def test_a_film_becomes_the_rendition_that_the_function_makes(workshop: Workshop
     image, expected = image_of(workshop, job_id), make_rendition(file, rendition_px=100, max_image_pixels=10**6)
     png = workshop.store.get(rendition_key(image.rendition_sha256), sha256=image.rendition_sha256)
     assert np.array_equal(read_rendition(png), read_rendition(expected.png))
-    assert (image.rendition_height_px, image.rendition_width_px, image.rendition_version) == (100, 67, 1)
+    assert (image.rendition_height_px, image.rendition_width_px, image.rendition_version) == (100, 67, 2)
     assert (image.height_px, image.width_px) == (317, 211)
 
 

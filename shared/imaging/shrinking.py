@@ -1,0 +1,45 @@
+"""Making a picture smaller by averaging stored values over areas, without what only fills the frame."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.imaging.grey_levels import Pixels
+
+#: A small pixel of which at least this share is picture shows the mean of that share; any other is padding.
+LEAST_SHARE = 0.5
+
+
+def shrink(
+    pixels: Pixels, height_px: int, width_px: int, padding: tuple[int, int] | None = None
+) -> tuple[Pixels, NDArray[np.bool_] | None]:
+    """Average `pixels` [H, W] over areas to [height_px, width_px]; the second says where the result is padding.
+
+    Stored values from the first to the last of `padding` are no part of any average: they lie far from the picture's,
+    and would draw a seam around it. None: it is padding nowhere, as it is where all of it would be.
+    """
+    mask = _find(pixels, padding) if padding else None
+    if mask is None:
+        return _average(pixels, height_px, width_px).astype(pixels.dtype, copy=False), None
+    inside = mask == 0
+    share = _average(inside.astype(np.float32), height_px, width_px)
+    total = _average(np.multiply(pixels, inside, dtype=np.float32), height_px, width_px)
+    padded = share < LEAST_SHARE
+    values = np.rint(total / np.maximum(share, LEAST_SHARE)).astype(pixels.dtype)
+    return values, padded
+
+
+def _find(pixels: Pixels, padding: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """Nonzero where a value is padding [H, W]; None where none of them is, or every one."""
+    limits = np.iinfo(pixels.dtype)
+    first, last = max(padding[0], limits.min), min(padding[1], limits.max)
+    if first > last:
+        return None
+    mask = np.asarray(cv2.inRange(pixels, np.array(first), np.array(last)), np.uint8)
+    return mask if 0 < cv2.countNonZero(mask) < mask.size else None
+
+
+def _average(values: NDArray[np.generic], height_px: int, width_px: int) -> NDArray[np.generic]:
+    if values.shape == (height_px, width_px):
+        return values
+    return np.asarray(cv2.resize(values, (width_px, height_px), interpolation=cv2.INTER_AREA))

@@ -1,0 +1,49 @@
+"""Windows: which values are black, which are white, and what lies between them (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Numbers beyond this are no grey levels, and what is computed from them might not be finite.
+LARGEST_VALUE = 1e30
+
+
+class WindowShape(Enum):
+    """VOI LUT Function (0028,1056)."""
+
+    LINEAR = "LINEAR"
+    LINEAR_EXACT = "LINEAR_EXACT"
+    SIGMOID = "SIGMOID"
+
+
+@dataclass(frozen=True)
+class Window:
+    """Maps values to brightness 0–1."""
+
+    center: float
+    width: float
+    shape: WindowShape = WindowShape.LINEAR
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the standard allows it: LINEAR needs a width of at least 1, the others a positive one."""
+        least = 1 if self.shape is WindowShape.LINEAR else np.finfo(np.float32).tiny
+        return abs(self.center) <= LARGEST_VALUE and least <= self.width <= LARGEST_VALUE
+
+    def apply(self, values: Floats) -> Floats:
+        """Brightness of `values`, in 0–1."""
+        center, width = self.center, self.width
+        if self.shape is WindowShape.SIGMOID:
+            exponent = np.clip(-4 * (values - center) / width, -700, 700)  # exp() stays finite
+            return np.asarray(1 / (1 + np.exp(exponent)))
+        if self.shape is WindowShape.LINEAR:  # from the middle of the first value to the middle of the last
+            center, width = center - 0.5, width - 1
+        low = center - width / 2
+        return np.asarray(np.clip((values - low) / width, 0, 1) if width else values > low, np.float64)
+
+    def __str__(self) -> str:
+        return f"centre {self.center:.10g}, width {self.width:.10g} ({self.shape.value})"
