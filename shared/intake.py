@@ -243,6 +243,7 @@ class Intake:
         job = Job(
             project_id=self._project_id,
             image_id=image.id,
+            study_id=image.study_id,
             submission_id=self._submission_id,
             requested_model_id=self._model_id,
             priority=self._priority,

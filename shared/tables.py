@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.ids import new_id
+from shared.imaging.facts import Flag
 from shared.queue.states import (
     DeliveryState,
     FileState,
@@ -99,7 +100,10 @@ class Study(Row):
     """The images of one examination, grouped by StudyInstanceUID; a PNG or JPEG is a study of its own."""
 
     __tablename__ = "study"
-    __table_args__ = (sa.UniqueConstraint("project_id", "study_instance_uid"),)
+    __table_args__ = (
+        sa.UniqueConstraint("project_id", "study_instance_uid"),
+        Index("study_of_project", "project_id", "id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
@@ -111,7 +115,14 @@ class Image(Row):
     """One radiograph: the original's bytes and, once prepared, its rendition. Unique by project and digest."""
 
     __tablename__ = "image"
-    __table_args__ = (sa.UniqueConstraint("project_id", "sha256"),)
+    __table_args__ = (
+        sa.UniqueConstraint("project_id", "sha256"),
+        # Few images have one, and a search for a flag reads the newest of these only.
+        *(
+            Index(f"image_{flag}", "project_id", "study_id", postgresql_where=text(f"flags @> ARRAY['{flag}'::text]"))
+            for flag in Flag
+        ),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
@@ -276,6 +287,10 @@ class Job(Row):
         Index("job_leased", "lease_expires_at", postgresql_where=text("state IN ('preparing', 'detecting')")),
         Index("job_open", "submission_id", postgresql_where=text(f"submission_id IS NOT NULL AND state IN ({_OPEN})")),
         Index("job_result", "image_id", "model_id", unique=True, postgresql_where=text("state = 'succeeded'")),
+        Index("job_of_image", "image_id", "id"),
+        # These two are read backwards: the newest studies with a job like that.
+        Index("job_by_state", "project_id", "state", "priority", "study_id"),
+        Index("job_of_submission", "submission_id", "study_id", postgresql_where=text("submission_id IS NOT NULL")),
         Index("job_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("job_unfit", "project_id", "finished_at", postgresql_where=text("state IN ('rejected', 'failed')")),
         # Finished rows pile up behind a short queue: clean the queue's index long before a fifth of the table is dead.
@@ -284,7 +299,9 @@ class Job(Row):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
-    image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"), index=True)
+    image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"))
+    #: The image's, here for the order of a search.
+    study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"))
     #: The bulk submission that it belongs to, if it does.
     submission_id: Mapped[UUID | None] = mapped_column(ForeignKey("submission.id"))
     #: The model that the request named, if it did.
@@ -368,6 +385,22 @@ class ReviewEvent(Row):
     #: Of `complete`: findings with a lower score were not looked at, and count as rejected.
     min_score: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class TopScore(Row):
+    """The highest score that a job gave to a class: what studies are found by. Goes when a later job succeeds."""
+
+    __tablename__ = "top_score"
+    __table_args__ = (Index("top_score_of_class", "project_id", "class_name", "tenth", "study_id"),)
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    class_name: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
+    study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"))
+    image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"))
+    score: Mapped[float]
+    #: The score's first decimal, so that the newest studies above a score lie in at most eleven runs of the index.
+    tenth: Mapped[int] = mapped_column(sa.SmallInteger)
 
 
 class Worker(Row):

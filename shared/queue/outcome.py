@@ -13,6 +13,7 @@ from shared.errors import CarinaError, PermanentError
 from shared.imaging.facts import ImageFacts
 from shared.queue.claim import Claim, fenced, final_values, waiting_values
 from shared.queue.states import JobState, Stage
+from shared.queue.top_scores import keep_top_scores
 from shared.tables import Detection, Image, Job
 from shared.version import code_version
 from shared.webhooks import announce_jobs
@@ -63,6 +64,22 @@ def mark_ready(session: Session, claim: Claim, rendition: StoredRendition) -> bo
     )
     if session.execute(change).first() is None:
         return False
+    _store(session, claim, rendition)
+    return True
+
+
+def refuse(session: Session, claim: Claim, rendition: StoredRendition, error: PermanentError) -> bool:
+    """Reject a prepared job, and keep what shows why. Return whether it was still ours."""
+    why = {"code": error.code, "reason": error.detail}
+    change = sa.update(Job).where(fenced([claim])).values(**final_values(JobState.REJECTED), **why).returning(Job.id)
+    if session.execute(change).first() is None:
+        return False
+    _store(session, claim, rendition)
+    announce_jobs(session, [claim.job_id])
+    return True
+
+
+def _store(session: Session, claim: Claim, rendition: StoredRendition) -> None:
     session.execute(
         sa.update(Image)
         .where(Image.id == claim.image_id)
@@ -76,7 +93,6 @@ def mark_ready(session: Session, claim: Claim, rendition: StoredRendition) -> bo
             **_columns(rendition.facts),
         )
     )
-    return True
 
 
 def _columns(facts: ImageFacts) -> dict[str, object]:
@@ -123,6 +139,7 @@ def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[
         arrays = [sa.literal([row[column.name] for row in rows], ARRAY(column.type)) for column in columns]
         unnested = sa.select(*(sa.func.unnest(array) for array in arrays))
         session.execute(sa.insert(Detection).from_select(columns.keys(), unnested))
+    keep_top_scores(session, ours)
     return ours
 
 

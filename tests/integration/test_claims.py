@@ -231,8 +231,9 @@ def test_detection_waits_for_a_model(workshop: Workshop, tiny_model: tuple[Model
 def test_of_two_jobs_of_an_image_that_end_at_the_same_time_one_has_the_result(workshop: Workshop) -> None:
     first, other = workshop.rows(2)
     with workshop.database.begin() as session:
-        image_id = session.get_one(Job, first).image_id
-        session.add(twin := Job(project_id=workshop.project_id, image_id=image_id, state=JobState.READY))
+        job = session.get_one(Job, first)
+        twin = Job(project_id=job.project_id, image_id=job.image_id, study_id=job.study_id, state=JobState.READY)
+        session.add(twin)
         session.flush()
         second = twin.id
     held = {claimed.job_id: claimed for claimed in workshop.claim(Stage.DETECT)}

@@ -238,8 +238,8 @@ def test_an_image_has_one_result_under_a_model(workshop: Workshop, tiny_model_id
     twins = []
     with workshop.database.begin() as session:
         for job_id in jobs:
-            image_id = session.get_one(Job, job_id).image_id
-            twin = Job(project_id=workshop.project_id, image_id=image_id, state="ready")
+            job = session.get_one(Job, job_id)
+            twin = Job(project_id=job.project_id, image_id=job.image_id, study_id=job.study_id, state="ready")
             session.add(twin)
             session.flush()
             twins.append(twin.id)

@@ -143,13 +143,15 @@ def test_each_end_of_a_job_is_told_once_and_in_its_own_transaction(workshop: Wor
         assert not cancel(session, workshop.project_id, slow.job_id)
     # A second job of an image ends as a duplicate of the first.
     with database.begin() as session:
-        session.add(Job(project_id=workshop.project_id, image_id=good.image_id, state="ready"))
+        study_id = session.get_one(Image, good.image_id).study_id
+        session.add(Job(project_id=workshop.project_id, image_id=good.image_id, study_id=study_id, state="ready"))
     with database.begin() as session:
         (second,) = claim(session, Stage.DETECT, "worker", limit=5, lease_s=60)
         assert succeed(session, {second: []}) == set()
     # What is rolled back was never told.
     with pytest.raises(RuntimeError), database.begin() as session:  # noqa: PT012
-        session.add(job := Job(project_id=workshop.project_id, image_id=bad.image_id))
+        study_id = session.get_one(Image, bad.image_id).study_id
+        session.add(job := Job(project_id=workshop.project_id, image_id=bad.image_id, study_id=study_id))
         session.flush()
         assert cancel(session, workshop.project_id, job.id)
         raise RuntimeError

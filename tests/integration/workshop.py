@@ -113,7 +113,8 @@ class Workshop:
             )
             session.add(image)
             session.flush()
-            session.add(job := Job(project_id=self.project_id, image_id=image.id, state=state, **columns))
+            job = Job(project_id=self.project_id, image_id=image.id, study_id=study.id, state=state, **columns)
+            session.add(job)
             session.flush()
             return job.id
 
