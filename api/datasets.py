@@ -3,7 +3,7 @@
 from flask import Response
 from sqlalchemy.orm import Session
 
-from api.auth import requires
+from api.auth import identity, requires
 from api.dataset_schemas import COCO, DatasetAnswer, DatasetPath, DatasetsAnswer, FailedImage, FailuresAnswer
 from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
@@ -23,12 +23,13 @@ blueprint = resource("datasets")
 @requires(Scope.TRAIN)
 @idempotent
 def import_(body: DatasetRequest) -> Response:
-    """Queue an import of what lies in the object store; a trainer takes it up.
+    """Queue an import of what lies in the object store, or of what readers made of findings; a trainer takes it up.
 
-    Annotations and images are named by key and prefix, outside Carina's own folders, or as `s3://BUCKET/KEY`. The same
-    name again is a new version.
+    Format `reviews` takes the images of the key's project whose review is done. For the others annotations and images
+    are named by key and prefix, outside Carina's own folders, or as `s3://BUCKET/KEY`. The same name again is a new
+    version.
     """
-    request = body.in_bucket(services().settings.s3_bucket)
+    request = body.in_bucket(services().settings.s3_bucket).in_project(identity().project_id)
     with services().database.begin() as session:
         dataset = Dataset(name=request.name, source=request.source.model_dump(mode="json"))
         session.add(dataset)

@@ -5,7 +5,7 @@ from io import BytesIO
 import numpy as np
 import PIL.Image
 import sqlalchemy as sa
-from flask import Response
+from flask import Response, request
 from sqlalchemy.orm import Session
 
 from api.auth import identity, reads_pixels, requires
@@ -13,12 +13,16 @@ from api.resource import resource
 from api.schemas import PNG, ImagePath, OverlayQuery
 from api.services import services
 from shared.errors import NotFound, NotReady
-from shared.imaging.overlay import OverlayBox, draw_overlay
+from shared.imaging.overlay import OverlayBox, assign_colours, draw_overlay
 from shared.object_store import rendition_key
 from shared.queue.states import JobState, Scope
 from shared.tables import Detection, Image, Job, Model
 
 blueprint = resource("images")
+
+#: A browser shows a picture again for this long without asking, so that turning pages is quick; that is the time in
+#: which a second look leaves no row in the audit. Never to another key: the copy is kept by what the request says.
+_KEPT = {"Cache-Control": "private, max-age=600", "Vary": "Authorization, Cookie"}
 
 
 @blueprint.get("/v1/images/<uuid:image_id>/rendition.png", responses={200: PNG})
@@ -28,7 +32,13 @@ def rendition(path: ImagePath) -> Response:
     """Show the picture that the detector sees."""
     with services().database.begin() as session:
         sha256 = _rendition_sha256(_find(session, path))
-    return _png(services().store.get(rendition_key(sha256), sha256=sha256))
+    if request.if_none_match.contains(sha256):
+        kept = Response(status=304, headers=_KEPT)
+    else:
+        kept = _png(services().store.get(rendition_key(sha256), sha256=sha256))
+        kept.headers.update(_KEPT)
+    kept.set_etag(sha256)
+    return kept
 
 
 @blueprint.get("/v1/images/<uuid:image_id>/overlay.png", responses={200: PNG})
@@ -49,13 +59,15 @@ def overlay(path: ImagePath, query: OverlayQuery) -> Response:
         job, model = row
         boxes = sa.select(Detection).where(Detection.job_id == job.id, Detection.score >= query.min_score)
         drawn = [_on_rendition(box, image) for box in session.scalars(boxes.order_by(Detection.rank))]
+        found = session.scalars(sa.select(Detection.class_name).where(Detection.job_id == job.id).distinct())
+        colours = assign_colours(found)
         training = f", {model.card['trained_on']}" if model.card.get("trained_on") else ""
         made_by = f"Model {model.name} {model.digest[:12]}{training}, scores from {query.min_score:g}"
         note = " · ".join([*_warnings(image), made_by])
     png = services().store.get(rendition_key(sha256), sha256=sha256)
     with PIL.Image.open(BytesIO(png)) as picture:
         pixels = np.asarray(picture.convert("L"))
-    return _png(draw_overlay(pixels, drawn, note))
+    return _png(draw_overlay(pixels, drawn, note, colours))
 
 
 def _find(session: Session, path: ImagePath) -> Image:

@@ -90,7 +90,7 @@ class Finding(BaseModel):
             class_name=box.class_name,
             score=box.score,
             box_xyxy_px=box_xyxy_px,
-            box_xyxy_mm=spacing and _in_mm(box_xyxy_px, spacing),
+            box_xyxy_mm=spacing and box_in_mm(box_xyxy_px, spacing),
         )
 
 
@@ -178,7 +178,8 @@ def _facts(image: Image) -> dict[str, Any]:
     }
 
 
-def _in_mm(box_xyxy_px: Box, spacing: PixelSpacing) -> Box:
+def box_in_mm(box_xyxy_px: Box, spacing: PixelSpacing) -> Box:
+    """The same box in mm of the spacing, from the same corner."""
     x_min, y_min, x_max, y_max = box_xyxy_px
     across, down = spacing.column_mm, spacing.row_mm
     return x_min * across, y_min * down, x_max * across, y_max * down

@@ -3,6 +3,7 @@
 import math
 import re
 from typing import Annotated, Literal, Self
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -114,7 +115,25 @@ class PhantomsSource(_Choice):
         return False
 
 
-Source = VinBigDataSource | CocoSource | PhantomsSource
+class ReviewsSource(_Choice):
+    """What a project's readers made of its images: those whose review is done, with the findings that were accepted."""
+
+    format: Literal["reviews"] = "reviews"
+    #: Through the API it is the key's own, and need not be said.
+    project_id: UUID | None = None
+    #: Images of one study are kept together, where DICOM's PatientID (as a pseudonym) does not keep together more.
+    patients_from_dicom: bool = True
+    #: One image has one review, which its readers have made together.
+    consensus: Consensus = Consensus(method="none")
+    splits: SplitPlan = SplitPlan(train=0.8, val=0.2, test=0)
+
+    @property
+    def keeps_splits(self) -> bool:
+        """Whether the reviews come with splits: no."""
+        return False
+
+
+Source = VinBigDataSource | CocoSource | PhantomsSource | ReviewsSource
 
 
 class DatasetRequest(_Choice):
@@ -126,12 +145,21 @@ class DatasetRequest(_Choice):
     def in_bucket(self, bucket: str) -> Self:
         """Return the same with plain keys and a prefix of `bucket`; raise `InvalidRequest` for any other place."""
         source = self.source
-        if isinstance(source, PhantomsSource):
+        if isinstance(source, PhantomsSource | ReviewsSource):
             return self
         places = {name: place for name, place in source if name.endswith("annotations") and place is not None}
         keys = {name: _key(place, bucket) for name, place in places.items()}
         keys["images"] = _key(source.images, bucket).rstrip("/") + "/"
         return self.model_copy(update={"source": source.model_copy(update=keys)})
+
+    def in_project(self, project_id: UUID) -> Self:
+        """Return the same with the reviews of `project_id`; raise `InvalidRequest` for any other project's."""
+        source = self.source
+        if not isinstance(source, ReviewsSource):
+            return self
+        if source.project_id not in (None, project_id):
+            raise InvalidRequest("Datasets are made of the reviews of the key's own project only.")
+        return self.model_copy(update={"source": source.model_copy(update={"project_id": project_id})})
 
 
 def _key(place: str, bucket: str) -> str:

@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -34,17 +34,23 @@ class OverlayBox:
         return f"{self.label} {self.score:.2f}"
 
 
-def draw_overlay(rendition: NDArray[np.uint8], boxes: Sequence[OverlayBox], note: str = "") -> bytes:
+def draw_overlay(
+    rendition: NDArray[np.uint8],
+    boxes: Sequence[OverlayBox],
+    note: str = "",
+    colours: Mapping[str, str] | None = None,
+) -> bytes:
     """Draw `boxes` on a rendition, uint8 [H, W]; returns an RGB PNG as wide as it.
 
-    The picture keeps its place and size; below it comes a strip with `RESEARCH_NOTE` and `note`, which hides no pixel.
+    `colours` has one for each label, by default as `assign_colours` deals them out to these. The picture keeps its
+    place and size; below it comes a strip with `RESEARCH_NOTE` and `note`, which hides no pixel.
     """
     height_px, width_px = rendition.shape
     longest_px = max(height_px, width_px)
     font = ImageFont.load_default(max(12, longest_px / 52))
     picture = Image.fromarray(rendition).convert("RGB")
     draw = ImageDraw.Draw(picture)
-    colours = assign_colours(box.label for box in boxes)
+    colours = colours or assign_colours(box.label for box in boxes)
     by_score = sorted(boxes, key=lambda box: box.score)  # the surest is drawn last, on top
     for box in by_score:
         _draw_box(draw, box.box_xyxy_px, colours[box.label], max(2, round(longest_px / 380)))

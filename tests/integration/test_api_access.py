@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.keyring import Keyring
+from api.services import NAME
 from shared.database import Database
 from shared.errors import Unauthorized
 from shared.ids import new_id
@@ -37,8 +38,16 @@ SCOPES = {
     ("GET", "/v1/studies/{study_id}/findings"): Scope.READ,
     ("GET", "/v1/images/{image_id}/rendition.png"): Scope.READ,
     ("GET", "/v1/images/{image_id}/overlay.png"): Scope.READ,
+    ("GET", "/v1/images/{image_id}/reviews"): Scope.READ,
+    ("POST", "/v1/images/{image_id}/reviews"): Scope.SUBMIT,
+    ("POST", "/v1/images/{image_id}/reviews/undo"): Scope.SUBMIT,
+    ("POST", "/v1/images/{image_id}/reviews/redo"): Scope.SUBMIT,
     ("GET", "/v1/models"): Scope.READ,
     ("GET", "/metrics"): Scope.READ,
+    ("GET", "/v1/queue"): Scope.READ,
+    ("GET", "/v1/queue/history"): Scope.READ,
+    ("GET", "/v1/queue/events"): Scope.READ,
+    ("POST", "/v1/jobs/retry"): Scope.SUBMIT,
     ("POST", "/v1/studies"): Scope.SUBMIT,
     ("POST", "/v1/jobs/{job_id}/cancel"): Scope.SUBMIT,
     ("GET", "/v1/datasets"): Scope.READ,
@@ -116,13 +125,23 @@ PUBLIC_PAGES = [
     *(("GET", path) for path in ("/", "/console/", "/console/sign-in", "/console/static/{digest}/{path}")),
     *(("POST", path) for path in ("/console/sign-in", "/console/sign-out")),
 ]
+_LOOKED_AT = {"job_id": str(new_id()), "after": 0}
 #: What a request says where it would be refused without before anybody looks at whose it is.
 BODIES = {
+    "/v1/images/{image_id}/reviews": {**_LOOKED_AT, "event": {"action": "no_finding"}},
+    "/v1/images/{image_id}/reviews/undo": _LOOKED_AT,
+    "/v1/images/{image_id}/reviews/redo": _LOOKED_AT,
     "/v1/submissions/{submission_id}/files": {"files": [{"byte_count": 1, "sha256": "0" * 64}]},
     "/v1/submissions/{submission_id}/arrived": {"numbers": [0]},
+    "/v1/jobs/retry": {"code": "worker_lost"},
 }
 _OWNED = ("{study_id}", "{image_id}", "{job_id}", "{webhook_id}", "{instance_uid}", "{submission_id}")
 OF_A_PROJECT = [route for route in SCOPES if any(name in route[1] for name in _OWNED)]
+
+
+@pytest.fixture(autouse=True)
+def _streams_end_at_once(api: Api) -> None:
+    api._http.application.extensions[NAME].stopping.set()
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
 
 from shared.detector.card import Category
 from shared.errors import PermanentError
@@ -13,7 +15,10 @@ Xyxy = tuple[float, float, float, float]
 #: Of an annotation in our documents: x and y that `bbox` leads to but for rounding.
 FAR_CORNER = "far_corner"
 
-_PSEUDONYM = re.compile(r"patient-[0-9a-f]{32}")
+#: What the pseudonym of a study begins with.
+STUDY = "study-"
+
+_PSEUDONYM = re.compile(r"(patient|study)-[0-9a-f]{32}")
 
 
 class MalformedAnnotations(PermanentError):
@@ -44,6 +49,8 @@ class AnnotatedImage:
     readers: tuple[str, ...] = ()
     #: A pseudonym; None where the patient is not known.
     patient: str | None = None
+    #: What stands for the patient where nobody knows them; see `study_pseudonym`.
+    study: str | None = None
     split: Split | None = None
     #: Of the original, as the annotations have it; None where they do not say.
     height_px: int | None = None
@@ -58,6 +65,8 @@ class Annotations:
     images: tuple[AnnotatedImage, ...]
     #: Boxes that were left out or cut while reading, by why.
     noted: dict[str, int]
+    #: Where they come from, for the document's `info`; empty where the source says all.
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 def pseudonym(patient_id: str) -> str:
@@ -69,6 +78,11 @@ def pseudonym(patient_id: str) -> str:
     if _PSEUDONYM.fullmatch(patient_id):
         return patient_id
     return "patient-" + hashlib.sha256(f"carina-patient:{patient_id}".encode()).hexdigest()[:32]
+
+
+def study_pseudonym(study_id: UUID) -> str:
+    """Return what stands for the patient of a study where nothing says who that is."""
+    return STUDY + hashlib.sha256(f"carina-study:{study_id}".encode()).hexdigest()[:32]
 
 
 def to_xywh(box: Xyxy) -> Xyxy:

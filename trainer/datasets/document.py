@@ -43,8 +43,8 @@ class Content:
 
     @staticmethod
     def patient(image: AnnotatedImage, picture: Picture) -> str | None:
-        """The pseudonym that the annotations give, else that of the DICOM header."""
-        return image.patient or picture.patient
+        """The pseudonym that the annotations give, else that of the DICOM header, else that of the study."""
+        return image.patient or picture.patient or image.study
 
 
 def match(annotations: Annotations, pictures: Mapping[str, Picture]) -> tuple[Content, list[Failure]]:
@@ -102,7 +102,7 @@ def write(name: str, source: Source, rendition_px: int, content: Content, splits
         )
         for box in image.boxes:
             annotations.append({"id": len(annotations) + 1, "image_id": image_id} | _annotation(box))
-    info = {
+    info: dict[str, Any] = {
         "name": name,
         "description": _DESCRIPTION,
         "rendition_version": RENDITION_VERSION,
@@ -110,6 +110,8 @@ def write(name: str, source: Source, rendition_px: int, content: Content, splits
         "choices": source.model_dump(mode="json", include={"format", "consensus"})
         | {"splits": "as annotated" if source.keeps_splits else source.splits.model_dump(mode="json")},
     }
+    if content.annotations.provenance:
+        info["provenance"] = content.annotations.provenance
     categories = [category.model_dump() for category in content.annotations.categories]
     return canonical({"info": info, "categories": categories, "images": images, "annotations": annotations})
 

@@ -45,7 +45,7 @@ def run(work: Work) -> None:
         name, source = row.name, _SOURCE.validate_python(row.source)
     report = _seldom(lambda what, done, total, failed: work.report(what=what, done=done, total=total, failed=failed))
     maker = Maker(work.settings, work.database, work.store, report)
-    with open_stored(source, work.store, report) as material:
+    with open_stored(source, work.database, work.store, report) as material:
         made = maker.make(name, source, material)
     values = maker.store(made)
     progress = _finished(made)
@@ -64,7 +64,7 @@ def import_here(
     """
     maker = Maker(settings, database, store, on_progress)
     try:
-        with open_here(source, on_progress) as material:
+        with open_here(source, database, store, on_progress) as material:
             made = maker.make(name, source, material)
     except OSError as exc:
         raise UnreadablePlace(f"{exc.filename or 'A file'}: {exc.strerror or exc}.") from exc

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from shared.database import Database
-from shared.dataset_source import CocoSource, Consensus, PhantomsSource, Source, VinBigDataSource
+from shared.dataset_source import CocoSource, Consensus, PhantomsSource, ReviewsSource, Source, VinBigDataSource
 from shared.errors import ObjectMissing, PermanentError
 from shared.imaging.rendition import RENDITION_VERSION
 from shared.object_store import ObjectStore, dataset_key, result_key
@@ -25,6 +25,7 @@ from trainer.datasets.document import Content, canonical, digest_of, match, writ
 from trainer.datasets.phantoms import draw_films
 from trainer.datasets.places import Folder, Place, Prefix
 from trainer.datasets.renditions import Failure, Picture, Renderer
+from trainer.datasets.reviews import Originals, read_reviews
 from trainer.datasets.splits import Member, check_kept, stratify
 from trainer.datasets.summary import summarize
 from trainer.datasets.vinbigdata import read_table
@@ -68,21 +69,25 @@ class Made:
 
 
 @contextmanager
-def open_here(source: Source, on_progress: OnProgress) -> Iterator[Material]:
+def open_here(source: Source, database: Database, store: ObjectStore, on_progress: OnProgress) -> Iterator[Material]:
     """Open a source whose places are files and folders of this machine; errors as of `read_annotations`, `OSError`."""
     if isinstance(source, PhantomsSource):
         with _draw(source, on_progress) as material:
             yield material
+    elif isinstance(source, ReviewsSource):
+        yield _read_reviews(source, database, store)
     else:
         yield Material(read_annotations(source, lambda path: Path(path).read_bytes()), Folder(Path(source.images)))
 
 
 @contextmanager
-def open_stored(source: Source, store: ObjectStore, on_progress: OnProgress) -> Iterator[Material]:
+def open_stored(source: Source, database: Database, store: ObjectStore, on_progress: OnProgress) -> Iterator[Material]:
     """Open a source whose places are keys of the bucket; errors as of `read_annotations`, and `UnreadablePlace`."""
     if isinstance(source, PhantomsSource):
         with _draw(source, on_progress) as material:
             yield material
+    elif isinstance(source, ReviewsSource):
+        yield _read_reviews(source, database, store)
     else:
         try:
             annotations = read_annotations(source, store.read)
@@ -164,6 +169,13 @@ class Maker:
                 pictures[name] = found
             self._on_progress("rendering", len(pictures) + len(failures), len(names), len(failures))
         return pictures, failures
+
+
+def _read_reviews(source: ReviewsSource, database: Database, store: ObjectStore) -> Material:
+    if source.project_id is None:
+        raise UnreadablePlace("The reviews of which project are meant has to be said.")
+    annotations = read_reviews(database, source.project_id)
+    return Material(annotations, Originals(store, [image.file_name for image in annotations.images]))
 
 
 @contextmanager

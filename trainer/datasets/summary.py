@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from typing import Any
 
+from trainer.datasets.annotations import STUDY
 from trainer.datasets.splits import SPLITS
 
 #: COCO's bounds of an area between small and medium, and between medium and large, in pixels of the rendition.
@@ -34,11 +35,15 @@ def summarize(document: bytes) -> dict[str, Any]:
             }
             for split in SPLITS
         },
-        "images_of_known_patients": sum(image["patient"] is not None for image in images.values()),
+        "images_of_known_patients": sum(_has_known_patient(image) for image in images.values()),
         "classes": _classes(content["categories"], images, boxes),
         "readers": _readers(images, boxes),
         "sizes": _sizes(images, boxes),
     }
+
+
+def _has_known_patient(image: dict[str, Any]) -> bool:
+    return image["patient"] is not None and not image["patient"].startswith(STUDY)
 
 
 def size_of(image: dict[str, Any], box: dict[str, Any]) -> str:

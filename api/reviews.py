@@ -1,0 +1,68 @@
+"""Reviews: what readers say of what a model found."""
+
+from uuid import UUID
+
+from flask import Response
+
+from api.audit import note
+from api.auth import identity, requires
+from api.idempotency import idempotent
+from api.resource import as_json, resource
+from api.review_schemas import ReviewAnswer, ReviewQuery, ReviewRequest, UndoRequest
+from api.schemas import ImagePath
+from api.services import services
+from shared.queue.states import Scope
+from shared.reviews.rows import ReviewThread, open_thread
+
+blueprint = resource("reviews")
+
+
+@blueprint.get("/v1/images/<uuid:image_id>/reviews", responses={200: ReviewAnswer})
+@requires(Scope.READ)
+def show(path: ImagePath, query: ReviewQuery) -> Response:
+    """Show what readers say of a result on this image: its findings as they stand, and every event."""
+    with services().database.begin() as session:
+        thread = open_thread(session, identity().project_id, path.image_id, query.job_id, to_add=False)
+        return as_json(ReviewAnswer.of(thread, identity().key_id))
+
+
+@blueprint.post("/v1/images/<uuid:image_id>/reviews", responses={201: ReviewAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def add(path: ImagePath, body: ReviewRequest) -> Response:
+    """Say something of a result: accept, reject, change or draw a finding, or call the review done.
+
+    `after` is the last event that the reader has seen. What is about the same finding as a later one is refused with
+    `review_conflict`; all else is added behind it.
+    """
+    with services().database.begin() as session:
+        thread = open_thread(session, identity().project_id, path.image_id, body.job_id, to_add=True)
+        thread.say(identity(), body.event.said(), after=body.after)
+        return _answer(thread, body.job_id)
+
+
+@blueprint.post("/v1/images/<uuid:image_id>/reviews/undo", responses={201: ReviewAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def undo(path: ImagePath, body: UndoRequest) -> Response:
+    """Take back the last thing that this key said of a result, unless somebody has built on it."""
+    with services().database.begin() as session:
+        thread = open_thread(session, identity().project_id, path.image_id, body.job_id, to_add=True)
+        thread.undo(identity(), after=body.after)
+        return _answer(thread, body.job_id)
+
+
+@blueprint.post("/v1/images/<uuid:image_id>/reviews/redo", responses={201: ReviewAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def redo(path: ImagePath, body: UndoRequest) -> Response:
+    """Say again what this key took back last, unless it has gone on since."""
+    with services().database.begin() as session:
+        thread = open_thread(session, identity().project_id, path.image_id, body.job_id, to_add=True)
+        thread.redo(identity(), after=body.after)
+        return _answer(thread, body.job_id)
+
+
+def _answer(thread: ReviewThread, job_id: UUID) -> Response:
+    note(job_id=job_id, event=thread.events[-1].number, said=thread.events[-1].action)
+    return as_json(ReviewAnswer.of(thread, identity().key_id), 201)

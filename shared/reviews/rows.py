@@ -1,0 +1,230 @@
+"""Adding to what readers said of a result: checked against what others said meanwhile, one after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.errors import InvalidRequest, NotFound, NotReady, RequestError
+from shared.keys import Identity
+from shared.queue.states import JobState
+from shared.reviews.actions import ReviewAction
+from shared.reviews.fold import Box, Review, ReviewedFinding, finding_of, fold, in_force
+from shared.tables import Detection, Image, Job, Model, ReviewEvent
+
+
+class ReviewConflict(RequestError):
+    """Somebody has changed the same finding meanwhile; look at the review again."""
+
+    code = "review_conflict"
+    status = 409
+
+
+class ReviewIncomplete(RequestError):
+    """Some findings have been neither accepted nor rejected."""
+
+    code = "review_incomplete"
+    status = 409
+
+
+class NothingToTakeBack(RequestError):
+    """This key has said nothing of the result that could be taken back, or said again."""
+
+    code = "nothing_to_take_back"
+    status = 409
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a reader wants to add."""
+
+    action: ReviewAction
+    #: None where it is about the whole image.
+    finding_id: str | None = None
+    #: Of a box that is drawn or changed; None: as it was.
+    class_id: int | None = None
+    box_xyxy_px: Box | None = None
+    min_score: float | None = None
+
+
+class ReviewThread:
+    """A job that has succeeded, and all that was said of its findings, till the transaction's end."""
+
+    def __init__(self, session: Session, job: Job, image: Image, model: Model) -> None:
+        self._session = session
+        self.job = job
+        self.image = image
+        self.model = model
+        detections = sa.select(Detection).where(Detection.job_id == job.id).order_by(Detection.rank)
+        self._detections = session.scalars(detections).all()
+        events = sa.select(ReviewEvent).where(ReviewEvent.job_id == job.id).order_by(ReviewEvent.number)
+        self.events: list[ReviewEvent] = list(session.scalars(events))
+
+    def fold(self) -> Review:
+        """What the events add up to."""
+        return fold(self._detections, self.events)
+
+    def say(self, reader: Identity, said: Said, *, after: int) -> None:
+        """Add an event of somebody who has seen the events up to `after`.
+
+        Raises `ReviewConflict`, `ReviewIncomplete`, `NotFound` for a finding, `InvalidRequest` for a class or a box.
+        """
+        newer = [event for event in self.events if event.number > after]
+        about = "a new one" if said.action is ReviewAction.DRAW else said.finding_id
+        if any(self._clash(self._subject(event), about) for event in newer):
+            raise ReviewConflict
+        review = self.fold()
+        if said.action is ReviewAction.COMPLETE:
+            left = len(review.undecided(said.min_score or 0.0))
+            if left:
+                raise ReviewIncomplete(f"{left} findings have been neither accepted nor rejected.")
+        finding = self._find(review, said.finding_id)
+        becomes = self._becomes(finding, said) if said.action in _WITH_A_BOX else {}
+        subject = {} if finding is None else _columns_of(finding.id)
+        self._add(reader, said.action, **subject, **becomes, min_score=said.min_score)
+
+    def undo(self, reader: Identity, *, after: int) -> None:
+        """Take back the last of a reader's own events; raises `NothingToTakeBack` and `ReviewConflict`."""
+        done, _ = self._history(reader.key_id)
+        self._take_back(reader, ReviewAction.UNDO, done, after)
+
+    def redo(self, reader: Identity, *, after: int) -> None:
+        """Say again what a reader took back last, unless they have gone on since; raises as `undo` does."""
+        _, undone = self._history(reader.key_id)
+        self._take_back(reader, ReviewAction.REDO, undone, after)
+
+    def may_undo(self, key_id: UUID) -> bool:
+        """Whether a reader has something to take back."""
+        return bool(self._history(key_id)[0])
+
+    def may_redo(self, key_id: UUID) -> bool:
+        """Whether a reader has something to say again."""
+        return bool(self._history(key_id)[1])
+
+    def _take_back(
+        self, reader: Identity, action: ReviewAction, candidates: Sequence[tuple[ReviewEvent, ReviewEvent]], after: int
+    ) -> None:
+        if not candidates:
+            raise NothingToTakeBack
+        event, undoes = candidates[-1]
+        newer_of_mine = any(other.number > after and other.api_key_id == reader.key_id for other in self.events)
+        of_others = (other for other in in_force(self.events) if other.number > event.number)
+        about = finding_of(event)
+        overtaken = any(
+            other.api_key_id != reader.key_id and about is not None and self._clash(finding_of(other), about)
+            for other in of_others
+        )
+        if newer_of_mine or overtaken:
+            raise ReviewConflict
+        self._add(reader, action, undoes=undoes.number)
+
+    def _history(
+        self, key_id: UUID
+    ) -> tuple[list[tuple[ReviewEvent, ReviewEvent]], list[tuple[ReviewEvent, ReviewEvent]]]:
+        """A reader's events that can be undone and redone, each with the event that an undo or a redo is to name."""
+        done: list[tuple[ReviewEvent, ReviewEvent]] = []
+        undone: list[tuple[ReviewEvent, ReviewEvent]] = []
+        for event in self.events:
+            if event.api_key_id != key_id:
+                continue
+            if event.action == ReviewAction.UNDO:
+                taken, _ = done.pop()
+                undone.append((taken, event))
+            elif event.action == ReviewAction.REDO:
+                again, _ = undone.pop()
+                done.append((again, again))
+            else:
+                done.append((event, event))
+                undone.clear()
+        return done, undone
+
+    def _subject(self, event: ReviewEvent) -> str | None:
+        """The finding that an event is about, also where it takes another event back."""
+        while event.undoes is not None:
+            event = self.events[event.undoes - 1]
+        return finding_of(event)
+
+    @staticmethod
+    def _clash(one: str | None, other: str | None) -> bool:
+        """Whether two events are about the same; the whole image (None) is about every finding."""
+        return one is None or other is None or one == other
+
+    @staticmethod
+    def _find(review: Review, finding_id: str | None) -> ReviewedFinding | None:
+        if finding_id is None:
+            return None
+        finding = review.finding(finding_id)
+        if finding is None:
+            raise NotFound(f"The result has no finding {finding_id}.")
+        return finding
+
+    def _becomes(self, finding: ReviewedFinding | None, said: Said) -> dict[str, object]:
+        """The columns of what a finding is from now on."""
+        class_id = finding.class_id if said.class_id is None and finding else said.class_id
+        box = finding.box_xyxy_px if said.box_xyxy_px is None and finding else said.box_xyxy_px
+        names = {category["id"]: category["name"] for category in self.model.card["categories"]}
+        if class_id not in names:
+            raise InvalidRequest(f"The model has no class {class_id}.")
+        if box is None:
+            raise InvalidRequest("A box is to be drawn: it needs a place.")
+        x_min, y_min, x_max, y_max = box
+        # What a model found may end a rounding outside, which whoever gives it another class does not answer for.
+        drawn_here = said.box_xyxy_px is not None
+        if drawn_here and not (
+            0 <= x_min < x_max <= self.image.width_px and 0 <= y_min < y_max <= self.image.height_px
+        ):
+            raise InvalidRequest("The box must have an area and lie in the image.")
+        place = {"x_min_px": x_min, "y_min_px": y_min, "x_max_px": x_max, "y_max_px": y_max}
+        return {"class_id": class_id, "class_name": names[class_id], **place}
+
+    def _add(self, reader: Identity, action: ReviewAction, **columns: object) -> None:
+        event = ReviewEvent(
+            job_id=self.job.id,
+            number=len(self.events) + 1,
+            project_id=self.job.project_id,
+            image_id=self.image.id,
+            model_id=self.model.id,
+            api_key_id=reader.key_id,
+            reader=reader.name,
+            action=action,
+            **columns,
+        )
+        self._session.add(event)
+        self._session.flush()
+        self._session.refresh(event)
+        self.events.append(event)
+
+
+_WITH_A_BOX = (ReviewAction.DRAW, ReviewAction.CHANGE)
+
+
+def open_thread(
+    session: Session, project_id: UUID, image_id: UUID, job_id: UUID | None, *, to_add: bool
+) -> ReviewThread:
+    """Find a result and what was said of it: of `job_id`, else the one reviewed last, else the latest.
+
+    With `to_add` nobody else can add to it till the transaction's end. Raises `NotFound` for an image that is not the
+    project's, and `NotReady` where it has no such result.
+    """
+    image = session.scalar(sa.select(Image).where(Image.id == image_id, Image.project_id == project_id))
+    if image is None:
+        raise NotFound
+    results = sa.select(Job, Model).join(Model, Model.id == Job.model_id)
+    results = results.where(Job.image_id == image.id, Job.state == JobState.SUCCEEDED)
+    if job_id is not None:
+        results = results.where(Job.id == job_id)
+    said_last = sa.select(sa.func.max(ReviewEvent.created_at)).where(ReviewEvent.job_id == Job.id).scalar_subquery()
+    results = results.order_by(said_last.desc().nulls_last(), Job.id.desc()).limit(1)
+    if to_add:
+        results = results.with_for_update(of=Job, key_share=True)
+    row = session.execute(results).one_or_none()
+    if row is None:
+        raise NotReady("The image has no such result, so there is nothing to review.")
+    return ReviewThread(session, row[0], image, row[1])
+
+
+def _columns_of(finding_id: str) -> dict[str, int]:
+    kind, _, number = finding_id.partition("-")
+    return {"rank" if kind == "model" else "drawn": int(number)}
