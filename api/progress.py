@@ -2,46 +2,26 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any
 from uuid import UUID
 
-from flask import Response, request, stream_with_context
+from flask import Response, request
 
 from api.auth import requires
+from api.event_stream import STREAM_S, described, event, respond
 from api.resource import as_json, resource
 from api.services import services
 from api.submission_schemas import ProgressQuery, SubmissionAnswer, SubmissionPath
 from api.submissions import look
-from shared.errors import TransientError
 from shared.queue.states import Scope
 
 blueprint = resource("progress", tag="submissions")
 
 #: The pause between two looks grows from the first to the second.
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
-#: A stream ends after the first, and the client comes again; it is never silent for longer than the second.
-STREAM_S, SILENCE_S = 240.0, 15.0
-RECONNECT_MS = 2000
 #: The `id` of a stream's last event.
 FINAL = "final"
 
-_EVENTS: dict[str, Any] = {
-    "description": "Events named `progress`, each with a SubmissionAnswer.",
-    "content": {
-        "text/event-stream": {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "event": {"const": "progress"},
-                    "id": {"type": "string"},
-                    "data": {"type": "string"},
-                    "retry": {"type": "integer"},
-                },
-            }
-        }
-    },
-}
+_EVENTS = described("Events named `progress`, each with a SubmissionAnswer.", "progress")
 
 
 @blueprint.get("/v1/submissions/<uuid:submission_id>", responses={200: SubmissionAnswer})
@@ -70,30 +50,8 @@ def stream(path: SubmissionPath) -> Response:
     answer = look(path.submission_id)
     if answer.state.is_final and request.headers.get("Last-Event-ID") == FINAL:
         return Response(status=204)  # which tells a browser not to come again
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    long_polls = services().long_polls
-    if not long_polls.acquire(blocking=False):
-        # As many wait as may: this client looks again and again.
-        return Response(_first(answer), headers=headers, content_type="text/event-stream")
-    body = stream_with_context(_told(path.submission_id, answer))
-    response = Response(body, headers=headers, content_type="text/event-stream")
-    response.call_on_close(long_polls.release)
-    return response
-
-
-def _told(submission_id: UUID, answer: SubmissionAnswer) -> Iterator[str]:
-    yield _first(answer)
-    said = time.monotonic()
-    # A server that is down ends the stream; the client will come again.
-    with suppress(TransientError):
-        for change in _changes(submission_id, answer, STREAM_S):
-            if change is not None:
-                yield _event(change)
-            elif time.monotonic() - said > SILENCE_S:
-                yield ":\n\n"
-            else:
-                continue
-            said = time.monotonic()
+    changes = _changes(path.submission_id, answer, STREAM_S)
+    return respond(_event(answer), (None if change is None else _event(change) for change in changes))
 
 
 def _changes(submission_id: UUID, known: SubmissionAnswer, within_s: float) -> Iterator[SubmissionAnswer | None]:
@@ -112,10 +70,5 @@ def _changes(submission_id: UUID, known: SubmissionAnswer, within_s: float) -> I
         known, pause_s = answer, min(pause_s * 1.5, LONGEST_PAUSE_S)
 
 
-def _first(answer: SubmissionAnswer) -> str:
-    return f"retry: {RECONNECT_MS}\n{_event(answer)}"
-
-
 def _event(answer: SubmissionAnswer) -> str:
-    id_ = f"id: {FINAL}\n" if answer.state.is_final else ""
-    return f"event: progress\n{id_}data: {answer.model_dump_json()}\n\n"
+    return event("progress", answer.model_dump_json(), id_=FINAL if answer.state.is_final else None)

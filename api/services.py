@@ -11,6 +11,7 @@ from api.dicomweb.headers import Headers
 from api.keyring import Keyring
 from api.ping import Ping
 from api.queue_metrics import QueueMetrics
+from api.queue_watch import QueueWatch
 from shared.database import Database
 from shared.intake import Intake
 from shared.object_store import ObjectStore
@@ -34,6 +35,7 @@ class Services:
     keyring: Keyring
     headers: Headers
     registry: CollectorRegistry
+    queue: QueueWatch
     #: By the name of the server.
     pings: dict[str, Ping]
     #: Taken by each long poll, so that these can never hold every request thread.
@@ -56,6 +58,7 @@ class Services:
             keyring=Keyring(database),
             headers=Headers(store),
             registry=registry,
+            queue=QueueWatch(database, batch_size=settings.batch_size),
             pings={
                 "database": Ping(database.ping),
                 "object_store": Ping(store.ping),

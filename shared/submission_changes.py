@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 
 from shared import webhooks
 from shared.errors import DigestMismatch, NotFound, NotUploaded, RequestError, SizeMismatch
-from shared.ids import new_id_in_sql
 from shared.queue.claim import final_values
+from shared.queue.retry import make_successors
 from shared.queue.states import FileState, JobState, SubmissionState
 from shared.submissions import count, end
-from shared.tables import Image, Job, Submission, SubmissionFile
+from shared.tables import Job, Submission, SubmissionFile
 
 #: The codes of what has to be sent again.
 _NOT_HERE = [NotUploaded.code, SizeMismatch.code, DigestMismatch.code]
@@ -63,11 +63,17 @@ def retry(session: Session, submission: Submission) -> Retried:
         to_prepare=stages.count(JobState.QUEUED),
         to_detect=stages.count(JobState.READY),
     )
-    if (files or stages) and submission.state == SubmissionState.COMPLETED_WITH_ERRORS:
+    if files or stages:
+        reopen(submission)
+    return retried
+
+
+def reopen(submission: Submission) -> None:
+    """Have a locked submission go on, of which something is tried again."""
+    if submission.state == SubmissionState.COMPLETED_WITH_ERRORS:
         submission.state, submission.finished_at, submission.tally = SubmissionState.PROCESSING, None, None
         # From here on it is waited for what is to be uploaded.
         submission.closed_at = sa.func.now()
-    return retried
 
 
 def cancel(session: Session, submission: Submission) -> None:
@@ -110,48 +116,18 @@ def _retry_files(session: Session, submission_id: UUID) -> list[str]:
     return list(session.scalars(_silently(again)))
 
 
-def _retry_jobs(session: Session, submission: Submission) -> list[str]:
+def _retry_jobs(session: Session, submission: Submission) -> list[JobState]:
     """Make a job for each that has failed; return their states."""
-    is_ready = Image.rendition_sha256.is_not(None)
     failed = (
-        sa.select(
-            SubmissionFile.number,
-            new_id_in_sql().label("job_id"),
-            Image.id.label("image_id"),
-            sa.case((is_ready, JobState.READY), else_=JobState.QUEUED).label("state"),
-            sa.case((is_ready, sa.func.now())).label("ready_at"),
-        )
+        sa.select(SubmissionFile.job_id, SubmissionFile.number)
         .join(Job, Job.id == SubmissionFile.job_id)
-        .join(Image, Image.id == Job.image_id)
         .where(
             SubmissionFile.submission_id == submission.id,
             SubmissionFile.state == FileState.ACCEPTED,
             Job.state == JobState.FAILED,
         )
-        .cte("failed")
     )
-    rows = sa.select(
-        failed.c.job_id,
-        failed.c.image_id,
-        failed.c.state,
-        failed.c.ready_at,
-        sa.literal(submission.project_id),
-        sa.literal(submission.id),
-        sa.literal(submission.requested_model_id, sa.Uuid()),
-        sa.literal(submission.priority),
-        sa.literal(0),
-        sa.false(),
-    )
-    names = ["id", "image_id", "state", "ready_at", "project_id", "submission_id", "requested_model_id", "priority"]
-    jobs = sa.insert(Job).from_select([*names, "attempt", "alone"], rows, include_defaults=False).returning(Job.id)
-    files = (
-        sa.update(SubmissionFile)
-        .where(SubmissionFile.submission_id == submission.id, SubmissionFile.number == failed.c.number)
-        .values(job_id=failed.c.job_id)
-        .add_cte(jobs.cte("jobs"))
-        .returning(failed.c.state)
-    )
-    return list(session.scalars(_silently(files)))
+    return make_successors(session, failed.subquery())
 
 
 def _silently(change: sa.Update) -> sa.Update:

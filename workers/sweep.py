@@ -12,6 +12,7 @@ from shared.errors import DatabaseUnavailable
 from shared.queue.claim import expire_leases
 from shared.queue.files import count_arrived, expire_file_leases, is_listing
 from shared.queue.hints import Hints
+from shared.queue.samples import take_sample
 from shared.queue.states import Stage
 from shared.settings import Settings
 from shared.submissions import sweep_submissions
@@ -25,7 +26,7 @@ COUNTED_AT_MOST = 10_000
 
 
 def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> None:
-    """Take back expired leases, hint at all that waits, start what is due, and end submissions that are done.
+    """Take back expired leases, hint at all that waits, start what is due, end submissions, sample the queue.
 
     Two sweeps at once do no harm. Each step has its own transaction, and one that fails does not stop the next.
     """
@@ -34,12 +35,7 @@ def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> N
         _expire(settings, database, owner)
 
     def waiting() -> None:
-        with database.begin() as session:
-            counts = {stage: _count_waiting(session, stage) for stage in (Stage.PREPARE, Stage.DETECT)}
-            listings = sa.select(sa.func.count()).select_from(Submission).where(is_listing())
-            counts[Stage.INTAKE] = count_arrived(session, at_most=COUNTED_AT_MOST) + (session.scalar(listings) or 0)
-        for stage, count in counts.items():
-            hints.send(stage, count)
+        _hint(database, hints)
 
     def tasks() -> None:
         with database.begin() as session:
@@ -57,7 +53,11 @@ def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> N
     def submissions() -> None:
         sweep_submissions(database, settings)
 
-    for step in (leases, waiting, tasks, schedules, submissions):
+    def samples() -> None:
+        with database.begin() as session:
+            take_sample(session)
+
+    for step in (leases, waiting, tasks, schedules, submissions, samples):
         _try(step)
 
 
@@ -71,6 +71,15 @@ def _expire(settings: Settings, database: Database, owner: str) -> None:
     for what, outcome in (("jobs", jobs), ("files", files)):
         if any(outcome.values()):
             log.warning("leases_expired", of=what, **{state: count for state, count in outcome.items() if count})
+
+
+def _hint(database: Database, hints: Hints) -> None:
+    with database.begin() as session:
+        counts = {stage: _count_waiting(session, stage) for stage in (Stage.PREPARE, Stage.DETECT)}
+        listings = sa.select(sa.func.count()).select_from(Submission).where(is_listing())
+        counts[Stage.INTAKE] = count_arrived(session, at_most=COUNTED_AT_MOST) + (session.scalar(listings) or 0)
+    for stage, count in counts.items():
+        hints.send(stage, count)
 
 
 def _try(step: Callable[[], None]) -> None:

@@ -1,0 +1,84 @@
+"""The queue: what it is like now, what it was like, and another try for what failed."""
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import UUID
+
+from flask import Response
+
+from api.audit import note
+from api.auth import identity, requires
+from api.event_stream import STREAM_S, described, event, respond
+from api.idempotency import idempotent
+from api.queue_schemas import HistoryAnswer, HistoryQuery, QueueAnswer, RetriedAnswer, RetryRequest
+from api.resource import as_json, resource
+from api.services import services
+from shared.failures import retry_failures
+from shared.queue.samples import read_history
+from shared.queue.states import JobState, Scope, Stage
+
+#: Between two looks of a stream.
+LOOK_S = 1.0
+#: Of a history: about one for two pixels of a chart.
+POINTS = 360
+
+blueprint = resource("queue")
+
+_EVENTS = described("Events named `queue`, each with a QueueAnswer.", "queue")
+
+
+@blueprint.get("/v1/queue", responses={200: QueueAnswer})
+@requires(Scope.READ)
+def show() -> Response:
+    """Show how full the queue is and what the workers do, and this project's failures of the last 24 hours.
+
+    All projects share the queue and its workers, so that these numbers are of all of them.
+    """
+    return as_json(services().queue.look(identity().project_id))
+
+
+@blueprint.get("/v1/queue/history", responses={200: HistoryAnswer})
+@requires(Scope.READ)
+def show_history(query: HistoryQuery) -> Response:
+    """Show what the queue was like: of a longer time fewer points."""
+    with services().database.begin() as session:
+        return as_json(HistoryAnswer.of(read_history(session, timedelta(hours=query.hours), points=POINTS)))
+
+
+@blueprint.get("/v1/queue/events", responses={200: _EVENTS})
+@requires(Scope.READ)
+def stream() -> Response:
+    """Tell of each change of the queue; a stream ends after some minutes, to be opened anew."""
+    project_id = identity().project_id
+    first = services().queue.look(project_id)
+    return respond(_event(first), _changes(project_id, first))
+
+
+@blueprint.post("/v1/jobs/retry", responses={200: RetriedAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def retry(body: RetryRequest) -> Response:
+    """Try again what failed lately with a code: each such job gets a successor, unless its image has a later job.
+
+    What was rejected would be rejected again, and stays so.
+    """
+    with services().database.begin() as session:
+        states = retry_failures(session, identity().project_id, body.code, timedelta(hours=body.hours))
+    answer = RetriedAnswer(to_prepare=states.count(JobState.QUEUED), to_detect=states.count(JobState.READY))
+    for stage, count in ((Stage.PREPARE, answer.to_prepare), (Stage.DETECT, answer.to_detect)):
+        services().hints.send(stage, count)
+    note(code=body.code, jobs=len(states))
+    return as_json(answer)
+
+
+def _changes(project_id: UUID, known: QueueAnswer) -> Iterator[str | None]:
+    deadline = time.monotonic() + STREAM_S
+    while time.monotonic() < deadline and not services().stopping.wait(LOOK_S):
+        answer = services().queue.look(project_id)
+        yield _event(answer) if answer != known else None
+        known = answer
+
+
+def _event(answer: QueueAnswer) -> str:
+    return event("queue", answer.model_dump_json())

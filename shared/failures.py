@@ -1,0 +1,104 @@
+"""The jobs that a project will get no result of, by the reason's code; and another try for those that failed."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import Session, aliased
+
+from shared.queue.numbers import is_one_of
+from shared.queue.retry import make_successors
+from shared.queue.states import FileState, JobState, SubmissionState
+from shared.submission_changes import reopen
+from shared.tables import Image, Job, Submission, SubmissionFile
+
+#: Studies that a failure names at most.
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Jobs that were rejected or have failed for the same reason, and of which no later job of the image is known."""
+
+    code: str
+    #: A `rejected` input would be rejected again; what has `failed` may be tried again.
+    state: JobState
+    count: int
+    latest_at: datetime
+    #: Of the latest, the newest first.
+    study_ids: tuple[UUID, ...]
+    #: Of the latest.
+    reason: str | None
+
+
+def list_failures(session: Session, project_id: UUID, within: timedelta) -> list[Failure]:
+    """List what went wrong lately, the most frequent first."""
+    code = _code()
+    newest_first = sa.func.array_agg(aggregate_order_by(Image.study_id, Job.finished_at.desc()))
+    reasons = sa.func.array_agg(aggregate_order_by(Job.reason, Job.finished_at.desc()))
+    rows = session.execute(
+        sa.select(
+            code,
+            Job.state,
+            sa.func.count().label("count"),
+            sa.func.max(Job.finished_at),
+            newest_first[1:_NAMED],
+            reasons[1],
+        )
+        .join(Image, Image.id == Job.image_id)
+        .where(*_unfit(project_id, within, (JobState.REJECTED, JobState.FAILED)))
+        .group_by(code, Job.state)
+        .order_by(sa.desc("count"), code)
+    )
+    return [
+        Failure(code, JobState(state), count, latest_at, tuple(dict.fromkeys(study_ids)), reason)
+        for code, state, count, latest_at, study_ids, reason in rows
+    ]
+
+
+def retry_failures(session: Session, project_id: UUID, code: str, within: timedelta) -> list[JobState]:
+    """Give the jobs that failed lately with this code successors; return their states. The second time there is none.
+
+    Those of a cancelled submission stay as they are.
+    """
+    failed = (*_unfit(project_id, within, (JobState.FAILED,)), _code() == code)
+    # Submissions first, then jobs, as everywhere; what is locked is looked at anew, for others may have been here.
+    submission_ids = sa.select(Job.submission_id).where(*failed, Job.submission_id.is_not(None)).distinct()
+    submissions = session.scalars(
+        sa.select(Submission)
+        .where(Submission.id.in_(submission_ids))
+        .order_by(Submission.id)
+        .with_for_update(key_share=True)
+    ).all()
+    session.execute(sa.select(Job.id).where(*failed).order_by(Job.id).with_for_update()).all()
+    cancelled = [row.id for row in submissions if row.state == SubmissionState.CANCELLED]
+    of_file = sa.and_(
+        SubmissionFile.submission_id == Job.submission_id,
+        SubmissionFile.job_id == Job.id,
+        SubmissionFile.state == FileState.ACCEPTED,
+    )
+    chosen = (
+        sa.select(Job.id.label("job_id"), SubmissionFile.number)
+        .join(SubmissionFile, of_file, isouter=True)
+        .where(*failed, sa.or_(Job.submission_id.is_(None), Job.submission_id.not_in(cancelled)))
+    )
+    states = make_successors(session, chosen.subquery())
+    for submission in submissions if states else ():
+        reopen(submission)
+    return states
+
+
+def _code() -> sa.ColumnElement[str]:
+    return sa.func.coalesce(Job.code, "unknown")
+
+
+def _unfit(project_id: UUID, within: timedelta, states: tuple[JobState, ...]) -> tuple[sa.ColumnElement[bool], ...]:
+    later = aliased(Job)
+    return (
+        Job.project_id == project_id,
+        is_one_of(states),
+        Job.finished_at > sa.func.now() - within,
+        ~sa.exists().where(later.image_id == Job.image_id, later.id > Job.id),
+    )

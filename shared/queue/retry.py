@@ -1,0 +1,48 @@
+"""Another try for jobs that have failed. A job that has come to its end stays so: it gets a successor."""
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.ids import new_id_in_sql
+from shared.queue.states import JobState
+from shared.tables import Image, Job, SubmissionFile
+
+
+def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
+    """Make a job for each that has failed, and point its submission's file at it; return the new jobs' states.
+
+    `failed` has `job_id` and `number`, the file's number in the job's submission if there is one. The caller holds
+    what keeps others from doing the same at once.
+    """
+    is_ready = Image.rendition_sha256.is_not(None)
+    successor = (
+        sa.select(
+            failed.c.number,
+            new_id_in_sql().label("id"),
+            Job.image_id,
+            Job.study_id,
+            Job.project_id,
+            Job.submission_id,
+            Job.requested_model_id,
+            Job.priority,
+            sa.case((is_ready, JobState.READY), else_=JobState.QUEUED).label("state"),
+            sa.case((is_ready, sa.func.now())).label("ready_at"),
+            sa.literal(0).label("attempt"),
+            sa.false().label("alone"),
+        )
+        .select_from(failed)
+        .join(Job, Job.id == failed.c.job_id)
+        .join(Image, Image.id == Job.image_id)
+        .cte("successor")
+    )
+    columns = [column for column in successor.c if column.key != "number"]
+    names = [column.key for column in columns]
+    jobs = sa.insert(Job).from_select(names, sa.select(*columns), include_defaults=False).returning(Job.id)
+    files = (
+        sa.update(SubmissionFile)
+        .where(SubmissionFile.submission_id == successor.c.submission_id, SubmissionFile.number == successor.c.number)
+        .values(job_id=successor.c.id)
+        .returning(SubmissionFile.number)
+    )
+    made = sa.select(successor.c.state).add_cte(jobs.cte("jobs"), files.cte("files"))
+    return [JobState(state) for state in session.scalars(made)]

@@ -1,0 +1,126 @@
+"""What the queue was like: the sweep samples it, and pages draw it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared.queue.numbers import FINAL, LEASED, WAITING, JobCount, WorkDone, count_finished, count_open_jobs, sum_work
+from shared.queue.states import JobState, Stage
+from shared.tables import QueueSample
+
+#: One sample each; whichever beat comes first takes it.
+INTERVAL = timedelta(seconds=15)
+KEPT_FOR = timedelta(days=7)
+_EPOCH = sa.literal(datetime(2000, 1, 1, tzinfo=UTC), sa.DateTime(timezone=True))
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of the past, from one or more samples."""
+
+    at: datetime
+    #: The most that there were at a sample, and the longest wait.
+    queued: int
+    preparing: int
+    ready: int
+    detecting: int
+    oldest_waiting_s: float
+    #: Jobs that came to this end meanwhile, and in how many seconds.
+    succeeded: int
+    rejected: int
+    failed: int
+    cancelled: int
+    elapsed_s: float
+    #: What detect workers did meanwhile.
+    batches: int
+    images: int
+    step_s: float
+
+
+def take_sample(session: Session) -> bool:
+    """Write down what the queue is like, unless a beat has in this interval; return whether it was done.
+
+    Removes what is older than `KEPT_FOR`.
+    """
+    at = session.scalars(sa.select(sa.func.date_bin(INTERVAL, sa.func.now(), _EPOCH))).one()
+    before = session.scalar(sa.select(sa.func.max(QueueSample.at)).where(QueueSample.at >= at - KEPT_FOR))
+    if before is not None and before >= at:
+        return False
+    since = before or at - INTERVAL
+    jobs, done = count_open_jobs(session), sum_work(session).get(Stage.DETECT, WorkDone())
+    levels = {str(state): jobs.get(state, JobCount()).count for state in (*WAITING, *LEASED)}
+    # From sample to sample without a gap, so that each end counts once.
+    ends = {str(state): count for state, count in count_finished(session, since, at).items()}
+    values: dict[str, Any] = {
+        "at": at,
+        **levels,
+        "oldest_waiting_s": max(jobs.get(state, JobCount()).oldest_s for state in WAITING),
+        **ends,
+        "elapsed_s": (at - since).total_seconds(),
+        "batches": done.batches,
+        "images": done.images,
+        "step_s": done.step_s,
+    }
+    taken = insert(QueueSample).values(values).on_conflict_do_nothing().returning(QueueSample.at)
+    if session.scalar(taken) is None:
+        return False
+    session.execute(sa.delete(QueueSample).where(QueueSample.at < at - KEPT_FOR))
+    return True
+
+
+def read_history(session: Session, past: timedelta, *, points: int) -> list[Span]:
+    """Return the spans of some past time, the oldest first, about as many as `points`."""
+    sample = QueueSample
+    wanted = sample.at > sa.func.now() - past
+    width = max(INTERVAL, past / points)
+
+    def gain(column: sa.orm.InstrumentedAttribute[int] | sa.orm.InstrumentedAttribute[float]) -> sa.Label[float]:
+        # Rows of workers are never removed; should one be, nothing was undone.
+        more = column - sa.func.lag(column).over(order_by=sample.at)
+        return sa.func.greatest(more, 0).label(column.key)
+
+    levels = [sample.queued, sample.preparing, sample.ready, sample.detecting, sample.oldest_waiting_s]
+    flows = [sample.succeeded, sample.rejected, sample.failed, sample.cancelled, sample.elapsed_s]
+    gains = [gain(column) for column in (sample.batches, sample.images, sample.step_s)]
+    each = sa.select(sample.at, *levels, *flows, *gains).where(wanted).subquery()
+    span = sa.func.date_bin(width, each.c.at, _EPOCH)
+    rows = session.execute(
+        sa.select(
+            sa.func.max(each.c.at).label("at"),
+            *(sa.func.max(each.c[column.key]).label(column.key) for column in levels),
+            *(sa.func.sum(each.c[column.key]).label(column.key) for column in flows),
+            *(sa.func.coalesce(sa.func.sum(each.c[column.key]), 0).label(column.key) for column in gains),
+        )
+        .group_by(span)
+        .order_by(span)
+    )
+    return [Span(**_whole(row)) for row in rows.mappings()]
+
+
+def _whole(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The row with counts for the decimals that PostgreSQL makes of their sums."""
+    return {str(name): int(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+
+
+def count_past(session: Session, now: datetime, past: timedelta) -> dict[JobState, int]:
+    """Count the jobs that came to their end in some past time, by state: from samples, as far as there are any."""
+    columns = {state: QueueSample.__table__.c[state] for state in FINAL}
+    sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in columns.values()]
+    latest, *counted = session.execute(
+        sa.select(sa.func.max(QueueSample.at), *sums).where(QueueSample.at > now - past)
+    ).one()
+    since = count_finished(session, latest or now - past)
+    return {state: int(count) + since[state] for state, count in zip(columns, counted, strict=True)}
+
+
+def work_before(session: Session, moment: datetime) -> WorkDone | None:
+    """Return what detect workers had done at the first sample after a moment, if there is one."""
+    first = sa.select(QueueSample).where(QueueSample.at >= moment).order_by(QueueSample.at).limit(1)
+    sample = session.scalar(first)
+    return None if sample is None else WorkDone(batches=sample.batches, images=sample.images, step_s=sample.step_s)
