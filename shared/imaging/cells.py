@@ -45,8 +45,8 @@ def read_layout(file: DicomFile, height_px: int, width_px: int) -> CellLayout:
     HighBit the lowest ones, a missing PixelRepresentation unsigned.
     """
     allocated = file.integer("BitsAllocated") or 0
-    stored = file.integer("BitsStored") or allocated
-    high_bit = file.integer("HighBit")
+    stored, high_bit = file.integer("BitsStored"), file.integer("HighBit")
+    stored = allocated if stored is None else stored
     high_bit = stored - 1 if high_bit is None else high_bit
     if allocated not in (8, 16) or not stored - 1 <= high_bit < allocated or stored < 1:
         raise UndecodablePixelData

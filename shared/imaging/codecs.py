@@ -9,11 +9,9 @@ from collections.abc import Callable
 
 import imagecodecs
 import libjpeg.utils
-import numpy as np
 import openjpeg.utils
 
 from shared.errors import UndecodablePixelData
-from shared.imaging.cells import CellLayout
 from shared.imaging.codestream import CodestreamHeader, bare_jpeg_2000, read_jpeg_2000_header, read_jpeg_header
 from shared.imaging.grey_levels import Pixels
 from shared.imaging.jpeg_xl import read_jpeg_xl_header
@@ -73,19 +71,5 @@ def inflate(frame: memoryview, most_bytes: int) -> memoryview:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     cells = inflater.decompress(frame, most_bytes)
     if not inflater.eof:
-        raise UndecodablePixelData
-    return memoryview(cells)
-
-
-def unpack_rle(frame: memoryview, layout: CellLayout) -> memoryview:
-    """The little-endian cells of an RLE frame, PS3.5 annex G: a segment for each byte of a cell, the highest first.
-
-    Raises `UndecodablePixelData` for another number of segments, and where they unpack to other than the frame.
-    """
-    if int.from_bytes(frame[:4], "little") != layout.cell_bytes:
-        raise UndecodablePixelData
-    cell = np.dtype(f"<u{layout.cell_bytes}")
-    cells = imagecodecs.dicomrle_decode(bytes(frame), cell, out=layout.frame_bytes)
-    if len(cells) != layout.frame_bytes:
         raise UndecodablePixelData
     return memoryview(cells)

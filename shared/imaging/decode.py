@@ -4,13 +4,14 @@ from dataclasses import dataclass, field
 
 from shared.errors import UndecodablePixelData
 from shared.imaging.cells import CellLayout, read_cells, read_layout, sign_extend
-from shared.imaging.codecs import decode_codestream, inflate, unpack_rle
+from shared.imaging.codecs import decode_codestream, inflate
 from shared.imaging.dicom_file import DicomFile, quietly, read_dicom
 from shared.imaging.frames import read_frame
 from shared.imaging.geometry import Geometry, read_geometry
 from shared.imaging.grey_levels import GreyLevels, Pixels, full_range, read_grey_levels
 from shared.imaging.header import DICOM, PREFIX_BYTES, describe_dicom, sniff_media_type
 from shared.imaging.pictures import decode_picture
+from shared.imaging.rle import unpack_rle
 from shared.imaging.transfer_syntaxes import PACKINGS, Packing
 
 
@@ -56,7 +57,7 @@ def _read_pixels(file: DicomFile, layout: CellLayout, threads: int) -> Pixels:
     if packing is Packing.DEFLATED_FRAME:
         return read_cells(inflate(frame, layout.frame_bytes + layout.row_bytes), layout)
     if packing is Packing.RLE:
-        return read_cells(unpack_rle(frame, layout), layout)
+        return read_cells(unpack_rle(bytes(frame), layout), layout)
     return _read_codestream(bytes(frame), packing, layout, threads)
 
 
