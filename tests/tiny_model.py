@@ -11,6 +11,7 @@ from shared.detector.architectures import BLUEPRINTS, build
 from shared.detector.card import Category, ModelCard
 from shared.detector.placing import place
 from shared.detector.weights import encode_weights
+from shared.imaging.rendition import RENDITION_VERSION
 from shared.phantoms import make_phantom
 
 #: Ids with gaps, in no order.
@@ -29,7 +30,7 @@ def make_tiny_model(
         anchor_sizes_px=BLUEPRINTS["carina_small"].anchor_sizes_px,
         score_threshold=0.0,
         max_detections=3,
-        rendition_version=1,
+        rendition_version=RENDITION_VERSION,
         weights_sha256="0" * 64,
     )
     with torch.random.fork_rng(), torch.no_grad():

@@ -13,6 +13,7 @@ from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.detector.runtime import Detector
 from shared.errors import CarinaError, DatabaseUnavailable, ModelUnusable, ObjectStoreUnavailable
+from shared.imaging.rendition import RENDITION_VERSION
 from shared.object_store import ObjectStore, weights_key
 from shared.tables import Model
 
@@ -44,6 +45,11 @@ class Shelf:
             self._free()
             self._loaded = model_id, self._fetch_and_load(model_id)
             log.info("model_loaded", model_id=str(model_id))
+            trained_on = self.card(model_id).rendition_version
+            if trained_on != RENDITION_VERSION:  # it works, but nobody has measured how well
+                log.warning(
+                    "model_of_other_renditions", model_id=str(model_id), trained_on=trained_on, served=RENDITION_VERSION
+                )
         return self._loaded[1]
 
     def load_active(self) -> None:

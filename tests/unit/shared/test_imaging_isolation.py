@@ -18,7 +18,7 @@ from pydicom.uid import RLELossless
 
 from shared.errors import DecoderProcessLost, ImageTooLarge, MultiFrameImage, UndecodablePixelData
 from shared.imaging.isolation import DecoderPool
-from shared.imaging.rendition import Rendition, make_rendition
+from shared.imaging.rendition import RENDITION_VERSION, Rendition, make_rendition
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
 
 FILM = make_dicom(make_film(), bits=12)
@@ -68,7 +68,7 @@ def test_an_unfit_input_is_the_same_error_here_as_in_the_child(pool: DecoderPool
     with pytest.raises(ImageTooLarge):
         pool.render(FILM, rendition_px=64, max_image_pixels=5000)
     assert len(children()) == 1
-    assert render(pool).version == 1
+    assert render(pool).version == RENDITION_VERSION
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
