@@ -10,14 +10,15 @@ from sqlalchemy.orm import Session
 
 from api.kept import Kept
 from shared.database import Database
+from shared.imaging.facts import Flag
 from shared.queue.numbers import JobCount, count_jobs, sum_work
 from shared.queue.states import DeliveryState, JobState, Stage, TaskState
-from shared.tables import WebhookDelivery
+from shared.tables import Image, WebhookDelivery
 from shared.tasks import KINDS
 
 
 class QueueMetrics(Collector):
-    """The jobs, how long they wait, the trainer's tasks, messages to webhooks, and what the workers have done."""
+    """Jobs and how long they wait, doubtful images, the trainer's tasks, messages to webhooks, and workers' work."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -29,7 +30,13 @@ class QueueMetrics(Collector):
 
     def _read(self) -> list[Metric]:
         with self._database.begin() as session:
-            return [*_jobs(session), *_tasks(session), _deliveries(session), *_workers(session)]
+            return [
+                *_jobs(session),
+                _flags(session),
+                *_tasks(session),
+                _deliveries(session),
+                *_workers(session),
+            ]
 
 
 def _jobs(session: Session) -> Iterator[Metric]:
@@ -43,6 +50,15 @@ def _jobs(session: Session) -> Iterator[Metric]:
     for stage in (Stage.PREPARE, Stage.DETECT):
         oldest.add_metric([stage], found.get(stage.waiting, JobCount()).oldest_s)
     yield from (jobs, oldest)
+
+
+def _flags(session: Session) -> Metric:
+    images = GaugeMetricFamily("carina_flagged_images", "Images by what makes them doubtful.", labels=["flag"])
+    for flag in Flag:
+        # As a literal, for the flag's own index.
+        flagged = Image.flags.contains(sa.literal_column(f"ARRAY['{flag}'::text]"))
+        images.add_metric([flag], session.scalar(sa.select(sa.func.count()).select_from(Image).where(flagged)) or 0)
+    return images
 
 
 def _tasks(session: Session) -> Iterator[Metric]:

@@ -15,12 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.schemas import NOTICE
 from shared.database import Database
+from shared.imaging.facts import Flag
 from shared.object_store import ObjectStore, rendition_key
 from shared.queue.claim import Claim, claim
 from shared.queue.outcome import FoundBox, StoredRendition, mark_ready, succeed
 from shared.queue.states import ModelState, Stage
 from shared.settings import Settings
-from shared.tables import Dataset, Job, Model, Worker
+from shared.tables import Dataset, Image, Job, Model, Worker
 from shared.version import code_version
 from tests.integration.conftest import Api, png
 from tests.integration.rows import add_dataset
@@ -299,12 +300,16 @@ def test_metrics_count_jobs_waiting_and_work(api: Api, database: Database, store
         session.add(Worker(id="b", stage=Stage.DETECT, **work, stopped_at=sa.func.now()))
         session.add(Worker(id="c", stage=Stage.SWEEP, expired_leases=3))
         session.add(Worker(id="d", stage=Stage.TRAIN))
+        doubtful = sa.select(sa.func.min(sa.cast(Image.id, sa.Text)).cast(sa.Uuid)).scalar_subquery()
+        session.execute(sa.update(Image).where(Image.id == doubtful).values(flags=[Flag.ROTATED, Flag.LATERAL_VIEW]))
         add_dataset(session)
         session.add(Dataset(name="films", source={}, created_at=hour))
     deadline = time.monotonic() + 60
     while (found := metrics_of(api))["carina_jobs", "queued"] == 0 and time.monotonic() < deadline:
         time.sleep(0.1)  # the numbers are kept for a moment
     assert [found["carina_jobs", state] for state in ("queued", "ready", "succeeded", "failed")] == [1, 1, 1, 0]
+    flagged = [found["carina_flagged_images", flag] for flag in (Flag.ROTATED, Flag.LATERAL_VIEW, Flag.NOT_A_CHEST)]
+    assert flagged == [1, 1, 0]
     assert found["carina_oldest_waiting_seconds", "prepare"] == pytest.approx(3600, abs=60)
     assert found["carina_oldest_waiting_seconds", "detect"] == pytest.approx(60, abs=50)
     assert (found["carina_batch_size_sum", "detect"], found["carina_batch_size_count", "detect"]) == (20, 8)
