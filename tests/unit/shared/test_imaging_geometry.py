@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from shared.imaging.geometry import Geometry, read_geometry, rendition_size
 from shared.imaging.rendition import make_rendition, read_rendition
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
+DATA = Path(__file__).parents[4] / "shared" / "data"
 BLANK = np.zeros((64, 64), np.uint8)
 
 CALIBRATED, DETECTOR = SpacingSource.CALIBRATED, SpacingSource.DETECTOR
@@ -205,6 +207,21 @@ def test_what_is_round_in_the_patient_is_round_in_the_rendition(spacing: Sequenc
     height, width = bright.any(axis=1).sum(), bright.any(axis=0).sum()
     assert height == pytest.approx(width, abs=2)
     assert bright.sum() / (height * width) == pytest.approx(np.pi / 4, abs=0.04)
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the test data in ../shared/data")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("chest/rsna_CR_mono2_8bit_jpegbaseline", spaced(0.168, 0.168, UNSPECIFIED)),
+        ("chest/wg04_RG1_JLSN_chest_PA_mono1_15bit", None),  # which says 0.000
+        ("other/highdicom_DX_dog_thorax_mono1", spaced(1.2, 1.201199999999, DETECTOR)),
+        ("other/wg04_RG3_UNC", None),
+    ],
+)
+def test_real_films(name: str, expected: PixelSpacing | None) -> None:
+    file = read_dicom((DATA / f"dicom/{name}.dcm").read_bytes(), with_pixels=False, max_bytes=10**7)
+    assert read_geometry(file) == Geometry(expected)
 
 
 def test_a_picture_has_no_spacing() -> None:
