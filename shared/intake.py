@@ -28,6 +28,7 @@ from shared.queue.outcome import DUPLICATE
 from shared.queue.states import JobState, Stage
 from shared.settings import Settings
 from shared.tables import Image, Job, Model, Project, Study
+from shared.version import RENDITION_VERSION
 
 #: A process gathers whole parts of so many files in memory, and of all others so few bytes, the rest on disk:
 #: slow clients are many, and each takes hours to fill a part.
@@ -249,7 +250,7 @@ class Intake:
             priority=self._priority,
             state=JobState.QUEUED,
         )
-        if image.rendition_sha256 is not None:
+        if image.rendition_sha256 is not None and image.rendition_version == RENDITION_VERSION:
             job.state, job.ready_at = JobState.READY, sa.func.now()
         session.add(job)
         session.flush()

@@ -3,6 +3,10 @@
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+#: Of the function that makes renditions; stored with every rendition, dataset, model and result. Raise it with any
+#: change that moves a pixel.
+RENDITION_VERSION = 2
+
 
 @cache
 def code_version() -> str:

@@ -11,11 +11,11 @@ import numpy as np
 
 from shared.database import Database
 from shared.ids import new_id
-from shared.imaging.rendition import RENDITION_VERSION
 from shared.object_store import ObjectStore, dataset_key, rendition_key
 from shared.phantoms import CLASS_NAMES, Lesion, make_phantom
 from shared.queue.states import TaskState
 from shared.tables import Dataset
+from shared.version import RENDITION_VERSION
 
 HEIGHT_PX, WIDTH_PX = 256, 216
 #: Into which split each film of four goes.

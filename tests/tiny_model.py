@@ -11,8 +11,8 @@ from shared.detector.architectures import BLUEPRINTS, build
 from shared.detector.card import Category, ModelCard
 from shared.detector.placing import place
 from shared.detector.weights import encode_weights
-from shared.imaging.rendition import RENDITION_VERSION
 from shared.phantoms import make_phantom
+from shared.version import RENDITION_VERSION
 
 #: Ids with gaps, in no order.
 CATEGORIES = tuple(Category(id=id_, name=name) for id_, name in ((30, "Mass"), (7, "Opacity"), (12, "Fibrosis")))

@@ -13,9 +13,9 @@ from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.detector.runtime import Detector
 from shared.errors import CarinaError, DatabaseUnavailable, ModelUnusable, ObjectStoreUnavailable
-from shared.imaging.rendition import RENDITION_VERSION
 from shared.object_store import ObjectStore, weights_key
 from shared.tables import Model
+from shared.version import RENDITION_VERSION
 
 log = structlog.get_logger()
 

@@ -42,7 +42,7 @@ def _check_fit(content: bytes, architecture: Architecture) -> None:
     # PyTorch takes seconds to load, which only those who name a file have to wait for.
     from shared.detector.architectures import BLUEPRINTS, build
     from shared.detector.weights import read_state
-    from shared.imaging.rendition import RENDITION_VERSION
+    from shared.version import RENDITION_VERSION
     from trainer.initial_weights import fill
 
     blueprint = BLUEPRINTS[architecture]

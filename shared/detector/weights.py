@@ -17,7 +17,7 @@ from torchvision.models.detection import FasterRCNN
 from shared.detector.architectures import BLUEPRINTS, build
 from shared.detector.card import Architecture, Category, ModelCard
 from shared.errors import InvalidModelFile
-from shared.imaging.rendition import RENDITION_VERSION
+from shared.version import RENDITION_VERSION
 
 #: Under which keys training scripts put the model beside their optimizer.
 WRAPPINGS = ("model_state_dict", "state_dict", "model")

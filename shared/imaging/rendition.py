@@ -10,9 +10,8 @@ from shared.errors import UndecodablePixelData
 from shared.imaging.facts import ImageFacts
 from shared.imaging.geometry import rendition_size
 from shared.imaging.shrinking import shrink
+from shared.version import RENDITION_VERSION
 
-#: Stored with every rendition, dataset, model and result. Raise it with any change that moves a pixel.
-RENDITION_VERSION = 2
 #: A film's noise repeats nothing, so looking for repetition makes the file larger and slower to write and to read; of
 #: the filters this one is undone 16 pixels at a time.
 _PNG = (

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 from shared.ids import new_id_in_sql
 from shared.queue.states import JobState
 from shared.tables import Image, Job, SubmissionFile
+from shared.version import RENDITION_VERSION
 
 
 def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
@@ -14,7 +15,7 @@ def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
     `failed` has `job_id` and `number`, the file's number in the job's submission if there is one. The caller holds
     what keeps others from doing the same at once.
     """
-    is_ready = Image.rendition_sha256.is_not(None)
+    is_ready = sa.and_(Image.rendition_sha256.is_not(None), Image.rendition_version == RENDITION_VERSION)
     successor = (
         sa.select(
             failed.c.number,

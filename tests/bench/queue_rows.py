@@ -9,11 +9,12 @@ from shared import models
 from shared.database import Database
 from shared.detector.demo import load_demo_model
 from shared.ids import new_id
-from shared.imaging.rendition import RENDITION_VERSION, make_rendition
+from shared.imaging.rendition import make_rendition
 from shared.object_store import ObjectStore, rendition_key
 from shared.phantoms import encode_dicom, make_phantom
 from shared.settings import Settings
 from shared.tables import Project, Study
+from shared.version import RENDITION_VERSION
 
 #: A film's size, (height, width), in original pixels and in those of its rendition.
 ORIGINAL_PX = (2048, 1720)

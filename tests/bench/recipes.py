@@ -18,9 +18,9 @@ from torchvision.models.detection import FasterRCNN
 from shared.detector.card import Category
 from shared.detector.runtime import Detector
 from shared.detector.weights import decode_weights
-from shared.imaging.rendition import RENDITION_VERSION
 from shared.recipes import RECIPES
 from shared.training import Split, TrainingConfig
+from shared.version import RENDITION_VERSION
 from tests.bench.figure import Figure
 from tests.bench.servers import REPOSITORY
 from trainer import initial_weights

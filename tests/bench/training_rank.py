@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from shared.detector.card import Category
-from shared.imaging.rendition import RENDITION_VERSION
 from shared.phantoms import CLASS_NAMES
 from shared.training import TrainingConfig
+from shared.version import RENDITION_VERSION
 from trainer.datasets.dataset import Dataset, Film
 from trainer.fit import Progress, draft_card, fit
 from trainer.ranks import joined

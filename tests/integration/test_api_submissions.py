@@ -30,6 +30,7 @@ from shared.queue.states import FileState, JobState, Scope, Stage
 from shared.settings import Settings
 from shared.submissions import sweep_submissions
 from shared.tables import Image, Job, Submission, SubmissionFile, WebhookDelivery
+from shared.version import RENDITION_VERSION
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.submitting import Desk
 
@@ -370,9 +371,10 @@ def test_only_what_failed_is_tried_again(api: Api, desk: Desk, database: Databas
     end_jobs(database, JobState.SUCCEEDED, of_file[0])
     end_jobs(database, JobState.REJECTED, of_file[1], code="undecodable_pixel_data", reason="It is broken.")
     end_jobs(database, JobState.FAILED, of_file[2], code="detection_failed", reason="It went wrong.")
-    with database.begin() as session:  # which has a rendition already
-        rendered = {"rendition_sha256": "0" * 64, "rendition_version": 1}
-        session.execute(sa.update(Image).where(Image.id == UUID(rows[2]["image_id"])).values(**rendered))
+    with database.begin() as session:  # both have renditions, but one of them was made in another way than now
+        for row, version in ((rows[2], RENDITION_VERSION), (rows[3], RENDITION_VERSION - 1)):
+            rendered = {"rendition_sha256": "0" * 64, "rendition_version": version}
+            session.execute(sa.update(Image).where(Image.id == UUID(row["image_id"])).values(**rendered))
     end_jobs(database, JobState.FAILED, of_file[3], code="worker_lost", reason="It fell silent.")
     answer = api.get(path).json
     assert (answer["state"], answer["codes"]) == (

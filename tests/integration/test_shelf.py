@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 
 from shared.detector.card import ModelCard
 from shared.detector.runtime import Detector
-from shared.imaging.rendition import RENDITION_VERSION
+from shared.version import RENDITION_VERSION
 from tests.integration.workshop import Workshop
 from workers.shelf import Shelf
 

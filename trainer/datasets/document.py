@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from shared.dataset_source import Source
-from shared.imaging.rendition import RENDITION_VERSION
 from shared.training import Split
+from shared.version import RENDITION_VERSION
 from trainer.datasets.annotations import FAR_CORNER, AnnotatedImage, Annotations, Box, to_xywh, to_xyxy
 from trainer.datasets.renditions import Failure, Picture
 

@@ -14,10 +14,10 @@ from typing import Any, Literal
 from shared.database import Database
 from shared.dataset_source import CocoSource, Consensus, PhantomsSource, ReviewsSource, Source, VinBigDataSource
 from shared.errors import ObjectMissing, PermanentError
-from shared.imaging.rendition import RENDITION_VERSION
 from shared.object_store import ObjectStore, dataset_key, result_key
 from shared.settings import Settings
 from shared.training import Split
+from shared.version import RENDITION_VERSION
 from trainer.datasets.annotations import Annotations
 from trainer.datasets.coco import join, read_coco
 from trainer.datasets.consensus import agree, listen

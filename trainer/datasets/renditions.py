@@ -17,11 +17,11 @@ from shared.database import Database
 from shared.errors import CarinaError, DecoderCrashed, DecoderProcessLost, PermanentError
 from shared.imaging.dicom_file import read_patient_id
 from shared.imaging.isolation import DecoderPool
-from shared.imaging.rendition import RENDITION_VERSION
 from shared.imaging.rendition import Rendition as MadeRendition
 from shared.object_store import ObjectStore, rendition_key
 from shared.settings import Settings
 from shared.tables import Rendition
+from shared.version import RENDITION_VERSION
 from trainer.datasets.annotations import pseudonym
 from trainer.datasets.places import Catalogue, Place
 

@@ -18,7 +18,8 @@ from pydicom.uid import RLELossless
 
 from shared.errors import DecoderProcessLost, ImageTooLarge, MultiFrameImage, UndecodablePixelData
 from shared.imaging.isolation import DecoderPool
-from shared.imaging.rendition import RENDITION_VERSION, Rendition, make_rendition
+from shared.imaging.rendition import Rendition, make_rendition
+from shared.version import RENDITION_VERSION
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
 
 FILM = make_dicom(make_film(), bits=12)

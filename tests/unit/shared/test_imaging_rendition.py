@@ -6,7 +6,8 @@ import pytest
 from pydicom.uid import JPEGBaseline8Bit
 
 from shared.errors import PermanentError
-from shared.imaging.rendition import RENDITION_VERSION, Rendition, make_rendition, read_rendition
+from shared.imaging.rendition import Rendition, make_rendition, read_rendition
+from shared.version import RENDITION_VERSION
 from tests.rendering import show
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
 
