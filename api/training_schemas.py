@@ -78,7 +78,7 @@ class TaskAnswer(BaseModel):
 
 
 class TrainingAnswer(TaskAnswer):
-    """A training: `progress` holds epoch, step, losses, learning rate, images_per_s, memory_bytes and eta_s."""
+    """A training: `progress` holds epoch, step, losses, learning rate, ap40, images_per_s, memory_bytes and eta_s."""
 
     name: str
     dataset_id: UUID
@@ -116,6 +116,33 @@ class TrainingsAnswer(Page):
     """Trainings, the newest first."""
 
     trainings: list[TrainingAnswer]
+
+
+class PointsQuery(_Parameters):
+    """Which points."""
+
+    after: int = Field(-1, ge=-1, description="Only points after this many steps.")
+
+
+class TrainingPointAnswer(BaseModel):
+    """A point of a training's curves."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    #: Steps and epochs that were done.
+    step: int
+    epoch: float
+    #: Means over the steps since the point before: the losses and the learning rate; after an epoch `ap40`, on a sample
+    #: of the evaluated split.
+    values: dict[str, float]
+
+
+class TrainingPointsAnswer(BaseModel):
+    """Points in the order of their steps."""
+
+    #: A new attempt goes on from the last checkpoint: points after its first one are told anew.
+    attempt: int
+    points: list[TrainingPointAnswer]
 
 
 class EvaluationAnswer(TaskAnswer):

@@ -1,5 +1,6 @@
 """Trainings: asking for one, where it stands, and ending it."""
 
+import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
@@ -12,8 +13,11 @@ from api.training_schemas import (
     FILE,
     TEXT,
     EventsPath,
+    PointsQuery,
     TrainingAnswer,
     TrainingPath,
+    TrainingPointAnswer,
+    TrainingPointsAnswer,
     TrainingRequest,
     TrainingsAnswer,
 )
@@ -22,7 +26,7 @@ from shared.errors import NotFound
 from shared.object_store import result_key
 from shared.queue.states import Scope
 from shared.recipes import config_of
-from shared.tables import TrainingRun
+from shared.tables import TrainingPoint, TrainingRun
 from shared.tasks import cancel_task
 from shared.trainings import require_weights, start_training
 
@@ -57,6 +61,20 @@ def show(path: TrainingPath) -> Response:
     """Show where a training stands, and what came of it."""
     with services().database.begin() as session:
         return as_json(TrainingAnswer.of(_find(session, path)))
+
+
+@blueprint.get("/v1/trainings/<uuid:training_id>/points", responses={200: TrainingPointsAnswer})
+@requires(Scope.READ)
+def show_points(path: TrainingPath, query: PointsQuery) -> Response:
+    """Show the points of a training's curves, about one a second; a long training is thinned out."""
+    with services().database.begin() as session:
+        attempt = _find(session, path).attempt
+        mine = sa.select(TrainingPoint).where(
+            TrainingPoint.training_run_id == path.training_id, TrainingPoint.step > query.after
+        )
+        rows = session.scalars(mine.order_by(TrainingPoint.step))
+        points = [TrainingPointAnswer.model_validate(row) for row in rows]
+    return as_json(TrainingPointsAnswer(attempt=attempt, points=points))
 
 
 @blueprint.get("/v1/trainings/<uuid:training_id>/log", responses={200: TEXT})

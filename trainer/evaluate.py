@@ -97,17 +97,32 @@ def detect(
     Every pass has the same shape, filled up with blank films, so that neither the number of ranks nor a film's company
     changes a result. A rank without films still enters the one collective.
     """
-    mine = films[ranks.rank :: ranks.world]
+
+    def report(done: int) -> None:
+        if ranks.is_first:
+            work.report(images=min(done * ranks.world, len(films)), images_total=len(films))
+
+    found = find(detector, films[ranks.rank :: ranks.world], read, batch_size, report)
+    return {image_id: boxes for part in ranks.gather(found) for image_id, boxes in part.items()}
+
+
+def find(
+    detector: Detector,
+    films: Sequence[Film],
+    read: FilmReader,
+    batch_size: int,
+    report: Callable[[int], None] = lambda _: None,
+) -> dict[int, Boxes]:
+    """Return what the detector finds on each of this rank's films; `report` is told how many passes' films are done."""
     blank = detector.place(np.zeros((64, 64), np.uint8))
     found: dict[int, Boxes] = {}
     with ThreadPoolExecutor(2) as threads:
-        groups = _groups(threads, mine, batch_size, lambda film: detector.place(read(film)))
+        groups = _groups(threads, films, batch_size, lambda film: detector.place(read(film)))
         for done, (group, canvases) in enumerate(groups, start=1):
             results = detector.detect([*canvases, *[blank] * (batch_size - len(canvases))])
             found |= {film.image_id: boxes_of(film, result) for film, result in zip(group, results, strict=False)}
-            if ranks.is_first:
-                work.report(images=min(done * batch_size * ranks.world, len(films)), images_total=len(films))
-    return {image_id: boxes for part in ranks.gather(found) for image_id, boxes in part.items()}
+            report(done * batch_size)
+    return found
 
 
 def evaluate_model(work: Work, model_id: UUID, dataset_id: UUID, config: EvaluationConfig) -> UUID:

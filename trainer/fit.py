@@ -49,7 +49,7 @@ class Progress:
     steps_in_epoch: int
     #: Images of all ranks in this step.
     images: int
-    #: The four losses, their sum as `loss`, and `learning_rate`.
+    #: The four losses, their sum as `loss`, and `learning_rate`; after an epoch what was measured.
     figures: dict[str, float]
 
 
@@ -97,11 +97,13 @@ def fit(
     read: ReadFilm,
     ranks: Ranks,
     keeper: Keeper,
+    measure: Callable[[nn.Module], dict[str, float]] = lambda _: {},
 ) -> tuple[ModelCard, bytes]:
     """Train on the dataset's training films, from the last checkpoint if there is one; return the finished model.
 
-    `initialise` fills a model in with the weights to begin from. Raises `NothingToTrainOn`, `NonFiniteLoss`, and what
-    the keeper raises.
+    `initialise` fills a model in with the weights to begin from; `measure` is asked on every rank what the model is
+    worth after each epoch, and its figures join those of the last step. Raises `NothingToTrainOn`, `NonFiniteLoss`, and
+    what the keeper raises.
     """
     films = dataset.of("train").films
     if not any(len(film.category_ids) for film in films):
@@ -127,7 +129,8 @@ def fit(
                 at = (epoch, step) if step < step_count else (epoch + 1, 0)
                 position = Position(*at, steps_done=position.steps_done + 1)
                 images = min(together, len(plan) - (step - 1) * together)
-                progress = Progress(position, step_count, images, figures)
+                worth = measure(trainee.average.model) if step == step_count else {}
+                progress = Progress(position, step_count, images, figures | worth)
                 if keeper.is_due(progress) and ranks.is_first:
                     keeper.save(_pack(trainee, position, together), progress)
                 keeper.check(progress)

@@ -23,12 +23,14 @@ from shared.tables import Evaluation, GateDecision, TrainingRun
 from shared.tasks import update_task
 from shared.training import EvaluationConfig, TrainingConfig
 from trainer import initial_weights
+from trainer.curve import AP40, Curve
 from trainer.engine import NonFiniteLoss
 from trainer.films import FilmReader
 from trainer.fit import Progress, draft_card, fit
-from trainer.lineage import training_set
+from trainer.lineage import read_dataset, training_set
 from trainer.ranks import Ranks, joined
 from trainer.task import Interrupted, TaskLost, Work
+from trainer.validation import measure_on
 
 log = structlog.get_logger()
 
@@ -45,18 +47,23 @@ def run(work: Work) -> None:
             row = session.get_one(TrainingRun, work.claim.task_id)
             config = TrainingConfig.model_validate(row.config)
             dataset = training_set(session, work.store, row)
+            whole = read_dataset(session, work.store, row.dataset_id)
             name = row.name
         state = initial_weights.fetch(config.initial_weights, config.architecture, work.database, work.store)
         keeper = RunKeeper(work, ranks, config, stop)
+        draft = draft_card(config, dataset, name)
+        read = FilmReader.from_settings(work.settings, work.store)
+        measure = measure_on(config, whole, draft, read, ranks, work.settings.precision)
         try:
             card, weights = fit(
                 config,
                 dataset,
-                draft_card(config, dataset, name),
+                draft,
                 lambda model: initial_weights.fill(model, state),
-                FilmReader.from_settings(work.settings, work.store),
+                read,
                 ranks,
                 keeper,
+                measure,
             )
         except NonFiniteLoss as error:
             raise keeper.keep_batch(error) from error
@@ -81,6 +88,9 @@ class RunKeeper:
         self._saved_at = self._reported_at = self._logged_at = self._began_at = time.monotonic()
         self._images = 0
         self._steps = 0
+        self._curve = Curve(work.claim.task_id)
+        #: As last measured.
+        self._ap40: float | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="carina-events-")
         self._events = SummaryWriter(self._folder.name) if ranks.is_first else None
 
@@ -89,6 +99,9 @@ class RunKeeper:
         with self._work.database.begin() as session:
             row = session.get_one(TrainingRun, self._work.claim.task_id)
             sha256, steps = row.checkpoint_sha256, row.checkpoint_steps
+            self._ap40 = row.progress.get(AP40)
+            if self._ranks.is_first:
+                self._curve.go_back(session, steps or 0)
         if sha256 is None:
             return None
         log.info("training_resumed", steps=steps)
@@ -130,6 +143,8 @@ class RunKeeper:
         if self._events is not None:
             for name, figure in progress.figures.items():
                 self._events.add_scalar(name, figure, progress.position.steps_done)
+            self._curve.add(progress.figures)
+            self._ap40 = progress.figures.get(AP40, self._ap40)
             if time.monotonic() - self._reported_at > REPORT_EVERY_S or progress.position.step == 0:
                 self._report(progress)
         if self._stopping:
@@ -167,8 +182,12 @@ class RunKeeper:
             "images_per_s": round(self._images / elapsed_s, 3),
             "memory_bytes": _peak_memory_bytes(self._ranks.device),
             "eta_s": round(steps_left * elapsed_s / self._steps),
+            AP40: self._ap40,
         }
-        self._work.report(**figures)
+        with self._work.database.begin() as session:
+            if not update_task(session, self._work.claim, progress=figures):
+                raise TaskLost
+            self._curve.write(session, step=position.steps_done, epoch=round(epochs_done, 4))
         self._reported_at = now
         if now - self._logged_at > LOG_EVERY_S or position.step == 0:
             self._logged_at = now

@@ -193,6 +193,12 @@ class Detector:
         return list(torch.split(anchors, [count * n for count, n in zip(cells, per_cell, strict=True)]))
 
 
+def describe_device(device: str) -> str:
+    """Say what a detector of this setting works on, for people."""
+    chosen = _choose_device(device)
+    return f"{chosen} ({torch.cuda.get_device_name(chosen)})" if chosen.type == "cuda" else str(chosen)
+
+
 def _choose_device(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -59,6 +59,7 @@ SCOPES = {
     ("GET", "/v1/trainings"): Scope.READ,
     ("GET", "/v1/trainings/{training_id}"): Scope.READ,
     ("POST", "/v1/trainings"): Scope.TRAIN,
+    ("GET", "/v1/trainings/{training_id}/points"): Scope.READ,
     ("GET", "/v1/trainings/{training_id}/log"): Scope.TRAIN,
     ("GET", "/v1/trainings/{training_id}/events/{attempt}"): Scope.TRAIN,
     ("POST", "/v1/trainings/{training_id}/cancel"): Scope.TRAIN,
@@ -120,7 +121,7 @@ SCOPES = {
 }
 PUBLIC = [("GET", path) for path in ("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/{name}")]
 #: The console's pages. They answer people, with a page or the way to the sign-in, never with a problem document.
-PAGES = {("GET", "/console/studies"): Scope.READ, ("GET", "/console/{_}"): Scope.READ}
+PAGES = {("GET", "/console/studies"): Scope.READ, ("GET", "/console/studies/{study_id}"): Scope.READ, ("GET", "/console/{_}"): Scope.READ}
 PUBLIC_PAGES = [
     *(("GET", path) for path in ("/", "/console/", "/console/sign-in", "/console/static/{digest}/{path}")),
     *(("POST", path) for path in ("/console/sign-in", "/console/sign-out")),
