@@ -1,18 +1,27 @@
 """The decoders of compressed frames, none of which is asked before the frame's own header has been believed.
 
-imagecodecs comes first, as it is 2–6 times as fast and lets go of Python's lock; pylibjpeg, whose decoders are others,
-is tried where it gives up.
+imagecodecs comes first, as it is 2–6 times as fast and lets go of Python's lock; pylibjpeg is tried where it gives up.
+Not so for JPEG-LS, where pylibjpeg shows something also of a frame that is damaged.
 """
 
+import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import imagecodecs
 import libjpeg.utils
+import numpy as np
 import openjpeg.utils
 
 from shared.errors import UndecodablePixelData
-from shared.imaging.codestream import CodestreamHeader, bare_jpeg_2000, read_jpeg_2000_header, read_jpeg_header
+from shared.imaging.codestream import (
+    CodestreamHeader,
+    bare_jpeg_2000,
+    read_htj2k_header,
+    read_jpeg_2000_header,
+    read_jpeg_header,
+)
 from shared.imaging.grey_levels import Pixels
 from shared.imaging.jpeg_xl import read_jpeg_xl_header
 from shared.imaging.transfer_syntaxes import Packing
@@ -28,7 +37,6 @@ DECODERS: dict[Packing, Decoder] = {
 }
 SECOND_DECODERS: dict[Packing, Callable[[bytes], Pixels]] = {
     Packing.JPEG: libjpeg.utils.decode,
-    Packing.JPEG_LS: libjpeg.utils.decode,
     Packing.JPEG_2000: openjpeg.utils.decode,
     Packing.HTJ2K: openjpeg.utils.decode,
 }
@@ -36,7 +44,7 @@ _HEADERS: dict[Packing, Callable[[bytes], CodestreamHeader]] = {
     Packing.JPEG: read_jpeg_header,
     Packing.JPEG_LS: read_jpeg_header,
     Packing.JPEG_2000: read_jpeg_2000_header,
-    Packing.HTJ2K: read_jpeg_2000_header,
+    Packing.HTJ2K: read_htj2k_header,
     Packing.JPEG_XL: read_jpeg_xl_header,
 }
 
@@ -46,7 +54,8 @@ def decode_codestream(
 ) -> tuple[Pixels, CodestreamHeader]:
     """The values of one grey frame [H, W] of `shape`, and what its header claims.
 
-    Raises `UndecodablePixelData` for a frame of another size, in colour, of more than 16 bits, or without its end.
+    Raises `UndecodablePixelData` for a frame of another size, in colour, of more than 16 bits, or without its end. The
+    formats have no checksums: damage within that leaves their grammar whole is not noticed.
     """
     if packing in (Packing.JPEG_2000, Packing.HTJ2K):
         frame = bare_jpeg_2000(frame)
@@ -56,14 +65,46 @@ def decode_codestream(
     if not claimed.ended:
         raise UndecodablePixelData
     try:
-        values = DECODERS[packing](frame, threads)
+        with _heeding_dropped_errors():
+            values = DECODERS[packing](frame, threads)
     except (RuntimeError, ValueError):  # the former is the base of every imagecodecs error
         if packing not in SECOND_DECODERS:
             raise
         values = SECOND_DECODERS[packing](frame)
     if values.shape != shape or values.dtype.kind not in "iu" or values.itemsize > 2:
         raise UndecodablePixelData
+    if not _fits(values, claimed.bits):
+        raise UndecodablePixelData
     return values, claimed
+
+
+def _fits(values: Pixels, bits: int) -> bool:
+    """Whether unsigned values have as many bits; of a damaged JPEG Lossless frame this is the only sign.
+
+    Signed ones that their encoder took for 16 bits wide, though it says fewer, have all of the bits above.
+    """
+    if values.dtype.kind != "u" or not int(values.max()) >> bits:
+        return True
+    extended = values.view(np.int16) if values.itemsize == 2 else values
+    return bool(-(1 << bits - 1) <= extended.min() and extended.max() < 1 << bits - 1)
+
+
+@contextmanager
+def _heeding_dropped_errors() -> Iterator[None]:
+    """Raise a `RuntimeError` for what imagecodecs' HTJ2K decoder drops, before it returns what it had until then."""
+    dropped = False
+
+    def heed(_error: object) -> None:
+        nonlocal dropped
+        dropped = True
+
+    hook, sys.unraisablehook = sys.unraisablehook, heed
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+    if dropped:
+        raise RuntimeError("The decoder dropped an error.")
 
 
 def inflate(frame: memoryview, most_bytes: int) -> memoryview:

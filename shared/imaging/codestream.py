@@ -5,7 +5,7 @@ A decoder allocates what the codestream's own header asks for, so that header mu
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shared.errors import UndecodablePixelData
@@ -16,8 +16,11 @@ _JP2_SIGNATURE = b"\0\0\0\x0cjP  "
 
 # Start of frame: the JPEG processes, and SOF55 of JPEG-LS. C4, C8 and CC are other markers (ISO/IEC 10918-1 table B.1).
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
-#: Files that wrap a codestream have a handful of boxes.
-_MOST_BOXES = 1000
+_SOT, _SOT_BYTES = b"\xff\x90", 12  # start of tile-part
+#: Files that wrap a codestream have a handful of boxes, main headers of a codestream a handful of markers.
+_MOST_BOXES = _MOST_MARKERS = 1000
+#: Tiles are hundreds of pixels wide, and come in a few parts each.
+_MOST_TILE_PARTS = 100_000
 #: Writers pad a frame to an even length or to a block, not always with zeros.
 _TAIL_BYTES = 64
 
@@ -86,6 +89,26 @@ def read_jpeg_2000_header(data: bytes) -> CodestreamHeader:
     tail = data[-_TAIL_BYTES:] if data[-1] else data.rstrip(b"\0")[-_TAIL_BYTES:]
     bits, signed = (depth & 0x7F) + 1, bool(depth & 0x80)
     return CodestreamHeader(bottom - top, right - left, components, bits, signed, ended=_EOI in tail)
+
+
+def read_htj2k_header(data: bytes) -> CodestreamHeader:
+    """As `read_jpeg_2000_header`; the end has to be where the tile-parts' lengths lead (ISO/IEC 15444-1 A.4.2).
+
+    HTJ2K's decoder does not notice when something is missing in between, as that of JPEG 2000 does.
+    """
+    header, position = read_jpeg_2000_header(data), len(_EOI)
+    for _ in range(_MOST_MARKERS):
+        if data.startswith(_SOT, position):
+            break
+        position += 2 + _unpack(">H", data, position + 2)[0]
+    for _ in range(_MOST_TILE_PARTS):
+        if not data.startswith(_SOT, position):
+            break
+        (length,) = _unpack(">I", data, position + 6)
+        if length == 0:  # the last one, up to the end, wherever that is
+            return header
+        position += max(length, _SOT_BYTES)
+    return replace(header, ended=data.startswith(_EOI, position))
 
 
 def find_box(data: bytes, *kinds: bytes) -> bytes:

@@ -48,12 +48,10 @@ def decode_dicom(data: bytes, max_image_pixels: int, threads: int = 1) -> Decode
 
 def _read_pixels(file: DicomFile, layout: CellLayout, threads: int) -> Pixels:
     packing = PACKINGS[file.transfer_syntax_uid]
-    frame, encapsulated = read_frame(file)
+    frame = read_frame(file)
     if packing is Packing.NATIVE:
         in_words = file.pixel_data is not None and file.pixel_data.vr == "OW"
         return read_cells(frame, layout, big_endian=not file.little_endian, in_words=in_words)
-    if not encapsulated:
-        raise UndecodablePixelData  # the transfer syntax, or the pixel data, is another's
     if packing is Packing.DEFLATED_FRAME:
         return read_cells(inflate(frame, layout.frame_bytes + layout.row_bytes), layout)
     if packing is Packing.RLE:

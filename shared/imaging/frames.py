@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from shared.errors import MultiFrameImage, UndecodablePixelData
 from shared.imaging.codestream import begins_codestream
 from shared.imaging.dicom_file import DicomFile
+from shared.imaging.transfer_syntaxes import ENCAPSULATED
 
 _ITEM = b"\xfe\xff\x00\xe0"
 _HEAD_BYTES = 8  # of an item: its tag and its length
@@ -14,23 +15,22 @@ _OFFSET_BYTES = 4
 MOST_FRAGMENTS = 100_000
 
 
-def read_frame(file: DicomFile) -> tuple[memoryview, bool]:
-    """The frame's bytes, and whether fragments were around them.
+def read_frame(file: DicomFile) -> memoryview:
+    """The frame's bytes, without what encapsulates them.
 
-    Pixel data of undefined length is encapsulated; so is what begins with an item though it states its length, as some
-    writers do. No table of offsets is believed, basic or extended: an image of one frame needs none. Raises
-    `MultiFrameImage`, and `UndecodablePixelData` where the bytes are not all there.
+    Whether pixel data is encapsulated, the transfer syntax says. Then its length should be undefined, but some writers
+    state it. No table of offsets is believed, basic or extended: an image of one frame needs none. Raises
+    `MultiFrameImage`, and `UndecodablePixelData` where the bytes are not all there, or not as the syntax says.
     """
     place = file.pixel_data
     if place is None:
         raise UndecodablePixelData
-    end = None if place.byte_count is None else place.start + place.byte_count
-    value = memoryview(file.body)[place.start : end]
-    if value[: len(_ITEM)] == _ITEM:
-        return join_fragments(value), True
+    value = memoryview(file.body)[place.start :][: place.byte_count]
+    if file.transfer_syntax_uid in ENCAPSULATED:
+        return join_fragments(value)
     if place.byte_count is None or len(value) < place.byte_count:
         raise UndecodablePixelData
-    return value, False
+    return value
 
 
 def join_fragments(value: memoryview) -> memoryview:
@@ -42,6 +42,8 @@ def join_fragments(value: memoryview) -> memoryview:
     (RLE, native cells, deflated ones, JPEG XL) several offsets are.
     """
     items = list(_read_items(value))
+    if not items:
+        raise UndecodablePixelData
     opened = [begins_codestream(bytes(item[:16])) for item in items]
     has_table = not opened[0]  # the standard wants it; a few writers left it out
     fragments = [item for item in items[has_table:] if len(item)]

@@ -73,3 +73,6 @@ PACKINGS: dict[str, Packing] = {
     JPEG_XL_RECOMPRESSION: Packing.JPEG_XL,
     JPEG_XL: Packing.JPEG_XL,
 }
+
+#: Those whose pixel data comes in fragments (PS3.5 A.4).
+ENCAPSULATED = {syntax for syntax, packing in PACKINGS.items() if packing is not Packing.NATIVE} | {ENCAPSULATED_NATIVE}

@@ -117,6 +117,21 @@ def test_a_compressed_frame_without_fragments_is_refused(syntax: str) -> None:
     assert code_of(file_with(frame + END, syntax)) == "undecodable_pixel_data"
 
 
+def test_native_pixels_that_look_like_a_fragment_are_pixels() -> None:
+    film = golden_film(16, signed=True).copy()
+    film.flat[:4] = -2, -8192, 16, 0  # the tag of an item, and its length
+    assert np.array_equal(pixels_of(make_dicom(film)), film)
+
+
+def test_native_pixels_have_a_length() -> None:
+    native = make_dicom(FILM, bits=12)
+    head = b"\xe0\x7f\x10\x00OW\0\0"
+    start = native.index(head) + len(head)
+    cells = native[start + 4 :]
+    for value in (cells + END, item(b"") + item(cells) + END):
+        assert code_of(native[:start] + b"\xff\xff\xff\xff" + value) == "undecodable_pixel_data"
+
+
 @pytest.mark.parametrize("syntax", CODESTREAMS)
 def test_several_codestreams_are_several_frames_whatever_the_header_says(syntax: str) -> None:
     frame = FRAMES[syntax]

@@ -171,6 +171,23 @@ def test_a_frame_of_another_size_or_without_its_end_is_refused(syntax: str) -> N
 
 
 @pytest.mark.parametrize("syntax", ["jpeg-lossless", "jpeg-ls", "jpeg-2000", "htj2k", "jpeg-xl"])
+def test_a_frame_of_which_a_part_is_missing_is_refused_though_it_has_its_end(syntax: str) -> None:
+    frame = encode_frame(FILM, 12, syntax)
+    middle = len(frame) // 2
+    for damaged in (frame[:middle] + frame[middle + 500 :], frame[:middle] + frame[-2:], frame[:-500] + frame[-2:]):
+        data = make_dicom(FILM, bits=12, syntax=UIDS[syntax], frame=damaged)
+        assert code_of(data) == "undecodable_pixel_data"
+
+
+def test_an_error_that_a_decoder_drops_is_heeded() -> None:
+    """Noise in the place of HTJ2K's code-blocks, of their length, is nothing but an unraisable exception's matter."""
+    frame = bytearray(encode_frame(FILM, 12, "htj2k"))
+    middle = len(frame) // 2
+    frame[middle : middle + 300] = bytes(300)
+    assert code_of(make_dicom(FILM, bits=12, syntax=uid.HTJ2KLossless, frame=frame)) == "undecodable_pixel_data"
+
+
+@pytest.mark.parametrize("syntax", ["jpeg-lossless", "jpeg-ls", "jpeg-2000", "htj2k", "jpeg-xl"])
 def test_what_follows_a_frame_s_end_does_not_count(syntax: str) -> None:
     for padding in (b"\0", b"\0" * 4096, b"\xff", b"pad\0" * 8):
         data = make_dicom(FILM, bits=12, syntax=UIDS[syntax], frame=encode_frame(FILM, 12, syntax) + padding)
@@ -290,10 +307,16 @@ def test_signed_values_are_read_from_cells_that_are_extended_and_from_such_as_ar
     assert np.array_equal(pixels_of(make_dicom(SIGNED, bits=12, syntax=UIDS[syntax], frame=frame)), SIGNED)
 
 
+def test_signed_values_that_are_wider_than_their_codestream_says_are_read() -> None:
+    frame = imagecodecs.jpeg_encode(SIGNED.view(np.uint16), lossless=True, predictor=1, bitspersample=12)
+    assert imagecodecs.jpeg_decode(bytes(frame)).max() == 65535
+    assert np.array_equal(pixels_of(make_dicom(SIGNED, bits=12, syntax=uid.JPEGLosslessSV1, frame=frame)), SIGNED)
+
+
 # --- decoders --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("syntax", ["jpeg-lossless", "jpeg-ls", "jpeg-2000", "htj2k"])
+@pytest.mark.parametrize("syntax", ["jpeg-lossless", "jpeg-2000", "htj2k"])
 def test_what_imagecodecs_gives_up_on_pylibjpeg_decodes(syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def give_up(_data: bytes, _threads: int) -> NDArray[np.uint16]:
         raise imagecodecs.JpegError("unsupported")
