@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 
 from pydicom import config
 from pydicom.dataset import Dataset
@@ -29,9 +28,11 @@ from pydicom.uid import (
 from pydicom.values import converters
 
 from shared.errors import CarinaError, MalformedDicom, UnsupportedFileType
+from shared.imaging.dicom_bounds import MOST_STEPS, Allowance, MeteredStream, open_sequences
 
 KEPT = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "BurnedInAnnotation",
+    "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "AnatomicRegionSequence",
     "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "Rows",
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth",
@@ -40,7 +41,9 @@ KEPT = [
     "PixelSpacing", "PixelSpacingCalibrationType", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
     "PixelAspectRatio",
 ]  # fmt: skip
-_PIXEL_DATA = Tag("PixelData")
+_SYNTAX, _PIXEL_DATA = Tag("TransferSyntaxUID"), Tag("PixelData")
+#: Fragments that are shorter on the average are a trick: real ones are a row at the very least.
+_FRAGMENT_BYTES = 32
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 #: The most of a deflated data set that is inflated to find the patient.
 _HEADER_BYTES = 8 * 1024**2
@@ -127,6 +130,10 @@ class DicomFile:
             return list(value) if isinstance(value, MultiValue | list) else [value]
 
 
+def _is_beyond_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return bool(tag.group != 0x0002)
+
+
 def looks_like_dicom(data: bytes) -> bool:
     """Whether `data` starts as a DICOM file does, with or without preamble and file meta."""
     return _find_start(data) is not None
@@ -135,16 +142,18 @@ def looks_like_dicom(data: bytes) -> bool:
 def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence[str] | None = KEPT) -> DicomFile:
     """Parse a file, or the first part of one, up to and with (`with_pixels`) its pixel data.
 
-    A deflated data set is inflated to at most `max_bytes`. Where `kept` is None every element is. Raises
-    `UnsupportedFileType` and `MalformedDicom`.
+    A deflated data set is inflated to at most `max_bytes`. Where `kept` is None every element is. What parsing costs is
+    bounded (`shared.imaging.dicom_bounds`). Raises `UnsupportedFileType` and `MalformedDicom`.
     """
     start = _find_start(data)
     if start is None:
         raise UnsupportedFileType
     with quietly():
-        stream = BytesIO(data)
+        allowance = Allowance()
+        stream = MeteredStream(data, allowance)
         stream.seek(start)
-        meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != 0x0002)
+        meta = read_dataset(stream, False, True, stop_when=_is_beyond_meta, specific_tags=[_SYNTAX])
+        open_sequences(meta, allowance, strict=True)
         if "TransferSyntaxUID" in meta:
             syntax = str(meta.TransferSyntaxUID).strip(" \0")
             little_endian = syntax != ExplicitVRBigEndian
@@ -154,7 +163,7 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence
         if syntax == DeflatedExplicitVRLittleEndian:
             # pydicom's own way inflates without a bound, and not at all where the end is missing.
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[begin:], max_bytes)
-            stream = BytesIO(data)
+            stream = MeteredStream(data, allowance)
         implicit = syntax == ImplicitVRLittleEndian
         place: PixelDataPlace | None = None
 
@@ -168,7 +177,9 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence
         dataset = read_dataset(stream, implicit, little_endian, stop_when=at_pixel_data, specific_tags=tags)
         if not dataset:  # pydicom drops every element when one has no end
             raise MalformedDicom
+        open_sequences(dataset, allowance, strict=kept is not None)
         if with_pixels:  # apart from the rest for the same reason
+            stream.allowance = Allowance(MOST_STEPS + len(data) // _FRAGMENT_BYTES)
             dataset.update(read_dataset(stream, implicit, little_endian, stop_when=lambda tag, *_: tag > _PIXEL_DATA))
     return DicomFile(dataset, syntax, place, little_endian, begin, data)
 

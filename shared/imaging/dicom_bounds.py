@@ -1,0 +1,136 @@
+"""What reading a data set may cost, whatever it claims: pydicom follows every length, item and value, however many.
+
+A file of 8 MiB has room for a million elements, for sequences within sequences, or for one element of four million
+numbers, each of which pydicom turns into an object. A radiograph has a few hundred of either. So whatever pydicom does
+is counted: the reads by which it gets ahead, and the values that it will make of what it has read.
+"""
+
+from encodings import normalize_encoding
+from encodings.aliases import aliases
+from io import BytesIO
+from typing import Any
+
+from pydicom.charset import python_encoding
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_sequence
+from pydicom.hooks import raw_element_vr
+from pydicom.sequence import Sequence
+
+from shared.errors import CarinaError, MalformedDicom
+
+#: Of elements, items, fragments and values that a header may have, several hundred times what a film has. To read as
+#: many takes 0.1–0.3 s.
+MOST_STEPS = 50_000
+#: Of sequences within sequences; the deepest of a radiograph are three or four.
+_MOST_LEVELS = 16
+#: A value this long, of those that are asked for by name, can be nothing but a mistake.
+_MOST_VALUE_BYTES = 64 * 1024
+
+_BULK_VRS = {"OB", "OW", "OF", "OD", "OL", "OV", "UN"}  # stay bytes, however long
+_NUMBER_VRS = {"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"}
+#: Numbers are made so many times as fast as elements are.
+_NUMBERS_A_STEP = 16
+_CHARACTER_SET = (b"\x08\0\x05\0", b"\0\x08\0\x05")
+
+
+class Allowance:
+    """Steps that parsing one file may still take."""
+
+    def __init__(self, steps: int = MOST_STEPS) -> None:
+        self._steps = steps
+
+    def spend(self, steps: int = 1) -> None:
+        """Take so many of them; raise `MalformedDicom` where fewer are left."""
+        self._steps -= steps
+        if self._steps < 0:
+            raise MalformedDicom("The DICOM header holds more than that of any radiograph.")
+
+
+class MeteredStream(BytesIO):
+    """Bytes of which each read is a step; a data set's parser gets nowhere without one."""
+
+    def __init__(self, data: bytes, allowance: Allowance) -> None:
+        super().__init__(data)
+        self.allowance = allowance
+        self._head = b""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as ever; raise `MalformedDicom` once the allowance is spent."""
+        self.allowance.spend()
+        data = super().read(size)
+        if size == 8:  # the head of an element
+            self._head = data
+        elif size != 4 and self._head.startswith(_CHARACTER_SET):  # 4: a long form's length, between head and value
+            self.allowance.spend(len(data))
+            return _known_character_sets(data)
+        return data
+
+
+def open_sequences(dataset: Dataset, allowance: Allowance, *, strict: bool, level: int = 0) -> None:
+    """Parse every sequence, which pydicom leaves for later, and count what the other values will come to.
+
+    A sequence that cannot be parsed is dropped unless `strict`. Raises `MalformedDicom`, and where `strict` what
+    pydicom raises.
+    """
+    if level > _MOST_LEVELS:
+        raise MalformedDicom("The DICOM header has too many sequences within sequences.")
+    raw_elements = [element for element in _elements(dataset) if isinstance(element, RawDataElement)]
+    for raw in raw_elements:
+        if raw.tag.is_private_creator:  # read to know its block's elements by
+            allowance.spend(_count_values(raw))
+    for raw in raw_elements:
+        try:
+            _open(raw, dataset, allowance, strict=strict)
+        except (CarinaError, MemoryError):
+            raise
+        except Exception:  # as `quietly` says; one that is dropped cannot be parsed again without a bound
+            if strict:
+                raise
+            del dataset[raw.tag]
+    for element in _elements(dataset):
+        if isinstance(element, DataElement) and element.VR == "SQ":
+            for item in element.value:
+                open_sequences(item, allowance, strict=strict, level=level + 1)
+    allowance.spend(0)  # pydicom swallows some of what a stream raises
+
+
+def _elements(dataset: Dataset) -> list[DataElement | RawDataElement]:
+    """All elements as they are: to iterate over a data set is to have every value made."""
+    return [dataset.get_item(tag) for tag in dataset.keys()]  # noqa: SIM118
+
+
+def _open(raw: RawDataElement, dataset: Dataset, allowance: Allowance, *, strict: bool) -> None:
+    """Parse an element where it is a sequence, else count its values."""
+    value = raw.value or b""
+    found: dict[str, Any] = {}
+    raw_element_vr(raw, found, ds=dataset)
+    vrs = set(found["VR"].split(" or "))
+    if "SQ" in vrs:
+        stream = MeteredStream(value, allowance)
+        encodings = dataset.original_character_set
+        items = read_sequence(stream, raw.is_implicit_VR, raw.is_little_endian, len(value), encodings)
+        dataset[raw.tag] = DataElement(raw.tag, "SQ", Sequence(items))
+    elif strict and len(value) > _MOST_VALUE_BYTES and not vrs & _BULK_VRS:
+        raise MalformedDicom
+    elif vrs & _NUMBER_VRS:
+        allowance.spend(len(value) // (2 * _NUMBERS_A_STEP))
+    elif not vrs <= _BULK_VRS:
+        allowance.spend(_count_values(raw))
+
+
+def _count_values(raw: RawDataElement) -> int:
+    """How many texts are in a value, and stretches of another character set within these."""
+    value = raw.value or b""
+    return value.count(b"\\") + value.count(b"\x1b")
+
+
+def _known_character_sets(value: bytes) -> bytes:
+    """Empty a SpecificCharacterSet that names what nobody knows: Python would look for it on disk and remember it."""
+    for name in value.decode("latin-1").split("\\"):
+        name = name.strip(" \0")
+        if name not in python_encoding and not name.startswith("ISO"):
+            name = normalize_encoding(name).lower()
+            if name not in aliases and name not in aliases.values():
+                return b""
+    return value
