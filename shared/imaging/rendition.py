@@ -42,7 +42,7 @@ class Rendition:
         return self.original_width_px / self.width_px, self.original_height_px / self.height_px
 
 
-def make_rendition(data: bytes, *, rendition_px: int, max_image_pixels: int) -> Rendition:
+def make_rendition(data: bytes, *, rendition_px: int, max_image_pixels: int, threads: int = 1) -> Rendition:
     """Render a DICOM, PNG or JPEG file in square pixels, at most `rendition_px` on its longest side, never enlarged.
 
     Stored values are averaged over areas first and the grey-level chain is then one table on the small picture: 8 times
@@ -51,7 +51,7 @@ def make_rendition(data: bytes, *, rendition_px: int, max_image_pixels: int) -> 
     # Here, so that whoever only reads renditions needs no decoder of originals.
     from shared.imaging.decode import decode
 
-    image = decode(data, max_image_pixels)
+    image = decode(data, max_image_pixels, threads)
     height_px, width_px = image.pixels.shape
     size = rendition_size(height_px, width_px, rendition_px, image.geometry.aspect)
     small, padded = shrink(image.pixels, *size, image.grey_levels.padding)
