@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread, uid
 
+from shared.deidentification import deidentify
 from shared.errors import PermanentError
 from shared.imaging import codecs
 from shared.imaging.decode import decode, decode_dicom
@@ -324,6 +325,12 @@ def test_what_imagecodecs_gives_up_on_pylibjpeg_decodes(syntax: str, monkeypatch
     for packing in codecs.DECODERS:
         monkeypatch.setitem(codecs.DECODERS, packing, give_up)
     assert np.array_equal(pixels_of(in_syntax(FILM, 12, syntax)), FILM)
+
+
+@pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS])
+def test_a_de_identified_file_shows_the_same(syntax: str) -> None:
+    original = in_syntax(FILM, 12, syntax)
+    assert np.array_equal(pixels_of(deidentify(original, b"k" * 32, max_bytes=2 * len(original))), FILM)
 
 
 @pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS])
