@@ -8,6 +8,7 @@ is counted: the reads by which it gets ahead, and the values that it will make o
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 from io import BytesIO
+from itertools import chain
 from typing import Any
 
 from pydicom.charset import python_encoding
@@ -88,10 +89,9 @@ def open_sequences(dataset: Dataset, allowance: Allowance, *, strict: bool, leve
             if strict:
                 raise
             del dataset[raw.tag]
-    for element in _elements(dataset):
-        if isinstance(element, DataElement) and element.VR == "SQ":
-            for item in element.value:
-                open_sequences(item, allowance, strict=strict, level=level + 1)
+    sequences = (element.value for element in _elements(dataset) if element.VR == "SQ" and element.value)
+    for item in chain.from_iterable(sequences):
+        open_sequences(item, allowance, strict=strict, level=level + 1)
     allowance.spend(0)  # pydicom swallows some of what a stream raises
 
 
