@@ -40,6 +40,11 @@ def version() -> str:
     return digest.hexdigest()[:12]
 
 
+def paths_under(folder: str) -> list[str]:
+    """The files of a folder of `static`, as `asset_url` takes them: what a page may have loaded before it is asked."""
+    return [path for path in _contents() if path.startswith(folder)]
+
+
 def asset_url(path: str) -> str:
     """The address of a file in `static`."""
     return f"/console/static/{version()}/{path}"

@@ -66,6 +66,10 @@ class ReviewThread:
         """What the events add up to."""
         return fold(self._detections, self.events)
 
+    def detected(self) -> tuple[ReviewedFinding, ...]:
+        """What the model found, before anybody said anything."""
+        return fold(self._detections, ()).findings
+
     def say(self, reader: Identity, said: Said, *, after: int) -> None:
         """Add an event of somebody who has seen the events up to `after`.
 

@@ -121,7 +121,11 @@ SCOPES = {
 }
 PUBLIC = [("GET", path) for path in ("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/{name}")]
 #: The console's pages. They answer people, with a page or the way to the sign-in, never with a problem document.
-PAGES = {("GET", "/console/studies"): Scope.READ, ("GET", "/console/studies/{study_id}"): Scope.READ, ("GET", "/console/{_}"): Scope.READ}
+PAGES = {
+    ("GET", "/console/studies"): Scope.READ,
+    ("GET", "/console/studies/{study_id}"): Scope.READ,
+    ("GET", "/console/{_}"): Scope.READ,
+}
 PUBLIC_PAGES = [
     *(("GET", path) for path in ("/", "/console/", "/console/sign-in", "/console/static/{digest}/{path}")),
     *(("POST", path) for path in ("/console/sign-in", "/console/sign-out")),

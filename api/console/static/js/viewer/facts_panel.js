@@ -1,0 +1,66 @@
+// Above the findings: which study and image this is, where its job stands, and what makes the image doubtful.
+
+import { element } from "../page.js";
+import { STATES, SPACINGS, day, flagWords } from "./words.js";
+
+export class FactsPanel {
+  #state;
+  element = element("header", { className: "facts" });
+  details = element("details", { className: "about" });
+
+  constructor(state) {
+    this.#state = state;
+  }
+
+  refresh() {
+    const { study, image, index } = this.#state;
+    const many = study.images.length > 1 ? ` · image ${index + 1} of ${study.images.length}` : "";
+    this.element.replaceChildren(
+      element("h1", {}, `Study of ${day(study.created_at)}`),
+      element("p", { className: "quiet" }, `${study.id.slice(-8)}${many}`),
+      ...this.#flags(image), ...this.#standing(image));
+    const isOpen = this.details.open;
+    this.details.replaceChildren(element("summary", {}, "About the image"), this.#table(study, image));
+    this.details.open = isOpen;
+  }
+
+  #flags(image) {
+    if (!image?.flags?.length) return [];
+    const lines = image.flags.map((flag) => {
+      const [name, meaning] = flagWords(flag);
+      return element("li", {}, element("strong", {}, name), meaning ? `: ${meaning}` : "");
+    });
+    return [element("ul", { className: "flags", "aria-label": "What makes the image doubtful" }, ...lines)];
+  }
+
+  // Said where the latest job has not succeeded; an earlier result may still be shown below.
+  #standing(image) {
+    const job = image?.latest_job;
+    if (!job || job.state === "succeeded") return [];
+    return [element("p", { className: "standing", role: "status" }, ...jobWords(job))];
+  }
+
+  #table(study, image) {
+    const spacing = image.pixel_spacing;
+    const rows = [
+      ["Size", `${image.width_px} × ${image.height_px} px`],
+      ["Pixel", spacing ? `${spacing.column_mm.toFixed(3)} × ${spacing.row_mm.toFixed(3)} mm, measured ` +
+        `${SPACINGS[spacing.source] ?? spacing.source}` : "size not known: findings are measured in pixels"],
+      ["Brightness", image.grey_levels?.join(" → ") || "–"],
+      ["Text in the pixels", { true: "yes, says the header", false: "no, says the header" }[image.burned_in_annotation] ??
+        "not said"],
+      ...Object.entries(image.chest_scores?.scores ?? {}).map(([name, score]) => [
+        `Looks like ${name.replaceAll("_", " ")}`, score.toFixed(2)]),
+      ["Study", study.study_instance_uid ?? study.id],
+      ["File", `${image.media_type}, SHA-256 ${image.sha256.slice(0, 16)}…`],
+    ];
+    return element("dl", {}, ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+  }
+}
+
+export function jobWords(job) {
+  const words = [element("strong", {}, STATES[job.state] ?? job.state)];
+  if (job.reason) words.push(`: ${job.reason}`);
+  if (job.code) words.push(" ", element("code", {}, job.code));
+  return words;
+}

@@ -1,0 +1,71 @@
+// A rendition: its grey values, and a canvas with them as the window shows them.
+
+const KEPT = 16; // films of a megabyte each, the least recently shown goes first
+const films = new Map();
+
+// Resolves to a film; a failure is not kept. Films that may be wanted next are loaded with `urgent: false`.
+export function loadFilm(imageId, { urgent = true } = {}) {
+  const known = films.get(imageId);
+  const loading = known ?? load(imageId, urgent);
+  films.delete(imageId);
+  films.set(imageId, loading); // now the last to go
+  if (!known) loading.catch(() => films.delete(imageId));
+  for (const id of films.keys()) {
+    if (films.size <= KEPT) break;
+    films.delete(id);
+  }
+  return loading;
+}
+
+async function load(imageId, urgent) {
+  const path = `/v1/images/${imageId}/rendition.png`;
+  const answer = await fetch(path, { credentials: "same-origin", priority: urgent ? "high" : "low" });
+  if (!answer.ok) throw new Error(`The picture cannot be shown: the server answered ${answer.status}.`);
+  const bitmap = await createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });
+  const film = new Film(bitmap);
+  bitmap.close();
+  return film;
+}
+
+export class Film {
+  #canvas;
+  #context;
+  #pixels;
+  #values;
+  #shown = null; // the table that the canvas was last painted by
+
+  constructor(bitmap) {
+    this.width = bitmap.width;
+    this.height = bitmap.height;
+    this.#canvas = document.createElement("canvas");
+    this.#canvas.width = bitmap.width;
+    this.#canvas.height = bitmap.height;
+    this.#context = this.#canvas.getContext("2d", { willReadFrequently: true, alpha: false });
+    this.#context.drawImage(bitmap, 0, 0);
+    this.#pixels = this.#context.getImageData(0, 0, bitmap.width, bitmap.height);
+    this.#values = new Uint8Array(bitmap.width * bitmap.height);
+    for (let index = 0; index < this.#values.length; index++) this.#values[index] = this.#pixels.data[4 * index];
+  }
+
+  // The canvas with the film as a window shows it.
+  painted(grey) {
+    const wanted = `${grey.centre} ${grey.width} ${grey.isInverted}`;
+    if (wanted !== this.#shown) {
+      const table = grey.table();
+      const target = new Uint32Array(this.#pixels.data.buffer);
+      const values = this.#values;
+      for (let index = 0; index < values.length; index++) target[index] = table[values[index]];
+      this.#context.putImageData(this.#pixels, 0, 0);
+      this.#shown = wanted;
+    }
+    return this.#canvas;
+  }
+
+  // The rendition's grey value at a point of the film; null outside.
+  valueAt(point) {
+    const x = Math.floor(point.x);
+    const y = Math.floor(point.y);
+    if (x < 0 || y < 0 || x >= this.width || y >= this.height) return null;
+    return this.#values[y * this.width + x];
+  }
+}

@@ -1,0 +1,102 @@
+// Findings as boxes over a film, in screen pixels, so that their lines are as thin at every zoom.
+
+import { HANDLES, handlePoint } from "./boxes.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const LABEL_HEIGHT = 18;
+const ruler = document.createElement("canvas").getContext("2d");
+ruler.font = "600 12px system-ui, sans-serif";
+
+export class Overlay {
+  #root;
+  #groups = new Map();
+
+  constructor() {
+    this.#root = make("svg", { class: "overlay", "aria-hidden": "true" });
+  }
+
+  get element() {
+    return this.#root;
+  }
+
+  // `items`: {id, box (screen), label, colour, verdict, isSelected, isHovered, hasHandles}; the last lies on top.
+  draw(items) {
+    const wanted = new Set(items.map((item) => item.id));
+    for (const [id, group] of this.#groups) {
+      if (wanted.has(id)) continue;
+      group.root.remove();
+      this.#groups.delete(id);
+    }
+    const taken = [];
+    for (const item of items) {
+      let group = this.#groups.get(item.id);
+      if (!group) {
+        group = makeGroup(item.id);
+        this.#groups.set(item.id, group);
+      }
+      place(group, item);
+      this.#root.append(group.root); // in this order
+    }
+    for (const item of [...items].reverse()) taken.push(placeLabel(this.#groups.get(item.id), item, taken, this.#root));
+  }
+}
+
+function makeGroup(id) {
+  const root = make("g", { "data-finding": id });
+  const halo = make("rect", { class: "halo" });
+  const line = make("rect", { class: "line" });
+  const plate = make("rect", { class: "plate", height: LABEL_HEIGHT });
+  const text = make("text", {});
+  const handles = HANDLES.map((handle) => make("rect", { class: "handle", width: 9, height: 9, "data-handle": handle }));
+  root.append(halo, line, plate, text, ...handles);
+  return { root, halo, line, plate, text, handles };
+}
+
+function place(group, item) {
+  const [left, top, right, bottom] = item.box.map((side) => Math.round(side) + 0.5); // on the screen's own pixels
+  const size = { x: left, y: top, width: Math.max(1, right - left), height: Math.max(1, bottom - top) };
+  set(group.halo, size);
+  set(group.line, { ...size, stroke: item.colour });
+  const classes = ["box", item.verdict, item.isSelected && "selected", item.isHovered && "hovered"];
+  group.root.setAttribute("class", classes.filter(Boolean).join(" "));
+  group.handles.forEach((handle, index) => {
+    handle.toggleAttribute("hidden", !item.hasHandles);
+    const point = handlePoint(item.box, HANDLES[index]);
+    set(handle, { x: Math.round(point.x) - 4, y: Math.round(point.y) - 4 });
+  });
+}
+
+// Above the box, else below it, else in it: the first place that no label on top of it has taken.
+function placeLabel(group, item, taken, root) {
+  const width = Math.ceil(ruler.measureText(item.label).width) + 10;
+  const [left, top, right, bottom] = item.box.map(Math.round);
+  const places = [[left, top - LABEL_HEIGHT], [right - width, top - LABEL_HEIGHT], [left, bottom],
+    [right - width, bottom], [left, top], [right - width, bottom - LABEL_HEIGHT],
+    [left, top - 2 * LABEL_HEIGHT], [left, bottom + LABEL_HEIGHT]];
+  const inside = places.map(([x, y]) => [
+    Math.min(Math.max(0, x), Math.max(0, root.clientWidth - width)),
+    Math.min(Math.max(0, y), Math.max(0, root.clientHeight - LABEL_HEIGHT)),
+  ]);
+  const isFree = ([x, y]) => !taken.some(
+    (other) => x < other.x + other.width && other.x < x + width && Math.abs(y - other.y) < LABEL_HEIGHT);
+  const [x, y] = inside.find(isFree) ?? inside[0];
+  set(group.plate, { x, y, width, fill: item.colour });
+  set(group.text, { x: x + 5, y: y + 13, class: isBright(item.colour) ? "dark" : "light" });
+  if (group.text.textContent !== item.label) group.text.textContent = item.label;
+  return { x, y, width };
+}
+
+export function isBright(colour) {
+  const [red, green, blue] = [1, 3, 5].map((start) => (parseInt(colour.slice(start, start + 2), 16) / 255) ** 2.2);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18;
+}
+
+function make(name, attributes) {
+  const made = document.createElementNS(SVG, name);
+  set(made, attributes);
+  return made;
+}
+
+function set(node, attributes) {
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+}

@@ -1,0 +1,137 @@
+// One picture on the screen: the film on a canvas, the boxes above it, the caption that is always there.
+
+import { element } from "../page.js";
+import { contains, scaleOf, area, toFilm } from "./boxes.js";
+import { Overlay } from "./overlay.js";
+import { day } from "./words.js";
+
+const CRISP_FROM = 4; // screen pixels for one of the film: from here on pixels are squares
+
+export class Pane {
+  #canvas = element("canvas", { "aria-hidden": "true" });
+  #overlay = new Overlay();
+  #caption = element("p", { className: "caption" });
+  #words = element("div", { className: "instead" });
+  #state;
+  #reviewOf; // gives the review that this pane shows
+
+  constructor(state, reviewOf, label) {
+    this.#state = state;
+    this.#reviewOf = reviewOf;
+    this.element = element("div", { className: "pane", tabIndex: 0, role: "application", "aria-label": label },
+      this.#canvas, this.#overlay.element, this.#words, this.#caption);
+    this.element.setAttribute("aria-roledescription", "film");
+    new ResizeObserver(() => this.#resize()).observe(this.element);
+  }
+
+  get size() {
+    return { width: this.element.clientWidth, height: this.element.clientHeight };
+  }
+
+  get review() {
+    return this.#reviewOf();
+  }
+
+  // Where a pointer is, in screen pixels of this pane.
+  point(event) {
+    const bounds = this.element.getBoundingClientRect();
+    return { x: event.clientX - bounds.left, y: event.clientY - bounds.top };
+  }
+
+  // A box of the original as screen pixels of this pane.
+  toScreen(box) {
+    const { view, image, film } = this.#state;
+    const [left, top, right, bottom] = toFilm(box, scaleOf(image, film));
+    const from = view.toScreen({ x: left, y: top }, this.size);
+    const to = view.toScreen({ x: right, y: bottom }, this.size);
+    return [from.x, from.y, to.x, to.y];
+  }
+
+  // The smallest finding under a point of the screen: it may lie in a larger one.
+  hit(point) {
+    const { film, areBoxesShown } = this.#state;
+    if (!film || !areBoxesShown) return null;
+    const under = this.#state.visible(this.review).filter((found) => contains(this.toScreen(found.box_xyxy_px), point));
+    return under.sort((one, other) => area(one.box_xyxy_px) - area(other.box_xyxy_px))[0] ?? null;
+  }
+
+  draw() {
+    const { film, view, grey } = this.#state;
+    const context = this.#canvas.getContext("2d", { alpha: false });
+    const ratio = devicePixelRatio;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, this.#canvas.width, this.#canvas.height);
+    if (film) {
+      const scale = view.scale * ratio;
+      const origin = view.toScreen({ x: 0, y: 0 }, this.size);
+      context.imageSmoothingEnabled = scale < CRISP_FROM;
+      context.imageSmoothingQuality = scale < 1 ? "high" : "medium";
+      context.drawImage(
+        film.painted(grey), origin.x * ratio, origin.y * ratio, film.width * scale, film.height * scale);
+    }
+    this.#overlay.draw(film ? this.#items() : []);
+  }
+
+  // What is no picture: words instead of a film, and whose findings these are.
+  describe(words) {
+    this.#words.replaceChildren(...words);
+    this.#words.hidden = words.length === 0;
+    const review = this.review;
+    const result = review && this.#state.image.results.find((one) => one.job_id === review.job_id);
+    const model = review ? `${review.model.name} ${review.model.digest.slice(0, 8)} · ${day(result?.finished_at)} · ` : "";
+    this.#caption.textContent = `${model}Research use only`;
+    this.#caption.title = review?.model.trained_on ?? "";
+  }
+
+  #items() {
+    const { selected, hovered, draft, areBoxesShown } = this.#state;
+    const isMain = this.review === this.#state.review;
+    const items = areBoxesShown
+      ? this.#state.visible(this.review).map((finding) => this.#item(finding, isMain && draft?.id === finding.id))
+      : [];
+    if (isMain && draft?.id === null) items.push(this.#newBox(draft.box));
+    const onTop = (item) => (item.isSelected || item.id === hovered || item.id === selected ? 2 : (item.score ?? 1));
+    return items.sort((one, other) => onTop(one) - onTop(other));
+  }
+
+  #item(finding, isDrafted) {
+    const { selected, hovered, draft } = this.#state;
+    const isMain = this.review === this.#state.review;
+    const score = finding.score === null ? "drawn" : finding.score.toFixed(2);
+    return {
+      id: finding.id,
+      score: finding.score,
+      box: this.toScreen(isDrafted ? draft.box : finding.box_xyxy_px),
+      label: `${finding.class_name} ${score}`,
+      colour: this.#state.colour(finding.class_name),
+      verdict: finding.verdict,
+      isSelected: isMain && selected === finding.id,
+      isHovered: isMain && hovered === finding.id,
+      hasHandles: isDrafted,
+    };
+  }
+
+  #newBox(box) {
+    const shown = { id: "new", score: null, box: this.toScreen(box), label: "New", colour: "#FFFFFF" };
+    return { ...shown, verdict: "undecided", isSelected: true, isHovered: false, hasHandles: true };
+  }
+
+  #resize() {
+    const { width, height } = this.size;
+    if (!width || !height) return;
+    const isFit = this.#state.film && this.#wasFit;
+    this.#canvas.width = Math.round(width * devicePixelRatio);
+    this.#canvas.height = Math.round(height * devicePixelRatio);
+    if (isFit || !this.#before) this.#state.film && this.#state.view.fit(this.#state.film, this.size);
+    this.#before = this.size;
+    this.draw();
+  }
+
+  #before = null;
+
+  // Whether the whole film was in sight before the pane changed its size: then it stays so.
+  get #wasFit() {
+    return this.#before !== null && this.#state.view.isFit(this.#state.film, this.#before);
+  }
+}

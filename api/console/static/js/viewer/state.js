@@ -1,0 +1,97 @@
+// What the page shows and what the reader has chosen: one object that every part reads, and that tells of changes.
+
+import { Grey } from "./grey.js";
+import { View } from "./view.js";
+
+const MIN_SCORE = "carina.min-score";
+
+export class State extends EventTarget {
+  study = null;
+  index = 0; // of the image among the study's
+  film = null;
+  problem = null; // why there is no film
+  other = null; // the review of another model's result, beside the first one's
+  view = new View();
+  grey = new Grey();
+  tool = "window";
+  minScore = Number(sessionStorage.getItem(MIN_SCORE) ?? 0.3);
+  hiddenClasses = new Set(); // names, so that they hold for the next study too
+  areBoxesShown = true;
+  selected = null;
+  hovered = null;
+  draft = null; // a box that is being moved, resized or drawn: {id, box}; id null for a new one
+
+  constructor(may) {
+    super();
+    this.may = may;
+  }
+
+  get image() {
+    return this.study?.images[this.index] ?? null;
+  }
+
+  get review() {
+    return this.image?.review ?? null;
+  }
+
+  get findings() {
+    return this.review?.findings ?? [];
+  }
+
+  // The job whose findings are shown, with its model, and what that can find.
+  get result() {
+    return this.image?.results.find((result) => result.job_id === this.review?.job_id) ?? null;
+  }
+
+  finding(id) {
+    return this.findings.find((finding) => finding.id === id) ?? null;
+  }
+
+  // Those that the slider and the classes let through; what a reader has drawn has no score, and always counts.
+  visible(review = this.review) {
+    return (review?.findings ?? []).filter(
+      (finding) => this.isInScore(finding) && !this.hiddenClasses.has(finding.class_name));
+  }
+
+  isInScore(finding) {
+    return finding.score === null || finding.score >= this.minScore;
+  }
+
+  colour(className) {
+    return this.image?.colours[className] ?? "#56B4E9";
+  }
+
+  setMinScore(value) {
+    this.minScore = value;
+    sessionStorage.setItem(MIN_SCORE, value);
+    this.changed();
+  }
+
+  // The panel, the boxes and the film: after anything but the view and the window.
+  changed() {
+    this.dispatchEvent(new Event("change"));
+    this.moved();
+  }
+
+  // The film and its boxes only: sixty times a second while something is dragged.
+  moved() {
+    this.dispatchEvent(new Event("move"));
+  }
+
+  select(id) {
+    if (this.selected !== id) this.draft = null;
+    this.selected = id;
+    this.changed();
+  }
+
+  hover(id) {
+    if (this.hovered === id) return;
+    this.hovered = id;
+    this.dispatchEvent(new Event("hover"));
+    this.moved();
+  }
+}
+
+export function announce(text) {
+  document.getElementById("announcer").textContent = text;
+}

@@ -1,0 +1,44 @@
+// The data of studies' pages: the one that is open comes with its page, the ones beside it are fetched before they are
+// asked for, films and all, so that turning to the next study needs no answer from the server.
+
+import { loadFilm } from "./film.js";
+
+const KEPT = 12;
+const studies = new Map();
+
+export function keep(study) {
+  studies.set(study.id, Promise.resolve(study));
+}
+
+// A page's data stands in the page itself, so the server has one way only to say what a study is.
+export async function fetchStudy(id, { again = false } = {}) {
+  if (!again && studies.has(id)) return studies.get(id);
+  const fetching = read(id);
+  studies.delete(id);
+  studies.set(id, fetching);
+  fetching.catch(() => studies.delete(id));
+  for (const old of studies.keys()) {
+    if (studies.size <= KEPT) break;
+    studies.delete(old);
+  }
+  return fetching;
+}
+
+export async function prefetch(ids) {
+  for (const id of ids.filter(Boolean)) {
+    try {
+      const study = await fetchStudy(id);
+      if (study.images[0]?.has_rendition) await loadFilm(study.images[0].id, { urgent: false });
+    } catch {
+      return; // it will be said when the reader goes there
+    }
+  }
+}
+
+async function read(id) {
+  const answer = await fetch(`/console/studies/${id}`, { credentials: "same-origin" });
+  if (answer.redirected) location.assign(`/console/sign-in?next=${encodeURIComponent(location.pathname)}`);
+  if (!answer.ok) throw new Error(answer.status === 404 ? "There is no such study." : "The study cannot be shown.");
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  return JSON.parse(page.getElementById("study").textContent);
+}

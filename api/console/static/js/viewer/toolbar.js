@@ -1,0 +1,54 @@
+// The buttons above the film.
+
+import { element } from "../page.js";
+
+export class Toolbar {
+  #state;
+  #pressed = []; // [button, whether it is on]
+  #enabled = []; // [button, whether it can be used]
+
+  constructor(root, state, run) {
+    this.#state = state;
+    const tool = (name, words, keys) => this.#button(words, keys, () => run(name), () => state.tool === name);
+    const draw = tool("draw", "Draw", "D");
+    const compare = this.#button("Compare", "C", () => run("compare"), () => state.other !== null);
+    const newer = this.#button("‹ Newer", "[", () => run("newer"));
+    const older = this.#button("Older ›", "]", () => run("older"));
+    draw.hidden = !state.may.submit;
+    this.#enabled.push([newer, () => Boolean(state.study.newer)], [older, () => Boolean(state.study.older)],
+      [compare, () => state.image?.results.length > 1], [draw, () => state.review !== null]);
+    root.append(
+      group("Studies", element("a", { className: "button", href: worklist(), title: "Back to the list (Esc)" }, "List"),
+        newer, older),
+      group("Drag to", tool("window", "Window", "W"), tool("pan", "Pan", "P"), draw),
+      group("Picture",
+        this.#button("Invert", "I", () => run("invert"), () => state.grey.isInverted),
+        this.#button("Fit", "F", () => run("fit")), this.#button("1:1", "1", () => run("oneToOne")),
+        this.#button("Reset", "R", () => run("reset"))),
+      group("Findings", this.#button("Boxes", "O", () => run("boxes"), () => state.areBoxesShown), compare),
+      this.#button("?", "?", () => run("help"), null, "Keyboard shortcuts"));
+  }
+
+  refresh() {
+    for (const [button, isOn] of this.#pressed) button.setAttribute("aria-pressed", String(isOn()));
+    for (const [button, isUsable] of this.#enabled) button.disabled = !isUsable();
+  }
+
+  #button(words, keys, work, isOn = null, label = words.replace(/[‹›]/g, "").trim()) {
+    const made = element("button", { type: "button", title: `${label} (${keys})`, "aria-label": label,
+      "aria-keyshortcuts": keys }, words);
+    made.addEventListener("click", work);
+    if (isOn) this.#pressed.push([made, isOn]);
+    return made;
+  }
+}
+
+// The worklist as the reader left it.
+export function worklist() {
+  const { from } = document.getElementById("panel").dataset;
+  return from ? `/console/studies?${from}` : "/console/studies";
+}
+
+function group(label, ...buttons) {
+  return element("div", { className: "group", role: "group", "aria-label": label }, ...buttons);
+}

@@ -1,0 +1,46 @@
+// Reviews as training data: a dataset is made of every image of the project whose review is done.
+
+import { get, send } from "../api.js";
+import { attempt, element } from "../page.js";
+
+const LOOK_AGAIN_MS = 1000;
+
+export function makeTrainingData() {
+  const name = element("input", { id: "dataset-name", value: "reviews", required: true, maxLength: 100,
+    pattern: "[A-Za-z0-9][A-Za-z0-9._ \\-]*" });
+  const outcome = element("p", { role: "status" });
+  const start = element("button", { className: "primary" }, "Make the dataset");
+  const form = element("form", {},
+    element("label", { htmlFor: "dataset-name" }, "Name; the same name again is a new version"), name,
+    element("div", { className: "row" }, start));
+  const close = element("form", { method: "dialog" }, element("button", {}, "Close"));
+  const dialog = element("dialog", { className: "training", "aria-labelledby": "training-title" },
+    element("h2", { id: "training-title" }, "Training data from reviews"),
+    element("p", {}, "Takes every image of this project whose review is done, with the findings that were accepted, " +
+      "changed or drawn. Four of five patients are for training, the fifth for validation."),
+    form, outcome, close);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    start.disabled = true;
+    await attempt(() => make(name.value, outcome, dialog));
+    start.disabled = false;
+  });
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+async function make(name, outcome, dialog) {
+  let dataset = await send("POST", "/v1/datasets", { name, source: { format: "reviews" } });
+  while (dialog.isConnected && !dataset.finished_at) {
+    outcome.textContent = dataset.state === "queued" ? "Waits for a trainer…" : "Is being made…";
+    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+    dataset = await get(`/v1/datasets/${dataset.id}`);
+  }
+  outcome.replaceChildren(...(dataset.state === "succeeded" ? made(dataset) : [dataset.reason ?? dataset.state]));
+}
+
+function made(dataset) {
+  const link = element("a", { href: `/v1/datasets/${dataset.id}/coco`, download: `${dataset.name}.json` }, "COCO JSON");
+  return [`${dataset.image_count} images, ${dataset.box_count} boxes. `, link];
+}
