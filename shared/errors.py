@@ -102,6 +102,48 @@ class InvalidModelFile(PermanentError):
     code = "invalid_model_file"
 
 
+class UnsuitableImage(PermanentError):
+    """The image is no frontal chest radiograph that findings could be read from."""
+
+    code = "unsuitable_image"
+
+
+class NotARadiograph(UnsuitableImage):
+    """By its header the image was made by another kind of device than one for radiographs."""
+
+    code = "not_a_radiograph"
+
+
+class NotAChest(UnsuitableImage):
+    """The image shows another part of the body, or nothing that looks like a chest."""
+
+    code = "not_a_chest"
+
+
+class LateralView(UnsuitableImage):
+    """By its header the image was taken from the side."""
+
+    code = "lateral_view"
+
+
+class RotatedImage(UnsuitableImage):
+    """The chest lies on its side or upside down."""
+
+    code = "rotated"
+
+
+class EmptyExposure(UnsuitableImage):
+    """Nothing was exposed: the image has next to no contrast."""
+
+    code = "empty_exposure"
+
+
+class ClippedExposure(UnsuitableImage):
+    """Much of the image is black or white, where findings are lost."""
+
+    code = "clipped_exposure"
+
+
 class FileTooLarge(PermanentError):
     """The file is larger than `CARINA_MAX_UPLOAD_BYTES`, which no radiograph is."""
 
@@ -305,3 +347,12 @@ class UploadCutShort(RequestError):
 
     code = "upload_cut_short"
     status = 400
+
+
+# --- Carina is set up wrongly: said when it starts --------------------------------------------------------------------
+
+
+class ChestClassifierUnusable(CarinaError):
+    """The chest classifier cannot be loaded."""
+
+    code = "chest_classifier_unusable"

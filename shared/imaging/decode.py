@@ -6,12 +6,14 @@ from shared.errors import UndecodablePixelData
 from shared.imaging.cells import CellLayout, read_cells, read_layout, sign_extend
 from shared.imaging.codecs import decode_codestream, inflate
 from shared.imaging.dicom_file import DicomFile, quietly, read_dicom
+from shared.imaging.facts import Flag
 from shared.imaging.frames import read_frame
 from shared.imaging.geometry import Geometry, read_geometry
 from shared.imaging.grey_levels import GreyLevels, Pixels, full_range, read_grey_levels
 from shared.imaging.header import DICOM, PREFIX_BYTES, describe_dicom, sniff_media_type
 from shared.imaging.pictures import decode_picture
 from shared.imaging.rle import unpack_rle
+from shared.imaging.tagged_view import read_tag_flags
 from shared.imaging.transfer_syntaxes import PACKINGS, Packing
 
 
@@ -22,6 +24,8 @@ class DecodedImage:
     pixels: Pixels  # [H, W]
     grey_levels: GreyLevels
     geometry: Geometry = field(default_factory=Geometry)
+    #: What the header says against a frontal chest radiograph.
+    tag_flags: tuple[Flag, ...] = ()
 
 
 def decode(data: bytes, max_image_pixels: int, threads: int = 1) -> DecodedImage:
@@ -43,7 +47,7 @@ def decode_dicom(data: bytes, max_image_pixels: int, threads: int = 1) -> Decode
     with quietly(UndecodablePixelData):
         layout = read_layout(file, header.height_px, header.width_px)
         pixels = _read_pixels(file, layout, threads)
-    return DecodedImage(pixels, read_grey_levels(file), read_geometry(file))
+    return DecodedImage(pixels, read_grey_levels(file), read_geometry(file), read_tag_flags(file))
 
 
 def _read_pixels(file: DicomFile, layout: CellLayout, threads: int) -> Pixels:

@@ -23,7 +23,7 @@ READY = b"R"
 _PR_SET_PDEATHSIG = 1
 
 
-def main(parent_pid: int, memory_bytes: int) -> None:
+def main(parent_pid: int, memory_bytes: int, classifier_folder: str) -> None:
     """Serve requests from standard input; the answers go to what was standard output at the start."""
     _die_with(parent_pid)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a patient's image
@@ -34,15 +34,19 @@ def main(parent_pid: int, memory_bytes: int) -> None:
     import cv2
 
     cv2.setNumThreads(1)
+    from shared.imaging.chest_classifier.classifier import load_classifier
     from shared.imaging.rendition import make_rendition
 
+    classifier = load_classifier(classifier_folder)
     answers.write(READY)
     answers.flush()
     while head := requests.read(REQUEST.size):
         rendition_px, max_image_pixels, size = REQUEST.unpack(head)
         data = requests.read(size)
         try:
-            rendition = make_rendition(data, rendition_px=rendition_px, max_image_pixels=max_image_pixels)
+            rendition = make_rendition(
+                data, rendition_px=rendition_px, max_image_pixels=max_image_pixels, classifier=classifier
+            )
         except PermanentError as exc:
             _answer(answers, {"code": exc.code, "detail": exc.detail})
         except Exception as exc:  # noqa: BLE001 - this is the worker's loop; the message may quote a patient's data
@@ -67,4 +71,4 @@ def _die_with(parent_pid: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,6 +1,7 @@
 """The rendition: the one picture of an image that serving, training and the reader all see."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,6 +12,9 @@ from shared.imaging.facts import ImageFacts
 from shared.imaging.geometry import rendition_size
 from shared.imaging.shrinking import shrink
 from shared.version import RENDITION_VERSION
+
+if TYPE_CHECKING:
+    from shared.imaging.chest_classifier.classifier import ChestClassifier
 
 #: A film's noise repeats nothing, so looking for repetition makes the file larger and slower to write and to read; of
 #: the filters this one is undone 16 pixels at a time.
@@ -42,14 +46,24 @@ class Rendition:
         return self.original_width_px / self.width_px, self.original_height_px / self.height_px
 
 
-def make_rendition(data: bytes, *, rendition_px: int, max_image_pixels: int, threads: int = 1) -> Rendition:
+def make_rendition(
+    data: bytes,
+    *,
+    rendition_px: int,
+    max_image_pixels: int,
+    classifier: "ChestClassifier | None" = None,
+    threads: int = 1,
+) -> Rendition:
     """Render a DICOM, PNG or JPEG file in square pixels, at most `rendition_px` on its longest side, never enlarged.
 
     Stored values are averaged over areas first and the grey-level chain is then one table on the small picture: 8 times
-    as fast as the other order and at most one grey level from it. Raises the errors of `shared.imaging.decode.decode`.
+    as fast as the other order and at most one grey level from it. Without a `classifier` the shipped one looks at what
+    is shown. Raises the errors of `shared.imaging.decode.decode`.
     """
     # Here, so that whoever only reads renditions needs no decoder of originals.
+    from shared.imaging.chest_classifier.classifier import load_classifier
     from shared.imaging.decode import decode
+    from shared.imaging.suitability import judge
 
     image = decode(data, max_image_pixels, threads)
     height_px, width_px = image.pixels.shape
@@ -57,7 +71,8 @@ def make_rendition(data: bytes, *, rendition_px: int, max_image_pixels: int, thr
     small, padded = shrink(image.pixels, *size, image.grey_levels.padding)
     shown = image.grey_levels.render(small, padded)
     _, png = cv2.imencode(".png", shown.pixels, _PNG)
-    facts = ImageFacts(spacing=image.geometry.spacing, grey_levels=shown.chain)
+    flags, scores = judge(image.tag_flags, shown.pixels, height_px, width_px, classifier or load_classifier())
+    facts = ImageFacts(spacing=image.geometry.spacing, grey_levels=shown.chain, flags=flags, chest_scores=scores)
     return Rendition(png.tobytes(), *size, height_px, width_px, facts)
 
 
