@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(64_000_000, ge=4096, description="The most pixels that an image may claim.")
     prepare_threads: int = Field(2, ge=1, le=64, description="Images that one prepare worker decodes at a time.")
     decode_timeout_s: float = Field(60, ge=1, le=600, description="Seconds until a decode counts as hung.")
+    suitability: Literal["off", "flag", "reject"] = Field("flag", description="What is done with a doubtful image.")
+    chest_classifier_folder: str = Field("", description="The folder of the chest classifier; empty: the shipped one.")
 
     # The detect stage.
     batch_size: int = Field(16, ge=1, le=256, description="Images per forward pass, at most.")

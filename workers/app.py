@@ -28,11 +28,18 @@ NOTIFY_LOOK_S = 1.0
 
 def run_prepare(settings: Settings) -> None:
     """Prepare images until SIGTERM."""
+    from shared.imaging.chest_classifier.classifier import load_classifier
     from shared.imaging.isolation import DecoderPool
     from workers.prepare import Prepare
 
+    load_classifier(settings.chest_classifier_folder)  # a faulty one is to be known now, not by the first image
     with _Process(settings, Stage.PREPARE, stuck_after_s=2 * settings.decode_timeout_s) as process:
-        decoders = process.closing.enter_context(DecoderPool(settings.prepare_threads, settings.decode_timeout_s))
+        pool = DecoderPool(
+            settings.prepare_threads,
+            settings.decode_timeout_s,
+            classifier_folder=settings.chest_classifier_folder,
+        )
+        decoders = process.closing.enter_context(pool)
         prepare = Prepare(
             settings,
             process.database,

@@ -12,10 +12,11 @@ from shared.imaging.isolation import DecoderPool
 from shared.object_store import ObjectStore, original_key, rendition_key
 from shared.queue.claim import Claim, claim, ids
 from shared.queue.hints import Hints
-from shared.queue.outcome import StoredRendition, mark_ready
+from shared.queue.outcome import StoredRendition, mark_ready, refuse
 from shared.queue.states import Stage
 from shared.settings import Settings
 from workers.heartbeat import Heartbeat
+from workers.suitability import kept, refusal
 from workers.verdict import known, pass_verdict
 
 log = structlog.get_logger()
@@ -71,12 +72,19 @@ class Prepare:
     def _prepare(self, claimed: Claim) -> None:
         try:
             rendition = self._render(claimed)
+            refused = refusal(self._settings.suitability, rendition.facts)
             ours = self._database.persist(
-                lambda session: mark_ready(session, claimed, rendition), within_s=self._settings.lease_s / 2
+                lambda session: (
+                    refuse(session, claimed, rendition, refused) if refused else mark_ready(session, claimed, rendition)
+                ),
+                within_s=self._settings.lease_s / 2,
             )
             if not ours:
                 log.info("result_dropped", job_id=str(claimed.job_id))
-            self._hints.send(Stage.DETECT, 1)
+            elif refused:
+                log.info("image_refused", job_id=str(claimed.job_id), code=refused.code)
+            if not refused:
+                self._hints.send(Stage.DETECT, 1)
         except Exception as exc:  # noqa: BLE001 - the worker's loop: an error is a job's, never the worker's
             # A lost decoder is retried once in a batch of its own; the second time the image is the culprit.
             error = DecoderCrashed() if isinstance(exc, DecoderProcessLost) and claimed.alone else known(exc)
@@ -100,5 +108,5 @@ class Prepare:
             width_px=rendition.width_px,
             original_height_px=rendition.original_height_px,
             original_width_px=rendition.original_width_px,
-            facts=rendition.facts,
+            facts=kept(self._settings.suitability, rendition.facts),
         )
