@@ -60,8 +60,8 @@ def bootstrap(
 ) -> dict[str, Interval | None]:
     """Return an interval for each metric; None where it is nowhere defined or there are no resamples.
 
-    Metrics: `map` (VOC 2010, see `voc`), `coco_ap`, `coco_ap50`, `auroc`, `froc_mean`, and `lesions_R` and `images_R`
-    for each R of `RATES` (see `froc`). `progress` is told the number of resamples done since it was last told.
+    Metrics: `map` and `ap_N` for class number N (VOC 2010, see `voc`), `coco_ap`, `coco_ap50`, `auroc`, `froc_mean`,
+    and `lesions_R` and `images_R` for each R of `RATES` (see `froc`). `progress` is told the number of resamples done since it was last told.
     """
     flat = material.flat
     claims = match_voc(flat, iou_above)
@@ -70,10 +70,12 @@ def bootstrap(
     froc, auroc = WeightedFroc(flat, claims), WeightedAuroc(flat)
     values: dict[str, list[Reals]] = {}
     for weights in draw_weights(material.groups, samples, seed, _rows(len(flat.scores))):
+        voc = [ranking.voc(weights) for ranking in by_voc]
         coco = [ranking.coco(weights) for ranking in by_coco]
         lesions, images = froc(weights)
         chunk = {
-            "map": mean_over_classes([ranking.voc(weights) for ranking in by_voc]),
+            "map": mean_over_classes(voc),
+            **{f"ap_{number}": row for number, row in enumerate(voc)},
             "coco_ap": mean_over_classes([ap.mean(axis=0) for ap in coco]),
             "coco_ap50": mean_over_classes([ap[0] for ap in coco]),
             "auroc": auroc(weights),

@@ -35,8 +35,10 @@ class CategoryScores(_Numbers):
     #: Images with a true box of the class.
     images: int
     detections: int
-    #: VOC 2010 at IoU > 0.4.
+    #: VOC 2010 at IoU > 0.4, and its interval; None without one, and in evaluations that know of none.
     ap40: float | None
+    ap40_low: float | None = None
+    ap40_high: float | None = None
     #: COCO, mean over IoU 0.5 to 0.95.
     ap: float | None
     #: COCO at IoU 0.5.
@@ -153,7 +155,7 @@ def summarise(
         auroc=_estimate(any_finding_auroc(flat), intervals.get("auroc")),
         ece=calibration.ece,
         reliability=_read_reliability(calibration),
-        categories=_read_categories(material, voc, coco),
+        categories=_read_categories(material, voc, coco, intervals),
         absent=tuple(category.name for category in material.categories if voc.ap_by_category[category.id] is None),
         operating_threshold=operating,
         confusion=tuple(tuple(row) for row in count_confusions(flat, operating, iou_above).tolist()),
@@ -204,12 +206,15 @@ def _read_reliability(calibration: Calibration) -> tuple[ReliabilityBin, ...]:
     )
 
 
-def _read_categories(material: EvaluationSet, voc: Evaluation, coco: CocoScores) -> tuple[CategoryScores, ...]:
+def _read_categories(
+    material: EvaluationSet, voc: Evaluation, coco: CocoScores, intervals: dict[str, Interval | None]
+) -> tuple[CategoryScores, ...]:
     flat = material.flat
     detections = np.bincount(flat.class_of, minlength=flat.classes).tolist()
     scores = []
     for number, category in enumerate(material.categories):
         boxes = flat.boxes_by_image(number)
+        ap40 = _estimate(voc.ap_by_category[category.id], intervals.get(f"ap_{number}"))
         scores.append(
             CategoryScores(
                 id=category.id,
@@ -217,7 +222,9 @@ def _read_categories(material: EvaluationSet, voc: Evaluation, coco: CocoScores)
                 boxes=int(boxes.sum()),
                 images=int(np.count_nonzero(boxes)),
                 detections=detections[number],
-                ap40=voc.ap_by_category[category.id],
+                ap40=ap40.value,
+                ap40_low=ap40.low,
+                ap40_high=ap40.high,
                 ap=coco.ap_by_category[category.id],
                 ap50=coco.ap50_by_category[category.id],
                 auroc=category_auroc(flat, number),

@@ -106,7 +106,9 @@ def test_it_says_the_numbers_and_what_they_rest_on(page: str, summary: Summary) 
     for name, value in summary.coco.items():
         assert re.search(rf"{name} average \w+ \S+ \w+ 1?0?0?1?0? {re.escape(show(value))}", text), name
     for row in summary.categories:
-        numbers = (row.boxes, row.images, row.detections, *map(show, (row.ap40, row.ap, row.ap50, row.auroc)))
+        interval = [] if row.ap40_low is None else [f"{show(row.ap40_low)}–{show(row.ap40_high)}"]
+        others = map(show, (row.ap, row.ap50, row.auroc))
+        numbers = (row.boxes, row.images, row.detections, show(row.ap40), *interval, *others)
         assert " ".join(map(str, (row.name, *numbers))) in text
     assert f"in no mean: {summary.absent[0]}." in text
     assert show(summary.map40_with_no_finding) in text
