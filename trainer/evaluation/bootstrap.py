@@ -61,7 +61,8 @@ def bootstrap(
     """Return an interval for each metric; None where it is nowhere defined or there are no resamples.
 
     Metrics: `map` and `ap_N` for class number N (VOC 2010, see `voc`), `coco_ap`, `coco_ap50`, `auroc`, `froc_mean`,
-    and `lesions_R` and `images_R` for each R of `RATES` (see `froc`). `progress` is told the number of resamples done since it was last told.
+    and `lesions_R` and `images_R` for each R of `RATES` (see `froc`). `progress` is told the number of resamples done
+    since it was last told.
     """
     flat = material.flat
     claims = match_voc(flat, iou_above)
