@@ -1,0 +1,115 @@
+// A line chart with its numbers as a table: uPlot draws, in the page's colours, as wide as there is room.
+
+import uPlot from "../vendor/uplot/uPlot.esm.js";
+import { element } from "./page.js";
+
+const HEIGHT_PX = 200;
+const ROWS = 60; // of the table, the latest
+// Lines differ by their dashes too, for those who do not see colours.
+const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [4, 2]];
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+// `lines` are [{ key, label, show(value) }]; `x` is { label, time } or { label, show(value) }.
+export class Chart {
+  constructor(place, { title, lines, x, least_top = 1 }) {
+    Object.assign(this, { lines, x, least_top, columns: null, plot: null });
+    this.drawing = element("div", { role: "img", "aria-label": title });
+    this.table = element("table", {}, element("caption", { className: "unseen" }, title));
+    this.details = element("details", {},
+      element("summary", {}, "As a table"),
+      element("div", { className: "scroll tall", tabIndex: 0, role: "region", "aria-label": title }, this.table));
+    this.details.addEventListener("toggle", () => this.fillTable());
+    place.append(element("figure", { className: "card chart" },
+      element("figcaption", {}, title), this.drawing, this.details));
+    new ResizeObserver(() => this.fit()).observe(this.drawing);
+    dark.addEventListener("change", () => this.draw());
+    this.title = title;
+  }
+
+  // `columns.x` rises; every line has its column by its key, with null where there is nothing.
+  set(columns) {
+    this.columns = columns;
+    if (this.plot) this.plot.setData(this.data());
+    else this.draw();
+    this.drawing.setAttribute("aria-label", `${this.title}. ${this.latest()}`);
+    this.fillTable();
+  }
+
+  data() {
+    return [this.columns.x, ...this.lines.map((line) => this.columns[line.key])];
+  }
+
+  latest() {
+    const last = this.columns.x.length - 1;
+    if (last < 0) return "Nothing yet.";
+    return this.lines.map((line) => `${line.label}: ${this.say(line, this.columns[line.key][last])}`).join(", ");
+  }
+
+  say(line, value) {
+    return value === null || value === undefined ? "–" : line.show(value);
+  }
+
+  sayX(value) {
+    if (!this.x.time) return this.x.show(value);
+    return new Date(value * 1000).toLocaleString("en-GB", { dateStyle: "short", timeStyle: "medium" });
+  }
+
+  fit() {
+    const width = this.drawing.clientWidth;
+    if (this.plot && width && width !== this.plot.width) this.plot.setSize({ width, height: HEIGHT_PX });
+    else if (!this.plot && this.columns) this.draw();
+  }
+
+  draw() {
+    this.plot?.destroy();
+    this.plot = null;
+    const width = this.drawing.clientWidth;
+    if (!width || !this.columns) return;
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(name).trim();
+    const axis = {
+      stroke: colour("--quiet"),
+      font: "12px system-ui, sans-serif",
+      grid: { stroke: colour("--line"), width: 1 },
+      ticks: { stroke: colour("--line"), width: 1 },
+    };
+    this.plot = new uPlot({
+      width,
+      height: HEIGHT_PX,
+      padding: [8, 8, 0, 0],
+      scales: { x: { time: Boolean(this.x.time) }, y: { range: (_, low, high) => this.span(low, high) } },
+      axes: [axis, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => this.say(this.lines[0], tick)) }],
+      series: [
+        { label: this.x.label, value: (_, value) => (value === null ? "–" : this.sayX(value)) },
+        ...this.lines.map((line, number) => ({
+          label: line.label,
+          stroke: colour(`--curve-${number + 1}`),
+          width: 2,
+          dash: DASHES[number % DASHES.length],
+          spanGaps: Boolean(line.spanGaps),
+          points: { show: Boolean(line.points), size: 7, fill: colour(`--curve-${number + 1}`) },
+          value: (_, value) => this.say(line, value),
+        })),
+      ],
+      legend: { live: true },
+      cursor: { drag: { x: true, y: false } },
+    }, this.data(), this.drawing);
+  }
+
+  span(low, high) {
+    return [Math.min(0, low ?? 0), Math.max(this.least_top, (high ?? 0) * 1.06)];
+  }
+
+  // Only while somebody reads it: a table of each new point costs more than the drawing.
+  fillTable() {
+    if (!this.details.open || !this.columns) return;
+    const { x } = this.columns;
+    const head = element("tr", {}, ...[this.x, ...this.lines].map(({ label }) => element("th", { scope: "col" }, label)));
+    const rows = [];
+    for (let row = x.length - 1; row >= Math.max(0, x.length - ROWS); row -= 1) {
+      rows.push(element("tr", {}, element("th", { scope: "row" }, this.sayX(x[row])),
+        ...this.lines.map((line) => element("td", { className: "number" }, this.say(line, this.columns[line.key][row])))));
+    }
+    this.table.replaceChildren(this.table.caption, element("thead", {}, head), element("tbody", {}, ...rows));
+  }
+}
