@@ -103,7 +103,3 @@ def _measure_processes(films: Sequence[bytes]) -> Iterator[Figure]:
         ratio = statistics.median(2 * one / two for one, two in took_ms)
         target = TWO_PROCESSES if len(os.sched_getaffinity(0)) > 1 else None
         yield Figure("two processes: times as many films", ratio, "times", target=target)
-        plain = films[0]
-        here_ms, there_ms = _time_pairs(partial(_ours, plain), lambda: pool.render(plain, RENDITION_PX, SIDE_PX**2).png)
-        costs = [there - here for here, there in zip(here_ms, there_ms, strict=True)]
-        yield Figure("sending an uncompressed film to a process and its rendition back", statistics.median(costs), "ms")
