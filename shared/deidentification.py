@@ -26,7 +26,8 @@ from pydicom.valuerep import VALIDATORS
 
 from shared.errors import PermanentError, UndecodablePixelData
 from shared.imaging.dicom_file import DicomFile, quietly, read_dicom
-from shared.imaging.header import DICOM, PNG, sniff_media_type
+from shared.imaging.header import DICOM, PNG, PREFIX_BYTES, sniff_media_type
+from shared.imaging.picture_header import read_picture_header
 
 #: CID 7050 of PS3.16.
 METHOD = ("113100", "DCM", "Basic Application Confidentiality Profile")
@@ -306,11 +307,10 @@ def _as_kept(segment: bytes) -> bytes:
 
 def _orientation(data: bytes) -> bytes:
     """An EXIF segment that says how the picture is to be turned, and nothing else."""
-    with quietly(UndecodablePixelData):
-        turn = PIL.Image.open(BytesIO(data), formats=["JPEG"]).getexif().get(_EXIF_ORIENTATION, 1)
-        if turn not in range(2, 9):
-            return b""
-        exif = PIL.Image.Exif()
-        exif[_EXIF_ORIENTATION] = turn
-        payload = exif.tobytes()
+    turn = read_picture_header(data[:PREFIX_BYTES]).orientation
+    if turn == 1:
+        return b""
+    exif = PIL.Image.Exif()
+    exif[_EXIF_ORIENTATION] = turn
+    payload = exif.tobytes()
     return b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload

@@ -115,17 +115,17 @@ class _Reader:
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._held = b""
+        self._held = memoryview(b"")  # to cut bytes would copy what is left of a chunk, once for each item in it
 
     def take(self, byte_count: int) -> Iterator[bytes]:
         """Yield the next so many bytes; raise `UndecodablePixelData` where there are fewer."""
         while byte_count > 0:
-            chunk = self._held or next(self._chunks, b"")
+            chunk = self._held or memoryview(next(self._chunks, b""))
             if not chunk:
                 raise UndecodablePixelData
             taken, self._held = chunk[:byte_count], chunk[byte_count:]
             byte_count -= len(taken)
-            yield taken
+            yield bytes(taken)
 
     def read(self, byte_count: int) -> bytes:
         """Return the next so many bytes."""
@@ -138,5 +138,5 @@ class _Reader:
 
     def rest(self) -> Iterator[bytes]:
         """Yield what is left."""
-        yield self._held
+        yield bytes(self._held)
         yield from self._chunks

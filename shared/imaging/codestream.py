@@ -3,6 +3,7 @@
 A decoder allocates what the codestream's own header asks for, so that header must agree with DICOM's beforehand.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,7 +11,12 @@ from typing import Any
 
 from shared.errors import UndecodablePixelData
 
-_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_SOI, _EOI, _SOS = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
+_FILL = re.compile(b"\xff+")
+#: A profile of 16 MiB takes 256 of them.
+_MOST_SEGMENTS = 1000
+#: Each may work on every pixel again, and may be a few bytes long; writers make about ten.
+_MOST_SCANS = 200
 _J2K_START = b"\xff\x4f\xff\x51"  # SOC and SIZ, ISO/IEC 15444-1 annex A
 _JP2_SIGNATURE = b"\0\0\0\x0cjP  "
 
@@ -45,6 +51,8 @@ def begins_codestream(fragment: bytes) -> bool:
 
 def read_jpeg_header(data: bytes) -> CodestreamHeader:
     """Read the frame header of JPEG or JPEG-LS, ISO/IEC 10918-1 B.2.2; raises `UndecodablePixelData`."""
+    if data.count(_SOS) > _MOST_SCANS:  # compressed data never have it
+        raise UndecodablePixelData
     for marker, start, _ in jpeg_segments(data):
         if marker in _START_OF_FRAME:
             bits, height_px, width_px, components = _unpack(">BHHB", data, start)
@@ -57,22 +65,24 @@ def read_jpeg_header(data: bytes) -> CodestreamHeader:
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the marker, the start and the end of each segment before the first scan.
 
-    Raises `UndecodablePixelData` where what should be a segment is none.
+    Raises `UndecodablePixelData` where what should be a segment is none, or there are more than any writer makes.
     """
     position = len(_SOI)
     if not data.startswith(_SOI):
         raise UndecodablePixelData
-    while True:
-        position = data.find(b"\xff", position)
-        while 0 <= position < len(data) and data[position] == 0xFF:  # fill bytes may come before a marker
-            position += 1
+    for _ in range(_MOST_SEGMENTS):
+        fill = _FILL.search(data, position)  # any number of bytes may come before a marker
+        if fill is None:
+            break
+        position = fill.end()
         marker, length = _unpack(">BH", data, position)
         if length < 2:
-            raise UndecodablePixelData
+            break
         yield marker, position + 3, position + 1 + length
-        if marker == 0xDA:  # start of scan
+        if marker == _SOS[1]:
             return
         position += 1 + length
+    raise UndecodablePixelData
 
 
 def bare_jpeg_2000(data: bytes) -> bytes:

@@ -1,16 +1,18 @@
 """What a PNG or a JPEG file says of itself before its first pixel."""
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
-
-from PIL import ExifTags, Image
 
 from shared.errors import ColourImage, MultiFrameImage, UndecodablePixelData
 from shared.imaging.codestream import jpeg_segments, read_jpeg_header
-from shared.imaging.dicom_file import quietly
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Before the pixels; writers make about ten.
+_MOST_CHUNKS = 10_000
 _APP1, _EXIF = 0xE1, b"Exif\0\0"
+_BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+_ORIENTATION, _SHORT = 0x0112, 3
 _CHANNELS_OF_CMYK = 4
 
 
@@ -43,7 +45,9 @@ def _read_png(prefix: bytes) -> PictureHeader:
     """Walk over the chunks, PNG section 5.3, up to the first with pixels: an animation is announced before it."""
     size: tuple[int, int] | None = None
     position = len(PNG_SIGNATURE)
-    while position + 8 <= len(prefix):
+    for _ in range(_MOST_CHUNKS):
+        if position + 8 > len(prefix):
+            break
         length, kind = struct.unpack_from(">I4s", prefix, position)
         numbers = struct.unpack(">2I", prefix[position + 8 : position + 16].ljust(8, b"\0"))
         if size is None:
@@ -55,6 +59,8 @@ def _read_png(prefix: bytes) -> PictureHeader:
         elif kind == b"IDAT":
             break
         position += 12 + length
+    else:
+        raise UndecodablePixelData
     if size is None:
         raise UndecodablePixelData
     return PictureHeader(*size)
@@ -73,12 +79,21 @@ def _read_orientation(prefix: bytes) -> int:
     """EXIF's orientation; 1, which is as it is stored, where there is none, or none that can be read."""
     for marker, start, end in jpeg_segments(prefix):
         if marker == _APP1 and prefix.startswith(_EXIF, start):
-            exif = Image.Exif()
-            try:
-                with quietly(UndecodablePixelData):
-                    exif.load(prefix[start:end])
-                    orientation = exif.get(ExifTags.Base.Orientation, 1)
-            except UndecodablePixelData:
-                return 1
+            orientation = _find_orientation(prefix[start + len(_EXIF) : end]) or 1
             return orientation if orientation in range(1, 9) else 1
     return 1
+
+
+def _find_orientation(tiff: bytes) -> int | None:
+    """The value of EXIF's tag for it, TIFF 6.0 section 2; a library copies all that a hostile directory points at."""
+    order = _BYTE_ORDERS.get(tiff[:4])
+    if order is None:
+        return None
+    with suppress(struct.error):
+        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, directory)
+        for position in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, position)
+            if tag == _ORIENTATION:
+                return int(value) if kind == _SHORT else None
+    return None
