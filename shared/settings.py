@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     rendition_px: int = Field(1024, ge=64, le=4096, description="The longest side of a rendition, in pixels.")
     max_image_pixels: int = Field(64_000_000, ge=4096, description="The most pixels that an image may claim.")
     prepare_threads: int = Field(2, ge=1, le=64, description="Images that one prepare worker decodes at a time.")
+    decode_threads: int = Field(
+        1, ge=1, le=16, description="Threads that share one JPEG 2000 or JPEG XL image; more help where cores are idle."
+    )
     decode_timeout_s: float = Field(60, ge=1, le=600, description="Seconds until a decode counts as hung.")
     suitability: Literal["off", "flag", "reject"] = Field("flag", description="What is done with a doubtful image.")
     chest_classifier_folder: str = Field("", description="The folder of the chest classifier; empty: the shipped one.")

@@ -37,6 +37,7 @@ def run_prepare(settings: Settings) -> None:
         pool = DecoderPool(
             settings.prepare_threads,
             settings.decode_timeout_s,
+            threads=settings.decode_threads,
             classifier_folder=settings.chest_classifier_folder,
         )
         decoders = process.closing.enter_context(pool)

@@ -23,7 +23,7 @@ READY = b"R"
 _PR_SET_PDEATHSIG = 1
 
 
-def main(parent_pid: int, memory_bytes: int, classifier_folder: str) -> None:
+def main(parent_pid: int, memory_bytes: int, threads: int, classifier_folder: str) -> None:
     """Serve requests from standard input; the answers go to what was standard output at the start."""
     _die_with(parent_pid)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a patient's image
@@ -45,7 +45,11 @@ def main(parent_pid: int, memory_bytes: int, classifier_folder: str) -> None:
         data = requests.read(size)
         try:
             rendition = make_rendition(
-                data, rendition_px=rendition_px, max_image_pixels=max_image_pixels, classifier=classifier
+                data,
+                rendition_px=rendition_px,
+                max_image_pixels=max_image_pixels,
+                classifier=classifier,
+                threads=threads,
             )
         except PermanentError as exc:
             _answer(answers, {"code": exc.code, "detail": exc.detail})
@@ -71,4 +75,4 @@ def _die_with(parent_pid: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -32,16 +32,24 @@ class DecoderPool:
     """Renders images in at most `processes` children, each started when it is first needed. Thread-safe.
 
     A child that dies, or is killed as it takes longer than `timeout_s`, is replaced; `memory_bytes` bounds its address
-    space. `classifier_folder` is that of another chest classifier than the shipped one. Children see no environment of
-    ours (it holds secrets), and end with the pool or with this process.
+    space. `threads` share the work within one image where its format lets them. `classifier_folder` is that of another
+    chest classifier than the shipped one. Children see no environment of ours (it holds secrets), and end with the pool
+    or with this process.
     """
 
     def __init__(
-        self, processes: int, timeout_s: float, *, memory_bytes: int = MEMORY_BYTES, classifier_folder: str = ""
+        self,
+        processes: int,
+        timeout_s: float,
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        threads: int = 1,
+        classifier_folder: str = "",
     ) -> None:
         self._processes = processes
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
+        self._threads = threads
         self._classifier_folder = classifier_folder
         # A slot holds an idle child or None; the last child used is used next, so that few run under a small load.
         self._slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
@@ -64,7 +72,9 @@ class DecoderPool:
                 child.end()
                 child = None
             if child is None:
-                child = self._starter.submit(_Child, self._memory_bytes, self._classifier_folder).result()
+                child = self._starter.submit(
+                    _Child, self._memory_bytes, self._threads, self._classifier_folder
+                ).result()
             return child.render(data, rendition_px, max_image_pixels, self._timeout_s)
         finally:
             self._slots.put(child if child is not None and child.is_alive else None)
@@ -91,11 +101,12 @@ class DecoderPool:
 class _Child:
     """One decoder process; used by one thread at a time."""
 
-    def __init__(self, memory_bytes: int, classifier_folder: str) -> None:
+    def __init__(self, memory_bytes: int, threads: int, classifier_folder: str) -> None:
         environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
         folder = str(Path(classifier_folder).absolute()) if classifier_folder else ""  # it runs elsewhere
+        arguments = [str(os.getpid()), str(memory_bytes), str(threads), folder]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "shared.imaging.decoder_process", str(os.getpid()), str(memory_bytes), folder],
+            [sys.executable, "-m", "shared.imaging.decoder_process", *arguments],
             cwd=_ROOT,
             env=environment | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,

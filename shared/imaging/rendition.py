@@ -58,7 +58,7 @@ def make_rendition(
 
     Stored values are averaged over areas first and the grey-level chain is then one table on the small picture: 8 times
     as fast as the other order and at most one grey level from it. Without a `classifier` the shipped one looks at what
-    is shown. Raises the errors of `shared.imaging.decode.decode`.
+    is shown. `threads` share the work, and errors are raised, as by `shared.imaging.decode.decode`.
     """
     # Here, so that whoever only reads renditions needs no decoder of originals.
     from shared.imaging.chest_classifier.classifier import load_classifier

@@ -19,6 +19,7 @@ from pydicom.uid import RLELossless
 from shared.errors import DecoderProcessLost, ImageTooLarge, MultiFrameImage, UndecodablePixelData
 from shared.imaging.isolation import DecoderPool
 from shared.imaging.rendition import Rendition, make_rendition
+from shared.phantoms import encode_dicom, make_phantom
 from shared.version import RENDITION_VERSION
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
 
@@ -52,6 +53,12 @@ def signal_while_busy(pool: DecoderPool, number: signal.Signals) -> None:
 
 def test_a_child_renders_what_this_process_would(pool: DecoderPool) -> None:
     assert render(pool) == make_rendition(FILM, rendition_px=1024, max_image_pixels=MAX_PIXELS)
+
+
+def test_threads_that_share_an_image_change_nothing(pool: DecoderPool) -> None:
+    film = encode_dicom(make_phantom(1, 300, 300), transfer_syntax="jpeg-2000")
+    with DecoderPool(1, timeout_s=20, threads=2) as shared:
+        assert render(shared, film) == render(pool, film)
 
 
 def test_a_child_is_used_again_and_a_second_starts_only_when_needed(pool: DecoderPool) -> None:
