@@ -1,10 +1,14 @@
 """Making a picture smaller by averaging stored values over areas, without what only fills the frame."""
 
+from typing import TypeVar
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.imaging.grey_levels import Pixels
+
+_Values = TypeVar("_Values", Pixels, NDArray[np.float32])
 
 #: A small pixel of which at least this share is picture shows the mean of that share; any other is padding.
 LEAST_SHARE = 0.5
@@ -20,7 +24,7 @@ def shrink(
     """
     mask = _find(pixels, padding) if padding else None
     if mask is None:
-        return _average(pixels, height_px, width_px).astype(pixels.dtype, copy=False), None
+        return _average(pixels, height_px, width_px), None
     inside = mask == 0
     share = _average(inside.astype(np.float32), height_px, width_px)
     total = _average(np.multiply(pixels, inside, dtype=np.float32), height_px, width_px)
@@ -39,7 +43,7 @@ def _find(pixels: Pixels, padding: tuple[int, int]) -> NDArray[np.uint8] | None:
     return mask if 0 < cv2.countNonZero(mask) < mask.size else None
 
 
-def _average(values: NDArray[np.generic], height_px: int, width_px: int) -> NDArray[np.generic]:
+def _average(values: _Values, height_px: int, width_px: int) -> _Values:
     if values.shape == (height_px, width_px):
         return values
-    return np.asarray(cv2.resize(values, (width_px, height_px), interpolation=cv2.INTER_AREA))
+    return np.asarray(cv2.resize(values, (width_px, height_px), interpolation=cv2.INTER_AREA), values.dtype)

@@ -32,7 +32,7 @@ class Window:
     def is_valid(self) -> bool:
         """Whether the standard allows it: LINEAR needs a width of at least 1, the others a positive one."""
         least = 1 if self.shape is WindowShape.LINEAR else np.finfo(np.float32).tiny
-        return abs(self.center) <= LARGEST_VALUE and least <= self.width <= LARGEST_VALUE
+        return bool(abs(self.center) <= LARGEST_VALUE and least <= self.width <= LARGEST_VALUE)
 
     def apply(self, values: Floats) -> Floats:
         """Brightness of `values`, in 0–1."""
