@@ -31,7 +31,7 @@ from api import (
     webhooks,
 )
 from api.auth import authenticate
-from api.console import assets, sign_in, viewer, worklist
+from api.console import assets, model_pages, queue_page, schedule_pages, sign_in, training_pages, viewer, worklist
 from api.dicomweb import qido, stow, wado
 from api.resource import bound_json
 from api.schemas import NOTICE, Problem
@@ -90,7 +90,7 @@ def create_app(settings: Settings) -> OpenAPI:
     ):
         _register(app, resource.blueprint)
     app.register_blueprint(docs.blueprint)
-    for page in (assets, sign_in, viewer, worklist):
+    for page in (assets, sign_in, viewer, queue_page, training_pages, model_pages, schedule_pages, worklist):
         app.register_blueprint(page.blueprint)
     return app
 

@@ -124,6 +124,12 @@ PUBLIC = [("GET", path) for path in ("/healthz", "/readyz", "/openapi.json", "/d
 PAGES = {
     ("GET", "/console/studies"): Scope.READ,
     ("GET", "/console/studies/{study_id}"): Scope.READ,
+    ("GET", "/console/queue"): Scope.READ,
+    ("GET", "/console/training"): Scope.READ,
+    ("GET", "/console/training/{training_id}"): Scope.READ,
+    ("GET", "/console/models"): Scope.READ,
+    ("GET", "/console/models/compare"): Scope.READ,
+    ("GET", "/console/schedules"): Scope.READ,
     ("GET", "/console/{_}"): Scope.READ,
 }
 PUBLIC_PAGES = [

@@ -1,0 +1,80 @@
+"""Two models side by side, class by class, as they were evaluated on the same films."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from api.console.model_lineage import Measured
+
+#: What is compared as a whole, as in an evaluation's metrics.
+_HEADLINES = (
+    ("map40", "mAP@0.4"),
+    ("coco_ap", "COCO AP"),
+    ("coco_ap50", "COCO AP50"),
+    ("froc_mean", "FROC, mean sensitivity"),
+    ("auroc", "AUROC, any finding"),
+)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A figure with its interval; None where it is not defined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, estimate: dict[str, Any] | None) -> Self:
+        """Read an estimate of an evaluation's metrics."""
+        return cls(**{key: (estimate or {}).get(key) for key in ("value", "low", "high")})
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of both models."""
+
+    name: str
+    first: Value
+    second: Value
+    #: True boxes, of a class.
+    boxes: int | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """Second less first."""
+        if self.first.value is None or self.second.value is None:
+            return None
+        return self.second.value - self.first.value
+
+    @property
+    def intervals_meet(self) -> bool | None:
+        """Whether both intervals have a value in common; None where one of them is missing."""
+        ends = (self.first.low, self.first.high, self.second.low, self.second.high)
+        if any(end is None for end in ends):
+            return None
+        first_low, first_high, second_low, second_high = (float(end) for end in ends if end is not None)
+        return first_low <= second_high and second_low <= first_high
+
+
+def common_sets(first: list[Measured], second: list[Measured]) -> dict[str, tuple[Measured, Measured]]:
+    """Return the newest evaluations of both models on each set that both were evaluated on, by the set's key."""
+    newest = [{each.set_key: each for each in reversed(each_of) if each.metrics} for each_of in (first, second)]
+    return {key: (newest[0][key], newest[1][key]) for key in newest[0] if key in newest[1]}
+
+
+def compare(first: Measured, second: Measured) -> tuple[list[Line], list[Line]]:
+    """Return the headline figures and the classes of two evaluations on one set; classes by their number of boxes."""
+    headlines = [
+        Line(name, Value.of(first.metrics.get(key)), Value.of(second.metrics.get(key))) for key, name in _HEADLINES
+    ]
+    of_second = {row["id"]: row for row in second.metrics["categories"]}
+    classes = [
+        Line(row["name"], _class(row), _class(of_second.get(row["id"], {})), row["boxes"])
+        for row in first.metrics["categories"]
+        if row["boxes"]
+    ]
+    return headlines, sorted(classes, key=lambda line: -(line.boxes or 0))
+
+
+def _class(row: dict[str, Any]) -> Value:
+    return Value(row.get("ap40"), row.get("ap40_low"), row.get("ap40_high"))

@@ -1,0 +1,90 @@
+"""Models: which there are, where they come from, which one detects, and how two of them compare."""
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask import Response, request
+from sqlalchemy.orm import Session
+
+from api.auth import requires
+from api.console import words
+from api.console.comparison import common_sets, compare
+from api.console.model_lineage import read_evaluations, read_lineages
+from api.console.pages import console_blueprint, show
+from api.console.training_choices import read_choices
+from api.services import services
+from shared.errors import InvalidRequest, NotFound
+from shared.queue.states import ModelState, Scope
+from shared.tables import GateDecision, Model
+
+blueprint = console_blueprint("model_pages")
+
+#: Decisions on the page, the newest.
+_DECISIONS = 20
+
+
+@blueprint.get("/console/models")
+@requires(Scope.READ)
+def models() -> Response:
+    """Show every model, the newest first, and the gate's latest decisions."""
+    with services().database.begin() as session:
+        rows = session.scalars(sa.select(Model).order_by(Model.id.desc())).all()
+        active = next((row for row in rows if row.state == ModelState.ACTIVE), None)
+        retired = sa.select(Model).where(Model.state == ModelState.RETIRED).order_by(Model.retired_at.desc())
+        decisions = session.scalars(sa.select(GateDecision).order_by(GateDecision.id.desc()).limit(_DECISIONS)).all()
+        return show(
+            "models.html",
+            lineages=read_lineages(session, rows),
+            active=active,
+            previous=session.scalar(retired.limit(1)),
+            decisions=decisions,
+            names={row.id: row.name for row in rows},
+            choices=read_choices(session),
+            words=words,
+        )
+
+
+@blueprint.get("/console/models/compare")
+@requires(Scope.READ)
+def comparison() -> Response:
+    """Show two models side by side; `on` is the set, by default the newest that both were evaluated on."""
+    with services().database.begin() as session:
+        first, second = _named(session, "first"), _named(session, "second")
+        sets = common_sets(read_evaluations(session, [first.id]), read_evaluations(session, [second.id]))
+        chosen = request.args.get("on") or next(iter(sets), None)
+        pair = sets.get(chosen) if chosen else None
+        headlines, classes = compare(*pair) if pair else ([], [])
+        return show(
+            "compare.html",
+            first=first,
+            second=second,
+            sets=sets,
+            chosen=chosen,
+            pair=pair,
+            headlines=headlines,
+            classes=classes,
+            decision=_decision(session, first, second),
+            models=session.execute(sa.select(Model.id, Model.name).order_by(Model.id.desc())).all(),
+            words=words,
+        )
+
+
+def _named(session: Session, parameter: str) -> Model:
+    try:
+        model_id = UUID(request.args.get(parameter, ""))
+    except ValueError as exc:
+        raise InvalidRequest(f"`{parameter}` is to be a model's id.") from exc
+    model = session.get(Model, model_id)
+    if model is None:
+        raise NotFound(f"There is no model {model_id}.")
+    return model
+
+
+def _decision(session: Session, first: Model, second: Model) -> GateDecision | None:
+    """Return what the gate found of these two, with the first one as the active model."""
+    about = sa.select(GateDecision).where(
+        GateDecision.baseline_model_id == first.id,
+        GateDecision.candidate_model_id == second.id,
+        GateDecision.figures.is_not(None),
+    )
+    return session.scalar(about.order_by(GateDecision.id.desc()).limit(1))

@@ -1,0 +1,65 @@
+"""Schedules: when to train again, what became of the last time, and changing that."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from flask import Response
+
+from api.auth import requires
+from api.console import words
+from api.console.pages import as_data, console_blueprint, show
+from api.console.training_choices import read_choices
+from api.schedule_schemas import ScheduleAnswer, SchedulesAnswer
+from api.services import services
+from shared.queue.states import Scope, TaskState
+from shared.tables import Schedule, TrainingRun
+
+blueprint = console_blueprint("schedule_pages")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A schedule with its last run."""
+
+    schedule: Schedule
+    run: TrainingRun | None
+
+    @property
+    def next_at(self) -> str:
+        """When it is due, on the clocks of its zone."""
+        return _local(self.schedule.next_at, self.schedule.time_zone)
+
+    @property
+    def last_at(self) -> str:
+        """When it was last due, on the clocks of its zone."""
+        return _local(self.schedule.last_at, self.schedule.time_zone)
+
+
+@blueprint.get("/console/schedules")
+@requires(Scope.READ)
+def schedules() -> Response:
+    """Show every schedule, by name."""
+    newest = (
+        sa.select(TrainingRun)
+        .where(TrainingRun.schedule_id.is_not(None))
+        .distinct(TrainingRun.schedule_id)
+        .order_by(TrainingRun.schedule_id, TrainingRun.id.desc())
+    )
+    with services().database.begin() as session:
+        rows = session.scalars(sa.select(Schedule).order_by(Schedule.name)).all()
+        runs = {run.schedule_id: run for run in session.scalars(newest)}
+        answer = SchedulesAnswer(schedules=[ScheduleAnswer.model_validate(row) for row in rows])
+        return show(
+            "schedules.html",
+            schedules=[Shown(row, runs.get(row.id)) for row in rows],
+            schedules_json=as_data(answer.model_dump_json()),
+            choices=read_choices(session),
+            final=[state for state in TaskState if state.is_final],
+            words=words,
+        )
+
+
+def _local(moment: datetime | None, zone: str) -> str:
+    return "–" if moment is None else f"{moment.astimezone(ZoneInfo(zone)):%a %Y-%m-%d %H:%M}"

@@ -1,0 +1,69 @@
+// Models: which one detects is changed here, and only after a question.
+
+import { get, send } from "./api.js";
+import { attempt, confirm, say } from "./page.js";
+import { onSubmit } from "./training_form.js";
+
+const EVERY_MS = 3000;
+
+async function change(question, path, done) {
+  if (!(await confirm(question))) return;
+  await attempt(async () => {
+    const model = await send("POST", path);
+    sessionStorage.setItem("said", done(model));
+    location.reload();
+  });
+}
+
+for (const button of document.querySelectorAll("[data-promote]")) {
+  const { promote: id, name } = button.dataset;
+  button.addEventListener("click", () => change(
+    { title: `Promote ${name}?`, text: "It detects every image from now on that names no model. Workers change over between two batches.", agree: "Promote" },
+    `/v1/models/${id}/promote`, (model) => `${model.name} is active now.`));
+}
+
+const rollBack = document.getElementById("roll-back");
+rollBack?.addEventListener("click", () => change(
+  { title: `Roll back to ${rollBack.dataset.name}?`, text: "The model that was active before detects again; the one that is active now becomes a candidate.", agree: "Roll back" },
+  "/v1/models/rollback", (model) => `${model.name} is active again.`));
+
+const dialog = document.getElementById("evaluate");
+for (const button of document.querySelectorAll("[data-evaluate]")) {
+  button.addEventListener("click", () => {
+    dialog.querySelector("form").elements.model.value = button.dataset.evaluate;
+    document.getElementById("evaluated").textContent = button.dataset.name;
+    dialog.showModal();
+  });
+}
+if (dialog) {
+  onSubmit(dialog, async (form) => {
+    const { model, dataset, split } = form.elements;
+    const evaluation = await send("POST", "/v1/evaluations",
+      { model: model.value, dataset: dataset.value, config: { split: split.value } });
+    dialog.close();
+    say("The evaluation is on its way; its figures appear here.");
+    await untilDone(evaluation.id);
+    location.reload();
+  });
+}
+
+async function untilDone(id) {
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
+    const { state } = await get(`/v1/evaluations/${id}`);
+    if (["succeeded", "failed", "cancelled"].includes(state)) return;
+  }
+}
+
+function openNamed() {
+  const details = document.getElementById(location.hash.slice(1))?.querySelector("details");
+  if (details) details.open = true;
+}
+
+const said = sessionStorage.getItem("said");
+if (said) {
+  sessionStorage.removeItem("said");
+  say(said);
+}
+addEventListener("hashchange", openNamed);
+openNamed();

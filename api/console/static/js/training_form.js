@@ -1,0 +1,63 @@
+// The fields that say what a training is made of, as the API takes them.
+
+const NUMBERS = ["epochs", "batch_size", "learning_rate", "seed"];
+
+// Shows what a recipe has where nothing is filled in.
+export function describeRecipe(form) {
+  const show = () => {
+    const { dataset } = form.recipe.selectedOptions[0];
+    for (const key of ["epochs", "batch_size", "learning_rate"]) form[key].placeholder = dataset[key];
+  };
+  form.recipe.addEventListener("change", show);
+  form.addEventListener("reset", () => setTimeout(show));
+  show();
+}
+
+export function readConfig(form) {
+  const config = form.config.value.trim() ? parse(form.config.value) : {};
+  for (const key of NUMBERS) if (form[key].value !== "") config[key] = Number(form[key].value);
+  if (form.initial_weights.value) config.initial_weights = form.initial_weights.value;
+  return config;
+}
+
+export function readGate(form) {
+  if (!form.gate_dataset.value) return null;
+  return {
+    evaluation_dataset_id: form.gate_dataset.value,
+    evaluation: { split: form.gate_split.value },
+    least_gain: Number(form.least_gain.value || 0),
+    promote: form.promote.checked,
+  };
+}
+
+function parse(text) {
+  let value;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new Error(`The config is no JSON: ${error.message}`, { cause: error });
+  }
+  if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("The config must be an object, as in {\"epochs\": 3}.");
+  return value;
+}
+
+// Sends what a dialog holds; it stays open, and says why, where that is refused.
+export function onSubmit(dialog, work) {
+  const form = dialog.querySelector("form");
+  const refused = dialog.querySelector("[role=alert]");
+  form.addEventListener("submit", async (event) => {
+    if (event.submitter?.value === "cancel") return;
+    event.preventDefault();
+    refused.hidden = true;
+    event.submitter.disabled = true;
+    try {
+      await work(form);
+    } catch (error) {
+      refused.textContent = error.message;
+      refused.hidden = false;
+      refused.scrollIntoView({ block: "nearest" });
+    } finally {
+      event.submitter.disabled = false;
+    }
+  });
+}

@@ -1,0 +1,54 @@
+// The list of trainings: its rows move on, and a dialog starts another one.
+
+import { get, send } from "./api.js";
+import { element } from "./page.js";
+import { describeRecipe, onSubmit, readConfig, readGate } from "./training_form.js";
+
+const EVERY_MS = 3000;
+const KIND = { succeeded: "good", failed: "bad", cancelled: "bad" };
+const dialog = document.getElementById("dialog");
+
+if (dialog) {
+  describeRecipe(dialog.querySelector("form"));
+  document.getElementById("start").addEventListener("click", () => dialog.showModal());
+  onSubmit(dialog, async (form) => {
+    const started = await send("POST", "/v1/trainings", {
+      dataset: form.elements.dataset.value,
+      recipe: form.elements.recipe.value,
+      config: readConfig(form),
+      gate: readGate(form),
+      ...(form.elements.name.value ? { name: form.elements.name.value } : {}),
+    });
+    location.assign(`/console/training/${started.id}`);
+  });
+}
+
+const isOpen = (row) => !(row.dataset.state in KIND);
+
+function update(row, run) {
+  row.dataset.state = run.state;
+  const of = (what) => row.querySelector(`[data-of="${what}"]`);
+  of("state").replaceChildren(element("span", { className: `tag ${KIND[run.state] ?? "wait"}` }, run.state));
+  const { progress } = run;
+  if (progress.epochs) {
+    const bar = of("progress").querySelector("progress")
+      ?? element("progress", { max: progress.epochs, "aria-label": `Progress of ${run.name}` });
+    bar.value = progress.epoch + progress.step / progress.steps_in_epoch;
+    of("progress").replaceChildren(bar, " ",
+      element("span", { className: "quiet nowrap" }, `epoch ${progress.epoch} of ${progress.epochs}`));
+  }
+  of("ap40").textContent = progress.ap40 === null || progress.ap40 === undefined ? "–" : progress.ap40.toFixed(3);
+}
+
+async function look() {
+  const rows = [...document.querySelectorAll("#trainings [data-id]")].filter(isOpen);
+  if (document.hidden) return;
+  for (const row of rows) update(row, await get(`/v1/trainings/${row.dataset.id}`));
+}
+
+async function keepLooking() {
+  await look().catch(() => {}); // the next look will tell
+  setTimeout(keepLooking, EVERY_MS);
+}
+
+keepLooking();

@@ -1,0 +1,73 @@
+"""Trainings: which there are, starting one, and watching one learn."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask import Response, request
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from api.auth import requires
+from api.console import words
+from api.console.pages import console_blueprint, show
+from api.console.training_choices import read_choices
+from api.pages import PageQuery, read_page
+from api.services import services
+from api.training_schemas import EvaluationAnswer, TrainingAnswer
+from shared.errors import InvalidRequest, NotFound
+from shared.queue.states import Scope
+from shared.tables import Dataset, Evaluation, GateDecision, Model, Schedule, TrainingRun
+
+blueprint = console_blueprint("training_pages")
+
+
+@blueprint.get("/console/training")
+@requires(Scope.READ)
+def trainings() -> Response:
+    """Show the trainings, the newest first; `before` begins a later page."""
+    try:
+        query = PageQuery.model_validate(request.args.to_dict())
+    except ValidationError as exc:
+        raise InvalidRequest from exc
+    with services().database.begin() as session:
+        runs, following = read_page(session, TrainingRun, query)
+        return show(
+            "trainings.html",
+            runs=[TrainingAnswer.of(run) for run in runs],
+            following=following,
+            datasets=_names(session, Dataset, [run.dataset_id for run in runs]),
+            schedules=_names(session, Schedule, [run.schedule_id for run in runs]),
+            choices=read_choices(session),
+            words=words,
+        )
+
+
+@blueprint.get("/console/training/<uuid:training_id>")
+@requires(Scope.READ)
+def training(training_id: UUID) -> Response:
+    """Show one training, and what came of it."""
+    with services().database.begin() as session:
+        run = session.get(TrainingRun, training_id)
+        if run is None:
+            raise NotFound(f"There is no training {training_id}.")
+        evaluations = sa.select(Evaluation).where(Evaluation.model_id == run.model_id).order_by(Evaluation.id.desc())
+        decisions = sa.select(GateDecision).where(GateDecision.training_run_id == run.id).order_by(GateDecision.id)
+        return show(
+            "training.html",
+            run=TrainingAnswer.of(run),
+            dataset=session.get_one(Dataset, run.dataset_id),
+            schedule=None if run.schedule_id is None else session.get(Schedule, run.schedule_id),
+            parent=None if run.initial_model_id is None else session.get(Model, run.initial_model_id),
+            model=None if run.model_id is None else session.get(Model, run.model_id),
+            evaluations=[EvaluationAnswer.of(row) for row in session.scalars(evaluations)],
+            decisions=session.scalars(decisions).all(),
+            log_tail=run.log_tail,
+            words=words,
+        )
+
+
+def _names(session: Session, row: type[Dataset] | type[Schedule], ids: Sequence[UUID | None]) -> dict[UUID, str]:
+    wanted = {id_ for id_ in ids if id_ is not None}
+    found = session.execute(sa.select(row.id, row.name).where(row.id.in_(wanted)))
+    return dict(found.tuples().all())

@@ -1,0 +1,31 @@
+"""How numbers and times read on a page that the server fills; `page.js` has the same for scripts."""
+
+from datetime import UTC, datetime
+
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def duration(seconds: float) -> str:
+    """Say how long, in the largest unit that is not 0."""
+    length, unit = next(((length, unit) for length, unit in _UNITS if seconds >= length), _UNITS[-1])
+    return f"{max(0, int(seconds // length))} {unit}"
+
+
+def age(moment: datetime) -> str:
+    """Say how long ago."""
+    return duration((datetime.now(UTC) - moment).total_seconds())
+
+
+def count(number: int) -> str:
+    """Group the digits of a number."""
+    return f"{number:,}"
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """Round a number; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def day_and_time(moment: datetime | None) -> str:
+    """Say a time in UTC, to the minute."""
+    return "–" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
