@@ -1,26 +1,21 @@
 """The child side of `shared.imaging.isolation`: renders one image after another until its input ends.
 
-A request is `REQUEST` and the file's bytes; an answer is `ANSWER`, a JSON object and a PNG. Nothing is pickled: what
-has read hostile bytes must not be able to run code in its parent.
+A request is `REQUEST` and the file's bytes; the answer is that of `shared.imaging.decoder_answer`.
 """
 
 import ctypes
-import json
 import os
 import resource
 import signal
 import struct
 import sys
-from dataclasses import asdict
-from typing import BinaryIO
 
 from shared.errors import DecoderProcessLost, PermanentError
 
 REQUEST = struct.Struct(">IQQ")  # rendition_px, max_image_pixels, bytes of the file
-ANSWER = struct.Struct(">II")  # bytes of the JSON object, bytes of the PNG
 READY = b"R"
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 def main(parent_pid: int, memory_bytes: int, threads: int, classifier_folder: str) -> None:
@@ -35,9 +30,11 @@ def main(parent_pid: int, memory_bytes: int, threads: int, classifier_folder: st
 
     cv2.setNumThreads(1)
     from shared.imaging.chest_classifier.classifier import load_classifier
+    from shared.imaging.decoder_answer import pack_error, pack_rendition
     from shared.imaging.rendition import make_rendition
 
     classifier = load_classifier(classifier_folder)
+    _give_up_rights()
     answers.write(READY)
     answers.flush()
     while head := requests.read(REQUEST.size):
@@ -52,18 +49,20 @@ def main(parent_pid: int, memory_bytes: int, threads: int, classifier_folder: st
                 threads=threads,
             )
         except PermanentError as exc:
-            _answer(answers, {"code": exc.code, "detail": exc.detail})
+            answer = pack_error(exc.code, exc.detail)
         except Exception as exc:  # noqa: BLE001 - this is the worker's loop; the message may quote a patient's data
-            _answer(answers, {"code": DecoderProcessLost.code, "detail": f"Decoding failed with {type(exc).__name__}."})
+            answer = pack_error(DecoderProcessLost.code, f"Decoding failed with {type(exc).__name__}.")
         else:
-            fields = asdict(rendition) | {"facts": rendition.facts.model_dump(mode="json")}
-            _answer(answers, fields, fields.pop("png"))
+            answer = pack_rendition(rendition)
+        answers.write(answer)
+        answers.flush()
 
 
-def _answer(answers: BinaryIO, fields: dict[str, object], png: bytes = b"") -> None:
-    text = json.dumps(fields).encode()
-    answers.write(ANSWER.pack(len(text), len(png)) + text + png)
-    answers.flush()
+def _give_up_rights() -> None:
+    """Once everything is imported: write no file, and gain no right by running a program."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _die_with(parent_pid: int) -> None:

@@ -1,6 +1,5 @@
 """Decoding in child processes, so that a native decoder that crashes or hangs takes nothing else with it."""
 
-import json
 import os
 import queue
 import subprocess
@@ -13,28 +12,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from shared.errors import CarinaError, DecoderProcessLost, PermanentError
-from shared.imaging.decoder_process import ANSWER, READY, REQUEST
-from shared.imaging.facts import ImageFacts
+from shared.errors import CarinaError, DecoderProcessLost
+from shared.imaging.decoder_answer import UnbelievableAnswer, read_answer
+from shared.imaging.decoder_process import READY, REQUEST
 from shared.imaging.rendition import Rendition
 
 #: Enough for the largest image of the default settings several times over.
 MEMORY_BYTES = 4 * 1024**3
 #: A child that imports its libraries on a busy machine takes seconds.
 START_TIMEOUT_S = 60.0
+#: After so many a child is replaced, in case that a decoder loses memory; to start one takes about a second.
+MOST_RENDERS = 1000
 
 _ROOT = Path(__file__).parents[2]
-_KINDS: list[type[CarinaError]] = [*PermanentError.__subclasses__(), PermanentError, DecoderProcessLost]
-_ERRORS = {kind.code: kind for kind in _KINDS}
 
 
 class DecoderPool:
     """Renders images in at most `processes` children, each started when it is first needed. Thread-safe.
 
-    A child that dies, or is killed as it takes longer than `timeout_s`, is replaced; `memory_bytes` bounds its address
-    space. `threads` share the work within one image where its format lets them. `classifier_folder` is that of another
-    chest classifier than the shipped one. Children see no environment of ours (it holds secrets), and end with the pool
-    or with this process.
+    A child that dies, that fails otherwise than the file explains (as by running out of memory), or that is killed as
+    it takes longer than `timeout_s`, is replaced; `memory_bytes` bounds its address space. `threads` share the work
+    within one image where its format lets them. `classifier_folder` is that of another chest classifier than the
+    shipped one. Children see no environment of ours (it holds secrets), and end with the pool or with this process.
     """
 
     def __init__(
@@ -117,6 +116,7 @@ class _Child:
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
         self._expired = False
+        self._renders = 0
         with self._deadline(START_TIMEOUT_S):
             if self._read(len(READY)) != READY:
                 raise EOFError
@@ -130,12 +130,13 @@ class _Child:
             self._requests.write(REQUEST.pack(rendition_px, max_image_pixels, len(data)))
             self._requests.write(data)
             self._requests.flush()
-            text_bytes, png_bytes = ANSWER.unpack(self._read(ANSWER.size))
-            fields = json.loads(self._read(text_bytes))
-            png = self._read(png_bytes)
-        if "code" in fields:
-            raise _ERRORS[fields["code"]](fields["detail"])
-        return Rendition(png=png, facts=ImageFacts.model_validate(fields.pop("facts")), **fields)
+            answer = read_answer(self._read, rendition_px, max_image_pixels)
+        self._renders += 1
+        if isinstance(answer, DecoderProcessLost) or self._renders >= MOST_RENDERS:
+            self.end()
+        if isinstance(answer, CarinaError):
+            raise answer
+        return answer
 
     def end(self) -> None:
         """Kill and reap the process. May be called twice."""
@@ -157,6 +158,9 @@ class _Child:
             self.end()
             reason = f"took longer than {timeout_s:g} s" if self._expired else f"ended ({self._process.returncode})"
             raise DecoderProcessLost(f"The decoder process {reason}.") from exc
+        except UnbelievableAnswer as exc:
+            self.end()
+            raise DecoderProcessLost("The decoder process gave no answer of its own.") from exc
         except BaseException:  # half an answer may be left in the pipe
             self.end()
             raise

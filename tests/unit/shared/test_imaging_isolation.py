@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ import pytest
 from pydicom.uid import RLELossless
 
 from shared.errors import DecoderProcessLost, ImageTooLarge, MultiFrameImage, UndecodablePixelData
+from shared.imaging import isolation
+from shared.imaging.decoder_answer import UnbelievableAnswer, pack_error, pack_rendition, read_answer
 from shared.imaging.isolation import DecoderPool
 from shared.imaging.rendition import Rendition, make_rendition
 from shared.phantoms import encode_dicom, make_phantom
@@ -26,6 +30,7 @@ from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
 FILM = make_dicom(make_film(), bits=12)
 #: Takes long enough to be caught in the act: 30 million pixels.
 SLOW_FILM = make_dicom(np.tile(make_film(600, 500), (10, 10)), bits=12)
+SMALL = make_rendition(FILM, rendition_px=64, max_image_pixels=MAX_PIXELS)
 ROOT = Path(__file__).parents[3]
 
 
@@ -145,8 +150,60 @@ def test_an_image_beyond_the_memory_bound_ends_no_one() -> None:
         (before,) = children()
         with pytest.raises(DecoderProcessLost, match="MemoryError"):
             pool.render(black, rendition_px=1024, max_image_pixels=10**9)
+        assert not children()  # who knows what it still holds
         render(pool)
-        assert children() == [before]
+        assert children() != [before]
+
+
+def test_a_child_is_replaced_before_a_decoder_that_loses_memory_fills_it(
+    pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "MOST_RENDERS", 3)
+    render(pool)
+    (first,) = children()
+    with pytest.raises(MultiFrameImage):
+        render(pool, make_dicom(make_film(), NumberOfFrames=3))
+    assert children() == [first]
+    render(pool)
+    assert not children()
+    render(pool)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        struct.pack(">II", 2**32 - 1, 0),
+        struct.pack(">II", 2, 2**32 - 1) + b"{}",
+        struct.pack(">II", 2, 0) + b"{}",
+        struct.pack(">II", 2, 0) + b"[]",
+        struct.pack(">II", 2, 0) + b"\xff\xff",
+        struct.pack(">II", 50_000, 0) + b"[" * 50_000,
+        pack_error("no_such_code", "It is so."),
+        pack_rendition(replace(SMALL, png=b"GIF89a")),
+        pack_rendition(replace(SMALL, height_px=SMALL.height_px + 1)),
+        pack_rendition(replace(SMALL, original_width_px=0)),
+        pack_rendition(replace(SMALL, original_width_px=2**31)),
+        pack_rendition(replace(SMALL, original_width_px="96; DROP TABLE")),  # type: ignore[arg-type]
+    ],
+)
+def test_what_a_child_under_a_strangers_hand_answers_is_not_believed(answer: bytes) -> None:
+    with pytest.raises((UnbelievableAnswer, struct.error)):
+        read_answer(BytesIO(answer).read, 64, MAX_PIXELS)
+
+
+def test_an_answer_that_is_believed_comes_through_as_it_was() -> None:
+    assert read_answer(BytesIO(pack_rendition(SMALL)).read, 64, MAX_PIXELS) == SMALL
+    error = read_answer(BytesIO(pack_error("multi_frame", "x" * 9000)).read, 64, MAX_PIXELS)
+    assert isinstance(error, MultiFrameImage)
+    assert len(error.detail) == 500
+
+
+def test_a_child_writes_no_file_and_gains_no_right(pool: DecoderPool) -> None:
+    render(pool)
+    (child,) = children()
+    assert child.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
+    assert "NoNewPrivs:\t1" in Path(f"/proc/{child.pid}/status").read_text()
 
 
 def test_a_child_has_no_secret_in_its_environment_and_dumps_no_core(

@@ -1,0 +1,78 @@
+"""What a decoder process answers: packed in the child, and believed by its parent only as far as it has been checked.
+
+A child has read hostile bytes with native code, so it may be under a stranger's hand. Nothing is pickled, every length
+has a bound that is looked at before anything is read, and every field its type and range.
+"""
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import asdict
+
+from pydantic import TypeAdapter
+
+from shared.errors import CarinaError, DecoderProcessLost, PermanentError
+from shared.imaging.rendition import Rendition
+
+_HEAD = struct.Struct(">II")  # bytes of the JSON object, bytes of the PNG
+_MOST_TEXT_BYTES = 256 * 1024
+_MOST_DETAIL_CHARACTERS = 500
+#: Up to the picture's width and height, PNG section 11.2.1.
+_PNG_HEAD = struct.Struct(">16sII")
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+_KINDS: list[type[CarinaError]] = [*PermanentError.__subclasses__(), PermanentError, DecoderProcessLost]
+_ERRORS = {kind.code: kind for kind in _KINDS}
+_RENDITION = TypeAdapter(Rendition)
+
+
+class UnbelievableAnswer(Exception):
+    """No answer that a decoder process gives by itself."""
+
+
+def pack_rendition(rendition: Rendition) -> bytes:
+    """The answer with a rendition."""
+    fields = asdict(rendition) | {"facts": rendition.facts.model_dump(mode="json")}
+    return _pack(fields, fields.pop("png"))
+
+
+def pack_error(code: str, detail: str) -> bytes:
+    """The answer with an error of the tree."""
+    return _pack({"code": code, "detail": detail})
+
+
+def _pack(fields: dict[str, object], png: bytes = b"") -> bytes:
+    text = json.dumps(fields).encode()
+    return _HEAD.pack(len(text), len(png)) + text + png
+
+
+def read_answer(read: Callable[[int], bytes], rendition_px: int, max_image_pixels: int) -> Rendition | CarinaError:
+    """Read an answer by way of `read`, which returns exactly as many bytes as it is asked for.
+
+    Raises `UnbelievableAnswer`, and what `read` raises.
+    """
+    text_bytes, png_bytes = _HEAD.unpack(read(_HEAD.size))
+    # Pixels that nothing makes smaller come to a little more than a byte each.
+    if text_bytes > _MOST_TEXT_BYTES or png_bytes > 2 * rendition_px**2 + _MOST_TEXT_BYTES:
+        raise UnbelievableAnswer
+    text, png = read(text_bytes), read(png_bytes)
+    try:
+        fields = json.loads(text)
+        if "code" in fields:
+            return _ERRORS[fields["code"]](str(fields["detail"])[:_MOST_DETAIL_CHARACTERS])
+        rendition = _RENDITION.validate_python({**fields, "png": png}, strict=False)
+    except (ValueError, TypeError, LookupError, RecursionError) as exc:
+        raise UnbelievableAnswer from exc
+    _check_sizes(rendition, rendition_px, max_image_pixels)
+    return rendition
+
+
+def _check_sizes(rendition: Rendition, rendition_px: int, max_image_pixels: int) -> None:
+    start, width_px, height_px = _PNG_HEAD.unpack(rendition.png[: _PNG_HEAD.size].ljust(_PNG_HEAD.size))
+    if start != _PNG_START or (height_px, width_px) != (rendition.height_px, rendition.width_px):
+        raise UnbelievableAnswer
+    original_height_px, original_width_px = rendition.original_height_px, rendition.original_width_px
+    if min(height_px, width_px, original_height_px, original_width_px) < 1 or max(height_px, width_px) > rendition_px:
+        raise UnbelievableAnswer
+    if original_height_px * original_width_px > max_image_pixels:
+        raise UnbelievableAnswer
