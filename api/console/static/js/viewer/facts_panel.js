@@ -5,7 +5,7 @@ import { STATES, SPACINGS, day, flagWords } from "./words.js";
 
 export class FactsPanel {
   #state;
-  element = element("header", { className: "facts" });
+  element = element("header", { className: "study-facts" });
   details = element("details", { className: "about" });
 
   constructor(state) {

@@ -200,16 +200,25 @@ function instead() {
   return [element("p", {}, ...(job ? jobWords(job) : ["Nothing has been asked about this image."]))];
 }
 
+const AT_REST_MS = 120;
 let isDrawing = false;
+let rest = 0;
 
+// At most once a frame; and with care once nothing has moved for a moment.
 function drawSoon() {
+  clearTimeout(rest);
+  rest = setTimeout(() => draw({ isFine: true }), AT_REST_MS);
   if (isDrawing) return;
   isDrawing = true;
   requestAnimationFrame(() => {
     isDrawing = false;
-    for (const pane of panes) if (!pane.element.hidden) pane.draw();
-    readout.refresh();
+    draw({ isFine: false });
   });
+}
+
+function draw(how) {
+  for (const pane of panes) if (!pane.element.hidden) pane.draw(how);
+  readout.refresh();
 }
 
 // --- commands -----------------------------------------------------------------------------------------------------

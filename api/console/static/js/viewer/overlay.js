@@ -70,6 +70,10 @@ function place(group, item) {
 function placeLabel(group, item, taken, root) {
   const width = Math.ceil(ruler.measureText(item.label).width) + 10;
   const [left, top, right, bottom] = item.box.map(Math.round);
+  const isInSight = right > 0 && bottom > 0 && left < root.clientWidth && top < root.clientHeight;
+  group.plate.toggleAttribute("hidden", !isInSight);
+  group.text.toggleAttribute("hidden", !isInSight);
+  if (!isInSight) return { x: 0, y: 0, width: 0 };
   const places = [[left, top - LABEL_HEIGHT], [right - width, top - LABEL_HEIGHT], [left, bottom],
     [right - width, bottom], [left, top], [right - width, bottom - LABEL_HEIGHT],
     [left, top - 2 * LABEL_HEIGHT], [left, bottom + LABEL_HEIGHT]];
@@ -78,7 +82,7 @@ function placeLabel(group, item, taken, root) {
     Math.min(Math.max(0, y), Math.max(0, root.clientHeight - LABEL_HEIGHT)),
   ]);
   const isFree = ([x, y]) => !taken.some(
-    (other) => x < other.x + other.width && other.x < x + width && Math.abs(y - other.y) < LABEL_HEIGHT);
+    (other) => other.width > 0 && x < other.x + other.width && other.x < x + width && Math.abs(y - other.y) < LABEL_HEIGHT);
   const [x, y] = inside.find(isFree) ?? inside[0];
   set(group.plate, { x, y, width, fill: item.colour });
   set(group.text, { x: x + 5, y: y + 13, class: isBright(item.colour) ? "dark" : "light" });

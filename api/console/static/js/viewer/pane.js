@@ -55,7 +55,8 @@ export class Pane {
     return under.sort((one, other) => area(one.box_xyxy_px) - area(other.box_xyxy_px))[0] ?? null;
   }
 
-  draw() {
+  // Where it is `fine`, a film that is made smaller is drawn with care, which takes too long while something moves.
+  draw({ isFine = true } = {}) {
     const { film, view, grey } = this.#state;
     const context = this.#canvas.getContext("2d", { alpha: false });
     const ratio = devicePixelRatio;
@@ -66,7 +67,7 @@ export class Pane {
       const scale = view.scale * ratio;
       const origin = view.toScreen({ x: 0, y: 0 }, this.size);
       context.imageSmoothingEnabled = scale < CRISP_FROM;
-      context.imageSmoothingQuality = scale < 1 ? "high" : "medium";
+      context.imageSmoothingQuality = isFine ? "high" : "low";
       context.drawImage(
         film.painted(grey), origin.x * ratio, origin.y * ratio, film.width * scale, film.height * scale);
     }
