@@ -181,6 +181,8 @@ def test_8_bits_without_a_window_are_shown_as_they_are_from_dicom_and_png() -> N
         assert np.array_equal(show(data), film)
         assert chain_of(data) == ["full range: centre 128, width 256 (LINEAR)"]
     assert levels_of([0, 21, 63], np.uint8, bits=6) == [0, 85, 255]
+    for deeper in (film_of([0, 21, 63], bits=9), film_of([0, 21, 63], np.int8, bits=8, PixelRepresentation=1)):
+        assert chain_of(deeper) == ["percentiles 0.5 to 99.5: 0, 63"]
 
 
 @pytest.mark.parametrize("relationship", ["LIN", "LOG", "DOE^JANE"])

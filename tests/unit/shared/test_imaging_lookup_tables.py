@@ -110,6 +110,8 @@ def test_a_first_value_has_the_sign_of_what_goes_into_the_table(syntax: str | No
     assert levels([-2, -1, 0, 1], np.int16, VOILUTSequence=below_zero) == [0, 51, 102, 255]  # of signed pixels
     rescaled: dict[str, Any] = {"RescaleSlope": 1, "RescaleIntercept": -2, "VOILUTSequence": below_zero}
     assert levels([0, 1, 2, 3], np.uint16, bits=12, **rescaled) == [0, 51, 102, 255]  # of what rescaling makes negative
+    rescaled["RescaleSlope"] = 2  # which makes others so high that 65534 might be meant
+    assert levels([0, 1], np.uint16, **rescaled) == [0, 102]
     assert levels([40000, 40001, 40003], np.uint16, VOILUTSequence=high) == [0, 51, 255]
     # Of what a modality table gives, which is never negative, whatever the pixels are.
     modality = table(-1, np.array([40000, 40001, 40003], "<u2"), 16)
