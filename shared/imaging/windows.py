@@ -31,8 +31,8 @@ class Window:
     @property
     def is_valid(self) -> bool:
         """Whether the standard allows it: LINEAR needs a width of at least 1, the others a positive one."""
-        least = 1 if self.shape is WindowShape.LINEAR else np.finfo(np.float32).tiny
-        return bool(abs(self.center) <= LARGEST_VALUE and least <= self.width <= LARGEST_VALUE)
+        least = 1.0 if self.shape is WindowShape.LINEAR else float(np.finfo(np.float32).tiny)
+        return abs(self.center) <= LARGEST_VALUE and least <= self.width <= LARGEST_VALUE
 
     def apply(self, values: Floats) -> Floats:
         """Brightness of `values`, in 0–1."""

@@ -98,7 +98,14 @@ def test_the_first_window_that_the_standard_allows_is_taken_and_named() -> None:
 
 @pytest.mark.parametrize(
     ("width", "function"),
-    [(0.5, "LINEAR"), (0, "LINEAR_EXACT"), (-100, "SIGMOID"), ("NaN", "LINEAR"), ("1e999", "LINEAR")],
+    [
+        (0.5, "LINEAR"),
+        (0, "LINEAR_EXACT"),
+        (-100, "SIGMOID"),
+        ("1e300", "SIGMOID"),
+        ("NaN", "LINEAR"),
+        ("1e999", "LINEAR"),
+    ],
 )
 def test_a_window_that_the_standard_forbids_counts_as_absent(width: float | str, function: str) -> None:
     data = make_dicom(FILM, bits=12, WindowCenter=2000, WindowWidth="12345", VOILUTFunction=function)
