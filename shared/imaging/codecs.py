@@ -26,6 +26,7 @@ from shared.imaging.grey_levels import Pixels
 from shared.imaging.jpeg_xl import read_jpeg_xl_header
 from shared.imaging.transfer_syntaxes import Packing
 
+_START_OF_SCAN = b"\xff\xda"
 #: Named one by one, and not by way of pydicom, which would try gdcm where that is installed: it aborts on some files.
 Decoder = Callable[[bytes, int], Pixels]  # the codestream, and how many threads may work on it
 DECODERS: dict[Packing, Decoder] = {
@@ -35,8 +36,18 @@ DECODERS: dict[Packing, Decoder] = {
     Packing.HTJ2K: lambda data, _: imagecodecs.htj2k_decode(data),
     Packing.JPEG_XL: lambda data, threads: imagecodecs.jpegxl_decode(data, numthreads=threads),
 }
+
+
+def _decode_one_scan(data: bytes) -> Pixels:
+    """What libjpeg makes of a frame of one scan; each more, of a few bytes, may take it as long as the image again."""
+    if data.count(_START_OF_SCAN) > 1:
+        raise UndecodablePixelData
+    pixels: Pixels = libjpeg.utils.decode(data)
+    return pixels
+
+
 SECOND_DECODERS: dict[Packing, Callable[[bytes], Pixels]] = {
-    Packing.JPEG: libjpeg.utils.decode,
+    Packing.JPEG: _decode_one_scan,
     Packing.JPEG_2000: openjpeg.utils.decode,
     Packing.HTJ2K: openjpeg.utils.decode,
 }

@@ -23,6 +23,7 @@ _JP2_SIGNATURE = b"\0\0\0\x0cjP  "
 # Start of frame: the JPEG processes, and SOF55 of JPEG-LS. C4, C8 and CC are other markers (ISO/IEC 10918-1 table B.1).
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _SOT, _SOT_BYTES = b"\xff\x90", 12  # start of tile-part
+_PROGRESSIVE = {0xC2, 0xCA}
 #: Files that wrap a codestream have a handful of boxes, main headers of a codestream a handful of markers.
 _MOST_BOXES = _MOST_MARKERS = 1000
 #: Tiles are hundreds of pixels wide, and come in a few parts each.
@@ -51,11 +52,13 @@ def begins_codestream(fragment: bytes) -> bool:
 
 def read_jpeg_header(data: bytes) -> CodestreamHeader:
     """Read the frame header of JPEG or JPEG-LS, ISO/IEC 10918-1 B.2.2; raises `UndecodablePixelData`."""
-    if data.count(_SOS) > _MOST_SCANS:  # compressed data never have it
-        raise UndecodablePixelData
     for marker, start, _ in jpeg_segments(data):
         if marker in _START_OF_FRAME:
             bits, height_px, width_px, components = _unpack(">BHHB", data, start)
+            # Compressed data never have the marker. To look for it takes a fifth as long as decoding, so only where
+            # there can be more than one scan.
+            if (marker in _PROGRESSIVE or components > 1) and data.count(_SOS, start) > _MOST_SCANS:
+                raise UndecodablePixelData
             # Whatever follows the end marker does not count, and nothing after the frame header looks like it.
             ended = data.rfind(_EOI, start) >= 0
             return CodestreamHeader(height_px, width_px, components, bits, signed=False, ended=ended)

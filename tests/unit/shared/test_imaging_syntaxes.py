@@ -327,6 +327,14 @@ def test_what_imagecodecs_gives_up_on_pylibjpeg_decodes(syntax: str, monkeypatch
     assert np.array_equal(pixels_of(in_syntax(FILM, 12, syntax)), FILM)
 
 
+def test_a_grey_frame_of_many_scans_goes_to_neither_decoder() -> None:
+    """One of them takes as long as the image took for each."""
+    for frame in (encode_frame(golden_film(8), 8, "jpeg-baseline"), (SAMPLES / "progressive-8.jpg").read_bytes()):
+        scan = frame[frame.rindex(b"\xff\xda") : -2]
+        data = make_dicom(golden_film(8), syntax=uid.JPEGBaseline8Bit, frame=frame[:-2] + scan * 300 + b"\xff\xd9")
+        assert code_of(data) == "undecodable_pixel_data"
+
+
 @pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS])
 def test_a_de_identified_file_shows_the_same(syntax: str) -> None:
     original = in_syntax(FILM, 12, syntax)
