@@ -77,7 +77,9 @@ class Settings(BaseSettings):
         1, ge=1, le=16, description="Threads that share one JPEG 2000 or JPEG XL image; more help where cores are idle."
     )
     decode_timeout_s: float = Field(60, ge=1, le=600, description="Seconds until a decode counts as hung.")
-    suitability: Literal["off", "flag", "reject"] = Field("flag", description="Doubtful images: `off`, `flag`, `reject`.")
+    suitability: Literal["off", "flag", "reject"] = Field(
+        "flag", description="What is done with a doubtful image: `off` (nothing), `flag` or `reject`."
+    )
     chest_classifier_folder: str = Field("", description="The folder of the chest classifier; empty: the shipped one.")
 
     # The detect stage.
