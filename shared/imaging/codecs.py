@@ -23,6 +23,7 @@ from shared.imaging.codestream import (
     read_jpeg_header,
 )
 from shared.imaging.grey_levels import Pixels
+from shared.imaging.jpeg_2000_work import check_work
 from shared.imaging.jpeg_xl import read_jpeg_xl_header
 from shared.imaging.transfer_syntaxes import Packing
 
@@ -75,6 +76,8 @@ def decode_codestream(
         raise UndecodablePixelData
     if not claimed.ended:
         raise UndecodablePixelData
+    if packing in (Packing.JPEG_2000, Packing.HTJ2K):
+        check_work(frame)
     try:
         with _heeding_dropped_errors():
             values = DECODERS[packing](frame, threads)
