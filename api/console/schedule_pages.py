@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from flask import Response
+from sqlalchemy.orm import Session
 
 from api.auth import requires
 from api.console import words
@@ -41,24 +42,22 @@ class Shown:
 @requires(Scope.READ)
 def schedules() -> Response:
     """Show every schedule, by name."""
-    newest = (
-        sa.select(TrainingRun)
-        .where(TrainingRun.schedule_id.is_not(None))
-        .distinct(TrainingRun.schedule_id)
-        .order_by(TrainingRun.schedule_id, TrainingRun.id.desc())
-    )
     with services().database.begin() as session:
         rows = session.scalars(sa.select(Schedule).order_by(Schedule.name)).all()
-        runs = {run.schedule_id: run for run in session.scalars(newest)}
         answer = SchedulesAnswer(schedules=[ScheduleAnswer.model_validate(row) for row in rows])
         return show(
             "schedules.html",
-            schedules=[Shown(row, runs.get(row.id)) for row in rows],
+            schedules=[Shown(row, _last_run(session, row)) for row in rows],
             schedules_json=as_data(answer.model_dump_json()),
             choices=read_choices(session),
             final=[state for state in TaskState if state.is_final],
             words=words,
         )
+
+
+def _last_run(session: Session, schedule: Schedule) -> TrainingRun | None:
+    runs = sa.select(TrainingRun).where(TrainingRun.schedule_id == schedule.id)
+    return session.scalar(runs.order_by(TrainingRun.id.desc()).limit(1))
 
 
 def _local(moment: datetime | None, zone: str) -> str:

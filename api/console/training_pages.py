@@ -70,4 +70,4 @@ def training(training_id: UUID) -> Response:
 def _names(session: Session, row: type[Dataset] | type[Schedule], ids: Sequence[UUID | None]) -> dict[UUID, str]:
     wanted = {id_ for id_ in ids if id_ is not None}
     found = session.execute(sa.select(row.id, row.name).where(row.id.in_(wanted)))
-    return dict(found.tuples().all())
+    return dict(found.all())

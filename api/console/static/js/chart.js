@@ -78,7 +78,7 @@ export class Chart {
       height: HEIGHT_PX,
       padding: [8, 8, 0, 0],
       scales: { x: { time: Boolean(this.x.time) }, y: { range: (_, low, high) => this.span(low, high) } },
-      axes: [axis, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => this.say(this.lines[0], tick)) }],
+      axes: [{ ...axis, values: (_, ticks) => this.ticks(ticks) }, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => this.say(this.lines[0], tick)) }],
       series: [
         { label: this.x.label, value: (_, value) => (value === null ? "–" : this.sayX(value)) },
         ...this.lines.map((line, number) => ({
@@ -94,6 +94,17 @@ export class Chart {
       legend: { live: true },
       cursor: { drag: { x: true, y: false } },
     }, this.data(), this.drawing);
+  }
+
+  // The day once, where it begins.
+  ticks(ticks) {
+    if (!this.x.time) return ticks.map((tick) => `${Number(tick.toFixed(2))}`);
+    const [day, time] = [{ day: "numeric", month: "short" }, { hour: "2-digit", minute: "2-digit" }];
+    return ticks.map((tick, number) => {
+      const [now, before] = [new Date(tick * 1000), new Date((ticks[number - 1] ?? 0) * 1000)];
+      const clock = now.toLocaleTimeString("en-GB", time);
+      return now.toDateString() === before.toDateString() ? clock : `${clock}\n${now.toLocaleDateString("en-GB", day)}`;
+    });
   }
 
   span(low, high) {

@@ -22,7 +22,7 @@ const charts = [
   new Chart(place, { title: "AP@0.4 after each epoch, on a sample", x, least_top: 0.1, lines: [
     { key: "ap40", label: "AP@0.4", show: loss, points: true, spanGaps: true }] }),
   new Chart(place, { title: "Learning rate", x, least_top: 1e-6, lines: [
-    { key: "learning_rate", label: "rate", show: (value) => value.toPrecision(2) }] }),
+    { key: "learning_rate", label: "rate", show: (value) => (value ? value.toExponential(1) : "0") }] }),
 ];
 
 let points = [];
