@@ -1,11 +1,14 @@
-"""Rows of datasets and models with nothing behind them, for what only looks at rows."""
+"""Rows with nothing behind them, for what only looks at rows."""
 
 import hashlib
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from shared.queue.states import ModelState, TaskState
-from shared.tables import Dataset, Model
+from shared.ids import new_id
+from shared.queue.states import JobState, ModelState, TaskState
+from shared.tables import Dataset, Detection, Image, Job, Model, Study
+from tests.tiny_model import CATEGORIES
 
 
 def add_dataset(
@@ -24,3 +27,38 @@ def add_model(session: Session, name: str = "lungs", state: ModelState = ModelSt
     session.add(model := Model(name=name, digest=digest, card={"categories": []}, weights_sha256="0" * 64, state=state))
     session.flush()
     return model
+
+
+def add_image(
+    session: Session, project_id: UUID, *, height_px: int = 96, width_px: int = 80, **columns: object
+) -> Image:
+    """Add an image in a study of its own, not prepared unless the columns say so."""
+    session.add(study := Study(project_id=project_id))
+    session.flush()
+    unique = hashlib.sha256(new_id().bytes).hexdigest()
+    known = {"sha256": unique, "byte_count": 1, "media_type": "application/dicom"} | columns
+    image = Image(project_id=project_id, study_id=study.id, height_px=height_px, width_px=width_px, **known)
+    session.add(image)
+    session.flush()
+    return image
+
+
+def add_job(session: Session, image: Image, **columns: object) -> Job:
+    """Add a job of an image."""
+    job = Job(project_id=image.project_id, study_id=image.study_id, image_id=image.id, **columns)
+    session.add(job)
+    session.flush()
+    return job
+
+
+def add_result(session: Session, image: Image, model_name: str) -> Job:
+    """Add a job that has found three boxes, under a model that can find the tiny one's classes."""
+    model = add_model(session, model_name)
+    model.card = {"categories": [category.model_dump() for category in CATEGORIES]}
+    job = add_job(session, image, model_id=model.id, state=JobState.SUCCEEDED)
+    for rank, score in enumerate((0.9, 0.5, 0.1)):
+        place = {"x_min_px": 5.0, "y_min_px": 6.0, "x_max_px": 25.0 + rank, "y_max_px": 36.0}
+        found = {"class_id": 30, "class_name": "Mass", "score": score}
+        session.add(Detection(job_id=job.id, rank=rank, model_id=model.id, **found, **place))
+    session.flush()
+    return job

@@ -6,19 +6,18 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.imaging.rendition import read_rendition
 from shared.keys import create_key, verify_key
 from shared.object_store import ObjectStore, rendition_key
-from shared.queue.states import JobState, Scope, TaskState
+from shared.queue.states import Scope, TaskState
 from shared.reviews.actions import ReviewAction
 from shared.settings import Settings
-from shared.tables import Dataset, Detection, Image, Job, Model, Study
+from shared.tables import Dataset, Image, Job
 from shared.training import Augmentation
 from tests.integration.conftest import Api, Keys
-from tests.integration.rows import add_model
+from tests.integration.rows import add_image, add_result
 from tests.integration.trainers import trainer, wait_for
 from tests.integration.workshop import HEIGHT_PX, WIDTH_PX, Workshop, dicom
 from tests.tiny_model import CATEGORIES, make_tiny_model
@@ -68,36 +67,12 @@ class Reader:
         return answer
 
 
-def add_result(session: Session, image: Image, model: Model) -> None:
-    """Add a job that has found three boxes."""
-    columns = {"project_id": image.project_id, "study_id": image.study_id, "image_id": image.id, "model_id": model.id}
-    job = Job(**columns, state=JobState.SUCCEEDED)
-    session.add(job)
-    session.flush()
-    for rank, score in enumerate((0.9, 0.5, 0.1)):
-        place = {"x_min_px": 5.0, "y_min_px": 6.0, "x_max_px": 25.0 + rank, "y_max_px": 36.0}
-        found = {"class_id": 30, "class_name": "Mass", "score": score}
-        session.add(Detection(job_id=job.id, rank=rank, model_id=model.id, **found, **place))
-
-
-def add_reviewer_model(session: Session, name: str) -> Model:
-    """Add a model with the categories of the tiny one."""
-    model = add_model(session, name)
-    model.card = {"categories": [category.model_dump() for category in CATEGORIES]}
-    return model
-
-
 @pytest.fixture
 def image_id(database: Database, keys: Keys) -> str:
     """An image on which a model has found three boxes."""
     with database.begin() as session:
-        project_id = verify_key(session, keys.both).project_id
-        session.add(study := Study(project_id=project_id))
-        session.flush()
-        size = {"height_px": HEIGHT_PX, "width_px": WIDTH_PX, "byte_count": 1, "media_type": "application/dicom"}
-        session.add(image := Image(project_id=project_id, study_id=study.id, sha256="0" * 64, **size))
-        session.flush()
-        add_result(session, image, add_reviewer_model(session, "first"))
+        image = add_image(session, verify_key(session, keys.both).project_id, height_px=HEIGHT_PX, width_px=WIDTH_PX)
+        add_result(session, image, "first")
         return str(image.id)
 
 
@@ -253,7 +228,7 @@ def test_each_result_has_a_review_of_its_own_and_the_last_one_reviewed_is_shown(
     reader.say("accept", finding_id="model-0")
     with database.begin() as session:
         image = session.get_one(Image, UUID(reader.review["image_id"]))
-        add_result(session, image, add_reviewer_model(session, "second"))
+        add_result(session, image, "second")
         jobs = set(session.scalars(sa.select(Job.id).where(Job.image_id == image.id)))
     assert Reader(reader.api, reader.review["image_id"]).review == reader.review
     (second,) = jobs - {UUID(reader.review["job_id"])}

@@ -39,7 +39,7 @@ export class FindingsList {
   }
 
   #row(finding) {
-    const { state } = { state: this.#state };
+    const state = this.#state;
     const size = sizeText(finding.box_xyxy_px, state.image.pixel_spacing);
     const score = finding.score === null ? "drawn" : finding.score.toFixed(2);
     const verdict = VERDICTS[finding.verdict] + (finding.is_changed ? ", changed" : "");

@@ -6,21 +6,17 @@ import { ACTIONS, minute } from "./words.js";
 
 export class ReviewPanel {
   #state;
-  #reviewing;
-  #editing;
   #chosen = element("p", { className: "chosen" });
   #standing = element("p", {});
   #history = element("ol", { className: "history" });
   #buttons;
   element;
 
-  constructor(state, reviewing, editing, decide) {
+  constructor(state, reviewing, editing, commands) {
     this.#state = state;
-    this.#reviewing = reviewing;
-    this.#editing = editing;
     this.#buttons = {
-      accept: button("Accept", "A", () => decide("accept")),
-      reject: button("Reject", "X", () => decide("reject")),
+      accept: button("Accept", "A", () => commands.accept()),
+      reject: button("Reject", "X", () => commands.reject()),
       relabel: button("Relabel…", "L", () => editing.relabel()),
       edit: button("Move or resize", "E", () => editing.toggle()),
       noFinding: button("No finding", "N", () => reviewing.noFinding()),

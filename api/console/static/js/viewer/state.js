@@ -19,6 +19,7 @@ export class State extends EventTarget {
   areBoxesShown = true;
   selected = null;
   hovered = null;
+  isSpaceHeld = false; // then a drag pans, whatever the tool
   draft = null; // a box that is being moved, resized or drawn: {id, box}; id null for a new one
 
   constructor(may) {

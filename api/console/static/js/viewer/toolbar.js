@@ -7,13 +7,13 @@ export class Toolbar {
   #pressed = []; // [button, whether it is on]
   #enabled = []; // [button, whether it can be used]
 
-  constructor(root, state, run) {
+  constructor(root, state, commands) {
     this.#state = state;
-    const tool = (name, words, keys) => this.#button(words, keys, () => run(name), () => state.tool === name);
+    const tool = (name, words, keys) => this.#button(words, keys, () => commands[name](), () => state.tool === name);
     const draw = tool("draw", "Draw", "D");
-    const compare = this.#button("Compare", "C", () => run("compare"), () => state.other !== null);
-    const newer = this.#button("‹ Newer", "[", () => run("newer"));
-    const older = this.#button("Older ›", "]", () => run("older"));
+    const compare = this.#button("Compare", "C", () => commands.compare(), () => state.other !== null);
+    const newer = this.#button("‹ Newer", "[", () => commands.newer());
+    const older = this.#button("Older ›", "]", () => commands.older());
     draw.hidden = !state.may.submit;
     this.#enabled.push([newer, () => Boolean(state.study.newer)], [older, () => Boolean(state.study.older)],
       [compare, () => state.image?.results.length > 1], [draw, () => state.review !== null]);
@@ -22,11 +22,11 @@ export class Toolbar {
         newer, older),
       group("Drag to", tool("window", "Window", "W"), tool("pan", "Pan", "P"), draw),
       group("Picture",
-        this.#button("Invert", "I", () => run("invert"), () => state.grey.isInverted),
-        this.#button("Fit", "F", () => run("fit")), this.#button("1:1", "1", () => run("oneToOne")),
-        this.#button("Reset", "R", () => run("reset"))),
-      group("Findings", this.#button("Boxes", "O", () => run("boxes"), () => state.areBoxesShown), compare),
-      this.#button("?", "?", () => run("help"), null, "Keyboard shortcuts"));
+        this.#button("Invert", "I", () => commands.invert(), () => state.grey.isInverted),
+        this.#button("Fit", "F", () => commands.fit()), this.#button("1:1", "1", () => commands.oneToOne()),
+        this.#button("Reset", "R", () => commands.reset())),
+      group("Findings", this.#button("Boxes", "O", () => commands.boxes(), () => state.areBoxesShown), compare),
+      this.#button("?", "?", () => commands.help(), null, "Keyboard shortcuts"));
   }
 
   refresh() {

@@ -1,0 +1,120 @@
+// What buttons and keys do, and the table of keys.
+
+import { showShortcuts } from "./keys.js";
+import { announce } from "./state.js";
+import { worklist } from "./toolbar.js";
+
+const CLOSER = 1.25;
+const NUDGE = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }; // screen pixels
+
+export class Commands {
+  #page; // {state, pane, reviewing, editing, list, compare, navigation}
+  shortcuts;
+
+  constructor(page) {
+    this.#page = page;
+    this.shortcuts = this.#table();
+  }
+
+  window() { this.#use("window"); }
+
+  pan() { this.#use("pan"); }
+
+  draw() { if (this.#page.reviewing.isPossible) this.#use("draw"); }
+
+  invert() { this.#picture(({ grey }) => { grey.isInverted = !grey.isInverted; }); }
+
+  fit() { this.#picture(({ view, film }) => view.fit(film, this.#page.pane.size)); }
+
+  oneToOne() { this.#picture(({ view }) => view.oneToOne()); }
+
+  reset() {
+    this.#page.state.grey.reset();
+    this.fit();
+  }
+
+  zoom(factor) {
+    const { size } = this.#page.pane;
+    this.#picture(({ view, film }) => view.zoom(factor, { x: size.width / 2, y: size.height / 2 }, film, size));
+  }
+
+  boxes() { this.#picture((state) => { state.areBoxesShown = !state.areBoxesShown; }); }
+
+  compare() { this.#page.compare.toggle(); }
+
+  newer() { this.#page.navigation.go(this.#page.state.study.newer); }
+
+  older() { this.#page.navigation.go(this.#page.state.study.older); }
+
+  help() { showShortcuts(this.shortcuts); }
+
+  accept() { return this.#decide("accept"); }
+
+  reject() { return this.#decide("reject"); }
+
+  // Leaves what the reader is at, one thing at a time, and in the end the page.
+  leave() {
+    const { state } = this.#page;
+    if (state.tool !== "window") this.#use("window");
+    else if (state.selected) state.select(null);
+    else location.assign(worklist());
+  }
+
+  async #decide(what) {
+    const { state, reviewing, list } = this.#page;
+    const { selected } = state;
+    if (!selected || !reviewing.isPossible) return;
+    const answer = await reviewing[what](selected);
+    if (answer && state.selected === selected) list.step(1, { undecided: true });
+  }
+
+  // A tool that is in use already is put away.
+  #use(tool) {
+    const { state } = this.#page;
+    state.tool = state.tool === tool ? "window" : tool;
+    if (state.draft?.id === null || state.tool === "draw") state.draft = null;
+    announce({ window: "Dragging changes the window.", pan: "Dragging moves the film.", draw: "Dragging draws a box." }[
+      state.tool]);
+    state.changed();
+  }
+
+  #picture(change) {
+    if (!this.#page.state.film) return;
+    change(this.#page.state);
+    this.#page.state.changed();
+  }
+
+  #table() {
+    const { state, reviewing, editing, list, navigation } = this.#page;
+    return [
+      { keys: ["]", "PageDown"], words: "Next study, which is older", run: () => this.older() },
+      { keys: ["[", "PageUp"], words: "Previous study, which is newer", run: () => this.newer() },
+      { keys: [".", ","], words: "Next and previous image of the study",
+        run: (event) => navigation.step(event.key === "." ? 1 : -1) },
+      { keys: ["j", "k"], words: "Next and previous finding", run: (event) => list.step(event.key === "j" ? 1 : -1) },
+      { keys: ["a"], words: "Accept the finding, and go to the next", run: () => this.accept() },
+      { keys: ["x"], words: "Reject it, and go to the next", run: () => this.reject() },
+      { keys: ["l"], words: "Give it another class", run: () => editing.relabel() },
+      { keys: ["e"], words: "Move or resize it: arrow keys, with Shift, Enter to save", run: () => editing.toggle() },
+      { keys: ["d"], words: "Draw a box: drag, or Enter on the film", run: () => this.draw() },
+      { keys: ["n"], words: "No finding on this image", run: () => reviewing.noFinding() },
+      { keys: ["y"], words: "The review is done", run: () => reviewing.complete() },
+      { keys: ["u", "Ctrl+z"], words: "Take back what you said last", run: () => reviewing.undo() },
+      { keys: ["Shift+u", "Ctrl+Shift+z"], words: "Say it again", run: () => reviewing.redo() },
+      { keys: ["w"], words: "Drag changes the window: across contrast, up and down brightness",
+        run: () => this.window() },
+      { keys: ["p"], words: "Drag moves the film", run: () => this.pan() },
+      { keys: ["i"], words: "Invert", run: () => this.invert() },
+      { keys: ["f"], words: "Fit the whole film", run: () => this.fit() },
+      { keys: ["1"], words: "One pixel of the film on one of the screen", run: () => this.oneToOne() },
+      { keys: ["r"], words: "Window and zoom as at first", run: () => this.reset() },
+      { keys: ["+", "=", "-"], words: "Zoom", run: (event) => this.zoom(event.key === "-" ? 1 / CLOSER : CLOSER) },
+      { keys: Object.keys(NUDGE), words: "Move the film",
+        run: (event) => this.#picture(({ view, film }) => view.pan(...NUDGE[event.key], film)) },
+      { keys: ["o"], words: "Show or hide the boxes", run: () => this.boxes() },
+      { keys: ["c"], words: "Another model's findings beside these", run: () => this.compare() },
+      { keys: ["Escape"], words: "Leave the box, the tool, the finding; then back to the list", run: () => this.leave() },
+      { keys: ["?"], words: "These shortcuts", run: () => this.help() },
+    ].filter(({ keys }) => state.may.submit || !["a", "x", "l", "e", "d", "n", "y", "u", "Shift+u"].includes(keys[0]));
+  }
+}

@@ -1,0 +1,106 @@
+// From study to study and from image to image, without loading a page.
+
+import { attempt } from "../page.js";
+import { loadFilm } from "./film.js";
+import { announce } from "./state.js";
+import { fetchStudy, keep, prefetch } from "./studies.js";
+import { Waiting } from "./waiting.js";
+import { day } from "./words.js";
+
+export class Navigation {
+  #state;
+  #pane; // what a film is fitted into
+  #from; // the worklist's query, which every address keeps
+  #wanted = null; // the study that was asked for last
+  #waiting = new Waiting(() => attempt(() => this.#reload()));
+
+  constructor(state, pane, from) {
+    this.#state = state;
+    this.#pane = pane;
+    this.#from = from;
+  }
+
+  start(study) {
+    keep(study);
+    history.replaceState({ study: study.id }, "");
+    window.addEventListener("popstate", (event) => attempt(() => this.#open(event.state?.study ?? study.id)));
+    return attempt(() => this.#open(study.id));
+  }
+
+  go(id) {
+    if (!id) return announce("There is no further study.");
+    return attempt(async () => {
+      if (!(await this.#open(id))) return;
+      const from = this.#from ? `?from=${encodeURIComponent(this.#from)}` : "";
+      history.pushState({ study: id }, "", `/console/studies/${id}${from}`);
+    });
+  }
+
+  // Shows one image of the study.
+  image(index) {
+    return attempt(() => this.#show(this.#state.study, index));
+  }
+
+  step(by) {
+    const count = this.#state.study.images.length;
+    if (count > 1) this.image((this.#state.index + by + count) % count);
+  }
+
+  // Resolves to whether the study is shown: another one may be wanted by the time that it is there.
+  async #open(id) {
+    this.#wanted = id;
+    const study = await fetchStudy(id);
+    if (this.#wanted === id) await this.#show(study, 0);
+    if (this.#wanted !== id) return false;
+    document.title = `Study of ${day(study.created_at)} · Carina`;
+    announce(`Study of ${day(study.created_at)}, ${this.#state.visible().length} findings shown.`);
+    prefetch([study.older, study.newer]);
+    this.#renew(id);
+    return true;
+  }
+
+  async #show(study, index, { isSame = false } = {}) {
+    const state = this.#state;
+    const image = study.images[index];
+    const [film, problem] = image?.has_rendition
+      ? await loadFilm(image.id).then((loaded) => [loaded, null], (error) => [null, error.message])
+      : [null, null];
+    if (this.#wanted !== study.id) return;
+    const isOther = !isSame || film !== state.film;
+    Object.assign(state, { study, index, film, problem });
+    if (isOther) {
+      Object.assign(state, { other: null, selected: null, hovered: null, draft: null });
+      state.grey.reset();
+      if (film) state.view.fit(film, this.#pane.size);
+    }
+    this.#waiting.follow(image?.latest_job);
+    state.changed();
+    requestAnimationFrame(() => { document.body.dataset.shown = study.id; }); // on the screen, for whoever measures
+  }
+
+  // What was fetched ahead may be old by now: others review too, and jobs get on.
+  async #renew(id) {
+    const before = this.#state.study;
+    const now = await fetchStudy(id, { again: true }).catch(() => null);
+    if (!now || this.#state.study !== before || JSON.stringify(now) === JSON.stringify(before)) return;
+    const isBusy = this.#state.draft !== null || document.querySelector("dialog[open]") !== null;
+    if (!isBusy && now.images.every((image, index) => isNewer(image, before.images[index]))) await this.#replace(now);
+    else keep(before); // the reader has gone on meanwhile
+  }
+
+  async #reload() {
+    const now = await fetchStudy(this.#state.study.id, { again: true });
+    if (now.id === this.#state.study.id) await this.#replace(now);
+  }
+
+  #replace(study) {
+    this.#state.study = study;
+    return this.#show(study, Math.min(this.#state.index, study.images.length - 1), { isSame: true });
+  }
+}
+
+// Whether an image tells at least what is known of it, and of the same result.
+function isNewer(image, known) {
+  if (!known?.review) return true;
+  return image.review?.job_id === known.review.job_id && image.review.last_event >= known.review.last_event;
+}

@@ -1,0 +1,184 @@
+"""The viewer's page, what it is made from, and how it behaves in a browser."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import pytest
+from flask.testing import FlaskClient
+from pydantic import SecretStr
+
+from shared.database import Database
+from shared.imaging.overlay import assign_colours
+from shared.keys import verify_key
+from shared.object_store import ObjectStore, rendition_key
+from shared.queue.states import JobState
+from shared.settings import Settings
+from shared.tables import Image
+from tests.integration.conftest import Api, Keys, Server, png
+from tests.integration.rows import add_image, add_job, add_result
+from tests.integration.test_console_sign_in import sign_in
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.timeout(120)
+
+CHROMIUM = shutil.which("chromium")
+SIDE_PX = 80
+
+
+@pytest.fixture
+def browser(make_api: Callable[[Settings], Api], settings: Settings) -> FlaskClient:
+    """A browser that keeps cookies."""
+    return make_api(settings.model_copy(update={"session_secret": SecretStr("s" * 32)}))._http
+
+
+def add_film(database: Database, store: ObjectStore, key: str, seed: int) -> Image:
+    """Add a study with one image of 160 pixels, whose rendition has 80, and what a model found on it."""
+    picture = png(seed, SIDE_PX)
+    sha256 = hashlib.sha256(picture).hexdigest()
+    store.put(rendition_key(sha256), picture)
+    columns = {"rendition_sha256": sha256, "rendition_version": 1, "rendition_height_px": SIDE_PX}
+    columns |= {"rendition_width_px": SIDE_PX, "flags": ["suspected_inversion"]}
+    columns |= {"row_spacing_mm": 2.0, "column_spacing_mm": 1.0, "spacing_source": "detector"}
+    with database.begin() as session:
+        project_id = verify_key(session, key).project_id
+        image = add_image(session, project_id, height_px=2 * SIDE_PX, width_px=2 * SIDE_PX, **columns)
+        add_result(session, image, f"model of film {seed}")
+        session.expunge(image)
+    return image
+
+
+def data_of(page: str) -> dict:
+    """What the server left in the page for its script."""
+    return json.loads(page.split('<script type="application/json" id="study">')[1].split("</script>")[0])
+
+
+def test_the_page_says_all_of_a_study_and_which_ones_lie_beside_it(
+    browser: FlaskClient, keys: Keys, database: Database, store: ObjectStore
+) -> None:
+    oldest, middle, newest = (add_film(database, store, keys.both, seed) for seed in range(3))
+    add_film(database, store, keys.stranger, 3)
+    sign_in(browser, keys.read)
+    study = data_of(browser.get(f"/console/studies/{middle.study_id}").text)
+    assert (study["newer"], study["older"]) == (str(newest.study_id), str(oldest.study_id))
+    (image,) = study["images"]
+    assert image["review"]["findings"][0]["box_xyxy_mm"] == [5, 12, 25, 72]
+    assert image["results"][0]["job_id"] == image["review"]["job_id"]
+    assert [one["name"] for one in image["results"][0]["classes"]] == ["Mass", "Opacity", "Fibrosis"]
+    assert image["flags"] == ["suspected_inversion"]
+    assert image["colours"]["Mass"] == assign_colours(["Mass"])["Mass"]  # as on the overlay
+    ends = [data_of(browser.get(f"/console/studies/{end.study_id}").text) for end in (newest, oldest)]
+    assert (ends[0]["newer"], ends[1]["older"]) == (None, None)
+
+
+def test_an_image_without_a_result_says_why(browser: FlaskClient, keys: Keys, database: Database) -> None:
+    with database.begin() as session:
+        image = add_image(session, verify_key(session, keys.both).project_id)
+        said = {"code": "undecodable_pixel_data", "reason": "The pixel data cannot be <decoded>."}
+        add_job(session, image, state=JobState.REJECTED, **said)
+        study_id = image.study_id
+    sign_in(browser, keys.read)
+    page = browser.get(f"/console/studies/{study_id}").text
+    assert "cannot be <decoded>" not in page
+    (shown,) = data_of(page)["images"]
+    assert (shown["has_rendition"], shown["review"], shown["results"]) == (False, None, [])
+    assert shown["latest_job"]["code"] == "undecodable_pixel_data"
+
+
+def test_a_study_of_another_project_is_not_there(
+    browser: FlaskClient, keys: Keys, database: Database, store: ObjectStore
+) -> None:
+    theirs = add_film(database, store, keys.stranger, 0).study_id
+    sign_in(browser, keys.admin)
+    pages = [browser.get(f"/console/studies/{study_id}") for study_id in (theirs, uuid4())]
+    assert [page.status_code for page in pages] == [404, 404]
+    assert pages[0].text == pages[1].text
+
+
+def test_a_rendition_is_kept_for_a_while_and_only_for_whoever_asked(
+    api: Api, keys: Keys, database: Database, store: ObjectStore
+) -> None:
+    image = add_film(database, store, keys.both, 0)
+    path = f"/v1/images/{image.id}/rendition.png"
+    first = api.get(path)
+    assert first.headers["Cache-Control"] == "private, max-age=600"
+    assert first.headers["Vary"] == "Authorization, Cookie"
+    again = {"Authorization": f"Bearer {keys.both}", "If-None-Match": first.headers["ETag"]}
+    assert api._http.get(path, headers=again).status_code == 304
+    assert api._http.get(path, headers=again | {"If-None-Match": '"other"'}).status_code == 200
+    looks = api.as_(keys.admin).get("/v1/audit-events", action="images.rendition").get_json()["events"]
+    assert [look["status"] for look in looks] == [200, 304, 200]
+
+
+@pytest.fixture
+def page(server: Server, keys: Keys) -> Iterator["Page"]:
+    """A page of somebody who is signed in; whatever it complains of ends the test."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    complaints: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = chromium.new_page(base_url=server.url, viewport={"width": 1200, "height": 800})
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
+        opened.goto("/console/sign-in")
+        opened.get_by_label("API key").fill(keys.both)
+        opened.get_by_role("button", name="Sign in").click()
+        yield opened
+        chromium.close()
+    assert complaints == []
+
+
+def wait_for(page: "Page", study_id: UUID) -> None:
+    page.locator(f'body[data-shown="{study_id}"]').wait_for()
+
+
+def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
+    page: "Page", api: Api, keys: Keys, database: Database, store: ObjectStore
+) -> None:
+    older, newer = (add_film(database, store, keys.both, seed) for seed in range(2))
+    page.goto(f"/console/studies/{newer.study_id}?from=state%3Dsucceeded")
+    wait_for(page, newer.study_id)
+    findings = page.get_by_role("list", name="Findings").get_by_role("button")
+    assert [finding.get_attribute("aria-label") for finding in findings.all()] == [
+        "Mass, score 0.90, 20 × 60 mm, not decided",
+        "Mass, score 0.50, 21 × 60 mm, not decided",
+    ]
+    assert page.get_by_text("Suspected inversion").is_visible()
+    assert page.get_by_text("model of film 1").first.is_visible()
+
+    # The film fills the pane's height: of 160 pixels of the original each is so many of the screen.
+    pane = page.get_by_role("application", name="Film", exact=True).bounding_box()
+    scale = pane["height"] / (2 * SIDE_PX)
+    corner = (pane["x"] + pane["width"] / 2 - SIDE_PX * scale, pane["y"])
+    page.mouse.click(corner[0] + 24.5 * scale, corner[1] + 20 * scale)  # in both boxes: the smaller one is meant
+    assert findings.first.get_attribute("aria-current") == "true"
+    page.keyboard.press("e")
+    page.mouse.move(corner[0] + 25 * scale, corner[1] + 36 * scale)
+    page.mouse.down()
+    page.mouse.move(corner[0] + 45 * scale, corner[1] + 66 * scale, steps=3)
+    page.mouse.up()
+    page.get_by_role("button", name="Mass, score 0.90, 40 × 120 mm, accepted, changed").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.get_by_role("button", name="Mass, score 0.50, 21 × 60 mm, rejected").wait_for()
+    page.keyboard.press("y")
+    page.get_by_text("The review is done: 1 finding.").wait_for()
+    review = api.get(f"/v1/images/{newer.id}/reviews").get_json()
+    assert (review["is_complete"], review["complete_from_score"]) == (True, 0.3)
+    box = review["findings"][0]["box_xyxy_px"]
+    assert box == pytest.approx([5, 6, 45, 66], abs=1)
+
+    page.keyboard.press("]")
+    wait_for(page, older.study_id)
+    assert page.url.endswith(f"{older.study_id}?from=state%3Dsucceeded")
+    page.go_back()
+    wait_for(page, newer.study_id)
+    page.get_by_text("The review is done: 1 finding.").wait_for()
