@@ -1,12 +1,12 @@
 # Every target sets up .venv by itself; pass options on with ARGS, as in `make test ARGS="-k queue"`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test fuzz lint bench clean
+.PHONY: help setup demo up test fuzz fuzz-files lint bench clean
 
 BIN := .venv/bin
 READY := .venv/ready
 
 help: ## List what can be done here
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Install everything into .venv (needs Python 3.11 or later)
 
@@ -21,6 +21,9 @@ test: $(READY) ## Run the tests
 
 fuzz: $(READY) ## Send every route thousands of made-up requests (CASES=2000), and check every answer
 	CASES=$(or $(CASES),2000) $(BIN)/python -m pytest --timeout 0 tests/integration/test_api_schema.py $(ARGS)
+
+fuzz-files: $(READY) ## Send hostile files (CASES=20000, JOBS=1) on every way that files take, and check what they come to
+	$(BIN)/python -m tests.fuzz --cases $(or $(CASES),20000) --jobs $(or $(JOBS),1) $(ARGS)
 
 lint: $(READY) ## Check style, types, import rules and images
 	$(BIN)/ruff check

@@ -27,7 +27,7 @@ from pydicom.valuerep import VALIDATORS
 from shared.errors import PermanentError, UndecodablePixelData
 from shared.imaging.dicom_file import DicomFile, quietly, read_dicom
 from shared.imaging.header import DICOM, PNG, PREFIX_BYTES, sniff_media_type
-from shared.imaging.picture_header import read_picture_header
+from shared.imaging.picture_header import bare_png, read_picture_header
 
 #: CID 7050 of PS3.16.
 METHOD = ("113100", "DCM", "Basic Application Confidentiality Profile")
@@ -75,7 +75,7 @@ def deidentify(data: bytes, key: bytes, *, max_bytes: int) -> bytes:
     media_type = sniff_media_type(data)
     if media_type == DICOM:
         return _deidentify_dicom(data, Pseudonyms(key), max_bytes)
-    return b"".join(_png_chunks(data) if media_type == PNG else _jpeg_segments(data))
+    return bare_png(data) if media_type == PNG else b"".join(_jpeg_segments(data))
 
 
 # --- DICOM -----------------------------------------------------------------------------------------------------------
@@ -245,25 +245,9 @@ def _actions() -> dict[BaseTag, Action]:
 
 # --- PNG and JPEG ----------------------------------------------------------------------------------------------------
 
-_PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _SCAN_END = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 #: Frame headers, tables and scans (ITU-T T.81 table B.1); not application data, comments or reserved markers.
 _JPEG_MARKERS = {*range(0xC0, 0xD0), *range(0xDA, 0xE0)} - {0xC8}
-
-
-def _png_chunks(data: bytes) -> Iterator[bytes]:
-    """Yield a PNG's signature and the chunks that make its pixels."""
-    at = 8
-    yield data[:at]
-    while True:
-        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if end > len(data) or len(kind) < 4:
-            raise UndecodablePixelData
-        if kind in _PNG_CHUNKS:
-            yield data[at:end]
-        if kind == b"IEND":
-            return
-        at = end
 
 
 def _jpeg_segments(data: bytes) -> Iterator[bytes]:

@@ -24,6 +24,7 @@ PREFIX_BYTES = 8 * 1024**2
 #: Below this side length no finding can be made out.
 MIN_SIDE_PX = 64
 
+_TOO_DEEP = f"The first {PREFIX_BYTES >> 20} MiB of the DICOM object do not say how large its image is."
 _UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 
@@ -84,7 +85,7 @@ def describe_dicom(file: DicomFile, *, whole: bool, max_image_pixels: int | None
     """
     rows, columns = file.integer("Rows"), file.integer("Columns")
     if not rows or not columns or (whole and not file.reaches_pixel_data):
-        raise NotAnImage
+        raise NotAnImage(None if whole else _TOO_DEEP)
     if (file.integer("NumberOfFrames") or 1) > 1:
         raise MultiFrameImage
     samples, photometric = file.integer("SamplesPerPixel"), file.text("PhotometricInterpretation")

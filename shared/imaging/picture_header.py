@@ -10,6 +10,9 @@ from shared.imaging.codestream import jpeg_segments, read_jpeg_header
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Before the pixels; writers make about ten.
 _MOST_CHUNKS = 10_000
+#: With the pixels, which come in pieces of 8 KiB from the most common writer.
+_MOST_CHUNKS_AND_PIXELS = 200_000
+_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _APP1, _EXIF = 0xE1, b"Exif\0\0"
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _ORIENTATION, _SHORT = 0x0112, 3
@@ -39,6 +42,27 @@ def read_picture_header(prefix: bytes) -> PictureHeader:
     `MultiFrameImage` for an animation, and `UndecodablePixelData`.
     """
     return _read_png(prefix) if prefix.startswith(PNG_SIGNATURE) else _read_jpeg(prefix)
+
+
+def bare_png(data: bytes) -> bytes:
+    """A PNG without what makes no pixel: texts and profiles inflate to anything, and may tell of a patient.
+
+    Raises `UndecodablePixelData` for a file without its end, and for chunks that change the pixels in a way of their
+    own.
+    """
+    parts, position = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    for _ in range(_MOST_CHUNKS_AND_PIXELS):
+        head = data[position : position + 8]
+        end = position + 12 + int.from_bytes(head[:4], "big")
+        kind = head[4:]
+        if len(kind) < 4 or end > len(data) or (kind not in _PIXEL_CHUNKS and kind[:1].isupper()):
+            break
+        if kind in _PIXEL_CHUNKS:
+            parts.append(data[position:end])
+        if kind == b"IEND":
+            return b"".join(parts)
+        position = end
+    raise UndecodablePixelData
 
 
 def _read_png(prefix: bytes) -> PictureHeader:

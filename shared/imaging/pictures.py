@@ -11,7 +11,7 @@ from shared.imaging.codestream import read_jpeg_header
 from shared.imaging.dicom_file import quietly
 from shared.imaging.grey_levels import Pixels
 from shared.imaging.header import PREFIX_BYTES, read_header
-from shared.imaging.picture_header import PNG_SIGNATURE, read_picture_header
+from shared.imaging.picture_header import PNG_SIGNATURE, bare_png, read_picture_header
 
 #: A picture whose channels differ by more than this, of 255, at more than this share of its pixels is in colour; a
 #: marker or JPEG noise in a grey film stays below.
@@ -48,7 +48,7 @@ def decode_picture(data: bytes, max_image_pixels: int) -> Pixels:
 
 
 def _decode_png(data: bytes) -> Pixels:
-    return np.asarray(imagecodecs.png_decode(data))
+    return np.asarray(imagecodecs.png_decode(bare_png(data)))
 
 
 def _decode_jpeg(data: bytes) -> Pixels:
