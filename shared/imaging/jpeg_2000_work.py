@@ -69,8 +69,11 @@ class _Grid:
 
 
 def _read_grid(data: bytes) -> _Grid:
-    right, bottom, _, _, width_px, height_px, left, top = struct.unpack_from(">8I", data, 8)
-    if not width_px or not height_px or left >= right or top >= bottom:
+    right, bottom, left_of_image, top_of_image, width_px, height_px, left, top = struct.unpack_from(">8I", data, 8)
+    # The first tile has to begin before the image does, and to reach into it; else HTJ2K's decoder looks for ever.
+    if not (left <= left_of_image < left + width_px and top <= top_of_image < top + height_px):
+        raise UndecodablePixelData
+    if left_of_image >= right or top_of_image >= bottom:
         raise UndecodablePixelData
     across, down = -((left - right) // width_px), -((top - bottom) // height_px)
     return _Grid(across * down, min(height_px, bottom - top), min(width_px, right - left))

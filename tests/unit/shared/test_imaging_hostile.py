@@ -244,6 +244,15 @@ def test_a_quantisation_that_crashes_the_decoder_is_refused_before() -> None:
         render(make_dicom(make_film(), bits=12, syntax="1.2.840.10008.1.2.4.203", frame=frame))
 
 
+@pytest.mark.parametrize("place", [35, 39])
+def test_tiles_that_begin_within_the_image_are_refused(place: int) -> None:
+    """Found by fuzzing: OpenJPH looks for the first tile for ever."""
+    frame = bytearray(imagecodecs.htj2k_encode(make_film(), reversible=True))
+    frame[place] = 1
+    with within(), pytest.raises(UndecodablePixelData):
+        render(make_dicom(make_film(), bits=12, syntax="1.2.840.10008.1.2.4.201", frame=frame))
+
+
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless, RLELossless])
 def test_the_largest_image_in_ten_bytes_is_refused_by_its_size(syntax: str) -> None:
     data = make_dicom(np.zeros((1, 1), np.uint8), syntax=syntax, frame=b"\xff" * 10, Rows=65535, Columns=65535)
