@@ -15,10 +15,16 @@ _SERIES = f"{_STUDY}/series/{{series_uid}}"
 _INSTANCE = f"{_SERIES}/instances/{{instance_uid}}"
 ROUTES = {
     ("post", "/v1/studies"),
+    ("get", "/v1/studies"),
+    ("get", "/v1/jobs"),
     ("get", "/v1/studies/{study_id}"),
     ("get", "/v1/studies/{study_id}/findings"),
     ("get", "/v1/images/{image_id}/rendition.png"),
     ("get", "/v1/images/{image_id}/overlay.png"),
+    ("get", "/v1/images/{image_id}/reviews"),
+    ("post", "/v1/images/{image_id}/reviews"),
+    ("post", "/v1/images/{image_id}/reviews/undo"),
+    ("post", "/v1/images/{image_id}/reviews/redo"),
     ("get", "/v1/jobs/{job_id}"),
     ("post", "/v1/jobs/{job_id}/cancel"),
     ("post", "/v1/jobs/retry"),
