@@ -14,7 +14,7 @@ export class Compare {
     this.#state = state;
     this.#select.addEventListener("change", () => this.#show(this.#select.value));
     this.#beside.addEventListener("change", () => this.#put(this.#beside.value));
-    this.element = element("div", { className: "models" },
+    this.element = element("div", { className: "results" },
       element("label", { htmlFor: "result" }, "Findings of"), this.#select,
       element("label", { htmlFor: "beside" }, "Beside it"), this.#beside);
   }

@@ -18,7 +18,7 @@ export class Filters {
     const none = element("button", { type: "button", className: "plain" }, "None");
     all.addEventListener("click", () => this.#hide([]));
     none.addEventListener("click", () => this.#hide([...this.#counts().keys()]));
-    this.element = element("div", { className: "filters" },
+    this.element = element("div", { className: "finding-filters" },
       element("div", { className: "row spread" },
         element("label", { htmlFor: "min-score" }, "Show from score "), this.#value),
       this.#slider,
