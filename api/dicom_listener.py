@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import ssl
+import struct
 import threading
 import time
 import warnings
@@ -48,6 +49,10 @@ GRACE_S = 30
 HINT_OBJECTS, HINT_S = 16, 1.0
 #: Of the messages that senders are asked to cut objects into.
 PDU_BYTES = 128 * 1024
+#: Of any message, whatever it says: pynetdicom gathers up to 4 GiB, also of one who has yet to ask for an association.
+MOST_PDU_BYTES = 1024**2
+#: Of the commands before an object, which are some hundred bytes and parsed whole.
+MOST_COMMAND_BYTES = 64 * 1024
 
 # PS3.4 table B.2-1.
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
@@ -198,6 +203,7 @@ class _Connection(RequestHandler):
 
     def handle(self) -> None:
         listener, association = self.server.listener, self._create_association()
+        _bound_messages(association, self.client_address[0])
         peer = _Peer(listener, association, self.client_address[0])
         listener.peers.add(peer)
         try:
@@ -207,6 +213,20 @@ class _Connection(RequestHandler):
         finally:
             listener.peers.discard(peer)
             self.request.close()  # pynetdicom leaves it open where the peer has gone first
+
+
+def _bound_messages(association: Any, address: str) -> None:
+    """Have the connection end where a message is announced that is longer than any may be."""
+    receive = association.dul.socket.recv
+
+    def bounded(byte_count: int) -> bytearray:
+        if byte_count > MOST_PDU_BYTES:
+            log.warning("dicom_message_refused", address=address, bytes=byte_count)
+            raise ConnectionError
+        received: bytearray = receive(byte_count)
+        return received
+
+    vars(association.dul.socket)["recv"] = bounded
 
 
 class _Peer:
@@ -224,7 +244,7 @@ class _Peer:
         self._busy = False
         self._unhinted, self._hinted_at = 0, time.monotonic()
         #: Of the message that is coming in.
-        self._message_bytes = 0
+        self._message_bytes = self._command_bytes = 0
         #: Whether the association ends because of one that was too large.
         self._cut_off = False
         association.bind(evt.EVT_C_STORE, self._on_store)
@@ -301,16 +321,30 @@ class _Peer:
     def _on_data(self, event: evt.Event) -> None:
         """Keep an object that never ends from filling the memory."""
         self._message_bytes += len(event.data)
-        if self._message_bytes > self._listener.max_object_bytes and not self._cut_off:
+        self._command_bytes += _count_command(event.data)
+        too_large = self._message_bytes > self._listener.max_object_bytes or self._command_bytes > MOST_COMMAND_BYTES
+        if too_large and not self._cut_off:
             self._cut_off = True
             self._outcomes[ImageTooLarge.code] += 1
             event.assoc.abort(block=False)
 
     def _on_message(self, _: evt.Event) -> None:
-        self._message_bytes = 0
+        self._message_bytes = self._command_bytes = 0
 
     def _on_answer(self, _: evt.Event) -> None:
         self._busy = False
+
+
+def _count_command(message: bytes) -> int:
+    """How many bytes of a command a P-DATA-TF message carries, PS3.8 section 9.3.5 and annex E.2."""
+    if message[:1] != b"\x04":
+        return 0
+    position, count = 6, 0
+    while position + 6 <= len(message):
+        (length,) = struct.unpack_from(">I", message, position)
+        count += length if message[position + 5] & 1 else 0
+        position += 4 + length
+    return count
 
 
 def _status_of(error: CarinaError) -> int:

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -205,6 +206,24 @@ def test_an_object_that_never_ends_is_cut_off(ready: Settings, database: Databas
             assert not made.send_c_store(pydicom.dcmread(BytesIO(endless))), "no answer but the end"
         wait_for(lambda: [event.subject for event in rows(database, AuditEvent)] == [{"image_too_large": 1}])
     assert not rows(database, Image)
+
+
+def test_a_message_of_four_gigabytes_is_not_waited_for(listener: Listener) -> None:
+    """Its sender has not even asked for an association."""
+    with socket.create_connection(("127.0.0.1", listener.port), timeout=20) as stranger:
+        stranger.sendall(struct.pack(">BBI", 1, 0, 0xFFFFFFFF))
+        assert stranger.recv(1) == b""
+
+
+def test_commands_that_never_end_are_cut_off(listener: Listener, database: Database) -> None:
+    command = bytes(100_000)
+    with association(listener.port) as made:
+        context = made.accepted_contexts[0].context_id
+        for _ in range(3):
+            value = struct.pack(">IBB", len(command) + 2, context, 1) + command
+            made.dul.socket.send(struct.pack(">BBI", 4, 0, len(value)) + value)
+        wait_for(lambda: made.is_aborted)
+    wait_for(lambda: [event.subject for event in rows(database, AuditEvent)] == [{"image_too_large": 1}])
 
 
 # --- who may send ----------------------------------------------------------------------------------------------------
