@@ -190,7 +190,7 @@ def _unpack_zip(file: IO[bytes], byte_count: int, tally: _Tally) -> Iterator[Ent
     for number, info in enumerate(archive.infolist()):
         tally.add(info.file_size)
         mode = stat.S_IFMT(info.external_attr >> 16)
-        if not info.is_dir() and mode in (0, stat.S_IFREG):
+        if not info.filename.endswith("/") and mode in (0, stat.S_IFREG):  # its own check fails on an empty name
             yield Entry(number, info.file_size, _no_archive(_zip_chunks(archive, info)))
 
 

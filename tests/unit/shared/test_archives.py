@@ -207,6 +207,20 @@ def test_a_zip_that_lies_about_a_size_is_damaged() -> None:
         read(bytes(data))
 
 
+def test_an_entry_of_a_zip_needs_no_name() -> None:
+    """Found by fuzzing: Python's own check for a folder looks at a name's last character."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("x", FILES[0])
+    named = buffer.getvalue()
+    place = named.index(b"PK\x01\x02")
+    local = named[:26] + b"\0\0" + named[28:30] + named[31:place]
+    entry = named[place : place + 28] + b"\0\0" + named[place + 30 : place + 46]
+    end = bytearray(named[place + 47 :])
+    end[12:20] = struct.pack("<II", len(entry), len(local))
+    assert read(local + entry + end) == [FILES[0]]
+
+
 def test_a_directory_of_a_zip_is_bounded() -> None:
     data = make_zip(b"one")
     entry = data[data.index(b"PK\x01\x02") : -22]
