@@ -19,7 +19,7 @@ up: $(READY) ## Start the whole stack on this machine
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
-fuzz: $(READY) ## Send every route thousands of made-up requests (CASES=2000), and check every answer
+fuzz: $(READY) ## Send every route made-up requests (CASES=2000, ROUTES=all), and check every answer
 	CASES=$(or $(CASES),2000) $(BIN)/python -m pytest --timeout 0 tests/integration/test_api_schema.py $(ARGS)
 
 fuzz-files: $(READY) ## Send hostile files (CASES=20000, JOBS=1) on every way that files take, and check what they come to
