@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.uid import (
+    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEGLosslessSV1,
-    MPEG2MPML,
 )
 
 from shared.errors import ImageTooLarge, PermanentError
