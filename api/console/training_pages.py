@@ -53,6 +53,7 @@ def training(training_id: UUID) -> Response:
             raise NotFound(f"There is no training {training_id}.")
         evaluations = sa.select(Evaluation).where(Evaluation.model_id == run.model_id).order_by(Evaluation.id.desc())
         decisions = sa.select(GateDecision).where(GateDecision.training_run_id == run.id).order_by(GateDecision.id)
+        asked = [EvaluationAnswer.of(row) for row in session.scalars(evaluations)]
         return show(
             "training.html",
             run=TrainingAnswer.of(run),
@@ -60,7 +61,8 @@ def training(training_id: UUID) -> Response:
             schedule=None if run.schedule_id is None else session.get(Schedule, run.schedule_id),
             parent=None if run.initial_model_id is None else session.get(Model, run.initial_model_id),
             model=None if run.model_id is None else session.get(Model, run.model_id),
-            evaluations=[EvaluationAnswer.of(row) for row in session.scalars(evaluations)],
+            evaluations=asked,
+            pending=[str(each.id) for each in asked if not each.state.is_final],
             decisions=session.scalars(decisions).all(),
             log_tail=run.log_tail,
             words=words,

@@ -6,7 +6,7 @@ import { attempt, confirm, count, data, duration, say } from "./page.js";
 
 const EVERY_MS = 2000;
 const FINAL = ["succeeded", "failed", "cancelled"];
-const { id, state: stateAtFirst, may_train: mayTrain } = data("training");
+const { id, state: stateAtFirst, may_train: mayTrain, pending } = data("training");
 const path = `/v1/trainings/${id}`;
 const place = document.getElementById("charts");
 const log = document.getElementById("log");
@@ -96,6 +96,16 @@ async function keepLooking() {
   if (!FINAL.includes(state)) setTimeout(keepLooking, EVERY_MS);
 }
 
+// The evaluation comes after the training; its figures stand in the page that the server makes.
+async function awaitEvaluations() {
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
+    const looks = pending.map((evaluation) => get(`/v1/evaluations/${evaluation}`));
+    const seen = await Promise.all(looks).catch(() => []); // the next look will tell
+    if (seen.some((evaluation) => FINAL.includes(evaluation.state))) return location.reload();
+  }
+}
+
 document.getElementById("cancel")?.addEventListener("click", async () => {
   const agreed = await confirm({
     title: "Cancel this training?",
@@ -112,3 +122,4 @@ document.getElementById("cancel")?.addEventListener("click", async () => {
 if (log) log.scrollTop = log.scrollHeight;
 await attempt(look);
 keepLooking();
+if (pending.length) awaitEvaluations();
