@@ -12,13 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from shared.errors import CarinaError, DecoderProcessLost
+from shared.errors import CarinaError, DecoderProcessLost, FileTooLarge
 from shared.imaging.decoder_answer import UnbelievableAnswer, read_answer
 from shared.imaging.decoder_process import READY, REQUEST
 from shared.imaging.rendition import Rendition
 
 #: Enough for the largest image of the default settings several times over.
 MEMORY_BYTES = 4 * 1024**3
+#: Of a file: what a pixel takes where it is not compressed, in four channels of 16 bits, and what may be beside pixels.
+MOST_PIXEL_BYTES, MOST_HEADER_BYTES = 8, 64 * 1024**2
 #: A child that imports its libraries on a busy machine takes seconds.
 START_TIMEOUT_S = 60.0
 #: After so many a child is replaced, in case that a decoder loses memory; to start one takes about a second.
@@ -61,8 +63,11 @@ class DecoderPool:
     def render(self, data: bytes, rendition_px: int, max_image_pixels: int) -> Rendition:
         """`make_rendition` in a child; waits while all are busy.
 
-        Raises what `make_rendition` raises, and `DecoderProcessLost` where the child crashed or ran out of time.
+        Raises what `make_rendition` raises, `FileTooLarge` for a file that no image of so many pixels needs, and
+        `DecoderProcessLost` where the child crashed or ran out of time.
         """
+        if len(data) > max_image_pixels * MOST_PIXEL_BYTES + MOST_HEADER_BYTES:
+            raise FileTooLarge("The file is far larger than the largest image that is taken.")
         child = self._slots.get()
         try:
             if self._closed:

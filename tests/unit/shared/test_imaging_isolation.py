@@ -18,7 +18,7 @@ import psutil
 import pytest
 from pydicom.uid import RLELossless
 
-from shared.errors import DecoderProcessLost, ImageTooLarge, MultiFrameImage, UndecodablePixelData
+from shared.errors import DecoderProcessLost, FileTooLarge, ImageTooLarge, MultiFrameImage, UndecodablePixelData
 from shared.imaging import isolation
 from shared.imaging.decoder_answer import UnbelievableAnswer, pack_error, pack_rendition, read_answer
 from shared.imaging.isolation import DecoderPool
@@ -80,6 +80,8 @@ def test_an_unfit_input_is_the_same_error_here_as_in_the_child(pool: DecoderPool
         render(pool, make_dicom(make_film(), NumberOfFrames=3))
     with pytest.raises(ImageTooLarge):
         pool.render(FILM, rendition_px=64, max_image_pixels=5000)
+    with pytest.raises(FileTooLarge):
+        pool.render(FILM + bytes(64 * 1024**2), rendition_px=64, max_image_pixels=96 * 80 // 8)
     assert len(children()) == 1
     assert render(pool).version == RENDITION_VERSION
 
