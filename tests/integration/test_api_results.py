@@ -22,7 +22,7 @@ from shared.queue.outcome import FoundBox, StoredRendition, mark_ready, succeed
 from shared.queue.states import ModelState, Stage
 from shared.settings import Settings
 from shared.tables import Dataset, Image, Job, Model, Worker
-from shared.version import code_version
+from shared.version import RENDITION_VERSION, code_version
 from tests.integration.conftest import Api, png
 from tests.integration.rows import add_dataset
 
@@ -56,7 +56,7 @@ def prepare(database: Database, store: ObjectStore) -> bytes:
     content = png(99, RENDITION_PX)
     sha256 = hashlib.sha256(content).hexdigest()
     store.put(rendition_key(sha256), content)
-    rendition = StoredRendition(sha256, 1, RENDITION_PX, RENDITION_PX, ORIGINAL_PX, ORIGINAL_PX)
+    rendition = StoredRendition(sha256, RENDITION_VERSION, RENDITION_PX, RENDITION_PX, ORIGINAL_PX, ORIGINAL_PX)
     with database.begin() as session:
         assert mark_ready(session, taken, rendition)
     return content
@@ -163,7 +163,7 @@ def test_findings_explain_themselves(api: Api, database: Database, store: Object
     (image,) = answer["images"]
     assert (image["image_id"], image["job_id"], image["state"]) == (file["image_id"], file["job_id"], "succeeded")
     assert image["model"] == {"id": model, "name": "active", "digest": "active" * 16, "trained_on": ""}
-    assert (image["rendition_version"], image["code_version"]) == (1, code_version())
+    assert (image["rendition_version"], image["code_version"]) == (RENDITION_VERSION, code_version())
     assert (image["height_px"], image["width_px"]) == (ORIGINAL_PX, ORIGINAL_PX)
     assert image["findings"] == [
         {

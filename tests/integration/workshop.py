@@ -24,6 +24,7 @@ from shared.queue.states import JobState, Stage
 from shared.settings import Settings
 from shared.tables import Detection as DetectionRow
 from shared.tables import Image, Job, Project, Study
+from shared.version import RENDITION_VERSION
 from tests.synthetic_dicom import make_dicom, make_film
 from workers.batches import Batches
 from workers.detect import Detect
@@ -89,7 +90,8 @@ class Workshop:
             png = cv2.imencode(".png", pixels)[1].tobytes()
             sha256 = hashlib.sha256(png).hexdigest()
             self.store.put(rendition_key(sha256), png)
-            jobs.append(self._add(sha256, JobState.READY, columns, rendition_sha256=sha256, rendition_version=1))
+            rendition = {"rendition_sha256": sha256, "rendition_version": RENDITION_VERSION}
+            jobs.append(self._add(sha256, JobState.READY, columns, **rendition))
         return jobs
 
     def rows(self, count: int, state: JobState = JobState.READY, **columns: object) -> list[UUID]:
