@@ -1,7 +1,9 @@
 """UUIDv7 keys: unique without coordination, and ordered by the time they were made."""
 
+import math
 import os
 import time
+from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -22,6 +24,11 @@ def first_id(days_ago: float) -> UUID:
     """Return the least UUIDv7 that can have been made this many days ago."""
     milliseconds = time.time_ns() // 1_000_000 - round(days_ago * 86_400_000)
     return UUID(int=milliseconds << 80)
+
+
+def first_id_at(moment: datetime) -> UUID:
+    """Return the least UUIDv7 that can have been made at this time; none is older than 1970."""
+    return UUID(int=max(0, math.floor(moment.timestamp() * 1000)) << 80)
 
 
 def new_id_in_sql() -> sa.ColumnElement[UUID]:

@@ -391,12 +391,12 @@ class TopScore(Row):
     """The highest score that a job gave to a class: what studies are found by. Goes when a later job succeeds."""
 
     __tablename__ = "top_score"
-    __table_args__ = (Index("top_score_of_class", "project_id", "class_name", "tenth", "study_id"),)
+    __table_args__ = (Index("top_score_of_class", "project_id", "class_name", "tenth", "study_id", "score"),)
 
-    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"), primary_key=True)
     class_name: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
     project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
-    study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"))
     image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"))
     score: Mapped[float]
     #: The score's first decimal, so that the newest studies above a score lie in at most eleven runs of the index.

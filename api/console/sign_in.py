@@ -1,5 +1,7 @@
 """Signing in with an API key, and out."""
 
+from urllib.parse import urlsplit
+
 from flask import redirect, request
 from werkzeug.wrappers import Response
 
@@ -7,12 +9,19 @@ from api.auth import public
 from api.console import session
 from api.console.pages import console_blueprint, show
 from api.services import services
-from shared.errors import Unauthorized
+from shared.errors import RequestError, Unauthorized
 from shared.queue.states import Scope
 
 blueprint = console_blueprint("sign_in")
 
 _FIRST_PAGE = "/console/studies"
+
+
+class SentFromElsewhere(RequestError):
+    """The form was sent from another site's page, or a proxy changes this one's host; sign in from the page itself."""
+
+    code = "sent_from_elsewhere"
+    status = 403
 
 
 @blueprint.get("/")
@@ -34,7 +43,8 @@ def ask() -> Response:
 @blueprint.post("/console/sign-in")
 @public
 def begin() -> Response:
-    """Take a key, and go where the visitor was going."""
+    """Take a key, and go where the visitor was going; raise `SentFromElsewhere`."""
+    _refuse_other_sites()
     following = _inside(request.form.get("next"))
     try:
         found = services().keyring.identify(request.form.get("key", "").strip())
@@ -50,10 +60,26 @@ def begin() -> Response:
 @blueprint.post("/console/sign-out")
 @public  # whoever's key has ended can sign out too
 def finish() -> Response:
-    """Forget who was here."""
+    """Forget who was here; raise `SentFromElsewhere`."""
+    _refuse_other_sites()
     response = redirect("/console/sign-in", 303)
     session.end(response)
     return response
+
+
+def _refuse_other_sites() -> None:
+    """Raise `SentFromElsewhere`: nobody is to be signed in as somebody else by a page that they visit, nor signed out.
+
+    There is no session yet whose token could be asked for. Browsers say where a form comes from: with HTTPS in
+    `Sec-Fetch-Site`, else in `Origin`; what says neither is no browser.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        is_own = site in ("same-origin", "none")
+    else:
+        is_own = origin is None or urlsplit(origin).netloc == request.host
+    if not is_own:
+        raise SentFromElsewhere
 
 
 def _inside(path: str | None) -> str:

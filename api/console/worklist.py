@@ -1,19 +1,47 @@
-"""The worklist: the studies of a project, the newest first."""
+"""The worklist: the studies of a project, the newest first, searched and filtered by what the address says."""
 
-from flask import Response
+from collections.abc import Mapping
+from urllib.parse import urlencode
+from uuid import UUID
 
-from api.auth import requires
+import sqlalchemy as sa
+from flask import Response, redirect, request
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response as AnyResponse
+
+from api.auth import identity, requires
 from api.console.pages import console_blueprint, show
+from api.services import services
+from api.study_list import list_studies
+from api.study_list_schemas import LEAST_DIGEST, SearchedState, StudiesAnswer, StudiesQuery
+from shared import models
+from shared.imaging.facts import Flag
 from shared.queue.states import Scope
+from shared.tables import Model
 
 blueprint = console_blueprint("worklist")
 
+_PATH = "/console/studies"
 
-@blueprint.get("/console/studies")
+
+@blueprint.get(_PATH)
 @requires(Scope.READ)
-def studies() -> Response:
-    """Show the studies."""
-    return show("worklist.html")
+def studies() -> AnyResponse:
+    """Show a page of studies; a script asks for it again and again, and is told when nothing has changed."""
+    # A form sends its empty fields, too; a link to the page should not.
+    asked = {name: value for name, value in request.args.items() if value}
+    if len(asked) < len(request.args):
+        return redirect(_address(asked))
+    try:
+        query = StudiesQuery.model_validate(asked)
+    except ValidationError as error:
+        return _show(asked, None, None, errors=_explain(error), status=422)
+    answer = list_studies(identity().project_id, query)
+    response = _show(asked, query, answer)
+    response.add_etag()
+    response.make_conditional(request)
+    return response
 
 
 @blueprint.get("/console/<path:_>")
@@ -21,3 +49,56 @@ def studies() -> Response:
 def nothing(_: str) -> Response:
     """Say that there is no such page, in the console's own frame."""
     return show("error.html", 404, code="not_found", detail="There is no such page.")
+
+
+def _show(
+    asked: Mapping[str, str],
+    query: StudiesQuery | None,
+    answer: StudiesAnswer | None,
+    *,
+    errors: Mapping[str, str] | None = None,
+    status: int = 200,
+) -> Response:
+    conditions = {name: value for name, value in asked.items() if name not in ("before", "after", "limit")}
+    with services().database.begin() as session:
+        classes, has_model = _classes(session), models.active(session) is not None
+    return show(
+        "worklist.html",
+        status,
+        asked=asked,
+        errors=errors or {},
+        answer=answer,
+        least_digest=LEAST_DIGEST,
+        min_score=query.min_score if query else StudiesQuery.model_fields["min_score"].default,
+        states=list(SearchedState),
+        flags=list(Flag),
+        # A class that no model knows any more can still be asked for.
+        classes=sorted({*classes, *([asked["finding"]] if "finding" in asked else [])}),
+        has_model=has_model,
+        is_narrowed=query is None or query.is_narrowed,
+        is_first=not {"before", "after"} & asked.keys(),
+        query=urlencode(asked),
+        first_address=_address(conditions),
+        older_address=_page(conditions, "before", answer.next if answer else None),
+        newer_address=_page(conditions, "after", answer.previous if answer else None),
+    )
+
+
+def _classes(session: Session) -> set[str]:
+    """The names of the classes that any model finds."""
+    cards = session.scalars(sa.select(Model.card["categories"]))
+    return {category["name"] for categories in cards for category in categories}
+
+
+def _page(conditions: Mapping[str, str], cursor: str, study_id: UUID | None) -> str | None:
+    return _address({**conditions, cursor: str(study_id)}) if study_id else None
+
+
+def _address(asked: Mapping[str, str]) -> str:
+    return f"{_PATH}?{urlencode(asked)}" if asked else _PATH
+
+
+def _explain(error: ValidationError) -> dict[str, str]:
+    """What is wrong with each field; the empty name stands for several."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return {str(each["loc"][0]) if each["loc"] else "": each["msg"].removeprefix("Value error, ") for each in found}

@@ -21,8 +21,8 @@ def keep_top_scores(session: Session, job_ids: Collection[UUID]) -> None:
         return
     mine, earlier = aliased(Job), aliased(Job)
     of_these = sa.literal(list(job_ids), ARRAY(sa.Uuid()))
-    replaced = sa.select(earlier.id).join(mine, sa.and_(mine.image_id == earlier.image_id, earlier.id < mine.id))
-    gone = sa.delete(TopScore).where(TopScore.job_id.in_(replaced.where(mine.id == sa.any_(of_these))))
+    replaced = (mine.id == sa.any_(of_these), earlier.image_id == mine.image_id, earlier.id < mine.id)
+    gone = sa.delete(TopScore).where(*replaced, TopScore.study_id == mine.study_id, TopScore.job_id == earlier.id)
     session.execute(gone.execution_options(synchronize_session=False))
     top = sa.func.max(Detection.score)
     columns = [Job.id, Detection.class_name, Job.project_id, Job.study_id, Job.image_id]

@@ -34,6 +34,8 @@ _INSTANCE = _SERIES + "/instances/{instance_uid}"
 #: Of every route that needs a key, the scope that opens it.
 SCOPES = {
     ("GET", "/v1/jobs/{job_id}"): Scope.READ,
+    ("GET", "/v1/jobs"): Scope.READ,
+    ("GET", "/v1/studies"): Scope.READ,
     ("GET", "/v1/studies/{study_id}"): Scope.READ,
     ("GET", "/v1/studies/{study_id}/findings"): Scope.READ,
     ("GET", "/v1/images/{image_id}/rendition.png"): Scope.READ,

@@ -64,6 +64,32 @@ def test_a_wrong_key_is_refused_and_said_to_be(browser: FlaskClient, keys: Keys)
     assert sign_in(browser, keys.submit).status_code == 403  # may not read
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},  # another host of the same domain
+        {"Origin": "https://elsewhere.test"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
+    ],
+)
+def test_another_sites_page_signs_nobody_in_or_out(browser: FlaskClient, keys: Keys, headers: dict[str, str]) -> None:
+    refused = browser.post("/console/sign-in", data={"key": keys.read}, headers=headers)
+    assert (refused.status_code, refused.headers.get("Set-Cookie")) == (403, None)
+    assert "sent_from_elsewhere" in refused.text
+    sign_in(browser, keys.read)
+    assert browser.post("/console/sign-out", headers=headers).status_code == 403
+    assert browser.get("/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {"Origin": "http://localhost"}, {}]
+)
+def test_the_page_itself_signs_in(browser: FlaskClient, keys: Keys, headers: dict[str, str]) -> None:
+    assert browser.post("/console/sign-in", data={"key": keys.read}, headers=headers).status_code == 303
+
+
 def test_the_session_calls_what_its_key_may_and_changes_need_the_token(browser: FlaskClient, keys: Keys) -> None:
     sign_in(browser, keys.both)
     assert browser.get("/v1/models").status_code == 200

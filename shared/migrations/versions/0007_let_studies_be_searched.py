@@ -43,10 +43,10 @@ def upgrade() -> None:
 
     op.create_table(
         "top_score",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("class_name", sa.Text(), nullable=False),
-        sa.Column("project_id", sa.Uuid(), nullable=False),
         sa.Column("study_id", sa.Uuid(), nullable=False),
+        sa.Column("class_name", sa.Text(), nullable=False),
+        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("project_id", sa.Uuid(), nullable=False),
         sa.Column("image_id", sa.Uuid(), nullable=False),
         sa.Column("score", sa.Float(), nullable=False),
         sa.Column("tenth", sa.SmallInteger(), nullable=False),
@@ -54,7 +54,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("top_score_job_id_fkey")),
         sa.ForeignKeyConstraint(["project_id"], ["project.id"], name=op.f("top_score_project_id_fkey")),
         sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("top_score_study_id_fkey")),
-        sa.PrimaryKeyConstraint("job_id", "class_name", name=op.f("top_score_pkey")),
+        sa.PrimaryKeyConstraint("study_id", "class_name", "job_id", name=op.f("top_score_pkey")),
     )
     op.execute(
         """
@@ -67,7 +67,7 @@ def upgrade() -> None:
         GROUP BY job.id, class_name, project_id, study_id, image_id
         """
     )
-    op.create_index("top_score_of_class", "top_score", ["project_id", "class_name", "tenth", "study_id"])
+    op.create_index("top_score_of_class", "top_score", ["project_id", "class_name", "tenth", "study_id", "score"])
 
 
 def downgrade() -> None:

@@ -1,0 +1,109 @@
+// What an upload looks like: a bar, counts of everything, and rows for what is under way, in trouble or last done.
+
+import { count, element } from "../page.js";
+import { isTrouble, isUnderWay } from "./uploads.js";
+
+const PAUSE_MS = 200; // between two drawings, however much happens
+const MOST_TROUBLES = 200;
+const MOST_DONE = 20;
+const TAGS = { succeeded: "good", rejected: "bad", failed: "bad", "not sent": "bad", duplicate: "", "cancelled here": "", cancelled: "" };
+const ORDER = ["succeeded", "detecting", "ready", "preparing", "queued", "accepted", "duplicate", "sending", "waiting", "rejected", "failed", "not sent", "cancelled", "cancelled here"];
+
+export class Panel {
+  #uploads;
+  #place;
+  #rows = new Map();
+  #timer = null;
+  #title = element("h2", {});
+  #bar = element("progress", { max: 1, value: 0, "aria-label": "Files sent" });
+  #counts = element("p", { className: "row counts" });
+  #body = element("tbody", {});
+  #spoken = element("p", { className: "unseen", role: "status" });
+  #cancel = element("button", { type: "button" }, "Cancel");
+  #retry = element("button", { type: "button" }, "Retry what was not sent");
+  #close = element("button", { type: "button" }, "Close");
+
+  constructor(place, uploads, onClose) {
+    this.#place = place;
+    this.#uploads = uploads;
+    this.#cancel.addEventListener("click", () => uploads.cancel());
+    this.#retry.addEventListener("click", () => uploads.retry());
+    this.#close.addEventListener("click", onClose);
+    place.replaceChildren(
+      element("div", { className: "row spread" }, this.#title,
+        element("div", { className: "row" }, this.#retry, this.#cancel, this.#close)),
+      this.#bar, this.#counts, this.#spoken,
+      element("div", { className: "scroll tall", tabIndex: 0, role: "region", "aria-label": "Files" },
+        element("table", {}, this.#body)));
+    place.hidden = false;
+    this.draw();
+  }
+
+  changed() {
+    this.#timer ??= setTimeout(() => this.draw(), PAUSE_MS);
+  }
+
+  draw() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    const { items, isSending, progress } = this.#uploads;
+    const counts = tally(items);
+    const left = (counts.get("waiting") ?? 0) + (counts.get("sending") ?? 0);
+    const title = `${count(items.length - left)} of ${count(items.length)}${this.#uploads.isReading ? "+" : ""} files sent`;
+    if (!isSending && this.#spoken.textContent !== title) this.#spoken.textContent = title;
+    this.#title.textContent = title;
+    this.#bar.value = progress;
+    this.#counts.replaceChildren(...ORDER.filter((state) => counts.has(state)).map((state) => tag(state, count(counts.get(state)))));
+    this.#cancel.hidden = !isSending;
+    this.#close.hidden = isSending;
+    this.#retry.hidden = isSending || !counts.has("not sent");
+    this.#drawRows(items);
+  }
+
+  #drawRows(items) {
+    const shown = visible(items);
+    for (const item of this.#rows.keys()) if (!shown.has(item)) this.#rows.delete(item);
+    const rows = [...shown].map((item) => this.#row(item));
+    const isSame = rows.length === this.#body.children.length && rows.every((row, at) => row === this.#body.children[at]);
+    if (!isSame) this.#body.replaceChildren(...rows); // else a focused link would lose its focus
+  }
+
+  #row(item) {
+    const row = this.#rows.get(item) ?? element("tr", {});
+    const looks = [item.state, item.state === "sending" ? item.sent : 0, item.code].join();
+    if (row.dataset.looks !== looks) row.replaceChildren(...cells(item));
+    row.dataset.looks = looks;
+    this.#rows.set(item, row);
+    return row;
+  }
+}
+
+function visible(items) {
+  const done = items.filter((item) => !isUnderWay(item) && !isTrouble(item) && item.state !== "cancelled here");
+  return new Set([
+    ...items.filter((item) => item.state === "sending"),
+    ...items.filter(isTrouble).slice(-MOST_TROUBLES).reverse(),
+    ...done.slice(-MOST_DONE).reverse(),
+  ]);
+}
+
+function cells(item) {
+  const progress = element("progress", { max: 1, value: item.sent, "aria-label": `Sent of ${item.name}` });
+  const link = item.study_id && element("a", { href: `/console/studies/${item.study_id}` }, item.state === "succeeded" ? "Findings" : "Study");
+  const why = item.code && isTrouble(item) ? element("span", {}, element("code", {}, item.code), ` ${item.reason ?? ""}`) : null;
+  return [
+    element("td", { className: "file" }, item.name),
+    element("td", {}, item.state === "sending" ? progress : tag(item.state)),
+    element("td", {}, why, link),
+  ];
+}
+
+function tag(state, number) {
+  return element("span", { className: `tag ${TAGS[state] ?? "wait"}` }, number ? `${number} ${state}` : state);
+}
+
+function tally(items) {
+  const counts = new Map();
+  for (const { state } of items) counts.set(state, (counts.get(state) ?? 0) + 1);
+  return counts;
+}

@@ -1,0 +1,74 @@
+// One file on its way: sent, and sent again where the network or the server failed, never stored twice.
+
+import { authorise } from "../api.js";
+
+const MOST_TRIES = 6;
+const WORTH_ANOTHER_TRY = new Set([0, 429, 502, 503, 504]);
+
+export class NotSent extends Error {
+  constructor(code, detail) {
+    super(detail);
+    this.code = code;
+  }
+}
+
+export function newKey() {
+  // `crypto.randomUUID` is missing where the console is reached without HTTPS.
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// Resolves to the file's outcome as the API tells it; rejects with `NotSent`, or with an AbortError.
+export async function transfer(file, { key, priority, signal, onProgress }) {
+  for (let tries = 1; ; tries += 1) {
+    const answer = await post(file, { key, priority, signal, onProgress });
+    if (answer.status === 202) return answer.body.files[0];
+    const isInUse = answer.body.code === "idempotency_key_in_use"; // an earlier try is still being read
+    if (tries === MOST_TRIES || !(isInUse || WORTH_ANOTHER_TRY.has(answer.status))) throw reason(answer);
+    await pause(1000 * (answer.retryAfter_s ?? 2 ** (tries - 1)), signal);
+  }
+}
+
+function post(file, { key, priority, signal, onProgress }) {
+  return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    const request = new XMLHttpRequest(); // `fetch` does not tell how much is sent
+    const abort = () => request.abort();
+    request.open("POST", `/v1/studies?priority=${priority}`);
+    request.setRequestHeader("Idempotency-Key", key);
+    authorise(request);
+    request.responseType = "json";
+    request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    request.onload = () => resolve({
+      status: request.status,
+      body: request.response ?? {},
+      retryAfter_s: Number(request.getResponseHeader("Retry-After")) || undefined,
+    });
+    request.onerror = () => resolve({ status: 0, body: {} });
+    request.onabort = () => reject(signal.reason);
+    request.onloadend = () => signal.removeEventListener("abort", abort);
+    signal.addEventListener("abort", abort);
+    const form = new FormData();
+    form.append("files", file, "film"); // its own name may be a patient's, and is of no use there
+    request.send(form);
+  });
+}
+
+function reason({ status, body }) {
+  if (status === 0) return new NotSent("unreachable", "The server could not be reached, or the file cannot be read.");
+  if (status === 401) return new NotSent("unauthorized", "Your session has ended: sign in in another tab, and retry.");
+  return new NotSent(body.code ?? String(status), body.detail ?? `The server answered ${status}.`);
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
+    signal.addEventListener("abort", stop);
+  });
+}

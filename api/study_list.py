@@ -1,0 +1,36 @@
+"""The list of studies: searched, the newest first."""
+
+from uuid import UUID
+
+from flask import Response, request
+
+from api.auth import identity, requires
+from api.resource import as_json, resource
+from api.services import services
+from api.study_list_schemas import StudiesAnswer, StudiesQuery
+from api.study_search import find
+from api.study_summaries import summarize
+from shared.queue.states import Scope
+
+blueprint = resource("study_list", tag="studies")
+
+
+@blueprint.get("/v1/studies", responses={200: StudiesAnswer})
+@requires(Scope.READ)
+def show_all(query: StudiesQuery) -> Response:
+    """Show studies that meet every condition of the query, the newest first.
+
+    The answer has an `ETag`: asked with it in `If-None-Match`, what has not changed is answered with 304.
+    """
+    response = as_json(list_studies(identity().project_id, query))
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+def list_studies(project_id: UUID, query: StudiesQuery) -> StudiesAnswer:
+    """Return the page of a project's studies that a query asks for."""
+    with services().database.begin() as session:
+        found = find(session, project_id, query)
+        studies = summarize(session, found.study_ids, query.min_score)
+    return StudiesAnswer(studies=studies, next=found.older, previous=found.newer)

@@ -1,0 +1,171 @@
+"""What a search for studies asks, and what it answers; see `api.schemas`."""
+
+import re
+from datetime import MAXYEAR, UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
+
+from api.pages import Page, PageQuery
+from api.schemas import NOTICE
+from shared.imaging.facts import Flag
+from shared.queue.states import JobState
+
+#: The least of a digest that is searched for; fewer characters would find too many.
+LEAST_DIGEST = 6
+_UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
+_DIGEST = re.compile(rf"[0-9a-f]{{{LEAST_DIGEST},64}}")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+#: A day begins at midnight UTC; as the end of a time it belongs to it.
+Moment = Annotated[AwareDatetime | date, Field(union_mode="left_to_right")]
+
+
+class SearchedState(StrEnum):
+    """The states of jobs, and one word for those that are not final."""
+
+    QUEUED = JobState.QUEUED
+    PREPARING = JobState.PREPARING
+    READY = JobState.READY
+    DETECTING = JobState.DETECTING
+    SUCCEEDED = JobState.SUCCEEDED
+    REJECTED = JobState.REJECTED
+    FAILED = JobState.FAILED
+    CANCELLED = JobState.CANCELLED
+    OPEN = "open"
+
+    @property
+    def job_states(self) -> list[JobState]:
+        """The states that are meant."""
+        if self is SearchedState.OPEN:
+            return [state for state in JobState if not state.is_final]
+        return [JobState(self)]
+
+
+class StudiesQuery(PageQuery):
+    """Which studies: those that meet every condition."""
+
+    after: UUID | None = Field(None, description="Only rows newer than this one: `previous` of the page after.")
+    q: str | None = Field(
+        None,
+        max_length=100,
+        description="The id of a study, an image, a job or a submission, a StudyInstanceUID, or the first "
+        f"{LEAST_DIGEST} or more characters of an original's SHA-256.",
+    )
+    state: SearchedState | None = Field(None, description="Of the latest job of any of its images; `open`: not final.")
+    finding: str | None = Field(
+        None, min_length=1, max_length=200, pattern=r"^[^\x00]*$", description="A class that was found, by its name."
+    )
+    min_score: float = Field(0.3, ge=0, le=1, description="Findings with a lower score do not count, nor are shown.")
+    flag: Flag | None = Field(None, description="Of any of its images.")
+    priority: int | None = Field(None, ge=0, le=9, description="Of the latest job of any of its images.")
+    since: Moment | None = Field(None, description="Received then or later: a day, or a time with its offset.")
+    until: Moment | None = Field(None, description="Received then or earlier; a day counts to its end, in UTC.")
+
+    @field_validator("q")
+    @classmethod
+    def _can_be_looked_up(cls, text: str | None) -> str | None:
+        text = text.strip().lower() if text else None
+        if text and not any(kind.fullmatch(text) for kind in (_UUID, _DIGEST, _UID)):
+            raise ValueError(
+                "an id, a StudyInstanceUID or the beginning of a SHA-256 can be searched for; nothing is known of names"
+            )
+        return text or None
+
+    @field_validator("since", "until")
+    @classmethod
+    def _is_in_a_calendar(cls, moment: date | None) -> date | None:
+        if moment is not None and not 1970 <= moment.year < MAXYEAR:
+            raise ValueError("nothing was received then")
+        return moment
+
+    @model_validator(mode="after")
+    def _has_one_cursor(self) -> "StudiesQuery":
+        if self.before is not None and self.after is not None:
+            raise ValueError("a page has one cursor: `before` or `after`")
+        return self
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether it asks for less than every study."""
+        return bool(self.model_fields_set - {"limit", "before", "after", "min_score"})
+
+    @property
+    def id_sought(self) -> UUID | None:
+        """The id that `q` is, if it is one."""
+        return UUID(self.q) if self.q and _UUID.fullmatch(self.q) else None
+
+    @property
+    def digest_sought(self) -> str | None:
+        """The beginning of a digest that `q` may be."""
+        return self.q if self.q and _DIGEST.fullmatch(self.q) else None
+
+    @property
+    def uid_sought(self) -> str | None:
+        """The StudyInstanceUID that `q` may be."""
+        return self.q if self.q and _UID.fullmatch(self.q) else None
+
+    @property
+    def received_from(self) -> datetime | None:
+        """When `since` begins."""
+        return None if self.since is None else _beginning(self.since)
+
+    @property
+    def received_before(self) -> datetime | None:
+        """When `until` is over."""
+        if self.until is None:
+            return None
+        is_moment = isinstance(self.until, datetime)
+        return _beginning(self.until) + (timedelta(milliseconds=1) if is_moment else timedelta(days=1))
+
+
+class TopFinding(BaseModel):
+    """A class that was found on a study's images."""
+
+    class_name: str
+    #: The highest.
+    score: float
+
+
+class Unfitness(BaseModel):
+    """Why an image of a study has no result."""
+
+    code: str
+    reason: str | None
+
+
+class StudySummary(BaseModel):
+    """A study as a line of a list. Of its images the newest thousand are counted and looked at."""
+
+    id: UUID
+    study_instance_uid: str | None
+    created_at: datetime
+    image_count: int
+    #: What its images' latest jobs have come to: the least finished state, and of the final ones the worst.
+    state: JobState
+    #: How many images there are by the state of their latest job.
+    states: dict[JobState, int]
+    #: The highest of its images' latest jobs.
+    priority: int
+    flags: list[Flag]
+    #: Of its images' latest results, the highest score first.
+    findings: list[TopFinding]
+    #: Of images that were rejected or have failed, each code once.
+    problems: list[Unfitness]
+
+
+class StudiesAnswer(Page):
+    """Studies, the newest first."""
+
+    studies: list[StudySummary]
+    #: `after` of the page of newer studies; None on the first one.
+    previous: UUID | None
+    notice: str = NOTICE
+
+
+def _beginning(moment: date) -> datetime:
+    if isinstance(moment, datetime):
+        return moment
+    return datetime.combine(moment, datetime.min.time(), UTC)
