@@ -76,6 +76,15 @@ def open_sequences(dataset: Dataset, allowance: Allowance, *, strict: bool, leve
     """
     if level > _MOST_LEVELS:
         raise MalformedDicom("The DICOM header has too many sequences within sequences.")
+    _open_level(dataset, allowance, strict=strict)
+    sequences = (element.value for element in _elements(dataset) if element.VR == "SQ" and element.value)
+    for item in chain.from_iterable(sequences):
+        open_sequences(item, allowance, strict=strict, level=level + 1)
+    allowance.spend(0)  # pydicom swallows some of what a stream raises
+
+
+def _open_level(dataset: Dataset, allowance: Allowance, *, strict: bool) -> None:
+    """Parse the sequences of one level; apart, so that its bytes are let go of before the next is read."""
     raw_elements = [element for element in _elements(dataset) if isinstance(element, RawDataElement)]
     for raw in raw_elements:
         if raw.tag.is_private_creator:  # read to know its block's elements by
@@ -89,10 +98,6 @@ def open_sequences(dataset: Dataset, allowance: Allowance, *, strict: bool, leve
             if strict:
                 raise
             del dataset[raw.tag]
-    sequences = (element.value for element in _elements(dataset) if element.VR == "SQ" and element.value)
-    for item in chain.from_iterable(sequences):
-        open_sequences(item, allowance, strict=strict, level=level + 1)
-    allowance.spend(0)  # pydicom swallows some of what a stream raises
 
 
 def _elements(dataset: Dataset) -> list[DataElement | RawDataElement]:

@@ -1,8 +1,6 @@
 """What is done with each hostile file: every way on which Carina reads one, within bounds."""
 
-import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from shared.errors import PermanentError
 from shared.imaging.dicom_file import read_dicom
 from shared.imaging.header import PREFIX_BYTES, read_header
 from shared.imaging.isolation import DecoderPool
+from tests.fuzz.memory import forget_peak, peak_rss_bytes
 
 #: Of an image; so that a decoder needs little memory for whatever is let through.
 MAX_IMAGE_PIXELS = 4_000_000
@@ -68,7 +67,8 @@ class Trial:
         return sum(child.memory_info().rss for child in psutil.Process().children())
 
     def _try(self, way: str, step: Callable[[], object]) -> Outcome:
-        rss, begun = _peak_rss_bytes(), time.perf_counter()
+        forget_peak()
+        rss, begun = peak_rss_bytes(), time.perf_counter()
         code, is_finding = "ok", False
         try:
             if way == "render":
@@ -82,7 +82,7 @@ class Trial:
             code, is_finding = f"took longer than {HEADER_S:g} s", True
         except Exception as error:  # noqa: BLE001 - any other is what this looks for
             code, is_finding = f"{type(error).__name__}: {error}", True
-        grown = _peak_rss_bytes() - rss
+        grown = peak_rss_bytes() - rss
         if grown > HEADER_BYTES:
             code, is_finding = f"{code}, and took {grown >> 20} MiB", True
         return Outcome(way, code, is_finding, time.perf_counter() - begun)
@@ -115,8 +115,3 @@ def _within(seconds: float) -> Iterator[None]:
 
 def _expire(_: int, __: FrameType | None) -> None:
     raise TookTooLong
-
-
-def _peak_rss_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
