@@ -1,5 +1,6 @@
 """A training resumes as if it had never stopped, on however many ranks, and learns what it is shown."""
 
+import hashlib
 import io
 import json
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from shared.detector.runtime import Detector
-from shared.detector.weights import decode_weights
+from shared.detector.weights import decode_weights, encode_weights
 from shared.training import Augmentation, TrainingConfig
 from tests.tiny_films import card_of, read, tiny_config, tiny_dataset
 from trainer.datasets.dataset import Dataset
@@ -103,6 +104,23 @@ def test_a_model_learns_its_films_and_names_classes_by_the_datasets_ids() -> Non
         centre = np.array(best.box_xyxy_px).reshape(2, 2).mean(0)
         boxes = film.boxes_on_rendition
         assert any((box[:2] < centre).all() and (centre < box[2:]).all() for box in boxes)
+
+
+def test_measuring_after_each_epoch_changes_no_weight() -> None:
+    dataset, plain, measured = tiny_dataset(5), Memory(), Memory()
+    config = tiny_config(evaluate_split="val")
+    card = card_of(config, dataset)
+
+    def measure(model: torch.nn.Module) -> dict[str, float]:
+        weights = encode_weights(model.state_dict(), torch.float32)
+        described = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+        detector = Detector(described, weights, "cpu", "fp32")
+        return {"found": len(detector.detect([detector.place(read(dataset.films[0]))])[0])}
+
+    after = fit(config, dataset, card, lambda model: None, read, ALONE, measured, measure)[1]
+    assert after == run(config, dataset, plain)
+    ends = [progress.position.epoch for progress in measured.progress if "found" in progress.figures]
+    assert ends == [1, 2]
 
 
 def test_frozen_stages_keep_their_weights() -> None:
