@@ -57,14 +57,15 @@ def run_detect(settings: Settings) -> None:
     """Detect on one device until SIGTERM."""
     import torch
 
-    from shared.detector.runtime import Detector
+    from shared.detector.runtime import Detector, describe_device
     from workers.batches import Batches
     from workers.detect import Detect
     from workers.shelf import Shelf
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    with _Process(settings, Stage.DETECT, stuck_after_s=settings.step_timeout_s) as process:
+    device = describe_device(settings.device)
+    with _Process(settings, Stage.DETECT, stuck_after_s=settings.step_timeout_s, device=device) as process:
         store = ObjectStore(settings)
         shelf = Shelf(
             process.database,
@@ -128,9 +129,10 @@ def run_beat(settings: Settings) -> None:
 class _Process:
     """What every worker process has, closed in reverse order at its end."""
 
-    def __init__(self, settings: Settings, stage: Stage, *, stuck_after_s: float) -> None:
+    def __init__(self, settings: Settings, stage: Stage, *, stuck_after_s: float, device: str | None = None) -> None:
         configure_logging(settings.log_level)
         self.stage = stage
+        self._device = device
         self.app: Celery = make_celery(settings)
         self.database = Database.from_settings(settings)
         self.hints = Hints(settings, self.database, self.app)
@@ -142,7 +144,7 @@ class _Process:
 
     def __enter__(self) -> "_Process":
         self.closing.callback(self.database.close)
-        self.heartbeat.start()
+        self.heartbeat.start(self._device)
         self.closing.callback(self.heartbeat.stop)
         return self
 
