@@ -1,0 +1,185 @@
+"""The console in a browser, on the running stack: from films that are dropped to a model that learnt from them."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.object_store import ObjectStore
+from shared.phantoms import encode_dicom, make_phantom
+from tests.e2e.conftest import Stack
+from tests.tiny_dataset import store_dataset
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.timeout(400)
+
+CHROMIUM = shutil.which("chromium")
+#: A training of seconds.
+CONFIG = '{"architecture": "carina_small", "canvas_px": 128, "loader_workers": 0}'
+PATIENCE_MS = 120_000
+
+
+@pytest.fixture
+def page(stack: Stack) -> Iterator["Page"]:
+    """A page of somebody who is signed in; whatever it complains of ends the test."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    complaints: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = chromium.new_page(base_url=stack.client.api_url, viewport={"width": 1440, "height": 900})
+        opened.set_default_timeout(30_000)
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
+        opened.goto("/")
+        opened.get_by_label("API key").fill(stack.api_key)
+        opened.get_by_role("button", name="Sign in").click()
+        opened.get_by_role("heading", name="Studies", exact=True).wait_for()
+        yield opened
+        chromium.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> list[Path]:
+    """Films with lesions that the shipped model finds."""
+    paths = []
+    for seed in range(1, 20):
+        phantom = make_phantom(seed, 700, 600)
+        if phantom.lesions:
+            paths.append(tmp_path / f"film-{len(paths)}.dcm")
+            paths[-1].write_bytes(encode_dicom(phantom, transfer_syntax="jpeg-ls"))
+        if len(paths) == 3:
+            return paths
+    raise AssertionError("no lesions")
+
+
+def drop(page: "Page", *files: Path) -> None:
+    """Drop files on the page as a hand would."""
+    devtools = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        devtools.send("Input.dispatchDragEvent", {"type": kind, "x": 700, "y": 500, "data": data})
+
+
+def is_accessible(page: "Page") -> None:
+    """Have axe-core look at the page; nothing that it finds may be serious."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
+    assert serious == [], page.url
+
+
+def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page: "Page", films: list[Path]) -> None:
+    store_dataset(stack.database, ObjectStore(stack.settings), films=12)
+
+    # Upload.
+    is_accessible(page)
+    drop(page, *films)
+    upload = page.get_by_role("region", name="Upload")
+    upload.get_by_text("3 accepted").wait_for()
+    page.get_by_role("row").filter(has_text="succeeded").nth(2).wait_for(timeout=PATIENCE_MS)
+    is_accessible(page)
+    page.get_by_label("State").select_option("succeeded")
+    page.get_by_role("button", name="Show", exact=True).click()
+    page.wait_for_url("**state=succeeded**")
+    page.get_by_role("row").nth(1).get_by_role("link").first.click()
+
+    # Read, window, filter.
+    page.locator("body[data-shown]").wait_for()
+    film = page.get_by_role("application", name="Film", exact=True)
+    box = film.bounding_box()
+    assert box is not None
+    before = page.get_by_text(re.compile(r"W \d+ L \d+")).inner_text()
+    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 260, box["y"] + 140, steps=4)
+    page.mouse.up()
+    assert page.get_by_text(re.compile(r"W \d+ L \d+")).inner_text() != before
+    findings = page.get_by_role("list", name="Findings").get_by_role("button")
+    shown = findings.count()
+    assert shown > 0
+    page.get_by_role("button", name="None", exact=True).click()
+    assert findings.count() == 0
+    page.get_by_role("button", name="All", exact=True).click()
+    assert findings.count() == shown
+    is_accessible(page)
+
+    # Correct a box by keyboard, decide the others, be done; then the next films.
+    for number in range(len(films)):
+        findings.first.click()
+        if number == 0:
+            page.keyboard.press("e")
+            page.keyboard.press("Shift+ArrowRight")
+            page.keyboard.press("Enter")
+            page.get_by_role("button", name=re.compile("accepted, changed")).wait_for()
+            page.keyboard.press("Escape")
+        for finding in findings.all():
+            if "not decided" in (finding.get_attribute("aria-label") or ""):
+                finding.click()
+                page.keyboard.press("a")
+                page.wait_for_timeout(300)
+        page.get_by_role("button", name="Review done").click()
+        page.get_by_text(re.compile("^The review is done:")).wait_for()
+        if number < len(films) - 1:
+            here = page.locator("body").get_attribute("data-shown")
+            page.keyboard.press("]")
+            page.locator(f'body[data-shown]:not([data-shown="{here}"])').wait_for()
+
+    # Export what they said, and take part of it for a training.
+    page.get_by_role("button", name="Training data from reviews…").click()
+    page.get_by_role("button", name="Make the dataset").click()
+    page.get_by_role("link", name="COCO JSON").wait_for(timeout=PATIENCE_MS)
+    page.get_by_role("button", name="Close").click()
+
+    # Train on phantoms, and see the curves move.
+    page.get_by_role("link", name="Training", exact=True).click()
+    is_accessible(page)
+    page.get_by_role("button", name="Start a training").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Dataset", exact=True).select_option(label="phantoms, 12 images")
+    assert "reviews" in dialog.get_by_label("Dataset", exact=True).inner_text()
+    dialog.get_by_label("Start from").select_option("none")
+    dialog.get_by_label("Epochs").fill("2")
+    dialog.get_by_label("Batch size").fill("3")
+    dialog.get_by_text("More of the config").click()
+    dialog.get_by_label("Keys that are to differ, as JSON").fill(CONFIG)
+    is_accessible(page)
+    dialog.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_url("**/console/training/*")
+    page.locator(".charts canvas").first.wait_for(timeout=PATIENCE_MS)
+    page.locator("#state").filter(has_text="succeeded").wait_for(timeout=PATIENCE_MS)
+    is_accessible(page)
+
+    # Promote what came of it.
+    page.get_by_role("link", name="Models", exact=True).click()
+    is_accessible(page)
+    page.get_by_role("button", name="Promote").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Promote").click()
+    page.get_by_text("is active now.").wait_for()
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    page.get_by_text("is active again.").wait_for()
+
+    # And the other pages.
+    for name in ("Queue", "Schedules"):
+        page.get_by_role("link", name=name, exact=True).click()
+        page.get_by_role("heading", name=name, exact=True).wait_for()
+        is_accessible(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_phone(stack: Stack, page: "Page", scheme: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    for path in ("studies", "queue", "training", "models", "schedules"):
+        page.goto(f"/console/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        is_accessible(page)
