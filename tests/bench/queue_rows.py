@@ -37,8 +37,8 @@ _ADD = sa.text("""
     INSERT INTO job (
         id, project_id, image_id, study_id, state, priority, attempt, alone, model_id, ready_at, finished_at
     )
-    SELECT job_id, :project_id, image_id, :study_id, :state, 5, 0, false, model_id, now(), CASE WHEN model_id IS NULL THEN NULL
-        ELSE now() END
+    SELECT job_id, :project_id, image_id, :study_id, :state, 5, 0, false, model_id, now(),
+        CASE WHEN model_id IS NULL THEN NULL ELSE now() END
     FROM new, (SELECT (SELECT id FROM model WHERE state = 'active' AND :state = 'succeeded') AS model_id) AS model
 """)
 

@@ -1,18 +1,18 @@
 // Keeps the worklist up to date: rows change where they are, and new studies wait for a click so that nothing moves.
 
-import { age, count } from "./page.js";
+import { age, attempt, count } from "./page.js";
 
 const PAUSE_MS = 4000;
 const LONGEST_PAUSE_MS = 60000;
 const MOST_ROWS = 500; // the most that a page may ask for
 
-const news = document.getElementById("news");
 const button = document.getElementById("show-news");
 let list = document.getElementById("list");
 let pause_ms = PAUSE_MS;
 let timer = null;
+let isLooking = false;
 let last = { address: null, etag: null };
-let unseen = []; // rows above those that are shown
+let unseen = 0; // how many studies there are above those that are shown
 const served = new Map(); // rows as the server sent them, by their id
 
 function rowsOf(place) {
@@ -30,17 +30,16 @@ function remember(rows) {
 // The page's own address, for as many rows as there are: those below would not be told of otherwise.
 function address() {
   const asked = new URLSearchParams(location.search);
-  const wanted = rowsOf(list).length + unseen.length;
+  const wanted = rowsOf(list).length + unseen;
   if (wanted > Number(asked.get("limit") ?? 50)) asked.set("limit", Math.min(MOST_ROWS, wanted));
   return `${location.pathname}?${asked}`.replace(/\?$/, "");
 }
 
-async function fetchPage() {
-  const wanted = address();
+async function fetchPage(wanted) {
   const headers = wanted === last.address && last.etag ? { "If-None-Match": last.etag } : {};
   const response = await fetch(wanted, { headers, cache: "no-store", redirect: "manual" });
   if (response.type === "opaqueredirect") location.reload(); // the session is over
-  if (response.status === 304) return null;
+  if (response.status === 304) return null; // as it was
   if (!response.ok) throw new Error(`The server answered ${response.status}.`);
   last = { address: wanted, etag: response.headers.get("ETag") };
   return new DOMParser().parseFromString(await response.text(), "text/html");
@@ -61,6 +60,7 @@ function update(page) {
 }
 
 function replaceList(fresh) {
+  served.clear();
   remember(rowsOf(fresh));
   list.replaceWith(document.adoptNode(fresh));
   list = fresh;
@@ -75,33 +75,35 @@ function replaceRow(known, row) {
 
 function announce(rows) {
   const first = rows.findIndex((row) => served.has(row.id));
-  unseen = first === -1 ? rows : rows.slice(0, first);
-  news.hidden = unseen.length === 0;
-  button.textContent = unseen.length === 1 ? "1 new study" : `${count(unseen.length)}${first === -1 ? "+" : ""} new studies`;
+  const isGap = first === -1; // more have come than were asked for: how many, nobody knows
+  unseen = isGap ? 0 : first;
+  button.hidden = first === 0;
+  button.textContent = first === 1 ? "1 new study" : `${count(isGap ? rows.length : first)}${isGap ? "+" : ""} new studies`;
 }
 
-function showNews() {
-  // Where more have come than were asked for there is a gap below them, which the page itself fills.
-  if (address() !== last.address || !rowsOf(list).length || unseen.length >= MOST_ROWS) return location.reload();
-  remember(unseen);
-  list.querySelector("tbody").prepend(...unseen.map((row) => document.adoptNode(row)));
-  unseen[0].querySelector("a").focus();
-  unseen = [];
-  news.hidden = true;
+async function showNews() {
+  unseen = 0;
+  last.etag = null; // to be answered, whether anything has changed or not
+  const page = await fetchPage(location.pathname + location.search);
+  replaceList(page.getElementById("list"));
+  button.hidden = true;
   showAges();
-  return undefined;
+  list.querySelector("tbody a").focus();
+  scrollTo({ top: 0 });
 }
 
 async function look() {
   clearTimeout(timer);
-  if (document.hidden) return;
+  if (document.hidden || isLooking) return;
+  isLooking = true;
   try {
-    const page = await fetchPage();
+    const page = await fetchPage(address());
     if (page) update(page);
     pause_ms = PAUSE_MS;
   } catch {
     pause_ms = Math.min(2 * pause_ms, LONGEST_PAUSE_MS); // a server that is away or busy is left in peace
   }
+  isLooking = false;
   showAges();
   timer = setTimeout(look, pause_ms);
 }
@@ -109,7 +111,7 @@ async function look() {
 if (list) {
   remember(rowsOf(list));
   showAges();
-  button.addEventListener("click", showNews);
+  button.addEventListener("click", () => attempt(showNews));
   document.addEventListener("visibilitychange", look);
   document.addEventListener("studies-sent", look);
   timer = setTimeout(look, PAUSE_MS);

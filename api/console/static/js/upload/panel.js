@@ -8,6 +8,7 @@ const MOST_TROUBLES = 200;
 const MOST_DONE = 20;
 const TAGS = { succeeded: "good", rejected: "bad", failed: "bad", "not sent": "bad", duplicate: "", "cancelled here": "", cancelled: "" };
 const ORDER = ["succeeded", "detecting", "ready", "preparing", "queued", "accepted", "duplicate", "sending", "waiting", "rejected", "failed", "not sent", "cancelled", "cancelled here"];
+const UNSENT = ["waiting", "sending", "not sent", "cancelled here"];
 
 export class Panel {
   #uploads;
@@ -48,8 +49,8 @@ export class Panel {
     this.#timer = null;
     const { items, isSending, progress } = this.#uploads;
     const counts = tally(items);
-    const left = (counts.get("waiting") ?? 0) + (counts.get("sending") ?? 0);
-    const title = `${count(items.length - left)} of ${count(items.length)}${this.#uploads.isReading ? "+" : ""} files sent`;
+    const unsent = UNSENT.reduce((sum, state) => sum + (counts.get(state) ?? 0), 0);
+    const title = `${count(items.length - unsent)} of ${count(items.length)}${this.#uploads.isReading ? "+" : ""} files sent`;
     if (!isSending && this.#spoken.textContent !== title) this.#spoken.textContent = title;
     this.#title.textContent = title;
     this.#bar.value = progress;

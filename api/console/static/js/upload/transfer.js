@@ -3,6 +3,7 @@
 import { authorise } from "../api.js";
 
 const MOST_TRIES = 6;
+const LONGEST_PAUSE_S = 60; // who is to wait for longer, as for a new day's quota, is asked to try again instead
 const WORTH_ANOTHER_TRY = new Set([0, 429, 502, 503, 504]);
 
 export class NotSent extends Error {
@@ -23,8 +24,10 @@ export async function transfer(file, { key, priority, signal, onProgress }) {
     const answer = await post(file, { key, priority, signal, onProgress });
     if (answer.status === 202) return answer.body.files[0];
     const isInUse = answer.body.code === "idempotency_key_in_use"; // an earlier try is still being read
-    if (tries === MOST_TRIES || !(isInUse || WORTH_ANOTHER_TRY.has(answer.status))) throw reason(answer);
-    await pause(1000 * (answer.retryAfter_s ?? 2 ** (tries - 1)), signal);
+    const pause_s = answer.retryAfter_s ?? 2 ** (tries - 1);
+    const isHopeless = tries === MOST_TRIES || pause_s > LONGEST_PAUSE_S;
+    if (isHopeless || !(isInUse || WORTH_ANOTHER_TRY.has(answer.status))) throw reason(answer);
+    await pause(1000 * pause_s, signal);
   }
 }
 

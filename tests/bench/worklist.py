@@ -1,0 +1,101 @@
+"""Whether the list of studies opens at once with a million of them, whatever is asked for."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from api.app import create_app
+from api.services import NAME
+from shared.database import Database
+from shared.ids import new_id
+from shared.imaging.facts import Flag
+from shared.keys import create_key
+from shared.queue.states import JobState, Scope
+from shared.tables import Image, Project, Study, Submission
+from tests.bench.figure import Figure
+from tests.bench.queue_rows import add_demo_model
+from tests.bench.servers import servers
+from tests.bench.study_rows import CLASSES, RARE, add_studies
+
+STUDIES = 1_000_000
+LOOKS = 20
+TARGET_MS = 200
+
+Query = dict[str, Any]
+
+
+def measure() -> Iterator[Figure]:
+    """Pages of `GET /v1/studies`, from the request to its last byte; the first look at each comes before the others."""
+    with servers() as settings:
+        database = Database.from_settings(settings)
+        add_demo_model(settings, database)
+        with database.begin() as session:
+            key = create_key(session, project_name="bench", name="bench", scopes=[Scope.READ])
+            project_id = session.scalars(sa.select(Project.id)).one()
+            session.add(submission := Submission(id=new_id(), project_id=project_id))
+            submission_id = submission.id
+        begun = time.monotonic()
+        add_studies(database, STUDIES, project_id=project_id, submission_id=submission_id)
+        yield Figure("adding the rows", time.monotonic() - begun, "s")
+        with database.begin() as session:
+            searches = _searches(session, submission_id)
+        app = create_app(settings)
+        with app.test_client() as http:
+            http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
+            for what, queries in searches.items():
+                yield from _look(http, what, queries)
+        app.extensions[NAME].close()
+        database.close()
+
+
+def _searches(session: Session, submission_id: UUID) -> dict[str, list[Query]]:
+    """What is asked, by its kind."""
+    # An old study, deep in the list.
+    old = session.scalars(sa.select(Study).order_by(Study.id).offset(STUDIES // 10).limit(1)).one()
+    image = session.scalars(sa.select(Image).where(Image.study_id == old.id)).one()
+    findings = [{"finding": name, "min_score": score} for name in (*CLASSES, RARE) for score in (0.0, 0.3, 0.9, 0.99)]
+    long_ago = {"until": old.created_at.date()}
+    return {
+        "the first page": [{}],
+        "a page deep in the list": [{"before": old.id}, {"after": old.id}],
+        "by state": [{"state": state} for state in (*JobState, "open")],
+        "by priority": [{"priority": priority} for priority in range(10)],
+        "by flag": [{"flag": flag} for flag in Flag],
+        "by finding and score": findings,
+        "by time": [{"since": old.created_at.date()}, long_ago],
+        "by an id, a UID or a digest": [
+            {"q": text} for text in (old.id, image.id, submission_id, old.study_instance_uid, image.sha256[:8])
+        ],
+        "by state and priority": [{"state": state, "priority": 9} for state in JobState],
+        "by state and flag": [
+            {"state": state, "flag": flag} for state in ("succeeded", "rejected", "failed") for flag in Flag
+        ],
+        "by finding and state": [{"finding": name, "state": "succeeded"} for name in CLASSES],
+        "by finding and flag": [{"finding": name, "flag": flag} for name in (CLASSES[0], CLASSES[-1]) for flag in Flag],
+        "by finding and priority": [{"finding": name, "priority": 9} for name in CLASSES],
+        "by finding and time": [{"finding": name, **long_ago} for name in (*CLASSES, RARE)],
+        "by submission and state": [{"q": submission_id, "state": state} for state in JobState],
+        # Hardly any: all that one of the conditions has is looked through.
+        "by finding without a result": [{"finding": CLASSES[0], "state": state} for state in ("queued", "rejected")],
+    }
+
+
+def _look(http: FlaskClient, what: str, queries: list[Query]) -> Iterator[Figure]:
+    """Ask each query several times, in turns."""
+    took_ms = []
+    for look in range(1 + max(3, LOOKS // len(queries))):
+        for query in queries:
+            begun = time.perf_counter()
+            answer = http.get("/v1/studies", query_string=query)
+            if answer.status_code != 200:
+                raise RuntimeError(f"{query}: {answer.get_json()}")
+            if look:  # what comes from disk is another matter
+                took_ms.append(1000 * (time.perf_counter() - begun))
+    yield Figure(f"{what}, median", statistics.median(took_ms), "ms", TARGET_MS, "below")
+    yield Figure(f"{what}, p95", statistics.quantiles(took_ms, n=20)[-1], "ms", TARGET_MS, "below")
