@@ -22,6 +22,7 @@ from shared.queue.states import JobState, Stage
 from shared.settings import Settings
 from shared.submissions import settle
 from shared.tables import Image, Job, QueueSample, Submission, SubmissionFile, Worker
+from shared.version import RENDITION_VERSION
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.rows import add_model
 from tests.integration.workshop import Workshop
@@ -92,7 +93,8 @@ def test_what_failed_is_tried_again_once_and_only_that(api: Api, keys: Keys, dat
     fail(database, jobs[1:2], code="worker_lost")
     with database.begin() as session:
         image_of_second = session.get_one(Job, UUID(jobs[1])).image_id
-        session.execute(sa.update(Image).where(Image.id == image_of_second).values(rendition_sha256="0" * 64))
+        rendition = {"rendition_sha256": "0" * 64, "rendition_version": RENDITION_VERSION}
+        session.execute(sa.update(Image).where(Image.id == image_of_second).values(**rendition))
     body = {"code": "worker_lost"}
     assert api.as_(keys.stranger).post("/v1/jobs/retry", body).get_json() == {"to_prepare": 0, "to_detect": 0}
     # Two people at once, and then one more: one successor.
@@ -112,9 +114,12 @@ def test_what_failed_is_tried_again_once_and_only_that(api: Api, keys: Keys, dat
         assert session.scalar(sa.select(sa.func.count()).select_from(Job)) == 4
         successor = str(of_image[1].id)
     assert [each["code"] for each in queue(api)["failures"]] == ["detection_failed"]
-    # What fails again can be tried again.
+    # What fails again can be tried again; where renditions are made in another way by now, from the original on.
     fail(database, [successor], code="worker_lost")
-    assert api.post("/v1/jobs/retry", body).get_json()["to_detect"] == 1
+    with database.begin() as session:
+        older = sa.update(Image).where(Image.id == image_of_second).values(rendition_version=RENDITION_VERSION - 1)
+        session.execute(older)
+    assert api.post("/v1/jobs/retry", body).get_json() == {"to_prepare": 1, "to_detect": 0}
 
 
 def test_a_submission_goes_on_when_its_failed_job_is_tried_again(api: Api, keys: Keys, database: Database) -> None:
@@ -142,13 +147,13 @@ def test_a_submission_goes_on_when_its_failed_job_is_tried_again(api: Api, keys:
 
 
 def test_what_a_lost_worker_had_is_tried_again(workshop: Workshop) -> None:
-    (job,) = workshop.rows(1)
+    (job,) = workshop.rows(1, JobState.QUEUED)
     workshop.set(job, state=JobState.PREPARING, lease_owner="gone", lease_expires_at=sa.func.now(), attempt=4)
     with workshop.database.begin() as session:
         expire_leases(session, max_attempts=4)
         (failure,) = list_failures(session, workshop.project_id, timedelta(hours=1))
         assert (failure.code, failure.state) == ("worker_lost", JobState.FAILED)
-        assert retry_failures(session, workshop.project_id, "worker_lost", timedelta(hours=1)) == [JobState.READY]
+        assert retry_failures(session, workshop.project_id, "worker_lost", timedelta(hours=1)) == [JobState.QUEUED]
         assert list_failures(session, workshop.project_id, timedelta(hours=1)) == []
 
 
