@@ -4,7 +4,6 @@ Each condition is a *way* to studies: an index that yields those that meet it in
 one study. The way with the fewest studies is walked, and stops with the page; the other conditions are tested on it.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -18,7 +17,7 @@ from shared.ids import first_id_at
 from shared.imaging.facts import Flag
 from shared.queue.outcome import DUPLICATE
 from shared.queue.states import JobState
-from shared.queue.top_scores import is_latest_result
+from shared.queue.top_scores import is_latest_result, tenth_of
 from shared.tables import Image, Job, Study, Submission, TopScore
 
 #: Ways with more studies than this are not compared any further.
@@ -165,7 +164,7 @@ def _is_latest(job: type[Job]) -> sa.ColumnElement[bool]:
 
 def _by_finding(project_id: UUID, class_name: str, min_score: float) -> _Way:
     """By a class that the latest result of any image has."""
-    tenths = sa.literal(list(range(math.floor(min_score * 10), 11)), ARRAY(sa.SmallInteger()))
+    tenths = sa.literal(list(range(tenth_of(min_score), 11)), ARRAY(sa.SmallInteger()))
     runs = sa.func.unnest(tenths).table_valued("tenth", name="runs").render_derived()
     of_class = [TopScore.class_name == class_name, TopScore.score >= min_score]
     where = [TopScore.project_id == project_id, TopScore.tenth == runs.c.tenth, *of_class]

@@ -393,11 +393,12 @@ class TopScore(Row):
     __tablename__ = "top_score"
     __table_args__ = (Index("top_score_of_class", "project_id", "class_name", "tenth", "study_id", "score"),)
 
-    study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"), primary_key=True)
+    # The other ids are the job's, and so need no foreign keys, which would cost each batch as much as its detections.
+    study_id: Mapped[UUID] = mapped_column(primary_key=True)
     class_name: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
-    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
-    image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"))
+    project_id: Mapped[UUID]
+    image_id: Mapped[UUID]
     score: Mapped[float]
     #: The score's first decimal, so that the newest studies above a score lie in at most eleven runs of the index.
     tenth: Mapped[int] = mapped_column(sa.SmallInteger)

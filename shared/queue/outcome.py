@@ -139,8 +139,13 @@ def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[
         arrays = [sa.literal([row[column.name] for row in rows], ARRAY(column.type)) for column in columns]
         unnested = sa.select(*(sa.func.unnest(array) for array in arrays))
         session.execute(sa.insert(Detection).from_select(columns.keys(), unnested))
-    keep_top_scores(session, ours)
+    keep_top_scores(session, {claim.job_id: _best(boxes) for claim, boxes in found.items() if claim.job_id in ours})
     return ours
+
+
+def _best(boxes: Sequence[FoundBox]) -> dict[str, float]:
+    """The highest score of each class."""
+    return {box.class_name: box.score for box in sorted(boxes, key=lambda box: box.score)}
 
 
 def _end_as_succeeded(session: Session, claims: Collection[Claim]) -> set[UUID]:

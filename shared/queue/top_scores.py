@@ -1,6 +1,7 @@
 """What studies are found by: of each class the highest score that an image's latest result has."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Mapping
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -8,32 +9,43 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
 from shared.queue.states import JobState
-from shared.tables import Detection, Job, TopScore
+from shared.tables import Job, TopScore
 
 
-def keep_top_scores(session: Session, job_ids: Collection[UUID]) -> None:
-    """Keep the top scores of jobs that have just succeeded, and none of their images' earlier ones.
+def keep_top_scores(session: Session, top_scores: Mapping[UUID, Mapping[str, float]]) -> None:
+    """Keep the top scores, by class, of jobs that have just succeeded, and none of their images' earlier ones.
 
-    Call it in the transaction that committed their detections. A job that was made earlier but succeeds later may leave
-    its scores behind: `is_latest_result` tells.
+    Call it in the transaction that committed their detections. A job that was made earlier but succeeds later leaves
+    its scores beside those of the latest: `is_latest_result` tells them apart.
     """
-    if not job_ids:
-        return
     mine, earlier = aliased(Job), aliased(Job)
-    of_these = sa.literal(list(job_ids), ARRAY(sa.Uuid()))
-    replaced = (mine.id == sa.any_(of_these), earlier.image_id == mine.image_id, earlier.id < mine.id)
-    gone = sa.delete(TopScore).where(*replaced, TopScore.study_id == mine.study_id, TopScore.job_id == earlier.id)
-    session.execute(gone.execution_options(synchronize_session=False))
-    top = sa.func.max(Detection.score)
-    columns = [Job.id, Detection.class_name, Job.project_id, Job.study_id, Job.image_id]
-    found = (
-        sa.select(*columns, top, sa.func.floor(top * 10))
-        .join(Detection, Detection.job_id == Job.id)
-        .where(Job.id == sa.any_(of_these))
-        .group_by(*columns)
-    )
-    names = ["job_id", "class_name", "project_id", "study_id", "image_id", "score", "tenth"]
-    session.execute(sa.insert(TopScore).from_select(names, found))
+    jobs = sa.literal(list(top_scores), ARRAY(sa.Uuid()))
+    replaced = sa.select(earlier.study_id, earlier.id).join(mine, mine.image_id == earlier.image_id)
+    replaced = replaced.where(mine.id == sa.any_(jobs), earlier.id < mine.id, earlier.state == JobState.SUCCEEDED)
+    # Asked first, for there is hardly ever one.
+    for study_id, job_id in session.execute(replaced):
+        gone = sa.delete(TopScore).where(TopScore.study_id == study_id, TopScore.job_id == job_id)
+        session.execute(gone.execution_options(synchronize_session=False))
+
+    rows = [(job_id, name, score) for job_id, scores in top_scores.items() for name, score in scores.items()]
+    if not rows:
+        return
+    job_ids, names, scores = zip(*rows, strict=True)
+    found = sa.func.unnest(
+        sa.literal(job_ids, ARRAY(sa.Uuid())),
+        sa.literal(names, ARRAY(sa.Text())),
+        sa.literal(scores, ARRAY(sa.Double())),
+        sa.literal([tenth_of(score) for score in scores], ARRAY(sa.SmallInteger())),
+    ).table_valued("job_id", "class_name", "score", "tenth", name="found")
+    found = found.render_derived()
+    columns = (Job.project_id, Job.study_id, Job.image_id, *found.c)
+    new = sa.select(*columns).select_from(found).join(Job, Job.id == found.c.job_id)
+    session.execute(sa.insert(TopScore).from_select([column.key for column in columns], new))
+
+
+def tenth_of(score: float) -> int:
+    """The first decimal of a score."""
+    return math.floor(score * 10)
 
 
 def is_latest_result() -> sa.ColumnElement[bool]:

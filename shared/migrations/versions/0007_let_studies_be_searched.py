@@ -50,10 +50,7 @@ def upgrade() -> None:
         sa.Column("image_id", sa.Uuid(), nullable=False),
         sa.Column("score", sa.Float(), nullable=False),
         sa.Column("tenth", sa.SmallInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["image_id"], ["image.id"], name=op.f("top_score_image_id_fkey")),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("top_score_job_id_fkey")),
-        sa.ForeignKeyConstraint(["project_id"], ["project.id"], name=op.f("top_score_project_id_fkey")),
-        sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("top_score_study_id_fkey")),
         sa.PrimaryKeyConstraint("study_id", "class_name", "job_id", name=op.f("top_score_pkey")),
     )
     op.execute(
