@@ -192,6 +192,7 @@ def test_writes_the_settings_for_the_owner_alone(shared: Up) -> None:
         "CARINA_S3_ACCESS_KEY_ID",
         "CARINA_S3_SECRET_ACCESS_KEY",
         "CARINA_S3_BUCKET",
+        "CARINA_SESSION_SECRET",
     }
     for name in ("env", "secrets.json", "redis/redis.conf", "run/state.json"):
         assert mode(shared.data / name) == 0o600, name
