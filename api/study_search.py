@@ -44,6 +44,14 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """The studies beside one in the list of a search."""
+
+    newer: UUID | None
+    older: UUID | None
+
+
+@dataclass(frozen=True)
 class _Way:
     """One condition."""
 
@@ -61,9 +69,7 @@ class _Way:
 def find(session: Session, project_id: UUID, query: StudiesQuery) -> Found:
     """Return the page of a project's studies that a query asks for."""
     session.execute(_PLAN_FOR_A_PAGE)
-    ways = _ways(session, project_id, query)
-    if len(ways) > 1:
-        ways.sort(key=lambda way: _count(session, way, query))
+    ways = _rarest_first(session, _ways(session, project_id, query), query)
     if query.after is not None:
         found = session.scalars(_walk(ways, query, upwards=True).limit(query.limit + 1)).all()
         if len(found) > query.limit:
@@ -76,6 +82,23 @@ def find(session: Session, project_id: UUID, query: StudiesQuery) -> Found:
     older = page[-1] if len(found) > query.limit else None
     newer = None if query.before is None else page[0] if page else query.before
     return Found(page, older, newer)
+
+
+def find_neighbours(session: Session, project_id: UUID, query: StudiesQuery, study_id: UUID) -> Neighbours:
+    """Return the studies that stand beside one in a search's list, be that one in it or, by now, not."""
+    session.execute(_PLAN_FOR_A_PAGE)
+    ways = _ways(session, project_id, query)
+
+    def nearest(*, upwards: bool) -> UUID | None:
+        cursors = {"before": None, "after": None} | {"after" if upwards else "before": study_id}
+        beside = query.model_copy(update={"limit": 1, **cursors})
+        return session.scalar(_walk(_rarest_first(session, ways, beside), beside, upwards=upwards).limit(1))
+
+    return Neighbours(newer=nearest(upwards=True), older=nearest(upwards=False))
+
+
+def _rarest_first(session: Session, ways: Sequence[_Way], query: StudiesQuery) -> Sequence[_Way]:
+    return sorted(ways, key=lambda way: _count(session, way, query)) if len(ways) > 1 else ways
 
 
 def _walk(ways: Sequence[_Way], query: StudiesQuery, *, upwards: bool = False) -> sa.Select[UUID]:

@@ -1,14 +1,17 @@
 """The viewer: a study's films with what was found on them, and what readers say of that."""
 
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 from flask import Response, request
+from pydantic import ValidationError
 
 from api.auth import identity, requires
 from api.console.assets import paths_under
 from api.console.pages import as_data, console_blueprint, show
 from api.console.viewer_data import read_study
 from api.services import services
+from api.study_list_schemas import StudiesQuery
 from shared.queue.states import Scope
 
 blueprint = console_blueprint("viewer")
@@ -17,13 +20,22 @@ blueprint = console_blueprint("viewer")
 @blueprint.get("/console/studies/<uuid:study_id>")
 @requires(Scope.READ)
 def study(study_id: UUID) -> Response:
-    """Show one study; `from` is the worklist's query, to return to."""
+    """Show one study; `from` is the query of the worklist to return to, in which its neighbours are looked for."""
+    worklist_query = request.args.get("from", "")
     with services().database.begin() as session:
-        viewed = read_study(session, study_id, identity())
+        viewed = read_study(session, study_id, identity(), _understand(worklist_query))
     return show(
         "viewer.html",
         study=viewed,
         study_json=as_data(viewed.model_dump_json()),
-        worklist_query=request.args.get("from", ""),
+        worklist_query=worklist_query,
         modules=paths_under("js/viewer/"),
     )
+
+
+def _understand(worklist_query: str) -> StudiesQuery:
+    """What the worklist shows; all studies, where it would say that it cannot understand the query."""
+    try:
+        return StudiesQuery.model_validate(dict(parse_qsl(worklist_query)))
+    except ValidationError:
+        return StudiesQuery()

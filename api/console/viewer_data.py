@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from api.review_schemas import ReviewAnswer
 from api.schemas import JobAnswer
+from api.study_list_schemas import StudiesQuery
 from api.study_schemas import ImageAnswer, ModelReference
+from api.study_search import find_neighbours
 from shared.detector.card import Category
 from shared.errors import NotFound, NotReady
 from shared.imaging.overlay import assign_colours
@@ -44,7 +46,7 @@ class ViewedImage(ImageAnswer):
 
 
 class ViewedStudy(BaseModel):
-    """A study, and its neighbours in the order of the worklist, which has the newest first."""
+    """A study, and its neighbours in the worklist from which it was opened."""
 
     id: UUID
     study_instance_uid: str | None
@@ -54,20 +56,20 @@ class ViewedStudy(BaseModel):
     images: list[ViewedImage]
 
 
-def read_study(session: Session, study_id: UUID, reader: Identity) -> ViewedStudy:
+def read_study(session: Session, study_id: UUID, reader: Identity, worklist: StudiesQuery) -> ViewedStudy:
     """Read what the page shows; raises `NotFound` for a study that is not the reader's project's."""
-    mine = Study.project_id == reader.project_id
-    study = session.scalar(sa.select(Study).where(Study.id == study_id, mine))
+    mine = sa.select(Study).where(Study.id == study_id, Study.project_id == reader.project_id)
+    study = session.scalar(mine)
     if study is None:
         raise NotFound("There is no such study.")
-    ids = sa.select(Study.id).where(mine).limit(1)
+    beside = find_neighbours(session, reader.project_id, worklist, study.id)
     images = session.scalars(sa.select(Image).where(Image.study_id == study.id).order_by(Image.id)).all()
     return ViewedStudy(
         id=study.id,
         study_instance_uid=study.study_instance_uid,
         created_at=study.created_at,
-        newer=session.scalar(ids.where(Study.id > study.id).order_by(Study.id)),
-        older=session.scalar(ids.where(Study.id < study.id).order_by(Study.id.desc())),
+        newer=beside.newer,
+        older=beside.older,
         images=[_read_image(session, image, reader) for image in images],
     )
 

@@ -142,7 +142,11 @@ def wait_for(page: "Page", study_id: UUID) -> None:
 def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
     page: "Page", api: Api, keys: Keys, database: Database, store: ObjectStore
 ) -> None:
-    older, newer = (add_film(database, store, keys.both, seed) for seed in range(2))
+    older = add_film(database, store, keys.both, 0)
+    with database.begin() as session:
+        unfit = add_image(session, older.project_id)
+        add_job(session, unfit, state=JobState.REJECTED, code="multi_frame", reason="It has two frames.")
+    newer = add_film(database, store, keys.both, 1)
     page.goto(f"/console/studies/{newer.study_id}?from=state%3Dsucceeded")
     wait_for(page, newer.study_id)
     findings = page.get_by_role("list", name="Findings").get_by_role("button")
@@ -179,6 +183,10 @@ def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
     page.keyboard.press("]")
     wait_for(page, older.study_id)
     assert page.url.endswith(f"{older.study_id}?from=state%3Dsucceeded")
+    page.keyboard.press("[")
+    wait_for(page, newer.study_id)
+    page.go_back()
+    wait_for(page, older.study_id)
     page.go_back()
     wait_for(page, newer.study_id)
     page.get_by_text("The review is done: 1 finding.").wait_for()

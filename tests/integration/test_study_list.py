@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 from uuid import UUID
 
 import pytest
@@ -18,6 +19,7 @@ from shared.settings import Settings
 from shared.tables import Image, Job, Model, Study, Submission, TopScore
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_model
+from tests.integration.test_console_viewer import data_of
 from tests.integration.workshop import Workshop
 
 pytestmark = pytest.mark.timeout(60)
@@ -317,6 +319,45 @@ def test_the_page_shows_rows_and_the_way_to_others(page: FlaskClient, workshop: 
     older = page.get(f"/console/studies?state=ready&before={second}").text
     assert f'id="study-{third}"' in older
     assert f'rel="prev" href="/console/studies?state=ready&amp;after={third}"' in older
+
+
+def test_a_study_has_its_neighbours_from_the_worklist_that_led_to_it(
+    mine: Api, page: FlaskClient, workshop: Workshop
+) -> None:
+    jobs = workshop.rows(7)
+    finish(workshop, {job_id: {"Nodule": 0.9} if number % 3 else {} for number, job_id in enumerate(jobs[:6])})
+    with workshop.database.begin() as session:
+        for job_id in jobs[1:5]:
+            session.get_one(Image, session.get_one(Job, job_id).image_id).flags = ["rotated"]
+    for job_id in jobs[2:]:
+        workshop.set(job_id, priority=9)
+
+    def beside(study_id: str, **query: object) -> tuple[str | None, str | None]:
+        answer = page.get(f"/console/studies/{study_id}", query_string={"from": urlencode(query)})
+        assert answer.status_code == 200
+        return data_of(answer.text)["newer"], data_of(answer.text)["older"]
+
+    for query, count in [
+        ({}, 7),
+        ({"state": "succeeded"}, 6),
+        ({"finding": "Nodule", "flag": "rotated"}, 3),
+        ({"finding": "Nodule", "priority": 9, "state": "succeeded"}, 3),
+        ({"q": workshop.job(jobs[3]).study_id}, 1),
+    ]:
+        listed = found(mine, **query)
+        assert len(listed) == count
+        around = [None, *listed, None]
+        # At which page the reader was makes no difference.
+        place = {"limit": 2, "before": listed[0]}
+        assert [beside(study_id, **query, **place) for study_id in listed] == list(
+            zip(around[:-2], around[2:], strict=True)
+        ), query
+    # One that the list does not hold, or not any more, still has its place there.
+    flagged = studies(workshop, jobs[1:5])
+    outside = studies(workshop, jobs[5:6])[0]
+    assert beside(outside, flag="rotated") == (None, flagged[0])
+    assert beside(flagged[1], state="detecting") == (studies(workshop, jobs[6:])[0], None)
+    assert beside(flagged[1], state="nonsense") == beside(flagged[1])
 
 
 def test_a_form_s_empty_fields_leave_the_address(page: FlaskClient) -> None:

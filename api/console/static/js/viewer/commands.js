@@ -2,7 +2,7 @@
 
 import { showShortcuts } from "./keys.js";
 import { announce } from "./state.js";
-import { worklist } from "./toolbar.js";
+import { worklist } from "./studies.js";
 
 const CLOSER = 1.25;
 const NUDGE = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }; // screen pixels

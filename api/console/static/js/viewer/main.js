@@ -26,7 +26,7 @@ const state = new State(data("may"));
 const reviewing = new Reviewing(state);
 const editing = new Editing(state, reviewing);
 const panes = [new Pane(state, () => state.review, "Film"), new Pane(state, () => state.other, "Film, other model")];
-const navigation = new Navigation(state, panes[0], byId("panel").dataset.from);
+const navigation = new Navigation(state, panes[0]);
 const list = new FindingsList(state);
 const compare = new Compare(state);
 const commands = new Commands({ state, pane: panes[0], reviewing, editing, list, compare, navigation });

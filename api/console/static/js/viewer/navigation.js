@@ -3,21 +3,19 @@
 import { attempt } from "../page.js";
 import { loadFilm } from "./film.js";
 import { announce } from "./state.js";
-import { fetchStudy, keep, prefetch } from "./studies.js";
+import { address, fetchStudy, keep, prefetch } from "./studies.js";
 import { Waiting } from "./waiting.js";
 import { day } from "./words.js";
 
 export class Navigation {
   #state;
   #pane; // what a film is fitted into
-  #from; // the worklist's query, which every address keeps
   #wanted = null; // the study that was asked for last
   #waiting = new Waiting(() => attempt(() => this.#reload()));
 
-  constructor(state, pane, from) {
+  constructor(state, pane) {
     this.#state = state;
     this.#pane = pane;
-    this.#from = from;
   }
 
   start(study) {
@@ -30,9 +28,7 @@ export class Navigation {
   go(id) {
     if (!id) return announce("There is no further study.");
     return attempt(async () => {
-      if (!(await this.#open(id))) return;
-      const from = this.#from ? `?from=${encodeURIComponent(this.#from)}` : "";
-      history.pushState({ study: id }, "", `/console/studies/${id}${from}`);
+      if (await this.#open(id)) history.pushState({ study: id }, "", address(id));
     });
   }
 

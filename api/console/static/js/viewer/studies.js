@@ -5,6 +5,17 @@ import { loadFilm } from "./film.js";
 
 const KEPT = 12;
 const studies = new Map();
+const { from } = document.getElementById("panel").dataset; // the worklist's query
+
+// The worklist as the reader left it.
+export function worklist() {
+  return from ? `/console/studies?${from}` : "/console/studies";
+}
+
+// Every study's address keeps the worklist's query, by which its neighbours are found.
+export function address(id) {
+  return `/console/studies/${id}${from ? `?from=${encodeURIComponent(from)}` : ""}`;
+}
 
 export function keep(study) {
   studies.set(study.id, Promise.resolve(study));
@@ -36,8 +47,8 @@ export async function prefetch(ids) {
 }
 
 async function read(id) {
-  const answer = await fetch(`/console/studies/${id}`, { credentials: "same-origin" });
-  if (answer.redirected) location.assign(`/console/sign-in?next=${encodeURIComponent(location.pathname)}`);
+  const answer = await fetch(address(id), { credentials: "same-origin" });
+  if (answer.redirected) location.assign(`/console/sign-in?next=${encodeURIComponent(address(id))}`);
   if (!answer.ok) throw new Error(answer.status === 404 ? "There is no such study." : "The study cannot be shown.");
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   return JSON.parse(page.getElementById("study").textContent);

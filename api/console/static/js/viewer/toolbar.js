@@ -1,6 +1,7 @@
 // The buttons above the film.
 
 import { element } from "../page.js";
+import { worklist } from "./studies.js";
 
 export class Toolbar {
   #state;
@@ -41,12 +42,6 @@ export class Toolbar {
     if (isOn) this.#pressed.push([made, isOn]);
     return made;
   }
-}
-
-// The worklist as the reader left it.
-export function worklist() {
-  const { from } = document.getElementById("panel").dataset;
-  return from ? `/console/studies?${from}` : "/console/studies";
 }
 
 function group(label, ...buttons) {
