@@ -1,5 +1,6 @@
 """Reviews: what readers say of what a model found."""
 
+from collections.abc import Callable
 from uuid import UUID
 
 from flask import Response
@@ -35,10 +36,7 @@ def add(path: ImagePath, body: ReviewRequest) -> Response:
     `after` is the last event that the reader has seen. What is about the same finding as a later one is refused with
     `review_conflict`; all else is added behind it.
     """
-    with services().database.begin() as session:
-        thread = open_thread(session, identity().project_id, path.image_id, body.job_id, to_add=True)
-        thread.say(identity(), body.event.said(), after=body.after)
-        return _answer(thread, body.job_id)
+    return _add(path.image_id, body, lambda thread: thread.say(identity(), body.event.said(), after=body.after))
 
 
 @blueprint.post("/v1/images/<uuid:image_id>/reviews/undo", responses={201: ReviewAnswer})
@@ -46,10 +44,7 @@ def add(path: ImagePath, body: ReviewRequest) -> Response:
 @idempotent
 def undo(path: ImagePath, body: UndoRequest) -> Response:
     """Take back the last thing that this key said of a result, unless somebody has built on it."""
-    with services().database.begin() as session:
-        thread = open_thread(session, identity().project_id, path.image_id, body.job_id, to_add=True)
-        thread.undo(identity(), after=body.after)
-        return _answer(thread, body.job_id)
+    return _add(path.image_id, body, lambda thread: thread.undo(identity(), after=body.after))
 
 
 @blueprint.post("/v1/images/<uuid:image_id>/reviews/redo", responses={201: ReviewAnswer})
@@ -57,12 +52,14 @@ def undo(path: ImagePath, body: UndoRequest) -> Response:
 @idempotent
 def redo(path: ImagePath, body: UndoRequest) -> Response:
     """Say again what this key took back last, unless it has gone on since."""
+    return _add(path.image_id, body, lambda thread: thread.redo(identity(), after=body.after))
+
+
+def _add(image_id: UUID, body: UndoRequest, event: Callable[[ReviewThread], None]) -> Response:
+    """Have an event added to a result's review, and show what it has come to."""
     with services().database.begin() as session:
-        thread = open_thread(session, identity().project_id, path.image_id, body.job_id, to_add=True)
-        thread.redo(identity(), after=body.after)
-        return _answer(thread, body.job_id)
-
-
-def _answer(thread: ReviewThread, job_id: UUID) -> Response:
-    note(job_id=job_id, event=thread.events[-1].number, said=thread.events[-1].action)
-    return as_json(ReviewAnswer.of(thread, identity().key_id), 201)
+        thread = open_thread(session, identity().project_id, image_id, body.job_id, to_add=True)
+        event(thread)
+        added = thread.events[-1]
+        note(job_id=body.job_id, event=added.number, said=added.action)
+        return as_json(ReviewAnswer.of(thread, identity().key_id), 201)

@@ -14,13 +14,9 @@ from shared.tables import Detection, Image, Job, Model, Study
 Box = tuple[float, float, float, float]
 
 
-class ImageAnswer(BaseModel):
-    """One image of a study, with its jobs, oldest first."""
+class ImageFacts(BaseModel):
+    """What is known of an image's pixels."""
 
-    id: UUID
-    media_type: str
-    byte_count: int
-    sha256: str
     height_px: int
     width_px: int
     #: None where the header says nothing that can be believed, of a PNG or JPEG, and until the image is prepared.
@@ -30,9 +26,18 @@ class ImageAnswer(BaseModel):
     flags: list[Flag] | None
     grey_levels: list[str] | None
     chest_scores: ChestScores | None
+    rendition_version: int | None
+
+
+class ImageAnswer(ImageFacts):
+    """One image of a study, with its jobs, oldest first."""
+
+    id: UUID
+    media_type: str
+    byte_count: int
+    sha256: str
     #: Whether the pixels show text, such as a name, as the header says; None where it says nothing.
     burned_in_annotation: bool | None
-    rendition_version: int | None
     created_at: datetime
     jobs: list[JobAnswer]
 
@@ -40,15 +45,12 @@ class ImageAnswer(BaseModel):
     def of(cls, image: Image, jobs: list[Job]) -> "ImageAnswer":
         """Describe an image's row."""
         return cls(
+            **_facts(image),
             id=image.id,
             media_type=image.media_type,
             byte_count=image.byte_count,
             sha256=image.sha256,
-            height_px=image.height_px,
-            width_px=image.width_px,
-            **_facts(image),
             burned_in_annotation=image.burned_in_annotation,
-            rendition_version=image.rendition_version,
             created_at=image.created_at,
             jobs=[JobAnswer.of(job, image) for job in jobs],
         )
@@ -109,7 +111,7 @@ class ModelReference(BaseModel):
         return cls(id=model.id, name=model.name, digest=model.digest, trained_on=model.card.get("trained_on", ""))
 
 
-class ImageFindings(BaseModel):
+class ImageFindings(ImageFacts):
     """What was found on one image; empty until its job has succeeded."""
 
     image_id: UUID
@@ -119,16 +121,8 @@ class ImageFindings(BaseModel):
     code: str | None
     reason: str | None
     model: ModelReference | None
-    rendition_version: int | None
     #: Of the Carina that made the result.
     code_version: str | None
-    height_px: int
-    width_px: int
-    #: As in the answer about the study.
-    pixel_spacing: PixelSpacing | None
-    flags: list[Flag] | None
-    grey_levels: list[str] | None
-    chest_scores: ChestScores | None
     #: The highest score first.
     findings: list[Finding]
 
@@ -136,17 +130,14 @@ class ImageFindings(BaseModel):
     def of(cls, image: Image, job: Job | None, model: Model | None, findings: list[Finding]) -> "ImageFindings":
         """Describe an image's row, and what its job has found."""
         return cls(
+            **_facts(image),
             image_id=image.id,
             job_id=job.id if job else None,
             state=JobState(job.state) if job else None,
             code=job.code if job else None,
             reason=job.reason if job else None,
             model=ModelReference.of(model) if model else None,
-            rendition_version=image.rendition_version,
             code_version=job.code_version if job else None,
-            height_px=image.height_px,
-            width_px=image.width_px,
-            **_facts(image),
             findings=findings,
         )
 
@@ -169,12 +160,15 @@ def spacing_of(image: Image) -> PixelSpacing | None:
 
 
 def _facts(image: Image) -> dict[str, Any]:
-    """What an image's row says beside its size, as the fields of an answer."""
+    """The fields of `ImageFacts`."""
     return {
+        "height_px": image.height_px,
+        "width_px": image.width_px,
         "pixel_spacing": spacing_of(image),
         "flags": image.flags,
         "grey_levels": image.grey_levels,
         "chest_scores": image.chest_scores,
+        "rendition_version": image.rendition_version,
     }
 
 
