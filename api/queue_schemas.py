@@ -1,13 +1,16 @@
 """What the API tells of the queue."""
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.failures import Failure
-from shared.queue.samples import Span
 from shared.queue.states import JobState, Stage
+
+if TYPE_CHECKING:  # a client needs no queue
+    from shared.failures import Failure
+    from shared.queue.samples import Span
 
 
 class _Parameters(BaseModel):
@@ -74,7 +77,7 @@ class FailureAnswer(BaseModel):
     study_ids: list[UUID]
 
     @classmethod
-    def of(cls, failure: Failure) -> "FailureAnswer":
+    def of(cls, failure: "Failure") -> "FailureAnswer":
         """Describe a failure."""
         return cls(
             code=failure.code,
@@ -129,7 +132,7 @@ class HistoryAnswer(BaseModel):
     step_s: list[float | None]
 
     @classmethod
-    def of(cls, spans: list[Span]) -> "HistoryAnswer":
+    def of(cls, spans: "list[Span]") -> "HistoryAnswer":
         """Turn spans into columns."""
         return cls(
             at=[span.at for span in spans],
@@ -146,5 +149,5 @@ class HistoryAnswer(BaseModel):
         )
 
 
-def _per_min(count: int, span: Span) -> float:
+def _per_min(count: int, span: "Span") -> float:
     return round(60 * count / span.elapsed_s, 2)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # a client needs no object store
     from shared.intake import Received
 
 NOTICE = "For research use only. Not a medical device."
+#: That one request asks for.
+MOST_JOBS = 100
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
@@ -100,6 +102,12 @@ class JobQuery(_Parameters):
     """Whether to wait."""
 
     wait: float = Field(0, ge=0, le=60, description="Seconds to wait at most for the job's end.")
+
+
+class JobsQuery(_Parameters):
+    """Which jobs."""
+
+    id: list[UUID] = Field(min_length=1, max_length=MOST_JOBS, description="Their ids.")
 
 
 class FindingsQuery(_Parameters):
@@ -192,6 +200,12 @@ class JobAnswer(BaseModel):
             ready_at=job.ready_at,
             finished_at=job.finished_at,
         )
+
+
+class JobsAnswer(BaseModel):
+    """Jobs in the order of their ids; one that there is not in this project is left out."""
+
+    jobs: list[JobAnswer]
 
 
 class ModelAnswer(BaseModel):

@@ -1,17 +1,24 @@
 """A typed client of the API. It imports nothing of the server but the schemas, and so needs no Flask."""
 
 from api.client.connection import ApiUnavailable, RequestRefused
+from api.client.jobs import Jobs
 from api.client.journal import Journal
+from api.client.reviews import Reviews
 from api.client.sending import Progress
 from api.client.studies import Studies
 from api.client.submissions import Submissions
 from api.client.trainings import Trainings
 from api.client.webhooks import Webhooks
+from api.queue_schemas import QueueAnswer, RetriedAnswer
+from api.review_schemas import ReviewAnswer
 from api.schemas import FileOutcome, JobAnswer, ModelAnswer
+from api.study_list_schemas import SearchedState, StudiesQuery, StudySummary
 from api.study_schemas import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer
 from api.submission_schemas import ManifestRow, SubmissionAnswer, Upload
 from api.training_schemas import EvaluationAnswer, TrainingAnswer
 from api.webhook_schemas import DeliveryAnswer, WebhookAnswer, WebhookCreated
+from shared.imaging.facts import Flag
+from shared.reviews.actions import ReviewAction
 
 __all__ = [
     "ApiUnavailable",
@@ -21,6 +28,7 @@ __all__ = [
     "FileOutcome",
     "Finding",
     "FindingsAnswer",
+    "Flag",
     "ImageAnswer",
     "ImageFindings",
     "JobAnswer",
@@ -28,8 +36,15 @@ __all__ = [
     "ManifestRow",
     "ModelAnswer",
     "Progress",
+    "QueueAnswer",
     "RequestRefused",
+    "RetriedAnswer",
+    "ReviewAction",
+    "ReviewAnswer",
+    "SearchedState",
+    "StudiesQuery",
     "StudyAnswer",
+    "StudySummary",
     "SubmissionAnswer",
     "TrainingAnswer",
     "Upload",
@@ -38,5 +53,5 @@ __all__ = [
 ]
 
 
-class Carina(Submissions, Studies, Trainings, Webhooks):
+class Carina(Submissions, Studies, Jobs, Reviews, Trainings, Webhooks):
     """The API at one URL, under one key; see `Connection` for what holds of every method."""

@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from api.pages import Page
 from api.schemas import Problem
 from shared.errors import CarinaError, ObjectStoreUnavailable, TransientError
 
@@ -20,8 +21,9 @@ PAUSE_S = 0.5
 _UNAVAILABLE = {httpx.codes.TOO_MANY_REQUESTS, 502, 503, 504}
 
 Answer = TypeVar("Answer", bound=BaseModel)
+PageAnswer = TypeVar("PageAnswer", bound=Page)
 Looked = TypeVar("Looked")
-Params = Mapping[str, str | float]
+Params = Mapping[str, str | float | list[str]]
 #: A request's body, made anew for every try.
 Body = Callable[[], bytes | Iterator[bytes]]
 
@@ -112,8 +114,17 @@ class Connection:
         if not response.is_success:
             raise UploadRefused(f"The object store answers {response.status_code}.")
 
-    def _get(self, answer: type[Answer], path: str, **params: str | float) -> Answer:
+    def _get(self, answer: type[Answer], path: str, **params: str | float | list[str]) -> Answer:
         return answer.model_validate_json(self._request("GET", path, params))
+
+    def _pages(self, answer: type[PageAnswer], path: str, **params: str | float) -> Iterator[PageAnswer]:
+        """Yield the pages of a long list, each from where the one before ended."""
+        while True:
+            page = self._get(answer, path, **params)
+            yield page
+            if page.next is None:
+                return
+            params["before"] = str(page.next)
 
     def _post(
         self, answer: type[Answer], path: str, body: BaseModel | None = None, key: str | None = None, **params: str

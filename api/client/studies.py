@@ -1,12 +1,12 @@
-"""A few files at once, their jobs, and what was found."""
+"""A few files at once, studies, and what was found."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from uuid import UUID
 
-from api.client.connection import Connection, Params, look_until
-from api.schemas import FileOutcome, FileOutcomes, JobAnswer, ModelAnswer, ModelsAnswer
+from api.client.connection import Connection, Params
+from api.schemas import FileOutcome, FileOutcomes, ModelAnswer, ModelsAnswer
+from api.study_list_schemas import StudiesAnswer, StudiesQuery, StudySummary
 from api.study_schemas import FindingsAnswer, StudyAnswer
 
 #: A request ends with the file that brings it to either; what breaks off is sent again as a whole.
@@ -14,7 +14,7 @@ BUNDLE_BYTES, BUNDLE_FILES = 64 * 1024**2, 50
 
 
 class Studies(Connection):
-    """Images, their jobs and their findings."""
+    """Studies, their images and their findings."""
 
     def submit(
         self,
@@ -37,24 +37,14 @@ class Studies(Connection):
                 on_file(outcome)
         return outcomes
 
-    def job(self, job_id: UUID, *, wait_s: float = 0) -> JobAnswer:
-        """Return a job; with `wait_s`, once it is final or the time (60 s at most) is over."""
-        return self._get(JobAnswer, f"/v1/jobs/{job_id}", wait=wait_s)
+    def studies(self, search: StudiesQuery | None = None) -> Iterator[StudySummary]:
+        """Yield the studies that meet a search, by default all, the newest first, in pages of its `limit`.
 
-    def wait(
-        self,
-        job_ids: Iterable[UUID],
-        *,
-        timeout_s: float = float("inf"),
-        on_job: Callable[[JobAnswer], object] = lambda _: None,
-    ) -> list[JobAnswer]:
-        """Wait until all jobs are final or the time is over; return them as they are. `on_job` hears of each end."""
-        deadline = time.monotonic() + timeout_s
-        return [self._wait_for(job_id, deadline, on_job) for job_id in dict.fromkeys(job_ids)]
-
-    def cancel(self, job_id: UUID) -> JobAnswer:
-        """Cancel a job; refused with `job_is_final` when it has come to its end."""
-        return self._post(JobAnswer, f"/v1/jobs/{job_id}/cancel")
+        `before` says where to begin; `after`, which is for turning back, is passed over.
+        """
+        asked = (search or StudiesQuery()).model_dump(mode="json", exclude_none=True, exclude={"after"})
+        for page in self._pages(StudiesAnswer, "/v1/studies", **asked):
+            yield from page.studies
 
     def study(self, study_id: UUID) -> StudyAnswer:
         """Return a study with its images and their jobs."""
@@ -75,13 +65,6 @@ class Studies(Connection):
     def models(self) -> list[ModelAnswer]:
         """Return every model, the newest first."""
         return self._get(ModelsAnswer, "/v1/models").models
-
-    def _wait_for(self, job_id: UUID, deadline: float, on_job: Callable[[JobAnswer], object]) -> JobAnswer:
-        left_s = max(0.0, deadline - time.monotonic())
-        job = look_until(lambda wait_s: self.job(job_id, wait_s=wait_s), lambda job: job.state.is_final, left_s)
-        if job.state.is_final:
-            on_job(job)
-        return job
 
 
 def _bundles(paths: Iterable[Path]) -> Iterator[list[Path]]:

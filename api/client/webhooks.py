@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
-from api.client.connection import Connection, Params
+from api.client.connection import Connection
 from api.webhook_schemas import (
     DeliveriesAnswer,
     DeliveryAnswer,
@@ -45,19 +45,9 @@ class Webhooks(Connection):
 
     def deliveries(self, webhook_id: UUID, *, state: DeliveryState | None = None) -> Iterator[DeliveryAnswer]:
         """Yield a webhook's messages, the newest first, page by page."""
-        params: Params = {"limit": 500} | ({"state": state} if state else {})
-        following: UUID | None = None
-        while True:
-            page = self._get(
-                DeliveriesAnswer,
-                f"/v1/webhooks/{webhook_id}/deliveries",
-                **params,
-                **({"before": str(following)} if following else {}),
-            )
+        which = {"state": state} if state else {}
+        for page in self._pages(DeliveriesAnswer, f"/v1/webhooks/{webhook_id}/deliveries", limit=500, **which):
             yield from page.deliveries
-            following = page.next
-            if following is None:
-                return
 
     def redeliver(self, webhook_id: UUID, delivery_id: UUID) -> DeliveryAnswer:
         """Have a message sent again, with the same `webhook-id`."""

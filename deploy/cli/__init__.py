@@ -27,7 +27,9 @@ from deploy.cli.audit import audit
 from deploy.cli.console import complain
 from deploy.cli.doctor import doctor
 from deploy.cli.findings import findings
+from deploy.cli.reviews import reviews
 from deploy.cli.status import cancel, retry, status
+from deploy.cli.studies import studies
 from deploy.cli.submit import submit
 from shared.errors import CarinaError, TransientError
 
@@ -48,7 +50,7 @@ app = typer.Typer(
 )
 for part in (stack, services):
     part.register(app)
-for command in (submit, status, findings, retry, cancel):
+for command in (submit, status, studies, findings, reviews, retry, cancel):
     app.command(rich_help_panel="Studies")(command)
 app.add_typer(models.app, name="model")
 app.add_typer(datasets.app, name="dataset")

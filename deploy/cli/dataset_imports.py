@@ -1,19 +1,31 @@
-"""`carina dataset import` and `carina dataset phantoms`: datasets made on this machine, under a progress bar."""
+"""`carina dataset import`, `phantoms` and `reviews`: datasets made on this machine, under a progress bar."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+import sqlalchemy as sa
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from deploy.cli.audit import note
-from deploy.cli.console import err, out
+from deploy.cli.console import err, explain, out
 from deploy.cli.datasets import print_summary
 from deploy.cli.environment import Data, settings_of
 from shared.database import Database
-from shared.dataset_source import CocoSource, Consensus, Name, PhantomsSource, Source, SplitPlan, VinBigDataSource
+from shared.dataset_source import (
+    CocoSource,
+    Consensus,
+    Name,
+    PhantomsSource,
+    ReviewsSource,
+    Source,
+    SplitPlan,
+    VinBigDataSource,
+)
+from shared.keys import FIRST_PROJECT
 from shared.object_store import ObjectStore
+from shared.tables import Project
 
 if TYPE_CHECKING:  # the trainer's libraries are only loaded by the commands that use them
     from trainer.datasets.importing import Imported
@@ -23,8 +35,7 @@ imports = typer.Typer(help="Make a dataset of files on this machine.", no_args_i
 Chosen = TypeVar("Chosen", bound=BaseModel)
 Method = Literal["wbf", "nms", "none"]
 
-_DEFAULTS, _PLAN, _PHANTOMS = Consensus(), SplitPlan(), PhantomsSource()
-
+_DEFAULTS, _PLAN, _PHANTOMS, _REVIEWS = Consensus(), SplitPlan(), PhantomsSource(), ReviewsSource()
 
 Images = Annotated[Path, typer.Option(help="Folder with the images: DICOM, PNG or JPEG.", exists=True, file_okay=False)]
 ValShare = Annotated[float, typer.Option(help="Share of the patients to evaluate on while training.")]
@@ -117,10 +128,34 @@ def phantoms(
     _import(name, _choose(PhantomsSource, **chosen, splits=_plan(val_share, test_share, seed)), data)
 
 
+def reviews(
+    name: Annotated[str, typer.Option(help="What to call it; a name again is a new version.")] = "reviews",
+    project: Annotated[str, typer.Option(help="Whose reviews.")] = FIRST_PROJECT,
+    val_share: ValShare = _REVIEWS.splits.val,
+    test_share: TestShare = _REVIEWS.splits.test,
+    seed: Seed = _REVIEWS.splits.seed,
+    patients_from_dicom: FromDicom = True,
+    data: Data = None,
+) -> None:
+    """Make a dataset of the images whose review is done, with the findings that their readers accepted."""
+    with Database.from_settings(settings_of(data)).begin() as session:
+        project_id = session.scalar(sa.select(Project.id).where(Project.name == project))
+    if project_id is None:
+        raise typer.BadParameter(f"There is no project {project!r}.")
+    source = _choose(
+        ReviewsSource,
+        project_id=project_id,
+        patients_from_dicom=patients_from_dicom,
+        splits=_plan(val_share, test_share, seed),
+    )
+    _import(name, source, data)
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(imports, name="import")
     app.command()(phantoms)
+    app.command()(reviews)
 
 
 def _import(name: str, source: Source, data: Path | None) -> None:
@@ -173,8 +208,7 @@ def _choose(kind: type[Chosen], **choices: Any) -> Chosen:
     try:
         return kind(**choices)
     except ValidationError as exc:
-        error = exc.errors(include_url=False)[0]
-        raise typer.BadParameter(" ".join((*map(str, error["loc"]), error["msg"]))) from exc
+        raise typer.BadParameter(explain(exc)) from exc
 
 
 def _progress() -> Progress:

@@ -1,18 +1,17 @@
 """`carina findings`: what was found in a study or a whole submission, for people and for other programs."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
 from deploy.cli.clients import connect
+from deploy.cli.console import opened
 from deploy.cli.environment import Data
 from deploy.cli.findings_formats import write_coco, write_csv, write_json, write_table
 
@@ -47,7 +46,7 @@ def findings(
         studies, is_study = _studies(client, of, min_score)
         if overlay is not None:
             studies = _with_overlays(client, studies, overlay, min_score)
-        with _opened(output) as file:
+        with opened(output) as file:
             match how:
                 case Format.TABLE:
                     write_table(studies, file if output else None)
@@ -95,15 +94,3 @@ def _with_overlays(
             if image.state == "succeeded":
                 (folder / f"{image.image_id}.png").write_bytes(client.overlay(image.image_id, min_score=min_score))
         yield study
-
-
-@contextmanager
-def _opened(output: Path | None) -> Iterator[IO[str]]:
-    """A file that is there as a whole or not at all; without a path, standard output."""
-    if output is None:
-        yield sys.stdout
-        return
-    part = output.with_name(f"{output.name}.part")
-    with part.open("w", newline="") as file:
-        yield file
-    part.replace(output)

@@ -6,7 +6,7 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from deploy.cli.training_options import explain
+from deploy.cli.console import explain
 from shared import datasets
 from shared.training import GateConfig, Split
 

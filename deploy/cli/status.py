@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
+from pydantic import ValidationError
 from rich.table import Column, Table
 
 from deploy.cli.clients import EXIT_NO_RESULT, connect
-from deploy.cli.console import out, print_json
+from deploy.cli.console import explain, out, print_json
 from deploy.cli.environment import Data
 from deploy.cli.submissions import final_count, has_every_result, print_summary, progress_bar
 
@@ -51,22 +52,22 @@ def status(
 
 
 def retry(
-    submission_id: Annotated[UUID, typer.Argument(help="A submission.")],
+    submission_id: Annotated[UUID | None, typer.Argument(help="A submission.")] = None,
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Where the files lie that have to be sent again.", exists=True)
     ] = None,
+    code: Annotated[str | None, typer.Option(help="In place of a submission: every job that failed with this.")] = None,
+    hours: Annotated[float, typer.Option(min=0, max=8760, help="With --code: so long ago at most.")] = 24,
     data: Data = None,
 ) -> None:
-    """Try again what of a submission failed, and nothing else."""
+    """Try again what failed, and nothing else: of a submission, or all that failed with a code."""
     with connect(data) as client:
-        answer = client.retry_submission(submission_id)
-        out.print(f"{answer.retried} files are tried again")
-        sent = client.resend(submission_id, paths or []) if answer.to_upload else 0
-        if sent:
-            out.print(f"{sent} files were sent again")
-        if missing := answer.to_upload - sent:
-            out.print(f"{missing} files have to be sent again: `carina retry {submission_id} PATH`", soft_wrap=True)
-            raise typer.Exit(EXIT_NO_RESULT)
+        if submission_id is not None and code is None:
+            _retry_submission(client, submission_id, paths or [])
+        elif code is not None and submission_id is None:
+            _retry_failed(client, code, hours)
+        else:
+            raise typer.BadParameter("Name a submission, or say --code CODE.")
 
 
 def cancel(
@@ -82,6 +83,25 @@ def cancel(
                 print_summary(client.cancel_submission(id_))
             else:
                 _print_jobs([client.cancel(id_)])
+
+
+def _retry_submission(client: "Carina", submission_id: UUID, paths: list[Path]) -> None:
+    answer = client.retry_submission(submission_id)
+    out.print(f"{answer.retried} files are tried again")
+    sent = client.resend(submission_id, paths) if answer.to_upload else 0
+    if sent:
+        out.print(f"{sent} files were sent again")
+    if missing := answer.to_upload - sent:
+        out.print(f"{missing} files have to be sent again: `carina retry {submission_id} PATH`", soft_wrap=True)
+        raise typer.Exit(EXIT_NO_RESULT)
+
+
+def _retry_failed(client: "Carina", code: str, hours: float) -> None:
+    try:
+        answer = client.retry_failed(code, hours=hours)
+    except ValidationError as exc:
+        raise typer.BadParameter(explain(exc)) from exc
+    out.print(f"{answer.to_prepare + answer.to_detect:,} jobs are tried again")
 
 
 def _find(client: "Carina", id_: UUID) -> "SubmissionAnswer | JobAnswer":

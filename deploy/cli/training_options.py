@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from deploy.cli.console import explain
 from shared.recipes import RECIPES
 from shared.training import TrainingConfig
 
@@ -52,14 +53,6 @@ def read_config(recipe: str | TrainingConfig, settings: list[str], **options: ob
         return TrainingConfig.model_validate(values)
     except ValidationError as exc:
         raise typer.BadParameter(explain(exc)) from exc
-
-
-def explain(error: ValidationError) -> str:
-    """Say in one line what is wrong with which keys of a config."""
-    return "; ".join(
-        f"{'.'.join(map(str, each['loc']))}: {each['msg']}" if each["loc"] else each["msg"]
-        for each in error.errors(include_url=False)
-    )
 
 
 def _set(values: dict[str, Any], key: str, value: object) -> None:

@@ -1,6 +1,7 @@
 """Reviews through the API: what readers add, what is refused, and what training gets of it."""
 
 import json
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -256,6 +257,7 @@ def test_corrections_become_training_data(
     database: Database,
     store: ObjectStore,
     environ: dict[str, str],
+    carina: Callable[..., str],
 ) -> None:
     """From the detection by way of the review to the batch that a training sees."""
     first, second, third = find_boxes(api, workshop, 3)
@@ -291,6 +293,10 @@ def test_corrections_become_training_data(
         ],
         "review_events": 6,
     }
+    shares = ("--val-share", "0.5", "--test-share", "0")
+    said = carina("dataset", "reviews", "--name", "corrections", "--project", "ward", *shares)
+    assert "nothing new was made" in said  # it is the very same
+    assert "no project 'nowhere'" in carina("dataset", "reviews", "--project", "nowhere", code=2)
     dataset = parse(document)
     assert dataset.categories == tuple(sorted(CATEGORIES, key=lambda category: category.id))
     corrected, normal = sorted(dataset.films, key=lambda film: -len(film.category_ids))

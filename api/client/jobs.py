@@ -1,0 +1,55 @@
+"""Jobs: where they stand, waiting for them, and another try."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from uuid import UUID
+
+from api.client.connection import Connection, look_until
+from api.queue_schemas import QueueAnswer, RetriedAnswer, RetryRequest
+from api.schemas import MOST_JOBS, JobAnswer, JobsAnswer
+from shared.ids import new_id
+
+
+class Jobs(Connection):
+    """Single jobs, and the queue of all of them."""
+
+    def job(self, job_id: UUID, *, wait_s: float = 0) -> JobAnswer:
+        """Return a job; with `wait_s`, once it is final or the time (60 s at most) is over."""
+        return self._get(JobAnswer, f"/v1/jobs/{job_id}", wait=wait_s)
+
+    def jobs(self, job_ids: Iterable[UUID]) -> Iterator[JobAnswer]:
+        """Yield jobs, asked for by the hundred; one that there is not is left out."""
+        ids = [str(job_id) for job_id in job_ids]
+        for start in range(0, len(ids), MOST_JOBS):
+            yield from self._get(JobsAnswer, "/v1/jobs", id=ids[start : start + MOST_JOBS]).jobs
+
+    def wait(
+        self,
+        job_ids: Iterable[UUID],
+        *,
+        timeout_s: float = float("inf"),
+        on_job: Callable[[JobAnswer], object] = lambda _: None,
+    ) -> list[JobAnswer]:
+        """Wait until all jobs are final or the time is over; return them as they are. `on_job` hears of each end."""
+        deadline = time.monotonic() + timeout_s
+        return [self._wait_for(job_id, deadline, on_job) for job_id in dict.fromkeys(job_ids)]
+
+    def cancel(self, job_id: UUID) -> JobAnswer:
+        """Cancel a job; refused with `job_is_final` when it has come to its end."""
+        return self._post(JobAnswer, f"/v1/jobs/{job_id}/cancel")
+
+    def queue(self) -> QueueAnswer:
+        """Return how full the queue is, what the workers do, and what of this project failed in the last 24 hours."""
+        return self._get(QueueAnswer, "/v1/queue")
+
+    def retry_failed(self, code: str, *, hours: float = 24) -> RetriedAnswer:
+        """Try again what failed with a code in the last hours, unless its image has a later job."""
+        body = RetryRequest(code=code, hours=hours)
+        return self._post(RetriedAnswer, "/v1/jobs/retry", body, key=str(new_id()))
+
+    def _wait_for(self, job_id: UUID, deadline: float, on_job: Callable[[JobAnswer], object]) -> JobAnswer:
+        left_s = max(0.0, deadline - time.monotonic())
+        job = look_until(lambda wait_s: self.job(job_id, wait_s=wait_s), lambda job: job.state.is_final, left_s)
+        if job.state.is_final:
+            on_job(job)
+        return job

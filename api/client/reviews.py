@@ -1,0 +1,59 @@
+"""Reviews: what readers say of what a model found."""
+
+from uuid import UUID
+
+from api.client.connection import Connection
+from api.review_schemas import ReviewAnswer, ReviewRequest, UndoRequest
+from api.study_schemas import Box
+from shared.ids import new_id
+from shared.reviews.actions import ReviewAction
+
+
+class Reviews(Connection):
+    """The review of each result, said as the reader who holds this key.
+
+    Whoever adds to a review passes the one that they have seen, and gets the one that it has become; `RequestRefused`
+    with `review_conflict` says that somebody else has spoken of the same finding meanwhile.
+    """
+
+    def review(self, image_id: UUID, *, job_id: UUID | None = None) -> ReviewAnswer:
+        """Return the review of a job's result; by default of the image's one that was reviewed last, else the latest.
+
+        Refused with `not_ready` where there is no result.
+        """
+        return self._get(ReviewAnswer, _path(image_id), **({"job_id": str(job_id)} if job_id else {}))
+
+    def add_to_review(
+        self,
+        review: ReviewAnswer,
+        action: ReviewAction,
+        finding_id: str | None = None,
+        *,
+        class_id: int | None = None,
+        box_xyxy_px: Box | None = None,
+        min_score: float | None = None,
+    ) -> ReviewAnswer:
+        """Accept, reject or change a finding, draw one, or call the review done; as `POST /v1/images/ID/reviews`.
+
+        Raises pydantic's `ValidationError` for what does not go with the action.
+        """
+        said = {"finding_id": finding_id, "class_id": class_id, "box_xyxy_px": box_xyxy_px, "min_score": min_score}
+        event = {"action": action.value} | {name: value for name, value in said.items() if value is not None}
+        body = ReviewRequest.model_validate({"job_id": review.job_id, "after": review.last_event, "event": event})
+        return self._post(ReviewAnswer, _path(review.image_id), body, key=str(new_id()))
+
+    def undo_review(self, review: ReviewAnswer) -> ReviewAnswer:
+        """Take back what this key said last; refused with `nothing_to_take_back` where there is nothing."""
+        return self._post(ReviewAnswer, f"{_path(review.image_id)}/undo", _seen(review), key=str(new_id()))
+
+    def redo_review(self, review: ReviewAnswer) -> ReviewAnswer:
+        """Say again what this key took back last; refused as `undo_review` is."""
+        return self._post(ReviewAnswer, f"{_path(review.image_id)}/redo", _seen(review), key=str(new_id()))
+
+
+def _path(image_id: UUID) -> str:
+    return f"/v1/images/{image_id}/reviews"
+
+
+def _seen(review: ReviewAnswer) -> UndoRequest:
+    return UndoRequest(job_id=review.job_id, after=review.last_event)

@@ -1,0 +1,57 @@
+"""`carina reviews`: what readers say of an image."""
+
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from deploy.cli.clients import connect
+from deploy.cli.console import out, print_json
+from deploy.cli.environment import Data
+
+if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
+    from api.client import ReviewAnswer
+
+
+def reviews(
+    image_id: Annotated[UUID, typer.Argument(metavar="IMAGE", help="An image, as `findings` prints it.")],
+    job_id: Annotated[
+        UUID | None, typer.Option("--job", help="Of which result.", show_default="the one reviewed last")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data: Data = None,
+) -> None:
+    """Show what readers say of an image: its findings as they stand, and who said what."""
+    with connect(data) as client:
+        review = client.review(image_id, job_id=job_id)
+    if as_json:
+        print_json(review.model_dump(mode="json"))
+        return
+    _print_findings(review)
+    _print_events(review)
+    looked_at = f" for scores from {review.complete_from_score:g}" if review.complete_from_score else ""
+    done = f"done{looked_at}" if review.is_complete else "not done"
+    out.print(f"job {review.job_id}, model {escape(review.model.name)}: the review is {done}", soft_wrap=True)
+    out.print(f"[dim]{review.notice}[/]")
+
+
+def _print_findings(review: "ReviewAnswer") -> None:
+    table = Table("id", "finding", "score", "box (x, y, x, y in pixels)", "verdict")
+    for finding in review.findings:
+        score = "drawn" if finding.score is None else f"{finding.score:.2f}"
+        box = ", ".join(f"{value:.0f}" for value in finding.box_xyxy_px)
+        verdict = f"{finding.verdict}{', changed' if finding.is_changed else ''}"
+        table.add_row(finding.id, escape(finding.class_name), score, box, verdict)
+    out.print(table)
+
+
+def _print_events(review: "ReviewAnswer") -> None:
+    table = Table(Column("event", justify="right"), "when (UTC)", "reader", "said", "of")
+    for event in review.events:
+        of = f"event {event.undoes}" if event.undoes is not None else event.finding_id or ""
+        said = f"{event.action} {event.class_name or ''}".strip()
+        when = f"{event.created_at:%Y-%m-%d %H:%M:%S}"
+        table.add_row(str(event.number), when, escape(event.reader), escape(said), of)
+    out.print(table)

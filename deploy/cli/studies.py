@@ -1,0 +1,78 @@
+"""`carina studies`: the studies that meet a search, for people and for other programs."""
+
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from api.study_list_schemas import SearchedState, StudiesQuery
+from deploy.cli.clients import connect
+from deploy.cli.console import explain, opened
+from deploy.cli.environment import Data
+from deploy.cli.studies_formats import write_csv, write_json, write_jsonl, write_table
+from shared.imaging.facts import Flag
+
+#: Studies asked for at a time.
+_PAGE = 500
+
+
+class Format(StrEnum):
+    """How studies are shown."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+def studies(
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ID",
+            help="Of a study, an image, a job or a submission; a StudyInstanceUID; how an original's SHA-256 begins.",
+        ),
+    ] = None,
+    state: Annotated[
+        SearchedState | None, typer.Option(help="Of the latest job of an image; `open`: not final.")
+    ] = None,
+    finding: Annotated[str | None, typer.Option(help="A class that was found, by its name.")] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out findings below this score.")] = 0.3,
+    flag: Annotated[Flag | None, typer.Option(help="What makes an image doubtful.")] = None,
+    priority: Annotated[int | None, typer.Option(min=0, max=9, help="Of the latest job of an image.")] = None,
+    since: Annotated[str | None, typer.Option(help="Received on this day or later, or from this time on.")] = None,
+    until: Annotated[str | None, typer.Option(help="Received on this day or earlier, or until this time.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many, the newest.")] = 50,
+    every: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
+    how: Annotated[
+        Format, typer.Option("--format", help="`jsonl` and `csv` have a line for each study.")
+    ] = Format.TABLE,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write into this file.", dir_okay=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    data: Data = None,
+) -> None:
+    """Search studies by state, finding, flag, priority and time, the newest first; days and times are UTC."""
+    conditions = {"q": text, "state": state, "finding": finding, "flag": flag, "priority": priority}
+    limit = _PAGE if every else min(count, _PAGE)
+    search = _search(**conditions, since=since, until=until, min_score=min_score, limit=limit)
+    with connect(data) as client, opened(output) as file:
+        found = islice(client.studies(search), None if every else count)
+        match Format.JSON if as_json else how:
+            case Format.TABLE:
+                write_table(found, file if output else None)
+            case Format.JSON:
+                write_json(found, file)
+            case Format.JSONL:
+                write_jsonl(found, file)
+            case Format.CSV:
+                write_csv(found, file)
+
+
+def _search(**asked: object) -> StudiesQuery:
+    try:
+        return StudiesQuery.model_validate({name: value for name, value in asked.items() if value is not None})
+    except ValidationError as exc:
+        raise typer.BadParameter(explain(exc)) from exc
