@@ -391,7 +391,7 @@ def test_an_empty_list_says_what_to_do(page: FlaskClient, workshop: Workshop) ->
         session.execute(sa.update(Model).values(state=ModelState.RETIRED))
     without = page.get("/console/studies").text
     assert "No model is active" in without
-    assert "carina models demo" in without
+    assert "carina model demo" in without
 
 
 def test_only_who_may_submit_is_offered_to(page: FlaskClient, workshop: Workshop) -> None:
