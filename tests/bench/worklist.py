@@ -2,8 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from api.app import create_app
 from api.services import NAME
+from api.study_list_schemas import StudiesQuery
+from api.study_search import find, find_neighbours
 from shared.database import Database
 from shared.ids import new_id
 from shared.imaging.facts import Flag
@@ -30,10 +32,14 @@ TARGET_MS = 200
 UNUSUAL = "by finding, but without a result"
 
 Query = dict[str, Any]
+Asked = TypeVar("Asked")
 
 
 def measure() -> Iterator[Figure]:
-    """Pages of `GET /v1/studies`, from the request to its last byte; the first look at each comes before the others."""
+    """Pages of `GET /v1/studies`, from the request to its last byte, and the viewer's next and previous study.
+
+    The first look at each comes before the others.
+    """
     with servers() as settings:
         database = Database.from_settings(settings)
         add_demo_model(settings, database)
@@ -52,6 +58,8 @@ def measure() -> Iterator[Figure]:
             http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
             for what, queries in searches.items():
                 yield from _look(http, what, queries)
+        for what, queries in searches.items():
+            yield from _turn(database, project_id, what, queries)
         app.extensions[NAME].close()
         database.close()
 
@@ -88,16 +96,39 @@ def _searches(session: Session, submission_id: UUID) -> dict[str, list[Query]]:
 
 
 def _look(http: FlaskClient, what: str, queries: list[Query]) -> Iterator[Figure]:
-    """Ask each query several times, in turns."""
+    def ask(query: Query) -> None:
+        answer = http.get("/v1/studies", query_string=query)
+        if answer.status_code != 200:
+            raise RuntimeError(f"{query}: {answer.get_json()}")
+
+    yield from _time(what, queries, ask)
+
+
+def _turn(database: Database, project_id: UUID, what: str, queries: list[Query]) -> Iterator[Figure]:
+    """From a study in the midst of each query's first page."""
+    searches = [
+        StudiesQuery.model_validate_strings({name: str(value) for name, value in query.items()}) for query in queries
+    ]
+    with database.begin() as session:
+        pages = [find(session, project_id, search).study_ids for search in searches]
+    places = [page[len(page) // 2] if page else new_id() for page in pages]
+
+    def turn(place: tuple[StudiesQuery, UUID]) -> None:
+        with database.begin() as session:
+            find_neighbours(session, project_id, *place)
+
+    yield from _time(f"the studies beside one, {what}", list(zip(searches, places, strict=True)), turn)
+
+
+def _time(what: str, asked: Sequence[Asked], ask: Callable[[Asked], None]) -> Iterator[Figure]:
+    """Ask each several times, in turns."""
     took_ms = []
-    for look in range(1 + max(3, LOOKS // len(queries))):
-        for query in queries:
+    for look in range(1 + max(3, LOOKS // len(asked))):
+        for each in asked:
             begun = time.perf_counter()
-            answer = http.get("/v1/studies", query_string=query)
-            if answer.status_code != 200:
-                raise RuntimeError(f"{query}: {answer.get_json()}")
+            ask(each)
             if look:  # what comes from disk is another matter
                 took_ms.append(1000 * (time.perf_counter() - begun))
-    target = None if what == UNUSUAL else TARGET_MS
+    target = None if what.endswith(UNUSUAL) else TARGET_MS
     yield Figure(f"{what}, median", statistics.median(took_ms), "ms", target, "below")
     yield Figure(f"{what}, p95", statistics.quantiles(took_ms, n=20)[-1], "ms", target, "below")
