@@ -11,7 +11,7 @@ from api.limits import charge
 from api.services import services
 from api.submission_schemas import AnnouncedFile, Part, Upload
 from shared.errors import FileTooLarge, ObjectMissing
-from shared.intake import jobs_with_a_future
+from shared.queue.known import count_on, jobs_with_a_future
 from shared.queue.states import FileState
 from shared.submissions import allocate, incoming_key
 from shared.tables import Image, Job, Submission, SubmissionFile
@@ -143,10 +143,13 @@ def _keep_upload_id(row: SubmissionFile, known: str | None, begun: str) -> str |
 
 
 def _known(session: Session, submission: Submission, digests: set[str]) -> dict[str, tuple[UUID, UUID]]:
-    """Return the images of the project with these digests and a job with a future, and that job, by digest."""
+    """Return the images of the project with these digests and a job to count on, and that job, by digest."""
     job = sa.select(Job.id).where(Job.image_id == Image.id, *jobs_with_a_future(submission.requested_model_id))
     job = job.order_by(Job.id.desc()).limit(1)
     latest = job.correlate(Image).lateral("latest")
     rows = sa.select(Image.sha256, Image.id, latest.c.id).join(latest, sa.true())
     rows = rows.where(Image.project_id == submission.project_id, Image.sha256.in_(digests))
-    return {sha256: (image_id, job_id) for sha256, image_id, job_id in session.execute(rows)}
+    known = session.execute(rows).all()
+    # What a worker is just changing is not waited for: it locks many jobs at once, as we do. Such a file is sent.
+    safe = count_on(session, [job_id for *_, job_id in known], submission.id, submission.priority, wait=False)
+    return {sha256: (image_id, job_id) for sha256, image_id, job_id in known if job_id in safe}

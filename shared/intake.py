@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from tempfile import SpooledTemporaryFile
@@ -20,10 +21,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.errors import ImageTooLarge, NotFound
+from shared.errors import ImageTooLarge, NotFound, TransientError
 from shared.imaging.header import PREFIX_BYTES, ImageHeader, read_header
 from shared.object_store import PART_BYTES, ObjectStore, original_key
 from shared.queue.hints import Hints
+from shared.queue.known import count_on, jobs_with_a_future
 from shared.queue.outcome import DUPLICATE
 from shared.queue.states import JobState, Stage
 from shared.settings import Settings
@@ -37,6 +39,8 @@ _IN_MEMORY, _SMALL_BYTES = threading.BoundedSemaphore(32), 256 * 1024
 NO_DUPLICATE = Job.code.is_distinct_from(DUPLICATE)
 #: What a file may hold beside its pixels, where it has to be held in memory.
 HEADER_BYTES = 64 * 1024**2
+#: Of a file's rows, while others make or end the job of the same image.
+_TRIES = 4
 #: One file of a process at a time is in memory whole.
 _deidentifying = threading.Lock()
 
@@ -62,6 +66,10 @@ class Received:
     study_id: UUID
     image_id: UUID
     job_id: UUID
+
+
+class _Overtaken(TransientError):
+    """Somebody else has just made or ended the job of the same image."""
 
 
 #: Looks at a header before anything is stored; raises a `PermanentError` where the file is unfit.
@@ -104,11 +112,10 @@ class Intake:
     def receive(self, chunks: Iterator[bytes], *, check: Check | None = None, also: Also | None = None) -> Received:
         """Store a file and its rows; raise permanent errors for an unfit one, transient ones, and those of `chunks`."""
         original = self._store(chunks, check)
-        try:
-            return self._record(original, also)
-        except IntegrityError:
-            # Another request has committed the same image since we looked; now we find it.
-            return self._record(original, also)
+        for _ in range(_TRIES - 1):
+            with suppress(IntegrityError, _Overtaken):
+                return self._record(original, also)
+        return self._record(original, also)
 
     def send_hints(self) -> None:
         """Wake workers for the jobs that were made."""
@@ -174,20 +181,17 @@ class Intake:
     def _record(self, original: _Original, also: Also | None) -> Received:
         """Find or make the rows of a stored file, in one transaction."""
         with self._database.begin() as session:
-            image = self._find_image(session, original.sha256)
-            job = self._job_with_a_future(session, image) if image is not None else None
-            known = job is not None
-            if image is None:
-                image = self._add_image(session, original)
-            if job is None:
-                job = self._add_job(session, image)
+            known = self._find_job(session, original.sha256)
+            if known and not count_on(session, [known.id], self._submission_id, self._priority, wait=True):
+                raise _Overtaken
+            job = known or self._make_job(session, original)
             received = Received(
                 outcome="duplicate" if known else "accepted",
                 header=original.header,
                 sha256=original.sha256,
                 byte_count=original.byte_count,
-                study_id=image.study_id,
-                image_id=image.id,
+                study_id=job.study_id,
+                image_id=job.image_id,
                 job_id=job.id,
             )
             stage = Stage.DETECT if job.state == JobState.READY else Stage.PREPARE
@@ -197,14 +201,25 @@ class Intake:
             self._new_jobs[stage] += 1
         return received
 
-    def _find_image(self, session: Session, sha256: str) -> Image | None:
-        same = sa.select(Image).where(Image.project_id == self._project_id, Image.sha256 == sha256)
-        # Locked, so that of several requests that miss a job one makes it; workers can still refer to the image.
-        return session.scalar(same.with_for_update(key_share=True))
+    def _find_job(self, session: Session, sha256: str) -> Job | None:
+        """Return the job that has the result of this file, or will have it."""
+        jobs = sa.select(Job).join(Image, Image.id == Job.image_id)
+        jobs = jobs.where(Image.project_id == self._project_id, Image.sha256 == sha256)
+        return session.scalar(jobs.where(*jobs_with_a_future(self._model_id)).order_by(Job.id.desc()).limit(1))
 
-    def _job_with_a_future(self, session: Session, image: Image) -> Job | None:
-        jobs = sa.select(Job).where(Job.image_id == image.id, *jobs_with_a_future(self._model_id))
-        return session.scalar(jobs.order_by(Job.id.desc()).limit(1))
+    def _make_job(self, session: Session, original: _Original) -> Job:
+        """Make a job, and the image where there is none; raise `_Overtaken` when another request just has.
+
+        Workers lock jobs before images, so no job may be waited for from here on.
+        """
+        same = sa.select(Image).where(Image.project_id == self._project_id, Image.sha256 == original.sha256)
+        # Locked, so that of several requests that miss a job one makes it; workers can still refer to the image.
+        image = session.scalar(same.with_for_update(key_share=True))
+        if image is None:
+            image = self._add_image(session, original)
+        elif self._find_job(session, original.sha256) is not None:
+            raise _Overtaken
+        return self._add_job(session, image)
 
     def _add_image(self, session: Session, original: _Original) -> Image:
         header = original.header
@@ -255,14 +270,6 @@ class Intake:
         session.add(job)
         session.flush()
         return job
-
-
-def jobs_with_a_future(model_id: UUID | None) -> list[sa.ColumnElement[bool]]:
-    """The conditions of a job that has a result or may get one: what failed or was cancelled is tried anew."""
-    conditions: list[sa.ColumnElement[bool]] = [Job.state.not_in([JobState.FAILED, JobState.CANCELLED])]
-    if model_id is not None:
-        conditions.append(sa.or_(Job.requested_model_id == model_id, Job.model_id == model_id))
-    return conditions
 
 
 def in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -77,7 +77,10 @@ def reopen(submission: Submission) -> None:
 
 
 def cancel(session: Session, submission: Submission) -> None:
-    """Cancel what is not final; whoever holds some of it cannot commit. Raise `SubmissionIsFinal`."""
+    """Cancel what is not final; whoever holds some of it cannot commit. Raise `SubmissionIsFinal`.
+
+    Jobs that others count on leave the submission and go on.
+    """
     if SubmissionState(submission.state).is_final:
         raise SubmissionIsFinal(f"The submission is {submission.state} already.")
     open_files = [state for state in FileState if not state.is_final]
@@ -88,8 +91,16 @@ def cancel(session: Session, submission: Submission) -> None:
     # A statement of its own, which sees the job of a file that has just been accepted.
     open_jobs = [state for state in JobState if not state.is_final]
     jobs = sa.update(Job).where(Job.submission_id == submission.id, Job.state.in_(open_jobs)).returning(Job.id)
-    cancelled = session.scalars(_silently(jobs.values(**final_values(JobState.CANCELLED)))).all()
-    webhooks.announce_jobs(session, cancelled)
+    ended = jobs.where(~Job.counted_on).values(**final_values(JobState.CANCELLED))
+    webhooks.announce_jobs(session, session.scalars(_silently(ended)).all())
+    # What is left: a request that counts on a job only now has waited for the statement before.
+    left = session.scalars(_silently(jobs.values(submission_id=None))).all()
+    theirs = sa.update(SubmissionFile).where(
+        SubmissionFile.submission_id == submission.id,
+        SubmissionFile.state == FileState.ACCEPTED,
+        SubmissionFile.job_id.in_(left),
+    )
+    session.execute(_silently(theirs.values(state=FileState.CANCELLED)))
     end(session, submission, SubmissionState.CANCELLED, count(session, submission.id))
 
 

@@ -23,7 +23,7 @@ from shared.tables import Job, Submission, SubmissionFile
 log = structlog.get_logger()
 
 #: A count that took longer than the first is kept, and used for as many times longer as the second says.
-SLOW_COUNT_S, KEPT_FOR = 0.05, 20
+SLOW_COUNT_S, KEPT_FOR = 0.25, 20
 
 _OPEN_FILE = SubmissionFile.state.in_([state for state in FileState if not state.is_final])
 _OPEN_JOB = Job.state.in_([state for state in JobState if not state.is_final])

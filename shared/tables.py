@@ -314,6 +314,8 @@ class Job(Row):
     attempt: Mapped[int] = mapped_column(default=0)
     #: Whether the next claim takes this job in a batch of its own, because it may have brought one down.
     alone: Mapped[bool] = mapped_column(default=False)
+    #: Whether another request has sent the same image in since: the job then outlives its submission's cancelling.
+    counted_on: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     #: Not claimed before this time.
     available_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     lease_owner: Mapped[str | None]

@@ -30,6 +30,7 @@ def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
             sa.case((is_ready, sa.func.now())).label("ready_at"),
             sa.literal(0).label("attempt"),
             sa.false().label("alone"),
+            sa.false().label("counted_on"),
         )
         .select_from(failed)
         .join(Job, Job.id == failed.c.job_id)

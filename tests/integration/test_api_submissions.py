@@ -10,6 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from uuid import UUID
@@ -20,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 
 from api import announcing
-from shared import submissions
+from shared import submission_changes, submissions
 from shared.database import Database
 from shared.object_store import ObjectStore
 from shared.queue.claim import claim, final_values, renew
@@ -436,6 +437,51 @@ def test_cancelling_ends_all_that_is_open_and_nobody_can_commit(api: Api, desk: 
     for action in ("cancel", "retry"):
         assert api.post(f"{path}/{action}").json["code"] == "submission_is_final"
     assert api.post(f"{path}/complete").json["state"] == "cancelled"
+
+
+def test_cancelling_leaves_others_what_they_count_on(api: Api, desk: Desk, database: Database) -> None:
+    films = [png(seed) for seed in range(4)]
+    path, uploads = begin(api, *films)
+    send(uploads, *films)
+    api.post(f"{path}/complete")
+    desk.receive()
+    other, uploads = begin(api, films[0], png(9), films[3], priority=8)
+    assert [upload["state"] for upload in uploads] == ["duplicate", "expected", "duplicate"]
+    api.send(("film.png", films[1]))
+    job_ids = [UUID(row["job_id"]) for row in api.get(f"{path}/manifest").json["files"]]
+    end_jobs(database, JobState.SUCCEEDED, Job.id == job_ids[3])
+    answer = api.post(f"{path}/cancel").json
+    assert (answer["counts"]["cancelled"], answer["counts"]["succeeded"]) == (3, 1)
+    assert outcomes(api, path) == ["cancelled"] * 3 + ["succeeded"]
+    with database.begin() as session:
+        jobs = [session.get_one(Job, job_id) for job_id in job_ids[:3]]
+        assert [(job.state, job.priority) for job in jobs] == [("queued", 8), ("queued", 5), ("cancelled", 5)]
+        assert [job.submission_id is None for job in jobs] == [True, True, False]
+    assert outcomes(api, other) == ["duplicate", "expected", "duplicate"]
+    # What is cancelled can be sent again.
+    assert begin(api, films[2])[1][0]["state"] == "expected"
+
+
+def test_whoever_sends_an_image_while_its_job_is_cancelled_gets_another(
+    api: Api, desk: Desk, database: Database
+) -> None:
+    path, uploads = begin(api, png(1))
+    send(uploads, png(1))
+    api.post(f"{path}/complete")
+    desk.receive()
+    with ThreadPoolExecutor() as pool:
+        with database.begin() as session:
+            submission = session.get_one(Submission, UUID(path.rpartition("/")[2]))
+            submission_changes.cancel(session, submission)
+            sending = pool.submit(api.send, ("film.png", png(1)))
+            waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            while not session.scalar(waiting):
+                time.sleep(0.01)
+            # It is not waited for by who announces many.
+            assert begin(api, png(1))[1][0]["state"] == "expected"
+        (file,) = sending.result().json["files"]
+    assert file["outcome"] == "accepted"
+    assert api.get(f"/v1/jobs/{file['job_id']}").json["state"] == "queued"
 
 
 def test_a_cancel_while_bytes_come_in_leaves_no_job_behind(

@@ -1,0 +1,49 @@
+"""Jobs that somebody counts on who sends the same image in again.
+
+Such a job goes on when the submission that made it is cancelled, and is as urgent as the most urgent of those requests.
+"""
+
+from collections.abc import Collection
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.queue.states import JobState
+from shared.tables import Job
+
+_OPEN = Job.state.in_([state for state in JobState if not state.is_final])
+
+
+def jobs_with_a_future(model_id: UUID | None) -> list[sa.ColumnElement[bool]]:
+    """The conditions of a job that has a result or may get one: what failed or was cancelled is tried anew."""
+    conditions: list[sa.ColumnElement[bool]] = [Job.state.not_in([JobState.FAILED, JobState.CANCELLED])]
+    if model_id is not None:
+        conditions.append(sa.or_(Job.requested_model_id == model_id, Job.model_id == model_id))
+    return conditions
+
+
+def count_on(
+    session: Session, job_ids: Collection[UUID], submission_id: UUID | None, priority: int, *, wait: bool
+) -> set[UUID]:
+    """Have a request of this priority count on jobs; return those that it can count on.
+
+    It cannot on those that have meanwhile ended without a result and, unless told to wait, on those that somebody is
+    changing. Jobs of the request's own submission are not changed: they end with it.
+    """
+    jobs = sa.select(Job.id, Job.state, Job.submission_id).where(Job.id.in_(job_ids), *jobs_with_a_future(None))
+    rows = session.execute(jobs).all()
+    own = {row.id for row in rows if submission_id is not None and row.submission_id == submission_id}
+    safe = own | {row.id for row in rows if JobState(row.state).is_final}
+    if others := {row.id for row in rows} - safe:
+        # In order, so that two requests that wait cannot wait for each other.
+        held = sa.select(Job.id).where(Job.id.in_(others), _OPEN).order_by(Job.id)
+        held = held.with_for_update(key_share=True, skip_locked=not wait)
+        counted_on = (
+            sa.update(Job)
+            .where(Job.id.in_(session.scalars(held).all()))
+            .values(counted_on=True, priority=sa.func.greatest(Job.priority, priority))
+            .returning(Job.id)
+        )
+        safe |= set(session.scalars(counted_on.execution_options(synchronize_session=False)))
+    return safe
