@@ -22,7 +22,7 @@ _READY_S = 180
 
 def migrate(env: Mapping[str, str]) -> Component:
     """Brings tables and bucket to the state that this version needs; ends when done."""
-    return Component(name="migrate", argv=_run("deploy.cli", "migrate"), env=env)
+    return Component(name="migrate", argv=_run("deploy.stack.gated", "migrate"), env=env)
 
 
 def carina_components(

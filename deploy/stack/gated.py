@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-#: Names the file that appears once the servers are ready for the command.
+#: Names the file that appears once all is ready for the command.
 GATE = "CARINA_STACK_GATE"
 _CODE = {
+    ("migrate",): ("deploy.bootstrap", "alembic.command"),
     ("api",): ("api.serve",),
     ("worker", "prepare"): ("workers.app", "workers.prepare", "shared.imaging.isolation"),
     ("worker", "detect"): ("workers.app", "workers.detect", "shared.detector.runtime"),

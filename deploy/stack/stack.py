@@ -24,11 +24,11 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Application:
     """What runs on top of the servers; each part is given the environment that names them."""
 
-    #: Runs to its end once the servers answer.
+    #: Runs to its end; waits for the file that `CARINA_STACK_GATE` names, which is there once the servers answer.
     migrate: Callable[[Environ], Component]
     #: Then makes what a first request needs and returns an API key; finds that key in `CARINA_API_KEY` the next time.
     bootstrap: Callable[[Environ], str]
-    #: Come up together, from the start: they wait for the file that `CARINA_STACK_GATE` names.
+    #: Come up together, from the start: they wait for another such file, which is there once all that is done.
     components: Callable[[Environ], Sequence[Component]]
 
 
@@ -94,17 +94,22 @@ class Stack:
     ) -> dict[str, str]:
         """Bring the application up while the servers do, and return how to reach it."""
         port = str(self._api_port())
-        gate = self.folder.run / "gate"
-        gate.unlink(missing_ok=True)
+        servers_gate, gate = self.folder.run / "servers-gate", self.folder.run / "gate"
+        for each in (servers_gate, gate):
+            each.unlink(missing_ok=True)
         key = self.folder.recall("api_key") or ""
         own = {"CARINA_API_HOST": "127.0.0.1", "CARINA_API_PORT": port, "CARINA_API_KEY": key, GATE: str(gate)}
         env = with_code({**self.environ, **servers.settings, **own})
         answers = self._answers(supervisor, servers)
 
+        async def open_servers_gate() -> None:
+            await answers
+            servers_gate.touch()
+
         async def open_gate() -> None:
             nonlocal key
-            await answers
-            await supervisor.run_once(application.migrate(env))
+            migrate = application.migrate({**env, GATE: str(servers_gate)})
+            await together(open_servers_gate(), supervisor.run_once(migrate))
             key = await asyncio.to_thread(application.bootstrap, env)
             self.folder.remember("api_key", key)
             gate.touch()

@@ -39,10 +39,13 @@ from deploy.stack.folder import Folder
 from deploy.stack.stack import Application, Stack
 from deploy.stack.component import Component
 
-API = """
-import http.server, os, pathlib, time
+GATED = """
+import os, pathlib, time
 while not pathlib.Path(os.environ["CARINA_STACK_GATE"]).exists():
     time.sleep(0.02)
+"""
+API = GATED + """
+import http.server
 address = os.environ["CARINA_API_HOST"], int(os.environ["CARINA_API_PORT"])
 http.server.HTTPServer(address, http.server.SimpleHTTPRequestHandler).serve_forever()
 """
@@ -54,7 +57,7 @@ def api(env):
         yield Component("broken", (sys.executable, "-c", code), env, probes.file(Path("/nonexistent")), hint="Mind it.")
 
 folder = Folder(Path(sys.argv[1]))
-migrate = lambda env: Component("migrate", (sys.executable, "-c", "print('migrated')"), env)
+migrate = lambda env: Component("migrate", (sys.executable, "-c", GATED + "print('migrated')"), env)
 bootstrap = lambda env: env["CARINA_API_KEY"] or "first-key"
 try:
     application = Application(migrate, bootstrap, lambda env: list(api(env)))
