@@ -87,14 +87,11 @@ def find(session: Session, project_id: UUID, query: StudiesQuery) -> Found:
 def find_neighbours(session: Session, project_id: UUID, query: StudiesQuery, study_id: UUID) -> Neighbours:
     """Return the studies that stand beside one in a search's list, be that one in it or, by now, not."""
     session.execute(_PLAN_FOR_A_PAGE)
-    ways = _ways(session, project_id, query)
-
-    def nearest(*, upwards: bool) -> UUID | None:
-        cursors = {"before": None, "after": None} | {"after" if upwards else "before": study_id}
-        beside = query.model_copy(update={"limit": 1, **cursors})
-        return session.scalar(_walk(_rarest_first(session, ways, beside), beside, upwards=upwards).limit(1))
-
-    return Neighbours(newer=nearest(upwards=True), older=nearest(upwards=False))
+    query = query.model_copy(update={"limit": 1, "before": None, "after": None})
+    ways = _rarest_first(session, _ways(session, project_id, query), query)
+    newer = _walk(ways, query.model_copy(update={"after": study_id}), upwards=True)
+    older = _walk(ways, query.model_copy(update={"before": study_id}))
+    return Neighbours(newer=session.scalar(newer.limit(1)), older=session.scalar(older.limit(1)))
 
 
 def _rarest_first(session: Session, ways: Sequence[_Way], query: StudiesQuery) -> Sequence[_Way]:
