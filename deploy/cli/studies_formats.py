@@ -29,30 +29,33 @@ _SHOWN = 3
 
 def write_table(studies: Iterable[StudySummary], file: IO[str] | None) -> None:
     """Write a row for each study; without a file on standard output."""
-    table = Table(Column("study", no_wrap=True), "received (UTC)", "images", "state", "priority", "findings", "flags")
+    folded = (Column(name, overflow="fold") for name in ("state", "findings", "flags"))
+    table = Table(Column("study", no_wrap=True), Column("received", no_wrap=True), "priority", *folded)
     for study in studies:
-        codes = f" ({', '.join(problem.code for problem in study.problems)})" if study.problems else ""
-        more = len(study.findings) - _SHOWN
-        found = ", ".join(f"{each.class_name} {each.score:.2f}" for each in study.findings[:_SHOWN])
         table.add_row(
             str(study.id),
-            f"{study.created_at:%Y-%m-%d %H:%M}",
-            str(study.image_count),
-            _states(study) + codes,
+            f"{study.created_at:%Y-%m-%d\n%H:%M}",
             str(study.priority),
-            escape(found) + (f" and {more} more" if more > 0 else ""),
-            ", ".join(study.flags),
+            "\n".join([*_states(study), *(problem.code for problem in study.problems)]),
+            escape("\n".join(_findings(study))),
+            "\n".join(study.flags),
         )
     console = out if file is None else Console(file=file, width=PIPED_WIDTH)
     console.print(table)
     console.print(f"[dim]{NOTICE}[/]")
 
 
-def _states(study: StudySummary) -> str:
-    """As `succeeded`, or of several images `2 succeeded, 1 rejected`."""
+def _states(study: StudySummary) -> list[str]:
+    """As `succeeded`, or of several images `2 succeeded` and `1 rejected`."""
     if study.image_count == 1:
-        return study.state
-    return ", ".join(f"{count} {state}" for state, count in study.states.items())
+        return [study.state]
+    return [f"{count} {state}" for state, count in study.states.items()]
+
+
+def _findings(study: StudySummary) -> list[str]:
+    shown = [f"{each.class_name} {each.score:.2f}" for each in study.findings[:_SHOWN]]
+    more = len(study.findings) - _SHOWN
+    return [*shown, f"and {more} more"] if more > 0 else shown
 
 
 def write_json(studies: Iterable[StudySummary], file: IO[str]) -> None:

@@ -133,10 +133,11 @@ def test_the_command_searches_in_every_form(
     oldest_first = [str(study_of(workshop, job_id)) for job_id in jobs]
     told = carina("studies", "--finding", "Nodule", "--flag", "rotated")
     assert oldest_first[1] in told
-    assert "Nodule 0.90, Mass [old] 0.50" in told
+    assert "Nodule 0.90" in told
+    assert "Mass [old] 0.50" in told
     assert "For research use only" in told
     assert not any(study_id in told for study_id in (oldest_first[0], *oldest_first[2:]))
-    assert "failed (detection_failed)" in carina("studies", oldest_first[2])
+    assert "detection_failed" in carina("studies", oldest_first[2])
 
     found = json.loads(carina("studies", "-n", "2", "--json"))
     assert [study["id"] for study in found] == [oldest_first[4], oldest_first[3]]
