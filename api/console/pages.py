@@ -30,6 +30,9 @@ MENU = (
     ("/console/schedules", "Schedules"),
 )
 
+#: What an error page is headed by.
+_TITLES = {403: "Not with this key", 404: "There is nothing here", 429: "Too much at once", 503: "Not now"}
+
 
 def console_blueprint(name: str) -> Blueprint:
     """Return a blueprint whose pages carry the console's headers, and show their errors to people."""
@@ -43,6 +46,11 @@ def console_blueprint(name: str) -> Blueprint:
 def show(template: str, status: int = 200, **values: object) -> Response:
     """Fill a template that extends `base.html`; it also sees what `_frame` gives it."""
     return Response(render_template(template, **_frame(), **values), status, content_type="text/html; charset=utf-8")
+
+
+def show_problem(status: int, code: str, detail: str | None) -> Response:
+    """Say in the console's own frame why there is no page."""
+    return show("error.html", status, title=_TITLES.get(status, "This did not work"), code=code, detail=detail)
 
 
 def _frame() -> Mapping[str, object]:
@@ -70,13 +78,13 @@ def _show_error(error: CarinaError) -> AnyResponse:
     if isinstance(error, Unauthorized):
         return redirect(f"/console/sign-in?next={quote(request.full_path.rstrip('?'))}")
     status = error.status if isinstance(error, RequestError) else 503 if isinstance(error, TransientError) else 500
-    return show("error.html", status, code=error.code, detail=error.detail)
+    return show_problem(status, error.code, error.detail)
 
 
 def _show_http_error(error: HTTPException) -> AnyResponse:
     if error.code is None or error.code < 400:
         return Response(error.get_body(), error.code, error.get_headers())
-    return show("error.html", error.code, code=error.name, detail=error.description)
+    return show_problem(error.code, error.name, error.description)
 
 
 def as_data(json: str) -> Markup:

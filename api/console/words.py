@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+#: From here on a figure is told by its size: a loss that has diverged.
+_HUGE = 1e5
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -22,8 +24,10 @@ def count(number: int) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """Round a number; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    """Round a number, or say its size where it is huge; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.1e}" if abs(value) >= _HUGE else f"{value:.{digits}f}"
 
 
 def day_and_time(moment: datetime | None) -> str:

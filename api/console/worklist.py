@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
 
 from api.auth import identity, requires
-from api.console.pages import console_blueprint, show
+from api.console.pages import console_blueprint, show, show_problem
 from api.services import services
 from api.study_list import list_studies
 from api.study_list_schemas import LEAST_DIGEST, SearchedState, StudiesAnswer, StudiesQuery
@@ -48,7 +48,7 @@ def studies() -> AnyResponse:
 @requires(Scope.READ)
 def nothing(_: str) -> Response:
     """Say that there is no such page, in the console's own frame."""
-    return show("error.html", 404, code="not_found", detail="There is no such page.")
+    return show_problem(404, "not_found", "There is no such page.")
 
 
 def _show(

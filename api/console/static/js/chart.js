@@ -5,14 +5,18 @@ import { element } from "./page.js";
 
 const HEIGHT_PX = 200;
 const ROWS = 60; // of the table, the latest
+// What an axis of whole numbers, and one of seconds, may count by: no two of its ticks then read the same.
+export const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6];
+export const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400, 172800];
 // Lines differ by their dashes too, for those who do not see colours.
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [4, 2]];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-// `lines` are [{ key, label, show(value) }]; `x` is { label, time } or { label, show(value) }.
+// `lines` are [{ key, label, show(value) }]; `x` is { label, time } or { label, show(value) }; `steps` is what the ticks
+// of the other axis may be apart, by default anything.
 export class Chart {
-  constructor(place, { title, lines, x, least_top = 1 }) {
-    Object.assign(this, { lines, x, least_top, columns: null, plot: null });
+  constructor(place, { title, lines, x, least_top = 1, steps }) {
+    Object.assign(this, { lines, x, least_top, steps, columns: null, plot: null });
     this.drawing = element("div", { role: "img", "aria-label": title });
     this.table = element("table", {}, element("caption", { className: "unseen" }, title));
     this.details = element("details", {},
@@ -40,9 +44,14 @@ export class Chart {
   }
 
   latest() {
-    const last = this.columns.x.length - 1;
-    if (last < 0) return "Nothing yet.";
-    return this.lines.map((line) => `${line.label}: ${this.say(line, this.columns[line.key][last])}`).join(", ");
+    if (!this.columns.x.length) return "Nothing yet.";
+    return this.lines.map((line) => `${line.label}: ${this.say(line, this.last(line))}`).join(", ");
+  }
+
+  // Of a line that has a value now and then, the last one that it has.
+  last(line) {
+    const column = this.columns[line.key];
+    return line.spanGaps ? column.findLast((value) => value !== null) : column.at(-1);
   }
 
   say(line, value) {
@@ -50,6 +59,7 @@ export class Chart {
   }
 
   sayX(value) {
+    if (value === undefined) return "–";
     if (!this.x.time) return this.x.show(value);
     return new Date(value * 1000).toLocaleString("en-GB", { dateStyle: "short", timeStyle: "medium" });
   }
@@ -78,9 +88,11 @@ export class Chart {
       height: HEIGHT_PX,
       padding: [8, 8, 0, 0],
       scales: { x: { time: Boolean(this.x.time) }, y: { range: (_, low, high) => this.span(low, high) } },
-      axes: [{ ...axis, values: (_, ticks) => this.ticks(ticks) }, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => this.say(this.lines[0], tick)) }],
+      axes: [{ ...axis, values: (_, ticks) => this.ticks(ticks) },
+        { ...axis, size: 72, incrs: this.steps, values: (_, ticks) => ticks.map((tick) => this.say(this.lines[0], tick)) }],
       series: [
-        { label: this.x.label, value: (_, value) => (value === null ? "–" : this.sayX(value)) },
+        // While nobody points at it, the legend says how it stands.
+        { label: this.x.label, value: (_, value) => this.sayX(value ?? this.columns.x.at(-1)) },
         ...this.lines.map((line, number) => ({
           label: line.label,
           stroke: colour(`--curve-${number + 1}`),
@@ -88,7 +100,7 @@ export class Chart {
           dash: DASHES[number % DASHES.length],
           spanGaps: Boolean(line.spanGaps),
           points: { show: Boolean(line.points), size: 7, fill: colour(`--curve-${number + 1}`) },
-          value: (_, value) => this.say(line, value),
+          value: (_, value, __, index) => this.say(line, index === null ? this.last(line) : value),
         })),
       ],
       legend: { live: true },
@@ -100,6 +112,7 @@ export class Chart {
   ticks(ticks) {
     if (!this.x.time) return ticks.map((tick) => `${Number(tick.toFixed(2))}`);
     const [day, time] = [{ day: "numeric", month: "short" }, { hour: "2-digit", minute: "2-digit" }];
+    if (ticks[1] - ticks[0] < 60) time.second = "2-digit";
     return ticks.map((tick, number) => {
       const [now, before] = [new Date(tick * 1000), new Date((ticks[number - 1] ?? 0) * 1000)];
       const clock = now.toLocaleTimeString("en-GB", time);

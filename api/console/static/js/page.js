@@ -57,6 +57,11 @@ export function age(time) {
 const NUMBER = new Intl.NumberFormat("en-GB");
 export const count = (value) => NUMBER.format(value);
 
+// A figure of a training: one that has diverged is told by its size.
+export function figure(value, digits = 3) {
+  return Math.abs(value) >= 1e5 ? value.toExponential(1) : value.toFixed(digits);
+}
+
 // What the server left in the page for its script: `<script type="application/json" id=ID>`.
 export function data(id) {
   return JSON.parse(document.getElementById(id).textContent);

@@ -1,7 +1,7 @@
 // The queue, live: numbers and tables by server-sent events, charts from the samples of the past.
 
 import { get, send } from "./api.js";
-import { Chart } from "./chart.js";
+import { Chart, SECONDS, WHOLE } from "./chart.js";
 import { age, attempt, confirm, count, data, duration, element, say } from "./page.js";
 
 const HISTORY_EVERY_MS = 30000;
@@ -17,14 +17,14 @@ const x = { label: "Time", time: true };
 
 place.replaceChildren();
 const charts = [
-  new Chart(place, { title: "Jobs by state", x, lines: [
+  new Chart(place, { title: "Jobs by state", x, steps: WHOLE, lines: [
     { key: "queued", label: "wait for prepare", show: whole }, { key: "preparing", label: "in preparation", show: whole },
     { key: "ready", label: "wait for detect", show: whole }, { key: "detecting", label: "in detection", show: whole }] }),
   new Chart(place, { title: "Finished a minute", x, lines: [
     { key: "succeeded_per_min", label: "succeeded", show: (value) => value.toFixed(1) },
     { key: "failed_per_min", label: "failed", show: (value) => value.toFixed(1) },
     { key: "rejected_per_min", label: "rejected", show: (value) => value.toFixed(1) }] }),
-  new Chart(place, { title: "How long the oldest job has waited", x, least_top: 10, lines: [
+  new Chart(place, { title: "How long the oldest job has waited", x, least_top: 10, steps: SECONDS, lines: [
     { key: "oldest_waiting_s", label: "oldest", show: duration }] }),
   new Chart(place, { title: "Images in a batch", x, lines: [
     { key: "batch_images", label: "images", show: (value) => value.toFixed(1), points: true }] }),

@@ -2,7 +2,7 @@
 
 import { get, send } from "./api.js";
 import { Chart } from "./chart.js";
-import { attempt, confirm, count, data, duration, say } from "./page.js";
+import { attempt, confirm, count, data, duration, figure, say } from "./page.js";
 
 const EVERY_MS = 2000;
 const FINAL = ["succeeded", "failed", "cancelled"];
@@ -11,8 +11,8 @@ const path = `/v1/trainings/${id}`;
 const place = document.getElementById("charts");
 const log = document.getElementById("log");
 
+const loss = (value) => figure(value);
 const x = { label: "Epoch", show: (value) => value.toFixed(2) };
-const loss = (value) => value.toFixed(3);
 place.replaceChildren();
 const charts = [
   new Chart(place, { title: "Losses", x, least_top: 0.1, lines: [
@@ -53,16 +53,16 @@ function write(of, text) {
 
 function show(run) {
   const { progress } = run;
-  const figure = (key, digits) => (typeof progress[key] === "number" ? progress[key].toFixed(digits) : "–");
+  const of = (key, digits) => (typeof progress[key] === "number" ? figure(progress[key], digits) : "–");
   const mark = document.getElementById("state");
   const kind = { succeeded: "good", failed: "bad", cancelled: "bad" }[run.state] ?? "wait";
   if (mark.textContent !== run.state) mark.textContent = run.state;
   mark.className = `tag ${kind}`;
-  write("epoch", figure("epoch", 0));
+  write("epoch", of("epoch", 0));
   write("steps_done", "steps_done" in progress ? count(progress.steps_done) : "–");
-  write("loss", figure("loss", 3));
-  write("ap40", figure("ap40", 3));
-  write("images_per_s", figure("images_per_s", 1));
+  write("loss", of("loss", 3));
+  write("ap40", of("ap40", 3));
+  write("images_per_s", of("images_per_s", 1));
   write("attempt", String(run.attempt));
   write("eta_s", "eta_s" in progress && !FINAL.includes(run.state) ? duration(progress.eta_s) : "–");
   const reason = document.getElementById("reason");

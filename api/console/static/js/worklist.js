@@ -92,6 +92,14 @@ async function showNews() {
   scrollTo({ top: 0 });
 }
 
+// A row leads to its study, as its link does; a click that marks text or asks for another tab stays the browser's.
+function openRow(event) {
+  const link = event.target.closest("tbody tr")?.querySelector("a");
+  if (!link || event.target.closest("a, button") || !getSelection().isCollapsed) return;
+  if (event.ctrlKey || event.metaKey) window.open(link.href, "_blank", "noopener");
+  else link.click();
+}
+
 async function look() {
   clearTimeout(timer);
   if (document.hidden || isLooking) return;
@@ -112,6 +120,7 @@ if (list) {
   remember(rowsOf(list));
   showAges();
   button.addEventListener("click", () => attempt(showNews));
+  document.querySelector("main").addEventListener("click", openRow);
   document.addEventListener("visibilitychange", look);
   document.addEventListener("studies-sent", look);
   timer = setTimeout(look, PAUSE_MS);

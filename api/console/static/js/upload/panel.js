@@ -3,8 +3,8 @@
 import { count, element } from "../page.js";
 import { isTrouble, isUnderWay } from "./uploads.js";
 
-const PAUSE_MS = 200; // between two drawings, however much happens
-const MOST_TROUBLES = 200;
+const PAUSE_MS = 300; // between two drawings, however much happens
+const MOST_TROUBLES = 100;
 const MOST_DONE = 20;
 const TAGS = { succeeded: "good", rejected: "bad", failed: "bad", "not sent": "bad", duplicate: "", "cancelled here": "", cancelled: "" };
 const ORDER = ["succeeded", "detecting", "ready", "preparing", "queued", "accepted", "duplicate", "sending", "waiting", "rejected", "failed", "not sent", "cancelled", "cancelled here"];
@@ -63,10 +63,17 @@ export class Panel {
 
   #drawRows(items) {
     const shown = visible(items);
-    for (const item of this.#rows.keys()) if (!shown.has(item)) this.#rows.delete(item);
-    const rows = [...shown].map((item) => this.#row(item));
-    const isSame = rows.length === this.#body.children.length && rows.every((row, at) => row === this.#body.children[at]);
-    if (!isSame) this.#body.replaceChildren(...rows); // else a focused link would lose its focus
+    for (const [item, row] of this.#rows) {
+      if (shown.has(item)) continue;
+      row.remove();
+      this.#rows.delete(item);
+    }
+    let next = this.#body.firstElementChild;
+    for (const item of shown) {
+      const row = this.#row(item);
+      if (row === next) next = next.nextElementSibling;
+      else this.#body.insertBefore(row, next); // the others stay where they are, and so does the focus
+    }
   }
 
   #row(item) {

@@ -1,6 +1,7 @@
 // What buttons and keys do, and the table of keys.
 
 import { showShortcuts } from "./keys.js";
+import { PRESETS, choosePreset } from "./presets.js";
 import { announce } from "./state.js";
 import { worklist } from "./studies.js";
 
@@ -20,9 +21,13 @@ export class Commands {
 
   pan() { this.#use("pan"); }
 
+  measure() { this.#use("measure"); }
+
   draw() { if (this.#page.reviewing.isPossible) this.#use("draw"); }
 
   invert() { this.#picture(({ grey }) => { grey.isInverted = !grey.isInverted; }); }
+
+  preset(preset) { this.#picture((state) => choosePreset(preset, state)); }
 
   fit() { this.#picture(({ view, film }) => view.fit(film, this.#page.pane.size)); }
 
@@ -40,6 +45,8 @@ export class Commands {
 
   boxes() { this.#picture((state) => { state.areBoxesShown = !state.areBoxesShown; }); }
 
+  labels() { this.#picture((state) => { state.areLabelsShown = !state.areLabelsShown; }); }
+
   compare() { this.#page.compare.toggle(); }
 
   newer() { this.#page.navigation.go(this.#page.state.study.newer); }
@@ -55,7 +62,8 @@ export class Commands {
   // Leaves what the reader is at, one thing at a time, and in the end the page.
   leave() {
     const { state } = this.#page;
-    if (state.tool !== "window") this.#use("window");
+    if (state.measure) this.#picture(() => { state.measure = null; });
+    else if (state.tool !== "window") this.#use("window");
     else if (state.selected) state.select(null);
     else location.assign(worklist());
   }
@@ -73,8 +81,8 @@ export class Commands {
     const { state } = this.#page;
     state.tool = state.tool === tool ? "window" : tool;
     if (state.draft?.id === null || state.tool === "draw") state.draft = null;
-    announce({ window: "Dragging changes the window.", pan: "Dragging moves the film.", draw: "Dragging draws a box." }[
-      state.tool]);
+    announce({ window: "Dragging changes the window.", pan: "Dragging moves the film.", measure: "Dragging measures a distance.",
+      draw: "Dragging draws a box." }[state.tool]);
     state.changed();
   }
 
@@ -104,6 +112,9 @@ export class Commands {
       { keys: ["w"], words: "Drag changes the window: across contrast, up and down brightness",
         run: () => this.window() },
       { keys: ["p"], words: "Drag moves the film", run: () => this.pan() },
+      { keys: ["m"], words: "Drag measures a distance; or Enter on the film, then arrow keys, with Shift",
+        run: () => this.measure() },
+      ...PRESETS.map((preset) => ({ keys: [preset.keys], words: preset.words, run: () => this.preset(preset) })),
       { keys: ["i"], words: "Invert", run: () => this.invert() },
       { keys: ["f"], words: "Fit the whole film", run: () => this.fit() },
       { keys: ["1"], words: "One pixel of the film on one of the screen", run: () => this.oneToOne() },
@@ -112,8 +123,9 @@ export class Commands {
       { keys: Object.keys(NUDGE), words: "Move the film",
         run: (event) => this.#picture(({ view, film }) => view.pan(...NUDGE[event.key], film)) },
       { keys: ["o"], words: "Show or hide the boxes", run: () => this.boxes() },
+      { keys: ["t"], words: "Show or hide the boxes' labels", run: () => this.labels() },
       { keys: ["c"], words: "Another model's findings beside these", run: () => this.compare() },
-      { keys: ["Escape"], words: "Leave the box, the tool, the finding; then back to the list", run: () => this.leave() },
+      { keys: ["Escape"], words: "Leave the box, the line, the tool, the finding; then back to the list", run: () => this.leave() },
       { keys: ["?"], words: "These shortcuts", run: () => this.help() },
     ].filter(({ keys }) => state.may.submit || !["a", "x", "l", "e", "d", "n", "y", "u", "Shift+u"].includes(keys[0]));
   }

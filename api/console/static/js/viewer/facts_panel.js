@@ -1,7 +1,7 @@
 // Above the findings: which study and image this is, where its job stands, and what makes the image doubtful.
 
 import { element } from "../page.js";
-import { STATES, SPACINGS, day, flagWords } from "./words.js";
+import { STATES, SPACINGS, flagWords, minute } from "./words.js";
 
 export class FactsPanel {
   #state;
@@ -16,8 +16,8 @@ export class FactsPanel {
     const { study, image, index } = this.#state;
     const many = study.images.length > 1 ? ` · image ${index + 1} of ${study.images.length}` : "";
     this.element.replaceChildren(
-      element("h1", {}, `Study of ${day(study.created_at)}`),
-      element("p", { className: "quiet" }, `${study.id.slice(-8)}${many}`),
+      element("h1", {}, `Study of ${minute(study.created_at)}`),
+      element("p", { className: "quiet" }, element("code", { title: study.id }, study.id.slice(-12)), many),
       ...this.#flags(image), ...this.#standing(image));
     const isOpen = this.details.open;
     this.details.replaceChildren(element("summary", {}, "About the image"), this.#table(study, image));

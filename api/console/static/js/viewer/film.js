@@ -33,6 +33,7 @@ export class Film {
   #pixels;
   #values;
   #shown = null; // the table that the canvas was last painted by
+  #counts = null; // of each grey value, once somebody asks
 
   constructor(bitmap) {
     this.width = bitmap.width;
@@ -59,6 +60,18 @@ export class Film {
       this.#shown = wanted;
     }
     return this.#canvas;
+  }
+
+  // The grey value that a share of the pixels is at or below; black and white are left out, for they are mostly borders.
+  valueBelow(share) {
+    this.#counts ??= this.#values.reduce((counts, value) => {
+      counts[value] += 1;
+      return counts;
+    }, new Float64Array(256));
+    const inside = this.#counts.subarray(1, 255);
+    let left = share * inside.reduce((sum, count) => sum + count, 0);
+    const at = inside.findIndex((count) => (left -= count) <= 0);
+    return at === -1 ? 255 : at + 1;
   }
 
   // The rendition's grey value at a point of the film; null outside.

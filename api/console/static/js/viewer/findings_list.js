@@ -25,7 +25,13 @@ export class FindingsList {
     this.#empty.hidden = shown.length > 0;
     if (focused) this.#button(focused)?.focus({ preventScroll: true });
     this.#mark();
-    if (this.#state.selected) this.#button(this.#state.selected)?.scrollIntoView({ block: "nearest" });
+    if (this.#state.selected) this.#bringIntoSight(this.#button(this.#state.selected));
+  }
+
+  // Where the list scrolls by itself; on a phone the page would, and take the film away.
+  #bringIntoSight(button) {
+    const isScrolling = getComputedStyle(this.element.closest(".panel")).overflowY === "auto";
+    if (isScrolling) button?.scrollIntoView({ block: "nearest" });
   }
 
   // Goes to the next finding, or the one before; with `undecided` to the next that nobody has decided.

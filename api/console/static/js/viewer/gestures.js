@@ -1,6 +1,7 @@
 // Mouse, pen and fingers on a pane: window, pan, zoom, select, draw, move and resize.
 
 import { HANDLES, between, clipped, contains, handlePoint, isLargeEnough, moved, resized, scaleOf, toOriginal } from "./boxes.js";
+import { clippedPoint } from "./measuring.js";
 
 const CLICK = 4; // screen pixels: a pointer that moves less has clicked
 const REACH = { mouse: 9, pen: 12, touch: 22 }; // how near to a handle is on it
@@ -62,6 +63,7 @@ function begin(pane, state, editing, event) {
     if (taken) return drag(pane, state, editing, start, taken);
   }
   if (isMain && state.tool === "draw") return draw(pane, state, editing, start);
+  if (state.tool === "measure") return measure(pane, state, start);
   return withClick(pane, state, start, state.tool === "pan" ? pan(state) : windowing(state));
 }
 
@@ -137,6 +139,19 @@ function draw(pane, state, editing, start) {
       state.draft = null;
       state.moved();
     },
+  };
+}
+
+function measure(pane, state, start) {
+  const from = clippedPoint(original(pane, state, start), state.image);
+  state.measure = null;
+  state.moved();
+  return {
+    move(point) {
+      state.measure = { from, to: clippedPoint(original(pane, state, point), state.image) };
+      state.moved();
+    },
+    end() {},
   };
 }
 

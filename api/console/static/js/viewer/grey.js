@@ -6,15 +6,27 @@ export class Grey {
   centre = 127.5;
   width = 255;
   isInverted = false;
+  preset = null; // the name of the one that is on
 
   reset() {
-    this.centre = 127.5;
-    this.width = 255;
+    this.showAll();
     this.isInverted = false;
+  }
+
+  showAll() {
+    this.show(0, 255);
+  }
+
+  // From one grey value, which is shown black, to another, which is shown white.
+  show(lowest, highest, preset = null) {
+    this.width = Math.max(2, highest - lowest);
+    this.centre = (lowest + highest) / 2;
+    this.preset = preset;
   }
 
   // A drag: across changes the contrast, down and up the brightness.
   drag(dx, dy) {
+    this.preset = null;
     this.width = Math.min(1020, Math.max(2, this.width * Math.exp(dx / 250)));
     this.centre = Math.min(382, Math.max(-127, this.centre + dy * Math.max(0.1, this.width / 512)));
   }

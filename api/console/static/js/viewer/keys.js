@@ -7,6 +7,7 @@ export function listenToKeys(shortcuts, { before }) {
   const byKey = new Map(shortcuts.flatMap((shortcut) => shortcut.keys.map((key) => [key, shortcut])));
   document.addEventListener("keydown", (event) => {
     if (document.querySelector("dialog[open]") || isTyping(event.target)) return;
+    if (isSliding(event)) return;
     if (before(event)) {
       event.preventDefault();
       return;
@@ -22,11 +23,11 @@ export function showShortcuts(shortcuts) {
   const rows = shortcuts.map(({ keys, words }) => element("tr", {},
     element("td", {}, ...keys.flatMap((key) => [element("kbd", {}, readable(key)), " "])), element("td", {}, words)));
   const dialog = element("dialog", { className: "shortcuts", "aria-labelledby": "shortcuts-title" },
-    element("h2", { id: "shortcuts-title" }, "Keyboard, mouse and touch"),
+    element("form", { method: "dialog", className: "row spread" },
+      element("h2", { id: "shortcuts-title" }, "Keyboard, mouse and touch"), element("button", { autofocus: true }, "Close")),
     element("table", {}, element("tbody", {}, ...rows)),
     element("p", { className: "quiet" }, "Mouse: drag by the chosen tool, the wheel zooms at the pointer, the middle or " +
-      "right button or the space bar held pans, a click selects. Touch: one finger by the chosen tool, two zoom and pan."),
-    element("form", { method: "dialog" }, element("button", { autofocus: true }, "Close")));
+      "right button or the space bar held pans, a click selects. Touch: one finger by the chosen tool, two zoom and pan."));
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
@@ -47,6 +48,11 @@ function readable(key) {
 
 function isTyping(target) {
   return target.matches("input:not([type=range]), select, textarea");
+}
+
+// These keys are the slider's.
+function isSliding(event) {
+  return event.target.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key);
 }
 
 function isPressing(target) {

@@ -9,6 +9,7 @@ import { Filters } from "./filters.js";
 import { FindingsList } from "./findings_list.js";
 import { listen } from "./gestures.js";
 import { listenToKeys } from "./keys.js";
+import { measureKey, placeMeasure } from "./measuring.js";
 import { Navigation } from "./navigation.js";
 import { Pane } from "./pane.js";
 import { Readout } from "./readout.js";
@@ -37,16 +38,16 @@ const toolbar = new Toolbar(byId("tools"), state, commands);
 const readout = new Readout(byId("readout"), state);
 
 function start() {
-  byId("panel").replaceChildren(facts.element, compare.element, filters.element, list.element, review.element,
-    ...trainingButton(), facts.details);
+  byId("panel").replaceChildren(facts.element, compare.element, filters.element, list.element, review.chosen,
+    review.element, ...trainingButton(), facts.details);
   byId("panes").append(...panes.map((pane) => pane.element));
   for (const pane of panes) {
     listen(pane, state, editing);
-    pane.element.addEventListener("keydown", (event) => placeBox(event, pane));
+    pane.element.addEventListener("keydown", (event) => placeByKey(event, pane));
   }
   state.addEventListener("change", refresh);
   state.addEventListener("move", drawSoon);
-  listenToKeys(commands.shortcuts, { before: (event) => editing.key(event) || holdSpace(event) });
+  listenToKeys(commands.shortcuts, { before: (event) => editing.key(event) || measureKey(event, state) || holdSpace(event) });
   document.addEventListener("keyup", (event) => { if (event.key === " ") state.isSpaceHeld = false; });
   window.addEventListener("blur", () => { state.isSpaceHeld = false; });
   navigation.start(data("study"));
@@ -59,10 +60,12 @@ function trainingButton() {
   return [made];
 }
 
-function placeBox(event, pane) {
-  if (event.key !== "Enter" || state.tool !== "draw" || state.draft || !state.film) return;
+function placeByKey(event, pane) {
+  const isDrawing = state.tool === "draw" && !state.draft;
+  if (event.key !== "Enter" || !state.film || !(isDrawing || state.tool === "measure")) return;
   event.stopPropagation();
-  editing.place(pane);
+  if (isDrawing) editing.place(pane);
+  else placeMeasure(state, pane);
 }
 
 // Held, the space bar pans, unless a button has it.
@@ -78,7 +81,8 @@ function refresh() {
   panes[0].describe(instead());
   panes[1].describe([]);
   for (const part of [facts, compare, filters, list, review, toolbar]) part.refresh();
-  filters.element.hidden = list.element.hidden = state.review === null;
+  list.element.hidden = state.review === null;
+  filters.element.hidden = state.findings.length === 0;
   showStrip(byId("strip"), state, (index) => navigation.image(index));
   byId("panes").dataset.tool = state.tool;
 }

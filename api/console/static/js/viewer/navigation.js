@@ -65,7 +65,7 @@ export class Navigation {
     const isOther = !isSame || film !== state.film;
     Object.assign(state, { study, index, film, problem });
     if (isOther) {
-      Object.assign(state, { other: null, selected: null, hovered: null, draft: null });
+      Object.assign(state, { other: null, selected: null, hovered: null, draft: null, measure: null });
       state.grey.reset();
       if (film) state.view.fit(film, this.#pane.size);
     }

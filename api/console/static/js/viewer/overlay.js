@@ -1,30 +1,36 @@
 // Findings as boxes over a film, in screen pixels, so that their lines are as thin at every zoom.
 
 import { HANDLES, handlePoint } from "./boxes.js";
+import { make, set } from "./svg.js";
+import { MeasureLine } from "./measure_line.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const LABEL_HEIGHT = 18;
 const ruler = document.createElement("canvas").getContext("2d");
 ruler.font = "600 12px system-ui, sans-serif";
 
 export class Overlay {
-  #root;
+  #root = make("svg", { class: "overlay", "aria-hidden": "true" });
+  // No line crosses a label, and nothing lies on a handle.
+  #layers = { boxes: make("g", {}), labels: make("g", {}), handles: make("g", {}) };
+  #measure = new MeasureLine();
   #groups = new Map();
 
   constructor() {
-    this.#root = make("svg", { class: "overlay", "aria-hidden": "true" });
+    this.#root.append(...Object.values(this.#layers), this.#measure.element);
   }
 
   get element() {
     return this.#root;
   }
 
-  // `items`: {id, box (screen), label, colour, verdict, isSelected, isHovered, hasHandles}; the last lies on top.
-  draw(items) {
+  // `items`: {id, box (screen), label, isLabelled, colour, verdict, isSelected, isHovered, hasHandles}; the last lies on
+  // top. `measure`: {from, to (screen), label}, or null.
+  draw(items, measure) {
+    this.#measure.draw(measure);
     const wanted = new Set(items.map((item) => item.id));
     for (const [id, group] of this.#groups) {
       if (wanted.has(id)) continue;
-      group.root.remove();
+      for (const part of [group.box, group.label, group.grips]) part.remove();
       this.#groups.delete(id);
     }
     const taken = [];
@@ -35,21 +41,27 @@ export class Overlay {
         this.#groups.set(item.id, group);
       }
       place(group, item);
-      this.#root.append(group.root); // in this order
+      this.#layers.boxes.append(group.box); // in this order
+      this.#layers.labels.append(group.label);
+      this.#layers.handles.append(group.grips);
     }
     for (const item of [...items].reverse()) taken.push(placeLabel(this.#groups.get(item.id), item, taken, this.#root));
   }
 }
 
 function makeGroup(id) {
-  const root = make("g", { "data-finding": id });
+  const box = make("g", { "data-finding": id });
+  const label = make("g", {});
+  const grips = make("g", {});
   const halo = make("rect", { class: "halo" });
   const line = make("rect", { class: "line" });
   const plate = make("rect", { class: "plate", height: LABEL_HEIGHT });
   const text = make("text", {});
   const handles = HANDLES.map((handle) => make("rect", { class: "handle", width: 9, height: 9, "data-handle": handle }));
-  root.append(halo, line, plate, text, ...handles);
-  return { root, halo, line, plate, text, handles };
+  box.append(halo, line);
+  label.append(plate, text);
+  grips.append(...handles);
+  return { box, label, grips, halo, line, plate, text, handles };
 }
 
 function place(group, item) {
@@ -58,7 +70,7 @@ function place(group, item) {
   set(group.halo, size);
   set(group.line, { ...size, stroke: item.colour });
   const classes = ["box", item.verdict, item.isSelected && "selected", item.isHovered && "hovered"];
-  group.root.setAttribute("class", classes.filter(Boolean).join(" "));
+  for (const part of [group.box, group.label]) part.setAttribute("class", classes.filter(Boolean).join(" "));
   group.handles.forEach((handle, index) => {
     handle.toggleAttribute("hidden", !item.hasHandles);
     const point = handlePoint(item.box, HANDLES[index]);
@@ -70,10 +82,9 @@ function place(group, item) {
 function placeLabel(group, item, taken, root) {
   const width = Math.ceil(ruler.measureText(item.label).width) + 10;
   const [left, top, right, bottom] = item.box.map(Math.round);
-  const isInSight = right > 0 && bottom > 0 && left < root.clientWidth && top < root.clientHeight;
-  group.plate.toggleAttribute("hidden", !isInSight);
-  group.text.toggleAttribute("hidden", !isInSight);
-  if (!isInSight) return { x: 0, y: 0, width: 0 };
+  const isShown = item.isLabelled && right > 0 && bottom > 0 && left < root.clientWidth && top < root.clientHeight;
+  group.label.toggleAttribute("hidden", !isShown);
+  if (!isShown) return { x: 0, y: 0, width: 0 };
   const places = [[left, top - LABEL_HEIGHT], [right - width, top - LABEL_HEIGHT], [left, bottom],
     [right - width, bottom], [left, top], [right - width, bottom - LABEL_HEIGHT],
     [left, top - 2 * LABEL_HEIGHT], [left, bottom + LABEL_HEIGHT]];
@@ -93,14 +104,4 @@ function placeLabel(group, item, taken, root) {
 export function isBright(colour) {
   const [red, green, blue] = [1, 3, 5].map((start) => (parseInt(colour.slice(start, start + 2), 16) / 255) ** 2.2);
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18;
-}
-
-function make(name, attributes) {
-  const made = document.createElementNS(SVG, name);
-  set(made, attributes);
-  return made;
-}
-
-function set(node, attributes) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
 }

@@ -2,7 +2,9 @@
 
 import { element } from "../page.js";
 import { contains, scaleOf, area, toFilm } from "./boxes.js";
+import { lengthText } from "./measuring.js";
 import { Overlay } from "./overlay.js";
+import { ScaleBar } from "./scale_bar.js";
 import { day } from "./words.js";
 
 const CRISP_FROM = 4; // screen pixels for one of the film: from here on pixels are squares
@@ -10,6 +12,7 @@ const CRISP_FROM = 4; // screen pixels for one of the film: from here on pixels 
 export class Pane {
   #canvas = element("canvas", { "aria-hidden": "true" });
   #overlay = new Overlay();
+  #scale = new ScaleBar();
   #caption = element("p", { className: "caption" });
   #words = element("div", { className: "instead" });
   #state;
@@ -19,7 +22,7 @@ export class Pane {
     this.#state = state;
     this.#reviewOf = reviewOf;
     this.element = element("div", { className: "pane", tabIndex: 0, role: "application", "aria-label": label },
-      this.#canvas, this.#overlay.element, this.#words, this.#caption);
+      this.#canvas, this.#overlay.element, this.#words, this.#scale.element, this.#caption);
     this.element.setAttribute("aria-roledescription", "film");
     new ResizeObserver(() => this.#resize()).observe(this.element);
   }
@@ -71,7 +74,21 @@ export class Pane {
       context.drawImage(
         film.painted(grey), origin.x * ratio, origin.y * ratio, film.width * scale, film.height * scale);
     }
-    this.#overlay.draw(film ? this.#items() : []);
+    this.#overlay.draw(film ? this.#items() : [], film ? this.#measure() : null);
+    this.#drawScale();
+  }
+
+  #drawScale() {
+    const { film, view, image } = this.#state;
+    const spacing = film && image.pixel_spacing;
+    this.#scale.draw(spacing ? (view.scale * scaleOf(image, film).x) / spacing.column_mm : null, spacing?.source);
+  }
+
+  #measure() {
+    const { measure, image } = this.#state;
+    if (!measure) return null;
+    const [x1, y1, x2, y2] = this.toScreen([measure.from.x, measure.from.y, measure.to.x, measure.to.y]);
+    return { from: { x: x1, y: y1 }, to: { x: x2, y: y2 }, label: lengthText(measure, image.pixel_spacing) };
   }
 
   // What is no picture: words instead of a film, and whose findings these are.
@@ -97,8 +114,9 @@ export class Pane {
   }
 
   #item(finding, isDrafted) {
-    const { selected, hovered, draft } = this.#state;
+    const { selected, hovered, draft, areLabelsShown } = this.#state;
     const isMain = this.review === this.#state.review;
+    const [isSelected, isHovered] = [isMain && selected === finding.id, isMain && hovered === finding.id];
     const score = finding.score === null ? "drawn" : finding.score.toFixed(2);
     return {
       id: finding.id,
@@ -107,15 +125,16 @@ export class Pane {
       label: `${finding.class_name} ${score}`,
       colour: this.#state.colour(finding.class_name),
       verdict: finding.verdict,
-      isSelected: isMain && selected === finding.id,
-      isHovered: isMain && hovered === finding.id,
+      isSelected,
+      isHovered,
+      isLabelled: areLabelsShown || isSelected || isHovered,
       hasHandles: isDrafted,
     };
   }
 
   #newBox(box) {
     const shown = { id: "new", score: null, box: this.toScreen(box), label: "New", colour: "#FFFFFF" };
-    return { ...shown, verdict: "undecided", isSelected: true, isHovered: false, hasHandles: true };
+    return { ...shown, verdict: "undecided", isSelected: true, isHovered: false, isLabelled: true, hasHandles: true };
   }
 
   #resize() {

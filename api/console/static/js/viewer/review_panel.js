@@ -6,10 +6,11 @@ import { ACTIONS, minute } from "./words.js";
 
 export class ReviewPanel {
   #state;
-  #chosen = element("p", { className: "chosen" });
+  #about = element("p", { className: "words" });
   #standing = element("p", {});
   #history = element("ol", { className: "history" });
   #buttons;
+  chosen; // what is said of the selected finding: it stays in sight, however long the list is
   element;
 
   constructor(state, reviewing, editing, commands) {
@@ -26,10 +27,9 @@ export class ReviewPanel {
     };
     const { accept, reject, relabel, edit, noFinding, complete, undo, redo } = this.#buttons;
     complete.classList.add("primary");
+    this.chosen = element("section", { className: "chosen", "aria-label": "The selected finding" }, this.#about,
+      element("div", { className: "actions" }, accept, reject, relabel, edit));
     this.element = element("section", { className: "review", "aria-label": "Review" },
-      this.#chosen,
-      element("div", { className: "actions", role: "group", "aria-label": "The selected finding" },
-        accept, reject, relabel, edit),
       this.#standing,
       element("div", { className: "actions", role: "group", "aria-label": "The whole review" },
         noFinding, complete, undo, redo),
@@ -38,7 +38,7 @@ export class ReviewPanel {
 
   refresh() {
     const { review, selected, draft, may } = this.#state;
-    this.element.hidden = review === null;
+    this.element.hidden = this.chosen.hidden = review === null;
     if (review === null) return;
     const finding = this.#state.finding(selected);
     const { accept, reject, relabel, edit, noFinding, complete, undo, redo } = this.#buttons;
@@ -49,7 +49,8 @@ export class ReviewPanel {
     redo.disabled = !review.may_redo;
     noFinding.disabled = false;
     complete.disabled = review.is_complete || this.#open().length > 0;
-    this.#chosen.textContent = finding
+    this.chosen.classList.toggle("waiting", !finding);
+    this.#about.textContent = finding
       ? `${finding.class_name} · ${sizeText(finding.box_xyxy_px, this.#state.image.pixel_spacing)}`
       : may.submit ? "Select a finding to accept, reject or change it." : "This key may look, but not review.";
     this.#standing.textContent = this.#words(review);

@@ -17,6 +17,9 @@ export class State extends EventTarget {
   minScore = Number(sessionStorage.getItem(MIN_SCORE) ?? 0.3);
   hiddenClasses = new Set(); // names, so that they hold for the next study too
   areBoxesShown = true;
+  // Else only that of the box that is chosen or pointed at: on a phone a dozen of them would hide the film.
+  areLabelsShown = matchMedia("(min-width: 640px)").matches;
+  measure = null; // a distance on the image: {from, to}, in pixels of the original
   selected = null;
   hovered = null;
   isSpaceHeld = false; // then a drag pans, whatever the tool

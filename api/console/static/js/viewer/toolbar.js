@@ -1,6 +1,7 @@
 // The buttons above the film.
 
 import { element } from "../page.js";
+import { PRESETS } from "./presets.js";
 import { worklist } from "./studies.js";
 
 export class Toolbar {
@@ -15,19 +16,31 @@ export class Toolbar {
     const compare = this.#button("Compare", "C", () => commands.compare(), () => state.other !== null);
     const newer = this.#button("‹ Newer", "[", () => commands.newer());
     const older = this.#button("Older ›", "]", () => commands.older());
+    const measure = tool("measure", "Measure", "M");
+    const picture = this.#picture(commands);
     draw.hidden = !state.may.submit;
+    for (const one of [measure, ...picture]) this.#enabled.push([one, () => state.film !== null]);
     this.#enabled.push([newer, () => Boolean(state.study.newer)], [older, () => Boolean(state.study.older)],
       [compare, () => state.image?.results.length > 1], [draw, () => state.review !== null]);
     root.append(
       group("Studies", element("a", { className: "button", href: worklist(), title: "Back to the list (Esc)" }, "List"),
         newer, older),
-      group("Drag to", tool("window", "Window", "W"), tool("pan", "Pan", "P"), draw),
-      group("Picture",
-        this.#button("Invert", "I", () => commands.invert(), () => state.grey.isInverted),
-        this.#button("Fit", "F", () => commands.fit()), this.#button("1:1", "1", () => commands.oneToOne()),
-        this.#button("Reset", "R", () => commands.reset())),
-      group("Findings", this.#button("Boxes", "O", () => commands.boxes(), () => state.areBoxesShown), compare),
+      group("Drag to", tool("window", "Window", "W"), tool("pan", "Pan", "P"), measure, draw),
+      group("Picture", ...picture),
+      group("Findings", this.#button("Boxes", "O", () => commands.boxes(), () => state.areBoxesShown),
+        this.#button("Labels", "T", () => commands.labels(), () => state.areLabelsShown), compare),
       this.#button("?", "?", () => commands.help(), null, "Keyboard shortcuts"));
+  }
+
+  #picture(commands) {
+    const { grey } = this.#state;
+    return [
+      ...PRESETS.map((preset) => this.#button(
+        preset.name, preset.keys, () => commands.preset(preset), () => grey.preset === preset.name, preset.words)),
+      this.#button("Invert", "I", () => commands.invert(), () => grey.isInverted),
+      this.#button("Fit", "F", () => commands.fit()), this.#button("1:1", "1", () => commands.oneToOne()),
+      this.#button("Reset", "R", () => commands.reset()),
+    ];
   }
 
   refresh() {

@@ -10,21 +10,22 @@ export function makeTrainingData() {
     pattern: "[A-Za-z0-9][A-Za-z0-9._ \\-]*" });
   const outcome = element("p", { role: "status" });
   const start = element("button", { className: "primary" }, "Make the dataset");
+  const close = element("button", { type: "button" }, "Close");
   const form = element("form", {},
     element("label", { htmlFor: "dataset-name" }, "Name; the same name again is a new version"), name,
-    element("div", { className: "row" }, start));
-  const close = element("form", { method: "dialog" }, element("button", {}, "Close"));
+    element("p", { className: "row" }, start, close));
   const dialog = element("dialog", { className: "training", "aria-labelledby": "training-title" },
     element("h2", { id: "training-title" }, "Training data from reviews"),
     element("p", {}, "Takes every image of this project whose review is done, with the findings that were accepted, " +
       "changed or drawn. Four of five patients are for training, the fifth for validation."),
-    form, outcome, close);
+    form, outcome);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     start.disabled = true;
     await attempt(() => make(name.value, outcome, dialog));
     start.disabled = false;
   });
+  close.addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();

@@ -1,0 +1,20 @@
+// Windows that are often wanted, from the film's own grey values: films differ in how they are exposed.
+
+// `from` and `to` are shares of the film's pixels, the darkest first.
+export const PRESETS = [
+  { name: "Auto", keys: "2", words: "Window over the film's own grey values", from: 0.01, to: 0.99 },
+  { name: "Lungs", keys: "3", words: "Window for the darker parts, as the lungs", from: 0.02, to: 0.6 },
+  { name: "Dense", keys: "4", words: "Window for the brighter parts, as heart and bones", from: 0.4, to: 0.995 },
+];
+
+// Puts a preset on, or away where it is on already.
+export function choosePreset(preset, { grey, film, image }) {
+  if (grey.preset === preset.name) {
+    grey.showAll();
+    return;
+  }
+  // Where dark and bright are swapped, so are the lungs.
+  const isSwapped = image.flags.includes("suspected_inversion");
+  const [from, to] = isSwapped ? [1 - preset.to, 1 - preset.from] : [preset.from, preset.to];
+  grey.show(film.valueBelow(from), film.valueBelow(to), preset.name);
+}
