@@ -34,10 +34,11 @@ class Failure:
 
 
 def list_failures(session: Session, project_id: UUID, within: timedelta) -> list[Failure]:
-    """List what went wrong lately, the most frequent first."""
+    """List what went wrong lately, the most frequent first; what failed of a cancelled submission nobody waits for."""
     code = _code()
     newest_first = sa.func.array_agg(aggregate_order_by(Image.study_id, Job.finished_at.desc()))
     reasons = sa.func.array_agg(aggregate_order_by(Job.reason, Job.finished_at.desc()))
+    is_given_up = sa.exists().where(Submission.id == Job.submission_id, Submission.state == SubmissionState.CANCELLED)
     rows = session.execute(
         sa.select(
             code,
@@ -49,6 +50,7 @@ def list_failures(session: Session, project_id: UUID, within: timedelta) -> list
         )
         .join(Image, Image.id == Job.image_id)
         .where(*_unfit(project_id, within, (JobState.REJECTED, JobState.FAILED)))
+        .where(sa.or_(Job.state == JobState.REJECTED, ~is_given_up))
         .group_by(code, Job.state)
         .order_by(sa.desc("count"), code)
     )
@@ -80,7 +82,7 @@ def retry_failures(session: Session, project_id: UUID, code: str, within: timede
         SubmissionFile.state == FileState.ACCEPTED,
     )
     chosen = (
-        sa.select(Job.id.label("job_id"), SubmissionFile.number)
+        sa.select(Job.id.label("job_id"), Job.submission_id, SubmissionFile.number)
         .join(SubmissionFile, of_file, isouter=True)
         .where(*failed, sa.or_(Job.submission_id.is_(None), Job.submission_id.not_in(cancelled)))
     )

@@ -146,6 +146,24 @@ def test_a_submission_goes_on_when_its_failed_job_is_tried_again(api: Api, keys:
     assert (going_on["state"], going_on["counts"]["accepted"], going_on["counts"]["failed"]) == ("processing", 1, 0)
 
 
+def test_what_failed_of_a_cancelled_submission_is_no_failure_to_mend(api: Api, keys: Keys, database: Database) -> None:
+    given_up, kept = send(api, 1, 2)
+    fail(database, [given_up, kept])
+    with database.begin() as session:
+        project_id = verify_key(session, keys.both).project_id
+        submission = Submission(project_id=project_id, state="cancelled", closed_at=sa.func.now())
+        session.add(submission)
+        session.flush()
+        session.get_one(Job, UUID(given_up)).submission_id = submission.id
+    with database.begin() as session:
+        (failure,) = list_failures(session, project_id, timedelta(hours=1))
+        assert (failure.state, failure.count) == (JobState.FAILED, 1)
+    body = {"code": "detection_failed"}
+    assert api.post("/v1/jobs/retry", body).get_json() == {"to_prepare": 1, "to_detect": 0}
+    with database.begin() as session:
+        assert list_failures(session, project_id, timedelta(hours=1)) == []
+
+
 def test_what_a_lost_worker_had_is_tried_again(workshop: Workshop) -> None:
     (job,) = workshop.rows(1, JobState.QUEUED)
     workshop.set(job, state=JobState.PREPARING, lease_owner="gone", lease_expires_at=sa.func.now(), attempt=4)
