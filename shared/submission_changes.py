@@ -128,13 +128,13 @@ def _retry_files(session: Session, submission_id: UUID) -> list[str]:
 
 
 def _retry_jobs(session: Session, submission: Submission) -> list[JobState]:
-    """Make a job for each that has failed; return their states."""
+    """Make a job for each that has failed, whoever made that; return their states."""
     failed = (
-        sa.select(SubmissionFile.job_id, SubmissionFile.number)
+        sa.select(SubmissionFile.job_id, SubmissionFile.submission_id, SubmissionFile.number)
         .join(Job, Job.id == SubmissionFile.job_id)
         .where(
             SubmissionFile.submission_id == submission.id,
-            SubmissionFile.state == FileState.ACCEPTED,
+            SubmissionFile.state.in_([FileState.ACCEPTED, FileState.DUPLICATE]),
             Job.state == JobState.FAILED,
         )
     )

@@ -27,16 +27,21 @@ SLOW_COUNT_S, KEPT_FOR = 0.25, 20
 
 _OPEN_FILE = SubmissionFile.state.in_([state for state in FileState if not state.is_final])
 _OPEN_JOB = Job.state.in_([state for state in JobState if not state.is_final])
-_HAS_JOB = SubmissionFile.state == FileState.ACCEPTED
+_HAS_JOB = SubmissionFile.state.in_([FileState.ACCEPTED, FileState.DUPLICATE])
 _UNFIT = [FileState.REJECTED, FileState.FAILED]
+#: Its image was there already, and has a result or waits for one.
+_IS_DUPLICATE = sa.or_(
+    sa.and_(Job.state == JobState.CANCELLED, Job.code == DUPLICATE),
+    sa.and_(SubmissionFile.state == FileState.DUPLICATE, sa.or_(Job.state == JobState.SUCCEEDED, _OPEN_JOB)),
+)
 
-#: To be joined to files, so that an accepted one's job says how it goes on.
+#: To be joined to files, so that the job of one that was taken in says how it goes on.
 JOB_OF_FILE = sa.and_(Job.id == SubmissionFile.job_id, _HAS_JOB)
 #: What a file has come to, in the manifest's words; `code` and `reason` say why it was rejected or failed.
 OUTCOME: sa.ColumnElement[str] = sa.case(
     (SubmissionFile.state == FileState.CHECKING, sa.literal_column("'arrived'")),
     (~_HAS_JOB, SubmissionFile.state),
-    (sa.and_(Job.state == JobState.CANCELLED, Job.code == DUPLICATE), sa.literal_column("'duplicate'")),
+    (_IS_DUPLICATE, sa.literal_column("'duplicate'")),
     (_OPEN_JOB, sa.literal_column("'accepted'")),
     else_=Job.state,
 )

@@ -31,7 +31,7 @@ def reviews(
         return
     _print_findings(review)
     _print_events(review)
-    looked_at = f" for scores from {review.complete_from_score:g}" if review.complete_from_score else ""
+    looked_at = f" for scores from {review.complete_from_score:g}" if review.complete_from_score is not None else ""
     done = f"done{looked_at}" if review.is_complete else "not done"
     out.print(f"job {review.job_id}, model {escape(review.model.name)}: the review is {done}", soft_wrap=True)
     out.print(f"[dim]{review.notice}[/]")

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.ids import new_id_in_sql
-from shared.queue.states import JobState
+from shared.queue.states import FileState, JobState
 from shared.tables import Image, Job, SubmissionFile
 from shared.version import RENDITION_VERSION
 
@@ -12,8 +12,8 @@ from shared.version import RENDITION_VERSION
 def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
     """Make a job for each that has failed, and point its submission's file at it; return the new jobs' states.
 
-    `failed` has `job_id` and `number`, the file's number in the job's submission if there is one. The caller holds
-    what keeps others from doing the same at once.
+    `failed` has `job_id`, and `submission_id` and `number` of the file that the new job is for, if it is for one. The
+    caller holds what keeps others from doing the same at once.
     """
     is_ready = sa.and_(Image.rendition_sha256.is_not(None), Image.rendition_version == RENDITION_VERSION)
     successor = (
@@ -23,7 +23,7 @@ def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
             Job.image_id,
             Job.study_id,
             Job.project_id,
-            Job.submission_id,
+            failed.c.submission_id,
             Job.requested_model_id,
             Job.priority,
             sa.case((is_ready, JobState.READY), else_=JobState.QUEUED).label("state"),
@@ -43,7 +43,7 @@ def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
     files = (
         sa.update(SubmissionFile)
         .where(SubmissionFile.submission_id == successor.c.submission_id, SubmissionFile.number == successor.c.number)
-        .values(job_id=successor.c.id)
+        .values(job_id=successor.c.id, state=FileState.ACCEPTED)
         .returning(SubmissionFile.number)
     )
     made = sa.select(successor.c.state).add_cte(jobs.cte("jobs"), files.cte("files"))

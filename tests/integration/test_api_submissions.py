@@ -402,6 +402,34 @@ def test_only_what_failed_is_tried_again(api: Api, desk: Desk, database: Databas
     assert api.get(path).json["counts"]["succeeded"] == 3
 
 
+def test_a_duplicate_of_what_has_no_result_is_accounted_for_and_tried_again(
+    api: Api, desk: Desk, database: Database
+) -> None:
+    films = [png(seed) for seed in range(3)]
+    path, uploads = begin(api, *films)
+    send(uploads, *films)
+    api.post(f"{path}/complete")
+    desk.receive()
+    job_ids = [UUID(row["job_id"]) for row in api.get(f"{path}/manifest").json["files"]]
+    end_jobs(database, JobState.REJECTED, Job.id == job_ids[0], code="blank_image", reason="It is blank.")
+    other, uploads = begin(api, *films)
+    assert [upload["state"] for upload in uploads] == ["duplicate"] * 3
+    assert outcomes(api, other) == ["rejected:blank_image", "duplicate", "duplicate"]
+    assert api.post(f"{other}/complete").json["state"] == "completed_with_errors"
+    end_jobs(database, JobState.FAILED, Job.id == job_ids[1], code="worker_lost", reason="It was lost.")
+    end_jobs(database, JobState.SUCCEEDED)
+    assert outcomes(api, other) == ["rejected:blank_image", "failed:worker_lost", "duplicate"]
+    answer = api.post(f"{other}/retry").json
+    assert (answer["retried"], answer["to_upload"], api.get(other).json["state"]) == (1, 0, "processing")
+    assert outcomes(api, other) == ["rejected:blank_image", "accepted", "duplicate"]
+    assert outcomes(api, path) == ["rejected:blank_image", "failed:worker_lost", "succeeded"]
+    assert end_jobs(database, JobState.SUCCEEDED) == 1
+    sweep_submissions(database, desk.settings)
+    assert (
+        api.get(other).json["counts"] | {"succeeded": 1, "duplicate": 1, "rejected": 1} == api.get(other).json["counts"]
+    )
+
+
 def test_a_file_whose_attempts_are_used_up_goes_back_to_intake(api: Api, desk: Desk) -> None:
     path, uploads = begin(api, png(1))
     send(uploads, png(1))
