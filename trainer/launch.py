@@ -46,6 +46,7 @@ def torchrun(settings: Settings, ranks: int, meeting: str, module: Sequence[str]
         f"--rdzv-endpoint={settings.trainer_rendezvous if several else 'localhost:0'}",
         f"--rdzv-id={meeting}",
         f"--rdzv-conf=is_host={int(settings.trainer_node_rank == 0)}",
+        f"--log-dir={os.devnull}",  # What ranks say goes through; a folder for it would stay behind.
         "-m",
         *module,
     ]

@@ -5,14 +5,11 @@ import io
 import resource
 import signal
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import structlog
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from shared import models
 from shared.detector.card import ModelCard
@@ -25,6 +22,7 @@ from shared.training import EvaluationConfig, TrainingConfig
 from trainer import initial_weights
 from trainer.curve import AP40, Curve
 from trainer.engine import NonFiniteLoss
+from trainer.event_file import EventFile
 from trainer.films import FilmReader
 from trainer.fit import Progress, draft_card, fit
 from trainer.lineage import read_dataset, training_set
@@ -70,8 +68,6 @@ def run(work: Work) -> None:
         except torch.OutOfMemoryError as error:
             advice = "The device has too little memory: choose a smaller batch_size (and accumulate) or canvas_px."
             raise DeviceOutOfMemory(advice) from error
-        finally:
-            keeper.close()
         if ranks.is_first:
             _conclude(work, config, card, weights)
 
@@ -91,8 +87,7 @@ class RunKeeper:
         self._curve = Curve(work.claim.task_id)
         #: As last measured.
         self._ap40: float | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="carina-events-")
-        self._events = SummaryWriter(self._folder.name) if ranks.is_first else None
+        self._events = EventFile() if ranks.is_first else None
 
     def load(self) -> bytes | None:
         """Return the last checkpoint that the row names."""
@@ -142,7 +137,7 @@ class RunKeeper:
         self._steps += 1
         if self._events is not None:
             for name, figure in progress.figures.items():
-                self._events.add_scalar(name, figure, progress.position.steps_done)
+                self._events.add(name, figure, progress.position.steps_done)
             self._curve.add(progress.figures)
             self._ap40 = progress.figures.get(AP40, self._ap40)
             if time.monotonic() - self._reported_at > REPORT_EVERY_S or progress.position.step == 0:
@@ -158,12 +153,6 @@ class RunKeeper:
         key = result_key(hashlib.sha256(content).hexdigest(), "pt")
         self._work.store.put(key, content)
         return error.kept_under(self._ranks.gather(key))
-
-    def close(self) -> None:
-        """Close the event file."""
-        if self._events is not None:
-            self._events.close()
-        self._folder.cleanup()
 
     def _report(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -196,8 +185,7 @@ class RunKeeper:
     def _store_events(self) -> dict[str, str]:
         """Store this attempt's event file so far; return its digest by the attempt."""
         assert self._events is not None
-        self._events.flush()
-        content = b"".join(path.read_bytes() for path in sorted(Path(self._folder.name).glob("*tfevents*")))
+        content = self._events.content()
         sha256 = hashlib.sha256(content).hexdigest()
         self._work.store.put(result_key(sha256, "tfevents"), content)
         return {str(self._work.claim.attempt): sha256}
