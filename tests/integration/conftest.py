@@ -1,14 +1,12 @@
 """The API under test, in this process and as the real server; and jobs with workers on this test's servers."""
 
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from multiprocessing.context import ForkServerProcess
 from uuid import UUID
 
 import httpx
@@ -29,7 +27,7 @@ from shared.object_store import ObjectStore
 from shared.queue.hints import Hints
 from shared.queue.states import Scope
 from shared.settings import Settings
-from tests.conftest import REPOSITORY
+from tests.integration.api_process import start_api
 from tests.integration.workshop import Workshop
 from tests.tiny_model import make_tiny_model
 
@@ -132,6 +130,7 @@ class Server:
     """The API as it runs in production: gunicorn's arbiter and its worker."""
 
     port: int
+    process: ForkServerProcess
     arbiter: psutil.Process
 
     @property
@@ -151,26 +150,23 @@ def server(settings: Settings, environ: dict[str, str], request: pytest.FixtureR
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
-    change = getattr(request, "param", "")
-    code = f"from api import serve; from shared.settings import Settings; {change}\nserve.serve(Settings())"
-    env = clean | environ | {"CARINA_API_PORT": str(port)}
-    with subprocess.Popen([sys.executable, "-c", code], env=env, cwd=REPOSITORY) as process:
-        try:
-            _await_health(process, port)
-            yield Server(port, psutil.Process(process.pid))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+    process = start_api(clean | environ | {"CARINA_API_PORT": str(port)}, getattr(request, "param", ""))
+    try:
+        _await_health(process, port)
+        yield Server(port, process, psutil.Process(process.pid))
+    finally:
+        process.terminate()
+        process.join(timeout=60)
 
 
-def _await_health(process: "subprocess.Popen[bytes]", port: int) -> None:
+def _await_health(process: ForkServerProcess, port: int) -> None:
     deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.is_alive() and time.monotonic() < deadline:
         try:
             if httpx.get(f"http://127.0.0.1:{port}/healthz").is_success:
                 return
         except httpx.TransportError:
-            time.sleep(0.1)
+            time.sleep(0.02)
     pytest.fail("The API did not come up.")
 
 
