@@ -1,6 +1,5 @@
 """The whole of Carina as `carina up` runs it, with small films, a quick model and short leases."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from api.client import Carina
-from deploy.stack import env_file
+from deploy.stack import env_file, state
+from deploy.stack.folder import Folder
 from shared import models
 from shared.database import Database
 from shared.detector.card import ModelCard
@@ -70,10 +70,9 @@ class Stack:
         self.client.close()
         self.database.close()
 
-    def processes(self) -> dict[str, dict[str, object]]:
-        """What `carina ps` says, by name."""
-        listed = subprocess.run([*COMMAND, "ps", "--json", "--data", str(self.data)], **self._how, check=True)
-        return {row["name"]: row for row in json.loads(listed.stdout)}
+    def processes(self) -> dict[str, state.Entry]:
+        """What `carina ps` tells, by name, without the second that a command takes to start."""
+        return {entry.name: entry for entry in state.read(Folder(self.data))}
 
     def named(self, *prefixes: str) -> list[str]:
         """The names of the processes that do the same."""
@@ -81,15 +80,16 @@ class Stack:
 
     def find(self, name: str) -> "Process":
         """A process of the stack as it runs now."""
-        row = self.processes()[name]
-        return Process(name, int(str(row["pid"])), int(str(row["restarts"])))
+        entry = self.processes()[name]
+        assert entry.pid is not None
+        return Process(name, entry.pid, entry.restarts)
 
     def came_back(self, before: "Process") -> None:
         """Wait until the supervisor has started it again and it answers."""
 
         def again() -> bool:
-            row = self.processes()[before.name]
-            return row["state"] == "ready" and int(str(row["restarts"])) > before.restarts
+            entry = self.processes()[before.name]
+            return entry.state == state.State.READY and entry.restarts > before.restarts
 
         self.until(again)
 
@@ -117,10 +117,6 @@ class Stack:
         with self.database.begin() as session:
             model = models.register(session, ObjectStore(self.settings), card, weights)
             return models.promote(session, model.id).id
-
-    @property
-    def _how(self) -> dict[str, object]:
-        return {"cwd": REPOSITORY, "env": dict(self.env), "capture_output": True, "text": True, "timeout": 60}
 
 
 @pytest.fixture(scope="module")
