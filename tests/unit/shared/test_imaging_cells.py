@@ -7,16 +7,12 @@ from pydicom import uid
 
 from shared.errors import UndecodablePixelData
 from shared.imaging.cells import CellLayout, read_cells
-from shared.imaging.decode import decode_dicom
+from tests.decoding import pixels_of
 from tests.golden_films import golden_film
-from tests.synthetic_dicom import MAX_PIXELS, make_dicom
+from tests.synthetic_dicom import make_dicom
 
 FILM = golden_film(12)
 SIGNED = golden_film(12, signed=True)
-
-
-def pixels_of(data: bytes) -> NDArray[np.integer]:
-    return decode_dicom(data, MAX_PIXELS).pixels
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from pydicom import uid
 
-from shared.errors import PermanentError
-from shared.imaging.decode import decode_dicom
 from shared.imaging.frames import MOST_FRAGMENTS
 from shared.phantoms.encoding import UIDS, encode_frame
+from tests.decoding import code_of, pixels_of
 from tests.golden_films import golden_film
-from tests.synthetic_dicom import MAX_PIXELS, make_dicom
+from tests.synthetic_dicom import make_dicom
 
 FILM = golden_film(12)
 SYNTAXES = ["encapsulated", "deflated-frame", "rle", "jpeg-lossless", "jpeg-ls", "jpeg-2000", "htj2k", "jpeg-xl"]
@@ -38,16 +36,6 @@ def file_with(value: bytes, syntax: str, *, length: int = 0xFFFFFFFF, **elements
 
 def in_items(fragments: Sequence[bytes], syntax: str, *, table: bytes = b"", end: bytes = END, **how: object) -> bytes:
     return file_with(b"".join(map(item, [table, *fragments])) + end, syntax, **how)
-
-
-def pixels_of(data: bytes) -> NDArray[np.integer]:
-    return decode_dicom(data, MAX_PIXELS).pixels
-
-
-def code_of(data: bytes) -> str:
-    with pytest.raises(PermanentError) as caught:
-        pixels_of(data)
-    return caught.value.code
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydicom import dcmread, uid
 
 from shared.deidentification import deidentify
-from shared.errors import PermanentError
 from shared.imaging import codecs
-from shared.imaging.decode import decode, decode_dicom
+from shared.imaging.decode import decode
 from shared.imaging.transfer_syntaxes import JPEG_XL_LOSSLESS, PACKINGS
 from shared.phantoms.encoding import LOSSLESS, LOSSY, NATIVE, NEAR, UIDS, encode_frame
+from tests.decoding import code_of, pixels_of
 from tests.golden_films import DEPTHS, SHA256, digest, film_name, golden_film
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
@@ -43,16 +43,6 @@ BOUNDS = {
     ("jpeg-xl-lossy", 16): (2500, 400),
     ("jpeg-xl-recompression", 8): (20, 2.5),
 }
-
-
-def pixels_of(data: bytes) -> NDArray[np.integer]:
-    return decode_dicom(data, MAX_PIXELS).pixels
-
-
-def code_of(data: bytes) -> str:
-    with pytest.raises(PermanentError) as caught:
-        pixels_of(data)
-    return caught.value.code
 
 
 def in_syntax(film: NDArray[np.integer], bits: int, syntax: str, **elements: object) -> bytes:
