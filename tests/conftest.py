@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+import torch
 from psycopg import sql
 
 from deploy.stack import env_file
@@ -28,6 +29,12 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 TEMPLATE = "carina_template"
 #: No test outlives its machine. To wait for the disk takes most of a second whenever a database is made and dropped.
 FORGETFUL = ("fsync = off", "full_page_writes = off")
+
+
+def pytest_configure() -> None:
+    """Keep a test process to one thread of PyTorch's: there is a process for each core, and its threads wait busily."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ import numpy as np
 import PIL.Image
 import psutil
 import pytest
-import torch
 from flask.testing import FlaskClient
 
 from api.app import create_app
@@ -181,7 +180,6 @@ def png(seed: int = 0, side_px: int = 80) -> bytes:
 @pytest.fixture
 def workshop(settings: Settings, database: Database, store: ObjectStore, hints: Hints) -> Workshop:
     """Jobs and workers on this test's servers."""
-    torch.set_num_threads(1)
     return Workshop(settings, database, store, hints)
 
 
