@@ -17,7 +17,7 @@ up: $(READY) ## Start the whole stack on this machine
 	@$(BIN)/carina up $(ARGS)
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: $(READY) ## Send every route made-up requests (CASES=2000, ROUTES=all), and check every answer
 	CASES=$(or $(CASES),2000) $(BIN)/python -m pytest --timeout 0 tests/integration/test_api_schema.py $(ARGS)
