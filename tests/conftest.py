@@ -1,11 +1,13 @@
 """Real servers for every test that asks: one stack a test process, a fresh database, bucket and Redis a test."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -22,6 +24,9 @@ from shared.object_store import ObjectStore
 from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.tables import Model
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -133,3 +138,29 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real films: {SHARED_DATA} is absent")
     return SHARED_DATA
+
+
+@pytest.fixture
+def open_console() -> Iterator[Callable[[str, str], "Page"]]:
+    """Sign in to the console of an API, by its URL and a key; whatever the page complains of ends the test."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    complaints: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+
+        def sign_in(url: str, key: str) -> "Page":
+            page = chromium.new_page(base_url=url, viewport={"width": 1440, "height": 900})
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
+            page.goto("/")
+            page.get_by_label("API key").fill(key)
+            page.get_by_role("button", name="Sign in").click()
+            page.get_by_role("heading", name="Studies", exact=True).wait_for()
+            return page
+
+        yield sign_in
+        chromium.close()
+    assert complaints == []

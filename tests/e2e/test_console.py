@@ -1,8 +1,7 @@
 """The console in a browser, on the running stack: from films that are dropped to a model that learnt from them."""
 
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,32 +17,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(400)
 
-CHROMIUM = shutil.which("chromium")
 #: A training of seconds.
 CONFIG = '{"architecture": "carina_small", "canvas_px": 128, "loader_workers": 0}'
 PATIENCE_MS = 120_000
 
 
 @pytest.fixture
-def page(stack: Stack) -> Iterator["Page"]:
-    """A page of somebody who is signed in; whatever it complains of ends the test."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    complaints: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = chromium.new_page(base_url=stack.client.api_url, viewport={"width": 1440, "height": 900})
-        opened.set_default_timeout(30_000)
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
-        opened.goto("/")
-        opened.get_by_label("API key").fill(stack.api_key)
-        opened.get_by_role("button", name="Sign in").click()
-        opened.get_by_role("heading", name="Studies", exact=True).wait_for()
-        yield opened
-        chromium.close()
-    assert complaints == []
+def page(stack: Stack, open_console: Callable[[str, str], "Page"]) -> "Page":
+    """A page of somebody who is signed in."""
+    return open_console(stack.client.api_url, stack.api_key)
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(120)
 
-CHROMIUM = shutil.which("chromium")
 SIDE_PX = 80
 
 
@@ -116,23 +114,9 @@ def test_a_rendition_is_kept_for_a_while_and_only_for_whoever_asked(
 
 
 @pytest.fixture
-def page(server: Server, keys: Keys) -> Iterator["Page"]:
-    """A page of somebody who is signed in; whatever it complains of ends the test."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    complaints: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = chromium.new_page(base_url=server.url, viewport={"width": 1200, "height": 800})
-        opened.goto("/console/sign-in?next=/console/sign-in")
-        opened.get_by_label("API key").fill(keys.both)
-        opened.get_by_role("button", name="Sign in").click()
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
-        yield opened
-        chromium.close()
-    assert complaints == []
+def page(server: Server, keys: Keys, open_console: Callable[[str, str], "Page"]) -> "Page":
+    """A page of somebody who is signed in."""
+    return open_console(server.url, keys.both)
 
 
 def wait_for(page: "Page", study_id: UUID) -> None:
