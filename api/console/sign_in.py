@@ -9,7 +9,7 @@ from api.auth import public
 from api.console import session
 from api.console.pages import console_blueprint, show
 from api.services import services
-from shared.errors import RequestError, Unauthorized
+from shared.errors import KeyExpired, RequestError, Unauthorized
 from shared.queue.states import Scope
 
 blueprint = console_blueprint("sign_in")
@@ -37,7 +37,8 @@ def enter() -> Response:
 def ask() -> Response:
     """Ask for a key; raise `ConsoleOff`."""
     session.require_secret()
-    return show("sign_in.html", next=_inside(request.args.get("next")), error=None)
+    asked = request.args.get("next")
+    return _show_form(_inside(asked), goes_on=asked is not None)
 
 
 @blueprint.post("/console/sign-in")
@@ -49,9 +50,9 @@ def begin() -> Response:
     try:
         found = services().keyring.identify(request.form.get("key", "").strip())
     except Unauthorized as error:
-        return show("sign_in.html", 401, next=following, error=error.detail)
+        return _show_form(following, 401, error.detail if isinstance(error, KeyExpired) else "This is no valid key.")
     if not found.may(Scope.READ):
-        return show("sign_in.html", 403, next=following, error="This key may not read; the console needs `read`.")
+        return _show_form(following, 403, "This key may not read; the console needs the scope “read”.")
     response = redirect(following, 303)
     session.begin(response, found)
     return response
@@ -65,6 +66,11 @@ def finish() -> Response:
     response = redirect("/console/sign-in", 303)
     session.end(response)
     return response
+
+
+def _show_form(following: str, status: int = 200, error: str | None = None, *, goes_on: bool = False) -> Response:
+    hours = session.SESSION_S // 3600
+    return show("sign_in.html", status, next=following, error=error, goes_on=goes_on, session_hours=hours)
 
 
 def _refuse_other_sites() -> None:

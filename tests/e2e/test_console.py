@@ -72,7 +72,7 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     page.get_by_label("State").select_option("succeeded")
     page.get_by_role("button", name="Show", exact=True).click()
     page.wait_for_url("**state=succeeded**")
-    page.get_by_role("row").nth(1).get_by_role("link").first.click()
+    page.get_by_role("row").nth(1).get_by_role("cell").nth(1).click()  # anywhere in the row
 
     # Read, window, filter.
     page.locator("body[data-shown]").wait_for()
@@ -85,6 +85,25 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     page.mouse.move(box["x"] + 260, box["y"] + 140, steps=4)
     page.mouse.up()
     assert page.get_by_text(re.compile(r"W \d+ L \d+")).inner_text() != before
+    dragged = page.get_by_text(re.compile(r"W \d+ L \d+")).inner_text()
+    page.get_by_role("button", name="Window for the darker parts, as the lungs").click()
+    assert page.get_by_text(re.compile(r"W \d+ L \d+")).inner_text() != dragged
+    page.get_by_role("button", name="Reset").click()
+    film.press("m")
+    film.press("Enter")
+    lengths_mm = []
+    for _ in "ab":
+        film.press("ArrowRight")
+        said = page.locator("#announcer").inner_text()
+        lengths_mm.append(float(said.removesuffix(" mm")))
+    assert lengths_mm[0] < lengths_mm[1]
+    page.get_by_text(re.compile(f"^{lengths_mm[1]} mm$")).first.wait_for()
+    film.press("Escape")
+    page.locator(".measure").first.wait_for(state="hidden")
+    film.press("w")
+    least = page.get_by_label("Show from score")
+    least.press("ArrowRight")  # the slider's, not the film's
+    assert least.input_value() == "0.31"
     findings = page.get_by_role("list", name="Findings").get_by_role("button")
     shown = findings.count()
     assert shown > 0

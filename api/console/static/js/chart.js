@@ -4,6 +4,7 @@ import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { element } from "./page.js";
 
 const HEIGHT_PX = 200;
+const LEAST_SPAN_S = 120; // else a single sample would stand in the middle of a year
 const ROWS = 60; // of the table, the latest
 // What an axis of whole numbers, and one of seconds, may count by: no two of its ticks then read the same.
 export const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6];
@@ -86,9 +87,9 @@ export class Chart {
     this.plot = new uPlot({
       width,
       height: HEIGHT_PX,
-      padding: [8, 8, 0, 0],
-      scales: { x: { time: Boolean(this.x.time) }, y: { range: (_, low, high) => this.span(low, high) } },
-      axes: [{ ...axis, values: (_, ticks) => this.ticks(ticks) },
+      padding: [8, 26, 0, 0],
+      scales: { x: this.spread(), y: { range: (_, low, high) => this.span(low, high) } },
+      axes: [{ ...axis, space: 80, values: (_, ticks) => this.ticks(ticks) },
         { ...axis, size: 72, incrs: this.steps, values: (_, ticks) => ticks.map((tick) => this.say(this.lines[0], tick)) }],
       series: [
         // While nobody points at it, the legend says how it stands.
@@ -118,6 +119,11 @@ export class Chart {
       const clock = now.toLocaleTimeString("en-GB", time);
       return now.toDateString() === before.toDateString() ? clock : `${clock}\n${now.toLocaleDateString("en-GB", day)}`;
     });
+  }
+
+  spread() {
+    if (!this.x.time) return { time: false };
+    return { time: true, range: (_, first, last) => [Math.min(first, last - LEAST_SPAN_S), last] };
   }
 
   span(low, high) {
