@@ -28,7 +28,7 @@ from shared.settings import Settings
 from shared.tables import Dataset, Rendition
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Api, Keys
-from tests.integration.test_cli import FAILED, carina
+from tests.integration.test_cli import FAILED, USAGE, Command
 from tests.integration.trainers import trainer, wait_for
 from tests.synthetic_dicom import make_dicom, make_film
 from trainer.datasets.annotations import pseudonym
@@ -203,7 +203,7 @@ def test_an_import_that_cannot_be_done_leaves_no_row(
 
 
 def test_an_import_that_was_killed_goes_on_where_it_was(
-    environ: dict[str, str], settings: Settings, database: Database, store: ObjectStore, tmp_path: Path
+    environ: dict[str, str], carina: Command, database: Database, store: ObjectStore, tmp_path: Path
 ) -> None:
     """What the killed one had rendered is taken away, so that rendering it again would show."""
     folder = tmp_path / "films"
@@ -229,7 +229,7 @@ def test_an_import_that_was_killed_goes_on_where_it_was(
     for sha256 in done:
         store.delete(rendition_key(sha256))
 
-    assert "80 images, 80 boxes" in carina(environ, *command)
+    assert "80 images, 80 boxes" in carina(*command)
     made = rendered(database)
     assert len(made) == len(names)
     for sha256 in done:
@@ -244,42 +244,39 @@ def rendered(database: Database) -> set[str]:
         return set(session.scalars(sa.select(Rendition.rendition_sha256)))
 
 
-def test_the_command_line_shows_and_exports_a_dataset(
-    films: VinBigDataSource, environ: dict[str, str], settings: Settings, tmp_path: Path
-) -> None:
+def test_the_command_line_shows_and_exports_a_dataset(films: VinBigDataSource, carina: Command, tmp_path: Path) -> None:
     given = ("--csv", films.annotations, "--images", films.images, "--val-share", "0.5", "--test-share", "0")
-    said = carina(environ, "dataset", "import", "vinbigdata", *given)
+    said = carina("dataset", "import", "vinbigdata", *given)
     assert "8 images, 6 boxes" in said
     assert "failed: 1 duplicate_image" in said
 
-    failed = json.loads(carina(environ, "dataset", "failures", "vinbigdata", "--json"))
+    failed = json.loads(carina("dataset", "failures", "vinbigdata", "--json"))
     assert {failure["file_name"]: failure["code"] for failure in failed} == EXPECTED_FAILURES
 
     figure, document = tmp_path / "classes.png", tmp_path / "films.json"
-    shown = carina(environ, "dataset", "show", "vinbigdata", "--figure", str(figure))
+    shown = carina("dataset", "show", "vinbigdata", "--figure", str(figure))
     assert "8 Nodule/Mass" in shown
     assert "The patient is known for 8 of 8 images." in shown
     with PIL.Image.open(figure) as picture:
         picture.verify()
 
-    carina(environ, "dataset", "export", "vinbigdata", "--output", str(document))
+    carina("dataset", "export", "vinbigdata", "--output", str(document))
     loaded = COCO(str(document))
     assert len(loaded.getImgIds()) == 8
     assert [category["name"] for category in loaded.loadCats(loaded.getCatIds())] == ["Cardiomegaly", "Nodule/Mass"]
     boxes = loaded.loadAnns(loaded.getAnnIds(catIds=[8]))
     assert [(box["bbox"], box["readers"]) for box in boxes] == 6 * [([11, 10, 20, 20], ["R1", "R2"])]
     again = ("--annotations", str(document), "--images", films.images, "--keep-splits")
-    assert "films: 8 images, 6 boxes" in carina(environ, "dataset", "import", "coco", *again)
+    assert "films: 8 images, 6 boxes" in carina("dataset", "import", "coco", *again)
 
 
-def test_a_command_that_cannot_be_done_says_why(films: VinBigDataSource, environ: dict[str, str]) -> None:
+def test_a_command_that_cannot_be_done_says_why(films: VinBigDataSource, carina: Command) -> None:
     places = ("--images", films.images)
-    refused = carina(environ, "dataset", "import", "coco", "--annotations", films.annotations, *places, code=FAILED)
+    refused = carina("dataset", "import", "coco", "--annotations", films.annotations, *places, code=FAILED)
     assert "malformed_annotations: document: Invalid JSON" in refused
     wrong = ("--csv", films.annotations, "--val-share", "0.6", "--test-share", "0.6")
-    assert "must not add up to more than 1" in carina(
-        environ, "dataset", "import", "vinbigdata", *places, *wrong, code=2
-    )
+    said = carina("dataset", "import", "vinbigdata", *places, *wrong, code=USAGE)
+    assert "must not add up to more than 1" in said
 
 
 def test_fixed_splits_come_as_two_documents(
