@@ -23,6 +23,8 @@ from shared.tables import Model
 blueprint = console_blueprint("worklist")
 
 _PATH = "/console/studies"
+#: What a page's address says beside the conditions, which the form has a field for each.
+_PLACE = ("before", "after", "limit")
 
 
 @blueprint.get(_PATH)
@@ -59,14 +61,17 @@ def _show(
     errors: Mapping[str, str] | None = None,
     status: int = 200,
 ) -> Response:
-    conditions = {name: value for name, value in asked.items() if name not in ("before", "after", "limit")}
+    conditions = {name: value for name, value in asked.items() if name not in _PLACE}
+    errors = errors or {}
+    has_field = StudiesQuery.model_fields.keys() - _PLACE
     with services().database.begin() as session:
         classes, has_model = _classes(session), models.active(session) is not None
     return show(
         "worklist.html",
         status,
         asked=asked,
-        errors=errors or {},
+        errors=errors,
+        other_errors={name: words for name, words in errors.items() if name not in has_field},
         answer=answer,
         least_digest=LEAST_DIGEST,
         min_score=query.min_score if query else StudiesQuery.model_fields["min_score"].default,

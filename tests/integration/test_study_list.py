@@ -288,7 +288,7 @@ def test_what_cannot_be_understood_is_said_to_be(mine: Api, page: FlaskClient) -
         shown = page.get("/console/studies", query_string={name: value})
         assert shown.status_code == 422, (name, value)
         assert "This search cannot be understood" in shown.text
-        assert f"<strong>{name}</strong>" in shown.text
+        assert f'id="error-{name}"' in shown.text or f"<code>{name}</code>: " in shown.text
 
 
 def test_a_page_has_one_cursor(mine: Api, page: FlaskClient) -> None:
