@@ -1,6 +1,6 @@
-"""`python -m deploy.stack.gated COMMAND...`: what `carina COMMAND...` does, begun before the servers answer.
+"""`python -m deploy.stack.gated COMMAND...`: what `carina COMMAND...` does, begun before all is ready for it.
 
-Importing a process' code takes seconds, which the stack spends on its servers and tables meanwhile.
+Some code takes seconds to import; the stack spends them on its servers and tables meanwhile.
 """
 
 import importlib
@@ -11,29 +11,24 @@ from pathlib import Path
 
 #: Names the file that appears once all is ready for the command.
 GATE = "CARINA_STACK_GATE"
+#: What is imported until then. The other commands take little: they would only hold up the servers.
 _CODE = {
     ("migrate",): ("deploy.bootstrap", "alembic.command"),
     ("api",): ("api.serve",),
-    ("worker", "prepare"): ("workers.app", "workers.prepare", "shared.imaging.isolation"),
     ("worker", "detect"): ("workers.app", "workers.detect", "shared.detector.runtime"),
-    ("worker", "intake"): ("workers.app", "workers.intake"),
-    ("worker", "notify"): ("workers.app", "workers.notify"),
-    ("trainer",): ("trainer.agent",),
-    ("beat",): ("workers.app", "workers.sweep"),
 }
 _POLL_S = 0.05
 
 
 def main() -> None:
     """Import the command's code, wait for the gate and run the command."""
-    command = tuple(sys.argv[1:])
-    for module in (*_CODE[command], "deploy.cli"):
+    for module in _CODE.get(tuple(sys.argv[1:]), ()):
         importlib.import_module(module)
     gate = Path(os.environ[GATE])
     while not gate.exists():
         time.sleep(_POLL_S)
     sys.argv[0] = "carina"
-    sys.modules["deploy.cli"].main()
+    importlib.import_module("deploy.cli").main()
 
 
 if __name__ == "__main__":
