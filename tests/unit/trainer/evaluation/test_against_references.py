@@ -17,7 +17,7 @@ EXACT = 1e-12
 
 @pytest.fixture(scope="module")
 def large() -> EvaluationSet:
-    return draw_set(images=1000, detections=100, classes=14)
+    return draw_set(images=3000, detections=100, classes=14)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def judged(large: EvaluationSet) -> naive.Judged:
     return naive.judge(large)
 
 
-@pytest.mark.parametrize("images", [60, 1000])
+@pytest.mark.parametrize("images", [60, 3000])
 def test_coco_statistics_equal_pycocotools(images: int, large: EvaluationSet) -> None:
     material = large if images == len(large.image_ids) else draw_set(images, 150, 3, seed=1)
     scores = evaluate_coco(material)
