@@ -458,9 +458,10 @@ def test_a_kill_between_object_and_row_wants_nothing_but_the_object_again(
 def test_sigterm_lets_an_object_that_is_being_stored_be_answered(
     ready: Settings, environ: dict[str, str], database: Database, tmp_path: Path
 ) -> None:
+    begun = tmp_path / "begun"
     slow = (
-        "import time; from shared.intake import Intake; record = Intake._record; "
-        "Intake._record = lambda *args: (time.sleep(1.5), record(*args))[1]"
+        "import pathlib, time; from shared.intake import Intake; record = Intake._record; "
+        f"Intake._record = lambda *args: (pathlib.Path({str(begun)!r}).touch(), time.sleep(1.5), record(*args))[2]"
     )
     with (
         served(environ, tmp_path / "log", slow) as (process, port),
@@ -470,7 +471,7 @@ def test_sigterm_lets_an_object_that_is_being_stored_be_answered(
         answers: list[Any] = []
         sending = threading.Thread(target=lambda: answers.append(made.send_c_store(pydicom.dcmread(BytesIO(dicom(1))))))
         sending.start()
-        time.sleep(0.7)
+        wait_for(begun.exists)
         process.terminate()
         sending.join(timeout=20)
         assert process.wait(timeout=20) == 0
