@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from shared import webhooks
 from shared.errors import DigestMismatch, NotFound, NotUploaded, RequestError, SizeMismatch
 from shared.queue.claim import final_values
+from shared.queue.known import IS_OPEN
 from shared.queue.retry import make_successors
 from shared.queue.states import FileState, JobState, SubmissionState
 from shared.submissions import count, end
@@ -89,8 +90,7 @@ def cancel(session: Session, submission: Submission) -> None:
     )
     session.execute(_silently(files.values(**final_values_of_files(FileState.CANCELLED), source_key=None)))
     # A statement of its own, which sees the job of a file that has just been accepted.
-    open_jobs = [state for state in JobState if not state.is_final]
-    jobs = sa.update(Job).where(Job.submission_id == submission.id, Job.state.in_(open_jobs)).returning(Job.id)
+    jobs = sa.update(Job).where(Job.submission_id == submission.id, IS_OPEN).returning(Job.id)
     ended = jobs.where(~Job.counted_on).values(**final_values(JobState.CANCELLED))
     webhooks.announce_jobs(session, session.scalars(_silently(ended)).all())
     # What is left: a request that counts on a job only now has waited for the statement before.

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from shared import webhooks
 from shared.database import Database
+from shared.queue.known import IS_OPEN
 from shared.queue.outcome import DUPLICATE
 from shared.queue.states import FileState, JobState, SubmissionState
 from shared.settings import Settings
@@ -26,13 +27,12 @@ log = structlog.get_logger()
 SLOW_COUNT_S, KEPT_FOR = 0.25, 20
 
 _OPEN_FILE = SubmissionFile.state.in_([state for state in FileState if not state.is_final])
-_OPEN_JOB = Job.state.in_([state for state in JobState if not state.is_final])
 _HAS_JOB = SubmissionFile.state.in_([FileState.ACCEPTED, FileState.DUPLICATE])
 _UNFIT = [FileState.REJECTED, FileState.FAILED]
 #: Its image was there already, and has a result or waits for one.
 _IS_DUPLICATE = sa.or_(
     sa.and_(Job.state == JobState.CANCELLED, Job.code == DUPLICATE),
-    sa.and_(SubmissionFile.state == FileState.DUPLICATE, sa.or_(Job.state == JobState.SUCCEEDED, _OPEN_JOB)),
+    sa.and_(SubmissionFile.state == FileState.DUPLICATE, sa.or_(Job.state == JobState.SUCCEEDED, IS_OPEN)),
 )
 
 #: To be joined to files, so that the job of one that was taken in says how it goes on.
@@ -42,7 +42,7 @@ OUTCOME: sa.ColumnElement[str] = sa.case(
     (SubmissionFile.state == FileState.CHECKING, sa.literal_column("'arrived'")),
     (~_HAS_JOB, SubmissionFile.state),
     (_IS_DUPLICATE, sa.literal_column("'duplicate'")),
-    (_OPEN_JOB, sa.literal_column("'accepted'")),
+    (IS_OPEN, sa.literal_column("'accepted'")),
     else_=Job.state,
 )
 _JOB_IS_UNFIT = Job.state.in_([JobState.REJECTED, JobState.FAILED])
@@ -220,7 +220,7 @@ def _has_open(submission_id: Any) -> sa.ColumnElement[bool]:
     # In one statement, and so at one moment: a file that becomes accepted gets its job in the same transaction.
     return sa.or_(
         sa.exists().where(SubmissionFile.submission_id == submission_id, _OPEN_FILE),
-        sa.exists().where(Job.submission_id == submission_id, _OPEN_JOB),
+        sa.exists().where(Job.submission_id == submission_id, IS_OPEN),
     )
 
 

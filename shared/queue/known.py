@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from shared.queue.states import JobState
 from shared.tables import Job
 
-_OPEN = Job.state.in_([state for state in JobState if not state.is_final])
+#: Whether a job has not come to its end.
+IS_OPEN = Job.state.in_([state for state in JobState if not state.is_final])
 
 
 def jobs_with_a_future(model_id: UUID | None) -> list[sa.ColumnElement[bool]]:
@@ -37,7 +38,7 @@ def count_on(
     safe = own | {row.id for row in rows if JobState(row.state).is_final}
     if others := {row.id for row in rows} - safe:
         # In order, so that two requests that wait cannot wait for each other.
-        held = sa.select(Job.id).where(Job.id.in_(others), _OPEN).order_by(Job.id)
+        held = sa.select(Job.id).where(Job.id.in_(others), IS_OPEN).order_by(Job.id)
         held = held.with_for_update(key_share=True, skip_locked=not wait)
         counted_on = (
             sa.update(Job)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, aliased
 from shared.errors import CarinaError, PermanentError
 from shared.imaging.facts import ImageFacts
 from shared.queue.claim import Claim, fenced, final_values, waiting_values
+from shared.queue.known import IS_OPEN
 from shared.queue.states import JobState, Stage
 from shared.queue.top_scores import keep_top_scores
 from shared.tables import Detection, Image, Job
@@ -209,10 +210,9 @@ def give_up_or_retry(
 
 def cancel(session: Session, project_id: UUID, job_id: UUID) -> bool:
     """Cancel a job that is not final yet; return whether it was changed. A worker that holds it cannot commit."""
-    open_states = [state for state in JobState if not state.is_final]
     change = (
         sa.update(Job)
-        .where(Job.id == job_id, Job.project_id == project_id, Job.state.in_(open_states))
+        .where(Job.id == job_id, Job.project_id == project_id, IS_OPEN)
         .values(**final_values(JobState.CANCELLED))
         .returning(Job.id)
     )
