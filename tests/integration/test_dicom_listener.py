@@ -30,6 +30,7 @@ from pydicom.uid import (
     UltrasoundImageStorage,
 )
 from pynetdicom import AE, build_context
+from pynetdicom.transport import AssociationSocket
 
 from api.dicom_listener import Listener, ListenerMisconfigured
 from shared.database import Database
@@ -58,6 +59,19 @@ def listener(ready: Settings) -> Iterator[Listener]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def _senders_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close the senders' sockets also where the listener has gone first; pynetdicom leaves those to the collector."""
+    shutdown_socket = AssociationSocket._shutdown_socket
+
+    def close(self: AssociationSocket) -> None:
+        shutdown_socket(self)
+        if self.assoc.is_requestor and self.socket is not None:
+            self.socket.close()
+
+    monkeypatch.setattr(AssociationSocket, "_shutdown_socket", close)
+
+
 @contextmanager
 def association(port: int, *contexts: Any, calling: str = "SENDER", called: str = "CARINA", **kwargs: Any):
     """A pynetdicom sender's association, released at the end."""
@@ -69,8 +83,6 @@ def association(port: int, *contexts: Any, calling: str = "SENDER", called: str 
     finally:
         if made.is_established:
             made.release()
-        elif made.dul.socket is not None and made.dul.socket.socket is not None:
-            made.dul.socket.socket.close()  # pynetdicom leaves it open where the other side has gone first
 
 
 def context_of(data: bytes) -> Any:
