@@ -99,7 +99,7 @@ class Counts(BaseModel):
     arrived: int = 0  # uploaded, to be checked
     accepted: int = 0  # has a job that is not final
     unpacked: int = 0  # archives
-    duplicate: int = 0
+    duplicate: int = 0  # the image was there already; its result may be yet to come
     succeeded: int = 0
     rejected: int = 0
     failed: int = 0

@@ -34,6 +34,8 @@ _IS_DUPLICATE = sa.or_(
     sa.and_(Job.state == JobState.CANCELLED, Job.code == DUPLICATE),
     sa.and_(SubmissionFile.state == FileState.DUPLICATE, sa.or_(Job.state == JobState.SUCCEEDED, IS_OPEN)),
 )
+#: Its image's first job, which it counts on, is not done.
+_IS_OPEN_DUPLICATE = sa.and_(SubmissionFile.state == FileState.DUPLICATE, Job.counted_on, IS_OPEN)
 
 #: To be joined to files, so that the job of one that was taken in says how it goes on.
 JOB_OF_FILE = sa.and_(Job.id == SubmissionFile.job_id, _HAS_JOB)
@@ -62,13 +64,15 @@ class Tally:
     counts: dict[str, int] = field(default_factory=dict)
     #: Of the rejected and failed ones.
     codes: dict[str, int] = field(default_factory=dict)
+    #: Of the duplicates, those whose image's first job is not done.
+    open_duplicates: int = 0
     #: How long it took to count them.
     took_s: float = 0.0
 
     @property
     def open(self) -> int:
         """How many have not come to their end."""
-        return sum(self.counts.get(outcome, 0) for outcome in ("expected", "arrived", "accepted"))
+        return self.open_duplicates + sum(self.counts.get(name, 0) for name in ("expected", "arrived", "accepted"))
 
     @property
     def errors(self) -> int:
@@ -120,7 +124,12 @@ def count(session: Session, submission_id: UUID) -> Tally:
     """Count what a submission's files have come to; a second or two for a million."""
     begun = time.monotonic()
     outcomes = (
-        sa.select(OUTCOME.label("outcome"), CODE.label("code_of"), sa.func.count().label("files"))
+        sa.select(
+            OUTCOME.label("outcome"),
+            CODE.label("code_of"),
+            sa.func.count(),
+            sa.func.count().filter(_IS_OPEN_DUPLICATE),
+        )
         .select_from(SubmissionFile)
         .join(Job, JOB_OF_FILE, isouter=True)
         .where(SubmissionFile.submission_id == submission_id)
@@ -128,11 +137,13 @@ def count(session: Session, submission_id: UUID) -> Tally:
     )
     counts: dict[str, int] = {}
     codes: dict[str, int] = {}
-    for outcome, code, files in session.execute(outcomes):
+    open_duplicates = 0
+    for outcome, code, files, waiting in session.execute(outcomes):
         counts[outcome] = counts.get(outcome, 0) + files
         if code is not None:
             codes[code] = codes.get(code, 0) + files
-    return Tally(counts, codes, time.monotonic() - begun)
+        open_duplicates += waiting
+    return Tally(counts, codes, open_duplicates, time.monotonic() - begun)
 
 
 def tally(session: Session, submission: Submission) -> Tally:
@@ -158,6 +169,7 @@ def tally(session: Session, submission: Submission) -> Tally:
 def settle(session: Session, submission_id: UUID) -> bool:
     """End a closed submission of which no file and no job is open; return whether that was done.
 
+    Jobs that its duplicates count on are waited for like its own.
     Never waits: one that somebody else is changing is left for the next time, which the sweep makes sure of. Call it
     once what may have been last is committed.
     """
@@ -221,6 +233,9 @@ def _has_open(submission_id: Any) -> sa.ColumnElement[bool]:
     return sa.or_(
         sa.exists().where(SubmissionFile.submission_id == submission_id, _OPEN_FILE),
         sa.exists().where(Job.submission_id == submission_id, IS_OPEN),
+        sa.exists().where(
+            SubmissionFile.submission_id == submission_id, Job.id == SubmissionFile.job_id, _IS_OPEN_DUPLICATE
+        ),
     )
 
 

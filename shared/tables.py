@@ -230,6 +230,7 @@ class SubmissionFile(Row):
             "submission_id",
             postgresql_where=text("state IN ('expected', 'arrived', 'checking')"),
         ),
+        Index("submission_file_duplicate", "job_id", "submission_id", postgresql_where=text("state = 'duplicate'")),
         Index(
             "submission_file_entry",
             "submission_id",
@@ -286,6 +287,7 @@ class Job(Row):
         Index("job_waiting", "state", sa.desc("priority"), "id", postgresql_where=text("state IN ('queued', 'ready')")),
         Index("job_leased", "lease_expires_at", postgresql_where=text("state IN ('preparing', 'detecting')")),
         Index("job_open", "submission_id", postgresql_where=text(f"submission_id IS NOT NULL AND state IN ({_OPEN})")),
+        Index("job_counted_on", "id", postgresql_where=text(f"counted_on AND state IN ({_OPEN})")),
         Index("job_result", "image_id", "model_id", unique=True, postgresql_where=text("state = 'succeeded'")),
         Index("job_of_image", "image_id", "id"),
         # These two are read backwards: the newest studies with a job like that.
@@ -314,7 +316,8 @@ class Job(Row):
     attempt: Mapped[int] = mapped_column(default=0)
     #: Whether the next claim takes this job in a batch of its own, because it may have brought one down.
     alone: Mapped[bool] = mapped_column(default=False)
-    #: Whether another request has sent the same image in since: the job then outlives its submission's cancelling.
+    #: Whether another request has sent the same image in since: its submission waits for the job, which outlives the
+    #: cancelling of its own.
     counted_on: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     #: Not claimed before this time.
     available_at: Mapped[datetime] = mapped_column(server_default=_NOW)

@@ -117,6 +117,30 @@ def test_what_is_known_already_need_not_be_sent(api: Api, keys: Keys) -> None:
     elsewhere = api.as_(keys.stranger)
     _, uploads = begin(elsewhere, png(1))
     assert uploads[0]["state"] == "expected"
+
+
+def test_a_submission_waits_for_the_jobs_of_its_duplicates(api: Api, desk: Desk, database: Database) -> None:
+    api.send(("film.png", png(1)), ("film.png", png(2)))
+    path, uploads = begin(api, png(1), png(2))
+    assert [upload["state"] for upload in uploads] == ["duplicate", "duplicate"]
+    api.post(f"{path}/complete")
+    sweep_submissions(database, desk.settings)
+    told = api.get(path).json
+    assert (told["state"], told["counts"]["duplicate"], told["files_per_s"]) == ("processing", 2, None)
+    [first, _] = api.get(f"{path}/manifest").json["files"]
+    end_jobs(database, JobState.SUCCEEDED, Job.id == UUID(first["job_id"]))
+    sweep_submissions(database, desk.settings)
+    told = api.get(path).json
+    assert (told["state"], told["eta_s"] is None) == ("processing", False)
+    end_jobs(database, JobState.FAILED, code="worker_lost", reason="It was lost.")
+    sweep_submissions(database, desk.settings)
+    told = api.get(path).json
+    assert (told["state"], told["counts"]["duplicate"], told["codes"]) == (
+        "completed_with_errors",
+        1,
+        {"worker_lost": 1},
+    )
+    # Where all is known and done there is nothing to wait for.
     path, _ = begin(api, png(1))
     assert api.post(f"{path}/complete").json["state"] == "completed"
 
@@ -415,9 +439,11 @@ def test_a_duplicate_of_what_has_no_result_is_accounted_for_and_tried_again(
     other, uploads = begin(api, *films)
     assert [upload["state"] for upload in uploads] == ["duplicate"] * 3
     assert outcomes(api, other) == ["rejected:blank_image", "duplicate", "duplicate"]
-    assert api.post(f"{other}/complete").json["state"] == "completed_with_errors"
+    assert api.post(f"{other}/complete").json["state"] == "processing"
     end_jobs(database, JobState.FAILED, Job.id == job_ids[1], code="worker_lost", reason="It was lost.")
     end_jobs(database, JobState.SUCCEEDED)
+    sweep_submissions(database, desk.settings)
+    assert api.get(other).json["state"] == "completed_with_errors"
     assert outcomes(api, other) == ["rejected:blank_image", "failed:worker_lost", "duplicate"]
     answer = api.post(f"{other}/retry").json
     assert (answer["retried"], answer["to_upload"], api.get(other).json["state"]) == (1, 0, "processing")
