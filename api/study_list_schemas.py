@@ -3,7 +3,7 @@
 import re
 from datetime import MAXYEAR, UTC, date, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
@@ -154,6 +154,9 @@ class StudySummary(BaseModel):
     findings: list[TopFinding]
     #: Of images that were rejected or have failed, each code once.
     problems: list[Unfitness]
+    #: What readers have said of its results: None, nothing; `begun`; `done` where the review of each image with a
+    #: result is. Of an image with several results it is the one reviewed last.
+    review: Literal["begun", "done"] | None
 
 
 class StudiesAnswer(Page):

@@ -22,9 +22,11 @@ CSV_COLUMNS = (
     "priority",
     "flags",
     "findings",
+    "review",
 )
 #: Findings that a table shows of a study.
 _SHOWN = 3
+_REVIEW = {None: (), "begun": ("review begun",), "done": ("reviewed",)}
 
 
 def write_table(studies: Iterable[StudySummary], file: IO[str] | None) -> None:
@@ -36,7 +38,7 @@ def write_table(studies: Iterable[StudySummary], file: IO[str] | None) -> None:
             str(study.id),
             f"{study.created_at:%Y-%m-%d\n%H:%M}",
             str(study.priority),
-            "\n".join([*_states(study), *(problem.code for problem in study.problems)]),
+            "\n".join([*_states(study), *_REVIEW[study.review], *(problem.code for problem in study.problems)]),
             escape("\n".join(_findings(study))),
             "\n".join(study.flags),
         )
@@ -87,5 +89,6 @@ def write_csv(studies: Iterable[StudySummary], file: IO[str]) -> None:
                 study.priority,
                 " ".join(study.flags),
                 "; ".join(f"{each.class_name} {each.score}" for each in study.findings),
+                study.review or "",
             )
         )

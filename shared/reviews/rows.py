@@ -1,6 +1,7 @@
 """Adding to what readers said of a result: checked against what others said meanwhile, one after the other."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -202,6 +203,21 @@ class ReviewThread:
 
 
 _WITH_A_BOX = (ReviewAction.DRAW, ReviewAction.CHANGE)
+
+
+def fold_jobs(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Review]:
+    """What the events of several jobs add up to; those of which nothing was said are left out."""
+    if not job_ids:
+        return {}
+    events: defaultdict[UUID, list[ReviewEvent]] = defaultdict(list)
+    of_jobs = sa.select(ReviewEvent).where(ReviewEvent.job_id.in_(job_ids)).order_by(ReviewEvent.number)
+    for event in session.scalars(of_jobs):
+        events[event.job_id].append(event)
+    detections: defaultdict[UUID, list[Detection]] = defaultdict(list)
+    found = sa.select(Detection).where(Detection.job_id.in_(events)).order_by(Detection.job_id, Detection.rank)
+    for detection in session.scalars(found):
+        detections[detection.job_id].append(detection)
+    return {job_id: fold(detections[job_id], events[job_id]) for job_id in events}
 
 
 def open_thread(

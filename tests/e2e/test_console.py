@@ -140,6 +140,10 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     page.get_by_role("link", name="COCO JSON").wait_for(timeout=PATIENCE_MS)
     page.get_by_role("button", name="Close").click()
 
+    # The worklist knows what has been read.
+    page.get_by_role("link", name="Studies", exact=True).click()
+    page.get_by_role("row").filter(has_text="reviewed").nth(len(films) - 1).wait_for()
+
     # Train on phantoms, and see the curves move.
     page.get_by_role("link", name="Training", exact=True).click()
     is_accessible(page)
@@ -158,6 +162,11 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     page.locator(".charts canvas").first.wait_for(timeout=PATIENCE_MS)
     page.locator("#state").filter(has_text="succeeded").wait_for(timeout=PATIENCE_MS)
     is_accessible(page)
+    page.get_by_role("link", name="Training", exact=True).click()
+    page.get_by_role("row").filter(has_text="succeeded").wait_for()
+    theirs = stack.client.train("phantoms", name="by a colleague")
+    page.get_by_role("row").filter(has_text="by a colleague").wait_for()
+    stack.client.cancel_training(theirs.id)
 
     # Promote what came of it.
     page.get_by_role("link", name="Models", exact=True).click()

@@ -223,6 +223,25 @@ def test_a_review_is_done_when_every_finding_that_was_looked_at_is_decided(reade
     assert set(reader.verdicts().values()) == {"rejected"}
 
 
+def test_a_list_of_studies_says_how_far_reviews_are(reader: Reader, database: Database) -> None:
+    def told() -> str | None:
+        (study,) = reader.api.get("/v1/studies").get_json()["studies"]
+        return study["review"]
+
+    assert told() is None
+    reader.say("accept", finding_id="model-0")
+    assert told() == "begun"
+    reader.say("no_finding")
+    assert told() == "done"
+    with database.begin() as session:  # of which nothing is said yet
+        add_result(session, session.get_one(Image, UUID(reader.review["image_id"])), "second")
+    assert told() == "done"
+    reader.undo()
+    assert told() == "begun"
+    reader.undo()
+    assert told() is None
+
+
 def test_each_result_has_a_review_of_its_own_and_the_last_one_reviewed_is_shown(
     reader: Reader, database: Database
 ) -> None:

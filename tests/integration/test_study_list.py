@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
+from api import study_summaries
+from shared.database import Database
 from shared.errors import DetectionFailed, UndecodablePixelData
 from shared.ids import first_id_at, new_id
 from shared.keys import create_key
@@ -113,6 +115,13 @@ def test_the_newest_come_first_and_each_has_one_line(mine: Api, workshop: Worksh
     }
     (_, older) = mine.get("/v1/studies", min_score=0.95).get_json()["studies"]
     assert older["findings"] == []
+
+
+def test_a_page_may_have_more_results_than_a_statement_has_parameters(database: Database) -> None:
+    images = {new_id(): new_id() for _ in range(70_000)}
+    with database.begin() as session:
+        assert study_summaries._find_top(session, images, 0.5) == {}
+        assert study_summaries._find_reviews(session, list(images)) == {}
 
 
 def test_by_the_state_and_priority_of_the_latest_job(mine: Api, workshop: Workshop) -> None:

@@ -1,6 +1,6 @@
 """Reviews made into annotations: of each image whose review is done, the findings that its readers accepted."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
@@ -11,8 +11,9 @@ from shared.database import Database
 from shared.detector.card import Category
 from shared.errors import ObjectMissing
 from shared.object_store import ObjectStore, original_key
-from shared.reviews.fold import Review, fold
-from shared.tables import Detection, Image, Job, Model, ReviewEvent
+from shared.reviews.fold import Review
+from shared.reviews.rows import fold_jobs
+from shared.tables import Image, Job, Model, ReviewEvent
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, MalformedAnnotations, study_pseudonym
 from trainer.datasets.places import ImageMissing
 
@@ -77,20 +78,11 @@ def _last_first(session: Session, project_id: UUID) -> Iterator[tuple[Image, UUI
     every = session.scalars(reviewed).all()
     for start in range(0, len(every), _JOBS_AT_ONCE):
         job_ids = every[start : start + _JOBS_AT_ONCE]
-        detections: defaultdict[UUID, list[Detection]] = defaultdict(list)
-        for detection in session.scalars(
-            sa.select(Detection).where(Detection.job_id.in_(job_ids)).order_by(Detection.job_id, Detection.rank)
-        ):
-            detections[detection.job_id].append(detection)
-        events: defaultdict[UUID, list[ReviewEvent]] = defaultdict(list)
-        for event in session.scalars(
-            sa.select(ReviewEvent).where(ReviewEvent.job_id.in_(job_ids)).order_by(ReviewEvent.number)
-        ):
-            events[event.job_id].append(event)
-        images = sa.select(Job.id, Image).join(Image, Image.id == Job.image_id).where(Job.id.in_(job_ids))
-        image_of = {row.id: row.Image for row in session.execute(images)}
+        reviews = fold_jobs(session, job_ids)
+        images = sa.select(Job.id, Job.model_id, Image).join(Image, Image.id == Job.image_id).where(Job.id.in_(job_ids))
+        rows = {row.id: row for row in session.execute(images)}
         for job_id in job_ids:
-            yield image_of[job_id], events[job_id][0].model_id, fold(detections[job_id], events[job_id])
+            yield rows[job_id].Image, rows[job_id].model_id, reviews[job_id]
 
 
 def _annotate(image: Image, review: Review) -> AnnotatedImage:

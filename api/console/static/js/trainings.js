@@ -40,10 +40,26 @@ function update(row, run) {
   of("ap40").textContent = progress.ap40 === null || progress.ap40 === undefined ? "–" : progress.ap40.toFixed(3);
 }
 
+const rowOf = (id) => document.querySelector(`#trainings [data-id="${id}"]`);
+const isNewestPage = !new URLSearchParams(location.search).has("before");
+
+// The page's own rows are the server's: so are those that it has by now and this one has not.
+async function addNew() {
+  const [newest] = (await get("/v1/trainings?limit=1")).trainings;
+  if (!newest || rowOf(newest.id)) return;
+  const page = new DOMParser().parseFromString(await (await fetch(location.pathname)).text(), "text/html");
+  const fresh = [...page.querySelectorAll("#trainings [data-id]")].filter((row) => !rowOf(row.dataset.id));
+  const body = document.querySelector("#trainings tbody");
+  body.querySelector("tr:not([data-id])")?.remove();
+  body.prepend(...fresh);
+}
+
 async function look() {
-  const rows = [...document.querySelectorAll("#trainings [data-id]")].filter(isOpen);
   if (document.hidden) return;
-  for (const row of rows) update(row, await get(`/v1/trainings/${row.dataset.id}`));
+  for (const row of [...document.querySelectorAll("#trainings [data-id]")].filter(isOpen)) {
+    update(row, await get(`/v1/trainings/${row.dataset.id}`));
+  }
+  if (isNewestPage) await addNew();
 }
 
 async function keepLooking() {
