@@ -185,6 +185,26 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
         is_accessible(page)
 
 
+def test_a_chart_of_one_sample_shows_it(page: "Page") -> None:
+    page.goto("/console/queue")
+    empty, first, last, points = page.evaluate(
+        """async () => {
+            const queue = document.querySelector('script[src*="queue.js"]').src;
+            const { Chart } = await import(queue.replace("queue.js", "chart.js"));
+            const place = document.querySelector("main").appendChild(document.createElement("div"));
+            const lines = [{ key: "jobs", label: "jobs", show: String }];
+            const chart = new Chart(place, { title: "Jobs", x: { label: "Time", time: true }, lines });
+            chart.set({ x: [], jobs: [] });
+            const empty = chart.drawing.innerText;
+            chart.set({ x: [1e9], jobs: [3] });
+            await new Promise(requestAnimationFrame);
+            const { scales, series } = chart.plot;
+            return [empty, scales.x.min, scales.x.max, series[1].points.show(chart.plot, 1)];
+        }"""
+    )
+    assert (empty, first, last, points) == ("Nothing yet.", 1e9 - 120, 1e9, True)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_a_phone(stack: Stack, page: "Page", scheme: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})

@@ -76,6 +76,11 @@ export class Chart {
     this.plot = null;
     const width = this.drawing.clientWidth;
     if (!width || !this.columns) return;
+    if (!this.columns.x.length) {
+      this.drawing.replaceChildren(element("p", { className: "quiet" }, this.latest()));
+      return;
+    }
+    this.drawing.replaceChildren();
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     const axis = {
@@ -100,7 +105,8 @@ export class Chart {
           width: 2,
           dash: DASHES[number % DASHES.length],
           spanGaps: Boolean(line.spanGaps),
-          points: { show: Boolean(line.points), size: 7, fill: colour(`--curve-${number + 1}`) },
+          // A single sample makes no line.
+          points: { show: line.points ? true : (plot) => plot.data[0].length === 1, size: 7, fill: colour(`--curve-${number + 1}`) },
           value: (_, value, __, index) => this.say(line, index === null ? this.last(line) : value),
         })),
       ],
@@ -123,7 +129,10 @@ export class Chart {
 
   spread() {
     if (!this.x.time) return { time: false };
-    return { time: true, range: (_, first, last) => [Math.min(first, last - LEAST_SPAN_S), last] };
+    return { time: true, range: ({ data: [times] }, first, last) => {
+      const end = times.length === 1 ? times[0] : last; // uPlot shows years around a single one
+      return [Math.min(first, end - LEAST_SPAN_S), end];
+    } };
   }
 
   span(low, high) {

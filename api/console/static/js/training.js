@@ -63,7 +63,7 @@ function show(run) {
   write("loss", of("loss", 3));
   write("ap40", of("ap40", 3));
   write("images_per_s", of("images_per_s", 1));
-  write("attempt", String(run.attempt));
+  write("attempt", String(run.attempt || "–"));
   write("eta_s", "eta_s" in progress && !FINAL.includes(run.state) ? duration(progress.eta_s) : "–");
   const reason = document.getElementById("reason");
   reason.hidden = !run.reason;
