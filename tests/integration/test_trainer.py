@@ -166,10 +166,11 @@ def test_a_task_that_hangs_is_ended_and_tried_again(
     run = begin(database, dataset, tiny_config(epochs=1000))
     # Long enough to start in, also on a machine that is busy.
     with trainer(environ, trainer_stuck_s="15") as running:
-        wait_for(database, TrainingRun, run.id, lambda row: bool(row.progress), settings)
+        row = wait_for(database, TrainingRun, run.id, lambda row: bool(row.progress), settings)
+        losses = row.losses
         hanging = running.rank()
         hanging.suspend()
-        row = wait_for(database, TrainingRun, run.id, lambda row: row.losses > 0 or is_final(row), settings)
+        row = wait_for(database, TrainingRun, run.id, lambda row: row.losses > losses or is_final(row), settings)
         _, alive = psutil.wait_procs([hanging], timeout=5)
         assert not alive
     assert row.code == "trainer_process_lost"
