@@ -18,6 +18,7 @@ from api.resource import as_json, resource
 from api.schemas import FileOutcome, FileOutcomes, FindingsQuery, StudyPath, SubmitQuery
 from api.services import services
 from api.study_schemas import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer, spacing_of
+from shared.database import is_any
 from shared.errors import NotFound, PermanentError
 from shared.imaging.facts import PixelSpacing
 from shared.intake import NO_DUPLICATE, Intake
@@ -75,9 +76,9 @@ def show(path: StudyPath) -> Response:
     with services().database.begin() as session:
         study = _find(session, path.study_id)
         images = session.scalars(sa.select(Image).where(Image.study_id == study.id).order_by(Image.id)).all()
-        of_images = sa.select(Job).where(Job.image_id.in_([image.id for image in images])).order_by(Job.id)
+        of_study = sa.select(Job).join(Image, Image.id == Job.image_id).where(Image.study_id == study.id)
         jobs: dict[UUID, list[Job]] = {image.id: [] for image in images}
-        for job in session.scalars(of_images):
+        for job in session.scalars(of_study.order_by(Job.id)):
             jobs[job.image_id].append(job)
         return as_json(StudyAnswer.of(study, [ImageAnswer.of(image, jobs[image.id]) for image in images]))
 
@@ -127,7 +128,7 @@ def _findings(
 ) -> dict[UUID, list[Finding]]:
     """The findings of these jobs, of each the highest score first; `spacings` are those of their images."""
     found: dict[UUID, list[Finding]] = {job_id: [] for job_id in spacings}
-    boxes = sa.select(Detection).where(Detection.job_id.in_(spacings), Detection.score >= min_score)
+    boxes = sa.select(Detection).where(is_any(Detection.job_id, spacings), Detection.score >= min_score)
     for box in session.scalars(boxes.order_by(Detection.job_id, Detection.rank)):
         found[box.job_id].append(Finding.of(box, spacings[box.job_id]))
     return found

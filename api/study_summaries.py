@@ -1,15 +1,15 @@
 """Describes studies as lines of a list: in five statements at most, however many studies and images these are."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from api.study_list_schemas import StudySummary, TopFinding, Unfitness
+from shared.database import is_any
 from shared.imaging.facts import Flag
 from shared.intake import NO_DUPLICATE
 from shared.queue.states import JobState
@@ -84,18 +84,13 @@ def _gather(session: Session, study_ids: Sequence[UUID]) -> dict[UUID, _Line]:
     return lines
 
 
-def _is_any(column: InstrumentedAttribute[UUID], ids: Iterable[UUID]) -> sa.ColumnElement[bool]:
-    # One parameter, however many images a page's studies have: PostgreSQL takes 65,535 of them.
-    return column == sa.any_(sa.literal(list(ids), ARRAY(sa.Uuid())))
-
-
 def _find_top(session: Session, results: dict[UUID, UUID], min_score: float) -> dict[UUID, dict[str, float]]:
     """The highest score of each class of each study where any was found; `results` has the studies of jobs."""
     found: dict[UUID, dict[str, float]] = {}
     top = sa.func.max(Detection.score)
     rows = sa.select(Detection.job_id, Detection.class_name, top).group_by(Detection.job_id, Detection.class_name)
     for job_id, class_name, score in session.execute(
-        rows.where(_is_any(Detection.job_id, results), Detection.score >= min_score)
+        rows.where(is_any(Detection.job_id, results), Detection.score >= min_score)
     ):
         classes = found.setdefault(results[job_id], {})
         classes[class_name] = max(score, classes.get(class_name, 0.0))
@@ -104,7 +99,7 @@ def _find_top(session: Session, results: dict[UUID, UUID], min_score: float) -> 
 
 def _find_reviews(session: Session, image_ids: Sequence[UUID]) -> dict[UUID, Review]:
     """The latest review of each image of which anything was said."""
-    reviewed = sa.select(ReviewEvent.image_id, ReviewEvent.job_id).where(_is_any(ReviewEvent.image_id, image_ids))
+    reviewed = sa.select(ReviewEvent.image_id, ReviewEvent.job_id).where(is_any(ReviewEvent.image_id, image_ids))
     reviewed = reviewed.group_by(ReviewEvent.image_id, ReviewEvent.job_id)
     last_wins = reviewed.order_by(sa.func.max(ReviewEvent.created_at), ReviewEvent.job_id)
     jobs = dict(session.execute(last_wins).all())

@@ -1,6 +1,6 @@
 """What the viewer's page is made from: a study's images, their results as readers left them, and its neighbours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -13,13 +13,15 @@ from api.schemas import JobAnswer
 from api.study_list_schemas import StudiesQuery
 from api.study_schemas import ImageAnswer, ModelReference
 from api.study_search import find_neighbours
+from api.study_summaries import MOST_IMAGES
+from shared.database import is_any
 from shared.detector.card import Category
-from shared.errors import NotFound, NotReady
+from shared.errors import NotFound
 from shared.imaging.overlay import assign_colours
 from shared.intake import NO_DUPLICATE
 from shared.keys import Identity
 from shared.queue.states import JobState
-from shared.reviews.rows import open_thread
+from shared.reviews.rows import ReviewThread, read_threads
 from shared.tables import Image, Job, Model, Study
 
 
@@ -53,6 +55,8 @@ class ViewedStudy(BaseModel):
     created_at: datetime
     newer: UUID | None
     older: UUID | None
+    image_count: int
+    #: The oldest first; of many the newest `MOST_IMAGES`.
     images: list[ViewedImage]
 
 
@@ -63,28 +67,40 @@ def read_study(session: Session, study_id: UUID, reader: Identity, worklist: Stu
     if study is None:
         raise NotFound("There is no such study.")
     beside = find_neighbours(session, reader.project_id, worklist, study.id)
-    images = session.scalars(sa.select(Image).where(Image.study_id == study.id).order_by(Image.id)).all()
+    of_study = Image.study_id == study.id
+    newest = sa.select(Image).where(of_study).order_by(Image.id.desc()).limit(MOST_IMAGES)
+    images = session.scalars(newest).all()[::-1]
     return ViewedStudy(
         id=study.id,
         study_instance_uid=study.study_instance_uid,
         created_at=study.created_at,
         newer=beside.newer,
         older=beside.older,
-        images=[_read_image(session, image, reader) for image in images],
+        image_count=session.scalar(sa.select(sa.func.count()).where(of_study)) or 0,
+        images=_read_images(session, images, reader),
     )
 
 
-def _read_image(session: Session, image: Image, reader: Identity) -> ViewedImage:
-    jobs = session.scalars(sa.select(Job).where(Job.image_id == image.id, NO_DUPLICATE).order_by(Job.id)).all()
-    try:
-        thread = open_thread(session, reader.project_id, image.id, None, to_add=False)
-    except NotReady:
-        thread = None
-    results = _results(session, jobs)
+def _read_images(session: Session, images: Sequence[Image], reader: Identity) -> list[ViewedImage]:
+    image_ids = [image.id for image in images]
+    jobs: dict[UUID, list[Job]] = {image_id: [] for image_id in image_ids}
+    for job in session.scalars(sa.select(Job).where(is_any(Job.image_id, image_ids), NO_DUPLICATE).order_by(Job.id)):
+        jobs[job.image_id].append(job)
+    used = {job.model_id for of_image in jobs.values() for job in of_image}
+    known = sa.select(Model).where(Model.id.in_(used))
+    models: dict[UUID | None, Model] = {model.id: model for model in session.scalars(known)}
+    threads = read_threads(session, image_ids)
+    return [_describe(image, jobs[image.id], models, threads.get(image.id), reader) for image in images]
+
+
+def _describe(
+    image: Image, jobs: list[Job], models: Mapping[UUID | None, Model], thread: ReviewThread | None, reader: Identity
+) -> ViewedImage:
+    results = [_result(job, models) for job in reversed(jobs) if job.state == JobState.SUCCEEDED]
     found = {finding.class_name for finding in thread.detected()} if thread else ()
     names = (category.name for result in results for category in result.classes)
     return ViewedImage(
-        **ImageAnswer.of(image, list(jobs)).model_dump(),
+        **ImageAnswer.of(image, jobs).model_dump(),
         has_rendition=image.rendition_sha256 is not None,
         latest_job=JobAnswer.of(jobs[-1], image) if jobs else None,
         results=results,
@@ -94,13 +110,7 @@ def _read_image(session: Session, image: Image, reader: Identity) -> ViewedImage
     )
 
 
-def _results(session: Session, jobs: Sequence[Job]) -> list[Result]:
-    succeeded = [job for job in reversed(jobs) if job.state == JobState.SUCCEEDED]
-    known = sa.select(Model).where(Model.id.in_({job.model_id for job in succeeded}))
-    models = {model.id: model for model in session.scalars(known)}
-    return [_result(job, models[job.model_id]) for job in succeeded if job.model_id is not None]
-
-
-def _result(job: Job, model: Model) -> Result:
+def _result(job: Job, models: Mapping[UUID | None, Model]) -> Result:
+    model = models[job.model_id]
     classes = [Category.model_validate(category) for category in model.card["categories"]]
     return Result(job_id=job.id, model=ModelReference.of(model), classes=classes, finished_at=job.finished_at)

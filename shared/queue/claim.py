@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from shared.database import is_any
 from shared.queue.states import JobState, ModelState, Stage
 from shared.tables import Image, Job, Model
 from shared.webhooks import announce_jobs
@@ -64,7 +65,7 @@ def claim(session: Session, stage: Stage, owner: str, *, limit: int, lease_s: fl
     chosen = [first.id] if first.alone else [row.id for row in batch]
     taken = (
         sa.update(Job)
-        .where(Job.id == sa.any_(_array(chosen, sa.Uuid())), Image.id == Job.image_id)
+        .where(is_any(Job.id, chosen), Image.id == Job.image_id)
         .values(
             state=stage.leased,
             lease_owner=owner,
@@ -134,7 +135,7 @@ def fenced(claims: Collection[Claim]) -> sa.ColumnElement[bool]:
     return sa.and_(
         Job.id == sa.any_(job_ids),
         sa.tuple_(Job.id, Job.attempt).in_(held),
-        Job.lease_owner == sa.any_(_array(sorted({claim.owner for claim in claims}), sa.Text())),
+        is_any(Job.lease_owner, sorted({claim.owner for claim in claims})),
         Job.lease_expires_at > sa.func.now(),
     )
 

@@ -8,9 +8,9 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from shared.database import is_any
 from shared.ids import first_id
 from shared.queue.claim import LOST_WORKER, in_seconds
 from shared.queue.states import DeliveryState
@@ -77,7 +77,7 @@ def claim_deliveries(
         sa.select(due.c.id, Webhook.id.label("webhook_id"))
         .select_from(Webhook)
         .join(due, sa.true())
-        .where(is_deliverable(), Webhook.id != sa.all_(_array(full)))
+        .where(is_deliverable(), ~is_any(Webhook.id, full))
         .order_by(due.c.available_at)
     )
     turns: list[tuple[int, UUID]] = []
@@ -91,7 +91,7 @@ def claim_deliveries(
         return []
     taken = (
         sa.update(WebhookDelivery)
-        .where(WebhookDelivery.id == sa.any_(_array(chosen)), Webhook.id == WebhookDelivery.webhook_id)
+        .where(is_any(WebhookDelivery.id, chosen), Webhook.id == WebhookDelivery.webhook_id)
         .values(
             state=DeliveryState.SENDING,
             lease_owner=owner,
@@ -173,7 +173,7 @@ def expire_deliveries(session: Session, *, retry_s: float) -> int:
     off = {"code": "webhook_disabled", "reason": "The webhook is disabled, or its key is no longer good."}
     if silent := session.scalars(sa.select(Webhook.id).where(~is_deliverable())).all():
         given_up = sa.update(WebhookDelivery).where(
-            WebhookDelivery.webhook_id == sa.any_(_array(silent)),
+            is_any(WebhookDelivery.webhook_id, silent),
             WebhookDelivery.state == DeliveryState.PENDING,
             WebhookDelivery.available_at <= in_seconds(-retry_s),
         )
@@ -206,7 +206,3 @@ def forget_delivered(session: Session) -> None:
 
 def _unleased(state: DeliveryState) -> dict[str, Any]:
     return {"state": state, "lease_owner": None, "lease_expires_at": None}
-
-
-def _array(ids: Collection[UUID]) -> sa.BindParameter[Any]:
-    return sa.literal(list(ids), ARRAY(sa.Uuid()))

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from shared.database import is_any
 from shared.errors import CarinaError, NotUploaded, PermanentError, TransientError, UploadError
 from shared.queue.claim import LOST_WORKER, in_seconds
 from shared.queue.outcome import LONGEST_BACKOFF_S
@@ -178,7 +179,7 @@ def _fenced(claims: Collection[FileClaim]) -> sa.ColumnElement[bool]:
     )
     return sa.and_(
         sa.tuple_(SubmissionFile.submission_id, SubmissionFile.number, SubmissionFile.attempt).in_(held),
-        SubmissionFile.lease_owner == sa.any_(sa.literal(sorted({claim.owner for claim in claims}), ARRAY(sa.Text()))),
+        is_any(SubmissionFile.lease_owner, sorted({claim.owner for claim in claims})),
         SubmissionFile.lease_expires_at > sa.func.now(),
     )
 

@@ -3,17 +3,22 @@
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from shared.database import is_any
 from shared.errors import InvalidRequest, NotFound, NotReady, RequestError
 from shared.keys import Identity
 from shared.queue.states import JobState
 from shared.reviews.actions import ReviewAction
 from shared.reviews.fold import Box, Review, ReviewedFinding, finding_of, fold, in_force
 from shared.tables import Detection, Image, Job, Model, ReviewEvent
+
+OfJob = TypeVar("OfJob", Detection, ReviewEvent)
 
 
 class ReviewConflict(RequestError):
@@ -53,15 +58,21 @@ class Said:
 class ReviewThread:
     """A job that has succeeded, and all that was said of its findings, till the transaction's end."""
 
-    def __init__(self, session: Session, job: Job, image: Image, model: Model) -> None:
+    def __init__(
+        self,
+        session: Session,
+        job: Job,
+        image: Image,
+        model: Model,
+        detections: Sequence[Detection],
+        events: list[ReviewEvent],
+    ) -> None:
         self._session = session
         self.job = job
         self.image = image
         self.model = model
-        detections = sa.select(Detection).where(Detection.job_id == job.id).order_by(Detection.rank)
-        self._detections = session.scalars(detections).all()
-        events = sa.select(ReviewEvent).where(ReviewEvent.job_id == job.id).order_by(ReviewEvent.number)
-        self.events: list[ReviewEvent] = list(session.scalars(events))
+        self._detections = detections
+        self.events = events
 
     def fold(self) -> Review:
         """What the events add up to."""
@@ -207,17 +218,16 @@ _WITH_A_BOX = (ReviewAction.DRAW, ReviewAction.CHANGE)
 
 def fold_jobs(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Review]:
     """What the events of several jobs add up to; those of which nothing was said are left out."""
-    if not job_ids:
-        return {}
-    events: defaultdict[UUID, list[ReviewEvent]] = defaultdict(list)
-    of_jobs = sa.select(ReviewEvent).where(ReviewEvent.job_id.in_(job_ids)).order_by(ReviewEvent.number)
-    for event in session.scalars(of_jobs):
-        events[event.job_id].append(event)
-    detections: defaultdict[UUID, list[Detection]] = defaultdict(list)
-    found = sa.select(Detection).where(Detection.job_id.in_(events)).order_by(Detection.job_id, Detection.rank)
-    for detection in session.scalars(found):
-        detections[detection.job_id].append(detection)
+    detections = _of_jobs(session, Detection, Detection.rank, job_ids)
+    events = _of_jobs(session, ReviewEvent, ReviewEvent.number, job_ids)
     return {job_id: fold(detections[job_id], events[job_id]) for job_id in events}
+
+
+def read_threads(session: Session, image_ids: Collection[UUID]) -> dict[UUID, ReviewThread]:
+    """Return what was said of each image's result: of the one reviewed last, else of the latest; where it has one."""
+    results = _results(is_any(Job.image_id, image_ids)).ext(distinct_on(Job.image_id))
+    rows = session.execute(results).all()
+    return {row.Image.id: thread for row, thread in zip(rows, _read(session, rows), strict=True)}
 
 
 def open_thread(
@@ -228,21 +238,48 @@ def open_thread(
     With `to_add` nobody else can add to it till the transaction's end. Raises `NotFound` for an image that is not the
     project's, and `NotReady` where it has no such result.
     """
-    image = session.scalar(sa.select(Image).where(Image.id == image_id, Image.project_id == project_id))
-    if image is None:
+    if session.scalar(sa.select(Image.id).where(Image.id == image_id, Image.project_id == project_id)) is None:
         raise NotFound
-    results = sa.select(Job, Model).join(Model, Model.id == Job.model_id)
-    results = results.where(Job.image_id == image.id, Job.state == JobState.SUCCEEDED)
+    results = _results(Job.image_id == image_id).limit(1)
     if job_id is not None:
         results = results.where(Job.id == job_id)
-    said_last = sa.select(sa.func.max(ReviewEvent.created_at)).where(ReviewEvent.job_id == Job.id).scalar_subquery()
-    results = results.order_by(said_last.desc().nulls_last(), Job.id.desc()).limit(1)
     if to_add:
         results = results.with_for_update(of=Job, key_share=True)
-    row = session.execute(results).one_or_none()
-    if row is None:
+    threads = _read(session, session.execute(results).all())
+    if not threads:
         raise NotReady("The image has no such result, so there is nothing to review.")
-    return ReviewThread(session, row[0], image, row[1])
+    return threads[0]
+
+
+def _results(of_images: sa.ColumnElement[bool]) -> sa.Select[Job, Image]:
+    """Select the results of images: of each first the one reviewed last, else the latest."""
+    said_last = sa.select(sa.func.max(ReviewEvent.created_at)).where(ReviewEvent.job_id == Job.id).scalar_subquery()
+    results = sa.select(Job, Image).join(Image, Image.id == Job.image_id)
+    results = results.where(of_images, Job.state == JobState.SUCCEEDED)
+    return results.order_by(Job.image_id, said_last.desc().nulls_last(), Job.id.desc())
+
+
+def _read(session: Session, rows: Sequence[sa.Row[Job, Image]]) -> list[ReviewThread]:
+    """Read what was said of these results."""
+    job_ids = [row.Job.id for row in rows]
+    detections = _of_jobs(session, Detection, Detection.rank, job_ids)
+    events = _of_jobs(session, ReviewEvent, ReviewEvent.number, job_ids)
+    used = sa.select(Model).where(Model.id.in_({row.Job.model_id for row in rows}))
+    models: dict[UUID | None, Model] = {model.id: model for model in session.scalars(used)}
+    return [
+        ReviewThread(session, job, image, models[job.model_id], detections[job.id], events[job.id])
+        for job, image in rows
+    ]
+
+
+def _of_jobs(
+    session: Session, table: type[OfJob], order: InstrumentedAttribute[int], job_ids: Collection[UUID]
+) -> defaultdict[UUID, list[OfJob]]:
+    """Read the rows that belong to jobs, by job and in order."""
+    found: defaultdict[UUID, list[OfJob]] = defaultdict(list)
+    for row in session.scalars(sa.select(table).where(is_any(table.job_id, job_ids)).order_by(table.job_id, order)):
+        found[row.job_id].append(row)
+    return found
 
 
 def _columns_of(finding_id: str) -> dict[str, int]:

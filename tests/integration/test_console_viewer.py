@@ -10,6 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
+from api.console import viewer_data
 from shared.database import Database
 from shared.imaging.overlay import assign_colours
 from shared.keys import verify_key
@@ -72,6 +73,36 @@ def test_the_page_says_all_of_a_study_and_which_ones_lie_beside_it(
     assert image["colours"]["Mass"] == assign_colours(["Mass"])["Mass"]  # as on the overlay
     ends = [data_of(browser.get(f"/console/studies/{end.study_id}").text) for end in (newest, oldest)]
     assert (ends[0]["newer"], ends[1]["older"]) == (None, None)
+
+
+def test_each_image_of_a_study_has_its_own_results_and_of_many_the_newest_are_shown(
+    api: Api, browser: FlaskClient, keys: Keys, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.begin() as session:
+        first, second, third = images = [
+            add_image(session, verify_key(session, keys.both).project_id) for _ in range(3)
+        ]
+        second.study_id = third.study_id = first.study_id
+        job_ids = [add_result(session, image, f"model {n}").id for n, image in enumerate([second, second, third])]
+        session.flush()
+        session.expunge_all()
+    study, reviewed = f"/console/studies/{first.study_id}", job_ids[0]
+    # Of two results that which a reader looked at.
+    said = {"job_id": str(reviewed), "after": 0, "event": {"action": "accept", "finding_id": "model-0"}}
+    assert api.as_(keys.both).post(f"/v1/images/{second.id}/reviews", said).status_code == 201
+    sign_in(browser, keys.read)
+    shown = data_of(browser.get(study).text)
+    assert [image["id"] for image in shown["images"]] == [str(image.id) for image in images]
+    none, two, one = shown["images"]
+    assert (none["review"], none["results"], none["latest_job"]) == (None, [], None)
+    assert [result["model"]["name"] for result in two["results"]] == ["model 1", "model 0"]
+    assert (two["review"]["job_id"], two["review"]["last_event"]) == (str(reviewed), 1)
+    assert (one["review"]["job_id"], one["review"]["last_event"]) == (str(job_ids[2]), 0)
+    assert (len(two["review"]["findings"]), len(one["review"]["findings"])) == (3, 3)
+    monkeypatch.setattr(viewer_data, "MOST_IMAGES", 2)
+    shown = data_of(browser.get(study).text)
+    assert shown["image_count"] == 3
+    assert [image["id"] for image in shown["images"]] == [str(second.id), str(third.id)]
 
 
 def test_an_image_without_a_result_says_why(browser: FlaskClient, keys: Keys, database: Database) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
+from api import studies as studies_api
 from api import study_summaries
 from shared.database import Database
 from shared.errors import DetectionFailed, UndecodablePixelData
@@ -17,6 +18,7 @@ from shared.ids import first_id_at, new_id
 from shared.keys import create_key
 from shared.queue.outcome import DUPLICATE, FoundBox, cancel, give_up_or_retry, succeed
 from shared.queue.states import JobState, ModelState, Scope, Stage
+from shared.reviews.rows import fold_jobs, read_threads
 from shared.settings import Settings
 from shared.tables import Image, Job, Model, Study, Submission, TopScore
 from tests.integration.conftest import Api, Keys
@@ -122,6 +124,8 @@ def test_a_page_may_have_more_results_than_a_statement_has_parameters(database: 
     with database.begin() as session:
         assert study_summaries._find_top(session, images, 0.5) == {}
         assert study_summaries._find_reviews(session, list(images)) == {}
+        assert fold_jobs(session, images) == read_threads(session, images) == {}
+        assert not any(studies_api._findings(session, dict.fromkeys(images), 0.5).values())
 
 
 def test_by_the_state_and_priority_of_the_latest_job(mine: Api, workshop: Workshop) -> None:
