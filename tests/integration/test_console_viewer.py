@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import pytest
+import sqlalchemy as sa
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
@@ -205,3 +206,42 @@ def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
     page.go_back()
     wait_for(page, newer.study_id)
     page.get_by_text("The review is done: 1 finding.").wait_for()
+
+
+def test_a_film_that_was_fitted_stays_so_when_its_pane_changes(
+    page: "Page", keys: Keys, database: Database, store: ObjectStore
+) -> None:
+    film, other = (add_film(database, store, keys.both, seed) for seed in range(2))
+    with database.begin() as session:
+        # With a second image there is a strip of both below the pane, once these are known.
+        session.execute(sa.update(Image).where(Image.id == other.id).values(study_id=film.study_id))
+    pane = page.get_by_role("application", name="Film", exact=True)
+    line = pane.locator("rect.line").first
+    # Of the film's 160 pixels the box has 30.
+    fits = """([pane, line]) =>
+        Math.abs(Number(line.getAttribute("height")) - pane.clientHeight * 30 / 160) < 2"""
+
+    def wait_for_fit() -> None:
+        page.wait_for_function(fits, arg=[pane.element_handle(), line.element_handle()])
+
+    page.goto(f"/console/studies/{film.study_id}")
+    wait_for(page, film.study_id)
+    page.get_by_role("group", name="Images of this study").wait_for()
+    before = pane.bounding_box()["height"]
+    wait_for_fit()
+    page.set_viewport_size({"width": 1440, "height": 600})
+    smaller = pane.bounding_box()["height"]
+    assert smaller < before - 100
+    wait_for_fit()
+    page.locator("#readout", has_text=f"{int(100 * smaller / SIDE_PX + 0.5)} %").wait_for()
+    # What somebody has zoomed in on stays as large.
+    fitted = line.get_attribute("height")
+    page.keyboard.press("+")
+    page.wait_for_function(
+        "([line, height]) => line.getAttribute('height') !== height", arg=[line.element_handle(), fitted]
+    )
+    larger = line.get_attribute("height")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert pane.bounding_box()["height"] == before
+    assert line.get_attribute("height") == larger

@@ -140,18 +140,11 @@ export class Pane {
   #resize() {
     const { width, height } = this.size;
     if (!width || !height) return;
-    const isFit = this.#state.film && this.#wasFit;
     this.#canvas.width = Math.round(width * devicePixelRatio);
     this.#canvas.height = Math.round(height * devicePixelRatio);
-    if (isFit || !this.#before) this.#state.film && this.#state.view.fit(this.#state.film, this.size);
-    this.#before = this.size;
-    this.draw();
-  }
-
-  #before = null;
-
-  // Whether the whole film was in sight before the pane changed its size: then it stays so.
-  get #wasFit() {
-    return this.#before !== null && this.#state.view.isFit(this.#state.film, this.#before);
+    const { film, view } = this.#state;
+    if (film && view.isFit) view.fit(film, this.size);
+    this.draw(); // at once: with its new size the canvas is blank
+    this.#state.moved();
   }
 }

@@ -6,8 +6,10 @@ export class View {
   scale = 1; // screen pixels for one of the film
   x = 0; // the film's point at the middle of the pane
   y = 0;
+  isFit = false; // the whole film is in sight, and stays so when the pane changes its size
 
   fit(film, pane) {
+    this.isFit = true;
     this.scale = this.#fitting(film, pane);
     this.x = film.width / 2;
     this.y = film.height / 2;
@@ -15,15 +17,13 @@ export class View {
 
   // One pixel of the film on one of the screen's own.
   oneToOne() {
+    this.isFit = false;
     this.scale = 1 / devicePixelRatio;
-  }
-
-  isFit(film, pane) {
-    return Math.abs(this.scale / this.#fitting(film, pane) - 1) < 0.01;
   }
 
   // What lies under a point of the pane stays there.
   zoom(factor, point, film, pane) {
+    this.isFit = false;
     const under = this.toFilm(point, pane);
     const least = Math.min(this.#fitting(film, pane) / 2, 1);
     this.scale = Math.min(LARGEST, Math.max(least, this.scale * factor));
@@ -34,6 +34,7 @@ export class View {
   }
 
   pan(dx, dy, film) {
+    this.isFit = false;
     this.x -= dx / this.scale;
     this.y -= dy / this.scale;
     this.#keepInSight(film);
