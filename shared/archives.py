@@ -81,6 +81,12 @@ class UnsupportedCompression(PermanentError):
     code = "unsupported_compression"
 
 
+class DamagedEntry(PermanentError):
+    """The archive's entry is damaged."""
+
+    code = "damaged_entry"
+
+
 class ArchiveKind(StrEnum):
     """What `unpack` takes."""
 
@@ -107,7 +113,8 @@ class Entry:
     #: As the archive says; `chunks` yield no more.
     byte_count: int
     #: Its bytes, to be read before the next entry is asked for, or not at all. They raise `NestedArchive`,
-    #: `EncryptedEntry` and `UnsupportedCompression`, after which the next entry is still fine, and `ArchiveError`.
+    #: `EncryptedEntry`, `UnsupportedCompression` and `DamagedEntry`, after which the next entry is still fine, and
+    #: `ArchiveError`.
     chunks: Iterator[bytes]
 
 
@@ -211,13 +218,14 @@ def _zip_chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[byt
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # The others expand a chunk to hundreds of megabytes at once.
         raise UnsupportedCompression
-    with _damage_told(), archive.open(info) as entry:
+    # The directory says where the next one is, whatever this one holds.
+    with _damage_told(DamagedEntry), archive.open(info) as entry:
         byte_count = 0
         while chunk := entry.read(_CHUNK_BYTES):
             byte_count += len(chunk)
             yield chunk
         if byte_count != info.file_size:
-            raise MalformedArchive
+            raise DamagedEntry
 
 
 # --- tar -------------------------------------------------------------------------------------------------------------
@@ -312,8 +320,8 @@ def _no_archive(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
-    """Turn what the libraries raise for a damaged file into `MalformedArchive`; our own errors pass."""
+def _damage_told(damage: type[PermanentError] = MalformedArchive) -> Iterator[None]:
+    """Turn what the libraries raise for a damaged file into an error of ours; our own pass."""
     try:
         yield
     except (
@@ -328,4 +336,4 @@ def _damage_told() -> Iterator[None]:
         ArithmeticError,
         RuntimeError,
     ) as exc:
-        raise MalformedArchive from exc
+        raise damage from exc

@@ -1,8 +1,10 @@
 """The intake worker in this process, on real servers."""
 
 import hashlib
+import io
 import threading
 import time
+import zipfile
 from collections import Counter
 
 import httpx
@@ -166,6 +168,26 @@ def test_of_a_broken_archive_what_came_before_stays(desk: Desk) -> None:
     entries = [file.archive_number for file in desk.files(submission_id)[4:]]
     assert (entries.count(0), entries.count(3)) == (0, 0)
     assert (entries.count(1), entries.count(2)) == (4, 5)
+    assert desk.keys("incoming/") == []
+
+
+def test_a_damaged_entry_of_a_zip_takes_no_other_with_it(desk: Desk) -> None:
+    archive = bytearray(make_archive(ArchiveKind.ZIP, dicom(1), dicom(2), large(3), dicom(4)))
+    with zipfile.ZipFile(io.BytesIO(archive)) as entries:
+        starts = [info.header_offset for info in entries.infolist()]
+    for number in (1, 2):
+        archive[starts[number + 1] - 1000] ^= 0xFF
+    submission_id = desk.submit(bytes(archive))
+    desk.receive()
+    assert desk.outcomes(submission_id) == [
+        "unpacked",
+        "accepted",
+        "rejected:damaged_entry",
+        "rejected:damaged_entry",
+        "accepted",
+    ]
+    assert desk.counts() == (2, 2)
+    assert len(desk.keys("originals/")) == 2
     assert desk.keys("incoming/") == []
 
 

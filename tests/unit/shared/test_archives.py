@@ -17,6 +17,7 @@ from shared.archives import (
     ArchiveRatio,
     ArchiveTooLarge,
     ArchiveTooManyEntries,
+    DamagedEntry,
     EncryptedEntry,
     Limits,
     MalformedArchive,
@@ -198,13 +199,25 @@ def end_of_zip(entries: int, directory_bytes: int, data: bytes) -> bytes:
     return struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, entries, entries, directory_bytes, data.index(b"PK\x01\x02"), 0)
 
 
-def test_a_zip_that_lies_about_a_size_is_damaged() -> None:
-    data = bytearray(make_zip(RNG.randbytes(1000)))
+def test_an_entry_of_a_zip_that_lies_about_its_size_is_damaged() -> None:
+    data = bytearray(make_zip(RNG.randbytes(1000), b"fine"))
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         at = data.index(signature) + offset
         data[at : at + 4] = struct.pack("<L", 10)
-    with pytest.raises(MalformedArchive):
-        read(bytes(data))
+    assert read(bytes(data)) == [DamagedEntry.code, b"fine"]
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_entry_of_a_zip_takes_no_other_with_it(compression: int) -> None:
+    before, damaged, after = (RNG.randbytes(size) for size in (2000, 5000, 3000))
+    data = make_zip(before, damaged, after, compression=compression)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        start, end = (info.header_offset for info in archive.infolist()[1:])
+    # Its header, too, for the directory says all of it again; not the last bytes, where its size may stand once more.
+    for place in (start, *(RNG.randrange(start + 40, end - 20) for _ in range(50))):
+        bad = bytearray(data)
+        bad[place] ^= 0xFF
+        assert read(bytes(bad)) == [before, DamagedEntry.code, after]
 
 
 def test_an_entry_of_a_zip_needs_no_name() -> None:
