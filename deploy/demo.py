@@ -21,6 +21,7 @@ from deploy.cli.clients import EXIT_NO_RESULT, await_jobs, connect, send
 from deploy.cli.console import complain, err, out
 from deploy.cli.environment import read_environment
 from deploy.demo_training import teach
+from deploy.stack import processes
 from shared.boxes import iou
 from shared.phantoms import Lesion
 from shared.phantoms.demo import bad_files, demo_studies
@@ -77,8 +78,9 @@ def _stack(data: Path) -> Iterator[subprocess.Popen[bytes] | None]:
         yield None
         return
     command = [sys.executable, "-m", "deploy.cli", "up", "--data", str(data)]
-    # A session of its own: Ctrl-C reaches the stack through us, after we are done with it.
-    with subprocess.Popen(command, start_new_session=True) as stack:
+    # A session of its own: Ctrl-C reaches the stack through us, after we are done with it; so does whatever ends us.
+    stops = processes.die_with_parent(signal.SIGTERM)
+    with subprocess.Popen(command, start_new_session=True, preexec_fn=stops) as stack:
         try:
             deadline = time.monotonic() + STACK_TIMEOUT_S
             while not _is_up(data):

@@ -375,6 +375,26 @@ def test_a_closed_terminal_stops_the_stack(shared: Up, tmp_path: Path) -> None:
         assert state.read(Folder(up.data)) == []
 
 
+def test_a_killed_demo_takes_its_stack_along(tmp_path: Path) -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
+    demo = psutil.Popen([sys.executable, "-m", "deploy.cli", "demo", "--data", tmp_path / "data"], env=plain, cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 50
+        while not (tmp_path / "data" / "env").exists():  # written once the servers are up
+            assert demo.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        family = demo.children(recursive=True)
+        assert len(family) > 3
+    finally:
+        demo.kill()
+        demo.wait(10)
+    _, alive = psutil.wait_procs(family, timeout=30)
+    for process in alive:
+        process.kill()
+    assert not alive
+
+
 def test_a_component_that_does_not_come_up_shows_its_last_words(shared: Up, tmp_path: Path) -> None:
     with starting(tmp_path / "data", TEST_BREAKS="raise SystemExit('I need a hat')", **shared.settings) as up:
         assert up.ends_with() == 1
