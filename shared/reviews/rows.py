@@ -218,6 +218,8 @@ _WITH_A_BOX = (ReviewAction.DRAW, ReviewAction.CHANGE)
 
 def fold_jobs(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Review]:
     """What the events of several jobs add up to; those of which nothing was said are left out."""
+    if not job_ids:  # as on most pages of the worklist
+        return {}
     detections = _of_jobs(session, Detection, Detection.rank, job_ids)
     events = _of_jobs(session, ReviewEvent, ReviewEvent.number, job_ids)
     return {job_id: fold(detections[job_id], events[job_id]) for job_id in events}

@@ -15,7 +15,8 @@ export class FactsPanel {
   refresh() {
     const { study, image, index } = this.#state;
     const shown = study.images.length;
-    const many = shown > 1 ? ` · image ${index + 1} of ${shown}${study.image_count > shown ? `, the newest of ${study.image_count}` : ""}` : "";
+    const left = study.image_count > shown ? `, the newest of ${study.image_count}` : "";
+    const many = shown > 1 ? ` · image ${index + 1} of ${shown}${left}` : "";
     this.element.replaceChildren(
       element("h1", {}, `Study of ${minute(study.created_at)}`),
       element("p", { className: "quiet" }, element("code", { title: study.id }, study.id.slice(-12)), many),
