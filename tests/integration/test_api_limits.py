@@ -109,7 +109,7 @@ def own_redis(servers: dict[str, str], tmp_path: Path) -> Iterator[tuple[str, "s
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(redis_server._program()), "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+    command = [str(redis_server.program()), "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         with redis.Redis(port=port) as client:
             while True:

@@ -439,6 +439,26 @@ def test_postgres_runs_though_its_user_cannot_reach_the_wheel(tmp_path: Path) ->
         assert psutil.Process(pid_of("postgres", up.data)).exe().startswith(str(temporary))
 
 
+def test_redis_is_the_wheels_where_none_is_on_path_and_any_other_reads_its_data(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    with running(tmp_path / "data", PATH=str(tmp_path / "bin")) as up:
+        assert "_binaries" in psutil.Process(pid_of("redis", up.data)).exe()
+        with redis.Redis.from_url(up.settings["CARINA_REDIS_URL"]) as client:
+            assert client.info("server")["server_name"] == "valkey"
+            client.set("kept", "yes")
+            client.bgrewriteaof()
+            while client.info("persistence")["aof_rewrite_in_progress"]:
+                time.sleep(0.02)
+    on_path = shutil.which("redis-server")
+    if on_path is None:
+        pytest.skip("no redis-server on this machine")
+    (tmp_path / "bin/redis-server").symlink_to(on_path)
+    with running(tmp_path / "data", PATH=str(tmp_path / "bin")) as up:
+        assert "_binaries" not in psutil.Process(pid_of("redis", up.data)).exe()
+        with redis.Redis.from_url(up.settings["CARINA_REDIS_URL"]) as client:
+            assert client.get("kept") == b"yes"
+
+
 def test_a_remembered_port_is_kept_unless_somebody_took_it(tmp_path: Path) -> None:
     folder, said = Folder(tmp_path / "data"), list[str]()
     folder.make()
