@@ -25,6 +25,7 @@ from deploy.stack import processes
 from shared.boxes import iou
 from shared.phantoms import Lesion
 from shared.phantoms.demo import bad_files, demo_studies
+from shared.proxies import http_client
 
 #: A planted lesion counts as found when a finding of its class overlaps it by more than this (VinBigData's rule).
 LEAST_IOU = 0.4
@@ -101,7 +102,8 @@ def _is_up(data: Path) -> bool:
         return False
     read_environment(data)
     try:
-        return httpx.get(f"{os.environ['CARINA_API_URL']}/readyz", timeout=5).is_success
+        with http_client(timeout=5) as client:
+            return client.get(f"{os.environ['CARINA_API_URL']}/readyz").is_success
     except httpx.HTTPError:
         return False
 

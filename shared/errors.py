@@ -352,6 +352,12 @@ class UploadCutShort(RequestError):
 # --- Carina is set up wrongly: said when it starts --------------------------------------------------------------------
 
 
+class ProxyUnusable(CarinaError):
+    """The proxy that the environment names cannot be used. HTTP and HTTPS proxies can; SOCKS needs `httpx[socks]`."""
+
+    code = "proxy_unusable"
+
+
 class ChestClassifierUnusable(CarinaError):
     """The chest classifier cannot be loaded."""
 

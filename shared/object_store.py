@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.errors import ObjectCorrupt, ObjectMissing, ObjectStoreUnavailable
 from shared.ids import new_id
+from shared.proxies import is_loopback
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _client(settings: Settings, endpoint_url: str) -> "S3Client":
             read_timeout=30,
             retries={"mode": "standard", "max_attempts": 3},
             max_pool_connections=64,
+            proxies={} if is_loopback(endpoint_url) else None,
             s3={"addressing_style": "path"},
             # We keep our own digest; not every server knows AWS' newer checksums.
             request_checksum_calculation="when_required",

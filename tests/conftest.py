@@ -40,6 +40,9 @@ def pytest_configure() -> None:
     """Keep a test process to one thread of PyTorch's: there is a process for each core, and its threads wait busily."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
+    # Tests reach servers of their own alone; those about proxies set the variables themselves.
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from api.pages import Page
 from api.schemas import Problem
 from shared.errors import CarinaError, ObjectStoreUnavailable, TransientError
+from shared.proxies import http_client
 
 LONG_POLL_S = 20.0
 #: Between two looks where the server did not wait.
@@ -66,14 +67,14 @@ class Connection:
     def __init__(self, api_url: str, api_key: str, *, retry_for_s: float = 90) -> None:
         self.api_url = api_url.rstrip("/")
         self._retry_for_s = retry_for_s
-        self._http = httpx.Client(
+        self._http = http_client(
             base_url=self.api_url,
             headers={"Authorization": f"Bearer {api_key}"},
             # To read: the longest of a long poll and of storing a large file after its last byte.
             timeout=httpx.Timeout(30, read=120),
         )
         #: For presigned URLs, which carry their own signature: the key is not for the object store.
-        self._store_http = httpx.Client(timeout=httpx.Timeout(30, read=120))
+        self._store_http = http_client(timeout=httpx.Timeout(30, read=120))
         self._retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             stop=stop_after_delay(retry_for_s),

@@ -4,7 +4,6 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import httpx
 import sqlalchemy as sa
 import typer
 from pydantic import ValidationError
@@ -13,6 +12,7 @@ from deploy.cli.console import out
 from deploy.cli.environment import Data, client_settings_of, settings_of
 from shared.database import Database
 from shared.errors import CarinaError, NoActiveModel
+from shared.proxies import http_client
 from shared.queue.states import Stage, TaskState
 from shared.settings import Settings
 from shared.tables import Worker
@@ -157,6 +157,6 @@ def _api() -> str:
         client = client_settings_of(None)
     except ValidationError as exc:
         raise Ailment("CARINA_API_KEY is not set.") from exc
-    answer = httpx.get(f"{client.api_url}/readyz", timeout=5)
-    answer.raise_for_status()
+    with http_client(timeout=5) as http:
+        http.get(f"{client.api_url}/readyz").raise_for_status()
     return f"ready at {client.api_url}"

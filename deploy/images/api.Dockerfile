@@ -21,5 +21,5 @@ USER 10001
 WORKDIR /home/carina
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"CARINA_API_PORT\"]}/healthz', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(f'http://127.0.0.1:{os.environ[\"CARINA_API_PORT\"]}/healthz', timeout=4)"]
 CMD ["carina", "api"]
