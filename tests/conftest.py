@@ -1,7 +1,6 @@
 """Real servers for every test that asks: one stack a test process, a fresh database, bucket and Redis a test."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,20 +23,24 @@ from shared.object_store import ObjectStore
 from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.tables import Model
+from tests import requirements
+from tests.requirements import REPOSITORY, needs
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-REPOSITORY = Path(__file__).parents[1]
-SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 #: The database that a test's own is copied from.
 TEMPLATE = "carina_template"
 #: No test outlives its machine. To wait for the disk takes most of a second whenever a database is made and dropped.
 FORGETFUL = ("fsync = off", "full_page_writes = off")
 
 
-def pytest_configure() -> None:
-    """Keep a test process to one thread of PyTorch's: there is a process for each core, and its threads wait busily."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark `needs`, and keep a test process to one thread of PyTorch's.
+
+    There is a process for each core, and PyTorch's threads wait busily.
+    """
+    config.pluginmanager.register(requirements)
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
     # Tests reach servers of their own alone; those about proxies set the variables themselves.
@@ -137,21 +140,18 @@ def hints(settings: Settings, database: Database) -> Hints:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real films beside the checkout; skips where they are not."""
-    if not SHARED_DATA.is_dir():
-        pytest.skip(f"no real films: {SHARED_DATA} is absent")
-    return SHARED_DATA
+    """Real films beside the checkout."""
+    return needs("shared/data")
 
 
 @pytest.fixture
 def open_console() -> Iterator[Callable[[str, str], "Page"]]:
     """Sign in to the console of an API, by its URL and a key; whatever the page complains of ends the test."""
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("no Chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api")
+    path = needs("chromium")
+    from playwright.sync_api import sync_playwright  # takes as long as all else that a test process imports
+
     complaints: list[str] = []
-    with sync_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
 
         def sign_in(url: str, key: str) -> "Page":

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from deploy.stack import env_file
 from tests.conftest import REPOSITORY
+from tests.requirements import end_without
 
 README = (REPOSITORY / "README.md").read_text()
 WAYS_IN = (REPOSITORY / "api" / "README.md").read_text()
@@ -31,7 +32,7 @@ def blocks(language: str) -> list[str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like a fresh checkout that has been set up, but with no data folder yet."""
     if not (REPOSITORY / ".venv" / "ready").exists():
-        pytest.skip("the README starts with `make setup`, which has not been run here")
+        end_without("the .venv that `make setup` makes", "make setup")
     folder = tmp_path_factory.mktemp("checkout")
     for path in REPOSITORY.iterdir():
         if path.name not in (".carina", ".git"):

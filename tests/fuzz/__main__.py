@@ -18,10 +18,9 @@ from rich.table import Table
 from tests.fuzz.corpus import read_corpus
 from tests.fuzz.mutation import make_case
 from tests.fuzz.trial import Outcome, Trial
+from tests.requirements import SHARED_DATA
 
 _BATCH = 250
-#: The real films of the development data, where they are at hand.
-_REAL = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 
 
 @dataclass
@@ -83,7 +82,7 @@ def main(
 ) -> None:
     """Try hostile files; the exit status is 1 where one was let do harm."""
     begun, report = time.monotonic(), Report()
-    real = _REAL if _REAL.exists() else None
+    real = SHARED_DATA / "dicom" if SHARED_DATA.exists() else None
     batches = [range(start, min(start + _BATCH, first + cases)) for start in range(first, first + cases, _BATCH)]
     console = Console(stderr=True)
     with (

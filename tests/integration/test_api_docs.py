@@ -1,7 +1,6 @@
 """`/docs` shows the description in a real browser, which asks nobody but the API."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,8 +8,7 @@ import PIL.Image
 import pytest
 
 from tests.integration.conftest import Api, Server
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.requirements import needs
 
 
 def test_the_page_and_all_that_it_is_made_of_are_ours(api: Api) -> None:
@@ -26,11 +24,11 @@ def test_the_page_and_all_that_it_is_made_of_are_ours(api: Api) -> None:
     assert api.as_(None).get("/docs/index.html").status_code == 404
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.needs("chromium")
 def test_a_browser_shows_the_routes_without_any_outside_request(server: Server, tmp_path: Path) -> None:
     log, picture = tmp_path / "net.json", tmp_path / "docs.png"
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [needs("chromium"), "--headless", "--no-sandbox", "--disable-gpu"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--virtual-time-budget=20000"]
     command += ["--window-size=1200,1600", f"--log-net-log={log}", f"--screenshot={picture}", "--dump-dom"]
     run = subprocess.run([*command, f"{server.url}/docs"], capture_output=True, text=True, timeout=120, check=True)

@@ -1,6 +1,5 @@
 """Behind nginx, configured as `deploy/nginx.conf` says: addresses, URLs, large bodies and streams come out right."""
 
-import shutil
 import socket
 import ssl
 import subprocess
@@ -17,22 +16,18 @@ from shared.database import Database
 from shared.tables import AuditEvent
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Keys, Server, png
+from tests.requirements import needs
 from tests.synthetic_dicom import make_dicom, make_film
-
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-OPENSSL = shutil.which("openssl")
 
 
 @pytest.fixture
 def nginx(server: Server, tmp_path: Path) -> Iterator[httpx.Client]:
     """A client of nginx in front of the API, which believes one proxy."""
-    if NGINX is None or OPENSSL is None:
-        pytest.skip("no nginx, or no openssl for its certificate, is installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     key, certificate = tmp_path / "carina.key", tmp_path / "carina.crt"
-    make = [OPENSSL, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    make = [needs("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     make += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(make, check=True, capture_output=True)
     text = (REPOSITORY / "deploy/nginx.conf").read_text()
@@ -48,7 +43,7 @@ def nginx(server: Server, tmp_path: Path) -> Iterator[httpx.Client]:
         assert there in text
         text = text.replace(there, here)
     (tmp_path / "nginx.conf").write_text(f"pid {tmp_path / 'nginx.pid'};\nuser root;\n{text}")
-    command = [NGINX, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", str(tmp_path / "error.log")]
+    command = [needs("nginx"), "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log"]
     with subprocess.Popen([*command, "-g", "daemon off;"]) as process:
         try:
             trust = ssl.create_default_context(cafile=str(certificate))

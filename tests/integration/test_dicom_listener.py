@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import ssl
 import struct
@@ -42,6 +41,7 @@ from shared.settings import Settings
 from shared.tables import AuditEvent, Image, Job, Project, Study
 from tests.conftest import REPOSITORY
 from tests.integration.workshop import dicom, film
+from tests.requirements import end_without, needs
 from tests.synthetic_dicom import make_dicom, make_film
 
 
@@ -112,13 +112,6 @@ def wait_for(condition: Callable[[], Any], within_s: float = 15) -> Any:
             return value
         time.sleep(0.05)
     return pytest.fail("It did not come about in time.")
-
-
-def tool(name: str) -> str:
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
 
 
 def free_port() -> int:
@@ -321,9 +314,9 @@ def test_dcmtk_echoes_and_stores(listener: Listener, database: Database, tmp_pat
         (path := tmp_path / f"{number}.dcm").write_bytes(dicom(number))
         names.append(str(path))
     ends = ["-aet", "SENDER", "-aec", "CARINA", "127.0.0.1", str(listener.port)]
-    assert run(tool("echoscu"), *ends).returncode == 0
-    assert run(tool("echoscu"), *ends[:1], "STRANGER", *ends[2:]).returncode != 0
-    said = run(tool("storescu"), "-v", *ends, *names)
+    assert run(needs("echoscu"), *ends).returncode == 0
+    assert run(needs("echoscu"), *ends[:1], "STRANGER", *ends[2:]).returncode != 0
+    said = run(needs("storescu"), "-v", *ends, *names)
     assert said.returncode == 0, said.stderr
     assert said.stderr.count("(Success)") + said.stdout.count("(Success)") == 8
     assert len(rows(database, Image)) == 8
@@ -332,7 +325,7 @@ def test_dcmtk_echoes_and_stores(listener: Listener, database: Database, tmp_pat
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate authority, and a certificate that it signed for the listener and for the sender."""
-    openssl, folder = tool("openssl"), tmp_path_factory.mktemp("certificates")
+    openssl, folder = needs("openssl"), tmp_path_factory.mktemp("certificates")
 
     def call(*words: str) -> None:
         subprocess.run([openssl, *words], cwd=folder, check=True, capture_output=True)
@@ -368,10 +361,10 @@ def test_tls_with_certificates_on_both_sides(
         [answer] = send(listener.port, dicom(2), tls_args=(context, "localhost"))
         assert answer.Status == 0
         ends = ["-aet", "SENDER", "-aec", "CARINA", "127.0.0.1", str(listener.port), str(tmp_path / "film.dcm")]
-        storescu = tool("storescu")
+        storescu = needs("storescu")
         assert run(storescu, *ends).returncode != 0, "in clear nobody gets in"
         if "+tls" not in run(storescu, "--help").stdout:
-            pytest.skip("this storescu has no TLS")
+            end_without("storescu with TLS", "apt install dcmtk")
         said = run(storescu, "+tls", path["sender.key"], path["sender.pem"], "+cf", path["ca.pem"], *ends)
         assert said.returncode == 0, said.stderr
     assert len(rows(database, Image)) == 2
@@ -381,7 +374,7 @@ def test_tls_with_certificates_on_both_sides(
 
 
 def test_orthanc_sends_a_study(listener: Listener, database: Database, tmp_path: Path) -> None:
-    orthanc, http_port = tool("Orthanc"), free_port()
+    orthanc, http_port = needs("Orthanc"), free_port()
     configuration = {
         "StorageDirectory": str(tmp_path / "db"),
         "IndexDirectory": str(tmp_path / "db"),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -17,13 +16,9 @@ from shared.database import Database
 from shared.tables import Image
 from tests.integration.conftest import Keys, Server
 from tests.integration.test_dicomweb import STUDY, film
+from tests.requirements import needs
 
-ORTHANC = shutil.which("Orthanc", path="/usr/sbin:/usr/bin")
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-
-pytestmark = pytest.mark.skipif(
-    ORTHANC is None or not PLUGIN.exists(), reason="Orthanc or its DICOMweb plugin is not here."
-)
+pytestmark = pytest.mark.needs("Orthanc", "libOrthancDicomWeb.so")
 
 
 @pytest.fixture
@@ -36,7 +31,7 @@ def orthanc(server: Server, keys: Keys, tmp_path: Path) -> Iterator[httpx.Client
     config = {
         "StorageDirectory": str(tmp_path / "storage"),
         "IndexDirectory": str(tmp_path / "index"),
-        "Plugins": [str(PLUGIN)],
+        "Plugins": [str(needs("libOrthancDicomWeb.so"))],
         "HttpPort": port,
         "DicomPort": dicom_port,
         "DicomServerEnabled": False,
@@ -50,7 +45,7 @@ def orthanc(server: Server, keys: Keys, tmp_path: Path) -> Iterator[httpx.Client
     (tmp_path / "orthanc.json").write_text(json.dumps(config))
     with (
         (tmp_path / "orthanc.log").open("wb") as log,
-        subprocess.Popen([str(ORTHANC), str(tmp_path / "orthanc.json")], stdout=log, stderr=log) as process,
+        subprocess.Popen([needs("Orthanc"), str(tmp_path / "orthanc.json")], stdout=log, stderr=log) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
         try:

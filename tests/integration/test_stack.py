@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -28,6 +27,7 @@ from deploy.stack import commands, state
 from deploy.stack.errors import StackInUse
 from deploy.stack.folder import Folder
 from deploy.stack.logs import MAX_BYTES, Log
+from tests.requirements import needs
 
 ROOT = Path(deploy.__file__).parent.parent
 PROGRAM = '''
@@ -69,7 +69,7 @@ except StackError as exc:
 NOBODY = 65534
 #: It may still read everything: this Python may lie where only root can go.
 AS_NOBODY = (
-    *(shutil.which("setpriv") or "", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"),
+    *("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"),
     *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
 )
 
@@ -405,7 +405,8 @@ def test_a_component_that_does_not_come_up_shows_its_last_words(shared: Up, tmp_
         assert not (up.data / "env").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not AS_NOBODY[0], reason="only root can become somebody else, with setpriv")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.needs("setpriv")
 def test_runs_as_an_ordinary_user() -> None:
     with ExitStack() as cleanup:
         home = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
@@ -449,10 +450,7 @@ def test_redis_is_the_wheels_where_none_is_on_path_and_any_other_reads_its_data(
             client.bgrewriteaof()
             while client.info("persistence")["aof_rewrite_in_progress"]:
                 time.sleep(0.02)
-    on_path = shutil.which("redis-server")
-    if on_path is None:
-        pytest.skip("no redis-server on this machine")
-    (tmp_path / "bin/redis-server").symlink_to(on_path)
+    (tmp_path / "bin/redis-server").symlink_to(needs("redis-server"))
     with running(tmp_path / "data", PATH=str(tmp_path / "bin")) as up:
         assert "_binaries" not in psutil.Process(pid_of("redis", up.data)).exe()
         with redis.Redis.from_url(up.settings["CARINA_REDIS_URL"]) as client:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -572,7 +571,7 @@ def test_a_message_goes_to_the_very_address_that_was_checked(
     assert receiver.messages[0].headers["host"] == f"rebinding.example:{receiver.port}"
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@pytest.mark.needs("openssl")
 @pytest.mark.parametrize(("host", "state"), [("receiver.example", "delivered"), ("other.example", "pending")])
 def test_over_tls_the_certificate_must_be_the_names(
     host: str,

@@ -12,7 +12,6 @@ from shared.detector.placing import place
 from shared.detector.weights import decode_weights, import_checkpoint, load_model
 from shared.imaging.rendition import make_rendition, read_rendition
 from shared.phantoms import encode_dicom, make_phantom
-from tests.conftest import SHARED_DATA
 from tests.expected_outcomes import EXPECTED_OUTCOMES
 from tests.integration.conftest import Api
 from tests.integration.workshop import Workshop
@@ -43,7 +42,7 @@ def findings(api: Api, sent: dict) -> dict:
 
 @pytest.mark.usefixtures("tiny_model_id")
 def test_what_becomes_of_every_real_file(api: Api, workshop: Workshop, shared_data: Path) -> None:
-    files = {str(path.relative_to(SHARED_DATA)): path for path in (shared_data / "dicom").rglob("*.dcm")}
+    files = {str(path.relative_to(shared_data)): path for path in (shared_data / "dicom").rglob("*.dcm")}
     sent = dict(zip(files, send(api, *(path.read_bytes() for path in files.values())), strict=True))
     work(workshop, rendition_px=256)
     outcomes = {}

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from shared.imaging.dicom_file import KEPT, read_dicom
 from shared.imaging.facts import PixelSpacing, SpacingSource
 from shared.imaging.geometry import Geometry, read_geometry, rendition_size
 from shared.imaging.rendition import make_rendition, read_rendition
+from tests.requirements import SHARED_DATA
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
-DATA = Path(__file__).parents[4] / "shared" / "data"
 BLANK = np.zeros((64, 64), np.uint8)
 
 CALIBRATED, DETECTOR = SpacingSource.CALIBRATED, SpacingSource.DETECTOR
@@ -209,7 +208,7 @@ def test_what_is_round_in_the_patient_is_round_in_the_rendition(spacing: Sequenc
     assert bright.sum() / (height * width) == pytest.approx(np.pi / 4, abs=0.04)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="needs the test data in ../shared/data")
+@pytest.mark.needs("shared/data")
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -220,7 +219,7 @@ def test_what_is_round_in_the_patient_is_round_in_the_rendition(spacing: Sequenc
     ],
 )
 def test_real_films(name: str, expected: PixelSpacing | None) -> None:
-    file = read_dicom((DATA / f"dicom/{name}.dcm").read_bytes(), with_pixels=False, max_bytes=10**7)
+    file = read_dicom((SHARED_DATA / f"dicom/{name}.dcm").read_bytes(), with_pixels=False, max_bytes=10**7)
     assert read_geometry(file) == Geometry(expected)
 
 

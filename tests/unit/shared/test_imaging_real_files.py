@@ -1,7 +1,5 @@
 """Real DICOM files, ordinary and odd."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from pydicom import dcmread
@@ -11,24 +9,23 @@ from shared.imaging.decode import decode_dicom
 from shared.imaging.header import PREFIX_BYTES, read_header
 from shared.imaging.rendition import make_rendition, read_rendition
 from tests.expected_outcomes import EXPECTED_OUTCOMES
+from tests.requirements import SHARED_DATA
 from tests.synthetic_dicom import MAX_PIXELS
 
-DATA = Path(__file__).parents[4] / "shared" / "data"
-
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason="needs the test data in ../shared/data")
+pytestmark = pytest.mark.needs("shared/data")
 
 
 def leg(syntax: str) -> bytes:
-    return (DATA / f"dicom/other/wg04_RG3_{syntax}.dcm").read_bytes()
+    return (SHARED_DATA / f"dicom/other/wg04_RG3_{syntax}.dcm").read_bytes()
 
 
 def test_every_file_has_an_expected_outcome() -> None:
-    assert {str(path.relative_to(DATA)) for path in DATA.glob("dicom/*/*.dcm")} == set(EXPECTED_OUTCOMES)
+    assert {str(path.relative_to(SHARED_DATA)) for path in SHARED_DATA.glob("dicom/*/*.dcm")} == set(EXPECTED_OUTCOMES)
 
 
 @pytest.mark.parametrize("name", EXPECTED_OUTCOMES)
 def test_a_real_file_is_rendered_or_rejected_as_expected(name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    data = (DATA / name).read_bytes()
+    data = (SHARED_DATA / name).read_bytes()
     try:
         rendition = make_rendition(data, rendition_px=256, max_image_pixels=MAX_PIXELS)
     except PermanentError as error:
@@ -45,7 +42,7 @@ def test_a_real_file_is_rendered_or_rejected_as_expected(name: str, capfd: pytes
 
 @pytest.mark.parametrize("name", EXPECTED_OUTCOMES)
 def test_intake_refuses_from_the_header_whatever_needs_no_decoding(name: str) -> None:
-    data = (DATA / name).read_bytes()
+    data = (SHARED_DATA / name).read_bytes()
     if EXPECTED_OUTCOMES[name] in ("ok", "undecodable_pixel_data"):
         header = read_header(data[:65536], len(data))
         assert header.media_type == "application/dicom"
@@ -59,7 +56,7 @@ def test_intake_refuses_from_the_header_whatever_needs_no_decoding(name: str) ->
 @pytest.mark.parametrize("syntax", ["J2KR", "JLSL", "JPLL", "RLE"])
 def test_lossless_syntaxes_decode_to_the_uncompressed_pixels(syntax: str) -> None:
     reference = decode_dicom(leg("UNC"), MAX_PIXELS).pixels
-    assert np.array_equal(reference, dcmread(DATA / "dicom/other/wg04_RG3_UNC.dcm").pixel_array)
+    assert np.array_equal(reference, dcmread(SHARED_DATA / "dicom/other/wg04_RG3_UNC.dcm").pixel_array)
     assert np.array_equal(decode_dicom(leg(syntax), MAX_PIXELS).pixels, reference)
 
 
@@ -79,7 +76,7 @@ def test_a_file_that_was_cut_off_is_never_shown(syntax: str, missing_bytes: int)
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED_OUTCOMES if "/chest/" in name and "fake" not in name])
 def test_the_mediastinum_of_a_chest_film_is_brighter_than_its_lungs(name: str) -> None:
-    data = (DATA / name).read_bytes()
+    data = (SHARED_DATA / name).read_bytes()
     film = read_rendition(make_rendition(data, rendition_px=256, max_image_pixels=MAX_PIXELS).png)
     height_px, width_px = film.shape
     band = film[int(0.35 * height_px) : int(0.55 * height_px)].mean(axis=0)  # [W], across the hila

@@ -1,6 +1,5 @@
 """Every transfer syntax: the lossless ones give one array bit for bit, the lossy ones stay within a bound."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,10 +16,11 @@ from shared.imaging.transfer_syntaxes import JPEG_XL_LOSSLESS, PACKINGS
 from shared.phantoms.encoding import LOSSLESS, LOSSY, NATIVE, NEAR, UIDS, encode_frame
 from tests.decoding import code_of, pixels_of
 from tests.golden_films import DEPTHS, SHA256, digest, film_name, golden_film
+from tests.requirements import SHARED_DATA
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
 SAMPLES = Path(__file__).parents[2] / "jpeg_samples"
-LEG = Path(__file__).parents[4] / "shared/data/dicom/other"
+LEG = SHARED_DATA / "dicom/other"
 FILM = golden_film(12)
 SIGNED = golden_film(12, signed=True)
 #: Of lossy syntaxes by their bits: the largest and the mean error that is let pass. The film is noise to a good part,
@@ -73,7 +73,7 @@ def test_every_selection_value_of_jpeg_lossless_does(bits: int, signed: bool, se
     assert digest(pixels_of(data)) == SHA256[film_name(bits, signed)]
 
 
-@pytest.mark.skipif(not LEG.exists(), reason="needs the test data in ../shared/data")
+@pytest.mark.needs("shared/data")
 @pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS])
 def test_every_lossless_syntax_gives_the_pixels_of_a_real_film(syntax: str) -> None:
     film = dcmread(LEG / "wg04_RG3_UNC.dcm")
@@ -84,7 +84,7 @@ def test_every_lossless_syntax_gives_the_pixels_of_a_real_film(syntax: str) -> N
     assert digest(pixels_of(data)) == digest(film.pixel_array[500:900, 400:800])
 
 
-@pytest.mark.skipif(not LEG.exists(), reason="needs the test data in ../shared/data")
+@pytest.mark.needs("shared/data")
 @pytest.mark.parametrize("syntax", ["UNC", "J2KR", "JLSL", "JPLL", "RLE"])
 def test_the_lossless_files_of_a_real_film_give_its_pixels(syntax: str) -> None:
     assert digest(pixels_of((LEG / f"wg04_RG3_{syntax}.dcm").read_bytes())) == SHA256["leg"]
@@ -134,7 +134,7 @@ def test_what_other_encoders_made_of_the_film_is_it(sample: str, syntax: str) ->
 # --- encoders of others ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(shutil.which("dcmcjpeg") is None, reason="needs DCMTK")
+@pytest.mark.needs("dcmcjpeg", "dcmcjpls", "dcmcrle")
 @pytest.mark.parametrize("command", [f"dcmcjpeg +el +sv {value}" for value in range(1, 8)] + ["dcmcjpls", "dcmcrle"])
 @pytest.mark.parametrize(("bits", "signed"), [(8, False), (12, True), (16, False)])
 def test_what_dcmtk_makes_of_a_film_without_loss_is_the_film(

@@ -3,7 +3,6 @@
 import hashlib
 import io
 from collections import Counter
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,8 +22,9 @@ from shared.phantoms import (
     stored_values,
 )
 from shared.phantoms.figures import FIGURES
+from tests.requirements import SHARED_DATA
 
-LABELS = Path(__file__).parents[4] / "shared/data/vinbigdata/train.csv.gz"
+LABELS = SHARED_DATA / "vinbigdata/train.csv.gz"
 SMALL = {"height_px": 256, "width_px": 214}
 
 
@@ -146,7 +146,7 @@ def test_a_study_is_rendered_as_it_was_drawn() -> None:
         assert np.abs(drawn - seen).mean() < 0.6
 
 
-@pytest.mark.skipif(not LABELS.exists(), reason="the VinBigData label table is not at hand")
+@pytest.mark.needs("shared/data")
 def test_the_figures_follow_from_the_table() -> None:
     expected = fit(read_rows(LABELS))
     assert len(expected) == len(FIGURES)

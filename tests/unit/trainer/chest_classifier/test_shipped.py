@@ -1,26 +1,23 @@
 """The classifier that comes with Carina does on real films what its card says."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from shared.imaging.chest_classifier.classifier import load_classifier
 from shared.imaging.facts import Flag
 from shared.imaging.rendition import make_rendition
+from tests.requirements import SHARED_DATA
 from trainer.chest_classifier.__main__ import FILMS
 from trainer.chest_classifier.evaluation import measure, measure_on_chests
 from trainer.chest_classifier.pictures import read_pictures
 
-DATA = Path(__file__).parents[5] / "shared" / "data"
-
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason="needs the test data in ../shared/data")
+pytestmark = pytest.mark.needs("shared/data")
 
 
 def test_on_films_of_patients_it_has_not_seen_it_does_what_its_card_says() -> None:
     classifier = load_classifier()
-    others = {kind: [DATA / "dicom" / kind] for kind in ("chest", "other")}
-    kinds = read_pictures({FILMS: [DATA / "nih-rsna/val.json"], **others})
+    others = {kind: [SHARED_DATA / "dicom" / kind] for kind in ("chest", "other")}
+    kinds = read_pictures({FILMS: [SHARED_DATA / "nih-rsna/val.json"], **others})
     tested = measure_on_chests(classifier, FILMS, kinds.pop(FILMS))
     tested |= {
         kind: measure(classifier, [picture.rendition for picture in pictures]) for kind, pictures in kinds.items()
@@ -35,14 +32,16 @@ def test_on_films_of_patients_it_has_not_seen_it_does_what_its_card_says() -> No
 
 def test_a_film_that_is_tagged_wrongly_is_suspected_and_its_twin_is_not() -> None:
     found = {
-        name: make_rendition((DATA / f"dicom/chest/{name}.dcm").read_bytes(), rendition_px=1024, max_image_pixels=10**8)
+        name: make_rendition(
+            (SHARED_DATA / f"dicom/chest/{name}.dcm").read_bytes(), rendition_px=1024, max_image_pixels=10**8
+        )
         for name in ("rsna_CR_fake_mono1_jpegbaseline", "rsna_CR_mono2_8bit_jpegbaseline")
     }
     assert [rendition.facts.flags for rendition in found.values()] == [[Flag.SUSPECTED_INVERSION], []]
 
 
 def test_a_leg_is_no_chest_by_its_header_and_by_its_pixels() -> None:
-    data = (DATA / "dicom/other/wg04_RG3_UNC.dcm").read_bytes()
+    data = (SHARED_DATA / "dicom/other/wg04_RG3_UNC.dcm").read_bytes()
     facts = make_rendition(data, rendition_px=1024, max_image_pixels=10**8).facts
     assert facts.flags == [Flag.NOT_A_CHEST]
     assert facts.chest_scores is not None
