@@ -40,10 +40,9 @@ class Documented(NamedTuple):
 
 def settings() -> Iterator[Documented]:
     """Yield every setting in the order of its definition."""
-    for model in (Settings, ClientSettings):
-        for name, field in model.model_fields.items():
-            default = None if field.is_required() else str(field.default)
-            yield Documented(f"CARINA_{name.upper()}", default, field.description or "")
+    for name, field in (Settings.model_fields | ClientSettings.model_fields).items():
+        default = None if field.is_required() else str(field.default)
+        yield Documented(f"CARINA_{name.upper()}", default, field.description or "")
 
 
 def env_example() -> str:

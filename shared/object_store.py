@@ -22,6 +22,7 @@ from shared.errors import ObjectCorrupt, ObjectMissing, ObjectStoreUnavailable
 from shared.ids import new_id
 from shared.proxies import is_loopback
 from shared.settings import Settings
+from shared.tls import find_ca_bundle
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -69,6 +70,7 @@ def result_key(sha256: str, suffix: str) -> str:
 def _client(settings: Settings, endpoint_url: str) -> "S3Client":
     return boto3.client(
         "s3",
+        verify=find_ca_bundle(settings.ca_bundle),
         endpoint_url=endpoint_url,
         region_name=settings.s3_region,
         aws_access_key_id=settings.s3_access_key_id.get_secret_value(),

@@ -4,6 +4,7 @@ Carina's own servers listen on 127.0.0.1 by default, and no proxy can reach that
 a proxy need not know that: no request to loopback takes a proxy, whatever `NO_PROXY` says.
 """
 
+import ssl
 import threading
 from ipaddress import IPv6Address, ip_address
 from typing import Any
@@ -13,6 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from shared.errors import ProxyUnusable
+from shared.tls import make_context
 
 
 def is_loopback(url: str) -> bool:
@@ -48,7 +50,8 @@ class Transport(httpx.BaseTransport):
     request needs it. Raises `ProxyUnusable`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, verify: ssl.SSLContext) -> None:
+        self._verify = verify
         self._by_proxy: dict[str | None, httpx.HTTPTransport] = {}
         self._lock = threading.Lock()
 
@@ -65,12 +68,15 @@ class Transport(httpx.BaseTransport):
         with self._lock:
             if proxy not in self._by_proxy:
                 try:
-                    self._by_proxy[proxy] = httpx.HTTPTransport(proxy=proxy)
+                    # Its own certificate counts only where the proxy itself is reached over TLS.
+                    own = self._verify if proxy and proxy.startswith("https:") else None
+                    named = httpx.Proxy(proxy, ssl_context=own) if proxy else None
+                    self._by_proxy[proxy] = httpx.HTTPTransport(verify=self._verify, proxy=named)
                 except (ValueError, ImportError, httpx.InvalidURL) as exc:
                     raise ProxyUnusable from exc
             return self._by_proxy[proxy]
 
 
-def http_client(**options: Any) -> httpx.Client:
+def http_client(*, verify: ssl.SSLContext | None = None, **options: Any) -> httpx.Client:
     """A client whose requests go through the proxy of their URL; the options are `httpx.Client`'s."""
-    return httpx.Client(transport=Transport(), **options)
+    return httpx.Client(transport=Transport(verify or make_context()), **options)

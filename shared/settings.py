@@ -1,10 +1,30 @@
 """Every setting, read once per process from `CARINA_*` environment variables and passed in from there."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.tls import CaBundleUnusable, find_ca_bundle
+
+
+def _check_ca_bundle(path: str) -> str:
+    try:
+        find_ca_bundle(path)
+    except CaBundleUnusable as exc:
+        raise ValueError(exc.detail) from exc
+    return path
+
+
+CaBundle = Annotated[
+    str,
+    AfterValidator(_check_ca_bundle),
+    Field(
+        validate_default=True,
+        description="PEM file of the certificate authorities to trust; empty: `SSL_CERT_FILE`, else those of certifi.",
+    ),
+]
 
 
 class Settings(BaseSettings):
@@ -22,6 +42,8 @@ class Settings(BaseSettings):
     s3_bucket: str = Field("carina", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="One bucket for all.")
     s3_region: str = Field("us-east-1", description="The region that requests are signed for.")
     s3_public_url: str = Field("", description="The object store's URL for clients that upload; empty: the same.")
+
+    ca_bundle: CaBundle = ""
 
     # The API.
     api_host: str = Field("127.0.0.1", description="The address that the API binds to.")
@@ -117,3 +139,4 @@ class ClientSettings(BaseSettings):
 
     api_url: str = Field("http://127.0.0.1:8080", description="Where the API answers.")
     api_key: SecretStr = Field(description="The key sent as `Authorization: Bearer KEY`.")
+    ca_bundle: CaBundle = ""

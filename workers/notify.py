@@ -25,6 +25,7 @@ from shared.queue.deliveries import (
 )
 from shared.queue.states import DeliveryState, Stage
 from shared.settings import Settings
+from shared.tls import make_context
 from shared.webhook_address import Address, find_addresses, host_of, read_url
 from shared.webhooks import sign
 from workers.heartbeat import Heartbeat
@@ -52,7 +53,7 @@ class Notify:
         self._heartbeat = heartbeat
         self._stop = stop
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="notify")
-        self._tls = httpx.create_ssl_context()
+        self._tls = make_context(settings.ca_bundle)
         #: Webhooks whose last try failed.
         self._troubled: set[UUID] = set()
         self._forget_at = time.monotonic()

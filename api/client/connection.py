@@ -15,6 +15,7 @@ from api.pages import Page
 from api.schemas import Problem
 from shared.errors import CarinaError, ObjectStoreUnavailable, TransientError
 from shared.proxies import http_client
+from shared.tls import make_context
 
 LONG_POLL_S = 20.0
 #: Between two looks where the server did not wait.
@@ -64,17 +65,20 @@ class Connection:
     is answered as a duplicate, and what creates something says by its `Idempotency-Key` that it is the same again.
     """
 
-    def __init__(self, api_url: str, api_key: str, *, retry_for_s: float = 90) -> None:
+    def __init__(self, api_url: str, api_key: str, *, retry_for_s: float = 90, ca_bundle: str = "") -> None:
+        """Connect when needed. `ca_bundle`: PEM file of the authorities to trust; by default `CARINA_CA_BUNDLE`."""
+        tls = make_context(ca_bundle)
         self.api_url = api_url.rstrip("/")
         self._retry_for_s = retry_for_s
         self._http = http_client(
             base_url=self.api_url,
             headers={"Authorization": f"Bearer {api_key}"},
+            verify=tls,
             # To read: the longest of a long poll and of storing a large file after its last byte.
             timeout=httpx.Timeout(30, read=120),
         )
         #: For presigned URLs, which carry their own signature: the key is not for the object store.
-        self._store_http = http_client(timeout=httpx.Timeout(30, read=120))
+        self._store_http = http_client(verify=tls, timeout=httpx.Timeout(30, read=120))
         self._retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             stop=stop_after_delay(retry_for_s),

@@ -22,7 +22,7 @@ def connect(data: Path | None) -> "Carina":
     from api.client import Carina
 
     settings = client_settings_of(data)
-    return Carina(settings.api_url, settings.api_key.get_secret_value())
+    return Carina(settings.api_url, settings.api_key.get_secret_value(), ca_bundle=settings.ca_bundle)
 
 
 def send(client: "Carina", files: Sequence[Path], *, priority: int = 5) -> "list[FileOutcome]":

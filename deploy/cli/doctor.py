@@ -16,6 +16,7 @@ from shared.proxies import http_client
 from shared.queue.states import Stage, TaskState
 from shared.settings import Settings
 from shared.tables import Worker
+from shared.tls import make_context
 
 #: A trainer takes these up.
 WAITING = (TaskState.QUEUED, TaskState.INTERRUPTED)
@@ -157,6 +158,6 @@ def _api() -> str:
         client = client_settings_of(None)
     except ValidationError as exc:
         raise Ailment("CARINA_API_KEY is not set.") from exc
-    with http_client(timeout=5) as http:
+    with http_client(verify=make_context(client.ca_bundle), timeout=5) as http:
         http.get(f"{client.api_url}/readyz").raise_for_status()
     return f"ready at {client.api_url}"

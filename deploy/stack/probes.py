@@ -10,6 +10,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from deploy.stack.component import Probe
+from shared.tls import make_context
 
 _TIMEOUT_S = 2
 
@@ -56,7 +57,8 @@ def redis_server(url: str) -> Probe:
 def http(url: str, below: int = 500) -> Probe:
     """An HTTP server answers with a status that is `below` the given one."""
     # One client for all tries: building one reads the certificates, and proxies are not for us.
-    client = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, headers={"Connection": "close"})
+    verify = make_context() if url.startswith("https:") else False
+    client = httpx.AsyncClient(verify=verify, timeout=_TIMEOUT_S, trust_env=False, headers={"Connection": "close"})
 
     async def answers() -> bool:
         try:

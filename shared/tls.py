@@ -1,0 +1,40 @@
+"""Which certificate authorities are trusted, by one rule for every server that Carina speaks TLS to."""
+
+import os
+import ssl
+
+from shared.errors import CarinaError
+
+#: Read in this order where no file is given; the first that is set counts. The others are those of OpenSSL, Requests
+#: and the AWS SDK.
+VARIABLES = ("CARINA_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
+
+
+class CaBundleUnusable(CarinaError):
+    """The file of certificate authorities cannot be used."""
+
+    code = "ca_bundle_unusable"
+
+
+def find_ca_bundle(given: str = "") -> str | None:
+    """Return the PEM file of the trusted authorities; None: those that certifi ships. Raises `CaBundleUnusable`."""
+    variable = next((name for name in VARIABLES if os.environ.get(name)), VARIABLES[0])
+    path = given or os.environ.get(variable)
+    if not path:
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except OSError as exc:  # ssl.SSLError is one
+        reason = "it holds no certificate in PEM format" if isinstance(exc, ssl.SSLError) else exc.strerror
+        named = VARIABLES[0] if given else variable
+        raise CaBundleUnusable(f"{named} names {path}, which cannot be used: {reason}.") from exc
+    return path
+
+
+def make_context(given: str = "") -> ssl.SSLContext:
+    """Return a client's TLS context that trusts the authorities of `find_ca_bundle`."""
+    if path := find_ca_bundle(given):
+        return ssl.create_default_context(cafile=path)
+    import httpx  # slow to load, and most processes need no context
+
+    return httpx.create_ssl_context()
