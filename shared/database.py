@@ -1,35 +1,73 @@
-"""PostgreSQL through SQLAlchemy: one engine a process, one short transaction a change."""
+"""PostgreSQL through SQLAlchemy: one engine a process, one short transaction a change.
 
+Nothing here needs a session of its own on the server (no startup option, prepared statement or session setting), so
+that a pooler in transaction mode, as PgBouncer's, may stand in between.
+"""
+
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import psycopg
 import sqlalchemy as sa
+from psycopg.abc import Buffer
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from shared.errors import DatabaseUnavailable
+from shared.database_errors import READ_ONLY, explain_outage, spoils_connection
+from shared.errors import CarinaError, DatabaseUnavailable
 from shared.settings import Settings
 
 Result = TypeVar("Result")
+
+#: Of libpq, each unless the URL says otherwise. A peer that vanished is noticed within half a minute.
+_DEFAULTS = {
+    "application_name": "carina",
+    "connect_timeout": "5",
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+#: Raises the error of a change where changes are refused.
+_WRITABLE = sa.text(
+    "DO $$ BEGIN IF current_setting('transaction_read_only')::bool THEN"
+    f" RAISE SQLSTATE '{READ_ONLY}' USING MESSAGE = 'the server is read-only'; END IF; END $$"
+)
+
+
+class MalformedDatabaseUrl(CarinaError):
+    """CARINA_DATABASE_URL is not a URL as postgresql://user:password@host:port/name."""
+
+    code = "malformed_database_url"
 
 
 class Database:
     """A pool of connections to PostgreSQL. Safe to share between threads; not between processes."""
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        """Keep at most so many connections; who wants another one waits for up to 10 s."""
+        """Keep at most so many connections; a request for another one waits for up to 10 s.
+
+        The URL is libpq's: several hosts, `target_session_attrs`, `options` and `sslmode` mean what they mean there.
+        Raises `MalformedDatabaseUrl`.
+        """
         self.engine = sa.create_engine(
-            sa.make_url(url).set(drivername="postgresql+psycopg"),
+            "postgresql+psycopg://",
             pool_size=pool_size,
             max_overflow=0,
             pool_pre_ping=True,
             pool_timeout=10,
             hide_parameters=True,  # an error's text goes into the log
-            connect_args={"connect_timeout": 5, "application_name": "carina", "options": "-c timezone=UTC"},
+            connect_args={**_DEFAULTS, **_parse(url), "prepare_threshold": None},
         )
+        sa.event.listen(self.engine, "connect", _read_times_as_utc)
+        sa.event.listen(self.engine, "handle_error", _translate)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
@@ -38,16 +76,15 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
-        """Yield a session whose transaction commits at the end; raise `DatabaseUnavailable` when the server is gone."""
-        try:
-            with Session(self.engine) as session, session.begin():
-                yield session
-        except sa.exc.TimeoutError as exc:
-            raise DatabaseUnavailable("No database connection became free in time.") from exc
-        except DBAPIError as exc:
-            if isinstance(exc, sa.exc.OperationalError) or exc.connection_invalidated:
+        """Yield a session whose transaction commits at the end; raise `DatabaseUnavailable` in an outage."""
+        with Session(self.engine) as session, session.begin():
+            try:
+                session.connection()
+            except sa.exc.TimeoutError as exc:
+                raise DatabaseUnavailable("No database connection became free in time.") from exc
+            except (psycopg.Error, sa.exc.InvalidRequestError) as exc:  # The pool gave up on finding a live one.
                 raise DatabaseUnavailable from exc
-            raise
+            yield session
 
     def persist(self, change: Callable[[Session], Result], *, within_s: float) -> Result:
         """Run an idempotent change in a transaction of its own, again for up to `within_s` while the server is gone.
@@ -68,13 +105,45 @@ class Database:
         )(attempt)
 
     def ping(self) -> None:
-        """Ask the server for an answer; raise `DatabaseUnavailable` when it does not answer."""
+        """Raise `DatabaseUnavailable` unless the server answers and takes changes."""
         with self.begin() as session:
-            session.execute(sa.text("SELECT 1"))
+            session.execute(_WRITABLE)
 
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def _parse(url: str) -> dict[str, Any]:
+    try:
+        return conninfo_to_dict(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
+    except psycopg.ProgrammingError:
+        raise MalformedDatabaseUrl from None  # It would cite a part of the password.
+
+
+def _translate(context: ExceptionContext) -> DatabaseUnavailable | None:
+    """Turn an outage into our error, and discard what it has spoiled: the session, or after a demotion all of them."""
+    error = context.original_exception
+    if context.is_pre_ping or not isinstance(error, psycopg.Error):
+        return None
+    sentence = explain_outage(error)
+    if sentence is None and not context.is_disconnect:
+        return None
+    if not context.is_disconnect and spoils_connection(error):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = error.sqlstate == READ_ONLY
+    return DatabaseUnavailable(sentence)
+
+
+class _UtcLoader(TimestamptzLoader):
+    """Times come in UTC, whatever the session's time zone."""
+
+    def load(self, data: Buffer) -> datetime:
+        return super().load(data).astimezone(UTC)
+
+
+def _read_times_as_utc(connection: psycopg.Connection[Any], _: object) -> None:
+    connection.adapters.register_loader("timestamptz", _UtcLoader)
 
 
 def is_any(column: InstrumentedAttribute[Any], values: Iterable[object]) -> sa.ColumnElement[bool]:

@@ -20,15 +20,21 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
-def empty(servers: dict[str, str]) -> Iterator[Database]:
-    """A database without a table."""
+def empty_url(servers: dict[str, str]) -> Iterator[str]:
+    """Where a database without a table answers."""
     base, name = servers["CARINA_DATABASE_URL"].rpartition("/")[0], f"empty_{new_id().hex}"
     with psycopg.connect(f"{base}/postgres", autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        database = Database(f"{base}/{name}")
-        yield database
-        database.close()
+        yield f"{base}/{name}"
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def empty(empty_url: str) -> Iterator[Database]:
+    """A database without a table."""
+    database = Database(empty_url)
+    yield database
+    database.close()
 
 
 def tables(database: Database) -> set[str]:
@@ -72,9 +78,24 @@ def test_the_check_notices_a_drift(database: Database, drift: str) -> None:
         migrations.check(database)
 
 
-def test_several_may_migrate_at_once(empty: Database) -> None:
-    url = empty.engine.url.render_as_string(hide_password=False)
-    code = f"from shared import migrations; from shared.database import Database; migrations.upgrade(Database({url!r}))"
+def test_several_may_migrate_at_once(empty: Database, empty_url: str) -> None:
+    code = (
+        "from shared import migrations; from shared.database import Database; "
+        f"migrations.upgrade(Database({empty_url!r}))"
+    )
     migrators = [subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) for _ in range(3)]
     assert [migrator.wait(40) for migrator in migrators] == [0, 0, 0]
     migrations.check(empty)
+
+
+def test_a_schema_is_current_from_the_last_revision_on(empty: Database) -> None:
+    assert migrations.current(empty) is None
+    assert not migrations.is_current(empty)
+    migrations.upgrade(empty, "0008")
+    assert migrations.current(empty) == "0008"
+    assert not migrations.is_current(empty)
+    migrations.upgrade(empty)
+    assert migrations.is_current(empty)
+    with empty.begin() as session:  # by a newer release, beside which this one goes on
+        session.execute(sa.text("UPDATE alembic_version SET version_num = 'later'"))
+    assert migrations.is_current(empty)
