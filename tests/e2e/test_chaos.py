@@ -29,8 +29,6 @@ from tests.e2e.conftest import Process, Stack
 from tests.synthetic_dicom import make_dicom, make_film
 from tests.tiny_model import make_tiny_model
 
-pytestmark = pytest.mark.timeout(120)
-
 HEIGHT_PX, WIDTH_PX = 256, 220
 BOXES_A_FILM = 3
 #: So many jobs of a test, at most, have their boxes compared: that takes longer than finding them.

@@ -15,8 +15,6 @@ from tests.tiny_dataset import store_dataset
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = pytest.mark.timeout(400)
-
 #: A training of seconds.
 CONFIG = '{"architecture": "carina_small", "canvas_px": 128, "loader_workers": 0}'
 PATIENCE_MS = 120_000

@@ -54,7 +54,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
             running.communicate(timeout=60)
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "exceptions", [{}, {"NO_PROXY": "example.org"}, {"no_proxy": "example.org", "ALL_PROXY": "socks5://127.0.0.1:9"}]
 )

@@ -74,7 +74,6 @@ def demo(checkout: Path) -> Iterator[str]:
         time.sleep(0.1)
 
 
-@pytest.mark.timeout(400)
 def test_the_demo_loses_nothing_and_finds_most_of_what_was_planted(demo: str) -> None:
     assert STAYS_UP in demo, demo
     assert "nothing was lost: each of 28 files has its outcome" in demo

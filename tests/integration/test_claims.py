@@ -20,7 +20,7 @@ from shared.tables import Job, Model
 from tests.integration.workshop import Workshop
 from tests.tiny_model import make_tiny_model
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("tiny_model_id")]
+pytestmark = pytest.mark.usefixtures("tiny_model_id")
 
 BOX = FoundBox(30, "Mass", 0.5, (1, 2, 3, 4))
 RENDITION = StoredRendition("0" * 64, 1, 96, 80, 960, 800)

@@ -20,8 +20,6 @@ from tests.integration.conftest import Server
 from tests.integration.rows import add_image, add_model, add_result
 from tests.integration.workshop import Workshop
 
-pytestmark = pytest.mark.timeout(120)
-
 USAGE, FAILED = 2, 1
 
 

@@ -19,8 +19,6 @@ from shared.training import GateConfig, TrainingConfig
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.rows import add_dataset, add_model
 
-pytestmark = pytest.mark.timeout(60)
-
 PAGES = ("/console/queue", "/console/training", "/console/models", "/console/schedules")
 
 

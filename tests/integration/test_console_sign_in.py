@@ -13,8 +13,6 @@ from shared.keys import prefix_of, revoke_key
 from shared.settings import Settings
 from tests.integration.conftest import Api, Keys, png
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def browser(make_api: Callable[[Settings], Api], settings: Settings) -> FlaskClient:

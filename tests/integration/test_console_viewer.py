@@ -26,8 +26,6 @@ from tests.integration.test_console_sign_in import sign_in
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = pytest.mark.timeout(120)
-
 SIDE_PX = 80
 
 

@@ -14,8 +14,6 @@ from shared.database import Database, MalformedDatabaseUrl
 from shared.errors import DatabaseUnavailable
 from tests.own_postgres import OwnPostgres, own_postgres
 
-pytestmark = pytest.mark.timeout(120)
-
 #: In which an answer has to come back once the server is well again.
 SOON_S = 30.0
 

@@ -26,8 +26,6 @@ from tests.tiny_model import make_tiny_model
 from workers.heartbeat import EXIT_STUCK
 from workers.sweep import sweep
 
-pytestmark = pytest.mark.timeout(60)
-
 Before = Callable[[Sequence[Placed]], None]
 
 

@@ -18,8 +18,6 @@ from tests.integration.rows import add_dataset
 from tests.integration.submitting import Desk
 from workers.garbage import Garbage
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def incoming(settings: Settings) -> Incoming:

@@ -31,8 +31,6 @@ from trainer.gate import ALREADY_ACTIVE, BaselineChanged, Undecidable
 from trainer.process import MODULES
 from trainer.task import TaskLost, Work
 
-pytestmark = pytest.mark.timeout(120)
-
 EVALUATION = EvaluationConfig(bootstrap_samples=50)
 
 

@@ -18,8 +18,6 @@ from shared.tables import Worker
 from tests.integration.workshop import Workshop, film
 from workers.sweep import sweep
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def queues(settings: Settings) -> redis.Redis:

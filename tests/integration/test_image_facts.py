@@ -30,8 +30,6 @@ from tests.integration.workshop import Workshop, dicom
 from tests.planted_marks import WINDOW, Mark, measure
 from tests.synthetic_dicom import make_dicom
 
-pytestmark = pytest.mark.timeout(60)
-
 #: Sizes of originals, and the mm of their pixels, down and across.
 FILMS = [
     (101, 97, (0.2, 0.2)),

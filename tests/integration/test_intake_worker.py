@@ -25,8 +25,6 @@ from tests.integration.workshop import dicom
 from workers.listing import Listing
 from workers.sweep import sweep
 
-pytestmark = pytest.mark.timeout(60)
-
 
 class StopAfter(threading.Event):
     """A stop flag that is set once it has been looked at so many times."""

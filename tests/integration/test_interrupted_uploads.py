@@ -34,8 +34,6 @@ from tests.integration.workshop import dicom, film
 from tests.synthetic_dicom import make_dicom
 from workers.garbage import Garbage
 
-pytestmark = pytest.mark.timeout(120)
-
 #: In every kind of upload; a tenth of them in a file that is streamed in parts.
 CUTS = 200
 RESET = b"\1\0\0\0\0\0\0\0"  # of SO_LINGER: the client is gone without a word

@@ -16,8 +16,6 @@ from shared.ids import new_id
 from shared.tables import Row
 from tests.conftest import REPOSITORY
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def empty_url(servers: dict[str, str]) -> Iterator[str]:

@@ -19,8 +19,6 @@ from tests.integration.workshop import Workshop, dicom
 from tests.synthetic_dicom import make_dicom, make_film
 from workers.sweep import sweep
 
-pytestmark = pytest.mark.timeout(60)
-
 FATAL = dicom(99)
 
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import httpx
-import pytest
 import sqlalchemy as sa
 
 from shared.database import Database
@@ -27,8 +26,6 @@ from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.rows import add_model
 from tests.integration.workshop import Workshop
 from workers.sweep import sweep
-
-pytestmark = pytest.mark.timeout(60)
 
 
 def set_jobs(database: Database, jobs: list[str], **columns: object) -> None:

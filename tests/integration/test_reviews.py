@@ -26,8 +26,6 @@ from trainer.datasets.dataset import parse
 from trainer.loader import Loader
 from trainer.sampling import Share
 
-pytestmark = pytest.mark.timeout(180)
-
 BOX = [10.0, 20.0, 40.0, 60.0]
 
 

@@ -33,8 +33,6 @@ from shared.trainings import start_training
 from tests.integration.rows import add_dataset, add_model
 from workers.sweep import sweep
 
-pytestmark = pytest.mark.timeout(60)
-
 NAME = "every night"
 CONFIG = TrainingConfig(epochs=2)
 #: A time at which the schedule of these tests is due, and a minute of the day before.

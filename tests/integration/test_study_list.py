@@ -26,8 +26,6 @@ from tests.integration.rows import add_model
 from tests.integration.test_console_viewer import data_of
 from tests.integration.workshop import Workshop
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def key(workshop: Workshop) -> str:

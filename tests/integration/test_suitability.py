@@ -1,7 +1,6 @@
 """What becomes of a doubtful image under each setting, from its file to its rows."""
 
 import numpy as np
-import pytest
 
 from shared.errors import PermanentError
 from shared.imaging.facts import Flag
@@ -10,8 +9,6 @@ from shared.tables import Image
 from tests.integration.workshop import Workshop
 from tests.synthetic_dicom import make_dicom
 from workers.suitability import REFUSALS
-
-pytestmark = pytest.mark.timeout(60)
 
 CHEST = np.rint(255 * make_phantom(31, 560, 520).pixels).astype(np.uint8)
 GOOD = make_dicom(CHEST, SOPInstanceUID="1.2.1")

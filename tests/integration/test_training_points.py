@@ -38,7 +38,6 @@ def points_of(session: Session, run_id: UUID) -> list[TrainingPoint]:
     return list(session.scalars(mine.order_by(TrainingPoint.step)))
 
 
-@pytest.mark.timeout(60)
 def test_a_point_is_the_mean_since_the_one_before(database: Database, run_id: UUID) -> None:
     curve = Curve(run_id)
     with database.begin() as session:
@@ -52,7 +51,6 @@ def test_a_point_is_the_mean_since_the_one_before(database: Database, run_id: UU
     assert found == [(2, 0.5, {"loss": 3.0}), (3, 1.0, {"loss": 1.0, AP40: 0.25})]
 
 
-@pytest.mark.timeout(60)
 def test_a_long_run_is_thinned_out_evenly_and_keeps_what_was_measured(
     database: Database, run_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:

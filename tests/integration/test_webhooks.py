@@ -34,8 +34,6 @@ from tests.integration.workshop import Workshop
 from workers.heartbeat import Heartbeat
 from workers.notify import Notify
 
-pytestmark = pytest.mark.timeout(60)
-
 COMPLETED = WebhookEvent.SUBMISSION_COMPLETED
 RETRY_S = 0.1
 

@@ -18,8 +18,6 @@ from tests.integration.workshop import Workshop
 from tests.synthetic_dicom import make_dicom, make_film
 from tests.tiny_model import make_tiny_model
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def work(workshop: Workshop, **changed: object) -> None:
     """Prepare and detect all that waits."""
