@@ -6,7 +6,6 @@ import socket
 import struct
 import threading
 from http import HTTPStatus
-from pathlib import Path
 from types import FrameType
 
 from flask_openapi3.openapi import OpenAPI
@@ -98,8 +97,6 @@ class _Server(BaseApplication):  # type: ignore[misc]
             # Of the process' main thread, which no upload holds up.
             "timeout": 120,
             "graceful_timeout": GRACE_S,
-            # The heartbeat is a file; on a disk it may block.
-            "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,
             "loglevel": "warning",
             "control_socket_disable": True,
         }

@@ -128,6 +128,8 @@ def demo_model(database: Database, store: ObjectStore) -> Model:
     """The shipped model, registered and active."""
     with database.begin() as session:
         model = models.promote(session, models.register(session, store, *load_demo_model()).id)
+        session.flush()
+        session.refresh(model)
         session.expunge(model)
     return model
 

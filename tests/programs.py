@@ -28,6 +28,7 @@ PACKAGES = {
     "redis-server": "redis-server",
     "setpriv": "util-linux",
     "storescu": "dcmtk",
+    "unshare": "util-linux",
 }
 #: Other names that a program has elsewhere.
 ALIASES = {"chromium": ("chromium-browser", "google-chrome")}

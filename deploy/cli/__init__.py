@@ -1,7 +1,8 @@
 """The `carina` command.
 
 Exit codes: 0 done; 1 it failed, and one line says why; 2 the command line is wrong; 3 something sent in has no result
-(rejected, failed, cancelled or not finished in time); 4 a server cannot be reached; 130 interrupted.
+(rejected, failed, cancelled or not finished in time); 4 a server cannot be reached; 5 a process finds no writable
+folder for temporary files; 130 interrupted.
 """
 
 import sys
@@ -32,6 +33,7 @@ from deploy.cli.status import cancel, retry, status
 from deploy.cli.studies import studies
 from deploy.cli.submit import submit
 from shared.errors import CarinaError, TransientError
+from shared.scratch import EXIT_NO_SCRATCH, ScratchUnwritable
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -42,7 +44,7 @@ app = typer.Typer(
     help="Chest X-ray abnormality detection as a distributed, queue-based system. For research use only.",
     epilog=(
         "Exit codes: 0 done; 1 failed; 2 wrong command line; 3 something sent in has no result; "
-        "4 a server cannot be reached; 130 interrupted."
+        "4 a server cannot be reached; 5 no writable folder for temporary files; 130 interrupted."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -94,6 +96,6 @@ def main() -> None:
         sys.exit(EXIT_UNREACHABLE)
     except CarinaError as exc:
         complain(f"{exc.code}: {exc.detail}")
-        sys.exit(EXIT_FAILED)
+        sys.exit(EXIT_NO_SCRATCH if isinstance(exc, ScratchUnwritable) else EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

@@ -1,10 +1,13 @@
 """The long-running processes, as containers and the embedded stack start them."""
 
 from enum import StrEnum
+from pathlib import Path
 
 import typer
 
 from deploy.cli.environment import Data, settings_of
+from shared.scratch import use_scratch
+from shared.settings import Settings
 
 
 class WorkerStage(StrEnum):
@@ -20,7 +23,7 @@ def api(data: Data = None) -> None:
     """Serve the intake API over HTTP."""
     from api.serve import serve
 
-    serve(settings_of(data))
+    serve(_prepare(data))
 
 
 def worker(stage: WorkerStage, data: Data = None) -> None:
@@ -33,28 +36,28 @@ def worker(stage: WorkerStage, data: Data = None) -> None:
         WorkerStage.DETECT: app.run_detect,
         WorkerStage.NOTIFY: app.run_notify,
     }[stage]
-    run(settings_of(data))
+    run(_prepare(data))
 
 
 def beat(data: Data = None) -> None:
     """Tick: bring back lost jobs and hint again. Several of these do no harm."""
     from workers.app import run_beat
 
-    run_beat(settings_of(data))
+    run_beat(_prepare(data))
 
 
 def dicom_listener(data: Data = None) -> None:
     """Take in what DICOM application entities send (C-STORE); CARINA_DICOM_ALLOWED_AES says who may."""
     from api.dicom_listener import run_listener
 
-    run_listener(settings_of(data))
+    run_listener(_prepare(data))
 
 
 def trainer(data: Data = None) -> None:
     """Import datasets, train, evaluate and decide, one task at a time. Start one on each machine that is to train."""
     from trainer.agent import run_trainer
 
-    run_trainer(settings_of(data))
+    run_trainer(_prepare(data))
 
 
 def migrate(data: Data = None) -> None:
@@ -62,6 +65,12 @@ def migrate(data: Data = None) -> None:
     from deploy.bootstrap import migrate as bring_up_to_date
 
     bring_up_to_date(settings_of(data))
+
+
+def _prepare(data: Path | None) -> Settings:
+    """Return the settings of a process that runs on, which writes nothing but temporary files from here on."""
+    use_scratch()
+    return settings_of(data)
 
 
 def register(app: typer.Typer) -> None:

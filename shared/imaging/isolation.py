@@ -106,7 +106,7 @@ class _Child:
     """One decoder process; used by one thread at a time."""
 
     def __init__(self, memory_bytes: int, threads: int, classifier_folder: str) -> None:
-        environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+        environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
         folder = str(Path(classifier_folder).absolute()) if classifier_folder else ""  # it runs elsewhere
         arguments = [str(os.getpid()), str(memory_bytes), str(threads), folder]
         self._process = subprocess.Popen(
