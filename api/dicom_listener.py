@@ -32,6 +32,7 @@ from shared.imaging.header import ImageHeader
 from shared.imaging.transfer_syntaxes import PACKINGS
 from shared.intake import HEADER_BYTES, Intake
 from shared.log import configure_logging
+from shared.loops import Loop
 from shared.object_store import ObjectStore
 from shared.queue.hints import Hints
 from shared.settings import Settings
@@ -120,7 +121,7 @@ class Listener:
         except BaseException:
             self.database.close()
             raise
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="accept")
+        self._accepting = Loop("accept", lambda: self._server.serve_forever(0.1), every_s=0.1)
 
     @property
     def port(self) -> int:
@@ -128,14 +129,15 @@ class Listener:
         return int(self._server.server_address[1])
 
     def __enter__(self) -> "Listener":
-        self._thread.start()
+        self._accepting.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         """Accept nobody any more, let what is being stored be answered, and end every association."""
         self.stopping.set()
+        self._accepting.ask_to_stop()
         self._server.shutdown()
-        self._thread.join()
+        self._accepting.stop()
         deadline = time.monotonic() + GRACE_S
         while self.peers and time.monotonic() < deadline:
             for peer in list(self.peers):

@@ -4,8 +4,12 @@ import threading
 import time
 from collections.abc import Callable
 
+import structlog
+
 from api.schemas import DependencyState
 from shared.errors import CarinaError, TransientError
+
+log = structlog.get_logger()
 
 
 class Ping:
@@ -40,5 +44,8 @@ class Ping:
             self._ask()
         except CarinaError as error:
             self._state = DependencyState(ok=False, code=error.code)
+        except Exception as error:  # or the last answer would stand for good
+            log.error("ping_failed", exc_info=error)
+            self._state = DependencyState(ok=False, code=CarinaError.code)
         else:
             self._state = DependencyState(ok=True)

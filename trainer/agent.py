@@ -13,19 +13,21 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
 
 from shared.database import Database
-from shared.errors import DatabaseUnavailable, TransientError
+from shared.errors import DatabaseUnavailable
 from shared.ids import new_id
 from shared.log import configure_logging
+from shared.loops import run_steps
 from shared.object_store import ObjectStore, checkpoint_key
 from shared.queue.states import Stage, TaskState
+from shared.queue.workers import mark_seen, mark_stopped
 from shared.settings import Settings
-from shared.tables import Worker
 from shared.tasks import TaskClaim, claim_task, interrupt_task, lose_task, renew_task
 from trainer.launch import command_of, follow
 from trainer.process import TRAINER_PID
@@ -76,37 +78,36 @@ class Agent:
     def run(self) -> None:
         """Look for a task, do it, look again, until the stop flag is set."""
         with self._database.begin() as session:
-            session.add(Worker(id=self.owner, stage=Stage.TRAIN))
+            self._mark_seen(session)
         if path := os.environ.get(READY_FILE):
             Path(path).touch()
-        while not self._stop.is_set():
-            try:
-                claim = self._look()
-                if claim is not None:
-                    self._carry_out(claim)
-                    continue
-            except TransientError as error:
-                log.warning("server_unavailable", owner=self.owner, code=error.code)
-            self._stop.wait(self._settings.trainer_poll_s)
-        with self._database.begin() as session:
-            session.execute(sa.update(Worker).where(Worker.id == self.owner).values(stopped_at=sa.func.now()))
+        run_steps("trainer", self._step, self._stop, every_s=self._settings.trainer_poll_s)
+        with suppress(DatabaseUnavailable), self._database.begin() as session:
+            mark_stopped(session, self.owner)
 
-    def _look(self) -> TaskClaim | None:
+    def _step(self) -> bool:
+        """Do a task if there is one; return whether to look for the next one at once."""
         with self._database.begin() as session:
-            self._be_seen(session)
-            return claim_task(session, self.owner, lease_s=self._settings.lease_s)
+            self._mark_seen(session)
+            claim = claim_task(session, self.owner, lease_s=self._settings.lease_s)
+        if claim is None:
+            return False
+        self._carry_out(claim)
+        return True
 
-    def _be_seen(self, session: sa.orm.Session) -> None:
+    def _mark_seen(self, session: sa.orm.Session) -> None:
         if time.monotonic() - self._seen_at >= SEEN_EVERY_S:
-            session.execute(sa.update(Worker).where(Worker.id == self.owner).values(seen_at=sa.func.now()))
+            mark_seen(session, self.owner, Stage.TRAIN)
             self._seen_at = time.monotonic()
 
     def _carry_out(self, claim: TaskClaim) -> None:
         """Start the task's processes, keep its lease while they run, and see to its row when they have ended."""
         log.info("task_started", task=claim.kind, task_id=str(claim.task_id), attempt=claim.attempt)
         process = _Process(command_of(claim, self._settings))
-        ours = self._keep(claim, process)
-        code = process.end()
+        try:
+            ours = self._keep(claim, process)
+        finally:
+            code = process.end()
         self._database.persist(
             lambda session: self._see_to(session, claim, process, ours), within_s=self._settings.lease_s
         )
@@ -123,7 +124,7 @@ class Agent:
                 process.ask_to_stop()
             try:
                 with self._database.begin() as session:
-                    self._be_seen(session)
+                    self._mark_seen(session)
                     tail = process.new_log_tail()
                     ours = renew_task(session, claim, lease_s=self._settings.lease_s, log_tail=tail)
                     row = session.get_one(claim.table, claim.task_id)
@@ -246,9 +247,11 @@ class _Process:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            sys.stdout.write(line)
-            sys.stdout.flush()
-            # PostgreSQL's text cannot hold a zero.
-            self._lines.append(line.rstrip("\n").replace("\0", ""))
-            self._news = True
+        with self._process.stdout as lines:
+            for line in lines:
+                with suppress(OSError):  # Where nobody reads it any more, the processes go on all the same.
+                    sys.stdout.write(line)
+                    sys.stdout.flush()
+                # PostgreSQL's text cannot hold a zero.
+                self._lines.append(line.rstrip("\n").replace("\0", ""))
+                self._news = True

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 import structlog
 
 from shared.database import Database
-from shared.errors import DatabaseUnavailable
+from shared.loops import run_steps
 from shared.queue.states import TaskState
 from shared.settings import Settings
 from shared.tables import TrainingRun
@@ -72,20 +72,19 @@ def _count_gpus() -> int:
 def follow(settings: Settings, database: Database, stop: threading.Event) -> None:
     """Join each training that the leading machine begins, until the stop flag is set."""
     joined: tuple[UUID, int] | None = None
-    while not stop.wait(settings.trainer_poll_s):
-        try:
-            with database.begin() as session:
-                running = (
-                    sa.select(TrainingRun.id, TrainingRun.attempt, TrainingRun.lease_owner)
-                    .where(TrainingRun.state == TaskState.RUNNING, TrainingRun.lease_expires_at > sa.func.now())
-                    .order_by(TrainingRun.started_at.desc())
-                    .limit(1)
-                )
-                row = session.execute(running).first()
-        except DatabaseUnavailable:
-            continue
+
+    def step() -> None:
+        nonlocal joined
+        with database.begin() as session:
+            running = (
+                sa.select(TrainingRun.id, TrainingRun.attempt, TrainingRun.lease_owner)
+                .where(TrainingRun.state == TaskState.RUNNING, TrainingRun.lease_expires_at > sa.func.now())
+                .order_by(TrainingRun.started_at.desc())
+                .limit(1)
+            )
+            row = session.execute(running).first()
         if row is None or (row.id, row.attempt) == joined:
-            continue
+            return
         joined = row.id, row.attempt
         log.info("training_joined", training_id=str(row.id), attempt=row.attempt)
         task = ["trainer.process", "training", str(row.id), row.lease_owner, str(row.attempt)]
@@ -96,3 +95,5 @@ def follow(settings: Settings, database: Database, stop: threading.Event) -> Non
                 if stop.wait(1):
                     process.terminate()
                     break
+
+    run_steps("follower", step, stop, every_s=settings.trainer_poll_s)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import structlog
 from celery import Celery, signals
-from celery.beat import EmbeddedService
+from celery.beat import Scheduler
 
 from shared.database import Database
 from shared.log import configure_logging
+from shared.loops import Loop
 from shared.object_store import ObjectStore
 from shared.queue.hints import Hints, make_celery, task_name
 from shared.queue.states import Stage
@@ -113,9 +114,10 @@ def run_beat(settings: Settings) -> None:
     from workers.sweep import sweep
 
     with _Process(settings, Stage.SWEEP, stuck_after_s=settings.step_timeout_s) as process:
-        clock = EmbeddedService(process.app, thread=True, scheduler_cls="celery.beat:Scheduler")
-        process.closing.callback(clock.stop)
-        clock.start()
+        clock = Scheduler(process.app)
+        ticking = Loop("clock", clock.tick, every_s=min(1.0, settings.sweep_interval_s / 4))
+        process.closing.callback(ticking.stop)
+        ticking.start()
 
         garbage = Garbage(settings, process.database, Incoming(settings))
 
@@ -161,18 +163,15 @@ class _Process:
 
         def look() -> None:
             # After Redis was away Celery's consumer may stay deaf; then work is found later, but it is found.
-            while not self.stop.wait(self.unasked_s):
-                if busy.acquire(blocking=False):
-                    try:
-                        work()
-                    except Exception as exc:
-                        log.error("work_failed", stage=self.stage, exc_info=exc)
-                    finally:
-                        busy.release()
+            if busy.acquire(blocking=False):
+                try:
+                    work()
+                finally:
+                    busy.release()
 
         self.app.task(name=task_name(self.stage))(on_hint)
-        looking = threading.Thread(target=look, name="look", daemon=True)
-        self.closing.callback(looking.join)
+        looking = Loop("look", look, every_s=self.unasked_s)
+        self.closing.callback(looking.stop)
         self.closing.callback(self.stop.set)
         looking.start()
 

@@ -10,16 +10,16 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-import sqlalchemy as sa
 import structlog
 
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
 from shared.ids import new_id
+from shared.loops import Loop
 from shared.queue.claim import Claim, renew
 from shared.queue.files import FileClaim, renew_files
 from shared.queue.states import Stage
-from shared.tables import Worker
+from shared.queue.workers import mark_seen, mark_stopped
 
 log = structlog.get_logger()
 
@@ -43,21 +43,22 @@ class Heartbeat:
         self._held: set[Held] = set()
         self._lock = threading.Lock()
         self._progressed_at = time.monotonic()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._device: str | None = None
+        every_s = min(lease_s / 3, LONGEST_INTERVAL_S)
+        self._loop = Loop("heartbeat", self._beat, every_s=every_s, longest_pause_s=every_s)
 
     def start(self, device: str | None = None) -> None:
         """Write this process' row and begin to beat; raises `DatabaseUnavailable`."""
+        self._device = device
         with self._database.begin() as session:
-            session.add(Worker(id=self.owner, stage=self._stage, device=device))
-        self._thread.start()
+            mark_seen(session, self.owner, self._stage, device)
+        self._loop.start()
 
     def stop(self) -> None:
         """Say that this process has ended in good order."""
-        self._stop.set()
-        self._thread.join()
+        self._loop.stop()
         with suppress(DatabaseUnavailable), self._database.begin() as session:
-            session.execute(sa.update(Worker).where(Worker.id == self.owner).values(stopped_at=sa.func.now()))
+            mark_stopped(session, self.owner)
 
     def hold(self, claims: Iterable[Held]) -> None:
         """Keep these leases alive from now on."""
@@ -82,25 +83,18 @@ class Heartbeat:
             self._held.difference_update(claims)
             self._progressed_at = time.monotonic()
 
-    def _run(self) -> None:
-        while not self._stop.wait(min(self._lease_s / 3, LONGEST_INTERVAL_S)):
-            with self._lock:
-                held = list(self._held)
-                silent_s = time.monotonic() - self._progressed_at
-            if held and silent_s > self._stuck_after_s:
-                log.critical("worker_stuck", owner=self.owner, held=len(held), silent_s=round(silent_s))
-                os._exit(EXIT_STUCK)
-            try:
-                self._beat(held)
-            except DatabaseUnavailable:
-                log.warning("heartbeat_missed", owner=self.owner)
-
-    def _beat(self, held: list[Held]) -> None:
+    def _beat(self) -> None:
+        with self._lock:
+            held = list(self._held)
+            silent_s = time.monotonic() - self._progressed_at
+        if held and silent_s > self._stuck_after_s:
+            log.critical("worker_stuck", owner=self.owner, held=len(held), silent_s=round(silent_s))
+            os._exit(EXIT_STUCK)
         with self._database.begin() as session:
             jobs = [claim for claim in held if isinstance(claim, Claim)]
             files = [claim for claim in held if isinstance(claim, FileClaim)]
             kept = renew(session, jobs, lease_s=self._lease_s) + renew_files(session, files, lease_s=self._lease_s)
-            session.execute(sa.update(Worker).where(Worker.id == self.owner).values(seen_at=sa.func.now()))
+            mark_seen(session, self.owner, self._stage, self._device)
         if kept < len(held):
             # Cancelled, or committed a moment ago: the fence drops what is no longer ours.
             log.info("leases_gone", owner=self.owner, count=len(held) - kept)

@@ -33,6 +33,7 @@ from shared.errors import (
 )
 from shared.incoming import Incoming, IncomingFile, SeekableFile
 from shared.intake import Intake, Received
+from shared.loops import watched
 from shared.object_store import PART_BYTES
 from shared.queue.files import (
     FileClaim,
@@ -95,18 +96,18 @@ class Receive:
 
     def run(self) -> None:
         """Take in files until none has arrived or the stop flag is set; files are finished, archives put aside."""
-        running: set[Future[None]] = {self._threads.submit(self._listing.run)}
+        running: set[Future[None]] = {watched(self._threads.submit(self._listing.run))}
         touched: set[UUID] = set()
         while True:
             claims = self._claim(self._settings.intake_threads - len(running))
-            running |= {self._threads.submit(self._take, claimed) for claimed in claims}
+            running |= {watched(self._threads.submit(self._take, claimed)) for claimed in claims}
             touched |= {claimed.submission_id for claimed in claims}
             if not running:
                 self._settle(touched)
                 return
             done, running = wait(running, timeout=LOOK_S, return_when=FIRST_COMPLETED)
             if not done:
-                running.add(self._threads.submit(self._listing.run))
+                running.add(watched(self._threads.submit(self._listing.run)))
 
     def _claim(self, limit: int) -> list[FileClaim]:
         if self._stop.is_set() or limit <= 0:

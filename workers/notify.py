@@ -14,6 +14,7 @@ import structlog
 
 from shared.database import Database
 from shared.errors import CarinaError
+from shared.loops import watched
 from shared.queue.deliveries import (
     Answer,
     DeliveryClaim,
@@ -69,7 +70,7 @@ class Notify:
                 self._tidy()
                 tidy_at = time.monotonic() + TIDY_S
             for claimed in self._claim(Counter(running.values())):
-                running[self._threads.submit(self._deliver, claimed)] = claimed.webhook_id
+                running[watched(self._threads.submit(self._deliver, claimed))] = claimed.webhook_id
             if not running:
                 return
             done, _ = wait(running, timeout=LOOK_S, return_when=FIRST_COMPLETED)

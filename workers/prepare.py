@@ -9,6 +9,7 @@ import structlog
 from shared.database import Database
 from shared.errors import CarinaError, DecoderCrashed, DecoderProcessLost
 from shared.imaging.isolation import DecoderPool
+from shared.loops import watched
 from shared.object_store import ObjectStore, original_key, rendition_key
 from shared.queue.claim import Claim, claim, ids
 from shared.queue.hints import Hints
@@ -49,7 +50,7 @@ class Prepare:
         running: set[Future[None]] = set()
         while True:
             free = self._settings.prepare_threads - len(running)
-            running |= {self._threads.submit(self._prepare, claimed) for claimed in self._claim(free)}
+            running |= {watched(self._threads.submit(self._prepare, claimed)) for claimed in self._claim(free)}
             if not running:
                 return
             _, running = wait(running, return_when=FIRST_COMPLETED)
