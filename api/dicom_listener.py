@@ -5,7 +5,6 @@ its copy, and sending that again is harmless. An association is served by thread
 """
 
 import logging
-import os
 import signal
 import ssl
 import struct
@@ -13,7 +12,8 @@ import threading
 import time
 import warnings
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -32,9 +32,12 @@ from shared.imaging.header import ImageHeader
 from shared.imaging.transfer_syntaxes import PACKINGS
 from shared.intake import HEADER_BYTES, Intake
 from shared.log import configure_logging
+from shared.lookout import Lookout
 from shared.loops import Loop
 from shared.object_store import ObjectStore
+from shared.process_state import StateFile
 from shared.queue.hints import Hints
+from shared.readiness import Readiness, storing
 from shared.settings import Settings
 from shared.tables import Project
 
@@ -79,10 +82,8 @@ def run_listener(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with Listener(settings) as listener:
+    with Listener(settings) as listener, listener.describe():
         log.info("dicom_listener_started", ae_title=settings.dicom_ae_title, port=listener.port)
-        if path := os.environ.get("CARINA_READY_FILE"):
-            Path(path).touch()
         stop.wait()
 
 
@@ -127,6 +128,13 @@ class Listener:
     def port(self) -> int:
         """Where it listens."""
         return int(self._server.server_address[1])
+
+    @contextmanager
+    def describe(self) -> Iterator[None]:
+        """Keep the process' state file while the context lasts."""
+        readiness = Readiness(storing(self.database, self.store), wanted={"redis": self.hints.check})
+        with StateFile("dicom-listener") as state, Lookout(readiness, state):
+            yield
 
     def __enter__(self) -> "Listener":
         self._accepting.start()

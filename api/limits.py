@@ -15,13 +15,12 @@ from flask import Flask, Response, current_app, g
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.storage import RedisStorage
 from limits.strategies import FixedWindowRateLimiter
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from api.auth import identity
 from api.errors import answer
 from shared.errors import RequestError
 from shared.keys import Identity
+from shared.redis_connection import connect
 from shared.settings import Settings
 
 Answer = TypeVar("Answer")
@@ -48,18 +47,12 @@ class QuotaExceeded(RequestError):
 
 
 class _PassingStorage(RedisStorage):
-    """Counts on Redis; while it is down, all counts are 0."""
+    """Counts on Redis; while it does not, be it down or full or a replica, all counts are 0."""
 
-    STORAGE_SCHEME = ["passing+redis", "passing+rediss", "passing+unix"]  # noqa: RUF012 - as its base has it
+    STORAGE_SCHEME = ["carina"]  # noqa: RUF012 - as its base has it
 
-    def __init__(self, uri: str, **_: Any) -> None:
-        super().__init__(
-            uri.removeprefix("passing+"),
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
-            # A connection that an idle time or a restart of Redis has ended is made again; silence is not asked twice.
-            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),  # type: ignore[arg-type]
-        )
+    def __init__(self, uri: str, connection_pool: redis.ConnectionPool, **_: Any) -> None:
+        super().__init__(uri, connection_pool=connection_pool)
         self._is_down = False
         self._quiet_until = 0.0
 
@@ -79,7 +72,7 @@ class _PassingStorage(RedisStorage):
             self._quiet_until = time.monotonic() + _QUIET_S  # this request asks, and no other
         try:
             found = question()
-        except redis.RedisError as exc:
+        except (redis.RedisError, OSError) as exc:
             self._quiet_until = time.monotonic() + _QUIET_S
             was_down, self._is_down = self._is_down, True
             if not was_down:
@@ -97,11 +90,13 @@ def install(app: Flask, settings: Settings) -> None:
         known: Identity | None = g.get("identity")
         return (known.allowance.rate_limit or settings.rate_limit) if known else ""
 
+    pool = connect(settings, connect_s=_TIMEOUT_S, answer_s=_TIMEOUT_S).connection_pool
     limiter = Limiter(
         lambda: str(identity().key_id),
         application_limits=[rate_limit],
         strategy="fixed-window",
-        storage_uri=f"passing+{settings.redis_url.get_secret_value()}",
+        storage_uri="carina://",
+        storage_options={"connection_pool": pool},  # type: ignore[dict-item]
         key_prefix="carina",
     )
     limiter.request_filter(lambda: not rate_limit())

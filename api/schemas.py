@@ -253,6 +253,8 @@ class DependencyState(BaseModel):
 
     ok: bool
     code: str | None = None
+    #: A sentence that says what to do.
+    detail: str | None = None
 
 
 class Readiness(BaseModel):
@@ -260,3 +262,5 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "not_ready"]
     dependencies: dict[str, DependencyState]
+    #: Those without which the API takes work, but work goes on slower.
+    degraded: list[str] = []

@@ -9,13 +9,13 @@ from prometheus_client import CollectorRegistry
 
 from api.dicomweb.headers import Headers
 from api.keyring import Keyring
-from api.ping import Ping
 from api.queue_metrics import QueueMetrics
 from api.queue_watch import QueueWatch
 from shared.database import Database
 from shared.intake import Intake
 from shared.object_store import ObjectStore
 from shared.queue.hints import Hints
+from shared.readiness import Readiness, storing
 from shared.settings import Settings
 
 #: Under which name the application keeps them.
@@ -36,8 +36,7 @@ class Services:
     headers: Headers
     registry: CollectorRegistry
     queue: QueueWatch
-    #: By the name of the server.
-    pings: dict[str, Ping]
+    readiness: Readiness
     #: Taken by each long poll, so that these can never hold every request thread.
     long_polls: threading.BoundedSemaphore
     #: Set when the process is to end: long polls return at once.
@@ -59,11 +58,7 @@ class Services:
             headers=Headers(store),
             registry=registry,
             queue=QueueWatch(database, batch_size=settings.batch_size),
-            pings={
-                "database": Ping(database.ping),
-                "object_store": Ping(store.ping),
-                "redis": Ping(hints.ping),
-            },
+            readiness=Readiness(storing(database, store), wanted={"redis": hints.check}),
             long_polls=threading.BoundedSemaphore(min(_MOST_LONG_POLLS, max(1, settings.api_threads // 2))),
         )
 

@@ -214,11 +214,24 @@ class ObjectCorrupt(TransientError):
     code = "object_corrupt"
 
 
+class SchemaOutdated(TransientError):
+    """The database's schema is older than this version needs; run `carina migrate`."""
+
+    code = "schema_outdated"
+    counts = False
+
+
 class HintNotSent(TransientError):
     """Redis did not take a hint; the sweep will send it again."""
 
     code = "hint_not_sent"
     counts = False
+
+
+class RedisClusterUnsupported(CarinaError):
+    """Carina does not work with a Redis Cluster; CARINA_REDIS_URL must name one server, or Sentinels."""
+
+    code = "redis_cluster_unsupported"
 
 
 class DecoderProcessLost(TransientError):

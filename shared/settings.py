@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.redis_connection import parse_url
 from shared.tls import CaBundleUnusable, find_ca_bundle
 
 
@@ -27,6 +28,11 @@ CaBundle = Annotated[
 ]
 
 
+def _check_redis_url(url: SecretStr) -> SecretStr:
+    parse_url(url.get_secret_value())
+    return url
+
+
 class Settings(BaseSettings):
     """What an operator may choose. Frozen; secrets have no default; every number is bounded."""
 
@@ -34,7 +40,9 @@ class Settings(BaseSettings):
 
     # Where things are.
     database_url: SecretStr = Field(description="PostgreSQL, as `postgresql://user:password@host:port/name`.")
-    redis_url: SecretStr = Field(description="Redis, as `redis://:password@host:port/0`.")
+    redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] = Field(
+        description="Redis, as `redis://:password@host:port/0`, `rediss://…` or `sentinel://…/0?master=NAME`."
+    )
     s3_endpoint_url: str = Field(description="The S3-compatible object store's URL.")
     s3_access_key_id: SecretStr = Field(description="The object store's access key.")
     s3_secret_access_key: SecretStr = Field(description="The object store's secret key.")

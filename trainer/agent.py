@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
@@ -23,10 +22,13 @@ from shared.database import Database
 from shared.errors import DatabaseUnavailable
 from shared.ids import new_id
 from shared.log import configure_logging
+from shared.lookout import Lookout
 from shared.loops import run_steps
 from shared.object_store import ObjectStore, checkpoint_key
+from shared.process_state import StateFile
 from shared.queue.states import Stage, TaskState
 from shared.queue.workers import mark_seen, mark_stopped
+from shared.readiness import Readiness, storing
 from shared.settings import Settings
 from shared.tasks import TaskClaim, claim_task, interrupt_task, lose_task, renew_task
 from trainer.launch import command_of, follow
@@ -34,7 +36,6 @@ from trainer.process import TRAINER_PID
 
 log = structlog.get_logger()
 
-READY_FILE = "CARINA_READY_FILE"
 LOG_LINES = 200
 #: How long a process that was asked to stop may take to write its checkpoint.
 STOP_S = 30.0
@@ -55,11 +56,13 @@ def run_trainer(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     database = Database.from_settings(settings)
+    readiness = Readiness(storing(database, ObjectStore(settings)))
     try:
-        if settings.trainer_node_rank > 0:
-            follow(settings, database, stop)
-        else:
-            Agent(settings, database, stop).run()
+        with StateFile("trainer") as state, Lookout(readiness, state):
+            if settings.trainer_node_rank > 0:
+                follow(settings, database, stop)
+            else:
+                Agent(settings, database, stop).run()
     finally:
         database.close()
 
@@ -79,8 +82,6 @@ class Agent:
         """Look for a task, do it, look again, until the stop flag is set."""
         with self._database.begin() as session:
             self._mark_seen(session)
-        if path := os.environ.get(READY_FILE):
-            Path(path).touch()
         run_steps("trainer", self._step, self._stop, every_s=self._settings.trainer_poll_s)
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             mark_stopped(session, self.owner)

@@ -1,28 +1,32 @@
 """A worker process: Celery delivers hints to one stage, one at a time, until a signal says stop."""
 
-import os
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
+from functools import partial
 
 import structlog
-from celery import Celery, signals
+from celery import Celery
 from celery.beat import Scheduler
 
 from shared.database import Database
 from shared.log import configure_logging
+from shared.lookout import Lookout
 from shared.loops import Loop
 from shared.object_store import ObjectStore
-from shared.queue.hints import Hints, make_celery, task_name
+from shared.process_state import StateFile
+from shared.queue.hints import Hints, make_celery
 from shared.queue.states import Stage
+from shared.readiness import Readiness, storing
 from shared.settings import Settings
 from workers.heartbeat import Heartbeat
+from workers.listening import HintListener, Wakeups, reporting
 
 log = structlog.get_logger()
 
-#: Where to say that this process takes work, for whoever started it.
-READY_FILE = "CARINA_READY_FILE"
+#: Between two looks for work while no hint can come.
+DEAF_LOOK_S = 1.0
 #: Between two looks for messages to send.
 NOTIFY_LOOK_S = 1.0
 
@@ -45,7 +49,7 @@ def run_prepare(settings: Settings) -> None:
         prepare = Prepare(
             settings,
             process.database,
-            ObjectStore(settings),
+            process.store,
             process.hints,
             process.heartbeat,
             decoders,
@@ -67,14 +71,13 @@ def run_detect(settings: Settings) -> None:
         torch.set_num_threads(settings.torch_threads)
     device = describe_device(settings.device)
     with _Process(settings, Stage.DETECT, stuck_after_s=settings.step_timeout_s, device=device) as process:
-        store = ObjectStore(settings)
         shelf = Shelf(
             process.database,
-            store,
+            process.store,
             lambda card, weights: Detector(card, weights, settings.device, settings.precision),
         )
         shelf.load_active()
-        batches = Batches(settings, process.database, store, shelf, process.heartbeat)
+        batches = Batches(settings, process.database, process.store, shelf, process.heartbeat)
         process.serve(
             Detect(settings, process.database, shelf, batches, process.heartbeat, process.stop).run,
         )
@@ -114,8 +117,9 @@ def run_beat(settings: Settings) -> None:
     from workers.sweep import sweep
 
     with _Process(settings, Stage.SWEEP, stuck_after_s=settings.step_timeout_s) as process:
+        process.deaf_s = settings.sweep_interval_s
         clock = Scheduler(process.app)
-        ticking = Loop("clock", clock.tick, every_s=min(1.0, settings.sweep_interval_s / 4))
+        ticking = Loop("clock", reporting(clock.tick), every_s=min(1.0, settings.sweep_interval_s / 4))
         process.closing.callback(ticking.stop)
         ticking.start()
 
@@ -137,14 +141,19 @@ class _Process:
         self._device = device
         self.app: Celery = make_celery(settings)
         self.database = Database.from_settings(settings)
+        self.store = ObjectStore(settings)
         self.hints = Hints(settings, self.database, self.app)
         self.heartbeat = Heartbeat(self.database, stage, lease_s=settings.lease_s, stuck_after_s=stuck_after_s)
         self.stop = threading.Event()
-        #: How often to look for work that nobody hinted at.
+        self._wakeups = Wakeups()
+        #: How often to look for work that nobody hinted at, and how often while Redis takes or brings no hints.
         self.unasked_s = 2 * settings.sweep_interval_s
+        self.deaf_s = min(DEAF_LOOK_S, self.unasked_s)
         self.closing = ExitStack()
 
     def __enter__(self) -> "_Process":
+        name = "beat" if self.stage == Stage.SWEEP else str(self.stage)
+        self._state = self.closing.enter_context(StateFile(name, is_stuck=self.heartbeat.is_stuck))
         self.closing.callback(self.database.close)
         self.heartbeat.start(self._device)
         self.closing.callback(self.heartbeat.stop)
@@ -154,46 +163,35 @@ class _Process:
         self.closing.close()
 
     def serve(self, work: Callable[[], None]) -> None:
-        """Call `work` once for each hint, one after the other, until a signal; return when the last call has."""
-        busy = threading.Lock()
+        """Call `work` at once, then for each hint, and now and then without one, until a signal stops the process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        listener = HintListener(self.app, self.stage, self._wakeups.ask)
+        self.closing.enter_context(listener)
+        lookout = self.closing.enter_context(Lookout(self._readiness(), self._state))
+        self.closing.callback(self._wakeups.stop)
+        asked = failures = 0
 
-        def on_hint() -> None:
-            with busy:
+        def patience_s() -> float:
+            if failures:
+                return min(DEAF_LOOK_S * (1 << failures), self.unasked_s)
+            return self.unasked_s if listener.hears and lookout.hints_flow else self.deaf_s
+
+        while not self.stop.is_set():
+            try:
                 work()
+                failures = 0
+            except Exception as exc:
+                log.error("work_failed", stage=self.stage, exc_info=exc)
+                failures = min(failures + 1, 10)
+            self._wakeups.done(asked)
+            asked = self._wakeups.wait(patience_s)
 
-        def look() -> None:
-            # After Redis was away Celery's consumer may stay deaf; then work is found later, but it is found.
-            if busy.acquire(blocking=False):
-                try:
-                    work()
-                finally:
-                    busy.release()
+    def _readiness(self) -> Readiness:
+        stores = self.stage in (Stage.INTAKE, Stage.PREPARE, Stage.DETECT)
+        needed = storing(self.database, self.store if stores else None)
+        return Readiness(needed, wanted={"redis": partial(self.hints.check, self.stage)})
 
-        self.app.task(name=task_name(self.stage))(on_hint)
-        looking = Loop("look", look, every_s=self.unasked_s)
-        self.closing.callback(looking.stop)
-        self.closing.callback(self.stop.set)
-        looking.start()
-
-        def ready(**_: object) -> None:
-            # There may be work that was hinted at while nobody listened.
-            self.hints.send(self.stage, 1)
-            if path := os.environ.get(READY_FILE):
-                Path(path).touch()
-
-        signals.worker_ready.connect(ready, weak=False)
-        signals.worker_shutting_down.connect(lambda **_: self.stop.set(), weak=False)
-        self.app.worker_main(
-            [
-                "--quiet",
-                "worker",
-                "--pool=threads",
-                "--concurrency=1",
-                f"--queues={self.stage}",
-                f"--hostname={self.stage}-{os.getpid()}@%h",
-                "--without-gossip",
-                "--without-mingle",
-                "--without-heartbeat",
-                "--loglevel=warning",
-            ]
-        )
+    def _on_signal(self, *_: object) -> None:
+        self.stop.set()
+        self._wakeups.stop()

@@ -72,6 +72,11 @@ class Heartbeat:
         with self._lock:
             self._progressed_at = time.monotonic()
 
+    def is_stuck(self) -> bool:
+        """Whether this process holds work and has made no progress with it for too long."""
+        with self._lock:
+            return bool(self._held) and time.monotonic() - self._progressed_at > self._stuck_after_s
+
     def held(self) -> list[Claim]:
         """Return the jobs that this process holds."""
         with self._lock:
@@ -87,7 +92,7 @@ class Heartbeat:
         with self._lock:
             held = list(self._held)
             silent_s = time.monotonic() - self._progressed_at
-        if held and silent_s > self._stuck_after_s:
+        if self.is_stuck():
             log.critical("worker_stuck", owner=self.owner, held=len(held), silent_s=round(silent_s))
             os._exit(EXIT_STUCK)
         with self._database.begin() as session:

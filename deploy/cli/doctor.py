@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 import typer
@@ -17,6 +18,9 @@ from shared.queue.states import Stage, TaskState
 from shared.settings import Settings
 from shared.tables import Worker
 from shared.tls import make_context
+
+if TYPE_CHECKING:
+    from shared.queue.hints import Hints
 
 #: A trainer takes these up.
 WAITING = (TaskState.QUEUED, TaskState.INTERRUPTED)
@@ -65,8 +69,8 @@ def _checks(settings: Settings, from_environment: bool) -> list[Check]:
         Check("schema", lambda: _schema(database), "Run `carina migrate`."),
         Check(
             "Redis",
-            lambda: _ping(Hints(settings, database).ping),
-            f"Is the server up? CARINA_REDIS_URL comes from {where}. Without it jobs wait, but none is lost.",
+            lambda: _redis(settings, Hints(settings, database)),
+            f"Is the server up? CARINA_REDIS_URL comes from {where}. Without it jobs wait longer, but none is lost.",
         ),
         Check(
             "object store",
@@ -92,6 +96,14 @@ def _checks(settings: Settings, from_environment: bool) -> list[Check]:
 def _ping(ping: Callable[[], None]) -> str:
     ping()
     return "answers"
+
+
+def _redis(settings: Settings, hints: "Hints") -> str:
+    from shared.redis_connection import ping
+
+    ping(settings.redis_url.get_secret_value(), settings.ca_bundle)  # which names a cluster
+    hints.check()
+    return "takes hints"
 
 
 def _packages() -> str:

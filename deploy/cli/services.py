@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from deploy.cli.environment import Data, settings_of
+from shared.redis_connection import ping
 from shared.scratch import use_scratch
 from shared.settings import Settings
 
@@ -57,7 +58,7 @@ def trainer(data: Data = None) -> None:
     """Import datasets, train, evaluate and decide, one task at a time. Start one on each machine that is to train."""
     from trainer.agent import run_trainer
 
-    run_trainer(_prepare(data))
+    run_trainer(_prepare(data, uses_redis=False))
 
 
 def migrate(data: Data = None) -> None:
@@ -67,13 +68,26 @@ def migrate(data: Data = None) -> None:
     bring_up_to_date(settings_of(data))
 
 
-def _prepare(data: Path | None) -> Settings:
+def probe(context: typer.Context) -> None:
+    """Ask whether a process is alive or takes work: `carina probe live`, `carina probe ready`."""
+    from deploy.probe import main
+
+    raise typer.Exit(main(context.args))
+
+
+def _prepare(data: Path | None, *, uses_redis: bool = True) -> Settings:
     """Return the settings of a process that runs on, which writes nothing but temporary files from here on."""
     use_scratch()
-    return settings_of(data)
+    settings = settings_of(data)
+    if uses_redis:
+        # Where it does not answer, the process starts all the same, and works without hints.
+        ping(settings.redis_url.get_secret_value(), settings.ca_bundle)
+    return settings
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (api, dicom_listener, worker, trainer, beat, migrate):
         app.command(rich_help_panel="Processes")(command)
+    anything = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(rich_help_panel="Processes", add_help_option=False, context_settings=anything)(probe)

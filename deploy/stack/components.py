@@ -11,6 +11,7 @@ import deploy
 from deploy.stack import probes
 from deploy.stack.component import Component
 from deploy.stack.folder import Folder
+from shared import process_state
 
 #: Both end what they hold within 30 s; a worker that does not loses its leases, and others take over.
 _STOP_S = 35
@@ -63,13 +64,13 @@ def with_code(env: Mapping[str, str]) -> dict[str, str]:
 
 def _worker(folder: Folder, env: Mapping[str, str], name: str, *command: str) -> Component:
     name = name.removesuffix("-0")
-    ready_file = folder.run / f"{name}.ready"
+    state_file = folder.run / f"{name}.state.json"
     return Component(
         name=name,
         argv=_run("deploy.stack.gated", *command),
-        env={**env, "CARINA_READY_FILE": str(ready_file)},
-        is_ready=probes.file(ready_file),
-        before_start=lambda: ready_file.unlink(missing_ok=True),
+        env={**env, process_state.VARIABLE: str(state_file)},
+        is_ready=probes.process(state_file),
+        before_start=lambda: state_file.unlink(missing_ok=True),
         stop_timeout_s=_STOP_S,
         ready_timeout_s=_READY_S,
         hint="Is a setting wrong?",

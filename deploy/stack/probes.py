@@ -1,15 +1,16 @@
 """Whether a server answers, asked over its own protocol."""
 
+import asyncio
 from pathlib import Path
 
 import httpx
 import psycopg
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from deploy.stack.component import Probe
+from deploy.stack.errors import StackError
+from shared import process_state
+from shared.errors import RedisClusterUnsupported
+from shared.redis_connection import ping
 from shared.tls import make_context
 
 _TIMEOUT_S = 2
@@ -38,18 +39,14 @@ async def _exists(connection: psycopg.AsyncConnection[tuple[object, ...]], datab
     return await found.fetchone() is not None
 
 
-def redis_server(url: str) -> Probe:
-    """Redis answers PING; it does not while it loads its data."""
+def redis_server(url: str, ca_bundle: str = "") -> Probe:
+    """Redis answers PING; it does not while it loads its data. Raises `StackError` where it is a cluster."""
 
     async def answers() -> bool:
-        timeouts = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
-        client = redis.asyncio.from_url(url, retry=Retry(NoBackoff(), 0), **timeouts)
         try:
-            return bool(await client.ping())
-        except (RedisError, OSError):
-            return False
-        finally:
-            await client.aclose()
+            return await asyncio.to_thread(ping, url, ca_bundle)
+        except RedisClusterUnsupported as exc:
+            raise StackError(exc.detail) from exc
 
     return answers
 
@@ -69,10 +66,11 @@ def http(url: str, below: int = 500) -> Probe:
     return answers
 
 
-def file(path: Path) -> Probe:
-    """The file is there."""
+def process(path: Path) -> Probe:
+    """The process that writes this state file takes work."""
 
     async def answers() -> bool:
-        return path.exists()
+        state = process_state.read(path)
+        return state is not None and not state.not_ready and not state.has_ended
 
     return answers

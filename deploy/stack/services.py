@@ -9,6 +9,7 @@ from deploy.stack import object_store, postgres, probes, redis_server
 from deploy.stack.component import Component, Probe, Say
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
+from shared.redis_connection import parse_url
 
 _EXTERNAL_TIMEOUT_S = 5
 
@@ -60,7 +61,12 @@ def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool)
     settings["CARINA_DATABASE_URL"] = given
 
     if given := _given(environ, "CARINA_REDIS_URL", folder.secret("redis_password")):
-        theirs.append(External("redis", "CARINA_REDIS_URL", _address(given), probes.redis_server(given)))
+        try:
+            address = str(parse_url(given))
+        except ValueError as exc:
+            raise StackError(f"CARINA_REDIS_URL cannot be used: {exc}") from exc
+        probe = probes.redis_server(given, environ.get("CARINA_CA_BUNDLE", ""))
+        theirs.append(External("redis", "CARINA_REDIS_URL", address, probe))
     else:
         port = folder.port("redis", say)
         ours.append(redis_server.component(folder, port, plain))

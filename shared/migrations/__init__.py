@@ -9,6 +9,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from shared.database import Database
+from shared.errors import SchemaOutdated
 
 
 def _config(database: Database | None = None) -> Config:
@@ -49,6 +50,16 @@ def is_current(database: Database) -> bool:
     older, head = _revisions()
     revision = current(database)
     return revision == head or (revision is not None and revision not in older)
+
+
+def require_current(database: Database) -> None:
+    """Raise `SchemaOutdated`, which names both revisions, unless `is_current`."""
+    if not is_current(database):
+        found, (_, needed) = current(database), _revisions()
+        raise SchemaOutdated(
+            f"The database's schema is at revision {found or 'none'}, and this version of Carina needs {needed}: "
+            "run `carina migrate`."
+        )
 
 
 @cache

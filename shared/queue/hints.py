@@ -13,8 +13,9 @@ from celery import Celery
 from kombu.exceptions import KombuError
 
 from shared.database import Database
-from shared.errors import DatabaseUnavailable, HintNotSent
+from shared.errors import DatabaseUnavailable, HintNotSent, RedisClusterUnsupported
 from shared.queue.states import Stage
+from shared.redis_connection import celery_options, connect
 from shared.settings import Settings
 from shared.tables import Worker
 
@@ -28,8 +29,9 @@ QUIET_S = 5.0
 
 def make_celery(settings: Settings) -> Celery:
     """Return the Celery application that both ends of a hint share."""
-    app = Celery("carina", broker=settings.redis_url.get_secret_value())
+    app = Celery("carina")
     app.conf.update(
+        **celery_options(settings),
         task_ignore_result=True,
         task_acks_late=False,
         task_default_queue=Stage.SWEEP,
@@ -38,14 +40,10 @@ def make_celery(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         worker_enable_remote_control=False,
         worker_send_task_events=False,
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        broker_transport_options={
-            "visibility_timeout": 3600,
-            "socket_timeout": 5,
-            "socket_connect_timeout": 2,
-            "socket_keepalive": True,
-        },
+        # A consumer that loses Redis ends, for any reason; `workers.listening` starts the next one.
+        broker_connection_retry=False,
+        broker_connection_retry_on_startup=False,
+        broker_connection_max_retries=1,
         beat_schedule={"sweep": {"task": task_name(Stage.SWEEP), "schedule": settings.sweep_interval_s}},
         beat_max_loop_interval=settings.sweep_interval_s,
     )
@@ -68,9 +66,7 @@ class Hints:
     def __init__(self, settings: Settings, database: Database, app: Celery | None = None) -> None:
         self._app = app or make_celery(settings)
         self._database = database
-        self._redis = redis.Redis.from_url(
-            settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=2
-        )
+        self._redis = connect(settings)
         #: Jobs that one hint stands for: what a worker of the stage takes at a time.
         self._jobs_per_hint = {
             Stage.PREPARE: settings.prepare_threads,
@@ -105,12 +101,20 @@ class Hints:
         """Close the connections that look at what is waiting; Celery keeps its own for the process."""
         self._redis.close()
 
-    def ping(self) -> None:
-        """Raise `HintNotSent` when Redis does not answer."""
+    def check(self, stage: Stage = Stage.PREPARE) -> None:
+        """Write what a hint would write, and take it back; raise `HintNotSent` where Redis does not take it.
+
+        A PING proves too little: a replica answers it, and so does a server whose memory or disk is full.
+        """
         try:
-            self._redis.ping()
-        except redis.RedisError as exc:
-            raise HintNotSent("Redis does not answer.") from exc
+            with self._redis.pipeline(transaction=True) as commands:
+                commands.lpush(str(stage), b"")
+                commands.lpop(str(stage))
+                commands.execute()
+        except redis.exceptions.MovedError as exc:
+            raise RedisClusterUnsupported from exc
+        except (redis.RedisError, OSError) as exc:
+            raise HintNotSent(f"Redis takes no hints: {str(exc).rstrip('.') or type(exc).__name__}.") from exc
 
     def _pending(self, stage: Stage) -> int:
         # A hint still in the list will be taken after our commit, so it stands for our jobs too.

@@ -111,7 +111,7 @@ class Place:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
         log = self.stack.enter_context((self._folder / f"{'-'.join(words)}.log").open("wb"))
         command = [sys.executable, "-m", "deploy.cli", *words]
-        env = clean | self._environ | {"CARINA_READY_FILE": str(self._folder / f"{'-'.join(words)}.ready")}
+        env = clean | self._environ | {"CARINA_STATE_FILE": str(self._folder / f"{'-'.join(words)}.ready")}
         process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
         self.stack.callback(process.wait, timeout=60)
         self.stack.callback(process.terminate)

@@ -1,0 +1,18 @@
+"""The `carina` command. A probe is answered without loading the rest of it, which takes a second."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    if sys.argv[1:2] == ["probe"]:
+        from deploy.probe import main as probe
+
+        sys.exit(probe(sys.argv[2:]))
+    from deploy.cli import main as other
+
+    other()
+
+
+if __name__ == "__main__":
+    main()

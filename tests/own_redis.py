@@ -1,0 +1,145 @@
+"""A Redis, or a Sentinel, of a test's own: to be broken and mended."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+from deploy.stack import redis_server
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class OwnRedis:
+    """A server on a port that stays the same when it starts again."""
+
+    def __init__(self, folder: Path, *options: str, password: str = "", tls: "Authority | None" = None) -> None:
+        self.folder, self.port, self.password, self.tls = folder, free_port(), password, tls
+        self.options = [*options, *(["--requirepass", password, "--masterauth", password] if password else [])]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._admin: redis.Redis | None = None
+        self._log = folder.with_suffix(".log").open("ab")
+        self.start()
+
+    @property
+    def url(self) -> str:
+        secret = f":{self.password}@" if self.password else ""
+        return f"redis{'s' if self.tls else ''}://{secret}127.0.0.1:{self.port}/0"
+
+    @property
+    def admin(self) -> redis.Redis:
+        """One connection that stays open, and signed in, whatever happens to the others."""
+        if self._admin is None:
+            client = redis.Redis(port=self.port, password=self.password or None, single_connection_client=True)
+            client.ping()
+            self._admin = client
+        return self._admin
+
+    def start(self, *more: str) -> None:
+        """Start it, and return once it takes connections."""
+        self.folder.mkdir(exist_ok=True)
+        port = ["--port", str(self.port)] if self.tls is None else ["--port", "0", *self.tls.options(self.port)]
+        program = str(redis_server.program())
+        command = [program, "--bind", "127.0.0.1", *port, "--save", "", *self.options, *more]
+        self._run(command)
+
+    def _run(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(command, cwd=self.folder, stdout=self._log, stderr=self._log)
+        while self._process.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.02)
+        raise AssertionError(self.folder.with_suffix(".log").read_text())
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, and forget what is on its disk."""
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> "OwnRedis":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.kill()
+        self._log.close()
+
+
+class Authority:
+    """A certificate authority of a test's own, and a certificate of 127.0.0.1 that it signed."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.certificates, self._folder = folder / "ca.pem", folder
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+        own = ["-keyout", "ca.key", "-out", "ca.pem", "-subj", f"/CN={folder.name}"]
+        _openssl(folder, "req", "-x509", *curve, *own)
+        server = ["-keyout", "server.key", "-out", "server.pem", "-subj", "/CN=redis"]
+        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1"]
+        _openssl(folder, "req", "-x509", *curve, *server, *signed)
+
+    def options(self, port: int) -> list[str]:
+        """With which a server speaks TLS only."""
+        files = ["--tls-cert-file", "server.pem", "--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.pem"]
+        paths = [str(self._folder / each) if "." in each else each for each in files]
+        return ["--tls-port", str(port), "--tls-auth-clients", "no", "--tls-replication", "yes", *paths]
+
+
+def _openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+class Sentinel(OwnRedis):
+    """Watches one master, and makes a replica the master when that is gone."""
+
+    def __init__(self, folder: Path, master: OwnRedis, *, name: str, password: str = "") -> None:
+        self._master, self._name = master, name
+        super().__init__(folder, password=password)
+
+    def start(self, *more: str) -> None:
+        self.folder.mkdir(exist_ok=True)
+        config = self.folder / "sentinel.conf"
+        config.write_text(
+            f"bind 127.0.0.1\nport {self.port}\n"
+            + (f"requirepass {self.password}\n" if self.password else "")
+            + f"sentinel monitor {self._name} 127.0.0.1 {self._master.port} 1\n"
+            f"sentinel auth-pass {self._name} {self._master.password}\n"
+            f"sentinel down-after-milliseconds {self._name} 1000\nsentinel failover-timeout {self._name} 5000\n"
+        )
+        self._run([str(redis_server.program()), str(config), "--sentinel"])
+
+    def master_port(self) -> int:
+        """Where the master is at present."""
+        return int(self.admin.sentinel_get_master_addr_by_name(self._name)[1])
+
+    def knows_a_replica(self) -> bool:
+        """Whether there is another server that could be the master."""
+        return any(not each["is_disconnected"] for each in self.admin.sentinel_slaves(self._name))
+
+
+def freeze(server: OwnRedis) -> None:
+    server.signal(signal.SIGSTOP)
+
+
+def thaw(server: OwnRedis) -> None:
+    server.signal(signal.SIGCONT)

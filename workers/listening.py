@@ -1,0 +1,146 @@
+"""Celery's consumer in a thread that outlives it: whatever ends the consumer, the next one is started.
+
+Celery's own retries cover a lost connection only. A replica, a full server, a refused password or command end its
+consumer, and with it the process. Here they cost hints for a while, and work is found by looking for it.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import redis
+from celery import Celery
+from celery.bootsteps import CLOSE
+from celery.worker import WorkController
+from kombu.exceptions import KombuError
+
+from shared.errors import HintNotSent
+from shared.loops import Loop
+from shared.queue.hints import task_name
+from shared.queue.states import Stage
+
+
+class Wakeups:
+    """Between the consumer's thread, which is told to work, and the main thread, which works. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._asked = self._done = 0
+        self._stopped = False
+
+    def ask(self) -> None:
+        """Ask for a round of work, and return once one that began later has ended: a busy worker takes no hints."""
+        with self._condition:
+            self._asked += 1
+            mine = self._asked
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self._done >= mine or self._stopped)
+
+    def wait(self, patience_s: Callable[[], float]) -> int:
+        """Return once a round is asked for, after `patience_s`, or at `stop`; what is returned is given to `done`.
+
+        The patience is asked for again and again: it shrinks when Redis fails in the meantime.
+        """
+        began = time.monotonic()
+        with self._condition:
+            while self._asked <= self._done and not self._stopped:
+                left_s = began + patience_s() - time.monotonic()
+                if left_s <= 0:
+                    break
+                self._condition.wait(min(left_s, 1.0))
+            return self._asked
+
+    def done(self, asked: int) -> None:
+        """Say that a round has ended which began when so many had been asked for."""
+        with self._condition:
+            self._done = asked
+            self._condition.notify_all()
+
+    def stop(self) -> None:
+        """Let everybody go on who waits."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify_all()
+
+
+class HintListener:
+    """Hears the hints of one stage while its context lasts."""
+
+    def __init__(self, app: Celery, stage: Stage, on_hint: Callable[[], None]) -> None:
+        self._app, self._stage = app, stage
+        self._consumer: _Consumer | None = None
+        self._loop = Loop("hints", reporting(self._consume), every_s=0.5)
+        app.task(name=task_name(stage))(on_hint)
+        # What Celery says of a lost Redis, with its traces, the loop says in a line.
+        for name in ("celery.worker", "celery.beat", "kombu.transport.redis"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+    @property
+    def hears(self) -> bool:
+        """Whether a consumer is connected, as far as it knows."""
+        consumer = self._consumer
+        return consumer is not None and consumer.is_ready
+
+    def __enter__(self) -> "HintListener":
+        self._loop.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Hear no more. The thread ends within seconds, or with the process: a lost hint loses nothing."""
+        self._loop.ask_to_stop()
+        if (consumer := self._consumer) is not None:
+            consumer.close()
+
+    def _consume(self) -> None:
+        self._consumer = _Consumer(
+            app=self._app,
+            hostname=f"{self._stage}-{os.getpid()}@{socket.gethostname()}",
+            queues=[str(self._stage)],
+            pool_cls="solo",
+            concurrency=1,
+            # The loop without callbacks: it fails where it stands, and not in a later turn.
+            use_eventloop=False,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
+        try:
+            self._consumer.run()
+        finally:
+            consumer, self._consumer = self._consumer, None
+            with suppress(Exception):  # its connection is broken: that is why it ends
+                consumer.blueprint.stop(consumer)
+
+
+class _Consumer(WorkController):  # type: ignore[misc]
+    """Celery's worker; in `run` it neither handles errors nor ends the process."""
+
+    is_ready = False
+
+    def run(self) -> None:
+        self.blueprint.start(self)
+
+    def close(self) -> None:
+        """Let `run` return at the next turn of its loop, a second away at most."""
+        if consumer := getattr(self, "consumer", None):  # none yet while it starts
+            consumer.blueprint.state = CLOSE
+
+    def on_consumer_ready(self, consumer: object) -> None:
+        self.is_ready = True
+
+
+def reporting(step: Callable[[], object]) -> Callable[[], None]:
+    """Return a step that raises `HintNotSent` for whatever Redis makes of Celery, which ends by SystemExit too."""
+
+    def run() -> None:
+        try:
+            step()
+        except (redis.RedisError, KombuError, OSError, SystemExit) as exc:
+            cause = exc.__cause__ or exc
+            raise HintNotSent(f"Redis is of no use at present: {type(cause).__name__}: {cause}") from exc
+
+    return run
