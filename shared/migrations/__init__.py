@@ -1,33 +1,56 @@
 """Alembic migrations, run from code so that no working directory or ini file matters."""
 
 import io
+import time
 from functools import cache
 
+import psycopg
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from shared.database import Database
-from shared.errors import SchemaOutdated
+from shared.errors import DatabaseUnavailable, SchemaOutdated
+
+log = structlog.get_logger()
+
+#: For so long an upgrade tries again where others hold the locks that it needs.
+PATIENCE_S = 600.0
+_LONGEST_PAUSE_S = 10.0
 
 
-def _config(database: Database | None = None) -> Config:
+def _config(database: Database | None = None, *, changes: bool = False) -> Config:
     config = Config(stdout=io.StringIO())  # its remarks are for a terminal, not for us
     config.set_main_option("script_location", "shared:migrations")
     if database is not None:
-        config.attributes["engine"] = database.engine
+        config.attributes |= {"engine": database.engine, "changes": changes}
     return config
 
 
-def upgrade(database: Database, revision: str = "head") -> None:
-    """Bring the schema up to a revision; nothing happens when it is there already."""
-    command.upgrade(_config(database), revision)
+def upgrade(database: Database, revision: str = "head", *, patience_s: float = PATIENCE_S) -> None:
+    """Bring the schema up to a revision; nothing happens when it is there already.
+
+    Others may read and write meanwhile. Where they hold a lock that a migration needs, it lets them pass and tries
+    again, for `patience_s` at most; then it raises `DatabaseUnavailable`, and what was done until then stays.
+    """
+    deadline, pause_s = time.monotonic() + patience_s, 0.5
+    while True:
+        try:
+            return command.upgrade(_config(database, changes=True), revision)
+        except DatabaseUnavailable as exc:
+            locked = isinstance(exc.__cause__, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)
+            if not locked or time.monotonic() + pause_s > deadline:
+                raise
+            log.warning("migration_waits", pause_s=pause_s, detail=exc.detail)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def downgrade(database: Database, revision: str = "base") -> None:
     """Take the schema down to a revision. Rows of dropped tables are gone."""
-    command.downgrade(_config(database), revision)
+    command.downgrade(_config(database, changes=True), revision)
 
 
 def check(database: Database) -> None:

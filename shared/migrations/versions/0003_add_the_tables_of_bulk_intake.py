@@ -219,15 +219,6 @@ def upgrade() -> None:
     op.add_column("image", sa.Column("modality", sa.Text(), nullable=True))
     op.add_column("image", sa.Column("burned_in_annotation", sa.Boolean(), nullable=True))
     op.add_column("job", sa.Column("submission_id", sa.Uuid(), nullable=True))
-    op.create_index(
-        "job_open",
-        "job",
-        ["submission_id"],
-        unique=False,
-        postgresql_where=sa.text(
-            "submission_id IS NOT NULL AND state IN ('queued', 'preparing', 'ready', 'detecting')"
-        ),
-    )
     op.create_foreign_key(op.f("job_submission_id_fkey"), "job", "submission", ["submission_id"], ["id"])
     # Each project that exists gets a key of its own; later ones bring theirs along.
     random = "decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')"
@@ -244,13 +235,6 @@ def downgrade() -> None:
     _allow_stages("prepare", "detect", "sweep", "train")
     op.drop_column("project", "pseudonym_key")
     op.drop_constraint(op.f("job_submission_id_fkey"), "job", type_="foreignkey")
-    op.drop_index(
-        "job_open",
-        table_name="job",
-        postgresql_where=sa.text(
-            "submission_id IS NOT NULL AND state IN ('queued', 'preparing', 'ready', 'detecting')"
-        ),
-    )
     op.drop_column("job", "submission_id")
     op.drop_column("image", "burned_in_annotation")
     op.drop_column("image", "modality")

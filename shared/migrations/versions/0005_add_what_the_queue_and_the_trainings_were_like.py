@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from shared.migrations.indexes import create_index
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -12,6 +14,10 @@ depends_on = None
 
 def upgrade() -> None:
     """Add samples of the queue and points of training curves."""
+    create_index("job_finished", "job", ["finished_at"], postgresql_where=sa.text("finished_at IS NOT NULL"))
+    create_index(
+        "job_unfit", "job", ["project_id", "finished_at"], postgresql_where=sa.text("state IN ('rejected', 'failed')")
+    )
     op.create_table(
         "queue_sample",
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
@@ -44,10 +50,6 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("training_run_id", "step", name=op.f("training_point_pkey")),
-    )
-    op.create_index("job_finished", "job", ["finished_at"], postgresql_where=sa.text("finished_at IS NOT NULL"))
-    op.create_index(
-        "job_unfit", "job", ["project_id", "finished_at"], postgresql_where=sa.text("state IN ('rejected', 'failed')")
     )
 
 

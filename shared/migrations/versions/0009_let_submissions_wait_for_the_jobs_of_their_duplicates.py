@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from shared.migrations.indexes import create_index
+
 revision = "0009"
 down_revision = "0008"
 branch_labels = None
@@ -11,13 +13,13 @@ depends_on = None
 
 def upgrade() -> None:
     """Add what finds such jobs."""
-    op.create_index(
+    create_index(
         "job_counted_on",
         "job",
         ["id"],
         postgresql_where=sa.text("counted_on AND state IN ('queued', 'preparing', 'ready', 'detecting')"),
     )
-    op.create_index(
+    create_index(
         "submission_file_duplicate",
         "submission_file",
         ["job_id", "submission_id"],
