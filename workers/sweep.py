@@ -13,6 +13,7 @@ from shared.queue.claim import expire_leases
 from shared.queue.files import count_arrived, expire_file_leases, is_listing
 from shared.queue.hints import Hints
 from shared.queue.samples import take_sample
+from shared.queue.sessions import end_frozen_sessions
 from shared.queue.states import Stage
 from shared.settings import Settings
 from shared.submissions import sweep_submissions
@@ -62,6 +63,10 @@ def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> N
 
 
 def _expire(settings: Settings, database: Database, owner: str) -> None:
+    with database.begin() as session:
+        frozen = end_frozen_sessions(session, after_s=settings.lease_s)
+    if frozen:
+        log.warning("frozen_sessions_ended", count=frozen)
     with database.begin() as session:
         jobs = expire_leases(session, max_attempts=settings.max_attempts)
         files = expire_file_leases(session, max_attempts=settings.max_attempts)

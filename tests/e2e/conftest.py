@@ -25,6 +25,8 @@ from shared.errors import CarinaError
 from shared.object_store import ObjectStore
 from shared.settings import Settings
 from tests.conftest import REPOSITORY
+from tests.e2e.films import Films
+from tests.waiting import DEADLINE_S
 
 COMMAND = [sys.executable, "-m", "deploy.cli"]
 
@@ -93,7 +95,7 @@ class Stack:
 
         self.until(again)
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 60, pause_s: float = 0.02) -> None:
+    def until(self, condition: Callable[[], object], timeout_s: float = DEADLINE_S, pause_s: float = 0.02) -> None:
         """Wait for a condition; a server that is down is asked again."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -156,3 +158,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             process.kill()
             subprocess.run([*COMMAND, "down", "--data", str(up.data)], cwd=REPOSITORY, env=env, check=False, timeout=60)
             raise
+
+
+@pytest.fixture(scope="module")
+def films(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Films:
+    """Films for this stack, and its models."""
+    return Films(tmp_path_factory.mktemp("films"), stack)

@@ -1,147 +1,25 @@
 """Whatever is killed, and whenever: every job ends once, with the result that an undisturbed run has."""
 
-import os
 import random
 import signal
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
-from uuid import UUID
 
 import boto3
 import httpx
-import numpy as np
 import psutil
 import pytest
 import redis
 import sqlalchemy as sa
 
 from shared import models
-from shared.detector.runtime import Detection, Detector
-from shared.imaging.rendition import make_rendition, read_rendition
-from shared.queue.hints import make_celery, task_name
+from shared.queue.hints import is_alive, make_celery, task_name
 from shared.queue.states import JobState, Stage
-from shared.tables import Detection as DetectionRow
-from shared.tables import Image, Job, Study, Worker
-from tests.e2e.conftest import Process, Stack
-from tests.synthetic_dicom import make_dicom, make_film
-from tests.tiny_model import make_tiny_model
-
-HEIGHT_PX, WIDTH_PX = 256, 220
-BOXES_A_FILM = 3
-#: So many jobs of a test, at most, have their boxes compared: that takes longer than finding them.
-LOOKED_AT = 24
-
-
-class Films:
-    """Films that no other test has sent, and what the active model finds on them."""
-
-    def __init__(self, folder: Path, stack: Stack) -> None:
-        self._folder, self._stack, self._count = folder, stack, 0
-        self.models = {
-            stack.promote(*model): Detector(*model, "cpu", "fp32") for model in (make_tiny_model(1), make_tiny_model(2))
-        }
-
-    def make(self, count: int) -> dict[str, Path]:
-        """Write films; return their paths by name."""
-        made = {}
-        base = make_film(HEIGHT_PX, WIDTH_PX)
-        for _ in range(count):
-            self._count += 1
-            pixels = np.roll(base, 5 * self._count, axis=self._count % 2)
-            pixels[: self._count % 97 + 20, : self._count % 89 + 20] //= 3
-            uid = f"1.2.3.{os.getpid()}.{self._count}"
-            path = self._folder / f"{self._count}.dcm"
-            path.write_bytes(make_dicom(pixels, bits=12, SOPInstanceUID=uid, StudyInstanceUID=uid))
-            made[path.name] = path
-        return made
-
-    def send(self, count: int) -> dict[UUID, Path]:
-        """Submit new films; return their paths by job."""
-        paths = self.make(count)
-        outcomes = self._stack.client.submit(paths.values())
-        assert [outcome.outcome for outcome in outcomes] == ["accepted"] * count
-        return {outcome.job_id: paths[outcome.name] for outcome in outcomes if outcome.job_id}
-
-    def expect(self, path: Path, model_id: UUID) -> tuple[Detection, ...]:
-        """What an undisturbed run finds."""
-        settings = self._stack.settings
-        rendition = make_rendition(
-            path.read_bytes(), rendition_px=settings.rendition_px, max_image_pixels=settings.max_image_pixels
-        )
-        detector = self.models[model_id]
-        (found,) = detector.detect([detector.place(read_rendition(rendition.png))])
-        return found
-
-
-@pytest.fixture(scope="module")
-def films(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Films:
-    return Films(tmp_path_factory.mktemp("films"), stack)
-
-
-def assert_undisturbed(stack: Stack, films: Films, sent: dict[UUID, Path], timeout_s: float = 90) -> None:
-    """Every job succeeded once, with the right boxes of its model, and nothing is left behind."""
-    states: list[str] = []
-
-    def all_final() -> bool:
-        states[:] = [row.state for row in stack.query(sa.select(Job.state).where(Job.id.in_(sent)))]
-        return all(JobState(state).is_final for state in states)
-
-    stack.until(all_final, timeout_s, pause_s=0.2)
-    assert states == ["succeeded"] * len(sent)
-    count = sa.select(sa.func.count()).select_from(DetectionRow).where(DetectionRow.job_id.in_(sent))
-    assert stack.query(count)[0][0] == BOXES_A_FILM * len(sent)
-    for job_id, path in random.Random(0).sample(sorted(sent.items()), min(LOOKED_AT, len(sent))):
-        (job,) = stack.query(sa.select(Job.model_id, Job.lease_owner).where(Job.id == job_id))
-        assert job.lease_owner is None
-        found = sa.select(DetectionRow).where(DetectionRow.job_id == job_id).order_by(DetectionRow.rank)
-        with stack.database.begin() as session:
-            rows = [
-                (row.model_id, row.class_id, row.score, (row.x_min_px, row.y_min_px, row.x_max_px, row.y_max_px))
-                for row in session.scalars(found)
-            ]
-        expected = films.expect(path, job.model_id)
-        assert [(model_id, class_id) for model_id, class_id, *_ in rows] == [
-            (job.model_id, detection.category_id) for detection in expected
-        ]
-        for (*_, score, box), detection in zip(rows, expected, strict=True):
-            assert score == pytest.approx(detection.score, abs=1e-4)
-            assert box == pytest.approx(detection.box_xyxy_px, abs=0.1)
-    assert leased(stack) == []
-    assert stack.query(sa.select(Image.id).where(~sa.exists().where(Job.image_id == Image.id))) == []
-    assert stack.query(sa.select(Study.id).where(~sa.exists().where(Image.study_id == Study.id))) == []
-
-
-def leased(stack: Stack) -> list:
-    held = sa.or_(Job.lease_owner.is_not(None), Job.state.in_((JobState.PREPARING, JobState.DETECTING)))
-    return stack.query(sa.select(Job.id).where(held))
-
-
-def await_state(stack: Stack, sent: dict[UUID, Path], state: JobState, least: int = 1) -> None:
-    """Wait until so many of the jobs are in that state at once."""
-    count = sa.select(sa.func.count()).where(Job.id.in_(sent), Job.state == state)
-    stack.until(lambda: stack.query(count)[0][0] >= least, pause_s=0.005)
-
-
-def unfinished(stack: Stack, sent: dict[UUID, Path]) -> int:
-    open_states = [state for state in JobState if not state.is_final]
-    count = sa.select(sa.func.count()).where(Job.id.in_(sent), Job.state.in_(open_states))
-    return int(stack.query(count)[0][0])
-
-
-def kill_in_mid_batch(stack: Stack, worker: Process, draw: random.Random) -> None:
-    """Kill a worker at some moment at which it holds jobs."""
-    held = sa.select(sa.func.count()).where(Job.lease_owner.contains(f":{worker.pid}:"))
-    while True:
-        stack.until(lambda: stack.query(held)[0][0] > 0, pause_s=0.005)
-        time.sleep(draw.uniform(0, 0.05))
-        worker.signal(signal.SIGSTOP)
-        if stack.query(held)[0][0] > 0:
-            worker.kill()
-            return
-        worker.signal(signal.SIGCONT)
+from shared.tables import Image, Job, Worker
+from tests.e2e.conftest import Stack
+from tests.e2e.films import Films, assert_undisturbed, await_state, freeze_in_mid_batch, leased, unfinished
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -149,7 +27,8 @@ def test_a_detect_worker_killed_in_mid_batch(stack: Stack, films: Films, seed: i
     draw = random.Random(seed)
     worker = stack.find(draw.choice(stack.named("detect")))
     sent = films.send(32)
-    kill_in_mid_batch(stack, worker, draw)
+    freeze_in_mid_batch(stack, worker, draw)
+    worker.kill()
     assert_undisturbed(stack, films, sent)
     stack.came_back(worker)
 
@@ -160,9 +39,28 @@ def test_a_prepare_worker_killed_in_mid_work(stack: Stack, films: Films, seed: i
     worker.signal(signal.SIGSTOP)
     sent = films.send(16)
     worker.signal(signal.SIGCONT)
-    kill_in_mid_batch(stack, worker, random.Random(seed))
+    freeze_in_mid_batch(stack, worker, random.Random(seed))
+    worker.kill()
     assert_undisturbed(stack, films, sent)
     stack.came_back(worker)
+
+
+@pytest.mark.parametrize("name", ["detect", "prepare"])
+def test_a_worker_frozen_beyond_its_lease(stack: Stack, films: Films, name: str) -> None:
+    """Its jobs are done by another worker, or by itself anew; what it held is dropped when it goes on."""
+    worker = stack.find(stack.named(name)[0])
+    sent = films.send(32)
+    freeze_in_mid_batch(stack, worker, random.Random(0))
+    held = sa.select(sa.func.count()).where(Job.lease_owner.contains(f":{worker.pid}:"))
+    stack.until(lambda: stack.query(held)[0][0] == 0)
+    if name == "detect":  # there is another one
+        stack.until(lambda: unfinished(stack, sent) == 0)
+    worker.signal(signal.SIGCONT)
+    assert_undisturbed(stack, films, sent)
+    assert stack.find(worker.name) == worker
+    # And it takes part again.
+    alive = sa.select(Worker.id).where(Worker.id.contains(f":{worker.pid}:"), is_alive())
+    stack.until(lambda: stack.query(alive))
 
 
 @pytest.mark.parametrize("name", ["postgres", "redis", "nanio"])

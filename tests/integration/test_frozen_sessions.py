@@ -1,0 +1,58 @@
+"""A worker that froze while it changed jobs does not keep them from others."""
+
+import pytest
+import sqlalchemy as sa
+
+from shared.errors import DatabaseUnavailable
+from shared.queue.claim import claim, expire_leases
+from shared.queue.sessions import end_frozen_sessions
+from shared.queue.states import Stage
+from shared.tables import Job
+from tests.integration.workshop import Workshop
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("tiny_model_id")
+
+
+def end_frozen(workshop: Workshop, after_s: float) -> int:
+    with workshop.database.begin() as session:
+        return end_frozen_sessions(session, after_s=after_s)
+
+
+def locked(workshop: Workshop, job_ids: list) -> bool:
+    """Whether somebody holds these jobs."""
+    with workshop.database.begin() as session:
+        free = sa.select(Job.id).where(Job.id.in_(job_ids)).with_for_update(skip_locked=True)
+        return len(session.scalars(free).all()) < len(job_ids)
+
+
+def test_a_session_that_froze_in_the_middle_of_a_change_is_ended(workshop: Workshop) -> None:
+    job_ids = workshop.rows(3)
+    with workshop.database.begin() as session:
+        claim(session, Stage.DETECT, "frozen", limit=3, lease_s=0.01)
+
+    def freeze() -> None:
+        with workshop.database.begin() as frozen:
+            frozen.execute(sa.update(Job).where(Job.id.in_(job_ids)).values(priority=7))
+            assert end_frozen(workshop, after_s=60) == 0  # It may still be about to go on.
+            assert locked(workshop, job_ids)
+            wait_for(lambda: end_frozen(workshop, after_s=0.05))
+            wait_for(lambda: not locked(workshop, job_ids))
+
+    with pytest.raises(DatabaseUnavailable):
+        freeze()
+    with workshop.database.begin() as session:
+        assert sum(expire_leases(session, max_attempts=4).values()) == 3
+
+
+def test_a_session_that_changes_no_leased_row_may_take_its_time(workshop: Workshop) -> None:
+    """As the removal of what is left over, which waits for the object store with an advisory lock in its hands."""
+    with workshop.database.begin() as slow:
+        slow.execute(sa.text("SELECT pg_advisory_xact_lock(1), count(*) FROM job"))
+        since = sa.text("SELECT now() < clock_timestamp() - interval '0.2 s'")
+        wait_for(lambda: slow.scalar(since))
+        with workshop.database.begin() as session:
+            idle = "SELECT pg_sleep(0.2)"
+            session.execute(sa.text(idle))
+        assert end_frozen(workshop, after_s=0.05) == 0
+        assert slow.scalar(sa.text("SELECT 1")) == 1
