@@ -81,12 +81,13 @@ def describe_uploads(rows: Sequence[SubmissionFile]) -> list[Upload]:
 
 
 def _say_where(upload: Upload, row: SubmissionFile) -> None:
-    store, expires_s = services().store, services().settings.upload_url_s
+    store = services().store
     assert row.byte_count is not None
     if through_api():
         upload.url = f"/v1/submissions/{row.submission_id}/files/{row.number}/content"
         upload.through_api = True
         return
+    expires_s = store.url_lifetime_s(services().settings.upload_url_s)
     upload.expires_at = datetime.now(UTC) + timedelta(seconds=expires_s)
     key = incoming_key(row.submission_id, row.number)
     if row.byte_count <= WHOLE_BYTES:

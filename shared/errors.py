@@ -202,6 +202,33 @@ class ObjectStoreUnavailable(TransientError):
     counts = False
 
 
+class ObjectStoreBusy(ObjectStoreUnavailable):
+    """The object store has too many requests."""
+
+    code = "object_store_busy"
+
+
+class ObjectStoreRefused(ObjectStoreUnavailable):
+    """The object store does not let Carina in: its credentials, permissions, bucket or region are wrong.
+
+    It costs no job an attempt: an operator mends it, and the work goes on.
+    """
+
+    code = "object_store_refused"
+
+
+class BucketMissing(ObjectStoreRefused):
+    """The bucket does not exist."""
+
+    code = "bucket_missing"
+
+
+class ClockSkew(ObjectStoreUnavailable):
+    """The clocks of this machine and of the object store differ by too much."""
+
+    code = "clock_skew"
+
+
 class ObjectMissing(TransientError):
     """The object store does not hold an object that a row names."""
 

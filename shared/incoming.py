@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Self
 from botocore.exceptions import ClientError
 
 from shared.errors import DigestMismatch, NotUploaded, ObjectMissing, ObjectStoreUnavailable, TransientError
-from shared.object_store import ObjectStore, translated
+from shared.object_store import ObjectStore
+from shared.s3_errors import translated
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -49,13 +50,13 @@ class IncomingFile:
     def __init__(self, s3: "S3Client", bucket: str, key: str) -> None:
         """Raise `NotUploaded`, `SourceRefused` and `ObjectStoreUnavailable`."""
         self._s3, self._bucket, self._key = s3, bucket, key
-        with _readable(key):
+        with _readable(key, bucket):
             answer = s3.get_object(Bucket=bucket, Key=key)
         self.byte_count, self._etag, self._body = answer["ContentLength"], answer["ETag"], answer["Body"]
 
     def chunks(self) -> Iterator[bytes]:
         """Yield all its bytes, once."""
-        with _readable(self._key), self:
+        with _readable(self._key, self._bucket), self:
             while chunk := self._body.read(_CHUNK_BYTES):
                 yield chunk
 
@@ -64,7 +65,7 @@ class IncomingFile:
         count = min(count, self.byte_count - start)
         if count <= 0:
             return b""
-        with _readable(self._key):
+        with _readable(self._key, self._bucket):
             wanted = f"bytes={start}-{start + count - 1}"
             answer = self._s3.get_object(Bucket=self._bucket, Key=self._key, Range=wanted)
             with closing(answer["Body"]) as body:
@@ -125,28 +126,28 @@ class Incoming(ObjectStore):
 
     def list_page(self, bucket: str, prefix: str, *, after: str | None, limit: int) -> tuple[list[str], bool]:
         """Return the next keys that begin so, in order, and whether there are more; raise `SourceRefused`."""
-        with _readable(prefix):
+        with _readable(prefix, bucket):
             page = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix, StartAfter=after or "", MaxKeys=limit)
         return [entry["Key"] for entry in page.get("Contents", ())], page["IsTruncated"]
 
     def objects(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         """Yield the keys of our bucket that begin so, and when each was written."""
-        with translated(prefix):
+        with self._translated(prefix):
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
                 yield from ((entry["Key"], entry["LastModified"]) for entry in page.get("Contents", ()))
 
     def unfinished_uploads(self) -> Iterator[StaleUpload]:
         """Yield the uploads in parts to our bucket that are under way or left over."""
-        with translated(INCOMING):
+        with self._translated(INCOMING):
             for page in self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket):
                 for entry in page.get("Uploads", ()):
                     yield StaleUpload(entry["Key"], entry["UploadId"], entry["Initiated"])
 
 
 @contextmanager
-def _readable(key: str) -> Iterator[None]:
+def _readable(key: str, bucket: str) -> Iterator[None]:
     try:
-        with translated(key):
+        with translated(key, bucket=bucket):
             yield
     except ObjectMissing as exc:
         raise NotUploaded from exc

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.redis_connection import parse_url
@@ -33,6 +34,20 @@ def _check_redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _check_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        usable = False
+    if url and not usable:
+        raise ValueError("Give a URL such as https://s3.example.org.")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_check_url)]
+
+
 class Settings(BaseSettings):
     """What an operator may choose. Frozen; secrets have no default; every number is bounded."""
 
@@ -43,13 +58,19 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] = Field(
         description="Redis, as `redis://:password@host:port/0`, `rediss://…` or `sentinel://…/0?master=NAME`."
     )
-    s3_endpoint_url: str = Field(description="The S3-compatible object store's URL.")
-    s3_access_key_id: SecretStr = Field(description="The object store's access key.")
-    s3_secret_access_key: SecretStr = Field(description="The object store's secret key.")
+    s3_endpoint_url: Url = Field("", description="The S3-compatible object store's URL; empty: AWS, by its region.")
+    s3_access_key_id: SecretStr = Field(SecretStr(""), description="Its access key; empty: the AWS SDK's own chain.")
+    s3_secret_access_key: SecretStr = Field(
+        SecretStr(""), validate_default=True, description="Its secret key; both keys or neither."
+    )
+    s3_session_token: SecretStr = Field(SecretStr(""), description="The token of temporary keys.")
     database_connections: int = Field(20, ge=2, le=1000, description="Connections to PostgreSQL that a process keeps.")
     s3_bucket: str = Field("carina", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="One bucket for all.")
     s3_region: str = Field("us-east-1", description="The region that requests are signed for.")
-    s3_public_url: str = Field("", description="The object store's URL for clients that upload; empty: the same.")
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="Where the bucket's name goes: `path`, `virtual` (host); `auto`: `virtual` on AWS alone."
+    )
+    s3_public_url: Url = Field("", description="The object store's URL for clients that upload; empty: the same.")
 
     ca_bundle: CaBundle = ""
 
@@ -131,6 +152,22 @@ class Settings(BaseSettings):
     trainer_poll_s: float = Field(2, ge=0.1, le=600, description="Seconds between two looks for a task.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
+
+    @field_validator("s3_secret_access_key")
+    @classmethod
+    def _comes_with_its_key(cls, secret: SecretStr, info: ValidationInfo) -> SecretStr:
+        key = info.data.get("s3_access_key_id", SecretStr(""))
+        if bool(key.get_secret_value()) != bool(secret.get_secret_value()):
+            raise ValueError("Set both CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY, or neither.")
+        return secret
+
+    @field_validator("s3_session_token")
+    @classmethod
+    def _comes_with_keys(cls, token: SecretStr, info: ValidationInfo) -> SecretStr:
+        key = info.data.get("s3_access_key_id", SecretStr(""))
+        if token.get_secret_value() and not key.get_secret_value():
+            raise ValueError("CARINA_S3_SESSION_TOKEN needs CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY.")
+        return token
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:

@@ -62,7 +62,13 @@ class Garbage:
             self._answers,
             self._audit,
         )
-        counts = {step.__name__.strip("_"): step() for step in steps}
+        counts = {}
+        for step in steps:
+            name = step.__name__.strip("_")
+            try:
+                counts[name] = step()
+            except CarinaError as error:  # a bucket that may not be listed keeps no other step from its work
+                log.warning("garbage_not_collected", step=name, code=error.code, detail=error.detail)
         if any(counts.values()):
             log.info("garbage_collected", **counts)
 

@@ -12,6 +12,8 @@ from deploy.stack.folder import Folder
 from shared.redis_connection import parse_url
 
 _EXTERNAL_TIMEOUT_S = 5
+#: What an object store that is not ours may need beside its address and keys.
+_MORE_OF_S3 = ("CARINA_S3_REGION", "CARINA_S3_SESSION_TOKEN", "CARINA_S3_ADDRESSING", "CARINA_CA_BUNDLE")
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,11 @@ def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool)
     key = ("CARINA_S3_ACCESS_KEY_ID", "CARINA_S3_SECRET_ACCESS_KEY")
     given = environ.get("CARINA_S3_ENDPOINT_URL")
     if given and environ.get(key[0]) != folder.secret("s3_access_key_id"):
-        if missing := [name for name in key if not environ.get(name)]:
-            raise StackError(f"CARINA_S3_ENDPOINT_URL is set: set {' and '.join(missing)} too.")
+        missing = [name for name in key if not environ.get(name)]
+        if len(missing) == 1:
+            raise StackError(f"Set {missing[0]} too, or neither of {' and '.join(key)}.")
         theirs.append(External("s3", "CARINA_S3_ENDPOINT_URL", _address(given), probes.http(given)))
-        settings |= {name: environ[name] for name in (*key, "CARINA_S3_REGION") if environ.get(name)}
+        settings |= {name: environ[name] for name in (*key, *_MORE_OF_S3) if environ.get(name)}
     else:
         port = folder.port("s3", say)
         ours.append(object_store.component(folder, port, plain, was_killed))

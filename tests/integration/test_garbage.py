@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import SecretStr
 
 from shared.database import Database
 from shared.ids import new_id
@@ -86,3 +87,14 @@ def test_old_answers_go_and_audit_rows_only_where_that_is_wanted(
 
     assert kept() == ({"1", "47"}, {"1", "47", "49", "100"})
     assert kept(audit_days=2) == ({"1", "47"}, {"1", "47"})
+
+
+def test_a_bucket_that_may_not_be_listed_keeps_no_other_step_from_its_work(
+    settings: Settings, database: Database
+) -> None:
+    refused = Incoming(settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")}))
+    with database.begin() as session:
+        session.add(AuditEvent(action="old", subject={}, created_at=datetime.now(UTC) - timedelta(days=2)))
+    Garbage(settings.model_copy(update={"audit_days": 1}), database, refused).collect()
+    with database.begin() as session:
+        assert session.query(AuditEvent).count() == 0

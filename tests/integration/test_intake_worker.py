@@ -9,6 +9,7 @@ from collections import Counter
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from shared.archives import ArchiveKind
 from shared.database import Database
@@ -236,6 +237,18 @@ def test_an_outage_of_the_store_costs_no_attempt(desk: Desk) -> None:
     (file,) = desk.files(submission_id)
     assert (file.state, file.attempt, file.code) == ("arrived", 0, "object_store_unavailable")
     time.sleep(0.2)
+    desk.receive()
+    assert desk.outcomes(submission_id) == ["accepted"]
+
+
+def test_a_wrong_key_of_the_store_costs_no_attempt_and_is_said(desk: Desk) -> None:
+    submission_id = desk.submit(dicom(1))
+    for _ in range(3):
+        desk.receive(s3_secret_access_key=SecretStr("wrong"), retry_backoff_s=60, max_attempts=1)
+        desk.set_file(submission_id, 0, available_at="epoch")
+    (file,) = desk.files(submission_id)
+    assert (file.state, file.attempt, file.code) == ("arrived", 0, "object_store_refused")
+    assert "CARINA_S3_SECRET_ACCESS_KEY" in (file.reason or "")
     desk.receive()
     assert desk.outcomes(submission_id) == ["accepted"]
 

@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from shared.imaging.isolation import DecoderPool
 from shared.imaging.rendition import Rendition, make_rendition, read_rendition
@@ -114,6 +115,18 @@ def test_an_outage_of_the_object_store_costs_no_attempt(workshop: Workshop) -> N
         cut_off.run()
     assert (workshop.job(job_id).state, workshop.job(job_id).attempt) == ("queued", 0)
     workshop.set(job_id, available_at="epoch")
+    with workshop.preparing(max_attempts=1) as prepare:
+        prepare.run()
+    assert workshop.states([job_id]) == ["ready"]
+
+
+def test_a_wrong_key_of_the_object_store_costs_no_attempt(workshop: Workshop) -> None:
+    (job_id,) = workshop.queue(dicom(1))
+    with workshop.preparing(s3_secret_access_key=SecretStr("wrong"), max_attempts=1) as refused:
+        for _ in range(3):
+            refused.run()
+            workshop.set(job_id, available_at="epoch")
+    assert (workshop.job(job_id).state, workshop.job(job_id).attempt) == ("queued", 0)
     with workshop.preparing(max_attempts=1) as prepare:
         prepare.run()
     assert workshop.states([job_id]) == ["ready"]

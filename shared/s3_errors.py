@@ -1,0 +1,186 @@
+"""What errors of the object store mean: one of ours, with a sentence that says what is wrong and what to do."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from botocore import exceptions
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import NameResolutionError
+
+from shared.errors import (
+    BucketMissing,
+    ClockSkew,
+    ObjectMissing,
+    ObjectStoreBusy,
+    ObjectStoreRefused,
+    ObjectStoreUnavailable,
+)
+
+_MISSING = {"NoSuchKey", "NoSuchUpload", "404", "NotFound"}
+#: Permissions that are not called as their operation is.
+_PERMISSIONS = {
+    "HeadBucket": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "HeadObject": "GetObject",
+    "CopyObject": "PutObject",
+    "UploadPart": "PutObject",
+    "CreateMultipartUpload": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+    "ListParts": "ListMultipartUploadParts",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
+}
+_KEYS = "CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY"
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What some error codes mean; the sentence may name {bucket}, {code}, {operation}, {permission} and {region}."""
+
+    codes: frozenset[str]
+    error: type[ObjectStoreUnavailable]
+    sentence: str
+
+
+def _meaning(codes: str, error: type[ObjectStoreUnavailable], sentence: str) -> _Meaning:
+    return _Meaning(frozenset(codes.split()), error, sentence)
+
+
+_MEANINGS = (
+    _meaning(
+        "SlowDown 503 ServiceUnavailable Throttling ThrottlingException RequestLimitExceeded TooManyRequests 429",
+        ObjectStoreBusy,
+        "The object store has too many requests ({code}); it is asked again later.",
+    ),
+    _meaning(
+        "InvalidAccessKeyId",
+        ObjectStoreRefused,
+        "The object store does not know the access key: check CARINA_S3_ACCESS_KEY_ID.",
+    ),
+    _meaning(
+        "SignatureDoesNotMatch",
+        ObjectStoreRefused,
+        "The object store finds the signature wrong: check CARINA_S3_SECRET_ACCESS_KEY, and that no proxy on the way "
+        "changes the host or the path.",
+    ),
+    _meaning(
+        "ExpiredToken ExpiredTokenException InvalidToken TokenRefreshRequired",
+        ObjectStoreRefused,
+        "The object store does not accept the session token ({code}): renew CARINA_S3_SESSION_TOKEN with its keys, or "
+        "leave all three empty to use the credentials of the machine.",
+    ),
+    _meaning(
+        "AccessDenied 403 Forbidden AllAccessDisabled AccountProblem UnauthorizedAccess",
+        ObjectStoreRefused,
+        "The object store denies s3:{permission} on the bucket {bucket}: allow it for these credentials.",
+    ),
+    _meaning(
+        "NoSuchBucket", BucketMissing, "There is no bucket {bucket}: create it, or set CARINA_S3_BUCKET to another one."
+    ),
+    _meaning(
+        "BucketAlreadyExists",
+        ObjectStoreRefused,
+        "The bucket {bucket} belongs to another account: set CARINA_S3_BUCKET to another name.",
+    ),
+    _meaning(
+        "PermanentRedirect TemporaryRedirect Redirect 301 307 AuthorizationHeaderMalformed InvalidRegion "
+        "IllegalLocationConstraintException",
+        ObjectStoreRefused,
+        "The bucket {bucket} is in {region}: set CARINA_S3_REGION, and CARINA_S3_ENDPOINT_URL if it names a region.",
+    ),
+    _meaning(
+        "InvalidObjectState",
+        ObjectStoreRefused,
+        "An object of the bucket {bucket} is archived: restore it, and keep the bucket out of archive tiers.",
+    ),
+)
+
+
+@contextmanager
+def translated(key: str, *, bucket: str) -> Iterator[None]:
+    """Raise our errors for those of botocore: `ObjectMissing`, and `ObjectStoreUnavailable` or one of its kinds."""
+    try:
+        yield
+    except ClientError as exc:
+        if exc.response["Error"]["Code"] in _MISSING:
+            raise ObjectMissing(f"The object store holds no {key}.") from exc
+        raise _explain_refusal(exc, bucket) from exc
+    except BotoCoreError as exc:
+        raise _explain_failure(exc) from exc
+
+
+def names_region(exc: ClientError) -> bool:
+    """Whether the answer to a HEAD, which has no words, says that the bucket is in another region."""
+    headers = exc.response["ResponseMetadata"].get("HTTPHeaders", {})
+    return exc.response["Error"]["Code"] == "400" and "x-amz-bucket-region" in headers
+
+
+def _explain_refusal(exc: ClientError, bucket: str) -> ObjectStoreUnavailable:
+    error: Mapping[str, str] = exc.response["Error"]  # type: ignore[assignment]  # with the answer's own elements
+    code, operation = error["Code"], exc.operation_name
+    headers = exc.response["ResponseMetadata"].get("HTTPHeaders", {})
+    if operation.startswith(("AssumeRole", "GetRoleCredentials")):
+        return ObjectStoreRefused(f"The role for the object store cannot be assumed ({code}): check its trust policy.")
+    if code == "RequestTimeTooSkewed":
+        ours, theirs = error.get("RequestTime", "another time"), error.get("ServerTime") or headers.get("date")
+        return ClockSkew(f"This machine's clock says {ours}, the object store's {theirs}: set the one that is wrong.")
+    region = headers.get("x-amz-bucket-region") or error.get("Region")
+    if names_region(exc):
+        code = "301"
+    for meaning in _MEANINGS:
+        if code in meaning.codes:
+            return meaning.error(
+                meaning.sentence.format(
+                    bucket=bucket,
+                    code=code,
+                    permission=_PERMISSIONS.get(operation, operation),
+                    region=f"the region {region}" if region else "another region",
+                )
+            )
+    return ObjectStoreUnavailable(f"The object store answered {operation} with the error {code}.")
+
+
+def _explain_failure(exc: BotoCoreError) -> ObjectStoreUnavailable:
+    host = urlsplit(str(exc.kwargs.get("endpoint_url", ""))).netloc or "the object store"
+    cause = exc.kwargs.get("error")
+    match exc:
+        case exceptions.SSLError():
+            return ObjectStoreUnavailable(
+                f"The certificate of {host} cannot be verified ({_reason(cause)}): set CARINA_CA_BUNDLE to a PEM file "
+                "of the authority that signed it."
+            )
+        case exceptions.ProxyConnectionError():
+            proxy = urlsplit(str(exc.kwargs.get("proxy_url", ""))).netloc.rpartition("@")[2]
+            return ObjectStoreUnavailable(f"The proxy {proxy} to the object store does not answer: check HTTPS_PROXY.")
+        case exceptions.EndpointConnectionError() if isinstance(cause, NameResolutionError):
+            return ObjectStoreUnavailable(f"The name {host} of the object store cannot be resolved.")
+        case exceptions.EndpointConnectionError():
+            return ObjectStoreUnavailable(f"The object store at {host} refuses connections or cannot be reached.")
+        case exceptions.ConnectTimeoutError() | exceptions.ReadTimeoutError():
+            return ObjectStoreUnavailable(f"The object store at {host} does not answer in time.")
+        case exceptions.ConnectionClosedError():
+            return ObjectStoreUnavailable(f"The object store at {host} closed the connection.")
+        case exceptions.NoCredentialsError():
+            return ObjectStoreRefused(
+                f"There are no credentials for the object store: set {_KEYS}, or give this machine a role."
+            )
+        case (
+            exceptions.PartialCredentialsError()
+            | exceptions.CredentialRetrievalError()
+            | exceptions.ProfileNotFound()
+            | exceptions.ConfigNotFound()
+            | exceptions.ConfigParseError()
+            | exceptions.InvalidConfigError()
+        ):
+            return ObjectStoreRefused(f"The credentials for the object store cannot be read: {exc}")
+    return ObjectStoreUnavailable(f"The object store does not answer as it should ({type(exc).__name__}).")
+
+
+def _reason(cause: object) -> str:
+    """The words of OpenSSL inside the errors around them: `self-signed certificate in certificate chain`."""
+    while isinstance(cause, BaseException):
+        if message := getattr(cause, "verify_message", ""):
+            return str(message)
+        cause = next((inner for inner in (*cause.args, cause.__cause__) if isinstance(inner, BaseException)), None)
+    return "TLS failed"
