@@ -7,6 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from api.address import absolute
 from api.limits import charge
 from api.services import services
 from api.submission_schemas import AnnouncedFile, Part, Upload
@@ -84,7 +85,7 @@ def _say_where(upload: Upload, row: SubmissionFile) -> None:
     store = services().store
     assert row.byte_count is not None
     if through_api():
-        upload.url = f"/v1/submissions/{row.submission_id}/files/{row.number}/content"
+        upload.url = absolute(f"/v1/submissions/{row.submission_id}/files/{row.number}/content")
         upload.through_api = True
         return
     expires_s = store.url_lifetime_s(services().settings.upload_url_s)

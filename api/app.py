@@ -3,9 +3,9 @@
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import (
+    address,
     audit,
     content,
     datasets,
@@ -56,9 +56,7 @@ def create_app(settings: Settings) -> OpenAPI:
         doc_ui=False,
         static_folder=None,
     )
-    if settings.trusted_proxies:
-        # Each proxy adds to the list of addresses; scheme and host are what the nearest one says.
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=1, x_host=1)  # type: ignore[method-assign]
+    address.install(app, settings)
     app.extensions[NAME] = Services.from_settings(settings)
     app.before_request(authenticate)
     errors.install(app)

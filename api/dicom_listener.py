@@ -26,6 +26,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from shared import audit
+from shared.addresses import bare_host, join_host_port, plain_address
 from shared.database import Database
 from shared.errors import CarinaError, ImageTooLarge, NotAnImage, PermanentError, TransientError
 from shared.imaging.header import ImageHeader
@@ -168,13 +169,13 @@ class Listener:
         return project_id
 
     def _listen(self) -> "_Server":
-        address = (self.settings.dicom_host, self.settings.dicom_port)
+        address = (bare_host(self.settings.dicom_host), self.settings.dicom_port)
         try:
             server = self._ae.make_server(
                 address, ssl_context=self._tls, server_class=_Server, request_handler=_Connection
             )
         except OSError as exc:
-            raise ListenerMisconfigured(f"{address[0]}:{address[1]} cannot be listened on: {exc.strerror}.") from exc
+            raise ListenerMisconfigured(f"{join_host_port(*address)} cannot be listened on: {exc.strerror}.") from exc
         assert isinstance(server, _Server)
         server.listener = self
         self._ae._servers.append(server)  # as AE.start_server does, which takes no class
@@ -189,7 +190,10 @@ class _Server(ThreadedAssociationServer):
     listener: Listener
 
     def get_request(self) -> tuple[Any, Any]:
-        return self.socket.accept()  # type: ignore[union-attr]
+        connection, (host, port, *more) = self.socket.accept()  # type: ignore[union-attr]
+        # A socket for both families writes IPv4 addresses as IPv6.
+        plain = plain_address(host) or host
+        return connection, (plain, port, *more) if plain == host else (plain, port)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         request.settimeout(SILENCE_S)

@@ -10,6 +10,7 @@ import flask_openapi3_swagger
 from flask import Blueprint, Response, current_app
 from flask_openapi3.openapi import OpenAPI
 
+from api.address import absolute
 from api.auth import is_public, public
 from api.idempotency import HEADER, REPLAYED
 from api.schemas import PROBLEM
@@ -62,7 +63,7 @@ def description() -> dict[str, Any]:
             for rule, method, operation in _operations(app):
                 _complete(operation, method, rule, app.view_functions[rule.endpoint])
     found: dict[str, Any] = app.spec_json
-    return found
+    return {**found, "servers": [{"url": absolute("")}]}
 
 
 @blueprint.get("/docs")

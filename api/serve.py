@@ -16,6 +16,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from api.app import create_app
 from api.errors import problem_for
 from api.services import NAME
+from shared.addresses import join_host_port
 from shared.log import configure_logging
 from shared.settings import Settings
 
@@ -83,8 +84,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         settings = self._settings
+        host = settings.api_host
         options = {
-            "bind": f"{settings.api_host}:{settings.api_port}",
+            "bind": host if host.startswith("unix:") else join_host_port(host, settings.api_port),
             # More processes would each hold connections and memory of their own; more replicas do the same better.
             "workers": 1,
             "threads": settings.api_threads,

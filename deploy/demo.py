@@ -19,13 +19,14 @@ from rich.table import Table
 from api.client import Carina, FileOutcome, Finding
 from deploy.cli.clients import EXIT_NO_RESULT, await_jobs, connect, send
 from deploy.cli.console import complain, err, out
-from deploy.cli.environment import read_environment
+from deploy.cli.environment import client_settings_of, read_environment
 from deploy.demo_training import teach
 from deploy.stack import processes
 from shared.boxes import iou
 from shared.phantoms import Lesion
 from shared.phantoms.demo import bad_files, demo_studies
 from shared.proxies import http_client
+from shared.settings import ClientSettings
 
 #: A planted lesion counts as found when a finding of its class overlaps it by more than this (VinBigData's rule).
 LEAST_IOU = 0.4
@@ -61,7 +62,7 @@ def demo(data: Path, *, exit_when_done: bool, studies: int, seed: int, train: bo
                 out.print(
                     "These films were known from an earlier run, so nothing had to be computed; --seed draws others."
                 )
-            _show_urls(client, by_name[films[0][0].name])
+            _show_urls(client_settings_of(data), by_name[films[0][0].name])
         if lost:
             complain(f"{len(lost)} of {len(outcomes)} files have no right outcome: {', '.join(lost)}")
             raise typer.Exit(EXIT_NO_RESULT)
@@ -201,8 +202,8 @@ def _lost(
     return unseen + [name for name, (_, code) in wrong.items() if _code_of(client, by_name[name]) != code]
 
 
-def _show_urls(client: Carina, example: FileOutcome) -> None:
-    base = client.api_url
+def _show_urls(settings: ClientSettings, example: FileOutcome) -> None:
+    base = settings.public_url or settings.api_url.rstrip("/")
     out.print(f"console: {base}/console/  (sign in with CARINA_API_KEY of the folder's env file)", soft_wrap=True)
     out.print(f"API: {base}  (with the same key)", soft_wrap=True)
     for path in (

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.addresses import check_public_url
 from shared.redis_connection import parse_url
 from shared.tls import CaBundleUnusable, find_ca_bundle
 
@@ -26,6 +27,11 @@ CaBundle = Annotated[
         validate_default=True,
         description="PEM file of the certificate authorities to trust; empty: `SSL_CERT_FILE`, else those of certifi.",
     ),
+]
+PublicUrl = Annotated[
+    str,
+    AfterValidator(check_public_url),
+    Field(description="Where clients reach the API, as `https://host/path`; empty: as each request says."),
 ]
 
 
@@ -75,8 +81,9 @@ class Settings(BaseSettings):
     ca_bundle: CaBundle = ""
 
     # The API.
-    api_host: str = Field("127.0.0.1", description="The address that the API binds to.")
+    api_host: str = Field("127.0.0.1", description="Where the API listens: IPv4, IPv6 (`::` for both) or `unix:/path`.")
     api_port: int = Field(8080, ge=0, le=65535, description="The port that the API binds to.")
+    public_url: PublicUrl = ""
     api_threads: int = Field(2000, ge=1, le=10_000, description="Requests at a time; a slow upload is one all along.")
     max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="The largest request body, in bytes.")
     max_files: int = Field(1000, ge=1, le=100_000, description="The most files in one request.")
@@ -104,7 +111,7 @@ class Settings(BaseSettings):
     webhook_retry_h: float = Field(24, gt=0, le=168, description="Hours for which a message is tried again.")
 
     # The DICOM listener.
-    dicom_host: str = Field("127.0.0.1", description="The address that the DICOM listener binds to.")
+    dicom_host: str = Field("127.0.0.1", description="Where the DICOM listener listens; `::` for IPv4 and IPv6.")
     dicom_port: int = Field(11112, ge=0, le=65535, description="The port that the DICOM listener binds to.")
     dicom_ae_title: str = Field("CARINA", pattern=r"^[!-\[\]-~ ]{1,16}$", description="Its application entity title.")
     dicom_allowed_aes: str = Field("", description="Titles that may send, with commas between; empty: nobody.")
@@ -182,6 +189,9 @@ class ClientSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CARINA_", frozen=True, extra="ignore")
 
-    api_url: str = Field("http://127.0.0.1:8080", description="Where the API answers.")
+    api_url: Annotated[str, AfterValidator(check_public_url)] = Field(
+        "http://127.0.0.1:8080", description="Where the API answers."
+    )
     api_key: SecretStr = Field(description="The key sent as `Authorization: Bearer KEY`.")
+    public_url: PublicUrl = ""
     ca_bundle: CaBundle = ""

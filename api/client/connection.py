@@ -99,9 +99,10 @@ class Connection:
         self._http.close()
         self._store_http.close()
 
-    def put_through_api(self, path: str, body: Body, headers: Mapping[str, str]) -> None:
-        """Put bytes to the API itself."""
-        self._request("PUT", path, content=body, headers=headers)
+    def put_through_api(self, url: str, body: Body, headers: Mapping[str, str]) -> None:
+        """Put bytes to the API itself, at the address that this client has: the key goes to no other one."""
+        path = url.rpartition("/v1/")[2]
+        self._request("PUT", f"/v1/{path}", content=body, headers=headers)
 
     def put_into_store(self, url: str, body: Body, headers: Mapping[str, str]) -> None:
         """Put bytes to a presigned URL; raises `ObjectStoreUnavailable`, `UrlExpired` and `UploadRefused`."""

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from api.auth import public
 from shared.errors import NotFound
@@ -47,7 +47,7 @@ def paths_under(folder: str) -> list[str]:
 
 def asset_url(path: str) -> str:
     """The address of a file in `static`."""
-    return f"/console/static/{version()}/{path}"
+    return f"{request.script_root}/console/static/{version()}/{path}"
 
 
 @blueprint.get("/console/static/<digest>/<path:path>")

@@ -21,7 +21,7 @@ POLICY = (
     "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
-#: What the menu names.
+#: What the menu names, below the prefix that a proxy may have put us under.
 MENU = (
     ("/console/studies", "Studies"),
     ("/console/queue", "Queue"),
@@ -63,6 +63,7 @@ def _frame() -> Mapping[str, object]:
         "menu": MENU,
         "notice": NOTICE,
         "path": request.path,
+        "root": request.script_root,
     }
 
 
@@ -76,7 +77,8 @@ def _harden(response: Response) -> Response:
 
 def _show_error(error: CarinaError) -> AnyResponse:
     if isinstance(error, Unauthorized):
-        return redirect(f"/console/sign-in?next={quote(request.full_path.rstrip('?'))}")
+        going = request.script_root + request.full_path.rstrip("?")
+        return redirect(f"{request.script_root}/console/sign-in?next={quote(going)}")
     status = error.status if isinstance(error, RequestError) else 503 if isinstance(error, TransientError) else 500
     return show_problem(status, error.code, error.detail)
 

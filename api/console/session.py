@@ -58,6 +58,7 @@ def begin(response: Response, identity: Identity) -> None:
         _cookie_name(),
         _signer().dumps(value),
         max_age=SESSION_S,
+        path=_cookie_path(),
         secure=request.is_secure,
         httponly=True,
         samesite="Strict",
@@ -66,7 +67,9 @@ def begin(response: Response, identity: Identity) -> None:
 
 def end(response: Response) -> None:
     """Sign out."""
-    response.delete_cookie(_cookie_name(), secure=request.is_secure, httponly=True, samesite="Strict")
+    response.delete_cookie(
+        _cookie_name(), path=_cookie_path(), secure=request.is_secure, httponly=True, samesite="Strict"
+    )
 
 
 def current() -> ConsoleSession | None:
@@ -100,8 +103,15 @@ def _sent_token() -> str:
 
 
 def _cookie_name() -> str:
-    # The prefix has browsers refuse a cookie that another host of the same domain sets, which needs HTTPS.
-    return "__Host-carina" if request.is_secure else "carina"
+    # The prefix has browsers refuse a cookie that another host of the same domain sets, which needs HTTPS; and one that
+    # is for a part of this host alone.
+    if not request.is_secure:
+        return "carina"
+    return "__Secure-carina" if request.script_root else "__Host-carina"
+
+
+def _cookie_path() -> str:
+    return request.script_root or "/"
 
 
 def _signer() -> URLSafeTimedSerializer:

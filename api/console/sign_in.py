@@ -1,7 +1,5 @@
 """Signing in with an API key, and out."""
 
-from urllib.parse import urlsplit
-
 from flask import redirect, request
 from werkzeug.wrappers import Response
 
@@ -29,7 +27,7 @@ class SentFromElsewhere(RequestError):
 @public
 def enter() -> Response:
     """Lead to the first page."""
-    return redirect(_FIRST_PAGE)
+    return redirect(request.script_root + _FIRST_PAGE)
 
 
 @blueprint.get("/console/sign-in")
@@ -63,7 +61,7 @@ def begin() -> Response:
 def finish() -> Response:
     """Forget who was here; raise `SentFromElsewhere`."""
     _refuse_other_sites()
-    response = redirect("/console/sign-in", 303)
+    response = redirect(f"{request.script_root}/console/sign-in", 303)
     session.end(response)
     return response
 
@@ -83,11 +81,12 @@ def _refuse_other_sites() -> None:
     if site is not None:
         is_own = site in ("same-origin", "none")
     else:
-        is_own = origin is None or urlsplit(origin).netloc == request.host
+        is_own = origin is None or origin.partition("://")[2] == request.host
     if not is_own:
         raise SentFromElsewhere
 
 
 def _inside(path: str | None) -> str:
     """A path of the console, so that no link to the sign-in page can lead elsewhere."""
-    return path if path and path.startswith("/console/") and "\\" not in path else _FIRST_PAGE
+    console = f"{request.script_root}/console/"
+    return path if path and path.startswith(console) and "\\" not in path else request.script_root + _FIRST_PAGE

@@ -100,7 +100,8 @@ def _page(conditions: Mapping[str, str], cursor: str, study_id: UUID | None) -> 
 
 
 def _address(asked: Mapping[str, str]) -> str:
-    return f"{_PATH}?{urlencode(asked)}" if asked else _PATH
+    path = request.script_root + _PATH
+    return f"{path}?{urlencode(asked)}" if asked else path
 
 
 def _explain(error: ValidationError) -> dict[str, str]:

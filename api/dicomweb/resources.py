@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from flask import request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from api.address import absolute
 from api.auth import identity
 from api.dicomweb.headers import Original, read_header
 from api.services import services
@@ -83,7 +83,7 @@ def url_of(study_uid: str, series_uid: str | None = None, instance_uid: str | No
 
 def service_url() -> str:
     """Return the base of all DICOMweb URLs, as the client reaches us."""
-    return request.root_url.rstrip("/") + PREFIX
+    return absolute(PREFIX)
 
 
 def find(path: StudyUid) -> list[Instance]:

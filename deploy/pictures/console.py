@@ -30,7 +30,7 @@ def take(folder: Path, api_url: str, api_key: str) -> None:
         page.locator("body[data-shown]").wait_for()
         page.get_by_role("list", name="Findings").get_by_role("button").first.click()
         _save(page, folder / "viewer.png")
-        page.goto("/console/queue")
+        page.goto(f"{api_url}/console/queue")
         page.locator("canvas").first.wait_for()
         _save(page, folder / "queue.png")
 
@@ -40,7 +40,7 @@ def _signed_in(api_url: str, api_key: str) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(base_url=api_url, viewport=SIZE_PX, color_scheme="light")  # type: ignore[arg-type]
-        page.goto("/console/sign-in")
+        page.goto(f"{api_url}/console/sign-in")
         page.get_by_label("API key").fill(api_key)
         page.get_by_role("button", name="Sign in").click()
         page.locator("tbody tr").first.wait_for()

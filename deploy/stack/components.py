@@ -12,6 +12,7 @@ from deploy.stack import probes
 from deploy.stack.component import Component
 from deploy.stack.folder import Folder
 from shared import process_state
+from shared.addresses import join_host_port, reachable_host
 
 #: Both end what they hold within 30 s; a worker that does not loses its leases, and others take over.
 _STOP_S = 35
@@ -35,13 +36,13 @@ def carina_components(
     trainers: int = 1,
 ) -> list[Component]:
     """The API, the workers, the trainer and beat."""
-    port = env["CARINA_API_PORT"]
+    address = join_host_port(reachable_host(env["CARINA_API_HOST"]), env["CARINA_API_PORT"])
     api = Component(
         name="api",
         argv=_run("deploy.stack.gated", "api"),
         env=env,
-        is_ready=probes.http(f"http://127.0.0.1:{port}/readyz", below=300),
-        address=f"127.0.0.1:{port}",
+        is_ready=probes.http(f"http://{address}/readyz", below=300),
+        address=address,
         stop_timeout_s=_STOP_S,
         ready_timeout_s=_READY_S,
         hint="Is a setting wrong?",

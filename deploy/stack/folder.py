@@ -104,13 +104,13 @@ class Folder:
         return memory
 
 
-def is_free(port: int) -> bool:
-    """Whether a server could bind to this loopback port now."""
-    with socket.socket() as candidate:
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could bind to this port of an address of this machine now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as candidate:
         # As servers do: connections in TIME_WAIT are no hindrance, a listener is.
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            candidate.bind(("127.0.0.1", port))
+            candidate.bind((host, port))
         except OSError:
             return False
     return True

@@ -55,7 +55,9 @@ def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool)
     theirs: list[External] = []
 
     if given := _given(environ, "CARINA_DATABASE_URL", folder.secret("postgres_password")):
-        theirs.append(External("postgres", "CARINA_DATABASE_URL", _address(given), probes.postgres(given)))
+        theirs.append(
+            External("postgres", "CARINA_DATABASE_URL", _address("CARINA_DATABASE_URL", given), probes.postgres(given))
+        )
     else:
         port = folder.port("postgres", say)
         ours.append(postgres.component(folder, port, plain))
@@ -81,7 +83,9 @@ def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool)
         missing = [name for name in key if not environ.get(name)]
         if len(missing) == 1:
             raise StackError(f"Set {missing[0]} too, or neither of {' and '.join(key)}.")
-        theirs.append(External("s3", "CARINA_S3_ENDPOINT_URL", _address(given), probes.http(given)))
+        theirs.append(
+            External("s3", "CARINA_S3_ENDPOINT_URL", _address("CARINA_S3_ENDPOINT_URL", given), probes.http(given))
+        )
         settings |= {name: environ[name] for name in (*key, *_MORE_OF_S3) if environ.get(name)}
     else:
         port = folder.port("s3", say)
@@ -100,6 +104,9 @@ def _given(environ: Mapping[str, str], setting: str, own_password: str) -> str |
     return value if value and own_password not in value else None
 
 
-def _address(url: str) -> str:
-    parts = urlsplit(url)
+def _address(setting: str, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise StackError(f"{setting} is not a URL: an IPv6 address in it stands in brackets, as in [::1].") from exc
     return parts.netloc.rpartition("@")[2] or parts.path

@@ -14,6 +14,7 @@ from deploy.stack.folder import Folder, is_free
 from deploy.stack.gated import GATE
 from deploy.stack.left_overs import end_left_overs
 from deploy.stack.supervisor import Supervisor, together
+from shared.addresses import bare_host, check_public_url, join_host_port, reachable_host
 
 Environ = Mapping[str, str]
 
@@ -80,7 +81,8 @@ class Stack:
         else:
             await self._answers(supervisor, servers)
         env_file.write(self.folder.env_file, settings)
-        where = f", console at {settings['CARINA_API_URL']}/console/" if self.application else ""
+        told = settings.get("CARINA_PUBLIC_URL") or settings.get("CARINA_API_URL")
+        where = f", console at {told}/console/" if told else ""
         took_s = time.monotonic() - begun
         self.say(f"ready in {took_s:.1f} s{where}; settings are in {self.folder.env_file}; Ctrl-C stops")
         await supervisor.watch()
@@ -93,12 +95,13 @@ class Stack:
         self, supervisor: Supervisor, servers: services.Services, application: Application
     ) -> dict[str, str]:
         """Bring the application up while the servers do, and return how to reach it."""
-        port = str(self._api_port())
+        host, public_url = bare_host(self.environ.get("CARINA_API_HOST") or "127.0.0.1"), self._public_url()
+        port = str(self._api_port(host))
         servers_gate, gate = self.folder.run / "servers-gate", self.folder.run / "gate"
         for each in (servers_gate, gate):
             each.unlink(missing_ok=True)
         key = self.folder.recall("api_key") or ""
-        own = {"CARINA_API_HOST": "127.0.0.1", "CARINA_API_PORT": port, "CARINA_API_KEY": key, GATE: str(gate)}
+        own = {"CARINA_API_HOST": host, "CARINA_API_PORT": port, "CARINA_API_KEY": key, GATE: str(gate)}
         env = with_code({**self.environ, **servers.settings, **own})
         answers = self._answers(supervisor, servers)
 
@@ -115,13 +118,21 @@ class Stack:
             gate.touch()
 
         await together(open_gate(), supervisor.start(*application.components(env)))
-        return {"CARINA_API_URL": f"http://127.0.0.1:{port}", "CARINA_API_KEY": key}
+        api_url = f"http://{join_host_port(reachable_host(host), port)}"
+        reached = {"CARINA_API_URL": api_url, "CARINA_API_KEY": key}
+        return reached | ({"CARINA_PUBLIC_URL": public_url} if public_url else {})
 
-    def _api_port(self) -> int:
+    def _public_url(self) -> str:
+        try:
+            return check_public_url(self.environ.get("CARINA_PUBLIC_URL", ""))
+        except ValueError as exc:
+            raise StackError(f"CARINA_PUBLIC_URL: {exc}") from exc
+
+    def _api_port(self, host: str) -> int:
         if not (given := self.environ.get("CARINA_API_PORT")):
             return self.folder.port("api", self.say)
-        if not given.isdecimal() or not is_free(int(given)):
-            raise StackError(f"CARINA_API_PORT is {given}, which is no free port.")
+        if not given.isdecimal() or not is_free(int(given), host):
+            raise StackError(f"CARINA_API_PORT is {given}, which is no free port of {host}.")
         return int(given)
 
 

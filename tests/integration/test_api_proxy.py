@@ -4,20 +4,39 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
+import pydicom
 import pytest
 import sqlalchemy as sa
+from dicomweb_client import DICOMwebClient
+from dicomweb_client.session_utils import create_session_from_user_pass
 
+from api.client import Carina
 from shared.database import Database
+from shared.object_store import ObjectStore
 from shared.tables import AuditEvent
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Keys, Server, png
+from tests.integration.test_console_viewer import add_film
 from tests.requirements import needs
 from tests.synthetic_dicom import make_dicom, make_film
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    key, certificate = folder / "carina.key", folder / "carina.crt"
+    make = [needs("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    make += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(make, check=True, capture_output=True)
+    return key, certificate
 
 
 @pytest.fixture
@@ -26,10 +45,7 @@ def nginx(server: Server, tmp_path: Path) -> Iterator[httpx.Client]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    key, certificate = tmp_path / "carina.key", tmp_path / "carina.crt"
-    make = [needs("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    make += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(make, check=True, capture_output=True)
+    key, certificate = make_certificate(tmp_path)
     text = (REPOSITORY / "deploy/nginx.conf").read_text()
     for there, here in {
         "/var/log/nginx/carina.log": str(tmp_path / "access.log"),
@@ -60,7 +76,8 @@ def nginx(server: Server, tmp_path: Path) -> Iterator[httpx.Client]:
 
 
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-_TRUSTING = pytest.mark.parametrize("server", ["import os; os.environ['CARINA_TRUSTED_PROXIES'] = '1'"], indirect=True)
+_TRUST = "import os; os.environ |= {'CARINA_TRUSTED_PROXIES': '1', 'CARINA_SESSION_SECRET': 's' * 32}"
+_TRUSTING = pytest.mark.parametrize("server", [_TRUST], indirect=True)
 
 
 def addresses(database: Database) -> list[str | None]:
@@ -99,6 +116,94 @@ def test_nobodys_word_is_believed_where_no_proxy_is_expected(server: Server, key
     with httpx.Client(base_url=server.url) as http:
         assert retrieve_url(http, keys, **said).startswith(f"{server.url}/dicom-web/")
     assert addresses(database) == ["127.0.0.1"]
+
+
+@_TRUSTING
+def test_clients_say_nothing_of_ports_and_prefixes(nginx: httpx.Client) -> None:
+    forged = {"X-Forwarded-Port": "1", "X-Forwarded-Prefix": "/evil", "X-Forwarded-Host": "evil.example"}
+    for prefix in ("", "/carina"):
+        answer = nginx.get(f"{prefix}/openapi.json", headers=forged)
+        assert answer.json()["servers"] == [{"url": f"{nginx.base_url}{prefix}"}]
+
+
+@_TRUSTING
+def test_programs_work_under_a_prefix(nginx: httpx.Client, keys: Keys, tmp_path: Path) -> None:
+    assert nginx.get("/carina").headers["Location"] == "/carina/"
+    assert nginx.get("/carina/").headers["Location"] == "/carina/console/studies"
+    url = f"{nginx.base_url}/carina"
+    session = create_session_from_user_pass("carina", keys.both)
+    session.verify, session.trust_env = str(tmp_path / "carina.crt"), False
+    dicomweb = DICOMwebClient(f"{url}/dicom-web", session=session)
+    dicomweb.host = nginx.base_url.netloc.decode()  # which it sends as Host, by itself without the port
+    film = make_dicom(make_film(), SeriesInstanceUID="1.2.3.1")
+    stored = dicomweb.store_instances([pydicom.dcmread(BytesIO(film))])
+    assert stored.RetrieveURL == f"{url}/dicom-web/studies/1.2.3"
+    (described,) = dicomweb.retrieve_study_metadata("1.2.3")
+    assert dicomweb.retrieve_bulkdata(described["7FE00010"]["BulkDataURI"])
+    assert dicomweb.search_for_studies()[0]["00081190"]["Value"] == [f"{url}/dicom-web/studies/1.2.3"]
+    with Carina(f"{url}/", keys.both, ca_bundle=str(tmp_path / "carina.crt")) as client:
+        (tmp_path / "film.png").write_bytes(png(5))
+        assert client.submit_all([tmp_path / "film.png"]).file_count == 1
+        assert len(list(client.studies())) == 1
+
+
+@_TRUSTING
+def test_the_console_works_under_a_prefix(
+    nginx: httpx.Client,
+    keys: Keys,
+    database: Database,
+    store: ObjectStore,
+    open_console: Callable[[str, str], "Page"],
+    tmp_path: Path,
+) -> None:
+    films = [add_film(database, store, keys.both, seed) for seed in range(2)]
+    root = f"{nginx.base_url}/carina"
+    page = open_console(root, keys.both)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    assert page.url == f"{root}/console/studies"
+    (cookie,) = page.context.cookies()
+    assert (cookie["name"], cookie["path"], cookie["secure"]) == ("__Secure-carina", "/carina", True)
+    # A film from the page into the system: the request for it carries the session and its token.
+    (tmp_path / "film.png").write_bytes(png(7))
+    page.locator("#upload-files-input").set_input_files(tmp_path / "film.png")
+    page.get_by_role("link", name="Study", exact=True).wait_for()
+    page.get_by_label("State").select_option("succeeded")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url(f"{root}/console/studies?state=succeeded")
+    page.locator("tbody a").first.click()
+    page.locator("body[data-shown]").wait_for()
+    assert page.url.startswith(f"{root}/console/studies/{films[1].study_id}")
+    page.keyboard.press("]")
+    page.wait_for_url(f"{root}/console/studies/{films[0].study_id}**")
+    page.reload()
+    page.locator("body[data-shown]").wait_for()
+    for name in ("Queue", "Training", "Models", "Schedules"):
+        page.get_by_role("navigation", name="Pages").get_by_role("link", name=name).click()
+        page.get_by_role("heading", name=name, exact=True).wait_for()
+        if name == "Queue":
+            page.get_by_text("live", exact=True).wait_for()
+    page.goto(f"{root}/docs")
+    page.get_by_text("Carina", exact=False).first.wait_for()
+    page.goto(f"{root}/console/studies")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url(f"{root}/console/sign-in")
+    assert page.context.cookies() == []
+    page.goto(f"{root}/console/queue")
+    assert page.url == f"{root}/console/sign-in?next=/carina/console/queue"
+    assert {url for url in asked if not url.startswith((f"{root}/", "data:", "blob:"))} == set()
+
+
+def test_the_example_is_valid(tmp_path: Path) -> None:
+    """Our own nginx reads it as it is, but for the places of the certificate and the log."""
+    text = (REPOSITORY / "deploy/nginx.conf").read_text()
+    make_certificate(tmp_path)
+    text = text.replace("/etc/ssl", str(tmp_path)).replace("/var/log/nginx", str(tmp_path))
+    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path / 'nginx.pid'};\n{text}")
+    check = [needs("nginx"), "-t", "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "[warn]" not in done.stderr.replace('[warn] the "user" directive', "")
 
 
 @_TRUSTING

@@ -227,7 +227,7 @@ def test_bytes_that_come_through_the_api_are_taken_in_at_once(
     api = make_api(settings.model_copy(update={"direct_uploads": False}))
     films = [png(1), png(2), b"no picture", png(1)]
     path, uploads = begin(api, *films)
-    assert all(upload["through_api"] and upload["url"].startswith("/v1/") for upload in uploads)
+    assert all(upload["through_api"] and upload["url"].startswith("http://localhost/v1/") for upload in uploads)
     rows = [api.put(upload["url"], film) for upload, film in zip(uploads, films, strict=True)]
     assert [row.status_code for row in rows] == [200] * 4
     expected = ["accepted", "accepted", "rejected:unsupported_file_type", "duplicate"]

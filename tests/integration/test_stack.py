@@ -24,7 +24,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import deploy
-from deploy.stack import commands, state
+from deploy.stack import commands, env_file, state
 from deploy.stack.errors import StackInUse
 from deploy.stack.folder import Folder
 from deploy.stack.logs import MAX_BYTES, Log
@@ -39,6 +39,7 @@ from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
 from deploy.stack.stack import Application, Stack
 from deploy.stack.component import Component
+from shared.addresses import join_host_port, reachable_host
 
 GATED = """
 import os, pathlib, time
@@ -46,13 +47,14 @@ while not pathlib.Path(os.environ["CARINA_STACK_GATE"]).exists():
     time.sleep(0.02)
 """
 API = GATED + """
-import http.server
+import http.server, socket
 address = os.environ["CARINA_API_HOST"], int(os.environ["CARINA_API_PORT"])
+http.server.HTTPServer.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 http.server.HTTPServer(address, http.server.SimpleHTTPRequestHandler).serve_forever()
 """
 
 def api(env):
-    url = f"http://127.0.0.1:{env['CARINA_API_PORT']}/"
+    url = f"http://{join_host_port(reachable_host(env['CARINA_API_HOST']), env['CARINA_API_PORT'])}/"
     yield Component("api", (sys.executable, "-c", API), env, probes.http(url), cwd=folder.run)
     if code := env.get("TEST_BREAKS"):
         yield Component("broken", (sys.executable, "-c", code), env, probes.file(Path("/nonexistent")), hint="Mind it.")
@@ -205,6 +207,38 @@ def test_writes_the_settings_for_the_owner_alone(shared: Up) -> None:
         for process in shared.descendants():
             if not str(secret).isdecimal():  # a port is no secret
                 assert str(secret) not in " ".join(process.cmdline())
+
+
+def test_tells_where_the_api_is_reached(tmp_path: Path) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError as exc:
+        pytest.skip(f"this machine has no IPv6 ({exc.strerror})")
+    with running(tmp_path / "data", CARINA_API_HOST="[::]", CARINA_PUBLIC_URL="https://ward.example/carina/") as up:
+        assert "console at https://ward.example/carina/console/" in up.said
+        settings = env_file.read(up.data / "env")
+        assert settings["CARINA_PUBLIC_URL"] == "https://ward.example/carina"
+        port = settings["CARINA_API_URL"].removeprefix("http://[::1]:")
+        for host in ("::1", "127.0.0.1"):
+            socket.create_connection((host, int(port))).close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("CARINA_PUBLIC_URL", "ward.example", "CARINA_PUBLIC_URL: It must be an absolute http(s) URL"),
+        (
+            "CARINA_DATABASE_URL",
+            "postgresql://[::1/carina",
+            "CARINA_DATABASE_URL is not a URL: an IPv6 address in it stands in brackets",
+        ),
+    ],
+)
+def test_refuses_an_address_that_is_none(name: str, value: str, complaint: str, tmp_path: Path) -> None:
+    with starting(tmp_path / "data", **{name: value}) as up:
+        assert up.ends_with() == 1
+        assert complaint in up.said
 
 
 def test_listens_on_loopback_only_and_not_as_root(shared: Up) -> None:

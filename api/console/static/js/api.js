@@ -1,5 +1,6 @@
 // The way from a page to `/v1`: JSON in and out, the session's token with every change, errors with their stable code.
 
+const root = document.querySelector('meta[name="root"]').content;
 const token = document.querySelector('meta[name="csrf-token"]').content;
 
 export class ApiError extends Error {
@@ -8,6 +9,11 @@ export class ApiError extends Error {
     this.code = problem.code ?? "unknown";
     this.status = status;
   }
+}
+
+// The address of a path of this server, which a proxy may have put under a prefix.
+export function at(path) {
+  return `${root}${path}`;
 }
 
 export async function get(path, options = {}) {
@@ -27,13 +33,13 @@ export function authorise(request) {
 async function ask(path, options) {
   let response;
   try {
-    response = await fetch(path, { credentials: "same-origin", ...options });
+    response = await fetch(at(path), { credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError({ code: "unreachable", detail: "The server cannot be reached." }, 0);
   }
   if (response.status === 401) {
-    location.assign(`/console/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
+    location.assign(at(`/console/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`));
     return new Promise(() => {}); // the page is about to go
   }
   const isJson = (response.headers.get("Content-Type") ?? "").includes("json");

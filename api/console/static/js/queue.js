@@ -1,6 +1,6 @@
 // The queue, live: numbers and tables by server-sent events, charts from the samples of the past.
 
-import { get, send } from "./api.js";
+import { at, get, send } from "./api.js";
 import { Chart, SECONDS, WHOLE } from "./chart.js";
 import { age, attempt, confirm, count, data, duration, element, say } from "./page.js";
 
@@ -61,7 +61,7 @@ const tag = (kind, text) => element("span", { className: `tag ${kind}` }, text);
 
 function workerRow(worker) {
   const model = worker.model_name
-    ? element("a", { href: `/console/models#${worker.model_id}` }, worker.model_name) : "–";
+    ? element("a", { href: at(`/console/models#${worker.model_id}`) }, worker.model_name) : "–";
   return element("tr", {},
     cell("", worker.stage), cell("", worker.alive ? tag("good", "alive") : tag("bad", "silent")), cell("", model),
     cell("", worker.device ?? "–"), cell("nowrap", `${age(worker.seen_at)} ago`),
@@ -76,8 +76,8 @@ function showWorkers(workers) {
 
 function failureRow(failure) {
   const studies = failure.study_ids.flatMap((id, number) => [element("a",
-    { href: `/console/studies/${id}`, "aria-label": `Study ${number + 1} with ${failure.code}` }, String(number + 1)), " "]);
-  const all = element("a", { href: `/console/studies?state=${failure.state}` }, `all ${failure.state}`);
+    { href: at(`/console/studies/${id}`), "aria-label": `Study ${number + 1} with ${failure.code}` }, String(number + 1)), " "]);
+  const all = element("a", { href: at(`/console/studies?state=${failure.state}`) }, `all ${failure.state}`);
   const retry = may.submit && failure.state === "failed"
     ? element("button", { type: "button", onclick: () => retryFailed(failure) }, "Try again") : "";
   return element("tr", {},
@@ -118,7 +118,7 @@ function show(queue) {
 }
 
 function follow() {
-  const events = new EventSource("/v1/queue/events");
+  const events = new EventSource(at("/v1/queue/events"));
   events.addEventListener("queue", (event) => {
     show(JSON.parse(event.data));
     live.textContent = "live";

@@ -1,6 +1,6 @@
 // Schedules: paused, resumed, started by hand, added, changed and removed.
 
-import { send } from "./api.js";
+import { at, send } from "./api.js";
 import { attempt, confirm, data, duration, element } from "./page.js";
 import { describeRecipe, onSubmit, readConfig, readGate } from "./training_form.js";
 
@@ -15,7 +15,7 @@ const ACTIONS = {
     const agreed = await confirm({ title: `Run ${schedule.name} now?`, text: "A training starts, whatever the schedule's rules say.", agree: "Run now" });
     if (!agreed) return;
     const run = await send("POST", `/v1/schedules/${schedule.id}/run`);
-    location.assign(`/console/training/${run.id}`);
+    location.assign(at(`/console/training/${run.id}`));
   },
   async pause(schedule) {
     await patch(schedule, { enabled: false });

@@ -1,6 +1,6 @@
 // The list of trainings: its rows move on, and a dialog starts another one.
 
-import { get, send } from "./api.js";
+import { at, get, send } from "./api.js";
 import { element } from "./page.js";
 import { describeRecipe, onSubmit, readConfig, readGate } from "./training_form.js";
 
@@ -19,7 +19,7 @@ if (dialog) {
       gate: readGate(form),
       ...(form.elements.name.value ? { name: form.elements.name.value } : {}),
     });
-    location.assign(`/console/training/${started.id}`);
+    location.assign(at(`/console/training/${started.id}`));
   });
 }
 

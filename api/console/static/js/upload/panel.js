@@ -1,5 +1,6 @@
 // What an upload looks like: a bar, counts of everything, and rows for what is under way, in trouble or last done.
 
+import { at } from "../api.js";
 import { count, element } from "../page.js";
 import { isTrouble, isUnderWay } from "./uploads.js";
 
@@ -97,7 +98,7 @@ function visible(items) {
 
 function cells(item) {
   const progress = element("progress", { max: 1, value: item.sent, "aria-label": `Sent of ${item.name}` });
-  const link = item.study_id && element("a", { href: `/console/studies/${item.study_id}` }, item.state === "succeeded" ? "Findings" : "Study");
+  const link = item.study_id && element("a", { href: at(`/console/studies/${item.study_id}`) }, item.state === "succeeded" ? "Findings" : "Study");
   const why = item.code && isTrouble(item) ? element("span", {}, element("code", {}, item.code), ` ${item.reason ?? ""}`) : null;
   return [
     element("td", { className: "file" }, item.name),

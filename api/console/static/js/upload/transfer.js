@@ -1,6 +1,6 @@
 // One file on its way: sent, and sent again where the network or the server failed, never stored twice.
 
-import { authorise } from "../api.js";
+import { at, authorise } from "../api.js";
 
 const MOST_TRIES = 6;
 const LONGEST_PAUSE_S = 60; // who is to wait for longer, as for a new day's quota, is asked to try again instead
@@ -36,7 +36,7 @@ function post(file, { key, priority, signal, onProgress }) {
     signal.throwIfAborted();
     const request = new XMLHttpRequest(); // `fetch` does not tell how much is sent
     const abort = () => request.abort();
-    request.open("POST", `/v1/studies?priority=${priority}`);
+    request.open("POST", at(`/v1/studies?priority=${priority}`));
     request.setRequestHeader("Idempotency-Key", key);
     authorise(request);
     request.responseType = "json";

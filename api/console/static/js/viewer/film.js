@@ -1,5 +1,7 @@
 // A rendition: its grey values, and a canvas with them as the window shows them.
 
+import { at } from "../api.js";
+
 const KEPT = 16; // films of a megabyte each, the least recently shown goes first
 const films = new Map();
 
@@ -18,7 +20,7 @@ export function loadFilm(imageId, { urgent = true } = {}) {
 }
 
 async function load(imageId, urgent) {
-  const path = `/v1/images/${imageId}/rendition.png`;
+  const path = at(`/v1/images/${imageId}/rendition.png`);
   const answer = await fetch(path, { credentials: "same-origin", priority: urgent ? "high" : "low" });
   if (!answer.ok) throw new Error(`The picture cannot be shown: the server answered ${answer.status}.`);
   const bitmap = await createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });

@@ -1,5 +1,6 @@
 // The images of a study, where it has several.
 
+import { at } from "../api.js";
 import { element } from "../page.js";
 
 export function showStrip(root, state, open) {
@@ -10,7 +11,7 @@ export function showStrip(root, state, open) {
     const button = element("button", { type: "button", "aria-pressed": String(index === state.index),
       "aria-label": `Image ${index + 1} of ${images.length}` });
     button.append(image.has_rendition
-      ? element("img", { src: `/v1/images/${image.id}/rendition.png`, alt: "", loading: "lazy" })
+      ? element("img", { src: at(`/v1/images/${image.id}/rendition.png`), alt: "", loading: "lazy" })
       : element("span", {}, String(index + 1)));
     button.addEventListener("click", () => open(index));
     return button;

@@ -1,6 +1,7 @@
 // The data of studies' pages: the one that is open comes with its page, the ones beside it are fetched before they are
 // asked for, films and all, so that turning to the next study needs no answer from the server.
 
+import { at } from "../api.js";
 import { loadFilm } from "./film.js";
 
 const KEPT = 12;
@@ -9,12 +10,12 @@ const { from } = document.getElementById("panel").dataset; // the worklist's que
 
 // The worklist as the reader left it.
 export function worklist() {
-  return from ? `/console/studies?${from}` : "/console/studies";
+  return at(from ? `/console/studies?${from}` : "/console/studies");
 }
 
 // Every study's address keeps the worklist's query, by which its neighbours are found.
 export function address(id) {
-  return `/console/studies/${id}${from ? `?from=${encodeURIComponent(from)}` : ""}`;
+  return at(`/console/studies/${id}${from ? `?from=${encodeURIComponent(from)}` : ""}`);
 }
 
 export function keep(study) {
@@ -48,7 +49,7 @@ export async function prefetch(ids) {
 
 async function read(id) {
   const answer = await fetch(address(id), { credentials: "same-origin" });
-  if (answer.redirected) location.assign(`/console/sign-in?next=${encodeURIComponent(address(id))}`);
+  if (answer.redirected) location.assign(at(`/console/sign-in?next=${encodeURIComponent(address(id))}`));
   if (!answer.ok) throw new Error(answer.status === 404 ? "There is no such study." : "The study cannot be shown.");
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   return JSON.parse(page.getElementById("study").textContent);

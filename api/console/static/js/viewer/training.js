@@ -1,6 +1,6 @@
 // Reviews as training data: a dataset is made of every image of the project whose review is done.
 
-import { get, send } from "../api.js";
+import { at, get, send } from "../api.js";
 import { attempt, element } from "../page.js";
 
 const LOOK_AGAIN_MS = 1000;
@@ -42,6 +42,6 @@ async function make(name, outcome, dialog) {
 }
 
 function made(dataset) {
-  const link = element("a", { href: `/v1/datasets/${dataset.id}/coco`, download: `${dataset.name}.json` }, "COCO JSON");
+  const link = element("a", { href: at(`/v1/datasets/${dataset.id}/coco`), download: `${dataset.name}.json` }, "COCO JSON");
   return [`${dataset.image_count} images, ${dataset.box_count} boxes. `, link];
 }
