@@ -4,7 +4,6 @@ Nothing here needs a session of its own on the server (no startup option, prepar
 that a pooler in transaction mode, as PgBouncer's, may stand in between.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ from typing import Any, TypeVar
 import psycopg
 import sqlalchemy as sa
 from psycopg.abc import Buffer
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import ExceptionContext
@@ -21,7 +19,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from shared.database_errors import READ_ONLY, explain_outage, spoils_connection
-from shared.errors import CarinaError, DatabaseUnavailable
+from shared.database_url import connection_parameters
+from shared.errors import DatabaseUnavailable
 from shared.settings import Settings
 
 Result = TypeVar("Result")
@@ -42,12 +41,6 @@ _WRITABLE = sa.text(
 )
 
 
-class MalformedDatabaseUrl(CarinaError):
-    """CARINA_DATABASE_URL is not a URL as postgresql://user:password@host:port/name."""
-
-    code = "malformed_database_url"
-
-
 class Database:
     """A pool of connections to PostgreSQL. Safe to share between threads; not between processes."""
 
@@ -64,7 +57,7 @@ class Database:
             pool_pre_ping=True,
             pool_timeout=10,
             hide_parameters=True,  # an error's text goes into the log
-            connect_args={**_DEFAULTS, **_parse(url), "prepare_threshold": None},
+            connect_args={**_DEFAULTS, **connection_parameters(url), "prepare_threshold": None},
         )
         sa.event.listen(self.engine, "connect", _read_times_as_utc)
         sa.event.listen(self.engine, "handle_error", _translate)
@@ -112,13 +105,6 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
-
-
-def _parse(url: str) -> dict[str, Any]:
-    try:
-        return conninfo_to_dict(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
-    except psycopg.ProgrammingError:
-        raise MalformedDatabaseUrl from None  # It would cite a part of the password.
 
 
 def _translate(context: ExceptionContext) -> DatabaseUnavailable | None:

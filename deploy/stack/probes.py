@@ -9,6 +9,7 @@ import psycopg
 from deploy.stack.component import Probe
 from deploy.stack.errors import StackError
 from shared import process_state
+from shared.database_url import connection_parameters
 from shared.errors import RedisClusterUnsupported
 from shared.redis_connection import ping
 from shared.tls import make_context
@@ -17,11 +18,17 @@ _TIMEOUT_S = 2
 
 
 def postgres(url: str, create: str | None = None) -> Probe:
-    """PostgreSQL takes a connection; then makes sure that the database `create` exists."""
+    """PostgreSQL takes a connection; then makes sure that the database `create` exists.
+
+    Raises `MalformedDatabaseUrl` at once.
+    """
+    parameters = connection_parameters(url)
 
     async def answers() -> bool:
         try:
-            connection = await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=_TIMEOUT_S)
+            connection = await psycopg.AsyncConnection.connect(
+                autocommit=True, **{**parameters, "connect_timeout": _TIMEOUT_S}
+            )
             async with connection:
                 if create and not await _exists(connection, create):
                     await connection.execute(

@@ -10,6 +10,7 @@ branch_labels = None
 depends_on = None
 
 
+# On a table that exists already use `shared.migrations.indexes`, and before everything else.
 def upgrade() -> None:
     """${message}."""
     ${upgrades if upgrades else "pass"}

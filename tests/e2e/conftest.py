@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -121,10 +121,9 @@ class Stack:
             return models.promote(session, model.id).id
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack with two detect workers, for all tests of a module."""
-    folder = tmp_path_factory.mktemp("stack")
+@contextmanager
+def running_stack(folder: Path, **settings: str) -> Iterator[Stack]:
+    """Run a stack with two detect workers; these settings are added to those that make it quick."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
     env |= {
         "CARINA_LEASE_S": "3",
@@ -136,6 +135,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "CARINA_PRECISION": "fp32",
         "CARINA_MAX_ATTEMPTS": "10",
         "OMP_NUM_THREADS": "1",
+        **settings,
     }
     up = Stack(folder / "data", folder / "said", env)
     with up.said.open("w") as output:
@@ -158,6 +158,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             process.kill()
             subprocess.run([*COMMAND, "down", "--data", str(up.data)], cwd=REPOSITORY, env=env, check=False, timeout=60)
             raise
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack for all tests of a module."""
+    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from datetime import UTC
 import pytest
 import sqlalchemy as sa
 
-from shared.database import Database, MalformedDatabaseUrl
+from shared.database import Database
+from shared.database_url import MalformedDatabaseUrl
 from shared.errors import DatabaseUnavailable
 from tests.own_postgres import OwnPostgres, own_postgres
 
