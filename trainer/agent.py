@@ -58,11 +58,13 @@ def run_trainer(settings: Settings) -> None:
     database = Database.from_settings(settings)
     readiness = Readiness(storing(database, ObjectStore(settings)))
     try:
-        with StateFile("trainer") as state, Lookout(readiness, state):
-            if settings.trainer_node_rank > 0:
+        if settings.trainer_node_rank > 0:
+            with StateFile("trainer") as state, Lookout(readiness, state):
                 follow(settings, database, stop)
-            else:
-                Agent(settings, database, stop).run()
+        else:
+            agent = Agent(settings, database, stop)
+            with StateFile("trainer", is_stuck=agent.is_stuck) as state, Lookout(readiness, state):
+                agent.run()
     finally:
         database.close()
 
@@ -77,10 +79,17 @@ class Agent:
         self._store = ObjectStore(settings)
         self._stop = stop
         self._seen_at = -SEEN_EVERY_S
+        self._looked_at = time.monotonic()
+
+    def is_stuck(self) -> bool:
+        """Whether it has looked neither for a task nor after the one that it does for too long."""
+        return time.monotonic() - self._looked_at > max(
+            self._settings.trainer_stuck_s, 3 * self._settings.trainer_poll_s
+        )
 
     def run(self) -> None:
         """Look for a task, do it, look again, until the stop flag is set."""
-        with self._database.begin() as session:
+        with suppress(DatabaseUnavailable), self._database.begin() as session:
             self._mark_seen(session)
         run_steps("trainer", self._step, self._stop, every_s=self._settings.trainer_poll_s)
         with suppress(DatabaseUnavailable), self._database.begin() as session:
@@ -88,6 +97,7 @@ class Agent:
 
     def _step(self) -> bool:
         """Do a task if there is one; return whether to look for the next one at once."""
+        self._looked_at = time.monotonic()
         with self._database.begin() as session:
             self._mark_seen(session)
             claim = claim_task(session, self.owner, lease_s=self._settings.lease_s)
@@ -120,6 +130,7 @@ class Agent:
         kept_at = moved_at = time.monotonic()
         asked, progress = False, None
         while process.is_running(_RENEW_S):
+            self._looked_at = time.monotonic()
             if self._stop.is_set() and not asked:
                 asked = True
                 process.ask_to_stop()

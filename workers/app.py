@@ -11,6 +11,7 @@ from celery import Celery
 from celery.beat import Scheduler
 
 from shared.database import Database
+from shared.errors import TransientError
 from shared.log import configure_logging
 from shared.lookout import Lookout
 from shared.loops import Loop
@@ -181,6 +182,9 @@ class _Process:
             try:
                 work()
                 failures = 0
+            except TransientError as exc:
+                log.warning("work_failed", stage=self.stage, code=exc.code, detail=exc.detail)
+                failures = min(failures + 1, 10)
             except Exception as exc:
                 log.error("work_failed", stage=self.stage, exc_info=exc)
                 failures = min(failures + 1, 10)

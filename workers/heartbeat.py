@@ -48,9 +48,9 @@ class Heartbeat:
         self._loop = Loop("heartbeat", self._beat, every_s=every_s, longest_pause_s=every_s)
 
     def start(self, device: str | None = None) -> None:
-        """Write this process' row and begin to beat; raises `DatabaseUnavailable`."""
+        """Write this process' row and begin to beat; in an outage of the database the next beat writes it."""
         self._device = device
-        with self._database.begin() as session:
+        with suppress(DatabaseUnavailable), self._database.begin() as session:
             mark_seen(session, self.owner, self._stage, device)
         self._loop.start()
 

@@ -75,6 +75,8 @@ class HintListener:
         self._consumer: _Consumer | None = None
         self._loop = Loop("hints", reporting(self._consume), every_s=0.5)
         app.task(name=task_name(stage))(on_hint)
+        app.finalize()
+        app.set_default()  # of every thread: Celery's worker asks for the current application of its own
         # What Celery says of a lost Redis, with its traces, the loop says in a line.
         for name in ("celery.worker", "celery.beat", "kombu.transport.redis"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)

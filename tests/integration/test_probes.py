@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -17,7 +18,7 @@ from shared import process_state
 from shared.database import Database
 from shared.settings import Settings
 from tests.conftest import REPOSITORY
-from tests.integration.conftest import Api
+from tests.integration.conftest import Api, Keys
 from tests.integration.processes import Processes
 from tests.waiting import wait_for
 
@@ -71,21 +72,38 @@ def test_a_hung_worker_fails_its_probe_and_the_other_one_on_the_host_does_not(
 
 @pytest.mark.parametrize("words", [("worker", "notify"), ("beat",), ("trainer",), ("dicom-listener",)], ids=" ".join)
 def test_a_process_whose_database_is_behind_is_alive_but_takes_no_work(
-    words: tuple[str, ...], processes: Processes, database: Database
+    words: tuple[str, ...], processes: Processes, database: Database, keys: Keys
 ) -> None:
     name = processes.start(
         *words, CARINA_DICOM_ALLOWED_AES="SENDER", CARINA_DICOM_PROJECT="ward", CARINA_DICOM_PORT="0"
     )
     file = str(processes.state_file(name))
-    wait_for(lambda: processes.is_well(name))
-    assert probe("ready", "--file", file)[0] == 0
+    wait_for(lambda: probe("ready", "--file", file)[0] == 0)
     with database.begin() as session:
         session.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
-    wait_for(lambda: probe("ready", "--file", file)[0] == 1)
-    assert "takes no work: schema (schema_outdated)." in probe("ready", "--file", file)[1]
+    refused = (1, f"{process_state.read(Path(file))} takes no work: schema (schema_outdated).")
+    wait_for(lambda: probe("ready", "--file", file) == refused)
     assert probe("live", "--file", file)[0] == 0
     assert processes.stop(name) == 0
     assert probe("live", "--file", file) == (1, f"No process has written {file}.")
+
+
+@pytest.mark.parametrize("words", [("worker", "notify"), ("trainer",)], ids=" ".join)
+def test_a_process_that_starts_before_its_database_is_alive_and_takes_work_once_that_is_there(
+    words: tuple[str, ...], processes: Processes, environ: dict[str, str], template: str
+) -> None:
+    base, name = environ["CARINA_DATABASE_URL"].rpartition("/")[0], f"later_{os.getpid()}"
+    process = processes.start(*words, CARINA_DATABASE_URL=f"{base}/{name}")
+    file = str(processes.state_file(process))
+    wait_for(lambda: "database (database_unavailable)" in probe("ready", "--file", file)[1])
+    assert probe("live", "--file", file)[0] == 0
+    with psycopg.connect(f"{base}/postgres", autocommit=True) as server:
+        server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY'.encode())
+        try:
+            wait_for(lambda: probe("ready", "--file", file)[0] == 0, lambda: processes.said(process))
+            assert processes.stop(process) == 0
+        finally:
+            server.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 
 
 def test_a_probe_loads_little() -> None:
