@@ -75,7 +75,7 @@ class Hints:
             Stage.INTAKE: settings.intake_threads,
             Stage.NOTIFY: 1000,
         }
-        self._quiet_until = 0.0
+        self._is_down, self._quiet_until = False, 0.0
 
     def send(self, stage: Stage, waiting: int) -> int:
         """Send min(workers, ceil(waiting / batch)) hints, less those that nobody has taken yet; return how many.
@@ -84,17 +84,24 @@ class Hints:
         """
         if waiting <= 0 or time.monotonic() < self._quiet_until:
             return 0
-        try:
-            missing = -(-waiting // self._jobs_per_hint[stage]) - (pending := self._pending(stage))
-            if missing <= 0:  # the usual thing under load, and so it is known before the database is asked
-                return 0
-            missing = min(missing, self._live_workers(stage) - pending)
-            for _ in range(missing):
-                self._app.send_task(task_name(stage), retry=False)
-        except (HintNotSent, DatabaseUnavailable, redis.RedisError, KombuError, OSError) as exc:
+        if self._is_down:  # this sender finds out whether it still is, and no other
             self._quiet_until = time.monotonic() + QUIET_S
+        try:
+            sent = self._send(stage, waiting)
+        except (HintNotSent, DatabaseUnavailable, redis.RedisError, KombuError, OSError) as exc:
+            self._is_down, self._quiet_until = True, time.monotonic() + QUIET_S
             log.warning("hint_not_sent", stage=stage, error=type(exc).__name__)
             return 0
+        self._is_down, self._quiet_until = False, 0.0
+        return sent
+
+    def _send(self, stage: Stage, waiting: int) -> int:
+        missing = -(-waiting // self._jobs_per_hint[stage]) - (pending := self._pending(stage))
+        if missing <= 0:  # the usual thing under load, and so it is known before the database is asked
+            return 0
+        missing = min(missing, self._live_workers(stage) - pending)
+        for _ in range(missing):
+            self._app.send_task(task_name(stage), retry=False)
         return max(missing, 0)
 
     def close(self) -> None:

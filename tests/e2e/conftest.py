@@ -142,7 +142,7 @@ def running_stack(folder: Path, **settings: str) -> Iterator[Stack]:
         command = [*COMMAND, "up", "--data", str(up.data), "--detect-workers", "2"]
         process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=output, stderr=output)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while "\nready in" not in up.said.read_text():
             assert process.poll() is None, up.said.read_text()
             assert time.monotonic() < deadline, up.said.read_text()

@@ -128,6 +128,25 @@ def test_redis_wiped_with_two_hundred_jobs_queued(stack: Stack, films: Films) ->
     assert_undisturbed(stack, films, sent)
 
 
+def test_redis_made_a_replica_of_nothing_under_load_and_back(stack: Stack, films: Films) -> None:
+    workers = {name: stack.find(name) for name in stack.named("detect", "prepare", "beat", "intake", "notify", "api")}
+    server = redis.Redis.from_url(stack.settings.redis_url.get_secret_value())
+    sent = films.send(32)
+    await_state(stack, sent, JobState.DETECTING)
+    server.replicaof("127.0.0.1", "1")
+    try:
+        with pytest.raises(redis.exceptions.ReadOnlyError):
+            server.set("written", "")
+        assert unfinished(stack, sent)
+        while_refused = films.send(16)
+        assert_undisturbed(stack, films, sent | while_refused)
+    finally:
+        server.replicaof("NO", "ONE")
+    afterwards = films.send(16)
+    assert_undisturbed(stack, films, sent | while_refused | afterwards)
+    assert {name: stack.find(name) for name in workers} == workers, "none was started again"
+
+
 def test_hints_delivered_many_times(stack: Stack, films: Films) -> None:
     app = make_celery(stack.settings)
     sent = films.send(16)
