@@ -9,6 +9,7 @@ to `tests/programs.py`, from which `.ci/run` installs it.
 """
 
 import os
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import NoReturn
@@ -32,6 +33,14 @@ def needs(name: str) -> Path:
         end_without(f"../{name}", "put that folder beside the checkout")
     package = PACKAGES[name]
     return find(name) or end_without(name, f"apt install {package}")
+
+
+def needs_ipv6() -> None:
+    """Skip the test on a machine without IPv6, under CI too: many containers have none."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as exc:
+        pytest.skip(f"this machine has no IPv6 ({exc.strerror})")
 
 
 def end_without(name: str, remedy: str) -> NoReturn:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import ssl
 import threading
 import time
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from shared.addresses import join_host_port
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Message:
 class Receiver:
     """Answers with `status`, or as `answer` writes; what it was sent is in `messages`."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.status = 200
         self.answer: Callable[[BaseHTTPRequestHandler], object] | None = None
         self.messages: list[Message] = []
@@ -68,12 +71,13 @@ class Receiver:
         class Server(ThreadingHTTPServer):
             #: Connections that wait to be accepted; a busy machine drops one beyond them.
             request_queue_size = 128
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server((host, 0), Handler)
         self.port = self._server.server_port
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self.url = f"http://127.0.0.1:{self.port}/hook"
+        self.url = f"http://{join_host_port(host, self.port)}/hook"
 
     @contextmanager
     def serving(self) -> Iterator["Receiver"]:

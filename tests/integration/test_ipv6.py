@@ -26,16 +26,13 @@ from shared.settings import Settings
 from shared.tables import AuditEvent, Project
 from tests.integration.api_process import start_api
 from tests.integration.conftest import Keys, png
+from tests.requirements import needs_ipv6
 from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _ipv6() -> None:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            pass
-    except OSError as exc:
-        pytest.skip(f"this machine has no IPv6 ({exc.strerror})")
+    needs_ipv6()
 
 
 @contextmanager

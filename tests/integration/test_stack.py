@@ -28,7 +28,7 @@ from deploy.stack import commands, env_file, state
 from deploy.stack.errors import StackInUse
 from deploy.stack.folder import Folder
 from deploy.stack.logs import MAX_BYTES, Log
-from tests.requirements import needs
+from tests.requirements import needs, needs_ipv6
 
 ROOT = Path(deploy.__file__).parent.parent
 PROGRAM = '''
@@ -210,11 +210,7 @@ def test_writes_the_settings_for_the_owner_alone(shared: Up) -> None:
 
 
 def test_tells_where_the_api_is_reached(tmp_path: Path) -> None:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            pass
-    except OSError as exc:
-        pytest.skip(f"this machine has no IPv6 ({exc.strerror})")
+    needs_ipv6()
     with running(tmp_path / "data", CARINA_API_HOST="[::]", CARINA_PUBLIC_URL="https://ward.example/carina/") as up:
         assert "console at https://ward.example/carina/console/" in up.said
         settings = env_file.read(up.data / "env")

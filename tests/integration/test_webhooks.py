@@ -31,6 +31,7 @@ from tests.conftest import REPOSITORY
 from tests.integration.conftest import Api, Keys, Server
 from tests.integration.receiver import Receiver, verify
 from tests.integration.workshop import Workshop
+from tests.requirements import needs_ipv6
 from workers.heartbeat import Heartbeat
 from workers.notify import Notify
 
@@ -104,6 +105,15 @@ def run_until(notify: Notify, done: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline
         notify.run()
         time.sleep(0.02)
+
+
+def test_a_receiver_may_have_an_ipv6_address(api: Api, database: Database, notify: Notify, ward: UUID) -> None:
+    needs_ipv6()
+    with Receiver(host="::1").serving() as receiver:
+        create(api, receiver.url, COMPLETED)
+        tell(database, ward)
+        run_until(notify, lambda: only(database).state == DeliveryState.DELIVERED)
+        assert [message.headers["host"] for message in receiver.messages] == [f"[::1]:{receiver.port}"]
 
 
 # --- what is written -------------------------------------------------------------------------------------------------
