@@ -392,6 +392,12 @@ class UploadCutShort(RequestError):
 # --- Carina is set up wrongly: said when it starts --------------------------------------------------------------------
 
 
+class InvalidSettings(CarinaError):
+    """A setting is missing or wrong."""
+
+    code = "invalid_settings"
+
+
 class ProxyUnusable(CarinaError):
     """The proxy that the environment names cannot be used. HTTP and HTTPS proxies can; SOCKS needs `httpx[socks]`."""
 

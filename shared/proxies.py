@@ -6,7 +6,6 @@ a proxy need not know that: no request to loopback takes a proxy, whatever `NO_P
 
 import ssl
 import threading
-from ipaddress import IPv6Address, ip_address
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -15,22 +14,7 @@ import httpx
 
 from shared.errors import ProxyUnusable
 from shared.tls import make_context
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL names this machine itself: 127.0.0.0/8, ::1 or localhost."""
-    try:
-        host = (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:  # half an IPv6 address
-        return False
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
+from shared.urls import is_loopback
 
 
 def proxy_of(url: str) -> str | None:

@@ -9,9 +9,9 @@ import botocore.session
 from botocore.credentials import Credentials
 from botocore.loaders import Loader
 
-from shared.proxies import is_loopback
 from shared.settings import Settings
 from shared.tls import find_ca_bundle
+from shared.urls import is_loopback
 
 if TYPE_CHECKING:
     from botocore.model import OperationModel

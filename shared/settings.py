@@ -1,15 +1,18 @@
 """Every setting, read once per process from `CARINA_*` environment variables and passed in from there."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.addresses import check_public_url
+from shared.errors import InvalidSettings
 from shared.redis_connection import parse_url
 from shared.tls import CaBundleUnusable, find_ca_bundle
+from shared.urls import check_http_url
+
+Kind = TypeVar("Kind", bound=BaseSettings)
 
 
 def _check_ca_bundle(path: str) -> str:
@@ -40,18 +43,11 @@ def _check_redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
-def _check_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        usable = False
-    if url and not usable:
-        raise ValueError("Give a URL such as https://s3.example.org.")
-    return url
+def _check_url_or_empty(url: str) -> str:
+    return url and check_http_url(url)
 
 
-Url = Annotated[str, AfterValidator(_check_url)]
+Url = Annotated[str, AfterValidator(_check_url_or_empty)]
 
 
 class Settings(BaseSettings):
@@ -178,10 +174,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Read the settings from these variables instead of the process' own."""
-        return cls.model_validate(
-            {field: env[name] for field in cls.model_fields if (name := f"CARINA_{field.upper()}") in env}
-        )
+        """Read the settings from these variables instead of the process' own; raises `InvalidSettings`."""
+        given = {field: env[name] for field in cls.model_fields if (name := f"CARINA_{field.upper()}") in env}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as exc:
+            raise InvalidSettings(explain(exc)) from None
 
 
 class ClientSettings(BaseSettings):
@@ -195,3 +193,25 @@ class ClientSettings(BaseSettings):
     api_key: SecretStr = Field(description="The key sent as `Authorization: Bearer KEY`.")
     public_url: PublicUrl = ""
     ca_bundle: CaBundle = ""
+
+
+def read_settings(kind: type[Kind]) -> Kind:
+    """Read settings from the environment of this process; raises `InvalidSettings`."""
+    try:
+        return kind()
+    except ValidationError as exc:
+        raise InvalidSettings(explain(exc)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one sentence for each variable what is wrong with it; no value is repeated, since some are secret."""
+    told = error.errors(include_url=False, include_context=False, include_input=False)
+    names = {f"CARINA_{'_'.join(map(str, each['loc'])).upper()}": each for each in told}
+    missing = [name for name, each in names.items() if each["type"] == "missing"]
+    wrong = [
+        f"{name}: {each['msg'].removeprefix('Value error, ').rstrip('.')}"
+        for name, each in names.items()
+        if each["type"] != "missing"
+    ]
+    unset = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set" if missing else ""
+    return ". ".join(filter(None, [unset, *wrong])) + "."

@@ -1,6 +1,6 @@
 """A typed client of the API. It imports nothing of the server but the schemas, and so needs no Flask."""
 
-from api.client.connection import ApiUnavailable, RequestRefused
+from api.client.connection import RequestRefused, UnexpectedAnswer
 from api.client.jobs import Jobs
 from api.client.journal import Journal
 from api.client.reviews import Reviews
@@ -8,6 +8,7 @@ from api.client.sending import Progress
 from api.client.studies import Studies
 from api.client.submissions import Submissions
 from api.client.trainings import Trainings
+from api.client.unreachable import ApiUnavailable, CertificateNotTrusted
 from api.client.webhooks import Webhooks
 from api.queue_schemas import QueueAnswer, RetriedAnswer
 from api.review_schemas import ReviewAnswer
@@ -23,6 +24,7 @@ from shared.reviews.actions import ReviewAction
 __all__ = [
     "ApiUnavailable",
     "Carina",
+    "CertificateNotTrusted",
     "DeliveryAnswer",
     "EvaluationAnswer",
     "FileOutcome",
@@ -47,6 +49,7 @@ __all__ = [
     "StudySummary",
     "SubmissionAnswer",
     "TrainingAnswer",
+    "UnexpectedAnswer",
     "Upload",
     "WebhookAnswer",
     "WebhookCreated",

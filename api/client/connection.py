@@ -1,5 +1,6 @@
 """One API under one key: requests that are tried again, and errors as exceptions."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -9,17 +10,28 @@ from typing import Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    wait_random_exponential,
+)
 
+from api.client.unreachable import ApiUnavailable, CertificateNotTrusted
+from api.client.unreachable import explain as explain_http
 from api.pages import Page
 from api.schemas import Problem
 from shared.errors import CarinaError, ObjectStoreUnavailable, TransientError
 from shared.proxies import http_client
 from shared.tls import make_context
+from shared.urls import check_http_url
 
 LONG_POLL_S = 20.0
 #: Between two looks where the server did not wait.
 PAUSE_S = 0.5
+#: To read: the longest of a long poll and of storing a large file after its last byte.
+_TIMEOUT = httpx.Timeout(30, connect=10, read=120)
 _UNAVAILABLE = {httpx.codes.TOO_MANY_REQUESTS, 502, 503, 504}
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -30,14 +42,6 @@ Params = Mapping[str, str | float | list[str]]
 Body = Callable[[], bytes | Iterator[bytes]]
 
 
-class ApiUnavailable(TransientError):
-    """The API does not answer."""
-
-    code = "api_unavailable"
-    #: Seconds after which the server asks to be tried again.
-    retry_after_s = 0.0
-
-
 class RequestRefused(CarinaError):
     """The API answered with an error; `code` and the text are the answer's own."""
 
@@ -45,6 +49,24 @@ class RequestRefused(CarinaError):
         super().__init__(problem.detail)
         self.code = problem.code
         self.status = problem.status
+
+
+class UnexpectedAnswer(CarinaError):
+    """The server answers, but not as Carina's API does: the URL names another server, or another version."""
+
+    code = "unexpected_answer"
+
+
+class InvalidUrl(CarinaError):
+    """The URL of the API cannot be used."""
+
+    code = "invalid_url"
+
+
+class InvalidKey(CarinaError):
+    """The API key holds a character that no key holds: copy it anew."""
+
+    code = "invalid_key"
 
 
 class UploadRefused(CarinaError):
@@ -65,23 +87,43 @@ class Connection:
     is answered as a duplicate, and what creates something says by its `Idempotency-Key` that it is the same again.
     """
 
-    def __init__(self, api_url: str, api_key: str, *, retry_for_s: float = 90, ca_bundle: str = "") -> None:
-        """Connect when needed. `ca_bundle`: PEM file of the authorities to trust; by default `CARINA_CA_BUNDLE`."""
+    #: Whether there has been any answer.
+    _has_answered = False
+
+    def __init__(
+        self,
+        api_url: str,
+        api_key: str,
+        *,
+        retry_for_s: float = 90,
+        first_answer_s: float = math.inf,
+        ca_bundle: str = "",
+    ) -> None:
+        """Connect when needed. Raises `InvalidUrl`, `InvalidKey` and `CaBundleUnusable`.
+
+        `first_answer_s` bounds the tries until the first answer: a server that never answered is more likely at another
+        address than about to come up. `ca_bundle`: PEM file of the authorities to trust; by default `CARINA_CA_BUNDLE`.
+        """
+        try:
+            self.api_url = check_http_url(api_url).rstrip("/")
+        except ValueError as exc:
+            raise InvalidUrl(f"{api_url!r} cannot be the URL of the API: {exc}.") from exc
+        if not (api_key := api_key.strip()).isascii() or not api_key.isprintable():
+            raise InvalidKey
         tls = make_context(ca_bundle)
-        self.api_url = api_url.rstrip("/")
         self._retry_for_s = retry_for_s
+        self._first_answer_s = first_answer_s
         self._http = http_client(
             base_url=self.api_url,
             headers={"Authorization": f"Bearer {api_key}"},
             verify=tls,
-            # To read: the longest of a long poll and of storing a large file after its last byte.
-            timeout=httpx.Timeout(30, read=120),
+            timeout=_TIMEOUT,
         )
         #: For presigned URLs, which carry their own signature: the key is not for the object store.
-        self._store_http = http_client(verify=tls, timeout=httpx.Timeout(30, read=120))
+        self._store_http = http_client(verify=tls, timeout=_TIMEOUT)
         self._retrying = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            stop=stop_after_delay(retry_for_s),
+            retry=retry_if_exception_type(TransientError) & retry_if_not_exception_type(CertificateNotTrusted),
+            stop=self._is_given_up,
             wait=_pause_s,
             reraise=True,
         )
@@ -108,11 +150,15 @@ class Connection:
         """Put bytes to a presigned URL; raises `ObjectStoreUnavailable`, `UrlExpired` and `UploadRefused`."""
         self._retrying(self._attempt_store, url, body, headers)
 
+    def _is_given_up(self, state: RetryCallState) -> bool:
+        most_s = self._retry_for_s if self._has_answered else min(self._retry_for_s, self._first_answer_s)
+        return (state.seconds_since_start or 0) >= most_s
+
     def _attempt_store(self, url: str, body: Body, headers: Mapping[str, str]) -> None:
         try:
             response = self._store_http.put(url, content=body(), headers=headers)
         except httpx.TransportError as exc:
-            raise ObjectStoreUnavailable from exc
+            raise explain_http(exc, ObjectStoreUnavailable, "The object store", url) from exc
         if response.status_code == httpx.codes.FORBIDDEN:
             raise UrlExpired
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
@@ -121,7 +167,7 @@ class Connection:
             raise UploadRefused(f"The object store answers {response.status_code}.")
 
     def _get(self, answer: type[Answer], path: str, **params: str | float | list[str]) -> Answer:
-        return answer.model_validate_json(self._request("GET", path, params))
+        return self._read(answer, self._request("GET", path, params))
 
     def _pages(self, answer: type[PageAnswer], path: str, **params: str | float) -> Iterator[PageAnswer]:
         """Yield the pages of a long list, each from where the one before ended."""
@@ -137,7 +183,16 @@ class Connection:
     ) -> Answer:
         """Send a body; `key` makes of a second try the same request."""
         headers = {"Idempotency-Key": key} if key else {}
-        return answer.model_validate_json(self._request("POST", path, params, body=body, headers=headers))
+        return self._read(answer, self._request("POST", path, params, body=body, headers=headers))
+
+    def _read(self, answer: type[Answer], content: bytes) -> Answer:
+        try:
+            return answer.model_validate_json(content)
+        except ValidationError as exc:
+            raise UnexpectedAnswer(
+                f"The server at {self.api_url} does not answer as Carina's API does: "
+                "the URL names another server, or its version differs from this client's."
+            ) from exc
 
     def _request(
         self,
@@ -174,7 +229,8 @@ class Connection:
                     headers=headers,
                 )
             except httpx.TransportError as exc:
-                raise ApiUnavailable(f"The API at {self.api_url} does not answer ({type(exc).__name__}).") from exc
+                raise explain_http(exc, ApiUnavailable, "The API", self.api_url) from exc
+        self._has_answered = True
         after = response.headers.get("Retry-After", "")
         after_s = float(after) if after.isdecimal() else 0.0
         # 409 with a time: the same request is still being answered. A day's quota is not waited for.

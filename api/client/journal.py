@@ -4,6 +4,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -30,6 +31,12 @@ class SubmissionUnderWay(CarinaError):
     """Another process is sending the same files."""
 
     code = "submission_under_way"
+
+
+class JournalUnusable(CarinaError):
+    """The file that notes how far a submission is cannot be used."""
+
+    code = "journal_unusable"
 
 
 @dataclass(frozen=True)
@@ -70,14 +77,21 @@ class Journal:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        """Open a journal, or make it; without a path it lasts as long as the object. Raises `SubmissionUnderWay`."""
+        """Open a journal, or make it; without a path it lasts as long as the object.
+
+        Raises `SubmissionUnderWay`; as every method, raises `JournalUnusable`.
+        """
         self._path = path
         self._lock = threading.Lock()
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # "" is a temporary file of SQLite's own, which stays in memory while it is small.
-        self._db = sqlite3.connect(path or "", isolation_level=None, check_same_thread=False, timeout=1)
-        try:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as exc:
+                raise self._unusable(exc.strerror) from exc
+        with self._translated():
+            # "" is a temporary file of SQLite's own, which stays in memory while it is small.
+            self._db = sqlite3.connect(path or "", isolation_level=None, check_same_thread=False, timeout=1)
+        with self._translated(), _closed_on_error(self._db):
             # The first write locks others out for good; a process that is killed lets go. No power cut is waited for.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -85,9 +99,6 @@ class Journal:
             self._db.executescript(_SCHEMA)
             if self._one("SELECT count(*) FROM submission") == 0:
                 self._write("INSERT INTO submission (key) VALUES (?)", str(uuid4()))
-        except sqlite3.OperationalError as exc:
-            self._db.close()
-            raise SubmissionUnderWay from exc
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +121,8 @@ class Journal:
 
     def reset(self) -> None:
         """Begin with another submission."""
-        self._db.executescript("DELETE FROM file; DELETE FROM submission;")
+        with self._translated():
+            self._db.executescript("DELETE FROM file; DELETE FROM submission;")
         self._write("INSERT INTO submission (key) VALUES (?)", str(uuid4()))
 
     @property
@@ -140,9 +152,8 @@ class Journal:
     def done(self) -> tuple[int, int]:
         """Count the files that need not be sent any more, and their bytes."""
         counted = "SELECT count(*), coalesce(sum(byte_count), 0) FROM file WHERE state IN ('uploaded', 'done')"
-        with self._lock:
-            files, byte_count = self._db.execute(counted).fetchone()
-        return files, byte_count
+        [(files, byte_count)] = self._rows(counted)
+        return int(str(files)), int(str(byte_count))
 
     def knows(self, file: LocalFile) -> bool:
         """Whether the file is known as it is now."""
@@ -160,7 +171,7 @@ class Journal:
             (os.fsencode(file.path), file.byte_count, file.mtime_ns, file.sha256, file.name, key, file.state)
             for file in files
         ]
-        with self._lock, self._db:
+        with self._translated(), self._lock, self._db:
             self._db.execute("BEGIN")
             self._db.executemany(
                 "INSERT INTO file (path, byte_count, mtime_ns, sha256, name, page, state) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -169,7 +180,7 @@ class Journal:
 
     def number_page(self, key: str, numbers: Sequence[int]) -> None:
         """Note the numbers that the server gave to the files of a page."""
-        with self._lock, self._db:
+        with self._translated(), self._lock, self._db:
             self._db.execute("BEGIN")
             rows = self._db.execute("SELECT rowid FROM file WHERE page = ? ORDER BY rowid", [key]).fetchall()
             self._db.executemany(
@@ -184,7 +195,7 @@ class Journal:
 
     def mark(self, numbers: Iterable[int], state: str, reason: str | None = None) -> None:
         """Note where these files stand."""
-        with self._lock, self._db:
+        with self._translated(), self._lock, self._db:
             self._db.execute("BEGIN")
             self._db.executemany(
                 "UPDATE file SET state = ?, reason = ? WHERE number = ?",
@@ -227,12 +238,36 @@ class Journal:
         return rows[0][0] if rows else None
 
     def _rows(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        with self._lock:
+        with self._translated(), self._lock:
             return self._db.execute(statement, values).fetchall()
 
     def _write(self, statement: str, *values: object) -> None:
-        with self._lock:
+        with self._translated(), self._lock:
             self._db.execute(statement, values)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as exc:
+            if getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise SubmissionUnderWay from exc
+            raise self._unusable(str(exc)) from exc
+
+    def _unusable(self, reason: str | None) -> JournalUnusable:
+        return JournalUnusable(
+            f"How far this submission is cannot be noted in {self._path or 'a temporary file'}: {reason}. "
+            "XDG_STATE_HOME names the folder for that."
+        )
+
+
+@contextmanager
+def _closed_on_error(db: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        db.close()
+        raise
 
 
 def _file(row: Sequence[object]) -> LocalFile:

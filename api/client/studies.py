@@ -32,7 +32,7 @@ class Studies(Connection):
         outcomes = []
         for bundle in _bundles(paths):
             answer = self._request("POST", "/v1/studies", params, files=bundle)
-            for outcome in FileOutcomes.model_validate_json(answer).files:
+            for outcome in self._read(FileOutcomes, answer).files:
                 outcomes.append(outcome)
                 on_file(outcome)
         return outcomes

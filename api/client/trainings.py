@@ -29,7 +29,7 @@ class Trainings(Connection):
         Sent once only: a second try after a lost answer could begin a second training.
         """
         body = TrainingRequest(dataset=dataset, recipe=recipe, config=dict(config or {}), gate=gate, name=name)
-        return TrainingAnswer.model_validate_json(self._attempt("POST", "/v1/trainings", {}, body=body))
+        return self._read(TrainingAnswer, self._attempt("POST", "/v1/trainings", {}, body=body))
 
     def training(self, training_id: UUID) -> TrainingAnswer:
         """Return where a training stands."""
@@ -54,7 +54,7 @@ class Trainings(Connection):
     ) -> EvaluationAnswer:
         """Ask for an evaluation of a model on a dataset's id or name; sent once only, like `train`."""
         body = EvaluationRequest(model=model, dataset=dataset, config=config or EvaluationConfig())
-        return EvaluationAnswer.model_validate_json(self._attempt("POST", "/v1/evaluations", {}, body=body))
+        return self._read(EvaluationAnswer, self._attempt("POST", "/v1/evaluations", {}, body=body))
 
     def evaluation(self, evaluation_id: UUID) -> EvaluationAnswer:
         """Return an evaluation, with its metrics once it has succeeded."""

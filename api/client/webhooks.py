@@ -33,7 +33,7 @@ class Webhooks(Connection):
     def enable_webhook(self, webhook_id: UUID, *, enabled: bool = True) -> WebhookAnswer:
         """Have messages sent to a webhook, or no more."""
         answer = self._request("PATCH", f"/v1/webhooks/{webhook_id}", body=WebhookChange(enabled=enabled))
-        return WebhookAnswer.model_validate_json(answer)
+        return self._read(WebhookAnswer, answer)
 
     def delete_webhook(self, webhook_id: UUID) -> None:
         """Remove a webhook with its messages."""

@@ -9,7 +9,6 @@ import sys
 from importlib.metadata import version
 
 import typer
-from pydantic import ValidationError
 
 from deploy.cli import (
     dataset_imports,
@@ -25,20 +24,13 @@ from deploy.cli import (
     webhooks,
 )
 from deploy.cli.audit import audit
-from deploy.cli.console import complain
 from deploy.cli.doctor import doctor
+from deploy.cli.failures import report
 from deploy.cli.findings import findings
 from deploy.cli.reviews import reviews
 from deploy.cli.status import cancel, retry, status
 from deploy.cli.studies import studies
 from deploy.cli.submit import submit
-from shared.errors import CarinaError, TransientError
-from shared.scratch import EXIT_NO_SCRATCH, ScratchUnwritable
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_UNREACHABLE = 4
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     help="Chest X-ray abnormality detection as a distributed, queue-based system. For research use only.",
@@ -82,20 +74,8 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; turn every error of ours into one line and an exit code."""
+    """Run the command line; turn every error into one line and an exit code."""
     try:
         app()
-    except ValidationError as exc:
-        missing = ", ".join(
-            f"CARINA_{'_'.join(map(str, error['loc'])).upper()}: {error['msg']}" for error in exc.errors()
-        )
-        complain(f"settings: {missing}", hint="Set these variables, or name a running stack with --data DIR.")
-        sys.exit(EXIT_USAGE)
-    except TransientError as exc:
-        complain(f"{exc.code}: {exc.detail}", hint="`carina doctor` checks every server.")
-        sys.exit(EXIT_UNREACHABLE)
-    except CarinaError as exc:
-        complain(f"{exc.code}: {exc.detail}")
-        sys.exit(EXIT_NO_SCRATCH if isinstance(exc, ScratchUnwritable) else EXIT_FAILED)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001 - no command ends with a traceback
+        sys.exit(report(exc))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
 
 #: Something that was sent in has no result.
 EXIT_NO_RESULT = 3
+#: A command against a server that is down says so at once; one that was there before is waited for.
+_FIRST_ANSWER_S = 5.0
 
 
 def connect(data: Path | None) -> "Carina":
@@ -22,7 +24,8 @@ def connect(data: Path | None) -> "Carina":
     from api.client import Carina
 
     settings = client_settings_of(data)
-    return Carina(settings.api_url, settings.api_key.get_secret_value(), ca_bundle=settings.ca_bundle)
+    key = settings.api_key.get_secret_value()
+    return Carina(settings.api_url, key, first_answer_s=_FIRST_ANSWER_S, ca_bundle=settings.ca_bundle)
 
 
 def send(client: "Carina", files: Sequence[Path], *, priority: int = 5) -> "list[FileOutcome]":

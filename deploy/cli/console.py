@@ -9,6 +9,7 @@ from typing import IO
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.text import Text
 
 #: Ids must stay whole where the output goes into a file or another program.
 PIPED_WIDTH = 200
@@ -21,9 +22,10 @@ err = Console(stderr=True, highlight=False)
 
 def complain(message: str, *, hint: str | None = None) -> None:
     """Print an error on standard error, and what to do about it."""
-    err.print(f"[bold red]error[/] {message}", soft_wrap=True)
+    # As text: brackets, as those of `carina[worker]` or of a path, are no markup.
+    err.print(Text.assemble(("error", "bold red"), f" {message}"), soft_wrap=True)
     if hint:
-        err.print(f"  {hint}", soft_wrap=True)
+        err.print(Text(f"  {hint}"), soft_wrap=True)
 
 
 def print_json(value: object) -> None:

@@ -164,6 +164,10 @@ def _import(name: str, source: Source, data: Path | None) -> None:
     except ValidationError as exc:
         raise typer.BadParameter(f"{name!r} is no name: letters, digits, and . _ - or spaces between them.") from exc
     settings = settings_of(data)
+    database, store = Database.from_settings(settings), ObjectStore(settings)
+    # Films are drawn and read for minutes before the first is stored.
+    database.ping()
+    store.ping()
     with out.status("Loading"):
         from trainer.datasets.importing import import_here
 
@@ -175,8 +179,7 @@ def _import(name: str, source: Source, data: Path | None) -> None:
                 tasks[what] = progress.add_task(what, total=total, failed="")
             progress.update(tasks[what], completed=done, failed=f"{failed} failed" if failed else "")
 
-        database = Database.from_settings(settings)
-        imported = import_here(settings, database, ObjectStore(settings), name, source, show_progress)
+        imported = import_here(settings, database, store, name, source, show_progress)
         with database.begin() as session:
             note(session, "dataset.import", dataset_id=imported.dataset_id)
     _print_import(name, imported)

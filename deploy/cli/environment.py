@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from deploy.stack import env_file
-from deploy.stack.folder import DEFAULT_DATA
-from shared.settings import ClientSettings, Settings
+from deploy.stack import env_file, state
+from deploy.stack.folder import DEFAULT_DATA, Folder
+from shared.errors import CarinaError
+from shared.settings import ClientSettings, Settings, read_settings
 
 Data = Annotated[
     Path | None,
@@ -16,31 +17,45 @@ Data = Annotated[
 ]
 
 
-class NoStack(typer.BadParameter):
-    """The folder holds no running stack."""
+class NoStack(CarinaError):
+    """The folder holds no stack that is up."""
+
+    code = "no_stack"
+
+    def __init__(self, data: Path) -> None:
+        super().__init__(f"The stack in {data} is not up.")
+        up = "`make up` or `carina up`" if data == DEFAULT_DATA else f"`carina up --data {data}`"
+        self.hint = f"Start it with {up}."
 
 
 def settings_of(data: Path | None) -> Settings:
-    """Return the settings of the servers; pydantic's `ValidationError` names what is missing."""
+    """Return the settings of the servers; raises `InvalidSettings` and `NoStack`."""
     read_environment(data)
-    return Settings()
+    return read_settings(Settings)
 
 
 def client_settings_of(data: Path | None) -> ClientSettings:
-    """Return where the API is and the key for it."""
+    """Return where the API is and the key for it; raises `InvalidSettings` and `NoStack`."""
     read_environment(data)
-    return ClientSettings()
+    return read_settings(ClientSettings)
 
 
 def read_environment(data: Path | None) -> None:
-    """Take a stack's `env` file into the environment of this process. A named folder goes before the environment."""
+    """Take a stack's `env` file into the environment of this process. A named folder goes before the environment.
+
+    Raises `NoStack` where the stack is not up, and `EnvFileUnreadable`.
+    """
     if data is None:
         if any(name.startswith(("CARINA_API_KEY", "CARINA_DATABASE_URL")) for name in os.environ):
             return
         data = DEFAULT_DATA
-        if not (data / "env").exists():
+        if not data.exists():
             return
     try:
-        os.environ.update(env_file.read(data / "env"))
-    except OSError as exc:
-        raise NoStack(f"{data} holds no stack that is up: `carina up --data {data}` starts one.") from exc
+        told = env_file.read(data / "env")
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise NoStack(data) from exc
+    # The file outlives a stack that was killed.
+    if state.supervisor(Folder(data)) is None:
+        raise NoStack(data)
+    os.environ.update(told)

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import sqlalchemy as sa
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from sqlalchemy.orm import Session
 
@@ -46,8 +45,8 @@ def follow(database: Database, row: type[Followed], task_id: UUID, show: Callabl
     columns = (TextColumn("{task.description:<11}"), BarColumn(), TextColumn("{task.fields[words]}"))
     with Progress(*columns, console=err) as progress:
         bar = progress.add_task(_name(row), total=None, words="")
+        task = read(database, row, task_id)
         while True:
-            task = read(database, row, task_id)
             how_far = _waiting(task) or show(task)
             progress.update(bar, completed=how_far.done, total=how_far.total, words=how_far.words)
             if TaskState(task.state).is_final:
@@ -57,10 +56,11 @@ def follow(database: Database, row: type[Followed], task_id: UUID, show: Callabl
                 if not database.persist(_any_trainer, within_s=PATIENCE_S):
                     progress.console.print("No trainer is alive: start one with `carina trainer`.")
             time.sleep(POLL_S)
+            task = read(database, row, task_id, within_s=PATIENCE_S)
 
 
-def read(database: Database, row: type[Followed], task_id: UUID) -> Followed:
-    """Return a task's row, to be read after its session; raises `NotFound`."""
+def read(database: Database, row: type[Followed], task_id: UUID, *, within_s: float = 0) -> Followed:
+    """Return a task's row, to be read after its session; raises `NotFound`, and `DatabaseUnavailable` after so long."""
 
     def find(session: Session) -> Followed:
         task = session.get(row, task_id)
@@ -69,14 +69,14 @@ def read(database: Database, row: type[Followed], task_id: UUID) -> Followed:
         session.expunge(task)
         return task
 
-    return database.persist(find, within_s=PATIENCE_S)
+    return database.persist(find, within_s=within_s)
 
 
 def require_success(task: Task) -> None:
     """Say why a task that has come to its end has no result, if so, and exit."""
     if task.state != TaskState.SUCCEEDED:
         why = f": {task.code}: {task.reason}" if task.code else ""
-        complain(f"{_name(type(task))} {task.id} is {task.state}{escape(why)}")
+        complain(f"{_name(type(task))} {task.id} is {task.state}{why}")
         raise typer.Exit(EXIT_NO_RESULT)
 
 

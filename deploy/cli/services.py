@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from deploy.cli.environment import Data, settings_of
+from deploy.cli.extras import require
 from shared.redis_connection import ping
 from shared.scratch import use_scratch
 from shared.settings import Settings
@@ -22,13 +23,15 @@ class WorkerStage(StrEnum):
 
 def api(data: Data = None) -> None:
     """Serve the intake API over HTTP."""
+    settings = _prepare(data, "api")
     from api.serve import serve
 
-    serve(_prepare(data))
+    serve(settings)
 
 
 def worker(stage: WorkerStage, data: Data = None) -> None:
     """Work in one stage: `detect` needs one GPU or CPU, the others CPU. Start as many as there is hardware for."""
+    settings = _prepare(data, *(("worker",) if stage in (WorkerStage.PREPARE, WorkerStage.DETECT) else ()))
     from workers import app
 
     run = {
@@ -37,28 +40,31 @@ def worker(stage: WorkerStage, data: Data = None) -> None:
         WorkerStage.DETECT: app.run_detect,
         WorkerStage.NOTIFY: app.run_notify,
     }[stage]
-    run(_prepare(data))
+    run(settings)
 
 
 def beat(data: Data = None) -> None:
     """Tick: bring back lost jobs and hint again. Several of these do no harm."""
+    settings = _prepare(data)
     from workers.app import run_beat
 
-    run_beat(_prepare(data))
+    run_beat(settings)
 
 
 def dicom_listener(data: Data = None) -> None:
     """Take in what DICOM application entities send (C-STORE); CARINA_DICOM_ALLOWED_AES says who may."""
+    settings = _prepare(data, "api")
     from api.dicom_listener import run_listener
 
-    run_listener(_prepare(data))
+    run_listener(settings)
 
 
 def trainer(data: Data = None) -> None:
     """Import datasets, train, evaluate and decide, one task at a time. Start one on each machine that is to train."""
+    settings = _prepare(data, "worker", "trainer", uses_redis=False)
     from trainer.agent import run_trainer
 
-    run_trainer(_prepare(data, uses_redis=False))
+    run_trainer(settings)
 
 
 def migrate(data: Data = None) -> None:
@@ -75,8 +81,12 @@ def probe(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
-def _prepare(data: Path | None, *, uses_redis: bool = True) -> Settings:
-    """Return the settings of a process that runs on, which writes nothing but temporary files from here on."""
+def _prepare(data: Path | None, *extras: str, uses_redis: bool = True) -> Settings:
+    """Return the settings of a process that runs on, which writes nothing but temporary files from here on.
+
+    Raises `ModuleNotFoundError` for an extra that is not installed. A server that is down is waited for.
+    """
+    require(*extras)
     use_scratch()
     settings = settings_of(data)
     if uses_redis:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
@@ -40,7 +41,12 @@ Row = dict[str, Any]
 
 def journal_place(api_url: str, paths: Sequence[Path]) -> Path:
     """Where it is noted how far the sending of these paths to this API is."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    state = os.environ.get("XDG_STATE_HOME")
+    if not state:
+        try:
+            state = str(Path.home() / ".local" / "state")
+        except RuntimeError as exc:  # a user without HOME and without an entry in passwd
+            raise typer.BadParameter("There is no home folder: set XDG_STATE_HOME to a folder of yours.") from exc
     named = "\0".join([api_url, *sorted(str(path.resolve()) for path in paths)])
     return Path(state, "carina", f"{hashlib.sha256(os.fsencode(named)).hexdigest()[:32]}.sqlite")
 

@@ -1,18 +1,38 @@
-"""The file that tells everybody else how to reach a stack: `NAME=value` lines that a shell can source."""
+"""The file that says how to reach a stack: lines that a shell sources, as `. .carina/env`."""
 
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from deploy.stack.errors import StackError
 from deploy.stack.folder import write_private
 
 
+class EnvFileUnreadable(StackError):
+    """The file that says how to reach the stack cannot be read."""
+
+    code = "env_file_unreadable"
+
+
 def write(path: Path, variables: Mapping[str, str]) -> None:
-    """Write the file, readable for its owner alone; whoever reads meanwhile sees all of it or nothing."""
-    write_private(path, "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items()))
+    """Write the file in one step, readable for its owner alone."""
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    write_private(path, "".join(lines))
 
 
 def read(path: Path) -> dict[str, str]:
-    """Return the variables of a file that `write` wrote; raises `OSError`."""
-    pairs = (line.partition("=") for line in path.read_text().splitlines())
-    return {name: "".join(shlex.split(value)) for name, _, value in pairs}
+    """Return the variables of `NAME=value` lines, with `export` before them or without; comments are left out.
+
+    Raises `FileNotFoundError` or `NotADirectoryError` where there is no such file, else `EnvFileUnreadable`.
+    """
+    try:
+        words = [shlex.split(line, comments=True) for line in path.read_text().splitlines()]
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, ValueError) as exc:  # another user's, not text, a quote that is not closed
+        reason = exc.strerror if isinstance(exc, OSError) else "it is damaged"
+        raise EnvFileUnreadable(f"{path} cannot be read: {reason}. The next `carina up` writes it anew.") from exc
+    pairs = [word.partition("=") for line in words for word in line if word != "export"]
+    if any(not separator or not name.isidentifier() for name, separator, _ in pairs):
+        raise EnvFileUnreadable(f"{path} cannot be read: it is damaged. The next `carina up` writes it anew.")
+    return {name: value for name, _, value in pairs}

@@ -9,6 +9,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 from deploy.stack.errors import StackError, StackInUse
 
@@ -98,10 +99,25 @@ class Folder:
 
     def _memory(self) -> dict[str, str | int]:
         try:
-            memory: dict[str, str | int] = json.loads(self._memory_file.read_text())
+            memory = json.loads(self._memory_file.read_text())
         except FileNotFoundError:
             return {}
-        return memory
+        except (OSError, ValueError) as exc:
+            raise self._damaged(exc) from exc
+        well_formed = isinstance(memory, dict) and all(
+            str(value).isdecimal() if name.endswith("_port") else isinstance(value, str)
+            for name, value in memory.items()
+        )
+        if not well_formed:
+            raise self._damaged(None)
+        return cast(dict[str, str | int], memory)
+
+    def _damaged(self, error: Exception | None) -> StackError:
+        reason = error.strerror if isinstance(error, OSError) else "it is damaged"
+        return StackError(
+            f"{self._memory_file} cannot be read: {reason}. It holds the passwords of the servers in this folder: "
+            "restore it, or start anew with another --data folder."
+        )
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -111,7 +127,7 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             candidate.bind((host, port))
-        except OSError:
+        except (OSError, OverflowError):  # taken, or above 65535
             return False
     return True
 

@@ -15,6 +15,8 @@ from deploy.stack.gated import GATE
 from deploy.stack.left_overs import end_left_overs
 from deploy.stack.supervisor import Supervisor, together
 from shared.addresses import bare_host, check_public_url, join_host_port, reachable_host
+from shared.errors import InvalidSettings
+from shared.settings import Settings
 
 Environ = Mapping[str, str]
 
@@ -103,6 +105,7 @@ class Stack:
         key = self.folder.recall("api_key") or ""
         own = {"CARINA_API_HOST": host, "CARINA_API_PORT": port, "CARINA_API_KEY": key, GATE: str(gate)}
         env = with_code({**self.environ, **servers.settings, **own})
+        Settings.from_env(env)  # a wrong one is told here once, rather than in the log of each process
         answers = self._answers(supervisor, servers)
 
         async def open_servers_gate() -> None:
@@ -131,7 +134,9 @@ class Stack:
     def _api_port(self, host: str) -> int:
         if not (given := self.environ.get("CARINA_API_PORT")):
             return self.folder.port("api", self.say)
-        if not given.isdecimal() or not is_free(int(given), host):
+        if not given.isdecimal():
+            raise InvalidSettings(f"CARINA_API_PORT is {given}, which is not a port.")
+        if int(given) <= 65535 and not is_free(int(given), host):  # the settings' own check names the others
             raise StackError(f"CARINA_API_PORT is {given}, which is no free port of {host}.")
         return int(given)
 

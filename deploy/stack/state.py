@@ -52,9 +52,11 @@ def read(folder: Folder) -> list[Entry]:
     """The entries as last written, with the state of those that are gone set right; none after an orderly stop."""
     try:
         rows = json.loads(folder.state_file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # cut short by a power failure: then nothing runs either
+        entries = [Entry(**row | {"state": State(row["state"])}) for row in rows]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    entries = [Entry(**row | {"state": State(row["state"])}) for row in rows]
+    except (ValueError, TypeError, KeyError):  # cut short by a power failure: then nothing runs either
+        return []
     return [entry if entry.pid is None or entry.runs else gone(entry) for entry in entries]
 
 

@@ -105,7 +105,7 @@ def test_exit_codes_tell_a_wrong_setting_from_a_server_that_is_down(environ: dic
     no_api = {"CARINA_API_URL": "http://127.0.0.1:1", "CARINA_API_KEY": "carina_x_y"}
     for variables, arguments, code, said in (
         ({}, ["key", "list"], USAGE, "CARINA_DATABASE_URL"),
-        ({}, ["key", "list", "--data", "/nowhere"], USAGE, "holds no stack that is up"),
+        ({}, ["key", "list", "--data", "/nowhere"], USAGE, "The stack in /nowhere is not up"),
         (environ | {"CARINA_DATABASE_URL": NOWHERE}, ["key", "list"], UNREACHABLE, "database_unavailable"),
         (no_api, ["submit", "/nowhere/film.dcm"], USAGE, "/nowhere/film.dcm"),
     ):

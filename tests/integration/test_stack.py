@@ -109,7 +109,7 @@ class Up:
 
     @property
     def settings(self) -> dict[str, str]:
-        return dict(line.split("=", 1) for line in (self.data / "env").read_text().splitlines())
+        return env_file.read(self.data / "env")
 
     def until(self, text: str) -> None:
         """Wait until it has said `text`; fail when it ends before that."""

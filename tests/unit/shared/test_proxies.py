@@ -10,8 +10,9 @@ import pytest
 
 from shared.errors import ProxyUnusable
 from shared.object_store import ObjectStore
-from shared.proxies import http_client, is_loopback, proxy_of
+from shared.proxies import http_client, proxy_of
 from shared.settings import Settings
+from shared.urls import is_loopback
 
 #: Nothing listens there.
 DEAD = "http://127.0.0.1:9"

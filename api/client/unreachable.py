@@ -1,0 +1,64 @@
+"""Why a server gave no answer over HTTP, in words and as an error of ours."""
+
+import re
+
+import httpx
+
+from shared.errors import TransientError
+from shared.proxies import proxy_of
+
+
+class ApiUnavailable(TransientError):
+    """The API does not answer."""
+
+    code = "api_unavailable"
+    #: Seconds after which the server asks to be tried again.
+    retry_after_s = 0.0
+
+
+class CertificateNotTrusted(ApiUnavailable):
+    """The certificate of the server cannot be verified."""
+
+    code = "certificate_not_trusted"
+
+
+#: What httpx, Python and OpenSSL say, and what it means. The first that is found counts.
+_REASONS = {
+    r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|UNEXPECTED_MESSAGE|PACKET_LENGTH": "it does not speak TLS, so its URL"
+    " may have to begin with http://",
+    r"Connection refused": "nothing listens there",
+    r"Name or service not known|name resolution|nodename|No address associated|getaddrinfo|Label (empty|too long)": (
+        "there is no host of that name"
+    ),
+    r"timed out|[Tt]imeout": "it takes too long",
+    r"No route to host|unreachable": "the network has no way to it",
+    r"reset by peer|disconnected|EOF|Broken pipe|closed": "it ended the connection",
+    r"illegal|Invalid|malformed|unexpected|protocol|Protocol": "it does not speak HTTP, or wants TLS",
+}
+
+
+def explain(error: httpx.TransportError, kind: type[TransientError], server: str, url: str) -> TransientError:
+    """Return our error for one of httpx; `server` begins its sentence, as "The API"."""
+    where = httpx.URL(url)
+    said = _chain(error)
+    if found := re.search(r"CERTIFICATE_VERIFY_FAILED\] certificate verify failed:? ?([^(]*)", said):
+        reason = found[1].strip(" .") or "unknown"
+        return CertificateNotTrusted(
+            f"The certificate of {where.host} cannot be verified: {reason}. "
+            "CARINA_CA_BUNDLE names a file with the certificate authorities to trust."
+        )
+    proxy = proxy_of(url)
+    by_way_of = f" through the proxy {httpx.URL(proxy).host} of the environment" if proxy else ""
+    reason = next((reason for pattern, reason in _REASONS.items() if re.search(pattern, said)), "")
+    if isinstance(error, httpx.ProxyError):
+        reason = f"the proxy says {str(error) or 'nothing'}"
+    because = f": {reason}" if reason else ""
+    return kind(f"{server} at {where.scheme}://{where.netloc.decode()} does not answer{by_way_of}{because}.")
+
+
+def _chain(error: BaseException | None) -> str:
+    said = []
+    while error is not None:
+        said.append(f"{type(error).__name__}: {error}")
+        error = error.__cause__ or error.__context__
+    return "\n".join(said)

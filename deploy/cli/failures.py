@@ -1,0 +1,109 @@
+"""Every error that ends a command, as one line with a hint and an exit code."""
+
+import contextlib
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from dataclasses import dataclass
+from enum import IntEnum
+
+from deploy.cli.console import complain
+from deploy.cli.environment import NoStack
+from deploy.cli.extras import explain_missing
+from shared.errors import CarinaError, InvalidSettings, TransientError
+from shared.scratch import EXIT_NO_SCRATCH, ScratchUnwritable
+
+_DOCTOR = "`carina doctor` checks every server."
+_UNSET = "Start a stack here with `carina up`, name the folder of one with --data DIR, or set what is missing."
+_WRONG = "Correct this, or unset it to have the default."
+
+
+class Exit(IntEnum):
+    """What the command's exit codes mean."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NO_RESULT = 3
+    UNREACHABLE = 4
+    NO_SCRATCH = EXIT_NO_SCRATCH
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What to say of an error."""
+
+    message: str
+    exit: Exit = Exit.FAILED
+    hint: str | None = None
+
+
+def report(error: BaseException) -> Exit:
+    """Print an error as one line, with a hint, and return the code to exit with."""
+    if isinstance(error, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    if isinstance(error, BrokenPipeError):  # the reader, as `head`, has all that it wants
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - Python flushes it once more at its end
+        return Exit.FAILED
+    failure = _explain(error)
+    # Standard error may be closed, or on the disk that is full.
+    with contextlib.suppress(OSError):
+        complain(failure.message, hint=failure.hint)
+    return failure.exit
+
+
+def _explain(error: BaseException) -> Failure:
+    match error:
+        case NoStack():
+            return Failure(f"{error.code}: {error.detail}", Exit.USAGE, error.hint)
+        case InvalidSettings():
+            is_unset = " not set" in error.detail
+            return Failure(f"{error.code}: {error.detail}", Exit.USAGE, _UNSET if is_unset else _WRONG)
+        case TransientError():
+            return Failure(f"{error.code}: {error.detail}", Exit.UNREACHABLE, _DOCTOR)
+        case ScratchUnwritable():
+            return Failure(f"{error.code}: {error.detail}", Exit.NO_SCRATCH)
+        case CarinaError():
+            return Failure(f"{error.code}: {error.detail}")
+        case ModuleNotFoundError():
+            message, install = explain_missing(error.name or "")
+            return Failure(f"extra_missing: {message}", hint=install)
+        case OSError():
+            return Failure(f"file_error: {_of_the_system(error)}", hint=_HINTS.get(error.errno or 0))
+        case _:
+            where = _write_report(error)
+            hint = f"Please report this as a defect. {where} says where it happened." if where else None
+            return Failure(f"internal_error: Carina met an error that it does not expect ({_words(error)}).", hint=hint)
+
+
+_HINTS = {
+    errno.ENOSPC: "Free some space on that disk.",
+    errno.EDQUOT: "Free some of your quota on that disk.",
+    errno.EROFS: "Choose a folder on a disk that can be written to.",
+    errno.EACCES: "Choose another place, or give this user access.",
+    errno.EMFILE: "Raise the limit of open files: `ulimit -n`.",
+}
+
+
+def _of_the_system(error: OSError) -> str:
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    of = f"{' and '.join(names)}: " if names else ""
+    return f"{of}{error.strerror or _words(error)}."
+
+
+def _words(error: BaseException) -> str:
+    first = str(error).strip().partition("\n")[0]
+    return first or type(error).__name__
+
+
+def _write_report(error: BaseException) -> str | None:
+    """Keep the traceback of an unexpected error in a file of the user's, and return its path."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="carina-error-", suffix=".txt", delete=False) as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        return None
+    return file.name

@@ -1,0 +1,32 @@
+"""What an `http://` or `https://` URL of a setting has to look like, and which URLs name this machine itself."""
+
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+
+def check_http_url(url: str) -> str:
+    """Return the URL; raise `ValueError`, in words, unless it is one of HTTP with a host."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query
+    except ValueError:  # a port that is no number, half an IPv6 address
+        whole = False
+    if not whole or any(character.isspace() for character in url):
+        raise ValueError("Give a URL such as https://carina.example.org.")
+    return url
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine itself: 127.0.0.0/8, ::1 or localhost."""
+    try:
+        host = (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:  # half an IPv6 address
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
