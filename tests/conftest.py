@@ -6,12 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 import redis
 import torch
+from playwright.sync_api import Page, expect, sync_playwright
 from psycopg import sql
 
 from deploy.stack import env_file
@@ -25,27 +25,30 @@ from shared.settings import Settings
 from shared.tables import Model
 from tests import requirements
 from tests.requirements import REPOSITORY, needs
+from tests.waiting import DEADLINE_S
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
+#: Variables, in lower case, that change what a program prints or where it connects to.
+MISLEADING = {
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy", "force_color", "no_color", "clicolor_force", "py_colors"),
+    *("tty_compatible", "tty_interactive", "github_actions"),
+}
 #: The database that a test's own is copied from.
 TEMPLATE = "carina_template"
+#: How long a browser waits for what it is to find.
+BROWSER_MS = DEADLINE_S * 1000
 #: No test outlives its machine. To wait for the disk takes most of a second whenever a database is made and dropped.
 FORGETFUL = ("fsync = off", "full_page_writes = off")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark `needs`, and keep a test process to one thread of PyTorch's.
-
-    There is a process for each core, and PyTorch's threads wait busily.
-    """
+    """Register the mark `needs`, and give every test the same environment, whatever this process was started in."""
     config.pluginmanager.register(requirements)
+    for name in list(os.environ):
+        if name.startswith("CARINA_") or name.lower() in MISLEADING:
+            del os.environ[name]
+    # There is a test process for each core, and PyTorch's threads wait busily.
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
-    # Tests reach servers of their own alone; those about proxies set the variables themselves.
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        del os.environ[name]
+    os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "80", "LINES": "24"}
 
 
 @pytest.fixture(scope="session")
@@ -53,8 +56,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     """PostgreSQL, Redis and an object store; yields the variables that point at them."""
     data = tmp_path_factory.mktemp("servers")
     command = [sys.executable, "-m", "deploy.cli", "up", "--servers-only", "--data", str(data)]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
-    with subprocess.Popen(command, cwd=REPOSITORY, env=clean, stdout=subprocess.PIPE, text=True) as stack:
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as stack:
         try:
             assert stack.stdout is not None
             said = []
@@ -67,7 +69,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             yield env_file.read(data / "env")
         finally:
             stack.send_signal(signal.SIGTERM)
-            stack.communicate(timeout=60)
+            stack.communicate(timeout=DEADLINE_S)
 
 
 @pytest.fixture(scope="session")
@@ -147,18 +149,18 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def open_console() -> Iterator[Callable[[str, str], "Page"]]:
+def open_console() -> Iterator[Callable[[str, str], Page]]:
     """Sign in to the console of an API, by its URL and a key; whatever the page complains of ends the test."""
     path = needs("chromium")
-    from playwright.sync_api import sync_playwright  # takes as long as all else that a test process imports
-
     complaints: list[str] = []
+    expect.set_options(timeout=BROWSER_MS)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=BROWSER_MS)
 
-        def sign_in(url: str, key: str) -> "Page":
+        def sign_in(url: str, key: str) -> Page:
             size = {"width": 1440, "height": 900}
             page = chromium.new_page(base_url=url, viewport=size, ignore_https_errors=True)  # type: ignore[arg-type]
+            page.set_default_timeout(BROWSER_MS)
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
             page.goto(f"{url}/")

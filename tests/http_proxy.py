@@ -1,7 +1,6 @@
 """A reverse proxy on loopback in front of a real server: forwards requests as they are, and can interfere."""
 
 import http.client
-import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -132,11 +131,3 @@ class Proxy:
             self._server.shutdown()
             thread.join()
             self._server.socket.close()
-
-
-def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

@@ -13,12 +13,7 @@ from types import TracebackType
 import redis
 
 from deploy.stack import redis_server
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+from tests.ports import free_port
 
 
 class OwnRedis:

@@ -6,6 +6,9 @@ from typing import TypeVar
 
 import psutil
 import pytest
+import sqlalchemy as sa
+
+from shared.database import Database
 
 Answer = TypeVar("Answer")
 
@@ -29,3 +32,16 @@ def wait_until_gone(processes: Iterable[psutil.Process]) -> None:
     """Wait until all these processes have ended."""
     _, alive = psutil.wait_procs(list(processes), timeout=DEADLINE_S)
     assert not alive
+
+
+def wait_until_blocked(database: Database) -> None:
+    """Wait until a transaction in this database waits for a lock that another one holds."""
+    blocked = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+
+    def is_blocked() -> bool:
+        with database.begin() as session:
+            return bool(session.scalar(blocked))
+
+    wait_for(is_blocked)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from shared.object_store import ObjectStore
 from shared.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.e2e.films import Films
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, wait_for
 
 COMMAND = [sys.executable, "-m", "deploy.cli"]
 
@@ -95,15 +94,15 @@ class Stack:
 
         self.until(again)
 
-    def until(self, condition: Callable[[], object], timeout_s: float = DEADLINE_S, pause_s: float = 0.02) -> None:
+    def until(self, condition: Callable[[], object], pause_s: float = 0.02) -> None:
         """Wait for a condition; a server that is down is asked again."""
-        deadline = time.monotonic() + timeout_s
-        while True:
+
+        def holds() -> bool:
             with suppress(CarinaError):
-                if condition():
-                    return
-            assert time.monotonic() < deadline, "it did not come true in time"
-            time.sleep(pause_s)
+                return bool(condition())
+            return False
+
+        wait_for(holds, pause_s=pause_s)
 
     def query(self, statement: sa.Select) -> list:
         """Rows of the stack's own database."""
@@ -124,9 +123,8 @@ class Stack:
 @contextmanager
 def running_stack(folder: Path, **settings: str) -> Iterator[Stack]:
     """Run a stack with two detect workers; these settings are added to those that make it quick."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
-    env |= {
-        "CARINA_LEASE_S": "3",
+    env = os.environ | {
+        "CARINA_LEASE_S": "6",
         "CARINA_SWEEP_INTERVAL_S": "0.5",
         "CARINA_RETRY_BACKOFF_S": "0.2",
         "CARINA_BATCH_SIZE": "4",
@@ -142,21 +140,20 @@ def running_stack(folder: Path, **settings: str) -> Iterator[Stack]:
         command = [*COMMAND, "up", "--data", str(up.data), "--detect-workers", "2"]
         process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=output, stderr=output)
     try:
-        deadline = time.monotonic() + 600
-        while "\nready in" not in up.said.read_text():
-            assert process.poll() is None, up.said.read_text()
-            assert time.monotonic() < deadline, up.said.read_text()
-            time.sleep(0.1)
+        wait_for(lambda: "\nready in" in up.said.read_text() or process.poll() is not None, up.said.read_text)
+        assert process.poll() is None, up.said.read_text()
         up.connect()
         yield up
         up.close()
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(60)
+            process.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            subprocess.run([*COMMAND, "down", "--data", str(up.data)], cwd=REPOSITORY, env=env, check=False, timeout=60)
+            subprocess.run(
+                [*COMMAND, "down", "--data", str(up.data)], cwd=REPOSITORY, env=env, check=False, timeout=DEADLINE_S
+            )
             raise
 
 

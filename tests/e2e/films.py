@@ -19,7 +19,6 @@ from shared.tables import Detection as DetectionRow
 from shared.tables import Image, Job, Study
 from tests.synthetic_dicom import make_dicom, make_film
 from tests.tiny_model import make_tiny_model
-from tests.waiting import DEADLINE_S
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Process, Stack
@@ -71,7 +70,7 @@ class Films:
         return found
 
 
-def assert_undisturbed(stack: "Stack", films: Films, sent: dict[UUID, Path], timeout_s: float = DEADLINE_S) -> None:
+def assert_undisturbed(stack: "Stack", films: Films, sent: dict[UUID, Path]) -> None:
     """Every job succeeded once, with the right boxes of its model, and nothing is left behind."""
     states: list[str] = []
 
@@ -79,7 +78,7 @@ def assert_undisturbed(stack: "Stack", films: Films, sent: dict[UUID, Path], tim
         states[:] = [row.state for row in stack.query(sa.select(Job.state).where(Job.id.in_(sent)))]
         return all(JobState(state).is_final for state in states)
 
-    stack.until(all_final, timeout_s, pause_s=0.2)
+    stack.until(all_final, pause_s=0.2)
     assert states == ["succeeded"] * len(sent)
     count = sa.select(sa.func.count()).select_from(DetectionRow).where(DetectionRow.job_id.in_(sent))
     assert stack.query(count)[0][0] == BOXES_A_FILM * len(sent)

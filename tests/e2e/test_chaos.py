@@ -19,7 +19,8 @@ from shared.queue.hints import is_alive, make_celery, task_name
 from shared.queue.states import JobState, Stage
 from shared.tables import Image, Job, Worker
 from tests.e2e.conftest import Stack
-from tests.e2e.films import Films, assert_undisturbed, await_state, freeze_in_mid_batch, leased, unfinished
+from tests.e2e.films import Films, assert_undisturbed, await_state, freeze_in_mid_batch, unfinished
+from tests.waiting import wait_until_gone
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -185,12 +186,12 @@ def test_sigterm_in_mid_backlog_hands_jobs_back_and_ends_at_once(stack: Stack, f
     await_state(stack, sent, JobState.DETECTING)
     for process in processes:
         process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=10)
-    assert alive == []
+    wait_until_gone(processes)
     assert unfinished(stack, sent)
-    assert leased(stack) == []
+    theirs = sa.or_(*(Job.lease_owner.contains(f":{process.pid}:") for process in processes))
+    assert stack.query(sa.select(Job.id).where(theirs)) == []
     ended = [f"{name:<10} died (exit code 0)" for name in names]
-    stack.until(lambda: all(line in stack.said.read_text()[said:] for line in ended), timeout_s=5)
+    stack.until(lambda: all(line in stack.said.read_text()[said:] for line in ended))
     workers = stack.query(sa.select(Worker.id, Worker.stopped_at))
     stopped = [row.stopped_at for row in workers if any(f":{process.pid}:" in row.id for process in processes)]
     assert len(stopped) == 3

@@ -3,25 +3,22 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
 
 from shared.object_store import ObjectStore
 from shared.phantoms import encode_dicom, make_phantom
 from tests.e2e.conftest import Stack
 from tests.tiny_dataset import store_dataset
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
 #: A training of seconds.
 CONFIG = '{"architecture": "carina_small", "canvas_px": 128, "loader_workers": 0}'
-PATIENCE_MS = 120_000
 
 
 @pytest.fixture
-def page(stack: Stack, open_console: Callable[[str, str], "Page"]) -> "Page":
+def page(stack: Stack, open_console: Callable[[str, str], Page]) -> Page:
     """A page of somebody who is signed in."""
     return open_console(stack.client.api_url, stack.api_key)
 
@@ -40,7 +37,7 @@ def films(tmp_path: Path) -> list[Path]:
     raise AssertionError("no lesions")
 
 
-def drop(page: "Page", *files: Path) -> None:
+def drop(page: Page, *files: Path) -> None:
     """Drop files on the page as a hand would."""
     devtools = page.context.new_cdp_session(page)
     data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
@@ -48,16 +45,14 @@ def drop(page: "Page", *files: Path) -> None:
         devtools.send("Input.dispatchDragEvent", {"type": kind, "x": 700, "y": 500, "data": data})
 
 
-def is_accessible(page: "Page") -> None:
+def is_accessible(page: Page) -> None:
     """Have axe-core look at the page; nothing that it finds may be serious."""
-    from axe_playwright_python.sync_playwright import Axe
-
     found = Axe().run(page).response["violations"]
     serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
     assert serious == [], page.url
 
 
-def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page: "Page", films: list[Path]) -> None:
+def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page: Page, films: list[Path]) -> None:
     store_dataset(stack.database, ObjectStore(stack.settings), films=12)
 
     # Upload.
@@ -65,7 +60,7 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     drop(page, *films)
     upload = page.get_by_role("region", name="Upload")
     upload.get_by_text("3 accepted").wait_for()
-    page.get_by_role("row").filter(has_text="succeeded").nth(2).wait_for(timeout=PATIENCE_MS)
+    page.get_by_role("row").filter(has_text="succeeded").nth(2).wait_for()
     is_accessible(page)
     page.get_by_label("State").select_option("succeeded")
     page.get_by_role("button", name="Show", exact=True).click()
@@ -77,23 +72,26 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     film = page.get_by_role("application", name="Film", exact=True)
     box = film.bounding_box()
     assert box is not None
-    before = page.get_by_text(re.compile(r"W \d+ L \d+")).inner_text()
+    window = page.get_by_text(re.compile(r"W \d+ L \d+"))
+    before = window.inner_text()
     page.mouse.move(box["x"] + 200, box["y"] + 200)
     page.mouse.down()
     page.mouse.move(box["x"] + 260, box["y"] + 140, steps=4)
     page.mouse.up()
-    assert page.get_by_text(re.compile(r"W \d+ L \d+")).inner_text() != before
-    dragged = page.get_by_text(re.compile(r"W \d+ L \d+")).inner_text()
+    expect(window).not_to_have_text(before)
+    dragged = window.inner_text()
     page.get_by_role("button", name="Window for the darker parts, as the lungs").click()
-    assert page.get_by_text(re.compile(r"W \d+ L \d+")).inner_text() != dragged
+    expect(window).not_to_have_text(dragged)
     page.get_by_role("button", name="Reset").click()
     film.press("m")
     film.press("Enter")
-    lengths_mm = []
+    announcer, lengths_mm = page.locator("#announcer"), []
     for _ in "ab":
+        said = announcer.inner_text()
         film.press("ArrowRight")
-        said = page.locator("#announcer").inner_text()
-        lengths_mm.append(float(said.removesuffix(" mm")))
+        expect(announcer).not_to_have_text(said)
+        expect(announcer).to_have_text(re.compile(r"^[\d.]+ mm$"))
+        lengths_mm.append(float(announcer.inner_text().removesuffix(" mm")))
     assert lengths_mm[0] < lengths_mm[1]
     page.get_by_text(re.compile(f"^{lengths_mm[1]} mm$")).first.wait_for()
     film.press("Escape")
@@ -101,14 +99,14 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     film.press("w")
     least = page.get_by_label("Show from score")
     least.press("ArrowRight")  # the slider's, not the film's
-    assert least.input_value() == "0.31"
+    expect(least).to_have_value("0.31")
     findings = page.get_by_role("list", name="Findings").get_by_role("button")
+    expect(findings).not_to_have_count(0)
     shown = findings.count()
-    assert shown > 0
     page.get_by_role("button", name="None", exact=True).click()
-    assert findings.count() == 0
+    expect(findings).to_have_count(0)
     page.get_by_role("button", name="All", exact=True).click()
-    assert findings.count() == shown
+    expect(findings).to_have_count(shown)
     is_accessible(page)
 
     # Correct a box by keyboard, decide the others, be done; then the next films.
@@ -124,7 +122,7 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
             if "not decided" in (finding.get_attribute("aria-label") or ""):
                 finding.click()
                 page.keyboard.press("a")
-                page.wait_for_timeout(300)
+                expect(finding).not_to_have_attribute("aria-label", re.compile("not decided"))
         page.get_by_role("button", name="Review done").click()
         page.get_by_text(re.compile("^The review is done:")).wait_for()
         if number < len(films) - 1:
@@ -135,7 +133,7 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     # Export what they said, and take part of it for a training.
     page.get_by_role("button", name="Training data from reviews…").click()
     page.get_by_role("button", name="Make the dataset").click()
-    page.get_by_role("link", name="COCO JSON").wait_for(timeout=PATIENCE_MS)
+    page.get_by_role("link", name="COCO JSON").wait_for()
     page.get_by_role("button", name="Close").click()
 
     # The worklist knows what has been read.
@@ -148,7 +146,7 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     page.get_by_role("button", name="Start a training").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Dataset", exact=True).select_option(label="phantoms, 12 images")
-    assert "reviews" in dialog.get_by_label("Dataset", exact=True).inner_text()
+    expect(dialog.get_by_label("Dataset", exact=True)).to_contain_text("reviews")
     dialog.get_by_label("Start from").select_option("none")
     dialog.get_by_label("Epochs").fill("2")
     dialog.get_by_label("Batch size").fill("3")
@@ -157,8 +155,8 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     is_accessible(page)
     dialog.get_by_role("button", name="Start", exact=True).click()
     page.wait_for_url("**/console/training/*")
-    page.locator(".charts canvas").first.wait_for(timeout=PATIENCE_MS)
-    page.locator("#state").filter(has_text="succeeded").wait_for(timeout=PATIENCE_MS)
+    page.locator(".charts canvas").first.wait_for()
+    page.locator("#state").filter(has_text="succeeded").wait_for()
     is_accessible(page)
     page.get_by_role("link", name="Training", exact=True).click()
     page.get_by_role("row").filter(has_text="succeeded").wait_for()
@@ -183,7 +181,7 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
         is_accessible(page)
 
 
-def test_a_chart_of_one_sample_shows_it(page: "Page") -> None:
+def test_a_chart_of_one_sample_shows_it(page: Page) -> None:
     page.goto("/console/queue")
     empty, first, last, points = page.evaluate(
         """async () => {
@@ -204,7 +202,7 @@ def test_a_chart_of_one_sample_shows_it(page: "Page") -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_fit_a_phone(stack: Stack, page: "Page", scheme: str) -> None:
+def test_pages_fit_a_phone(stack: Stack, page: Page, scheme: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     for path in ("studies", "queue", "training", "models", "schedules"):

@@ -11,6 +11,7 @@ import pytest
 
 from deploy.stack import env_file
 from tests.conftest import REPOSITORY
+from tests.waiting import DEADLINE_S
 
 COMMAND = [sys.executable, "-m", "deploy.cli"]
 #: Nothing listens there.
@@ -29,8 +30,7 @@ with Carina(os.environ["CARINA_API_URL"], os.environ["CARINA_API_KEY"], retry_fo
 
 
 def environ(**more: str) -> dict[str, str]:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
-    return plain | DEAD | {"PYTHONUNBUFFERED": "1"} | more
+    return os.environ | DEAD | {"PYTHONUNBUFFERED": "1"} | more
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
             yield data, said
         finally:
             running.send_signal(signal.SIGINT)
-            running.communicate(timeout=60)
+            running.communicate(timeout=DEADLINE_S)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,12 @@ def test_a_dead_proxy_harms_nothing_on_this_machine(demo: tuple[Path, str], exce
 
     def run(*arguments: str, **more: str) -> str:
         done = subprocess.run(
-            arguments, cwd=REPOSITORY, env=environ(**exceptions, **more), capture_output=True, text=True, timeout=120
+            arguments,
+            cwd=REPOSITORY,
+            env=environ(**exceptions, **more),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

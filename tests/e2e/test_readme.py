@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from deploy.cli import app
 from deploy.stack import env_file
 from tests.conftest import REPOSITORY
 from tests.requirements import end_without
+from tests.waiting import DEADLINE_S, wait_until_gone
 
 README = (REPOSITORY / "README.md").read_text()
 WAYS_IN = (REPOSITORY / "api" / "README.md").read_text()
@@ -45,7 +45,7 @@ def demo(checkout: Path) -> Iterator[str]:
     """Run `make setup` and `make demo` as the README says; yield what the demo printed, and leave by Ctrl-C."""
     setup, demo = blocks("sh")[0].splitlines()
     assert (setup, demo) == ("make setup", "make demo")
-    subprocess.run(setup.split(), cwd=checkout, check=True, timeout=60)
+    subprocess.run(setup.split(), cwd=checkout, check=True, timeout=DEADLINE_S)
     # The options of a `make test ARGS=...` are not for this one.
     ours = ("CARINA_", "MAKE", "ARGS")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
@@ -67,11 +67,8 @@ def demo(checkout: Path) -> Iterator[str]:
         children = psutil.Process(running.pid).children(recursive=True)
         yield "".join(said)
         os.killpg(running.pid, signal.SIGINT)
-        running.communicate(timeout=60)
-    deadline = time.monotonic() + 10
-    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
-        assert time.monotonic() < deadline, "Ctrl-C left a process behind"
-        time.sleep(0.1)
+        running.communicate(timeout=DEADLINE_S)
+    wait_until_gone(children)  # Ctrl-C leaves no process behind
 
 
 def test_the_demo_loses_nothing_and_finds_most_of_what_was_planted(demo: str) -> None:
@@ -85,7 +82,7 @@ def test_the_demo_loses_nothing_and_finds_most_of_what_was_planted(demo: str) ->
 def test_every_shell_command_runs(demo: str, checkout: Path) -> None:
     assert STAYS_UP in demo, demo
     script = "set -eu\n" + "\n".join(blocks("sh")[1:])
-    done = subprocess.run(["bash", "-c", script], cwd=checkout, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["bash", "-c", script], cwd=checkout, capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"outcome":"duplicate"' in done.stdout.replace(" ", "")
     assert re.search(r"duplicate[^{]* 1 ", done.stdout), "the demo has sent these already"
@@ -97,7 +94,7 @@ def test_the_python_examples_print_findings_and_outcomes(demo: str, checkout: Pa
     printed = []
     for block in blocks("python"):
         command = [sys.executable, "-c", block]
-        done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, timeout=DEADLINE_S)
         assert done.returncode == 0, done.stderr
         printed.append(done.stdout)
     findings, outcomes = printed

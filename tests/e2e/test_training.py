@@ -12,6 +12,7 @@ from shared.tables import Evaluation
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import COMMAND, Stack
 from tests.tiny_dataset import store_dataset
+from tests.waiting import DEADLINE_S
 
 FILMS, BATCH = 12, 3
 OPTIONS = {
@@ -33,7 +34,7 @@ def test_one_command_trains_a_model_and_evaluates_it(stack: Stack) -> None:
         env={**stack.env, **env_file.read(stack.data / "env")},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=DEADLINE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mAP at IoU > 0.4" in done.stdout

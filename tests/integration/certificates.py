@@ -1,12 +1,11 @@
 """A private certificate authority, and the certificate of a server on this machine that it signed."""
 
-import shutil
 import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from tests.requirements import needs
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,8 @@ class Authority:
 
 
 def make_authority(folder: Path) -> Authority:
-    """Make an authority and a server's certificate; skips the test where there is no openssl."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl on this machine")
+    """Make an authority and a server's certificate."""
+    openssl = needs("openssl")
 
     def call(*words: str) -> None:
         subprocess.run([openssl, *words], cwd=folder, check=True, capture_output=True)

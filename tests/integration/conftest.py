@@ -1,9 +1,8 @@
 """The API under test, in this process and as the real server; and jobs with workers on this test's servers."""
 
 import os
-import socket
-import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing.context import ForkServerProcess
@@ -28,7 +27,9 @@ from shared.queue.states import Scope
 from shared.settings import Settings
 from tests.integration.api_process import start_api
 from tests.integration.workshop import Workshop
+from tests.ports import free_port
 from tests.tiny_model import make_tiny_model
+from tests.waiting import DEADLINE_S, wait_for
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class Api:
     def as_(self, key: str | None) -> "Api":
         """The same with another key."""
         return Api(self._http, key)
+
+    def wait_for_poll(self) -> None:
+        """Wait until a request has begun to wait for a change."""
+        polls = self._http.application.extensions[NAME].long_polls
+        wait_for(lambda: polls._value < polls._initial_value)
 
     def get(self, path: str, **query: object):
         return self._http.get(path, headers=self._headers, query_string=query)
@@ -145,28 +151,24 @@ class Server:
 @pytest.fixture
 def server(settings: Settings, environ: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Server]:
     """The served API on this test's servers; a parameter is a statement that changes `api.serve` before."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
-    process = start_api(clean | environ | {"CARINA_API_PORT": str(port)}, getattr(request, "param", ""))
+    port = free_port()
+    process = start_api(os.environ | environ | {"CARINA_API_PORT": str(port)}, getattr(request, "param", ""))
     try:
         _await_health(process, port)
         yield Server(port, process, psutil.Process(process.pid))
     finally:
         process.terminate()
-        process.join(timeout=60)
+        process.join(DEADLINE_S)
 
 
 def _await_health(process: ForkServerProcess, port: int) -> None:
-    deadline = time.monotonic() + 60
-    while process.is_alive() and time.monotonic() < deadline:
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/healthz").is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.02)
-    pytest.fail("The API did not come up.")
+    def answers() -> bool:
+        assert process.is_alive(), "The API did not come up."
+        with suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
+        return False
+
+    wait_for(answers)
 
 
 def png(seed: int = 0, side_px: int = 80) -> bytes:

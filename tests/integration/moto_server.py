@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tests.http_proxy import Request, free_port
+from tests.http_proxy import Request
+from tests.ports import free_port
 
 #: Subresources of a bucket or an object, by the method and the parameter that stand for them: the action of IAM.
 _SUBRESOURCES = {

@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.conftest import Api, Server
 from tests.requirements import needs
+from tests.waiting import DEADLINE_S
 
 
 def test_the_page_and_all_that_it_is_made_of_are_ours(api: Api) -> None:
@@ -31,7 +32,9 @@ def test_a_browser_shows_the_routes_without_any_outside_request(server: Server, 
     command += [f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--virtual-time-budget=20000"]
     command += ["--window-size=1200,1600", f"--log-net-log={log}", f"--screenshot={picture}", "--dump-dom"]
-    run = subprocess.run([*command, f"{server.url}/docs"], capture_output=True, text=True, timeout=120, check=True)
+    run = subprocess.run(
+        [*command, f"{server.url}/docs"], capture_output=True, text=True, timeout=DEADLINE_S, check=True
+    )
     for shown in ("Findings on chest radiographs", "/v1/studies", "/v1/audit-events"):
         assert shown in run.stdout
     with PIL.Image.open(picture) as shot:

@@ -1,7 +1,6 @@
 """A request that is sent twice with an `Idempotency-Key` is answered twice and done once."""
 
 import threading
-import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -15,6 +14,7 @@ from shared.settings import Settings
 from shared.tables import AuditEvent, IdempotencyKey, Image, Job, Submission
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.test_api_access import problem_of
+from tests.waiting import DEADLINE_S, wait_for
 
 
 @pytest.fixture
@@ -106,15 +106,19 @@ def test_while_the_first_is_under_way_the_second_is_to_wait(
         answers: list = []
         first = threading.Thread(target=lambda: answers.append(send("/v1/submissions", "a", {"files": []})))
         first.start()
-        deadline = time.monotonic() + 20
-        while count(database, IdempotencyKey) == 0 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: count(database, IdempotencyKey) == 1)
         response = send("/v1/submissions", "a", {"files": []})
         assert (response.status_code, problem_of(response)) == (409, "idempotency_key_in_use")
         assert int(response.headers["Retry-After"]) >= 1
     first.join()
     assert answers[0].status_code == 201
     assert send("/v1/submissions", "a", {"files": []}).headers["Idempotency-Replayed"] == "true"
+
+
+def is_locked(database: Database) -> bool:
+    """Whether a request holds the only idempotency key."""
+    with database.begin() as session:
+        return bool(session.scalar(sa.select(IdempotencyKey.locked_until > sa.func.now())))
 
 
 def test_a_request_that_died_is_taken_over_and_what_it_says_late_is_not_kept(
@@ -125,16 +129,14 @@ def test_a_request_that_died_is_taken_over_and_what_it_says_late_is_not_kept(
         answers: list = []
         slow = threading.Thread(target=lambda: answers.append(send("/v1/submissions", "a", {"files": []})))
         slow.start()
-        deadline = time.monotonic() + 20
-        while count(database, IdempotencyKey) == 0 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: count(database, IdempotencyKey) == 1)
         with database.begin() as another:
             past = IdempotencyKey.locked_until - timedelta(seconds=idempotency.LOCK_S + 1)
             another.execute(sa.update(IdempotencyKey).values(locked_until=past))
         taken: list = []
         second = threading.Thread(target=lambda: taken.append(send("/v1/submissions", "a", {"files": []})))
         second.start()
-        time.sleep(0.5)
+        wait_for(lambda: is_locked(database))
     slow.join()
     second.join()
     assert (answers[0].status_code, taken[0].status_code) == (201, 201)
@@ -153,12 +155,11 @@ def test_a_cut_upload_is_not_kept_and_its_key_is_free(server: Server, keys: Keys
     )
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(head.encode() + data[:300_000])
-        deadline = time.monotonic() + 20
-        while count(database, IdempotencyKey) == 0 and time.monotonic() < deadline:
-            time.sleep(0.05)
-    while count(database, IdempotencyKey) == 1 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {keys.both}"}, timeout=30) as http:
+        wait_for(lambda: count(database, IdempotencyKey) == 1)
+    wait_for(lambda: count(database, IdempotencyKey) == 0)
+    with httpx.Client(
+        base_url=server.url, headers={"Authorization": f"Bearer {keys.both}"}, timeout=DEADLINE_S
+    ) as http:
         for replayed in (None, "true"):  # chunked, as a client sends what it does not measure
             answer = http.post(
                 "/v1/studies",

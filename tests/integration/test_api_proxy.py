@@ -1,9 +1,7 @@
 """Behind nginx, configured as `deploy/nginx.conf` says: addresses, URLs, large bodies and streams come out right."""
 
-import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import BytesIO
@@ -24,8 +22,10 @@ from shared.tables import AuditEvent
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Keys, Server, png
 from tests.integration.test_console_viewer import add_film
+from tests.ports import free_port
 from tests.requirements import needs
 from tests.synthetic_dicom import make_dicom, make_film
+from tests.waiting import DEADLINE_S, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -42,9 +42,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def nginx(server: Server, tmp_path: Path) -> Iterator[httpx.Client]:
     """A client of nginx in front of the API, which believes one proxy."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     key, certificate = make_certificate(tmp_path)
     text = (REPOSITORY / "deploy/nginx.conf").read_text()
     for there, here in {
@@ -63,13 +61,14 @@ def nginx(server: Server, tmp_path: Path) -> Iterator[httpx.Client]:
     with subprocess.Popen([*command, "-g", "daemon off;"]) as process:
         try:
             trust = ssl.create_default_context(cafile=str(certificate))
-            with httpx.Client(base_url=f"https://localhost:{port}", verify=trust, timeout=60) as http:
-                deadline = time.monotonic() + 20
-                while time.monotonic() < deadline:
+            with httpx.Client(base_url=f"https://localhost:{port}", verify=trust, timeout=DEADLINE_S) as http:
+
+                def answers() -> bool:
                     with suppress(httpx.TransportError):
-                        http.get("/healthz").raise_for_status()
-                        break
-                    time.sleep(0.1)
+                        return http.get("/healthz").is_success
+                    return False
+
+                wait_for(answers)
                 yield http
         finally:
             process.terminate()

@@ -1,8 +1,8 @@
-"""A thousand clients that send a kilobyte a second hold up nobody."""
+"""A thousand clients that send next to nothing hold up nobody."""
 
 import asyncio
-import time
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -11,16 +11,15 @@ import pytest
 from shared import intake
 from shared.object_store import PART_BYTES
 from tests.integration.conftest import Keys, Server, png
+from tests.waiting import DEADLINE_S, wait_for
 
 CLIENTS = 1000
-#: How long all of them are at it.
-LASTS_S = 5.0
 #: A film of a few megabytes.
 LARGE_PX = 1800
 
 
-async def _send_slowly(port: int, key: str, until: float) -> None:
-    """Send the beginning of a large upload, a kilobyte a second; raise where the server does not take it."""
+async def _send_slowly(port: int, key: str, done: asyncio.Event) -> None:
+    """Send the beginning of a large upload, a kilobyte every five seconds; raise where the server does not take it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
         f"POST /v1/studies HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {key}\r\nContent-Length: 1000000\r\n"
@@ -28,52 +27,53 @@ async def _send_slowly(port: int, key: str, until: float) -> None:
         '--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
     )
     writer.write(head.encode())
-    while time.monotonic() < until:
+    while not done.is_set():
         writer.write(b"\x89PNG" + bytes(1020))
         await writer.drain()
-        await asyncio.sleep(1)
+        await asyncio.sleep(5)
         assert not reader.at_eof()
     writer.close()
 
 
-async def _look(url: str, times_s: list[float], until: float) -> None:
-    async with httpx.AsyncClient(base_url=url) as http:
-        while time.monotonic() < until:
-            start = time.monotonic()
-            (await http.get("/healthz")).raise_for_status()
-            times_s.append(time.monotonic() - start)
-            await asyncio.sleep(0.05)
-
-
-async def _among_slow_clients(server: Server, key: str, body: Callable[[], None], times_s: list[float]) -> None:
-    """Run `body` in a thread while all clients are at it."""
-    begun = time.monotonic()
-    until = begun + LASTS_S + CLIENTS / 200
-    slow = []
+async def _among_slow_clients(server: Server, key: str, body: Callable[[], None]) -> None:
+    """Run `body` in a thread; all clients are at it until it ends."""
+    done, slow = asyncio.Event(), []
     for _ in range(CLIENTS):
-        slow.append(asyncio.create_task(_send_slowly(server.port, key, until)))
+        slow.append(asyncio.create_task(_send_slowly(server.port, key, done)))
         if len(slow) % 20 == 0:
             await asyncio.sleep(0.05)  # as they would come in, rather than all at once
-    looks = asyncio.create_task(_look(server.url, times_s, until))
-    await asyncio.to_thread(body)
-    await asyncio.gather(looks, *slow)
+    try:
+        await asyncio.to_thread(body)
+    finally:
+        done.set()
+        await asyncio.gather(*slow)
 
 
+@pytest.fixture
+def _many_files() -> Iterator[None]:
+    """Let this process hold a connection to each client's, which is more than an ordinary user usually may."""
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 2 * CLIENTS:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2 * CLIENTS, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("_many_files")
 def test_a_thousand_slow_clients_leave_the_others_working(server: Server, keys: Keys) -> None:
-    film = png(7, LARGE_PX)
-    times_s: list[float] = []
+    film, headers = png(7, LARGE_PX), {"Authorization": f"Bearer {keys.both}"}
 
     def send_a_film() -> None:
-        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {keys.both}"}, timeout=60) as http:
+        wait_for(lambda: server.worker.num_threads() > CLIENTS, server.worker.num_threads)
+        with httpx.Client(base_url=server.url, headers=headers, timeout=DEADLINE_S) as http:
             (file,) = http.post("/v1/studies", files=[("files", ("film.png", film))]).json()["files"]
             assert file["outcome"] == "accepted"
             assert http.get(f"/v1/studies/{file['study_id']}").json()["images"][0]["height_px"] == LARGE_PX
+            for _ in range(20):
+                http.get("/healthz").raise_for_status()
         assert server.worker.num_threads() > CLIENTS
 
-    asyncio.run(_among_slow_clients(server, keys.both, send_a_film, times_s))
-    times_s.sort()
-    # Of most looks: what else a machine is doing while it runs tests may hold up a few.
-    assert times_s[len(times_s) // 2] < 0.1
+    asyncio.run(_among_slow_clients(server, keys.both, send_a_film))
 
 
 def test_a_part_is_gathered_on_disk_where_many_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from shared.tables import Image, Job, Submission, SubmissionFile, WebhookDeliver
 from shared.version import RENDITION_VERSION
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.submitting import Desk
+from tests.waiting import DEADLINE_S, wait_until_blocked
 
 MIB = 1024**2
 MISSING = "00000000-0000-0000-0000-000000000000"
@@ -299,7 +300,7 @@ def test_a_body_that_breaks_off_leaves_nothing(
     path, _ = begin(api, film)
     head = f"PUT {path}/files/0/content HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {keys.both}\r\n"
     for cut in (0, 1, len(film) // 2, len(film) - 1):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as connection:
             connection.sendall(f"{head}Content-Length: {len(film)}\r\n\r\n".encode() + film[:cut])
             connection.shutdown(socket.SHUT_WR)
             with connection.makefile("rb") as answer:
@@ -528,9 +529,7 @@ def test_whoever_sends_an_image_while_its_job_is_cancelled_gets_another(
             submission = session.get_one(Submission, UUID(path.rpartition("/")[2]))
             submission_changes.cancel(session, submission)
             sending = pool.submit(api.send, ("film.png", png(1)))
-            waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-            while not session.scalar(waiting):
-                time.sleep(0.01)
+            wait_until_blocked(database)
             # It is not waited for by who announces many.
             assert begin(api, png(1))[1][0]["state"] == "expected"
         (file,) = sending.result().json["files"]
@@ -544,7 +543,7 @@ def test_a_cancel_while_bytes_come_in_leaves_no_job_behind(
     film = png(1)
     path, _ = begin(api, film)
     head = f"PUT {path}/files/0/content HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {keys.both}\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as connection:
         connection.sendall(f"{head}Content-Length: {len(film)}\r\n\r\n".encode() + film[:100])
         time.sleep(0.3)  # it has been looked up
         api.post(f"{path}/cancel")
@@ -586,14 +585,19 @@ def test_waiting_ends_when_something_changes(api: Api) -> None:
     begun = time.monotonic()
     assert api.get(path, wait=0.3).json["state"] == "open"
     assert time.monotonic() - begun >= 0.3
-    threading.Timer(0.3, lambda: api.post(f"{path}/arrived", {"numbers": [0]})).start()
+
+    def tell() -> None:
+        api.wait_for_poll()
+        api.post(f"{path}/arrived", {"numbers": [0]})
+
+    threading.Thread(target=tell).start()
     begun = time.monotonic()
-    assert api.get(path, wait=30).json["counts"]["arrived"] == 1
-    assert 0.2 < time.monotonic() - begun < 10
+    assert api.get(path, wait=60).json["counts"]["arrived"] == 1
+    assert time.monotonic() - begun < 60
     api.post(f"{path}/cancel")
     begun = time.monotonic()
-    assert api.get(path, wait=30).json["state"] == "cancelled"
-    assert time.monotonic() - begun < 5
+    assert api.get(path, wait=60).json["state"] == "cancelled"
+    assert time.monotonic() - begun < 60
 
 
 def events(lines: "list[str]") -> list[dict]:
@@ -603,7 +607,7 @@ def events(lines: "list[str]") -> list[dict]:
 def test_progress_is_told_as_it_comes(server: Server, keys: Keys, api: Api) -> None:
     path, _ = begin(api, png(1))
     headers, lines = {"Authorization": f"Bearer {keys.both}"}, []
-    with httpx.stream("GET", f"{server.url}{path}/events", headers=headers, timeout=20) as response:
+    with httpx.stream("GET", f"{server.url}{path}/events", headers=headers, timeout=DEADLINE_S) as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
         for line in response.iter_lines():
             lines.append(line)
@@ -634,19 +638,20 @@ def test_streams_do_not_take_every_thread_and_end_with_the_server(
     with ExitStack() as opened:
         streams = []
         for _ in range(8):
-            streams.append(opened.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20)))
+            connection = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S)
+            streams.append(opened.enter_context(connection))
             streams[-1].sendall(head)
         for stream in streams:
             said = b""
             while b"data: " not in said:
                 said += stream.recv(65536)
-        assert httpx.get(f"{server.url}/healthz", timeout=10).is_success
+        assert httpx.get(f"{server.url}/healthz", timeout=DEADLINE_S).is_success
         server.arbiter.terminate()
         begun = time.monotonic()
         for stream in streams:
             while stream.recv(65536):
                 pass
-        assert time.monotonic() - begun < 15  # as long as requests may take to end; a stream would take minutes
+        assert time.monotonic() - begun < 60  # a stream would take minutes
 
 
 def test_a_submission_of_another_project_does_not_exist(api: Api, keys: Keys) -> None:

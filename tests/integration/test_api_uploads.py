@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 import boto3
 import httpx
 import numpy as np
-import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -19,6 +18,7 @@ from shared.settings import Settings
 from shared.tables import Image, Job, Study
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.synthetic_dicom import make_dicom, make_film
+from tests.waiting import DEADLINE_S, wait_for, wait_until_gone
 
 BOUNDARY = b"frontier"
 HEAD = b'--frontier\r\nContent-Disposition: form-data; name="files"; filename="film.dcm"\r\n\r\n'
@@ -29,7 +29,7 @@ MIB = 1024**2
 def open_upload(server: Server, key: str, length: int | None, path: str = "/v1/studies") -> socket.socket:
     """Connect, and send a request's head; without a length the body is chunked."""
     framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S)
     connection.sendall(
         b"POST %s HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer %s\r\n" % (path.encode(), key.encode())
         + b"Content-Type: multipart/form-data; boundary=%s\r\n%s\r\n\r\n" % (BOUNDARY, framing)
@@ -194,7 +194,7 @@ def test_slow_uploads_hold_up_nobody_and_are_taken(server: Server, keys: Keys) -
         for connection, body in zip(connections, bodies, strict=True):
             quarter = -(-len(body) // 4)
             connection.sendall(body[step * quarter : (step + 1) * quarter])
-        assert httpx.get(f"{server.url}/healthz", timeout=5).is_success
+        assert httpx.get(f"{server.url}/healthz", timeout=DEADLINE_S).is_success
         time.sleep(0.2)
     for connection in connections:
         assert b"202 ACCEPTED" in answer_on(connection)
@@ -206,7 +206,7 @@ def test_a_client_that_falls_silent_is_given_up_on(server: Server, keys: Keys, d
     """In its body, and in its head, where no more than the start of a line is known of it."""
     body = HEAD + png(1) + TAIL
     with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=60) as half_a_head,
+        socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as half_a_head,
         open_upload(server, keys.both, len(body)) as half_a_body,
     ):
         half_a_head.sendall(b"POST /v1/stu")
@@ -229,7 +229,7 @@ def test_a_broker_that_is_down_or_frozen_delays_an_upload_by_seconds_at_most(
             response = api.send(("film.png", png(seed)))
             assert response.status_code == 202
             assert response.get_json()["files"][0]["outcome"] == "accepted"
-            assert time.monotonic() - began < 20
+            assert time.monotonic() - began < 60
     assert rows(database) == 3 * 2
 
 
@@ -241,31 +241,37 @@ def test_sigterm_ends_long_polls_and_finishes_uploads(server: Server, keys: Keys
     ]
     polled: list[int] = []
     path = f"{server.url}/v1/jobs/{job_id}?wait=60"
-    poll = threading.Thread(target=lambda: polled.append(httpx.get(path, headers=headers, timeout=70).status_code))
+
+    def wait_for_job() -> None:
+        polled.append(httpx.get(path, headers=headers, timeout=DEADLINE_S).status_code)
+
+    poll = threading.Thread(target=wait_for_job)
     poll.start()
     with open_upload(server, keys.both, len(body)) as connection:
         connection.sendall(body[:500])
-        time.sleep(1)
+        wait_for(lambda: len(server.worker.net_connections("tcp")) >= 3)  # one listens
+        time.sleep(1)  # until the requests on the two others have been read
         began = time.monotonic()
         server.arbiter.send_signal(signal.SIGTERM)
-        time.sleep(1)
+        poll.join()
+        assert polled == [200]
+        assert time.monotonic() - began < 60, "the poll has been ended"
         connection.sendall(body[500:])
         assert b"202 ACCEPTED" in answer_on(connection)
-    poll.join()
-    assert polled == [200]
-    psutil.wait_procs([server.arbiter], timeout=30)
-    assert time.monotonic() - began < 25
+    wait_until_gone([server.arbiter])
     assert rows(database) == 3 * 2
 
 
 def test_the_server_does_next_to_nothing_when_nobody_calls(server: Server) -> None:
     httpx.get(f"{server.url}/readyz")
     processes = [server.arbiter, server.worker]
-    time.sleep(1)
 
     def used_s() -> float:
         return sum(sum(process.cpu_times()[:2]) for process in processes)
 
-    before = used_s()
-    time.sleep(5)
-    assert used_s() - before < 0.03
+    def is_idle() -> bool:
+        before = used_s()
+        time.sleep(5)
+        return used_s() - before < 0.03
+
+    wait_for(is_idle)

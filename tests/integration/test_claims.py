@@ -1,7 +1,6 @@
 """The lease: who may take a job, keep it, and end it; one result whatever happens in between."""
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +18,7 @@ from shared.queue.states import JobState, Stage
 from shared.tables import Job, Model
 from tests.integration.workshop import Workshop
 from tests.tiny_model import make_tiny_model
+from tests.waiting import wait_until_blocked
 
 pytestmark = pytest.mark.usefixtures("tiny_model_id")
 
@@ -246,8 +246,7 @@ def test_of_two_jobs_of_an_image_that_end_at_the_same_time_one_has_the_result(wo
         with workshop.database.begin() as session:
             assert succeed(session, {held[first]: [BOX]}) == {first}
             waiting = thread.submit(end_second)
-            time.sleep(0.3)
-            assert not waiting.done()  # until it is clear whether the first one commits
+            wait_until_blocked(workshop.database)  # until it is clear whether the first one commits
         assert waiting.result() == {other}
     assert workshop.states([first, other, second]) == ["succeeded", "succeeded", "cancelled"]
     assert workshop.job(second).code == DUPLICATE

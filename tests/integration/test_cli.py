@@ -16,6 +16,7 @@ from shared.errors import Unauthorized
 from shared.keys import verify_key
 from shared.queue.states import Scope
 from tests.conftest import REPOSITORY
+from tests.waiting import DEADLINE_S
 
 USAGE, FAILED, UNREACHABLE = 2, 1, 4
 NOWHERE = "postgresql://carina:x@127.0.0.1:1/carina"
@@ -97,7 +98,7 @@ def run(environ: dict[str, str], *arguments: str) -> "subprocess.CompletedProces
         env={"PATH": "/usr/bin:/bin", "HOME": "/nowhere", "PYTHONPATH": str(REPOSITORY)} | environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE_S,
     )
 
 

@@ -27,6 +27,7 @@ from shared.tables import Detection, Job, Submission, SubmissionFile
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Keys, Server, png
 from tests.integration.submitting import Desk, make_archive
+from tests.waiting import DEADLINE_S
 
 NO_RESULT, FAILED = 3, 1
 
@@ -132,11 +133,11 @@ def test_a_killed_command_goes_on_where_it_was(here: Path, database: Database, s
             while arrived() < sent and running.poll() is None:
                 time.sleep(0.01)
             running.send_signal(how)
-            said = running.communicate(timeout=60)[0]
+            said = running.communicate(timeout=DEADLINE_S)[0]
         assert running.returncode in (-signal.SIGKILL, 130, 0), said
         if running.returncode == 130:
             assert "The same command goes on" in said
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
     assert "60 files" in done.stdout
     with database.begin() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Submission)) == 1

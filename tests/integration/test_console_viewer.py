@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
+from playwright.sync_api import Page, expect
 from pydantic import SecretStr
 
 from api.console import viewer_data
@@ -22,9 +22,6 @@ from shared.tables import Image
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.rows import add_image, add_job, add_result
 from tests.integration.test_console_sign_in import sign_in
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
 
 SIDE_PX = 80
 
@@ -144,17 +141,17 @@ def test_a_rendition_is_kept_for_a_while_and_only_for_whoever_asked(
 
 
 @pytest.fixture
-def page(server: Server, keys: Keys, open_console: Callable[[str, str], "Page"]) -> "Page":
+def page(server: Server, keys: Keys, open_console: Callable[[str, str], Page]) -> Page:
     """A page of somebody who is signed in."""
     return open_console(server.url, keys.both)
 
 
-def wait_for(page: "Page", study_id: UUID) -> None:
+def wait_until_shown(page: Page, study_id: UUID) -> None:
     page.locator(f'body[data-shown="{study_id}"]').wait_for()
 
 
 def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
-    page: "Page", api: Api, keys: Keys, database: Database, store: ObjectStore
+    page: Page, api: Api, keys: Keys, database: Database, store: ObjectStore
 ) -> None:
     older = add_film(database, store, keys.both, 0)
     with database.begin() as session:
@@ -162,21 +159,20 @@ def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
         add_job(session, unfit, state=JobState.REJECTED, code="multi_frame", reason="It has two frames.")
     newer = add_film(database, store, keys.both, 1)
     page.goto(f"/console/studies/{newer.study_id}?from=state%3Dsucceeded")
-    wait_for(page, newer.study_id)
+    wait_until_shown(page, newer.study_id)
     findings = page.get_by_role("list", name="Findings").get_by_role("button")
-    assert [finding.get_attribute("aria-label") for finding in findings.all()] == [
-        "Mass, score 0.90, 20 × 60 mm, not decided",
-        "Mass, score 0.50, 21 × 60 mm, not decided",
-    ]
-    assert page.get_by_text("Suspected inversion").is_visible()
-    assert page.get_by_text("model of film 1").first.is_visible()
+    expect(findings).to_have_count(2)
+    for finding, label in zip(findings.all(), ("score 0.90, 20 × 60 mm", "score 0.50, 21 × 60 mm"), strict=True):
+        expect(finding).to_have_attribute("aria-label", f"Mass, {label}, not decided")
+    expect(page.get_by_text("Suspected inversion")).to_be_visible()
+    expect(page.get_by_text("model of film 1").first).to_be_visible()
 
     # The film fills the pane's height: of 160 pixels of the original each is so many of the screen.
     pane = page.get_by_role("application", name="Film", exact=True).bounding_box()
     scale = pane["height"] / (2 * SIDE_PX)
     corner = (pane["x"] + pane["width"] / 2 - SIDE_PX * scale, pane["y"])
     page.mouse.click(corner[0] + 24.5 * scale, corner[1] + 20 * scale)  # in both boxes: the smaller one is meant
-    assert findings.first.get_attribute("aria-current") == "true"
+    expect(findings.first).to_have_attribute("aria-current", "true")
     page.keyboard.press("e")
     page.mouse.move(corner[0] + 25 * scale, corner[1] + 36 * scale)
     page.mouse.down()
@@ -195,19 +191,19 @@ def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
     assert box == pytest.approx([5, 6, 45, 66], abs=1)
 
     page.keyboard.press("]")
-    wait_for(page, older.study_id)
-    assert page.url.endswith(f"{older.study_id}?from=state%3Dsucceeded")
+    wait_until_shown(page, older.study_id)
+    page.wait_for_url(f"**/{older.study_id}?from=state%3Dsucceeded")
     page.keyboard.press("[")
-    wait_for(page, newer.study_id)
+    wait_until_shown(page, newer.study_id)
     page.go_back()
-    wait_for(page, older.study_id)
+    wait_until_shown(page, older.study_id)
     page.go_back()
-    wait_for(page, newer.study_id)
+    wait_until_shown(page, newer.study_id)
     page.get_by_text("The review is done: 1 finding.").wait_for()
 
 
 def test_a_film_that_was_fitted_stays_so_when_its_pane_changes(
-    page: "Page", keys: Keys, database: Database, store: ObjectStore
+    page: Page, keys: Keys, database: Database, store: ObjectStore
 ) -> None:
     film, other = (add_film(database, store, keys.both, seed) for seed in range(2))
     with database.begin() as session:
@@ -223,7 +219,7 @@ def test_a_film_that_was_fitted_stays_so_when_its_pane_changes(
         page.wait_for_function(fits, arg=[pane.element_handle(), line.element_handle()])
 
     page.goto(f"/console/studies/{film.study_id}")
-    wait_for(page, film.study_id)
+    wait_until_shown(page, film.study_id)
     page.get_by_role("group", name="Images of this study").wait_for()
     before = pane.bounding_box()["height"]
     wait_for_fit()

@@ -1,7 +1,6 @@
 """What becomes of sessions when PostgreSQL fails, on a server of these tests' own."""
 
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from shared.database import Database
 from shared.database_url import MalformedDatabaseUrl
 from shared.errors import DatabaseUnavailable
 from tests.own_postgres import OwnPostgres, own_postgres
+from tests.ports import free_port
 
 #: In which an answer has to come back once the server is well again.
 SOON_S = 30.0
@@ -213,9 +213,7 @@ def test_an_error_of_the_statement_is_no_outage(counted: Database) -> None:
 def test_a_refused_connection_says_why(server: OwnPostgres) -> None:
     url = server.url()
     password = url.partition("carina:")[2].partition("@")[0]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     refused = {
         url.replace(password, "guess"): "user or the password",
         url.replace("carina:", "nobody:"): "user or the password",
@@ -238,9 +236,7 @@ def test_a_refused_connection_says_why(server: OwnPostgres) -> None:
 
 def test_the_url_means_what_it_means_to_libpq(server: OwnPostgres, counted: Database) -> None:
     """Several hosts, of which the one that takes changes is chosen; options; and SQLAlchemy's scheme."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = server.url().replace("127.0.0.1:", f"127.0.0.1:{port},127.0.0.1:")
     database = Database(f"{url}?target_session_attrs=read-write&options=-csearch_path%3Dpg_catalog")
     with database.begin() as session:

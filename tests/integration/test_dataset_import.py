@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -29,8 +28,9 @@ from shared.tables import Dataset, Rendition
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Api, Keys
 from tests.integration.test_cli import FAILED, USAGE, Command
-from tests.integration.trainers import trainer, wait_for
+from tests.integration.trainers import trainer, wait_for_task
 from tests.synthetic_dicom import make_dicom, make_film
+from tests.waiting import wait_for
 from trainer.datasets.annotations import pseudonym
 from trainer.datasets.dataset import parse
 from trainer.datasets.importing import Imported, UnreadablePlace, import_here
@@ -216,11 +216,7 @@ def test_an_import_that_was_killed_goes_on_where_it_was(
     env = {"PATH": "/usr/bin:/bin", "HOME": "/nowhere", "PYTHONPATH": str(REPOSITORY)} | environ
     env |= {"CARINA_PREPARE_THREADS": "1"}
     with subprocess.Popen([sys.executable, "-m", "deploy.cli", *command], cwd="/", env=env, stderr=-3) as process:
-        deadline = time.monotonic() + 60
-        while len(rendered(database)) < 5:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: len(rendered(database)) >= 5 or process.poll() is not None)
         process.send_signal(signal.SIGKILL)
     done = rendered(database)
     assert 5 <= len(done) < len(names), "it was killed half-way"
@@ -332,7 +328,7 @@ def test_an_import_through_the_api(
         datasets.resolve(session, "ward")
 
     with trainer(environ):
-        wait_for(database, Dataset, UUID(dataset_id), lambda row: TaskState(row.state).is_final, settings)
+        wait_for_task(database, Dataset, UUID(dataset_id), lambda row: TaskState(row.state).is_final, settings)
     shown = api.get(f"/v1/datasets/{dataset_id}").get_json()
     assert (shown["state"], shown["code"], shown["image_count"], shown["failure_count"]) == ("succeeded", None, 4, 1)
     assert shown["progress"] == {"what": "rendering", "done": 5, "total": 5, "failed": 1}
@@ -359,7 +355,7 @@ def test_the_api_says_why_an_import_failed_and_cancels_one(
     ]
     with trainer(environ):
         row, other = (
-            wait_for(database, Dataset, UUID(task_id), lambda row: TaskState(row.state).is_final, settings)
+            wait_for_task(database, Dataset, UUID(task_id), lambda row: TaskState(row.state).is_final, settings)
             for task_id in (broken, gone)
         )
     assert (other.state, other.code) == ("failed", "unreadable_place")

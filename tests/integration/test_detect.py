@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -23,6 +22,7 @@ from shared.tables import Image, Job, Worker
 from tests.conftest import REPOSITORY
 from tests.integration.workshop import HEIGHT_PX, MARKED, WIDTH_PX, Workshop, film, is_marked
 from tests.tiny_model import make_tiny_model
+from tests.waiting import DEADLINE_S
 from workers.heartbeat import EXIT_STUCK
 from workers.sweep import sweep
 
@@ -144,13 +144,7 @@ def test_a_job_cancelled_before_or_during_detection_has_no_result(workshop: Work
 def test_leases_are_renewed_while_a_step_takes_longer_than_a_lease(workshop: Workshop) -> None:
     jobs = workshop.ready(*(film(number) for number in range(4)))
 
-    def sweep_for_long() -> None:
-        until = time.monotonic() + 2.5
-        while time.monotonic() < until:
-            sweep(workshop.settings, workshop.database, workshop.hints, "beat")
-            time.sleep(0.1)
-
-    with workshop.detecting(once(sweep_for_long), batch_size=2, lease_s=1) as detect:
+    with workshop.detecting(once(lambda: workshop.sweep_until_renewed(jobs[0])), batch_size=2, lease_s=24) as detect:
         detect.run()
     assert workshop.states(jobs) == ["succeeded"] * 4
     assert [workshop.job(job_id).attempt for job_id in jobs] == [1] * 4
@@ -257,7 +251,7 @@ def test_an_image_has_one_result_under_a_model(workshop: Workshop, tiny_model_id
 @pytest.mark.usefixtures("tiny_model_id")
 def test_an_outage_of_the_object_store_costs_no_attempt(workshop: Workshop) -> None:
     jobs = workshop.ready(film(1), film(2))
-    with workshop.detecting(s3_endpoint_url="http://127.0.0.1:9", max_attempts=1) as cut_off:
+    with workshop.detecting(s3_endpoint_url="http://127.0.0.1:9", max_attempts=1, retry_backoff_s=3600) as cut_off:
         cut_off.run()
     assert workshop.states(jobs) == ["ready"] * 2
     assert [workshop.job(job_id).attempt for job_id in jobs] == [0, 0]
@@ -309,11 +303,12 @@ def test_a_step_that_hangs_ends_the_process_and_another_does_its_jobs(
         env={**os.environ, **environ, **limits},
         cwd=REPOSITORY,
         check=False,
-        timeout=45,
+        timeout=DEADLINE_S,
     )
     assert hanging.returncode == EXIT_STUCK
     assert workshop.states(jobs) == ["detecting"] * 3
-    time.sleep(1.1)
+    for job_id in jobs:
+        workshop.set(job_id, lease_expires_at="epoch")
     sweep(workshop.settings, workshop.database, workshop.hints, "beat")
     batches: list[int] = []
     with workshop.detecting(lambda batch: batches.append(len(batch))) as detect:

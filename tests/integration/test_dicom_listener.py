@@ -8,8 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -41,8 +40,10 @@ from shared.settings import Settings
 from shared.tables import AuditEvent, Image, Job, Project, Study
 from tests.conftest import REPOSITORY
 from tests.integration.workshop import dicom, film
+from tests.ports import free_port
 from tests.requirements import end_without, needs
 from tests.synthetic_dicom import make_dicom, make_film
+from tests.waiting import DEADLINE_S, wait_for
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def _senders_close(monkeypatch: pytest.MonkeyPatch) -> None:
 def association(port: int, *contexts: Any, calling: str = "SENDER", called: str = "CARINA", **kwargs: Any):
     """A pynetdicom sender's association, released at the end."""
     ae = AE(calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = DEADLINE_S
     made = ae.associate("127.0.0.1", port, contexts=list(contexts) or [context_of(dicom(0))], ae_title=called, **kwargs)
     try:
         yield made
@@ -103,21 +104,6 @@ def rows(database: Database, table: Any) -> list[Any]:
         found = list(session.scalars(sa.select(table).order_by(table.id)))
         session.expunge_all()
         return found
-
-
-def wait_for(condition: Callable[[], Any], within_s: float = 15) -> Any:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    return pytest.fail("It did not come about in time.")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 # --- what is taken in ------------------------------------------------------------------------------------------------
@@ -215,7 +201,7 @@ def test_an_object_that_never_ends_is_cut_off(ready: Settings, database: Databas
 
 def test_a_message_of_four_gigabytes_is_not_waited_for(listener: Listener) -> None:
     """Its sender has not even asked for an association."""
-    with socket.create_connection(("127.0.0.1", listener.port), timeout=20) as stranger:
+    with socket.create_connection(("127.0.0.1", listener.port), timeout=DEADLINE_S) as stranger:
         stranger.sendall(struct.pack(">BBI", 1, 0, 0xFFFFFFFF))
         assert stranger.recv(1) == b""
 
@@ -305,7 +291,7 @@ def test_an_original_is_de_identified_before_it_is_stored(
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
 
 
 def test_dcmtk_echoes_and_stores(listener: Listener, database: Database, tmp_path: Path) -> None:
@@ -392,7 +378,7 @@ def test_orthanc_sends_a_study(listener: Listener, database: Database, tmp_path:
         subprocess.Popen(
             [orthanc, str(tmp_path / "orthanc.json")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process,
-        httpx.Client(base_url=url, timeout=30) as http,
+        httpx.Client(base_url=url, timeout=DEADLINE_S) as http,
     ):
         try:
 
@@ -402,7 +388,7 @@ def test_orthanc_sends_a_study(listener: Listener, database: Database, tmp_path:
                 except httpx.TransportError:
                     return False
 
-            wait_for(is_up, 30)
+            wait_for(is_up)
             assert http.post("/modalities/carina/echo", json={}).is_success
             films = [
                 make_dicom(film(n), SOPInstanceUID=f"1.2.{n}", SeriesInstanceUID="1.5", PatientID="p")
@@ -414,7 +400,7 @@ def test_orthanc_sends_a_study(listener: Listener, database: Database, tmp_path:
             assert answer.json()["FailedInstancesCount"] == 0
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(DEADLINE_S)
     assert {image.sop_instance_uid for image in rows(database, Image)} == {"1.2.1", "1.2.2", "1.2.3"}
 
 
@@ -424,8 +410,7 @@ def test_orthanc_sends_a_study(listener: Listener, database: Database, tmp_path:
 @contextmanager
 def served(environ: dict[str, str], log: Path, change: str = "") -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     """The listener as a process; `change` is a statement that runs in it before it starts."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
-    env = clean | environ | {"CARINA_DICOM_PORT": "0", "CARINA_DICOM_ALLOWED_AES": "SENDER"}
+    env = os.environ | environ | {"CARINA_DICOM_PORT": "0", "CARINA_DICOM_ALLOWED_AES": "SENDER"}
     code = f"from deploy.cli import main; {change}\nimport sys; sys.argv = ['carina', 'dicom-listener']; main()"
     with (
         log.open("ab") as stderr,
@@ -438,10 +423,10 @@ def served(environ: dict[str, str], log: Path, change: str = "") -> Iterator[tup
                 lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
                 return next((line["port"] for line in lines[::-1] if line["event"] == "dicom_listener_started"), 0)
 
-            yield process, wait_for(port, 30)
+            yield process, wait_for(port)
         finally:
             process.kill()
-            process.wait(timeout=30)
+            process.wait(DEADLINE_S)
 
 
 def test_a_kill_between_object_and_row_wants_nothing_but_the_object_again(
@@ -451,7 +436,7 @@ def test_a_kill_between_object_and_row_wants_nothing_but_the_object_again(
     with served(environ, tmp_path / "first", die) as (process, port):
         with association(port) as made:
             assert not made.send_c_store(pydicom.dcmread(BytesIO(dicom(1))))
-        assert process.wait(timeout=10) == -9
+        assert process.wait(DEADLINE_S) == -9
     assert len(list(store.keys("originals/"))) == 1
     assert not rows(database, Image)
     with served(environ, tmp_path / "second") as (_, port):
@@ -478,8 +463,8 @@ def test_sigterm_lets_an_object_that_is_being_stored_be_answered(
         sending.start()
         wait_for(begun.exists)
         process.terminate()
-        sending.join(timeout=20)
-        assert process.wait(timeout=20) == 0
+        sending.join()
+        assert process.wait(DEADLINE_S) == 0
         assert [answer.Status for answer in answers] == [0]
         wait_for(lambda: not idle.is_established)
     assert len(rows(database, Job)) == 1
@@ -489,6 +474,6 @@ def test_the_command_says_why_it_does_not_start(ready: Settings, environ: dict[s
     # As a process of its own, like all that configure logging.
     command = [sys.executable, "-m", "deploy.cli", "dicom-listener"]
     env = os.environ | environ
-    ended = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=DEADLINE_S)
     assert ended.returncode == 1
     assert "CARINA_DICOM_ALLOWED_AES" in ended.stderr

@@ -29,6 +29,7 @@ from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.test_api_uploads import answer_on
 from tests.integration.workshop import Workshop
 from tests.synthetic_dicom import make_dicom, make_film
+from tests.waiting import DEADLINE_S
 
 STUDY, SERIES = "1.2.3", "1.2.3.1"
 UNSUPPORTED = "unsupported_media_type"
@@ -243,7 +244,7 @@ def test_a_body_that_is_cut_short_leaves_nothing_of_the_unfinished_instance(
 
 
 def open_store(server: Server, key: str, length: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S)
     connection.sendall(
         b"POST /dicom-web/studies HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer %s\r\n" % key.encode()
         + b"Content-Type: multipart/related; type=application/dicom; boundary=frontier\r\n"

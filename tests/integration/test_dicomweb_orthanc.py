@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -16,7 +15,9 @@ from shared.database import Database
 from shared.tables import Image
 from tests.integration.conftest import Keys, Server
 from tests.integration.test_dicomweb import STUDY, film
+from tests.ports import free_port
 from tests.requirements import needs
+from tests.waiting import DEADLINE_S, wait_for
 
 pytestmark = pytest.mark.needs("Orthanc", "libOrthancDicomWeb.so")
 
@@ -24,16 +25,12 @@ pytestmark = pytest.mark.needs("Orthanc", "libOrthancDicomWeb.so")
 @pytest.fixture
 def orthanc(server: Server, keys: Keys, tmp_path: Path) -> Iterator[httpx.Client]:
     """Orthanc's REST API; it knows us as `carina`."""
-    with socket.socket() as http, socket.socket() as dicom:
-        for free in (http, dicom):
-            free.bind(("127.0.0.1", 0))
-        port, dicom_port = http.getsockname()[1], dicom.getsockname()[1]
+    port = free_port()
     config = {
         "StorageDirectory": str(tmp_path / "storage"),
         "IndexDirectory": str(tmp_path / "index"),
         "Plugins": [str(needs("libOrthancDicomWeb.so"))],
         "HttpPort": port,
-        "DicomPort": dicom_port,
         "DicomServerEnabled": False,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
@@ -46,22 +43,21 @@ def orthanc(server: Server, keys: Keys, tmp_path: Path) -> Iterator[httpx.Client
     with (
         (tmp_path / "orthanc.log").open("wb") as log,
         subprocess.Popen([needs("Orthanc"), str(tmp_path / "orthanc.json")], stdout=log, stderr=log) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as client,
     ):
         try:
-            deadline = time.monotonic() + 60
-            while process.poll() is None and time.monotonic() < deadline:
-                try:
-                    client.get("/system").raise_for_status()
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.1)
-            else:
-                pytest.fail((tmp_path / "orthanc.log").read_text())
+
+            def answers() -> bool:
+                assert process.poll() is None, (tmp_path / "orthanc.log").read_text()
+                with suppress(httpx.TransportError):
+                    return client.get("/system").is_success
+                return False
+
+            wait_for(answers, (tmp_path / "orthanc.log").read_text)
             yield client
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(DEADLINE_S)
 
 
 def test_orthanc_sends_to_us_searches_here_and_retrieves(orthanc: httpx.Client, database: Database) -> None:

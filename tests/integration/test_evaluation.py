@@ -15,7 +15,7 @@ from shared.tables import Dataset, Evaluation
 from shared.tasks import TaskClaim, claim_task
 from shared.training import EvaluationConfig, HeldOut
 from shared.trainings import start_training
-from tests.integration.trainers import trainer, wait_for
+from tests.integration.trainers import trainer, wait_for_task
 from tests.tiny_dataset import store_dataset
 from tests.tiny_films import tiny_config, tiny_dataset
 from tests.tiny_model import make_tiny_model
@@ -57,7 +57,7 @@ def test_one_rank_and_two_find_the_same_and_say_the_same(
     for processes in (1, 2):
         row_id = ask(database, demo_id, dataset, config)
         with trainer(environ, processes=processes):
-            row = wait_for(database, Evaluation, row_id, lambda row: TaskState(row.state).is_final, settings)
+            row = wait_for_task(database, Evaluation, row_id, lambda row: TaskState(row.state).is_final, settings)
         assert isinstance(row, Evaluation)
         assert row.state == TaskState.SUCCEEDED, (row.reason, row.log_tail)
         done.append(row)

@@ -6,9 +6,8 @@ import random
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 from typing import Self
 from urllib.parse import urlsplit
@@ -32,6 +31,7 @@ from tests.integration.conftest import Api, Keys, Server
 from tests.integration.submitting import Desk, finished, large, make_archive
 from tests.integration.workshop import dicom, film
 from tests.synthetic_dicom import make_dicom
+from tests.waiting import DEADLINE_S, wait_for
 from workers.garbage import Garbage
 
 #: In every kind of upload; a tenth of them in a file that is streamed in parts.
@@ -68,14 +68,14 @@ class Audit:
         parts = [upload.key for upload in self._incoming.unfinished_uploads()]
         return [*self._incoming.keys("incoming/"), *parts]
 
-    def sweep(self) -> list[str]:
-        """Collect garbage of any age; return what is left over."""
-        deadline = time.monotonic() + 10
-        while True:  # A request that was just cut off may still be ending.
+    def sweep(self) -> None:
+        """Collect garbage of any age until nothing is left over: requests that were cut off may still be ending."""
+
+        def is_clear() -> bool:
             self._garbage.collect()
-            if not (left := self.left_over()) or time.monotonic() > deadline:
-                return left
-            time.sleep(0.1)
+            return not self.left_over()
+
+        wait_for(is_clear, self.left_over, pause_s=0.1)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def cuts(small: int, whole: int, seed: int) -> list[tuple[bool, int]]:
 def send(port: int, request: bytes, end: int | None = None, *, silently: bool = False) -> bytes:
     """Send a request up to `end`; return the answer, for which nobody waits who is gone silently."""
     answer = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
         try:
             connection.sendall(request[:end])
             if silently:
@@ -177,7 +177,7 @@ def test_an_upload_to_the_api_that_is_cut_off_anywhere_leaves_nothing(
         for number, (in_large, end) in enumerate(cuts(len(small), len(whole), seed)):
             answer = send(ways.port, whole if in_large else small, end, silently=number % 2 == 0)
             assert not answer or answer.startswith(b"HTTP/1.1 4"), (way, in_large, end, answer)
-        assert audit.sweep() == []
+        audit.sweep()
         assert audit.no_harm_done() == taken
         assert desk.keys("originals/") == desk.keys("originals/")[:taken]
         for request in (small, whole):
@@ -185,7 +185,7 @@ def test_an_upload_to_the_api_that_is_cut_off_anywhere_leaves_nothing(
             assert answer.startswith(b"HTTP/1.1 20"), (way, answer)
             taken += 1
         assert audit.no_harm_done() == len(desk.keys("originals/")) == taken
-    assert audit.sweep() == []
+    audit.sweep()
 
 
 def test_an_upload_to_the_store_that_is_cut_off_anywhere_is_sent_again(
@@ -214,7 +214,7 @@ def test_an_upload_to_the_store_that_is_cut_off_anywhere_is_sent_again(
         "failed:not_uploaded",
         "failed:size_mismatch",
     }
-    assert audit.sweep() == []
+    audit.sweep()
 
     assert api.post(f"{path}/retry").json["to_upload"] == 2
     small, whole = api.get(f"{path}/uploads").json["uploads"]
@@ -226,7 +226,7 @@ def test_an_upload_to_the_store_that_is_cut_off_anywhere_is_sent_again(
     desk.receive()
     assert [row["outcome"] for row in api.get(f"{path}/manifest").json["files"]] == ["accepted"] * 2
     assert audit.no_harm_done() == 2
-    assert audit.sweep() == []
+    audit.sweep()
 
 
 def test_a_killed_api_leaves_nothing_half_done(server: Server, keys: Keys, audit: Audit, desk: Desk) -> None:
@@ -235,29 +235,27 @@ def test_a_killed_api_leaves_nothing_half_done(server: Server, keys: Keys, audit
     requests = [ways.form(large(0)), ways.stow(large(1)), ways.content(large(2)), ways.content(archive)]
     with ExitStack() as connections:
         for request in requests:
-            connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+            connection = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S)
             connections.enter_context(connection).sendall(request[: len(request) * 98 // 100])
-        deadline = time.monotonic() + 20
-        while len(audit.left_over()) < 4 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert len(audit.left_over()) == 4
+        wait_for(lambda: len(audit.left_over()) == 4, audit.left_over)
         worker = server.worker
         worker.kill()
         psutil.wait_procs([worker])
     assert audit.no_harm_done() == 0
 
     for request in requests:
-        answer = b""
-        while not answer and time.monotonic() < deadline + 40:
-            try:
-                answer = send(ways.port, request)
-            except ConnectionError:
-                time.sleep(0.2)
-        assert answer.startswith(b"HTTP/1.1 20"), answer
+
+        def answer(request: bytes = request) -> bytes:
+            with suppress(ConnectionError):
+                return send(ways.port, request)
+            return b""
+
+        said = wait_for(answer)
+        assert said.startswith(b"HTTP/1.1 20"), said
     ways.complete()
     desk.receive()
     assert audit.no_harm_done() == 5
-    assert audit.sweep() == []
+    audit.sweep()
 
 
 class Killer:
@@ -265,11 +263,10 @@ class Killer:
 
     def __init__(self, environ: dict[str, str]) -> None:
         code = "from tests.integration import submitting; submitting.fork_and_kill()"
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             cwd=REPOSITORY,
-            env=clean | environ,
+            env=os.environ | environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -279,7 +276,7 @@ class Killer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=DEADLINE_S)
 
     def run(self, for_s: float) -> bool:
         """Run one for so long at most; return whether it had to be killed."""
@@ -329,7 +326,7 @@ def test_killed_intake_workers_take_everything_once(
     assert {file.name for file in desk.files(imported)} == {f"{number}.dcm" for number in range(30)}
     assert audit.no_harm_done() == 76
     assert desk.counts() == (76, 76)
-    assert audit.sweep() == []
+    audit.sweep()
 
 
 def open_files(desk: Desk, *submissions: UUID) -> bool:

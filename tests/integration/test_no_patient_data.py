@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,6 +34,7 @@ from shared.tables import ApiKey, Image, Job, Webhook
 from tests.conftest import REPOSITORY
 from tests.planted import FILM, TRACES, make_planted
 from tests.synthetic_dicom import make_dicom
+from tests.waiting import DEADLINE_S, wait_for
 
 #: A UID is no patient's data where files are kept as they are; everywhere else these files share none.
 UID = "1.2.826.0.1.{}"
@@ -108,12 +108,11 @@ class Place:
         self._environ, self._folder, self.stack = environ, folder, stack
 
     def start(self, *words: str) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
         log = self.stack.enter_context((self._folder / f"{'-'.join(words)}.log").open("wb"))
         command = [sys.executable, "-m", "deploy.cli", *words]
-        env = clean | self._environ | {"CARINA_STATE_FILE": str(self._folder / f"{'-'.join(words)}.ready")}
+        env = os.environ | self._environ | {"CARINA_STATE_FILE": str(self._folder / f"{'-'.join(words)}.ready")}
         process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
-        self.stack.callback(process.wait, timeout=60)
+        self.stack.callback(process.wait, timeout=DEADLINE_S)
         self.stack.callback(process.terminate)
 
     def logs(self) -> bytes:
@@ -134,15 +133,6 @@ def running(environ: dict[str, str], folder: Path) -> Iterator[Place]:
         yield place
 
 
-def wait_for(condition: Any, within_s: float = 60) -> Any:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.1)
-    return pytest.fail("It did not come about in time.")
-
-
 def unnamed(answer: Any) -> Any:
     """An answer without the names that the client gave its files."""
     if isinstance(answer, dict):
@@ -154,7 +144,7 @@ class Sender:
     """Sends by HTTP, and keeps what it is answered."""
 
     def __init__(self, url: str, key: str) -> None:
-        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=DEADLINE_S)
         #: Every answer, but for the names that files were sent under.
         self.answers: list[bytes] = []
         self.codes: set[str] = set()

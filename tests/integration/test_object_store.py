@@ -32,10 +32,11 @@ from shared.incoming import Incoming
 from shared.object_store import PART_BYTES, ObjectStore, original_key
 from shared.settings import Settings
 from tests.conftest import REPOSITORY
-from tests.http_proxy import Answer, Proxy, Request, free_port
+from tests.http_proxy import Answer, Proxy, Request
 from tests.integration import moto_server
 from tests.integration.certificates import make_authority
 from tests.integration.moto_server import action_of
+from tests.ports import free_port
 
 REQUIRED = {"CARINA_DATABASE_URL": "postgresql://x", "CARINA_REDIS_URL": "redis://x"}
 KEYS = {"CARINA_S3_ACCESS_KEY_ID": "AKIAEXAMPLE", "CARINA_S3_SECRET_ACCESS_KEY": "secret"}

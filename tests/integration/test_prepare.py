@@ -1,6 +1,5 @@
 """The prepare worker in this process, with real decoder processes that a test may kill."""
 
-import os
 import signal
 import threading
 from uuid import UUID
@@ -16,9 +15,10 @@ from shared.imaging.rendition import Rendition, make_rendition, read_rendition
 from shared.object_store import original_key, rendition_key
 from shared.queue.outcome import cancel
 from shared.tables import Image
+from tests.decoders import bytes_read, decoders, wait_for_request
 from tests.integration.workshop import Workshop, dicom
 from tests.synthetic_dicom import make_dicom, make_film
-from workers.sweep import sweep
+from tests.waiting import DEADLINE_S
 
 FATAL = dicom(99)
 
@@ -26,24 +26,32 @@ FATAL = dicom(99)
 class TrippedPool(DecoderPool):
     """Stops the decoder process that gets `FATAL`, and sends these signals while it has it; keeps count."""
 
-    def __init__(self, *signals: int, timeout_s: float) -> None:
-        super().__init__(1, timeout_s)
+    def __init__(self, *signals: int) -> None:
+        super().__init__(1, DEADLINE_S)
         self._signals = signals
         self.trips = 0
 
     def render(self, data: bytes, rendition_px: int, max_image_pixels: int) -> Rendition:
-        if data == FATAL:
-            super().render(dicom(0), rendition_px, max_image_pixels)  # so that there is a process
-            (decoder,) = decoders()
-            os.kill(decoder, signal.SIGSTOP)
-            threading.Timer(0.3, lambda: [os.kill(decoder, number) for number in self._signals]).start()
-            self.trips += 1
-        return super().render(data, rendition_px, max_image_pixels)
+        if data != FATAL:
+            return super().render(data, rendition_px, max_image_pixels)
+        super().render(dicom(0), rendition_px, max_image_pixels)  # so that there is a process
+        (decoder,) = decoders()
+        decoder.suspend()
+        self.trips += 1
+        if not self._signals:
+            self._timeout_s = 1
+        signalling = threading.Thread(target=self._signal, args=(decoder, bytes_read(decoder)))
+        signalling.start()
+        try:
+            return super().render(data, rendition_px, max_image_pixels)
+        finally:
+            signalling.join()
+            self._timeout_s = DEADLINE_S
 
-
-def decoders() -> list[int]:
-    children = psutil.Process().children()
-    return [child.pid for child in children if "shared.imaging.decoder_process" in child.cmdline()]
+    def _signal(self, decoder: psutil.Process, read_before: int) -> None:
+        wait_for_request(decoder, read_before)
+        for number in self._signals:
+            decoder.send_signal(number)
 
 
 def image_of(workshop: Workshop, job_id: UUID) -> Image:
@@ -76,7 +84,7 @@ def test_an_image_that_brings_down_its_decoder_is_tried_alone_and_then_rejected(
 ) -> None:
     jobs = workshop.queue(dicom(1), FATAL, dicom(2), dicom(3))
     fatal = jobs.pop(1)
-    pool = TrippedPool(*signals, timeout_s=1.5)
+    pool = TrippedPool(*signals)
     with workshop.preparing(pool, prepare_threads=1, retry_backoff_s=0) as prepare:
         prepare.run()
         prepare.run()
@@ -111,7 +119,7 @@ def test_an_original_that_is_gone_fails_its_job_once_attempts_are_used_up(worksh
 
 def test_an_outage_of_the_object_store_costs_no_attempt(workshop: Workshop) -> None:
     (job_id,) = workshop.queue(dicom(1))
-    with workshop.preparing(s3_endpoint_url="http://127.0.0.1:9", max_attempts=1) as cut_off:
+    with workshop.preparing(s3_endpoint_url="http://127.0.0.1:9", max_attempts=1, retry_backoff_s=3600) as cut_off:
         cut_off.run()
     assert (workshop.job(job_id).state, workshop.job(job_id).attempt) == ("queued", 0)
     workshop.set(job_id, available_at="epoch")
@@ -136,7 +144,7 @@ class SlowPool(DecoderPool):
     """Calls `during` while an image is in the works."""
 
     def __init__(self, during: object) -> None:
-        super().__init__(1, 20)
+        super().__init__(1, DEADLINE_S)
         self._during = during
 
     def render(self, data: bytes, rendition_px: int, max_image_pixels: int) -> Rendition:
@@ -161,12 +169,8 @@ def test_a_job_cancelled_before_or_during_preparation_stays_cancelled(workshop: 
 def test_leases_are_renewed_while_a_decode_takes_longer_than_a_lease(workshop: Workshop) -> None:
     (job_id,) = workshop.queue(dicom(1))
 
-    def dawdle() -> None:
-        for _ in range(10):
-            threading.Event().wait(0.25)
-            sweep(workshop.settings, workshop.database, workshop.hints, "beat")
-
-    with workshop.preparing(SlowPool(dawdle), prepare_threads=1, lease_s=1) as prepare:
+    slow = SlowPool(lambda: workshop.sweep_until_renewed(job_id))
+    with workshop.preparing(slow, prepare_threads=1, lease_s=24) as prepare:
         prepare.run()
     assert (workshop.job(job_id).state, workshop.job(job_id).attempt) == ("ready", 0)
     assert workshop.job(job_id).ready_at is not None

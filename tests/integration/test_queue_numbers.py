@@ -25,6 +25,7 @@ from shared.version import RENDITION_VERSION
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.rows import add_model
 from tests.integration.workshop import Workshop
+from tests.waiting import DEADLINE_S
 from workers.sweep import sweep
 
 
@@ -183,8 +184,8 @@ def test_several_beats_take_one_sample_an_interval(
         thread.join()
     with database.begin() as session:
         samples = session.scalars(sa.select(QueueSample)).all()
-        # Four sweeps take less than an interval, but may lie on both sides of its end.
-        assert 1 <= len(samples) <= 2
+        # Four sweeps may lie on both sides of an interval's end; on a busy machine, of more than one.
+        assert len(samples) == len({sample.at for sample in samples}) < 4
         assert samples[0].ready == 3
         assert samples[0].at.timestamp() % INTERVAL.total_seconds() == 0
 
@@ -206,7 +207,7 @@ def test_each_end_counts_once_and_old_samples_go(workshop: Workshop, database: D
     with database.begin() as session:
         kept = session.scalars(sa.select(QueueSample).order_by(QueueSample.at)).all()
         assert [row.succeeded for row in kept] == [5, 2], "those since the sample before"
-        assert 570 < kept[1].elapsed_s <= 600
+        assert 570 < kept[1].elapsed_s < 900  # and what this test took
         assert count_past(session, now, timedelta(hours=1))[JobState.SUCCEEDED] == 7
 
 
@@ -241,7 +242,7 @@ def test_a_long_history_has_no_more_points_than_a_short_one(api: Api, database: 
 def test_the_stream_tells_of_changes_and_ends_with_the_process(server: Server, keys: Keys, workshop: Workshop) -> None:
     headers = {"Authorization": f"Bearer {keys.read}"}
     events: list[dict] = []
-    with httpx.stream("GET", f"{server.url}/v1/queue/events", headers=headers, timeout=20) as response:
+    with httpx.stream("GET", f"{server.url}/v1/queue/events", headers=headers, timeout=DEADLINE_S) as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
         for line in response.iter_lines():
             if not line.startswith("data: "):
@@ -252,7 +253,7 @@ def test_the_stream_tells_of_changes_and_ends_with_the_process(server: Server, k
             else:
                 server.arbiter.send_signal(signal.SIGTERM)
     assert (events[0]["jobs"]["ready"], events[-1]["jobs"]["ready"] > 0) == (0, True)
-    server.process.join(timeout=20)
+    server.process.join(DEADLINE_S)
     assert server.process.exitcode == 0
 
 

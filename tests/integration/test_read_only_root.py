@@ -1,7 +1,6 @@
 """Processes on a read-only file system with one writable folder do all their work."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from tests.integration.conftest import Keys, png
+from tests.ports import free_port
 from tests.read_only import sealed
 from tests.waiting import wait_for
 
@@ -27,9 +27,7 @@ def running(argv: list[str], environ: dict[str, str]) -> Iterator[subprocess.Pop
 
 @pytest.mark.usefixtures("demo_model", "settings")
 def test_a_film_goes_all_the_way(environ: dict[str, str], keys: Keys, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
     there = plain | environ | {"HOME": "/nonexistent", "TMPDIR": str(tmp_path), "CARINA_API_PORT": str(port)}
     commands = (["api"], ["worker", "prepare"], ["worker", "detect"])

@@ -18,7 +18,8 @@ from shared.settings import Settings
 from tests.integration.conftest import Keys, png
 from tests.integration.processes import Processes
 from tests.integration.workshop import Workshop, dicom
-from tests.own_redis import OwnRedis, free_port, freeze, thaw
+from tests.own_redis import OwnRedis, freeze, thaw
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 #: Without hints nobody looks for work before this: what is found earlier was hinted at, or Redis was known to fail.

@@ -19,7 +19,7 @@ from shared.tables import Dataset, Image, Job
 from shared.training import Augmentation
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_image, add_result
-from tests.integration.trainers import trainer, wait_for
+from tests.integration.trainers import trainer, wait_for_task
 from tests.integration.workshop import HEIGHT_PX, WIDTH_PX, Workshop, dicom
 from tests.tiny_model import CATEGORIES, make_tiny_model
 from trainer.datasets.dataset import parse
@@ -296,7 +296,7 @@ def test_corrections_become_training_data(
     assert queued.status_code == 202
     dataset_id = UUID(queued.get_json()["id"])
     with trainer(environ):
-        wait_for(database, Dataset, dataset_id, lambda row: TaskState(row.state).is_final, settings)
+        wait_for_task(database, Dataset, dataset_id, lambda row: TaskState(row.state).is_final, settings)
 
     answer = training.get(f"/v1/datasets/{dataset_id}").get_json()
     assert (answer["state"], answer["image_count"], answer["box_count"]) == ("succeeded", 2, 2), answer["reason"]

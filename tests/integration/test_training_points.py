@@ -16,7 +16,7 @@ from shared.tables import Dataset, TrainingPoint, TrainingRun
 from shared.trainings import start_training
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_dataset
-from tests.integration.trainers import trainer, wait_for
+from tests.integration.trainers import trainer, wait_for_task
 from tests.tiny_dataset import store_dataset
 from tests.tiny_films import tiny_config
 from trainer.curve import AP40, Curve
@@ -92,9 +92,9 @@ def test_a_killed_run_goes_on_with_its_curve(
         return (row.checkpoint_steps or 0) >= 5 or is_final(row)
 
     with trainer(environ) as running:
-        wait_for(database, TrainingRun, run_id, has_begun, settings)
+        wait_for_task(database, TrainingRun, run_id, has_begun, settings)
         running.rank().send_signal(signal.SIGKILL)
-        ended = wait_for(database, TrainingRun, run_id, is_final, settings)
+        ended = wait_for_task(database, TrainingRun, run_id, is_final, settings)
     assert ended.state == TaskState.SUCCEEDED, (ended.reason, ended.log_tail)
     assert ended.attempt == 2
     answer = api.as_(keys.read).get(f"/v1/trainings/{run_id}/points").get_json()

@@ -32,6 +32,7 @@ from tests.integration.conftest import Api, Keys, Server
 from tests.integration.receiver import Receiver, verify
 from tests.integration.workshop import Workshop
 from tests.requirements import needs_ipv6
+from tests.waiting import DEADLINE_S, wait_for
 from workers.heartbeat import Heartbeat
 from workers.notify import Notify
 
@@ -41,9 +42,8 @@ RETRY_S = 0.1
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Receivers may be on loopback, and nobody waits long."""
-    quick = {"webhook_allow_private": True, "webhook_timeout_s": 1, "retry_backoff_s": RETRY_S, "lease_s": 2}
-    return settings.model_copy(update=quick)
+    """Receivers may be on loopback, and no second try comes while a test looks at the first one."""
+    return settings.model_copy(update={"webhook_allow_private": True, "webhook_timeout_s": 60, "retry_backoff_s": 600})
 
 
 @pytest.fixture
@@ -61,6 +61,12 @@ def slow_receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def notify(settings: Settings, database: Database) -> Notify:
     return make_notify(settings, database)
+
+
+@pytest.fixture
+def quick_notify(settings: Settings, database: Database) -> Notify:
+    """Tries again at once."""
+    return make_notify(settings.model_copy(update={"retry_backoff_s": RETRY_S}), database)
 
 
 def make_notify(settings: Settings, database: Database, stop: threading.Event | None = None) -> Notify:
@@ -100,11 +106,11 @@ def only(database: Database) -> WebhookDelivery:
 
 
 def run_until(notify: Notify, done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not done():
-        assert time.monotonic() < deadline
+    def run() -> bool:
         notify.run()
-        time.sleep(0.02)
+        return done()
+
+    wait_for(run)
 
 
 def test_a_receiver_may_have_an_ipv6_address(api: Api, database: Database, notify: Notify, ward: UUID) -> None:
@@ -239,7 +245,7 @@ def test_a_message_is_signed_as_its_receiver_checks(
 
 
 def test_what_fails_is_tried_again_with_growing_pauses(
-    api: Api, database: Database, notify: Notify, ward: UUID, receiver: Receiver
+    api: Api, database: Database, quick_notify: Notify, ward: UUID, receiver: Receiver
 ) -> None:
     secret = create(api, receiver.url)["secret"]
     statuses = iter((500, 404, 204))
@@ -250,10 +256,7 @@ def test_what_fails_is_tried_again_with_growing_pauses(
 
     receiver.answer = answer
     tell(database, ward)
-    notify.run()
-    first = only(database)
-    assert (first.state, first.response_status, first.code) == ("pending", 500, "receiver_refused")
-    run_until(notify, lambda: only(database).state == "delivered")
+    run_until(quick_notify, lambda: only(database).state == "delivered")
     assert (only(database).attempt, only(database).response_status, only(database).code) == (3, 204, None)
     assert len(set(receiver.ids)) == 1
     pauses = [after.at - before.at for before, after in zip(receiver.messages, receiver.messages[1:], strict=False)]
@@ -276,7 +279,9 @@ def test_a_receiver_that_cannot_be_reached_is_tried_again(
 def test_a_message_that_was_given_up_can_be_sent_again(
     api: Api, settings: Settings, database: Database, ward: UUID, receiver: Receiver
 ) -> None:
-    notify = make_notify(settings.model_copy(update={"webhook_retry_h": RETRY_S * 1.5 / 3600}), database)
+    notify = make_notify(
+        settings.model_copy(update={"retry_backoff_s": RETRY_S, "webhook_retry_h": RETRY_S * 1.5 / 3600}), database
+    )
     path = f"/v1/webhooks/{create(api, receiver.url)['id']}/deliveries"
     receiver.status = 503
     tell(database, ward, count=3)
@@ -358,34 +363,31 @@ def test_a_slow_receiver_holds_up_nobody_else(
     api: Api, settings: Settings, database: Database, ward: UUID, receiver: Receiver, slow_receiver: Receiver
 ) -> None:
     enough = threading.Event()
-    slow_receiver.answer = lambda _: enough.wait(20)
+    slow_receiver.answer = lambda _: enough.wait(DEADLINE_S)
     create(api, slow_receiver.url)
     tell(database, ward, count=40)
     create(api, receiver.url)
     tell(database, ward, count=40)
     stop = threading.Event()
     sending = threading.Thread(target=make_notify(settings, database, stop).run)
-    began = time.monotonic()
     sending.start()
     try:
-        while len(receiver.messages) < 40:
-            assert time.monotonic() < began + 10
-            time.sleep(0.02)
+        wait_for(lambda: len(receiver.messages) == 40)
         assert slow_receiver.most_under_way <= MOST_AT_ONCE
     finally:
         stop.set()
-        sending.join()
         enough.set()
-    assert {row.code for row in deliveries(database) if row.response_status is None} == {None, "receiver_timed_out"}
+        sending.join()
+    assert sum(row.state == "delivered" for row in deliveries(database)) == 40
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n"])
 def test_a_receiver_that_drips_its_answer_is_cut_off(
-    api: Api, database: Database, notify: Notify, ward: UUID, receiver: Receiver, said: bytes
+    api: Api, database: Database, settings: Settings, ward: UUID, receiver: Receiver, said: bytes
 ) -> None:
     def drip(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(said)
-        for _ in range(100):
+        while True:  # until the sender hangs up
             request.wfile.write(b"x")
             request.wfile.flush()
             time.sleep(0.1)
@@ -393,9 +395,7 @@ def test_a_receiver_that_drips_its_answer_is_cut_off(
     receiver.answer = drip
     create(api, receiver.url)
     tell(database, ward)
-    began = time.monotonic()
-    notify.run()
-    assert time.monotonic() - began < 5
+    make_notify(settings.model_copy(update={"webhook_timeout_s": 1}), database).run()
     assert only(database).code == "receiver_timed_out"
 
 
@@ -435,34 +435,28 @@ def test_an_answers_body_without_end_is_not_read_to_it(
 
 
 def test_a_worker_that_is_killed_while_it_sends_leaves_a_message_that_is_sent_again(
-    api: Api, environ: dict[str, str], database: Database, notify: Notify, ward: UUID, receiver: Receiver
+    api: Api, environ: dict[str, str], database: Database, quick_notify: Notify, ward: UUID, receiver: Receiver
 ) -> None:
     killed = threading.Event()
-    receiver.answer = lambda _: killed.wait(30)
+    receiver.answer = lambda _: killed.wait(DEADLINE_S)
     create(api, receiver.url)
     tell(database, ward)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
-    quick = {"CARINA_WEBHOOK_ALLOW_PRIVATE": "true", "CARINA_LEASE_S": "1", "CARINA_WEBHOOK_TIMEOUT_S": "2"}
+    quick = {"CARINA_WEBHOOK_ALLOW_PRIVATE": "true", "CARINA_WEBHOOK_TIMEOUT_S": "60"}
     code = "from shared.settings import Settings; from workers.app import run_notify; run_notify(Settings())"
-    with subprocess.Popen([sys.executable, "-c", code], env=clean | environ | quick, cwd=REPOSITORY) as worker:
+    with subprocess.Popen([sys.executable, "-c", code], env=os.environ | environ | quick, cwd=REPOSITORY) as worker:
         try:
-            until(lambda: len(receiver.messages) == 1)
+            wait_for(lambda: len(receiver.messages) == 1)
         finally:
             worker.kill()
     assert only(database).state == "sending"
+    with database.begin() as session:
+        session.execute(sa.update(WebhookDelivery).values(lease_expires_at="epoch"))
     receiver.answer = None
     killed.set()
-    run_until(notify, lambda: only(database).state == "delivered")
+    run_until(quick_notify, lambda: only(database).state == "delivered")
     assert len(receiver.messages) == 2
     assert len(set(receiver.ids)) == 1
     assert only(database).attempt == 2
-
-
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_what_was_delivered_long_ago_is_forgotten_but_nothing_else(

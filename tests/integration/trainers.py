@@ -16,28 +16,25 @@ from shared.settings import Settings
 from shared.tables import Task
 from shared.tasks import expire_tasks
 from tests.conftest import REPOSITORY
-
-TIMEOUT_S = 240
+from tests.waiting import DEADLINE_S, wait_until_gone
 
 
 class Trainer:
     """One `carina trainer` with its log."""
 
-    def __init__(self, environ: dict[str, str], *, processes: int = 1, lease_s: float = 3, **more: str) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
+    def __init__(self, environ: dict[str, str], *, processes: int = 1, **more: str) -> None:
         settings = {
             "CARINA_DEVICE": "cpu",
             "CARINA_TORCH_THREADS": "1",
             "CARINA_TRAINER_PROCESSES": str(processes),
             "CARINA_TRAINER_POLL_S": "0.2",
-            "CARINA_LEASE_S": str(lease_s),
             "CARINA_RETRY_BACKOFF_S": "0",
             "OMP_NUM_THREADS": "1",
             **{f"CARINA_{name.upper()}": value for name, value in more.items()},
         }
         code = "from shared.settings import Settings; from trainer.agent import run_trainer; run_trainer(Settings())"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=REPOSITORY, env=clean | environ | settings, stderr=subprocess.STDOUT
+            [sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | environ | settings, stderr=subprocess.STDOUT
         )
 
     def launcher(self) -> psutil.Process:
@@ -51,27 +48,27 @@ class Trainer:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=60)
+        return self.process.wait(DEADLINE_S)
 
 
 @contextmanager
-def trainer(environ: dict[str, str], *, processes: int = 1, lease_s: float = 3, **more: str) -> Iterator[Trainer]:
+def trainer(environ: dict[str, str], *, processes: int = 1, **more: str) -> Iterator[Trainer]:
     """A trainer that ends with the test, its children too; `more` are further settings."""
-    running = Trainer(environ, processes=processes, lease_s=lease_s, **more)
+    running = Trainer(environ, processes=processes, **more)
     try:
         yield running
     finally:
         if running.process.poll() is None:
             family = psutil.Process(running.process.pid).children(recursive=True)
             running.stop(signal.SIGKILL)
-            psutil.wait_procs(family, timeout=10)
+            wait_until_gone(family)
 
 
-def wait_for(
+def wait_for_task(
     database: Database, table: type[Task], task_id: UUID, condition: Callable[[Task], bool], settings: Settings
 ) -> Task:
     """Wait until a task's row fulfils a condition, sweeping meanwhile as beat does; return the detached row."""
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + 2 * DEADLINE_S  # a training is many steps
     while True:
         with database.begin() as session:
             expire_tasks(session, max_attempts=settings.max_attempts)

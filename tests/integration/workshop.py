@@ -26,11 +26,13 @@ from shared.tables import Detection as DetectionRow
 from shared.tables import Image, Job, Project, Study
 from shared.version import RENDITION_VERSION
 from tests.synthetic_dicom import make_dicom, make_film
+from tests.waiting import wait_for
 from workers.batches import Batches
 from workers.detect import Detect
 from workers.heartbeat import Heartbeat
 from workers.prepare import Prepare
 from workers.shelf import Shelf
+from workers.sweep import sweep
 
 HEIGHT_PX, WIDTH_PX = 96, 80
 #: On a canvas it is known by its white corner.
@@ -131,6 +133,19 @@ class Workshop:
         """Change a job behind everybody's back."""
         with self.database.begin() as session:
             session.execute(sa.update(Job).where(Job.id == job_id).values(**columns))
+
+    def sweep_until_renewed(self, job_id: UUID) -> None:
+        """Sweep, as beat does, until the job's holder has renewed its lease."""
+        first = self.job(job_id)
+        assert first.lease_expires_at is not None
+
+        def is_renewed() -> bool:
+            sweep(self.settings, self.database, self.hints, "beat")
+            job = self.job(job_id)
+            assert (job.lease_owner, job.attempt) == (first.lease_owner, first.attempt)
+            return job.lease_expires_at > first.lease_expires_at
+
+        wait_for(is_renewed, pause_s=0.1)
 
     def states(self, jobs: Sequence[UUID]) -> list[str]:
         return [self.job(job_id).state for job_id in jobs]

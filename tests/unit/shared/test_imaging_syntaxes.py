@@ -18,6 +18,7 @@ from tests.decoding import code_of, pixels_of
 from tests.golden_films import DEPTHS, SHA256, digest, film_name, golden_film
 from tests.requirements import SHARED_DATA
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
+from tests.waiting import DEADLINE_S
 
 SAMPLES = Path(__file__).parents[2] / "jpeg_samples"
 LEG = SHARED_DATA / "dicom/other"
@@ -143,7 +144,7 @@ def test_what_dcmtk_makes_of_a_film_without_loss_is_the_film(
     film = golden_film(bits, signed)
     plain, packed = tmp_path / "plain.dcm", tmp_path / "packed.dcm"
     plain.write_bytes(make_dicom(film, bits=bits))
-    subprocess.run([*command.split(), str(plain), str(packed)], check=True, capture_output=True, timeout=60)
+    subprocess.run([*command.split(), str(plain), str(packed)], check=True, capture_output=True, timeout=DEADLINE_S)
     assert dcmread(packed).file_meta.TransferSyntaxUID.is_compressed
     assert digest(pixels_of(packed.read_bytes())) == SHA256[film_name(bits, signed)]
 

@@ -15,6 +15,7 @@ from shared.detector.runtime import Detector
 from shared.detector.weights import decode_weights, encode_weights
 from shared.training import Augmentation, TrainingConfig
 from tests.tiny_films import card_of, read, tiny_config, tiny_dataset
+from tests.waiting import DEADLINE_S
 from trainer.datasets.dataset import Dataset
 from trainer.engine import NonFiniteLoss
 from trainer.fit import NothingToTrainOn, Progress, fit
@@ -84,7 +85,7 @@ def test_two_ranks_learn_what_one_with_twice_the_batch_does(tmp_path: Path) -> N
     subprocess.run(
         [*command, "--rdzv-backend=c10d", "-m", "tests.unit.trainer.rank", str(tmp_path), "5"],
         check=True,
-        timeout=200,
+        timeout=DEADLINE_S,
         capture_output=True,
     )
     together = json.loads((tmp_path / "losses.json").read_text())

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -14,6 +13,7 @@ from shared.detector.placing import place
 from shared.imaging.rendition import make_rendition, read_rendition
 from shared.phantoms import CLASS_NAMES, encode_dicom, make_phantom
 from tests.conftest import REPOSITORY
+from tests.waiting import wait_for, wait_until_gone
 from trainer.datasets.phantoms import FIRST_SEED, choose_evenly, draw_films
 
 
@@ -36,16 +36,11 @@ def test_processes_that_draw_end_with_the_one_that_was_killed(tmp_path: Path) ->
         "draw_films(PhantomsSource(films=1000), Path(sys.argv[1]), lambda: None)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY) as process:
-        deadline = time.monotonic() + 60
-        while not any(tmp_path.iterdir()):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: any(tmp_path.iterdir()) or process.poll() is not None)
         family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
     assert family
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert not alive
+    wait_until_gone(family)
 
 
 def test_classes_are_chosen_evenly_and_some_films_are_normal() -> None:
