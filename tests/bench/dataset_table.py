@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from shared.dataset_source import VinBigDataSource
 from tests.bench.figure import Figure
-from tests.conftest import SHARED_DATA
+from tests.requirements import SHARED_DATA
 from tests.vinbigdata import convert
 
 TARGET_S = 20.0
