@@ -13,7 +13,7 @@ from shared.database import Database
 Answer = TypeVar("Answer")
 
 #: Far longer than any step of a test takes; it ends a wait for something that never happens.
-DEADLINE_S = 180.0
+DEADLINE_S = 300.0
 
 
 def wait_for(
