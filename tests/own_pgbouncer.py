@@ -56,7 +56,7 @@ max_client_conn = 400
             yield server.url().replace(f":{server.port}/", f":{port}/")
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(DEADLINE_S)
             shutil.rmtree(folder)
 
 

@@ -14,6 +14,7 @@ import psycopg
 from deploy.stack import postgres, processes
 from deploy.stack.component import Component
 from deploy.stack.folder import Folder
+from tests.waiting import DEADLINE_S
 
 
 class OwnPostgres:
@@ -60,7 +61,7 @@ class OwnPostgres:
         """End it, by default in good order."""
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(60)
+            self._process.wait(DEADLINE_S)
             self._process = None
 
     def run(self, *statements: str) -> None:

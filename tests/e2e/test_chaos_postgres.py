@@ -14,6 +14,7 @@ import pytest
 from shared.queue.states import JobState
 from tests.e2e.conftest import Stack
 from tests.e2e.films import Films, assert_undisturbed, await_state, unfinished
+from tests.waiting import DEADLINE_S
 
 #: Of each process that a failing PostgreSQL must not end.
 PROCESSES = ("api", "prepare", "detect", "intake", "notify", "beat", "trainer")
@@ -41,7 +42,7 @@ def answers(stack: Stack) -> Iterator[Counter[tuple[int, str]]]:
 
     def ask() -> None:
         headers = {"Authorization": f"Bearer {stack.api_key}"}
-        with httpx.Client(base_url=stack.client.api_url, headers=headers, timeout=60) as http:
+        with httpx.Client(base_url=stack.client.api_url, headers=headers, timeout=DEADLINE_S) as http:
             while not over.is_set():
                 for answer in (http.get("/v1/studies"), http.post("/v1/jobs/retry", json={"code": "none"})):
                     code = answer.json().get("code", "") if answer.is_error else ""

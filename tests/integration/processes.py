@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shared import process_state
 from tests.conftest import REPOSITORY
+from tests.waiting import DEADLINE_S
 
 
 @dataclass
@@ -23,8 +24,7 @@ class Processes:
     def start(self, *words: str, called: str = "", **more: str) -> str:
         """Start a command with these variables too; return its name."""
         name = called or words[-1]
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
-        env = clean | {process_state.VARIABLE: str(self.state_file(name))} | self.environ | more
+        env = os.environ | {process_state.VARIABLE: str(self.state_file(name))} | self.environ | more
         log = self.closing.enter_context((self.folder / f"{name}.log").open("wb"))
         command = [sys.executable, "-m", "deploy", *words]
         process = self.running[name] = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
@@ -46,7 +46,7 @@ class Processes:
     def stop(self, name: str) -> int:
         """Stop it in good order; return its exit code."""
         self.running[name].terminate()
-        return self.running[name].wait(timeout=60)
+        return self.running[name].wait(timeout=DEADLINE_S)
 
     def _end(self, process: "subprocess.Popen[bytes]") -> None:
         if process.poll() is None:

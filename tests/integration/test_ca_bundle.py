@@ -22,6 +22,7 @@ from tests.conftest import REPOSITORY
 from tests.http_proxy import Proxy
 from tests.integration.certificates import Authority, make_authority
 from tests.integration.conftest import Keys, Server
+from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture(scope="module")
@@ -116,4 +117,4 @@ def run(variables: dict[str, str], *arguments: str) -> "subprocess.CompletedProc
     """Run a command with nothing but these variables."""
     env = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "PYTHONPATH": str(REPOSITORY)} | variables
     command = [sys.executable, "-m", "deploy.cli", *arguments]
-    return subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=DEADLINE_S, check=False)

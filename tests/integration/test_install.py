@@ -49,9 +49,6 @@ NO_INDEX = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
 DEAF_INDEX = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_RETRIES": "1"}
 
 
-pytestmark = pytest.mark.timeout(900)
-
-
 class Checkout:
     """A folder with what the script reads."""
 

@@ -27,7 +27,7 @@ from shared.tables import AuditEvent, Project
 from tests.integration.api_process import start_api
 from tests.integration.conftest import Keys, png
 from tests.requirements import needs_ipv6
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE_S, wait_for
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,9 +38,8 @@ def _ipv6() -> None:
 @contextmanager
 def api_at(host: str, environ: dict[str, str], *urls: str) -> Iterator[None]:
     """The API at a host of this machine; each URL answers."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
     port = urls[0].rpartition(":")[2]
-    process = start_api(clean | environ | {"CARINA_API_HOST": host, "CARINA_API_PORT": port}, "")
+    process = start_api(os.environ | environ | {"CARINA_API_HOST": host, "CARINA_API_PORT": port}, "")
 
     def answers() -> bool:
         assert process.is_alive()
@@ -53,7 +52,7 @@ def api_at(host: str, environ: dict[str, str], *urls: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.join(timeout=60)
+        process.join(timeout=DEADLINE_S)
 
 
 def free_port() -> int:
@@ -97,9 +96,8 @@ def test_an_api_at_an_ipv6_address(host: str, environ: dict[str, str]) -> None:
 
 @pytest.mark.usefixtures("settings")
 def test_an_api_at_a_unix_socket(environ: dict[str, str], keys: Keys, database: Database, tmp_path: Path) -> None:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
     place = tmp_path / "api.sock"
-    process = start_api(clean | environ | {"CARINA_API_HOST": f"unix:{place}", "CARINA_TRUSTED_PROXIES": "1"}, "")
+    process = start_api(os.environ | environ | {"CARINA_API_HOST": f"unix:{place}", "CARINA_TRUSTED_PROXIES": "1"}, "")
     try:
         wait_for(place.exists)
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(place), retries=5), base_url="http://ward") as http:
@@ -109,7 +107,7 @@ def test_an_api_at_a_unix_socket(environ: dict[str, str], keys: Keys, database: 
             assert http.get("/openapi.json").json()["servers"] == [{"url": "http://ward"}]
     finally:
         process.terminate()
-        process.join(timeout=60)
+        process.join(timeout=DEADLINE_S)
     assert addresses(database) == {"2001:db8::7"}
 
 

@@ -19,7 +19,7 @@ from shared.errors import DatabaseUnavailable
 from shared.ids import new_id
 from shared.tables import Row
 from tests.conftest import REPOSITORY
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE_S, wait_for
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_several_may_migrate_at_once(empty: Database, empty_url: str) -> None:
         f"migrations.upgrade(Database({empty_url!r}))"
     )
     migrators = [subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) for _ in range(3)]
-    assert [migrator.wait(40) for migrator in migrators] == [0, 0, 0]
+    assert [migrator.wait(DEADLINE_S) for migrator in migrators] == [0, 0, 0]
     migrations.check(empty)
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.conftest import Keys, png
 from tests.ports import free_port
 from tests.read_only import sealed
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE_S, wait_for
 
 
 @contextmanager
@@ -28,8 +28,7 @@ def running(argv: list[str], environ: dict[str, str]) -> Iterator[subprocess.Pop
 @pytest.mark.usefixtures("demo_model", "settings")
 def test_a_film_goes_all_the_way(environ: dict[str, str], keys: Keys, tmp_path: Path) -> None:
     port = free_port()
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
-    there = plain | environ | {"HOME": "/nonexistent", "TMPDIR": str(tmp_path), "CARINA_API_PORT": str(port)}
+    there = os.environ | environ | {"HOME": "/nonexistent", "TMPDIR": str(tmp_path), "CARINA_API_PORT": str(port)}
     commands = (["api"], ["worker", "prepare"], ["worker", "detect"])
     with ExitStack() as stack:
         started = []
@@ -37,7 +36,9 @@ def test_a_film_goes_all_the_way(environ: dict[str, str], keys: Keys, tmp_path: 
             argv = sealed(tmp_path, [sys.executable, "-m", "deploy.cli", *command])
             started.append(stack.enter_context(running(argv, there)))
         headers = {"Authorization": f"Bearer {keys.both}"}
-        http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=120))
+        http = stack.enter_context(
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=DEADLINE_S)
+        )
 
         def is_ready() -> bool:
             assert [process.poll() for process in started] == [None, None, None]

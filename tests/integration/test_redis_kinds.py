@@ -22,7 +22,7 @@ from tests.integration.conftest import Api
 from tests.integration.processes import Processes
 from tests.integration.workshop import Workshop, dicom
 from tests.own_redis import Authority, OwnRedis, Sentinel
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE_S, wait_for
 from workers.listening import HintListener
 
 SECRET = "of-the-server"
@@ -40,7 +40,7 @@ def assert_serves(settings: Settings, database: Database, make_api: Callable[[Se
     hints.check()
     assert hints.send(Stage.NOTIFY, 1) == 1
     with HintListener(make_celery(settings), Stage.NOTIFY, heard.set):
-        assert heard.wait(60)
+        assert heard.wait(DEADLINE_S)
     hints.close()
     with database.begin() as session:
         key = create_key(

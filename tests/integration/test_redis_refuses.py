@@ -20,7 +20,7 @@ from tests.integration.processes import Processes
 from tests.integration.workshop import Workshop, dicom
 from tests.own_redis import OwnRedis, freeze, thaw
 from tests.ports import free_port
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE_S, wait_for
 
 #: Without hints nobody looks for work before this: what is found earlier was hinted at, or Redis was known to fail.
 NEVER_S = "600"
@@ -145,7 +145,9 @@ def test_work_goes_on_while_redis_refuses_and_hints_come_again_afterwards(
         processes.start("dicom-listener", CARINA_DICOM_PORT=str(dicom_port), **senders),
     ]
     api = processes.closing.enter_context(
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {keys.both}"}, timeout=60)
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {keys.both}"}, timeout=DEADLINE_S
+        )
     )
     for number, (state, (break_, mend)) in enumerate(STATES.items()):
         for name in names:
