@@ -18,7 +18,16 @@ from api.services import services
 from api.submission_schemas import FilePath, ManifestRow
 from api.submissions import find
 from shared.archives import SNIFFED_BYTES, sniff_archive
-from shared.errors import CarinaError, DigestMismatch, NotFound, PermanentError, RequestError, SizeMismatch, UploadError
+from shared.errors import (
+    CarinaError,
+    DigestMismatch,
+    FileTooLarge,
+    NotFound,
+    PermanentError,
+    RequestError,
+    SizeMismatch,
+    UploadError,
+)
 from shared.intake import Received, in_parts
 from shared.queue.states import FileState, Scope, Stage
 from shared.submissions import incoming_key, settle
@@ -113,7 +122,9 @@ def _receive(file: _Expected) -> None:
 
 def _take_in(file: _Expected) -> None:
     """Take in the request's body; raise what `Intake.receive` does, `UploadError` and `FileNotExpected`."""
-    chunks = _checked(Body(request, max_bytes=services().settings.max_upload_bytes), file)
+    # What was announced has a bound already; an archive may be larger than any film.
+    most_bytes = services().settings.max_upload_bytes
+    chunks = _checked(Body(request, max_bytes=max(most_bytes, file.byte_count)), file)
     start = b""
     while len(start) < SNIFFED_BYTES and (chunk := next(chunks, b"")):
         start += chunk
@@ -125,6 +136,9 @@ def _take_in(file: _Expected) -> None:
         _move(file, state=FileState.ARRIVED, available_at=sa.func.now())
         services().hints.send(Stage.INTAKE, 1)
         return
+
+    if file.byte_count > most_bytes:
+        raise FileTooLarge
 
     def also(session: Session, received: Received) -> None:
         values = {"state": received.outcome, "image_id": received.image_id, "job_id": received.job_id}

@@ -91,7 +91,9 @@ class Settings(BaseSettings):
     deidentify: Literal["off", "basic"] = Field("off", description="`basic`: PS3.15's Basic Profile at intake.")
 
     # Bulk submissions.
-    direct_uploads: bool = Field(True, description="Whether clients upload straight to the object store.")
+    direct_uploads: bool = Field(
+        False, description="Whether clients upload straight to the object store, at `CARINA_S3_PUBLIC_URL`."
+    )
     upload_url_s: int = Field(3600, ge=60, le=604_800, description="Seconds for which an upload's URL is good.")
     upload_expires_h: float = Field(48, gt=0, le=8760, description="Hours after which unfinished uploads are removed.")
     submission_expires_h: float = Field(168, gt=0, le=8760, description="Hours until an open submission is closed.")

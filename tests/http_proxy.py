@@ -3,6 +3,7 @@
 import http.client
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,6 +43,16 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Spoil:
+    """What is wrong with an answer's body."""
+
+    #: The connection ends after so much of the body.
+    part: float = 1.0
+    #: Between two chunks.
+    pause_s: float = 0.0
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: "_Server"
@@ -52,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.proxy.requests.append(request)
         answer = self.server.proxy.judge(request)
         if answer is None:
-            self.forward(body)
+            self.forward(body, self.server.proxy.spoil(request))
             return
         self.send_response(answer.status)
         for name, value in answer.headers.items():
@@ -62,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(answer.body)
 
-    def forward(self, body: bytes) -> None:
+    def forward(self, body: bytes, spoil: Spoil) -> None:
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.proxy.upstream_port, timeout=DEADLINE_S)
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -78,8 +89,13 @@ class _Handler(BaseHTTPRequestHandler):
             if answer.length is None:
                 self.send_header("Connection", "close")  # which is then the end of the body
             self.end_headers()
+            left = None if spoil.part == 1 else int((answer.length or 0) * spoil.part)
             while chunk := answer.read(_CHUNK_BYTES):
-                self.wfile.write(chunk)
+                self.wfile.write(chunk[:left])
+                if left is not None and (left := left - len(chunk)) <= 0:
+                    self.close_connection = True
+                    return
+                time.sleep(spoil.pause_s)
         finally:
             upstream.close()
 
@@ -113,11 +129,16 @@ class _Server(ThreadingHTTPServer):
 
 
 class Proxy:
-    """Forwards to a port of 127.0.0.1; `judge` may answer a request in the server's place."""
+    """Forwards to a port of 127.0.0.1.
+
+    `judge` may answer a request in the server's place, or raise an `OSError` to end the connection; `spoil` may harm an
+    answer's body.
+    """
 
     def __init__(self, upstream_port: int, tls: ssl.SSLContext | None = None) -> None:
         self.upstream_port = upstream_port
         self.judge: Callable[[Request], Answer | None] = lambda _: None
+        self.spoil: Callable[[Request], Spoil] = lambda _: Spoil()
         self.requests: list[Request] = []
         self._server = _Server(self, tls)
         self.port = self._server.server_port

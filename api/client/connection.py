@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -32,6 +33,8 @@ LONG_POLL_S = 20.0
 PAUSE_S = 0.5
 #: To read: the longest of a long poll and of storing a large file after its last byte.
 _TIMEOUT = httpx.Timeout(30, connect=10, read=120)
+#: For each step of asking whether the object store is there; all of them together take less than 10 s.
+_REACH_S = 3.0
 _UNAVAILABLE = {httpx.codes.TOO_MANY_REQUESTS, 502, 503, 504}
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -73,6 +76,12 @@ class UploadRefused(CarinaError):
     """The object store refuses an upload."""
 
     code = "upload_refused"
+
+
+class StoreUnreachable(CarinaError):
+    """The object store that the server names cannot be reached from here."""
+
+    code = "object_store_unreachable"
 
 
 class UrlExpired(UploadRefused):
@@ -120,7 +129,7 @@ class Connection:
             timeout=_TIMEOUT,
         )
         #: For presigned URLs, which carry their own signature: the key is not for the object store.
-        self._store_http = http_client(verify=tls, timeout=_TIMEOUT)
+        self._store_http = http_client(verify=tls, timeout=httpx.Timeout(30, connect=10, read=60))
         self._retrying = Retrying(
             retry=retry_if_exception_type(TransientError) & retry_if_not_exception_type(CertificateNotTrusted),
             stop=self._is_given_up,
@@ -146,8 +155,18 @@ class Connection:
         path = url.rpartition("/v1/")[2]
         self._request("PUT", f"/v1/{path}", content=body, headers=headers)
 
+    def reach_store(self, url: str) -> None:
+        """Return once the object store of a presigned URL answers, whatever it says; else raise `StoreUnreachable`."""
+        try:
+            self._store_http.head(urljoin(url, "/"), timeout=_REACH_S)
+        except httpx.TransportError as exc:
+            raise StoreUnreachable(explain_http(exc, ObjectStoreUnavailable, "The object store", url).detail) from exc
+
     def put_into_store(self, url: str, body: Body, headers: Mapping[str, str]) -> None:
-        """Put bytes to a presigned URL; raises `ObjectStoreUnavailable`, `UrlExpired` and `UploadRefused`."""
+        """Put bytes to a presigned URL.
+
+        Raises `ObjectStoreUnavailable`, `StoreUnreachable`, `UrlExpired` and `UploadRefused`.
+        """
         self._retrying(self._attempt_store, url, body, headers)
 
     def _is_given_up(self, state: RetryCallState) -> bool:
@@ -155,16 +174,18 @@ class Connection:
         return (state.seconds_since_start or 0) >= most_s
 
     def _attempt_store(self, url: str, body: Body, headers: Mapping[str, str]) -> None:
+        host = urlsplit(url).netloc
         try:
             response = self._store_http.put(url, content=body(), headers=headers)
         except httpx.TransportError as exc:
+            self.reach_store(url)  # else there is no use in trying again
             raise explain_http(exc, ObjectStoreUnavailable, "The object store", url) from exc
         if response.status_code == httpx.codes.FORBIDDEN:
-            raise UrlExpired
+            raise UrlExpired(f"The object store at {host} refuses the upload's URL.")
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
-            raise ObjectStoreUnavailable(f"The object store answers {response.status_code}.")
+            raise ObjectStoreUnavailable(f"The object store at {host} answers {response.status_code}.")
         if not response.is_success:
-            raise UploadRefused(f"The object store answers {response.status_code}.")
+            raise UploadRefused(f"The object store at {host} answers {response.status_code}.")
 
     def _get(self, answer: type[Answer], path: str, **params: str | float | list[str]) -> Answer:
         return self._read(answer, self._request("GET", path, params))

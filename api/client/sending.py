@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import httpx
 from api.client.connection import RequestRefused
 from api.client.files import OnUnreadable, UnreadableFile
 from api.client.journal import Journal, LocalFile
-from api.client.uploading import Stopped, Uploader
+from api.client.uploading import OnFallback, Stopped, Uploader
 from api.submission_schemas import AnnouncedFile, Part, SubmissionAnswer, SubmissionRequest, Upload
 from shared.errors import CarinaError
 from shared.queue.states import FileState, SubmissionState
@@ -49,6 +50,8 @@ class _Open:
     upload: Upload
     tasks_left: int
     has_failed: bool = False
+    #: The object store did not take it, or some part of it.
+    is_left_to_api: bool = False
 
 
 class Sender:
@@ -62,6 +65,7 @@ class Sender:
         names: bool = False,
         on_progress: Callable[[Progress], object] = lambda _: None,
         on_unreadable: OnUnreadable = lambda _, __: None,
+        on_fallback: OnFallback = lambda _: None,
     ) -> None:
         self._client = client
         self._journal = journal
@@ -75,7 +79,7 @@ class Sender:
         self._arrived: list[int] = []
         self._stopped = threading.Event()
         self._error: BaseException | None = None
-        self._uploader = Uploader(client, self._stopped)
+        self._uploader = Uploader(client, self._stopped, on_fallback)
         #: So many uploads wait or are under way.
         self._room = threading.BoundedSemaphore(2 * PAGE_FILES)
 
@@ -225,20 +229,29 @@ class Sender:
             self._room.release()
 
     def _upload(self, opened: _Open, part: Part | None) -> None:
-        file, upload = opened.file, opened.upload
+        with self._failing(opened):
+            if not self._uploader.put(self._submission_id, opened.file, opened.upload, part):
+                opened.is_left_to_api = True
+        with self._lock:
+            opened.tasks_left -= 1
+            is_last = opened.tasks_left == 0
+        if is_last and opened.is_left_to_api:
+            with self._failing(opened):
+                self._uploader.put_through_api(self._submission_id, opened.file, opened.upload.number)
+        if is_last and not opened.has_failed:
+            self._arrive(opened)
+
+    @contextmanager
+    def _failing(self, opened: _Open) -> Iterator[None]:
+        """Note what goes wrong with this file alone; the rest is raised."""
         try:
-            self._uploader.put(self._submission_id, file, upload, part)
+            yield
         except (OSError, UnreadableFile) as exc:
             self._fail(opened, UnreadableFile.code, exc)
         except RequestRefused as exc:
             if exc.status not in _OF_ONE_FILE:
                 raise
             self._fail(opened, exc.code, exc)
-        with self._lock:
-            opened.tasks_left -= 1
-            is_whole = opened.tasks_left == 0 and not opened.has_failed
-        if is_whole:
-            self._arrive(opened)
 
     def _fail(self, opened: _Open, code: str, error: Exception) -> None:
         with self._lock:
@@ -249,10 +262,10 @@ class Sender:
             self._count(1, opened.file.byte_count)
 
     def _arrive(self, opened: _Open) -> None:
-        number = opened.upload.number
-        self._journal.mark([number], "done" if opened.upload.through_api else "uploaded")
+        number, is_taken_in = opened.upload.number, opened.upload.through_api or opened.is_left_to_api
+        self._journal.mark([number], "done" if is_taken_in else "uploaded")
         self._count(1, opened.file.byte_count)
-        if opened.upload.through_api:
+        if is_taken_in:
             return
         with self._lock:
             self._arrived.append(number)

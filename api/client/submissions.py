@@ -10,7 +10,7 @@ from api.client.connection import Connection, look_until
 from api.client.files import OnUnreadable, walk
 from api.client.journal import Journal, LocalFile
 from api.client.sending import Progress, Sender
-from api.client.uploading import Uploader
+from api.client.uploading import OnFallback, Uploader
 from api.submission_schemas import (
     AnnouncedFile,
     ArrivedRequest,
@@ -46,19 +46,21 @@ class Submissions(Connection):
         journal: Journal | None = None,
         on_progress: Callable[[Progress], object] = lambda _: None,
         on_unreadable: OnUnreadable | None = None,
+        on_fallback: OnFallback = lambda _: None,
     ) -> SubmissionAnswer:
         """Send files, folders, archives and DICOMDIRs as one submission; with `wait`, return it once it is final.
 
         Files are hashed and uploaded by `threads`, in constant memory. With the `journal` of an earlier call that was
         interrupted, that one's submission goes on. `names`: tell the server the files' names, which may say who the
         patient is. `on_unreadable` hears of what cannot be sent; without it the first such file raises its error.
+        `on_fallback` hears why files go through the API if the object store cannot be reached from here.
         """
 
         def give_up(_: Path, error: Exception) -> None:
             raise error
 
         kept = journal or Journal()
-        sender = Sender(self, kept, threads, names, on_progress, on_unreadable or give_up)
+        sender = Sender(self, kept, threads, names, on_progress, on_unreadable or give_up, on_fallback)
         try:
             request = SubmissionRequest(priority=priority, model_id=model_id)
             submission = sender.send(partial(walk, paths, recursive=recursive), request)
@@ -90,11 +92,12 @@ class Submissions(Connection):
             yield from page.uploads
             following = page.next
 
-    def upload(self, submission_id: UUID, upload: Upload, path: Path) -> None:
-        """Put one file where the server says; call `arrived` then, unless it went through the API."""
-        uploader, file = Uploader(self), LocalFile.at(path)
-        for part in [None] if upload.parts is None else [part for part in upload.parts if not part.done]:
-            uploader.put(submission_id, file, upload, part)
+    def upload(self, submission_id: UUID, upload: Upload, path: Path, uploader: Uploader | None = None) -> None:
+        """Put one file where the server says, else through the API; call `arrived` then, which never harms."""
+        uploader, file = uploader or Uploader(self), LocalFile.at(path)
+        parts = [None] if upload.parts is None else [part for part in upload.parts if not part.done]
+        if not all(uploader.put(submission_id, file, upload, part) for part in parts):
+            uploader.put_through_api(submission_id, file, upload.number)
 
     def arrived(self, submission_id: UUID, numbers: Sequence[int]) -> SubmissionAnswer:
         """Say that these uploads, 1000 at most, are done."""
@@ -154,7 +157,7 @@ class Submissions(Connection):
         for row in self.manifest(submission_id):
             if row.number in uploads and row.byte_count is not None and row.sha256 is not None:
                 expected.setdefault(row.byte_count, {}).setdefault(row.sha256, []).append(uploads[row.number])
-        count = 0
+        count, uploader = 0, Uploader(self)
         for path in walk(paths, on_unreadable=lambda _, __: None):
             alike = expected.get(path.stat().st_size) if path.is_file() else None
             if not alike:
@@ -162,7 +165,7 @@ class Submissions(Connection):
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             for upload in alike.pop(sha256, ()):
-                self.upload(submission_id, upload, path)
+                self.upload(submission_id, upload, path, uploader)
                 if not upload.through_api:
                     self.arrived(submission_id, [upload.number])
                 count += 1

@@ -1,18 +1,23 @@
 """Puts one file, or one part of a large one, where the server says."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from api.client.connection import UploadRefused, UrlExpired
+from api.client.connection import StoreUnreachable, UploadRefused, UrlExpired
 from api.client.files import UnreadableFile
 from api.client.journal import LocalFile
 from api.submission_schemas import Part, Upload
+from shared.errors import CarinaError, ObjectStoreUnavailable
+from shared.queue.states import FileState
 
 if TYPE_CHECKING:
     from api.client.submissions import Submissions
+
+#: Hears why files go through the API that were to go into the object store.
+OnFallback = Callable[[CarinaError], object]
 
 #: A smaller body is sent at once, from memory.
 _WHOLE_BYTES = 8 * 1024**2
@@ -26,21 +31,71 @@ class Stopped(Exception):
 
 
 class Uploader:
-    """Uploads files until `stopped` is set. Safe to share between threads."""
+    """Uploads files until `stopped` is set. Safe to share between threads.
 
-    def __init__(self, client: "Submissions", stopped: threading.Event | None = None) -> None:
+    If the object store cannot be reached, or refuses what the server allowed, `on_fallback` hears why, and from then on
+    every file is left to the API.
+    """
+
+    def __init__(
+        self,
+        client: "Submissions",
+        stopped: threading.Event | None = None,
+        on_fallback: OnFallback = lambda _: None,
+    ) -> None:
         self._client = client
         self._stopped = stopped or threading.Event()
+        self._on_fallback = on_fallback
+        self._lock = threading.Lock()
+        self._is_reached = self._is_given_up = False
 
-    def put(self, submission_id: UUID, file: LocalFile, upload: Upload, part: Part | None) -> None:
-        """Upload a file or a part of one; a URL that has grown too old is asked for anew.
+    def put(self, submission_id: UUID, file: LocalFile, upload: Upload, part: Part | None) -> bool:
+        """Upload a file or a part of one; return False where the whole file is left to `put_through_api`.
 
         Raises `UnreadableFile` and `OSError` of the file, `Stopped`, and what the client raises.
         """
+        if upload.through_api:
+            self._put_once(file, upload, part)
+            return True
+        try:
+            if not self._may_use_store(upload, part):
+                return False
+            self._put_into_store(submission_id, file, upload, part)
+        except (StoreUnreachable, ObjectStoreUnavailable, UploadRefused) as error:
+            self._give_up(error)
+            return False
+        return True
+
+    def put_through_api(self, submission_id: UUID, file: LocalFile, number: int) -> None:
+        """Upload a whole file through the API; raises as `put` does."""
+        url = f"/v1/submissions/{submission_id}/files/{number}/content"
+        self._put_once(file, Upload(number=number, state=FileState.EXPECTED, url=url, through_api=True), None)
+
+    def _may_use_store(self, upload: Upload, part: Part | None) -> bool:
+        """Whether the object store answers; it is asked once, before the first upload."""
+        with self._lock:
+            if not self._is_reached and not self._is_given_up:
+                self._is_reached = True
+                try:
+                    self._client.reach_store(str(part.url if part else upload.url))
+                except StoreUnreachable as error:
+                    self._is_given_up = True
+                    self._on_fallback(error)
+            return not self._is_given_up
+
+    def _give_up(self, error: CarinaError) -> None:
+        with self._lock:
+            is_first, self._is_given_up = not self._is_given_up, True
+        if is_first:
+            self._on_fallback(error)
+
+    def _put_into_store(self, submission_id: UUID, file: LocalFile, upload: Upload, part: Part | None) -> None:
+        """Put a file or a part of one; a URL that has grown too old is asked for anew."""
         for _ in range(_MOST_URLS):
             try:
                 self._put_once(file, upload, part)
-            except UrlExpired:
+            except UrlExpired as exc:
+                refused = exc
                 fresh = next(self._client.uploads(submission_id, after=upload.number - 1, limit=1), None)
                 if fresh is None or fresh.number != upload.number:
                     return  # it has arrived
@@ -49,7 +104,7 @@ class Uploader:
                     part = next(piece for piece in fresh.parts or () if piece.part_number == part.part_number)
             else:
                 return
-        raise UploadRefused
+        raise refused
 
     def _put_once(self, file: LocalFile, upload: Upload, part: Part | None) -> None:
         offset, byte_count = (part.offset, part.byte_count) if part else (0, file.byte_count)

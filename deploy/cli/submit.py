@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from deploy.cli.clients import EXIT_NO_RESULT, connect
-from deploy.cli.console import err, out
+from deploy.cli.console import complain, err, out
 from deploy.cli.environment import Data
 from deploy.cli.submissions import (
     LISTED,
@@ -76,6 +76,7 @@ def submit(
                     journal=journal,
                     on_progress=bar.sent,
                     on_unreadable=complain_of,
+                    on_fallback=lambda error: complain(error.detail, hint="The files go through the API instead."),
                 )
                 submission = _await(client, submission, timeout_s if wait else None, bar)
         except KeyboardInterrupt:

@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+import httpx
 import numpy as np
 import sqlalchemy as sa
+from flask import Flask
 
+from api.client import Carina
 from shared.archives import ArchiveKind
 from shared.database import Database
 from shared.incoming import Incoming
@@ -189,3 +192,31 @@ def _take_in(settings: Settings, incoming: Incoming, ready: int) -> None:
     worker = Receive(settings, database, incoming, Hints(settings, database), heartbeat, threading.Event())
     os.write(ready, b"!")
     worker.run()
+
+
+class Counting(Carina):
+    """A client that notes what it puts where, and can be stopped in between."""
+
+    def __init__(self, app: Flask, key: str, *, stop_after: int = 10**9) -> None:
+        super().__init__("http://api", key, retry_for_s=20)
+        # The application in this process: nothing of the server's own is tested here.
+        self._http.close()
+        headers, transport = {"Authorization": f"Bearer {key}"}, httpx.WSGITransport(app)
+        self._http = httpx.Client(base_url=self.api_url, headers=headers, transport=transport)
+        self.put: list[tuple[str, int]] = []
+        self.stop_after = stop_after
+
+    def _note(self, url: str, headers: dict[str, str]) -> None:
+        if len(self.put) >= self.stop_after:
+            raise KeyboardInterrupt
+        target = httpx.URL(url)
+        part = target.params.get("partNumber")
+        self.put.append((target.path + (f"#{part}" if part else ""), int(headers["Content-Length"])))
+
+    def put_into_store(self, url, body, headers) -> None:
+        self._note(url, headers)
+        super().put_into_store(url, body, headers)
+
+    def put_through_api(self, path, body, headers) -> None:
+        self._note(path, headers)
+        super().put_through_api(path, body, headers)

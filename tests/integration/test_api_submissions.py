@@ -71,6 +71,12 @@ def end_jobs(database: Database, state: JobState, *where: sa.ColumnElement[bool]
 
 
 @pytest.fixture
+def environ(environ: dict[str, str]) -> dict[str, str]:
+    """Clients upload straight to the object store."""
+    return environ | {"CARINA_DIRECT_UPLOADS": "true"}
+
+
+@pytest.fixture
 def desk(settings: Settings, database: Database, hints: Hints) -> Desk:
     """Intake workers."""
     return Desk(settings, database, hints)

@@ -79,6 +79,12 @@ class Audit:
 
 
 @pytest.fixture
+def environ(environ: dict[str, str]) -> dict[str, str]:
+    """Clients upload straight to the object store."""
+    return environ | {"CARINA_DIRECT_UPLOADS": "true"}
+
+
+@pytest.fixture
 def audit(settings: Settings, database: Database) -> Audit:
     return Audit(settings, database)
 

@@ -251,6 +251,7 @@ def test_nothing_of_a_patient_comes_out(
         session.add(Webhook(project_id=owner.project_id, api_key_id=owner.id, **hook))
     api_port, dicom_port = free_ports(2)
     changed = environ | {
+        "CARINA_DIRECT_UPLOADS": "true",
         "CARINA_DEIDENTIFY": deidentify,
         "CARINA_LOG_LEVEL": "debug",
         "CARINA_API_PORT": str(api_port),
