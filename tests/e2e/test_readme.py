@@ -1,7 +1,9 @@
 """The README's story, told by running it: every command and every line of Python in it, from `make setup` on."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,27 @@ from tests.waiting import DEADLINE_S, wait_until_gone
 README = (REPOSITORY / "README.md").read_text()
 WAYS_IN = (REPOSITORY / "api" / "README.md").read_text()
 STAYS_UP = "The stack stays up"
+BLOCK = "=== the next block ==="
+#: Sends what the README's commands for curl send, on a machine without it.
+CURL = """
+import sys
+import httpx
+
+headers, files, url, arguments = {}, [], "", iter(sys.argv[1:])
+for argument in arguments:
+    match argument:
+        case "-sS":
+            pass
+        case "-H":
+            name, _, value = next(arguments).partition(": ")
+            headers[name] = value
+        case "-F":
+            field, _, path = next(arguments).partition("=@")
+            files.append((field, open(path, "rb")))
+        case _:
+            url = argument
+print(httpx.request("POST" if files else "GET", url, headers=headers, files=files or None, trust_env=False).text)
+"""
 
 
 def blocks(language: str) -> list[str]:
@@ -33,7 +56,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like a fresh checkout that has been set up, but with no data folder yet."""
     if not (REPOSITORY / ".venv" / "ready").exists():
         end_without("the .venv that `make setup` makes", "make setup")
-    folder = tmp_path_factory.mktemp("checkout")
+    folder = tmp_path_factory.mktemp("check out")
     for path in REPOSITORY.iterdir():
         if path.name not in (".carina", ".git"):
             (folder / path.name).symlink_to(path)
@@ -79,43 +102,66 @@ def test_the_demo_loses_nothing_and_finds_most_of_what_was_planted(demo: str) ->
     assert found / planted >= 0.5
 
 
-def run(commands: list[str], checkout: Path) -> str:
-    """Run shell commands as a reader would, and return what they printed."""
-    script = "\n".join(["set -eu", *commands])
-    done = subprocess.run(["bash", "-c", script], cwd=checkout, capture_output=True, text=True, timeout=DEADLINE_S)
+def test_the_second_terminal_runs_every_block_in_order(demo: str, checkout: Path, tmp_path: Path) -> None:
+    """One session of bash, with nothing of ours in its environment: what the README needs it has to say."""
+    assert STAYS_UP in demo, demo
+    home = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
+    path = os.environ["PATH"].split(os.pathsep)
+    path = [folder for folder in path if not (Path(folder) / "carina").exists()]
+    if shutil.which("curl") is None:
+        (tmp_path / "curl").write_text(f"#!{sys.executable}\n{CURL}")
+        (tmp_path / "curl").chmod(0o755)
+        path.append(str(tmp_path))
+    blocks_in_order = re.findall(r"^```(sh|python)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)[1:]
+    assert [language for language, _ in blocks_in_order].count("python") == 2
+    session = ["set -eu"]
+    for language, block in blocks_in_order:
+        session.append(f"echo '{BLOCK}'")
+        session.append(f"python - <<'END OF BLOCK'\n{block}END OF BLOCK" if language == "python" else block)
+    done = subprocess.run(
+        ["bash", "--norc", "-c", "\n".join(session)],
+        cwd=checkout,
+        env=home | {"PATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_every_shell_command_runs(demo: str, checkout: Path) -> None:
-    assert STAYS_UP in demo, demo
-    printed = run([block for block in blocks("sh")[1:] if "curl " not in block], checkout)
-    assert re.search(r"duplicate[^{]* 1 ", printed), "the demo has sent these already"
-
-
-@pytest.mark.needs("curl")
-def test_every_request_of_curl_is_answered(demo: str, checkout: Path) -> None:
-    assert STAYS_UP in demo, demo
-    requests = [block for block in blocks("sh") if "curl " in block]
-    assert requests
-    assert '"outcome":"duplicate"' in run(requests, checkout).replace(" ", "")
-
-
-def test_the_python_examples_print_findings_and_outcomes(demo: str, checkout: Path) -> None:
-    assert STAYS_UP in demo, demo
-    environ = os.environ | env_file.read(checkout / ".carina" / "env") | {"PYTHONPATH": str(REPOSITORY)}
-    printed = []
-    for block in blocks("python"):
-        command = [sys.executable, "-c", block]
-        done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, timeout=DEADLINE_S)
-        assert done.returncode == 0, done.stderr
-        printed.append(done.stdout)
-    findings, outcomes = printed
+    doctor, commands, http, findings, outcomes = done.stdout.split(f"{BLOCK}\n")[1:]
+    assert "PostgreSQL" in doctor
+    assert re.search(r"duplicate[^{]* 1 ", commands), "the demo has sent these already"
+    assert '"outcome":"duplicate"' in http.replace(" ", "")
     assert re.search(r"phantom-00.*\d\.\d\d \(", findings)
     assert re.search(r"^completed_with_errors ", outcomes), "some of the demo's files are bad"
     assert re.search(r"^\d+ duplicate [0-9a-f-]{36}$", outcomes, flags=re.MULTILINE)
     rejected = re.findall(r"^\d+ rejected:(\w+) None$", outcomes, flags=re.MULTILINE)
     assert sorted(rejected) == ["colour_image", "not_an_image", "unsupported_file_type"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "dash", "sh"])
+def test_the_env_file_can_be_sourced_from_a_folder_with_spaces(tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not on this machine")
+    (tmp_path / "two words").mkdir()
+    told = {"CARINA_API_KEY": "it's; $HOME `x` \\ #", "CARINA_S3_BUCKET": "carina", "CARINA_API_URL": "http://h:1/a b"}
+    env_file.write(tmp_path / "two words" / "env", told)
+    script = "set -eu; . './two words/env'; exec python3 -c 'import json, os; print(json.dumps(dict(os.environ)))'"
+    plain = {"PATH": os.environ["PATH"]}
+    done = subprocess.run([shell, "-c", script], cwd=tmp_path, env=plain, capture_output=True, text=True, check=True)
+    seen = json.loads(done.stdout)
+    assert {name: seen[name] for name in told} == told == env_file.read(tmp_path / "two words" / "env")
+
+
+def test_the_env_file_is_read_with_and_without_export(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("# of an earlier version\nCARINA_API_KEY=a\n\nexport CARINA_S3_BUCKET='b c'\n")
+    assert env_file.read(tmp_path / "env") == {"CARINA_API_KEY": "a", "CARINA_S3_BUCKET": "b c"}
+
+
+def test_the_readme_names_the_console_by_no_port_of_its_own() -> None:
+    story = README[: README.index("## Settings")]
+    assert "127.0.0.1:8080" not in story
+    assert story.index('export PATH="$PWD/.venv/bin:$PATH"') < story.index("carina doctor")
+    assert story.index('export PATH="$PWD/.venv/bin:$PATH"') < story.index("$ carina ")
 
 
 def test_every_command_that_is_documented_exists() -> None:
