@@ -1,33 +1,31 @@
 """`carina doctor`: check every dependency, say what is wrong and how to mend it."""
 
-import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 import typer
-from pydantic import ValidationError
+from rich.markup import escape
 
+from deploy.cli.ailment import Ailment
 from deploy.cli.console import out
-from deploy.cli.environment import Data, client_settings_of, settings_of
+from deploy.cli.doctor_api import check_api, check_key
+from deploy.cli.environment import Data, client_settings_of, read_environment, settings_of
+from deploy.cli.extras import MODULES, explain_missing, find_missing
 from shared.database import Database
 from shared.errors import CarinaError, NoActiveModel
-from shared.proxies import http_client
 from shared.queue.states import Stage, TaskState
-from shared.settings import Settings
+from shared.settings import ClientSettings, Settings
 from shared.tables import Worker
-from shared.tls import make_context
 
 if TYPE_CHECKING:
     from shared.queue.hints import Hints
 
 #: A trainer takes these up.
 WAITING = (TaskState.QUEUED, TaskState.INTERRUPTED)
-
-
-class Ailment(CarinaError):
-    """Something is not as it should be."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +36,60 @@ class Check:
     #: Returns what was found; raises when it does not hold.
     run: Callable[[], str]
     remedy: str
+    #: The check without which this one would only say the same again.
+    needs: str = ""
+    #: Work goes on without it.
+    is_optional: bool = False
 
 
 def doctor(data: Data = None) -> None:
-    """Check each dependency and say what is wrong and how to mend it."""
-    settings = settings_of(data)
-    healthy = True
-    for check in _checks(settings, data is None):
+    """Check each dependency and say what is wrong and how to mend it.
+
+    With CARINA_API_URL and CARINA_API_KEY alone it checks what a client needs.
+    """
+    read_environment(data)
+    has_key = bool(os.environ.get("CARINA_API_KEY"))
+    checks: list[Check] = []
+    if not has_key or os.environ.get("CARINA_DATABASE_URL"):
+        checks += _checks(settings_of(None), data is None)
+    if has_key:
+        checks += _client_checks(client_settings_of(None))
+    failed: list[Check] = []
+    skipped: set[str] = set()
+    for check in checks:
+        if check.needs in {each.name for each in failed} | skipped:
+            skipped.add(check.name)
+            continue
         try:
-            out.print(f"[green]ok[/]    {check.name}: {check.run()}", soft_wrap=True)
+            out.print(f"[green]ok[/]    {check.name}: {escape(check.run())}", soft_wrap=True)
         except Exception as exc:  # noqa: BLE001 - whatever a check meets is its finding
-            healthy = False
-            detail = exc.detail if isinstance(exc, CarinaError) else f"{type(exc).__name__}: {exc}"
-            out.print(f"[red]wrong[/] {check.name}: {detail}\n      {check.remedy}", soft_wrap=True)
-    if not healthy:
+            word = "[yellow]degraded[/]" if check.is_optional else "[red]wrong[/]"
+            out.print(f"{word} {check.name}: {escape(_detail(exc))}\n      {escape(check.remedy)}", soft_wrap=True)
+            failed.append(check)
+    if wrong := [check for check in failed if not check.is_optional]:
+        if len(wrong) > 1:
+            out.print(f"Begin with {wrong[0].name}: {escape(wrong[0].remedy)}", soft_wrap=True)
         raise typer.Exit(1)
+
+
+def _detail(error: Exception) -> str:
+    if isinstance(error, CarinaError):
+        return error.detail
+    if isinstance(error, ModuleNotFoundError):
+        return explain_missing(error.name or "")[0]
+    return "the check itself failed. Please report this as a defect."
+
+
+def _client_checks(settings: ClientSettings) -> list[Check]:
+    return [
+        Check("API", lambda: check_api(settings), "Start `carina api`, or set CARINA_API_URL to where it answers."),
+        Check(
+            "API key",
+            lambda: check_key(settings),
+            "Set CARINA_API_KEY to a key that `carina key create` printed.",
+            needs="API",
+        ),
+    ]
 
 
 def _checks(settings: Settings, from_environment: bool) -> list[Check]:
@@ -63,14 +100,17 @@ def _checks(settings: Settings, from_environment: bool) -> list[Check]:
     database = Database.from_settings(settings)
     where = "the environment" if from_environment else "the stack's env file"
     return [
-        Check("packages", _packages, "Install Carina with its extras: pip install 'carina[all]'."),
-        Check("device", lambda: _device(settings), "Set CARINA_DEVICE=cpu, or mend the GPU's driver."),
+        Check("packages", _packages, "Install what this machine runs: pip install 'carina[all]'.", is_optional=True),
+        Check(
+            "device", lambda: _device(settings), "Set CARINA_DEVICE=cpu, or mend the GPU's driver.", needs="packages"
+        ),
         Check("PostgreSQL", lambda: _ping(database.ping), f"Is the server up? CARINA_DATABASE_URL comes from {where}."),
-        Check("schema", lambda: _schema(database), "Run `carina migrate`."),
+        Check("schema", lambda: _schema(database), "Run `carina migrate`.", needs="PostgreSQL"),
         Check(
             "Redis",
             lambda: _redis(settings, Hints(settings, database)),
             f"Is the server up? CARINA_REDIS_URL comes from {where}. Without it jobs wait longer, but none is lost.",
+            is_optional=True,
         ),
         Check(
             "object store",
@@ -78,18 +118,16 @@ def _checks(settings: Settings, from_environment: bool) -> list[Check]:
             f"Is the server up, and the bucket {settings.s3_bucket} there? `carina migrate` makes it; "
             f"CARINA_S3_ENDPOINT_URL comes from {where}.",
         ),
-        Check("active model", lambda: _model(database), "Run `carina model import FILE --promote`."),
+        Check(
+            "active model", lambda: _model(database), "Run `carina model import FILE --promote`.", needs="PostgreSQL"
+        ),
         Check(
             "workers",
             lambda: _workers(database),
-            "Start `carina worker prepare`, `carina worker detect`, `carina beat`.",
+            "Start `carina worker STAGE` for each stage, and `carina beat` for sweep.",
+            needs="schema",
         ),
-        Check("trainer", lambda: _trainer(database), "Start `carina trainer`."),
-        Check(
-            "API",
-            _api,
-            "Start `carina api`, set CARINA_API_URL to where it answers, and make a key with `carina key create`.",
-        ),
+        Check("trainer", lambda: _trainer(database), "Start `carina trainer`.", needs="schema"),
     ]
 
 
@@ -107,8 +145,10 @@ def _redis(settings: Settings, hints: "Hints") -> str:
 
 
 def _packages() -> str:
-    names = ("torch", "torchvision", "imagecodecs", "flask", "flask_openapi3", "gunicorn", "hotcoco", "tensorboard")
-    return ", ".join(f"{name} {getattr(importlib.import_module(name), '__version__', '')}".strip() for name in names)
+    if missing := {extra: names for extra in MODULES if (names := find_missing(extra))}:
+        told = "; ".join(f"{extra}: {', '.join(names)}" for extra, names in missing.items())
+        raise Ailment(f"not every extra is installed ({told})")
+    return f"Carina {version('carina')} with every extra"
 
 
 def _device(settings: Settings) -> str:
@@ -123,7 +163,8 @@ def _device(settings: Settings) -> str:
 def _schema(database: Database) -> str:
     from shared import migrations
 
-    migrations.check(database)
+    if not migrations.is_current(database):
+        raise Ailment("the tables are not those of this version")
     return "up to date"
 
 
@@ -143,7 +184,7 @@ def _workers(database: Database) -> str:
     alive = sa.select(Worker.stage, sa.func.count().label("count")).where(is_alive()).group_by(Worker.stage)
     with database.begin() as session:
         counts = {row.stage: row.count for row in session.execute(alive)}
-    stages = (Stage.PREPARE, Stage.DETECT, Stage.SWEEP)
+    stages = (Stage.INTAKE, Stage.PREPARE, Stage.DETECT, Stage.NOTIFY, Stage.SWEEP)
     if missing := [stage for stage in stages if stage not in counts]:
         raise Ailment(f"none is alive for {', '.join(missing)}")
     return ", ".join(f"{counts[stage]} {stage}" for stage in stages)
@@ -163,13 +204,3 @@ def _trainer(database: Database) -> str:
     if waiting and not count:
         raise Ailment(f"none is alive, and {waiting} tasks wait for one")
     return f"{count} alive, {waiting} tasks wait"
-
-
-def _api() -> str:
-    try:
-        client = client_settings_of(None)
-    except ValidationError as exc:
-        raise Ailment("CARINA_API_KEY is not set.") from exc
-    with http_client(verify=make_context(client.ca_bundle), timeout=5) as http:
-        http.get(f"{client.api_url}/readyz").raise_for_status()
-    return f"ready at {client.api_url}"

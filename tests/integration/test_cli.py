@@ -1,6 +1,7 @@
 """The `carina` command: keys, models, the doctor, and what its exit codes promise."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from shared.errors import Unauthorized
 from shared.keys import verify_key
 from shared.queue.states import Scope
 from tests.conftest import REPOSITORY
+from tests.integration.conftest import Keys, Server
 from tests.waiting import DEADLINE_S
 
 USAGE, FAILED, UNREACHABLE = 2, 1, 4
@@ -80,7 +82,7 @@ def test_the_doctor_says_what_is_wrong_and_how_to_mend_it(carina: Command) -> No
     assert "ok    object store" in said
     assert "wrong active model" in said
     assert "carina model import" in said
-    assert "wrong workers: none is alive for prepare, detect, sweep" in said
+    assert "wrong workers: none is alive for intake, prepare, detect, notify, sweep" in said
 
 
 def test_the_doctor_finds_a_server_that_is_down(carina: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +90,28 @@ def test_the_doctor_finds_a_server_that_is_down(carina: Command, monkeypatch: py
     said = carina("doctor", code=FAILED)
     assert "wrong PostgreSQL: PostgreSQL does not answer." in said
     assert "ok    Redis" in said
+    assert "schema" not in said, "what only follows from it is not said"
+
+
+def test_the_doctor_says_what_a_client_alone_can_know(
+    server: Server, keys: Keys, carina: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("CARINA_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CARINA_API_URL", server.url)
+    monkeypatch.setenv("CARINA_API_KEY", keys.read)
+    said = carina("doctor")
+    assert f"ok    API: ready at {server.url}, version 1 of the API" in said
+    assert "ok    API key: valid, with the scope `read`" in said
+    assert "PostgreSQL" not in said
+    monkeypatch.setenv("CARINA_API_KEY", keys.submit)
+    assert "valid, without the scope `read`" in carina("doctor")
+    monkeypatch.setenv("CARINA_API_KEY", "carina_no_key")
+    assert "wrong API key: The request carries no valid API key" in carina("doctor", code=FAILED)
+    monkeypatch.setenv("CARINA_API_URL", "http://127.0.0.1:1")
+    said = carina("doctor", code=FAILED)
+    assert "wrong API: The API at http://127.0.0.1:1 does not answer: nothing listens there." in said
+    assert "API key" not in said
 
 
 def run(environ: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
