@@ -145,6 +145,6 @@ def test_a_killed_command_goes_on_where_it_was(here: Path, database: Database, s
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(COLUMNS)
     assert sorted(row["path"] for row in rows) == sorted(str(path) for path in films.iterdir())
-    assert {row["outcome"] for row in rows} == {"arrived"}
+    assert {row["outcome"] for row in rows} == {"accepted"}
     with Carina(server.url, keys.both) as client:
         assert {row.name for row in client.manifest(client.submissions()[0].id)} == {""}
