@@ -58,7 +58,8 @@ def api(env):
     url = f"http://{join_host_port(reachable_host(env['CARINA_API_HOST']), env['CARINA_API_PORT'])}/"
     yield Component("api", (sys.executable, "-c", API), env, probes.http(url), cwd=folder.run)
     if code := env.get("TEST_BREAKS"):
-        yield Component("broken", (sys.executable, "-c", code), env, probes.file(Path("/nonexistent")), hint="Mind it.")
+        probe = probes.process(Path("/nonexistent"))
+        yield Component("broken", (sys.executable, "-c", code), env, probe, hint="Mind it.")
 
 folder = Folder(Path(sys.argv[1]))
 migrate = lambda env: Component("migrate", (sys.executable, "-c", GATED + "print('migrated')"), env)
@@ -174,7 +175,8 @@ def runs(process: psutil.Process) -> bool:
 
 def wait_for_deaf(up: Up) -> psutil.Process:
     log = up.data / "log/broken.log"
-    wait_for(lambda: log.exists() and "deaf" in log.read_text())
+    wait_for(lambda: (log.exists() and "deaf" in log.read_text()) or up.process.poll() is not None)
+    assert up.process.poll() is None, up.said
     return psutil.Process(pid_of("broken", up.data))
 
 
