@@ -44,7 +44,7 @@ _WRITABLE = sa.text(
 class Database:
     """A pool of connections to PostgreSQL. Safe to share between threads; not between processes."""
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, *, pool_size: int = 10, ca_bundle: str = "") -> None:
         """Keep at most so many connections; a request for another one waits for up to 10 s.
 
         The URL is libpq's: several hosts, `target_session_attrs`, `options` and `sslmode` mean what they mean there.
@@ -57,7 +57,7 @@ class Database:
             pool_pre_ping=True,
             pool_timeout=10,
             hide_parameters=True,  # an error's text goes into the log
-            connect_args={**_DEFAULTS, **connection_parameters(url), "prepare_threshold": None},
+            connect_args={**_DEFAULTS, **connection_parameters(url, ca_bundle), "prepare_threshold": None},
         )
         sa.event.listen(self.engine, "connect", _read_times_as_utc)
         sa.event.listen(self.engine, "handle_error", _translate)
@@ -65,7 +65,8 @@ class Database:
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
         """Connect to where the settings point."""
-        return cls(settings.database_url.get_secret_value(), pool_size=settings.database_connections)
+        url = settings.database_url.get_secret_value()
+        return cls(url, pool_size=settings.database_connections, ca_bundle=settings.ca_bundle)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:

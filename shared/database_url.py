@@ -7,6 +7,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from shared.errors import CarinaError
+from shared.tls import find_ca_bundle
 
 
 class MalformedDatabaseUrl(CarinaError):
@@ -15,9 +16,16 @@ class MalformedDatabaseUrl(CarinaError):
     code = "malformed_database_url"
 
 
-def connection_parameters(url: str) -> dict[str, Any]:
-    """Return libpq's parameters; a driver's name in the scheme is of no account. Raises `MalformedDatabaseUrl`."""
+def connection_parameters(url: str, ca_bundle: str = "") -> dict[str, Any]:
+    """Return libpq's parameters; a driver's name in the scheme is ignored. Raises `MalformedDatabaseUrl`.
+
+    Where `sslmode` has the server's certificate verified and the URL names no `sslrootcert`, `find_ca_bundle` does.
+    """
     try:
-        return conninfo_to_dict(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
+        parameters = conninfo_to_dict(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
     except psycopg.ProgrammingError:
         raise MalformedDatabaseUrl from None  # It would cite a part of the password.
+    verified = parameters.get("sslmode") in ("verify-ca", "verify-full") and "sslrootcert" not in parameters
+    if verified and (path := find_ca_bundle(ca_bundle)):
+        parameters["sslrootcert"] = path
+    return parameters

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote
 
-from shared.errors import RedisClusterUnsupported
+from shared.errors import HintNotSent, RedisClusterUnsupported
 from shared.tls import find_ca_bundle
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ def celery_options(settings: "Settings") -> dict[str, Any]:
     return {"broker_url": ";".join(urls), "broker_use_ssl": tls or False, "broker_transport_options": transport}
 
 
-def ping(url: str, ca_bundle: str = "") -> bool:
-    """Whether Redis answers PING; raises `RedisClusterUnsupported` where it is part of a cluster."""
+def require_answer(url: str, ca_bundle: str = "") -> None:
+    """Raise `HintNotSent` unless Redis answers PING, `RedisClusterUnsupported` where it is part of a cluster."""
     import redis
 
     client = connect_to(url, ca_bundle, answer_s=CONNECT_S)
@@ -160,11 +160,11 @@ def ping(url: str, ca_bundle: str = "") -> bool:
         with suppress(redis.ResponseError):  # where INFO is not permitted
             if client.info("cluster").get("cluster_enabled"):
                 raise RedisClusterUnsupported
-    except (redis.RedisError, OSError):
-        return False
+    except (redis.RedisError, OSError) as exc:
+        reason = str(exc).rstrip(".") or type(exc).__name__
+        raise HintNotSent(f"Redis does not answer as it should: {reason}.") from exc
     finally:
         client.close()
-    return True
 
 
 def _of_sentinels(address: RedisAddress, bounds: dict[str, Any], tls: dict[str, Any]) -> dict[str, Any]:

@@ -137,9 +137,9 @@ def _ping(ping: Callable[[], None]) -> str:
 
 
 def _redis(settings: Settings, hints: "Hints") -> str:
-    from shared.redis_connection import ping
+    from shared.redis_connection import require_answer
 
-    ping(settings.redis_url.get_secret_value(), settings.ca_bundle)  # which names a cluster
+    require_answer(settings.redis_url.get_secret_value(), settings.ca_bundle)  # which names a cluster
     hints.check()
     return "takes hints"
 

@@ -1,5 +1,6 @@
 """The long-running processes, as containers and the embedded stack start them."""
 
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import typer
 
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.extras import require
-from shared.redis_connection import ping
+from shared.errors import HintNotSent
+from shared.redis_connection import require_answer
 from shared.scratch import use_scratch
 from shared.settings import Settings
 
@@ -91,7 +93,8 @@ def _prepare(data: Path | None, *extras: str, uses_redis: bool = True) -> Settin
     settings = settings_of(data)
     if uses_redis:
         # Where it does not answer, the process starts all the same, and works without hints.
-        ping(settings.redis_url.get_secret_value(), settings.ca_bundle)
+        with suppress(HintNotSent):
+            require_answer(settings.redis_url.get_secret_value(), settings.ca_bundle)
     return settings
 
 

@@ -1,15 +1,24 @@
 """The three servers that Carina needs: ours, or those that the environment names."""
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
-from deploy.stack import object_store, postgres, probes, redis_server
-from deploy.stack.component import Component, Probe, Say
+import httpx
+
+from deploy.stack import object_store, postgres, redis_server
+from deploy.stack.component import Component, Say
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
-from shared.redis_connection import parse_url
+from shared.errors import BucketMissing, CarinaError, ObjectStoreUnavailable, TransientError
+from shared.proxies import http_client
+from shared.redis_connection import parse_url, require_answer
+from shared.settings import Settings
+from shared.tls import make_context
 
 _EXTERNAL_TIMEOUT_S = 5
 #: What an object store that is not ours may need beside its address and keys.
@@ -24,16 +33,21 @@ class External:
     setting: str
     #: Host and port, without the password.
     address: str
-    is_ready: Probe
+    #: Raises an error of ours that says why the server cannot be used.
+    check: Callable[[], object]
 
     async def wait(self, say: Say) -> None:
-        """Return once it answers; raises `StackError` when it does not."""
-        try:
-            async with asyncio.timeout(_EXTERNAL_TIMEOUT_S):
-                while not await self.is_ready():
-                    await asyncio.sleep(0.2)
-        except TimeoutError:
-            raise StackError(f"{self.setting} is set, but nothing answers at {self.address}.") from None
+        """Return once it can be used; raises `StackError` with the reason when it cannot."""
+        deadline = time.monotonic() + _EXTERNAL_TIMEOUT_S
+        while True:
+            try:
+                await asyncio.to_thread(self.check)
+                break
+            except CarinaError as exc:
+                if not isinstance(exc, TransientError) or time.monotonic() >= deadline:
+                    message = f"{self.setting} is set, but the server at {self.address} cannot be used: {exc.detail}"
+                    raise StackError(message) from exc
+            await asyncio.sleep(0.2)
         say(f"{self.name:<10} ready   {self.address:<16} not ours: {self.setting} is set")
 
 
@@ -54,10 +68,12 @@ def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool)
     ours: list[Component] = []
     theirs: list[External] = []
 
+    def usable() -> Settings:
+        return Settings.from_env({**environ, **settings})
+
     if given := _given(environ, "CARINA_DATABASE_URL", folder.secret("postgres_password")):
-        theirs.append(
-            External("postgres", "CARINA_DATABASE_URL", _address("CARINA_DATABASE_URL", given), probes.postgres(given))
-        )
+        address = _address("CARINA_DATABASE_URL", given)
+        theirs.append(External("postgres", "CARINA_DATABASE_URL", address, lambda: _use_database(usable())))
     else:
         port = folder.port("postgres", say)
         ours.append(postgres.component(folder, port, plain))
@@ -69,8 +85,8 @@ def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool)
             address = str(parse_url(given))
         except ValueError as exc:
             raise StackError(f"CARINA_REDIS_URL cannot be used: {exc}") from exc
-        probe = probes.redis_server(given, environ.get("CARINA_CA_BUNDLE", ""))
-        theirs.append(External("redis", "CARINA_REDIS_URL", address, probe))
+        check = partial(require_answer, given, environ.get("CARINA_CA_BUNDLE", ""))
+        theirs.append(External("redis", "CARINA_REDIS_URL", address, check))
     else:
         port = folder.port("redis", say)
         ours.append(redis_server.component(folder, port, plain))
@@ -83,9 +99,8 @@ def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool)
         missing = [name for name in key if not environ.get(name)]
         if len(missing) == 1:
             raise StackError(f"Set {missing[0]} too, or neither of {' and '.join(key)}.")
-        theirs.append(
-            External("s3", "CARINA_S3_ENDPOINT_URL", _address("CARINA_S3_ENDPOINT_URL", given), probes.http(given))
-        )
+        address = _address("CARINA_S3_ENDPOINT_URL", given)
+        theirs.append(External("s3", "CARINA_S3_ENDPOINT_URL", address, lambda: _use_object_store(usable())))
         settings |= {name: environ[name] for name in (*key, *_MORE_OF_S3) if environ.get(name)}
     else:
         port = folder.port("s3", say)
@@ -102,6 +117,34 @@ def _given(environ: Mapping[str, str], setting: str, own_password: str) -> str |
     """The server that the environment names; a URL with our own password comes from this folder's `env` file."""
     value = environ.get(setting)
     return value if value and own_password not in value else None
+
+
+def _use_database(settings: Settings) -> None:
+    from shared.database import Database
+
+    database = Database.from_settings(settings)
+    try:
+        database.ping()
+    finally:
+        database.close()
+
+
+def _use_object_store(settings: Settings) -> None:
+    from shared.object_store import ObjectStore
+
+    with http_client(verify=make_context(settings.ca_bundle), timeout=_EXTERNAL_TIMEOUT_S) as client:
+        try:
+            client.get(settings.s3_endpoint_url)
+        except httpx.TimeoutException as exc:  # which boto3 waits for several times
+            raise ObjectStoreUnavailable("It does not answer in time.") from exc
+        except httpx.HTTPError:
+            pass  # the store's own client knows the words
+    store = ObjectStore(settings)
+    try:
+        with suppress(BucketMissing):  # which `migrate` makes
+            store.ping()
+    finally:
+        store.close()
 
 
 def _address(setting: str, url: str) -> str:

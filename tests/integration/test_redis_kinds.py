@@ -16,7 +16,7 @@ from shared.errors import HintNotSent, RedisClusterUnsupported
 from shared.keys import Allowance, create_key
 from shared.queue.hints import Hints, make_celery
 from shared.queue.states import Scope, Stage
-from shared.redis_connection import ping
+from shared.redis_connection import require_answer
 from shared.settings import Settings
 from tests.integration.conftest import Api
 from tests.integration.processes import Processes
@@ -35,7 +35,7 @@ def at(settings: Settings, url: str, ca_bundle: str = "") -> Settings:
 
 def assert_serves(settings: Settings, database: Database, make_api: Callable[[Settings], Api]) -> None:
     """Hints go out and are heard, requests are counted, and the probe of `carina up` gets an answer."""
-    assert ping(settings.redis_url.get_secret_value(), settings.ca_bundle)
+    require_answer(settings.redis_url.get_secret_value(), settings.ca_bundle)
     hints, heard = Hints(settings, database), threading.Event()
     hints.check()
     assert hints.send(Stage.NOTIFY, 1) == 1
@@ -60,8 +60,9 @@ def test_tls_with_a_private_authority(
         for ca_bundle in (str(other.certificates), ""):
             with pytest.raises(HintNotSent, match="certificate verify failed"):
                 Hints(at(settings, server.url, ca_bundle), database).check()
-            assert not ping(server.url, ca_bundle)
-        assert ping(f"{server.url}?ssl_cert_reqs=none")
+            with pytest.raises(HintNotSent, match="certificate verify failed"):
+                require_answer(server.url, ca_bundle)
+        require_answer(f"{server.url}?ssl_cert_reqs=none")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -295,10 +296,24 @@ def test_servers_from_the_environment_are_not_started(shared: Up, tmp_path: Path
         assert "not ours: CARINA_DATABASE_URL is set" in other.said
 
 
-def test_a_server_from_the_environment_that_does_not_answer_is_named(shared: Up, tmp_path: Path) -> None:
-    with starting(tmp_path / "data", **shared.settings | {"CARINA_REDIS_URL": "redis://:secret@127.0.0.1:1/0"}) as up:
+@pytest.mark.parametrize(
+    ("setting", "part", "other", "reason"),
+    [
+        ("CARINA_REDIS_URL", r"@.*", "@127.0.0.1:1/0", "127.0.0.1:1 cannot be used: Redis does not answer"),
+        ("CARINA_REDIS_URL", r":[^:@]+@", ":secret@", "invalid username-password pair"),
+        ("CARINA_DATABASE_URL", r":[^:@]+@", ":secret@", "PostgreSQL refuses the user or the password"),
+        ("CARINA_DATABASE_URL", r"[^/]+$", "nowhere", "names does not exist"),
+        ("CARINA_S3_ENDPOINT_URL", r"\d+$", "1", "refuses connections"),
+        ("CARINA_S3_SECRET_ACCESS_KEY", r".+", "secret", "CARINA_S3_ENDPOINT_URL is set, but"),
+    ],
+)
+def test_why_a_server_from_the_environment_cannot_be_used_is_said(
+    setting: str, part: str, other: str, reason: str, shared: Up, tmp_path: Path
+) -> None:
+    changed = {setting: re.sub(part, other, shared.settings[setting])}
+    with starting(tmp_path / "data", **shared.settings | changed) as up:
         assert up.ends_with() == 1
-        assert "CARINA_REDIS_URL is set, but nothing answers at 127.0.0.1:1" in up.said
+        assert reason in up.said
         assert "secret" not in up.said
 
 
