@@ -74,7 +74,7 @@ class HintListener:
         self._app, self._stage = app, stage
         self._consumer: _Consumer | None = None
         self._loop = Loop("hints", reporting(self._consume), every_s=0.5)
-        app.task(name=task_name(stage))(on_hint)
+        app.task(name=task_name(stage), shared=False)(on_hint)  # of this application alone
         app.finalize()
         app.set_default()  # of every thread: Celery's worker asks for the current application of its own
         # What Celery says of a lost Redis, with its traces, the loop says in a line.

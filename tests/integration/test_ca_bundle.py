@@ -13,7 +13,9 @@ import httpx
 import pytest
 
 from api.client import ApiUnavailable, Carina
-from deploy.stack import probes
+from deploy.stack.errors import StackError
+from deploy.stack.folder import Folder
+from deploy.stack.services import plan
 from shared.errors import ObjectStoreUnavailable
 from shared.object_store import ObjectStore
 from shared.settings import Settings
@@ -67,16 +69,20 @@ def test_the_setting_goes_before_the_variables(
     ObjectStore(tls_store.model_copy(update={"ca_bundle": str(authority.certificate)})).ping()
 
 
-async def _answers(url: str) -> bool:
-    return await probes.http(url)()
-
-
 def test_the_stack_reaches_a_store_behind_tls(
-    tls_store: Settings, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    tls_store: Settings, environ: dict[str, str], authority: Authority, tmp_path: Path
 ) -> None:
-    assert not asyncio.run(_answers(tls_store.s3_endpoint_url))
-    monkeypatch.setenv("CARINA_CA_BUNDLE", str(authority.certificate))
-    assert asyncio.run(_answers(tls_store.s3_endpoint_url))
+    def wait(**more: str) -> None:
+        folder = Folder(tmp_path / "data")
+        folder.make()
+        there = environ | {"CARINA_S3_ENDPOINT_URL": tls_store.s3_endpoint_url} | more
+        planned = plan(folder, there, lambda _: None, was_killed=False)
+        [store] = [server for server in planned.theirs if server.name == "s3"]
+        asyncio.run(store.wait(lambda _: None))
+
+    with pytest.raises(StackError, match=r"certificate of .* cannot be verified"):
+        wait()
+    wait(CARINA_CA_BUNDLE=str(authority.certificate))
 
 
 def test_the_client_and_the_command_line_trust_it(

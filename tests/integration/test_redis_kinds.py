@@ -4,11 +4,11 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from deploy.stack import probes
 from deploy.stack.errors import StackError
 from deploy.stack.services import External
 from shared.database import Database
@@ -133,6 +133,6 @@ def test_no_process_starts_on_a_cluster(
 
 
 def test_the_stack_does_not_start_on_a_cluster(cluster: OwnRedis) -> None:
-    server = External("redis", "CARINA_REDIS_URL", "", probes.redis_server(cluster.url))
+    server = External("redis", "CARINA_REDIS_URL", "", partial(require_answer, cluster.url))
     with pytest.raises(StackError, match="Redis Cluster"):
         asyncio.run(server.wait(print))
