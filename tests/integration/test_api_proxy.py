@@ -143,7 +143,7 @@ def test_programs_work_under_a_prefix(nginx: httpx.Client, keys: Keys, tmp_path:
     with Carina(f"{url}/", keys.both, ca_bundle=str(tmp_path / "carina.crt")) as client:
         (tmp_path / "film.png").write_bytes(png(5))
         assert client.submit_all([tmp_path / "film.png"]).file_count == 1
-        assert len(list(client.studies())) == 1
+        assert len(list(client.studies())) == 2
 
 
 @_TRUSTING
