@@ -24,7 +24,6 @@ class OwnRedis:
         self.options = [*options, *(["--requirepass", password, "--masterauth", password] if password else [])]
         self._process: subprocess.Popen[bytes] | None = None
         self._admin: redis.Redis | None = None
-        self._log = folder.with_suffix(".log").open("ab")
         self.start()
 
     @property
@@ -50,7 +49,8 @@ class OwnRedis:
         self._run(command)
 
     def _run(self, command: list[str]) -> None:
-        self._process = subprocess.Popen(command, cwd=self.folder, stdout=self._log, stderr=self._log)
+        with self.folder.with_suffix(".log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
         while self._process.poll() is None:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
@@ -77,7 +77,6 @@ class OwnRedis:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.kill()
-        self._log.close()
 
 
 class Authority:

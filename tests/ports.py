@@ -1,10 +1,13 @@
 """Ports of this machine for servers that tests start."""
 
-import socket
+import random
+
+from deploy.stack.folder import is_free
 
 
 def free_port() -> int:
-    """Return a TCP port of loopback that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Return a TCP port of loopback that nobody listens on.
+
+    It lies below those that Linux gives to outgoing connections, one of which could take it before the server does.
+    """
+    return next(port for port in iter(lambda: random.randrange(20_000, 32_000), None) if is_free(port))
