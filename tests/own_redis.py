@@ -13,13 +13,14 @@ from types import TracebackType
 import redis
 
 from deploy.stack import redis_server
+from tests.certificates import Authority
 from tests.ports import free_port
 
 
 class OwnRedis:
     """A server on a port that stays the same when it starts again."""
 
-    def __init__(self, folder: Path, *options: str, password: str = "", tls: "Authority | None" = None) -> None:
+    def __init__(self, folder: Path, *options: str, password: str = "", tls: Authority | None = None) -> None:
         self.folder, self.port, self.password, self.tls = folder, free_port(), password, tls
         self.options = [*options, *(["--requirepass", password, "--masterauth", password] if password else [])]
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,7 +44,7 @@ class OwnRedis:
     def start(self, *more: str) -> None:
         """Start it, and return once it takes connections."""
         self.folder.mkdir(exist_ok=True)
-        port = ["--port", str(self.port)] if self.tls is None else ["--port", "0", *self.tls.options(self.port)]
+        port = ["--port", str(self.port)] if self.tls is None else ["--port", "0", *_tls_only(self.port, self.tls)]
         program = str(redis_server.program())
         command = [program, "--bind", "127.0.0.1", *port, "--save", "", *self.options, *more]
         self._run(command)
@@ -79,28 +80,11 @@ class OwnRedis:
         self.kill()
 
 
-class Authority:
-    """A certificate authority of a test's own, and a certificate of 127.0.0.1 that it signed."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.certificates, self._folder = folder / "ca.pem", folder
-        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-        own = ["-keyout", "ca.key", "-out", "ca.pem", "-subj", f"/CN={folder.name}"]
-        _openssl(folder, "req", "-x509", *curve, *own)
-        server = ["-keyout", "server.key", "-out", "server.pem", "-subj", "/CN=redis"]
-        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1"]
-        _openssl(folder, "req", "-x509", *curve, *server, *signed)
-
-    def options(self, port: int) -> list[str]:
-        """With which a server speaks TLS only."""
-        files = ["--tls-cert-file", "server.pem", "--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.pem"]
-        paths = [str(self._folder / each) if "." in each else each for each in files]
-        return ["--tls-port", str(port), "--tls-auth-clients", "no", "--tls-replication", "yes", *paths]
-
-
-def _openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+def _tls_only(port: int, authority: Authority) -> list[str]:
+    own = authority.sign()
+    files = {"cert": own.path, "key": own.key, "ca-cert": authority.certificate}
+    paths = [word for kind, path in files.items() for word in (f"--tls-{kind}-file", str(path))]
+    return ["--tls-port", str(port), "--tls-auth-clients", "no", "--tls-replication", "yes", *paths]
 
 
 class Sentinel(OwnRedis):

@@ -19,6 +19,7 @@ from api.client import Carina
 from shared.database import Database
 from shared.object_store import ObjectStore
 from shared.tables import AuditEvent
+from tests.certificates import Authority
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Keys, Server, png
 from tests.integration.test_console_viewer import add_film
@@ -31,27 +32,20 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    key, certificate = folder / "carina.key", folder / "carina.crt"
-    make = [needs("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    make += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(make, check=True, capture_output=True)
-    return key, certificate
-
-
 @pytest.fixture
 def nginx(server: Server, tmp_path: Path) -> Iterator[httpx.Client]:
     """A client of nginx in front of the API, which believes one proxy."""
     port = free_port()
-    key, certificate = make_certificate(tmp_path)
+    authority = Authority(tmp_path)
+    own = authority.sign()
     text = (REPOSITORY / "deploy/nginx.conf").read_text()
     for there, here in {
         "/var/log/nginx/carina.log": str(tmp_path / "access.log"),
         "127.0.0.1:8080": f"127.0.0.1:{server.port}",
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
         "carina.example": "localhost",
-        "/etc/ssl/carina.crt": str(certificate),
-        "/etc/ssl/carina.key": str(key),
+        "/etc/ssl/carina.crt": str(own.path),
+        "/etc/ssl/carina.key": str(own.key),
         "http {": "http {" + "".join(f"{name}_temp_path {tmp_path / name};" for name in _TEMPORARY),
     }.items():
         assert there in text
@@ -60,7 +54,7 @@ def nginx(server: Server, tmp_path: Path) -> Iterator[httpx.Client]:
     command = [needs("nginx"), "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log"]
     with subprocess.Popen([*command, "-g", "daemon off;"]) as process:
         try:
-            trust = ssl.create_default_context(cafile=str(certificate))
+            trust = ssl.create_default_context(cafile=str(authority.certificate))
             with httpx.Client(base_url=f"https://localhost:{port}", verify=trust, timeout=DEADLINE_S) as http:
 
                 def answers() -> bool:
@@ -131,7 +125,7 @@ def test_programs_work_under_a_prefix(nginx: httpx.Client, keys: Keys, tmp_path:
     assert nginx.get("/carina/").headers["Location"] == "/carina/console/studies"
     url = f"{nginx.base_url}/carina"
     session = create_session_from_user_pass("carina", keys.both)
-    session.verify, session.trust_env = str(tmp_path / "carina.crt"), False
+    session.verify, session.trust_env = str(tmp_path / "authority.pem"), False
     dicomweb = DICOMwebClient(f"{url}/dicom-web", session=session)
     dicomweb.host = nginx.base_url.netloc.decode()  # which it sends as Host, by itself without the port
     film = make_dicom(make_film(), SeriesInstanceUID="1.2.3.1")
@@ -140,7 +134,7 @@ def test_programs_work_under_a_prefix(nginx: httpx.Client, keys: Keys, tmp_path:
     (described,) = dicomweb.retrieve_study_metadata("1.2.3")
     assert dicomweb.retrieve_bulkdata(described["7FE00010"]["BulkDataURI"])
     assert dicomweb.search_for_studies()[0]["00081190"]["Value"] == [f"{url}/dicom-web/studies/1.2.3"]
-    with Carina(f"{url}/", keys.both, ca_bundle=str(tmp_path / "carina.crt")) as client:
+    with Carina(f"{url}/", keys.both, ca_bundle=str(tmp_path / "authority.pem")) as client:
         (tmp_path / "film.png").write_bytes(png(5))
         assert client.submit_all([tmp_path / "film.png"]).file_count == 1
         assert len(list(client.studies())) == 2
@@ -196,8 +190,9 @@ def test_the_console_works_under_a_prefix(
 def test_the_example_is_valid(tmp_path: Path) -> None:
     """Our own nginx reads it as it is, but for the places of the certificate and the log."""
     text = (REPOSITORY / "deploy/nginx.conf").read_text()
-    make_certificate(tmp_path)
-    text = text.replace("/etc/ssl", str(tmp_path)).replace("/var/log/nginx", str(tmp_path))
+    own = Authority(tmp_path).sign()
+    text = text.replace("/etc/ssl/carina.crt", str(own.path)).replace("/etc/ssl/carina.key", str(own.key))
+    text = text.replace("/var/log/nginx", str(tmp_path))
     (tmp_path / "nginx.conf").write_text(f"pid {tmp_path / 'nginx.pid'};\n{text}")
     check = [needs("nginx"), "-t", "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log"]
     done = subprocess.run(check, capture_output=True, text=True, check=False)

@@ -20,16 +20,16 @@ from shared.errors import ObjectStoreUnavailable
 from shared.object_store import ObjectStore
 from shared.settings import Settings
 from shared.tls import VARIABLES, CaBundleUnusable, make_context
+from tests.certificates import Authority
 from tests.conftest import REPOSITORY
 from tests.http_proxy import Proxy
-from tests.integration.certificates import Authority, make_authority
 from tests.integration.conftest import Keys, Server
 from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("authority"))
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def tls_store(settings: Settings, authority: Authority, no_variables: None) -> I
     """This test's object store, behind TLS with a certificate of the private authority."""
     port = urlsplit(settings.s3_endpoint_url).port
     assert port is not None
-    with Proxy(port, authority.server_context()).serving() as proxy:
+    with Proxy(port, authority.sign().server_context()).serving() as proxy:
         yield settings.model_copy(update={"s3_endpoint_url": proxy.url})
 
 
@@ -88,7 +88,7 @@ def test_the_stack_reaches_a_store_behind_tls(
 def test_the_client_and_the_command_line_trust_it(
     server: Server, keys: Keys, authority: Authority, no_variables: None
 ) -> None:
-    with Proxy(server.port, authority.server_context()).serving() as proxy:
+    with Proxy(server.port, authority.sign().server_context()).serving() as proxy:
         with Carina(proxy.url, keys.both, retry_for_s=0) as client, pytest.raises(ApiUnavailable):
             client.models()
         with Carina(proxy.url, keys.both, ca_bundle=str(authority.certificate)) as client:

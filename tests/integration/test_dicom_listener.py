@@ -38,6 +38,7 @@ from shared.queue.hints import Hints
 from shared.queue.states import Stage
 from shared.settings import Settings
 from shared.tables import AuditEvent, Image, Job, Project, Study
+from tests.certificates import Authority
 from tests.conftest import REPOSITORY
 from tests.integration.workshop import dicom, film
 from tests.ports import free_port
@@ -308,42 +309,23 @@ def test_dcmtk_echoes_and_stores(listener: Listener, database: Database, tmp_pat
     assert len(rows(database, Image)) == 8
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate authority, and a certificate that it signed for the listener and for the sender."""
-    openssl, folder = needs("openssl"), tmp_path_factory.mktemp("certificates")
-
-    def call(*words: str) -> None:
-        subprocess.run([openssl, *words], cwd=folder, check=True, capture_output=True)
-
-    new = ["req", "-newkey", "rsa:2048", "-noenc", "-subj"]
-    call(*new, "/CN=authority", "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2")
-    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-    for name in ("listener", "sender"):
-        call(*new, f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2", "-extfile", "names"]
-        call("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
-    return folder
-
-
-def test_tls_with_certificates_on_both_sides(
-    ready: Settings, database: Database, certificates: Path, tmp_path: Path
-) -> None:
+def test_tls_with_certificates_on_both_sides(ready: Settings, database: Database, tmp_path: Path) -> None:
     (tmp_path / "film.dcm").write_bytes(dicom(1))
-    path = {path.name: str(path) for path in certificates.iterdir()}
+    authority = Authority(tmp_path / "certificates")
+    own, sender = authority.sign(called="listener"), authority.sign(called="sender")
     tls = ready.model_copy(
         update={
-            "dicom_tls_certificate": path["listener.pem"],
-            "dicom_tls_key": path["listener.key"],
-            "dicom_tls_ca": path["ca.pem"],
+            "dicom_tls_certificate": str(own.path),
+            "dicom_tls_key": str(own.key),
+            "dicom_tls_ca": str(authority.certificate),
         }
     )
     with Listener(tls) as listener, socket.socket() as silent:
         silent.connect(("127.0.0.1", listener.port))  # says nothing of TLS, and holds up nobody
-        context = ssl.create_default_context(cafile=path["ca.pem"])
+        context = ssl.create_default_context(cafile=str(authority.certificate))
         with association(listener.port, tls_args=(context, "localhost")) as made:
             assert not made.is_established, "without a certificate nobody gets in"
-        context.load_cert_chain(path["sender.pem"], path["sender.key"])
+        context.load_cert_chain(sender.path, sender.key)
         [answer] = send(listener.port, dicom(2), tls_args=(context, "localhost"))
         assert answer.Status == 0
         ends = ["-aet", "SENDER", "-aec", "CARINA", "127.0.0.1", str(listener.port), str(tmp_path / "film.dcm")]
@@ -351,7 +333,7 @@ def test_tls_with_certificates_on_both_sides(
         assert run(storescu, *ends).returncode != 0, "in clear nobody gets in"
         if "+tls" not in run(storescu, "--help").stdout:
             end_without("storescu with TLS", "apt install dcmtk")
-        said = run(storescu, "+tls", path["sender.key"], path["sender.pem"], "+cf", path["ca.pem"], *ends)
+        said = run(storescu, "+tls", str(sender.key), str(sender.path), "+cf", str(authority.certificate), *ends)
         assert said.returncode == 0, said.stderr
     assert len(rows(database, Image)) == 2
 

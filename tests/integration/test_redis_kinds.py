@@ -18,10 +18,11 @@ from shared.queue.hints import Hints, make_celery
 from shared.queue.states import Scope, Stage
 from shared.redis_connection import require_answer
 from shared.settings import Settings
+from tests.certificates import Authority
 from tests.integration.conftest import Api
 from tests.integration.processes import Processes
 from tests.integration.workshop import Workshop, dicom
-from tests.own_redis import Authority, OwnRedis, Sentinel
+from tests.own_redis import OwnRedis, Sentinel
 from tests.waiting import DEADLINE_S, wait_for
 from workers.listening import HintListener
 
@@ -56,8 +57,8 @@ def test_tls_with_a_private_authority(
 ) -> None:
     mine, other = Authority(tmp_path / "mine"), Authority(tmp_path / "other")
     with OwnRedis(tmp_path / "redis", password=SECRET, tls=mine) as server:
-        assert_serves(at(settings, server.url, str(mine.certificates)), database, make_api)
-        for ca_bundle in (str(other.certificates), ""):
+        assert_serves(at(settings, server.url, str(mine.certificate)), database, make_api)
+        for ca_bundle in (str(other.certificate), ""):
             with pytest.raises(HintNotSent, match="certificate verify failed"):
                 Hints(at(settings, server.url, ca_bundle), database).check()
             with pytest.raises(HintNotSent, match="certificate verify failed"):

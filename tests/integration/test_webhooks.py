@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -27,6 +26,7 @@ from shared.queue.states import DeliveryState, Stage
 from shared.settings import Settings
 from shared.tables import ApiKey, Image, Job, Webhook, WebhookDelivery
 from shared.webhooks import WebhookEvent, announce
+from tests.certificates import Authority
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Api, Keys, Server
 from tests.integration.receiver import Receiver, verify
@@ -586,13 +586,9 @@ def test_over_tls_the_certificate_must_be_the_names(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    make += ["-subj", "/CN=receiver", "-addext", "subjectAltName=DNS:receiver.example", "-days", "2"]
-    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
+    authority = Authority(tmp_path)
+    tls = authority.sign("DNS:receiver.example").server_context()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
     asked_for: list[str | None] = []
     tls.sni_callback = lambda _, name, __: asked_for.append(name)
     names.answers = {host: ["127.0.0.1"]}
