@@ -31,10 +31,10 @@ from shared.ids import new_id
 from shared.incoming import Incoming
 from shared.object_store import PART_BYTES, ObjectStore, original_key
 from shared.settings import Settings
+from tests.certificates import Authority
 from tests.conftest import REPOSITORY
 from tests.http_proxy import Answer, Proxy, Request
 from tests.integration import moto_server
-from tests.integration.certificates import make_authority
 from tests.integration.moto_server import action_of
 from tests.ports import free_port
 
@@ -322,7 +322,10 @@ def test_no_credentials_at_all_are_said(proxy: Proxy) -> None:
     [
         ({"CARINA_S3_ACCESS_KEY_ID": "key"}, "Set both CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY"),
         ({"CARINA_S3_SECRET_ACCESS_KEY": "key"}, "Set both CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY"),
-        ({"CARINA_S3_SESSION_TOKEN": "token"}, "CARINA_S3_SESSION_TOKEN needs CARINA_S3_ACCESS_KEY_ID"),
+        (
+            {"CARINA_S3_SESSION_TOKEN": "token"},
+            "CARINA_S3_SESSION_TOKEN needs CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY",
+        ),
         ({"CARINA_S3_ENDPOINT_URL": "s3.hospital.example:9000"}, "Give a URL such as https://"),
         ({"CARINA_S3_PUBLIC_URL": "http://store:port"}, "Give a URL such as https://"),
     ],
@@ -463,8 +466,8 @@ def test_an_object_that_is_not_there_is_no_refusal(proxy: Proxy, moto: int) -> N
 
 
 def test_a_certificate_that_cannot_be_verified_is_a_sentence(moto: int, tmp_path: Path) -> None:
-    authority = make_authority(tmp_path)
-    with Proxy(moto, authority.server_context()).serving() as proxy:
+    authority = Authority(tmp_path)
+    with Proxy(moto, authority.sign().server_context()).serving() as proxy:
         with pytest.raises(
             ObjectStoreUnavailable,
             match=rf"The certificate of 127.0.0.1:{proxy.port} cannot be verified \(.*certificate.*CARINA_CA_BUNDLE",
