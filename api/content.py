@@ -37,6 +37,15 @@ blueprint = resource("content", tag="submissions")
 
 #: What bytes are taken for.
 _WANTED = (FileState.EXPECTED, FileState.ARRIVED)
+#: The bytes have been here. Sent again, because an answer was lost, they get the same one.
+_DONE = (
+    FileState.CHECKING,
+    FileState.ACCEPTED,
+    FileState.DUPLICATE,
+    FileState.UNPACKED,
+    FileState.REJECTED,
+    FileState.FAILED,
+)
 _BYTES = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 
@@ -96,7 +105,7 @@ def _expected(path: FilePath) -> _Expected | None:
         row = session.get(SubmissionFile, (path.submission_id, path.number))
         if row is None:
             raise NotFound
-        if row.state in (FileState.ACCEPTED, FileState.DUPLICATE, FileState.UNPACKED, FileState.REJECTED):
+        if row.state in _DONE:
             return None
         if row.state not in _WANTED or row.byte_count is None or row.sha256 is None:
             raise FileNotExpected(f"The file is {row.state}.")

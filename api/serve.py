@@ -94,6 +94,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "worker_class": _Worker,
             # What proxies say is believed where `trusted_proxies` says so, and then by the application.
             "forwarded_allow_ips": "",
+            # Which gunicorn believes of every peer on a Unix socket, whatever the line above says.
+            "secure_scheme_headers": {},
+            "forwarder_headers": "",
             "limit_request_line": 8190,
             "keepalive": 15,
             # Of the process' main thread, which no upload holds up.

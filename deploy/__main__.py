@@ -9,8 +9,10 @@ def main() -> None:
         from deploy.probe import main as probe
 
         sys.exit(probe(sys.argv[2:]))
-    from deploy.cli import main as other
-
+    try:
+        from deploy.cli import main as other
+    except KeyboardInterrupt:
+        sys.exit(130)
     other()
 
 

@@ -104,7 +104,7 @@ def _is_up(data: Path) -> bool:
     read_environment(data)
     try:
         with http_client(timeout=5) as client:
-            return client.get(f"{os.environ['CARINA_API_URL']}/readyz").is_success
+            return client.get(f"{os.environ.get('CARINA_API_URL', '')}/readyz").is_success
     except httpx.HTTPError:
         return False
 

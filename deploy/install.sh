@@ -6,6 +6,7 @@
 #   TORCH_INDEX  a package index to take PyTorch from as well, as the one without CUDA
 #   INSTALL_GB   the free disk space to ask for
 set -eu
+unset CDPATH # or `cd` may go to a folder below it
 cd "$(dirname "$0")/.."
 extras=$1
 log=.venv/install.log
@@ -74,7 +75,8 @@ explain() {
 # One at a time: two terminals may ask for two targets.
 if command -v flock >/dev/null; then
     exec 9< deploy/install.sh
-    flock -n 9 || { echo "waiting for another installation into .venv"; flock 9; }
+    # On NFS a file that is open for reading alone cannot be locked; then nothing is waited for.
+    flock -n 9 2>/dev/null || { echo "waiting for another installation into .venv"; flock 9 2>/dev/null || :; }
 fi
 
 reason=
@@ -95,16 +97,15 @@ fi
 
 : > .venv/installing
 mkdir -p .venv/tmp
-trap 'rm -rf .venv/tmp' EXIT
+# Until pip installs something, what was there still works.
+trap 'rm -rf .venv/tmp; grep -q "Installing collected packages" "$log" 2>/dev/null || rm -f .venv/installing' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 if TMPDIR=$PWD/.venv/tmp PIP_USER=0 .venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
     --only-binary=:all: -c deploy/constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -e ".[$extras]" \
     > "$log" 2>&1; then
-    state > .venv/ready
+    (umask 077 && state > .venv/ready) # an index's URL may hold a password
     rm .venv/installing
 else
-    # Nothing has been changed yet: what was there still works.
-    grep -q 'Installing collected packages' "$log" || rm .venv/installing
     explain
 fi

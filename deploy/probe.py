@@ -12,6 +12,8 @@ from pathlib import Path
 
 from shared.process_state import ALIVE_WITHIN_S, VARIABLE, NoStateFile, ProcessState, find, read
 
+STAGES = ("prepare", "detect", "intake", "notify", "beat", "trainer", "dicom-listener")
+
 
 class ProbeFailed(Exception):
     """The process is not as asked; the text says why."""
@@ -42,7 +44,7 @@ def _say(sentence: str, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="carina probe", description="Ask whether a process of Carina is well.")
     parser.add_argument("what", choices=("live", "ready"), help="live: it makes progress; ready: it takes work")
-    parser.add_argument("--stage", default="", help="prepare, detect, intake, notify, beat, trainer or dicom-listener")
+    parser.add_argument("--stage", default="", choices=STAGES, help="which of the processes on this machine")
     parser.add_argument("--pid", type=int, default=0, help="the process' id, where several of a stage run here")
     parser.add_argument("--file", default="", help=f"the process' state file, as {VARIABLE} named it")
     parser.add_argument(

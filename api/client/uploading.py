@@ -99,9 +99,13 @@ class Uploader:
                 fresh = next(self._client.uploads(submission_id, after=upload.number - 1, limit=1), None)
                 if fresh is None or fresh.number != upload.number:
                     return  # it has arrived
+                if fresh.through_api:
+                    raise UploadRefused("The server no longer offers uploads to the object store.") from exc
                 upload = fresh
                 if part is not None:
-                    part = next(piece for piece in fresh.parts or () if piece.part_number == part.part_number)
+                    part = next((piece for piece in fresh.parts or () if piece.part_number == part.part_number), None)
+                    if part is None:
+                        return
             else:
                 return
         raise refused

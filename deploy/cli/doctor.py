@@ -101,9 +101,7 @@ def _checks(settings: Settings, from_environment: bool) -> list[Check]:
     where = "the environment" if from_environment else "the stack's env file"
     return [
         Check("packages", _packages, "Install what this machine runs: pip install 'carina[all]'.", is_optional=True),
-        Check(
-            "device", lambda: _device(settings), "Set CARINA_DEVICE=cpu, or mend the GPU's driver.", needs="packages"
-        ),
+        Check("device", lambda: _device(settings), "Set CARINA_DEVICE=cpu, or mend the GPU's driver."),
         Check("PostgreSQL", lambda: _ping(database.ping), f"Is the server up? CARINA_DATABASE_URL comes from {where}."),
         Check("schema", lambda: _schema(database), "Run `carina migrate`.", needs="PostgreSQL"),
         Check(
@@ -152,9 +150,14 @@ def _packages() -> str:
 
 
 def _device(settings: Settings) -> str:
-    import torch
+    try:
+        import torch
 
-    cuda = torch.cuda.is_available()
+        cuda = torch.cuda.is_available()
+    except ModuleNotFoundError:
+        return "not checked, because PyTorch is not installed"
+    except (ImportError, OSError, RuntimeError) as exc:  # a library of CUDA's is missing or broken
+        raise Ailment(f"PyTorch cannot be used ({str(exc).partition(chr(10))[0]})") from exc
     if settings.device.startswith("cuda") and not cuda:
         raise Ailment(f"CARINA_DEVICE is {settings.device}, but PyTorch sees no GPU")
     return torch.cuda.get_device_name() if cuda and settings.device != "cpu" else "CPU"

@@ -14,7 +14,7 @@ from deploy.stack import object_store, postgres, redis_server
 from deploy.stack.component import Component, Say
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
-from shared.errors import BucketMissing, CarinaError, ObjectStoreUnavailable, TransientError
+from shared.errors import BucketMissing, CarinaError, InvalidSettings, ObjectStoreUnavailable, TransientError
 from shared.proxies import http_client
 from shared.redis_connection import parse_url, require_answer
 from shared.settings import Settings
@@ -43,6 +43,8 @@ class External:
             try:
                 await asyncio.to_thread(self.check)
                 break
+            except InvalidSettings:
+                raise
             except CarinaError as exc:
                 if not isinstance(exc, TransientError) or time.monotonic() >= deadline:
                     message = f"{self.setting} is set, but the server at {self.address} cannot be used: {exc.detail}"

@@ -98,6 +98,10 @@ class Stack:
     ) -> dict[str, str]:
         """Bring the application up while the servers do, and return how to reach it."""
         host, public_url = bare_host(self.environ.get("CARINA_API_HOST") or "127.0.0.1"), self._public_url()
+        if host.startswith("unix:"):
+            raise StackError(
+                "CARINA_API_HOST is a Unix socket: `carina api` takes it, but `carina up` needs an address."
+            )
         port = str(self._api_port(host))
         servers_gate, gate = self.folder.run / "servers-gate", self.folder.run / "gate"
         for each in (servers_gate, gate):

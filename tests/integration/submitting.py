@@ -199,6 +199,7 @@ class Counting(Carina):
 
     def __init__(self, app: Flask, key: str, *, stop_after: int = 10**9) -> None:
         super().__init__("http://api", key, retry_for_s=20)
+        self.app = app
         # The application in this process: nothing of the server's own is tested here.
         self._http.close()
         headers, transport = {"Authorization": f"Bearer {key}"}, httpx.WSGITransport(app)

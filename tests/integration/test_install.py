@@ -204,3 +204,12 @@ def test_says_that_there_is_no_python(checkout: Checkout, tmp_path: Path) -> Non
 def test_says_how_much_disk_space_it_needs(checkout: Checkout) -> None:
     assert checkout.refusal(INSTALL_GB="10000000").startswith("it needs 10000000 GB of free disk space in ")
     assert not (checkout.path / ".venv").exists()
+
+
+def test_no_other_folder_is_touched(tmp_path: Path) -> None:
+    """With CDPATH the shell's `cd` goes to a folder of the same name elsewhere."""
+    checkout, other = Checkout(tmp_path / "checkout"), tmp_path / "other"
+    (other / "deploy").mkdir(parents=True)
+    (other / ".venv").mkdir()
+    checkout.refusal(CDPATH=str(other), **NO_INDEX)
+    assert list((other / ".venv").iterdir()) == []

@@ -111,6 +111,23 @@ def test_an_api_at_a_unix_socket(environ: dict[str, str], keys: Keys, database: 
     assert addresses(database) == {"2001:db8::7"}
 
 
+def test_at_a_unix_socket_no_header_is_believed_unless_proxies_are_trusted(
+    environ: dict[str, str], settings: Settings, tmp_path: Path
+) -> None:
+    place = tmp_path / "api.sock"
+    process = start_api(os.environ | environ | {"CARINA_API_HOST": f"unix:{place}"}, "")
+    try:
+        wait_for(place.exists)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(place), retries=5), base_url="http://ward") as http:
+            wait_for(lambda: http.get("/readyz").is_success)
+            for header in ({"X-Forwarded-Proto": "https"}, {"X-Forwarded-SSL": "on"}, {"X-Forwarded-Host": "evil"}):
+                assert http.get("/openapi.json", headers=header).json()["servers"] == [{"url": "http://ward"}]
+            assert http.get("/a/openapi.json", headers={"SCRIPT_NAME": "/a"}).status_code == 404
+    finally:
+        process.terminate()
+        process.join(timeout=DEADLINE_S)
+
+
 @pytest.mark.parametrize(
     ("host", "reached"),
     [("::", ["127.0.0.1", "::1"]), ("::1", ["::1"]), ("[::1]", ["::1"]), ("127.0.0.1", ["127.0.0.1"])],

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -152,6 +153,28 @@ def test_a_host_that_goes_away_in_between_is_said(
     assert [path for path, _ in client.put if path.startswith("/v1/")] == [
         f"/v1/submissions/{submission.id}/files/0/content"
     ]
+
+
+def test_a_server_that_no_longer_offers_the_object_store_is_sent_the_whole_file(
+    connected: Callable[[str], Counting], tmp_path: Path, proxy: Proxy, settings: Settings
+) -> None:
+    content = png() + bytes(130 * MIB)
+    (tmp_path / "large.png").write_bytes(content)
+    client, said = connected(proxy.url), []
+
+    def judge(request: Request) -> Answer | None:
+        if request.query.get("partNumber") != ["2"]:
+            return None
+        services = client.app.extensions[NAME]
+        client.app.extensions[NAME] = replace(services, settings=settings)
+        return Answer(403)  # the URL has grown too old
+
+    proxy.judge = judge
+    submission = client.submit_all(
+        [tmp_path / "large.png"], threads=1, on_fallback=lambda error: said.append(error.detail)
+    )
+    assert [row.outcome for row in client.manifest(submission.id)] == ["accepted"]
+    assert said == ["The server no longer offers uploads to the object store."]
 
 
 def test_what_was_interrupted_goes_on_through_the_api_and_sends_nothing_twice(
