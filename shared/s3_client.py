@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from botocore.model import OperationModel
     from mypy_boto3_s3 import S3Client
 
+_READ_S, _TRIES = 30, 3
+#: How long a request may wait for an object store that is silent.
+LONGEST_REQUEST_S = float(_TRIES * _READ_S)
 #: Keeps the descriptions of the services, which take 0.2 s to read, from one session to the next.
 _LOADER = Loader(include_default_search_paths=True)
 
@@ -53,8 +56,8 @@ class S3Access:
             config=botocore.config.Config(
                 signature_version="s3v4",
                 connect_timeout=3,
-                read_timeout=30,
-                retries={"mode": "standard", "max_attempts": 3},
+                read_timeout=_READ_S,
+                retries={"mode": "standard", "max_attempts": _TRIES},
                 max_pool_connections=64,
                 proxies={} if is_loopback(endpoint_url) else None,
                 s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"},

@@ -8,21 +8,20 @@ from functools import partial
 
 import structlog
 from celery import Celery
-from celery.beat import Scheduler
 
 from shared.database import Database
 from shared.errors import TransientError
 from shared.log import configure_logging
 from shared.lookout import Lookout
-from shared.loops import Loop
 from shared.object_store import ObjectStore
 from shared.process_state import StateFile
 from shared.queue.hints import Hints, make_celery
 from shared.queue.states import Stage
 from shared.readiness import Readiness, storing
+from shared.s3_client import LONGEST_REQUEST_S
 from shared.settings import Settings
 from workers.heartbeat import Heartbeat
-from workers.listening import HintListener, Wakeups, reporting
+from workers.listening import HintListener, Wakeups
 
 log = structlog.get_logger()
 
@@ -112,18 +111,13 @@ def run_notify(settings: Settings) -> None:
 
 
 def run_beat(settings: Settings) -> None:
-    """Sweep at every tick until SIGTERM. Any number of these may run."""
+    """Sweep every `sweep_interval_s`, with or without Redis, until SIGTERM. Any number of these may run."""
     from shared.incoming import Incoming
     from workers.garbage import Garbage
     from workers.sweep import sweep
 
     with _Process(settings, Stage.SWEEP, stuck_after_s=settings.step_timeout_s) as process:
-        process.deaf_s = settings.sweep_interval_s
-        clock = Scheduler(process.app)
-        ticking = Loop("clock", reporting(clock.tick), every_s=min(1.0, settings.sweep_interval_s / 4))
-        process.closing.callback(ticking.stop)
-        ticking.start()
-
+        process.unasked_s = process.deaf_s = settings.sweep_interval_s
         garbage = Garbage(settings, process.database, Incoming(settings))
 
         def tick() -> None:
@@ -144,7 +138,12 @@ class _Process:
         self.database = Database.from_settings(settings)
         self.store = ObjectStore(settings)
         self.hints = Hints(settings, self.database, self.app)
-        self.heartbeat = Heartbeat(self.database, stage, lease_s=settings.lease_s, stuck_after_s=stuck_after_s)
+        # A worker that waits for a server is not stuck: for the database it waits up to half a lease
+        # (`Database.persist`), for the object store for as long as its client tries.
+        waits_s = settings.lease_s / 2 + LONGEST_REQUEST_S
+        self.heartbeat = Heartbeat(
+            self.database, stage, lease_s=settings.lease_s, stuck_after_s=stuck_after_s + waits_s
+        )
         self.stop = threading.Event()
         self._wakeups = Wakeups()
         #: How often to look for work that nobody hinted at, and how often while Redis takes or brings no hints.

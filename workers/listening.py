@@ -78,7 +78,7 @@ class HintListener:
         app.finalize()
         app.set_default()  # of every thread: Celery's worker asks for the current application of its own
         # What Celery says of a lost Redis, with its traces, the loop says in a line.
-        for name in ("celery.worker", "celery.beat", "kombu.transport.redis"):
+        for name in ("celery.worker", "kombu.transport.redis"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     @property

@@ -44,8 +44,6 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_retry=False,
         broker_connection_retry_on_startup=False,
         broker_connection_max_retries=1,
-        beat_schedule={"sweep": {"task": task_name(Stage.SWEEP), "schedule": settings.sweep_interval_s}},
-        beat_max_loop_interval=settings.sweep_interval_s,
     )
     return app
 

@@ -174,6 +174,24 @@ def test_work_goes_on_while_redis_refuses_and_hints_come_again_afterwards(
     assert {name: processes.stop(name) for name in ("prepare", "dicom-listener")} == {"prepare": 0, "dicom-listener": 0}
 
 
+def test_beat_starts_while_redis_is_gone_and_sweeps_before_and_after(
+    broken: OwnRedis, processes: Processes, workshop: Workshop
+) -> None:
+    broken.kill()
+    processes.start("beat", CARINA_SWEEP_INTERVAL_S="1")
+    _until(lambda: processes.is_well("beat", "redis"), "redis known to fail")
+    lost = _lose(workshop, 1)
+    _until(lambda: workshop.states([lost]) == ["queued"], "taken back without redis")
+
+    broken.start()
+    _until(lambda: processes.is_well("beat"), "redis known to be back")
+    lost = _lose(workshop, 2)
+    _until(lambda: workshop.states([lost]) == ["queued"], "taken back with redis")
+    assert processes.stop("beat") == 0, processes.said("beat")
+    failed = [line for line in processes.said("beat").splitlines() if "loop_failed" in line]
+    assert all("hints" in line for line in failed), "the clock needs no Redis"
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_a_worker_starts_while_redis_refuses(
     state: str, broken: OwnRedis, processes: Processes, workshop: Workshop, settings: Settings
