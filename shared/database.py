@@ -18,9 +18,9 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from shared.database_errors import READ_ONLY, explain_outage, spoils_connection
+from shared.database_errors import READ_ONLY, explain_outage, shows_older_schema, spoils_connection
 from shared.database_url import connection_parameters
-from shared.errors import DatabaseUnavailable
+from shared.errors import DatabaseUnavailable, SchemaOutdated
 from shared.settings import Settings
 
 Result = TypeVar("Result")
@@ -113,6 +113,8 @@ def _translate(context: ExceptionContext) -> DatabaseUnavailable | None:
     error = context.original_exception
     if context.is_pre_ping or not isinstance(error, psycopg.Error):
         return None
+    if shows_older_schema(error):
+        return SchemaOutdated()
     sentence = explain_outage(error)
     if sentence is None and not context.is_disconnect:
         return None

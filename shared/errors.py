@@ -241,11 +241,10 @@ class ObjectCorrupt(TransientError):
     code = "object_corrupt"
 
 
-class SchemaOutdated(TransientError):
+class SchemaOutdated(DatabaseUnavailable):
     """The database's schema is older than this version needs; run `carina migrate`."""
 
     code = "schema_outdated"
-    counts = False
 
 
 class HintNotSent(TransientError):

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from shared.database import Database
+from shared.database_errors import explain_outage
 from shared.database_url import MalformedDatabaseUrl
-from shared.errors import DatabaseUnavailable
+from shared.errors import DatabaseUnavailable, SchemaOutdated
 from tests.own_postgres import OwnPostgres, own_postgres
 from tests.ports import free_port
 
@@ -205,9 +207,43 @@ def test_a_session_that_was_idle_for_too_long(counted: Database) -> None:
 
 def test_an_error_of_the_statement_is_no_outage(counted: Database) -> None:
     with pytest.raises(sa.exc.ProgrammingError), counted.begin() as session:
-        session.execute(sa.text("SELECT * FROM missing"))
+        session.execute(sa.text("SELECT FROM WHERE"))
     with pytest.raises(sa.exc.DataError), counted.begin() as session:
         session.execute(sa.text("SELECT 1 / 0"))
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM missing", "SELECT missing FROM counter"])
+def test_a_table_or_column_that_is_missing_is_still_to_be_migrated(counted: Database, statement: str) -> None:
+    with pytest.raises(SchemaOutdated, match="carina migrate"):
+        run(counted, statement)
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("SSL connection has been closed unexpectedly", "does not answer"),
+        ("SSL SYSCALL error: EOF detected", "does not answer"),
+        ("SSL error: unexpected eof while reading", "does not answer"),
+        ("server does not support SSL, but SSL was required", "sslmode"),
+        ("SSL error: certificate verify failed", "sslmode"),
+        ('server certificate for "a" does not match host name "b"', "sslmode"),
+        ('root certificate file "/a" does not exist', "sslmode"),
+    ],
+)
+def test_only_a_connection_that_tls_refuses_blames_tls(said: str, sentence: str) -> None:
+    """In libpq's words, for a server cuts a TLS connection in the middle only by chance."""
+    assert sentence in str(explain_outage(psycopg.OperationalError(said)))
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "sentence"),
+    [("57P03", "starting, stopping"), ("57P04", "does not exist"), ("57P05", "idle_session_timeout")],
+)
+def test_a_session_that_the_server_ends_says_why(server: OwnPostgres, sqlstate: str, sentence: str) -> None:
+    database = Database(server.url())
+    with pytest.raises(DatabaseUnavailable, match=sentence):
+        run(database, f"DO $$ BEGIN RAISE SQLSTATE '{sqlstate}'; END $$")
+    database.close()
 
 
 def test_a_refused_connection_says_why(server: OwnPostgres) -> None:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from shared import process_state
+from shared import migrations, process_state
 from shared.database import Database
 from shared.settings import Settings
 from tests.conftest import REPOSITORY
@@ -100,6 +100,31 @@ def test_a_process_that_starts_before_its_database_is_alive_and_takes_work_once_
     with psycopg.connect(f"{base}/postgres", autocommit=True) as server:
         server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY'.encode())
         try:
+            wait_for(lambda: probe("ready", "--file", file)[0] == 0, lambda: processes.said(process))
+            assert processes.stop(process) == 0
+        finally:
+            server.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+@pytest.mark.parametrize("words", [("worker", "notify"), ("worker", "detect"), ("beat",), ("trainer",)], ids=" ".join)
+def test_a_process_that_starts_before_the_tables_is_alive_and_takes_work_once_they_are_there(
+    words: tuple[str, ...], processes: Processes, environ: dict[str, str]
+) -> None:
+    base, name = environ["CARINA_DATABASE_URL"].rpartition("/")[0], f"empty_{os.getpid()}"
+    url = f"{base}/{name}"
+    with psycopg.connect(f"{base}/postgres", autocommit=True) as server:
+        server.execute(f'CREATE DATABASE "{name}"'.encode())
+        try:
+            process = processes.start(*words, CARINA_DATABASE_URL=url, CARINA_DEVICE="cpu")
+            file = str(processes.state_file(process))
+            wait_for(
+                lambda: "schema (schema_outdated)" in probe("ready", "--file", file)[1],
+                lambda: processes.said(process),
+            )
+            assert probe("live", "--file", file)[0] == 0
+            database = Database(url)
+            migrations.upgrade(database)
+            database.close()
             wait_for(lambda: probe("ready", "--file", file)[0] == 0, lambda: processes.said(process))
             assert processes.stop(process) == 0
         finally:
