@@ -27,10 +27,13 @@ COUNTED_AT_MOST = 10_000
 
 
 def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> None:
-    """Take back expired leases, hint at all that waits, start what is due, end submissions, sample the queue.
+    """Take back what froze or expired, hint at all that waits, start what is due, end submissions, sample the queue.
 
     Two sweeps at once do no harm. Each step has its own transaction, and one that fails does not stop the next.
     """
+
+    def frozen_sessions() -> None:
+        _end_frozen(settings, database)
 
     def leases() -> None:
         _expire(settings, database, owner)
@@ -39,10 +42,7 @@ def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> N
         _hint(database, hints)
 
     def tasks() -> None:
-        with database.begin() as session:
-            expired = expire_tasks(session, max_attempts=settings.max_attempts)
-        if expired:
-            log.warning("tasks_expired", count=expired)
+        _expire_tasks(settings, database)
 
     def schedules() -> None:
         with database.begin() as session:
@@ -58,15 +58,18 @@ def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> N
         with database.begin() as session:
             take_sample(session)
 
-    for step in (leases, waiting, tasks, schedules, submissions, samples):
+    for step in (frozen_sessions, leases, waiting, tasks, schedules, submissions, samples):
         _try(step)
 
 
-def _expire(settings: Settings, database: Database, owner: str) -> None:
+def _end_frozen(settings: Settings, database: Database) -> None:
     with database.begin() as session:
-        frozen = end_frozen_sessions(session, after_s=settings.lease_s)
-    if frozen:
-        log.warning("frozen_sessions_ended", count=frozen)
+        ended = end_frozen_sessions(session, after_s=settings.lease_s)
+    if ended:
+        log.warning("frozen_sessions_ended", count=ended)
+
+
+def _expire(settings: Settings, database: Database, owner: str) -> None:
     with database.begin() as session:
         jobs = expire_leases(session, max_attempts=settings.max_attempts)
         files = expire_file_leases(session, max_attempts=settings.max_attempts)
@@ -76,6 +79,13 @@ def _expire(settings: Settings, database: Database, owner: str) -> None:
     for what, outcome in (("jobs", jobs), ("files", files)):
         if any(outcome.values()):
             log.warning("leases_expired", of=what, **{state: count for state, count in outcome.items() if count})
+
+
+def _expire_tasks(settings: Settings, database: Database) -> None:
+    with database.begin() as session:
+        expired = expire_tasks(session, max_attempts=settings.max_attempts)
+    if expired:
+        log.warning("tasks_expired", count=expired)
 
 
 def _hint(database: Database, hints: Hints) -> None:
@@ -90,8 +100,8 @@ def _hint(database: Database, hints: Hints) -> None:
 def _try(step: Callable[[], None]) -> None:
     try:
         step()
-    except DatabaseUnavailable:
-        log.warning("sweep_skipped", step=step.__name__)
+    except DatabaseUnavailable as exc:
+        log.warning("sweep_skipped", step=step.__name__, code=exc.code)
     except Exception as exc:
         log.error("sweep_failed", step=step.__name__, exc_info=exc)
 

@@ -10,6 +10,7 @@ from shared.queue.states import Stage
 from shared.tables import Job
 from tests.integration.workshop import Workshop
 from tests.waiting import wait_for
+from workers.sweep import sweep
 
 pytestmark = pytest.mark.usefixtures("tiny_model_id")
 
@@ -56,3 +57,24 @@ def test_a_session_that_changes_no_leased_row_may_take_its_time(workshop: Worksh
             session.execute(sa.text(idle))
         assert end_frozen(workshop, after_s=0.05) == 0
         assert slow.scalar(sa.text("SELECT 1")) == 1
+
+
+def test_leases_expire_where_frozen_sessions_cannot_be_ended(workshop: Workshop) -> None:
+    """As where the user has no right to look at other sessions: here their view fails for any user."""
+    job_ids = workshop.rows(3)
+    with workshop.database.begin() as session:
+        claim(session, Stage.DETECT, "frozen", limit=3, lease_s=0.01)
+        session.execute(sa.text("CREATE VIEW pg_locks AS SELECT 1 / 0 AS pid, 0::oid AS relation, '' AS mode"))
+        name = session.scalar(sa.text("SELECT current_database()"))
+        session.execute(sa.text(f'ALTER DATABASE "{name}" SET search_path = public, pg_catalog'))
+    workshop.database.engine.dispose()
+    with pytest.raises(sa.exc.DataError):
+        end_frozen(workshop, after_s=60)
+    wait_for(lambda: sweep(workshop.settings, workshop.database, workshop.hints, "beat") or is_free(workshop, job_ids))
+
+
+def is_free(workshop: Workshop, job_ids: list) -> bool:
+    """Whether nobody holds a lease of these jobs."""
+    with workshop.database.begin() as session:
+        leased = sa.select(Job.id).where(Job.id.in_(job_ids), Job.lease_owner.is_not(None))
+        return not session.scalars(leased).all()
