@@ -69,7 +69,7 @@ def parse_url(url: str) -> RedisAddress:
     for address in addresses.split(","):
         found = _HOST.fullmatch(address.strip())
         port = int(found["port"] or _PORTS[scheme]) if found else 0
-        if found is None or not 0 < port < 65536:
+        if found is None or not 0 < port < 65536 or not _is_host(found["host"]):
             raise ValueError("the URL must name a host as `host` or `host:port`, or several with commas between.")
         hosts.append((found["host"].strip("[]"), port))
     if len(hosts) > 1 and not by_sentinel:
@@ -182,6 +182,11 @@ def _tls(address: RedisAddress, ca_bundle: str) -> dict[str, Any]:
         "ssl_check_hostname": address.verify,
         "ssl_ca_certs": find_ca_bundle(ca_bundle) or certifi.where(),
     }
+
+
+def _is_host(host: str) -> bool:
+    """Whether a host can be looked up: every label has 1–63 characters; the root's dot may end a name."""
+    return all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
 
 
 def _bracket(host: str) -> str:

@@ -11,6 +11,7 @@ from shared.settings import Settings
     ("url", "address"),
     [
         ("redis://h", RedisAddress((("h", 6379),), tls=False)),
+        ("redis://h.example.", RedisAddress((("h.example.", 6379),), tls=False)),
         ("redis://:p%40s@h:1/3", RedisAddress((("h", 1),), tls=False, database=3, password="p@s")),
         ("rediss://u:p@[::1]:1/0", RedisAddress((("::1", 1),), tls=True, username="u", password="p")),
         ("rediss://h/0?ssl_cert_reqs=CERT_NONE", RedisAddress((("h", 6379),), tls=True, verify=False)),
@@ -38,6 +39,10 @@ def test_reads(url: str, address: RedisAddress) -> None:
         ("redis://:secret@a:1,b:2/0", "several hosts"),
         ("redis://:secret@", "must name a host"),
         ("redis://:secret@h:99999", "must name a host"),
+        ("redis://:secret@a..b", "must name a host"),
+        ("redis://:secret@.a", "must name a host"),
+        (f"redis://:secret@{'a' * 64}", "must name a host"),
+        ("sentinel://:secret@a,b..c/0?master=m", "must name a host"),
         ("redis://:secret@h/main", "number of a database"),
         ("redis://:secret@h/0?master=m", "`master`, which is not known"),
         ("sentinel://:secret@h/0", "must name the master"),
