@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Self
 
 from botocore.exceptions import ClientError
 
-from shared.errors import DigestMismatch, NotUploaded, ObjectMissing, ObjectStoreUnavailable, TransientError
+from shared.errors import (
+    DigestMismatch,
+    NotUploaded,
+    ObjectMissing,
+    ObjectStoreRefused,
+    ObjectStoreUnavailable,
+    TransientError,
+)
 from shared.object_store import ObjectStore
 from shared.s3_errors import translated
 
@@ -122,7 +129,18 @@ class Incoming(ObjectStore):
 
     def open(self, key: str, *, bucket: str | None = None) -> IncomingFile:
         """Open an object of ours or of another bucket; errors as of `IncomingFile`."""
-        return IncomingFile(self._s3, bucket or self._bucket, key)
+        if bucket is not None:
+            return IncomingFile(self._s3, bucket, key)
+        refused: BaseException
+        try:
+            return IncomingFile(self._s3, self._bucket, key)
+        except SourceRefused as exc:
+            refused = exc.__cause__ or exc  # our own bucket is no source of somebody's
+        except ObjectStoreRefused as exc:
+            refused = exc
+        if self._may_list():
+            raise refused
+        raise NotUploaded from refused
 
     def list_page(self, bucket: str, prefix: str, *, after: str | None, limit: int) -> tuple[list[str], bool]:
         """Return the next keys that begin so, in order, and whether there are more; raise `SourceRefused`."""

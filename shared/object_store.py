@@ -113,6 +113,13 @@ class ObjectStore:
 
     def ping(self) -> None:
         """Raise `ObjectStoreUnavailable`, or one of its kinds that says why, when the bucket cannot be used."""
+        self._may_list()
+
+    def _may_list(self) -> bool:
+        """Whether the bucket may be listed, without which S3 answers 403 for an object that is not there.
+
+        Raises as `ping` does.
+        """
         with self._translated(self._bucket):
             try:
                 self._s3.head_bucket(Bucket=self._bucket)
@@ -120,10 +127,11 @@ class ObjectStore:
                 if exc.response["Error"]["Code"] not in _UNCLEAR or names_region(exc):
                     raise
             else:
-                return
+                return True
             # HEAD has no words for why. And who may not list a bucket may still read and write in it.
             self._s3.put_object(Bucket=self._bucket, Key=_ACCESS_CHECK, Body=b"")
             self._s3.get_object(Bucket=self._bucket, Key=_ACCESS_CHECK)["Body"].close()
+        return False
 
     def put(self, key: str, data: bytes) -> None:
         """Store bytes under a key that their digest determines."""
@@ -158,17 +166,8 @@ class ObjectStore:
         except ObjectMissing:
             return False
         except ObjectStoreRefused:
-            # To who may not list the bucket, S3 says no more of an object that is not there.
             if self._may_list():
                 raise
-            return False
-        return True
-
-    def _may_list(self) -> bool:
-        try:
-            with self._translated(self._bucket):
-                self._s3.head_bucket(Bucket=self._bucket)
-        except ObjectStoreRefused:
             return False
         return True
 

@@ -1,5 +1,7 @@
 """Clients of the object store: with whose credentials, at which endpoint, trusting which certificate authorities."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +9,13 @@ import boto3
 import botocore.config
 import botocore.session
 from botocore.credentials import Credentials
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004 - botocore's own
+    CredentialRetrievalError,
+    HTTPClientError,
+)
 from botocore.loaders import Loader
 
 from shared.settings import Settings
@@ -49,6 +58,7 @@ class S3Access:
     def client(self, endpoint_url: str) -> "S3Client":
         """Return a client for an endpoint; an empty one is that of AWS in the region."""
         # As botocore's `auto`, but for presigned URLs, which would name the global endpoint: that redirects.
+        self._find()  # before the client does, so that any error is one of botocore's
         style = "virtual" if self._addressing == "auto" and not endpoint_url else self._addressing
         client = self._session.client(
             "s3",
@@ -67,11 +77,13 @@ class S3Access:
             ),
         )
         client.meta.events.register_last("before-parameter-build.s3", _follow_no_redirect)
+        client.meta.events.register_first("before-sign.s3", self._renew)
         return client
 
     def credentials(self) -> Credentials | None:
         """Return the credentials as they are now, renewed if they are about to expire; None where there are none."""
-        found = self._session.get_credentials()
+        self._renew()
+        found = self._find()
         frozen = found.get_frozen_credentials() if found is not None else None
         if frozen is None or frozen.access_key is None or frozen.secret_key is None:
             return None
@@ -79,12 +91,38 @@ class S3Access:
 
     def valid_for_s(self) -> float:
         """Return for how long what is signed now can be used, in seconds; infinite for keys that do not expire."""
-        found = self._session.get_credentials()
-        if found is not None:
-            found.get_frozen_credentials()  # which renews them
+        self._renew()
+        found = self._find()
         # botocore tells nobody when temporary credentials expire.
         expires_at = getattr(found, "_expiry_time", None)
         return float("inf") if expires_at is None else (expires_at - datetime.now(UTC)).total_seconds()
+
+    def _find(self) -> Credentials | None:
+        with _one_error_for_all("the configuration of the AWS SDK"):
+            return self._session.get_credentials()
+
+    def _renew(self, **_: object) -> None:
+        """Renew the credentials if they are about to expire."""
+        found = self._find()
+        if found is not None:
+            with _one_error_for_all(found.method):
+                found.get_frozen_credentials()
+
+
+@contextmanager
+def _one_error_for_all(provider: str) -> Iterator[None]:
+    """Raise `CredentialRetrievalError` for what botocore lets through: no token file, a helper's rubbish, old keys.
+
+    So it does for a server that gives the credentials and cannot be reached, which the object store is not.
+    """
+    try:
+        yield
+    except ClientError:
+        raise
+    except Exception as exc:
+        if isinstance(exc, BotoCoreError) and not isinstance(exc, ConnectionError | HTTPClientError):
+            raise
+        raise CredentialRetrievalError(provider=provider, error_msg=type(exc).__name__) from exc
 
 
 def _follow_no_redirect(model: "OperationModel", context: dict[str, Any], **_: object) -> None:

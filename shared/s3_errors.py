@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from botocore import exceptions
@@ -36,7 +37,7 @@ _KEYS = "CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY"
 
 @dataclass(frozen=True)
 class _Meaning:
-    """What some error codes mean; the sentence may name {bucket}, {code}, {operation}, {permission} and {region}."""
+    """What some error codes mean; the sentence may name {bucket}, {code}, {permission}, {region} and {server}."""
 
     codes: frozenset[str]
     error: type[ObjectStoreUnavailable]
@@ -49,9 +50,10 @@ def _meaning(codes: str, error: type[ObjectStoreUnavailable], sentence: str) -> 
 
 _MEANINGS = (
     _meaning(
-        "SlowDown 503 ServiceUnavailable Throttling ThrottlingException RequestLimitExceeded TooManyRequests 429",
+        "SlowDown 503 ServiceUnavailable Throttling ThrottlingException ThrottledException RequestThrottled "
+        "RequestThrottledException RequestLimitExceeded TooManyRequests TooManyRequestsException 429",
         ObjectStoreBusy,
-        "The object store has too many requests ({code}); it is asked again later.",
+        "{server} has too many requests ({code}); it is asked again later.",
     ),
     _meaning(
         "InvalidAccessKeyId",
@@ -120,7 +122,10 @@ def _explain_refusal(exc: ClientError, bucket: str) -> ObjectStoreUnavailable:
     error: Mapping[str, str] = exc.response["Error"]  # type: ignore[assignment]  # with the answer's own elements
     code, operation = error["Code"], exc.operation_name
     headers = exc.response["ResponseMetadata"].get("HTTPHeaders", {})
-    if operation.startswith(("AssumeRole", "GetRoleCredentials")):
+    is_role = operation.startswith(("AssumeRole", "GetRoleCredentials"))
+    server = _credential_server(operation) if is_role else "The object store"
+    status = exc.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+    if is_role and code not in _MEANINGS[0].codes and status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return ObjectStoreRefused(f"The role for the object store cannot be assumed ({code}): check its trust policy.")
     if code == "RequestTimeTooSkewed":
         ours, theirs = error.get("RequestTime", "another time"), error.get("ServerTime") or headers.get("date")
@@ -135,14 +140,23 @@ def _explain_refusal(exc: ClientError, bucket: str) -> ObjectStoreUnavailable:
                     bucket=bucket,
                     code=code,
                     permission=_PERMISSIONS.get(operation, operation),
+                    server=server,
                     region=f"the region {region}" if region else "another region",
                 )
             )
-    return ObjectStoreUnavailable(f"The object store answered {operation} with the error {code}.")
+    return ObjectStoreUnavailable(f"{server} answered {operation} with the error {code}.")
 
 
-def _explain_failure(exc: BotoCoreError) -> ObjectStoreUnavailable:
-    host = urlsplit(str(exc.kwargs.get("endpoint_url", ""))).netloc or "the object store"
+def _credential_server(asked_for: str) -> str:
+    """Who gives temporary credentials, by the operation or by botocore's name for the way."""
+    return "AWS SSO" if asked_for.startswith(("GetRoleCredentials", "sso")) else "AWS STS"
+
+
+def _explain_failure(exc: BotoCoreError, server: str = "The object store") -> ObjectStoreUnavailable:
+    if about_credentials := _explain_credentials(exc):
+        return about_credentials
+    named = server.replace("The ", "the ")
+    host = urlsplit(str(exc.kwargs.get("endpoint_url", ""))).netloc or named
     cause = exc.kwargs.get("error")
     match exc:
         case exceptions.SSLError():
@@ -152,29 +166,53 @@ def _explain_failure(exc: BotoCoreError) -> ObjectStoreUnavailable:
             )
         case exceptions.ProxyConnectionError():
             proxy = urlsplit(str(exc.kwargs.get("proxy_url", ""))).netloc.rpartition("@")[2]
-            return ObjectStoreUnavailable(f"The proxy {proxy} to the object store does not answer: check HTTPS_PROXY.")
+            return ObjectStoreUnavailable(f"The proxy {proxy} to {named} does not answer: check HTTPS_PROXY.")
         case exceptions.EndpointConnectionError() if isinstance(cause, NameResolutionError):
-            return ObjectStoreUnavailable(f"The name {host} of the object store cannot be resolved.")
+            return ObjectStoreUnavailable(f"The name {host} of {named} cannot be resolved.")
         case exceptions.EndpointConnectionError():
-            return ObjectStoreUnavailable(f"The object store at {host} refuses connections or cannot be reached.")
+            return ObjectStoreUnavailable(f"{server} at {host} refuses connections or cannot be reached.")
         case exceptions.ConnectTimeoutError() | exceptions.ReadTimeoutError():
-            return ObjectStoreUnavailable(f"The object store at {host} does not answer in time.")
+            return ObjectStoreUnavailable(f"{server} at {host} does not answer in time.")
         case exceptions.ConnectionClosedError():
-            return ObjectStoreUnavailable(f"The object store at {host} closed the connection.")
+            return ObjectStoreUnavailable(f"{server} at {host} closed the connection.")
+    return ObjectStoreUnavailable(f"{server} does not answer as it should ({type(exc).__name__}).")
+
+
+def _explain_credentials(exc: BotoCoreError) -> ObjectStoreUnavailable | None:
+    match exc:
         case exceptions.NoCredentialsError():
             return ObjectStoreRefused(
                 f"There are no credentials for the object store: set {_KEYS}, or give this machine a role."
             )
+        case exceptions.CredentialRetrievalError(__cause__=BotoCoreError() as unreachable):
+            return _explain_failure(unreachable, _credential_server(exc.kwargs["provider"]))
+        case exceptions.CredentialRetrievalError():
+            # Its own text may hold whatever a helper program printed.
+            provider, why = exc.kwargs["provider"], _explain_fetch(exc.__cause__)
+            return ObjectStoreRefused(f"The credentials for the object store cannot be read from {provider}{why}.")
         case (
             exceptions.PartialCredentialsError()
-            | exceptions.CredentialRetrievalError()
             | exceptions.ProfileNotFound()
             | exceptions.ConfigNotFound()
             | exceptions.ConfigParseError()
             | exceptions.InvalidConfigError()
+            | exceptions.RefreshWithMFAUnsupportedError()
+            | exceptions.SSOError()
+            | exceptions.UnknownCredentialError()
         ):
             return ObjectStoreRefused(f"The credentials for the object store cannot be read: {exc}")
-    return ObjectStoreUnavailable(f"The object store does not answer as it should ({type(exc).__name__}).")
+    return None
+
+
+def _explain_fetch(cause: BaseException | None) -> str:
+    match cause:
+        case None:
+            return ""
+        case OSError(filename=str() as name, strerror=str() as why):
+            return f" ({name}: {why})"
+        case RuntimeError() if type(cause) is RuntimeError:
+            return " (they have expired already: check this machine's clock)"
+    return f" ({type(cause).__name__})"
 
 
 def _reason(cause: object) -> str:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -22,13 +23,14 @@ from shared.errors import (
     BucketMissing,
     ClockSkew,
     InvalidSettings,
+    NotUploaded,
     ObjectMissing,
     ObjectStoreBusy,
     ObjectStoreRefused,
     ObjectStoreUnavailable,
 )
 from shared.ids import new_id
-from shared.incoming import Incoming
+from shared.incoming import Incoming, SourceRefused
 from shared.object_store import PART_BYTES, ObjectStore, original_key
 from shared.settings import Settings
 from tests.certificates import Authority
@@ -191,6 +193,38 @@ def test_without_the_permission_to_list_objects_are_still_read_and_written(proxy
     assert not store.has("originals/2")
 
 
+def test_an_upload_that_never_arrived_is_said_without_the_permission_to_list(proxy: Proxy, moto: int) -> None:
+    make_bucket(moto)
+    policy = documented_policy()
+    del policy["Statement"][0]
+    enforce(proxy, allows(policy))
+    missing, is_allowed = "/carina/incoming/1/1", proxy.judge
+    denied = Answer(403, moto_server.error("AccessDenied"))
+    proxy.judge = lambda request: denied if request.path == missing else is_allowed(request)
+    with pytest.raises(NotUploaded):
+        Incoming(configure(proxy, **KEYS)).open("incoming/1/1")
+
+
+def test_an_upload_that_may_not_be_read_is_no_source_of_others(proxy: Proxy, moto: int) -> None:
+    make_bucket(moto)
+    refused = "/carina/incoming/1/1"
+    proxy.judge = lambda each: Answer(403, moto_server.error("AccessDenied")) if each.path == refused else None
+    store = Incoming(configure(proxy, **KEYS))
+    with pytest.raises(ObjectStoreRefused, match="denies s3:GetObject"):
+        store.open("incoming/1/1")
+    with pytest.raises(SourceRefused):
+        store.open("incoming/1/1", bucket=BUCKET)
+
+
+def test_with_a_revoked_key_nothing_is_said_about_an_object(proxy: Proxy, moto: int) -> None:
+    make_bucket(moto)
+    store = ObjectStore(configure(proxy, **KEYS))
+    store.put("originals/1", b"film")
+    proxy.judge = answer("InvalidAccessKeyId", 403)
+    with pytest.raises(ObjectStoreRefused, match="check CARINA_S3_ACCESS_KEY_ID"):
+        store.has("originals/1")
+
+
 @pytest.mark.parametrize("missing", ["s3:PutObject", "s3:GetObject"])
 def test_a_missing_permission_is_named(missing: str, proxy: Proxy, moto: int) -> None:
     make_bucket(moto)
@@ -276,6 +310,103 @@ def test_a_role_that_may_not_be_assumed_is_named(proxy: Proxy, monkeypatch: pyte
     document = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
     proxy.judge = lambda request: Answer(403, document) if request.method == "POST" else None
     with pytest.raises(ObjectStoreRefused, match=r"role for the object store cannot be assumed \(AccessDenied\)"):
+        ObjectStore(configure(proxy)).ping()
+
+
+def assume_role(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, token: Path) -> ObjectStore:
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/carina")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", proxy.url)
+    return ObjectStore(configure(proxy))
+
+
+def every_use(store: ObjectStore) -> list[Callable[[], object]]:
+    return [
+        store.ping,
+        partial(store.put, "originals/1", b"film"),
+        partial(store.presign_put, "incoming/1/1", 4, expires_s=60),
+        partial(store.presign_part, "incoming/1/1", "1", 1, 4, expires_s=60),
+        partial(store.url_lifetime_s, 60),
+    ]
+
+
+@pytest.mark.parametrize(("kind", "why"), [("missing", "No such file"), ("folder", "Is a directory")])
+def test_a_token_file_that_cannot_be_read_costs_no_attempt(
+    kind: str, why: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    token = tmp_path if kind == "folder" else tmp_path / "token"
+    for use in every_use(assume_role(proxy, monkeypatch, token)):
+        with pytest.raises(ObjectStoreRefused, match=rf"assume-role-with-web-identity \({token}: {why}") as caught:
+            use()
+        assert not caught.value.counts
+
+
+def test_credentials_that_have_expired_when_they_come_cost_no_attempt(
+    proxy: Proxy, moto: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {
+        "AccessKeyId": "ASIAOLD",
+        "SecretAccessKey": "secret",
+        "Token": "token",
+        "Expiration": "2020-01-01T00:00:00Z",
+    }
+    with Proxy(moto).serving() as agent:
+        agent.judge = lambda _: Answer(200, json.dumps(keys).encode())
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{agent.url}/credentials")
+        for use in every_use(ObjectStore(configure(proxy))):
+            with pytest.raises(ObjectStoreRefused, match="they have expired already: check this machine's clock"):
+                use()
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("/nowhere/helper", r"\(/nowhere/helper: No such file or directory\)"),
+        ("echo rubbish", r"\(JSONDecodeError\)"),
+        ("sh -c 'echo PASSWORD >&2; exit 1'", r"cannot be read from custom-process\.$"),
+    ],
+)
+def test_a_helper_for_credentials_that_fails_costs_no_attempt(
+    program: str, said: str, proxy: Proxy, tmp_path: Path
+) -> None:
+    (tmp_path / "aws_config_file").write_text(f"[default]\ncredential_process = {program}\n")
+    with pytest.raises(ObjectStoreRefused, match=said):
+        ObjectStore(configure(proxy))
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error", "said"),
+    [
+        ("Throttling", 400, ObjectStoreBusy, "^AWS STS has too many requests"),
+        ("InternalFailure", 500, ObjectStoreUnavailable, "^AWS STS answered AssumeRoleWithWebIdentity with the error"),
+    ],
+)
+def test_a_trouble_of_sts_is_no_matter_of_trust(
+    code: str,
+    status: int,
+    error: type[Exception],
+    said: str,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "token").write_text("a.web.identity")
+    store = assume_role(proxy, monkeypatch, tmp_path / "token")
+    document = f"<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>".encode()
+    proxy.judge = lambda _: Answer(status, document)
+    with pytest.raises(ObjectStoreUnavailable, match=said) as caught:
+        store.ping()
+    assert type(caught.value) is error
+
+
+def test_an_sts_that_cannot_be_reached_is_not_called_the_object_store(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("a.web.identity")
+    assume_role(proxy, monkeypatch, tmp_path / "token")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{(closed := free_port())}")
+    with pytest.raises(ObjectStoreUnavailable, match=rf"^AWS STS at 127\.0\.0\.1:{closed} refuses connections"):
         ObjectStore(configure(proxy)).ping()
 
 
