@@ -96,10 +96,12 @@ class Sender:
                 for page in self._pages(walk(on_unreadable=self._cannot_read)):
                     self._send_page(page, hashers, uploaders)
                 self._wait_for_uploads()
-            except BaseException:
+            except BaseException as exc:
                 self._stopped.set()
                 hashers.shutdown(wait=False, cancel_futures=True)
                 uploaders.shutdown(wait=False, cancel_futures=True)
+                if isinstance(exc, Stopped) and self._error is not None:
+                    raise self._error from None  # which an upload has met, and for which this thread was stopped
                 raise
         self._tell(self._journal.uploaded())
         self._journal.is_sent = True

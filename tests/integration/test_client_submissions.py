@@ -20,6 +20,7 @@ from shared.settings import Settings
 from shared.tables import Submission, SubmissionFile
 from tests.integration.conftest import Keys, png
 from tests.integration.submitting import Counting, Desk
+from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture
@@ -107,6 +108,24 @@ def test_what_was_interrupted_goes_on_and_sends_nothing_twice(
     assert len({path for path, _ in client.put}) == len(client.put) == 12
     assert submission.counts.arrived == submission.file_count == 12
     assert list(tmp_path.glob("journal*")) == []
+
+
+def test_what_stops_an_upload_is_told_also_while_the_next_files_are_hashed(
+    client: Counting, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hashing is told to stop, which is not the reason."""
+    monkeypatch.setattr(sending_module, "FIRST_FILES", 1)
+    client.stop_after = 0
+    hash_file, is_first = sending_module.Sender._hash, iter([True])
+
+    def hash_late(self, file: LocalFile) -> str | OSError:
+        if not next(is_first, False):
+            self._stopped.wait(DEADLINE_S)
+        return hash_file(self, file)
+
+    monkeypatch.setattr(sending_module.Sender, "_hash", hash_late)
+    with Journal() as journal, pytest.raises(KeyboardInterrupt):
+        client.submit_all([folder], threads=1, journal=journal)
 
 
 def test_an_announcement_whose_answer_was_lost_is_not_made_twice(
