@@ -1,6 +1,7 @@
 """Workers and trainers show that they live, and go on after errors that nobody expected."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,11 +9,14 @@ import pytest
 import sqlalchemy as sa
 
 from shared.database import Database
+from shared.ids import new_id
+from shared.queue.claim import Claim
 from shared.queue.states import Stage
 from shared.settings import Settings
 from shared.tables import Dataset, Worker
 from tests.waiting import wait_for
 from trainer.agent import Agent
+from workers.app import _Process
 from workers.heartbeat import Heartbeat
 
 
@@ -102,3 +106,16 @@ def test_a_trainer_takes_tasks_after_any_error(
     stop.set()
     thread.join()
     assert age(database) is None
+
+
+def test_a_worker_that_waits_for_a_server_is_not_stuck(settings: Settings) -> None:
+    """Half a lease for the database and all tries of the object store, however short a decode may be."""
+    process = _Process(settings.model_copy(update={"lease_s": 600.0}), Stage.PREPARE, stuck_after_s=60.0)
+    heartbeat = process.heartbeat
+    heartbeat.hold([Claim(new_id(), new_id(), "", 1, 1, None, heartbeat.owner, 1, alone=False)])
+    waits_s = 300.0 + 90.0
+    for silent_s, is_stuck in ((waits_s, False), (waits_s + 61, True)):
+        heartbeat._progressed_at = time.monotonic() - silent_s
+        assert heartbeat.is_stuck() is is_stuck
+    process.database.close()
+    process.hints.close()
