@@ -34,8 +34,8 @@ def _one_migrator(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def _limit_waits(connection: sa.Connection) -> None:
-    if connection.get_isolation_level() != "AUTOCOMMIT":
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+    """Of each transaction; where each statement commits on its own, this has no effect."""
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
 
 
 def _run(connection: sa.Connection, holder: sa.Connection | None) -> None:

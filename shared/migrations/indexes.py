@@ -49,12 +49,15 @@ def create_index(
 
 
 def create_foreign_key(name: str, table: str, referred: str, column: str) -> None:
-    """Add a foreign key; the rows that are there are checked without holding up those who write."""
-    with _committing():
-        is_validated = op.get_bind().scalar(_IS_VALIDATED, {"table": table, "name": name})
-        if is_validated is None:
-            op.create_foreign_key(name, table, referred, [column], ["id"], postgresql_not_valid=True)
-        if not is_validated:
+    """Add a foreign key; the rows that are there are checked without holding up those who write.
+
+    Adding it locks both tables for a moment: it belongs into the migration's transaction, whose waits are limited.
+    """
+    is_validated = op.get_bind().scalar(_IS_VALIDATED, {"table": table, "name": name})
+    if is_validated is None:
+        op.create_foreign_key(name, table, referred, [column], ["id"], postgresql_not_valid=True)
+    if not is_validated:
+        with _committing():
             op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
 
 

@@ -257,6 +257,18 @@ def test_an_upgrade_gives_up_where_a_lock_is_held_for_too_long(empty: Database) 
     assert migrations.is_current(empty)
 
 
+def test_a_foreign_key_waits_no_longer_than_any_other_change(empty: Database) -> None:
+    """While it waited for its lock, everybody else would wait behind it."""
+    migrations.upgrade(empty, "0007a")
+    with empty.begin() as writer:
+        writer.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '60s'"))  # the longest that it can wait
+        writer.execute(sa.text("LOCK TABLE study IN ROW EXCLUSIVE MODE"))
+        with pytest.raises(DatabaseUnavailable, match="stayed locked"):
+            migrations.upgrade(empty, "0007b", patience_s=0)
+    migrations.upgrade(empty)
+    migrations.check(empty)
+
+
 @pytest.mark.parametrize("cut", [1, 5, 9, 13, 17])
 def test_an_upgrade_that_is_cut_goes_on(empty: Database, cut: int) -> None:
     """The server ends the session at some statement, and the next upgrade begins with what is there."""

@@ -14,7 +14,6 @@ def upgrade() -> None:
     op.execute(
         "UPDATE job SET study_id = image.study_id FROM image WHERE image.id = job.image_id AND job.study_id IS NULL"
     )
-    op.alter_column("job", "study_id", nullable=False)
     op.create_table(
         "top_score",
         sa.Column("study_id", sa.Uuid(), nullable=False),
@@ -39,6 +38,8 @@ def upgrade() -> None:
         """
     )
     op.create_index("top_score_of_class", "top_score", ["project_id", "class_name", "tenth", "study_id", "score"])
+    # Last, for it keeps everybody from the table until the commit.
+    op.alter_column("job", "study_id", nullable=False)
 
 
 def downgrade() -> None:
