@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 #: A path that a proxy may put a server under, without a slash at its end. Nothing in it needs quoting anywhere.
 _PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+#: What the AWS SDK takes; other programs take underscores, too.
+_DNS_NAME = re.compile(r"(?=.{1,255}$)([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.(?!$)|\.?$))+", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Hosts that stand for every address of this machine, and one of these.
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -27,6 +29,11 @@ def is_authority(text: str) -> bool:
     elif not _NAME.fullmatch(host):
         return False
     return not bracket or (port.isascii() and port.isdecimal() and 0 < int(port) < 2**16)
+
+
+def is_dns_host(host: str) -> bool:
+    """Whether a URL's host, without brackets, is a name by the rules of DNS or an IP address."""
+    return _DNS_NAME.fullmatch(host) is not None or _is_ipv6(host)
 
 
 def check_public_url(text: str) -> str:

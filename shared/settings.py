@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.addresses import check_public_url
+from shared.addresses import check_public_url, is_dns_host
 from shared.errors import InvalidSettings
 from shared.redis_connection import parse_url
 from shared.tls import CaBundleUnusable, find_ca_bundle
@@ -43,11 +44,13 @@ def _check_redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
-def _check_url_or_empty(url: str) -> str:
-    return url and check_http_url(url)
+def _check_store_url(url: str) -> str:
+    if url and not is_dns_host(urlsplit(check_http_url(url)).hostname or ""):
+        raise ValueError("The host must be an IP address or a name of letters, digits, hyphens and dots.")
+    return url
 
 
-Url = Annotated[str, AfterValidator(_check_url_or_empty)]
+StoreUrl = Annotated[str, AfterValidator(_check_store_url)]
 
 
 class Settings(BaseSettings):
@@ -60,7 +63,9 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] = Field(
         description="Redis, as `redis://:password@host:port/0`, `rediss://…` or `sentinel://…/0?master=NAME`."
     )
-    s3_endpoint_url: Url = Field("", description="The S3-compatible object store's URL; empty: AWS, by its region.")
+    s3_endpoint_url: StoreUrl = Field(
+        "", description="The S3-compatible object store's URL; empty: AWS, by its region."
+    )
     s3_access_key_id: SecretStr = Field(SecretStr(""), description="Its access key; empty: the AWS SDK's own chain.")
     s3_secret_access_key: SecretStr = Field(
         SecretStr(""), validate_default=True, description="Its secret key; both keys or neither."
@@ -72,7 +77,7 @@ class Settings(BaseSettings):
     s3_addressing: Literal["auto", "path", "virtual"] = Field(
         "auto", description="Where the bucket's name goes: `path`, `virtual` (host); `auto`: `virtual` on AWS alone."
     )
-    s3_public_url: Url = Field("", description="The object store's URL for clients that upload; empty: the same.")
+    s3_public_url: StoreUrl = Field("", description="The object store's URL for clients that upload; empty: the same.")
 
     ca_bundle: CaBundle = ""
 

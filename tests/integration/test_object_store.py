@@ -459,6 +459,11 @@ def test_no_credentials_at_all_are_said(proxy: Proxy) -> None:
         ),
         ({"CARINA_S3_ENDPOINT_URL": "s3.hospital.example:9000"}, "Give a URL such as https://"),
         ({"CARINA_S3_PUBLIC_URL": "http://store:port"}, "Give a URL such as https://"),
+        (
+            {"CARINA_S3_ENDPOINT_URL": "http://object_store:9000"},
+            "CARINA_S3_ENDPOINT_URL: The host must be an IP address",
+        ),
+        ({"CARINA_S3_PUBLIC_URL": "https://-store.example"}, "CARINA_S3_PUBLIC_URL: The host must be an IP address"),
     ],
 )
 def test_half_a_setting_is_one_sentence(variables: dict[str, str], said: str) -> None:
