@@ -183,7 +183,7 @@ def _checked(body: Body, file: _Expected) -> Iterator[bytes]:
 
 
 def _end(file: _Expected, state: FileState, error: CarinaError) -> None:
-    _move(file, state=state, code=error.code, reason=error.detail, finished_at=sa.func.now())
+    _move(file, state=state, code=error.code, reason=error.public_detail, finished_at=sa.func.now())
 
 
 def _move(file: _Expected, **values: object) -> None:

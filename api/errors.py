@@ -49,14 +49,14 @@ def answer(error: CarinaError) -> Response:
             headers["Retry-After"] = str(error.retry_after_s)
     elif isinstance(error, TransientError):
         status, headers["Retry-After"] = 503, str(RETRY_AFTER_S)
-        log.warning("request_failed", route=str(request.url_rule), code=error.code)
+        log.warning("request_failed", route=str(request.url_rule), code=error.code, detail=error.detail)
     else:
         log.error("request_failed", route=str(request.url_rule), code=error.code, exc_info=error)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     limit = error.limit if isinstance(error, LimitExceeded) else None
     errors = _explain(error) if isinstance(error, InvalidRequest) else None
-    return _respond(status, error.code, error.detail, headers, limit=limit, errors=errors)
+    return _respond(status, error.code, error.public_detail, headers, limit=limit, errors=errors)
 
 
 def _explain(error: InvalidRequest) -> list[InvalidParameter] | None:

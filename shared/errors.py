@@ -17,8 +17,13 @@ class CarinaError(Exception):
 
     @property
     def detail(self) -> str:
-        """One sentence for a human; never holds a patient's data or a file's name."""
+        """One sentence for an operator; never holds a patient's data or a file's name."""
         return str(self)
+
+    @property
+    def public_detail(self) -> str:
+        """One sentence for clients, which says nothing of the servers and files behind the API."""
+        return self.detail
 
 
 # --- the input is unfit: never retried -------------------------------------------------------------------------------
@@ -200,6 +205,11 @@ class ObjectStoreUnavailable(TransientError):
 
     code = "object_store_unavailable"
     counts = False
+
+    @property
+    def public_detail(self) -> str:
+        """What kind of error it is: the detail names hosts, buckets, paths and permissions."""
+        return (type(self).__doc__ or self.code).partition("\n")[0]
 
 
 class ObjectStoreBusy(ObjectStoreUnavailable):

@@ -95,7 +95,7 @@ def _tell(work: Work, error: CarinaError) -> None:
     settings = work.settings
 
     def change(session: Session) -> bool:
-        why = {"code": error.code, "reason": error.detail}
+        why = {"code": error.code, "reason": error.public_detail}
         if not isinstance(error, TransientError):
             return finish_task(session, work.claim, TaskState.FAILED, **why)
         if not error.counts:

@@ -278,11 +278,18 @@ class Receive:
         try:
             state = self._database.persist(commit, within_s=settings.lease_s / 2)
         except DatabaseUnavailable:
-            log.warning("verdict_not_committed", **_about(claim), code=error.code)
+            log.warning("verdict_not_committed", **_about(claim), code=error.code, detail=error.detail)
             return
         if state is FileState.REJECTED:
             self._discard(claim)
-        log.info("file_set_back", **_about(claim), state=state, code=error.code, attempt=claim.attempt)
+        log.info(
+            "file_set_back",
+            **_about(claim),
+            state=state,
+            code=error.code,
+            detail=error.detail,
+            attempt=claim.attempt,
+        )
 
     def _put_aside(self, claim: FileClaim) -> None:
         with suppress(DatabaseUnavailable), self._database.begin() as session:

@@ -51,7 +51,7 @@ class Listing:
                     pass
             except CarinaError as error:
                 # Tried again at the next look; `cancel` ends one whose bucket has gone.
-                log.warning("listing_failed", submission_id=str(submission_id), code=error.code)
+                log.warning("listing_failed", submission_id=str(submission_id), code=error.code, detail=error.detail)
 
     def _list_page(self, submission_id: UUID) -> bool:
         """Add rows for the next page of keys; return whether there are more. All or nothing, wherever it ends."""

@@ -142,7 +142,7 @@ class Notify:
         try:
             status = self._send(claimed)
         except CarinaError as error:
-            return Answer(None, error.code, error.detail)
+            return Answer(None, error.code, error.public_detail)
         except (TimeoutError, httpx.TimeoutException):
             return Answer(None, "receiver_timed_out", "The receiver did not answer in time.")
         except httpx.HTTPError as error:

@@ -48,4 +48,12 @@ def pass_verdict(
     except DatabaseUnavailable:
         log.warning("verdict_not_committed", job_id=str(claim.job_id), code=error.code)
         return
-    log.info("job_set_back", job_id=str(claim.job_id), stage=stage, state=state, code=error.code, attempt=claim.attempt)
+    log.info(
+        "job_set_back",
+        job_id=str(claim.job_id),
+        stage=stage,
+        state=state,
+        code=error.code,
+        detail=error.detail,
+        attempt=claim.attempt,
+    )

@@ -80,7 +80,7 @@ def _show_error(error: CarinaError) -> AnyResponse:
         going = request.script_root + request.full_path.rstrip("?")
         return redirect(f"{request.script_root}/console/sign-in?next={quote(going)}")
     status = error.status if isinstance(error, RequestError) else 503 if isinstance(error, TransientError) else 500
-    return show_problem(status, error.code, error.detail)
+    return show_problem(status, error.code, error.public_detail)
 
 
 def _show_http_error(error: HTTPException) -> AnyResponse:

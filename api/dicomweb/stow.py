@@ -219,5 +219,5 @@ def _reason(failed: _Failed) -> DataSet:
     return attribute("FailureReason", reason) | {
         "00090010": {"vr": "LO", "Value": ["CARINA"]},
         "00091001": {"vr": "LO", "Value": [failed.error.code]},
-        "00091002": {"vr": "LT", "Value": [failed.error.detail]},
+        "00091002": {"vr": "LT", "Value": [failed.error.public_detail]},
     }

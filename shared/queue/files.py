@@ -124,7 +124,7 @@ def give_up_or_retry_file(
     A permanent error rejects it, a bad upload fails it. A transient error sends it back with a backoff that doubles,
     until its attempts are used up and it has failed; an outage of a server costs none.
     """
-    why: dict[str, Any] = {"code": error.code, "reason": error.detail}
+    why: dict[str, Any] = {"code": error.code, "reason": error.public_detail}
     if isinstance(error, PermanentError):
         return FileState.REJECTED if finish_file(session, claim, FileState.REJECTED, **why) else None
     outage = isinstance(error, TransientError) and not error.counts

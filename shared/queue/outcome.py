@@ -71,7 +71,7 @@ def mark_ready(session: Session, claim: Claim, rendition: StoredRendition) -> bo
 
 def refuse(session: Session, claim: Claim, rendition: StoredRendition, error: PermanentError) -> bool:
     """Reject a prepared job, and keep what shows why. Return whether it was still ours."""
-    why = {"code": error.code, "reason": error.detail}
+    why = {"code": error.code, "reason": error.public_detail}
     change = sa.update(Job).where(fenced([claim])).values(**final_values(JobState.REJECTED), **why).returning(Job.id)
     if session.execute(change).first() is None:
         return False
@@ -188,7 +188,7 @@ def give_up_or_retry(
     A permanent error rejects it. A transient one sends it back with a backoff that doubles, until its attempts are used
     up and it has failed.
     """
-    why: dict[str, object] = {"code": error.code, "reason": error.detail}
+    why: dict[str, object] = {"code": error.code, "reason": error.public_detail}
     if isinstance(error, PermanentError):
         state = JobState.REJECTED
         values = final_values(state)

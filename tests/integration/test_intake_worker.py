@@ -8,11 +8,12 @@ from collections import Counter
 
 import httpx
 import pytest
+import structlog
 from pydantic import SecretStr
 
 from shared.archives import ArchiveKind
 from shared.database import Database
-from shared.errors import DigestMismatch
+from shared.errors import DigestMismatch, ObjectStoreRefused
 from shared.incoming import Incoming
 from shared.object_store import PART_BYTES
 from shared.queue.files import claim_files, finish_file, renew_files
@@ -242,12 +243,14 @@ def test_an_outage_of_the_store_costs_no_attempt(desk: Desk) -> None:
 
 def test_a_wrong_key_of_the_store_costs_no_attempt_and_is_said(desk: Desk) -> None:
     submission_id = desk.submit(dicom(1))
-    for _ in range(3):
-        desk.receive(s3_secret_access_key=SecretStr("wrong"), retry_backoff_s=60, max_attempts=1)
-        desk.set_file(submission_id, 0, available_at="epoch")
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(3):
+            desk.receive(s3_secret_access_key=SecretStr("wrong"), retry_backoff_s=60, max_attempts=1)
+            desk.set_file(submission_id, 0, available_at="epoch")
     (file,) = desk.files(submission_id)
     assert (file.state, file.attempt, file.code) == ("arrived", 0, "object_store_refused")
-    assert "CARINA_S3_SECRET_ACCESS_KEY" in (file.reason or "")
+    assert file.reason == ObjectStoreRefused().public_detail  # which clients are shown
+    assert "CARINA_S3_SECRET_ACCESS_KEY" in str(logged)
     desk.receive()
     assert desk.outcomes(submission_id) == ["accepted"]
 
