@@ -188,8 +188,6 @@ def test_beat_starts_while_redis_is_gone_and_sweeps_before_and_after(
     lost = _lose(workshop, 2)
     _until(lambda: workshop.states([lost]) == ["queued"], "taken back with redis")
     assert processes.stop("beat") == 0, processes.said("beat")
-    failed = [line for line in processes.said("beat").splitlines() if "loop_failed" in line]
-    assert all("hints" in line for line in failed), "the clock needs no Redis"
 
 
 @pytest.mark.parametrize("state", STATES)
