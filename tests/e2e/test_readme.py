@@ -109,7 +109,8 @@ def test_the_second_terminal_runs_every_block_in_order(demo: str, checkout: Path
     path = os.environ["PATH"].split(os.pathsep)
     path = [folder for folder in path if not (Path(folder) / "carina").exists()]
     if shutil.which("curl") is None:
-        (tmp_path / "curl").write_text(f"#!{sys.executable}\n{CURL}")
+        (tmp_path / "curl.py").write_text(CURL)
+        (tmp_path / "curl").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/curl.py" "$@"\n')
         (tmp_path / "curl").chmod(0o755)
         path.append(str(tmp_path))
     blocks_in_order = re.findall(r"^```(sh|python)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)[1:]

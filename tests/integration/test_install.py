@@ -110,7 +110,7 @@ def wheel(folder: Path, name: str, version: str) -> None:
 def python_that(tmp_path: Path, does: str) -> str:
     """A Python that is not as it should be."""
     path = tmp_path / "python"
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; {does}; exec(sys.argv[2])" "$@"\n')
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; {does}; exec(sys.argv[2])" "$@"\n')
     path.chmod(0o755)
     return str(path)
 

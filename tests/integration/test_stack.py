@@ -182,9 +182,13 @@ def wait_for_deaf(up: Up) -> psutil.Process:
 
 
 def pid_of(name: str, data: Path) -> int:
-    (entry,) = [entry for entry in state.read(Folder(data)) if entry.name == name]
-    assert entry.pid
-    return entry.pid
+    """A component's process, which may say something before the state file names it."""
+
+    def pid() -> int | None:
+        (entry,) = [entry for entry in state.read(Folder(data)) if entry.name == name]
+        return entry.pid
+
+    return int(wait_for(pid))
 
 
 def test_says_one_line_per_component_as_it_comes_up(shared: Up) -> None:
