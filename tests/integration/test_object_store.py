@@ -249,15 +249,20 @@ def signed_with(request: Request) -> tuple[str, str | None]:
     return key[1], request.headers.get("x-amz-security-token")
 
 
+def presign(store: ObjectStore) -> list[str]:
+    """Return the URL of a whole upload, and that of a part."""
+    upload_id = store.create_upload("incoming/1/2")
+    return [
+        store.presign_put("incoming/1/1", 4, expires_s=60),
+        store.presign_part("incoming/1/2", upload_id, 1, 4, expires_s=60),
+    ]
+
+
 def check_signatures(proxy: Proxy, settings: Settings) -> set[tuple[str, str | None]]:
     """Use the store and its presigned URLs; return whom all of that was signed by."""
     store = ObjectStore(settings)
     store.ensure_bucket()
-    upload_id = store.create_upload("incoming/1/2")
-    for url in (
-        store.presign_put("incoming/1/1", 4, expires_s=60),
-        store.presign_part("incoming/1/2", upload_id, 1, 4, expires_s=60),
-    ):
+    for url in presign(store):
         httpx.put(url, content=b"film").raise_for_status()
     store.close()
     return {signed_with(request) for request in proxy.requests if request.path.startswith(f"/{BUCKET}")}
@@ -499,11 +504,7 @@ def test_the_buckets_name_goes_where_the_setting_says(
     settings = configure(proxy, CARINA_S3_ENDPOINT_URL=url, CARINA_S3_ADDRESSING=addressing, **KEYS)
     store = ObjectStore(settings)
     store.ensure_bucket()
-    upload_id = store.create_upload("incoming/1/2")
-    for url in (
-        store.presign_put("incoming/1/1", 4, expires_s=60),
-        store.presign_part("incoming/1/2", upload_id, 1, 4, expires_s=60),
-    ):
+    for url in presign(store):
         parts = urlsplit(url)
         assert (parts.hostname, parts.path.startswith(f"{path}incoming/")) == (host, True)
         httpx.put(url, content=b"film").raise_for_status()
