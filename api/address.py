@@ -38,7 +38,7 @@ def absolute(path: str) -> str:
 
 
 class _Address:
-    """WSGI middleware that fixes an address, or refuses one that no URL could be made of."""
+    """WSGI middleware that sets the address of a request, or refuses an address that is not valid in a URL."""
 
     def __init__(self, app: "WSGIApplication", public_url: str) -> None:
         self._app = app

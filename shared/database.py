@@ -125,7 +125,7 @@ def _translate(context: ExceptionContext) -> DatabaseUnavailable | None:
 
 
 class _UtcLoader(TimestamptzLoader):
-    """Times come in UTC, whatever the session's time zone."""
+    """Returns times in UTC, whatever time zone the connection has."""
 
     def load(self, data: Buffer) -> datetime:
         return super().load(data).astimezone(UTC)

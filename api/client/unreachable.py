@@ -22,7 +22,7 @@ class CertificateNotTrusted(ApiUnavailable):
     code = "certificate_not_trusted"
 
 
-#: What httpx, Python and OpenSSL say, and what it means. The first that is found counts.
+#: Messages of httpx, Python and OpenSSL, and their meaning. The first match counts.
 _REASONS = {
     r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|UNEXPECTED_MESSAGE|PACKET_LENGTH": "it does not speak TLS, so its URL"
     " may have to begin with http://",
