@@ -3,7 +3,6 @@
 Each slice has a transaction of its own: a client that reads slowly keeps no connection, and no dead rows alive.
 """
 
-import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from api.resource import as_json, resource
 from api.services import services
 from api.submission_schemas import ManifestPage, ManifestQuery, ManifestRow, SubmissionPath
 from api.submissions import find
+from shared.csv_cells import CsvWriter
 from shared.database import Database
 from shared.errors import NotFound
 from shared.queue.states import Scope
@@ -107,7 +107,7 @@ def _slices(database: Database, submission_id: UUID, after: int) -> Iterator[Seq
 
 def _as_csv(rows: Sequence[Sequence[Any]]) -> str:
     lines = io.StringIO()
-    csv.writer(lines).writerows((*row[:-1], " ".join(row[-1] or ())) for row in rows)
+    CsvWriter(lines).write_all((*row[:-1], " ".join(row[-1] or ())) for row in rows)
     return lines.getvalue()
 
 

@@ -1,6 +1,5 @@
 """Findings as a table for people, and as JSON, CSV and COCO for other programs."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from deploy.cli.console import PIPED_WIDTH, out
+from shared.csv_cells import CsvWriter
 from shared.errors import CarinaError
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
@@ -103,8 +103,8 @@ def write_json(studies: "Iterable[FindingsAnswer]", file: IO[str], is_study: boo
 
 def write_csv(studies: "Iterable[FindingsAnswer]", file: IO[str]) -> None:
     """Write a row for each finding, and one without a class for an image without findings."""
-    writer = csv.writer(file)
-    writer.writerow(CSV_COLUMNS)
+    writer = CsvWriter(file)
+    writer.write(CSV_COLUMNS)
     for study in studies:
         for image in study.images:
             model = (image.model.name, image.model.digest) if image.model else ("", "")
@@ -117,7 +117,7 @@ def write_csv(studies: "Iterable[FindingsAnswer]", file: IO[str]) -> None:
                 ([one.class_id, one.class_name, one.score, *one.box_xyxy_px], one.box_xyxy_mm or [""] * 4)
                 for one in image.findings
             ]
-            writer.writerows([*head, *one, *size, *mm, *tail, flags] for one, mm in found or [([""] * 7, [""] * 4)])
+            writer.write_all([*head, *one, *size, *mm, *tail, flags] for one, mm in found or [([""] * 7, [""] * 4)])
 
 
 def write_coco(client: "Carina", studies: "Iterable[FindingsAnswer]", file: IO[str]) -> None:

@@ -1,6 +1,5 @@
 """Studies as a table for people, and as JSON and CSV for other programs."""
 
-import csv
 from collections.abc import Iterable
 from typing import IO
 
@@ -11,6 +10,7 @@ from rich.table import Column, Table
 from api.schemas import NOTICE
 from api.study_list_schemas import StudySummary
 from deploy.cli.console import PIPED_WIDTH, out
+from shared.csv_cells import CsvWriter
 
 CSV_COLUMNS = (
     "study_id",
@@ -75,10 +75,10 @@ def write_jsonl(studies: Iterable[StudySummary], file: IO[str]) -> None:
 
 def write_csv(studies: Iterable[StudySummary], file: IO[str]) -> None:
     """Write a row for each study; its findings as `class score`, joined by semicolons, the highest score first."""
-    writer = csv.writer(file)
-    writer.writerow(CSV_COLUMNS)
+    writer = CsvWriter(file)
+    writer.write(CSV_COLUMNS)
     for study in studies:
-        writer.writerow(
+        writer.write(
             (
                 study.id,
                 study.study_instance_uid,

@@ -1,6 +1,5 @@
 """What the commands about bulk submissions share: the journal's place, the bar, the summary and the manifest."""
 
-import csv
 import hashlib
 import json
 import os
@@ -8,13 +7,14 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from deploy.cli.console import err, out
+from shared.csv_cells import CsvWriter
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, Journal, SubmissionAnswer
@@ -150,10 +150,6 @@ def local_manifest(client: "Carina", submission: "SubmissionAnswer", journal: "J
         }
 
 
-class _Writer(Protocol):
-    def writerow(self, row: Row, /) -> object: ...
-
-
 def write_manifest(rows: Iterable[Row], path: Path) -> None:
     """Write rows as CSV, or as JSON lines into a file that is named `.jsonl`; whole or not at all."""
     part = path.with_name(f"{path.name}.part")
@@ -163,9 +159,11 @@ def write_manifest(rows: Iterable[Row], path: Path) -> None:
             for row in rows:
                 file.write(json.dumps({column: row[column] for column in COLUMNS}) + "\n")
         else:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(row | {"flags": " ".join(row["flags"] or ())} for row in rows)
+            writer = CsvWriter(file)
+            writer.write(COLUMNS)
+            for row in rows:
+                cells = row | {"flags": " ".join(row["flags"] or ())}
+                writer.write(cells[column] for column in COLUMNS)
     part.replace(path)
 
 

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from shared.csv_cells import CsvWriter, plain_row
 from shared.detector.card import Category
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, MalformedAnnotations, Xyxy
 
@@ -69,18 +70,18 @@ def write_table(annotations: Annotations) -> str:
     """Write unfused annotations as the table that they can be read from; raises `MalformedAnnotations` for others."""
     names = {category.id: category.name for category in annotations.categories}
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = CsvWriter(text, line_end="\n")
+    writer.write(COLUMNS)
     for image in annotations.images:
         finders = set()
         for box in image.boxes:
             if len(box.readers) != 1:
                 raise MalformedAnnotations("A row of the table has one reader: only unfused boxes can be written.")
             finders.add(box.readers[0])
-            writer.writerow((image.file_name, names[box.category_id], box.category_id, *box.readers, *box.xyxy_px))
+            writer.write((image.file_name, names[box.category_id], box.category_id, *box.readers, *box.xyxy_px))
         for reader in image.readers:
             if reader not in finders:
-                writer.writerow((image.file_name, NO_FINDING, NO_FINDING_ID, reader, "", "", "", ""))
+                writer.write((image.file_name, NO_FINDING, NO_FINDING_ID, reader, "", "", "", ""))
     return text.getvalue()
 
 
@@ -98,7 +99,7 @@ def _rows(data: bytes) -> Iterator[tuple[int, dict[str, str]]]:
         for row in reader:
             if None in row or None in row.values():
                 raise _malformed(reader.line_num, "the row has another number of fields than the heading")
-            yield reader.line_num, row
+            yield reader.line_num, plain_row(row)
     except csv.Error as exc:
         raise _malformed(reader.reader.line_num, str(exc)) from exc
 

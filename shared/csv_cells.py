@@ -1,0 +1,59 @@
+"""Every CSV that Carina writes: a spreadsheet that opens one shows its cells and calculates none of them.
+
+A text cell that a spreadsheet could take for a formula begins with an apostrophe. Numbers stay as they are.
+"""
+
+import csv
+import unicodedata
+from collections.abc import Iterable, Mapping
+from itertools import dropwhile
+from typing import IO
+
+_FORMULA = "=+-@"
+_MARK = "'"
+
+
+class CsvWriter:
+    """Writes rows whose text cells are neutral."""
+
+    def __init__(self, file: IO[str], *, line_end: str = "\r\n") -> None:
+        self._writer = csv.writer(file, lineterminator=line_end)
+
+    def write(self, row: Iterable[object]) -> None:
+        """Write one row; None is an empty cell."""
+        self._writer.writerow([neutral(cell) if isinstance(cell, str) else cell for cell in row])
+
+    def write_all(self, rows: Iterable[Iterable[object]]) -> None:
+        """Write several rows."""
+        for row in rows:
+            self.write(row)
+
+
+def neutral(text: str) -> str:
+    """Return text as a cell that is no formula; `plain` undoes it."""
+    return _MARK + text if _may_be_formula(text) else text
+
+
+def plain(cell: str) -> str:
+    """Return the text of a cell that `neutral` has made, or of any other cell."""
+    return cell[1:] if cell.startswith(_MARK) and _may_be_formula(cell[1:]) else cell
+
+
+def plain_row(row: Mapping[str, str]) -> dict[str, str]:
+    """Return a row that was read, by column, with the text of its cells."""
+    return {column: plain(cell) for column, cell in row.items()}
+
+
+def _may_be_formula(text: str) -> bool:
+    if text[:1].isalnum():
+        return False
+    if text[:1] in {"\t", "\r", "\n"}:
+        return True
+    first = next(dropwhile(_is_passed_over, text), "")
+    # A spreadsheet takes full-width and small forms for the sign itself.
+    return unicodedata.normalize("NFKC", first)[:1] in set(_FORMULA)
+
+
+def _is_passed_over(character: str) -> bool:
+    """Whether a character before the sign hides it: space, control and format characters, and our own mark."""
+    return character == _MARK or character.isspace() or unicodedata.category(character) in {"Cc", "Cf"}
