@@ -46,6 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith("CARINA_") or name.lower() in MISLEADING:
             del os.environ[name]
+    # A shell has the commands that it starts in the background ignore it, and these have all their children do so.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # There is a test process for each core, and PyTorch's threads wait busily.
     torch.set_num_threads(1)
     os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "80", "LINES": "24"}
