@@ -22,6 +22,7 @@ from api import (
     manifest,
     metrics,
     models,
+    odd_text,
     progress,
     queue,
     reviews,
@@ -35,6 +36,7 @@ from api import (
 from api.auth import authenticate
 from api.console import assets, model_pages, queue_page, schedule_pages, sign_in, training_pages, viewer, worklist
 from api.dicomweb import qido, stow, wado
+from api.json_body import Request
 from api.resource import bound_json
 from api.schemas import NOTICE, Problem
 from api.services import NAME, Services
@@ -57,11 +59,13 @@ def create_app(settings: Settings) -> OpenAPI:
         static_folder=None,
     )
     address.install(app, settings)
+    app.request_class = Request
     app.extensions[NAME] = Services.from_settings(settings)
     app.before_request(authenticate)
     errors.install(app)
     limits.install(app, settings)
     app.before_request(bound_json)
+    odd_text.install(app)
     idempotency.install(app)
     audit.install(app)
     for resource in (

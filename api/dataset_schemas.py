@@ -3,10 +3,11 @@
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from api.pages import Page
 from api.training_schemas import TaskAnswer
+from shared.bounded import Bounded
 from shared.queue.states import TaskState
 from shared.tables import Dataset
 
@@ -16,10 +17,8 @@ COCO: dict[str, Any] = {
 }
 
 
-class DatasetPath(BaseModel):
+class DatasetPath(Bounded):
     """Which dataset."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset_id: UUID
 

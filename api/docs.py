@@ -46,7 +46,7 @@ _REASONS = {
 _IDEMPOTENCY = {
     "name": HEADER,
     "in": "header",
-    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$", "maxLength": 255},
     "description": "Makes it safe to send the request again: within 48 hours the same key, route and body get the same "
     f"answer, marked `{REPLAYED}: true`, and nothing is done twice. Another body is refused with 409.",
 }

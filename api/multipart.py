@@ -8,6 +8,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedData, State
 
 from api.body import CHUNK_BYTES, Body
+from shared.bounded import LONGEST_STRING, is_odd
 from shared.errors import LimitExceeded, MalformedUpload, NoFiles, UnexpectedFile, UploadCutShort
 
 FIELD = "files"
@@ -48,7 +49,10 @@ def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterato
             raise LimitExceeded("max_files", max_files)
         else:
             count += 1
-            yield Upload(getattr(part, "filename", ""), body.chunks())
+            name = getattr(part, "filename", "")
+            if len(name) > LONGEST_STRING or is_odd(name):
+                raise MalformedUpload("The name of a file is too long, or has a control character or a line break.")
+            yield Upload(name, body.chunks())
         body.skip()
     if count == 0:
         raise NoFiles

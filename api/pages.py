@@ -8,16 +8,15 @@ from typing import TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from shared.bounded import Bounded
 from shared.tables import AuditEvent, Submission, Task, WebhookDelivery
 
 
-class PageQuery(BaseModel):
+class PageQuery(Bounded):
     """Which page."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int = Field(50, ge=1, le=500, description="The most rows to answer.")
     before: UUID | None = Field(None, description="Only rows older than this one: `next` of the page before.")

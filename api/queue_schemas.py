@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from shared.bounded import Bounded
 from shared.queue.states import JobState, Stage
 
 if TYPE_CHECKING:  # a client needs no queue
@@ -13,17 +14,13 @@ if TYPE_CHECKING:  # a client needs no queue
     from shared.queue.samples import Span
 
 
-class _Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class HistoryQuery(_Parameters):
+class HistoryQuery(Bounded):
     """How much of the past."""
 
     hours: float = Field(6, gt=0, le=168, description="From so long ago until now; samples are kept for 7 days.")
 
 
-class RetryRequest(_Parameters):
+class RetryRequest(Bounded):
     """Which failed jobs to try again."""
 
     code: str = Field(min_length=1, max_length=100, description="Why they failed.")

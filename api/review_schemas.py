@@ -4,10 +4,11 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from api.schemas import NOTICE
 from api.study_schemas import Box, ModelReference, box_in_mm, spacing_of
+from shared.bounded import MOST_INT4, Bounded, Int4
 from shared.reviews.actions import ReviewAction, Verdict
 from shared.reviews.fold import ReviewedFinding, finding_of
 from shared.reviews.rows import ReviewThread, Said
@@ -19,17 +20,13 @@ _FindingId = Annotated[str, Field(pattern=r"^(model|drawn)-(0|[1-9][0-9]{0,5})$"
 _BoxPx = tuple[_Coordinate, _Coordinate, _Coordinate, _Coordinate]
 
 
-class _Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ReviewQuery(_Parameters):
+class ReviewQuery(Bounded):
     """Of which result."""
 
     job_id: UUID | None = Field(None, description="By default the one reviewed last, else the latest.")
 
 
-class Accept(_Parameters):
+class Accept(Bounded):
     """The finding is right as it stands."""
 
     action: Literal["accept"]
@@ -40,7 +37,7 @@ class Accept(_Parameters):
         return Said(ReviewAction.ACCEPT, self.finding_id)
 
 
-class Reject(_Parameters):
+class Reject(Bounded):
     """There is no such finding."""
 
     action: Literal["reject"]
@@ -51,12 +48,12 @@ class Reject(_Parameters):
         return Said(ReviewAction.REJECT, self.finding_id)
 
 
-class Change(_Parameters):
+class Change(Bounded):
     """The finding is right with another box or class; what is left out stays."""
 
     action: Literal["change"]
     finding_id: _FindingId
-    class_id: int | None = None
+    class_id: Int4 | None = None
     box_xyxy_px: _BoxPx | None = Field(None, description="In pixels of the original image.")
 
     def said(self) -> Said:
@@ -64,11 +61,11 @@ class Change(_Parameters):
         return Said(ReviewAction.CHANGE, self.finding_id, self.class_id, self.box_xyxy_px)
 
 
-class Draw(_Parameters):
+class Draw(Bounded):
     """Here is a finding that the model has missed."""
 
     action: Literal["draw"]
-    class_id: int = Field(description="One of the model's.")
+    class_id: Int4 = Field(description="One of the model's.")
     box_xyxy_px: _BoxPx = Field(description="In pixels of the original image.")
 
     def said(self) -> Said:
@@ -76,7 +73,7 @@ class Draw(_Parameters):
         return Said(ReviewAction.DRAW, None, self.class_id, self.box_xyxy_px)
 
 
-class NoFinding(_Parameters):
+class NoFinding(Bounded):
     """The image shows nothing: every finding is rejected, and the review is done."""
 
     action: Literal["no_finding"]
@@ -86,7 +83,7 @@ class NoFinding(_Parameters):
         return Said(ReviewAction.NO_FINDING)
 
 
-class Complete(_Parameters):
+class Complete(Bounded):
     """The review is done."""
 
     action: Literal["complete"]
@@ -99,11 +96,11 @@ class Complete(_Parameters):
         return Said(ReviewAction.COMPLETE, min_score=self.min_score)
 
 
-class UndoRequest(_Parameters):
+class UndoRequest(Bounded):
     """Whose last event to take back, or to say again: the request's key's, of this result."""
 
     job_id: UUID
-    after: int = Field(ge=0, le=2**31 - 1, description="`last_event` of the review that was looked at.")
+    after: int = Field(ge=0, le=MOST_INT4, description="`last_event` of the review that was looked at.")
 
 
 class ReviewRequest(UndoRequest):

@@ -8,36 +8,38 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.pages import Page
 from api.training_schemas import TaskAnswer
+from shared.bounded import MOST_CRON, MOST_ZONE, Bounded
 from shared.queue.states import Overlap
 from shared.training import GateConfig
 
 _CRON = "Five fields: minute, hour, day of the month, month, day of the week; as in `0 3 * * 0`."
 
 
-class _Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SchedulePath(_Parameters):
+class SchedulePath(Bounded):
     """Which schedule."""
 
     schedule_id: UUID
 
 
-class GateDecisionPath(_Parameters):
+class GateDecisionPath(Bounded):
     """Which decision."""
 
     decision_id: UUID
 
 
-class ScheduleRequest(_Parameters):
+class ScheduleRequest(Bounded):
     """When to train what."""
 
     name: str = Field(min_length=1, max_length=200)
-    cron: str = Field(description=_CRON)
-    time_zone: str = Field(description="In which the cron expression is meant: an IANA name, as in `Europe/Berlin`.")
-    dataset_name: str = Field(min_length=1, description="The latest dataset of this name is trained on.")
-    recipe: str = Field("default", description="The config to start from.")
+    cron: str = Field(max_length=MOST_CRON, description=_CRON)
+    time_zone: str = Field(
+        max_length=MOST_ZONE,
+        description="In which the cron expression is meant: an IANA name, as in `Europe/Berlin`.",
+    )
+    dataset_name: str = Field(
+        min_length=1, max_length=100, description="The latest dataset of this name is trained on."
+    )
+    recipe: str = Field("default", max_length=100, description="The config to start from.")
     config: dict[str, Any] = Field({}, description="Keys of the recipe's config that are to differ.")
     gate: GateConfig | None = Field(None, description="What decides whether the model becomes active; none: nobody.")
     overlap: Overlap = Field(Overlap.SKIP, description="What to do while the last run has not come to its end.")
@@ -45,13 +47,15 @@ class ScheduleRequest(_Parameters):
     enabled: bool = True
 
 
-class ScheduleChange(_Parameters):
+class ScheduleChange(Bounded):
     """What is to change; all that is not named stays as it is."""
 
-    cron: str | None = Field(None, description=_CRON)
-    time_zone: str | None = None
-    dataset_name: str | None = Field(None, min_length=1)
-    recipe: str | None = Field(None, description="Start from this config instead of from the schedule's.")
+    cron: str | None = Field(None, max_length=MOST_CRON, description=_CRON)
+    time_zone: str | None = Field(None, max_length=MOST_ZONE)
+    dataset_name: str | None = Field(None, min_length=1, max_length=100)
+    recipe: str | None = Field(
+        None, max_length=100, description="Start from this config instead of from the schedule's."
+    )
     config: dict[str, Any] | None = Field(None, description="Keys of the config that are to change.")
     gate: GateConfig | None = Field(None, description="Null: nobody decides any more.")
     overlap: Overlap | None = None
@@ -94,7 +98,7 @@ class SchedulesAnswer(BaseModel):
     schedules: list[ScheduleAnswer]
 
 
-class GateRequest(_Parameters):
+class GateRequest(Bounded):
     """Which model to compare with the active one, and how."""
 
     model_id: UUID

@@ -5,8 +5,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from shared.bounded import Bounded
 from shared.errors import PermanentError
 from shared.imaging.facts import Flag
 from shared.queue.states import JobState, ModelState
@@ -63,54 +64,50 @@ METRICS: dict[str, Any] = {
 # --- what a request says ---------------------------------------------------------------------------------------------
 
 
-class _Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class JobPath(_Parameters):
+class JobPath(Bounded):
     """Which job."""
 
     job_id: UUID
 
 
-class StudyPath(_Parameters):
+class StudyPath(Bounded):
     """Which study."""
 
     study_id: UUID
 
 
-class ImagePath(_Parameters):
+class ImagePath(Bounded):
     """Which image."""
 
     image_id: UUID
 
 
-class ModelPath(_Parameters):
+class ModelPath(Bounded):
     """Which model."""
 
     model_id: UUID
 
 
-class SubmitQuery(_Parameters):
+class SubmitQuery(Bounded):
     """How the files are to be worked on."""
 
     priority: int = Field(5, ge=0, le=9, description="A higher one goes first.")
     model_id: UUID | None = Field(None, description="The model to detect with; by default the active one.")
 
 
-class JobQuery(_Parameters):
+class JobQuery(Bounded):
     """Whether to wait."""
 
     wait: float = Field(0, ge=0, le=60, description="Seconds to wait at most for the job's end.")
 
 
-class JobsQuery(_Parameters):
+class JobsQuery(Bounded):
     """Which jobs."""
 
     id: list[UUID] = Field(min_length=1, max_length=MOST_JOBS, description="Their ids.")
 
 
-class FindingsQuery(_Parameters):
+class FindingsQuery(Bounded):
     """Which findings."""
 
     min_score: float = Field(0.0, ge=0, le=1, description="Leave out findings with a lower score.")

@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, Field, StrictInt
 
+from shared.bounded import Bounded
 from shared.imaging.facts import Flag
 from shared.queue.states import SubmissionState
 
@@ -22,11 +23,7 @@ _MOST = 2**63 - 1
 Number = Annotated[StrictInt, Field(ge=0, le=_MOST)]
 
 
-class _Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class AnnouncedFile(_Parameters):
+class AnnouncedFile(Bounded):
     """A file that is about to be uploaded."""
 
     name: str = Field(
@@ -36,13 +33,13 @@ class AnnouncedFile(_Parameters):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class FilesRequest(_Parameters):
+class FilesRequest(Bounded):
     """More files of an open submission."""
 
     files: list[AnnouncedFile] = Field(min_length=1, max_length=PAGE_FILES)
 
 
-class SubmissionRequest(_Parameters):
+class SubmissionRequest(Bounded):
     """A new submission, with its first files."""
 
     files: list[AnnouncedFile] = Field([], max_length=PAGE_FILES)
@@ -50,7 +47,7 @@ class SubmissionRequest(_Parameters):
     model_id: UUID | None = Field(None, description="The model to detect with; by default the active one.")
 
 
-class ArrivedRequest(_Parameters):
+class ArrivedRequest(Bounded):
     """Files whose upload is done."""
 
     numbers: list[Number] = Field(min_length=1, max_length=PAGE_FILES)
@@ -203,7 +200,7 @@ class RetryAnswer(BaseModel):
     submission: SubmissionAnswer
 
 
-class ManifestQuery(_Parameters):
+class ManifestQuery(Bounded):
     """Which rows, and how."""
 
     after: int = Field(-1, ge=-1, le=_MOST, description="Only rows with a higher number.")
@@ -211,7 +208,7 @@ class ManifestQuery(_Parameters):
     format: Literal["json", "jsonl", "csv"] = Field("json", description="`jsonl` and `csv` stream all rows.")
 
 
-class SubmissionPath(_Parameters):
+class SubmissionPath(Bounded):
     """Which submission."""
 
     submission_id: UUID
@@ -223,7 +220,7 @@ class FilePath(SubmissionPath):
     number: Number
 
 
-class CreateQuery(_Parameters):
+class CreateQuery(Bounded):
     """Where the files lie, if not with the client."""
 
     from_: str | None = Field(
@@ -234,14 +231,14 @@ class CreateQuery(_Parameters):
     )
 
 
-class UploadsQuery(_Parameters):
+class UploadsQuery(Bounded):
     """Which of the files that are still to be uploaded."""
 
     after: int = Field(-1, ge=-1, le=_MOST, description="Only files with a higher number.")
     limit: int = Field(PAGE_FILES, ge=1, le=PAGE_FILES, description="The most files of an answer.")
 
 
-class ProgressQuery(_Parameters):
+class ProgressQuery(Bounded):
     """Whether to wait."""
 
     wait: float = Field(0, ge=0, le=60, description="Seconds to wait at most for the counts or the state to change.")

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.pages import Page
+from shared.bounded import MOST_INT4, Bounded, Int4
 from shared.queue.states import TaskState
 from shared.tables import Evaluation, Task, TrainingRun
 from shared.training import EvaluationConfig, GateConfig
@@ -20,11 +21,7 @@ HTML: dict[str, Any] = {"description": "The page.", "content": {"text/html": {"s
 JSON: dict[str, Any] = {"description": "The document.", "content": {"application/json": {"schema": {"type": "object"}}}}
 
 
-class _Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TrainingPath(_Parameters):
+class TrainingPath(Bounded):
     """Which training."""
 
     training_id: UUID
@@ -33,30 +30,30 @@ class TrainingPath(_Parameters):
 class EventsPath(TrainingPath):
     """Which attempt of which training."""
 
-    attempt: int
+    attempt: Int4
 
 
-class EvaluationPath(_Parameters):
+class EvaluationPath(Bounded):
     """Which evaluation."""
 
     evaluation_id: UUID
 
 
-class TrainingRequest(_Parameters):
+class TrainingRequest(Bounded):
     """What to train on what."""
 
-    dataset: str = Field(description="A dataset's id, or a name: its latest version.")
-    recipe: str = Field("default", description="The config to start from.")
+    dataset: str = Field(max_length=100, description="A dataset's id, or a name: its latest version.")
+    recipe: str = Field("default", max_length=100, description="The config to start from.")
     config: dict[str, Any] = Field({}, description="Keys of the recipe's config that are to differ.")
     gate: GateConfig | None = Field(None, description="What decides whether the model becomes active; none: nobody.")
     name: str | None = Field(None, min_length=1, max_length=200, description="By default the dataset's.")
 
 
-class EvaluationRequest(_Parameters):
+class EvaluationRequest(Bounded):
     """What to evaluate on what."""
 
     model: UUID | Literal["active"] = "active"
-    dataset: str = Field(description="A dataset's id, or a name: its latest version.")
+    dataset: str = Field(max_length=100, description="A dataset's id, or a name: its latest version.")
     config: EvaluationConfig = EvaluationConfig()
 
 
@@ -118,10 +115,10 @@ class TrainingsAnswer(Page):
     trainings: list[TrainingAnswer]
 
 
-class PointsQuery(_Parameters):
+class PointsQuery(Bounded):
     """Which points."""
 
-    after: int = Field(-1, ge=-1, description="Only points after this many steps.")
+    after: int = Field(-1, ge=-1, le=MOST_INT4, description="Only points after this many steps.")
 
 
 class TrainingPointAnswer(BaseModel):

@@ -7,15 +7,12 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.pages import Page, PageQuery
+from shared.bounded import Bounded
 from shared.queue.states import DeliveryState
 from shared.webhooks import WebhookEvent
 
 #: As `shared.webhook_address.MOST_URL_CHARACTERS`.
 _URL = "Where to POST messages to: `https://` or `http://`, without credentials."
-
-
-class _Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _once_each(events: list[WebhookEvent]) -> list[WebhookEvent]:
@@ -26,7 +23,7 @@ Url = Annotated[str, Field(min_length=1, max_length=2000, description=_URL)]
 Events = Annotated[list[WebhookEvent], Field(min_length=1, max_length=100), AfterValidator(_once_each)]
 
 
-class WebhookPath(_Parameters):
+class WebhookPath(Bounded):
     """Which webhook."""
 
     webhook_id: UUID
@@ -38,14 +35,14 @@ class DeliveryPath(WebhookPath):
     delivery_id: UUID
 
 
-class WebhookRequest(_Parameters):
+class WebhookRequest(Bounded):
     """Where to send messages about what."""
 
     url: Url
     events: Events = Field(sorted(WebhookEvent), description="By default all.")
 
 
-class WebhookChange(_Parameters):
+class WebhookChange(Bounded):
     """What is to change; all that is not named stays as it is."""
 
     url: Url | None = None

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from shared.bounded import without_odd
 from shared.tables import AuditEvent
 
 #: The actor of what is done at the command line.
@@ -37,4 +38,6 @@ def record(
 
 
 def _plain(value: object) -> object:
-    return value if isinstance(value, int | float | str | list | None) else str(value)
+    if isinstance(value, str):
+        return without_odd(value)  # a path may hold what PostgreSQL cannot
+    return value if isinstance(value, int | float | list | None) else str(value)

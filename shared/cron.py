@@ -6,15 +6,19 @@ first time. With a star as the minutes or the hours, times follow the clock as i
 repeated hour has them twice.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from shared.bounded import MOST_CRON, MOST_ZONE
 from shared.errors import RequestError
 
 _FIELDS = 5
+#: Names of the time zone database; no path out of it.
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
 
 
 class InvalidCron(RequestError):
@@ -37,6 +41,8 @@ def times(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
     `cron` has five fields: minute, hour, day of the month, month, day of the week.
     """
     zone = _read_zone(time_zone)
+    if len(cron) > MOST_CRON:
+        raise InvalidCron(f"A cron expression has at most {MOST_CRON} characters.")
     if len(cron.split()) != _FIELDS:
         raise InvalidCron(f"The cron expression {cron!r} does not have five fields.")
     try:
@@ -62,8 +68,9 @@ def _rising(cron: str, found: Iterator[datetime], after: datetime) -> Iterator[d
 
 def _read_zone(name: str) -> ZoneInfo:
     try:
-        if name != "localtime":  # what that is depends on the machine
+        # What `localtime` is depends on the machine.
+        if len(name) <= MOST_ZONE and _ZONE.fullmatch(name) and name != "localtime":
             return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass
-    raise InvalidTimeZone(f"There is no time zone {name!r}; an IANA name is like Europe/Berlin.")
+    raise InvalidTimeZone(f"There is no time zone {name[:MOST_ZONE]!r}; an IANA name is like Europe/Berlin.")

@@ -5,8 +5,9 @@ import re
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from shared.bounded import Bounded
 from shared.errors import InvalidRequest
 
 #: Folders of the bucket that are Carina's own: what projects sent in is not to be read by way of an import.
@@ -18,11 +19,7 @@ _KEY = re.compile(r"[A-Za-z0-9!_.'()/ -]{1,1000}")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,99}$")]
 
 
-class _Choice(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Consensus(_Choice):
+class Consensus(Bounded):
     """How the boxes of several readers become one truth."""
 
     #: `wbf`: boxes that overlap are averaged (arXiv:1910.13302); `nms`: of them the one that the others agree with
@@ -33,7 +30,7 @@ class Consensus(_Choice):
     #: A finding that fewer readers have drawn is left out.
     min_readers: int = Field(1, ge=1, le=100)
     #: Whose readings count; None: everybody's. Images that none of them has read are left out.
-    readers: tuple[str, ...] | None = Field(None, min_length=1)
+    readers: tuple[str, ...] | None = Field(None, min_length=1, max_length=100)
 
     @model_validator(mode="after")
     def _unfused_boxes_have_one_reader(self) -> Self:
@@ -42,7 +39,7 @@ class Consensus(_Choice):
         return self
 
 
-class SplitPlan(_Choice):
+class SplitPlan(Bounded):
     """Which share of the patients goes where."""
 
     train: float = Field(0.8, ge=0, le=1)
@@ -59,11 +56,11 @@ class SplitPlan(_Choice):
         return self
 
 
-class _Files(_Choice):
+class _Files(Bounded):
     #: A file, or an object's key.
-    annotations: str
+    annotations: Annotated[str, Field(max_length=4096)]
     #: The folder, or the prefix of the keys, that the images lie under.
-    images: str
+    images: Annotated[str, Field(max_length=4096)]
     #: Whether DICOM's PatientID (as a pseudonym) groups images where the annotations name no patient.
     patients_from_dicom: bool = True
     splits: SplitPlan = SplitPlan()
@@ -96,7 +93,7 @@ class CocoSource(_Files):
         return self.splits.keep or self.val_annotations is not None or self.test_annotations is not None
 
 
-class PhantomsSource(_Choice):
+class PhantomsSource(Bounded):
     """Synthetic films with known lesions."""
 
     format: Literal["phantoms"] = "phantoms"
@@ -115,7 +112,7 @@ class PhantomsSource(_Choice):
         return False
 
 
-class ReviewsSource(_Choice):
+class ReviewsSource(Bounded):
     """What a project's readers made of its images: those whose review is done, with the findings that were accepted."""
 
     format: Literal["reviews"] = "reviews"
@@ -136,7 +133,7 @@ class ReviewsSource(_Choice):
 Source = VinBigDataSource | CocoSource | PhantomsSource | ReviewsSource
 
 
-class DatasetRequest(_Choice):
+class DatasetRequest(Bounded):
     """A dataset to be made of what lies in the object store."""
 
     name: Name

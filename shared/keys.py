@@ -11,6 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from shared.bounded import is_odd
 from shared.errors import KeyExpired, NotFound, Unauthorized
 from shared.queue.states import Scope
 from shared.tables import ApiKey, Project
@@ -92,6 +93,8 @@ def verify_key(session: Session, key: str) -> Identity:
     """Return whom a key stands for; raise `Unauthorized` when it is unknown, wrong or revoked, or `KeyExpired`."""
     brand, _, rest = key.partition("_")
     prefix, _, secret = rest.partition("_")
+    if is_odd(key):
+        raise Unauthorized  # PostgreSQL takes no NUL
     row = session.scalar(sa.select(ApiKey).where(ApiKey.prefix == prefix))
     # Compare also where there is no row, so that an answer's time does not tell which prefixes exist.
     right = hmac.compare_digest(row.secret_sha256 if row else _digest(""), _digest(secret))

@@ -5,19 +5,17 @@ import json
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from shared.bounded import MOST_INT4, Bounded
 from shared.detector.card import Architecture
 
 Split = Literal["train", "val", "test"]
 Range = tuple[float, float]
+_Few = Annotated[tuple[float, ...], Field(max_length=16)]
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Augmentation(_Config):
+class Augmentation(Bounded):
     """How far a film may be changed, at random, each time it is trained on. The defaults change nothing.
 
     Ranges are drawn from evenly; factors on a logarithmic scale.
@@ -53,22 +51,22 @@ class Augmentation(_Config):
         return self
 
 
-class HeldOut(_Config):
+class HeldOut(Bounded):
     """A split of another dataset whose images and patients a run must not learn from."""
 
     dataset_id: UUID
     split: Split
 
 
-class TrainingConfig(_Config):
+class TrainingConfig(Bounded):
     """Every choice of a training run; with the dataset's digest, the code and the machine it determines the model."""
 
     architecture: Architecture = "fasterrcnn_resnet50_fpn"
     #: None: as the architecture has it.
     canvas_px: int | None = Field(None, ge=64, le=4096, multiple_of=32)
     #: One tuple of sizes per level of the pyramid, finest first. None: as the architecture has it.
-    anchor_sizes_px: tuple[tuple[float, ...], ...] | None = None
-    anchor_aspect_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1)
+    anchor_sizes_px: Annotated[tuple[_Few, ...], Field(max_length=16)] | None = None
+    anchor_aspect_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=16)
     #: `none` (random), `torchvision` (ImageNet, downloaded once), `model:UUID`, or `object:SHA256` in the object store.
     initial_weights: Annotated[str, Field(pattern=r"^(none|torchvision|model:[0-9a-f-]{36}|object:[0-9a-f]{64})$")] = (
         "torchvision"
@@ -81,7 +79,7 @@ class TrainingConfig(_Config):
 
     epochs: int = Field(10, ge=1, le=10_000)
     #: Images an epoch, drawn anew; None: as many as there are training images.
-    images_per_epoch: int | None = Field(None, ge=1)
+    images_per_epoch: int | None = Field(None, ge=1, le=MOST_INT4)
     #: Images of one process in one step.
     batch_size: int = Field(4, ge=1, le=1024)
     #: Steps whose gradients are summed up before the weights move.
@@ -100,11 +98,11 @@ class TrainingConfig(_Config):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0, le=1)
     schedule: Literal["cosine", "multistep"] = "cosine"
-    warmup_epochs: float = Field(1.0, ge=0)
+    warmup_epochs: float = Field(1.0, ge=0, le=10_000)
     #: For multistep: epochs after which the rate is multiplied by `gamma`.
-    milestones: tuple[float, ...] = ()
+    milestones: tuple[float, ...] = Field((), max_length=100)
     gamma: float = Field(0.1, gt=0, lt=1)
-    clip_norm: float | None = Field(10.0, gt=0)
+    clip_norm: float | None = Field(10.0, gt=0, le=1e6)
     #: Decay a step of the weights' moving average, which becomes the model. None: the last weights do.
     ema_decay: float | None = Field(0.998, ge=0, lt=1)
 
@@ -114,7 +112,7 @@ class TrainingConfig(_Config):
     #: Processes that read and augment films, for each rank; None: as many as there are free cores, at most 8.
     loader_workers: int | None = Field(None, ge=0, le=64)
     seed: int = Field(0, ge=0, lt=2**31)
-    checkpoint_every_min: float = Field(10.0, gt=0)
+    checkpoint_every_min: float = Field(10.0, gt=0, le=10_080)
 
     #: On the model's card.
     score_threshold: float = Field(0.05, ge=0, le=1)
@@ -123,7 +121,7 @@ class TrainingConfig(_Config):
 
     #: What the model is evaluated on when training is done; None: nothing.
     evaluate_split: Split | None = "val"
-    held_out: tuple[HeldOut, ...] = ()
+    held_out: tuple[HeldOut, ...] = Field((), max_length=100)
 
     @model_validator(mode="after")
     def _ends_meet(self) -> Self:
@@ -142,7 +140,7 @@ class TrainingConfig(_Config):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class EvaluationConfig(_Config):
+class EvaluationConfig(Bounded):
     """How a model is evaluated on a split."""
 
     split: Split = "val"
@@ -155,7 +153,7 @@ class EvaluationConfig(_Config):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
-class GateConfig(_Config):
+class GateConfig(Bounded):
     """When a candidate takes the active model's place."""
 
     evaluation_dataset_id: UUID
@@ -166,5 +164,5 @@ class GateConfig(_Config):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     #: No class with at least `counted_from_boxes` true boxes may lose more average precision than this.
     most_class_drop: float = Field(0.05, ge=0, le=1)
-    counted_from_boxes: int = Field(20, ge=1)
+    counted_from_boxes: int = Field(20, ge=1, le=MOST_INT4)
     promote: bool = True

@@ -72,6 +72,12 @@ class InvalidKey(CarinaError):
     code = "invalid_key"
 
 
+class UnfitText(CarinaError):
+    """A value cannot be sent: it is too long, or is not text in Unicode."""
+
+    code = "unfit_text"
+
+
 class UploadRefused(CarinaError):
     """The object store refuses an upload."""
 
@@ -251,6 +257,8 @@ class Connection:
                 )
             except httpx.TransportError as exc:
                 raise explain_http(exc, ApiUnavailable, "The API", self.api_url) from exc
+            except (UnicodeEncodeError, httpx.InvalidURL) as exc:
+                raise UnfitText from exc
         self._has_answered = True
         after = response.headers.get("Retry-After", "")
         after_s = float(after) if after.isdecimal() else 0.0

@@ -7,13 +7,14 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from api.address import absolute
 from api.auth import identity
 from api.dicomweb.headers import Original, read_header
 from api.services import services
+from shared.bounded import Bounded
 from shared.errors import MalformedDicom, NotFound, ObjectMissing
 from shared.imaging.header import DICOM
 from shared.tables import Image, Study
@@ -36,10 +37,8 @@ class Level(IntEnum):
     STUDY, SERIES, INSTANCE = 1, 2, 3
 
 
-class StudyUid(BaseModel):
+class StudyUid(Bounded):
     """Which study."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     study_uid: str = Field(pattern=_UID, description="StudyInstanceUID.")
 

@@ -7,13 +7,14 @@ name, an id or a date is refused: a viewer that asks for one patient's studies m
 import re
 
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from sqlalchemy.orm import aliased
 from werkzeug.datastructures import MultiDict
 
 from api.dicomweb.dicom_json import key_of
 from api.dicomweb.headers import SEARCHED
+from shared.bounded import Bounded
 from shared.errors import RequestError
 from shared.tables import Image, Study
 
@@ -41,10 +42,10 @@ class NotSearchable(RequestError):
     code = "attribute_not_searchable"
 
 
-class SearchQuery(BaseModel):
+class SearchQuery(Bounded):
     """What to search for: attributes by keyword or tag, several values with commas between."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     limit: int = Field(MOST_RESULTS, ge=1, le=2**31, description=f"The most results; {MOST_RESULTS} at a time.")
     offset: int = Field(0, ge=0, le=2**31, description="How many results to leave out.")

@@ -13,7 +13,7 @@ from typing import TypeVar
 import PIL.Image
 from flask import Response, request
 from flask_openapi3.types import ResponseDict
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydicom.uid import ExplicitVRLittleEndian
 
 from api.audit import note
@@ -26,6 +26,7 @@ from api.dicomweb.resources import PREFIX, Instance, InstanceUid, SeriesUid, Stu
 from api.resource import resource
 from api.schemas import PROBLEM
 from api.services import Services, services
+from shared.bounded import Bounded
 from shared.errors import MalformedDicom, NotFound, NotReady, RequestError, UndecodablePixelData
 from shared.imaging.transfer_syntaxes import PACKINGS, Packing
 from shared.object_store import ObjectStore, original_key, rendition_key
@@ -77,10 +78,10 @@ class FramesPath(InstanceUid):
     frames: str = Field(max_length=1000, description="Numbers from 1 with commas between; `1`, for there is no other.")
 
 
-class RenderedQuery(BaseModel):
+class RenderedQuery(Bounded):
     """How to draw it."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     quality: int = Field(90, ge=1, le=100, description="Of a JPEG.")
 

@@ -9,6 +9,8 @@ import traceback
 from dataclasses import dataclass
 from enum import IntEnum
 
+from sqlalchemy.exc import DataError
+
 from deploy.cli.console import complain
 from deploy.cli.environment import NoStack
 from deploy.cli.extras import explain_missing
@@ -68,6 +70,8 @@ def _explain(error: BaseException) -> Failure:
             return Failure(f"{error.code}: {error.detail}", Exit.NO_SCRATCH)
         case CarinaError():
             return Failure(f"{error.code}: {error.detail}")
+        case UnicodeEncodeError() | DataError():
+            return Failure("invalid_value: A value is not text in Unicode, or is out of range.", Exit.USAGE)
         case ModuleNotFoundError():
             message, install = explain_missing(error.name or "")
             return Failure(f"extra_missing: {message}", hint=install)

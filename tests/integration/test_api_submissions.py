@@ -574,7 +574,7 @@ def test_a_cancel_while_bytes_come_in_leaves_no_job_behind(
 
 def test_the_manifest_is_told_in_pages_and_as_streams(api: Api, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.manifest._SLICE_ROWS", 2)
-    names = ["a.png", 'with "quotes", and more', "Zoë\n.png", "", "e"]
+    names = ["a.png", 'with "quotes", and more', "Zoë\u00a0.png", "", "e"]
     files = [told(png(seed), name) for seed, name in enumerate(names)]
     created = api.post("/v1/submissions", {"files": files}).json
     path = f"/v1/submissions/{created['submission']['id']}"

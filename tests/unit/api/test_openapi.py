@@ -161,3 +161,46 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 def test_every_schema_is_a_json_schema(document: dict[str, Any]) -> None:
     for schema in document["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
+
+
+def requested(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every schema of what requests hold, with the name of where it stands."""
+    for method, path, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            yield from inside(f"{method} {path} {parameter['name']}", parameter["schema"], document)
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json", {"schema": {}})
+        yield from inside(f"{method} {path}", body["schema"], document)
+
+
+def inside(name: str, schema: dict[str, Any], document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A schema and all that it holds."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        schema = document["components"]["schemas"][name]
+    yield name, schema
+    for key in ("items", "prefixItems", "anyOf", "oneOf", "allOf"):
+        inner = schema.get(key, [])
+        for each in inner if isinstance(inner, list) else [inner]:
+            yield from inside(name, each, document)
+    for key, inner in schema.get("properties", {}).items():
+        yield from inside(f"{name}.{key}", inner, document)
+
+
+def test_everything_that_a_request_holds_is_bounded(document: dict[str, Any]) -> None:
+    unbounded = []
+    for name, schema in requested(document):
+        match schema.get("type"):
+            case "string":
+                is_bounded = schema.keys() & {"maxLength", "enum", "const", "format"}
+            case "integer":
+                has_end = schema.keys() & {"maximum", "exclusiveMaximum", "const"}
+                is_bounded = has_end and schema.keys() & {"minimum", "exclusiveMinimum", "const"}
+            case "array":
+                is_bounded = "maxItems" in schema
+            case "object":
+                is_bounded = "maxProperties" in schema or schema.get("additionalProperties") is False
+            case _:
+                continue
+        if not is_bounded:
+            unbounded.append((name, schema))
+    assert not unbounded, "\n".join(map(str, unbounded))

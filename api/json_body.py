@@ -1,0 +1,129 @@
+"""A request's JSON body, read strictly and within bounds before any model looks at it.
+
+Python's reader takes more than JSON is (NaN, keys that come twice, halves of surrogate pairs), and no model can tell
+any more. What is wrong with a body is the request's fault, whichever route it is for.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import flask
+
+from shared.bounded import (
+    LONGEST_STRING,
+    MOST_DEPTH,
+    MOST_INT8,
+    MOST_ITEMS,
+    MOST_VALUES,
+    is_odd,
+)
+from shared.errors import InvalidRequest, RequestError
+
+#: Of a number: more digits than any that is taken.
+_MOST_DIGITS = 40
+
+
+class MalformedJson(RequestError):
+    """The body is not a JSON object in UTF-8."""
+
+    code = "malformed_json"
+
+
+class NotJson(RequestError):
+    """The route takes JSON: send `Content-Type: application/json`."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class Request(flask.Request):
+    """A request whose JSON is read by `read_json`, whoever asks for it."""
+
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """Return the body's object; raise `NotJson`, `MalformedJson` and `InvalidRequest`, also where `silent`."""
+        if not (force or self.is_json):
+            if not self.mimetype and not self.content_length:
+                raise InvalidRequest("The route takes a JSON object in its body.")
+            raise NotJson
+        return read_json(self.get_data())
+
+
+def read_json(data: bytes) -> dict[str, Any]:
+    """Return an object within all bounds; raise `MalformedJson` and `InvalidRequest`."""
+    try:
+        found = json.loads(
+            data.decode("utf-8-sig"),
+            object_pairs_hook=_object,
+            parse_constant=_refuse_constant,
+            parse_int=_integer,
+            parse_float=_float,
+        )
+    except UnicodeDecodeError as exc:
+        raise MalformedJson from exc
+    except json.JSONDecodeError as exc:
+        raise MalformedJson(f"The body is not JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}.") from exc
+    except RecursionError as exc:
+        raise _too_deep() from exc
+    if not isinstance(found, dict):
+        raise MalformedJson("The body is JSON, but not an object.")
+    _check(found)
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise MalformedJson("An object of the body has the same key twice.")
+    return found
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise MalformedJson("NaN and Infinity are no numbers of JSON.")
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MOST_DIGITS or abs(number := int(text)) > MOST_INT8:
+        raise InvalidRequest(f"A number of the body is out of range: whole numbers are at most {MOST_INT8}.")
+    return number
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise InvalidRequest("A number of the body is out of range.")
+    return number
+
+
+def _check(found: dict[str, Any]) -> None:
+    """Raise `InvalidRequest` for what is too long, too much, too deep, or text of more than one line."""
+    level: list[Any] = [found]
+    count = 0
+    for _ in range(MOST_DEPTH):
+        level = [inner for value in level for inner in _inside(value)]
+        count += len(level)
+        if count > MOST_VALUES:
+            raise InvalidRequest(f"The body has more than {MOST_VALUES} values.")
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    """Yield what a list or an object holds, its keys too; check what is none."""
+    if isinstance(value, str):
+        if len(value) > LONGEST_STRING:
+            raise InvalidRequest(f"A string of the body has more than {LONGEST_STRING} characters.")
+        if is_odd(value):
+            raise InvalidRequest("A string of the body has a control character, a line break or half a surrogate pair.")
+    elif isinstance(value, dict | list):
+        if len(value) > MOST_ITEMS:
+            raise InvalidRequest(f"A list or object of the body has more than {MOST_ITEMS} items.")
+        yield from value
+        if isinstance(value, dict):
+            yield from value.values()
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"The body is nested deeper than {MOST_DEPTH} levels.")
