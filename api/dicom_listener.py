@@ -7,34 +7,29 @@ its copy, and sending that again is harmless. An association is served by thread
 import logging
 import signal
 import ssl
-import struct
 import threading
 import time
 import warnings
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any
 
 import pynetdicom._config
 import sqlalchemy as sa
 import structlog
-from pydicom.dataset import Dataset
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from shared import audit
-from shared.addresses import bare_host, join_host_port, plain_address
+from api.dicom_gate import Gate
+from api.dicom_peer import Peer
+from api.dicom_server import SILENCE_S, Server
+from shared.addresses import bare_host, join_host_port
 from shared.database import Database
-from shared.errors import CarinaError, ImageTooLarge, NotAnImage, PermanentError, TransientError
-from shared.imaging.header import ImageHeader
+from shared.errors import CarinaError, TransientError
 from shared.imaging.transfer_syntaxes import PACKINGS
 from shared.intake import HEADER_BYTES, Intake
 from shared.log import configure_logging
 from shared.lookout import Lookout
-from shared.loops import Loop
+from shared.loops import LONGEST_PAUSE_S, Loop
 from shared.object_store import ObjectStore
 from shared.process_state import StateFile
 from shared.queue.hints import Hints
@@ -44,25 +39,10 @@ from shared.tables import Project
 
 log = structlog.get_logger()
 
-#: A peer that has connected has so long to ask for an association.
-ASSOCIATE_S = 10
-#: A peer that sends or takes nothing for this long is gone.
-SILENCE_S = 60
 #: How long objects that are being stored may take when the process is asked to end.
 GRACE_S = 30
-#: Workers are woken after so many objects, or once this much time has passed.
-HINT_OBJECTS, HINT_S = 16, 1.0
 #: Of the messages that senders are asked to cut objects into.
 PDU_BYTES = 128 * 1024
-#: Of any message, whatever it says: pynetdicom gathers up to 4 GiB, also of one who has yet to ask for an association.
-MOST_PDU_BYTES = 1024**2
-#: Of the commands before an object, which are some hundred bytes and parsed whole.
-MOST_COMMAND_BYTES = 64 * 1024
-
-# PS3.4 table B.2-1.
-SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
-# PS3.7 annex C.
-PROCESSING_FAILURE, SOP_CLASS_NOT_SUPPORTED = 0x0110, 0x0122
 
 
 class ListenerMisconfigured(CarinaError):
@@ -71,21 +51,30 @@ class ListenerMisconfigured(CarinaError):
     code = "listener_misconfigured"
 
 
-class IdentifierMismatch(PermanentError):
-    """The data set is another object, or of another kind, than the message says."""
-
-    code = "identifier_mismatch"
-
-
 def run_listener(settings: Settings) -> None:
     """Take in objects until SIGTERM; raise `ListenerMisconfigured`."""
     configure_logging(settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with Listener(settings) as listener, listener.describe():
-        log.info("dicom_listener_started", ae_title=settings.dicom_ae_title, port=listener.port)
-        stop.wait()
+    with StateFile("dicom-listener") as state:
+        if (listener := _wait_for_database(settings, stop)) is None:
+            return
+        with listener, Lookout(listener.readiness(), state):
+            log.info("dicom_listener_started", ae_title=settings.dicom_ae_title, port=listener.port)
+            stop.wait()
+
+
+def _wait_for_database(settings: Settings, stop: threading.Event) -> "Listener | None":
+    """Make the listener once the database says which project it serves; None where `stop` is set before."""
+    pause_s = 0.0
+    while not stop.wait(pause_s):
+        try:
+            return Listener(settings)
+        except TransientError as exc:
+            log.warning("dicom_listener_waits", code=exc.code, detail=exc.detail)
+            pause_s = min(max(2 * pause_s, 0.5), LONGEST_PAUSE_S)
+    return None
 
 
 class Listener:
@@ -98,7 +87,7 @@ class Listener:
         #: A film of the most pixels that are allowed, at 32 bits each.
         self.max_object_bytes = min(settings.max_upload_bytes, 4 * settings.max_image_pixels + HEADER_BYTES)
         self.stopping = threading.Event()
-        self.peers: set[_Peer] = set()
+        self.peers: set[Peer] = set()
         allowed = [title for word in settings.dicom_allowed_aes.split(",") if (title := word.strip())]
         if not allowed:
             raise ListenerMisconfigured("Nobody may send: CARINA_DICOM_ALLOWED_AES lists no application entity title.")
@@ -107,13 +96,14 @@ class Listener:
         self._ae.require_called_aet = True
         self._ae.maximum_associations = settings.dicom_associations
         self._ae.maximum_pdu_size = PDU_BYTES
-        self._ae.acse_timeout = ASSOCIATE_S
+        self._ae.acse_timeout = SILENCE_S
         self._ae.dimse_timeout = self._ae.network_timeout = SILENCE_S
         # Whatever is no image is refused by a code of its own, which says more than an association without it. What
         # packs its pixels in a way that nothing here unpacks is refused before it is sent.
         for context in AllStoragePresentationContexts:
             self._ae.add_supported_context(str(context.abstract_syntax), list(PACKINGS))
         self._ae.add_supported_context(Verification, ALL_TRANSFER_SYNTAXES)
+        self.gate = Gate(settings, allowed)
         self._tls = _tls(settings)
         self.database, self.store = Database.from_settings(settings), ObjectStore(settings)
         self.hints = Hints(settings, self.database)
@@ -130,12 +120,9 @@ class Listener:
         """Where it listens."""
         return int(self._server.server_address[1])
 
-    @contextmanager
-    def describe(self) -> Iterator[None]:
-        """Keep the process' state file while the context lasts."""
-        readiness = Readiness(storing(self.database, self.store), wanted={"redis": self.hints.check})
-        with StateFile("dicom-listener") as state, Lookout(readiness, state):
-            yield
+    def readiness(self) -> Readiness:
+        """Return the questions to the servers that it uses."""
+        return Readiness(storing(self.database, self.store), wanted={"redis": self.hints.check})
 
     def __enter__(self) -> "Listener":
         self._accepting.start()
@@ -144,11 +131,11 @@ class Listener:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         """Accept nobody any more, let what is being stored be answered, and end every association."""
         self.stopping.set()
-        self._accepting.ask_to_stop()
-        self._server.shutdown()
+        self._server.shutdown()  # waits for the loop, so before that is stopped
         self._accepting.stop()
+        self.gate.close()
         deadline = time.monotonic() + GRACE_S
-        while self.peers and time.monotonic() < deadline:
+        while (self.gate.pending or self.gate.associations) and time.monotonic() < deadline:
             for peer in list(self.peers):
                 peer.end_when_idle()
             time.sleep(0.02)
@@ -168,219 +155,26 @@ class Listener:
             )
         return project_id
 
-    def _listen(self) -> "_Server":
-        address = (bare_host(self.settings.dicom_host), self.settings.dicom_port)
-        try:
-            server = self._ae.make_server(
-                address, ssl_context=self._tls, server_class=_Server, request_handler=_Connection
-            )
-        except OSError as exc:
-            raise ListenerMisconfigured(f"{join_host_port(*address)} cannot be listened on: {exc.strerror}.") from exc
-        assert isinstance(server, _Server)
-        server.listener = self
-        self._ae._servers.append(server)  # as AE.start_server does, which takes no class
-        return server
-
-
-class _Server(ThreadedAssociationServer):
-    """pynetdicom's server; but what a peer can hold up is its own thread, never the one that accepts."""
-
-    daemon_threads = True
-    request_queue_size: ClassVar[int] = 128  # type: ignore[misc]
-    listener: Listener
-
-    def get_request(self) -> tuple[Any, Any]:
-        connection, (host, port, *more) = self.socket.accept()  # type: ignore[union-attr]
-        # A socket for both families writes IPv4 addresses as IPv6.
-        plain = plain_address(host) or host
-        return connection, (plain, port, *more) if plain == host else (plain, port)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        request.settimeout(SILENCE_S)
-        if self.ssl_context is not None:
-            try:
-                request = self.ssl_context.wrap_socket(request, server_side=True)
-            except OSError as exc:
-                log.warning("dicom_tls_refused", address=client_address[0], error=type(exc).__name__)
-                request.close()
-                return
-        super().finish_request(request, client_address)
-
-    def handle_error(self, _request: Any, client_address: Any) -> None:
-        log.error("dicom_connection_failed", address=client_address[0])
-
-
-class _Connection(RequestHandler):
-    """Serves one connection from its beginning to its end, on a thread of its own."""
-
-    server: _Server
-
-    def handle(self) -> None:
-        listener, association = self.server.listener, self._create_association()
-        _bound_messages(association, self.client_address[0])
-        peer = _Peer(listener, association, self.client_address[0])
-        listener.peers.add(peer)
+    def _serve(self, association: Any, address: str) -> None:
+        peer = Peer(self, association, address)
+        self.peers.add(peer)
         try:
             association.start()
             association.join()
             peer.report()
         finally:
-            listener.peers.discard(peer)
-            self.request.close()  # pynetdicom leaves it open where the peer has gone first
+            self.peers.discard(peer)
 
-
-def _bound_messages(association: Any, address: str) -> None:
-    """Have the connection end where a message is announced that is longer than any may be."""
-    receive = association.dul.socket.recv
-
-    def bounded(byte_count: int) -> bytearray:
-        if byte_count > MOST_PDU_BYTES:
-            log.warning("dicom_message_refused", address=address, bytes=byte_count)
-            raise ConnectionError
-        received: bytearray = receive(byte_count)
-        return received
-
-    vars(association.dul.socket)["recv"] = bounded
-
-
-class _Peer:
-    """One association: what its objects came to. Only `end_when_idle` is called from elsewhere than its threads."""
-
-    def __init__(self, listener: Listener, association: Any, address: str) -> None:
-        self._listener = listener
-        self._association = association
-        self._address = address
-        self._intake = listener.intake()
-        self._outcomes: Counter[str] = Counter()
-        self._byte_count = 0
-        self._started = time.monotonic()
-        #: Whether an object is being stored whose sender has not been answered.
-        self._busy = False
-        self._unhinted, self._hinted_at = 0, time.monotonic()
-        #: Of the message that is coming in.
-        self._message_bytes = self._command_bytes = 0
-        #: Whether the association ends because of one that was too large.
-        self._cut_off = False
-        association.bind(evt.EVT_C_STORE, self._on_store)
-        association.bind(evt.EVT_DATA_RECV, self._on_data)
-        association.bind(evt.EVT_DIMSE_RECV, self._on_message)
-        association.bind(evt.EVT_DIMSE_SENT, self._on_answer)
-
-    def end_when_idle(self) -> None:
-        """Abort the association unless an object is being stored."""
-        if not self._busy:
-            self._association.abort()
-
-    def report(self) -> None:
-        """Say what was done: hints, a line of the log, a row of the audit."""
-        self._intake.send_hints()
-        title = str(self._association.requestor.ae_title or "").strip()
-        said = {"ae_title": title, "address": self._address}
-        if self._association.is_rejected:
-            log.warning("dicom_association_rejected", **said)
-        elif self._outcomes:
-            seconds = round(time.monotonic() - self._started, 3)
-            log.info(
-                "dicom_association", **said, outcomes=dict(self._outcomes), bytes=self._byte_count, seconds=seconds
-            )
-            try:
-                self._listener.database.persist(
-                    lambda session: audit.record(
-                        session,
-                        action="dicom.store",
-                        subject=self._outcomes,
-                        project_id=self._listener.project_id,
-                        actor=f"ae:{title}",
-                        remote_address=self._address,
-                    ),
-                    within_s=GRACE_S,
-                )
-            except CarinaError as exc:
-                log.error("audit_failed", **said, error=exc.code)
-
-    def _on_store(self, event: evt.Event) -> Dataset:
-        self._busy = True
-        if self._listener.stopping.is_set():
-            return _answer(OUT_OF_RESOURCES, "stopping")
-        if self._cut_off:
-            return _answer(CANNOT_UNDERSTAND, ImageTooLarge.code)
+    def _listen(self) -> Server:
+        address = (bare_host(self.settings.dicom_host), self.settings.dicom_port)
         try:
-            outcome = self._store(event)
-        except CarinaError as exc:
-            self._outcomes[exc.code] += 1
-            return _answer(_status_of(exc), exc.code)
-        except Exception as exc:
-            log.error("dicom_store_failed", exc_info=exc)
-            self._outcomes[CarinaError.code] += 1
-            return _answer(PROCESSING_FAILURE, CarinaError.code)
-        self._outcomes[outcome] += 1
-        self._unhinted += 1
-        if self._unhinted >= HINT_OBJECTS or time.monotonic() - self._hinted_at >= HINT_S:
-            self._intake.send_hints()
-            self._unhinted, self._hinted_at = 0, time.monotonic()
-        return _answer(SUCCESS)
-
-    def _store(self, event: evt.Event) -> str:
-        request: Any = event.request
-        said = request.AffectedSOPClassUID, request.AffectedSOPInstanceUID
-
-        def check(header: ImageHeader) -> None:
-            if (header.sop_class_uid, header.sop_instance_uid) != said:
-                raise IdentifierMismatch
-
-        received = self._intake.receive(iter([event.encoded_dataset()]), check=check)
-        self._byte_count += received.byte_count
-        return received.outcome
-
-    def _on_data(self, event: evt.Event) -> None:
-        """Keep an object that never ends from filling the memory."""
-        self._message_bytes += len(event.data)
-        self._command_bytes += _count_command(event.data)
-        too_large = self._message_bytes > self._listener.max_object_bytes or self._command_bytes > MOST_COMMAND_BYTES
-        if too_large and not self._cut_off:
-            self._cut_off = True
-            self._outcomes[ImageTooLarge.code] += 1
-            event.assoc.abort(block=False)
-
-    def _on_message(self, _: evt.Event) -> None:
-        self._message_bytes = self._command_bytes = 0
-
-    def _on_answer(self, _: evt.Event) -> None:
-        self._busy = False
-
-
-def _count_command(message: bytes) -> int:
-    """How many bytes of a command a P-DATA-TF message carries, PS3.8 section 9.3.5 and annex E.2."""
-    if message[:1] != b"\x04":
-        return 0
-    position, count = 6, 0
-    while position + 6 <= len(message):
-        (length,) = struct.unpack_from(">I", message, position)
-        count += length if message[position + 5] & 1 else 0
-        position += 4 + length
-    return count
-
-
-def _status_of(error: CarinaError) -> int:
-    match error:
-        case NotAnImage():
-            return SOP_CLASS_NOT_SUPPORTED
-        case IdentifierMismatch():
-            return MISMATCH
-        case PermanentError():
-            return CANNOT_UNDERSTAND
-        case TransientError():
-            return OUT_OF_RESOURCES  # which senders take for a reason to try again
-        case _:
-            return PROCESSING_FAILURE
-
-
-def _answer(status: int, comment: str = "") -> Dataset:
-    answer = Dataset()
-    answer.Status = status
-    if comment:
-        answer.ErrorComment = comment
-    return answer
+            server = self._ae.make_server(address, ssl_context=self._tls, server_class=Server)
+        except OSError as exc:
+            raise ListenerMisconfigured(f"{join_host_port(*address)} cannot be listened on: {exc.strerror}.") from exc
+        assert isinstance(server, Server)
+        server.gate, server.serve = self.gate, self._serve
+        self._ae._servers.append(server)  # as AE.start_server does, which takes no class
+        return server
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -120,6 +120,10 @@ class Settings(BaseSettings):
     dicom_allowed_aes: str = Field("", description="Titles that may send, with commas between; empty: nobody.")
     dicom_project: str = Field("default", description="The project that owns what the listener takes in.")
     dicom_associations: int = Field(32, ge=1, le=1000, description="Associations at a time.")
+    dicom_pending: int = Field(
+        64, ge=1, le=1000, description="Connections at a time that have not asked for an association."
+    )
+    dicom_pending_per_address: int = Field(16, ge=1, le=1000, description="The most of these from one address.")
     dicom_tls_certificate: str = Field("", description="PEM file; with it the listener speaks TLS only.")
     dicom_tls_key: str = Field("", description="PEM file of the certificate's key.")
     dicom_tls_ca: str = Field("", description="PEM file; with it senders must show a certificate that it signed.")

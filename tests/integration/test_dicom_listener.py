@@ -253,16 +253,16 @@ def test_a_port_that_is_taken_is_named(ready: Settings) -> None:
 def test_silent_and_stalled_peers_hold_up_nobody_and_are_dropped(
     ready: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.dicom_listener.ASSOCIATE_S", 1)
-    monkeypatch.setattr("api.dicom_listener.SILENCE_S", 1)
+    monkeypatch.setattr("api.dicom_gate.ASSOCIATE_S", 1)
     with Listener(ready) as listener, socket.socket() as silent, socket.socket() as stalled:
         for peer in (silent, stalled):
+            peer.settimeout(DEADLINE_S)
             peer.connect(("127.0.0.1", listener.port))
         stalled.sendall(b"\x01\x00\x00\x00\x10\x00half an association request")
-        wait_for(lambda: len(listener.peers) == 2)
         [answer] = send(listener.port, dicom(1))
         assert answer.Status == 0
-        wait_for(lambda: not listener.peers)
+        assert silent.recv(1) == stalled.recv(1) == b""
+        wait_for(lambda: not listener.gate.pending)
 
 
 def test_there_are_no_more_associations_than_are_allowed(ready: Settings) -> None:
