@@ -407,6 +407,12 @@ class InvalidSettings(CarinaError):
     code = "invalid_settings"
 
 
+class DecoderUnconfined(CarinaError):
+    """A decoder process would run without a protection that this installation requires."""
+
+    code = "decoder_unconfined"
+
+
 class ProxyUnusable(CarinaError):
     """The proxy that the environment names cannot be used. HTTP and HTTPS proxies can; SOCKS needs `httpx[socks]`."""
 

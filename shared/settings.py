@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         1, ge=1, le=16, description="Threads that share one JPEG 2000 or JPEG XL image; more help where cores are idle."
     )
     decode_timeout_s: float = Field(60, ge=1, le=600, description="Seconds until a decode counts as hung.")
+    decoder_requires: str = Field(
+        "",
+        pattern=r"^(|(seccomp|landlock|namespaces)(, ?(seccomp|landlock|namespaces))*)$",
+        description="`seccomp`, `landlock`, `namespaces`, with commas between: decode nothing without these.",
+    )
     suitability: Literal["off", "flag", "reject"] = Field(
         "flag", description="What is done with a doubtful image: `off` (nothing), `flag` or `reject`."
     )
@@ -182,6 +187,11 @@ class Settings(BaseSettings):
         if token.get_secret_value() and not key.get_secret_value():
             raise ValueError("CARINA_S3_SESSION_TOKEN needs CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY.")
         return token
+
+    @property
+    def required_protections(self) -> list[str]:
+        """Without these no decoder process may start."""
+        return [word.strip() for word in self.decoder_requires.split(",") if word.strip()]
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:

@@ -44,8 +44,11 @@ def run_prepare(settings: Settings) -> None:
             settings.decode_timeout_s,
             threads=settings.decode_threads,
             classifier_folder=settings.chest_classifier_folder,
+            required=settings.required_protections,
         )
         decoders = process.closing.enter_context(pool)
+        if settings.required_protections:
+            decoders.protections()
         prepare = Prepare(
             settings,
             process.database,

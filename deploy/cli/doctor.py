@@ -102,6 +102,12 @@ def _checks(settings: Settings, from_environment: bool) -> list[Check]:
     return [
         Check("packages", _packages, "Install what this machine runs: pip install 'carina[all]'.", is_optional=True),
         Check("device", lambda: _device(settings), "Set CARINA_DEVICE=cpu, or mend the GPU's driver."),
+        Check(
+            "decoders",
+            lambda: _decoders(settings),
+            "Let the container or the kernel offer it, or take it from CARINA_DECODER_REQUIRES: see Hardening in "
+            "docs/operations.md.",
+        ),
         Check("PostgreSQL", lambda: _ping(database.ping), f"Is the server up? CARINA_DATABASE_URL comes from {where}."),
         Check("schema", lambda: _schema(database), "Run `carina migrate`.", needs="PostgreSQL"),
         Check(
@@ -161,6 +167,19 @@ def _device(settings: Settings) -> str:
     if settings.device.startswith("cuda") and not cuda:
         raise Ailment(f"CARINA_DEVICE is {settings.device}, but PyTorch sees no GPU")
     return torch.cuda.get_device_name() if cuda and settings.device != "cpu" else "CPU"
+
+
+def _decoders(settings: Settings) -> str:
+    try:
+        from shared.imaging.confinement import PROTECTIONS
+        from shared.imaging.isolation import DecoderPool
+    except ModuleNotFoundError:
+        return "not checked, because the packages that decode images are not installed"
+    with DecoderPool(1, settings.decode_timeout_s, required=settings.required_protections) as pool:
+        active = pool.protections()
+    missing = [name for name in PROTECTIONS if name not in active]
+    lacks = f"; not available here: {', '.join(missing)}" if missing else ""
+    return f"confined by {', '.join(active) or 'limits alone'}{lacks}"
 
 
 def _schema(database: Database) -> str:

@@ -1,21 +1,29 @@
 """Decoding in child processes, so that a native decoder that crashes or hangs takes nothing else with it."""
 
+import math
 import os
 import queue
+import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from shared.errors import CarinaError, DecoderProcessLost, FileTooLarge
+import structlog
+
+from shared.errors import CarinaError, DecoderProcessLost, DecoderUnconfined, FileTooLarge
+from shared.imaging.confinement import PROTECTIONS, hide_memory
 from shared.imaging.decoder_answer import UnbelievableAnswer, read_answer
 from shared.imaging.decoder_process import READY, REQUEST
 from shared.imaging.rendition import Rendition
+
+log = structlog.get_logger()
 
 #: Enough for the largest image of the default settings several times over.
 MEMORY_BYTES = 4 * 1024**3
@@ -35,7 +43,9 @@ class DecoderPool:
     A child that dies, that fails otherwise than the file explains (as by running out of memory), or that is killed as
     it takes longer than `timeout_s`, is replaced; `memory_bytes` bounds its address space. `threads` share the work
     within one image where its format lets them. `classifier_folder` is that of another chest classifier than the
-    shipped one. Children see no environment of ours (it holds secrets), and end with the pool or with this process.
+    shipped one. Children see no environment of ours (it holds secrets), nor anything else of this machine
+    (`shared.imaging.confinement`), and end with the pool or with this process. Where the kernel lacks a protection that
+    is `required`, no child starts.
     """
 
     def __init__(
@@ -46,7 +56,11 @@ class DecoderPool:
         memory_bytes: int = MEMORY_BYTES,
         threads: int = 1,
         classifier_folder: str = "",
+        required: Collection[str] = (),
     ) -> None:
+        hide_memory()
+        self._required = required
+        self._missing: list[str] = []
         self._processes = processes
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
@@ -64,7 +78,7 @@ class DecoderPool:
         """`make_rendition` in a child; waits while all are busy.
 
         Raises what `make_rendition` raises, `FileTooLarge` for a file that no image of so many pixels needs, and
-        `DecoderProcessLost` where the child crashed or ran out of time.
+        `DecoderProcessLost` where the child crashed or ran out of time, and `DecoderUnconfined` where none may start.
         """
         if len(data) > max_image_pixels * MOST_PIXEL_BYTES + MOST_HEADER_BYTES:
             raise FileTooLarge("The file is far larger than the largest image that is taken.")
@@ -76,12 +90,33 @@ class DecoderPool:
                 child.end()
                 child = None
             if child is None:
-                child = self._starter.submit(
-                    _Child, self._memory_bytes, self._threads, self._classifier_folder
-                ).result()
+                child = self._start()
             return child.render(data, rendition_px, max_image_pixels, self._timeout_s)
         finally:
             self._slots.put(child if child is not None and child.is_alive else None)
+
+    def protections(self) -> list[str]:
+        """Start a child, if none has been, and return which of `PROTECTIONS` hold in it; raise `DecoderUnconfined`."""
+        child = self._slots.get()
+        try:
+            if child is None:
+                child = self._start()
+            return child.protections
+        finally:
+            self._slots.put(child)
+
+    def _start(self) -> "_Child":
+        child = self._starter.submit(_Child, self._memory_bytes, self._threads, self._classifier_folder).result()
+        missing = [name for name in PROTECTIONS if name not in child.protections]
+        if lacking := [name for name in self._required if name in missing]:
+            child.end()
+            raise DecoderUnconfined(
+                f"The kernel or the container lacks {', '.join(lacking)}, which CARINA_DECODER_REQUIRES names."
+            )
+        if missing != self._missing:
+            log.warning("decoder_protections_missing", missing=missing)
+            self._missing = missing
+        return child
 
     def close(self) -> None:
         """Let renders that have begun finish, then end every child. May be called twice."""
@@ -120,11 +155,14 @@ class _Child:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
+        self._threads = threads
         self._expired = False
         self._renders = 0
         with self._deadline(START_TIMEOUT_S):
             if self._read(len(READY)) != READY:
                 raise EOFError
+            said = self._read(len(PROTECTIONS))
+        self.protections = [name for name, is_active in zip(PROTECTIONS, said, strict=True) if is_active]
 
     @property
     def is_alive(self) -> bool:
@@ -132,6 +170,7 @@ class _Child:
 
     def render(self, data: bytes, rendition_px: int, max_image_pixels: int, timeout_s: float) -> Rendition:
         with self._deadline(timeout_s):
+            self._limit_cpu(timeout_s)
             self._requests.write(REQUEST.pack(rendition_px, max_image_pixels, len(data)))
             self._requests.write(data)
             self._requests.flush()
@@ -142,6 +181,14 @@ class _Child:
         if isinstance(answer, CarinaError):
             raise answer
         return answer
+
+    def _limit_cpu(self, timeout_s: float) -> None:
+        """Let the kernel end the process where this one cannot: stopped, or too busy to see the deadline."""
+        if sys.platform == "linux":
+            pid = self._process.pid
+            used_s = time.clock_gettime(~pid << 3 | 2)  # the CPU clock of a process, CPUCLOCK_SCHED
+            most_s = math.ceil(used_s + timeout_s * self._threads) + 1
+            resource.prlimit(pid, resource.RLIMIT_CPU, (most_s, resource.RLIM_INFINITY))
 
     def end(self) -> None:
         """Kill and reap the process. May be called twice."""

@@ -80,7 +80,9 @@ class Renderer:
         catalogue = Catalogue(self._place)
         threads = self._settings.prepare_threads
         waiting: deque[tuple[str, Future[Picture | Failure]]] = deque()
-        with DecoderPool(threads, self._settings.decode_timeout_s) as decoders, ThreadPoolExecutor(threads) as pool:
+        settings = self._settings
+        decoder_pool = DecoderPool(threads, settings.decode_timeout_s, required=settings.required_protections)
+        with decoder_pool as decoders, ThreadPoolExecutor(threads) as pool:
             try:
                 for file_name in file_names:
                     work = pool.submit(self._take, file_name, catalogue, decoders, patients_from_dicom)
