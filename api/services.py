@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from flask import current_app
+from flask import current_app, g
 from prometheus_client import CollectorRegistry
 
 from api.dicomweb.headers import Headers
@@ -29,7 +29,8 @@ class Services:
     """The process' connections and the state that its requests share. Safe to share between threads."""
 
     settings: Settings
-    database: Database
+    #: The rows of all projects, for what is not done for one of them. Views have `database`.
+    installation: Database
     store: ObjectStore
     hints: Hints
     keyring: Keyring
@@ -51,7 +52,7 @@ class Services:
         registry.register(QueueMetrics(database))
         return cls(
             settings=settings,
-            database=database,
+            installation=database,
             store=store,
             hints=hints,
             keyring=Keyring(database),
@@ -62,9 +63,17 @@ class Services:
             long_polls=threading.BoundedSemaphore(min(_MOST_LONG_POLLS, max(1, settings.api_threads // 2))),
         )
 
+    @property
+    def database(self) -> Database:
+        """The rows of the project of this request's key; the database keeps to it when the request is over.
+
+        Raises `AttributeError` where there is no key, as in public views: these say `installation`.
+        """
+        return self.installation.of_project(g.identity.project_id)
+
     def close(self) -> None:
         """Close every connection."""
-        self.database.close()
+        self.installation.close()
         self.store.close()
         self.hints.close()
 

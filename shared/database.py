@@ -6,8 +6,10 @@ that a pooler in transaction mode, as PgBouncer's, may stand in between.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
+from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
@@ -18,9 +20,11 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from shared import project_scope
 from shared.database_errors import READ_ONLY, explain_outage, shows_older_schema, spoils_connection
 from shared.database_url import connection_parameters
 from shared.errors import DatabaseUnavailable, SchemaOutdated
+from shared.project_scope import ProjectSession
 from shared.settings import Settings
 
 Result = TypeVar("Result")
@@ -61,6 +65,9 @@ class Database:
         )
         sa.event.listen(self.engine, "connect", _read_times_as_utc)
         sa.event.listen(self.engine, "handle_error", _translate)
+        project_scope.install(self.engine)
+        #: The project that the sessions are limited to; None: they are not.
+        self._project_id: UUID | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
@@ -68,17 +75,26 @@ class Database:
         url = settings.database_url.get_secret_value()
         return cls(url, pool_size=settings.database_connections, ca_bundle=settings.ca_bundle)
 
+    def of_project(self, project_id: UUID) -> Self:
+        """Return the same pool, whose sessions see and change the rows of one project only."""
+        limited = copy(self)
+        limited._project_id = project_id
+        return limited
+
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """Yield a session whose transaction commits at the end; raise `DatabaseUnavailable` in an outage."""
-        with Session(self.engine) as session, session.begin():
+        with self._open() as session, session.begin():
             try:
-                session.connection()
+                project_scope.connect(session)
             except sa.exc.TimeoutError as exc:
                 raise DatabaseUnavailable("No database connection became free in time.") from exc
             except (psycopg.Error, sa.exc.InvalidRequestError) as exc:  # The pool gave up on finding a live one.
                 raise DatabaseUnavailable from exc
             yield session
+
+    def _open(self) -> Session:
+        return Session(self.engine) if self._project_id is None else ProjectSession(self.engine, self._project_id)
 
     def persist(self, change: Callable[[Session], Result], *, within_s: float) -> Result:
         """Run an idempotent change in a transaction of its own, again for up to `within_s` while the server is gone.

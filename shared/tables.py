@@ -60,6 +60,12 @@ class Row(DeclarativeBase):
     }
 
 
+class Owned:
+    """The column of what a project owns: see `shared.project_scope`."""
+
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
+
+
 class Project(Row):
     """Owns studies; a key sees the rows of its own project only."""
 
@@ -72,7 +78,7 @@ class Project(Row):
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
-class ApiKey(Row):
+class ApiKey(Owned, Row):
     """A bearer key, hashed at rest. The part before the secret finds the row."""
 
     __tablename__ = "api_key"
@@ -96,7 +102,7 @@ class ApiKey(Row):
     revoked_at: Mapped[datetime | None]
 
 
-class Study(Row):
+class Study(Owned, Row):
     """The images of one examination, grouped by StudyInstanceUID; a PNG or JPEG is a study of its own."""
 
     __tablename__ = "study"
@@ -106,12 +112,11 @@ class Study(Row):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
     study_instance_uid: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
-class Image(Row):
+class Image(Owned, Row):
     """One radiograph: the original's bytes and, once prepared, its rendition. Unique by project and digest."""
 
     __tablename__ = "image"
@@ -125,7 +130,6 @@ class Image(Row):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
     study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"), index=True)
     sop_instance_uid: Mapped[str | None]
     series_instance_uid: Mapped[str | None]
@@ -175,7 +179,7 @@ class Model(Row):
     retired_at: Mapped[datetime | None]
 
 
-class Submission(Row):
+class Submission(Owned, Row):
     """Many files that are sent as one: uploaded one by one, unpacked from archives, or read from a bucket."""
 
     __tablename__ = "submission"
@@ -187,7 +191,6 @@ class Submission(Row):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
     api_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("api_key.id"))
     state: Mapped[str] = mapped_column(default=SubmissionState.OPEN)
     priority: Mapped[int] = mapped_column(sa.SmallInteger, default=5)
@@ -273,7 +276,7 @@ class SubmissionFile(Row):
     finished_at: Mapped[datetime | None]
 
 
-class Job(Row):
+class Job(Owned, Row):
     """One image under one model. The claim's order is priority, then age, which the key holds."""
 
     __tablename__ = "job"
@@ -300,7 +303,6 @@ class Job(Row):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
     image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"))
     #: The image's, here for the order of a search.
     study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"))
@@ -350,7 +352,7 @@ class Detection(Row):
     y_max_px: Mapped[float]
 
 
-class ReviewEvent(Row):
+class ReviewEvent(Owned, Row):
     """One thing that a reader said of a job's findings. Rows are only ever added: see `shared.reviews.fold`."""
 
     __tablename__ = "review_event"
@@ -368,7 +370,6 @@ class ReviewEvent(Row):
     job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
     #: From 1, in the order in which they were said.
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))
     image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"))
     model_id: Mapped[UUID] = mapped_column(ForeignKey("model.id"))
     api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_key.id"))
@@ -392,7 +393,7 @@ class ReviewEvent(Row):
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
-class TopScore(Row):
+class TopScore(Owned, Row):
     """The highest score that a job gave to a class: what studies are found by. Goes when a later job succeeds."""
 
     __tablename__ = "top_score"
@@ -474,7 +475,7 @@ class IdempotencyKey(Row):
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
-class Webhook(Row):
+class Webhook(Owned, Row):
     """Where a key wants to be told of events."""
 
     __tablename__ = "webhook"

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
 from shared.ids import new_id_in_sql
+from shared.project_scope import ACROSS_PROJECTS
 from shared.tables import ApiKey, Image, Job, Webhook, WebhookDelivery
 
 
@@ -85,7 +86,9 @@ def _wanted(event: WebhookEvent, payload: sa.ColumnElement[Any]) -> sa.Select[An
 
 def _insert(wanted: sa.Select[Any]) -> sa.Insert:
     names = ["id", "webhook_id", "event", "payload", "state", "attempt"]
-    return sa.insert(WebhookDelivery.__table__).from_select(names, wanted, include_defaults=False)  # type: ignore[arg-type]
+    added = sa.insert(WebhookDelivery.__table__).from_select(names, wanted, include_defaults=False)  # type: ignore[arg-type]
+    # A webhook hears of its own project only, which the conditions say; the key of one is of the same project.
+    return added.execution_options(**ACROSS_PROJECTS)
 
 
 def _tell_of_jobs() -> sa.Insert:

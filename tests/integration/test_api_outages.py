@@ -45,7 +45,7 @@ def api(server: OwnPostgres, servers: dict[str, str]) -> Iterator[Api]:
     settings = Settings.from_env(servers | {"CARINA_DATABASE_URL": url, "CARINA_DATABASE_CONNECTIONS": "4"})
     ObjectStore(settings).ensure_bucket()
     app = create_app(settings)
-    with app.extensions[NAME].database.begin() as session:
+    with app.extensions[NAME].installation.begin() as session:
         key = create_key(session, project_name="ward", name="all", scopes=list(Scope))
     yield Api(app.test_client(), key)
     app.extensions[NAME].close()

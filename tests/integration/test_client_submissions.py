@@ -33,7 +33,7 @@ def environ(environ: dict[str, str]) -> dict[str, str]:
 def app(settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
     yield app
-    app.extensions[NAME].database.close()
+    app.extensions[NAME].installation.close()
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_bytes_go_through_the_api_where_it_says_so(keys: Keys, settings: Setting
     with Counting(app, keys.both) as client:
         submission = client.submit_all([folder])
         found = outcomes(client, submission.id)
-    app.extensions[NAME].database.close()
+    app.extensions[NAME].installation.close()
     assert all(path.startswith("/v1/submissions/") for path, _ in client.put)
     rejected = ["rejected:unsupported_file_type"]
     assert found == ["accepted"] * 10 + ["duplicate"] + rejected

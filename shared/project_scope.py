@@ -1,0 +1,183 @@
+"""Projects are a boundary: a session of one project neither sees nor changes another project's rows, whatever it asks.
+
+`Database.of_project` opens such sessions. Every statement gets the project as a condition on every table that projects
+own, and every statement is checked again as it goes to the server: one that reached such a table by another way, as
+plain SQL does, is refused. A statement that is meant for all projects says so with `ACROSS_PROJECTS`.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, aliased, with_loader_criteria
+from sqlalchemy.orm.util import LoaderCriteriaOption
+
+from shared.tables import (
+    ApiKey,
+    AuditEvent,
+    Dataset,
+    Detection,
+    Evaluation,
+    GateDecision,
+    IdempotencyKey,
+    Job,
+    Model,
+    Owned,
+    Project,
+    QueueSample,
+    Rendition,
+    Row,
+    Schedule,
+    Submission,
+    SubmissionFile,
+    TrainingPoint,
+    TrainingRun,
+    Webhook,
+    WebhookDelivery,
+    Worker,
+)
+
+#: Tables whose rows belong to a row of a project, by the column that names it.
+CHILDREN: dict[type[Row], tuple[str, type[Any]]] = {
+    Detection: ("job_id", Job),
+    IdempotencyKey: ("api_key_id", ApiKey),
+    SubmissionFile: ("submission_id", Submission),
+    WebhookDelivery: ("webhook_id", Webhook),
+}
+#: Tables that all projects share: models, the work of workers, and renditions, which are found by an original's digest.
+SHARED: frozenset[type[Row]] = frozenset({Model, QueueSample, Rendition, Worker})
+#: These are to follow.
+TO_FOLLOW: frozenset[type[Row]] = frozenset({Dataset, Evaluation, GateDecision, Schedule, TrainingPoint, TrainingRun})
+
+#: Execution options of a statement that is meant to see all projects' rows. Each use says why that is right.
+ACROSS_PROJECTS: Mapping[str, Any] = {"across_projects": True}
+
+#: The parents under names of their own, for a statement may have the parent itself.
+_OWNERS: dict[type[Row], Any] = {child: aliased(parent) for child, (_, parent) in CHILDREN.items()}
+_SCOPE = "project_scope"
+_OWN_COLUMN = {name: "project_id" for name, table in Row.metadata.tables.items() if "project_id" in table.columns}
+_OWN_COLUMN[Project.__tablename__] = "id"
+_PARENT_COLUMN = {row.__tablename__: (column, parent.__tablename__) for row, (column, parent) in CHILDREN.items()}
+_TABLES = "|".join(sorted({*_OWN_COLUMN, *_PARENT_COLUMN}, key=len, reverse=True))
+#: A table that a statement reads or changes, and what it is called there.
+_REFERENCE = re.compile(
+    rf"(?:\b(?:FROM|JOIN|UPDATE|USING|ONLY)\s+|,\s*)(?:public\.)?({_TABLES})\b(?!\s*[.(])(?:\s+AS\s+(\w+))?"
+)
+
+
+class OtherProject(Exception):
+    """A session of one project was to write a row of another one."""
+
+
+class UnscopedStatement(Exception):
+    """A session of one project was to run a statement that is not limited to it."""
+
+
+class ProjectSession(Session):
+    """A session of one project."""
+
+    def __init__(self, engine: sa.Engine, project_id: UUID) -> None:
+        super().__init__(engine)
+        self.project_id = project_id
+        #: Whether the unit of work is writing rows, which it knows by their keys.
+        self.is_flushing = False
+
+
+def connect(session: Session) -> None:
+    """Get the transaction's connection; where the session is of one project, have its statements checked."""
+    session.connection(execution_options={_SCOPE: session} if isinstance(session, ProjectSession) else None)
+
+
+def install(engine: sa.Engine) -> None:
+    """Have statements of sessions of one project checked as they go to the server."""
+    sa.event.listen(engine, "before_cursor_execute", _require_scope)
+
+
+@lru_cache(maxsize=1024)
+def _criteria(project_id: UUID) -> tuple[LoaderCriteriaOption, ...]:
+    """The conditions on all tables that projects own, also where they stand under another name or in a subquery."""
+    always = {"include_aliases": True, "propagate_to_loaders": True}
+    options = [
+        with_loader_criteria(Owned, lambda row: row.project_id == project_id, **always),
+        with_loader_criteria(AuditEvent, AuditEvent.project_id == project_id, **always),
+        with_loader_criteria(Project, Project.id == project_id, **always),
+    ]
+    for child, owner in _OWNERS.items():
+        is_own = sa.exists().where(owner.id == getattr(child, CHILDREN[child][0]), owner.project_id == project_id)
+        options.append(with_loader_criteria(child, is_own, **always))
+    return tuple(options)
+
+
+@sa.event.listens_for(ProjectSession, "do_orm_execute")
+def _limit(state: ORMExecuteState) -> None:
+    session = state.session
+    assert isinstance(session, ProjectSession)
+    if state.execution_options.get("across_projects"):
+        return
+    if state.is_column_load:  # of a row that this session has read or made, found by its key
+        state.update_execution_options(**ACROSS_PROJECTS)
+    elif state.is_insert:
+        statement = state.statement
+        assert isinstance(statement, sa.Insert)
+        if "project_id" in statement.table.columns and statement.select is None:
+            state.statement = statement.values(project_id=session.project_id)
+    elif state.is_select or state.is_update or state.is_delete:
+        state.statement = state.statement.options(*_criteria(session.project_id))
+
+
+@sa.event.listens_for(ProjectSession, "before_flush")
+def _own(session: Session, context: UOWTransaction, _: object) -> None:
+    assert isinstance(session, ProjectSession)
+    for row in session.new:
+        if isinstance(row, Owned | AuditEvent) and row.project_id is None:
+            row.project_id = session.project_id
+    for row in (*session.new, *session.dirty):
+        own = row.id if isinstance(row, Project) else getattr(row, "project_id", session.project_id)
+        if own != session.project_id:
+            raise OtherProject(f"A row of {type(row).__name__} belongs to another project.")
+    session.is_flushing = True
+
+
+@sa.event.listens_for(ProjectSession, "after_flush")
+def _flushed(session: Session, context: UOWTransaction) -> None:
+    assert isinstance(session, ProjectSession)
+    session.is_flushing = False
+
+
+def _require_scope(
+    connection: sa.Connection, cursor: object, statement: str, parameters: Any, context: Any, executemany: bool
+) -> None:
+    """Raise `UnscopedStatement` where a table that projects own is not limited to the session's project."""
+    options = connection.get_execution_options() if context is None else context.execution_options
+    session: ProjectSession | None = options.get(_SCOPE)
+    if session is None or session.is_flushing or options.get("across_projects"):
+        return
+    for table, names in _find_references(statement):
+        if not any(parameters.get(name) == session.project_id if name else True for name in names):
+            raise UnscopedStatement(
+                f"The statement reads or changes {table} and is not limited to a project. Write it with the mapped"
+                " classes, or give it the execution options ACROSS_PROJECTS and say why."
+            )
+
+
+@lru_cache(maxsize=4096)
+def _find_references(statement: str) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+    """Return the tables that a statement refers to, each with the parameters that its project is compared with.
+
+    None stands for the key of its parent, which is limited itself.
+    """
+    found = []
+    for match in _REFERENCE.finditer(statement):
+        table, name = match[1], match[2] or match[1]
+        names: list[str | None] = []
+        if table in _OWN_COLUMN:
+            names += re.findall(rf"\b{name}\.{_OWN_COLUMN[table]} = %\((\w+)\)s", statement)
+        else:
+            column, _ = _PARENT_COLUMN[table]
+            by_parent = rf"\b\w+\.id = {name}\.{column}\b|\b{name}\.{column} = \w+\.id\b"
+            names += [None] if re.search(by_parent, statement) else []
+        found.append((table, tuple(names)))
+    return tuple(found)
