@@ -95,6 +95,12 @@ class UndecodablePixelData(PermanentError):
     code = "undecodable_pixel_data"
 
 
+class NotDeidentifiable(PermanentError):
+    """The file cannot be taken apart well enough to de-identify it, so nothing of it was kept."""
+
+    code = "not_deidentifiable"
+
+
 class DecoderCrashed(PermanentError):
     """A native decoder crashed or hung on this image, also when it was tried alone."""
 

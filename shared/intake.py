@@ -155,7 +155,7 @@ class Intake:
 
     def _store_deidentified(self, parts: Iterator[bytes]) -> _Original:
         """Put a file's bytes, de-identified, under the digest that they have then."""
-        from shared.deidentification import deidentify  # only where it is wanted: its tables take time and memory
+        from shared.deidentification import deidentify  # only where it is wanted: it takes time and memory to import
 
         max_image_pixels = self._settings.max_image_pixels
         max_bytes = 4 * max_image_pixels + HEADER_BYTES

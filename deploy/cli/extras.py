@@ -5,7 +5,7 @@ import importlib.util
 #: By extra, the modules that Carina imports of it.
 MODULES = {
     "api": (
-        *("dicomanonymizer", "flask", "flask_limiter", "flask_openapi3", "gunicorn", "itsdangerous", "jinja2"),
+        *("flask", "flask_limiter", "flask_openapi3", "gunicorn", "itsdangerous", "jinja2"),
         *("limits", "pynetdicom", "python_multipart", "werkzeug"),
     ),
     "worker": ("imagecodecs", "openjpeg", "libjpeg", "pylibjpeg", "safetensors", "torch", "torchvision"),

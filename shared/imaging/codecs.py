@@ -5,7 +5,6 @@ Not so for JPEG-LS, where pylibjpeg shows something also of a frame that is dama
 """
 
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -119,12 +118,3 @@ def _heeding_dropped_errors() -> Iterator[None]:
         sys.unraisablehook = hook
     if dropped:
         raise RuntimeError("The decoder dropped an error.")
-
-
-def inflate(frame: memoryview, most_bytes: int) -> memoryview:
-    """A deflated frame's cells (PS3.5 8.2.16); raises `UndecodablePixelData` where they are more, or have no end."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    cells = inflater.decompress(frame, most_bytes)
-    if not inflater.eof:
-        raise UndecodablePixelData
-    return memoryview(cells)

@@ -125,9 +125,19 @@ def read_htj2k_header(data: bytes) -> CodestreamHeader:
 
 
 def find_box(data: bytes, *kinds: bytes) -> bytes:
-    """What is in the first box of one of `kinds`, ISO/IEC 15444-1 I.4; raises `UndecodablePixelData`."""
+    """What is in the first box of one of `kinds`; raises `UndecodablePixelData` where there is none."""
+    for kind, content in read_boxes(data):
+        if kind in kinds:
+            return content
+    raise UndecodablePixelData
+
+
+def read_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the kind and the content of each box of a file, ISO/IEC 15444-1 I.4; raises `UndecodablePixelData`."""
     position = 0
     for _ in range(_MOST_BOXES):
+        if position == len(data):
+            return
         length, kind = _unpack(">I4s", data, position)
         head = 8
         if length == 1:
@@ -136,8 +146,7 @@ def find_box(data: bytes, *kinds: bytes) -> bytes:
         end = position + length if length else len(data)  # 0: up to the end
         if length and (length < head or end > len(data)):
             break
-        if kind in kinds:
-            return data[position + head : end]
+        yield kind, data[position + head : end]
         position = end
     raise UndecodablePixelData
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 from shared.errors import UndecodablePixelData
 from shared.imaging.cells import CellLayout, read_cells, read_layout, sign_extend
-from shared.imaging.codecs import decode_codestream, inflate
+from shared.imaging.codecs import decode_codestream
 from shared.imaging.dicom_file import DicomFile, quietly, read_dicom
 from shared.imaging.facts import Flag
-from shared.imaging.frames import read_frame
+from shared.imaging.frames import inflate, read_frame
 from shared.imaging.geometry import Geometry, read_geometry
 from shared.imaging.grey_levels import GreyLevels, Pixels, full_range, read_grey_levels
 from shared.imaging.header import DICOM, PREFIX_BYTES, describe_dicom, sniff_media_type

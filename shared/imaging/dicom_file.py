@@ -139,11 +139,14 @@ def looks_like_dicom(data: bytes) -> bool:
     return _find_start(data) is not None
 
 
-def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence[str] | None = KEPT) -> DicomFile:
+def read_dicom(
+    data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence[str | int] | None = KEPT, lenient: bool = False
+) -> DicomFile:
     """Parse a file, or the first part of one, up to and with (`with_pixels`) its pixel data.
 
-    A deflated data set is inflated to at most `max_bytes`. Where `kept` is None every element is. What parsing costs is
-    bounded (`shared.imaging.dicom_bounds`). Raises `UnsupportedFileType` and `MalformedDicom`.
+    A deflated data set is inflated to at most `max_bytes`. Where `kept` is None every element is. A sequence that
+    cannot be parsed is dropped where reading is `lenient` or every element is kept, else the file is refused. What
+    parsing costs is bounded (`shared.imaging.dicom_bounds`). Raises `UnsupportedFileType` and `MalformedDicom`.
     """
     start = _find_start(data)
     if start is None:
@@ -177,7 +180,7 @@ def read_dicom(data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence
         dataset = read_dataset(stream, implicit, little_endian, stop_when=at_pixel_data, specific_tags=tags)
         if not dataset:  # pydicom drops every element when one has no end
             raise MalformedDicom
-        open_sequences(dataset, allowance, strict=kept is not None)
+        open_sequences(dataset, allowance, strict=not (lenient or kept is None))
         if with_pixels:  # apart from the rest for the same reason
             stream.allowance = Allowance(MOST_STEPS + len(data) // _FRAGMENT_BYTES)
             dataset.update(read_dataset(stream, implicit, little_endian, stop_when=lambda tag, *_: tag > _PIXEL_DATA))

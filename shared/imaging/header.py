@@ -86,13 +86,7 @@ def describe_dicom(file: DicomFile, *, whole: bool, max_image_pixels: int | None
     rows, columns = file.integer("Rows"), file.integer("Columns")
     if not rows or not columns or (whole and not file.reaches_pixel_data):
         raise NotAnImage(None if whole else _TOO_DEEP)
-    if (file.integer("NumberOfFrames") or 1) > 1:
-        raise MultiFrameImage
-    samples, photometric = file.integer("SamplesPerPixel"), file.text("PhotometricInterpretation")
-    if samples not in (1, None) or photometric not in ("MONOCHROME1", "MONOCHROME2", None):
-        raise ColourImage
-    if file.transfer_syntax_uid not in PACKINGS:
-        raise UnsupportedTransferSyntax
+    check_kind(file)
     check_size(rows, columns, max_image_pixels)
     return ImageHeader(
         media_type=DICOM,
@@ -106,6 +100,17 @@ def describe_dicom(file: DicomFile, *, whole: bool, max_image_pixels: int | None
         modality=_code_string(file, "Modality"),
         burned_in_annotation={"YES": True, "NO": False}.get(file.text("BurnedInAnnotation") or ""),
     )
+
+
+def check_kind(file: DicomFile) -> None:
+    """Raise `MultiFrameImage`, `ColourImage` or `UnsupportedTransferSyntax` for what is no grey image of one frame."""
+    if (file.integer("NumberOfFrames") or 1) > 1:
+        raise MultiFrameImage
+    samples, photometric = file.integer("SamplesPerPixel"), file.text("PhotometricInterpretation")
+    if samples not in (1, None) or photometric not in ("MONOCHROME1", "MONOCHROME2", None):
+        raise ColourImage
+    if file.transfer_syntax_uid not in PACKINGS:
+        raise UnsupportedTransferSyntax
 
 
 def check_size(height_px: int, width_px: int, max_image_pixels: int | None) -> None:

@@ -40,16 +40,24 @@ def read_table(item: Dataset, *, highest: float, signed: bool, little_endian: bo
 
     Entries that need more bits than the descriptor says have as many as the largest one needs. Raises `MalformedDicom`.
     """
+    _, first, bits, entries = read_entries(item, little_endian=little_endian)
+    if first >= 32768 and (signed or first > highest):
+        first -= 65536
+    return Table(first, entries, max(bits, int(entries.max()).bit_length()))
+
+
+def read_entries(item: Dataset, *, little_endian: bool) -> tuple[int, int, int, Floats]:
+    """The descriptor's three numbers, the first input as 16 bits without a sign, and as many entries as it says.
+
+    Raises `MalformedDicom`.
+    """
     with quietly(MalformedDicom):
         count, first, bits = (int(number) & 0xFFFF for number in item.LUTDescriptor)
         count = count or 65536  # 2**16 does not fit in the descriptor's 16 bits
-        if first >= 32768 and (signed or first > highest):
-            first -= 65536
         entries = _read_entries(item["LUTData"].value, count, little_endian, in_words=item["LUTData"].VR == "OW")
         if len(entries) < count or not 1 <= bits <= 16:
             raise MalformedDicom
-        entries = entries[:count]
-        return Table(first, entries, max(bits, int(entries.max()).bit_length()))
+        return count, first, bits, entries[:count]
 
 
 def _read_entries(data: Any, count: int, little_endian: bool, *, in_words: bool) -> Floats:

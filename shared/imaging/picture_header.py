@@ -1,6 +1,8 @@
 """What a PNG or a JPEG file says of itself before its first pixel."""
 
 import struct
+import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -45,12 +47,28 @@ def read_picture_header(prefix: bytes) -> PictureHeader:
 
 
 def bare_png(data: bytes) -> bytes:
-    """A PNG without what makes no pixel: texts and profiles inflate to anything, and may tell of a patient.
+    """A PNG without what makes no pixel, for a decoder: texts and profiles inflate to anything.
 
-    Raises `UndecodablePixelData` for a file without its end, and for chunks that change the pixels in a way of their
-    own.
+    Raises as `read_png_chunks`.
     """
-    parts, position = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    chunks = (struct.pack(">I4s", len(content), kind) + content + crc for kind, content, crc in _read_chunks(data))
+    return b"".join([PNG_SIGNATURE, *chunks])
+
+
+def read_png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the kind and the content of each chunk that makes pixels, up to the end.
+
+    Raises `UndecodablePixelData` for a file without its end, for a chunk whose checksum is wrong, and for chunks that
+    change the pixels in a way of their own.
+    """
+    for kind, content, crc in _read_chunks(data):
+        if zlib.crc32(content, zlib.crc32(kind)) != int.from_bytes(crc, "big"):
+            raise UndecodablePixelData
+        yield kind, content
+
+
+def _read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    position = len(PNG_SIGNATURE)
     for _ in range(_MOST_CHUNKS_AND_PIXELS):
         head = data[position : position + 8]
         end = position + 12 + int.from_bytes(head[:4], "big")
@@ -58,9 +76,9 @@ def bare_png(data: bytes) -> bytes:
         if len(kind) < 4 or end > len(data) or (kind not in _PIXEL_CHUNKS and kind[:1].isupper()):
             break
         if kind in _PIXEL_CHUNKS:
-            parts.append(data[position:end])
+            yield kind, data[position + 8 : end - 4], data[end - 4 : end]
         if kind == b"IEND":
-            return b"".join(parts)
+            return
         position = end
     raise UndecodablePixelData
 

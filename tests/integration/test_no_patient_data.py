@@ -283,7 +283,8 @@ def test_nothing_of_a_patient_comes_out(
         rejected = session.scalars(sa.select(Job.code).where(Job.state == JobState.REJECTED)).all()
     assert kept_as_sent >= 12
     assert burned_in == 4
-    assert "undecodable_pixel_data" in rejected
+    # De-identification takes pixel data apart, so that it finds this before anything is stored.
+    assert "undecodable_pixel_data" in (rejected if deidentify == "off" else sender.codes)
 
     # What a client calls a file is its own word for it: told back to that client, and kept for no other reason.
     named = set() if deidentify == "basic" else {"submission_file.name", "idempotency_key.body"}

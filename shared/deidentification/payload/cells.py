@@ -1,0 +1,36 @@
+"""Native cells of which no bit is left but those of the stored values (PS3.5 section 8.1)."""
+
+import numpy as np
+
+from shared.errors import UndecodablePixelData
+from shared.imaging.cells import CellLayout
+
+
+def bare_cells(data: memoryview, layout: CellLayout, *, big_endian: bool = False) -> bytes:
+    """The frame's cells, of an even length, without what follows them.
+
+    Bits around the stored values become 0, or repeat the sign where a writer has extended it; nobody can tell them
+    from the values then. Raises `UndecodablePixelData` where cells are missing.
+    """
+    frame = data[: layout.frame_bytes]
+    if len(frame) < layout.frame_bytes:
+        raise UndecodablePixelData
+    cells = np.frombuffer(frame, f"{'>' if big_endian else '<'}u{layout.cell_bytes}")
+    stored = stored_bits(layout)
+    if not int(np.bitwise_or.reduce(cells)) & ~stored:
+        return _even(bytes(frame))
+    bare = cells & cells.dtype.type(stored)
+    if layout.signed:
+        above = (1 << layout.bits_allocated) - (1 << layout.high_bit + 1)
+        is_negative = (cells >> layout.high_bit & 1).astype(bool)
+        bare[is_negative] |= cells.dtype.type(above)
+    return _even(bare.astype(cells.dtype, copy=False).tobytes())
+
+
+def stored_bits(layout: CellLayout) -> int:
+    """A mask of the bits that hold stored values."""
+    return ((1 << layout.bits_stored) - 1) << layout.high_bit + 1 - layout.bits_stored
+
+
+def _even(cells: bytes) -> bytes:
+    return cells + b"\0" * (len(cells) % 2)

@@ -1,0 +1,48 @@
+"""The one frame of a DICOM image without anything that makes no pixel, for every transfer syntax that is decoded."""
+
+import zlib
+from typing import assert_never
+
+from shared.deidentification.payload.cells import bare_cells
+from shared.deidentification.payload.jpeg import bare_jpeg
+from shared.deidentification.payload.jpeg_2000 import bare_codestream
+from shared.deidentification.payload.jpeg_xl import bare_jpeg_xl
+from shared.deidentification.payload.rle import bare_rle
+from shared.imaging.cells import CellLayout, read_layout
+from shared.imaging.dicom_file import DicomFile
+from shared.imaging.frames import inflate, read_frame
+from shared.imaging.header import check_kind
+from shared.imaging.transfer_syntaxes import PACKINGS, Packing
+
+
+def bare_frame(file: DicomFile) -> bytes:
+    """The frame as it is to be stored, native or to be encapsulated.
+
+    Fragments, tables of offsets and what follows them are left behind. Raises `UndecodablePixelData`,
+    `MultiFrameImage`, `ColourImage` and `UnsupportedTransferSyntax`.
+    """
+    check_kind(file)
+    frame = read_frame(file)
+    packing = PACKINGS[file.transfer_syntax_uid]
+    match packing:
+        case Packing.NATIVE:
+            return bare_cells(frame, _read_layout(file), big_endian=not file.little_endian)
+        case Packing.DEFLATED_FRAME:
+            layout = _read_layout(file)
+            cells = bare_cells(inflate(frame, layout.frame_bytes + layout.row_bytes), layout)
+            deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+            return deflater.compress(cells[: layout.frame_bytes]) + deflater.flush()
+        case Packing.RLE:
+            return bare_rle(frame, _read_layout(file))
+        case Packing.JPEG | Packing.JPEG_LS:
+            return bare_jpeg(bytes(frame))
+        case Packing.JPEG_2000 | Packing.HTJ2K:
+            return bare_codestream(bytes(frame))
+        case Packing.JPEG_XL:
+            return bare_jpeg_xl(bytes(frame))
+        case _:
+            assert_never(packing)
+
+
+def _read_layout(file: DicomFile) -> CellLayout:
+    return read_layout(file, file.integer("Rows") or 0, file.integer("Columns") or 0)

@@ -1,0 +1,213 @@
+"""JPEG and JPEG-LS streams without segments that make no pixel (ITU-T T.81 annex B, T.87 annex C).
+
+Application data, comments, reserved markers, fill bytes, what follows the end marker, and tables that no scan uses are
+left out. Compressed data are copied bit for bit.
+"""
+
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import UndecodablePixelData
+
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_DHT, _DAC, _SOS, _DQT, _DNL, _DRI, _LSE = 0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xF8
+_SOF_OF_JPEG_LS = 0xF7
+_FRAMES = {*range(0xC0, 0xD0), _SOF_OF_JPEG_LS} - {_DHT, 0xC8, _DAC}
+_LOSSLESS, _PROGRESSIVE, _FIRST_ARITHMETIC = {0xC3, 0xCB}, {0xC2, 0xCA}, 0xC9
+#: What begins a hierarchical sequence of frames, for which there is no decoder, and markers without a segment.
+_REFUSED = {0x01, *range(0xD0, 0xD9), 0xDE, 0xDF}
+#: What follows FF in compressed data: a stuffed byte, in JPEG-LS a stuffed bit, or what restarts them.
+_STUFFED = {0x00, 0xFF, *range(0xD0, 0xD8)}
+_STUFFED_IN_JPEG_LS = {*range(0x80), 0xFF, *range(0xD0, 0xD8)}
+#: A profile of 16 MiB takes 256 of them, an image of many scans about 500.
+_MOST_SEGMENTS = 2000
+_SYMBOL_COUNTS = 16
+
+_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+_ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
+#: What a decoder takes them by: their least length, and what they begin with.
+_JFIF_START, _JFIF_BYTES, _ADOBE_START, _ADOBE_BYTES = b"JFIF\0", 14, b"Adobe", 12
+
+#: A table's kind and its number.
+_Key = tuple[int, int]
+
+
+@dataclass
+class _Frame:
+    """A frame header, B.2.2: which process it is, and the quantisation table of each component."""
+
+    process: int
+    quantisations: dict[int, int]
+
+    def tables_of(self, scan: bytes) -> list[_Key]:
+        """What a scan header refers to, B.2.3."""
+        if not scan or len(scan) != 4 + 2 * scan[0]:
+            raise UndecodablePixelData
+        first, _, refines = scan[-3], scan[-2], scan[-1] >> 4
+        keys: list[_Key] = [(_DRI, 0), (_LSE, 0)]
+        for component, numbers in zip(scan[1:-3:2], scan[2:-3:2], strict=True):
+            dc, ac = numbers >> 4, 0x10 | numbers & 0xF
+            is_lossless = self.process in _LOSSLESS
+            has_dc = is_lossless or (first == 0 and not (refines and self.process in _PROGRESSIVE))
+            has_ac = not is_lossless and (first > 0 or self.process not in _PROGRESSIVE)
+            entropy = _DAC if self.process >= _FIRST_ARITHMETIC else _DHT
+            keys += [(entropy, number) for number, is_used in ((dc, has_dc), (ac, has_ac)) if is_used]
+            if not is_lossless and component in self.quantisations:
+                # Decoders take it once, with the component's first scan.
+                keys.append((_DQT, self.quantisations.pop(component)))
+        return [(_LSE, 0), (_DRI, 0)] if self.process == _SOF_OF_JPEG_LS else keys
+
+
+@dataclass
+class _Tables:
+    """Tables that were defined and not used so far, each as a segment of its own."""
+
+    _pending: dict[_Key, bytes] = field(default_factory=dict)
+
+    def define(self, marker: int, body: bytes) -> None:
+        """Take in a segment of tables (B.2.4), of which a later one replaces an earlier one."""
+        position = 0
+        while position < len(body):
+            number, size = body[position], _table_bytes(marker, body[position:])
+            table = body[position : position + size]
+            if len(table) < size:
+                raise UndecodablePixelData
+            self._pending[marker, number & 0xF if marker == _DQT else number] = table
+            position += size
+
+    def define_one(self, marker: int, body: bytes, size: int) -> None:
+        if len(body) != size:
+            raise UndecodablePixelData
+        self._pending[marker, 0] = body
+
+    def take(self, keys: list[_Key]) -> list[bytes]:
+        """The segments that a scan is the first to use."""
+        found = [(key, self._pending.pop(key)) for key in keys if key in self._pending]
+        return [_segment(marker, table) for (marker, _), table in found]
+
+
+def bare_jpeg(data: bytes, *, is_picture: bool = False, orientation: bytes = b"") -> bytes:
+    """A JPEG or JPEG-LS stream of one frame that holds what makes its pixels, with `orientation` as its first segment.
+
+    What tells how colours are to be read is kept of a picture, without its other fields. Raises `UndecodablePixelData`.
+    """
+    if not data.startswith(_SOI):
+        raise UndecodablePixelData
+    stream, position = _Stream(data), len(_SOI)
+    for _ in range(_MOST_SEGMENTS):
+        marker, start, end = _next_segment(data, position)
+        if marker == _EOI[1]:
+            break
+        position = stream.take_scan(start, end) if marker == _SOS else end
+        if marker != _SOS:
+            stream.take_segment(marker, data[start:end])
+    else:
+        raise UndecodablePixelData
+    if not stream.has_scan:
+        raise UndecodablePixelData
+    return b"".join([_SOI, orientation, *(stream.colours.values() if is_picture else ()), *stream.parts, _EOI])
+
+
+class _Stream:
+    """The parts of a stream that are kept, in order."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._tables = _Tables()
+        self._frame: _Frame | None = None
+        self._markers: NDArray[np.int64] | None = None
+        self.parts: list[bytes] = []
+        #: How colours are to be read, where it says so.
+        self.colours: dict[str, bytes] = {}
+        self.has_scan = False
+
+    def take_segment(self, marker: int, body: bytes) -> None:
+        """Keep a segment where pixels are made by it; raise for one that is out of place."""
+        if marker in _FRAMES:
+            if self._frame is not None:
+                raise UndecodablePixelData
+            self._frame = _read_frame(marker, body)
+            self.parts.append(_segment(marker, body))
+        elif marker in (_DHT, _DAC, _DQT):
+            self._tables.define(marker, body)
+        elif marker == _DRI:
+            self._tables.define_one(marker, body, 2)
+        elif marker == _LSE and body[:1] == b"\1":  # others hold mapping tables, which no grey image has
+            self._tables.define_one(marker, body, 11)
+        elif marker == _DNL and self.has_scan:
+            self.parts.append(_segment(marker, body[:2]))
+        elif marker == 0xE0 and body.startswith(_JFIF_START) and len(body) >= _JFIF_BYTES:
+            self.colours["JFIF"] = _JFIF
+        elif marker == 0xEE and body.startswith(_ADOBE_START) and len(body) >= _ADOBE_BYTES:
+            self.colours["Adobe"] = _ADOBE + body[11:12]  # how colours were transformed
+
+    def take_scan(self, start: int, end: int) -> int:
+        """Keep a scan, whose header is from `start` to `end`, and the tables that it uses; return where it ends."""
+        if self._frame is None:
+            raise UndecodablePixelData
+        if self._markers is None:
+            stuffed = _STUFFED_IN_JPEG_LS if self._frame.process == _SOF_OF_JPEG_LS else _STUFFED
+            self._markers = _find_markers(self._data, end, stuffed)
+        scan_end = _scan_end(self._data, end, self._markers)
+        self.parts += self._tables.take(self._frame.tables_of(self._data[start:end]))
+        self.parts.append(self._data[start - 4 : scan_end])
+        self.has_scan = True
+        return scan_end
+
+
+def _next_segment(data: bytes, position: int) -> tuple[int, int, int]:
+    """The marker, the start and the end of the next segment; decoders skip fill bytes (B.1.1.2) and any others."""
+    position = data.find(b"\xff", position)
+    if position < 0:
+        raise UndecodablePixelData
+    while data[position + 1 : position + 2] == b"\xff":
+        position += 1
+    head = data[position + 1 : position + 4]
+    if head[:1] == _EOI[1:]:
+        return head[0], position + 2, position + 2
+    if len(head) < 3 or head[0] in _REFUSED or head[0] == 0:
+        raise UndecodablePixelData
+    marker, length = struct.unpack(">BH", head)
+    end = position + 2 + length
+    if length < 2 or end > len(data):
+        raise UndecodablePixelData
+    return marker, position + 4, end
+
+
+def _find_markers(data: bytes, start: int, stuffed: set[int]) -> NDArray[np.int64]:
+    """Where there may be a marker behind compressed data, from `start` on."""
+    values = np.frombuffer(data, np.uint8, offset=start)
+    places = np.flatnonzero(values[:-1] == 0xFF)
+    is_marker = np.array([byte not in stuffed for byte in range(256)])
+    return np.asarray(places[is_marker[values[places + 1]]] + start, np.int64)
+
+
+def _scan_end(data: bytes, start: int, markers: NDArray[np.int64]) -> int:
+    """Where the compressed data that begin at `start` end, before the next marker's fill bytes."""
+    index = int(np.searchsorted(markers, start))
+    if index == len(markers):
+        raise UndecodablePixelData
+    end = int(markers[index])
+    while end > start and data[end - 1] == 0xFF:
+        end -= 1
+    return end
+
+
+def _read_frame(marker: int, body: bytes) -> _Frame:
+    if len(body) < 6 or len(body) != 6 + 3 * body[5]:
+        raise UndecodablePixelData
+    return _Frame(marker, dict(zip(body[6::3], body[8::3], strict=True)))
+
+
+def _table_bytes(marker: int, table: bytes) -> int:
+    """How long a table is, B.2.4.1 to B.2.4.3."""
+    if marker == _DQT:
+        return 1 + 64 * (1 + (table[0] >> 4 & 1))
+    return 2 if marker == _DAC else 1 + _SYMBOL_COUNTS + sum(table[1 : 1 + _SYMBOL_COUNTS])
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
