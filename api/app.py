@@ -7,6 +7,7 @@ from flask_openapi3.openapi import OpenAPI
 from api import (
     address,
     audit,
+    body,
     content,
     datasets,
     docs,
@@ -30,6 +31,7 @@ from api import (
     studies,
     study_list,
     submissions,
+    thread_shares,
     trainings,
     webhooks,
 )
@@ -37,7 +39,6 @@ from api.auth import authenticate
 from api.console import assets, model_pages, queue_page, schedule_pages, sign_in, training_pages, viewer, worklist
 from api.dicomweb import qido, stow, wado
 from api.json_body import Request
-from api.resource import bound_json
 from api.schemas import NOTICE, Problem
 from api.services import NAME, Services
 from shared.settings import Settings
@@ -61,11 +62,14 @@ def create_app(settings: Settings) -> OpenAPI:
     address.install(app, settings)
     app.request_class = Request
     app.extensions[NAME] = Services.from_settings(settings)
+    body.install(app)
     app.before_request(authenticate)
     errors.install(app)
+    app.before_request(body.bound)
     limits.install(app, settings)
-    app.before_request(bound_json)
     odd_text.install(app)
+    thread_shares.install(app, settings)
+    app.before_request(body.read_chunks)
     idempotency.install(app)
     audit.install(app)
     for resource in (

@@ -11,7 +11,7 @@ from flask import Response, request
 from sqlalchemy.orm import Session
 
 from api.auth import identity, requires
-from api.body import Body
+from api.body import Body, takes_uploads
 from api.manifest import read_row
 from api.resource import as_json, resource
 from api.services import services
@@ -83,6 +83,7 @@ class _Expected:
     openapi_extensions={"requestBody": _BYTES},
 )
 @requires(Scope.SUBMIT)
+@takes_uploads
 def put(path: FilePath) -> Response:
     """Send a file's bytes; answered once it is taken in, or found to be unfit. Sent again it is answered the same."""
     file = _expected(path)

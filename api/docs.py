@@ -37,6 +37,7 @@ _REASONS = {
     "401": "The request carries no valid API key.",
     "403": "The API key lacks the scope that this route needs.",
     "404": "There is no such thing in this project.",
+    "408": "The body did not arrive in time.",
     "409": "It cannot be done as things stand.",
     "413": "The request is larger than a limit allows.",
     "415": "The body's media type is not one that this route takes.",
@@ -105,7 +106,7 @@ def _complete(operation: dict[str, Any], method: str, rule: Any, view: Any) -> N
     if rule.arguments:
         statuses.add("404")
     if "requestBody" in operation:
-        statuses |= {"400", "413"}
+        statuses |= {"400", "408", "413"}
     if hasattr(view, "idempotent"):
         statuses.add("409")
         operation.setdefault("parameters", []).append(_IDEMPOTENCY)

@@ -1,11 +1,8 @@
 """Every error answer: RFC 9457 `application/problem+json` with a stable code."""
 
 import re
-import socket
-import time
-from contextlib import suppress
 from http import HTTPStatus
-from typing import IO, NoReturn
+from typing import NoReturn
 
 import structlog
 from flask import Flask, Response, request
@@ -20,8 +17,6 @@ log = structlog.get_logger()
 
 #: What a 503 tells the client to wait.
 RETRY_AFTER_S = 5
-#: How long an early error answer waits for a client that is still sending, which would miss it otherwise.
-DRAIN_S = 5.0
 
 
 def install(app: Flask) -> None:
@@ -30,7 +25,6 @@ def install(app: Flask) -> None:
     app.register_error_handler(DataError, _answer_unfit_value)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_unknown)
-    app.after_request(_drain_after_error)
 
 
 def reject_parameters(error: ValidationError) -> NoReturn:
@@ -100,26 +94,9 @@ def _respond(
     return Response(body, status, headers, content_type="application/problem+json")
 
 
-def problem_for(status: int, detail: str) -> bytes:
-    """Return the document of an error that no route is asked about."""
-    code = re.sub(r"[^a-z]+", "_", HTTPStatus(status).phrase.lower())
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code)
+def problem_for(status: int, detail: str, code: str = "") -> bytes:
+    """Return the document of an error that no route is asked about; its code is by default the status' own name."""
+    title = HTTPStatus(status).phrase
+    code = code or re.sub(r"[^a-z]+", "_", title.lower())
+    problem = Problem(title=title, status=status, detail=detail, code=code)
     return problem.model_dump_json(exclude_none=True).encode()
-
-
-def _drain_after_error(response: Response) -> Response:
-    if response.status_code >= 400 and request.method in {"POST", "PUT"}:
-        environ = request.environ
-        response.call_on_close(lambda: _drain(environ["wsgi.input"], environ.get("gunicorn.socket")))
-    return response
-
-
-def _drain(body: IO[bytes], connection: socket.socket | None) -> None:
-    """Read what a client still sends, for a moment."""
-    deadline = time.monotonic() + DRAIN_S
-    # The answer is out, and nobody waits for this: whatever a body raises that ends early may go.
-    with suppress(Exception):
-        if connection is not None:
-            connection.settimeout(DRAIN_S)
-        while time.monotonic() < deadline and body.read(64 * 1024):
-            pass

@@ -13,10 +13,14 @@ from shared.errors import LimitExceeded, MalformedUpload, NoFiles, UnexpectedFil
 
 FIELD = "files"
 
-#: Of a part's headers, and of what stands before the first and after the last part.
-_MOST_HEADER_BYTES = 64 * 1024
-#: A chunk, and a part's headers.
-_MOST_BUFFERED_BYTES = CHUNK_BYTES + _MOST_HEADER_BYTES
+#: Of a part's headers.
+MOST_HEADER_BYTES = 16 * 1024
+#: Of what stands before the first and after the last part.
+_MOST_MARGIN_BYTES = 64 * 1024
+#: A chunk, and what comes before it.
+_MOST_BUFFERED_BYTES = CHUNK_BYTES + _MOST_MARGIN_BYTES
+#: Parts that are no files, which are skipped, and their size in all.
+_MOST_FIELDS, _MOST_FIELD_BYTES = 100, 1024**2
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,12 @@ def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterato
     if request.mimetype != "multipart/form-data" or not boundary or request.content_length == 0:
         raise NoFiles
     body = _Form(whole, boundary.encode("latin-1", "replace"))
-    count = 0
+    count, others = 0, _OtherFields()
     while (part := body.next_part()) is not None:
         if part.name != FIELD:
             if isinstance(part, File):
                 raise UnexpectedFile
+            others.skip(body.chunks())
         elif count == max_files:
             raise LimitExceeded("max_files", max_files)
         else:
@@ -56,6 +61,23 @@ def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterato
         body.skip()
     if count == 0:
         raise NoFiles
+
+
+class _OtherFields:
+    """Those that are no files, and are skipped."""
+
+    def __init__(self) -> None:
+        self._count = self._byte_count = 0
+
+    def skip(self, chunks: Iterator[bytes]) -> None:
+        """Read over one of them; raise `MalformedUpload` where they are too many or too large."""
+        self._count += 1
+        for chunk in chunks:
+            self._byte_count += len(chunk)
+            if self._byte_count > _MOST_FIELD_BYTES:
+                break
+        if self._count > _MOST_FIELDS or self._byte_count > _MOST_FIELD_BYTES:
+            raise MalformedUpload("The form has too many fields beside its files, or too large ones.")
 
 
 class _Form:
@@ -71,6 +93,8 @@ class _Form:
         while self._decoder.state is not State.EPILOGUE:
             event = self._next_event()
             if isinstance(event, File | Field):
+                if sum(len(name) + len(value) for name, value in event.headers) > MOST_HEADER_BYTES:
+                    raise MalformedUpload("The headers of a part are too large.")
                 self._in_part = True
                 return event
         return None
@@ -110,5 +134,5 @@ class _Form:
     def _read_epilogue(self) -> None:
         start = self._body.bytes_read
         while self._body.read():
-            if self._body.bytes_read - start > _MOST_HEADER_BYTES:
+            if self._body.bytes_read - start > _MOST_MARGIN_BYTES:
                 raise MalformedUpload("The body goes on after its last part.")

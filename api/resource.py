@@ -1,20 +1,11 @@
 """What all resources' blueprints have in common."""
 
-from flask import Response, request
+from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
 from api.schemas import PROBLEMS
-
-#: A request's JSON is read as a whole, unlike its files.
-MOST_JSON_BYTES = 1024**2
-
-
-def bound_json() -> None:
-    """Have a larger JSON body answered with 413 instead of read."""
-    if request.is_json:
-        request.max_content_length = MOST_JSON_BYTES
 
 
 def resource(name: str, *, tag: str | None = None) -> APIBlueprint:

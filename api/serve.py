@@ -1,31 +1,37 @@
 """Runs the API: one gunicorn process with request threads, under gunicorn's supervisor."""
 
+import errno
 import logging
 import resource
 import socket
-import struct
 import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError, Future
 from http import HTTPStatus
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from flask_openapi3.openapi import OpenAPI
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 from api.app import create_app
+from api.client_socket import BodyPending, ClientSocket
+from api.connections import Connection, Connections, head_of
 from api.errors import problem_for
 from api.services import NAME
 from shared.addresses import join_host_port
 from shared.log import configure_logging
 from shared.settings import Settings
 
-#: A client that sends or takes no byte for this long is gone. A slow upload may take as long as it likes.
-SILENCE_S = 60
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
 #: How long requests under way may take when the process is asked to end.
 GRACE_S = 30
-#: Connections beside those of requests: kept alive, or without a request yet.
-IDLE_CONNECTIONS = 1000
+#: How many new connections are accepted before those that are there get their turn.
+_ACCEPTED_AT_ONCE = 64
 #: Of a request's thread. Most of them wait for a slow client.
 _STACK_BYTES = 1024**2
 
@@ -36,61 +42,132 @@ def serve(settings: Settings) -> None:
     # Where more requests store at a time than the pool holds connections, the rest make their own: nothing to warn of.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     threading.stack_size(_STACK_BYTES)
-    _allow_files(2 * (settings.api_threads + IDLE_CONNECTIONS))
-    _Server(settings).run()
+    _Server(settings, _connections(settings)).run()
 
 
-def _allow_files(count: int) -> None:
-    """Raise the limit of open files, each connection being one or two, as far as the system lets us."""
+def _connections(settings: Settings) -> int:
+    """Return how many connections there may be: as many as are set, but no more than half of all open files.
+
+    The other half is for the connections that requests make themselves.
+    """
+    wanted = max(settings.api_connections, settings.api_threads + 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    most = 2 * wanted if hard == resource.RLIM_INFINITY else min(2 * wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return min(wanted, most // 2)
 
 
-def _write_problem(connection: socket.socket, status: int, _: str, detail: str) -> None:
+def _write_problem(connection: ClientSocket, status: int, _: str, detail: str) -> None:
     """Answer a request that is no HTTP, or too long to be read, as every other error is answered."""
     body = problem_for(status, detail or HTTPStatus(status).phrase)
-    head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
-        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    util.write_nonblock(connection, head.encode() + body)
+    connection.sendall(head_of(status, len(body)) + body)
 
 
 util.write_error = _write_problem
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
-    """Gunicorn's threaded worker, which sets no bound on a client's silence."""
+    """Gunicorn's threaded worker, whose event loop also looks after all connections that need no thread."""
 
-    def enqueue_req(self, conn: TConn) -> None:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SILENCE_S, 0))
-        super().enqueue_req(conn)
+    def init_process(self) -> None:
+        self.max_keepalived = self.worker_connections  # those of gunicorn's own list, which stays empty
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self.wsgi: WSGIApplication = _closing(self.app.wsgi())
+
+    def run(self) -> None:
+        settings: Settings = self.app.settings
+        self._connections = Connections(
+            self.poller,
+            self.enqueue_req,
+            self._count_closed,
+            # Behind proxies all clients share a few addresses; the proxy counts theirs.
+            per_address=None if settings.trusted_proxies else settings.connections_per_address,
+        )
+        super().run()
+
+    def _count_closed(self) -> None:
+        self.nr_conns -= 1
+
+    def accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                accepted, client = listener.accept()
+            except OSError as exc:
+                if exc.errno in (errno.EMFILE, errno.ENFILE):
+                    self._connections.make_room()
+                elif exc.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                    raise
+                return
+            self.nr_conns += 1
+            self._connections.add(Connection(self.cfg, ClientSocket(accepted), client, listener.getsockname()))
+            if self.nr_conns >= self.worker_connections and not self._connections.make_room():
+                return  # all are in threads' hands
+
+    def handle_request(self, req: Any, conn: Connection) -> bool:
+        conn.sock.begin(req)
+        try:
+            return bool(super().handle_request(req, conn))
+        finally:
+            conn.sock.end()
+
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        return keepalive  # what is left of the body is no thread's business
+
+    def finish_request(self, conn: Connection, fs: "Future[bool]") -> None:
+        error = CancelledError() if fs.cancelled() else fs.exception()
+        if isinstance(error, BodyPending):
+            self._connections.await_body(conn)
+        else:
+            self._connections.finished(conn, is_kept=error is None and fs.result())
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        self._connections.look(force=force)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        self._connections.end_idle(deadline)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if app := getattr(self, "wsgi", None):  # none while it starts
+        if app := self.app.callable:  # none while it starts
             app.extensions[NAME].stopping.set()
         super().handle_exit(sig, frame)
+
+
+def _closing(app: "WSGIApplication") -> "WSGIApplication":
+    """Say in an answer to a request whose body has not been read that the connection ends with it."""
+
+    def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        client: ClientSocket = environ["gunicorn.socket"]
+
+        def start(*arguments: Any) -> Any:
+            if not client.is_body_here:
+                client.close_after_answer()
+            return start_response(*arguments)
+
+        return app(environ, start)
+
+    return call
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
     """Gunicorn, configured by our settings and by nothing else."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, connections: int) -> None:
+        self.settings, self._worker_connections = settings, connections
         super().__init__()
 
     def load_config(self) -> None:
-        settings = self._settings
+        settings = self.settings
         host = settings.api_host
         options = {
             "bind": host if host.startswith("unix:") else join_host_port(host, settings.api_port),
             # More processes would each hold connections and memory of their own; more replicas do the same better.
             "workers": 1,
             "threads": settings.api_threads,
-            "worker_connections": settings.api_threads + IDLE_CONNECTIONS,
+            "worker_connections": self._worker_connections,
             "worker_class": _Worker,
             # What proxies say is believed where `trusted_proxies` says so, and then by the application.
             "forwarded_allow_ips": "",
@@ -98,7 +175,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "secure_scheme_headers": {},
             "forwarder_headers": "",
             "limit_request_line": 8190,
-            "keepalive": 15,
+            "http_parser": "python",
+            # Files are sent as other answers are, so that the same limits hold.
+            "sendfile": False,
             # Of the process' main thread, which no upload holds up.
             "timeout": 120,
             "graceful_timeout": GRACE_S,
@@ -109,4 +188,4 @@ class _Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> OpenAPI:
-        return create_app(self._settings)
+        return create_app(self.settings)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.audit import note
 from api.auth import identity, requires
+from api.body import takes_uploads
 from api.idempotency import idempotent
 from api.limits import metered
 from api.multipart import FIELD, Upload, read_uploads
@@ -52,6 +53,7 @@ _FILES = {
 
 @blueprint.post("/v1/studies", responses={202: FileOutcomes}, openapi_extensions={"requestBody": _FILES})
 @requires(Scope.SUBMIT)
+@takes_uploads
 @idempotent
 def submit(query: SubmitQuery) -> Response:
     """Send images; each file is answered on its own."""

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from api.announcing import announce, describe_uploads
 from api.audit import note
 from api.auth import identity, requires
+from api.body import takes
 from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
 from api.resource import as_json, resource
@@ -36,6 +37,9 @@ from shared.tables import Model, Submission, SubmissionFile
 
 blueprint = resource("submissions")
 
+#: Of files that are announced, the longest names included.
+_MOST_PAGE_BYTES = 1024**2
+
 
 class SubmissionNotOpen(RequestError):
     """The submission takes no more files."""
@@ -59,6 +63,7 @@ class BucketUnreadable(RequestError):
 
 @blueprint.post("/v1/submissions", responses={201: SubmissionCreated})
 @requires(Scope.SUBMIT)
+@takes(_MOST_PAGE_BYTES)
 @idempotent
 def create(query: CreateQuery, body: SubmissionRequest) -> Response:
     """Begin a submission with its first files, or, with `from`, of what lies in a bucket."""
@@ -100,6 +105,7 @@ def show_all(query: PageQuery) -> Response:
 
 @blueprint.post("/v1/submissions/<uuid:submission_id>/files", responses={200: UploadsAnswer})
 @requires(Scope.SUBMIT)
+@takes(_MOST_PAGE_BYTES)
 @idempotent
 def add_files(path: SubmissionPath, body: FilesRequest) -> Response:
     """Announce more files of an open submission."""

@@ -86,6 +86,10 @@ class Settings(BaseSettings):
     api_port: int = Field(8080, ge=0, le=65535, description="The port that the API binds to.")
     public_url: PublicUrl = ""
     api_threads: int = Field(2000, ge=1, le=10_000, description="Requests at a time; a slow upload is one all along.")
+    api_connections: int = Field(4000, ge=2, le=100_000, description="Connections at a time; most may be idle.")
+    connections_per_address: int = Field(
+        1024, ge=1, le=100_000, description="Those of one address; behind trusted proxies these are to limit them."
+    )
     max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="The largest request body, in bytes.")
     max_files: int = Field(1000, ge=1, le=100_000, description="The most files in one request.")
 

@@ -14,6 +14,7 @@ from flask_openapi3.types import ResponseDict
 
 from api.audit import note
 from api.auth import identity, requires
+from api.body import takes_uploads
 from api.dicomweb.dicom_json import OFFERED, DataSet, attribute, to_text
 from api.dicomweb.media_types import DICOM, NOT_ACCEPTABLE, choose, parse_accept
 from api.dicomweb.related import Part, read_parts
@@ -105,6 +106,7 @@ class _Failed:
 
 @blueprint.post(f"{PREFIX}/studies", responses=_RESPONSES, openapi_extensions={"requestBody": _BODY})
 @requires(Scope.SUBMIT)
+@takes_uploads
 @idempotent
 def store() -> Response:
     """Store instances."""
@@ -113,6 +115,7 @@ def store() -> Response:
 
 @blueprint.post(f"{PREFIX}/studies/<study_uid>", responses=_RESPONSES, openapi_extensions={"requestBody": _BODY})
 @requires(Scope.SUBMIT)
+@takes_uploads
 @idempotent
 def store_study(path: StudyUid) -> Response:
     """Store instances of one study."""

@@ -26,6 +26,7 @@ class Bench(StrEnum):
     CLAIM = "claim"
     INTAKE = "intake"
     SUBMISSIONS = "submissions"
+    HOSTILE_CLIENTS = "hostile_clients"
     WORKLIST = "worklist"
     FAKE_DEVICE = "fake_device"
     END_TO_END = "end_to_end"

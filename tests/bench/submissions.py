@@ -53,7 +53,7 @@ def measure() -> Iterator[Figure]:
         database = Database.from_settings(settings)
         with database.begin() as session:
             key = create_key(session, project_name="bench", name="bench", scopes=[Scope.SUBMIT, Scope.READ])
-        with _api(settings, key) as (http, process):
+        with serve_api(settings, key) as (http, process):
             yield from _overtake(database, http)
             yield from _announce(http, process)
             yield from _read_back(database, http, process)
@@ -148,7 +148,7 @@ def _png(seed: int) -> bytes:
 
 
 @contextmanager
-def _api(settings: Settings, key: str) -> Iterator[tuple[httpx.Client, psutil.Process]]:
+def serve_api(settings: Settings, key: str) -> Iterator[tuple[httpx.Client, psutil.Process]]:
     """Serve the API as in production; yield a client of it, and the process that answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,9 +1,10 @@
 """Behind nginx, configured as `deploy/nginx.conf` says: addresses, URLs, large bodies and streams come out right."""
 
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -214,3 +215,37 @@ def test_large_bodies_and_streams_pass_through(nginx: httpx.Client, keys: Keys, 
     assert "POST /v1/studies 202" in logged
     assert "DOE" not in logged
     assert keys.both.split("_", 2)[2] not in logged
+
+
+@_TRUSTING
+def test_nginx_bounds_bodies_headers_and_attempts_to_sign_in(nginx: httpx.Client, keys: Keys) -> None:
+    headers = {"Authorization": f"Bearer {keys.both}"}
+    for root in ("", "/carina"):
+        assert nginx.post(f"{root}/v1/submissions", content=bytes(1024**2 + 1), headers=headers).status_code == 413
+        assert nginx.post(f"{root}/console/sign-in", data={"key": "k" * 4096}).status_code == 413
+        film = png(3, 1100)
+        sent = nginx.post(f"{root}/v1/studies", files=[("files", ("a.png", film))], headers=headers)
+        assert (len(film) > 1024**2, sent.status_code) == (True, 202)
+    assert nginx.get("/healthz", headers={"X-Long": "y" * 9000}).status_code == 400
+    tried = {nginx.post("/console/sign-in", data={"key": "wrong"}).status_code for _ in range(40)}
+    assert tried == {401, 429}
+    assert nginx.get("/console/sign-in").status_code == 200
+
+
+@_TRUSTING
+def test_nginx_bounds_the_connections_of_an_address(nginx: httpx.Client) -> None:
+    port = nginx.base_url.port
+    assert port is not None
+    trust = ssl._create_unverified_context()
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection = stack.enter_context(trust.wrap_socket(connection))
+            # A request under way, whose body does not arrive, is what nginx counts.
+            connection.sendall(b"POST /v1/submissions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+
+        for _ in range(256):
+            begin()
+        wait_for(lambda: nginx.get("/healthz").status_code == 429)
+    wait_for(lambda: nginx.get("/healthz").status_code == 200)

@@ -67,6 +67,7 @@ def test_a_body_that_breaks_off_anywhere_never_ends_well() -> None:
         (b"no boundary at all", MalformedUpload),
         (b"--frontier\r\nno header\r\n\r\n", MalformedUpload),
         (b"--frontier\r\nX: " + bytes(10_000), MalformedUpload),
+        (b"--frontier\r\n" + b"X: y\r\n" * 9 + b"\r\n\r\n--frontier--", MalformedUpload),
         (body(b"film") + bytes(100_000), MalformedUpload),
         (b"--frontier--", NoInstances),
         (b"", NoInstances),
