@@ -63,10 +63,20 @@ class Bits:
         return int.from_bytes(self._data[first : first + 5], "little") >> shift & (1 << count) - 1
 
     def byte_position(self) -> int:
-        """Where the next whole byte begins; bits before it, which are 0 in any stream, are skipped (A.3.1)."""
+        """Where the next whole byte begins; the bits before it are skipped, and have to be 0 (A.3.1)."""
         if self.take(-self._position % 8):
             raise UndecodablePixelData
         return self._position // 8
+
+    def next_byte(self) -> int:
+        """Where the next whole byte begins."""
+        return -(-self._position // 8)
+
+    def at(self, byte_position: int) -> "Bits":
+        """The fields from there on."""
+        bits = Bits(self._data)
+        bits._position = 8 * byte_position
+        return bits
 
     def flag(self) -> bool:
         """The next bit."""

@@ -5,6 +5,9 @@ marker, so its end is computed from the table of its one frame. Where it says wh
 name, extensions, several frames), which can hold text, it is refused.
 """
 
+import math
+from contextlib import suppress
+
 from shared.errors import UndecodablePixelData
 from shared.imaging.codestream import read_boxes
 from shared.imaging.jpeg_xl import (
@@ -25,6 +28,8 @@ _HEADER_BYTES = 64 * 1024
 _U64: Ways = ((0, 0), (1, 4), (17, 8), (0, 0))
 _NAME_BYTES: Ways = ((0, 0), (0, 4), (16, 5), (48, 10))
 _SECTION_BYTES: Ways = ((0, 10), (1024, 14), (17408, 22), (4211712, 30))
+#: The most that the order of sections takes for each, with much to spare.
+_BYTES_OF_ORDER = 4
 _BLEND_MODE: Ways = ((0, 0), (1, 0), (2, 0), (3, 2))
 _CUSTOM_WHITE_POINT = 2
 _USES_DC_FRAME = 32
@@ -42,12 +47,38 @@ def bare_jpeg_xl(data: bytes) -> bytes:
     uses_xyb = _read_metadata(bits)
     bits.byte_position()
     group_shift = _read_frame_header(bits, uses_xyb=uses_xyb)
-    _expect(not bits.flag())  # sections in another order
-    bits.byte_position()
-    sections = sum(bits.integer(_SECTION_BYTES) for _ in range(_count_sections(height_px, width_px, group_shift)))
-    end = len(SIGNATURE) + bits.byte_position() + sections
-    _expect(end <= len(data))
-    return data[:end]
+    count = _count_sections(height_px, width_px, group_shift)
+    if bits.flag():
+        end = _find_end(bits, count, len(data) - len(SIGNATURE))
+    else:
+        bits.byte_position()
+        end = _read_end(bits, count)
+    _expect(len(SIGNATURE) + end <= len(data))
+    return data[: len(SIGNATURE) + end]
+
+
+def _read_end(bits: Bits, count: int, most_bytes: float = math.inf) -> int:
+    """Where the last of so many sections ends, by the table of their lengths that begins here (annex F.3)."""
+    sections = 0
+    for _ in range(count):
+        sections += bits.integer(_SECTION_BYTES)
+        _expect(sections <= most_bytes)
+    return bits.byte_position() + sections
+
+
+def _find_end(bits: Bits, count: int, byte_count: int) -> int:
+    """Where a codestream ends whose sections are in another order, if it ends with the data.
+
+    The order is written before the lengths, in an entropy code. The lengths are found without it: they are the ones
+    whose sum leads to the end, but for a byte that makes it even.
+    """
+    start = bits.next_byte()
+    for position in range(start, start + _BYTES_OF_ORDER * count):
+        with suppress(UndecodablePixelData):
+            end = _read_end(bits.at(position), count, byte_count)
+            if byte_count - 1 <= end <= byte_count:
+                return end
+    raise UndecodablePixelData
 
 
 def _unwrap(data: bytes) -> bytes:

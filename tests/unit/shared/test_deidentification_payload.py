@@ -7,6 +7,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import PIL.Image
 import pydicom
@@ -202,6 +203,21 @@ def in_jxl_file(frame: bytes) -> bytes:
 @pytest.mark.parametrize("plant", [behind_end, in_jxl_file])
 def test_nothing_stays_around_a_jpeg_xl_codestream(syntax: TransferSyntax, plant: Plant) -> None:
     check(*film_in(syntax, plant=plant))
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"distance": 1}])
+def test_a_large_jpeg_xl_image_whose_sections_are_in_another_order(options: dict[str, int]) -> None:
+    film = np.tile(FILM, (22, 27))[:2100, :2100]
+    frame = imagecodecs.jpegxl_encode(film, effort=3, **options)
+    first, boxed, tailed = (
+        make_dicom(film, syntax=UIDS["jpeg-xl"], frame=each) for each in (frame, in_jxl_file(frame), frame + MARK)
+    )
+    data = hidden(boxed)
+    assert MARK not in data
+    assert np.array_equal(pixels_of(data), pixels_of(first))
+    if options.get("distance"):  # bare, so that only the order tells where it ends
+        with pytest.raises(UndecodablePixelData):
+            hidden(tailed)
 
 
 # --- RLE and native cells --------------------------------------------------------------------------------------------
