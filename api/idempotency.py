@@ -67,6 +67,11 @@ def install(app: Flask) -> None:
     app.after_request(_end)
 
 
+def forget_answer() -> None:
+    """Keep no answer of this request: sent again, it is carried out again."""
+    g.forgets_answer = True
+
+
 def was_replayed() -> bool:
     """Whether this request got an earlier one's answer."""
     return "replayed" in g
@@ -213,6 +218,7 @@ def _end(response: Response) -> Response:
         body.read_on(_CHUNK_BYTES)
     # Failures are not kept, nor what the client is to mend or to wait for: the key is free for the next try.
     keep = response.status_code < 500 and response.status_code not in (422, 429) and body.is_whole
+    keep = keep and not g.pop("forgets_answer", False)
     change: sa.Update | sa.Delete = sa.delete(IdempotencyKey).where(claim.is_mine())
     if keep and not response.is_streamed:
         change = sa.update(IdempotencyKey).where(claim.is_mine())

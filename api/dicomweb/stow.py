@@ -19,7 +19,7 @@ from api.dicomweb.dicom_json import OFFERED, DataSet, attribute, to_text
 from api.dicomweb.media_types import DICOM, NOT_ACCEPTABLE, choose, parse_accept
 from api.dicomweb.related import Part, read_parts
 from api.dicomweb.resources import PREFIX, StudyUid, url_of
-from api.idempotency import idempotent
+from api.idempotency import forget_answer, idempotent
 from api.limits import metered
 from api.resource import resource
 from api.schemas import PROBLEM
@@ -125,6 +125,8 @@ def store_study(path: StudyUid) -> Response:
 def _store(study_uid: str | None) -> Response:
     content_type = choose(parse_accept(request.headers.get("Accept")), OFFERED)
     settings, intake = services().settings, services().intake(identity().project_id)
+    if settings.deidentify != "off":
+        forget_answer()  # it names instances by the UIDs that were sent; stored again, they are duplicates
     stored: list[_Stored] = []
     failed: list[_Failed] = []
     try:

@@ -24,7 +24,7 @@ from api.services import NAME
 from shared.database import Database
 from shared.object_store import ObjectStore, original_key
 from shared.settings import Settings
-from shared.tables import AuditEvent, Image, Job
+from shared.tables import AuditEvent, IdempotencyKey, Image, Job
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.test_api_uploads import answer_on
 from tests.integration.workshop import Workshop
@@ -422,3 +422,15 @@ def test_what_is_de_identified_is_answered_by_the_uids_that_were_sent(make_web: 
     assert "1.2.3.1.1" not in stored.RetrieveURL
     (metadata,) = web.get(stored.RetrieveURL.partition("/dicom-web")[2] + "/metadata").get_json()
     assert "secret" not in json.dumps(metadata).lower()
+
+
+def test_uids_that_were_sent_are_not_kept_where_originals_are_de_identified(
+    make_web: Callable[..., Web], keys: Keys, database: Database
+) -> None:
+    web = make_web(keys.both, deidentify="basic")
+    answers = [web.store(film(1), Idempotency_Key="a-key") for _ in range(2)]
+    assert answers[0].get_json() == answers[1].get_json()
+    assert "Idempotency-Replayed" not in answers[1].headers
+    with database.begin() as session:
+        assert session.scalars(sa.select(IdempotencyKey.body)).all() == []
+        assert session.scalar(sa.select(sa.func.count()).select_from(Job)) == 1
