@@ -35,6 +35,8 @@ class DatasetAnswer(TaskAnswer):
     box_count: int | None
     #: Images that could not be taken; each is listed among the failures.
     failure_count: int | None
+    #: Images whose study was erased since; where there are any, nothing can be trained nor evaluated on the dataset.
+    erased_count: int = 0
     #: Counts by split, class, reader and box size; what was left out, and failures by code.
     summary: dict[str, Any] | None
 
@@ -58,6 +60,7 @@ class DatasetAnswer(TaskAnswer):
             image_count=dataset.image_count,
             box_count=dataset.box_count,
             failure_count=dataset.failure_count,
+            erased_count=dataset.erased_count,
             summary=dataset.summary,
         )
 

@@ -6,12 +6,21 @@ from typing import NoReturn
 
 import structlog
 from flask import Flask, Response, request
+from psycopg.errors import ForeignKeyViolation
 from pydantic import ValidationError
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, IntegrityError
 from werkzeug.exceptions import HTTPException
 
 from api.schemas import InvalidParameter, Problem
-from shared.errors import CarinaError, InvalidRequest, LimitExceeded, RequestError, TransientError, Unauthorized
+from shared.errors import (
+    CarinaError,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    RequestError,
+    TransientError,
+    Unauthorized,
+)
 
 log = structlog.get_logger()
 
@@ -23,6 +32,7 @@ def install(app: Flask) -> None:
     """Make `app` answer every error with a problem document."""
     app.register_error_handler(CarinaError, answer)
     app.register_error_handler(DataError, _answer_unfit_value)
+    app.register_error_handler(IntegrityError, _answer_conflict)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_unknown)
 
@@ -64,6 +74,13 @@ def _answer_unfit_value(error: DataError) -> Response:
     """Blame the request: what PostgreSQL cannot hold, as a NUL character or a huge number, is in no row to be found."""
     log.warning("value_refused", route=str(request.url_rule), error=type(error.orig).__name__)
     return answer(InvalidRequest("The request holds a value that cannot be stored, such as a NUL character."))
+
+
+def _answer_conflict(error: IntegrityError) -> Response:
+    """Say that a row which the request refers to was erased while the request was under way."""
+    if isinstance(error.orig, ForeignKeyViolation):
+        return answer(NotFound())
+    return _answer_unknown(error)
 
 
 def _answer_http(error: HTTPException) -> Response | HTTPException:

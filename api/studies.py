@@ -18,8 +18,9 @@ from api.multipart import FIELD, Upload, read_uploads
 from api.resource import as_json, resource
 from api.schemas import FileOutcome, FileOutcomes, FindingsQuery, StudyPath, SubmitQuery
 from api.services import services
-from api.study_schemas import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer, spacing_of
+from api.study_schemas import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer, StudyErased, spacing_of
 from shared.database import is_any
+from shared.erasure import erase_study
 from shared.errors import NotFound, PermanentError
 from shared.imaging.facts import PixelSpacing
 from shared.intake import NO_DUPLICATE, Intake
@@ -106,6 +107,20 @@ def findings(path: StudyPath, query: FindingsQuery) -> Response:
             job, model = latest.get(image.id, (None, None))
             described.append(ImageFindings.of(image, job, model, found[job.id] if job else []))
         return as_json(FindingsAnswer(study_id=study.id, images=described))
+
+
+@blueprint.delete("/v1/studies/<uuid:study_id>", responses={200: StudyErased, 202: StudyErased})
+@requires(Scope.ADMIN)
+def erase(path: StudyPath) -> Response:
+    """Erase a study for good: its rows, originals, renditions, results and reviews; datasets made from it are marked.
+
+    202: objects are left, which are removed as soon as the object store allows; asking again says how many.
+    """
+    erased = erase_study(services().database, services().store, identity().project_id, path.study_id)
+    note(images=erased.images, objects_left=erased.objects_left)
+    log.info("study_erased", study_id=str(path.study_id), images=erased.images, objects_left=erased.objects_left)
+    answer = StudyErased(study_id=path.study_id, images=erased.images, objects_left=erased.objects_left)
+    return as_json(answer, 202 if erased.objects_left else 200)
 
 
 def _receive(intake: Intake, upload: Upload, number: int) -> FileOutcome:

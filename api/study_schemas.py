@@ -150,6 +150,16 @@ class FindingsAnswer(BaseModel):
     notice: str = NOTICE
 
 
+class StudyErased(BaseModel):
+    """A study that is gone."""
+
+    study_id: UUID
+    #: How many images it had; 0 where it was erased before.
+    images: int
+    #: Objects that are still to be removed, because the object store does not answer.
+    objects_left: int
+
+
 def spacing_of(image: Image) -> PixelSpacing | None:
     """The size of an image's pixels, where it is known."""
     if image.spacing_source is None:

@@ -101,6 +101,7 @@ class Counts(BaseModel):
     rejected: int = 0
     failed: int = 0
     cancelled: int = 0
+    erased: int = 0  # its study was erased
 
 
 class SubmissionAnswer(BaseModel):

@@ -5,6 +5,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from shared import models
+from shared.erasure import require_whole
 from shared.errors import NotFound, NotReady
 from shared.queue.states import TaskState
 from shared.tables import Dataset, Evaluation, Model
@@ -23,6 +24,7 @@ def start_evaluation(
         raise NotFound("No model is active." if model_id is None else f"There is no model {model_id}.")
     if dataset.state != TaskState.SUCCEEDED:
         raise NotReady(f"The dataset {dataset.id} is {dataset.state}.")
+    require_whole(dataset)
     evaluation = Evaluation(model_id=model.id, dataset_id=dataset.id, config=config.model_dump(mode="json"))
     session.add(evaluation)
     session.flush()

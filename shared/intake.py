@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.database import Database
+from shared.erasure import hold_object
 from shared.errors import ImageTooLarge, NotFound, TransientError
 from shared.imaging.header import PREFIX_BYTES, ImageHeader, read_header
 from shared.object_store import PART_BYTES, ObjectStore, original_key
@@ -181,6 +182,7 @@ class Intake:
     def _record(self, original: _Original, also: Also | None) -> Received:
         """Find or make the rows of a stored file, in one transaction."""
         with self._database.begin() as session:
+            hold_object(session, self._object_store, original_key(original.sha256))
             known = self._find_job(session, original.sha256)
             if known and not count_on(session, [known.id], self._submission_id, self._priority, wait=True):
                 raise _Overtaken

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 from uuid import UUID
 
+import structlog
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -22,6 +23,8 @@ from shared.ids import new_id
 from shared.s3_client import S3Access
 from shared.s3_errors import names_region, translated
 from shared.settings import Settings
+
+log = structlog.get_logger()
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -186,6 +189,30 @@ class ObjectStore:
         """Remove an object; one that is not there is none the worse for it."""
         with self._translated(key):
             self._s3.delete_object(Bucket=self._bucket, Key=key)
+
+    def erase(self, key: str) -> None:
+        """Remove an object with every version of it, where the bucket keeps versions and they may be listed.
+
+        Erasing a missing object is a no-op.
+        """
+        self.delete(key)  # which adds a marker, where there are versions
+        for version_id in self._versions(key):
+            with self._translated(key):
+                self._s3.delete_object(Bucket=self._bucket, Key=key, VersionId=version_id)
+
+    def _versions(self, key: str) -> list[str]:
+        """The versions of an object and its deletions; none where the server keeps none, or does not say."""
+        try:
+            pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=key)
+            entries = [entry for page in pages for entry in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))]
+        except ClientError as exc:
+            # The object itself is removed all the same. Which server is down is found out there.
+            log.info("versions_not_listed", code=exc.response["Error"].get("Code"))
+            return []
+        except BotoCoreError:
+            with self._translated(key):
+                raise
+        return [entry["VersionId"] for entry in entries if entry["Key"] == key and entry["VersionId"] != "null"]
 
     def put_stream(self, parts: Iterable[bytes], *, digest: "hashlib._Hash") -> str:
         """Store a stream whose digest is only known at its end, as an original; return the hex digest.

@@ -1,7 +1,7 @@
 """The rows that Carina keeps. PostgreSQL is the truth; everything else can be made again from these and the objects."""
 
 import secrets
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -545,6 +545,46 @@ class AuditEvent(Row):
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
+class Erasure(Row):
+    """What is left of a study that was erased: objects, and marks of datasets. The row goes with the last of it."""
+
+    __tablename__ = "erasure"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    #: Both are None where a worker has put an object for a study that was gone by then.
+    project_id: Mapped[UUID | None] = mapped_column(ForeignKey("project.id"))
+    study_id: Mapped[UUID | None]
+    #: Of the originals.
+    sha256s: Mapped[list[str]]
+    #: Of the objects that go, unless another image refers to them.
+    keys: Mapped[list[str]]
+    #: The datasets that are marked already.
+    dataset_ids: Mapped[list[UUID]] = mapped_column(ARRAY(sa.Uuid()), default=list)
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class ErasedObject(Row):
+    """Says for a while that an object may be gone whose writer has no row yet: see `shared.erasure`."""
+
+    __tablename__ = "erased_object"
+
+    #: Of the object's key, which would name an original.
+    key_sha256: Mapped[str] = mapped_column(primary_key=True)
+    erased_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class Usage(Row):
+    """How much an API key has sent on a day, in UTC: what quotas are compared with."""
+
+    __tablename__ = "usage"
+    __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
+
+    api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_key.id"), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    files: Mapped[int] = mapped_column(sa.BigInteger)
+    bytes: Mapped[int] = mapped_column(sa.BigInteger)
+
+
 class Rendition(Row):
     """The rendition of an original that a dataset was made from, so that no import makes it twice."""
 
@@ -621,6 +661,8 @@ class Dataset(Task):
     summary: Mapped[dict[str, Any] | None]
     #: SHA-256 of the list of images that failed, as JSON lines.
     failures_sha256: Mapped[str | None]
+    #: Images whose study was erased since: nothing can be trained on the dataset any more.
+    erased_count: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class Schedule(Row):

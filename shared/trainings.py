@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from shared.erasure import require_whole
 from shared.errors import InvalidRequest, NotFound, NotReady, RequestError
 from shared.object_store import ObjectStore, weights_key
 from shared.queue.states import TaskState
@@ -44,6 +45,7 @@ def start_training(
     """
     if dataset.state != TaskState.SUCCEEDED:
         raise NotReady(f"The dataset {dataset.id} is {dataset.state}.")
+    require_whole(dataset)
     check_gate(session, gate)
     config = hold_out(config, gate)
     if any(held.dataset_id == dataset.id and held.split == "train" for held in config.held_out):
@@ -114,3 +116,4 @@ def _require_dataset(session: Session, dataset_id: UUID) -> None:
         raise NotFound(f"There is no dataset {dataset_id}.")
     if dataset.state != TaskState.SUCCEEDED:
         raise NotReady(f"The dataset {dataset_id} is {dataset.state}.")
+    require_whole(dataset)

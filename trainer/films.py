@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.errors import ObjectMissing, PermanentError
 from shared.imaging.rendition import read_rendition
 from shared.object_store import ObjectStore, rendition_key
 from shared.settings import Settings
@@ -17,6 +18,12 @@ from trainer.datasets.dataset import Film
 
 #: The share of the limit that is left after the oldest files were removed.
 LEFT_AFTER_CLEANING = 0.9
+
+
+class FilmMissing(PermanentError):
+    """A film of the dataset is missing in the object store, as where its study was erased; make the dataset anew."""
+
+    code = "film_missing"
 
 
 class FilmReader:
@@ -36,7 +43,7 @@ class FilmReader:
         return cls(store, Path(folder), settings.trainer_cache_bytes)
 
     def __call__(self, film: Film) -> NDArray[np.uint8]:
-        """Return a film's rendition, uint8 [h, w]; raises `ObjectMissing` and `ObjectCorrupt`."""
+        """Return a film's rendition, uint8 [h, w]; raises `FilmMissing` and `ObjectCorrupt`."""
         return read_rendition(self._fetch(film.rendition_sha256))
 
     def _fetch(self, sha256: str) -> bytes:
@@ -46,7 +53,10 @@ class FilmReader:
             if hashlib.sha256(png).hexdigest() == sha256:
                 os.utime(path)  # The least recently read goes first.
                 return png
-        png = self._store.get(rendition_key(sha256), sha256=sha256)
+        try:
+            png = self._store.get(rendition_key(sha256), sha256=sha256)
+        except ObjectMissing as exc:
+            raise FilmMissing from exc
         with suppress(OSError):  # A full disk makes it slower, and no more.
             self._keep(path, png)
         return png

@@ -115,6 +115,7 @@ def run_notify(settings: Settings) -> None:
 
 def run_beat(settings: Settings) -> None:
     """Sweep every `sweep_interval_s`, with or without Redis, until SIGTERM. Any number of these may run."""
+    from shared.erasure import go_on_with_all
     from shared.incoming import Incoming
     from workers.garbage import Garbage
     from workers.sweep import sweep
@@ -125,6 +126,7 @@ def run_beat(settings: Settings) -> None:
 
         def tick() -> None:
             sweep(settings, process.database, process.hints, process.heartbeat.owner)
+            go_on_with_all(process.database, process.store)
             garbage.collect_when_due()
 
         process.serve(tick)

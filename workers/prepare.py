@@ -5,9 +5,11 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import structlog
+from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.errors import CarinaError, DecoderCrashed, DecoderProcessLost
+from shared.erasure import discard, hold_object
+from shared.errors import CarinaError, DecoderCrashed, DecoderProcessLost, PermanentError
 from shared.imaging.isolation import DecoderPool
 from shared.loops import watched
 from shared.object_store import ObjectStore, original_key, rendition_key
@@ -16,6 +18,7 @@ from shared.queue.hints import Hints
 from shared.queue.outcome import StoredRendition, mark_ready, refuse
 from shared.queue.states import Stage
 from shared.settings import Settings
+from shared.tables import Image
 from workers.heartbeat import Heartbeat
 from workers.suitability import kept, refusal
 from workers.verdict import known, pass_verdict
@@ -75,10 +78,7 @@ class Prepare:
             rendition = self._render(claimed)
             refused = refusal(self._settings.suitability, rendition.facts)
             ours = self._database.persist(
-                lambda session: (
-                    refuse(session, claimed, rendition, refused) if refused else mark_ready(session, claimed, rendition)
-                ),
-                within_s=self._settings.lease_s / 2,
+                lambda session: self._commit(session, claimed, rendition, refused), within_s=self._settings.lease_s / 2
             )
             if not ours:
                 log.info("result_dropped", job_id=str(claimed.job_id))
@@ -92,6 +92,19 @@ class Prepare:
             pass_verdict(self._database, self._settings, Stage.PREPARE, claimed, error, alone=True)
         finally:
             self._heartbeat.drop([claimed])
+
+    def _commit(
+        self, session: Session, claimed: Claim, rendition: StoredRendition, refused: PermanentError | None
+    ) -> bool:
+        key = rendition_key(rendition.sha256)
+        hold_object(session, self._store, key)
+        if refused:
+            return refuse(session, claimed, rendition, refused)
+        if mark_ready(session, claimed, rendition):
+            return True
+        if session.get(Image, claimed.image_id) is None:
+            discard(session, key)
+        return False
 
     def _render(self, claimed: Claim) -> StoredRendition:
         original = self._store.get(original_key(claimed.input_sha256), sha256=claimed.input_sha256)

@@ -14,7 +14,7 @@ from api.queue_schemas import QueueAnswer, RetriedAnswer
 from api.review_schemas import ReviewAnswer
 from api.schemas import FileOutcome, JobAnswer, ModelAnswer
 from api.study_list_schemas import SearchedState, StudiesQuery, StudySummary
-from api.study_schemas import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer
+from api.study_schemas import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer, StudyErased
 from api.submission_schemas import ManifestRow, SubmissionAnswer, Upload
 from api.training_schemas import EvaluationAnswer, TrainingAnswer
 from api.webhook_schemas import DeliveryAnswer, WebhookAnswer, WebhookCreated
@@ -46,6 +46,7 @@ __all__ = [
     "SearchedState",
     "StudiesQuery",
     "StudyAnswer",
+    "StudyErased",
     "StudySummary",
     "SubmissionAnswer",
     "TrainingAnswer",

@@ -7,7 +7,7 @@ from uuid import UUID
 from api.client.connection import Connection, Params
 from api.schemas import FileOutcome, FileOutcomes, ModelAnswer, ModelsAnswer
 from api.study_list_schemas import StudiesAnswer, StudiesQuery, StudySummary
-from api.study_schemas import FindingsAnswer, StudyAnswer
+from api.study_schemas import FindingsAnswer, StudyAnswer, StudyErased
 
 #: A request ends with the file that brings it to either; what breaks off is sent again as a whole.
 BUNDLE_BYTES, BUNDLE_FILES = 64 * 1024**2, 50
@@ -49,6 +49,10 @@ class Studies(Connection):
     def study(self, study_id: UUID) -> StudyAnswer:
         """Return a study with its images and their jobs."""
         return self._get(StudyAnswer, f"/v1/studies/{study_id}")
+
+    def erase_study(self, study_id: UUID) -> StudyErased:
+        """Erase a study for good, which needs a key with the scope `admin`."""
+        return self._read(StudyErased, self._request("DELETE", f"/v1/studies/{study_id}"))
 
     def findings(self, study_id: UUID, *, min_score: float = 0.0) -> FindingsAnswer:
         """Return what was found on a study's images."""

@@ -37,7 +37,8 @@ class Choices:
 
 def read_choices(session: Session) -> Choices:
     """Read what there is to choose from."""
-    made = sa.select(Dataset).where(Dataset.state == TaskState.SUCCEEDED).order_by(Dataset.id.desc()).limit(_MOST)
+    made = sa.select(Dataset).where(Dataset.state == TaskState.SUCCEEDED, Dataset.erased_count == 0)
+    made = made.order_by(Dataset.id.desc()).limit(_MOST)
     seen: set[str] = set()
     datasets = []
     for row in session.scalars(made):

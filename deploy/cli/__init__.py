@@ -25,6 +25,7 @@ from deploy.cli import (
 )
 from deploy.cli.audit import audit
 from deploy.cli.doctor import doctor
+from deploy.cli.erase import erase
 from deploy.cli.failures import report
 from deploy.cli.findings import findings
 from deploy.cli.reviews import reviews
@@ -44,7 +45,7 @@ app = typer.Typer(
 )
 for part in (stack, services):
     part.register(app)
-for command in (submit, status, studies, findings, reviews, retry, cancel):
+for command in (submit, status, studies, erase, findings, reviews, retry, cancel):
     app.command(rich_help_panel="Studies")(command)
 app.add_typer(models.app, name="model")
 app.add_typer(datasets.app, name="dataset")

@@ -97,7 +97,8 @@ def failures(
     settings = settings_of(data)
     with Database.from_settings(settings).begin() as session:
         sha256 = datasets.resolve(session, dataset).failures_sha256
-    assert sha256 is not None
+    if sha256 is None:
+        raise NotReady("The list of failures was removed, because it named an image that was erased.")
     listed = ObjectStore(settings).get(result_key(sha256, "jsonl"), sha256=sha256)
     found = [json.loads(line) for line in listed.splitlines()]
     if as_json:
@@ -152,7 +153,18 @@ def _read_document(store: ObjectStore, row: Dataset) -> bytes:
 
 
 def _describe(row: Dataset) -> dict[str, Any]:
-    columns = ("id", "name", "state", "digest", "rendition_version", "progress", "code", "reason", "created_at")
+    columns = (
+        "id",
+        "name",
+        "state",
+        "digest",
+        "rendition_version",
+        "progress",
+        "code",
+        "reason",
+        "erased_count",
+        "created_at",
+    )
     counts = zip(("image_count", "box_count", "failure_count"), _counts(row), strict=True)
     return {name: getattr(row, name) for name in columns} | dict(counts)
 
@@ -164,4 +176,5 @@ def _counts(row: Dataset) -> tuple[int | None, int | None, int | None]:
 def _state(row: Dataset) -> str:
     why = f" ({row.code}: {row.reason})" if row.code else ""
     done = f" {row.progress['done']:,} of {row.progress['total']:,}" if row.state == "running" and row.progress else ""
-    return f"{row.state}{done}{why}"
+    erased = f" ({row.erased_count:,} images were erased)" if row.erased_count else ""
+    return f"{row.state}{done}{why}{erased}"

@@ -69,6 +69,7 @@ class FileState(StrEnum):
     REJECTED = "rejected"  # the input is unfit: `code` says why
     FAILED = "failed"  # did not arrive whole, or attempts are used up: `code` says on what
     CANCELLED = "cancelled"  # somebody asked for that
+    ERASED = "erased"  # its study was erased; the row stays for the count, without its name
 
     @property
     def is_final(self) -> bool:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, fields, replace
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
 
 from shared.database import Database
+from shared.erasure import hold_object
 from shared.errors import CarinaError, DecoderCrashed, DecoderProcessLost, PermanentError
 from shared.imaging.dicom_file import read_patient_id
 from shared.imaging.isolation import DecoderPool
@@ -135,7 +137,12 @@ class Renderer:
         row |= {"version": rendition.version, "rendition_px": self._settings.rendition_px}
         # Another import may have made the same one meanwhile.
         change = insert(Rendition).values(row).on_conflict_do_nothing()
-        self._database.persist(lambda session: session.execute(change), within_s=_PATIENCE_S)
+
+        def record(session: Session) -> None:
+            hold_object(session, self._store, rendition_key(rendition_sha256))
+            session.execute(change)
+
+        self._database.persist(record, within_s=_PATIENCE_S)
         return picture
 
     def _decode(self, data: bytes, decoders: DecoderPool) -> MadeRendition:

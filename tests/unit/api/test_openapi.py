@@ -18,6 +18,7 @@ ROUTES = {
     ("get", "/v1/studies"),
     ("get", "/v1/jobs"),
     ("get", "/v1/studies/{study_id}"),
+    ("delete", "/v1/studies/{study_id}"),
     ("get", "/v1/studies/{study_id}/findings"),
     ("get", "/v1/images/{image_id}/rendition.png"),
     ("get", "/v1/images/{image_id}/overlay.png"),

@@ -1,0 +1,26 @@
+"""`carina erase`: a study removed for good."""
+
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from deploy.cli.clients import connect
+from deploy.cli.console import out
+from deploy.cli.environment import Data
+
+
+def erase(
+    study_id: Annotated[UUID, typer.Argument(metavar="STUDY", help="The study's id.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: Data = None,
+) -> None:
+    """Erase a study for good: originals, renditions, findings and reviews; needs a key with the scope `admin`."""
+    with connect(data) as client:
+        if not yes:
+            images = len(client.study(study_id).images)
+            typer.confirm(f"Erase the study {study_id} with {images} images for good?", abort=True)
+        erased = client.erase_study(study_id)
+    out.print(f"erased study {erased.study_id}: {erased.images} images", soft_wrap=True)
+    if erased.objects_left:
+        out.print(f"{erased.objects_left} objects are removed as soon as the object store allows.", soft_wrap=True)
