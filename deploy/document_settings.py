@@ -25,7 +25,8 @@ S3_SECRET_ACCESS_KEY=
 # Where docker-compose.yml publishes the API.
 #API_PUBLISH=127.0.0.1:8080
 
-# Every setting of Carina with its default. docker-compose.yml and `carina up` set the required ones by themselves.
+# Every setting of Carina with its default. docker-compose.yml and `carina up` set the required ones by themselves. A
+# secret may lie in a file instead, which a variable with `_FILE` at its end names: `CARINA_DATABASE_URL_FILE`.
 """
 
 

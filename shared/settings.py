@@ -1,7 +1,8 @@
 """Every setting, read once per process from `CARINA_*` environment variables and passed in from there."""
 
+import os
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -10,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.addresses import check_public_url, is_dns_host
 from shared.errors import InvalidSettings
 from shared.redis_connection import parse_url
+from shared.secret_files import read_secret_files
 from shared.tls import CaBundleUnusable, find_ca_bundle
 from shared.urls import check_http_url
 
@@ -201,6 +203,7 @@ class Settings(BaseSettings):
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Read the settings from these variables instead of the process' own; raises `InvalidSettings`."""
         given = {field: env[name] for field in cls.model_fields if (name := f"CARINA_{field.upper()}") in env}
+        given |= read_secret_files(cls, env)
         try:
             return cls.model_validate(given)
         except ValidationError as exc:
@@ -222,8 +225,9 @@ class ClientSettings(BaseSettings):
 
 def read_settings(kind: type[Kind]) -> Kind:
     """Read settings from the environment of this process; raises `InvalidSettings`."""
+    secrets: dict[str, Any] = read_secret_files(kind, os.environ)
     try:
-        return kind()
+        return kind(**secrets)
     except ValidationError as exc:
         raise InvalidSettings(explain(exc)) from None
 

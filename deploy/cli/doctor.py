@@ -18,6 +18,7 @@ from deploy.cli.extras import MODULES, explain_missing, find_missing
 from shared.database import Database
 from shared.errors import CarinaError, NoActiveModel
 from shared.queue.states import Stage, TaskState
+from shared.secret_files import is_given
 from shared.settings import ClientSettings, Settings
 from shared.tables import Worker
 
@@ -48,9 +49,9 @@ def doctor(data: Data = None) -> None:
     With CARINA_API_URL and CARINA_API_KEY alone it checks what a client needs.
     """
     read_environment(data)
-    has_key = bool(os.environ.get("CARINA_API_KEY"))
+    has_key = is_given("CARINA_API_KEY", os.environ)
     checks: list[Check] = []
-    if not has_key or os.environ.get("CARINA_DATABASE_URL"):
+    if not has_key or is_given("CARINA_DATABASE_URL", os.environ):
         checks += _checks(settings_of(None), data is None)
     if has_key:
         checks += _client_checks(client_settings_of(None))

@@ -9,6 +9,7 @@ import typer
 from deploy.stack import env_file, state
 from deploy.stack.folder import DEFAULT_DATA, Folder
 from shared.errors import CarinaError
+from shared.secret_files import forget_files
 from shared.settings import ClientSettings, Settings, read_settings
 
 Data = Annotated[
@@ -59,3 +60,4 @@ def read_environment(data: Path | None) -> None:
     if state.supervisor(Folder(data)) is None:
         raise NoStack(data)
     os.environ.update(told)
+    forget_files(told, os.environ)

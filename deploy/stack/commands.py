@@ -39,6 +39,8 @@ def up(
     """
     # Clients of the servers and code for tables and models, which every other command would have to wait for.
     from deploy.stack.stack import Application, Stack
+    from shared.secret_files import resolve
+    from shared.settings import Settings
 
     folder = Folder(data)
     application = None
@@ -54,7 +56,8 @@ def up(
         )
         application = Application(migrate, _bootstrap, components)
     with _system_errors_told():
-        asyncio.run(Stack(folder, os.environ.copy(), application, say).run())
+        environ = resolve(Settings, os.environ)
+        asyncio.run(Stack(folder, environ, application, say).run())
 
 
 def _bootstrap(env: Mapping[str, str]) -> str:
