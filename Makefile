@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself; pass options on with ARGS, as in `make test ARGS="-k queue"`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test fuzz fuzz-files lint bench pins clean runtime tools
+.PHONY: help setup demo up test fuzz fuzz-files lint bench pins secrets digests clean runtime tools
 
 BIN := .venv/bin
 # What sets up .venv listens to these.
@@ -42,6 +42,12 @@ clean: ## Remove caches and build output; never data
 
 pins: tools ## Check that each pinned dependency has wheels for every Python and machine
 	@$(BIN)/python -m deploy.pins
+
+secrets: ## Make the secrets of docker-compose.yml, each once (needs only Python)
+	@python3 deploy/make_secrets.py
+
+digests: ## Pin the images of docker-compose.yml by digest, in .env (needs Docker and the registries)
+	@python3 deploy/digests.py
 
 runtime:
 	@sh deploy/install.sh all

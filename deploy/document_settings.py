@@ -15,12 +15,8 @@ ROOT = Path(__file__).parents[1]
 _TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
 
 _HEAD = """\
-# docker-compose.yml reads these from `.env`. All four are required; the passwords become part of URLs, so use letters
-# and digits: `openssl rand -hex 24`.
-POSTGRES_PASSWORD=
-REDIS_PASSWORD=
-S3_ACCESS_KEY_ID=
-S3_SECRET_ACCESS_KEY=
+# docker-compose.yml reads `.env`, where this may be copied to. Its secrets are files of this folder: `make secrets`.
+#SECRETS_FOLDER=./secrets
 
 # Where docker-compose.yml publishes the API.
 #API_PUBLISH=127.0.0.1:8080

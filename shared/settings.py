@@ -210,6 +210,12 @@ class Settings(BaseSettings):
             raise InvalidSettings(explain(exc)) from None
 
 
+class SettingsWithoutHints(Settings):
+    """What a process needs that neither sends nor takes hints: no address of Redis."""
+
+    redis_url: SecretStr = SecretStr("")
+
+
 class ClientSettings(BaseSettings):
     """What a client of the API needs."""
 

@@ -21,7 +21,7 @@ from shared.errors import CarinaError, TransientError
 from shared.log import configure_logging
 from shared.object_store import ObjectStore
 from shared.queue.states import TaskState
-from shared.settings import Settings
+from shared.settings import SettingsWithoutHints, read_settings
 from shared.tasks import TaskClaim, finish_task, interrupt_task, lose_task
 from trainer.task import Interrupted, TaskLost, Work
 
@@ -45,7 +45,7 @@ _WATCH_S = 0.5
 def main() -> None:
     """Do the task that the command line names."""
     kind, task_id, owner, attempt = sys.argv[1:5]
-    settings = Settings()
+    settings = read_settings(SettingsWithoutHints)
     configure_logging(settings.log_level)
     structlog.contextvars.bind_contextvars(task=kind, task_id=task_id)
     watch_parents()

@@ -4,7 +4,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 
 import structlog
 from celery import Celery
@@ -141,7 +141,7 @@ class _Process:
         self._device = device
         self.app: Celery = make_celery(settings)
         self.database = Database.from_settings(settings)
-        self.store = ObjectStore(settings)
+        self._settings = settings
         self.hints = Hints(settings, self.database, self.app)
         # A worker that waits for a server is not stuck: for the database it waits up to half a lease
         # (`Database.persist`), for the object store for as long as its client tries.
@@ -155,6 +155,11 @@ class _Process:
         self.unasked_s = 2 * settings.sweep_interval_s
         self.deaf_s = min(DEAF_LOOK_S, self.unasked_s)
         self.closing = ExitStack()
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """The object store; not every stage has its keys."""
+        return ObjectStore(self._settings)
 
     def __enter__(self) -> "_Process":
         name = "beat" if self.stage == Stage.SWEEP else str(self.stage)

@@ -29,10 +29,10 @@ class NoStack(CarinaError):
         self.hint = f"Start it with {up}."
 
 
-def settings_of(data: Path | None) -> Settings:
+def settings_of(data: Path | None, kind: type[Settings] = Settings) -> Settings:
     """Return the settings of the servers; raises `InvalidSettings` and `NoStack`."""
     read_environment(data)
-    return read_settings(Settings)
+    return read_settings(kind)
 
 
 def client_settings_of(data: Path | None) -> ClientSettings:

@@ -11,7 +11,7 @@ from deploy.cli.extras import require
 from shared.errors import HintNotSent
 from shared.redis_connection import require_answer
 from shared.scratch import use_scratch
-from shared.settings import Settings
+from shared.settings import Settings, SettingsWithoutHints
 
 
 class WorkerStage(StrEnum):
@@ -73,7 +73,7 @@ def migrate(data: Data = None) -> None:
     """Bring the database's schema up to date and make sure of the bucket."""
     from deploy.bootstrap import migrate as bring_up_to_date
 
-    bring_up_to_date(settings_of(data))
+    bring_up_to_date(settings_of(data, SettingsWithoutHints))
 
 
 def probe(context: typer.Context) -> None:
@@ -90,7 +90,7 @@ def _prepare(data: Path | None, *extras: str, uses_redis: bool = True) -> Settin
     """
     require(*extras)
     use_scratch()
-    settings = settings_of(data)
+    settings = settings_of(data, Settings if uses_redis else SettingsWithoutHints)
     if uses_redis:
         # Where it does not answer, the process starts all the same, and works without hints.
         with suppress(HintNotSent):

@@ -1,5 +1,6 @@
 # Every worker: prepare, detect and beat. torch's wheels bring CUDA; the host brings the driver.
-FROM python:3.12-slim-trixie AS build
+ARG PYTHON_IMAGE=python:3.12-slim-trixie
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 RUN python -m venv /opt/carina
 ENV PATH=/opt/carina/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -9,7 +10,7 @@ RUN touch README.md LICENSE && pip install --no-cache-dir -c constraints.txt ".[
 COPY . .
 RUN pip install --no-deps --no-cache-dir .
 
-FROM python:3.12-slim-trixie
+FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="carina-worker" \
       org.opencontainers.image.description="Chest X-ray abnormality detection: the workers. Not a medical device." \
       org.opencontainers.image.version="0.1.0" \

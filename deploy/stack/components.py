@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import deploy
+from deploy.needs import environment_of
 from deploy.stack import probes
 from deploy.stack.component import Component
 from deploy.stack.folder import Folder
@@ -24,7 +25,7 @@ _READY_S = 180
 
 def migrate(env: Mapping[str, str]) -> Component:
     """Brings tables and bucket to the state that this version needs; ends when done."""
-    return Component(name="migrate", argv=_run("deploy.stack.gated", "migrate"), env=env)
+    return Component(name="migrate", argv=_run("deploy.stack.gated", "migrate"), env=environment_of("migrate", env))
 
 
 def carina_components(
@@ -40,7 +41,7 @@ def carina_components(
     api = Component(
         name="api",
         argv=_run("deploy.stack.gated", "api"),
-        env=env,
+        env=environment_of("api", env),
         is_ready=probes.http(f"http://{address}/readyz", below=300),
         address=address,
         stop_timeout_s=_STOP_S,
@@ -69,7 +70,7 @@ def _worker(folder: Folder, env: Mapping[str, str], name: str, *command: str) ->
     return Component(
         name=name,
         argv=_run("deploy.stack.gated", *command),
-        env={**env, process_state.VARIABLE: str(state_file)},
+        env={**environment_of(command[-1], env), process_state.VARIABLE: str(state_file)},
         is_ready=probes.process(state_file),
         before_start=lambda: state_file.unlink(missing_ok=True),
         stop_timeout_s=_STOP_S,

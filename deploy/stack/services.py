@@ -65,7 +65,7 @@ class Services:
 
 def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool) -> Services:
     """Which servers to start. Raises `StackError` where one is missing, or where the environment names one by half."""
-    plain = {name: value for name, value in environ.items() if not name.startswith(("CARINA_", "NANIO_", "PG"))}
+    plain = {name: value for name, value in environ.items() if not name.startswith(("CARINA_", "NANIO_", "PG", "AWS_"))}
     settings: dict[str, str] = {}
     ours: list[Component] = []
     theirs: list[External] = []

@@ -1,6 +1,7 @@
 """docker-compose.yml is sound as far as that can be told without a Docker engine."""
 
 import json
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -12,13 +13,18 @@ import typer.main
 import yaml
 
 from api.dicom_listener import GRACE_S
+from deploy import digests
 from deploy.cli import app
-from deploy.document_settings import ROOT, env_example
+from deploy.document_settings import ROOT
+from deploy.make_secrets import make_secrets
+from deploy.needs import NEEDS, SECRETS
+from shared.settings import Settings
 from trainer.agent import STOP_S
 
 COMPOSE = ROOT / "docker-compose.yml"
 CPU = ROOT / "deploy" / "compose.cpu.yml"
 OURS = {"api", "dicom-listener", "intake", "notify", "prepare", "detect", "trainer", "beat", "migrate"}
+ALL = OURS | {"postgres", "redis", "object-store"}
 ON_A_GPU = ("detect", "trainer")
 
 
@@ -46,7 +52,8 @@ def test_follows_the_compose_specification(path: Path) -> None:
 
 
 def test_there_is_a_service_for_every_part(services: dict[str, Any]) -> None:
-    assert set(services) == OURS | {"postgres", "redis", "object-store"}
+    assert set(services) == ALL
+    assert set(NEEDS) == OURS
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
@@ -88,15 +95,81 @@ def test_redis_keeps_what_it_took(services: dict[str, Any]) -> None:
     command = services["redis"]["command"]
     assert command[command.index("--appendonly") + 1] == "yes"
     assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
-    assert "--requirepass" in command
+    assert command[1] == "/run/secrets/redis_conf", "which holds its password"
 
 
-def test_no_secret_has_a_default() -> None:
-    text = COMPOSE.read_text()
-    secrets = set(re.findall(r"\$\{(\w*(?:PASSWORD|KEY)\w*)", text))
-    required = set(re.findall(r"\$\{(\w+):\?[^}]+\}", text))
-    assert secrets == required
-    assert required == set(re.findall(r"^(\w+)=$", env_example(), re.MULTILINE))
+def test_no_secret_is_written_or_named_but_as_a_file(services: dict[str, Any], tmp_path: Path) -> None:
+    files_of_secrets = load(COMPOSE)["secrets"]
+    made = {f"${{SECRETS_FOLDER:-./secrets}}/{name}" for name in make_secrets(tmp_path / "secrets")}
+    assert {secret["file"] for secret in files_of_secrets.values()} == made
+    for name, service in services.items():
+        text = yaml.dump(service)
+        assert not re.search(r"\$\{\w*(?:PASSWORD|KEY|SECRET|TOKEN|URL)\w*", text.replace("$$", "")), name
+        named = set(re.findall(r"/run/secrets/(\w+)", text))
+        assert named == set(service["secrets"]), f"{name} is given what it reads, and no more"
+        for variable, value in service.get("environment", {}).items():
+            assert not (re.search(r"PASSWORD|KEY|SECRET|TOKEN|_URL", variable) and "@" in str(value)), variable
+            assert variable.endswith("_FILE") or variable.removesuffix("_FILE") not in SECRETS
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_process_is_given_the_secrets_that_it_needs(name: str, services: dict[str, Any]) -> None:
+    given = {word.removesuffix("_FILE") for word in services[name]["environment"] if word.endswith("_FILE")}
+    optional = {"CARINA_S3_SESSION_TOKEN"}
+    assert given == NEEDS[name] - optional
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_a_container_may_do_no_more_than_it_must(name: str, services: dict[str, Any]) -> None:
+    service = services[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "network_mode", "pid", "ipc", "userns_mode", "devices", "volumes_from"} & set(service)
+    assert set(service.get("cap_add", [])) <= {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+    if name in OURS or "user" in service:
+        assert "cap_add" not in service
+        assert service.get("user") not in ("root", "0", 0)
+    assert 16 <= service["pids_limit"] <= 4096
+    assert re.fullmatch(r"\d+[gm]", service["mem_limit"])
+    for volume in service.get("volumes", []):
+        assert re.fullmatch(r"[\w-]+:/[\w/.-]+", volume), "no folder of the host, such as Docker's own socket"
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_temporary_files_are_in_memory_of_a_bounded_size(name: str, services: dict[str, Any]) -> None:
+    folders = dict(line.split(":") for line in services[name]["tmpfs"])
+    assert "/tmp" in folders
+    for options in (set(value.split(",")) for value in folders.values()):
+        assert {"nosuid", "nodev"} <= options
+        assert any(re.fullmatch(r"size=\d+[gm]", option) for option in options)
+        assert ("noexec" in options) == (name not in ON_A_GPU), "PyTorch alone compiles"
+
+
+def test_each_server_is_in_a_network_of_those_that_use_it(services: dict[str, Any]) -> None:
+    networks = load(COMPOSE)["networks"]
+    inside = {"postgres": "database", "redis": "queue", "object-store": "objects"}
+    for server, network in inside.items():
+        assert services[server]["networks"] == [network]
+        assert networks[network] == {"internal": True}
+    by_secret = {"CARINA_DATABASE_URL": "database", "CARINA_REDIS_URL": "queue", "CARINA_S3_ACCESS_KEY_ID": "objects"}
+    for name in OURS:
+        wanted = {network for secret, network in by_secret.items() if secret in NEEDS[name]}
+        assert set(services[name]["networks"]) & set(inside.values()) == wanted
+    outside = {name: set(services[name]["networks"]) - set(inside.values()) for name in ALL}
+    assert {name: found for name, found in outside.items() if found} == {
+        "api": {"front"},
+        "dicom-listener": {"front"},
+        "notify": {"outside"},
+    }
+    assert {name for name in ALL if "ports" in services[name]} == {"api", "dicom-listener"}
+
+
+@pytest.mark.parametrize("name", sorted(ALL - {"migrate"}))
+def test_every_container_is_asked_whether_it_is_well(name: str, services: dict[str, Any]) -> None:
+    dockerfile = services[name].get("build", {}).get("dockerfile")
+    own = services[name].get("healthcheck", {}).get("test")
+    assert own or "\nHEALTHCHECK " in (ROOT / dockerfile).read_text()
 
 
 def test_only_what_clients_speak_to_is_published_and_only_on_this_machine(services: dict[str, Any]) -> None:
@@ -107,8 +180,55 @@ def test_only_what_clients_speak_to_is_published_and_only_on_this_machine(servic
 
 
 def test_every_image_is_pinned(services: dict[str, Any]) -> None:
-    for service in services.values():
-        assert re.fullmatch(r"[a-z/-]+:\d+\.\d[\w.-]*", service["image"])
+    for name, service in services.items():
+        ours = r"[a-z/-]+:\d+\.\d[\w.-]*"
+        theirs = rf"{ours}\$\{{[A-Z]+_DIGEST:-\}}"
+        assert re.fullmatch(ours if name in OURS else theirs, service["image"])
+
+
+def test_the_digest_of_every_image_of_others_can_be_pinned(services: dict[str, Any]) -> None:
+    found = digests.images(COMPOSE.read_text())
+    assert set(found) == {"POSTGRES_DIGEST", "REDIS_DIGEST", "SEAWEEDFS_DIGEST", "PYTHON_DIGEST"}
+    for name in OURS:
+        [[argument, image]] = services[name]["build"]["args"].items()
+        assert image == f"{found['PYTHON_DIGEST']}${{PYTHON_DIGEST:-}}"
+        dockerfile = (ROOT / services[name]["build"]["dockerfile"]).read_text()
+        assert re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE) == [f"${{{argument}}}"] * 2
+        assert f"ARG {argument}={found['PYTHON_DIGEST']}\n" in dockerfile
+
+
+def test_digests_are_looked_up_and_written_for_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a program in the place of Docker, as no registry can be counted on."""
+    (program := tmp_path / "docker").write_text(
+        "#!/bin/sh\n"
+        'test "$*" = "buildx imagetools inspect --format {{.Manifest.Digest}} redis:8.6-alpine" || exit 1\n'
+        f"echo sha256:{'ab' * 32}\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    digest = digests.look_up("redis:8.6-alpine")
+    before = "CARINA_BATCH_SIZE=2\nREDIS_DIGEST=@sha256:old\n"
+    assert digests.write(before, {"REDIS_DIGEST": digest}) == f"CARINA_BATCH_SIZE=2\nREDIS_DIGEST=@{digest}\n"
+    with pytest.raises(SystemExit, match="The digest of postgres:18 cannot be looked up"):
+        digests.look_up("postgres:18")
+
+
+def test_secrets_are_made_once_and_for_their_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    make_secrets(folder)
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert before["postgres_password"].strip() in before["database_url"]
+    assert before["redis_password"].strip() in before["redis_url"]
+    assert make_secrets(folder) == []
+    (folder / "database_url").unlink()
+    assert make_secrets(folder) == ["database_url"]
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+    settings = {f"CARINA_{name.upper()}_FILE": str(folder / name) for name in before if "." not in name}
+    assert Settings.from_env(settings).redis_url.get_secret_value() == before["redis_url"].strip()
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(PermissionError, match="a link"):
+        make_secrets(tmp_path / "link")
 
 
 def test_every_part_waits_for_the_migration(services: dict[str, Any]) -> None:

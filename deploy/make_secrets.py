@@ -1,0 +1,57 @@
+"""`make secrets`: make the files of docker-compose.yml's secrets, each once. Needs nothing but Python."""
+
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+
+
+def make_secrets(folder: Path) -> list[str]:
+    """Make the files that are missing, never another one in the place of an old one; return their names.
+
+    Raises `OSError` where the folder belongs to another user, or is a link.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(1, "it belongs to somebody else, or is a link", str(folder))
+    folder.chmod(0o700)
+    made: list[str] = []
+
+    def keep(name: str, content: str) -> str:
+        path = folder / name
+        try:
+            # Containers read it as a user of their own, who cannot enter the folder.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+        except FileExistsError:
+            return path.read_text().rstrip("\n")
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o444)
+            file.write(f"{content}\n")
+        made.append(name)
+        return content
+
+    postgres = keep("postgres_password", secrets.token_hex(24))
+    keep("database_url", f"postgresql://carina:{postgres}@postgres:5432/carina")
+    redis = keep("redis_password", secrets.token_hex(24))
+    keep("redis.conf", f"requirepass {redis}")
+    keep("redis_url", f"redis://:{redis}@redis:6379/0")
+    keep("s3_access_key_id", secrets.token_hex(10))
+    keep("s3_secret_access_key", secrets.token_hex(24))
+    keep("session_secret", secrets.token_hex(32))
+    return made
+
+
+def main() -> None:
+    """Make them in the folder that the command line names, by default `secrets`."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "secrets")
+    try:
+        made = make_secrets(folder)
+    except OSError as exc:
+        sys.exit(f"The secrets cannot be made in {folder}: {exc.strerror}.")
+    print(f"{folder}: made {', '.join(made)}." if made else f"{folder}: all there.")  # noqa: T201 - the command's output
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Which secrets each process of Carina needs: `carina up` and docker-compose.yml give it those and no others.
+
+Settings that are no secret go to every process: one that was left out by mistake would quietly become its default.
+"""
+
+from collections.abc import Mapping
+
+from shared.secret_files import secrets_of
+from shared.settings import ClientSettings, Settings
+
+DATABASE = frozenset({"CARINA_DATABASE_URL"})
+REDIS = frozenset({"CARINA_REDIS_URL"})
+OBJECTS = frozenset({"CARINA_S3_ACCESS_KEY_ID", "CARINA_S3_SECRET_ACCESS_KEY", "CARINA_S3_SESSION_TOKEN"})
+CONSOLE = frozenset({"CARINA_SESSION_SECRET"})
+
+NEEDS = {
+    "api": DATABASE | REDIS | OBJECTS | CONSOLE,
+    "dicom-listener": DATABASE | REDIS | OBJECTS,
+    "intake": DATABASE | REDIS | OBJECTS,
+    "prepare": DATABASE | REDIS | OBJECTS,
+    "detect": DATABASE | REDIS | OBJECTS,
+    "notify": DATABASE | REDIS,
+    "trainer": DATABASE | OBJECTS,
+    "beat": DATABASE | REDIS | OBJECTS,
+    "migrate": DATABASE | OBJECTS,
+}
+#: Every secret of Carina, and by their beginnings those that the AWS SDK takes; its CA bundle is none.
+SECRETS = frozenset({*secrets_of(Settings).values(), *secrets_of(ClientSettings).values()})
+_OF_AWS, _NO_SECRET = "AWS_", "AWS_CA_BUNDLE"
+
+
+def environment_of(service: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the secrets that a service does not need, whether held or named by `_FILE`."""
+    needed = NEEDS[service]
+
+    def is_kept(name: str) -> bool:
+        if name.startswith(_OF_AWS) and name != _NO_SECRET:
+            return needed >= OBJECTS
+        secret = name.removesuffix("_FILE")
+        return secret not in SECRETS or secret in needed
+
+    return {name: value for name, value in environ.items() if is_kept(name)}
