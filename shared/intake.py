@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from tempfile import SpooledTemporaryFile
 from typing import Literal
 from uuid import UUID
 
@@ -29,6 +28,7 @@ from shared.queue.hints import Hints
 from shared.queue.known import count_on, jobs_with_a_future
 from shared.queue.outcome import DUPLICATE
 from shared.queue.states import JobState, Stage
+from shared.scratch import spooled_file
 from shared.settings import Settings
 from shared.tables import Image, Job, Model, Project, Study
 from shared.version import RENDITION_VERSION
@@ -160,7 +160,7 @@ class Intake:
 
         max_image_pixels = self._settings.max_image_pixels
         max_bytes = 4 * max_image_pixels + HEADER_BYTES
-        with SpooledTemporaryFile(PART_BYTES) as file:
+        with spooled_file(PART_BYTES) as file:
             for part in parts:
                 if file.tell() + len(part) > max_bytes:
                     raise ImageTooLarge
@@ -278,7 +278,7 @@ def in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the same bytes in parts of `PART_BYTES`, but for the last."""
     in_memory = _IN_MEMORY.acquire(blocking=False)
     try:
-        with SpooledTemporaryFile(max_size=0 if in_memory else _SMALL_BYTES) as part:
+        with spooled_file(0 if in_memory else _SMALL_BYTES) as part:
             missing = PART_BYTES
             for chunk in chunks:
                 left = memoryview(chunk)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import CarinaError
+from shared.scratch import is_private, make_private, own_folder
 
 #: Names the file; by default it lies in the temporary folder and is called after the process.
 VARIABLE = "CARINA_STATE_FILE"
@@ -117,27 +118,24 @@ def read(path: Path) -> ProcessState | None:
 
 def find(process: str = "") -> list[tuple[Path, ProcessState]]:
     """Return the states in the temporary folder, of processes of that name, those that have ended included."""
-    found = [(path, read(path)) for path in sorted(_folder().glob(f"{process or '*'}-*.json"))]
+    folder = own_folder()
+    paths = sorted(folder.glob(f"{process or '*'}-*.json")) if is_private(folder) else []
+    found = [(path, read(path)) for path in paths]
     return [(path, state) for path, state in found if state and process in ("", state.process)]
 
 
 def _own_path(process: str) -> Path:
     if given := os.environ.get(VARIABLE):
         return Path(given)
-    folder = _folder()
+    folder = own_folder()
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_private(folder)
     except OSError as exc:
         raise NoStateFile(f"The folder {folder} cannot be made ({exc.strerror}): set TMPDIR.") from exc
     for path, state in find(process):
         if state.has_ended:  # killed, for it would have removed the file
             path.unlink(missing_ok=True)
     return folder / f"{process}-{os.getpid()}.json"
-
-
-def _folder() -> Path:
-    # As `shared.scratch` makes it for every process of ours.
-    return Path(os.environ.get("TMPDIR") or "/tmp") / f"carina-{os.getuid()}"
 
 
 def _start_of(pid: int) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from shared.errors import ObjectMissing, PermanentError
 from shared.imaging.rendition import read_rendition
 from shared.object_store import ObjectStore, rendition_key
+from shared.scratch import make_private, own_folder, replace_file
 from shared.settings import Settings
 from trainer.datasets.dataset import Film
 
@@ -38,9 +38,11 @@ class FilmReader:
 
     @classmethod
     def from_settings(cls, settings: Settings, store: ObjectStore) -> "FilmReader":
-        """Keep renditions where the settings say, else among the machine's temporary files."""
-        folder = settings.trainer_cache_folder or str(Path(tempfile.gettempdir()) / f"carina-renditions-{os.getuid()}")
-        return cls(store, Path(folder), settings.trainer_cache_bytes)
+        """Keep renditions where the settings say, else among this user's temporary files; raise `FolderNotOurs`."""
+        named = settings.trainer_cache_folder
+        folder = Path(named) if named else make_private(own_folder()) / "renditions"
+        remedy = "name another folder in CARINA_TRAINER_CACHE_FOLDER"
+        return cls(store, make_private(folder, remedy), settings.trainer_cache_bytes)
 
     def __call__(self, film: Film) -> NDArray[np.uint8]:
         """Return a film's rendition, uint8 [h, w]; raises `FilmMissing` and `ObjectCorrupt`."""
@@ -68,10 +70,8 @@ class FilmReader:
             if self._held_bytes + len(png) > self._most_bytes:
                 return
             self._held_bytes += len(png)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as unfinished:
-            unfinished.write(png)
-        Path(unfinished.name).replace(path)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(path, png)
 
     def _clean(self, down_to_bytes: float) -> None:
         """Remove the files that were read longest ago."""

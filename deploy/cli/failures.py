@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import sys
-import tempfile
 import traceback
 from dataclasses import dataclass
 from enum import IntEnum
@@ -15,7 +14,7 @@ from deploy.cli.console import complain
 from deploy.cli.environment import NoStack
 from deploy.cli.extras import explain_missing
 from shared.errors import CarinaError, InvalidSettings, TransientError
-from shared.scratch import EXIT_NO_SCRATCH, ScratchUnwritable
+from shared.scratch import EXIT_NO_SCRATCH, ScratchUnwritable, new_text_file
 
 _DOCTOR = "`carina doctor` checks every server."
 _UNSET = "Start a stack here with `carina up`, name the folder of one with --data DIR, or set what is missing."
@@ -106,8 +105,6 @@ def _words(error: BaseException) -> str:
 def _write_report(error: BaseException) -> str | None:
     """Keep the traceback of an unexpected error in a file of the user's, and return its path."""
     try:
-        with tempfile.NamedTemporaryFile("w", prefix="carina-error-", suffix=".txt", delete=False) as file:
-            traceback.print_exception(error, file=file)
+        return str(new_text_file("carina-error-", "".join(traceback.format_exception(error))))
     except OSError:
         return None
-    return file.name

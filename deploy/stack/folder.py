@@ -6,12 +6,14 @@ import json
 import os
 import random
 import secrets
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
 from deploy.stack.errors import StackError, StackInUse
+from shared.scratch import FolderNotOurs, make_private, own_folder
 
 #: Below the ports that Linux hands to outgoing connections (32768 and up): one of those could take a server's port
 #: while the server restarts, or a client could connect to itself there.
@@ -28,6 +30,8 @@ class Folder:
         self.path = path.absolute()
         self.run = self.path / "run"
         self.log = self.path / "log"
+        #: Of the processes of the stack: a folder for temporary files that no other user can enter.
+        self.temporary = self.path / "tmp"
         self.env_file = self.path / "env"
         self.state_file = self.run / "state.json"
         #: In the environment of every process of the stack, to know them by.
@@ -44,10 +48,24 @@ class Folder:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if (owner := self.path.stat().st_uid) != os.geteuid():
                 raise StackError(f"{self.path} belongs to user {owner}: start the stack as that user.")
-            for folder in (self.run, self.log):
-                folder.mkdir(mode=0o700, exist_ok=True)
+            if self.path.stat().st_mode & 0o022:
+                raise StackError(f"Others may write to {self.path}: `chmod go-w {self.path}`, or take another folder.")
+            for folder in (self.run, self.log, self.temporary):
+                make_private(folder)
+        except FolderNotOurs as exc:
+            raise StackError(exc.detail) from exc
         except OSError as exc:
             raise StackError(f"Cannot use {self.path} as the data folder: {exc.strerror}.") from exc
+
+    def clear_temporary(self) -> None:
+        """Remove temporary files of processes that were killed; what they keep on purpose stays."""
+        kept = own_folder({"TMPDIR": str(self.temporary)})
+        for path in self.temporary.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                if path != kept:
+                    shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:

@@ -11,7 +11,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from deploy.stack import probes, processes
 from deploy.stack.component import Component
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
+from shared.scratch import nameless_file, new_folder
 
 USER = DATABASE = "carina"
 _HERE = "/proc/self/cwd"
@@ -134,7 +134,7 @@ def _install(root: Path, cluster: Path) -> Path:
 
 def _copy(root: Path, install: Path) -> Path:
     """Copy what the server needs of the wheel to a fresh folder that every user can enter, and return that."""
-    copy = Path(tempfile.mkdtemp(prefix="carina-postgres-"))
+    copy = new_folder("carina-postgres-")  # not in the data folder, which no other user may enter
     copy.chmod(0o755)
     # The programs look for their libraries beside the wheel's own folder.
     shutil.copytree(root.with_name(f"{root.name}.libs"), copy / f"{root.name}.libs")
@@ -166,7 +166,7 @@ def _init(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.parent.mkdir(mode=0o700, exist_ok=True)
     fresh.mkdir(mode=0o700)
-    with tempfile.TemporaryFile() as secret:
+    with nameless_file() as secret:
         secret.write(password.encode())
         secret.seek(0)
         if run_as:

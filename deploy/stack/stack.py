@@ -58,6 +58,7 @@ class Stack:
         self.folder.make()
         with self.folder.hold():
             was_killed = end_left_overs(self.folder, self.say)
+            self.folder.clear_temporary()
             # The file says that everything answers, so it must not outlive that from an earlier run.
             self.folder.env_file.unlink(missing_ok=True)
             supervisor = Supervisor(self.folder, self.say)
@@ -108,7 +109,8 @@ class Stack:
             each.unlink(missing_ok=True)
         key = self.folder.recall("api_key") or ""
         own = {"CARINA_API_HOST": host, "CARINA_API_PORT": port, "CARINA_API_KEY": key, GATE: str(gate)}
-        env = with_code({**self.environ, **servers.settings, **own})
+        temporary = {"TMPDIR": self.environ.get("TMPDIR") or str(self.folder.temporary)}
+        env = with_code({**self.environ, **servers.settings, **own, **temporary})
         Settings.from_env(env)  # a wrong one is told here once, rather than in the log of each process
         answers = self._answers(supervisor, servers)
 

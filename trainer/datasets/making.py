@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from shared.database import Database
 from shared.dataset_source import CocoSource, Consensus, PhantomsSource, ReviewsSource, Source, VinBigDataSource
 from shared.errors import ObjectMissing, PermanentError
 from shared.object_store import ObjectStore, dataset_key, result_key
+from shared.scratch import passing_folder
 from shared.settings import Settings
 from shared.training import Split
 from shared.version import RENDITION_VERSION
@@ -187,7 +187,7 @@ def _draw(source: PhantomsSource, on_progress: OnProgress) -> Iterator[Material]
         done += 1
         on_progress("drawing", done, source.films, 0)
 
-    with TemporaryDirectory(prefix="carina-phantoms-") as folder:
+    with passing_folder("carina-phantoms-") as folder:
         yield Material(draw_films(source, Path(folder), count), Folder(Path(folder)))
 
 

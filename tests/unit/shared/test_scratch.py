@@ -1,6 +1,7 @@
 """The one writable folder that a process needs, and what is said where it is missing."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.scratch import ScratchUnwritable, use_scratch
+from shared import process_state
+from shared.scratch import FolderNotOurs, ScratchUnwritable, is_private, make_private, replace_file, use_scratch
+from tests.conftest import REPOSITORY
 from tests.read_only import sealed
 
 #: Where the libraries that keep caches say that they keep them.
@@ -58,6 +61,89 @@ def test_takes_no_cache_that_others_may_write(tmp_path: Path) -> None:
     own.symlink_to(tmp_path)
     with pytest.raises(ScratchUnwritable, match="it belongs to somebody else"):
         use_scratch({"TMPDIR": str(tmp_path)})
+
+
+def test_a_private_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = make_private(tmp_path / "a" / "b")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o755)  # by an earlier version, or by hand
+    assert make_private(folder).stat().st_mode & 0o777 == 0o700
+    assert is_private(folder)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "file", "open to others"])
+def test_a_folder_that_others_could_have_planted_is_refused(kind: str, tmp_path: Path) -> None:
+    folder, target = tmp_path / "cache", tmp_path / "target"
+    match kind:
+        case "link":
+            target.mkdir(0o700)
+            folder.symlink_to(target)
+        case "dangling link":
+            folder.symlink_to(target)
+        case "file":
+            folder.write_text("")
+        case _:
+            folder.mkdir()
+            folder.chmod(0o777)
+    with pytest.raises(FolderNotOurs, match=r"or is a link\. Please name another one.$"):
+        make_private(folder, "name another one")
+    assert not is_private(folder)
+    assert not target.exists() or not list(target.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a folder of another user")
+def test_the_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    for name in ("cache", f"carina-{os.getuid()}"):
+        (tmp_path / name).mkdir(0o700)
+        os.chown(tmp_path / name, 65534, 65534)
+    with pytest.raises(FolderNotOurs, match="it belongs to somebody else"):
+        make_private(tmp_path / "cache")
+    with pytest.raises(ScratchUnwritable, match="it belongs to somebody else"):
+        use_scratch({"TMPDIR": str(tmp_path)})
+    assert not is_private(tmp_path / "cache")
+
+
+def test_a_file_is_replaced_and_never_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("untouched")
+    (tmp_path / "file").symlink_to(tmp_path / "target")
+    replace_file(tmp_path / "file", b"new")
+    assert (tmp_path / "target").read_text() == "untouched"
+    assert not (tmp_path / "file").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert (tmp_path / "file").stat().st_mode & 0o077 == 0
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_nothing_else_makes_temporary_files_by_itself() -> None:
+    """Or it would choose a name in a folder that every user may write to."""
+    forbidden = re.compile(r"\btempfile\b|\bgettempdir\b|\bmkstemp\b|[\"']/(?:var/)?tmp\b|/dev/shm")
+    found = {
+        f"{path.relative_to(REPOSITORY)}:{number}"
+        for room in ("api", "deploy", "shared", "trainer", "workers")
+        for path in (REPOSITORY / room).rglob("*.py")
+        if path != REPOSITORY / "shared" / "scratch.py"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if forbidden.search(line)
+    }
+    assert found == set()
+
+
+def test_the_state_of_a_process_is_neither_kept_nor_read_in_a_folder_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv(process_state.VARIABLE, raising=False)
+    (planted := tmp_path / "planted").mkdir()
+    own = tmp_path / f"carina-{os.getuid()}"
+    own.symlink_to(planted)
+    with pytest.raises(FolderNotOurs):
+        process_state.StateFile("notify")
+    assert not list(planted.iterdir())
+    own.unlink()
+    with process_state.StateFile("notify"):
+        assert [state.process for _, state in process_state.find()] == ["notify"]
+        own.chmod(0o777)
+        assert process_state.find() == []
 
 
 def test_libraries_keep_their_caches_there(tmp_path: Path) -> None:
