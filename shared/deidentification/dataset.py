@@ -137,8 +137,8 @@ def _values(source: Dataset, keyword: str) -> list[object]:
 
 
 def _texts(source: Dataset, keyword: str) -> list[str]:
-    """An element's values as they are written, whatever they should be."""
-    value: Any = source.get_item(keyword).value
+    """An element's values as they are written, whatever they should be; none where there is no such element."""
+    value: Any = source.get_item(keyword).value if keyword in source else None
     if isinstance(value, bytes):
         return [part.strip(" \0") for part in value.decode("latin-1").split("\\")]
     if isinstance(value, Sequence) or value is None:

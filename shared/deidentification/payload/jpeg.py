@@ -4,6 +4,7 @@ Application data, comments, reserved markers, fill bytes, what follows the end m
 left out. Compressed data are copied bit for bit.
 """
 
+import re
 import struct
 from dataclasses import dataclass, field
 
@@ -17,8 +18,10 @@ _DHT, _DAC, _SOS, _DQT, _DNL, _DRI, _LSE = 0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0
 _SOF_OF_JPEG_LS = 0xF7
 _FRAMES = {*range(0xC0, 0xD0), _SOF_OF_JPEG_LS} - {_DHT, 0xC8, _DAC}
 _LOSSLESS, _PROGRESSIVE, _FIRST_ARITHMETIC = {0xC3, 0xCB}, {0xC2, 0xCA}, 0xC9
-#: What begins a hierarchical sequence of frames, for which there is no decoder, and markers without a segment.
-_REFUSED = {0x01, *range(0xD0, 0xD9), 0xDE, 0xDF}
+#: What begins another image, and what a hierarchical sequence of frames, for which there is no decoder.
+_REFUSED = {0xD8, 0xDE, 0xDF}
+#: A marker behind fill bytes (B.1.1.2) and any others, among these markers without a segment: decoders skip them.
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd7])")
 #: What follows FF in compressed data: a stuffed byte, in JPEG-LS a stuffed bit, or what restarts them.
 _STUFFED = {0x00, 0xFF, *range(0xD0, 0xD8)}
 _STUFFED_IN_JPEG_LS = {*range(0x80), 0xFF, *range(0xD0, 0xD8)}
@@ -159,22 +162,18 @@ class _Stream:
 
 
 def _next_segment(data: bytes, position: int) -> tuple[int, int, int]:
-    """The marker, the start and the end of the next segment; decoders skip fill bytes (B.1.1.2) and any others."""
-    position = data.find(b"\xff", position)
-    if position < 0:
+    """The marker, the start and the end of the next segment."""
+    found = _MARKER.search(data, position)
+    if found is None:
         raise UndecodablePixelData
-    while data[position + 1 : position + 2] == b"\xff":
-        position += 1
-    head = data[position + 1 : position + 4]
-    if head[:1] == _EOI[1:]:
-        return head[0], position + 2, position + 2
-    if len(head) < 3 or head[0] in _REFUSED or head[0] == 0:
+    marker, start = found[1][0], found.end()
+    if marker == _EOI[1]:
+        return marker, start, start
+    length = int.from_bytes(data[start : start + 2], "big")
+    end = start + length
+    if marker in _REFUSED or length < 2 or end > len(data):
         raise UndecodablePixelData
-    marker, length = struct.unpack(">BH", head)
-    end = position + 2 + length
-    if length < 2 or end > len(data):
-        raise UndecodablePixelData
-    return marker, position + 4, end
+    return marker, start + 2, end
 
 
 def _find_markers(data: bytes, start: int, stuffed: set[int]) -> NDArray[np.int64]:

@@ -171,6 +171,9 @@ def test_a_known_code_gets_our_meaning_and_an_unknown_one_goes() -> None:
     view = read(hidden(make_dicom(FILM, ViewCodeSequence=coded("399348003", "SCT", "SMITH")))).ViewCodeSequence[0]
     assert (view.CodeValue, view.CodingSchemeDesignator) == ("399348003", "SCT")
     assert view.CodeMeaning == MEANINGS["399348003"] == "antero-posterior"
+    no_code = Sequence([Dataset()])
+    no_code[0].LongCodeValue = no_code[0].CodeMeaning = "SMITH"
+    assert b"SMITH" not in hidden(make_dicom(FILM, ViewCodeSequence=no_code))
     for value in ("SMITH", "399348003 SMITH", ""):
         assert not read(hidden(make_dicom(FILM, ViewCodeSequence=coded(value, "99SMITH", "SMITH")))).ViewCodeSequence
 

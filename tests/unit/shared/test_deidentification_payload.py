@@ -92,6 +92,7 @@ IN_JPEG: dict[str, Plant] = {
     "a reserved marker": behind_start(segment(0x02, MARK)),
     "a marker for extensions": behind_start(segment(0xF1, MARK)),
     "bytes between segments": in_scan_header_gap,
+    "markers without a segment": behind_start(b"\xff\x01\xff\xd3" + MARK),
     "a quantisation table that nothing uses": behind_start(segment(0xDB, b"\3" + UNUSED_TABLE)),
     "a Huffman table that nothing uses": behind_start(segment(0xC4, b"\x13" + b"\0" * 15 + b"\x0c" + MARK)),
     "bytes behind the end": behind_end,
