@@ -403,7 +403,7 @@ class TopScore(Owned, Row):
     study_id: Mapped[UUID] = mapped_column(primary_key=True)
     class_name: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
-    project_id: Mapped[UUID]
+    project_id: Mapped[UUID] = mapped_column()
     image_id: Mapped[UUID]
     score: Mapped[float]
     #: The score's first decimal, so that the newest studies above a score lie in at most eleven runs of the index.
