@@ -56,7 +56,9 @@ def _bound_first() -> None:
 
 def bound() -> None:
     """Apply the view's limit; raise `RequestEntityTooLarge`, or `BodyPending` where only the body is still missing."""
-    view, client = current_app.view_functions.get(request.endpoint or ""), client_socket()
+    if request.endpoint is None:
+        return  # there is no such route; the answer is 404 or 405
+    view, client = current_app.view_functions[request.endpoint], client_socket()
     if hasattr(view, "takes_uploads"):
         request.max_content_length = None
         if client is not None:
@@ -70,6 +72,8 @@ def bound() -> None:
         raise LengthRequired("Send the body with Content-Length; chunks are not taken here.")
     if client is not None:
         client.require_body()
+        if is_public(view) and not client.is_body_here:
+            raise UploadCutShort  # no thread waits for it
 
 
 def read_chunks() -> None:

@@ -43,6 +43,8 @@ HEAD_S = 15.0
 IDLE_S = 15.0
 #: How long a small body may take, and after which time the request is first tried without it.
 SMALL_BODY_S, EARLY_S = 30.0, 1.0
+#: How many requests may be tried without their bodies at a time.
+_MOST_EARLY = 8
 #: How long a client may be silent, and how long it may go on sending, after its last answer.
 CLOSING_SILENCE_S, CLOSING_S = 5.0, 30.0
 #: The largest head, and the largest body that is awaited here.
@@ -117,6 +119,8 @@ class Connections:
         self._counts: dict[str, int] = {}
         self._held_bytes = 0
         self._looks_at = self._warns_at = 0.0
+        #: Those that are being tried without their bodies.
+        self._early: set[Connection] = set()
 
     def add(self, connection: Connection) -> None:
         """Begin with a new connection."""
@@ -138,12 +142,14 @@ class Connections:
 
     def finished(self, connection: Connection, *, is_kept: bool) -> None:
         """Go on after a thread has answered a request."""
+        self._early.discard(connection)
         rest = connection.sock.rest() if is_kept else None
         connection.buffer, connection.is_last = bytearray(rest or b""), rest is None
         self._go_on(connection)
 
     def await_body(self, connection: Connection) -> None:
         """Wait for the body of a request of which nothing else is missing."""
+        self._early.discard(connection)
         connection.early_at = math.inf
         try:
             connection.sock.let_client_continue()
@@ -166,12 +172,12 @@ class Connections:
             elif now >= connection.deadline:
                 self._expire(connection)
             elif connection.state is State.BODY and now >= connection.early_at:
-                self._hand_over(connection, is_whole=False)
+                self._try_early(connection)
 
     def end_idle(self, deadline: float) -> None:
         """Let no connection be idle beyond this time."""
         for connection in self._waiting:
-            if connection.state is State.IDLE or not connection.buffer:
+            if connection.state is State.IDLE or (connection.state is State.HEAD and not connection.buffer):
                 connection.deadline = min(connection.deadline, deadline)
 
     # --- what happens to a connection ---
@@ -285,12 +291,20 @@ class Connections:
             connection.wanted_bytes = end + _small_body_bytes(head)
             if len(buffer) < connection.wanted_bytes:
                 self._wait(connection, State.BODY, SMALL_BODY_S)
-                connection.early_at = time.monotonic() + EARLY_S
+                connection.early_at = time.monotonic()
                 if _EXPECT.search(head):
-                    self._hand_over(connection, is_whole=False)
+                    self._try_early(connection)
+                else:
+                    connection.early_at += EARLY_S
                 return
         if len(buffer) >= connection.wanted_bytes:
             self._hand_over(connection, is_whole=True)
+
+    def _try_early(self, connection: Connection) -> None:
+        """Have a request tried without its body, or leave it for the next look: many slow clients cost no more."""
+        if len(self._early) < _MOST_EARLY:
+            self._early.add(connection)
+            self._hand_over(connection, is_whole=False)
 
     def _hand_over(self, connection: Connection, *, is_whole: bool) -> None:
         self._release(connection)

@@ -65,6 +65,8 @@ def _write_problem(connection: ClientSocket, status: int, _: str, detail: str) -
 
 
 util.write_error = _write_problem
+# An answer that failed halfway: the event loop closes all connections, and waits for their clients.
+util.close_graceful = lambda _: None
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
@@ -167,7 +169,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
             # More processes would each hold connections and memory of their own; more replicas do the same better.
             "workers": 1,
             "threads": settings.api_threads,
-            "worker_connections": self._worker_connections,
+            # With one more, for which another one makes room.
+            "worker_connections": self._worker_connections + 1,
             "worker_class": _Worker,
             # What proxies say is believed where `trusted_proxies` says so, and then by the application.
             "forwarded_allow_ips": "",

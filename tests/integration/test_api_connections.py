@@ -11,6 +11,7 @@ import pytest
 from shared.database import Database
 from tests.integration.conftest import Keys, Server, png
 from tests.integration.test_api_uploads import HEAD, TAIL, answer_on, chunked, rows
+from tests.synthetic_dicom import make_dicom, make_film
 from tests.waiting import DEADLINE_S, wait_for
 
 Connect = Callable[..., socket.socket]
@@ -109,6 +110,7 @@ HALVES = {
     "head": b"GET /healthz HTTP/1.1\r\nHost: a",
     "sign_in": request("/console/sign-in", "POST", b"key=", Content_Length=500, **SIGN_IN),
     "expecting": request("/console/sign-in", "POST", b"key=", Content_Length=500, Expect="100-continue", **SIGN_IN),
+    "padded": request("/console/sign-in", "POST", b"key=", Content_Length="0000000500", **SIGN_IN),
     "upload": request(
         "/v1/studies", "POST", b"--b", Content_Length=10**6, Content_Type="multipart/form-data; boundary=b"
     ),
@@ -358,9 +360,25 @@ def test_a_slow_upload_is_taken_and_one_that_is_too_slow_is_not(
     assert rows(database) == 3
 
 
+@with_settings("sockets.SILENCE_S = 1")
+def test_a_long_answer_that_nobody_takes_gives_its_thread_back(server: Server, connect: Connect, keys: Keys) -> None:
+    """It is made while it is sent, and one of two threads; a client that takes it gets all of it."""
+    film = make_dicom(make_film(2400, 2400), SeriesInstanceUID="1.2.3.1")
+    sent = {"Content-Type": "application/dicom", **bearer(keys.both)}
+    stored = httpx.post(f"{server.url}/dicom-web/studies", content=film, headers=sent, timeout=DEADLINE_S)
+    assert stored.status_code == 200
+    path = stored.json()["00081199"]["Value"][0]["00081190"]["Value"][0].removeprefix(server.url)
+    asked = {**bearer(keys.both), "Accept": 'multipart/related; type="application/dicom"'}
+    stuck = connect(request(path, **asked), receive_bytes=4096)
+    assert stuck.recv(100).startswith(b"HTTP/1.1 200 ")
+    wait_for(lambda: httpx.get(f"{server.url}{path}", headers=asked, timeout=DEADLINE_S).is_success)
+    wait_for(lambda: len(httpx.get(f"{server.url}{path}", headers=asked, timeout=DEADLINE_S).content) > len(film))
+    assert stuck.fileno() > 0
+
+
 @with_settings(CARINA_API_CONNECTIONS=5, CARINA_CONNECTIONS_PER_ADDRESS=1000)
 def test_when_there_are_too_many_the_oldest_idle_one_ends(server: Server, connect: Connect) -> None:
-    first, second, *rest = [connect() for _ in range(4)]
+    first, second, *rest = [connect() for _ in range(5)]
     assert is_served(server)
     assert is_closed(first)
     for _ in range(20):
