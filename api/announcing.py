@@ -8,12 +8,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from api.address import absolute
-from api.limits import charge
+from api.auth import identity
 from api.services import services
 from api.submission_schemas import AnnouncedFile, Part, Upload
 from shared.errors import FileTooLarge, ObjectMissing
 from shared.queue.known import count_on, jobs_with_a_future
 from shared.queue.states import FileState
+from shared.quotas import find_quota
 from shared.submissions import allocate, incoming_key
 from shared.tables import Image, Job, Submission, SubmissionFile
 
@@ -38,7 +39,8 @@ def announce(session: Session, submission: Submission, files: Sequence[Announced
     if not through_api():
         most_bytes = max(most_bytes, settings.max_archive_bytes)
     to_send = [file for file in files if file.sha256 not in known and file.byte_count <= most_bytes]
-    charge(len(to_send), sum(file.byte_count for file in to_send))
+    # They count once they are taken in, as far as there is room for them then.
+    find_quota(session, identity().key_id).check(session, len(to_send), sum(file.byte_count for file in to_send))
     first = allocate(session, submission.id, len(files))
     rows = []
     for number, file in enumerate(files, start=first):

@@ -72,6 +72,8 @@ class _Expected:
     sha256: str
     priority: int
     model_id: UUID | None
+    #: Whose quota it counts against.
+    key_id: UUID | None
 
     def row(self) -> sa.ColumnElement[bool]:
         return sa.and_(SubmissionFile.submission_id == self.submission_id, SubmissionFile.number == self.number)
@@ -117,6 +119,7 @@ def _expected(path: FilePath) -> _Expected | None:
             sha256=row.sha256,
             priority=submission.priority,
             model_id=submission.requested_model_id,
+            key_id=submission.api_key_id,
         )
 
 
@@ -155,7 +158,11 @@ def _take_in(file: _Expected) -> None:
         _change(session, file, **values, finished_at=sa.func.now())
 
     intake = services().intake(
-        identity().project_id, priority=file.priority, model_id=file.model_id, submission_id=file.submission_id
+        identity().project_id,
+        priority=file.priority,
+        model_id=file.model_id,
+        submission_id=file.submission_id,
+        key_id=file.key_id,
     )
     try:
         intake.receive(chunks, also=also)

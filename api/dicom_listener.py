@@ -12,6 +12,7 @@ import time
 import warnings
 from types import TracebackType
 from typing import Any
+from uuid import UUID
 
 import pynetdicom._config
 import sqlalchemy as sa
@@ -35,7 +36,7 @@ from shared.process_state import StateFile
 from shared.queue.hints import Hints
 from shared.readiness import Readiness, storing
 from shared.settings import Settings
-from shared.tables import Project
+from shared.tables import ApiKey, Project
 
 log = structlog.get_logger()
 
@@ -108,7 +109,7 @@ class Listener:
         self.database, self.store = Database.from_settings(settings), ObjectStore(settings)
         self.hints = Hints(settings, self.database)
         try:
-            self.project_id = self._find_project()
+            self.project_id, self.key_id = self._find_project(), self._find_key()
             self._server = self._listen()
         except BaseException:
             self.database.close()
@@ -143,7 +144,19 @@ class Listener:
 
     def intake(self) -> Intake:
         """Return the way in for one association."""
-        return Intake(self.settings, self.database, self.store, self.hints, self.project_id)
+        return Intake(self.settings, self.database, self.store, self.hints, self.project_id, key_id=self.key_id)
+
+    def _find_key(self) -> UUID | None:
+        prefix = self.settings.dicom_key
+        if not prefix:
+            return None
+        with self.database.begin() as session:
+            key_id = session.scalar(sa.select(ApiKey.id).where(ApiKey.prefix == prefix))
+        if key_id is None:
+            raise ListenerMisconfigured(
+                f"There is no API key {prefix!r}, which CARINA_DICOM_KEY names: `carina key list` shows the prefixes."
+            )
+        return key_id
 
     def _find_project(self) -> Any:
         name = self.settings.dicom_project

@@ -13,6 +13,7 @@ from api.dicom_server import SILENCE_S
 from shared import audit
 from shared.errors import CarinaError, ImageTooLarge, NotAnImage, PermanentError, TransientError
 from shared.imaging.header import ImageHeader
+from shared.quotas import QuotaExceeded
 
 if TYPE_CHECKING:
     from api.dicom_listener import Listener
@@ -183,7 +184,7 @@ def _status_of(error: CarinaError) -> int:
             return MISMATCH
         case PermanentError():
             return CANNOT_UNDERSTAND
-        case TransientError():
+        case TransientError() | QuotaExceeded():
             return OUT_OF_RESOURCES  # which senders take for a reason to try again
         case _:
             return PROCESSING_FAILURE

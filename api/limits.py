@@ -1,20 +1,19 @@
-"""What a key may ask for: requests in a time (Flask-Limiter) and files and bytes a day, all counted on Redis.
+"""How many requests a key may send in a time (Flask-Limiter), counted on Redis; for its quota see `shared.quotas`.
 
 While Redis is down everything passes, and one warning says so.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 import limits
 import redis
 import structlog
-from flask import Flask, Response, current_app, g
+from flask import Flask, Response, g
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.storage import RedisStorage
-from limits.strategies import FixedWindowRateLimiter
 
 from api.auth import identity
 from api.errors import answer
@@ -29,20 +28,12 @@ log = structlog.get_logger()
 
 #: How long an answer of Redis may take, and for how long nobody asks after one that did not come.
 _TIMEOUT_S, _QUIET_S = 0.25, 5.0
-_NAME = "carina-quota"
 
 
 class RateLimited(RequestError):
     """The API key has sent too many requests; wait as `Retry-After` says."""
 
     code = "rate_limited"
-    status = 429
-
-
-class QuotaExceeded(RequestError):
-    """The API key has sent as many files or bytes as it may in a day."""
-
-    code = "quota_exceeded"
     status = 429
 
 
@@ -101,7 +92,6 @@ def install(app: Flask, settings: Settings) -> None:
     )
     limiter.request_filter(lambda: not rate_limit())
     limiter.init_app(app)
-    app.extensions[_NAME] = FixedWindowRateLimiter(limiter.storage)
 
     def refuse(_: RateLimitExceeded) -> Response:
         limited = RateLimited()
@@ -110,33 +100,3 @@ def install(app: Flask, settings: Settings) -> None:
         return answer(limited)
 
     app.register_error_handler(RateLimitExceeded, refuse)
-
-
-def charge(files: int, byte_count: int) -> None:
-    """Count files that the request's key sends against what it may send in a day; raise `QuotaExceeded`."""
-    allowance, taken = identity().allowance, []
-    counter: FixedWindowRateLimiter = current_app.extensions[_NAME]
-    for unit, most, cost in (("files", allowance.files_per_day, files), ("bytes", allowance.bytes_per_day, byte_count)):
-        if most is None:
-            continue
-        item = limits.RateLimitItemPerDay(most)
-        name = item.key_for("carina", unit, str(identity().key_id))
-        taken.append((name, cost))
-        if counter.storage.incr(name, item.get_expiry(), cost) > most:
-            for each, amount in taken:
-                counter.storage.incr(each, item.get_expiry(), -amount)
-            exceeded = QuotaExceeded(f"The API key has sent as many {unit} as it may in a day, which is {most}.")
-            exceeded.retry_after_s = max(1, int(counter.storage.get_expiry(name) - time.time()))
-            raise exceeded
-
-
-def metered(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield a file's bytes and charge for them; raise `QuotaExceeded` where they are too many, before the last one."""
-    byte_count, last = 0, b""
-    for chunk in chunks:
-        byte_count += len(chunk)
-        if last:
-            yield last
-        last = chunk
-    charge(1, byte_count)
-    yield last

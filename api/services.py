@@ -84,6 +84,7 @@ class Services:
         priority: int = 5,
         model_id: UUID | None = None,
         submission_id: UUID | None = None,
+        key_id: UUID | None = None,
     ) -> Intake:
         """Return the way in for a project's files; raise `NotFound` when there is no such model."""
         return Intake(
@@ -95,6 +96,7 @@ class Services:
             priority=priority,
             model_id=model_id,
             submission_id=submission_id,
+            key_id=key_id,
         )
 
 

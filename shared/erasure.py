@@ -103,7 +103,7 @@ def hold_object(session: Session, store: ObjectStore, key: str) -> None:
 
 def discard(session: Session, key: str) -> None:
     """Have an object removed that was stored for an image which is gone."""
-    session.add(Erasure(project_id=None, study_id=None, sha256s=[], keys=[key]))
+    session.execute(sa.insert(Erasure).values(study_id=None, sha256s=[], keys=[key], dataset_ids=[]))
 
 
 # --- the rows --------------------------------------------------------------------------------------------------------

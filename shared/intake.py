@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.erasure import hold_object
+from shared.erasure import discard, hold_object
 from shared.errors import ImageTooLarge, NotFound, TransientError
 from shared.imaging.header import PREFIX_BYTES, ImageHeader, read_header
 from shared.object_store import PART_BYTES, ObjectStore, original_key
@@ -28,6 +28,7 @@ from shared.queue.hints import Hints
 from shared.queue.known import count_on, jobs_with_a_future
 from shared.queue.outcome import DUPLICATE
 from shared.queue.states import JobState, Stage
+from shared.quotas import Quota, QuotaExceeded, find_quota
 from shared.scratch import spooled_file
 from shared.settings import Settings
 from shared.tables import Image, Job, Model, Project, Study
@@ -93,8 +94,9 @@ class Intake:
         priority: int = 5,
         model_id: UUID | None = None,
         submission_id: UUID | None = None,
+        key_id: UUID | None = None,
     ) -> None:
-        """Raise `NotFound` when there is no such model."""
+        """Raise `NotFound` when there is no such model. Files count against the quota of `key_id`, if it has one."""
         self._settings = settings
         self._database = database
         self._object_store = store
@@ -104,19 +106,47 @@ class Intake:
         self._model_id = model_id
         self._submission_id = submission_id
         self._pseudonym_key: bytes | None = None
+        self._quota: Quota | None = None
         self._new_jobs: Counter[Stage] = Counter()
-        if model_id is not None:
+        if model_id is not None or key_id is not None:
             with database.begin() as session:
-                if session.get(Model, model_id) is None:
+                if model_id is not None and session.get(Model, model_id) is None:
                     raise NotFound(f"There is no model {model_id}.")
+                if key_id is not None:
+                    self._quota = find_quota(session, key_id)
 
     def receive(self, chunks: Iterator[bytes], *, check: Check | None = None, also: Also | None = None) -> Received:
-        """Store a file and its rows; raise permanent errors for an unfit one, transient ones, and those of `chunks`."""
+        """Store a file and its rows; raise permanent errors for an unfit one, transient ones, and those of `chunks`.
+
+        Also raises `QuotaExceeded`, and keeps nothing of the file then.
+        """
+        if self._quota is not None:
+            chunks = self._within_quota(self._quota, chunks)
         original = self._store(chunks, check)
-        for _ in range(_TRIES - 1):
-            with suppress(IntegrityError, _Overtaken):
-                return self._record(original, also)
-        return self._record(original, also)
+        try:
+            for _ in range(_TRIES - 1):
+                with suppress(IntegrityError, _Overtaken):
+                    return self._record(original, also)
+            return self._record(original, also)
+        except QuotaExceeded:  # another file was quicker
+            with self._database.begin() as session:
+                discard(session, original_key(original.sha256))
+            raise
+
+    def _within_quota(self, quota: Quota, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield a file's bytes, the last ones only if there is room for all; raise `QuotaExceeded`."""
+        with self._database.begin() as session:
+            quota.check(session, 1, 0)
+        byte_count, last = 0, b""
+        for chunk in chunks:
+            byte_count += len(chunk)
+            if last:
+                yield last
+            last = chunk
+        with self._database.begin() as session:
+            quota.check(session, 1, byte_count)
+        if last:
+            yield last
 
     def send_hints(self) -> None:
         """Wake workers for the jobs that were made."""
@@ -199,6 +229,8 @@ class Intake:
             stage = Stage.DETECT if job.state == JobState.READY else Stage.PREPARE
             if also is not None:
                 also(session, received)
+            if self._quota is not None:
+                self._quota.charge(session, original.byte_count)
         if not known:
             self._new_jobs[stage] += 1
         return received

@@ -20,6 +20,8 @@ from shared.tables import (
     AuditEvent,
     Dataset,
     Detection,
+    ErasedObject,
+    Erasure,
     Evaluation,
     GateDecision,
     IdempotencyKey,
@@ -35,6 +37,7 @@ from shared.tables import (
     SubmissionFile,
     TrainingPoint,
     TrainingRun,
+    Usage,
     Webhook,
     WebhookDelivery,
     Worker,
@@ -45,10 +48,12 @@ CHILDREN: dict[type[Row], tuple[str, type[Any]]] = {
     Detection: ("job_id", Job),
     IdempotencyKey: ("api_key_id", ApiKey),
     SubmissionFile: ("submission_id", Submission),
+    Usage: ("api_key_id", ApiKey),
     WebhookDelivery: ("webhook_id", Webhook),
 }
-#: Tables that all projects share: models, the work of workers, and renditions, which are found by an original's digest.
-SHARED: frozenset[type[Row]] = frozenset({Model, QueueSample, Rendition, Worker})
+#: Tables that all projects share: models, the work of workers, renditions, which are found by an original's digest, and
+#: what is left to be erased, for projects may have an object in common.
+SHARED: frozenset[type[Row]] = frozenset({ErasedObject, Erasure, Model, QueueSample, Rendition, Worker})
 #: These are to follow.
 TO_FOLLOW: frozenset[type[Row]] = frozenset({Dataset, Evaluation, GateDecision, Schedule, TrainingPoint, TrainingRun})
 

@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     dicom_ae_title: str = Field("CARINA", pattern=r"^[!-\[\]-~ ]{1,16}$", description="Its application entity title.")
     dicom_allowed_aes: str = Field("", description="Titles that may send, with commas between; empty: nobody.")
     dicom_project: str = Field("default", description="The project that owns what the listener takes in.")
+    dicom_key: str = Field(
+        "", max_length=100, description="Prefix of the API key whose daily quota C-STOREs count against; empty: none."
+    )
     dicom_associations: int = Field(32, ge=1, le=1000, description="Associations at a time.")
     dicom_pending: int = Field(
         64, ge=1, le=1000, description="Connections at a time that have not asked for an association."

@@ -18,6 +18,7 @@ from shared.database import Database
 from shared.queue.known import IS_OPEN
 from shared.queue.outcome import DUPLICATE
 from shared.queue.states import FileState, JobState, SubmissionState
+from shared.quotas import QuotaExceeded
 from shared.settings import Settings
 from shared.tables import Job, Submission, SubmissionFile
 
@@ -29,6 +30,11 @@ SLOW_COUNT_S, KEPT_FOR = 0.25, 20
 _OPEN_FILE = SubmissionFile.state.in_([state for state in FileState if not state.is_final])
 _HAS_JOB = SubmissionFile.state.in_([FileState.ACCEPTED, FileState.DUPLICATE])
 _UNFIT = [FileState.REJECTED, FileState.FAILED]
+#: What keeps it out, or what it waits for.
+_SAYS_WHY = sa.or_(
+    SubmissionFile.state.in_(_UNFIT),
+    sa.and_(SubmissionFile.state == FileState.ARRIVED, SubmissionFile.code == QuotaExceeded.code),
+)
 #: Its image was there already, and has a result or waits for one.
 _IS_DUPLICATE = sa.or_(
     sa.and_(Job.state == JobState.CANCELLED, Job.code == DUPLICATE),
@@ -48,12 +54,8 @@ OUTCOME: sa.ColumnElement[str] = sa.case(
     else_=Job.state,
 )
 _JOB_IS_UNFIT = Job.state.in_([JobState.REJECTED, JobState.FAILED])
-CODE: sa.ColumnElement[str | None] = sa.case(
-    (SubmissionFile.state.in_(_UNFIT), SubmissionFile.code), (_JOB_IS_UNFIT, Job.code)
-)
-REASON: sa.ColumnElement[str | None] = sa.case(
-    (SubmissionFile.state.in_(_UNFIT), SubmissionFile.reason), (_JOB_IS_UNFIT, Job.reason)
-)
+CODE: sa.ColumnElement[str | None] = sa.case((_SAYS_WHY, SubmissionFile.code), (_JOB_IS_UNFIT, Job.code))
+REASON: sa.ColumnElement[str | None] = sa.case((_SAYS_WHY, SubmissionFile.reason), (_JOB_IS_UNFIT, Job.reason))
 
 
 @dataclass(frozen=True)

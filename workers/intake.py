@@ -45,6 +45,7 @@ from shared.queue.files import (
 )
 from shared.queue.hints import Hints
 from shared.queue.states import FileState
+from shared.quotas import QuotaExceeded, seconds_to_midnight
 from shared.settings import Settings
 from shared.submissions import allocate, incoming_key, settle
 from shared.tables import SubmissionFile
@@ -135,6 +136,8 @@ class Receive:
             log.info("result_dropped", **_about(claim))
         except StoppedError:
             self._put_aside(claim)
+        except QuotaExceeded as exc:
+            self._wait_for_quota(claim, exc)
         except Exception as exc:  # noqa: BLE001 - the worker's loop: an error is a file's, never the worker's
             self._pass_verdict(claim, known(exc))
         finally:
@@ -208,6 +211,7 @@ class Receive:
             priority=claim.priority,
             model_id=claim.model_id,
             submission_id=claim.submission_id,
+            key_id=claim.key_id,
         )
 
     # --- an archive --------------------------------------------------------------------------------------------------
@@ -290,6 +294,14 @@ class Receive:
             detail=error.detail,
             attempt=claim.attempt,
         )
+
+    def _wait_for_quota(self, claim: FileClaim, exceeded: QuotaExceeded) -> None:
+        """Have a file wait, and the rest of an archive, until its key may send more; its bytes stay where they are."""
+        pause_s = exceeded.retry_after_s or seconds_to_midnight()
+        why = {"code": exceeded.code, "reason": exceeded.public_detail}
+        with suppress(DatabaseUnavailable), self._database.begin() as session:
+            release_file(session, claim, pause_s=pause_s, **why)
+        log.info("file_waits_for_quota", **_about(claim), pause_s=pause_s)
 
     def _put_aside(self, claim: FileClaim) -> None:
         with suppress(DatabaseUnavailable), self._database.begin() as session:

@@ -20,7 +20,6 @@ from api.dicomweb.media_types import DICOM, NOT_ACCEPTABLE, choose, parse_accept
 from api.dicomweb.related import Part, read_parts
 from api.dicomweb.resources import PREFIX, StudyUid, url_of
 from api.idempotency import forget_answer, idempotent
-from api.limits import metered
 from api.resource import resource
 from api.schemas import PROBLEM
 from api.services import services
@@ -124,7 +123,7 @@ def store_study(path: StudyUid) -> Response:
 
 def _store(study_uid: str | None) -> Response:
     content_type = choose(parse_accept(request.headers.get("Accept")), OFFERED)
-    settings, intake = services().settings, services().intake(identity().project_id)
+    settings, intake = services().settings, services().intake(identity().project_id, key_id=identity().key_id)
     if settings.deidentify != "off":
         forget_answer()  # it names instances by the UIDs that were sent; stored again, they are duplicates
     stored: list[_Stored] = []
@@ -166,7 +165,7 @@ def _receive(intake: Intake, part: Part, study_uid: str | None) -> _Stored | _Fa
     try:
         if part.media_type != DICOM:
             raise UnsupportedFileType("The part's media type is not application/dicom.")
-        received = intake.receive(_remember(metered(part.chunks), prefix), check=check)
+        received = intake.receive(_remember(part.chunks, prefix), check=check)
     except PermanentError as error:
         return _Failed(error, *_identify(bytes(prefix)))
     header = received.header  # with the UIDs of what is stored, where originals are de-identified

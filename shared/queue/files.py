@@ -36,6 +36,8 @@ class FileClaim:
     project_id: UUID
     priority: int
     model_id: UUID | None
+    #: Whose quota it counts against.
+    key_id: UUID | None
     #: As announced; None where nobody announced it.
     byte_count: int | None
     sha256: str | None
@@ -76,6 +78,7 @@ def claim_files(session: Session, owner: str, *, limit: int, lease_s: float) -> 
             Submission.project_id,
             SubmissionFile.priority,
             Submission.requested_model_id.label("model_id"),
+            Submission.api_key_id.label("key_id"),
             SubmissionFile.byte_count,
             SubmissionFile.sha256,
             SubmissionFile.upload_id,
@@ -93,9 +96,9 @@ def renew_files(session: Session, claims: Collection[FileClaim], *, lease_s: flo
     return _update(session, claims, lease_expires_at=in_seconds(lease_s))
 
 
-def release_file(session: Session, claim: FileClaim, *, pause_s: float = 0) -> bool:
-    """Hand a file back as if it had not been claimed: this worker stops, or a server that it needs is down."""
-    return _update(session, [claim], **_waiting(pause_s), attempt=SubmissionFile.attempt - 1) > 0
+def release_file(session: Session, claim: FileClaim, *, pause_s: float = 0, **why: str) -> bool:
+    """Hand a file back as if it had not been claimed: this worker stops, or it has to wait; `why` is shown then."""
+    return _update(session, [claim], **_waiting(pause_s), **why, attempt=SubmissionFile.attempt - 1) > 0
 
 
 def holds_file(session: Session, claim: FileClaim) -> bool:

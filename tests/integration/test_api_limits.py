@@ -134,7 +134,7 @@ def test_while_redis_is_down_everything_passes_and_one_warning_says_so(
     monkeypatch.setattr(limits, "_TIMEOUT_S", 2)
     url, process = own_redis
     api = make_api(settings.model_copy(update={"redis_url": type(settings.redis_url)(url)}))
-    mine = api.as_(make_key(rate_limit="2/hour", files_per_day=1))
+    mine = api.as_(make_key(rate_limit="2/hour", files_per_day=2))
     assert [mine.get("/v1/models").status_code for _ in range(3)] == [200, 200, 429]
     os.kill(process.pid, signal.SIGSTOP)
     with structlog.testing.capture_logs() as logged:
@@ -142,6 +142,7 @@ def test_while_redis_is_down_everything_passes_and_one_warning_says_so(
         assert {mine.get("/v1/models").status_code for _ in range(100)} == {200}
         assert time.monotonic() - start < 100  # each of them would wait for two seconds otherwise
         assert mine.send(("a", png(1)), ("b", png(2))).status_code == 202
+        assert problem_of(mine.send(("c", png(3)))) == "quota_exceeded", "which PostgreSQL counts"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         monkeypatch.setattr(limits, "_QUIET_S", 0)

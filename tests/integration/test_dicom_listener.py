@@ -33,9 +33,10 @@ from pynetdicom.transport import AssociationSocket
 from api.dicom_listener import Listener, ListenerMisconfigured
 from shared.database import Database
 from shared.errors import ObjectStoreUnavailable
+from shared.keys import Allowance, create_key, prefix_of
 from shared.object_store import ObjectStore, original_key
 from shared.queue.hints import Hints
-from shared.queue.states import Stage
+from shared.queue.states import Scope, Stage
 from shared.settings import Settings
 from shared.tables import AuditEvent, Image, Job, Project, Study
 from tests.certificates import Authority
@@ -173,6 +174,18 @@ def test_an_object_that_is_not_what_the_message_says_is_refused(
         answer = made.send_c_store(path)
     assert (answer.Status, answer.ErrorComment) == (0xA900, "identifier_mismatch")
     assert not rows(database, Image)
+
+
+def test_files_count_against_the_quota_of_the_key_that_is_set(ready: Settings, database: Database) -> None:
+    with database.begin() as session:
+        allowance = Allowance(files_per_day=1)
+        key = create_key(session, project_name="default", name="", scopes=[Scope.SUBMIT], allowance=allowance)
+    with Listener(ready.model_copy(update={"dicom_key": prefix_of(key)})) as limited:
+        first, second = send(limited.port, dicom(1), dicom(2))
+        assert (first.Status, second.Status, second.ErrorComment) == (0x0000, 0xA700, "quota_exceeded")
+    assert len(rows(database, Image)) == 1
+    with pytest.raises(ListenerMisconfigured, match="CARINA_DICOM_KEY"):
+        Listener(ready.model_copy(update={"dicom_key": "nobody"}))
 
 
 def test_an_outage_asks_the_sender_to_try_again(
