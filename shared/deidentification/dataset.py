@@ -41,12 +41,12 @@ class _Keeper:
         for tag in source.keys():  # noqa: SIM118 - to iterate over a data set is to have every value made
             keyword = keyword_for_tag(tag)
             rule = rules.get(keyword)
-            if rule is not None and (value := self._value(source, keyword, rule)) is not None:
-                kept[tag] = DataElement(tag, self._vr(tag), value)
+            if rule is not None:
+                kept[tag] = DataElement(tag, self._vr(tag), self._value(source, keyword, rule))
         return kept
 
     def _value(self, source: Dataset, keyword: str, rule: Rule) -> Any:
-        """What an element becomes; None where it goes."""
+        """What an element becomes: without a value where it has none that may stay."""
         match rule:
             case Plain():
                 return self._stand_in(keyword, rule, _texts(source, keyword))
@@ -71,13 +71,8 @@ class _Keeper:
         return self._pseudonyms.sop_class(texts[0]) if rule is Plain.SOP_CLASS else self._pseudonyms.uid(texts[0])
 
     def _numbers(self, keyword: str, values: list[object], lowest: float, highest: float) -> Any:
-        """Numbers as their VR has them; None where one is none, or none that there can be."""
-        try:
-            numbers = [float(value) for value in values]  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            return None
-        if not all(lowest <= number <= highest for number in numbers):
-            return None
+        """Numbers as their VR has them, up to the first that is none, or none that there can be."""
+        numbers = list(takewhile(lambda number: lowest <= number <= highest, map(_float, values)))
         vr = dictionary_VR(keyword)
         if vr == "DS":
             return [_decimal(number) for number in numbers]
@@ -120,9 +115,9 @@ def _is_signed(source: Dataset) -> bool:
     return _values(source, "PixelRepresentation")[:1] == [1]
 
 
-def _known_terms(texts: list[str], rule: Terms) -> list[str] | None:
+def _known_terms(texts: list[str], rule: Terms) -> list[str]:
     read = (text.upper() if rule.in_any_case else text for text in texts[: rule.most])
-    return list(takewhile(rule.terms.__contains__, read)) or None
+    return list(takewhile(rule.terms.__contains__, read))
 
 
 def _values(source: Dataset, keyword: str) -> list[object]:
@@ -148,6 +143,14 @@ def _texts(source: Dataset, keyword: str) -> list[str]:
 
 def _items(source: Dataset, keyword: str) -> list[Dataset]:
     return [value for value in _values(source, keyword) if isinstance(value, Dataset)]
+
+
+def _float(value: Any) -> float:
+    """A number; NaN, which is in no range, where there is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _decimal(number: float) -> str:

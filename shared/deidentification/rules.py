@@ -141,6 +141,7 @@ RULES: Rules = {
     "AnatomicRegionSequence": Codes(
         {"AnatomicRegionModifierSequence": Codes(), "ReferencedImageSequence": _REFERENCES}
     ),
+    "AcquisitionContextSequence": Items({}),
     "ViewCodeSequence": Codes({"ViewModifierCodeSequence": Codes()}),
     # How it was taken.
     "KVP": Number(0, 1000),

@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from shared.deidentification import deidentify
-from shared.deidentification.rules import MEANINGS, RULES, Plain
+from shared.deidentification.rules import MEANINGS, RULES, Items, Plain
 from shared.imaging.rendition import make_rendition
 from tests.planted import FILM
 from tests.planted_everywhere import EVERYWHERE, MARK, PIXEL_MODULE, make_planted_everywhere
@@ -138,6 +138,12 @@ def test_elements_that_a_picture_needs_stay_as_they_are() -> None:
     assert first == second
 
 
+def coded(value: str, scheme: str, meaning: str) -> Sequence:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return Sequence([item])
+
+
 @pytest.mark.parametrize(
     ("keyword", "value"),
     [
@@ -146,6 +152,7 @@ def test_elements_that_a_picture_needs_stay_as_they_are() -> None:
         ("Modality", "SMITH"),
         ("ImageType", ["SMITH", "PRIMARY"]),
         ("SeriesNumber", "19370704"),
+        ("AcquisitionContextSequence", coded("SMITH", "SMITH", "SMITH")),
         ("KVP", "19370704"),
         ("PatientOrientation", "SMITH"),
         ("RescaleType", "SMITH"),
@@ -159,12 +166,9 @@ def test_terms_that_follow_an_unknown_one_go_with_it() -> None:
     image_type = ["ORIGINAL", "PRIMARY", "", "SMITH"]
     assert list(read(hidden(make_dicom(FILM, ImageType=image_type))).ImageType) == ["ORIGINAL", "PRIMARY"]
     assert read(hidden(make_dicom(FILM, BodyPartExamined="Chest"))).BodyPartExamined == "CHEST"
-
-
-def coded(value: str, scheme: str, meaning: str) -> Sequence:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return Sequence([item])
+    assert (
+        read(hidden(make_dicom(FILM, LossyImageCompressionRatio=["7.5", "19370704"]))).LossyImageCompressionRatio == 7.5
+    )
 
 
 def test_a_known_code_gets_our_meaning_and_an_unknown_one_goes() -> None:
@@ -208,9 +212,10 @@ def test_a_table_that_cannot_be_read_goes() -> None:
 
 def test_no_element_that_the_profile_removes_is_kept() -> None:
     listed = {keyword_for_tag(tag[0] << 16 | tag[1]) for tag in table.ALL_TAGS if len(tag) == 2}
-    by_reference = {"ReferencedImageSequence", "SourceImageSequence"}
+    emptied, by_reference = {"AcquisitionContextSequence"}, {"ReferencedImageSequence", "SourceImageSequence"}
     kept = {keyword for keyword, rule in RULES.items() if not isinstance(rule, Plain)}
-    assert kept & listed == by_reference
+    assert kept & listed == by_reference | emptied
+    assert RULES["AcquisitionContextSequence"] == Items({})
     assert all(tag_for_keyword(keyword) is not None for keyword in RULES)
     assert set(RULES) >= PIXEL_MODULE
 

@@ -313,13 +313,22 @@ def test_what_follows_the_last_cell_goes(syntax: TransferSyntax) -> None:
     assert np.array_equal(pixels_of(data), film)
 
 
-def test_an_overlay_in_unused_bits_is_gone_and_one_in_the_values_is_told() -> None:
-    for bits, told in ((12, "NO"), (16, "YES")):
-        file = pydicom.dcmread(BytesIO(make_dicom(FILM, bits=bits, BurnedInAnnotation="NO")))
-        file.add_new(0x60000102, "US", 12)
-        buffer = BytesIO()
-        file.save_as(buffer)
-        assert pydicom.dcmread(BytesIO(hidden(buffer.getvalue()))).BurnedInAnnotation == told
+@pytest.mark.parametrize(
+    ("bits", "syntax", "told"),
+    [
+        (12, "explicit", "NO"),
+        (12, "rle", "NO"),
+        (16, "explicit", "YES"),
+        (12, "jpeg-ls", "YES"),
+        (12, "jpeg-2000", "YES"),
+    ],
+)
+def test_an_overlay_in_unused_bits_is_gone_or_is_told(bits: int, syntax: TransferSyntax, told: str) -> None:
+    file = pydicom.dcmread(BytesIO(film_of(FILM, syntax, BitsStored=bits, HighBit=bits - 1, BurnedInAnnotation="NO")))
+    file.add_new(0x60000102, "US", 12)
+    buffer = BytesIO()
+    file.save_as(buffer)
+    assert pydicom.dcmread(BytesIO(hidden(buffer.getvalue()))).BurnedInAnnotation == told
 
 
 # --- Fragments -------------------------------------------------------------------------------------------------------
