@@ -21,10 +21,12 @@ _LOSSLESS, _PROGRESSIVE, _FIRST_ARITHMETIC = {0xC3, 0xCB}, {0xC2, 0xCA}, 0xC9
 #: What begins another image, and what a hierarchical sequence of frames, for which there is no decoder.
 _REFUSED = {0xD8, 0xDE, 0xDF}
 #: A marker behind fill bytes (B.1.1.2) and any others, among these markers without a segment: decoders skip them.
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd7])")
-#: What follows FF in compressed data: a stuffed byte, in JPEG-LS a stuffed bit, or what restarts them.
-_STUFFED = {0x00, 0xFF, *range(0xD0, 0xD8)}
-_STUFFED_IN_JPEG_LS = {*range(0x80), 0xFF, *range(0xD0, 0xD8)}
+_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
+#: Whether a byte behind FF ends compressed data: not a stuffed byte, in JPEG-LS a stuffed bit, nor what restarts them.
+_ENDS = np.array([byte not in {0x00, 0xFF, *range(0xD0, 0xD8)} for byte in range(256)])
+_ENDS_IN_JPEG_LS = np.array([byte not in {*range(0x80), 0xFF, *range(0xD0, 0xD8)} for byte in range(256)])
+#: Of compressed data, looked at in one go.
+_WINDOW_BYTES = 256 * 1024
 #: A profile of 16 MiB takes 256 of them, an image of many scans about 500.
 _MOST_SEGMENTS = 2000
 _SYMBOL_COUNTS = 16
@@ -121,7 +123,6 @@ class _Stream:
         self._data = data
         self._tables = _Tables()
         self._frame: _Frame | None = None
-        self._markers: NDArray[np.int64] | None = None
         self.parts: list[bytes] = []
         #: How colours are to be read, where it says so.
         self.colours: dict[str, bytes] = {}
@@ -151,10 +152,8 @@ class _Stream:
         """Keep a scan, whose header is from `start` to `end`, and the tables that it uses; return where it ends."""
         if self._frame is None:
             raise UndecodablePixelData
-        if self._markers is None:
-            stuffed = _STUFFED_IN_JPEG_LS if self._frame.process == _SOF_OF_JPEG_LS else _STUFFED
-            self._markers = _find_markers(self._data, end, stuffed)
-        scan_end = _scan_end(self._data, end, self._markers)
+        ends = _ENDS_IN_JPEG_LS if self._frame.process == _SOF_OF_JPEG_LS else _ENDS
+        scan_end = _find_scan_end(self._data, end, ends)
         self.parts += self._tables.take(self._frame.tables_of(self._data[start:end]))
         self.parts.append(self._data[start - 4 : scan_end])
         self.has_scan = True
@@ -176,23 +175,15 @@ def _next_segment(data: bytes, position: int) -> tuple[int, int, int]:
     return marker, start + 2, end
 
 
-def _find_markers(data: bytes, start: int, stuffed: set[int]) -> NDArray[np.int64]:
-    """Where there may be a marker behind compressed data, from `start` on."""
-    values = np.frombuffer(data, np.uint8, offset=start)
-    places = np.flatnonzero(values[:-1] == 0xFF)
-    is_marker = np.array([byte not in stuffed for byte in range(256)])
-    return np.asarray(places[is_marker[values[places + 1]]] + start, np.int64)
-
-
-def _scan_end(data: bytes, start: int, markers: NDArray[np.int64]) -> int:
+def _find_scan_end(data: bytes, start: int, ends: NDArray[np.bool_]) -> int:
     """Where the compressed data that begin at `start` end, before the next marker's fill bytes."""
-    index = int(np.searchsorted(markers, start))
-    if index == len(markers):
-        raise UndecodablePixelData
-    end = int(markers[index])
-    while end > start and data[end - 1] == 0xFF:
-        end -= 1
-    return end
+    for begin in range(start, len(data) - 1, _WINDOW_BYTES):
+        values = np.frombuffer(data, np.uint8, min(_WINDOW_BYTES + 1, len(data) - begin), begin)
+        is_end = (values[:-1] == 0xFF) & ends[values[1:]]
+        index = int(is_end.argmax())
+        if is_end[index]:
+            return start + len(data[start : begin + index].rstrip(b"\xff"))
+    raise UndecodablePixelData
 
 
 def _read_frame(marker: int, body: bytes) -> _Frame:

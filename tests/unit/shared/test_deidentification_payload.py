@@ -107,6 +107,26 @@ def test_nothing_stays_in_a_jpeg_stream(syntax: TransferSyntax, place: str) -> N
     check(*film_in(syntax, plant=IN_JPEG[place]))
 
 
+def test_compressed_data_end_at_a_marker_wherever_it_lies() -> None:
+    """Data are looked through in windows: a marker may begin with a window's last byte."""
+    frame = encode_frame(FILM_8, 8, "jpeg-baseline")
+    end = frame.rindex(b"\xff\xd9")
+    start = frame.index(b"\xff\xda") + 4 + 8 - 2
+    window = 256 * 1024
+    for missing in (0, 1, 2):
+        filling = b"\x01" * (window - (end - start) - missing)
+        data = make_dicom(FILM_8, syntax=UIDS["jpeg-baseline"], frame=frame[:end] + filling + b"\xff\xff\xd9" + MARK)
+        assert frame_of(hidden(data)).rstrip(b"\0").endswith(filling + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("place", ["between segments", "in a scan"])
+def test_fill_bytes_without_end_cost_little(place: str) -> None:
+    frame = encode_frame(FILM_8, 8, "jpeg-baseline")
+    start = frame.index(b"\xff\xda") if place == "between segments" else frame.rindex(b"\xff\xd9")
+    with pytest.raises(UndecodablePixelData):
+        hidden(make_dicom(FILM_8, syntax=UIDS["jpeg-baseline"], frame=frame[:start] + b"\xff" * 2**24))
+
+
 def test_a_table_that_is_defined_twice_stays_once() -> None:
     def plant(frame: bytes) -> bytes:
         place = frame.index(b"\xff\xdb")
@@ -399,6 +419,20 @@ def test_a_palette_that_no_pixel_refers_to_goes() -> None:
     cleaned = hidden(png(before=chunk(b"PLTE", MARK)))
     assert MARK not in cleaned
     assert np.array_equal(np.asarray(PIL.Image.open(BytesIO(cleaned))), FILM_8)
+
+
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+@pytest.mark.parametrize("shape", [(65, 67), (96, 80)])
+def test_an_interlaced_png_keeps_its_pixels(shape: tuple[int, int]) -> None:
+    film = np.ascontiguousarray(FILM_8[: shape[0], : shape[1]])
+    rows = b"".join(b"\0" + row.tobytes() for x, y, dx, dy in PASSES for row in film[y::dy, x::dx])
+    header = struct.pack(">2I5B", shape[1], shape[0], 8, 0, 0, 0, 1)
+    parts = [(b"IHDR", header), (b"tEXt", MARK), (b"IDAT", zlib.compress(rows) + MARK), (b"IEND", b"")]
+    cleaned = hidden(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+    assert MARK not in cleaned
+    assert np.array_equal(np.asarray(PIL.Image.open(BytesIO(cleaned))), film)
 
 
 def test_a_png_with_more_rows_than_it_says_is_refused() -> None:
