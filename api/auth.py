@@ -10,6 +10,7 @@ from api.services import services
 from shared.errors import Forbidden, Unauthorized
 from shared.keys import Identity
 from shared.queue.states import Scope
+from shared.training import GateConfig
 
 View = TypeVar("View", bound=Callable[..., object])
 
@@ -68,6 +69,15 @@ def _key() -> str | None:
     if not key:
         raise Unauthorized
     return key
+
+
+def require_to_promote(gate: GateConfig | None) -> None:
+    """Raise `Forbidden` where a gate is to promote a model for all projects and the key may not."""
+    if gate is not None and gate.promote and not identity().may(Scope.SYSTEM):
+        raise Forbidden(
+            "A gate that promotes changes the active model for all projects, which needs a key with the scope `system`."
+            " Set the gate's `promote` to false to have the comparison only."
+        )
 
 
 def identity() -> Identity:

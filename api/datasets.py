@@ -9,6 +9,7 @@ from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
 from api.resource import as_json, resource
 from api.services import services
+from api.submissions import allowed_prefix
 from shared.dataset_source import DatasetRequest
 from shared.errors import NotFound, NotReady
 from shared.object_store import dataset_key, result_key
@@ -26,10 +27,13 @@ def import_(body: DatasetRequest) -> Response:
     """Queue an import of what lies in the object store, or of what readers made of findings; a trainer takes it up.
 
     Format `reviews` takes the images of the key's project whose review is done. For the others annotations and images
-    are named by key and prefix, outside Carina's own folders, or as `s3://BUCKET/KEY`. The same name again is a new
-    version.
+    are named by key and prefix, outside Carina's own folders, or as `s3://BUCKET/KEY`, at a place that
+    `CARINA_IMPORT_BUCKETS` gives the key's project. The same name again is a new version.
     """
-    request = body.in_bucket(services().settings.s3_bucket).in_project(identity().project_id)
+    bucket = services().settings.s3_bucket
+    request = body.in_bucket(bucket).in_project(identity().project_id)
+    for place in request.places():
+        allowed_prefix(bucket, place)
     with services().database.begin() as session:
         dataset = Dataset(name=request.name, source=request.source.model_dump(mode="json"))
         session.add(dataset)

@@ -3,7 +3,7 @@
 from flask import Response
 from sqlalchemy.orm import Session
 
-from api.auth import requires
+from api.auth import identity, requires
 from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
 from api.resource import as_json, resource
@@ -33,7 +33,7 @@ def evaluate(body: EvaluationRequest) -> Response:
     """Queue an evaluation; a trainer takes it up."""
     model_id = None if body.model == "active" else body.model
     with services().database.begin() as session:
-        dataset = datasets.resolve(session, body.dataset)
+        dataset = datasets.resolve(session, identity().project_id, body.dataset)
         evaluation = start_evaluation(session, model_id=model_id, dataset=dataset, config=body.config)
         return as_json(EvaluationAnswer.of(evaluation), 202)
 

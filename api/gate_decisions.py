@@ -2,7 +2,7 @@
 
 from flask import Response
 
-from api.auth import requires
+from api.auth import identity, require_to_promote, requires
 from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
 from api.resource import as_json, resource
@@ -21,8 +21,11 @@ blueprint = resource("gate_decisions")
 @idempotent
 def ask(body: GateRequest) -> Response:
     """Queue a decision about a model; a trainer takes it up."""
+    require_to_promote(body.config)
     with services().database.begin() as session:
-        decision = ask_gate(session, candidate_model_id=body.model_id, config=body.config)
+        decision = ask_gate(
+            session, project_id=identity().project_id, candidate_model_id=body.model_id, config=body.config
+        )
         return as_json(GateDecisionAnswer.model_validate(decision), 202)
 
 

@@ -1,4 +1,4 @@
-"""Models: which detectors there are, and which one is active."""
+"""Models: which detectors there are, and which one is active. All projects share them, so changes need `system`."""
 
 import sqlalchemy as sa
 from flask import Response
@@ -25,7 +25,7 @@ def show_all() -> Response:
 
 
 @blueprint.post("/v1/models/<uuid:model_id>/promote", responses={200: ModelAnswer})
-@requires(Scope.ADMIN)
+@requires(Scope.SYSTEM)
 def promote(path: ModelPath) -> Response:
     """Make a model the active one; workers change over between two batches."""
     with services().database.begin() as session:
@@ -33,7 +33,7 @@ def promote(path: ModelPath) -> Response:
 
 
 @blueprint.post("/v1/models/rollback", responses={200: ModelAnswer})
-@requires(Scope.ADMIN)
+@requires(Scope.SYSTEM)
 def roll_back() -> Response:
     """Return to the model that was active before."""
     with services().database.begin() as session:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
-from api.auth import requires
+from api.auth import identity, require_to_promote, requires
 from api.idempotency import idempotent
 from api.resource import as_json, resource
 from api.schedule_schemas import ScheduleAnswer, ScheduleChange, SchedulePath, ScheduleRequest, SchedulesAnswer
@@ -43,10 +43,11 @@ def show_all() -> Response:
 def create(body: ScheduleRequest) -> Response:
     """Add a schedule; a dataset of its name need not be there yet."""
     values = {name: getattr(body, name) for name in ScheduleRequest.model_fields.keys() - {"recipe", "config"}}
+    require_to_promote(body.gate)
     config = config_of(body.recipe, body.config)
     require_weights(services().store, config)
     with services().database.begin() as session:
-        return _answer(create_schedule(session, config=config, **values), 201)
+        return _answer(create_schedule(session, project_id=identity().project_id, config=config, **values), 201)
 
 
 @blueprint.get("/v1/schedules/<uuid:schedule_id>", responses={200: ScheduleAnswer})
@@ -54,7 +55,7 @@ def create(body: ScheduleRequest) -> Response:
 def show(path: SchedulePath) -> Response:
     """Show a schedule, when it is due next, and what became of the last time."""
     with services().database.begin() as session:
-        return _answer(find_schedule(session, path.schedule_id))
+        return _answer(find_schedule(session, identity().project_id, path.schedule_id))
 
 
 @blueprint.patch("/v1/schedules/<uuid:schedule_id>", responses={200: ScheduleAnswer})
@@ -62,8 +63,11 @@ def show(path: SchedulePath) -> Response:
 def change(path: SchedulePath, body: ScheduleChange) -> Response:
     """Change a schedule. A new cron expression or zone counts from now, and so does being enabled again."""
     with services().database.begin() as session:
-        schedule = find_schedule(session, path.schedule_id, to_change=True)
-        update_schedule(session, schedule, **_changes(schedule, body))
+        schedule = find_schedule(session, identity().project_id, path.schedule_id, to_change=True)
+        changes = _changes(schedule, body)
+        if changes.keys() & {"config", "dataset_name", "gate"}:  # what is promoted in the end, and by which rule
+            require_to_promote(changes["gate"] if "gate" in changes else read_schedule(schedule)[1])
+        update_schedule(session, schedule, **changes)
         return _show_changed(session, schedule)
 
 
@@ -72,7 +76,7 @@ def change(path: SchedulePath, body: ScheduleChange) -> Response:
 def delete(path: SchedulePath) -> Response:
     """Remove a schedule; its runs stay."""
     with services().database.begin() as session:
-        delete_schedule(session, find_schedule(session, path.schedule_id, to_change=True))
+        delete_schedule(session, find_schedule(session, identity().project_id, path.schedule_id, to_change=True))
     return Response(status=204)
 
 
@@ -83,7 +87,10 @@ def run(path: SchedulePath) -> Response:
     """Start a schedule's run now, whatever its rules say."""
     with services().database.begin() as session:
         return as_json(
-            TrainingAnswer.of(run_now(session, find_schedule(session, path.schedule_id, to_change=True))), 202
+            TrainingAnswer.of(
+                run_now(session, find_schedule(session, identity().project_id, path.schedule_id, to_change=True))
+            ),
+            202,
         )
 
 

@@ -29,11 +29,12 @@ from api.submission_schemas import (
 )
 from shared import submission_changes
 from shared.errors import Forbidden, InvalidRequest, NotFound, RequestError
+from shared.import_places import limit_prefix, read_places
 from shared.incoming import Incoming, SourceRefused
 from shared.queue.states import FileState, Scope, Stage, SubmissionState
 from shared.submission_changes import locked
 from shared.submissions import close, settle, tally
-from shared.tables import Model, Submission, SubmissionFile
+from shared.tables import Model, Project, Submission, SubmissionFile
 
 blueprint = resource("submissions")
 
@@ -49,7 +50,7 @@ class SubmissionNotOpen(RequestError):
 
 
 class BucketNotAllowed(Forbidden):
-    """The bucket is not one of `CARINA_IMPORT_BUCKETS`."""
+    """`CARINA_IMPORT_BUCKETS` does not let this project import from there."""
 
     code = "bucket_not_allowed"
 
@@ -228,15 +229,25 @@ def describe(session: Session, submission: Submission) -> SubmissionAnswer:
     return SubmissionAnswer.of(submission, counted, session.scalars(sa.select(sa.func.now())).one())
 
 
+def allowed_prefix(bucket: str, prefix: str) -> str:
+    """Return what this project may read of a prefix; raise `BucketNotAllowed`."""
+    with services().database.begin() as session:
+        project = session.get_one(Project, identity().project_id).name
+    limited = limit_prefix(read_places(services().settings.import_buckets), project, bucket, prefix)
+    if limited is None:
+        raise BucketNotAllowed
+    return limited
+
+
 def _source(url: str | None) -> tuple[str | None, str | None]:
     """Take `s3://bucket/prefix` apart; raise `BucketNotAllowed` and `BucketUnreadable`."""
     if url is None:
         return None, None
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     settings = services().settings
-    allowed = {name.strip() for name in settings.import_buckets.split(",")} - {settings.s3_bucket}
-    if bucket not in allowed:
+    if bucket == settings.s3_bucket:
         raise BucketNotAllowed
+    prefix = allowed_prefix(bucket, prefix)
     try:
         Incoming(settings).list_page(bucket, prefix, after=None, limit=1)
     except SourceRefused as exc:

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
-from api.auth import requires
+from api.auth import identity, require_to_promote, requires
 from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
 from api.resource import as_json, resource
@@ -38,10 +38,11 @@ blueprint = resource("trainings")
 @idempotent
 def train(body: TrainingRequest) -> Response:
     """Queue a training; a trainer takes it up."""
+    require_to_promote(body.gate)
     config = config_of(body.recipe, body.config)
     require_weights(services().store, config)
     with services().database.begin() as session:
-        dataset = datasets.resolve(session, body.dataset)
+        dataset = datasets.resolve(session, identity().project_id, body.dataset)
         run = start_training(session, dataset=dataset, config=config, gate=body.gate, name=body.name)
         return as_json(TrainingAnswer.of(run), 202)
 

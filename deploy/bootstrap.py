@@ -25,7 +25,8 @@ def migrate(settings: Settings) -> None:
 def bootstrap(env: Mapping[str, str]) -> str:
     """Make the servers that `env` names ready for a stack of one machine; return an API key with every scope.
 
-    `CARINA_API_KEY` in `env` is the key of an earlier start; it is kept while the database still knows it. Where no
+    `CARINA_API_KEY` in `env` is the key of an earlier start; it is kept while the database still
+    knows it with every scope. Where no
     model is active yet the demo model becomes it, so that the first study has a result.
     """
     settings = Settings.from_env(env)
@@ -38,8 +39,10 @@ def bootstrap(env: Mapping[str, str]) -> str:
         with database.begin() as session:
             key = env.get("CARINA_API_KEY", "")
             try:
-                verify_key(session, key)
+                knows_all = set(Scope) <= verify_key(session, key).scopes
             except Unauthorized:
+                knows_all = False
+            if not knows_all:  # as one that was made before a scope was added
                 key = create_key(session, project_name=FIRST_PROJECT, name="carina up", scopes=list(Scope))
             return key
     finally:

@@ -149,6 +149,11 @@ class DatasetRequest(Bounded):
         keys["images"] = _key(source.images, bucket).rstrip("/") + "/"
         return self.model_copy(update={"source": source.model_copy(update=keys)})
 
+    def places(self) -> list[str]:
+        """Return the keys and the prefix that are read."""
+        named = {name: place for name, place in self.source if name == "images" or name.endswith("annotations")}
+        return [place for place in named.values() if place is not None]
+
     def in_project(self, project_id: UUID) -> Self:
         """Return the same with the reviews of `project_id`; raise `InvalidRequest` for any other project's."""
         source = self.source

@@ -10,37 +10,42 @@ from shared.queue.states import TaskState
 from shared.tables import Dataset
 
 
-def latest(session: Session, name: str) -> Dataset | None:
-    """Return the newest dataset of a name that succeeded, if there is one."""
-    made = sa.select(Dataset).where(Dataset.name == name, Dataset.state == TaskState.SUCCEEDED)
+def latest(session: Session, project_id: UUID, name: str) -> Dataset | None:
+    """Return a project's newest dataset of a name that succeeded, if there is one."""
+    of_name = (Dataset.project_id == project_id, Dataset.name == name)
+    made = sa.select(Dataset).where(*of_name, Dataset.state == TaskState.SUCCEEDED)
     return session.scalar(made.order_by(Dataset.id.desc()).limit(1))
 
 
-def resolve(session: Session, name_or_id: str) -> Dataset:
-    """Return the dataset of an id, else the latest that succeeded of a name; raises `NotFound` and `NotReady`."""
-    dataset = find(session, name_or_id)
+def resolve(session: Session, project_id: UUID, name_or_id: str) -> Dataset:
+    """Return a project's dataset of an id, else its latest that succeeded of a name.
+
+    Raises `NotFound` and `NotReady`.
+    """
+    dataset = find(session, project_id, name_or_id)
     if dataset.state != TaskState.SUCCEEDED:
         reason = f": {dataset.reason}" if dataset.reason else "."
         raise NotReady(f"Dataset {dataset.id} ({dataset.name}) is {dataset.state}{reason}")
     return dataset
 
 
-def find(session: Session, name_or_id: str) -> Dataset:
-    """Return the dataset of an id, else the latest of a name, of those that succeeded where there are any.
+def find(session: Session, project_id: UUID, name_or_id: str) -> Dataset:
+    """Return a project's dataset of an id, else its latest of a name, of those that succeeded where there are any.
 
     Raises `NotFound`.
     """
-    dataset = _by_id(session, name_or_id) or latest(session, name_or_id)
+    dataset = _by_id(session, project_id, name_or_id) or latest(session, project_id, name_or_id)
     if dataset is None:
-        of_name = sa.select(Dataset).where(Dataset.name == name_or_id).order_by(Dataset.id.desc()).limit(1)
-        dataset = session.scalar(of_name)
+        of_name = sa.select(Dataset).where(Dataset.project_id == project_id, Dataset.name == name_or_id)
+        dataset = session.scalar(of_name.order_by(Dataset.id.desc()).limit(1))
     if dataset is None:
         raise NotFound(f"There is no dataset {name_or_id!r}; `carina dataset list` shows all.")
     return dataset
 
 
-def _by_id(session: Session, text: str) -> Dataset | None:
+def _by_id(session: Session, project_id: UUID, text: str) -> Dataset | None:
     try:
-        return session.get(Dataset, UUID(text))
+        dataset = session.get(Dataset, UUID(text))
     except ValueError:
         return None
+    return dataset if dataset is not None and dataset.project_id == project_id else None

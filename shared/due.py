@@ -62,7 +62,7 @@ def _take(session: Session, schedule: Schedule, now: datetime) -> Outcome:
 
 
 def _start_or_skip(session: Session, schedule: Schedule, due_at: datetime) -> tuple[UUID | None, str]:
-    dataset = datasets.latest(session, schedule.dataset_name)
+    dataset = datasets.latest(session, schedule.project_id, schedule.dataset_name)
     if dataset is None:
         return None, f"Skipped: {no_dataset(schedule)}"
     last = _last_run(session, schedule)

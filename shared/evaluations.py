@@ -15,7 +15,7 @@ from shared.training import EvaluationConfig
 def start_evaluation(
     session: Session, *, model_id: UUID | None, dataset: Dataset, config: EvaluationConfig
 ) -> Evaluation:
-    """Queue an evaluation of a model, by default of the active one, and return its row.
+    """Queue an evaluation of a model, by default of the active one, in the dataset's project; return its row.
 
     Raises `NotFound` where there is no such model, and `NotReady` unless the dataset's import has succeeded.
     """
@@ -25,7 +25,12 @@ def start_evaluation(
     if dataset.state != TaskState.SUCCEEDED:
         raise NotReady(f"The dataset {dataset.id} is {dataset.state}.")
     require_whole(dataset)
-    evaluation = Evaluation(model_id=model.id, dataset_id=dataset.id, config=config.model_dump(mode="json"))
+    evaluation = Evaluation(
+        project_id=dataset.project_id,
+        model_id=model.id,
+        dataset_id=dataset.id,
+        config=config.model_dump(mode="json"),
+    )
     session.add(evaluation)
     session.flush()
     session.refresh(evaluation)

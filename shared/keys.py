@@ -52,8 +52,8 @@ class Identity:
             raise KeyExpired
 
     def may(self, scope: Scope) -> bool:
-        """Whether the key has this scope; `admin` has all."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+        """Whether the key has this scope; `admin` has all that end at the project."""
+        return scope in self.scopes or (Scope.ADMIN in self.scopes and scope is not Scope.SYSTEM)
 
 
 def create_key(
@@ -65,11 +65,9 @@ def create_key(
     allowance: Allowance = NO_END,
 ) -> str:
     """Make a key, and its project where that is new. The returned text is the only copy of the secret."""
-    project = session.scalar(sa.select(Project).where(Project.name == project_name))
-    if project is None:
-        project = Project(name=project_name)
-        session.add(project)
-        session.flush()
+    project = session.scalar(sa.select(Project).where(Project.name == project_name)) or _add_project(
+        session, project_name
+    )
     prefix, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     session.add(
         ApiKey(
@@ -82,6 +80,20 @@ def create_key(
         )
     )
     return f"carina_{prefix}_{secret}"
+
+
+def find_project(session: Session, name: str) -> UUID:
+    """Return the id of a project; raise `NotFound`. The first one is made where it is missing."""
+    project_id = session.scalar(sa.select(Project.id).where(Project.name == name))
+    if project_id is None and name != FIRST_PROJECT:
+        raise NotFound(f"There is no project {name!r}: `carina key create --project` makes one.")
+    return project_id or _add_project(session, name).id
+
+
+def _add_project(session: Session, name: str) -> Project:
+    session.add(project := Project(name=name))
+    session.flush()
+    return project
 
 
 def prefix_of(key: str) -> str:

@@ -18,12 +18,9 @@ from sqlalchemy.orm.util import LoaderCriteriaOption
 from shared.tables import (
     ApiKey,
     AuditEvent,
-    Dataset,
     Detection,
     ErasedObject,
     Erasure,
-    Evaluation,
-    GateDecision,
     IdempotencyKey,
     Job,
     Model,
@@ -32,7 +29,6 @@ from shared.tables import (
     QueueSample,
     Rendition,
     Row,
-    Schedule,
     Submission,
     SubmissionFile,
     TrainingPoint,
@@ -48,15 +44,14 @@ CHILDREN: dict[type[Row], tuple[str, type[Any]]] = {
     Detection: ("job_id", Job),
     IdempotencyKey: ("api_key_id", ApiKey),
     SubmissionFile: ("submission_id", Submission),
+    TrainingPoint: ("training_run_id", TrainingRun),
     Usage: ("api_key_id", ApiKey),
     WebhookDelivery: ("webhook_id", Webhook),
 }
-#: Tables that all projects share: models, the work of workers, renditions, which are found by an original's digest, and
-#: what is left to be erased, for projects may have an object in common.
-SHARED: frozenset[type[Row]] = frozenset({ErasedObject, Erasure, Model, QueueSample, Rendition, Worker})
-#: These are to follow.
-TO_FOLLOW: frozenset[type[Row]] = frozenset({Dataset, Evaluation, GateDecision, Schedule, TrainingPoint, TrainingRun})
-
+#: Tables that all projects share: models, the work of workers, and what is found by the digest of an object.
+SHARED: frozenset[type[Row]] = frozenset({ErasedObject, Model, QueueSample, Rendition, Worker})
+#: Tables of which some rows belong to no project; a session of one sees its own.
+PARTLY_OWNED: tuple[type[Any], ...] = (AuditEvent, Erasure)
 #: Execution options of a statement that is meant to see all projects' rows. Each use says why that is right.
 ACROSS_PROJECTS: Mapping[str, Any] = {"across_projects": True}
 
@@ -107,7 +102,7 @@ def _criteria(project_id: UUID) -> tuple[LoaderCriteriaOption, ...]:
     always = {"include_aliases": True, "propagate_to_loaders": True}
     options = [
         with_loader_criteria(Owned, lambda row: row.project_id == project_id, **always),
-        with_loader_criteria(AuditEvent, AuditEvent.project_id == project_id, **always),
+        *(with_loader_criteria(row, row.project_id == project_id, **always) for row in PARTLY_OWNED),
         with_loader_criteria(Project, Project.id == project_id, **always),
     ]
     for child, owner in _OWNERS.items():
@@ -137,7 +132,7 @@ def _limit(state: ORMExecuteState) -> None:
 def _own(session: Session, context: UOWTransaction, _: object) -> None:
     assert isinstance(session, ProjectSession)
     for row in session.new:
-        if isinstance(row, Owned | AuditEvent) and row.project_id is None:
+        if isinstance(row, Owned | AuditEvent | Erasure) and row.project_id is None:
             row.project_id = session.project_id
     for row in (*session.new, *session.dirty):
         own = row.id if isinstance(row, Project) else getattr(row, "project_id", session.project_id)

@@ -27,6 +27,7 @@ class ScheduleExists(RequestError):
 def create_schedule(
     session: Session,
     *,
+    project_id: UUID,
     name: str,
     cron: str,
     time_zone: str,
@@ -37,16 +38,17 @@ def create_schedule(
     skip_unchanged: bool = True,
     enabled: bool = True,
 ) -> Schedule:
-    """Add a schedule; a dataset of the name need not be there yet.
+    """Add a schedule to a project; a dataset of the name need not be there yet.
 
     Raises `InvalidCron`, `InvalidTimeZone`, `ScheduleExists`, and what `check_config` and `check_gate` raise.
     """
-    check_config(session, config)
-    check_gate(session, gate)
+    check_config(session, project_id, config)
+    check_gate(session, project_id, gate)
     due = next_time(cron, time_zone, database_now(session))
     added = (
         insert(Schedule)
         .values(
+            project_id=project_id,
             name=name,
             cron=cron,
             time_zone=time_zone,
@@ -58,7 +60,7 @@ def create_schedule(
             enabled=enabled,
             next_at=due if enabled else None,
         )
-        .on_conflict_do_nothing(index_elements=["name"])
+        .on_conflict_do_nothing(index_elements=["project_id", "name"])
         .returning(Schedule)
     )
     schedule = session.scalar(added)
@@ -67,10 +69,13 @@ def create_schedule(
     return schedule
 
 
-def find_schedule(session: Session, named: str | UUID, *, to_change: bool = False) -> Schedule:
-    """Return the schedule of a name or id; raise `NotFound`. No beat touches one that is `to_change` meanwhile."""
+def find_schedule(session: Session, project_id: UUID, named: str | UUID, *, to_change: bool = False) -> Schedule:
+    """Return a project's schedule of a name or id; raise `NotFound`.
+
+    No beat touches one that is `to_change` meanwhile.
+    """
     which = Schedule.id == named if isinstance(named, UUID) else Schedule.name == named
-    sought = sa.select(Schedule).where(which)
+    sought = sa.select(Schedule).where(Schedule.project_id == project_id, which)
     schedule = session.scalar(sought.with_for_update() if to_change else sought)
     if schedule is None:
         raise NotFound(f"There is no schedule {named}.")
@@ -83,10 +88,10 @@ def update_schedule(session: Session, schedule: Schedule, **changes: Any) -> Non
     A new cron expression or zone, like being enabled again, counts from now: no time before is made up for.
     """
     if "config" in changes:
-        check_config(session, changes["config"])
+        check_config(session, schedule.project_id, changes["config"])
         changes["config"] = changes["config"].model_dump(mode="json")
     if "gate" in changes:
-        check_gate(session, changes["gate"])
+        check_gate(session, schedule.project_id, changes["gate"])
         changes["gate"] = changes["gate"].model_dump(mode="json") if changes["gate"] else sa.null()
     before = (schedule.cron, schedule.time_zone, schedule.enabled)
     for column, value in changes.items():
@@ -104,7 +109,7 @@ def delete_schedule(session: Session, schedule: Schedule) -> None:
 def run_now(session: Session, schedule: Schedule) -> TrainingRun:
     """Start a schedule's run by hand, whatever its rules say; raises `NotReady` and what `start_training` raises."""
     now = database_now(session)
-    dataset = datasets.latest(session, schedule.dataset_name)
+    dataset = datasets.latest(session, schedule.project_id, schedule.dataset_name)
     if dataset is None:
         raise NotReady(no_dataset(schedule))
     run = start_run(session, schedule, dataset, now)

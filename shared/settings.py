@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.addresses import check_public_url, is_dns_host
 from shared.errors import InvalidSettings
+from shared.import_places import read_places
 from shared.redis_connection import parse_url
 from shared.secret_files import read_secret_files
 from shared.tls import CaBundleUnusable, find_ca_bundle
@@ -108,7 +109,9 @@ class Settings(BaseSettings):
     upload_url_s: int = Field(3600, ge=60, le=604_800, description="Seconds for which an upload's URL is good.")
     upload_expires_h: float = Field(48, gt=0, le=8760, description="Hours after which unfinished uploads are removed.")
     submission_expires_h: float = Field(168, gt=0, le=8760, description="Hours until an open submission is closed.")
-    import_buckets: str = Field("", description="Buckets that a submission may be read from, with commas between.")
+    import_buckets: str = Field(
+        "", description="From where each project may import: `project:bucket/prefix`, with commas between."
+    )
     intake_threads: int = Field(4, ge=1, le=64, description="Files that one intake worker checks at a time.")
     max_archive_entries: int = Field(100_000, ge=1, description="The most entries of one archive.")
     max_archive_bytes: int = Field(200 * 1024**3, ge=1024, description="The most bytes that an archive may unpack to.")
@@ -180,6 +183,12 @@ class Settings(BaseSettings):
     trainer_poll_s: float = Field(2, ge=0.1, le=600, description="Seconds between two looks for a task.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
+
+    @field_validator("import_buckets")
+    @classmethod
+    def _names_projects(cls, entries: str) -> str:
+        read_places(entries)
+        return entries
 
     @field_validator("s3_secret_access_key")
     @classmethod

@@ -160,7 +160,10 @@ class Image(Owned, Row):
 
 
 class Model(Row):
-    """A detector: its card (classes, canvas, thresholds, anchors, digests) and where its weights lie."""
+    """A detector: its card (classes, canvas, thresholds, anchors, digests) and where its weights lie.
+
+    All projects share it.
+    """
 
     __tablename__ = "model"
     __table_args__ = (
@@ -603,7 +606,7 @@ class Rendition(Row):
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
-class Task(Row):
+class Task(Owned, Row):
     """The columns of what the trainer leases: see `shared.tasks`."""
 
     __abstract__ = True
@@ -638,6 +641,7 @@ def _task_args(name: str) -> tuple[Any, ...]:
             "(state = 'running') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)", name="lease"
         ),
         Index(f"{name}_waiting", "id", postgresql_where=waiting),
+        Index(f"{name}_of_project", "project_id", "id"),
     )
 
 
@@ -645,9 +649,9 @@ class Dataset(Task):
     """An import, and once it has succeeded an immutable dataset: a COCO document in the object store."""
 
     __tablename__ = "dataset"
-    __table_args__ = (*_task_args("dataset"), Index("dataset_named", "name", "id"))
+    __table_args__ = (*_task_args("dataset"), Index("dataset_named", "project_id", "name", "id"))
 
-    #: Datasets of one name are versions of it; the newest one that succeeded is the latest.
+    #: Datasets of one name in a project are versions of it; the newest one that succeeded is the latest.
     name: Mapped[str]
     #: What it is made from and how: format, files, consensus, splits.
     source: Mapped[dict[str, Any]]
@@ -665,17 +669,18 @@ class Dataset(Task):
     erased_count: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
-class Schedule(Row):
+class Schedule(Owned, Row):
     """When to train again, on what, and what has to hold for the result to become active."""
 
     __tablename__ = "schedule"
     __table_args__ = (
         _one_of("overlap", Overlap),
+        Index("schedule_named", "project_id", "name", unique=True),
         Index("schedule_due", "next_at", postgresql_where=text("enabled")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
     #: Five fields, in local time of `time_zone`, an IANA name.
     cron: Mapped[str]
     time_zone: Mapped[str]

@@ -37,7 +37,7 @@ def start_training(
     schedule_id: UUID | None = None,
     due_at: datetime | None = None,
 ) -> TrainingRun:
-    """Queue a training and return its row.
+    """Queue a training in the dataset's project and return its row.
 
     What the gate evaluates on joins the run's held-out splits, so that no model meets an image of it in training.
     Raises `NotReady` unless the dataset's import has succeeded, what `check_config` and `check_gate` raise, and
@@ -46,19 +46,20 @@ def start_training(
     if dataset.state != TaskState.SUCCEEDED:
         raise NotReady(f"The dataset {dataset.id} is {dataset.state}.")
     require_whole(dataset)
-    check_gate(session, gate)
+    check_gate(session, dataset.project_id, gate)
     config = hold_out(config, gate)
     if any(held.dataset_id == dataset.id and held.split == "train" for held in config.held_out):
         raise InvalidRequest("What is trained on cannot be held out as well.")
     queued = (
         insert(TrainingRun)
         .values(
+            project_id=dataset.project_id,
             name=name or dataset.name,
             dataset_id=dataset.id,
             config=config.model_dump(mode="json"),
             config_digest=config.digest,
             gate=sa.null() if gate is None else gate.model_dump(mode="json"),
-            initial_model_id=check_config(session, config),
+            initial_model_id=check_config(session, dataset.project_id, config),
             schedule_id=schedule_id,
             due_at=due_at,
         )
@@ -79,10 +80,10 @@ def hold_out(config: TrainingConfig, gate: GateConfig | None) -> TrainingConfig:
     return config if met in config.held_out else config.model_copy(update={"held_out": (*config.held_out, met)})
 
 
-def check_config(session: Session, config: TrainingConfig) -> UUID | None:
+def check_config(session: Session, project_id: UUID, config: TrainingConfig) -> UUID | None:
     """Return the id of the model to start from, if a config names one; raise `NotFound` for what it names in vain."""
     for held in config.held_out:
-        _require_dataset(session, held.dataset_id)
+        _require_dataset(session, project_id, held.dataset_id)
     if not config.initial_weights.startswith(_MODEL):
         return None
     try:
@@ -101,18 +102,18 @@ def require_weights(store: ObjectStore, config: TrainingConfig) -> None:
         raise NotFound(f"The object store holds no {weights_key(sha256)} to start from.")
 
 
-def check_gate(session: Session, gate: GateConfig | None) -> None:
+def check_gate(session: Session, project_id: UUID, gate: GateConfig | None) -> None:
     """Raise `NotFound`, `NotReady` or `InvalidRequest` for a gate that could never decide."""
     if gate is None:
         return
-    _require_dataset(session, gate.evaluation_dataset_id)
+    _require_dataset(session, project_id, gate.evaluation_dataset_id)
     if gate.evaluation.bootstrap_samples < 1:
         raise InvalidRequest("A gate decides by a bootstrap: its evaluation needs at least one resample.")
 
 
-def _require_dataset(session: Session, dataset_id: UUID) -> None:
+def _require_dataset(session: Session, project_id: UUID, dataset_id: UUID) -> None:
     dataset = session.get(Dataset, dataset_id)
-    if dataset is None:
+    if dataset is None or dataset.project_id != project_id:
         raise NotFound(f"There is no dataset {dataset_id}.")
     if dataset.state != TaskState.SUCCEEDED:
         raise NotReady(f"The dataset {dataset_id} is {dataset.state}.")

@@ -16,6 +16,7 @@ from shared.phantoms import CLASS_NAMES, Lesion, make_phantom
 from shared.queue.states import TaskState
 from shared.tables import Dataset
 from shared.version import RENDITION_VERSION
+from tests.integration.rows import home
 
 HEIGHT_PX, WIDTH_PX = 256, 216
 #: Into which split each film of four goes.
@@ -104,6 +105,7 @@ def _store_row(
         failure_count=0,
     )
     with database.begin() as session:
+        row.project_id = home(session)
         session.add(row)
         session.flush()
         session.refresh(row)

@@ -132,9 +132,11 @@ def evaluate_model(work: Work, model_id: UUID, dataset_id: UUID, config: Evaluat
     """
     asked = config.model_dump(mode="json")
     with work.database.begin() as session:
+        task = session.get_one(work.claim.table, work.claim.task_id)
         matching = (
             sa.select(Evaluation)
             .where(
+                Evaluation.project_id == task.project_id,
                 Evaluation.model_id == model_id,
                 Evaluation.dataset_id == dataset_id,
                 Evaluation.config == asked,
@@ -147,25 +149,23 @@ def evaluate_model(work: Work, model_id: UUID, dataset_id: UUID, config: Evaluat
         if row is not None and row.state == TaskState.SUCCEEDED:
             return row.id
         # One that had failed before this was asked for does not speak for today.
-        task = session.get_one(work.claim.table, work.claim.task_id)
         if row is not None and row.state == TaskState.FAILED and row.created_at >= task.created_at:
             raise EvaluationFailed(f"Evaluation {row.id} has failed: {row.code}: {row.reason}")
         if row is None or row.state == TaskState.FAILED:
             if session.get(Model, model_id) is None or session.get(DatasetRow, dataset_id) is None:
                 raise NotFound("The model or the dataset is gone.")
-            session.add(Evaluation(model_id=model_id, dataset_id=dataset_id, config=asked))
+            asked_for = {"model_id": model_id, "dataset_id": dataset_id, "config": asked}
+            session.add(Evaluation(project_id=task.project_id, **asked_for))
     raise EvaluationPending
 
 
 def refuse_training_films(session: Session, store: ObjectStore, model_id: UUID, films: Sequence[Film]) -> None:
     """Raise `EvaluationMeetsTraining` where the model, or one that it began from, has learnt from one of these."""
     groups, originals = {film.group for film in films}, {film.sha256 for film in films}
-    for run_row, learnt in learnt_from(session, store, model_id):
+    for _, learnt in learnt_from(session, store, model_id):
         met = sum(film.group in groups or film.sha256 in originals for film in learnt)
         if met:
-            raise EvaluationMeetsTraining(
-                f"The model has learnt from {met} of these films or of their patients (training {run_row.id})."
-            )
+            raise EvaluationMeetsTraining(f"The model has learnt from {met} of these films or of their patients.")
 
 
 def to_material(dataset: Dataset, films: Sequence[Film], found: dict[int, Boxes]) -> EvaluationSet:

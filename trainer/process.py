@@ -52,7 +52,7 @@ def main() -> None:
     claim = TaskClaim(kind, UUID(task_id), owner, int(attempt))
     work = Work(settings, Database.from_settings(settings), ObjectStore(settings), claim)
     try:
-        importlib.import_module(MODULES[kind]).run(work)
+        importlib.import_module(MODULES[kind]).run(work.in_its_project())
     except TaskLost:
         log.warning("task_lost")
     except Interrupted:

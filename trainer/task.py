@@ -1,7 +1,7 @@
 """A task in the hands of the process that does it."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from sqlalchemy.orm import Session
 
@@ -28,6 +28,12 @@ class Work:
     database: Database
     store: ObjectStore
     claim: TaskClaim
+
+    def in_its_project(self) -> Self:
+        """Return the same with sessions of the task's project."""
+        with self.database.begin() as session:
+            project_id = session.get_one(self.claim.table, self.claim.task_id).project_id
+        return replace(self, database=self.database.of_project(project_id))
 
     def report(self, **progress: Any) -> None:
         """Write how far the task is; at most about once a second. Raises `TaskLost`."""

@@ -208,10 +208,16 @@ def _conclude(work: Work, config: TrainingConfig, card: ModelCard, weights: byte
         )
         model = models.register(session, work.store, card, weights)
         if row.gate is not None:
-            session.add(GateDecision(candidate_model_id=model.id, training_run_id=run_id, config=row.gate))
+            session.add(
+                GateDecision(
+                    project_id=row.project_id, candidate_model_id=model.id, training_run_id=run_id, config=row.gate
+                )
+            )
         elif config.evaluate_split is not None:
             asked = EvaluationConfig(split=config.evaluate_split).model_dump(mode="json")
-            session.add(Evaluation(model_id=model.id, dataset_id=row.dataset_id, config=asked))
+            session.add(
+                Evaluation(project_id=row.project_id, model_id=model.id, dataset_id=row.dataset_id, config=asked)
+            )
         work.succeed(session, model_id=model.id, progress=row.progress | {"eta_s": 0})
         log.info("model_registered", model_id=str(model.id), digest=card.digest)
 

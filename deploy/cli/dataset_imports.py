@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import sqlalchemy as sa
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -12,7 +11,7 @@ from deploy.cli.audit import note
 from deploy.cli.console import err, explain, out
 from deploy.cli.datasets import print_summary
 from deploy.cli.environment import Data, settings_of
-from shared.database import Database
+from deploy.cli.projects import InProject, open_project
 from shared.dataset_source import (
     CocoSource,
     Consensus,
@@ -25,7 +24,6 @@ from shared.dataset_source import (
 )
 from shared.keys import FIRST_PROJECT
 from shared.object_store import ObjectStore
-from shared.tables import Project
 
 if TYPE_CHECKING:  # the trainer's libraries are only loaded by the commands that use them
     from trainer.datasets.importing import Imported
@@ -63,6 +61,7 @@ def vinbigdata(
     test_share: TestShare = _PLAN.test,
     seed: Seed = _PLAN.seed,
     patients_from_dicom: FromDicom = True,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Import a table as VinBigData's, with the boxes of several readers."""
@@ -74,7 +73,7 @@ def vinbigdata(
         consensus=_consensus(consensus, iou, min_readers, readers),
         splits=_plan(val_share, test_share, seed),
     )
-    _import(name, source, data)
+    _import(name, source, project, data)
 
 
 @imports.command()
@@ -97,6 +96,7 @@ def coco(
     test_share: TestShare = _PLAN.test,
     seed: Seed = _PLAN.seed,
     patients_from_dicom: FromDicom = True,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Import COCO annotations: one document, or one for each split."""
@@ -110,7 +110,7 @@ def coco(
         consensus=_consensus(consensus, iou, min_readers, readers),
         splits=_plan(val_share, test_share, seed, keep=keep_splits),
     )
-    _import(name or annotations.stem, source, data)
+    _import(name or annotations.stem, source, project, data)
 
 
 def phantoms(
@@ -121,34 +121,32 @@ def phantoms(
     negative_share: Annotated[float, typer.Option(help="Share of the films that come black for white.")] = 0,
     val_share: ValShare = _PHANTOMS.splits.val,
     test_share: TestShare = _PHANTOMS.splits.test,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Make a dataset of synthetic films with known lesions of 14 classes."""
     chosen = {"films": films, "seed": seed, "balanced": not natural, "negative_share": negative_share}
-    _import(name, _choose(PhantomsSource, **chosen, splits=_plan(val_share, test_share, seed)), data)
+    _import(name, _choose(PhantomsSource, **chosen, splits=_plan(val_share, test_share, seed)), project, data)
 
 
 def reviews(
     name: Annotated[str, typer.Option(help="What to call it; a name again is a new version.")] = "reviews",
-    project: Annotated[str, typer.Option(help="Whose reviews.")] = FIRST_PROJECT,
     val_share: ValShare = _REVIEWS.splits.val,
     test_share: TestShare = _REVIEWS.splits.test,
     seed: Seed = _REVIEWS.splits.seed,
     patients_from_dicom: FromDicom = True,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Make a dataset of the images whose review is done, with the findings that their readers accepted."""
-    with Database.from_settings(settings_of(data)).begin() as session:
-        project_id = session.scalar(sa.select(Project.id).where(Project.name == project))
-    if project_id is None:
-        raise typer.BadParameter(f"There is no project {project!r}.")
+    _, project_id = open_project(settings_of(data), project)
     source = _choose(
         ReviewsSource,
         project_id=project_id,
         patients_from_dicom=patients_from_dicom,
         splits=_plan(val_share, test_share, seed),
     )
-    _import(name, source, data)
+    _import(name, source, project, data)
 
 
 def register(app: typer.Typer) -> None:
@@ -158,13 +156,13 @@ def register(app: typer.Typer) -> None:
     app.command()(reviews)
 
 
-def _import(name: str, source: Source, data: Path | None) -> None:
+def _import(name: str, source: Source, project: str, data: Path | None) -> None:
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError as exc:
         raise typer.BadParameter(f"{name!r} is no name: letters, digits, and . _ - or spaces between them.") from exc
     settings = settings_of(data)
-    database, store = Database.from_settings(settings), ObjectStore(settings)
+    (database, project_id), store = open_project(settings, project), ObjectStore(settings)
     # Films are drawn and read for minutes before the first is stored.
     database.ping()
     store.ping()
@@ -179,7 +177,7 @@ def _import(name: str, source: Source, data: Path | None) -> None:
                 tasks[what] = progress.add_task(what, total=total, failed="")
             progress.update(tasks[what], completed=done, failed=f"{failed} failed" if failed else "")
 
-        imported = import_here(settings, database, store, name, source, show_progress)
+        imported = import_here(settings, database, store, project_id, name, source, show_progress)
         with database.begin() as session:
             note(session, "dataset.import", dataset_id=imported.dataset_id)
     _print_import(name, imported)

@@ -11,9 +11,10 @@ from rich.table import Column, Table
 
 from deploy.cli.console import out, print_json
 from deploy.cli.environment import Data, settings_of
+from deploy.cli.projects import InProject, open_project
 from shared import datasets
-from shared.database import Database
 from shared.errors import NotReady
+from shared.keys import FIRST_PROJECT
 from shared.object_store import ObjectStore, dataset_key, result_key
 from shared.tables import Dataset
 
@@ -27,10 +28,12 @@ NameOrId = Annotated[str, typer.Argument(help="A name, which is its latest versi
 @app.command("list")
 def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """List all datasets, newest first."""
-    with Database.from_settings(settings_of(data)).begin() as session:
+    database, _ = open_project(settings_of(data), project)
+    with database.begin() as session:
         rows = session.scalars(sa.select(Dataset).order_by(Dataset.id.desc())).all()
         if as_json:
             print_json([_describe(row) for row in rows])
@@ -48,12 +51,14 @@ def show(
     dataset: NameOrId,
     figure: Annotated[Path | None, typer.Option(help="Draw classes and places into this .png or .svg file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Show what is in a dataset, by split, class, reader and size."""
     settings = settings_of(data)
-    with Database.from_settings(settings).begin() as session:
-        row = datasets.find(session, dataset)
+    database, project_id = open_project(settings, project)
+    with database.begin() as session:
+        row = datasets.find(session, project_id, dataset)
         session.expunge(row)
     if figure is not None:
         from trainer.datasets.figure import draw_figure, format_of
@@ -75,12 +80,14 @@ def show(
 def export(
     dataset: NameOrId,
     output: Annotated[Path, typer.Option(help="Write the COCO document into this file.", dir_okay=False)],
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Write a dataset as a COCO document, which pycocotools loads."""
     settings = settings_of(data)
-    with Database.from_settings(settings).begin() as session:
-        row = datasets.resolve(session, dataset)
+    database, project_id = open_project(settings, project)
+    with database.begin() as session:
+        row = datasets.resolve(session, project_id, dataset)
         session.expunge(row)
     document = _read_document(ObjectStore(settings), row)
     output.write_bytes(document)
@@ -91,12 +98,14 @@ def export(
 def failures(
     dataset: NameOrId,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """List the images that could not be taken into a dataset, and why."""
     settings = settings_of(data)
-    with Database.from_settings(settings).begin() as session:
-        sha256 = datasets.resolve(session, dataset).failures_sha256
+    database, project_id = open_project(settings, project)
+    with database.begin() as session:
+        sha256 = datasets.resolve(session, project_id, dataset).failures_sha256
     if sha256 is None:
         raise NotReady("The list of failures was removed, because it named an image that was erased.")
     listed = ObjectStore(settings).get(result_key(sha256, "jsonl"), sha256=sha256)

@@ -13,11 +13,13 @@ from deploy.cli.audit import note
 from deploy.cli.console import err, out, print_json
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.following import follow, how_far_is_evaluation, read, require_success
+from deploy.cli.projects import InProject, open_project
 from deploy.cli.results import print_metrics
 from shared import datasets
 from shared.database import Database
 from shared.errors import NotReady
 from shared.evaluations import start_evaluation
+from shared.keys import FIRST_PROJECT
 from shared.settings import Settings
 from shared.tables import Evaluation
 from shared.training import EvaluationConfig, Split
@@ -47,6 +49,7 @@ def evaluate(
         Path | None, typer.Option(help="Write the report to this HTML file.", dir_okay=False, writable=True)
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")] = False,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Evaluate a model on a split of a dataset. Ctrl-C only stops watching."""
@@ -58,9 +61,9 @@ def evaluate(
         seed=seed,
     )
     settings = settings_of(data)
-    database = Database.from_settings(settings)
+    database, project_id = open_project(settings, project)
     with database.begin() as session:
-        met = datasets.resolve(session, dataset)
+        met = datasets.resolve(session, project_id, dataset)
         asked = start_evaluation(session, model_id=_model_id(model), dataset=met, config=config)
         evaluation_id = asked.id
         note(session, "evaluation.start", evaluation_id=evaluation_id)
@@ -80,10 +83,12 @@ def evaluate(
 def list_(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 20,
     as_json: AsJson = False,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """List evaluations, newest first."""
-    with Database.from_settings(settings_of(data)).begin() as session:
+    database, _ = open_project(settings_of(data), project)
+    with database.begin() as session:
         rows = session.scalars(sa.select(Evaluation).order_by(Evaluation.id.desc()).limit(count)).all()
         if as_json:
             print_json([EvaluationAnswer.of(row).model_dump(mode="json") for row in rows])

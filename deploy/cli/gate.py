@@ -10,8 +10,9 @@ from deploy.cli.audit import note
 from deploy.cli.console import err, out
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.following import follow, how_far_is_decision, require_success
+from deploy.cli.projects import InProject, open_project
 from deploy.cli.results import print_decision
-from shared.database import Database
+from shared.keys import FIRST_PROJECT
 from shared.tables import GateDecision
 from shared.training import Split
 
@@ -28,15 +29,17 @@ def gate(
     counted_from_boxes: options.CountedFromBoxes = None,
     promote: Annotated[bool, typer.Option(help="Make it the active model if it passes.")] = True,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")] = False,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Compare a candidate with the active model by a paired bootstrap; promote it only if it is better."""
     from shared.gates import ask_gate
 
-    database = Database.from_settings(settings_of(data))
+    database, project_id = open_project(settings_of(data), project)
     with database.begin() as session:
         config = options.read_gate(
             session,
+            project_id,
             None,
             dataset=dataset,
             split=split,
@@ -47,7 +50,7 @@ def gate(
             promote=promote,
         )
         assert config is not None, "a dataset was named"
-        decision_id = ask_gate(session, candidate_model_id=model_id, config=config).id
+        decision_id = ask_gate(session, project_id=project_id, candidate_model_id=model_id, config=config).id
         note(session, "gate.ask", decision_id=decision_id, model_id=model_id)
         out.print(f"gate decision {decision_id} about model {model_id}", soft_wrap=True)
     if detach:

@@ -1,6 +1,7 @@
 """How the gate's rules are said on a command line."""
 
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from pydantic import ValidationError
@@ -42,7 +43,13 @@ CountedFromBoxes = Annotated[
 
 
 def read_gate(
-    session: Session, before: GateConfig | None, *, dataset: str | None, split: Split | None, **rules: object
+    session: Session,
+    project_id: UUID,
+    before: GateConfig | None,
+    *,
+    dataset: str | None,
+    split: Split | None,
+    **rules: object,
 ) -> GateConfig | None:
     """Return a gate with what is given changed; None where there was no gate and nothing is given.
 
@@ -51,7 +58,7 @@ def read_gate(
     given: dict[str, Any] = {name: rule for name, rule in rules.items() if rule is not None}
     values = {} if before is None else before.model_dump(mode="json")
     if dataset is not None:
-        values["evaluation_dataset_id"] = datasets.resolve(session, dataset).id
+        values["evaluation_dataset_id"] = datasets.resolve(session, project_id, dataset).id
     elif before is None:
         if given or split is not None:
             raise typer.BadParameter("A gate needs a dataset to decide on: --gate-dataset.")

@@ -15,8 +15,9 @@ from deploy.cli import training_options as options
 from deploy.cli.audit import note
 from deploy.cli.console import out, print_json
 from deploy.cli.environment import Data, settings_of
+from deploy.cli.projects import InProject, open_project
 from shared import schedules
-from shared.database import Database
+from shared.keys import FIRST_PROJECT
 from shared.object_store import ObjectStore
 from shared.queue.states import Overlap
 from shared.tables import Schedule
@@ -57,6 +58,7 @@ def create(
     counted_from_boxes: gate_options.CountedFromBoxes = None,
     overlap: Annotated[Overlap, typer.Option(help=OverlapWith)] = Overlap.SKIP,
     always: Annotated[bool, typer.Option("--always", help=Always)] = False,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Add a schedule. A dataset of the name need not be there yet."""
@@ -73,9 +75,11 @@ def create(
     )
     settings = settings_of(data)
     require_weights(ObjectStore(settings), config)
-    with Database.from_settings(settings).begin() as session:
+    database, project_id = open_project(settings, project)
+    with database.begin() as session:
         gate = gate_options.read_gate(
             session,
+            project_id,
             None,
             dataset=gate_dataset,
             split=gate_split,
@@ -86,6 +90,7 @@ def create(
         )
         made = schedules.create_schedule(
             session,
+            project_id=project_id,
             name=name,
             cron=cron,
             time_zone=time_zone,
@@ -100,9 +105,10 @@ def create(
 
 
 @app.command("list")
-def list_(as_json: AsJson = False, data: Data = None) -> None:
+def list_(as_json: AsJson = False, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
     """List all schedules, when each is due next, and what became of the last time."""
-    with Database.from_settings(settings_of(data)).begin() as session:
+    database, _ = open_project(settings_of(data), project)
+    with database.begin() as session:
         rows = session.scalars(sa.select(Schedule).order_by(Schedule.name)).all()
         if as_json:
             print_json([_describe(row) for row in rows])
@@ -118,10 +124,11 @@ def list_(as_json: AsJson = False, data: Data = None) -> None:
 
 
 @app.command()
-def show(name: Name, as_json: AsJson = False, data: Data = None) -> None:
+def show(name: Name, as_json: AsJson = False, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
     """Show a schedule with its config and gate."""
-    with Database.from_settings(settings_of(data)).begin() as session:
-        described = _describe(schedules.find_schedule(session, name))
+    database, project_id = open_project(settings_of(data), project)
+    with database.begin() as session:
+        described = _describe(schedules.find_schedule(session, project_id, name))
     if as_json:
         print_json(described)
         return
@@ -150,6 +157,7 @@ def update(
     no_gate: Annotated[bool, typer.Option("--no-gate", help="Let nobody decide any more.")] = False,
     overlap: Annotated[Overlap | None, typer.Option(help=OverlapWith)] = None,
     always: Annotated[bool | None, typer.Option("--always/--when-changed", help=Always)] = None,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Change a schedule; all that is not named stays as it is. A new cron expression or zone counts from now."""
@@ -158,14 +166,16 @@ def update(
     changed: dict[str, Any] = {key: value for key, value in plain.items() if value is not None}
     if always is not None:
         changed["skip_unchanged"] = not always
-    with Database.from_settings(settings).begin() as session:
-        schedule = schedules.find_schedule(session, name, to_change=True)
+    database, project_id = open_project(settings, project)
+    with database.begin() as session:
+        schedule = schedules.find_schedule(session, project_id, name, to_change=True)
         if recipe is not None or changes:
             base = recipe or TrainingConfig.model_validate(schedule.config)
             changed["config"] = options.read_config(base, changes or [])
             require_weights(ObjectStore(settings), changed["config"])
         gate = gate_options.read_gate(
             session,
+            project_id,
             None if schedule.gate is None or no_gate else GateConfig.model_validate(schedule.gate),
             dataset=gate_dataset,
             split=gate_split,
@@ -178,34 +188,38 @@ def update(
 
 
 @app.command()
-def enable(name: Name, data: Data = None) -> None:
+def enable(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
     """Have a schedule come due again, from now on."""
-    with Database.from_settings(settings_of(data)).begin() as session:
-        _change(session, schedules.find_schedule(session, name, to_change=True), enabled=True)
+    database, project_id = open_project(settings_of(data), project)
+    with database.begin() as session:
+        _change(session, schedules.find_schedule(session, project_id, name, to_change=True), enabled=True)
 
 
 @app.command()
-def disable(name: Name, data: Data = None) -> None:
+def disable(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
     """Have a schedule come due no more; a run that has begun goes on."""
-    with Database.from_settings(settings_of(data)).begin() as session:
-        _change(session, schedules.find_schedule(session, name, to_change=True), enabled=False)
+    database, project_id = open_project(settings_of(data), project)
+    with database.begin() as session:
+        _change(session, schedules.find_schedule(session, project_id, name, to_change=True), enabled=False)
 
 
 @app.command()
-def delete(name: Name, data: Data = None) -> None:
+def delete(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
     """Remove a schedule; its runs stay."""
-    with Database.from_settings(settings_of(data)).begin() as session:
-        schedule = schedules.find_schedule(session, name, to_change=True)
+    database, project_id = open_project(settings_of(data), project)
+    with database.begin() as session:
+        schedule = schedules.find_schedule(session, project_id, name, to_change=True)
         note(session, "schedule.delete", schedule_id=schedule.id)
         schedules.delete_schedule(session, schedule)
     out.print(f"{escape(name)} is deleted", soft_wrap=True)
 
 
 @app.command()
-def run(name: Name, data: Data = None) -> None:
+def run(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
     """Start a schedule's run now, whatever its rules say."""
-    with Database.from_settings(settings_of(data)).begin() as session:
-        started = schedules.run_now(session, schedules.find_schedule(session, name, to_change=True))
+    database, project_id = open_project(settings_of(data), project)
+    with database.begin() as session:
+        started = schedules.run_now(session, schedules.find_schedule(session, project_id, name, to_change=True))
         note(session, "schedule.run", schedule_id=started.schedule_id, training_id=started.id)
         out.print(f"training {started.id} of {escape(started.name)}", soft_wrap=True)
 

@@ -17,10 +17,12 @@ from deploy.cli.environment import Data, settings_of
 from deploy.cli.evaluations import watch_evaluation
 from deploy.cli.following import follow, how_far_is_decision, how_far_is_training, read, require_success
 from deploy.cli.gate_options import GateDataset, GateSplit, LeastGain, read_gate
+from deploy.cli.projects import InProject, open_project
 from deploy.cli.results import print_decision
 from deploy.cli.weights import store_weights
 from shared import datasets
 from shared.database import Database
+from shared.keys import FIRST_PROJECT
 from shared.tables import Evaluation, GateDecision, TrainingRun
 from shared.tasks import cancel_task
 
@@ -52,6 +54,7 @@ def train(
     least_gain: LeastGain = None,
     name: Annotated[str | None, typer.Option(help="What to call the model.", show_default="the dataset's")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")] = False,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Train a detector on a dataset, and evaluate it. Ctrl-C only stops watching."""
@@ -68,14 +71,14 @@ def train(
     }
     config = options.read_config(recipe, changes or [], **chosen)
     settings = settings_of(data)
-    database, store = Database.from_settings(settings), ObjectStore(settings)
+    (database, project_id), store = open_project(settings, project), ObjectStore(settings)
     if weights is not None:
         chosen["initial_weights"] = store_weights(weights, config.architecture, store)
         config = options.read_config(recipe, changes or [], **chosen)
     require_weights(store, config)
     with database.begin() as session:
-        trained_on = datasets.resolve(session, dataset)
-        gate = read_gate(session, None, dataset=gate_dataset, split=gate_split, least_gain=least_gain)
+        trained_on = datasets.resolve(session, project_id, dataset)
+        gate = read_gate(session, project_id, None, dataset=gate_dataset, split=gate_split, least_gain=least_gain)
         run = start_training(session, dataset=trained_on, config=config, gate=gate, name=name)
         run_id = run.id
         note(session, "training.start", training_id=run_id)
@@ -88,10 +91,12 @@ def train(
 def list_(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 20,
     as_json: AsJson = False,
+    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """List trainings, newest first."""
-    with Database.from_settings(settings_of(data)).begin() as session:
+    database, _ = open_project(settings_of(data), project)
+    with database.begin() as session:
         runs = session.scalars(sa.select(TrainingRun).order_by(TrainingRun.id.desc()).limit(count)).all()
         if as_json:
             print_json([TrainingAnswer.of(run).model_dump(mode="json") for run in runs])

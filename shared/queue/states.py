@@ -123,4 +123,5 @@ class Scope(StrEnum):
     SUBMIT = "submit"  # send studies, cancel jobs, review findings
     READ = "read"  # see jobs, findings, pixels and models
     TRAIN = "train"  # import datasets, train, evaluate, schedule
-    ADMIN = "admin"  # everything
+    ADMIN = "admin"  # everything in the key's project
+    SYSTEM = "system"  # what changes something for all projects: which model is active

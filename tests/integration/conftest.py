@@ -42,6 +42,8 @@ class Keys:
     both: str
     train: str
     admin: str
+    #: `admin` as well.
+    system: str
     #: Of another project than the others.
     stranger: str
 
@@ -60,6 +62,7 @@ def keys(database: Database) -> Keys:
             both=key(Scope.SUBMIT, Scope.READ),
             train=key(Scope.TRAIN),
             admin=key(Scope.ADMIN),
+            system=key(Scope.ADMIN, Scope.SYSTEM),
             stranger=key(Scope.ADMIN, project="elsewhere"),
         )
 

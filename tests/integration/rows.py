@@ -3,12 +3,27 @@
 import hashlib
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from shared.database import Database
 from shared.ids import new_id
+from shared.keys import FIRST_PROJECT, find_project
 from shared.queue.states import JobState, ModelState, TaskState
-from shared.tables import Dataset, Detection, Image, Job, Model, Study
+from shared.tables import Dataset, Detection, Image, Job, Model, Project, Study
 from tests.tiny_model import CATEGORIES
+
+
+def home(session: Session) -> UUID:
+    """The project of this test's keys, else the one of the command line."""
+    ward = session.scalar(sa.select(Project.id).where(Project.name == "ward"))
+    return ward or find_project(session, FIRST_PROJECT)
+
+
+def home_of(database: Database) -> UUID:
+    """The same of a database."""
+    with database.begin() as session:
+        return home(session)
 
 
 def add_dataset(
@@ -16,7 +31,7 @@ def add_dataset(
 ) -> Dataset:
     """Add a dataset whose digest follows from its content."""
     digest = hashlib.sha256(content.encode()).hexdigest() if state is TaskState.SUCCEEDED else None
-    session.add(dataset := Dataset(name=name, source={}, digest=digest, state=state))
+    session.add(dataset := Dataset(project_id=home(session), name=name, source={}, digest=digest, state=state))
     session.flush()
     return dataset
 

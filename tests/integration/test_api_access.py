@@ -25,7 +25,7 @@ from shared.tables import (
 )
 from shared.training import TrainingConfig
 from tests.integration.conftest import Api, Keys, png
-from tests.integration.rows import add_dataset, add_model
+from tests.integration.rows import add_dataset, add_model, home
 from tests.synthetic_dicom import make_dicom, make_film
 
 _STUDY = "/dicom-web/studies/{study_uid}"
@@ -101,8 +101,8 @@ SCOPES = {
     ("POST", "/v1/submissions/{submission_id}/complete"): Scope.SUBMIT,
     ("POST", "/v1/submissions/{submission_id}/retry"): Scope.SUBMIT,
     ("POST", "/v1/submissions/{submission_id}/cancel"): Scope.SUBMIT,
-    ("POST", "/v1/models/{model_id}/promote"): Scope.ADMIN,
-    ("POST", "/v1/models/rollback"): Scope.ADMIN,
+    ("POST", "/v1/models/{model_id}/promote"): Scope.SYSTEM,
+    ("POST", "/v1/models/rollback"): Scope.SYSTEM,
     ("POST", "/dicom-web/studies"): Scope.SUBMIT,
     ("POST", "/dicom-web/studies/{study_uid}"): Scope.SUBMIT,
     ("GET", "/dicom-web/studies"): Scope.READ,
@@ -166,14 +166,30 @@ def ids(api: Api, keys: Keys, database: Database) -> dict[str, object]:
     with database.begin() as session:
         dataset, model = add_dataset(session), add_model(session)
         training = TrainingRun(
-            name="films", dataset_id=dataset.id, config={}, config_digest=digest, events={"1": digest}
+            project_id=home(session),
+            name="films",
+            dataset_id=dataset.id,
+            config={},
+            config_digest=digest,
+            events={"1": digest},
         )
         evaluation = Evaluation(
-            model_id=model.id, dataset_id=dataset.id, config={}, report_sha256=digest, detections_sha256=digest
+            project_id=home(session),
+            model_id=model.id,
+            dataset_id=dataset.id,
+            config={},
+            report_sha256=digest,
+            detections_sha256=digest,
         )
-        decision = GateDecision(candidate_model_id=model.id, config={})
+        decision = GateDecision(project_id=home(session), candidate_model_id=model.id, config={})
         schedule = create_schedule(
-            session, name="nights", cron="0 3 * * *", time_zone="UTC", dataset_name="films", config=TrainingConfig()
+            session,
+            project_id=home(session),
+            name="nights",
+            cron="0 3 * * *",
+            time_zone="UTC",
+            dataset_name="films",
+            config=TrainingConfig(),
         )
         owner = verify_key(session, keys.submit)
         webhook = Webhook(
@@ -243,7 +259,9 @@ def test_each_scope_opens_its_own_routes(api: Api, keys: Keys, ids: dict[str, ob
             refused = call(api.as_(by_scope[other]), route, ids)
             assert (refused.status_code, problem_of(refused)) == (403, "forbidden"), (route, other)
         # What is deleted is not there for the next key.
-        for key in {keys.admin} if route[0] == "DELETE" else {by_scope.get(scope, keys.admin), keys.admin}:
+        if scope is Scope.SYSTEM:
+            assert call(api.as_(keys.admin), route, ids).status_code == 403, route
+        for key in {keys.admin} if route[0] == "DELETE" else {by_scope.get(scope, keys.system), keys.system}:
             assert call(api.as_(key), route, ids).status_code not in (401, 403, 404), route
 
 

@@ -24,7 +24,7 @@ from shared.settings import Settings
 from shared.tables import Dataset, Image, Job, Model, Worker
 from shared.version import RENDITION_VERSION, code_version
 from tests.integration.conftest import Api, png
-from tests.integration.rows import add_dataset
+from tests.integration.rows import add_dataset, home
 from tests.waiting import wait_for
 
 #: The sides of the original and of its rendition.
@@ -304,7 +304,7 @@ def test_metrics_count_jobs_waiting_and_work(api: Api, database: Database, store
         doubtful = sa.select(sa.func.min(sa.cast(Image.id, sa.Text)).cast(sa.Uuid)).scalar_subquery()
         session.execute(sa.update(Image).where(Image.id == doubtful).values(flags=[Flag.ROTATED, Flag.LATERAL_VIEW]))
         add_dataset(session)
-        session.add(Dataset(name="films", source={}, created_at=hour))
+        session.add(Dataset(project_id=home(session), name="films", source={}, created_at=hour))
     wait_for(lambda: metrics_of(api)["carina_jobs", "queued"])  # the numbers are kept for a moment
     found = metrics_of(api)
     assert [found["carina_jobs", state] for state in ("queued", "ready", "succeeded", "failed")] == [1, 1, 1, 0]

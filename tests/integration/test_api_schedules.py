@@ -18,8 +18,8 @@ SUNDAY = {"name": "sundays", "cron": "0 3 * * 0", "time_zone": "Europe/Berlin", 
 
 @pytest.fixture
 def trainer(api: Api, keys: Keys) -> Api:
-    """The API with a key that may read and train."""
-    return api.as_(keys.admin)
+    """The API with a key that may read, train and promote."""
+    return api.as_(keys.system)
 
 
 @pytest.fixture

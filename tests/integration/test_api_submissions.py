@@ -348,13 +348,17 @@ def test_only_allowed_buckets_are_read(
     make_api: Callable[[Settings], Api], settings: Settings, database: Database, hints: Hints
 ) -> None:
     bucket = f"films-{secrets.token_hex(4)}"
-    allowed = settings.model_copy(update={"import_buckets": f"other, {bucket},{settings.s3_bucket}"})
+    places = f"ward:other, ward:{bucket}/ward, elsewhere:{bucket},ward:{settings.s3_bucket}"
+    allowed = settings.model_copy(update={"import_buckets": places})
     api = make_api(allowed)
     for source in ("s3://secret/", "s3://", "http://films/x", f"s3://{settings.s3_bucket}/originals"):
         answer = api.post("/v1/submissions", {}, **{"from": source})
         assert answer.json["code"] in ("bucket_not_allowed", "invalid_request"), source
     assert api.post("/v1/submissions", {}, **{"from": "s3://secret/x"}).status_code == 403
-    refused = api.post("/v1/submissions", {"files": [told(png(1))]}, **{"from": f"s3://{bucket}/x"})
+    for prefix in ("", "/", "/elsewhere", "/war", "/ward2/", "/ward/../elsewhere", "/ward//x"):
+        answer = api.post("/v1/submissions", {}, **{"from": f"s3://{bucket}{prefix}"})
+        assert (answer.status_code, answer.json["code"]) == (403, "bucket_not_allowed"), prefix
+    refused = api.post("/v1/submissions", {"files": [told(png(1))]}, **{"from": f"s3://{bucket}/ward/x"})
     assert refused.status_code == 422
     assert api.post("/v1/submissions", {}, **{"from": "s3://other/"}).json["code"] == "bucket_unreadable"
 
@@ -369,8 +373,9 @@ def test_only_allowed_buckets_are_read(
     for seed in (1, 2):
         s3.put_object(Bucket=bucket, Key=f"ward/{seed}.png", Body=png(seed))
     s3.put_object(Bucket=bucket, Key="elsewhere/3.png", Body=png(3))
+    s3.put_object(Bucket=bucket, Key="ward2/4.png", Body=png(4))
     s3.close()
-    answer = api.post("/v1/submissions", {}, **{"from": f"s3://{bucket}/ward/"})
+    answer = api.post("/v1/submissions", {}, **{"from": f"s3://{bucket}/ward"})
     assert answer.status_code == 201
     submission = answer.json["submission"]
     assert (submission["source"], submission["state"]) == (f"s3://{bucket}/ward/", "open")

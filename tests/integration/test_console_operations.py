@@ -17,7 +17,7 @@ from shared.settings import Settings
 from shared.tables import Evaluation, GateDecision, Job, TrainingRun
 from shared.training import GateConfig, TrainingConfig
 from tests.integration.conftest import Api, Keys, png
-from tests.integration.rows import add_dataset, add_model
+from tests.integration.rows import add_dataset, add_model, home
 
 PAGES = ("/console/queue", "/console/training", "/console/models", "/console/schedules")
 
@@ -58,9 +58,14 @@ def ids(database: Database) -> dict[str, UUID]:
         first, second = add_model(session, "alpha", ModelState.ACTIVE), add_model(session, "beta <b>")
         for model, ap40 in ((first, 0.2), (second, 0.6)):
             done = {"state": TaskState.SUCCEEDED, "metrics": metrics(ap40), "report_sha256": "0" * 64}
-            session.add(Evaluation(model_id=model.id, dataset_id=dataset.id, config={"split": "val"}, **done))
+            session.add(
+                Evaluation(
+                    project_id=home(session), model_id=model.id, dataset_id=dataset.id, config={"split": "val"}, **done
+                )
+            )
         schedule = create_schedule(
             session,
+            project_id=home(session),
             name="nights",
             cron="30 3 * * *",
             time_zone="Asia/Tokyo",
@@ -69,6 +74,7 @@ def ids(database: Database) -> dict[str, UUID]:
             gate=GateConfig(evaluation_dataset_id=dataset.id),
         )
         run = TrainingRun(
+            project_id=home(session),
             name="beta's",
             dataset_id=dataset.id,
             config=TrainingConfig().model_dump(mode="json"),
@@ -82,6 +88,7 @@ def ids(database: Database) -> dict[str, UUID]:
         session.add(run)
         session.flush()
         decision = GateDecision(
+            project_id=home(session),
             candidate_model_id=second.id,
             baseline_model_id=first.id,
             training_run_id=run.id,
@@ -116,7 +123,7 @@ def test_who_may_only_read_is_offered_nothing_else(
         "/console/models": ["data-promote", "data-evaluate", 'id="roll-back"', "/report"],
         "/console/schedules": ["data-do=", 'id="add"'],
     }
-    reader, admin = browse(keys.read), browse(keys.admin)
+    reader, admin = browse(keys.read), browse(keys.system)
     for path, marks in offers.items():
         for mark in marks:
             assert mark not in reader.get(path).text, (path, mark)

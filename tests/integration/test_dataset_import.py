@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from uuid import UUID
@@ -27,6 +27,7 @@ from shared.settings import Settings
 from shared.tables import Dataset, Rendition
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Api, Keys
+from tests.integration.rows import home, home_of
 from tests.integration.test_cli import FAILED, USAGE, Command
 from tests.integration.trainers import trainer, wait_for_task
 from tests.synthetic_dicom import make_dicom, make_film
@@ -98,7 +99,7 @@ def films(tmp_path: Path) -> VinBigDataSource:
 @pytest.fixture
 def imported(films: VinBigDataSource, settings: Settings, database: Database, store: ObjectStore) -> Imported:
     """These films, as a dataset."""
-    return import_here(settings, database, store, "films", films, quiet)
+    return import_here(settings, database, store, home_of(database), "films", films, quiet)
 
 
 def document_of(imported: Imported, store: ObjectStore) -> bytes:
@@ -129,7 +130,7 @@ def test_every_image_is_in_the_dataset_or_among_the_failures(
 ) -> None:
     assert failures_of(imported.values, store) == EXPECTED_FAILURES
     with database.begin() as session:
-        row = datasets.resolve(session, "films")
+        row = datasets.resolve(session, home(session), "films")
         assert row.id == imported.dataset_id
         assert (row.state, row.image_count, row.box_count, row.failure_count) == ("succeeded", 8, 6, 7)
         assert row.summary is not None
@@ -164,24 +165,24 @@ def test_patients_of_the_headers_count_only_if_asked_for(
     films: VinBigDataSource, settings: Settings, database: Database, store: ObjectStore
 ) -> None:
     without = films.model_copy(update={"patients_from_dicom": False})
-    imported = import_here(settings, database, store, "films", without, quiet)
+    imported = import_here(settings, database, store, home_of(database), "films", without, quiet)
     assert all(film.patient is None for film in parse(document_of(imported, store)).films)
 
 
 def test_the_same_again_is_the_same_dataset_and_a_change_a_new_version(
     films: VinBigDataSource, imported: Imported, settings: Settings, database: Database, store: ObjectStore
 ) -> None:
-    again = import_here(settings, database, store, "films", films, quiet)
+    again = import_here(settings, database, store, home_of(database), "films", films, quiet)
     assert (again.dataset_id, again.is_new) == (imported.dataset_id, False)
     unfused = films.model_copy(update={"consensus": Consensus(method="none")})
-    changed = import_here(settings, database, store, "films", unfused, quiet)
+    changed = import_here(settings, database, store, home_of(database), "films", unfused, quiet)
     assert changed.is_new
     assert changed.values["box_count"] == 12
     with database.begin() as session:
-        assert datasets.resolve(session, "films").id == changed.dataset_id
-        assert datasets.resolve(session, str(imported.dataset_id)).digest == imported.values["digest"]
+        assert datasets.resolve(session, home(session), "films").id == changed.dataset_id
+        assert datasets.resolve(session, home(session), str(imported.dataset_id)).digest == imported.values["digest"]
     # What was first is the latest again only if it is made again, as a version of its own.
-    third = import_here(settings, database, store, "films", films, quiet)
+    third = import_here(settings, database, store, home_of(database), "films", films, quiet)
     assert third.is_new
     assert third.values["digest"] == imported.values["digest"]
 
@@ -192,14 +193,14 @@ def test_an_import_that_cannot_be_done_leaves_no_row(
     (tmp_path / "empty").mkdir()
     nothing = films.model_copy(update={"images": str(tmp_path / "empty")})
     with pytest.raises(NothingToImport, match="14 image_missing, 1 unsafe_file_name"):
-        import_here(settings, database, store, "films", nothing, quiet)
+        import_here(settings, database, store, home_of(database), "films", nothing, quiet)
     gone = films.model_copy(update={"annotations": str(tmp_path / "nowhere.csv")})
     with pytest.raises(UnreadablePlace, match=r"nowhere\.csv: No such file"):
-        import_here(settings, database, store, "films", gone, quiet)
+        import_here(settings, database, store, home_of(database), "films", gone, quiet)
     with database.begin() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Dataset)) == 0
         with pytest.raises(NotFound):
-            datasets.resolve(session, "films")
+            datasets.resolve(session, home(session), "films")
 
 
 def test_an_import_that_was_killed_goes_on_where_it_was(
@@ -221,7 +222,7 @@ def test_an_import_that_was_killed_goes_on_where_it_was(
     done = rendered(database)
     assert 5 <= len(done) < len(names), "it was killed half-way"
     with database.begin() as session, pytest.raises(NotFound):
-        datasets.resolve(session, "films")
+        datasets.resolve(session, home(session), "films")
     for sha256 in done:
         store.delete(rendition_key(sha256))
 
@@ -289,11 +290,17 @@ def test_fixed_splits_come_as_two_documents(
         val_annotations=str(tmp_path / "val.json"),
         images=str(shared_data / "nih-rsna" / "images"),
     )
-    imported = import_here(settings, database, store, "nih", source, quiet)
+    imported = import_here(settings, database, store, home_of(database), "nih", source, quiet)
     dataset = parse(document_of(imported, store))
     assert [len(dataset.of(split).films) for split in ("train", "val", "test")] == [5, 5, 0]
     assert imported.values["failure_count"] == 0
     assert not {film.patient for film in dataset.of("train").films} & {film.patient for film in dataset.of("val").films}
+
+
+@pytest.fixture
+def api(make_api: Callable[[Settings], Api], settings: Settings) -> Api:
+    """The application, where the keys' project may import from a folder of the bucket."""
+    return make_api(settings.model_copy(update={"import_buckets": f"ward:{settings.s3_bucket}/ward"}))
 
 
 def test_an_import_through_the_api(
@@ -325,7 +332,7 @@ def test_an_import_through_the_api(
     dataset_id = queued.get_json()["id"]
     assert api.get(f"/v1/datasets/{dataset_id}/coco").get_json()["code"] == "not_ready"
     with database.begin() as session, pytest.raises(NotReady, match="queued"):
-        datasets.resolve(session, "ward")
+        datasets.resolve(session, home(session), "ward")
 
     with trainer(environ):
         wait_for_task(database, Dataset, UUID(dataset_id), lambda row: TaskState(row.state).is_final, settings)
@@ -363,7 +370,20 @@ def test_the_api_says_why_an_import_failed_and_cancels_one(
     assert row.reason is not None
     assert row.reason.startswith("Line 1: the heading lacks")
     with database.begin() as session, pytest.raises(NotReady):
-        datasets.resolve(session, broken)
+        datasets.resolve(session, home(session), broken)
+
+
+def test_the_api_imports_what_the_setting_gives_the_project_only(api: Api, keys: Keys) -> None:
+    source = {"format": "vinbigdata", "annotations": "ward/train.csv", "images": "ward/films"}
+    body = {"name": "ward", "source": source}
+    assert api.as_(keys.train).post("/v1/datasets", body).status_code == 202
+    for key, changes in (
+        (keys.stranger, {}),
+        (keys.train, {"annotations": "ward2/train.csv"}),
+        (keys.train, {"images": "lab"}),
+    ):
+        refused = api.as_(key).post("/v1/datasets", body | {"source": source | changes})
+        assert (refused.status_code, refused.get_json()["code"]) == (403, "bucket_not_allowed"), changes
 
 
 @pytest.mark.parametrize("place", ["s3://elsewhere/films", "originals/ab", "/etc", "ward/../originals"])

@@ -40,7 +40,7 @@ from shared.tables import (
     TrainingRun,
 )
 from tests.integration.conftest import Api, Keys, png
-from tests.integration.rows import add_dataset
+from tests.integration.rows import add_dataset, home
 from tests.integration.workshop import Workshop, dicom
 
 
@@ -283,9 +283,10 @@ def test_datasets_of_the_study_are_marked_and_refused(
             dataset.digest, dataset.state = hashlib.sha256(content).hexdigest(), TaskState.SUCCEEDED
             store.put(dataset_key(dataset.digest), content)
             made.append(dataset.id)
-        run = TrainingRun(name="run", dataset_id=made[0], config={}, config_digest="", state=TaskState.QUEUED)
+        of_dataset = {"project_id": home(session), "dataset_id": made[0]}
+        run = TrainingRun(**of_dataset, name="run", config={}, config_digest="", state=TaskState.QUEUED)
         session.add(run)
-        session.add(Evaluation(model_id=tiny_model_id, dataset_id=made[0], config={}, state="succeeded", **shown))
+        session.add(Evaluation(**of_dataset, model_id=tiny_model_id, config={}, state="succeeded", **shown))
         session.flush()
         run_id = run.id
     assert admin.delete(f"/v1/studies/{study_id}").status_code == 200

@@ -15,6 +15,7 @@ from shared.tables import Dataset, Evaluation
 from shared.tasks import TaskClaim, claim_task
 from shared.training import EvaluationConfig, HeldOut
 from shared.trainings import start_training
+from tests.integration.rows import home
 from tests.integration.trainers import trainer, wait_for_task
 from tests.tiny_dataset import store_dataset
 from tests.tiny_films import tiny_config, tiny_dataset
@@ -35,7 +36,9 @@ from trainer.task import Work
 
 def ask(database: Database, model_id: UUID, dataset: Dataset, config: EvaluationConfig) -> UUID:
     with database.begin() as session:
-        row = Evaluation(model_id=model_id, dataset_id=dataset.id, config=config.model_dump(mode="json"))
+        row = Evaluation(
+            project_id=home(session), model_id=model_id, dataset_id=dataset.id, config=config.model_dump(mode="json")
+        )
         session.add(row)
         session.flush()
         return row.id

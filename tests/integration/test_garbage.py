@@ -15,7 +15,7 @@ from shared.queue.states import FileState, Scope, TaskState
 from shared.settings import Settings
 from shared.submissions import incoming_key
 from shared.tables import ApiKey, AuditEvent, IdempotencyKey, TrainingRun
-from tests.integration.rows import add_dataset
+from tests.integration.rows import add_dataset, home
 from tests.integration.submitting import Desk
 from workers.garbage import Garbage
 
@@ -55,7 +55,9 @@ def test_checkpoints_stay_while_somebody_may_go_on_with_them(
     for state in (TaskState.SUCCEEDED, TaskState.CANCELLED, TaskState.FAILED, TaskState.INTERRUPTED):
         with database.begin() as session:
             dataset = add_dataset(session, content=state)
-            run = TrainingRun(name="run", dataset_id=dataset.id, config={}, config_digest="", state=state)
+            run = TrainingRun(
+                project_id=home(session), name="run", dataset_id=dataset.id, config={}, config_digest="", state=state
+            )
             session.add(run)
             session.flush()
             keys[state] = checkpoint_key(run.id, "0" * 64)

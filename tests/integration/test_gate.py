@@ -24,6 +24,7 @@ from shared.settings import Settings
 from shared.tables import Evaluation, GateDecision, TrainingRun
 from shared.tasks import TaskClaim, cancel_task, claim_task, finish_task, interrupt_task
 from shared.training import EvaluationConfig, GateConfig, TrainingConfig
+from tests.integration.rows import home
 from tests.tiny_dataset import HEIGHT_PX, WIDTH_PX, store_dataset
 from tests.tiny_model import make_tiny_model
 from trainer import gate
@@ -58,7 +59,12 @@ class Jury:
 
     def ask(self, candidate: UUID, **changes: Any) -> UUID:
         with self.database.begin() as session:
-            return ask_gate(session, candidate_model_id=candidate, config=self.config.model_copy(update=changes)).id
+            return ask_gate(
+                session,
+                project_id=home(session),
+                candidate_model_id=candidate,
+                config=self.config.model_copy(update=changes),
+            ).id
 
     def judge(self, candidate: UUID, **changes: Any) -> GateDecision:
         """Ask, and work as a trainer does until nothing is left to do; return the detached row."""
@@ -188,6 +194,7 @@ def test_a_model_is_not_judged_on_what_it_learnt_from(jury: Jury) -> None:
     config = TrainingConfig()
     with jury.database.begin() as session:
         learnt = TrainingRun(
+            project_id=home(session),
             name="run",
             dataset_id=same_films.id,
             config=config.model_dump(mode="json"),

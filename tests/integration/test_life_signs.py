@@ -14,6 +14,7 @@ from shared.queue.claim import Claim
 from shared.queue.states import Stage
 from shared.settings import Settings
 from shared.tables import Dataset, Worker
+from tests.integration.rows import home
 from tests.waiting import wait_for
 from trainer.agent import Agent
 from workers.app import _Process
@@ -94,7 +95,7 @@ def test_a_trainer_takes_tasks_after_any_error(
         thread.start()
         wait_for(has_failed)
     with database.begin() as session:
-        session.add(task := Dataset(name="none", source={}))
+        session.add(task := Dataset(project_id=home(session), name="none", source={}))
         session.flush()
         task_id = task.id
 

@@ -30,7 +30,7 @@ from shared.tables import Dataset, Schedule, TrainingRun
 from shared.tasks import claim_task
 from shared.training import EvaluationConfig, GateConfig, HeldOut, TrainingConfig
 from shared.trainings import start_training
-from tests.integration.rows import add_dataset, add_model
+from tests.integration.rows import add_dataset, add_model, home
 from workers.sweep import sweep
 
 NAME = "every night"
@@ -58,7 +58,7 @@ class Diary:
         with self.database.begin() as session:
             if dataset:
                 add_dataset(session)
-            create_schedule(session, name=NAME, **values)
+            create_schedule(session, project_id=home(session), name=NAME, **values)
         self.set(next_at=DUE)
 
     def set(self, **columns: object) -> None:
@@ -67,7 +67,7 @@ class Diary:
 
     def update(self, **changes: Any) -> None:
         with self.database.begin() as session:
-            update_schedule(session, find_schedule(session, NAME, to_change=True), **changes)
+            update_schedule(session, find_schedule(session, home(session), NAME, to_change=True), **changes)
 
     def beat(self, now: datetime = DUE) -> list[Outcome]:
         with self.database.begin() as session:
@@ -87,7 +87,7 @@ class Diary:
     @property
     def schedule(self) -> Schedule:
         with self.database.begin() as session:
-            schedule = find_schedule(session, NAME)
+            schedule = find_schedule(session, home(session), NAME)
             session.expunge(schedule)
             return schedule
 
@@ -321,7 +321,13 @@ def test_what_cannot_be_started_is_said_and_stops_no_other_schedule(diary: Diary
         session.execute(sa.text("DELETE FROM model"))
         for name, next_at in (("unreadable", DUE - DAY), ("sound", DUE + timedelta(seconds=1))):
             other = create_schedule(
-                session, name=name, cron="0 3 * * *", time_zone="UTC", dataset_name="films", config=CONFIG
+                session,
+                project_id=home(session),
+                name=name,
+                cron="0 3 * * *",
+                time_zone="UTC",
+                dataset_name="films",
+                config=CONFIG,
             )
             other.next_at = next_at
             other.config = other.config | ({"colour": "red"} if name == "unreadable" else {})
@@ -361,18 +367,18 @@ def test_deleting_a_schedule_keeps_its_runs(diary: Diary, database: Database) ->
     diary.create()
     diary.beat()
     with database.begin() as session:
-        delete_schedule(session, find_schedule(session, NAME, to_change=True))
+        delete_schedule(session, find_schedule(session, home(session), NAME, to_change=True))
     (run,) = diary.runs
     assert (run.schedule_id, run.due_at, run.state) == (None, DUE, "queued")
     with database.begin() as session, pytest.raises(NotFound):
-        find_schedule(session, NAME)
+        find_schedule(session, home(session), NAME)
 
 
 def test_a_run_by_hand_needs_no_reason_and_moves_nothing(diary: Diary, database: Database) -> None:
     diary.create()
     diary.beat()
     with database.begin() as session:
-        run_id = run_now(session, find_schedule(session, NAME, to_change=True)).id
+        run_id = run_now(session, find_schedule(session, home(session), NAME, to_change=True)).id
         now = database_now(session)
     assert [run.due_at for run in diary.runs] == [DUE, now]
     schedule = diary.schedule
@@ -383,7 +389,7 @@ def test_a_run_by_hand_needs_no_reason_and_moves_nothing(diary: Diary, database:
 def test_a_run_by_hand_needs_a_dataset(diary: Diary, database: Database) -> None:
     diary.create(dataset=False)
     with database.begin() as session, pytest.raises(NotReady, match="films"):
-        run_now(session, find_schedule(session, NAME, to_change=True))
+        run_now(session, find_schedule(session, home(session), NAME, to_change=True))
 
 
 def test_a_name_is_taken_once(diary: Diary) -> None:

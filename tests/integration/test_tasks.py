@@ -22,11 +22,12 @@ from shared.tasks import (
     renew_task,
     update_task,
 )
+from tests.integration.rows import home
 
 
 def add_dataset(database: Database) -> UUID:
     with database.begin() as session:
-        row = Dataset(name="any", source={})
+        row = Dataset(project_id=home(session), name="any", source={})
         session.add(row)
         session.flush()
         return row.id
@@ -55,11 +56,13 @@ def test_a_task_is_claimed_once_and_the_oldest_first(database: Database) -> None
 def test_quick_kinds_come_before_a_training(database: Database) -> None:
     dataset_id = add_dataset(database)
     with database.begin() as session:
-        session.add(TrainingRun(name="run", dataset_id=dataset_id, config={}, config_digest=""))
+        session.add(
+            TrainingRun(project_id=home(session), name="run", dataset_id=dataset_id, config={}, config_digest="")
+        )
         model = Model(name="any", digest="d", card={}, weights_sha256="")
         session.add(model)
         session.flush()
-        session.add(Evaluation(model_id=model.id, dataset_id=dataset_id, config={}))
+        session.add(Evaluation(project_id=home(session), model_id=model.id, dataset_id=dataset_id, config={}))
     assert [c.kind for c in (claim(database), claim(database), claim(database)) if c] == [
         "evaluation",
         "dataset",

@@ -55,9 +55,15 @@ def run(work: Work) -> None:
 
 
 def import_here(
-    settings: Settings, database: Database, store: ObjectStore, name: str, source: Source, on_progress: OnProgress
+    settings: Settings,
+    database: Database,
+    store: ObjectStore,
+    project_id: UUID,
+    name: str,
+    source: Source,
+    on_progress: OnProgress,
 ) -> Imported:
-    """Do an import whose source lies on this machine, and write its row once all is done.
+    """Do a project's import whose source lies on this machine, and write its row once all is done.
 
     An import that fails or is interrupted leaves renditions, which the next one finds, and no row. The same content
     again is the row that is there. Raises what `Maker.make` raises, and `UnreadablePlace`.
@@ -70,10 +76,11 @@ def import_here(
         raise UnreadablePlace(f"{exc.filename or 'A file'}: {exc.strerror or exc}.") from exc
     values = maker.store(made)
     with database.begin() as session:
-        known = _same(session, name, made)
+        known = _same(session, project_id, name, made)
         if known is not None:
             return Imported(known.id, False, values)
         row = Dataset(
+            project_id=project_id,
             name=name,
             source=_without_folders(source),
             state=TaskState.SUCCEEDED,
@@ -97,8 +104,8 @@ def _without_folders(source: Source) -> dict[str, Any]:
     return fields | {place: Path(fields[place]).absolute().name for place in places if fields[place] is not None}
 
 
-def _same(session: Session, name: str, made: Made) -> Dataset | None:
-    known = latest(session, name)
+def _same(session: Session, project_id: UUID, name: str, made: Made) -> Dataset | None:
+    known = latest(session, project_id, name)
     return known if known is not None and known.digest == made.digest else None
 
 
