@@ -79,6 +79,7 @@ class Connection(TConn):  # type: ignore[misc]
         super().__init__(cfg, sock, client, server)
         self.parser: Any
         self.data_ready = True
+        #: What counts as one address; None where there is none, and for this machine's own processes.
         self.address = _network(client[0]) if isinstance(client, tuple) else None
         self.state = State.HEAD
         self.deadline = self.closes_at = 0.0
@@ -363,7 +364,9 @@ def _small_body_bytes(head: bytes) -> int:
     return length if length <= SMALL_BODY_BYTES else 0
 
 
-def _network(address: str) -> str:
-    """Return the address, or the network of an IPv6 address, for a host has many of these."""
+def _network(address: str) -> str | None:
+    """Return the address, or the network of an IPv6 address, for a host has many of these; None for this machine."""
     plain = plain_address(address) or address
+    if plain in ("127.0.0.1", "::1"):
+        return None
     return str(ipaddress.ip_network((plain, 64), strict=False)) if ":" in plain.partition("%")[0] else plain

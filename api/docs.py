@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -80,8 +81,13 @@ def asset(name: str) -> Response:
     """Send what the page is made of."""
     if name not in _ASSETS:
         raise NotFound
-    file, media_type = _ASSETS[name]
-    return _send(file.read_bytes(), media_type)
+    return _send(_content(name), _ASSETS[name][1])
+
+
+@cache
+def _content(name: str) -> bytes:
+    """An asset's bytes, which all answers share."""
+    return _ASSETS[name][0].read_bytes()
 
 
 def _send(content: bytes, media_type: str) -> Response:

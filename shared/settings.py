@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     api_threads: int = Field(2000, ge=1, le=10_000, description="Requests at a time; a slow upload is one all along.")
     api_connections: int = Field(4000, ge=2, le=100_000, description="Connections at a time; most may be idle.")
     connections_per_address: int = Field(
-        1024, ge=1, le=100_000, description="Those of one address; behind trusted proxies these are to limit them."
+        1024, ge=1, le=100_000, description="Those of one address, this machine's aside; behind trusted proxies unused."
     )
     max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="The largest request body, in bytes.")
     max_files: int = Field(1000, ge=1, le=100_000, description="The most files in one request.")

@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 
 import httpx
 import pytest
@@ -33,11 +34,12 @@ def connect(server: Server) -> Iterator[Connect]:
     """Connects to the server, sends some bytes, and closes everything in the end."""
     with ExitStack() as stack:
 
-        def connect(sent: bytes = b"", *, receive_bytes: int | None = None) -> socket.socket:
+        def connect(sent: bytes = b"", *, receive_bytes: int | None = None, address: str = "") -> socket.socket:
             connection = stack.enter_context(socket.socket())
             if receive_bytes is not None:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
             connection.settimeout(DEADLINE_S)
+            connection.bind((address, 0))
             connection.connect(("127.0.0.1", server.port))
             connection.sendall(sent)
             return connection
@@ -297,23 +299,29 @@ def test_heads_that_are_too_large_or_ambiguous_are_refused(server: Server, conne
 
 @with_settings(CARINA_CONNECTIONS_PER_ADDRESS=3, CARINA_API_THREADS=8)
 def test_a_full_address_makes_room_among_its_own(server: Server, connect: Connect, keys: Keys) -> None:
-    first, *others = [connect(b"GET /he") for _ in range(3)]
-    assert is_served(server)
+    """Of another address than this machine's own processes have, which are not counted."""
+    ours = connect(b"GET /he")
+    ward = partial(connect, address="127.0.0.2")
+    first, *others = [ward(b"GET /he") for _ in range(3)]
+    assert status_of(ward(request())) == 200
     assert is_closed(first)
     for connection in others:
         connection.close()
     # Where threads have all of them there is no room.
-    uploads = [begin_upload(connect, keys.both) for _ in range(3)]
-    connection = connect()
-    status, head, problem = answer(connection)
+    uploads = [begin_upload(ward, keys.both) for _ in range(3)]
+    status, head, problem = answer(ward())
     assert (status, b"Retry-After" in head, b'"code":"too_many_connections"' in problem) == (503, True, True)
+    ours.sendall(b"althz HTTP/1.1\r\nHost: api\r\n\r\n")
+    assert status_of(ours) == 200
+    assert [is_served(server) for _ in range(5)] == [True] * 5
     uploads[0].close()
-    wait_for(lambda: status_of(connect(request())) == 200)
+    wait_for(lambda: status_of(ward(request())) == 200)
 
 
 @with_settings(CARINA_CONNECTIONS_PER_ADDRESS=3, CARINA_TRUSTED_PROXIES=1)
 def test_proxies_have_as_many_connections_as_they_like(server: Server, connect: Connect) -> None:
-    connections = [connect(b"GET /healthz HTTP/1.1\r\nHost: api\r\n") for _ in range(10)]
+    begun = b"GET /healthz HTTP/1.1\r\nHost: api\r\n"
+    connections = [connect(begun, address="127.0.0.2") for _ in range(10)]
     for connection in connections:
         connection.sendall(b"\r\n")
     assert {status_of(connection) for connection in connections} == {200}
