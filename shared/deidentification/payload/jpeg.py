@@ -76,7 +76,7 @@ class _Tables:
         """Take in a segment of tables (B.2.4), of which a later one replaces an earlier one."""
         position = 0
         while position < len(body):
-            number, size = body[position], _table_bytes(marker, body[position:])
+            number, size = body[position], _table_bytes(marker, body[position : position + 1 + _SYMBOL_COUNTS])
             table = body[position : position + size]
             if len(table) < size:
                 raise UndecodablePixelData

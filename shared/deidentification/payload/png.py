@@ -10,7 +10,8 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PALETTE = 3
 #: Where each pass of an interlaced image begins, and how far apart its pixels are: x, y, dx, dy (section 8.1).
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_PIECE_BYTES = 1 << 20
+#: Inflated at a time: so little that what is left of a piece is copied quickly.
+_PIECE_BYTES, _INFLATED_BYTES = 1 << 16, 1 << 20
 
 
 def bare_png(data: bytes, *, max_bytes: int) -> bytes:
@@ -31,8 +32,9 @@ def bare_png(data: bytes, *, max_bytes: int) -> bytes:
             if len(palette) > 3 << header[8] or len(palette) % 3:
                 raise UndecodablePixelData
         elif kind == b"IDAT" and not stream.eof:
-            left -= _inflate(stream, content, left)
-            pixels.append(content[: len(content) - len(stream.unused_data)])
+            inflated, used = _inflate(stream, content, left)
+            left -= inflated
+            pixels.append(content[:used])
     if left or not stream.eof:
         raise UndecodablePixelData
     chunks = [(b"IHDR", header), *([(b"PLTE", palette)] if palette else []), *((b"IDAT", each) for each in pixels)]
@@ -52,19 +54,26 @@ def _row_bytes(header: bytes) -> int:
     return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns)
 
 
-def _inflate(stream: "zlib._Decompress", content: bytes, most_bytes: int) -> int:
-    """How many bytes a piece of the stream comes to; raises `UndecodablePixelData` for more than `most_bytes`."""
+def _inflate(stream: "zlib._Decompress", content: bytes, most_bytes: int) -> tuple[int, int]:
+    """How many bytes a piece of the stream comes to, and how many of its own belong to it.
+
+    Raises `UndecodablePixelData` for more than `most_bytes`.
+    """
     count = 0
-    while content and not stream.eof:
-        try:
-            inflated = len(stream.decompress(content, _PIECE_BYTES))
-        except zlib.error as exc:
-            raise UndecodablePixelData from exc
-        count += inflated
-        if count > most_bytes:
-            raise UndecodablePixelData
-        content = stream.unconsumed_tail
-    return count
+    for start in range(0, len(content), _PIECE_BYTES):
+        piece = content[start : start + _PIECE_BYTES]
+        end = start + len(piece)
+        while piece and not stream.eof:
+            try:
+                count += len(stream.decompress(piece, _INFLATED_BYTES))
+            except zlib.error as exc:
+                raise UndecodablePixelData from exc
+            if count > most_bytes:
+                raise UndecodablePixelData
+            piece = stream.unconsumed_tail
+        if stream.eof:
+            return count, end - len(stream.unused_data)
+    return count, len(content)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
