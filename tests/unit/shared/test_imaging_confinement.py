@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.errors import CarinaError, DecoderProcessLost, DecoderUnconfined, PermanentError
+from shared.errors import CarinaError, DecoderProcessLost, PermanentError
 from shared.imaging import confinement, isolation
 from shared.imaging.confinement import PROTECTIONS
 from shared.imaging.decoder_answer import pack_error
 from shared.imaging.isolation import DecoderPool
 from shared.imaging.rendition import make_rendition
-from tests.decoders import decoders
 from tests.fuzz.corpus import Original, read_corpus
+from tests.requirements import needs
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
 from tests.waiting import DEADLINE_S
 
@@ -271,19 +271,31 @@ def decoder() -> Iterator[DecoderPool]:
         yield real
 
 
-def test_a_protection_that_is_required_and_missing_keeps_a_child_from_starting(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # A kernel that lacks one is rare, so this child is asked for one that no kernel has.
-    monkeypatch.setattr(isolation, "PROTECTIONS", (*PROTECTIONS, "moat"))
-    read = isolation._Child._read
-    monkeypatch.setattr(
-        isolation._Child, "_read", lambda self, size: read(self, 3) + b"\0" if size == 4 else read(self, size)
+def test_a_kernel_without_a_protection_is_told_of_and_may_be_refused() -> None:
+    """In a user namespace that allows no further one, like a container of Docker's."""
+    program = (
+        "from shared.errors import DecoderUnconfined\n"
+        "from shared.imaging.isolation import DecoderPool\n"
+        "with DecoderPool(1, 60) as pool:\n"
+        "    print(*pool.protections())\n"
+        "with DecoderPool(1, 60, required=['seccomp', 'namespaces']) as pool:\n"
+        "    try:\n"
+        "        pool.render(b'', 64, 10**6)\n"
+        "    except DecoderUnconfined as exc:\n"
+        "        print(exc.detail)\n"
     )
-    with DecoderPool(1, DEADLINE_S, required=["seccomp", "moat"]) as pool:
-        with pytest.raises(DecoderUnconfined, match="lacks moat, which CARINA_DECODER_REQUIRES names"):
-            pool.render(FILM, 64, MAX_PIXELS)
-        assert not decoders()
+    inside = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    command = [str(needs("unshare")), "--user", "--map-root-user", "sh", "-ec", inside, "sh"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine allows no user namespace")
+    command += [sys.executable, "-c", program]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=True).stdout
+    warning, active, refusal = said.splitlines()
+    assert "decoder_protections_missing" in warning
+    assert "'namespaces'" in warning
+    assert "seccomp" in active.split()
+    assert "namespaces" not in active.split()
+    assert refusal == "The kernel or the container lacks namespaces, which CARINA_DECODER_REQUIRES names."
 
 
 def test_a_process_that_decodes_cannot_be_read_by_another_one_of_its_user() -> None:
