@@ -6,6 +6,7 @@ of PS3.8 section 9.3.
 """
 
 import contextlib
+import ipaddress
 import socket
 import ssl
 import struct
@@ -69,12 +70,19 @@ class Refused(Exception):
         self.ae_title = ae_title
 
 
+def origin_of(address: str) -> str:
+    """Return who counts as one: an IPv4 address, or an IPv6 network of 64 bits, which one machine may have whole."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return address if ip.version == 4 else str(ipaddress.ip_network((ip, 64), strict=False))
+
+
 class Caller:
     """A connection without an association."""
 
     def __init__(self, connection: socket.socket, address: str) -> None:
         self.connection = connection
         self.address = address
+        self.origin = origin_of(address)
         self.deadline = time.monotonic() + ASSOCIATE_S
 
     def encrypt(self, context: ssl.SSLContext) -> None:
@@ -133,7 +141,7 @@ class Gate:
         self._most_pending_of_one = settings.dicom_pending_per_address
         self._lock = threading.Lock()
         self._pending: set[Caller] = set()
-        self._by_address: Counter[str] = Counter()
+        self._by_origin: Counter[str] = Counter()
         self._associations = 0
         self._closed = False
 
@@ -151,17 +159,17 @@ class Gate:
         """Count a connection as pending until `leave`; whether the caps let it in."""
         with self._lock:
             is_full = len(self._pending) >= self._most_pending
-            if self._closed or is_full or self._by_address[caller.address] >= self._most_pending_of_one:
+            if self._closed or is_full or self._by_origin[caller.origin] >= self._most_pending_of_one:
                 return False
             self._pending.add(caller)
-            self._by_address[caller.address] += 1
+            self._by_origin[caller.origin] += 1
             return True
 
     def leave(self, caller: Caller) -> None:
         """The connection is no longer pending."""
         with self._lock:
             self._pending.remove(caller)
-            self._by_address -= Counter([caller.address])  # without addresses that have none left
+            self._by_origin -= Counter([caller.origin])  # without origins that have none left
 
     def admit(self, request: bytes) -> None:
         """Count an association until `release`; raise `Refused`."""

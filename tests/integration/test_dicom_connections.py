@@ -150,6 +150,19 @@ def test_silent_connections_of_one_address_keep_no_other_one_out(listener: Liste
         assert made.is_established
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+    ],
+)
+def test_one_machine_counts_as_one_however_many_addresses_it_has(one: str, other: str, same: bool) -> None:
+    assert (dicom_gate.origin_of(one) == dicom_gate.origin_of(other)) is same
+
+
 def test_dcmtk_is_told_of_the_congestion(listener: Listener) -> None:
     command = [needs("echoscu"), "-v", "-aet", "SENDER", "-aec", "CARINA", "127.0.0.1", str(listener.port)]
     with connect(listener), connect(listener), connect(listener):
