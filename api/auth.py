@@ -62,7 +62,10 @@ def _key() -> str | None:
 
     None where it carries none; then whoever is signed in to the console may have sent it.
     """
-    authorization = request.authorization
+    try:
+        authorization = request.authorization
+    except ValueError as exc:  # werkzeug decodes Basic's base64, which takes ASCII only
+        raise Unauthorized from exc
     if authorization is None:
         return None
     key = {"bearer": authorization.token, "basic": authorization.password}.get(authorization.type)

@@ -8,9 +8,10 @@ import traceback
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pydantic import ValidationError
 from sqlalchemy.exc import DataError
 
-from deploy.cli.console import complain
+from deploy.cli.console import complain, explain
 from deploy.cli.environment import NoStack
 from deploy.cli.extras import explain_missing
 from shared.errors import CarinaError, InvalidSettings, TransientError
@@ -69,6 +70,8 @@ def _explain(error: BaseException) -> Failure:
             return Failure(f"{error.code}: {error.detail}", Exit.NO_SCRATCH)
         case CarinaError():
             return Failure(f"{error.code}: {error.detail}")
+        case ValidationError():
+            return Failure(f"invalid_value: {explain(error)}.", Exit.USAGE)
         case UnicodeEncodeError() | DataError():
             return Failure("invalid_value: A value is not text in Unicode, or is out of range.", Exit.USAGE)
         case ModuleNotFoundError():

@@ -623,3 +623,34 @@ def test_a_host_that_does_not_answer_is_named(proxy: Proxy, monkeypatch: pytest.
     ):
         with pytest.raises(ObjectStoreUnavailable, match=said):
             ObjectStore(configure(proxy, CARINA_S3_ENDPOINT_URL=url, **KEYS)).ping()
+
+
+# --- erasing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("may_list_versions", [True, False])
+def test_an_erased_object_leaves_no_version_where_versions_may_be_listed(
+    proxy: Proxy, moto: int, *, may_list_versions: bool
+) -> None:
+    make_bucket(moto)
+    store = ObjectStore(configure(proxy, **KEYS))
+    store._s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    for data in (b"one", b"two"):
+        store.put("originals/a", data)
+        store.put("originals/ab", data)
+    store.delete("originals/a")
+
+    def judge(request: Request) -> Answer | None:
+        refused = "versions" in request.query and not may_list_versions
+        return Answer(403, moto_server.error("AccessDenied")) if refused else None
+
+    proxy.judge = judge
+    store.erase("originals/a")
+    store.erase("originals/never")
+    proxy.judge = lambda _: None
+    page = store._s3.list_object_versions(Bucket=BUCKET)
+    left = [entry["Key"] for entry in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))]
+    assert left.count("originals/ab") == 2, "another object is left alone"
+    assert ("originals/a" in left) is not may_list_versions
+    assert not store.has("originals/a")
+    store.close()

@@ -3,7 +3,7 @@
 import copy
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from api.services import NAME
 from shared.bounded import LONGEST_STRING, MOST_DEPTH, MOST_INT8, MOST_ITEMS
 from shared.errors import InvalidRequest
 from shared.settings import Settings
-from tests.integration.conftest import Keys, png
+from tests.integration.conftest import Keys, Server, png
 from tests.unit.api.test_openapi import operations
 
 #: Each place gets every so many of the values, beginning with another one; `make fuzz` sends all of them.
@@ -336,3 +336,35 @@ def test_the_reader_takes_what_is_just_within_bounds() -> None:
     for value in ([deepest], ["x" * (LONGEST_STRING + 1)], [0] * (MOST_ITEMS + 1), MOST_INT8 + 1):
         with pytest.raises(InvalidRequest):
             read_json(json.dumps({"a": [value]}).encode())
+
+
+def test_a_command_ends_odd_values_in_one_line(
+    carina: Callable[..., str], server: Server, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARINA_API_URL", server.url)
+    monkeypatch.setenv("CARINA_API_KEY", keys.admin)
+    odd, large = "a\udcff", str(10**30)  # a byte that is not UTF-8, as the shell hands it on
+    for arguments in (
+        ("studies", "--finding", odd),
+        ("webhook", "create", f"https://ward.example/{odd}"),
+        ("schedule", "create", odd, "--cron", "0 3 * * 0", "--dataset", "d"),
+        ("schedule", "create", "a", "--cron", "1," * 100_000 + "1 * * * *", "--dataset", "d"),
+        ("schedule", "create", "a", "--cron", "0 3 * * 0", "--time-zone", "../../etc/passwd", "--dataset", "d"),
+        ("dataset", "show", odd),
+        ("train", "--dataset", "d", "--epochs", large),
+        ("key", "create", odd),
+        ("key", "create", "a", "--files-per-day", large),
+    ):
+        said = run_to_its_end(carina, arguments)
+        assert "internal_error" not in said, (arguments[:2], said)
+        assert "Traceback" not in said, (arguments[:2], said)
+
+
+def run_to_its_end(carina: Callable[..., str], arguments: Sequence[str]) -> str:
+    """What a command prints that is refused, by whichever code it ends."""
+    for code in (2, 1):
+        try:
+            return carina(*arguments, code=code)
+        except AssertionError as exc:
+            said = str(exc)
+    return said
