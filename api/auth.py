@@ -38,12 +38,6 @@ def is_public(view: object) -> bool:
     return getattr(view, "access", None) == _PUBLIC
 
 
-def reads_pixels(view: View) -> View:
-    """Have each answer of this view recorded: it shows a study's pixels. One that cannot be is not given."""
-    view.reads_pixels = True  # type: ignore[attr-defined]
-    return view
-
-
 def authenticate() -> None:
     """Check the request's key before anything else of it is read; raise `Unauthorized` or `Forbidden`."""
     if request.endpoint is None:

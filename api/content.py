@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from flask import Response, request
 from sqlalchemy.orm import Session
 
+from api.audit import housekeeping, note
 from api.auth import identity, requires
 from api.body import Body, takes_uploads
 from api.manifest import read_row
@@ -96,6 +97,7 @@ def put(path: FilePath) -> Response:
             if _expected(path) is not None:  # else the same request, sent twice, was quicker elsewhere
                 raise
         with services().database.begin() as session:
+            housekeeping(session)
             settle(session, path.submission_id)
     with services().database.begin() as session:
         return as_json(read_row(session, path.submission_id, path.number))
@@ -154,6 +156,7 @@ def _take_in(file: _Expected) -> None:
         raise FileTooLarge
 
     def also(session: Session, received: Received) -> None:
+        note(study_id=received.study_id, image_id=received.image_id, job_id=received.job_id)
         values = {"state": received.outcome, "image_id": received.image_id, "job_id": received.job_id}
         _change(session, file, **values, finished_at=sa.func.now())
 

@@ -3,6 +3,7 @@
 from flask import Response
 from sqlalchemy.orm import Session
 
+from api.audit import unaudited
 from api.auth import identity, requires
 from api.dataset_schemas import COCO, DatasetAnswer, DatasetPath, DatasetsAnswer, FailedImage, FailuresAnswer
 from api.idempotency import idempotent
@@ -43,6 +44,7 @@ def import_(body: DatasetRequest) -> Response:
 
 @blueprint.get("/v1/datasets", responses={200: DatasetsAnswer})
 @requires(Scope.READ)
+@unaudited("It shows counts and settings of imports.")
 def show_all(query: PageQuery) -> Response:
     """Show datasets, the newest first."""
     with services().database.begin() as session:
@@ -52,6 +54,7 @@ def show_all(query: PageQuery) -> Response:
 
 @blueprint.get("/v1/datasets/<uuid:dataset_id>", responses={200: DatasetAnswer})
 @requires(Scope.READ)
+@unaudited("It shows counts and settings of imports.")
 def show(path: DatasetPath) -> Response:
     """Show where an import stands, and what is in the dataset."""
     with services().database.begin() as session:

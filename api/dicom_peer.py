@@ -3,16 +3,19 @@
 import struct
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import evt
+from sqlalchemy.orm import Session
 
 from api.dicom_server import SILENCE_S
 from shared import audit
 from shared.errors import CarinaError, ImageTooLarge, NotAnImage, PermanentError, TransientError
 from shared.imaging.header import ImageHeader
+from shared.intake import Received
 from shared.quotas import QuotaExceeded
 
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ LEAST_BYTES_PER_S = 8 * 1024
 MOST_UNANSWERED = 4
 #: Of the commands before an object, which are some hundred bytes and parsed whole.
 MOST_COMMAND_BYTES = 64 * 1024
+
+#: Outcomes of objects that are stored, each with an audit row in its own transaction.
+_TAKEN = ("accepted", "duplicate")
 
 # PS3.4 table B.2-1.
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
@@ -75,10 +81,9 @@ class Peer:
             self._association.abort()
 
     def report(self) -> None:
-        """Say what was done: hints, a line of the log, a row of the audit."""
+        """Say what was done: hints, a line of the log, and a row of the audit where objects were refused."""
         self._intake.send_hints()
-        title = str(self._association.requestor.ae_title or "").strip()
-        said = {"ae_title": title, "address": self._address}
+        said = {"ae_title": self._title, "address": self._address}
         if self._association.is_rejected:
             log.warning("dicom_association_rejected", **said)
         elif self._outcomes:
@@ -86,20 +91,25 @@ class Peer:
             log.info(
                 "dicom_association", **said, outcomes=dict(self._outcomes), bytes=self._byte_count, seconds=seconds
             )
-            try:
-                self._listener.database.persist(
-                    lambda session: audit.record(
-                        session,
-                        action="dicom.store",
-                        subject=self._outcomes,
-                        project_id=self._listener.project_id,
-                        actor=f"ae:{title}",
-                        remote_address=self._address,
-                    ),
-                    within_s=AUDIT_S,
-                )
-            except CarinaError as exc:
-                log.error("audit_failed", **said, error=exc.code)
+            if refused := {code: count for code, count in self._outcomes.items() if code not in _TAKEN}:
+                try:
+                    self._listener.database.persist(lambda session: self._record(session, refused), within_s=AUDIT_S)
+                except CarinaError as exc:
+                    log.error("audit_failed", **said, error=exc.code)
+
+    @property
+    def _title(self) -> str:
+        return str(self._association.requestor.ae_title or "").strip()
+
+    def _record(self, session: Session, subject: Mapping[str, object]) -> None:
+        audit.record(
+            session,
+            action="dicom.store",
+            subject=subject,
+            project_id=self._listener.project_id,
+            actor=f"ae:{self._title}",
+            remote_address=self._address,
+        )
 
     def _on_store(self, event: evt.Event) -> Dataset:
         self._busy = True
@@ -131,7 +141,10 @@ class Peer:
             if (header.sop_class_uid, header.sop_instance_uid) != said:
                 raise IdentifierMismatch
 
-        received = self._intake.receive(iter([event.encoded_dataset()]), check=check)
+        def also(session: Session, received: Received) -> None:
+            self._record(session, {received.outcome: 1, "study_id": received.study_id, "image_id": received.image_id})
+
+        received = self._intake.receive(iter([event.encoded_dataset()]), check=check, also=also)
         self._byte_count += received.byte_count
         return received.outcome
 

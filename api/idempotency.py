@@ -20,6 +20,7 @@ from flask import Flask, Response, current_app, g, request
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from api.audit import housekeeping
 from api.auth import identity
 from api.services import services
 from shared.errors import InvalidRequest, LimitExceeded, RequestError, TransientError, UploadCutShort
@@ -72,11 +73,6 @@ def forget_answer() -> None:
     g.forgets_answer = True
 
 
-def was_replayed() -> bool:
-    """Whether this request got an earlier one's answer."""
-    return "replayed" in g
-
-
 @dataclass
 class _Claim:
     """The row of a request under way. `locked_until` is the fence of its changes."""
@@ -95,6 +91,7 @@ class _Claim:
         self.renewed = time.monotonic()
         later = sa.update(IdempotencyKey).where(self.is_mine()).values(locked_until=_lock_end())
         with suppress(TransientError), services().database.begin() as session:
+            housekeeping(session)
             self.locked_until = session.scalar(later.returning(IdempotencyKey.locked_until)) or self.locked_until
 
 
@@ -206,7 +203,7 @@ def _replay(first: IdempotencyKey, body: _Digest) -> Response:
         raise UploadCutShort
     if body.fingerprint() != first.fingerprint:
         raise IdempotencyKeyReused
-    g.replayed = True
+    g.replayed = True  # the first request has left the audit's row
     return Response(first.body, first.status, {REPLAYED: "true"}, content_type=first.content_type)
 
 

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
+from api.audit import unaudited
 from api.auth import identity, requires
 from api.resource import as_json, resource
 from api.schemas import JobAnswer, JobPath, JobQuery
@@ -24,6 +25,7 @@ blueprint = resource("jobs")
 
 @blueprint.get("/v1/jobs/<uuid:job_id>", responses={200: JobAnswer})
 @requires(Scope.READ)
+@unaudited("It shows states and ids, and clients ask again and again.")
 def show(path: JobPath, query: JobQuery) -> Response:
     """Show a job; with `wait`, once it is final or the time is over.
 

@@ -3,6 +3,7 @@
 from flask import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from api.audit import unaudited
 from api.auth import requires
 from api.resource import resource
 from api.schemas import METRICS
@@ -14,6 +15,7 @@ blueprint = resource("metrics")
 
 @blueprint.get("/metrics", responses={200: METRICS})
 @requires(Scope.READ)
+@unaudited("It shows counts.")
 def show() -> Response:
     """Show the state of the queue in Prometheus' text format."""
     return Response(generate_latest(services().registry), content_type=CONTENT_TYPE_LATEST)

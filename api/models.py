@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
+from api.audit import unaudited
 from api.auth import requires
 from api.resource import as_json, resource
 from api.schemas import ModelAnswer, ModelPath, ModelsAnswer
@@ -17,6 +18,7 @@ blueprint = resource("models")
 
 @blueprint.get("/v1/models", responses={200: ModelsAnswer})
 @requires(Scope.READ)
+@unaudited("It shows models.")
 def show_all() -> Response:
     """Show every model, the newest first."""
     with services().database.begin() as session:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from flask import Response, request
 
+from api.audit import unaudited
 from api.auth import requires
 from api.event_stream import STREAM_S, described, event, respond
 from api.resource import as_json, resource
@@ -26,6 +27,7 @@ _EVENTS = described("Events named `progress`, each with a SubmissionAnswer.", "p
 
 @blueprint.get("/v1/submissions/<uuid:submission_id>", responses={200: SubmissionAnswer})
 @requires(Scope.READ)
+@unaudited("It shows counts and states. Clients ask again and again.")
 def show(path: SubmissionPath, query: ProgressQuery) -> Response:
     """Show a submission; with `wait`, once its counts or its state have changed or the time is over.
 
@@ -45,6 +47,7 @@ def show(path: SubmissionPath, query: ProgressQuery) -> Response:
     "/v1/submissions/<uuid:submission_id>/events", responses={200: _EVENTS, 204: {"description": "It is final."}}
 )
 @requires(Scope.READ)
+@unaudited("It shows counts and states.")
 def stream(path: SubmissionPath) -> Response:
     """Tell of each change of a submission until it is final; a stream ends after some minutes, to be opened anew."""
     answer = look(path.submission_id)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from flask import Response
 
-from api.audit import note
+from api.audit import note, unaudited
 from api.auth import identity, requires
 from api.event_stream import STREAM_S, described, event, respond
 from api.idempotency import idempotent
@@ -30,6 +30,7 @@ _EVENTS = described("Events named `queue`, each with a QueueAnswer.", "queue")
 
 @blueprint.get("/v1/queue", responses={200: QueueAnswer})
 @requires(Scope.READ)
+@unaudited("It shows counts, codes and workers.")
 def show() -> Response:
     """Show how full the queue is and what the workers do, and this project's failures of the last 24 hours.
 
@@ -40,6 +41,7 @@ def show() -> Response:
 
 @blueprint.get("/v1/queue/history", responses={200: HistoryAnswer})
 @requires(Scope.READ)
+@unaudited("It shows counts, codes and workers.")
 def show_history(query: HistoryQuery) -> Response:
     """Show what the queue was like: of a longer time fewer points."""
     with services().database.begin() as session:
@@ -48,6 +50,7 @@ def show_history(query: HistoryQuery) -> Response:
 
 @blueprint.get("/v1/queue/events", responses={200: _EVENTS})
 @requires(Scope.READ)
+@unaudited("It shows counts, codes and workers.")
 def stream() -> Response:
     """Tell of each change of the queue; a stream ends after some minutes, to be opened anew."""
     project_id = identity().project_id
@@ -65,10 +68,10 @@ def retry(body: RetryRequest) -> Response:
     """
     with services().database.begin() as session:
         states = retry_failures(session, identity().project_id, body.code, timedelta(hours=body.hours))
+        note(code=body.code, jobs=len(states))
     answer = RetriedAnswer(to_prepare=states.count(JobState.QUEUED), to_detect=states.count(JobState.READY))
     for stage, count in ((Stage.PREPARE, answer.to_prepare), (Stage.DETECT, answer.to_detect)):
         services().hints.send(stage, count)
-    note(code=body.code, jobs=len(states))
     return as_json(answer)
 
 

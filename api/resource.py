@@ -1,6 +1,6 @@
 """What all resources' blueprints have in common."""
 
-from flask import Response
+from flask import Response, g
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
@@ -20,5 +20,6 @@ def resource(name: str, *, tag: str | None = None) -> APIBlueprint:
 
 
 def as_json(answer: BaseModel, status: int = 200) -> Response:
-    """Return a model as a JSON response; times are UTC in ISO 8601."""
+    """Return a model as a JSON response, with times in UTC; the audit row of a change names its `id`."""
+    g.answer_id = getattr(answer, "id", None)
     return Response(answer.model_dump_json(), status, content_type="application/json")

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
+from api.audit import unaudited
 from api.auth import identity, require_to_promote, requires
 from api.idempotency import idempotent
 from api.resource import as_json, resource
@@ -30,6 +31,7 @@ blueprint = resource("schedules")
 
 @blueprint.get("/v1/schedules", responses={200: SchedulesAnswer})
 @requires(Scope.READ)
+@unaudited("It shows settings of trainings.")
 def show_all() -> Response:
     """Show every schedule, by name."""
     with services().database.begin() as session:
@@ -52,6 +54,7 @@ def create(body: ScheduleRequest) -> Response:
 
 @blueprint.get("/v1/schedules/<uuid:schedule_id>", responses={200: ScheduleAnswer})
 @requires(Scope.READ)
+@unaudited("It shows settings of trainings.")
 def show(path: SchedulePath) -> Response:
     """Show a schedule, when it is due next, and what became of the last time."""
     with services().database.begin() as session:

@@ -9,7 +9,7 @@ import structlog
 from flask import Response, request
 from sqlalchemy.orm import Session
 
-from api.audit import note
+from api.audit import note, recorded
 from api.auth import identity, requires
 from api.body import takes_uploads
 from api.idempotency import idempotent
@@ -22,7 +22,7 @@ from shared.database import is_any
 from shared.erasure import erase_study
 from shared.errors import NotFound, PermanentError
 from shared.imaging.facts import PixelSpacing
-from shared.intake import NO_DUPLICATE, Intake
+from shared.intake import NO_DUPLICATE, Intake, Received
 from shared.queue.states import Scope
 from shared.tables import Detection, Image, Job, Model, Study
 
@@ -129,9 +129,15 @@ def _receive(intake: Intake, upload: Upload, number: int) -> FileOutcome:
     # An answer is kept where its request has an Idempotency-Key, and a file may be named after its patient.
     name = upload.name if services().settings.deidentify == "off" else str(number)
     try:
-        return FileOutcome.of(name, intake.receive(upload.chunks))
+        return FileOutcome.of(name, intake.receive(upload.chunks, also=_note))
     except PermanentError as error:
         return FileOutcome.rejected(name, error)
+
+
+def _note(session: Session, received: Received) -> None:
+    """Have each file recorded in the transaction of its own rows."""
+    note(files=1, study_ids=[str(received.study_id)])
+    recorded(session)
 
 
 def _find(session: Session, study_id: UUID) -> Study:

@@ -1,9 +1,11 @@
 """The list of studies: searched, the newest first."""
 
+from http import HTTPStatus
 from uuid import UUID
 
 from flask import Response, request
 
+from api.audit import note, unaudited
 from api.auth import identity, requires
 from api.resource import as_json, resource
 from api.services import services
@@ -17,6 +19,7 @@ blueprint = resource("study_list", tag="studies")
 
 @blueprint.get("/v1/studies", responses={200: StudiesAnswer})
 @requires(Scope.READ)
+@unaudited("What has not changed is not sent again.", only=HTTPStatus.NOT_MODIFIED)
 def show_all(query: StudiesQuery) -> Response:
     """Show studies that meet every condition of the query, the newest first.
 
@@ -33,4 +36,5 @@ def list_studies(project_id: UUID, query: StudiesQuery) -> StudiesAnswer:
     with services().database.begin() as session:
         found = find(session, project_id, query)
         studies = summarize(session, found.study_ids, query.min_score)
+    note(study_ids=[str(study_id) for study_id in found.study_ids])
     return StudiesAnswer(studies=studies, next=found.older, previous=found.newer)

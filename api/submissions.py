@@ -7,7 +7,7 @@ from flask import Response
 from sqlalchemy.orm import Session
 
 from api.announcing import announce, describe_uploads
-from api.audit import note
+from api.audit import housekeeping, note, unaudited
 from api.auth import identity, requires
 from api.body import takes
 from api.idempotency import idempotent
@@ -87,15 +87,16 @@ def create(query: CreateQuery, body: SubmissionRequest) -> Response:
         rows = announce(session, submission, body.files) if body.files else []
         session.refresh(submission)
         answer = describe(session, submission)
+        note(submission_id=answer.id, files=len(rows))
         session.expunge_all()
     if bucket is not None:
         services().hints.send(Stage.INTAKE, 1)
-    note(submission_id=answer.id, files=len(rows))
     return as_json(SubmissionCreated(submission=answer, uploads=describe_uploads(rows)), 201)
 
 
 @blueprint.get("/v1/submissions", responses={200: SubmissionsAnswer})
 @requires(Scope.READ)
+@unaudited("It shows counts and states.")
 def show_all(query: PageQuery) -> Response:
     """Show the submissions of this project, the newest first."""
     with services().database.begin() as session:
@@ -116,8 +117,8 @@ def add_files(path: SubmissionPath, body: FilesRequest) -> Response:
             raise SubmissionNotOpen
         rows = announce(session, submission, body.files)
         session.refresh(submission)
+        note(files=len(rows))
         session.expunge_all()
-    note(files=len(rows))
     return as_json(UploadsAnswer(uploads=describe_uploads(rows)))
 
 
@@ -153,9 +154,9 @@ def mark_arrived(path: SubmissionPath, body: ArrivedRequest) -> Response:
         )
         arrived = arrived.values(state=FileState.ARRIVED, available_at=sa.func.now()).returning(SubmissionFile.number)
         count = len(session.scalars(arrived.execution_options(synchronize_session=False)).all())
+        note(files=count)
         answer = describe(session, submission)
     services().hints.send(Stage.INTAKE, count)
-    note(files=count)
     return as_json(answer)
 
 
@@ -168,6 +169,7 @@ def complete(path: SubmissionPath) -> Response:
         if submission.state == SubmissionState.OPEN and submission.source_bucket is not None:
             raise SubmissionNotOpen("The submission is complete once its bucket has been listed.")
         count = close(session, submission.id)
+        note(files=count)
     services().hints.send(Stage.INTAKE, count)
     return as_json(look(path.submission_id))
 
@@ -180,13 +182,13 @@ def retry(path: SubmissionPath) -> Response:
     with services().database.begin() as session:
         submission = locked(session, identity().project_id, path.submission_id)
         retried = submission_changes.retry(session, submission)
+        counts = {Stage.INTAKE: retried.to_intake, Stage.PREPARE: retried.to_prepare, Stage.DETECT: retried.to_detect}
+        note(files=sum(counts.values()) + retried.to_upload)
         session.flush()
         session.refresh(submission)
         answer = describe(session, submission)
-    counts = {Stage.INTAKE: retried.to_intake, Stage.PREPARE: retried.to_prepare, Stage.DETECT: retried.to_detect}
     for stage, count in counts.items():
         services().hints.send(stage, count)
-    note(files=sum(counts.values()) + retried.to_upload)
     return as_json(RetryAnswer(retried=sum(counts.values()), to_upload=retried.to_upload, submission=answer))
 
 
@@ -219,6 +221,7 @@ def look(submission_id: UUID) -> SubmissionAnswer:
     if answer.state != SubmissionState.PROCESSING or counts.expected + counts.arrived + counts.accepted:
         return answer
     with services().database.begin() as session:
+        housekeeping(session)
         settle(session, submission_id)
         return describe(session, find(session, submission_id))
 

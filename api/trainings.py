@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
+from api.audit import unaudited
 from api.auth import identity, require_to_promote, requires
 from api.idempotency import idempotent
 from api.pages import PageQuery, read_page
@@ -49,6 +50,7 @@ def train(body: TrainingRequest) -> Response:
 
 @blueprint.get("/v1/trainings", responses={200: TrainingsAnswer})
 @requires(Scope.READ)
+@unaudited("It shows settings and figures of trainings.")
 def show_all(query: PageQuery) -> Response:
     """Show trainings, the newest first."""
     with services().database.begin() as session:
@@ -58,6 +60,7 @@ def show_all(query: PageQuery) -> Response:
 
 @blueprint.get("/v1/trainings/<uuid:training_id>", responses={200: TrainingAnswer})
 @requires(Scope.READ)
+@unaudited("It shows settings and figures of trainings.")
 def show(path: TrainingPath) -> Response:
     """Show where a training stands, and what came of it."""
     with services().database.begin() as session:
@@ -66,6 +69,7 @@ def show(path: TrainingPath) -> Response:
 
 @blueprint.get("/v1/trainings/<uuid:training_id>/points", responses={200: TrainingPointsAnswer})
 @requires(Scope.READ)
+@unaudited("It shows settings and figures of trainings.")
 def show_points(path: TrainingPath, query: PointsQuery) -> Response:
     """Show the points of a training's curves, about one a second; a long training is thinned out."""
     with services().database.begin() as session:
@@ -80,6 +84,7 @@ def show_points(path: TrainingPath, query: PointsQuery) -> Response:
 
 @blueprint.get("/v1/trainings/<uuid:training_id>/log", responses={200: TEXT})
 @requires(Scope.TRAIN)
+@unaudited("It shows what trainings log, and clients ask again and again.")
 def show_log(path: TrainingPath) -> Response:
     """Show the last lines that a training's processes wrote."""
     with services().database.begin() as session:

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
+from api.audit import note, unaudited
 from api.auth import identity, requires
 from api.idempotency import idempotent
 from api.pages import read_page
@@ -81,6 +82,7 @@ def create(body: WebhookRequest) -> Response:
 
 @blueprint.get("/v1/webhooks", responses={200: WebhooksAnswer})
 @requires(Scope.READ)
+@unaudited("It shows settings.")
 def show_all() -> Response:
     """Show the project's webhooks, the newest first."""
     with services().database.begin() as session:
@@ -90,6 +92,7 @@ def show_all() -> Response:
 
 @blueprint.get("/v1/webhooks/<uuid:webhook_id>", responses={200: WebhookAnswer})
 @requires(Scope.READ)
+@unaudited("It shows settings.")
 def show(path: WebhookPath) -> Response:
     """Show a webhook."""
     with services().database.begin() as session:
@@ -129,6 +132,7 @@ def test(path: WebhookPath) -> Response:
         session.add(ping := WebhookDelivery(webhook_id=webhook.id, event=PING, payload={"webhook_id": str(webhook.id)}))
         session.flush()
         session.refresh(ping)
+        note(delivery_id=ping.id)
         answer = DeliveryAnswer.model_validate(ping)
     services().hints.send(Stage.NOTIFY, 1)
     return as_json(answer, 202)

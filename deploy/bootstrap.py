@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from shared import migrations, models
+from shared.audit import CLI, record
 from shared.database import Database
 from shared.detector.demo import load_demo_model
 from shared.errors import Unauthorized
-from shared.keys import FIRST_PROJECT, create_key, verify_key
+from shared.keys import FIRST_PROJECT, create_key, prefix_of, verify_key
 from shared.object_store import ObjectStore
 from shared.queue.states import Scope
 from shared.settings import Settings
@@ -36,6 +37,7 @@ def bootstrap(env: Mapping[str, str]) -> str:
             if models.active(session) is None:
                 model = models.register(session, ObjectStore(settings), *load_demo_model())
                 models.promote(session, model.id)
+                record(session, action="model.demo", subject={"model_id": model.id}, actor=CLI)
         with database.begin() as session:
             key = env.get("CARINA_API_KEY", "")
             try:
@@ -44,6 +46,7 @@ def bootstrap(env: Mapping[str, str]) -> str:
                 knows_all = False
             if not knows_all:  # as one that was made before a scope was added
                 key = create_key(session, project_name=FIRST_PROJECT, name="carina up", scopes=list(Scope))
+                record(session, action="key.create", subject={"prefix": prefix_of(key)}, actor=CLI)
             return key
     finally:
         database.close()

@@ -1,15 +1,22 @@
-"""Who did what, and who saw whose pixels: a row each, in the transaction of the deed itself where there is one."""
+"""The audit: who changed what, and who saw whose data. A change and its row are one transaction."""
 
 from collections.abc import Mapping
 from uuid import UUID
 
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shared.bounded import without_odd
+from shared.errors import AuditUnavailable, CarinaError
+from shared.ids import new_id
 from shared.tables import AuditEvent
 
 #: The actor of what is done at the command line.
 CLI = "cli"
+
+#: Whether this transaction has changed, or locked, any row.
+_HAS_CHANGED = sa.func.txid_current_if_assigned().is_not(None)
 
 
 def record(
@@ -22,19 +29,35 @@ def record(
     actor: str | None = None,
     status: int | None = None,
     remote_address: str | None = None,
-) -> None:
-    """Add a row. `action` is as `studies.submit`; `subject` holds ids and counts, never a name or a patient's data."""
-    session.add(
-        AuditEvent(
-            project_id=project_id,
-            api_key_id=api_key_id,
-            actor=actor,
-            action=action,
-            subject={name: _plain(value) for name, value in subject.items()},
-            status=status,
-            remote_address=remote_address,
-        )
-    )
+    only_if_changed: bool = False,
+) -> bool:
+    """Write a row, with `only_if_changed` only where the transaction has changed any; return whether it was written.
+
+    `action` is as `studies.submit`; `subject` holds ids and counts, never a name or a patient's data. Call it last in a
+    transaction. Raises `AuditUnavailable`, and what the changes before it raise.
+    """
+    session.flush()
+    columns = AuditEvent.__table__.c
+    values = {
+        "id": new_id(),
+        "project_id": project_id,
+        "api_key_id": api_key_id,
+        "actor": actor,
+        "action": action,
+        "subject": {name: _plain(value) for name, value in subject.items()},
+        "status": status,
+        "remote_address": remote_address,
+    }
+    row = sa.select(*(sa.literal(value, columns[name].type) for name, value in values.items()))
+    if only_if_changed:
+        row = row.where(_HAS_CHANGED)
+    insert = sa.insert(AuditEvent).from_select(list(values), row, include_defaults=False)
+    try:
+        return session.execute(insert.returning(AuditEvent.id)).first() is not None
+    except CarinaError:
+        raise
+    except SQLAlchemyError as exc:
+        raise AuditUnavailable from exc
 
 
 def _plain(value: object) -> object:

@@ -63,6 +63,8 @@ class Database:
             hide_parameters=True,  # an error's text goes into the log
             connect_args={**_DEFAULTS, **connection_parameters(url, ca_bundle), "prepare_threshold": None},
         )
+        #: Called at the end of each transaction, inside it; an error undoes the transaction.
+        self.before_commit: Callable[[Session], None] | None = None
         sa.event.listen(self.engine, "connect", _read_times_as_utc)
         sa.event.listen(self.engine, "handle_error", _translate)
         project_scope.install(self.engine)
@@ -92,6 +94,8 @@ class Database:
             except (psycopg.Error, sa.exc.InvalidRequestError) as exc:  # The pool gave up on finding a live one.
                 raise DatabaseUnavailable from exc
             yield session
+            if self.before_commit is not None:
+                self.before_commit(session)
 
     def _open(self) -> Session:
         return Session(self.engine) if self._project_id is None else ProjectSession(self.engine, self._project_id)

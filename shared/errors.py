@@ -206,6 +206,10 @@ class DatabaseUnavailable(TransientError):
     counts = False
 
 
+class AuditUnavailable(DatabaseUnavailable):
+    """The audit row of this request cannot be written, so nothing is changed or shown; try again later."""
+
+
 class ObjectStoreUnavailable(TransientError):
     """The object store does not answer."""
 

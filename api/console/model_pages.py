@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from flask import Response, request
 from sqlalchemy.orm import Session
 
+from api.audit import unaudited
 from api.auth import requires
 from api.console import words
 from api.console.comparison import common_sets, compare
@@ -25,6 +26,7 @@ _DECISIONS = 20
 
 @blueprint.get("/console/models")
 @requires(Scope.READ)
+@unaudited("It shows models and their figures.")
 def models() -> Response:
     """Show every model, the newest first, and the gate's latest decisions."""
     with services().database.begin() as session:
@@ -46,6 +48,7 @@ def models() -> Response:
 
 @blueprint.get("/console/models/compare")
 @requires(Scope.READ)
+@unaudited("It shows models and their figures.")
 def comparison() -> Response:
     """Show two models side by side; `on` is the set, by default the newest that both were evaluated on."""
     with services().database.begin() as session:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
+from api.audit import unaudited
 from api.auth import requires
 from api.console import words
 from api.console.pages import as_data, console_blueprint, show
@@ -40,6 +41,7 @@ class Shown:
 
 @blueprint.get("/console/schedules")
 @requires(Scope.READ)
+@unaudited("It shows settings of trainings.")
 def schedules() -> Response:
     """Show every schedule, by name."""
     with services().database.begin() as session:

@@ -8,6 +8,7 @@ from flask import Response, request
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from api.audit import unaudited
 from api.auth import requires
 from api.console import words
 from api.console.pages import console_blueprint, show
@@ -24,6 +25,7 @@ blueprint = console_blueprint("training_pages")
 
 @blueprint.get("/console/training")
 @requires(Scope.READ)
+@unaudited("It shows settings and figures of trainings.")
 def trainings() -> Response:
     """Show the trainings, the newest first; `before` begins a later page."""
     try:
@@ -45,6 +47,7 @@ def trainings() -> Response:
 
 @blueprint.get("/console/training/<uuid:training_id>")
 @requires(Scope.READ)
+@unaudited("It shows settings and figures of trainings.")
 def training(training_id: UUID) -> Response:
     """Show one training, and what came of it."""
     with services().database.begin() as session:

@@ -1,6 +1,7 @@
 """The worklist: the studies of a project, the newest first, searched and filtered by what the address says."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
 
+from api.audit import unaudited
 from api.auth import identity, requires
 from api.console.pages import console_blueprint, show, show_problem
 from api.services import services
@@ -29,6 +31,7 @@ _PLACE = ("before", "after", "limit")
 
 @blueprint.get(_PATH)
 @requires(Scope.READ)
+@unaudited("What has not changed is not sent again.", only=HTTPStatus.NOT_MODIFIED)
 def studies() -> AnyResponse:
     """Show a page of studies; a script asks for it again and again, and is told when nothing has changed."""
     # A form sends its empty fields, too; a link to the page should not.

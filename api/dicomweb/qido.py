@@ -9,6 +9,7 @@ from flask import Response, request
 from flask_openapi3.types import ResponseDict
 from sqlalchemy.orm import Session
 
+from api.audit import note
 from api.auth import identity, requires
 from api.dicomweb.dicom_json import OFFERED, DataSet, answer, attribute, key_of, select
 from api.dicomweb.media_types import NOT_ACCEPTABLE, choose, parse_accept
@@ -111,6 +112,7 @@ def _search(level: Level, query: SearchQuery, path: StudyUid | None = None) -> R
         rows, more = _read_page(session, level, conditions, query.offset, limit)
         counts = _count(session, level, {image.study_id for image, _ in rows})
         found = [(as_instance(image, uid), counts.get(_key(image, level), {})) for image, uid in rows]
+    note(study_ids=sorted({str(image.study_id) for image, _ in rows}))
     headers = services().headers.read([instance.original for instance, _ in found])
     results = [
         select(header, fields) | _describe(level, instance, header) | counted

@@ -11,8 +11,9 @@ from uuid import UUID
 import structlog
 from flask import Response, request
 from flask_openapi3.types import ResponseDict
+from sqlalchemy.orm import Session
 
-from api.audit import note
+from api.audit import note, recorded
 from api.auth import identity, requires
 from api.body import takes_uploads
 from api.dicomweb.dicom_json import OFFERED, DataSet, attribute, to_text
@@ -26,7 +27,7 @@ from api.services import services
 from shared.errors import CarinaError, PermanentError, UnsupportedFileType
 from shared.imaging.dicom_file import read_dicom
 from shared.imaging.header import ImageHeader
-from shared.intake import Intake
+from shared.intake import Intake, Received
 from shared.queue.states import Scope
 
 log = structlog.get_logger()
@@ -165,7 +166,7 @@ def _receive(intake: Intake, part: Part, study_uid: str | None) -> _Stored | _Fa
     try:
         if part.media_type != DICOM:
             raise UnsupportedFileType("The part's media type is not application/dicom.")
-        received = intake.receive(_remember(part.chunks, prefix), check=check)
+        received = intake.receive(_remember(part.chunks, prefix), check=check, also=_note)
     except PermanentError as error:
         return _Failed(error, *_identify(bytes(prefix)))
     header = received.header  # with the UIDs of what is stored, where originals are de-identified
@@ -177,6 +178,12 @@ def _receive(intake: Intake, part: Part, study_uid: str | None) -> _Stored | _Fa
         study_url=url_of(study),
         url=url_of(study, header.series_instance_uid, header.sop_instance_uid),
     )
+
+
+def _note(session: Session, received: Received) -> None:
+    """Have each instance recorded in the transaction of its own rows."""
+    note(stored=1, study_ids=[str(received.study_id)])
+    recorded(session)
 
 
 def _remember(chunks: Iterator[bytes], prefix: bytearray) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 from pydicom.uid import ExplicitVRLittleEndian
 
 from api.audit import note
-from api.auth import reads_pixels, requires
+from api.auth import requires
 from api.dicomweb.dicom_json import OFFERED, DataSet, answer, attribute, from_dataset, key_of
 from api.dicomweb.frames import FRAME, media_types, read_frame
 from api.dicomweb.headers import read_header
@@ -88,7 +88,6 @@ class RenderedQuery(Bounded):
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>", responses=_INSTANCES)
 @requires(Scope.READ)
-@reads_pixels
 def retrieve_study(path: StudyUid) -> Response:
     """Retrieve a study's instances."""
     return _retrieve(find(path))
@@ -96,7 +95,6 @@ def retrieve_study(path: StudyUid) -> Response:
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>", responses=_INSTANCES)
 @requires(Scope.READ)
-@reads_pixels
 def retrieve_series(path: SeriesUid) -> Response:
     """Retrieve a series' instances."""
     return _retrieve(find(path))
@@ -104,7 +102,6 @@ def retrieve_series(path: SeriesUid) -> Response:
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>", responses=_INSTANCE)
 @requires(Scope.READ)
-@reads_pixels
 def retrieve_instance(path: InstanceUid) -> Response:
     """Retrieve an instance."""
     return _retrieve(find(path), alone=True)
@@ -137,7 +134,6 @@ def instance_metadata(path: InstanceUid) -> Response:
     f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/frames/<frames>", responses=_FRAMES
 )
 @requires(Scope.READ)
-@reads_pixels
 def frames(path: FramesPath) -> Response:
     """Retrieve an instance's frame; each has one."""
     (instance,) = find(path)
@@ -148,7 +144,6 @@ def frames(path: FramesPath) -> Response:
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/bulkdata", responses=_FRAMES)
 @requires(Scope.READ)
-@reads_pixels
 def bulkdata(path: InstanceUid) -> Response:
     """Retrieve what the metadata leave out, the pixel data."""
     return _frame(find(path)[0])
@@ -158,7 +153,6 @@ def bulkdata(path: InstanceUid) -> Response:
     f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/rendered", responses=_PICTURE
 )
 @requires(Scope.READ)
-@reads_pixels
 def rendered(path: InstanceUid, query: RenderedQuery) -> Response:
     """Show an instance as the detector sees it."""
     content_type = choose(parse_accept(request.headers.get("Accept")), (_PNG, _JPEG))

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from uuid import UUID
 
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from sqlalchemy.orm import Session
 
 from deploy.cli.audit import note
 from deploy.cli.console import err, explain, out
@@ -177,9 +179,10 @@ def _import(name: str, source: Source, project: str, data: Path | None) -> None:
                 tasks[what] = progress.add_task(what, total=total, failed="")
             progress.update(tasks[what], completed=done, failed=f"{failed} failed" if failed else "")
 
-        imported = import_here(settings, database, store, project_id, name, source, show_progress)
-        with database.begin() as session:
-            note(session, "dataset.import", dataset_id=imported.dataset_id)
+        def also(session: Session, dataset_id: UUID) -> None:
+            note(session, "dataset.import", dataset_id=dataset_id)
+
+        imported = import_here(settings, database, store, project_id, name, source, show_progress, also)
     _print_import(name, imported)
 
 

@@ -131,8 +131,12 @@ def test_an_object_that_is_sent_again_is_a_duplicate(listener: Listener, databas
     assert [answer.Status for answer in send(listener.port, dicom(1), dicom(1))] == [0, 0]
     assert [answer.Status for answer in send(listener.port, dicom(1))] == [0]
     assert len(rows(database, Job)) == 1
-    audited = wait_for(lambda: len(found := rows(database, AuditEvent)) == 2 and found)
-    assert [event.subject for event in audited] == [{"accepted": 1, "duplicate": 1}, {"duplicate": 1}]
+    audited = rows(database, AuditEvent)
+    [image] = rows(database, Image)
+    named = {"study_id": str(image.study_id), "image_id": str(image.id)}
+    assert [event.subject for event in audited] == [
+        {outcome: 1} | named for outcome in ("accepted", *["duplicate"] * 2)
+    ]
     assert {(event.action, event.actor, event.remote_address) for event in audited} == {
         ("dicom.store", "ae:SENDER", "127.0.0.1")
     }
@@ -161,7 +165,17 @@ def test_an_unfit_object_is_refused_by_its_code(
     assert (refused.Status, refused.ErrorComment) == (status, code)
     assert taken.Status == 0, "the association goes on"
     assert len(rows(database, Image)) == 1
-    wait_for(lambda: [event.subject for event in rows(database, AuditEvent)] == [{code: 1, "accepted": 1}])
+    audited = wait_for(lambda: len(found := rows(database, AuditEvent)) == 2 and found)
+    assert {code: 1} in [event.subject for event in audited]
+    assert str(rows(database, Image)[0].id) in [event.subject.get("image_id") for event in audited]
+
+
+def test_an_object_whose_audit_row_cannot_be_written_is_not_stored(listener: Listener, database: Database) -> None:
+    with database.begin() as session:
+        session.execute(sa.text("ALTER TABLE audit_event ADD CONSTRAINT closed CHECK (false) NOT VALID"))
+    [answer] = send(listener.port, dicom(1))
+    assert (answer.Status, answer.ErrorComment) == (0xA700, "database_unavailable")
+    assert not rows(database, Image)
 
 
 def test_an_object_that_is_not_what_the_message_says_is_refused(

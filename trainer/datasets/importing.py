@@ -62,8 +62,9 @@ def import_here(
     name: str,
     source: Source,
     on_progress: OnProgress,
+    also: Callable[[Session, UUID], None] = lambda *_: None,
 ) -> Imported:
-    """Do a project's import whose source lies on this machine, and write its row once all is done.
+    """Do a project's import whose source lies on this machine, and write its row once all is done, with `also`.
 
     An import that fails or is interrupted leaves renditions, which the next one finds, and no row. The same content
     again is the row that is there. Raises what `Maker.make` raises, and `UnreadablePlace`.
@@ -78,6 +79,7 @@ def import_here(
     with database.begin() as session:
         known = _same(session, project_id, name, made)
         if known is not None:
+            also(session, known.id)
             return Imported(known.id, False, values)
         row = Dataset(
             project_id=project_id,
@@ -91,6 +93,7 @@ def import_here(
         )
         session.add(row)
         session.flush()
+        also(session, row.id)
         return Imported(row.id, True, values)
 
 
