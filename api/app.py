@@ -14,6 +14,7 @@ from api import (
     errors,
     evaluations,
     gate_decisions,
+    headers,
     health,
     idempotency,
     images,
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> OpenAPI:
         doc_ui=False,
         static_folder=None,
     )
+    headers.install(app)
     address.install(app, settings)
     app.request_class = Request
     app.extensions[NAME] = Services.from_settings(settings)

@@ -33,6 +33,7 @@ from gunicorn.workers.gthread import TConn
 
 from api.client_socket import MIN_BYTES_PER_S, SILENCE_S, ClientSocket
 from api.errors import problem_for
+from api.headers import HEADERS
 from shared.addresses import plain_address
 
 log = structlog.get_logger()
@@ -342,8 +343,9 @@ class Connections:
 def head_of(status: int, byte_count: int) -> bytes:
     """Return the head of an answer that is a problem document, and the connection's last."""
     retry = "Retry-After: 5\r\n" if status == 503 else ""
+    always = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
     return (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n{retry}"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n{retry}{always}"
         f"Content-Type: application/problem+json\r\nContent-Length: {byte_count}\r\n\r\n"
     ).encode()
 

@@ -91,7 +91,7 @@ def _content(name: str) -> bytes:
 
 
 def _send(content: bytes, media_type: str) -> Response:
-    headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
+    headers = {"Content-Security-Policy": _POLICY}
     return Response(content, headers=headers, content_type=media_type)
 
 

@@ -40,7 +40,7 @@ def respond(first: str, following: Iterator[str | None]) -> Response:
     down ends the stream.
     """
     first = f"retry: {RECONNECT_MS}\n{first}"
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    headers = {"X-Accel-Buffering": "no"}
     long_polls = services().long_polls
     if not long_polls.acquire(blocking=False):
         return Response(first, headers=headers, content_type="text/event-stream")

@@ -59,5 +59,4 @@ def asset(digest: str, path: str) -> Response:
         raise NotFound
     kept = _KEPT_FOR_GOOD if digest == version() else "no-store"  # an old page asks a new release
     media_type = mimetypes.guess_type(path)[0] or "application/octet-stream"
-    headers = {"Cache-Control": kept, "X-Content-Type-Options": "nosniff"}
-    return Response(content, headers=headers, content_type=media_type)
+    return Response(content, headers={"Cache-Control": kept}, content_type=media_type)

@@ -69,9 +69,7 @@ def _frame() -> Mapping[str, object]:
 
 def _harden(response: Response) -> Response:
     response.headers["Content-Security-Policy"] = POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"
-    response.headers.setdefault("Cache-Control", "no-store")  # a shared computer's back button shows no patient
     return response
 
 
