@@ -16,7 +16,7 @@ from flask_openapi3.openapi import OpenAPI
 from sqlalchemy.orm import Session
 
 from api.audit_schemas import AuditEventAnswer, AuditEventsAnswer, AuditQuery
-from api.auth import identity, requires
+from api.auth import check_again, identity, requires
 from api.errors import answer
 from api.pages import read_page
 from api.resource import as_json, resource
@@ -99,10 +99,11 @@ def _begin() -> None:
 
 
 def _record_change(session: Session) -> None:
-    """Write the row of a change in the change's own transaction."""
+    """Write the row of a change in the change's own transaction, unless its key or session has ended meanwhile."""
     wanted = session.info.get(_IS_RECORDED)
     if not has_request_context() or "audit_changes" not in g or wanted is False:
         return
+    check_again(session)
     if _write(session, identity(), _expected_status(), only_if_changed=wanted is None):
         sa.event.listen(session, "after_commit", _count_change, once=True)
 

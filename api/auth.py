@@ -1,11 +1,14 @@
 """Who may call what. Each view says so in a decorator; a view that says nothing can be called by nobody."""
 
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from flask import current_app, g, request
+from sqlalchemy.orm import Session
 
 from api.console import session
+from api.keyring import KEPT_S, key_credential
 from api.services import services
 from shared.errors import Forbidden, Unauthorized
 from shared.keys import Identity
@@ -46,9 +49,23 @@ def authenticate() -> None:
     if access == _PUBLIC:
         return
     key = _key()
-    g.identity = session.identify() if key is None else services().keyring.identify(key)
+    credential = session.credential() if key is None else key_credential(key)
+    g.identity = services().keyring.look_up(credential)
     if access is None or not identity().may(access):
         raise Forbidden
+    g.credential, g.checked = credential, time.monotonic()
+
+
+def check_again(open_session: Session | None = None) -> None:
+    """Raise `Unauthorized` or `KeyExpired` once the request's key or session has ended, `KEPT_S` late at most.
+
+    Call it while a request lasts, also within a transaction, whose connection is used then.
+    """
+    if open_session is None:
+        services().keyring.look_up(g.credential)
+    elif time.monotonic() - g.checked > KEPT_S:
+        g.credential.find(open_session)
+        g.checked = time.monotonic()
 
 
 def _key() -> str | None:

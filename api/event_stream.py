@@ -1,14 +1,17 @@
 """Server-sent events: a bounded number of streams, never silent for long, and over when the process is to end."""
 
+import json
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
+import structlog
 from flask import Response, stream_with_context
 
 from api.services import services
-from shared.errors import TransientError
+from shared.errors import TransientError, Unauthorized
+
+log = structlog.get_logger()
 
 #: A stream ends after the first, and the client comes again; it is never silent for longer than the second.
 STREAM_S, SILENCE_S = 240.0, 15.0
@@ -37,7 +40,7 @@ def respond(first: str, following: Iterator[str | None]) -> Response:
     """Send an event, then those that follow; None says that there is nothing new.
 
     Where as many streams are open as may be, the first is all, and the client looks again and again. A server that is
-    down ends the stream.
+    down ends the stream, and so does the end of the request's key or session, which a last event `end` tells.
     """
     first = f"retry: {RECONNECT_MS}\n{first}"
     headers = {"X-Accel-Buffering": "no"}
@@ -53,7 +56,7 @@ def respond(first: str, following: Iterator[str | None]) -> Response:
 def _told(first: str, following: Iterator[str | None]) -> Iterator[str]:
     yield first
     said = time.monotonic()
-    with suppress(TransientError):
+    try:
         for each in following:
             if each is not None:
                 yield each
@@ -62,3 +65,7 @@ def _told(first: str, following: Iterator[str | None]) -> Iterator[str]:
             else:
                 continue
             said = time.monotonic()
+    except Unauthorized as error:
+        yield event("end", json.dumps({"code": error.code, "detail": error.public_detail}))
+    except TransientError as error:
+        log.warning("event_stream_ended", code=error.code)

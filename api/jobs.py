@@ -1,6 +1,5 @@
 """Jobs: where they stand, and cancelling them."""
 
-import time
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,13 +11,13 @@ from api.auth import identity, requires
 from api.resource import as_json, resource
 from api.schemas import JobAnswer, JobPath, JobQuery
 from api.services import services
+from api.waiting import looks
 from shared.errors import JobIsFinal, NotFound
 from shared.queue import outcome
 from shared.queue.states import Scope
 from shared.tables import Image, Job
 
-#: The pause between two looks at a row grows from the first to the second.
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
+_OVER = object()
 
 blueprint = resource("jobs")
 
@@ -52,14 +51,10 @@ def cancel(path: JobPath) -> Response:
 
 
 def _wait_for_end(job_id: UUID, wait_s: float) -> JobAnswer:
-    deadline, pause_s = time.monotonic() + wait_s, SHORTEST_PAUSE_S
-    while True:
-        # A transaction for each look: a waiting request holds no connection.
+    answer, waiting = _look(job_id), looks(wait_s)
+    while not answer.state.is_final and next(waiting, _OVER) is not _OVER:
         answer = _look(job_id)
-        left_s = deadline - time.monotonic()
-        if answer.state.is_final or left_s <= 0 or services().stopping.wait(min(pause_s, left_s)):
-            return answer
-        pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+    return answer
 
 
 def _look(job_id: UUID) -> JobAnswer:

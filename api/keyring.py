@@ -3,43 +3,68 @@
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from shared.console_sessions import find_session
 from shared.database import Database
-from shared.keys import Identity, find_key, verify_key
+from shared.keys import Identity, verify_key
 
+#: For so long a process may not notice that a key or a session has ended.
+KEPT_S = 2.0
 _MOST_KEPT = 1000
 
 
-class Keyring:
-    """Verifies API keys against PostgreSQL. Thread-safe."""
+@dataclass(frozen=True)
+class Credential:
+    """What a request was let in by, to be looked up again while it lasts."""
 
-    def __init__(self, database: Database, *, kept_s: float = 5.0) -> None:
+    #: By which the look-up is kept: a digest or an id, so that no key in clear stays in memory.
+    name: bytes
+    #: Raises `Unauthorized` or `KeyExpired` once it has ended.
+    find: Callable[[Session], Identity]
+
+
+def key_credential(key: str) -> Credential:
+    """An API key in clear."""
+    return Credential(hashlib.sha256(key.encode()).digest(), lambda session: verify_key(session, key))
+
+
+def session_credential(session_id: UUID) -> Credential:
+    """A session of the console."""
+    return Credential(session_id.bytes, lambda session: find_session(session, session_id))
+
+
+class Keyring:
+    """Verifies API keys and sessions of the console against PostgreSQL. Thread-safe."""
+
+    def __init__(self, database: Database, *, kept_s: float = KEPT_S) -> None:
         """A revoked key may work for `kept_s` longer."""
         self._database = database
         self._kept_s = kept_s
-        #: By the key's digest, so that no key in clear stays in memory, or by its id: whom it stands for, until when.
+        #: Whom a credential stands for, and until when.
         self._kept: dict[bytes, tuple[Identity, float]] = {}
 
     def identify(self, key: str) -> Identity:
         """Return whom a key stands for; raise `Unauthorized` or `KeyExpired`."""
-        return self._look_up(hashlib.sha256(key.encode()).digest(), lambda session: verify_key(session, key))
+        return self.look_up(key_credential(key))
 
-    def identify_by_id(self, key_id: UUID) -> Identity:
-        """Return whom a key stands for that was verified before; raise `Unauthorized` or `KeyExpired`."""
-        return self._look_up(key_id.bytes, lambda session: find_key(session, key_id))
-
-    def _look_up(self, name: bytes, find: Callable[[Session], Identity]) -> Identity:
+    def look_up(self, credential: Credential) -> Identity:
+        """Return whom a credential stands for; raise `Unauthorized` or `KeyExpired`."""
         now = time.monotonic()
-        identity, until = self._kept.get(name, (None, 0.0))
+        identity, until = self._kept.get(credential.name, (None, 0.0))
         if identity is not None and now < until:
             identity.require_time()
             return identity
         with self._database.begin() as session:
-            identity = find(session)
+            identity = credential.find(session)
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
-        self._kept[name] = identity, now + self._kept_s
+        self._kept[credential.name] = identity, now + self._kept_s
         return identity
+
+    def forget(self, credential: Credential) -> None:
+        """Have a credential that has just ended be looked up the next time."""
+        self._kept.pop(credential.name, None)

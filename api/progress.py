@@ -1,6 +1,5 @@
 """How far a submission is: looked at once, waited for, or told as server-sent events."""
 
-import time
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -13,12 +12,11 @@ from api.resource import as_json, resource
 from api.services import services
 from api.submission_schemas import ProgressQuery, SubmissionAnswer, SubmissionPath
 from api.submissions import look
+from api.waiting import looks
 from shared.queue.states import Scope
 
 blueprint = resource("progress", tag="submissions")
 
-#: The pause between two looks grows from the first to the second.
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
 #: The `id` of a stream's last event.
 FINAL = "final"
 
@@ -62,15 +60,15 @@ def _changes(submission_id: UUID, known: SubmissionAnswer, within_s: float) -> I
 
     Each look is a transaction of its own: whoever waits holds no connection.
     """
-    deadline, pause_s = time.monotonic() + within_s, SHORTEST_PAUSE_S
-    while not known.state.is_final:
-        left_s = deadline - time.monotonic()
-        if left_s <= 0 or services().stopping.wait(min(pause_s, left_s)):
-            return
+    if known.state.is_final:
+        return
+    for _ in looks(within_s):
         answer = look(submission_id)
         changed = (answer.state, answer.counts) != (known.state, known.counts)
         yield answer if changed else None
-        known, pause_s = answer, min(pause_s * 1.5, LONGEST_PAUSE_S)
+        if answer.state.is_final:
+            return
+        known = answer
 
 
 def _event(answer: SubmissionAnswer) -> str:

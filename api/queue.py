@@ -1,6 +1,5 @@
 """The queue: what it is like now, what it was like, and another try for what failed."""
 
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
@@ -14,6 +13,7 @@ from api.idempotency import idempotent
 from api.queue_schemas import HistoryAnswer, HistoryQuery, QueueAnswer, RetriedAnswer, RetryRequest
 from api.resource import as_json, resource
 from api.services import services
+from api.waiting import looks
 from shared.failures import retry_failures
 from shared.queue.samples import read_history
 from shared.queue.states import JobState, Scope, Stage
@@ -76,8 +76,7 @@ def retry(body: RetryRequest) -> Response:
 
 
 def _changes(project_id: UUID, known: QueueAnswer) -> Iterator[str | None]:
-    deadline = time.monotonic() + STREAM_S
-    while time.monotonic() < deadline and not services().stopping.wait(LOOK_S):
+    for _ in looks(STREAM_S, (LOOK_S, LOOK_S)):
         answer = services().queue.look(project_id)
         yield _event(answer) if answer != known else None
         known = answer

@@ -112,15 +112,11 @@ def verify_key(session: Session, key: str) -> Identity:
     right = hmac.compare_digest(row.secret_sha256 if row else _digest(""), _digest(secret))
     if brand != "carina" or not right:
         raise Unauthorized
-    return _identity_of(row)
+    return identity_of(row)
 
 
-def find_key(session: Session, key_id: UUID) -> Identity:
-    """Return whom a key stands for; raise `Unauthorized` when it is unknown or revoked, or `KeyExpired`."""
-    return _identity_of(session.get(ApiKey, key_id))
-
-
-def _identity_of(row: ApiKey | None) -> Identity:
+def identity_of(row: ApiKey | None) -> Identity:
+    """Return whom a key's row stands for; raise `Unauthorized` when there is none or it is revoked, or `KeyExpired`."""
     if row is None or row.revoked_at is not None:
         raise Unauthorized
     allowance = Allowance(row.expires_at, row.rate_limit, row.files_per_day, row.bytes_per_day)

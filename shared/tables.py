@@ -102,6 +102,16 @@ class ApiKey(Owned, Row):
     revoked_at: Mapped[datetime | None]
 
 
+class ConsoleSession(Row):
+    """Somebody who is signed in to the console with a key. Signing out deletes the row."""
+
+    __tablename__ = "console_session"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_key.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
 class Study(Owned, Row):
     """The images of one examination, grouped by StudyInstanceUID; a PNG or JPEG is a study of its own."""
 

@@ -10,13 +10,14 @@ from uuid import UUID
 import sqlalchemy as sa
 import structlog
 
+from shared.console_sessions import SESSION
 from shared.database import Database
 from shared.errors import CarinaError
 from shared.incoming import INCOMING, Incoming
 from shared.queue.states import FileState, TaskState
 from shared.settings import Settings
 from shared.submissions import incoming_key
-from shared.tables import AuditEvent, IdempotencyKey, SubmissionFile, TrainingRun
+from shared.tables import AuditEvent, ConsoleSession, IdempotencyKey, SubmissionFile, TrainingRun
 
 log = structlog.get_logger()
 
@@ -61,6 +62,7 @@ class Garbage:
             self._checkpoints,
             self._answers,
             self._audit,
+            self._sessions,
         )
         counts = {}
         for step in steps:
@@ -117,7 +119,10 @@ class Garbage:
         days = self._settings.audit_days
         return self._delete_older(AuditEvent, timedelta(days=days)) if days else 0
 
-    def _delete_older(self, table: type[IdempotencyKey | AuditEvent], age: timedelta) -> int:
+    def _sessions(self) -> int:
+        return self._delete_older(ConsoleSession, SESSION)
+
+    def _delete_older(self, table: type[IdempotencyKey | AuditEvent | ConsoleSession], age: timedelta) -> int:
         old = sa.select(table.id).where(table.created_at < sa.func.now() - age).limit(_AT_A_TIME)
         count = 0
         while True:

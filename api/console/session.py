@@ -1,4 +1,4 @@
-"""Who is signed in to the console: a signed cookie that names an API key, and never holds it."""
+"""Who is signed in to the console: a signed cookie that names a session's row, and never holds a key."""
 
 import hmac
 import secrets
@@ -9,12 +9,11 @@ from flask import request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from werkzeug.wrappers import Response
 
+from api.keyring import Credential, session_credential
 from api.services import services
+from shared.console_sessions import SESSION
 from shared.errors import RequestError, Unauthorized
-from shared.keys import Identity
 
-#: How long a session lasts; its key may end before.
-SESSION_S = 12 * 3600
 CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELD = "csrf_token"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
@@ -35,10 +34,10 @@ class CsrfTokenWrong(RequestError):
 
 
 @dataclass(frozen=True)
-class ConsoleSession:
+class Cookie:
     """What the cookie says."""
 
-    key_id: UUID
+    session_id: UUID
     #: Sent back with every change, which another site's page could not.
     csrf_token: str
 
@@ -51,13 +50,13 @@ def require_secret() -> str:
     return secret
 
 
-def begin(response: Response, identity: Identity) -> None:
+def begin(response: Response, session_id: UUID) -> None:
     """Sign in: have the browser send the cookie from now on, to this site only."""
-    value = {"key": str(identity.key_id), "csrf": secrets.token_urlsafe(24)}
+    value = {"session": str(session_id), "csrf": secrets.token_urlsafe(24)}
     response.set_cookie(
         _cookie_name(),
         _signer().dumps(value),
-        max_age=SESSION_S,
+        max_age=SESSION,
         path=_cookie_path(),
         secure=request.is_secure,
         httponly=True,
@@ -66,32 +65,32 @@ def begin(response: Response, identity: Identity) -> None:
 
 
 def end(response: Response) -> None:
-    """Sign out."""
+    """Have the browser forget the cookie."""
     response.delete_cookie(
         _cookie_name(), path=_cookie_path(), secure=request.is_secure, httponly=True, samesite="Strict"
     )
 
 
-def current() -> ConsoleSession | None:
-    """The session of this request; None where nobody is signed in."""
+def current() -> Cookie | None:
+    """The cookie of this request, whose session may have ended; None where nobody is signed in."""
     cookie = request.cookies.get(_cookie_name())
     if not cookie or not services().settings.session_secret.get_secret_value():
         return None
     try:
-        value = _signer().loads(cookie, max_age=SESSION_S)
-        return ConsoleSession(UUID(value["key"]), str(value["csrf"]))
+        value = _signer().loads(cookie, max_age=int(SESSION.total_seconds()))
+        return Cookie(UUID(value["session"]), str(value["csrf"]))
     except (BadSignature, KeyError, TypeError, ValueError):
         return None
 
 
-def identify() -> Identity:
-    """Return whom the request's session stands for; raise `Unauthorized`, `KeyExpired` or `CsrfTokenWrong`."""
+def credential() -> Credential:
+    """Return what the request is let in by if its session is live; raise `Unauthorized` or `CsrfTokenWrong`."""
     session = current()
     if session is None:
         raise Unauthorized
     if request.method not in _SAFE and not hmac.compare_digest(_sent_token().encode(), session.csrf_token.encode()):
         raise CsrfTokenWrong
-    return services().keyring.identify_by_id(session.key_id)
+    return session_credential(session.session_id)
 
 
 def _sent_token() -> str:

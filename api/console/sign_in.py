@@ -1,12 +1,18 @@
 """Signing in with an API key, and out."""
 
+from contextlib import suppress
+from datetime import timedelta
+
 from flask import redirect, request
 from werkzeug.wrappers import Response
 
+from api.audit import record_sign
 from api.auth import public
 from api.console import session
 from api.console.pages import console_blueprint, show
+from api.keyring import session_credential
 from api.services import services
+from shared.console_sessions import SESSION, begin_session, end_session
 from shared.errors import KeyExpired, RequestError, Unauthorized
 from shared.queue.states import Scope
 
@@ -51,23 +57,32 @@ def begin() -> Response:
         return _show_form(following, 401, error.detail if isinstance(error, KeyExpired) else "This is no valid key.")
     if not found.may(Scope.READ):
         return _show_form(following, 403, "This key may not read; the console needs the scope “read”.")
+    with services().database.begin() as rows:
+        session_id = begin_session(rows, found.key_id)
+        record_sign(rows, found)
     response = redirect(following, 303)
-    session.begin(response, found)
+    session.begin(response, session_id)
     return response
 
 
 @blueprint.post("/console/sign-out")
 @public  # whoever's key has ended can sign out too
 def finish() -> Response:
-    """Forget who was here; raise `SentFromElsewhere`."""
+    """End the session, for every copy of its cookie; raise `SentFromElsewhere`."""
     _refuse_other_sites()
+    if (signed_in := session.current()) is not None:
+        credential = session_credential(signed_in.session_id)
+        with suppress(Unauthorized), services().database.begin() as rows:
+            record_sign(rows, credential.find(rows))
+            end_session(rows, signed_in.session_id)
+        services().keyring.forget(credential)
     response = redirect(f"{request.script_root}/console/sign-in", 303)
     session.end(response)
     return response
 
 
 def _show_form(following: str, status: int = 200, error: str | None = None, *, goes_on: bool = False) -> Response:
-    hours = session.SESSION_S // 3600
+    hours = SESSION // timedelta(hours=1)
     return show("sign_in.html", status, next=following, error=error, goes_on=goes_on, session_hours=hours)
 
 

@@ -110,9 +110,9 @@ def _search(level: Level, query: SearchQuery, path: StudyUid | None = None) -> R
         if isinstance(path, SeriesUid):
             conditions.append(Image.series_instance_uid == path.series_uid)
         rows, more = _read_page(session, level, conditions, query.offset, limit)
+        note(study_ids=sorted({str(image.study_id) for image, _ in rows}))
         counts = _count(session, level, {image.study_id for image, _ in rows})
         found = [(as_instance(image, uid), counts.get(_key(image, level), {})) for image, uid in rows]
-    note(study_ids=sorted({str(image.study_id) for image, _ in rows}))
     headers = services().headers.read([instance.original for instance, _ in found])
     results = [
         select(header, fields) | _describe(level, instance, header) | counted

@@ -371,7 +371,7 @@ def test_an_object_that_is_corrupt_or_missing_is_never_given_as_whole(
     assert uids_of(web.get("/studies")) == ["1.2.3"]
 
 
-def test_pixels_that_are_shown_and_instances_that_are_stored_are_recorded(web: Web, database: Database) -> None:
+def test_what_is_shown_and_what_is_stored_is_recorded(web: Web, database: Database) -> None:
     web.store(film(1))
     path = "/studies/1.2.3/series/1.2.3.1/instances/1.2.3.1.1"
     for shown in ("/studies", f"{path}/metadata", path, f"{path}/frames/1", f"{path}/bulkdata"):
@@ -380,12 +380,15 @@ def test_pixels_that_are_shown_and_instances_that_are_stored_are_recorded(web: W
         events = session.scalars(sa.select(AuditEvent).order_by(AuditEvent.id)).all()
         assert [event.action for event in events] == [
             "stow.store",
+            "qido.search_studies",
+            "wado.instance_metadata",
             "wado.retrieve_instance",
             "wado.frames",
             "wado.bulkdata",
         ]
         assert events[0].subject["stored"] == 1
-        assert events[1].subject["instance_uid"] == "1.2.3.1.1"
+        assert events[1].subject == {"study_ids": events[0].subject["study_ids"]}
+        assert events[2].subject["instance_uid"] == "1.2.3.1.1"
 
 
 def test_a_picture_and_a_file_without_uids_are_no_part_of_it(web: Web, api: Api) -> None:
