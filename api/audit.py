@@ -40,7 +40,7 @@ _IS_RECORDED = "is_recorded"
 
 def install(app: OpenAPI) -> None:
     """Record the requests of every view, also of those that are still to be registered; call it last of its kind."""
-    app.extensions[NAME].database.before_commit = _record_change
+    app.extensions[NAME].installation.before_commit = _record_change
     app.before_request(_begin)
     app.after_request(_end)
 

@@ -18,6 +18,7 @@ from sqlalchemy.orm.util import LoaderCriteriaOption
 from shared.tables import (
     ApiKey,
     AuditEvent,
+    ConsoleSession,
     Detection,
     ErasedObject,
     Erasure,
@@ -41,6 +42,7 @@ from shared.tables import (
 
 #: Tables whose rows belong to a row of a project, by the column that names it.
 CHILDREN: dict[type[Row], tuple[str, type[Any]]] = {
+    ConsoleSession: ("api_key_id", ApiKey),
     Detection: ("job_id", Job),
     IdempotencyKey: ("api_key_id", ApiKey),
     SubmissionFile: ("submission_id", Submission),

@@ -57,7 +57,7 @@ def begin() -> Response:
         return _show_form(following, 401, error.detail if isinstance(error, KeyExpired) else "This is no valid key.")
     if not found.may(Scope.READ):
         return _show_form(following, 403, "This key may not read; the console needs the scope “read”.")
-    with services().database.begin() as rows:
+    with services().installation.begin() as rows:
         session_id = begin_session(rows, found.key_id)
         record_sign(rows, found)
     response = redirect(following, 303)
@@ -72,7 +72,7 @@ def finish() -> Response:
     _refuse_other_sites()
     if (signed_in := session.current()) is not None:
         credential = session_credential(signed_in.session_id)
-        with suppress(Unauthorized), services().database.begin() as rows:
+        with suppress(Unauthorized), services().installation.begin() as rows:
             record_sign(rows, credential.find(rows))
             end_session(rows, signed_in.session_id)
         services().keyring.forget(credential)
