@@ -40,7 +40,7 @@ def record(
     columns = AuditEvent.__table__.c
     values = {
         "id": new_id(),
-        "project_id": project_id,
+        "project_id": project_id or getattr(session, "project_id", None),  # of a session of one project
         "api_key_id": api_key_id,
         "actor": actor,
         "action": action,
