@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from api.address import absolute
-from api.audit import housekeeping
 from api.auth import identity
 from api.services import services
 from api.submission_schemas import AnnouncedFile, Part, Upload
@@ -142,8 +141,7 @@ def _keep_upload_id(row: SubmissionFile, known: str | None, begun: str) -> str |
     """Note an upload's name in place of the one that was known; return the name that is noted then."""
     mine = sa.and_(SubmissionFile.submission_id == row.submission_id, SubmissionFile.number == row.number)
     change = sa.update(SubmissionFile).where(mine, SubmissionFile.upload_id.is_not_distinct_from(known))
-    with services().database.begin() as session:
-        housekeeping(session)
+    with services().database.unrecorded().begin() as session:
         session.execute(change.values(upload_id=begun).execution_options(synchronize_session=False))
         return session.scalar(sa.select(SubmissionFile.upload_id).where(mine))
 

@@ -34,8 +34,8 @@ View = TypeVar("View", bound=Callable[..., object])
 blueprint = resource("audit")
 
 _CHANGES = {"POST", "PUT", "PATCH", "DELETE"}
-#: Of a session: whether its transaction leaves a row; by default where it has changed anything.
-_IS_RECORDED = "is_recorded"
+#: Of a session: its transaction leaves a row whether it has changed anything or not.
+_ALWAYS = "audit_always"
 
 
 def install(app: OpenAPI) -> None:
@@ -63,14 +63,9 @@ def note(**subject: object) -> None:
     g.audit_subject = {**g.get("audit_subject", {}), **subject}
 
 
-def housekeeping(session: Session) -> None:
-    """Let a transaction of a change leave no row of its own, as it only does bookkeeping for the request."""
-    session.info[_IS_RECORDED] = False
-
-
 def recorded(session: Session) -> None:
     """Have a transaction of a change leave a row even where there turns out to be nothing to change."""
-    session.info[_IS_RECORDED] = True
+    session.info[_ALWAYS] = True
 
 
 def record_sign(session: Session, signed: Identity) -> None:
@@ -100,11 +95,10 @@ def _begin() -> None:
 
 def _record_change(session: Session) -> None:
     """Write the row of a change in the change's own transaction, unless its key or session has ended meanwhile."""
-    wanted = session.info.get(_IS_RECORDED)
-    if not has_request_context() or "audit_changes" not in g or wanted is False:
+    if not has_request_context() or "audit_changes" not in g:
         return
     check_again(session)
-    if _write(session, identity(), _expected_status(), only_if_changed=wanted is None):
+    if _write(session, identity(), _expected_status(), only_if_changed=_ALWAYS not in session.info):
         sa.event.listen(session, "after_commit", _count_change, once=True)
 
 

@@ -20,7 +20,6 @@ from flask import Flask, Response, current_app, g, request
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from api.audit import housekeeping
 from api.auth import identity
 from api.services import services
 from shared.errors import InvalidRequest, LimitExceeded, RequestError, TransientError, UploadCutShort
@@ -90,8 +89,7 @@ class _Claim:
             return
         self.renewed = time.monotonic()
         later = sa.update(IdempotencyKey).where(self.is_mine()).values(locked_until=_lock_end())
-        with suppress(TransientError), services().database.begin() as session:
-            housekeeping(session)
+        with suppress(TransientError), services().database.unrecorded().begin() as session:
             self.locked_until = session.scalar(later.returning(IdempotencyKey.locked_until)) or self.locked_until
 
 

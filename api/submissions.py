@@ -7,7 +7,7 @@ from flask import Response
 from sqlalchemy.orm import Session
 
 from api.announcing import announce, describe_uploads
-from api.audit import housekeeping, note, unaudited
+from api.audit import note, unaudited
 from api.auth import identity, requires
 from api.body import takes
 from api.idempotency import idempotent
@@ -220,8 +220,7 @@ def look(submission_id: UUID) -> SubmissionAnswer:
     counts = answer.counts
     if answer.state != SubmissionState.PROCESSING or counts.expected + counts.arrived + counts.accepted:
         return answer
-    with services().database.begin() as session:
-        housekeeping(session)
+    with services().database.unrecorded().begin() as session:
         settle(session, submission_id)
         return describe(session, find(session, submission_id))
 

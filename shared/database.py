@@ -83,6 +83,12 @@ class Database:
         limited._project_id = project_id
         return limited
 
+    def unrecorded(self) -> Self:
+        """Return the same pool for bookkeeping that needs no audit row of its own, as the sweep does it."""
+        plain = copy(self)
+        plain.before_commit = None
+        return plain
+
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """Yield a session whose transaction commits at the end; raise `DatabaseUnavailable` in an outage."""

@@ -127,7 +127,7 @@ def erase_study(database: Database, store: ObjectStore, project_id: UUID, study_
         ids = session.scalars(erasures).all()
     if not ids:
         raise NotFound
-    objects_left = sum(go_on(database, store, erasure_id) for erasure_id in ids)
+    objects_left = sum(go_on(database.unrecorded(), store, erasure_id) for erasure_id in ids)
     return Erased(images, objects_left)
 
 

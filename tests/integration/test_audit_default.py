@@ -190,6 +190,12 @@ def submit(ward: Ward) -> Call:
     return lambda: ward.api.send(("a.png", png()))
 
 
+@changing("DELETE", "/v1/studies/{study_id}")
+def erase(ward: Ward) -> Call:
+    path = f"/v1/studies/{ward.send()['study_id']}"
+    return lambda: ward.api.delete(path)
+
+
 @changing("POST", "/dicom-web/studies")
 def store(ward: Ward) -> Call:
     return lambda: ward.store("/dicom-web/studies")
