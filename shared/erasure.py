@@ -10,7 +10,7 @@ before an object is erased and get its row after: `tables.ErasedObject` says for
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -275,8 +275,9 @@ def _is_referred_to(key: str) -> sa.ColumnElement[bool]:
 
 
 def _unmarked(erasure: Erasure, states: Sequence[TaskState]) -> sa.Select[Any]:
-    """The datasets in these states that may hold images of an erasure and were not looked at."""
+    """The project's datasets in these states that may hold images of an erasure and were not looked at."""
     return sa.select(Dataset.id).where(
+        Dataset.project_id == erasure.project_id,
         Dataset.created_at <= erasure.created_at,
         Dataset.id.not_in(erasure.dataset_ids),
         Dataset.state.in_(states),
@@ -289,23 +290,33 @@ def _mark_datasets(database: Database, store: ObjectStore, erasure_id: UUID) -> 
         erasure = session.get(Erasure, erasure_id)
         if erasure is None or not erasure.sha256s:
             return
-        sha256s = frozenset(erasure.sha256s)
         made = sa.select(Dataset.id, Dataset.digest, Dataset.failures_sha256).where(
             Dataset.id.in_(_unmarked(erasure, [TaskState.SUCCEEDED]))
         )
         datasets = session.execute(made).all()
-        # Others may have sent the same bytes; then they stay theirs.
-        theirs = set(session.scalars(sa.select(Image.sha256).where(Image.sha256.in_(sha256s))))
-        _forget_renditions(session, erasure, sha256s - theirs)
+        is_own = Image.project_id == erasure.project_id
+        images = session.execute(sa.select(Image.sha256, is_own).where(Image.sha256.in_(erasure.sha256s))).all()
+        others = sa.select(Dataset.digest).where(Dataset.project_id != erasure.project_id, Dataset.digest.is_not(None))
+        digests_of_others = session.scalars(others.distinct()).all()
+        lost = frozenset(erasure.sha256s) - {sha256 for sha256, is_own in images if is_own}  # sent again since
+    # Other projects may have sent the same bytes, or made datasets from them; then they stay theirs.
+    theirs = {sha256 for sha256, _ in images}
+    for digest in digests_of_others:
+        theirs |= _images_of(store, digest, lost).keys()
+    with database.begin() as session:
+        _forget_renditions(session, erasure_id, lost - theirs)
     for dataset_id, digest, failures_sha256 in datasets:
-        lost = list(_images_of(store, digest, sha256s - theirs))
-        tells = failures_sha256 is not None and _names(store, failures_sha256, sha256s - theirs)
+        renditions = list(_images_of(store, digest, lost).values())
+        tells = failures_sha256 is not None and _names(store, failures_sha256, lost)
         with database.begin() as session:
-            _mark(session, erasure_id, dataset_id, lost, failures_sha256 if tells else None)
+            _mark(session, erasure_id, dataset_id, renditions, failures_sha256 if tells else None)
 
 
-def _forget_renditions(session: Session, erasure: Erasure, sha256s: frozenset[str]) -> None:
+def _forget_renditions(session: Session, erasure_id: UUID, sha256s: frozenset[str]) -> None:
     """Have the renditions go that imports have made of these originals."""
+    erasure = session.get(Erasure, erasure_id, with_for_update=True)
+    if erasure is None:
+        return
     made = sa.delete(Rendition).where(Rendition.sha256.in_(sha256s)).returning(Rendition.rendition_sha256)
     found = session.scalars(made.execution_options(synchronize_session=False)).all()
     erasure.keys = [*erasure.keys, *(key for key in map(rendition_key, found) if key not in erasure.keys)]
@@ -339,17 +350,18 @@ def _mark(
     erasure.keys = [*erasure.keys, *(key for key in keys if key not in erasure.keys)]
 
 
-def _images_of(store: ObjectStore, digest: str | None, sha256s: frozenset[str]) -> Iterator[str]:
-    """Yield the digest of the rendition of each of these originals in a dataset's document."""
+def _images_of(store: ObjectStore, digest: str | None, sha256s: frozenset[str]) -> dict[str, str]:
+    """Return those of these originals that a dataset's document has, each with the digest of its rendition."""
     if digest is None or not sha256s:
-        return
+        return {}
     try:
         document = store.get(dataset_key(digest), sha256=digest)
     except ObjectMissing:
-        return
-    if any(sha256.encode() in document for sha256 in sha256s):
-        images: list[dict[str, Any]] = json.loads(document)["images"]
-        yield from (image["rendition_sha256"] for image in images if image["sha256"] in sha256s)
+        return {}
+    if not any(sha256.encode() in document for sha256 in sha256s):
+        return {}
+    images: list[dict[str, Any]] = json.loads(document)["images"]
+    return {image["sha256"]: image["rendition_sha256"] for image in images if image["sha256"] in sha256s}
 
 
 def _names(store: ObjectStore, failures_sha256: str, sha256s: frozenset[str]) -> bool:

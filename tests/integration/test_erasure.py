@@ -21,6 +21,7 @@ from shared.erasure import (
 from shared.errors import NotFound, ObjectStoreUnavailable
 from shared.imaging.isolation import DecoderPool
 from shared.intake import Intake
+from shared.keys import find_project
 from shared.object_store import ObjectStore, dataset_key, original_key, rendition_key, result_key
 from shared.queue.hints import Hints
 from shared.queue.outcome import FoundBox, succeed
@@ -306,6 +307,32 @@ def test_datasets_of_the_study_are_marked_and_refused(
     for path in ("/v1/trainings", "/v1/evaluations"):
         refused = admin.post(path, {"dataset": str(made[0])})
         assert (refused.status_code, refused.get_json()["code"]) == (409, "dataset_has_erased_images")
+
+
+def test_datasets_of_other_projects_keep_the_bytes_that_they_were_sent(
+    admin: Api, database: Database, store: ObjectStore, keys: Keys
+) -> None:
+    file = png(8)
+    sha256 = hashlib.sha256(file).hexdigest()
+    study_id = admin.send(("a.png", file)).get_json()["files"][0]["study_id"]
+    store.put(rendition_key("ab" * 32), b"its rendition")
+    document = json.dumps({"images": [{"sha256": sha256, "rendition_sha256": "ab" * 32}]}).encode()
+    digest = hashlib.sha256(document).hexdigest()
+    store.put(dataset_key(digest), document)
+    with database.begin() as session:
+        size = dict.fromkeys(("rendition_height_px", "rendition_width_px", "height_px", "width_px"), 1)
+        session.add(Rendition(sha256=sha256, version=1, rendition_px=512, rendition_sha256="ab" * 32, **size))
+        made = []
+        for project_id in (home(session), find_project(session, "elsewhere")):
+            dataset = add_dataset(session)
+            dataset.digest, dataset.project_id = digest, project_id
+            made.append(dataset.id)
+    assert admin.delete(f"/v1/studies/{study_id}").status_code == 200
+    assert list(store.keys("originals/")) == []
+    assert list(store.keys("renditions/")) == [rendition_key("ab" * 32)]
+    with database.begin() as session:
+        assert [session.get_one(Dataset, id_).erased_count for id_ in made] == [1, 0]
+        assert session.scalar(sa.select(sa.func.count()).select_from(Erasure)) == 0
 
 
 def test_what_was_erased_is_forgotten_after_a_while(database: Database, store: ObjectStore) -> None:
