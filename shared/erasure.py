@@ -23,7 +23,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.errors import CarinaError, NotFound, ObjectMissing, RequestError, TransientError
+from shared.errors import (
+    CarinaError,
+    DatabaseUnavailable,
+    NotFound,
+    ObjectMissing,
+    ObjectStoreUnavailable,
+    RequestError,
+    TransientError,
+)
 from shared.object_store import ObjectStore, dataset_key, original_key, rendition_key, result_key
 from shared.queue.states import FileState, SubmissionState, TaskState
 from shared.submissions import count, incoming_key
@@ -206,26 +214,44 @@ def _forget_messages(session: Session, project_id: UUID, study_id: UUID, job_ids
 
 
 def go_on_with_all(database: Database, store: ObjectStore) -> None:
-    """Go on with everything that is left to be erased, and forget what was erased long ago."""
+    """Go on with everything that is left to be erased, and forget what was erased long ago.
+
+    Where the object store or the database is down, the rest waits for the next time.
+    """
     with database.begin() as session:
         ids = session.scalars(sa.select(Erasure.id).order_by(Erasure.id)).all()
         session.execute(sa.delete(ErasedObject).where(ErasedObject.erased_at < sa.func.now() - REMEMBERED))
     for erasure_id in ids:
-        go_on(database, store, erasure_id)
+        try:
+            _do_rest(database, store, erasure_id)
+        except (ObjectStoreUnavailable, DatabaseUnavailable) as error:
+            log.warning("erasures_wait", code=error.code)
+            return
+        except CarinaError as error:
+            _warn(erasure_id, error)
 
 
 def go_on(database: Database, store: ObjectStore, erasure_id: UUID) -> int:
     """Do what can be done of an erasure now; return how many objects are left. Two at once do no harm."""
     try:
-        _mark_datasets(database, store, erasure_id)
-        with database.begin() as session:
-            erasure = session.get(Erasure, erasure_id)
-            keys = list(erasure.keys) if erasure else []
-        for key in keys:
-            _erase_object(database, store, erasure_id, key)
+        return _do_rest(database, store, erasure_id)
     except CarinaError as error:
-        log.warning("erasure_not_finished", erasure_id=str(erasure_id), code=error.code)
+        _warn(erasure_id, error)
+        return _finish(database, erasure_id)
+
+
+def _do_rest(database: Database, store: ObjectStore, erasure_id: UUID) -> int:
+    _mark_datasets(database, store, erasure_id)
+    with database.begin() as session:
+        erasure = session.get(Erasure, erasure_id)
+        keys = list(erasure.keys) if erasure else []
+    for key in keys:
+        _erase_object(database, store, erasure_id, key)
     return _finish(database, erasure_id)
+
+
+def _warn(erasure_id: UUID, error: CarinaError) -> None:
+    log.warning("erasure_not_finished", erasure_id=str(erasure_id), code=error.code)
 
 
 def _finish(database: Database, erasure_id: UUID) -> int:
@@ -299,12 +325,13 @@ def _mark_datasets(database: Database, store: ObjectStore, erasure_id: UUID) -> 
         others = sa.select(Dataset.digest).where(Dataset.project_id != erasure.project_id, Dataset.digest.is_not(None))
         digests_of_others = session.scalars(others.distinct()).all()
         lost = frozenset(erasure.sha256s) - {sha256 for sha256, is_own in images if is_own}  # sent again since
+        imported = frozenset(session.scalars(sa.select(Rendition.sha256).where(Rendition.sha256.in_(lost))))
     # Other projects may have sent the same bytes, or made datasets from them; then they stay theirs.
-    theirs = {sha256 for sha256, _ in images}
-    for digest in digests_of_others:
-        theirs |= _images_of(store, digest, lost).keys()
+    may_go = imported - {sha256 for sha256, _ in images}
+    for digest in digests_of_others:  # none is read once nothing may go
+        may_go -= _images_of(store, digest, may_go).keys()
     with database.begin() as session:
-        _forget_renditions(session, erasure_id, lost - theirs)
+        _forget_renditions(session, erasure_id, may_go)
     for dataset_id, digest, failures_sha256 in datasets:
         renditions = list(_images_of(store, digest, lost).values())
         tells = failures_sha256 is not None and _names(store, failures_sha256, lost)

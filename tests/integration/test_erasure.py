@@ -145,8 +145,11 @@ def test_bytes_that_another_project_sent_too_stay_theirs(admin: Api, keys: Keys,
 class Refusing(ObjectStore):
     """An object store that removes nothing."""
 
+    tries = 0
+
     def erase(self, key: str) -> None:
         """Fail as a server that is down."""
+        self.tries += 1
         raise ObjectStoreUnavailable
 
 
@@ -167,6 +170,23 @@ def test_objects_that_could_not_be_removed_are_removed_later(
     assert traces(database, store, [str(study_id), hashlib.sha256(file).hexdigest()], file) == []
     with pytest.raises(NotFound):
         erase_study(database, store, project_id, study_id)
+
+
+def test_an_outage_costs_one_try_however_many_erasures_wait(
+    admin: Api, settings: Settings, database: Database, store: ObjectStore
+) -> None:
+    study_ids = [admin.send(("a.png", png(seed))).get_json()["files"][0]["study_id"] for seed in (10, 11, 12)]
+    with database.begin() as session:
+        project_id = session.scalars(sa.select(Study.project_id).limit(1)).one()
+    refusing = Refusing(settings)
+    for study_id in study_ids:
+        assert erase_study(database, refusing, project_id, UUID(study_id)).objects_left == 1
+    refusing.tries = 0
+    go_on_with_all(database, refusing)
+    assert refusing.tries == 1
+    refusing.close()
+    go_on_with_all(database, store)
+    assert list(store.keys("originals/")) == []
 
 
 def test_a_worker_that_holds_a_job_of_the_study_writes_nothing(
@@ -333,6 +353,24 @@ def test_datasets_of_other_projects_keep_the_bytes_that_they_were_sent(
     with database.begin() as session:
         assert [session.get_one(Dataset, id_).erased_count for id_ in made] == [1, 0]
         assert session.scalar(sa.select(sa.func.count()).select_from(Erasure)) == 0
+
+
+def test_datasets_of_other_projects_are_read_only_where_an_import_made_a_rendition(
+    admin: Api, settings: Settings, database: Database
+) -> None:
+    study_id = UUID(admin.send(("a.png", png(8))).get_json()["files"][0]["study_id"])
+    with database.begin() as session:
+        project_id = session.get_one(Study, study_id).project_id
+        theirs = add_dataset(session)
+        theirs.project_id, theirs.digest = find_project(session, "elsewhere"), "ab" * 32
+
+    class Unread(ObjectStore):
+        def get(self, key: str, *, sha256: str) -> bytes:
+            raise AssertionError(f"{key} was read")
+
+    unread = Unread(settings)
+    assert erase_study(database, unread, project_id, study_id).objects_left == 0
+    unread.close()
 
 
 def test_what_was_erased_is_forgotten_after_a_while(database: Database, store: ObjectStore) -> None:
