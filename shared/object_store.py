@@ -212,7 +212,7 @@ class ObjectStore:
         except BotoCoreError:
             with self._translated(key):
                 raise
-        return [entry["VersionId"] for entry in entries if entry["Key"] == key and entry["VersionId"] != "null"]
+        return [entry["VersionId"] for entry in entries if entry["Key"] == key]
 
     def put_stream(self, parts: Iterable[bytes], *, digest: "hashlib._Hash") -> str:
         """Store a stream whose digest is only known at its end, as an original; return the hex digest.

@@ -634,6 +634,7 @@ def test_an_erased_object_leaves_no_version_where_versions_may_be_listed(
 ) -> None:
     make_bucket(moto)
     store = ObjectStore(configure(proxy, **KEYS))
+    store.put("originals/a", b"from before there were versions")
     store._s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
     for data in (b"one", b"two"):
         store.put("originals/a", data)
