@@ -66,7 +66,8 @@ _PARENT_COLUMN = {row.__tablename__: (column, parent.__tablename__) for row, (co
 _TABLES = "|".join(sorted({*_OWN_COLUMN, *_PARENT_COLUMN}, key=len, reverse=True))
 #: A table that a statement reads or changes, and what it is called there.
 _REFERENCE = re.compile(
-    rf"(?:\b(?:FROM|JOIN|UPDATE|USING|ONLY)\s+|,\s*)(?:public\.)?({_TABLES})\b(?!\s*[.(])(?:\s+AS\s+(\w+))?"
+    rf'(?:\b(?:FROM|JOIN|UPDATE|USING|ONLY)\s+|,\s*)(?:"?public"?\.)?"?({_TABLES})\b"?(?!\s*[.(])(?:\s+AS\s+(\w+))?',
+    re.IGNORECASE,
 )
 
 
@@ -173,7 +174,7 @@ def _find_references(statement: str) -> tuple[tuple[str, tuple[str | None, ...]]
     """
     found = []
     for match in _REFERENCE.finditer(statement):
-        table, name = match[1], match[2] or match[1]
+        table, name = match[1].lower(), match[2] or match[1]
         names: list[str | None] = []
         if table in _OWN_COLUMN:
             names += re.findall(rf"\b{name}\.{_OWN_COLUMN[table]} = %\((\w+)\)s", statement)

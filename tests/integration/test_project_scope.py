@@ -161,6 +161,9 @@ def test_a_statement_that_cannot_be_limited_is_refused(
     "statement",
     [
         "SELECT id FROM job",
+        "select id from job",
+        'SELECT id FROM "public"."job"',
+        "SELECT id FROM JOB",
         "SELECT job.id FROM study, job",
         "SELECT 1 FROM image JOIN job AS mine ON mine.image_id = image.id WHERE image.project_id = %(p)s",
         "UPDATE job SET priority = 1",
