@@ -40,7 +40,8 @@ def announce(session: Session, submission: Submission, files: Sequence[Announced
         most_bytes = max(most_bytes, settings.max_archive_bytes)
     to_send = [file for file in files if file.sha256 not in known and file.byte_count <= most_bytes]
     # They count once they are taken in, as far as there is room for them then.
-    find_quota(session, identity().key_id).check(session, len(to_send), sum(file.byte_count for file in to_send))
+    if (quota := find_quota(session, identity().key_id)) is not None:
+        quota.check(session, len(to_send), sum(file.byte_count for file in to_send))
     first = allocate(session, submission.id, len(files))
     rows = []
     for number, file in enumerate(files, start=first):

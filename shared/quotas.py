@@ -37,8 +37,6 @@ class Quota:
 
     def check(self, session: Session, files: int, byte_count: int) -> None:
         """Raise `QuotaExceeded` where so much more is too much; count nothing."""
-        if self._is_endless:
-            return
         used = sa.select(Usage.files, Usage.bytes).where(Usage.api_key_id == self.key_id, Usage.day == _TODAY)
         row = session.execute(used).one_or_none() or (0, 0)
         self._compare(row[0] + files, row[1] + byte_count)
@@ -48,17 +46,11 @@ class Quota:
 
         Call it last: the row is locked until the transaction ends.
         """
-        if self._is_endless:
-            return
         mine = insert(Usage).values(api_key_id=self.key_id, day=_TODAY, files=1, bytes=byte_count)
         more: dict[str, Any] = {"files": Usage.files + 1, "bytes": Usage.bytes + mine.excluded.bytes}
         mine = mine.on_conflict_do_update(index_elements=["api_key_id", "day"], set_=more)
         files, in_bytes = session.execute(mine.returning(Usage.files, Usage.bytes)).one()
         self._compare(files, in_bytes)
-
-    @property
-    def _is_endless(self) -> bool:
-        return self.files_per_day is None and self.bytes_per_day is None
 
     def _compare(self, files: int, byte_count: int) -> None:
         for unit, used, most in (("files", files, self.files_per_day), ("bytes", byte_count, self.bytes_per_day)):
@@ -68,10 +60,11 @@ class Quota:
                 raise exceeded
 
 
-def find_quota(session: Session, key_id: UUID) -> Quota:
-    """Return the limits of a key."""
+def find_quota(session: Session, key_id: UUID) -> Quota | None:
+    """Return the limits of a key; None for one that may send any amount."""
     limits = sa.select(ApiKey.files_per_day, ApiKey.bytes_per_day).where(ApiKey.id == key_id)
-    return Quota(key_id, *session.execute(limits).one())
+    files, in_bytes = session.execute(limits).one()
+    return None if files is None and in_bytes is None else Quota(key_id, files, in_bytes)
 
 
 def seconds_to_midnight() -> int:

@@ -134,8 +134,11 @@ def test_files_that_are_sent_at_once_never_pass_a_quota_together(
         taken = list(threads.map(send, range(16)))
     assert sum(taken) == 5
     assert used(database, key_id)[0] == 5
-    with database.begin() as session, pytest.raises(QuotaExceeded):
-        find_quota(session, key_id).check(session, 1, 0)
+    with database.begin() as session:
+        quota = find_quota(session, key_id)
+        assert quota is not None
+        with pytest.raises(QuotaExceeded):
+            quota.check(session, 1, 0)
     # What was stored a moment too late does not stay.
     go_on_with_all(database, store)
     kept = {original_key(hashlib.sha256(png(number)).hexdigest()) for number, was in enumerate(taken) if was}
