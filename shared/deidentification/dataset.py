@@ -22,6 +22,7 @@ from shared.imaging.lookup_tables import read_entries
 _SRT = re.compile(r"[A-Z]-")
 #: The longest decimal string, PS3.5 table 6.2-1.
 _DS_CHARACTERS = 16
+_LEADING_ZERO = re.compile(r"^(-?)0\.")
 _WORD = 0xFFFF
 
 
@@ -157,7 +158,7 @@ def _decimal(number: float) -> str:
     """The shortest decimal string of a number; a digit is rounded off only where there is no room for it."""
     if number.is_integer():
         return str(int(number))
-    for text in (repr(number), repr(number).replace("0.", ".", 1)):
+    for text in (repr(number), _LEADING_ZERO.sub(r"\1.", repr(number))):
         if len(text) <= _DS_CHARACTERS:
             return text
     return format_number_as_ds(number)

@@ -138,6 +138,16 @@ def test_elements_that_a_picture_needs_stay_as_they_are() -> None:
     assert first == second
 
 
+@pytest.mark.parametrize("text", ["10.12345678901234", "-10.1234567890123", "100.1234567890123", "-0.123456789012345"])
+def test_a_number_that_is_written_too_long_stays_the_same_number(text: str) -> None:
+    """Some writers use more than the 16 characters that a decimal string may have."""
+    original = make_dicom(FILM, RescaleIntercept="-1.2345678901234")
+    padded = text.encode() + b" " * (len(text) % 2)
+    longer = original.replace(b"DS\x10\0-1.2345678901234", b"DS%c\0%s" % (len(padded), padded))
+    assert longer != original
+    assert float(read(hidden(longer)).RescaleIntercept) == pytest.approx(float(text), rel=1e-12)
+
+
 def coded(value: str, scheme: str, meaning: str) -> Sequence:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
