@@ -99,6 +99,7 @@ class ClientSocket(socket.socket):
         """End with the request; a thread has answered it, or failed to."""
         self._when_answered()
         self._when_answered = _nothing
+        self._writes_as_produced = False  # the event loop, which may write next, never waits
 
     def let_client_continue(self) -> None:
         """Send 100 Continue to a client that waits for it."""

@@ -78,7 +78,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        self.wsgi: WSGIApplication = _closing(self.app.wsgi())
+        self.wsgi: WSGIApplication = _closing(self.app.wsgi(), lambda: self.nr_conns >= self.worker_connections)
 
     def run(self) -> None:
         settings: Settings = self.app.settings
@@ -99,15 +99,17 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             try:
                 accepted, client = listener.accept()
             except OSError as exc:
-                if exc.errno in (errno.EMFILE, errno.ENFILE):
+                if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._connections.make_room()
                 elif exc.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                     raise
                 return
+            if self.nr_conns + 1 >= self.worker_connections:
+                self._connections.make_room()
             self.nr_conns += 1
             self._connections.add(Connection(self.cfg, ClientSocket(accepted), client, listener.getsockname()))
-            if self.nr_conns >= self.worker_connections and not self._connections.make_room():
-                return  # all are in threads' hands
+            if self.nr_conns >= self.worker_connections:
+                return  # threads have the others; gunicorn accepts no more until a connection has ended
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
         conn.sock.begin(req)
@@ -138,14 +140,14 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         super().handle_exit(sig, frame)
 
 
-def _closing(app: "WSGIApplication") -> "WSGIApplication":
-    """Say in an answer to a request whose body has not been read that the connection ends with it."""
+def _closing(app: "WSGIApplication", must_close: Callable[[], bool]) -> "WSGIApplication":
+    """Say in an answer that the connection ends with it, where it must or the request's body has not been read."""
 
     def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         client: ClientSocket = environ["gunicorn.socket"]
 
         def start(*arguments: Any) -> Any:
-            if not client.is_body_here:
+            if must_close() or not client.is_body_here:
                 client.close_after_answer()
             return start_response(*arguments)
 
@@ -169,7 +171,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             # More processes would each hold connections and memory of their own; more replicas do the same better.
             "workers": 1,
             "threads": settings.api_threads,
-            # With one more, for which another one makes room.
+            # With one more, which waits while threads have all others.
             "worker_connections": self._worker_connections + 1,
             "worker_class": _Worker,
             # What proxies say is believed where `trusted_proxies` says so, and then by the application.

@@ -393,3 +393,14 @@ def test_when_there_are_too_many_the_oldest_idle_one_ends(server: Server, connec
         assert is_served(server)
     assert is_closed(second)
     assert rest
+
+
+@with_settings("connections.IDLE_S = 1000", CARINA_API_THREADS=1, CARINA_API_CONNECTIONS=2)
+def test_while_threads_have_all_connections_new_ones_wait(server: Server, connect: Connect, keys: Keys) -> None:
+    queued = connect(request())
+    assert status_of(queued) == 200
+    upload = begin_upload(connect, keys.both)
+    queued.sendall(request())
+    waiting = [connect(request()) for _ in range(3)]
+    upload.close()
+    assert [status_of(connection) for connection in (queued, *waiting)] == [200, 200, 200, 200]
