@@ -46,7 +46,7 @@ def read_header(store: ObjectStore, original: Original, kept: Sequence[str] | No
         prefix = store.get_prefix(original_key(original.sha256), min(most_bytes, original.byte_count))
         whole = len(prefix) >= original.byte_count
         try:
-            file = read_dicom(prefix, with_pixels=False, max_bytes=PREFIX_BYTES, kept=kept)
+            file = read_dicom(prefix, max_bytes=PREFIX_BYTES, kept=kept)
         except MalformedDicom:  # as one is that was cut off
             if whole or most_bytes == PREFIX_BYTES:
                 raise

@@ -196,7 +196,7 @@ def _identify(prefix: bytes) -> tuple[str | None, str | None]:
     """Return the SOP class and instance UID of a file that was refused, where it says them."""
     keywords = ["SOPClassUID", "SOPInstanceUID"]
     with suppress(CarinaError):
-        file = read_dicom(prefix, with_pixels=False, max_bytes=_MOST_PREFIX_BYTES, kept=keywords)
+        file = read_dicom(prefix, max_bytes=_MOST_PREFIX_BYTES, kept=keywords)
         uids = [uid if (uid := file.text(keyword)) and _UID.fullmatch(uid) else None for keyword in keywords]
         return uids[0], uids[1]
     return None, None

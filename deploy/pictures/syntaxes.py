@@ -64,7 +64,7 @@ def columns(height_px: int) -> list[Column]:
     made = []
     for syntax, name in SYNTAXES.items():
         file = encode_dicom(phantom, bits_stored=BITS, transfer_syntax=syntax)
-        frame = read_frame(read_dicom(file, with_pixels=False, max_bytes=PREFIX_BYTES))
+        frame = read_frame(read_dicom(file, max_bytes=PREFIX_BYTES))
         error = np.abs(decode(file, stored.size).pixels.astype(np.int64) - stored)
         rendition = make_rendition(file, rendition_px=max(PANEL_PX), max_image_pixels=stored.size)
         held = _lay_out(np.frombuffer(frame, np.uint8), stored.shape)

@@ -36,7 +36,7 @@ _READ = [*RULES, *_OVERLAY_BIT_POSITIONS]
 
 def deidentify_dicom(data: bytes, pseudonyms: Pseudonyms, *, max_bytes: int) -> bytes:
     """Return a clean file in the same transfer syntax; raises as `shared.deidentification.deidentify`."""
-    file = read_dicom(data, with_pixels=False, max_bytes=max_bytes, kept=_READ, lenient=True)
+    file = read_dicom(data, max_bytes=max_bytes, kept=_READ, lenient=True)
     with quietly(NotDeidentifiable):
         if not file.reaches_pixel_data:
             raise UndecodablePixelData

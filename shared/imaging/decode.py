@@ -42,7 +42,7 @@ def decode(data: bytes, max_image_pixels: int, threads: int = 1) -> DecodedImage
 
 def decode_dicom(data: bytes, max_image_pixels: int, threads: int = 1) -> DecodedImage:
     """Decode a DICOM file; raises the errors of `read_header`, and `UndecodablePixelData`."""
-    file = read_dicom(data, with_pixels=False, max_bytes=PREFIX_BYTES + 4 * max_image_pixels)
+    file = read_dicom(data, max_bytes=PREFIX_BYTES + 4 * max_image_pixels)
     header = describe_dicom(file, whole=True, max_image_pixels=max_image_pixels)
     with quietly(UndecodablePixelData):
         layout = read_layout(file, header.height_px, header.width_px)

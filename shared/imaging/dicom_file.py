@@ -28,7 +28,7 @@ from pydicom.uid import (
 from pydicom.values import converters
 
 from shared.errors import CarinaError, MalformedDicom, UnsupportedFileType
-from shared.imaging.dicom_bounds import MOST_STEPS, Allowance, MeteredStream, open_sequences
+from shared.imaging.dicom_bounds import Allowance, MeteredStream, open_sequences
 
 KEPT = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "BurnedInAnnotation",
@@ -37,13 +37,10 @@ KEPT = [
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth",
     "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PresentationIntentType", "PixelIntensityRelationship",
-    "PixelData",
     "PixelSpacing", "PixelSpacingCalibrationType", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
     "PixelAspectRatio",
 ]  # fmt: skip
 _SYNTAX, _PIXEL_DATA = Tag("TransferSyntaxUID"), Tag("PixelData")
-#: Fragments that are shorter on the average are a trick: real ones are a row at the very least.
-_FRAGMENT_BYTES = 32
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 #: The most of a deflated data set that is inflated to find the patient.
 _HEADER_BYTES = 8 * 1024**2
@@ -140,9 +137,9 @@ def looks_like_dicom(data: bytes) -> bool:
 
 
 def read_dicom(
-    data: bytes, *, with_pixels: bool, max_bytes: int, kept: Sequence[str | int] | None = KEPT, lenient: bool = False
+    data: bytes, *, max_bytes: int, kept: Sequence[str | int] | None = KEPT, lenient: bool = False
 ) -> DicomFile:
-    """Parse a file, or the first part of one, up to and with (`with_pixels`) its pixel data.
+    """Parse a file, or the first part of one, up to its pixel data.
 
     A deflated data set is inflated to at most `max_bytes`. Where `kept` is None every element is. A sequence that
     cannot be parsed is dropped where reading is `lenient` or every element is kept, else the file is refused. What
@@ -181,9 +178,6 @@ def read_dicom(
         if not dataset:  # pydicom drops every element when one has no end
             raise MalformedDicom
         open_sequences(dataset, allowance, strict=not (lenient or kept is None))
-        if with_pixels:  # apart from the rest for the same reason
-            stream.allowance = Allowance(MOST_STEPS + len(data) // _FRAGMENT_BYTES)
-            dataset.update(read_dataset(stream, implicit, little_endian, stop_when=lambda tag, *_: tag > _PIXEL_DATA))
     return DicomFile(dataset, syntax, place, little_endian, begin, data)
 
 
@@ -194,7 +188,7 @@ def read_patient_id(data: bytes) -> str | None:
     """
     if _find_start(data) is None:
         return None
-    file = read_dicom(data, with_pixels=False, max_bytes=_HEADER_BYTES, kept=["PatientID", "Rows"])
+    file = read_dicom(data, max_bytes=_HEADER_BYTES, kept=["PatientID", "Rows"])
     return file.text("PatientID")
 
 

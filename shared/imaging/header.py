@@ -58,7 +58,7 @@ def read_header(prefix: bytes, total_bytes: int, *, max_image_pixels: int | None
         raise EmptyFile
     media_type = sniff_media_type(prefix)
     if media_type == DICOM:
-        file = read_dicom(prefix, with_pixels=False, max_bytes=PREFIX_BYTES)
+        file = read_dicom(prefix, max_bytes=PREFIX_BYTES)
         return describe_dicom(file, whole=len(prefix) >= total_bytes, max_image_pixels=max_image_pixels)
     height_px, width_px = read_picture_header(prefix).size_px
     check_size(height_px, width_px, max_image_pixels)

@@ -100,7 +100,7 @@ def _read_header(data: bytes) -> None:
 
 def _describe(data: bytes) -> None:
     """As an answer of DICOMweb does."""
-    file = read_dicom(data[:PREFIX_BYTES], with_pixels=False, max_bytes=PREFIX_BYTES, kept=None)
+    file = read_dicom(data[:PREFIX_BYTES], max_bytes=PREFIX_BYTES, kept=None)
     to_text(from_dataset(file.dataset))
 
 

@@ -23,7 +23,7 @@ FILM, UNSPECIFIED = SpacingSource.FILM, SpacingSource.UNSPECIFIED
 
 
 def read(**elements: object) -> Geometry:
-    file = read_dicom(make_dicom(BLANK, **elements), with_pixels=False, max_bytes=10**6)
+    file = read_dicom(make_dicom(BLANK, **elements), max_bytes=10**6)
     return read_geometry(file)
 
 
@@ -42,7 +42,7 @@ def as_written(keyword: str, *values: str) -> Geometry:
     comments = b"\x20\x00\x00\x40LT"
     assert data.count(comments) == 1
     swapped = data.replace(comments, tag).replace(placeholder.encode(), text)
-    return read_geometry(read_dicom(swapped, with_pixels=False, max_bytes=10**6))
+    return read_geometry(read_dicom(swapped, max_bytes=10**6))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_what_cannot_be_makes_room_for_what_can() -> None:
 
 @pytest.mark.parametrize("keyword", ["PixelSpacing", "PixelSpacingCalibrationType", "PixelAspectRatio"])
 def test_an_element_of_a_kind_that_it_cannot_be_is_none(keyword: str) -> None:
-    file = read_dicom(make_dicom(BLANK), with_pixels=False, max_bytes=10**6)
+    file = read_dicom(make_dicom(BLANK), max_bytes=10**6)
     file.dataset.add_new(keyword, "SQ", [Dataset()])
     assert read_geometry(file) == Geometry()
 
@@ -219,7 +219,7 @@ def test_what_is_round_in_the_patient_is_round_in_the_rendition(spacing: Sequenc
     ],
 )
 def test_real_films(name: str, expected: PixelSpacing | None) -> None:
-    file = read_dicom((SHARED_DATA / f"dicom/{name}.dcm").read_bytes(), with_pixels=False, max_bytes=10**7)
+    file = read_dicom((SHARED_DATA / f"dicom/{name}.dcm").read_bytes(), max_bytes=10**7)
     assert read_geometry(file) == Geometry(expected)
 
 

@@ -58,7 +58,7 @@ def read_prefix(data: bytes) -> object:
 
 
 def describe(data: bytes) -> object:
-    file = read_dicom(data[:PREFIX_BYTES], with_pixels=False, max_bytes=PREFIX_BYTES, kept=None)
+    file = read_dicom(data[:PREFIX_BYTES], max_bytes=PREFIX_BYTES, kept=None)
     return from_dataset(file.dataset)
 
 
@@ -118,7 +118,7 @@ def test_no_header_costs_much_memory(tmp_path: Path) -> None:
 def test_sequences_are_read_as_deep_as_any_radiograph_has_them() -> None:
     data = insert(FILM, nested(8, element(0x00283002, "US", struct.pack("<3H", 1, 0, 8))), 0x7FE00010)
     assert read_prefix(data)
-    item = read_dicom(data, with_pixels=False, max_bytes=PREFIX_BYTES).dataset
+    item = read_dicom(data, max_bytes=PREFIX_BYTES).dataset
     for _ in range(8):
         (item,) = item.VOILUTSequence
     assert item.LUTDescriptor == [1, 0, 8]
@@ -266,7 +266,7 @@ def test_the_largest_image_in_ten_bytes_is_refused_by_its_size(syntax: str) -> N
 def test_a_frame_in_a_million_pieces_is_handed_out_in_linear_time() -> None:
     """DICOMweb's reader streams what no decoder has looked at."""
     head = make_dicom(make_film(), syntax=JPEGLSLossless, frame=b"\xff\xd8")
-    file = read_dicom(head, with_pixels=False, max_bytes=PREFIX_BYTES)
+    file = read_dicom(head, max_bytes=PREFIX_BYTES)
     assert file.pixel_data is not None
     start = file.pixel_data.start
     empty = struct.pack("<HHI", 0xFFFE, 0xE000, 0)

@@ -14,7 +14,7 @@ from tests.synthetic_dicom import make_dicom, make_film
 
 def flags(**elements: object) -> tuple[Flag, ...]:
     file = make_dicom(make_film(64, 64), **elements)
-    return read_tag_flags(read_dicom(file, with_pixels=False, max_bytes=PREFIX_BYTES))
+    return read_tag_flags(read_dicom(file, max_bytes=PREFIX_BYTES))
 
 
 def coded(value: str, scheme: str = "SCT") -> Sequence:

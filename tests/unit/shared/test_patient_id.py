@@ -18,6 +18,6 @@ def test_a_file_without_one_has_none() -> None:
 
 
 def test_nobody_else_gets_to_see_it() -> None:
-    file = read_dicom(make_dicom(make_film(), PatientID="P-17"), with_pixels=False, max_bytes=2**20)
+    file = read_dicom(make_dicom(make_film(), PatientID="P-17"), max_bytes=2**20)
     assert "PatientID" not in file.dataset
     assert "PatientName" not in file.dataset
