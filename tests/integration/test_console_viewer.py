@@ -238,3 +238,38 @@ def test_a_film_that_was_fitted_stays_so_when_its_pane_changes(
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert pane.bounding_box()["height"] == before
     assert line.get_attribute("height") == larger
+
+
+def test_an_admin_erases_a_study_after_being_asked(
+    server: Server,
+    open_console: Callable[[str, str], Page],
+    keys: Keys,
+    api: Api,
+    database: Database,
+    store: ObjectStore,
+) -> None:
+    film, other = (add_film(database, store, keys.both, seed) for seed in range(2))
+    study, button = f"/console/studies/{film.study_id}?from=state%3Dsucceeded", "Erase this study…"
+    reader = open_console(server.url, keys.both)
+    reader.goto(study)
+    wait_until_shown(reader, film.study_id)
+    expect(reader.get_by_role("button", name=button)).to_have_count(0)
+    reader.close()
+
+    page = open_console(server.url, keys.admin)
+    page.goto(study)
+    wait_until_shown(page, film.study_id)
+    page.get_by_role("button", name=button).click()
+    question = page.get_by_role("dialog", name="Erase this study for good?")
+    expect(question).to_contain_text("Its image, the original files, all findings and all reviews are removed.")
+    question.get_by_role("button", name="Cancel").click()
+    expect(question).to_have_count(0)
+    assert api.get(f"/v1/studies/{film.study_id}").status_code == 200
+
+    page.get_by_role("button", name=button).click()
+    question.get_by_role("button", name="Erase the study").click()
+    page.wait_for_url("**/console/studies?state=succeeded")
+    page.locator(f"a[href*='{other.study_id}']").first.wait_for()
+    expect(page.locator(f"a[href*='{film.study_id}']")).to_have_count(0)
+    assert api.get(f"/v1/studies/{film.study_id}").status_code == 404
+    assert api.get(f"/v1/studies/{other.study_id}").status_code == 200

@@ -4,6 +4,7 @@ import { data, element } from "../page.js";
 import { Commands } from "./commands.js";
 import { Compare } from "./compare.js";
 import { Editing } from "./editing.js";
+import { eraseStudy } from "./erasing.js";
 import { FactsPanel, jobWords } from "./facts_panel.js";
 import { Filters } from "./filters.js";
 import { FindingsList } from "./findings_list.js";
@@ -39,7 +40,7 @@ const readout = new Readout(byId("readout"), state);
 
 function start() {
   byId("panel").replaceChildren(facts.element, compare.element, filters.element, list.element, review.chosen,
-    review.element, ...trainingButton(), facts.details);
+    review.element, ...trainingButton(), facts.details, ...eraseButton());
   byId("panes").append(...panes.map((pane) => pane.element));
   for (const pane of panes) {
     listen(pane, state, editing);
@@ -58,6 +59,13 @@ function trainingButton() {
   const made = element("button", { type: "button" }, "Training data from reviews…");
   made.addEventListener("click", makeTrainingData);
   return [made];
+}
+
+function eraseButton() {
+  if (!state.may.admin) return [];
+  const erase = element("button", { type: "button" }, "Erase this study…");
+  erase.addEventListener("click", () => eraseStudy(state.study, navigation));
+  return [erase];
 }
 
 function placeByKey(event, pane) {

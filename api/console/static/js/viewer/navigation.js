@@ -42,6 +42,17 @@ export class Navigation {
     if (count > 1) this.image((this.#state.index + by + count) % count);
   }
 
+  // Does what the study that is shown does not outlast: its job is not waited for meanwhile.
+  async end(work) {
+    this.#waiting.follow(null);
+    try {
+      await work();
+    } catch (error) {
+      this.#waiting.follow(this.#state.image?.latest_job);
+      throw error;
+    }
+  }
+
   // Resolves to whether the study is shown: another one may be wanted by the time that it is there.
   async #open(id) {
     this.#wanted = id;

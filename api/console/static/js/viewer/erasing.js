@@ -1,0 +1,20 @@
+// Erasing the study that is shown, for good.
+
+import { send } from "../api.js";
+import { attempt, confirm } from "../page.js";
+import { worklist } from "./studies.js";
+
+export async function eraseStudy({ id, image_count: count }, navigation) {
+  const images = count === 1 ? "Its image" : `Its ${count} images`;
+  const agreed = await confirm({
+    title: "Erase this study for good?",
+    text: `${images}, the original files, all findings and all reviews are removed. Datasets that were made from the ` +
+      "study can no longer be used, and reports on them are removed. This cannot be undone.",
+    agree: "Erase the study",
+  });
+  if (!agreed) return;
+  await attempt(async () => {
+    await navigation.end(() => send("DELETE", `/v1/studies/${id}`));
+    location.replace(worklist()); // so that no way leads back to a page that is gone
+  });
+}
