@@ -16,7 +16,7 @@ from typing import Any
 from gunicorn.http.body import LengthReader
 from gunicorn.http.message import Request
 
-from shared.errors import RequestError
+from shared.errors import RequestError, UploadCutShort
 
 #: How long the body of a request may take; uploads excepted.
 BODY_S = 30.0
@@ -160,7 +160,7 @@ class ClientSocket(socket.socket):
     # --- what gunicorn calls ---
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """Return some bytes of the body; raise `BodyTooSlow`."""
+        """Return some bytes of the body; raise `BodyTooSlow`, and `UploadCutShort` where the client sends no more."""
         self.require_body()
         self.let_client_continue()
         while True:
@@ -170,6 +170,8 @@ class ClientSocket(socket.socket):
                 data = super().recv(bufsize, flags)
             if not self._reading.spend(time.monotonic() - began, len(data or b"")):
                 raise BodyTooSlow
+            if data == b"":  # nothing asks for more than the body has; a form would pass for a shorter one
+                raise UploadCutShort
             if data is not None:
                 return data
 

@@ -160,6 +160,23 @@ def test_each_client_that_stops_halfway_comes_to_its_end(server: Server, connect
     assert status_of(connect(request("/v1/submissions", "POST", chunked(b"{}") + b"0\r\n\r\n", **json))) == 201
 
 
+@with_settings()
+def test_a_small_body_that_is_cut_short_is_not_taken_for_a_whole_one(
+    server: Server, connect: Connect, keys: Keys
+) -> None:
+    signed_in = answer(connect(request("/console/sign-in", "POST", b"key=" + keys.both.encode(), **SIGN_IN)))[1]
+    cookie = re.search(rb"set-cookie: ([^;]+)", signed_in, re.IGNORECASE)
+    assert cookie is not None
+    for kind in (
+        {**bearer(keys.both), "Content_Type": "application/json"},
+        {"Cookie": cookie[1].decode(), **SIGN_IN},  # of which the form's token is read before the key is known
+    ):
+        connection = connect(request("/v1/submissions", "POST", b'{"files": []}', Content_Length=14, **kind))
+        connection.shutdown(socket.SHUT_WR)
+        status, _, problem = answer(connection)
+        assert (status, b'"code":"upload_cut_short"' in problem) == (400, True), problem
+
+
 @with_settings("sockets.BODY_S = 1")
 def test_a_chunked_body_that_stops_halfway_gives_its_thread_back(server: Server, connect: Connect, keys: Keys) -> None:
     json = {**bearer(keys.both), "Content_Type": "application/json", "Transfer_Encoding": "chunked"}
