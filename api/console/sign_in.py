@@ -12,6 +12,7 @@ from api.console import session
 from api.console.pages import console_blueprint, show
 from api.keyring import session_credential
 from api.services import services
+from shared.bounded import is_odd
 from shared.console_sessions import SESSION, begin_session, end_session
 from shared.errors import KeyExpired, RequestError, Unauthorized
 from shared.queue.states import Scope
@@ -104,4 +105,6 @@ def _refuse_other_sites() -> None:
 def _inside(path: str | None) -> str:
     """A path of the console, so that no link to the sign-in page can lead elsewhere."""
     console = f"{request.script_root}/console/"
-    return path if path and path.startswith(console) and "\\" not in path else request.script_root + _FIRST_PAGE
+    if path is None or not path.startswith(console) or "\\" in path or is_odd(path):
+        return request.script_root + _FIRST_PAGE
+    return path

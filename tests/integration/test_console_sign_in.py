@@ -49,7 +49,17 @@ def test_the_cookie_is_for_this_site_only_and_holds_no_key(browser: FlaskClient,
     assert "Secure" in secure.headers["Set-Cookie"]
 
 
-@pytest.mark.parametrize("following", ["https://elsewhere.test/", "//elsewhere.test/", "/console/\\elsewhere", "/v1/x"])
+@pytest.mark.parametrize(
+    "following",
+    [
+        "https://elsewhere.test/",
+        "//elsewhere.test/",
+        "/console/\\elsewhere",
+        "/v1/x",
+        "/console/\r\nX: y",
+        "/console/\0",
+    ],
+)
 def test_a_link_to_the_sign_in_leads_nowhere_else(browser: FlaskClient, keys: Keys, following: str) -> None:
     assert sign_in(browser, keys.read, next=following).location == "/console/studies"
 
