@@ -77,7 +77,7 @@ def bound() -> None:
 
 
 def read_chunks() -> None:
-    """Read a body whose length nobody has said, unless it is an upload; raise `RequestEntityTooLarge`."""
+    """Read a chunked body as a whole, unless it is an upload; raise `RequestEntityTooLarge` and `UploadCutShort`."""
     view = current_app.view_functions.get(request.endpoint or "")
     if view is None or hasattr(view, "takes_uploads") or "Transfer-Encoding" not in request.headers:
         return

@@ -16,7 +16,6 @@ When there are too many, the connection that has been longest in its state makes
 more than its share; a full address makes room among its own.
 """
 
-import ipaddress
 import math
 import re
 import selectors
@@ -34,7 +33,7 @@ from gunicorn.workers.gthread import TConn
 from api.client_socket import MIN_BYTES_PER_S, SILENCE_S, ClientSocket
 from api.errors import problem_for
 from api.headers import HEADERS
-from shared.addresses import plain_address
+from shared.addresses import origin_of, plain_address
 
 log = structlog.get_logger()
 
@@ -53,6 +52,7 @@ MOST_HEAD_BYTES, SMALL_BODY_BYTES = 32 * 1024, 64 * 1024
 #: The most that all clients' unfinished requests and unsent answers may hold.
 MOST_HELD_BYTES = 128 * 1024**2
 _READ_BYTES = 64 * 1024
+_TOO_MANY = "Too many connections of this address have a request under way; close some, or try again later."
 #: The shortest time between two looks at the deadlines, and between two warnings.
 _LOOK_S, _WARN_S = 0.25, 60.0
 
@@ -80,8 +80,8 @@ class Connection(TConn):  # type: ignore[misc]
         super().__init__(cfg, sock, client, server)
         self.parser: Any
         self.data_ready = True
-        #: What counts as one address; None where there is none, and for this machine's own processes.
-        self.address = _network(client[0]) if isinstance(client, tuple) else None
+        #: What it is counted under; None over a Unix socket and for this machine's own processes.
+        self.address = _origin(client[0]) if isinstance(client, tuple) else None
         self.state = State.HEAD
         self.deadline = self.closes_at = 0.0
         #: What has arrived and is in no thread's hands.
@@ -113,7 +113,7 @@ class Connections:
         *,
         per_address: int | None,
     ) -> None:
-        """`start` has a thread take over a connection; `closed` is told of each that has ended."""
+        """`start` has a thread take over a connection; `closed` is called once for each connection that has ended."""
         self._poller, self._start, self._closed = poller, start, closed
         self._per_address = per_address
         #: Those that no thread has, the longest in its state first.
@@ -129,7 +129,7 @@ class Connections:
         if connection.address is not None:
             count = self._counts[connection.address] = self._counts.get(connection.address, 0) + 1
             if self._per_address is not None and count > self._per_address and not self.make_room(connection.address):
-                self._refuse(connection, 503, "too_many_connections", "This address has too many connections.")
+                self._refuse(connection, 503, "too_many_connections", _TOO_MANY)
                 return
         self._wait(connection, State.HEAD, HEAD_S)
 
@@ -287,7 +287,7 @@ class Connections:
                 return
             if end is None:
                 if buffer.count(b"\n") != buffer.count(b"\r\n"):
-                    self._hand_over(connection, is_whole=True)  # no head will come of it: the parser refuses it
+                    self._hand_over(connection, is_whole=True)  # a bare LF, which the parser refuses
                 return
             head = bytes(buffer[:end])
             connection.wanted_bytes = end + _small_body_bytes(head)
@@ -366,9 +366,7 @@ def _small_body_bytes(head: bytes) -> int:
     return length if length <= SMALL_BODY_BYTES else 0
 
 
-def _network(address: str) -> str | None:
-    """Return the address, or the network of an IPv6 address, for a host has many of these; None for this machine."""
+def _origin(address: str) -> str | None:
+    """Return what counts as one client; None for this machine."""
     plain = plain_address(address) or address
-    if plain in ("127.0.0.1", "::1"):
-        return None
-    return str(ipaddress.ip_network((plain, 64), strict=False)) if ":" in plain.partition("%")[0] else plain
+    return None if plain in ("127.0.0.1", "::1") else origin_of(plain)

@@ -6,7 +6,6 @@ of PS3.8 section 9.3.
 """
 
 import contextlib
-import ipaddress
 import socket
 import ssl
 import struct
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
+from shared.addresses import origin_of
 from shared.settings import Settings
 
 #: From the connection to the last byte of the association request, a TLS handshake included. Bytes do not extend it.
@@ -68,12 +68,6 @@ class Refused(Exception):
         super().__init__(refusal.code)
         self.refusal = refusal
         self.ae_title = ae_title
-
-
-def origin_of(address: str) -> str:
-    """Return who counts as one: an IPv4 address, or an IPv6 network of 64 bits, which one machine may have whole."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    return address if ip.version == 4 else str(ipaddress.ip_network((ip, 64), strict=False))
 
 
 class Caller:
@@ -131,7 +125,7 @@ class Caller:
 
 
 class Gate:
-    """Who may come in: caps on connections without an association, on associations, and the titles. Thread-safe."""
+    """Decides which connections get an association, by caps and by title. Thread-safe."""
 
     def __init__(self, settings: Settings, allowed_titles: list[str]) -> None:
         self._own_title = settings.dicom_ae_title.strip()
@@ -201,7 +195,7 @@ class Gate:
             self._associations -= 1
 
     def close(self) -> None:
-        """Let nobody in any more, and end the connections without an association."""
+        """Refuse every new connection, and end those without an association."""
         with self._lock:
             self._closed = True
             for caller in self._pending:

@@ -39,7 +39,7 @@ class NotJson(RequestError):
 
 
 class Request(flask.Request):
-    """A request whose JSON is read by `read_json`, whoever asks for it."""
+    """A request whose JSON is always read by `read_json`."""
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """Return the body's object; raise `NotJson`, `MalformedJson` and `InvalidRequest`, also where `silent`."""

@@ -34,7 +34,7 @@ class Upload:
 
 
 def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterator[Upload]:
-    """Yield the files of a request's field `files`; whatever of one is not read is skipped before the next.
+    """Yield the files of a request's field `files`; what is left unread of a file is skipped before the next one.
 
     Raises `NoFiles`, `LimitExceeded`, `UnexpectedFile`, `MalformedUpload`, and `UploadCutShort` from a file's chunks
     before its last one, so that a file whose chunks come to their end has arrived as a whole.

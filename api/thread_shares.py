@@ -1,4 +1,4 @@
-"""Leaves request threads to others, whatever one key does with its own: uploads, long answers, event streams."""
+"""Bounds how many request threads one API key, and all keys together, hold: uploads, long answers, event streams."""
 
 import threading
 from collections import Counter
@@ -36,7 +36,7 @@ def install(app: Flask, settings: Settings) -> None:
     def acquire() -> None:
         client = client_socket()
         if client is None or "identity" not in g:
-            return  # no request that anybody may send holds a thread
+            return  # requests without a key never hold a thread for long
         key = str(identity().key_id)
         with lock:
             if counts[key] >= per_key:

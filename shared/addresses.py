@@ -1,7 +1,7 @@
 """Addresses as people write them, sockets take them and URLs hold them: IPv6 stands in brackets in URLs alone."""
 
 import re
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
 #: A path that a proxy may put a server under, without a slash at its end. Nothing in it needs quoting anywhere.
@@ -84,6 +84,12 @@ def plain_address(text: str) -> str | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return str(mapped or address)
+
+
+def origin_of(address: str) -> str:
+    """Return what limits count as one client: an IPv4 address, or an IPv6 /64 network, which one machine may own."""
+    ip = ip_address(address.partition("%")[0])
+    return str(ip) if ip.version == 4 else str(ip_network((ip, 64), strict=False))
 
 
 def _is_ipv6(text: str) -> bool:

@@ -27,6 +27,7 @@ from pynetdicom.transport import AssociationSocket
 
 from api import dicom_gate
 from api.dicom_listener import Listener
+from shared.addresses import origin_of
 from shared.database import Database
 from shared.intake import Intake
 from shared.settings import Settings
@@ -160,7 +161,7 @@ def test_silent_connections_of_one_address_keep_no_other_one_out(listener: Liste
     ],
 )
 def test_one_machine_counts_as_one_however_many_addresses_it_has(one: str, other: str, same: bool) -> None:
-    assert (dicom_gate.origin_of(one) == dicom_gate.origin_of(other)) is same
+    assert (origin_of(one) == origin_of(other)) is same
 
 
 def test_dcmtk_is_told_of_the_congestion(listener: Listener) -> None:
