@@ -69,6 +69,8 @@ _REFERENCE = re.compile(
     rf'(?:\b(?:FROM|JOIN|UPDATE|USING|ONLY)\s+|,\s*)(?:"?public"?\.)?"?({_TABLES})\b"?(?!\s*[.(])(?:\s+AS\s+(\w+))?',
     re.IGNORECASE,
 )
+#: The rest of a list of parameters, which is of another length each time.
+_LIST = re.compile(r"(?:, %\(\w+\)s(?:::\w+)?)+")
 
 
 class OtherProject(Exception):
@@ -158,7 +160,7 @@ def _require_scope(
     session: ProjectSession | None = options.get(_SCOPE)
     if session is None or session.is_flushing or options.get("across_projects"):
         return
-    for table, names in _find_references(statement):
+    for table, names in _find_references(_LIST.sub("", statement)):
         if not any(parameters.get(name) == session.project_id if name else True for name in names):
             raise UnscopedStatement(
                 f"The statement reads or changes {table} and is not limited to a project. Write it with the mapped"
@@ -166,7 +168,7 @@ def _require_scope(
             )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _find_references(statement: str) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
     """Return the tables that a statement refers to, each with the parameters that its project is compared with.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -12,7 +12,15 @@ from sqlalchemy.orm import Session, aliased
 from shared.audit import record
 from shared.database import Database
 from shared.keys import create_key
-from shared.project_scope import ACROSS_PROJECTS, CHILDREN, PARTLY_OWNED, SHARED, OtherProject, UnscopedStatement
+from shared.project_scope import (
+    ACROSS_PROJECTS,
+    CHILDREN,
+    PARTLY_OWNED,
+    SHARED,
+    OtherProject,
+    UnscopedStatement,
+    _find_references,
+)
 from shared.queue.states import JobState, Scope
 from shared.tables import AuditEvent, Detection, Image, Job, Owned, Project, Row, Study, Webhook, WebhookDelivery
 from tests.integration.rows import add_image, add_result
@@ -193,6 +201,15 @@ def test_a_statement_across_projects_says_so(database: Database, wards: tuple[Wa
         assert len(session.scalars(sa.text("SELECT id FROM job").execution_options(**ACROSS_PROJECTS)).all()) == 2
         # The next one is limited again.
         assert len(session.scalars(sa.select(Job.id)).all()) == 1
+
+
+def test_lists_of_any_length_are_checked_as_one_statement(database: Database, wards: tuple[Ward, Ward]) -> None:
+    _find_references.cache_clear()
+    with database.of_project(wards[0].project_id).begin() as session:
+        for length in range(2, 9):
+            ids = [wards[0].job_id, *(uuid4() for _ in range(length - 1))]
+            assert session.scalars(sa.select(Job.id).where(Job.id.in_(ids))).all() == [wards[0].job_id]
+    assert _find_references.cache_info().currsize == 1
 
 
 def test_new_rows_belong_to_the_sessions_project(database: Database, wards: tuple[Ward, Ward]) -> None:
