@@ -11,9 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Add the best scores, filled from what there is."""
-    op.execute(
-        "UPDATE job SET study_id = image.study_id FROM image WHERE image.id = job.image_id AND job.study_id IS NULL"
-    )
+    # First, for it keeps others from changing jobs: who waited for a row of ours would have us wait for him.
     op.create_table(
         "top_score",
         sa.Column("study_id", sa.Uuid(), nullable=False),
@@ -25,6 +23,9 @@ def upgrade() -> None:
         sa.Column("tenth", sa.SmallInteger(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("top_score_job_id_fkey")),
         sa.PrimaryKeyConstraint("study_id", "class_name", "job_id", name=op.f("top_score_pkey")),
+    )
+    op.execute(
+        "UPDATE job SET study_id = image.study_id FROM image WHERE image.id = job.image_id AND job.study_id IS NULL"
     )
     op.execute(
         """

@@ -13,7 +13,7 @@ from shared.errors import ObjectMissing
 from shared.object_store import rendition_key
 from tests.tiny_films import tiny_dataset
 from trainer.datasets.dataset import Film
-from trainer.films import FilmReader
+from trainer.films import FilmMissing, FilmReader
 
 
 class Shelf:
@@ -88,5 +88,5 @@ def test_without_room_films_are_read_all_the_same(shelf: Shelf, tmp_path: Path) 
 
 
 def test_a_missing_rendition_is_said(shelf: Shelf, tmp_path: Path) -> None:
-    with pytest.raises(ObjectMissing):
+    with pytest.raises(FilmMissing):
         reader(shelf, tmp_path)(tiny_dataset(1).films[0])
