@@ -34,7 +34,7 @@ from shared.tables import Image, Job, Submission, SubmissionFile, WebhookDeliver
 from shared.version import RENDITION_VERSION
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.submitting import Desk
-from tests.waiting import DEADLINE_S, wait_until_blocked
+from tests.waiting import DEADLINE_S, wait_for, wait_until_blocked
 
 MIB = 1024**2
 MISSING = "00000000-0000-0000-0000-000000000000"
@@ -657,15 +657,19 @@ def test_streams_do_not_take_every_thread_and_end_with_the_server(
     path, _ = begin(api, png(1))
     head = f"GET {path}/events HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {keys.both}\r\n\r\n".encode()
     with ExitStack() as opened:
-        streams = []
-        for _ in range(8):
-            connection = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S)
-            streams.append(opened.enter_context(connection))
-            streams[-1].sendall(head)
-        for stream in streams:
+
+        def open_stream() -> socket.socket | None:
+            """Return a stream that has begun; None where the key has too many requests under way."""
+            stream = opened.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S))
+            stream.sendall(head)
             said = b""
             while b"data: " not in said:
+                if b" 429 " in said:
+                    return None
                 said += stream.recv(65536)
+            return stream
+
+        streams = [wait_for(open_stream) for _ in range(8)]
         assert httpx.get(f"{server.url}/healthz", timeout=DEADLINE_S).is_success
         server.arbiter.terminate()
         begun = time.monotonic()

@@ -313,7 +313,7 @@ def test_corrections_become_training_data(
     shares = ("--val-share", "0.5", "--test-share", "0")
     said = carina("dataset", "reviews", "--name", "corrections", "--project", "ward", *shares)
     assert "nothing new was made" in said  # it is the very same
-    assert "no project 'nowhere'" in carina("dataset", "reviews", "--project", "nowhere", code=2)
+    assert "no project 'nowhere'" in carina("dataset", "reviews", "--project", "nowhere", code=1)
     dataset = parse(document)
     assert dataset.categories == tuple(sorted(CATEGORIES, key=lambda category: category.id))
     corrected, normal = sorted(dataset.films, key=lambda film: -len(film.category_ids))
