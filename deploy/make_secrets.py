@@ -20,15 +20,15 @@ def make_secrets(folder: Path) -> list[str]:
     made: list[str] = []
 
     def keep(name: str, content: str) -> str:
-        path = folder / name
+        path, new = folder / name, folder / f".{name}.{os.getpid()}"
         try:
-            # Containers read it as a user of their own, who cannot enter the folder.
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+            new.write_text(f"{content}\n")
+            new.chmod(0o444)  # containers read it as a user of their own, who cannot enter the folder
+            path.hardlink_to(new)  # never half-written, nor in the place of another one
         except FileExistsError:
             return path.read_text().rstrip("\n")
-        with os.fdopen(descriptor, "w") as file:
-            os.fchmod(descriptor, 0o444)
-            file.write(f"{content}\n")
+        finally:
+            new.unlink(missing_ok=True)
         made.append(name)
         return content
 
