@@ -72,7 +72,7 @@ class ClientSocket(socket.socket):
         self._request: Any = None
         self._when_answered: Callable[[], None] = _nothing
         self._is_continue_due = False
-        self._writes_as_produced = False
+        self._writes_as_produced = self._is_upload = False
         self._reading = _Patience(BODY_S, math.inf)
         self._sending = _Patience(SILENCE_S, MIN_BYTES_PER_S)
 
@@ -83,7 +83,7 @@ class ClientSocket(socket.socket):
         self._request = request
         # The client is told to go on when somebody reads, which is after its key has been checked.
         self._is_continue_due, request._expected_100_continue = request._expected_100_continue, False
-        self._writes_as_produced = False
+        self._writes_as_produced = self._is_upload = False
         self._reading = _Patience(BODY_S, math.inf)
         self._sending = _Patience(SILENCE_S, MIN_BYTES_PER_S)
 
@@ -143,6 +143,7 @@ class ClientSocket(socket.socket):
     def expect_upload(self) -> None:
         """Let the body take as long as it likes, as long as it makes progress."""
         self.is_body_pending = False
+        self._is_upload = True
         self._reading = _Patience(SILENCE_S, MIN_BYTES_PER_S)
 
     def write_as_produced(self) -> None:
@@ -160,7 +161,7 @@ class ClientSocket(socket.socket):
     # --- what gunicorn calls ---
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """Return some bytes of the body; raise `BodyTooSlow`, and `UploadCutShort` where the client sends no more."""
+        """Return some bytes of the body; none where an upload is cut; raise `BodyTooSlow`, `UploadCutShort`."""
         self.require_body()
         self.let_client_continue()
         while True:
@@ -170,7 +171,9 @@ class ClientSocket(socket.socket):
                 data = super().recv(bufsize, flags)
             if not self._reading.spend(time.monotonic() - began, len(data or b"")):
                 raise BodyTooSlow
-            if data == b"":  # nothing asks for more than the body has; a form would pass for a shorter one
+            # Nothing asks for more than the body has, and a form would pass for a shorter one. An upload's reader first
+            # gets what came before the end, and then says that it was cut short.
+            if data == b"" and not self._is_upload:
                 raise UploadCutShort
             if data is not None:
                 return data
