@@ -170,6 +170,7 @@ def open_console() -> Iterator[Callable[[str, str], Page]]:
             page.get_by_label("API key").fill(key)
             page.get_by_role("button", name="Sign in").click()
             page.get_by_role("heading", name="Studies", exact=True).wait_for()
+            page.wait_for_load_state()  # its scripts, which listen for what a test does next
             return page
 
         yield sign_in
