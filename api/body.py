@@ -1,7 +1,7 @@
 """Bounds every request's body, and reads those of uploads as they arrive.
 
-A view gets a body of `SMALL_BYTES` at most, one that anybody may call of `PUBLIC_BYTES`, unless a decorator says
-otherwise. No body is read before the request's key has been checked.
+A body has `SMALL_BYTES` at most, and `PUBLIC_BYTES` for a public view, unless a decorator of the view says otherwise.
+No body is read before the request's key has been checked.
 """
 
 from collections.abc import Callable, Iterator

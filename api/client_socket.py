@@ -22,7 +22,7 @@ from shared.errors import RequestError, UploadCutShort
 BODY_S = 30.0
 #: For how long the client of an upload, or of a long answer, may make no progress at all.
 SILENCE_S = 60.0
-#: What it has to send or take on average, or its time runs out. Time that we need does not count.
+#: The least rate, on average, at which a client has to send or to read. The server's own work does not count.
 MIN_BYTES_PER_S = 128.0
 #: The largest part of an answer that is left to the event loop.
 MOST_UNSENT_BYTES = 4 * 1024**2

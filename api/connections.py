@@ -80,7 +80,7 @@ class Connection(TConn):  # type: ignore[misc]
         super().__init__(cfg, sock, client, server)
         self.parser: Any
         self.data_ready = True
-        #: What it is counted under; None over a Unix socket and for this machine's own processes.
+        #: The client's address or network, for the limit per address; None where that is not counted.
         self.address = _origin(client[0]) if isinstance(client, tuple) else None
         self.state = State.HEAD
         self.deadline = self.closes_at = 0.0

@@ -14,6 +14,7 @@ import PIL.Image
 import psutil
 import pytest
 from flask.testing import FlaskClient
+from pynetdicom.transport import AssociationSocket
 
 from api.app import create_app
 from api.services import NAME
@@ -118,6 +119,19 @@ class Api:
 def _count_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count a submission's files at each request, however long the count takes on a busy machine."""
     monkeypatch.setattr(submissions, "SLOW_COUNT_S", float("inf"))
+
+
+@pytest.fixture
+def senders_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close the senders' sockets also where the listener has gone first; pynetdicom leaves those to the collector."""
+    shutdown_socket = AssociationSocket._shutdown_socket
+
+    def close(self: AssociationSocket) -> None:
+        shutdown_socket(self)
+        if self.assoc.is_requestor and self.socket is not None:
+            self.socket.close()
+
+    monkeypatch.setattr(AssociationSocket, "_shutdown_socket", close)
 
 
 @pytest.fixture

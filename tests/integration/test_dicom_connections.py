@@ -23,7 +23,6 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     DigitalXRayImageStorageForPresentation,
     Verification,
 )
-from pynetdicom.transport import AssociationSocket
 
 from api import dicom_gate
 from api.dicom_listener import Listener
@@ -36,6 +35,8 @@ from tests.conftest import REPOSITORY
 from tests.integration.workshop import dicom
 from tests.requirements import needs
 from tests.waiting import DEADLINE_S, wait_for
+
+pytestmark = pytest.mark.usefixtures("senders_close")
 
 SYNTAX = b"1.2.840.10008.1.2"
 REFUSED = b"\x03\0\0\0\0\x04\0"
@@ -114,19 +115,6 @@ def association(listener: Listener, *, address: str = "127.0.0.1", calling: str 
     finally:
         if made.is_established:
             made.release()
-
-
-@pytest.fixture(autouse=True)
-def _senders_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Close the senders' sockets also where the listener has gone first; pynetdicom leaves those to the collector."""
-    shutdown_socket = AssociationSocket._shutdown_socket
-
-    def close(self: AssociationSocket) -> None:
-        shutdown_socket(self)
-        if self.assoc.is_requestor and self.socket is not None:
-            self.socket.close()
-
-    monkeypatch.setattr(AssociationSocket, "_shutdown_socket", close)
 
 
 # --- before an association -------------------------------------------------------------------------------------------

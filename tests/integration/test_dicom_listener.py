@@ -28,7 +28,6 @@ from pydicom.uid import (
     UltrasoundImageStorage,
 )
 from pynetdicom import AE, build_context
-from pynetdicom.transport import AssociationSocket
 
 from api.dicom_listener import Listener, ListenerMisconfigured
 from shared.database import Database
@@ -47,6 +46,8 @@ from tests.requirements import end_without, needs
 from tests.synthetic_dicom import make_dicom, make_film
 from tests.waiting import DEADLINE_S, wait_for
 
+pytestmark = pytest.mark.usefixtures("senders_close")
+
 
 @pytest.fixture
 def ready(settings: Settings, database: Database) -> Settings:
@@ -60,19 +61,6 @@ def ready(settings: Settings, database: Database) -> Settings:
 def listener(ready: Settings) -> Iterator[Listener]:
     with Listener(ready) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def _senders_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Close the senders' sockets also where the listener has gone first; pynetdicom leaves those to the collector."""
-    shutdown_socket = AssociationSocket._shutdown_socket
-
-    def close(self: AssociationSocket) -> None:
-        shutdown_socket(self)
-        if self.assoc.is_requestor and self.socket is not None:
-            self.socket.close()
-
-    monkeypatch.setattr(AssociationSocket, "_shutdown_socket", close)
 
 
 @contextmanager
