@@ -23,6 +23,7 @@ from tests.integration.conftest import Api
 from tests.integration.processes import Processes
 from tests.integration.workshop import Workshop, dicom
 from tests.own_redis import OwnRedis, Sentinel
+from tests.ports import free_port
 from tests.waiting import DEADLINE_S, wait_for
 from workers.listening import HintListener
 
@@ -117,7 +118,9 @@ def test_sentinels_and_a_failover_in_mid_work(
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[OwnRedis]:
-    with OwnRedis(tmp_path / "redis", "--cluster-enabled", "yes") as server:
+    # Without a port for the bus, Redis takes the client port plus 10,000, which may belong to another program.
+    options = ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+    with OwnRedis(tmp_path / "redis", *options) as server:
         yield server
 
 
