@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from api.schemas import NOTICE, JobAnswer
 from shared.imaging.facts import ChestScores, Flag, PixelSpacing
-from shared.queue.states import JobState
+from shared.queue.states import JobState, ModelState
 from shared.tables import Detection, Image, Job, Model, Study
 
 Box = tuple[float, float, float, float]
@@ -102,13 +102,24 @@ class ModelReference(BaseModel):
     id: UUID
     name: str
     digest: str
+    #: Now: `active` is the one whose results are authoritative.
+    state: ModelState
     #: In words, as its card says; empty where that is not known.
     trained_on: str
+    #: What a reader must know before believing its findings, in sentences, as its card says.
+    warnings: list[str]
 
     @classmethod
     def of(cls, model: Model) -> "ModelReference":
         """Name a model's row."""
-        return cls(id=model.id, name=model.name, digest=model.digest, trained_on=model.card.get("trained_on", ""))
+        return cls(
+            id=model.id,
+            name=model.name,
+            digest=model.digest,
+            state=ModelState(model.state),
+            trained_on=model.card.get("trained_on", ""),
+            warnings=model.card.get("warnings", []),
+        )
 
 
 class ImageFindings(ImageFacts):

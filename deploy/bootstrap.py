@@ -34,8 +34,11 @@ def bootstrap(env: Mapping[str, str]) -> str:
     database = Database.from_settings(settings)
     try:
         with database.begin() as session:
-            if models.active(session) is None:
-                model = models.register(session, ObjectStore(settings), *load_demo_model())
+            card, weights = load_demo_model()
+            if models.active(session) is not None:
+                models.renew_warnings(session, card)  # an earlier version registered it without them
+            else:
+                model = models.register(session, ObjectStore(settings), card, weights)
                 models.promote(session, model.id)
                 record(session, action="model.demo", subject={"model_id": model.id}, actor=CLI)
         with database.begin() as session:

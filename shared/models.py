@@ -20,8 +20,8 @@ class NothingToRollBackTo(RequestError):
 
 
 def register(session: Session, store: ObjectStore, card: ModelCard, weights: bytes) -> Model:
-    """Store a model's weights, then its row; the same model a second time is the same row."""
-    known = session.scalar(sa.select(Model).where(Model.digest == card.digest))
+    """Store a model's weights, then its row; the same model a second time is the same row, with the new warnings."""
+    known = renew_warnings(session, card)
     if known is not None:
         return known
     store.put(weights_key(card.weights_sha256), weights)
@@ -31,6 +31,14 @@ def register(session: Session, store: ObjectStore, card: ModelCard, weights: byt
     session.add(model)
     session.flush()
     return model
+
+
+def renew_warnings(session: Session, card: ModelCard) -> Model | None:
+    """Return the card's model where it is registered, with the card's warnings in place of its own if it has any."""
+    known = session.scalar(sa.select(Model).where(Model.digest == card.digest))
+    if known is not None and card.warnings:
+        known.card = {**known.card, "warnings": list(card.warnings)}
+    return known
 
 
 def active(session: Session) -> Model | None:

@@ -1,6 +1,7 @@
 """`carina model`: import, export, list, promote, roll back."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -31,6 +32,10 @@ def import_(
     name: Annotated[str | None, typer.Option(help="What to call it.", show_default="the file's name")] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Make it the active model at once.")] = False,
     canvas_px: Annotated[int | None, typer.Option(help="Side of the square that films are fitted onto.")] = None,
+    warnings: Annotated[
+        list[str] | None,
+        typer.Option("--warning", help="What a reader must know, shown beside its findings; may be repeated."),
+    ] = None,
     data: Data = None,
 ) -> None:
     """Import a trained model. It is a candidate until it is promoted."""
@@ -45,6 +50,7 @@ def import_(
         card, weights = import_checkpoint(
             file, _read_categories(categories), name=name or file.stem, canvas_px=canvas_px
         )
+    card = _warn(card, warnings or ())
     with out.status(f"Storing {len(weights) / 1e6:.0f} MB"), Database.from_settings(settings).begin() as session:
         model = models.register(session, ObjectStore(settings), card, weights)
         note(session, "model.import", model_id=model.id, promoted=promote)
@@ -135,6 +141,16 @@ def rollback(data: Data = None) -> None:
         model = models.roll_back(session)
         note(session, "model.rollback", model_id=model.id)
         out.print(f"{model.id} {model.name}: {model.state}")
+
+
+def _warn(card: ModelCard, warnings: Sequence[str]) -> ModelCard:
+    """Return the card with these warnings, if there are any, in place of its own."""
+    try:
+        return card.with_warnings(warnings) if warnings else card
+    except ValidationError as exc:
+        raise typer.BadParameter(
+            "--warning takes at most ten sentences, each of one line and 1 to 300 characters."
+        ) from exc
 
 
 def _read_categories(path: Path) -> list[Category]:

@@ -2,9 +2,20 @@
 
 import hashlib
 import json
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from shared.bounded import is_odd
 
 Architecture = Literal[
     "fasterrcnn_resnet50_fpn",
@@ -14,6 +25,12 @@ Architecture = Literal[
 ]
 
 
+def _one_line(text: str) -> str:
+    if is_odd(text):
+        raise ValueError("a warning is one line of text, without control characters")
+    return text
+
+
 class Category(BaseModel):
     """A class of finding, as in COCO's `categories`: ids may have gaps and come in any order."""
 
@@ -21,6 +38,11 @@ class Category(BaseModel):
 
     id: int
     name: str = Field(min_length=1)
+
+
+ModelWarning = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300), AfterValidator(_one_line)
+]
 
 
 class ModelCard(BaseModel):
@@ -54,6 +76,8 @@ class ModelCard(BaseModel):
     trained_on: str = ""
     metrics: dict[str, int | float | str | dict[str, float | None] | None] = Field(default_factory=dict)
     code_version: str = ""
+    #: What a reader must know before believing a finding, in sentences; shown wherever the model's findings are.
+    warnings: tuple[ModelWarning, ...] = Field((), max_length=10)
 
     @field_validator("categories")
     @classmethod
@@ -69,14 +93,21 @@ class ModelCard(BaseModel):
             raise ValueError("image_std must be positive")
         return self
 
+    def with_warnings(self, warnings: Sequence[str]) -> Self:
+        """Return the card with these warnings instead of its own; raises pydantic's `ValidationError`."""
+        return type(self).model_validate({**self.model_dump(), "warnings": tuple(warnings)})
+
     @property
     def digest(self) -> str:
-        """SHA-256 of the card as canonical JSON; it covers the weights through their own digest."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        """SHA-256 of the card as canonical JSON; it covers the weights through their own digest.
+
+        The warnings do not count: they change no result, and can be changed without making another model.
+        """
+        return hashlib.sha256(_canonical(self.model_dump(mode="json", exclude={"warnings"})).encode()).hexdigest()
 
     def to_json(self) -> str:
         """Return the card as canonical JSON: sorted keys, no spaces."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return _canonical(self.model_dump(mode="json"))
 
     # The one place that knows how the model's outputs are numbered: 0 is background, label k is `categories[k - 1]`.
 
@@ -92,3 +123,7 @@ class ModelCard(BaseModel):
             if category.id == category_id:
                 return label
         raise ValueError(f"the model has no category {category_id}")
+
+
+def _canonical(card: dict[str, Any]) -> str:
+    return json.dumps(card, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -163,7 +163,8 @@ def test_findings_explain_themselves(api: Api, database: Database, store: Object
     assert (answer["study_id"], answer["notice"]) == (file["study_id"], NOTICE)
     (image,) = answer["images"]
     assert (image["image_id"], image["job_id"], image["state"]) == (file["image_id"], file["job_id"], "succeeded")
-    assert image["model"] == {"id": model, "name": "active", "digest": "active" * 16, "trained_on": ""}
+    named = {"id": model, "name": "active", "digest": "active" * 16, "state": "active"}
+    assert image["model"] == named | {"trained_on": "", "warnings": []}
     assert (image["rendition_version"], image["code_version"]) == (RENDITION_VERSION, code_version())
     assert (image["height_px"], image["width_px"]) == (ORIGINAL_PX, ORIGINAL_PX)
     assert image["findings"] == [

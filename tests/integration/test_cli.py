@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from shared.detector.demo import load_demo_model
 from shared.errors import Unauthorized
 from shared.keys import verify_key
 from shared.queue.states import Scope
+from shared.tables import Model
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Keys, Server
 from tests.waiting import DEADLINE_S
@@ -64,6 +66,41 @@ def test_a_checkpoint_becomes_a_model_that_is_promoted_and_rolled_back(carina: C
     assert again.startswith(model_id), "what comes out goes in again as the same model"
     assert model_id not in carina("model", "rollback")
     assert "nothing_to_roll_back_to" in carina("model", "rollback", code=FAILED)
+
+
+def test_warnings_are_set_at_the_import_and_come_with_the_export(
+    carina: Command, database: Database, tmp_path: Path
+) -> None:
+    card, _ = load_demo_model()
+    checkpoint, categories = tmp_path / "epoch-3.pth", tmp_path / "categories.json"
+    torch.save(build(card).state_dict(), checkpoint)
+    categories.write_text(json.dumps([category.model_dump() for category in card.categories]))
+    import_ = ("model", "import", str(checkpoint), "--categories", str(categories))
+    model_id = carina(*import_, "--warning", "Only for adults.", "--warning", "Not for laterals.").split()[0]
+    carina("model", "export", model_id, "--output", str(tmp_path / "out"))
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["warnings"] == [
+        "Only for adults.", "Not for laterals.",
+    ]  # fmt: skip
+    # Again: the same model, whose warnings stay, or are replaced where others are named.
+    assert carina(*import_).startswith(model_id)
+    assert warnings_of(database, model_id) == ["Only for adults.", "Not for laterals."]
+    assert carina(*import_, "--warning", "Not for children.").startswith(model_id)
+    assert warnings_of(database, model_id) == ["Not for children."]
+    assert "one line" in carina(*import_, "--warning", "a\nb", code=2)
+
+
+def test_an_earlier_versions_demo_model_gets_its_warnings(carina: Command, database: Database) -> None:
+    model_id = carina("model", "demo").split()[0]
+    with database.begin() as session:
+        model = session.get_one(Model, UUID(model_id))
+        model.card = {name: value for name, value in model.card.items() if name != "warnings"}
+    assert carina("model", "demo").startswith(model_id)
+    assert any("side marker" in warning for warning in warnings_of(database, model_id))
+
+
+def warnings_of(database: Database, model_id: str) -> list[str]:
+    with database.begin() as session:
+        return session.get_one(Model, UUID(model_id)).card["warnings"]
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_in_a_sentence(carina: Command, tmp_path: Path) -> None:

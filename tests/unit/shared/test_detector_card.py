@@ -1,5 +1,6 @@
 """A card round-trips, numbers the model's outputs in one place, and needs no torch."""
 
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from shared.detector.card import Category, ModelCard
+from shared.detector.demo import load_demo_model
 
 CATEGORIES = tuple(Category(id=id_, name=name) for id_, name in ((30, "Mass"), (7, "Opacity"), (12, "Fibrosis")))
 
@@ -49,6 +51,27 @@ def test_the_digest_survives_json_and_tells_cards_apart() -> None:
     assert ModelCard.model_validate_json(card.model_dump_json(indent=2)).digest == card.digest
     reordered = card.model_copy(update={"categories": CATEGORIES[::-1]})
     assert len({card.digest, reordered.digest, card.model_copy(update={"nms_iou": 0.4}).digest}) == 3
+
+
+def test_warnings_travel_with_the_card_and_make_no_other_model() -> None:
+    card = make_card()
+    warned = card.with_warnings(["Made for a demonstration.", "  It marks the side marker. "])
+    assert warned.warnings == ("Made for a demonstration.", "It marks the side marker.")
+    assert warned.digest == card.digest
+    assert ModelCard.model_validate_json(warned.model_dump_json()) == warned
+    assert json.loads(warned.to_json())["warnings"] == list(warned.warnings)
+
+
+def test_the_demo_model_is_the_one_that_earlier_versions_registered() -> None:
+    card, _ = load_demo_model()
+    assert card.digest == "040f2e8cbb4bb96271de08247fa2148df794cccc801664a2571e540d503b0cc0"
+    assert any("side marker" in warning for warning in card.warnings)
+
+
+@pytest.mark.parametrize("warnings", [[""], [" "], ["two\nlines"], ["\x1b[31mred"], ["x" * 301], ["again"] * 11])
+def test_a_warning_is_a_sentence_on_one_line(warnings: list[str]) -> None:
+    with pytest.raises(ValidationError):
+        make_card().with_warnings(warnings)
 
 
 @pytest.mark.parametrize(
