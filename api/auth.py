@@ -90,7 +90,8 @@ def require_to_promote(gate: GateConfig | None) -> None:
     if gate is not None and gate.promote and not identity().may(Scope.SYSTEM):
         raise Forbidden(
             "A gate that promotes changes the active model for all projects, which needs a key with the scope `system`."
-            " Set the gate's `promote` to false to have the comparison only."
+            " Set the gate's `promote` to false to have the comparison only.",
+            parameter="gate.promote",
         )
 
 

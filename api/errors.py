@@ -59,15 +59,17 @@ def answer(error: CarinaError) -> Response:
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     limit = error.limit if isinstance(error, LimitExceeded) else None
-    errors = _explain(error) if isinstance(error, InvalidRequest) else None
+    errors = _explain(error) if isinstance(error, RequestError) else None
     return _respond(status, error.code, error.public_detail, headers, limit=limit, errors=errors)
 
 
-def _explain(error: InvalidRequest) -> list[InvalidParameter] | None:
-    if not isinstance(error.__cause__, ValidationError):
-        return None
+def _explain(error: RequestError) -> list[InvalidParameter] | None:
+    """What is wrong with which parameter, as far as the error knows; pydantic names the parts of the error's own."""
+    within = [error.parameter] if error.parameter else []
+    if not (isinstance(error, InvalidRequest) and isinstance(error.__cause__, ValidationError)):
+        return [InvalidParameter(name=name, detail=error.detail) for name in within] or None
     found = error.__cause__.errors(include_url=False, include_context=False, include_input=False)
-    return [InvalidParameter(name=".".join(map(str, each["loc"])), detail=each["msg"]) for each in found]
+    return [InvalidParameter(name=".".join(map(str, (*within, *each["loc"]))), detail=each["msg"]) for each in found]
 
 
 def _answer_unfit_value(error: DataError) -> Response:

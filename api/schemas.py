@@ -41,7 +41,7 @@ class Problem(BaseModel):
     code: str
     #: Of `limit_exceeded`: the setting that is exceeded.
     limit: str | None = None
-    #: Of `invalid_request`: what is wrong with which parameter.
+    #: What is wrong with which parameter, where that is known.
     errors: list[InvalidParameter] | None = None
 
 

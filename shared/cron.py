@@ -26,6 +26,7 @@ class InvalidCron(RequestError):
 
     code = "invalid_cron"
     status = 422
+    parameter = "cron"
 
 
 class InvalidTimeZone(RequestError):
@@ -33,6 +34,7 @@ class InvalidTimeZone(RequestError):
 
     code = "invalid_time_zone"
     status = 422
+    parameter = "time_zone"
 
 
 def times(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:

@@ -25,7 +25,7 @@ def resolve(session: Session, project_id: UUID, name_or_id: str) -> Dataset:
     dataset = find(session, project_id, name_or_id)
     if dataset.state != TaskState.SUCCEEDED:
         reason = f": {dataset.reason}" if dataset.reason else "."
-        raise NotReady(f"Dataset {dataset.id} ({dataset.name}) is {dataset.state}{reason}")
+        raise NotReady(f"Dataset {dataset.id} ({dataset.name}) is {dataset.state}{reason}", parameter="dataset")
     return dataset
 
 
@@ -39,7 +39,7 @@ def find(session: Session, project_id: UUID, name_or_id: str) -> Dataset:
         of_name = sa.select(Dataset).where(Dataset.project_id == project_id, Dataset.name == name_or_id)
         dataset = session.scalar(of_name.order_by(Dataset.id.desc()).limit(1))
     if dataset is None:
-        raise NotFound(f"There is no dataset {name_or_id!r}; `carina dataset list` shows all.")
+        raise NotFound(f"There is no dataset {name_or_id!r}; `carina dataset list` shows all.", parameter="dataset")
     return dataset
 
 

@@ -321,6 +321,12 @@ class RequestError(CarinaError):
     status = 400
     #: After how many seconds it may be sent again; None: not as it is.
     retry_after_s: int | None = None
+    #: The parameter at fault, such as `gate.least_gain`, so that a form can say so beside its field.
+    parameter: str | None = None
+
+    def __init__(self, detail: str | None = None, *, parameter: str | None = None) -> None:
+        super().__init__(detail)
+        self.parameter = parameter or self.parameter
 
 
 class Unauthorized(RequestError):

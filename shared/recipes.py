@@ -89,7 +89,7 @@ RECIPES = {"default": TrainingConfig(), "reference": REFERENCE, "small_set": SMA
 def config_of(recipe: str, changes: Mapping[str, Any]) -> TrainingConfig:
     """Return a recipe with some of its keys changed, inside `augmentation` too; raises `InvalidRequest`."""
     if recipe not in RECIPES:
-        raise InvalidRequest(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.")
+        raise InvalidRequest(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.", parameter="recipe")
     return change_config(RECIPES[recipe], changes)
 
 
@@ -100,7 +100,8 @@ def change_config(config: TrainingConfig, changes: Mapping[str, Any]) -> Trainin
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise InvalidRequest(f"The config is not valid: {where + ': ' if where else ''}{first['msg']}.") from exc
+        said = f"The config is not valid: {where + ': ' if where else ''}{first['msg']}."
+        raise InvalidRequest(said, parameter="config") from exc
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class ScheduleExists(RequestError):
 
     code = "schedule_exists"
     status = 409
+    parameter = "name"
 
 
 def create_schedule(

@@ -49,7 +49,7 @@ def start_training(
     check_gate(session, dataset.project_id, gate)
     config = hold_out(config, gate)
     if any(held.dataset_id == dataset.id and held.split == "train" for held in config.held_out):
-        raise InvalidRequest("What is trained on cannot be held out as well.")
+        raise InvalidRequest("What is trained on cannot be held out as well.", parameter="dataset")
     queued = (
         insert(TrainingRun)
         .values(
@@ -83,15 +83,16 @@ def hold_out(config: TrainingConfig, gate: GateConfig | None) -> TrainingConfig:
 def check_config(session: Session, project_id: UUID, config: TrainingConfig) -> UUID | None:
     """Return the id of the model to start from, if a config names one; raise `NotFound` for what it names in vain."""
     for held in config.held_out:
-        _require_dataset(session, project_id, held.dataset_id)
+        _require_dataset(session, project_id, held.dataset_id, "config.held_out")
     if not config.initial_weights.startswith(_MODEL):
         return None
     try:
         model_id = UUID(config.initial_weights.removeprefix(_MODEL))
     except ValueError as exc:
-        raise InvalidRequest(f"{config.initial_weights} names no model: the id is malformed.") from exc
+        said = f"{config.initial_weights} names no model: the id is malformed."
+        raise InvalidRequest(said, parameter="config.initial_weights") from exc
     if session.get(Model, model_id) is None:
-        raise NotFound(f"There is no model {model_id} to start from.")
+        raise NotFound(f"There is no model {model_id} to start from.", parameter="config.initial_weights")
     return model_id
 
 
@@ -99,22 +100,24 @@ def require_weights(store: ObjectStore, config: TrainingConfig) -> None:
     """Raise `NotFound` for weights that the object store is said to hold, and does not."""
     kind, _, sha256 = config.initial_weights.partition(":")
     if kind == "object" and not store.has(weights_key(sha256)):
-        raise NotFound(f"The object store holds no {weights_key(sha256)} to start from.")
+        said = f"The object store holds no {weights_key(sha256)} to start from."
+        raise NotFound(said, parameter="config.initial_weights")
 
 
 def check_gate(session: Session, project_id: UUID, gate: GateConfig | None) -> None:
     """Raise `NotFound`, `NotReady` or `InvalidRequest` for a gate that could never decide."""
     if gate is None:
         return
-    _require_dataset(session, project_id, gate.evaluation_dataset_id)
+    _require_dataset(session, project_id, gate.evaluation_dataset_id, "gate.evaluation_dataset_id")
     if gate.evaluation.bootstrap_samples < 1:
-        raise InvalidRequest("A gate decides by a bootstrap: its evaluation needs at least one resample.")
+        said = "A gate decides by a bootstrap: its evaluation needs at least one resample."
+        raise InvalidRequest(said, parameter="gate.evaluation.bootstrap_samples")
 
 
-def _require_dataset(session: Session, project_id: UUID, dataset_id: UUID) -> None:
+def _require_dataset(session: Session, project_id: UUID, dataset_id: UUID, parameter: str) -> None:
     dataset = session.get(Dataset, dataset_id)
     if dataset is None or dataset.project_id != project_id:
-        raise NotFound(f"There is no dataset {dataset_id}.")
+        raise NotFound(f"There is no dataset {dataset_id}.", parameter=parameter)
     if dataset.state != TaskState.SUCCEEDED:
-        raise NotReady(f"The dataset {dataset_id} is {dataset.state}.")
+        raise NotReady(f"The dataset {dataset_id} is {dataset.state}.", parameter=parameter)
     require_whole(dataset)

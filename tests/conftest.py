@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import redis
 import torch
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 from psycopg import sql
 
 from deploy.stack import env_file
@@ -152,20 +152,28 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def open_console() -> Iterator[Callable[[str, str], Page]]:
-    """Sign in to the console of an API, by its URL and a key; whatever the page complains of ends the test."""
+def open_console() -> Iterator[Callable[..., Page]]:
+    """Sign in to the console of an API, by its URL and a key; whatever the page complains of ends the test.
+
+    With `may_fail` requests may: the browser's own line about an answer such as 422, or about none, is no complaint.
+    """
     path = needs("chromium")
     complaints: list[str] = []
     expect.set_options(timeout=BROWSER_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=BROWSER_MS)
 
-        def sign_in(url: str, key: str) -> Page:
+        def sign_in(url: str, key: str, *, may_fail: bool = False) -> Page:
+            def hear(line: ConsoleMessage) -> None:
+                is_request = line.text.startswith("Failed to load resource")
+                if line.type in ("error", "warning") and not (may_fail and is_request):
+                    complaints.append(line.text)
+
             size = {"width": 1440, "height": 900}
             page = chromium.new_page(base_url=url, viewport=size, ignore_https_errors=True)  # type: ignore[arg-type]
             page.set_default_timeout(BROWSER_MS)
             page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
+            page.on("console", hear)
             page.goto(f"{url}/")
             page.get_by_label("API key").fill(key)
             page.get_by_role("button", name="Sign in").click()

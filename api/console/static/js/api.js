@@ -8,6 +8,7 @@ export class ApiError extends Error {
     super(problem.detail ?? `The server answered ${status}.`);
     this.code = problem.code ?? "unknown";
     this.status = status;
+    this.errors = problem.errors ?? []; // what is wrong with which parameter
   }
 }
 

@@ -1,18 +1,16 @@
 // Models: which one detects is changed here, and only after a question.
 
 import { get, send } from "./api.js";
-import { attempt, confirm, say } from "./page.js";
-import { onSubmit } from "./training_form.js";
+import { ask, onSubmit } from "./dialog.js";
+import { say } from "./page.js";
 
 const EVERY_MS = 3000;
 
 async function change(question, path, done) {
-  if (!(await confirm(question))) return;
-  await attempt(async () => {
-    const model = await send("POST", path);
-    sessionStorage.setItem("said", done(model));
-    location.reload();
-  });
+  const model = await ask({ ...question, work: () => send("POST", path) });
+  if (!model) return;
+  sessionStorage.setItem("said", done(model));
+  location.reload();
 }
 
 for (const button of document.querySelectorAll("[data-promote]")) {
@@ -36,22 +34,21 @@ for (const button of document.querySelectorAll("[data-evaluate]")) {
   });
 }
 if (dialog) {
-  onSubmit(dialog, async (form) => {
+  onSubmit(dialog.querySelector("form"), async (form) => {
     const { model, dataset, split } = form.elements;
     const evaluation = await send("POST", "/v1/evaluations",
       { model: model.value, dataset: dataset.value, config: { split: split.value } });
     dialog.close();
     say("The evaluation is on its way; its figures appear here.");
-    await untilDone(evaluation.id);
-    location.reload();
+    untilDone(evaluation.id).then(() => location.reload());
   });
 }
 
 async function untilDone(id) {
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
-    const { state } = await get(`/v1/evaluations/${id}`);
-    if (["succeeded", "failed", "cancelled"].includes(state)) return;
+    const seen = await get(`/v1/evaluations/${id}`).catch(() => null); // the next look will tell
+    if (["succeeded", "failed", "cancelled"].includes(seen?.state)) return;
   }
 }
 

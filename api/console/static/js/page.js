@@ -1,4 +1,4 @@
-// What every page uses: elements, messages, questions, and how numbers and times read.
+// What every page uses: elements, messages, and how numbers and times read.
 
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
@@ -24,23 +24,6 @@ export async function attempt(work) {
     if (error.name !== "AbortError") say(error.message, { bad: true });
     return undefined;
   }
-}
-
-// Asks before what cannot be taken back; resolves to whether they agreed.
-export function confirm({ title, text, agree }) {
-  return new Promise((resolve) => {
-    const dialog = element("dialog", { "aria-labelledby": "question" },
-      element("h2", { id: "question" }, title), element("p", {}, text),
-      element("form", { method: "dialog", className: "row" },
-        element("button", { value: "yes", className: "primary" }, agree),
-        element("button", { value: "no" }, "Cancel")));
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      resolve(dialog.returnValue === "yes");
-    });
-    document.body.append(dialog);
-    dialog.showModal();
-  });
 }
 
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];

@@ -2,7 +2,8 @@
 
 import { at, get, send } from "./api.js";
 import { Chart, SECONDS, WHOLE } from "./chart.js";
-import { age, attempt, confirm, count, data, duration, element, say } from "./page.js";
+import { ask } from "./dialog.js";
+import { age, attempt, count, data, duration, element, say } from "./page.js";
 
 const HISTORY_EVERY_MS = 30000;
 const may = data("may");
@@ -98,17 +99,15 @@ function showFailures(failures) {
 
 async function retryFailed(failure) {
   const images = failure.count === 1 ? "image" : "images";
-  const agreed = await confirm({
+  const retried = await ask({
     title: `Try ${count(failure.count)} ${images} again?`,
     text: `Each gets a new job in the place of the one that failed with ${failure.code}.`,
     agree: "Try again",
+    work: () => send("POST", "/v1/jobs/retry", { code: failure.code }),
   });
-  if (!agreed) return;
-  await attempt(async () => {
-    const retried = await send("POST", "/v1/jobs/retry", { code: failure.code });
-    const jobs = retried.to_prepare + retried.to_detect;
-    say(jobs ? `${count(jobs)} ${jobs === 1 ? "job is" : "jobs are"} on the way.` : "There was nothing left to try again.");
-  });
+  if (!retried) return;
+  const jobs = retried.to_prepare + retried.to_detect;
+  say(jobs ? `${count(jobs)} ${jobs === 1 ? "job is" : "jobs are"} on the way.` : "There was nothing left to try again.");
 }
 
 function show(queue) {

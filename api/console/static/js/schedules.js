@@ -1,8 +1,9 @@
 // Schedules: paused, resumed, started by hand, added, changed and removed.
 
 import { at, send } from "./api.js";
-import { attempt, confirm, data, duration, element } from "./page.js";
-import { describeRecipe, onSubmit, readConfig, readGate } from "./training_form.js";
+import { ask, onSubmit } from "./dialog.js";
+import { attempt, data, duration, element } from "./page.js";
+import { describeRecipe, readConfig, readGate } from "./training_form.js";
 
 const byId = new Map(data("schedules").schedules.map((schedule) => [schedule.id, schedule]));
 const dialog = document.getElementById("dialog");
@@ -12,10 +13,11 @@ const patch = (schedule, changes) => send("PATCH", `/v1/schedules/${schedule.id}
 
 const ACTIONS = {
   async run(schedule) {
-    const agreed = await confirm({ title: `Run ${schedule.name} now?`, text: "A training starts, whatever the schedule's rules say.", agree: "Run now" });
-    if (!agreed) return;
-    const run = await send("POST", `/v1/schedules/${schedule.id}/run`);
-    location.assign(at(`/console/training/${run.id}`));
+    const run = await ask({
+      title: `Run ${schedule.name} now?`, text: "A training starts, whatever the schedule's rules say.", agree: "Run now",
+      work: () => send("POST", `/v1/schedules/${schedule.id}/run`),
+    });
+    if (run) location.assign(at(`/console/training/${run.id}`));
   },
   async pause(schedule) {
     await patch(schedule, { enabled: false });
@@ -26,10 +28,11 @@ const ACTIONS = {
     location.reload();
   },
   async delete(schedule) {
-    const agreed = await confirm({ title: `Delete ${schedule.name}?`, text: "Its runs and their models stay.", agree: "Delete" });
-    if (!agreed) return;
-    await send("DELETE", `/v1/schedules/${schedule.id}`);
-    location.reload();
+    const answer = await ask({
+      title: `Delete ${schedule.name}?`, text: "Its runs and their models stay.", agree: "Delete",
+      work: () => send("DELETE", `/v1/schedules/${schedule.id}`),
+    });
+    if (answer !== undefined) location.reload();
   },
   async edit(schedule) {
     open(schedule);
@@ -82,7 +85,7 @@ function gateOf(form) {
 if (dialog) {
   describeRecipe(dialog.querySelector("form"));
   document.getElementById("add").addEventListener("click", () => open(null));
-  onSubmit(dialog, async (form) => {
+  onSubmit(dialog.querySelector("form"), async (form) => {
     const fields = form.elements;
     const config = readConfig(form);
     const said = {

@@ -2,7 +2,8 @@
 
 import { get, send } from "./api.js";
 import { Chart } from "./chart.js";
-import { attempt, confirm, count, data, duration, figure, say } from "./page.js";
+import { ask } from "./dialog.js";
+import { attempt, count, data, duration, figure, say } from "./page.js";
 
 const EVERY_MS = 2000;
 const FINAL = ["succeeded", "failed", "cancelled"];
@@ -107,16 +108,15 @@ async function awaitEvaluations() {
 }
 
 document.getElementById("cancel")?.addEventListener("click", async () => {
-  const agreed = await confirm({
+  const cancelled = await ask({
     title: "Cancel this training?",
     text: "It ends within seconds, and cannot be gone on with. There will be no model.",
     agree: "Cancel the training",
+    work: () => send("POST", `${path}/cancel`),
   });
-  if (!agreed) return;
-  await attempt(async () => {
-    show(await send("POST", `${path}/cancel`));
-    say("The training is cancelled.");
-  });
+  if (!cancelled) return;
+  show(cancelled);
+  say("The training is cancelled.");
 });
 
 if (log) log.scrollTop = log.scrollHeight;

@@ -1,5 +1,7 @@
 // The fields that say what a training is made of, as the API takes them.
 
+import { FieldError } from "./dialog.js";
+
 const NUMBERS = ["epochs", "batch_size", "learning_rate", "seed"];
 
 // Shows what a recipe has where nothing is filled in.
@@ -35,29 +37,10 @@ function parse(text) {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new Error(`The config is no JSON: ${error.message}`, { cause: error });
+    throw new FieldError("config", `This is not JSON: ${error.message}`);
   }
-  if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("The config must be an object, as in {\"epochs\": 3}.");
+  if (value === null || typeof value !== "object" || Array.isArray(value)) {
+    throw new FieldError("config", "Write an object, as in {\"epochs\": 3}.");
+  }
   return value;
-}
-
-// Sends what a dialog holds; it stays open, and says why, where that is refused.
-export function onSubmit(dialog, work) {
-  const form = dialog.querySelector("form");
-  const refused = dialog.querySelector("[role=alert]");
-  form.addEventListener("submit", async (event) => {
-    if (event.submitter?.value === "cancel") return;
-    event.preventDefault();
-    refused.hidden = true;
-    event.submitter.disabled = true;
-    try {
-      await work(form);
-    } catch (error) {
-      refused.textContent = error.message;
-      refused.hidden = false;
-      refused.scrollIntoView({ block: "nearest" });
-    } finally {
-      event.submitter.disabled = false;
-    }
-  });
 }

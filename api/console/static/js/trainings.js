@@ -1,8 +1,9 @@
 // The list of trainings: its rows move on, and a dialog starts another one.
 
 import { at, get, send } from "./api.js";
+import { onSubmit } from "./dialog.js";
 import { element } from "./page.js";
-import { describeRecipe, onSubmit, readConfig, readGate } from "./training_form.js";
+import { describeRecipe, readConfig, readGate } from "./training_form.js";
 
 const EVERY_MS = 3000;
 const KIND = { succeeded: "good", failed: "bad", cancelled: "bad" };
@@ -11,7 +12,7 @@ const dialog = document.getElementById("dialog");
 if (dialog) {
   describeRecipe(dialog.querySelector("form"));
   document.getElementById("start").addEventListener("click", () => dialog.showModal());
-  onSubmit(dialog, async (form) => {
+  onSubmit(dialog.querySelector("form"), async (form) => {
     const started = await send("POST", "/v1/trainings", {
       dataset: form.elements.dataset.value,
       recipe: form.elements.recipe.value,

@@ -1,20 +1,17 @@
 // Erasing the study that is shown, for good.
 
 import { send } from "../api.js";
-import { attempt, confirm } from "../page.js";
+import { ask } from "../dialog.js";
 import { worklist } from "./studies.js";
 
 export async function eraseStudy({ id, image_count: count }, navigation) {
   const images = count === 1 ? "Its image" : `Its ${count} images`;
-  const agreed = await confirm({
+  const answer = await ask({
     title: "Erase this study for good?",
     text: `${images}, the original files, all findings and all reviews are removed. Datasets that were made from the ` +
       "study can no longer be used, and reports on them are removed. This cannot be undone.",
     agree: "Erase the study",
+    work: () => navigation.end(() => send("DELETE", `/v1/studies/${id}`)),
   });
-  if (!agreed) return;
-  await attempt(async () => {
-    await navigation.end(() => send("DELETE", `/v1/studies/${id}`));
-    location.replace(worklist()); // so that no way leads back to a page that is gone
-  });
+  if (answer !== undefined) location.replace(worklist()); // so that no way leads back to a page that is gone
 }

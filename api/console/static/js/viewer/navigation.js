@@ -46,7 +46,7 @@ export class Navigation {
   async end(work) {
     this.#waiting.follow(null);
     try {
-      await work();
+      return await work();
     } catch (error) {
       this.#waiting.follow(this.#state.image?.latest_job);
       throw error;

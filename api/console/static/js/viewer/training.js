@@ -1,30 +1,26 @@
 // Reviews as training data: a dataset is made of every image of the project whose review is done.
 
 import { at, get, send } from "../api.js";
-import { attempt, element } from "../page.js";
+import { onSubmit } from "../dialog.js";
+import { element } from "../page.js";
 
 const LOOK_AGAIN_MS = 1000;
 
 export function makeTrainingData() {
-  const name = element("input", { id: "dataset-name", value: "reviews", required: true, maxLength: 100,
-    pattern: "[A-Za-z0-9][A-Za-z0-9._ \\-]*" });
+  const name = element("input", { id: "dataset-name", name: "name", value: "reviews", required: true, maxLength: 100,
+    pattern: "[A-Za-z0-9][A-Za-z0-9._ \\-]*", title: "Begin with a letter or digit; then letters, digits, . _ - and spaces." });
   const outcome = element("p", { role: "status" });
   const start = element("button", { className: "primary" }, "Make the dataset");
   const close = element("button", { type: "button" }, "Close");
   const form = element("form", {},
     element("label", { htmlFor: "dataset-name" }, "Name; the same name again is a new version"), name,
-    element("p", { className: "row" }, start, close));
+    element("p", { className: "row answers" }, start, close));
   const dialog = element("dialog", { className: "training", "aria-labelledby": "training-title" },
     element("h2", { id: "training-title" }, "Training data from reviews"),
     element("p", {}, "Takes every image of this project whose review is done, with the findings that were accepted, " +
       "changed or drawn. Four of five patients are for training, the fifth for validation."),
     form, outcome);
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    start.disabled = true;
-    await attempt(() => make(name.value, outcome, dialog));
-    start.disabled = false;
-  });
+  onSubmit(form, () => make(name.value, outcome, dialog));
   close.addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
