@@ -1,15 +1,24 @@
-"""The one frame of a stored image, cut out of its file as it streams by, PS3.5 annex A."""
+"""The one frame of a stored image, found and checked by the code with which the decoder finds and checks it."""
 
-import struct
-import zlib
+import mmap
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from pydicom import uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
+from api.dicomweb.headers import Original, read_header
 from api.dicomweb.media_types import OCTETS
-from shared.errors import NotFound, UndecodablePixelData
-from shared.imaging.dicom_file import DicomFile
+from shared.errors import UndecodablePixelData
+from shared.imaging.cells import CellLayout, read_layout
+from shared.imaging.codestream import bare_jpeg_2000
+from shared.imaging.dicom_file import DicomFile, read_dicom
+from shared.imaging.frames import inflate, read_frame
+from shared.imaging.header import PREFIX_BYTES
+from shared.imaging.rle_segments import check_runs, read_segments
+from shared.imaging.stated_syntax import check_codestream, stated_syntax
 from shared.imaging.transfer_syntaxes import PACKINGS, Packing
+from shared.object_store import ObjectStore, original_key
+from shared.scratch import nameless_file
 
 #: The media type of a frame, PS3.18 table 8.7.3-5, and the names that older clients use. Deflated cells have none.
 MEDIA_TYPES = {
@@ -23,120 +32,84 @@ MEDIA_TYPES = {
     Packing.JPEG_XL: ("image/jxl",),
 }
 
-#: What of a header tells where a frame lies.
-FRAME = ["Rows", "Columns", "BitsAllocated"]
-
-_MOST_INFLATED_BYTES = 1024**2
-_ITEM, _END = 0xFFFEE000, 0xFFFEE0DD
+_READ = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"]
+_CHUNK_BYTES = 256 * 1024
+_END_OF_IMAGE = b"\xff\xd9"
 
 
-def media_types(transfer_syntax: str) -> tuple[str, ...]:
-    """Return what a frame in this transfer syntax is, by its right name first."""
-    return MEDIA_TYPES[PACKINGS[transfer_syntax]]
+@dataclass(frozen=True)
+class Frame:
+    """A frame as it is answered: native cells in little endian, or a codestream."""
+
+    value: memoryview
+    #: The one that the bytes are in, which a file may state wrongly.
+    transfer_syntax: str
+
+    @property
+    def media_types(self) -> tuple[str, ...]:
+        """What it is, by its right name first."""
+        return MEDIA_TYPES[PACKINGS[self.transfer_syntax]]
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield its bytes."""
+        for start in range(0, len(self.value), _CHUNK_BYTES):
+            yield bytes(self.value[start : start + _CHUNK_BYTES])
 
 
-def read_frame(file: DicomFile, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the frame of a file whose header is read: native values as little endian, or the compressed codestream.
+def fetch_frame(store: ObjectStore, original: Original, *, max_image_pixels: int, is_decoded: bool) -> Frame:
+    """Return the frame of an original, every byte of which has been checked against its digest.
 
-    Reads `chunks`, the whole file, to their end, where they are known to be right. Raises `UndecodablePixelData`.
+    `is_decoded` says that the detector's decoder has read it. Raises `UndecodablePixelData`, `MultiFrameImage`,
+    `MalformedDicom`, `ObjectMissing`, `ObjectCorrupt` and `ObjectStoreUnavailable`.
     """
-    if file.pixel_data is None:
-        raise NotFound("The instance has no pixel data.")
-    reader = _Reader(_inflated(file, chunks))
-    reader.skip(file.pixel_data.start)
-    if file.pixel_data.byte_count is None:
-        yield from _fragments(reader)
+    file = read_header(store, original, _READ)
+    if file.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        data = store.get(original_key(original.sha256), sha256=original.sha256)
+        file = read_dicom(data, max_bytes=PREFIX_BYTES + 4 * max_image_pixels, kept=_READ)
     else:
-        native = reader.take(min(file.pixel_data.byte_count, _frame_bytes(file)))
-        yield from _swapped(native) if not file.little_endian and file.pixel_data.vr == "OW" else native
-    for _ in reader.rest():
-        pass
+        file = replace(file, body=_fetch(store, original))
+    return frame_of(file, is_decoded=is_decoded)
 
 
-def _frame_bytes(file: DicomFile) -> int:
-    """How long a native frame is, without the byte that pads it to an even length."""
-    sizes = (file.integer("Rows"), file.integer("Columns"), file.integer("BitsAllocated"))
-    rows, columns, bits = (size or 0 for size in sizes)
-    return (rows * columns * bits + 7) // 8
-
-
-def _inflated(file: DicomFile, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    if file.transfer_syntax_uid != uid.DeflatedExplicitVRLittleEndian:
-        yield from chunks
-        return
-    reader, inflater = _Reader(chunks), zlib.decompressobj(-zlib.MAX_WBITS)
-    reader.skip(file.start)
-    for chunk in reader.rest():
-        yield from _pieces(inflater, chunk)
-
-
-def _pieces(inflater: "zlib._Decompress", chunk: bytes) -> Iterator[bytes]:
-    """Yield what a chunk inflates to, a bounded piece at a time."""
-    while chunk:
-        try:
-            piece = inflater.decompress(chunk, _MOST_INFLATED_BYTES)
-        except zlib.error as exc:
-            raise UndecodablePixelData from exc
-        if piece:
-            yield piece
-        chunk = inflater.unconsumed_tail
-
-
-def _fragments(reader: "_Reader") -> Iterator[bytes]:
-    """Yield the fragments of encapsulated pixel data; those of one frame belong together."""
-    is_table = True
-    while True:
-        group, element, byte_count = struct.unpack("<HHL", reader.read(8))
-        tag = group << 16 | element
-        if tag == _END:
-            return
-        if tag != _ITEM:
-            raise UndecodablePixelData
-        if is_table:
-            reader.skip(byte_count)
-        else:
-            yield from reader.take(byte_count)
-        is_table = False
-
-
-def _swapped(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Turn 16-bit words from big to little endian."""
-    odd = b""
-    for chunk in chunks:
-        data = bytearray(odd + chunk)
-        odd = bytes(data[len(data) & ~1 :])
-        del data[len(data) & ~1 :]
-        data[0::2], data[1::2] = data[1::2], data[0::2]
-        yield bytes(data)
-
-
-class _Reader:
-    """Chunks, read by numbers of bytes."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._held = memoryview(b"")  # to cut bytes would copy what is left of a chunk, once for each item in it
-
-    def take(self, byte_count: int) -> Iterator[bytes]:
-        """Yield the next so many bytes; raise `UndecodablePixelData` where there are fewer."""
-        while byte_count > 0:
-            chunk = self._held or memoryview(next(self._chunks, b""))
-            if not chunk:
+def frame_of(file: DicomFile, *, is_decoded: bool = False) -> Frame:
+    """Return the frame of a whole file; raises as `fetch_frame`."""
+    frame = read_frame(file)
+    syntax = file.transfer_syntax_uid
+    match PACKINGS[syntax]:
+        case Packing.NATIVE:
+            return Frame(frame, ExplicitVRLittleEndian)
+        case Packing.DEFLATED_FRAME:
+            layout = _layout(file)
+            if len(inflate(frame, layout.frame_bytes + layout.row_bytes)) < layout.frame_bytes:
                 raise UndecodablePixelData
-            taken, self._held = chunk[:byte_count], chunk[byte_count:]
-            byte_count -= len(taken)
-            yield bytes(taken)
+        case Packing.RLE:
+            layout = _layout(file)
+            for segment in read_segments(frame, layout.cell_bytes):
+                check_runs(segment, layout.height_px * layout.width_px)
+        case packing:
+            return _codestream(bytes(frame), packing, file, is_decoded=is_decoded)
+    return Frame(frame, syntax)
 
-    def read(self, byte_count: int) -> bytes:
-        """Return the next so many bytes."""
-        return b"".join(self.take(byte_count))
 
-    def skip(self, byte_count: int) -> None:
-        """Leave out the next so many bytes."""
-        for _ in self.take(byte_count):
-            pass
+def _codestream(frame: bytes, packing: Packing, file: DicomFile, *, is_decoded: bool) -> Frame:
+    if packing in (Packing.JPEG_2000, Packing.HTJ2K):
+        frame = bare_jpeg_2000(frame)
+    claimed = check_codestream(frame, packing, (file.integer("Rows") or 0, file.integer("Columns") or 0))
+    if not claimed.ended:  # only the decoder can tell whether more than the end marker is missing
+        if not is_decoded:
+            raise UndecodablePixelData
+        frame += _END_OF_IMAGE
+    return Frame(memoryview(frame), stated_syntax(frame, file.transfer_syntax_uid))
 
-    def rest(self) -> Iterator[bytes]:
-        """Yield what is left."""
-        yield bytes(self._held)
-        yield from self._chunks
+
+def _layout(file: DicomFile) -> CellLayout:
+    return read_layout(file, file.integer("Rows") or 0, file.integer("Columns") or 0)
+
+
+def _fetch(store: ObjectStore, original: Original) -> memoryview:
+    """Return an original's bytes, in a file without a name rather than in memory: it may be large, and slow to send."""
+    with nameless_file() as file:
+        for chunk in store.stream(original_key(original.sha256), sha256=original.sha256):
+            file.write(chunk)
+        file.flush()
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

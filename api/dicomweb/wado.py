@@ -14,12 +14,11 @@ import PIL.Image
 from flask import Response, request
 from flask_openapi3.types import ResponseDict
 from pydantic import ConfigDict, Field
-from pydicom.uid import ExplicitVRLittleEndian
 
 from api.audit import note
 from api.auth import requires
 from api.dicomweb.dicom_json import OFFERED, DataSet, answer, attribute, from_dataset, key_of
-from api.dicomweb.frames import FRAME, media_types, read_frame
+from api.dicomweb.frames import fetch_frame
 from api.dicomweb.headers import read_header
 from api.dicomweb.media_types import DICOM, NOT_ACCEPTABLE, OCTETS, RELATED, NotAcceptable, choose, parse_accept
 from api.dicomweb.resources import PREFIX, Instance, InstanceUid, SeriesUid, StudyUid, find, service_url
@@ -27,8 +26,7 @@ from api.resource import resource
 from api.schemas import PROBLEM
 from api.services import Services, services
 from shared.bounded import Bounded
-from shared.errors import MalformedDicom, NotFound, NotReady, RequestError, UndecodablePixelData
-from shared.imaging.transfer_syntaxes import PACKINGS, Packing
+from shared.errors import MalformedDicom, MultiFrameImage, NotFound, NotReady, RequestError, UndecodablePixelData
 from shared.object_store import ObjectStore, original_key, rendition_key
 from shared.queue.states import Scope
 
@@ -75,7 +73,11 @@ class UnreadableInstance(RequestError):
 class FramesPath(InstanceUid):
     """Which frame."""
 
-    frames: str = Field(max_length=1000, description="Numbers from 1 with commas between; `1`, for there is no other.")
+    frames: str = Field(
+        max_length=1000,
+        pattern=r"^[0-9]{1,9}(,[0-9]{1,9})*$",
+        description="Numbers from 1 with commas between; `1`, since each instance has one frame.",
+    )
 
 
 class RenderedQuery(Bounded):
@@ -137,8 +139,7 @@ def instance_metadata(path: InstanceUid) -> Response:
 def frames(path: FramesPath) -> Response:
     """Retrieve an instance's frame; each has one."""
     (instance,) = find(path)
-    if set(path.frames.split(",")) != {"1"}:
-        raise NotFound("The instance has one frame only.")
+    check_frames(path)
     return _frame(instance)
 
 
@@ -172,6 +173,12 @@ def rendered(path: InstanceUid, query: RenderedQuery) -> Response:
     return response
 
 
+def check_frames(path: FramesPath) -> None:
+    """Raise `NotFound` unless the one frame that every instance has is the one that is asked for."""
+    if {int(number) for number in path.frames.split(",")} != {1}:
+        raise NotFound("The instance has one frame only, number 1.")
+
+
 def _retrieve(found: list[Instance], *, alone: bool = False) -> Response:
     """Answer originals, object by object; one may be answered without a multipart around it."""
     wanted = _first(
@@ -189,20 +196,25 @@ def _retrieve(found: list[Instance], *, alone: bool = False) -> Response:
 
 def _frame(instance: Instance) -> Response:
     """Answer the pixel data; bytes that the request takes in any syntax need not be named by their codec."""
-    native = PACKINGS[instance.transfer_syntax_uid] is Packing.NATIVE
-    syntax = ExplicitVRLittleEndian if native else instance.transfer_syntax_uid
-    names = media_types(instance.transfer_syntax_uid)
+    try:
+        frame = fetch_frame(
+            services().store,
+            instance.original,
+            max_image_pixels=services().settings.max_image_pixels,
+            is_decoded=instance.rendition_sha256 is not None,
+        )
+    except (UndecodablePixelData, MultiFrameImage, MalformedDicom) as exc:
+        raise UnreadableInstance(f"The frame of the stored instance cannot be found or read: {exc.detail}") from exc
     wanted, content_type = _first(
         (wanted, name)
         for wanted in parse_accept(request.headers.get("Accept"))
-        for name in (*names, *([OCTETS] if wanted.transfer_syntax else []))
-        if wanted.takes(name) and wanted.takes_syntax(syntax)
+        for name in (*frame.media_types, *([OCTETS] if wanted.transfer_syntax else []))
+        if wanted.takes(name) and wanted.takes_syntax(frame.transfer_syntax)
     )
-    store = services().store
-    frame = _primed(read_frame(read_header(store, instance.original, FRAME), _open(store, instance)))
     if wanted.is_related:
-        return _related(content_type, iter([(f"{content_type}; transfer-syntax={syntax}", frame)]))
-    return Response(frame, content_type=content_type)
+        part_type = f"{content_type}; transfer-syntax={frame.transfer_syntax}"
+        return _related(content_type, iter([(part_type, frame.chunks())]))
+    return Response(frame.chunks(), content_type=content_type, headers={"Content-Length": str(len(frame.value))})
 
 
 def _metadata(found: list[Instance]) -> Response:
@@ -252,8 +264,4 @@ def _first(found: Iterator[Found]) -> Found:
 
 def _primed(found: Iterator[Found], count: int = 1) -> Iterator[Found]:
     """Read the first ones ahead, so that what fails there is answered as an error."""
-    try:
-        first = list(islice(found, count))
-    except UndecodablePixelData as exc:
-        raise UnreadableInstance from exc
-    return chain(first, found)
+    return chain(list(islice(found, count)), found)

@@ -18,6 +18,7 @@ from shared.deidentification.rules import RULES
 from shared.errors import NotDeidentifiable, UndecodablePixelData
 from shared.imaging.cells import read_layout
 from shared.imaging.dicom_file import DicomFile, quietly, read_dicom
+from shared.imaging.frames import swap_words
 from shared.imaging.transfer_syntaxes import ENCAPSULATED, PACKINGS, Packing
 
 #: CID 7050 of PS3.16. Pixels are not cleaned of text that is burned into them, so no option is claimed.
@@ -86,6 +87,8 @@ def _pixel_data(file: DicomFile, frame: bytes) -> DataElement:
     # Cells of 8 bits may come in words, which big endian swaps.
     place = file.pixel_data
     in_words = file.integer("BitsAllocated") != 8 or (place is not None and place.vr == "OW")
+    if in_words and not file.little_endian:
+        frame = bytes(swap_words(memoryview(frame)))
     return DataElement(_PIXEL_DATA, "OW" if in_words else "OB", frame)
 
 

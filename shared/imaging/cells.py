@@ -53,18 +53,14 @@ def read_layout(file: DicomFile, height_px: int, width_px: int) -> CellLayout:
     return CellLayout(height_px, width_px, allocated, stored, high_bit, file.integer("PixelRepresentation") == 1)
 
 
-def read_cells(data: memoryview, layout: CellLayout, *, big_endian: bool = False, in_words: bool = False) -> Pixels:
-    """The stored values [H, W] of native pixel data, a view of it where nothing has to be cut off or turned.
+def read_cells(data: memoryview, layout: CellLayout) -> Pixels:
+    """The stored values [H, W] of little-endian cells, a view of them where nothing has to be cut off.
 
-    `in_words` says that cells of 8 bits come in pairs, as OW does (PS3.5 8.1.1): swapped in `big_endian`. Raises
-    `UndecodablePixelData` for a length that does not fit the size.
+    Raises `UndecodablePixelData` for a length that does not fit the size.
     """
     if not 0 <= len(data) - layout.frame_bytes < layout.row_bytes:
         raise UndecodablePixelData
-    if layout.cell_bytes == 1 and big_endian and in_words:
-        data = memoryview(np.frombuffer(data, "u2", len(data) // 2).byteswap().tobytes())
-    order = ">" if big_endian else "<"
-    cells = np.frombuffer(data, f"{order}u{layout.cell_bytes}", layout.height_px * layout.width_px)
+    cells = np.frombuffer(data, f"<u{layout.cell_bytes}", layout.height_px * layout.width_px)
     native = cells.astype(cells.dtype.newbyteorder("="), copy=False)
     return _extract(native.reshape(layout.height_px, layout.width_px), layout)
 

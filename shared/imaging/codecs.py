@@ -14,16 +14,10 @@ import numpy as np
 import openjpeg.utils
 
 from shared.errors import UndecodablePixelData
-from shared.imaging.codestream import (
-    CodestreamHeader,
-    bare_jpeg_2000,
-    read_htj2k_header,
-    read_jpeg_2000_header,
-    read_jpeg_header,
-)
+from shared.imaging.codestream import CodestreamHeader, bare_jpeg_2000
 from shared.imaging.grey_levels import Pixels
 from shared.imaging.jpeg_2000_work import check_work
-from shared.imaging.jpeg_xl import read_jpeg_xl_header
+from shared.imaging.stated_syntax import check_codestream
 from shared.imaging.transfer_syntaxes import Packing
 
 _START_OF_SCAN = b"\xff\xda"
@@ -51,13 +45,6 @@ SECOND_DECODERS: dict[Packing, Callable[[bytes], Pixels]] = {
     Packing.JPEG_2000: openjpeg.utils.decode,
     Packing.HTJ2K: openjpeg.utils.decode,
 }
-_HEADERS: dict[Packing, Callable[[bytes], CodestreamHeader]] = {
-    Packing.JPEG: read_jpeg_header,
-    Packing.JPEG_LS: read_jpeg_header,
-    Packing.JPEG_2000: read_jpeg_2000_header,
-    Packing.HTJ2K: read_htj2k_header,
-    Packing.JPEG_XL: read_jpeg_xl_header,
-}
 
 
 def decode_codestream(
@@ -70,9 +57,7 @@ def decode_codestream(
     """
     if packing in (Packing.JPEG_2000, Packing.HTJ2K):
         frame = bare_jpeg_2000(frame)
-    claimed = _HEADERS[packing](frame)
-    if (claimed.height_px, claimed.width_px) != shape or claimed.components != 1 or claimed.bits > 16:
-        raise UndecodablePixelData
+    claimed = check_codestream(frame, packing, shape)
     if not claimed.ended:
         raise UndecodablePixelData
     if packing in (Packing.JPEG_2000, Packing.HTJ2K):

@@ -54,8 +54,7 @@ def _read_pixels(file: DicomFile, layout: CellLayout, threads: int) -> Pixels:
     packing = PACKINGS[file.transfer_syntax_uid]
     frame = read_frame(file)
     if packing is Packing.NATIVE:
-        in_words = file.pixel_data is not None and file.pixel_data.vr == "OW"
-        return read_cells(frame, layout, big_endian=not file.little_endian, in_words=in_words)
+        return read_cells(frame, layout)
     if packing is Packing.DEFLATED_FRAME:
         return read_cells(inflate(frame, layout.frame_bytes + layout.row_bytes), layout)
     if packing is Packing.RLE:

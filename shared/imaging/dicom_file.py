@@ -90,7 +90,7 @@ class DicomFile:
     #: Where in the file the data set begins.
     start: int
     #: What `pixel_data` is a place in: the bytes that were read or, of a deflated data set, what they inflate to.
-    body: bytes
+    body: bytes | memoryview
 
     @property
     def reaches_pixel_data(self) -> bool:

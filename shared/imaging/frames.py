@@ -1,13 +1,15 @@
-"""The one frame of a DICOM image, as its bytes lie in the file: native, or in fragments (PS3.5 annex A.4)."""
+"""The one frame of a DICOM image: what the decoder reads, de-identification rewrites and DICOMweb answers."""
 
 import struct
 import zlib
 from collections.abc import Iterator
 
+import numpy as np
+
 from shared.errors import MultiFrameImage, UndecodablePixelData
 from shared.imaging.codestream import begins_codestream
 from shared.imaging.dicom_file import DicomFile
-from shared.imaging.transfer_syntaxes import ENCAPSULATED
+from shared.imaging.transfer_syntaxes import ENCAPSULATED, PACKINGS, Packing
 
 _ITEM = b"\xfe\xff\x00\xe0"
 _HEAD_BYTES = 8  # of an item: its tag and its length
@@ -17,7 +19,7 @@ MOST_FRAGMENTS = 100_000
 
 
 def read_frame(file: DicomFile) -> memoryview:
-    """The frame's bytes, without what encapsulates them.
+    """Native cells in little endian, exactly one frame of them; or one codestream (PS3.5 annex A.4).
 
     Whether pixel data is encapsulated, the transfer syntax says. Then its length should be undefined, but some writers
     state it. No table of offsets is believed, basic or extended: an image of one frame needs none. Raises
@@ -28,10 +30,34 @@ def read_frame(file: DicomFile) -> memoryview:
         raise UndecodablePixelData
     value = memoryview(file.body)[place.start :][: place.byte_count]
     if file.transfer_syntax_uid in ENCAPSULATED:
-        return join_fragments(value)
+        frame = join_fragments(value)
+        return _one_frame(file, frame) if PACKINGS[file.transfer_syntax_uid] is Packing.NATIVE else frame
     if place.byte_count is None or len(value) < place.byte_count:
         raise UndecodablePixelData
-    return value
+    if not file.little_endian and (place.vr == "OW" or file.integer("BitsAllocated") == 16):
+        value = swap_words(value)  # before the cut: the last one of an odd number of bytes lies in the second half
+    return _one_frame(file, value)
+
+
+def swap_words(value: memoryview) -> memoryview:
+    """16-bit words in the other byte order; a last odd byte is left out."""
+    return memoryview(np.frombuffer(value, "<u2", len(value) // 2).byteswap().tobytes())
+
+
+def _one_frame(file: DicomFile, value: memoryview) -> memoryview:
+    """The cells of one frame, without the padding behind them (PS3.5 8.1.1).
+
+    Writers pad to an even length or to a block. A spare row may as well mean that the header states a wrong size, so
+    padding that is as long as a row has to be one byte, repeated.
+    """
+    rows, columns, bits = (file.integer(keyword) or 0 for keyword in ("Rows", "Columns", "BitsAllocated"))
+    frame_bytes, row_bytes = (rows * columns * bits + 7) // 8, columns * bits // 8
+    spare = value[frame_bytes:]
+    if min(rows, columns, bits) < 1 or len(value) < frame_bytes:
+        raise UndecodablePixelData
+    if len(spare) >= row_bytes and spare[1:] != spare[:-1]:
+        raise UndecodablePixelData
+    return value[:frame_bytes]
 
 
 def join_fragments(value: memoryview) -> memoryview:

@@ -94,20 +94,23 @@ def _check_bits(body: bytes) -> None:
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield the marker and the body of each segment of the main header and of every tile-part's."""
-    position = yield from _header(data, 2)
+    position = yield from header_segments(data, 2)
     for _ in range(_MOST_TILE_PARTS):
         if data[position : position + 2] != _SOT.to_bytes(2, "big"):
             return
         (length,) = struct.unpack_from(">I", data, position + 6)
-        yield from _header(data, position + _SOT_BYTES)
+        yield from header_segments(data, position + _SOT_BYTES)
         if length == 0:  # up to the end
             return
         position += max(length, _SOT_BYTES)
     raise UndecodablePixelData
 
 
-def _header(data: bytes, position: int) -> Generator[tuple[int, bytes], None, int]:
-    """Yield the segments from there to the first tile-part or to the packets; return where these begin."""
+def header_segments(data: bytes, position: int) -> Generator[tuple[int, bytes], None, int]:
+    """Yield the segments from there to the first tile-part or to the packets; return where these begin.
+
+    Raises `UndecodablePixelData`, and `struct.error` where the data end before.
+    """
     for _ in range(_MOST_SEGMENTS):
         (marker,) = struct.unpack_from(">H", data, position)
         if marker in (_SOT, _SOD):

@@ -6,8 +6,8 @@ from shared.errors import UndecodablePixelData
 from shared.imaging.cells import CellLayout
 
 
-def bare_cells(data: memoryview, layout: CellLayout, *, big_endian: bool = False) -> bytes:
-    """The frame's cells, of an even length, without what follows them.
+def bare_cells(data: memoryview, layout: CellLayout) -> bytes:
+    """The frame's little-endian cells, of an even length, without what follows them.
 
     Bits around the stored values become 0, or repeat the sign where a writer has extended it; nobody can tell them
     from the values then. Raises `UndecodablePixelData` where cells are missing.
@@ -15,7 +15,7 @@ def bare_cells(data: memoryview, layout: CellLayout, *, big_endian: bool = False
     frame = data[: layout.frame_bytes]
     if len(frame) < layout.frame_bytes:
         raise UndecodablePixelData
-    cells = np.frombuffer(frame, f"{'>' if big_endian else '<'}u{layout.cell_bytes}")
+    cells = np.frombuffer(frame, f"<u{layout.cell_bytes}")
     stored = stored_bits(layout)
     if not int(np.bitwise_or.reduce(cells)) & ~stored:
         return _even(bytes(frame))

@@ -16,7 +16,7 @@ from shared.imaging.transfer_syntaxes import PACKINGS, Packing
 
 
 def bare_frame(file: DicomFile) -> bytes:
-    """The frame as it is to be stored, native or to be encapsulated.
+    """The frame as it is to be stored, native in little endian or to be encapsulated.
 
     Fragments, tables of offsets and what follows them are left behind. Raises `UndecodablePixelData`,
     `MultiFrameImage`, `ColourImage` and `UnsupportedTransferSyntax`.
@@ -26,7 +26,7 @@ def bare_frame(file: DicomFile) -> bytes:
     packing = PACKINGS[file.transfer_syntax_uid]
     match packing:
         case Packing.NATIVE:
-            return bare_cells(frame, _read_layout(file), big_endian=not file.little_endian)
+            return bare_cells(frame, _read_layout(file))
         case Packing.DEFLATED_FRAME:
             layout = _read_layout(file)
             cells = bare_cells(inflate(frame, layout.frame_bytes + layout.row_bytes), layout)

@@ -1,22 +1,14 @@
 """RLE frames without what follows or lies between their segments (PS3.5 annex G)."""
 
-import struct
-
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.deidentification.payload.cells import stored_bits
 from shared.errors import UndecodablePixelData
 from shared.imaging.cells import CellLayout
+from shared.imaging.rle_segments import HEADER, NOTHING, RUN_BYTES, RUN_PIXELS, read_segments
 
-_HEADER = struct.Struct("<16I")
-#: A byte before which or after which a run may be, and which stands for no pixel.
-_NOTHING = 128
-#: By the byte that starts it: how long a run is, and how many pixels it makes. `_NOTHING` leads beyond any segment.
-_RUN_BYTES = [control + 2 if control < _NOTHING else 2 for control in range(256)]
-_RUN_PIXELS = [control + 1 if control < _NOTHING else 257 - control for control in range(256)]
 _STARTS_RUN, _DROPPED = 1, 2
-_RUN_BYTES[_NOTHING], _RUN_PIXELS[_NOTHING] = 1 << 62, 0
 
 
 def bare_rle(frame: memoryview, layout: CellLayout) -> bytes:
@@ -25,23 +17,16 @@ def bare_rle(frame: memoryview, layout: CellLayout) -> bytes:
     Bits that hold no stored value become 0 or, where they are in one byte with a sign, repeat it. Raises
     `UndecodablePixelData`.
     """
-    if len(frame) < _HEADER.size:
-        raise UndecodablePixelData
-    count, *offsets = _HEADER.unpack_from(frame)
-    if count != layout.cell_bytes:
-        raise UndecodablePixelData
-    ends = [*offsets[1:count], len(frame)]
+    count = layout.cell_bytes
     segments = []
-    position, positions = _HEADER.size, []
-    for index, (start, end) in enumerate(zip(offsets, ends, strict=False)):
-        if not _HEADER.size <= start <= end <= len(frame):
-            raise UndecodablePixelData
+    position, positions = HEADER.size, []
+    for index, found in enumerate(read_segments(frame, count)):
         shift = 8 * (count - 1 - index)  # the highest byte comes first
-        segment = _bare_segment(bytes(frame[start:end]), layout, stored_bits(layout) >> shift & 0xFF, shift)
+        segment = _bare_segment(bytes(found), layout, stored_bits(layout) >> shift & 0xFF, shift)
         segments.append(segment)
         positions.append(position)
         position += len(segment)
-    return _HEADER.pack(count, *positions, *[0] * (15 - count)) + b"".join(segments)
+    return HEADER.pack(count, *positions, *[0] * (15 - count)) + b"".join(segments)
 
 
 def _bare_segment(segment: bytes, layout: CellLayout, stored: int, shift: int) -> bytes:
@@ -60,8 +45,10 @@ def _find_end(segment: bytes, pixels: int) -> int | None:
     try:
         while pixels > 0:
             control = segment[position]
-            position += _RUN_BYTES[control]
-            pixels -= _RUN_PIXELS[control]
+            if control == NOTHING:
+                return None
+            position += RUN_BYTES[control]
+            pixels -= RUN_PIXELS[control]
     except IndexError:
         return None
     return position if pixels == 0 and position <= len(segment) else None
@@ -73,13 +60,13 @@ def _mask_runs(segment: bytes, pixels: int, table: NDArray[np.uint8]) -> bytes:
     try:
         while pixels > 0:
             control = segment[position]
-            if control == _NOTHING:
+            if control == NOTHING:
                 marks[position] = _DROPPED
                 position += 1
             else:
                 marks[position] = _STARTS_RUN
-                position += _RUN_BYTES[control]
-                pixels -= _RUN_PIXELS[control]
+                position += RUN_BYTES[control]
+                pixels -= RUN_PIXELS[control]
     except IndexError as exc:
         raise UndecodablePixelData from exc
     if pixels < 0 or position > len(segment):

@@ -464,8 +464,22 @@ def test_pixel_data_that_cannot_be_taken_apart_is_refused(syntax: TransferSyntax
 @pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS, *LOSSY])
 def test_dcmtk_reads_the_result(syntax: TransferSyntax, tmp_path: Path) -> None:
     original = film_of(FILM, syntax, BitsStored=12, HighBit=11) if syntax in NATIVE else film_in(syntax)[0]
-    path = tmp_path / "file.dcm"
-    path.write_bytes(hidden(original))
+    check_with_dcmtk(hidden(original), tmp_path / "file.dcm")
+
+
+@pytest.mark.needs("dcmdump")
+@pytest.mark.parametrize("syntax", ["rle", "jpeg-lossless", "jpeg-ls", "jpeg-2000"])
+def test_dcmtk_reads_the_result_also_where_the_length_was_defined(syntax: TransferSyntax, tmp_path: Path) -> None:
+    original = film_in(syntax)[0]
+    at = original.index(b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff") + 8
+    value = original[at + 4 :].removesuffix(b"\xfe\xff\xdd\xe0\0\0\0\0")
+    check_with_dcmtk(hidden(original[:at] + struct.pack("<I", len(value)) + value), tmp_path / "file.dcm")
+
+
+def check_with_dcmtk(data: bytes, path: Path) -> None:
+    """Have DCMTK read a file, whose meta information must have its length (0002,0000)."""
+    assert data[128:138] == b"DICM\x02\0\0\0UL"
+    path.write_bytes(data)
     for command in (["dcmftest"], ["dcmdump", "+E"]):
         done = subprocess.run([*command, path], capture_output=True, check=False, text=True)
         assert done.returncode == 0, done.stderr
