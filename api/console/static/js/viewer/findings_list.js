@@ -3,7 +3,7 @@
 import { element } from "../page.js";
 import { swatch } from "./class_choice.js";
 import { sizeText } from "./boxes.js";
-import { VERDICTS } from "./words.js";
+import { MARKS, VERDICTS } from "./words.js";
 
 export class FindingsList {
   #state;
@@ -55,7 +55,7 @@ export class FindingsList {
     },
     swatch(state.colour(finding.class_name)), element("span", { className: "name" }, finding.class_name),
     element("span", { className: "score" }, score), element("span", { className: "size" }, size),
-    element("span", { className: "verdict" }, { accepted: "✓", rejected: "✕", undecided: "" }[finding.verdict]));
+    element("span", { className: "verdict" }, MARKS[finding.verdict]));
     button.dataset.finding = finding.id;
     button.addEventListener("click", () => state.select(finding.id));
     button.addEventListener("pointerenter", () => state.hover(finding.id));

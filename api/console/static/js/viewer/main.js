@@ -11,6 +11,7 @@ import { FindingsList } from "./findings_list.js";
 import { listen } from "./gestures.js";
 import { listenToKeys } from "./keys.js";
 import { measureKey, placeMeasure } from "./measuring.js";
+import { legend } from "./legend.js";
 import { Navigation } from "./navigation.js";
 import { Pane } from "./pane.js";
 import { Readout } from "./readout.js";
@@ -34,12 +35,13 @@ const compare = new Compare(state);
 const commands = new Commands({ state, pane: panes[0], reviewing, editing, list, compare, navigation });
 const facts = new FactsPanel(state);
 const filters = new Filters(state);
+const lines = legend();
 const review = new ReviewPanel(state, reviewing, editing, commands);
 const toolbar = new Toolbar(byId("tools"), state, commands);
 const readout = new Readout(byId("readout"), state);
 
 function start() {
-  byId("panel").replaceChildren(facts.element, compare.element, filters.element, list.element, review.chosen,
+  byId("panel").replaceChildren(facts.element, compare.element, filters.element, lines, list.element, review.chosen,
     review.element, ...trainingButton(), facts.details, ...eraseButton());
   byId("panes").append(...panes.map((pane) => pane.element));
   for (const pane of panes) {
@@ -90,7 +92,7 @@ function refresh() {
   panes[1].describe([]);
   for (const part of [facts, compare, filters, list, review, toolbar]) part.refresh();
   list.element.hidden = state.review === null;
-  filters.element.hidden = state.findings.length === 0;
+  filters.element.hidden = lines.hidden = state.findings.length === 0;
   showStrip(byId("strip"), state, (index) => navigation.image(index));
   byId("panes").dataset.tool = state.tool;
 }

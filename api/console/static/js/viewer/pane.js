@@ -5,7 +5,7 @@ import { contains, scaleOf, area, toFilm } from "./boxes.js";
 import { lengthText } from "./measuring.js";
 import { Overlay } from "./overlay.js";
 import { ScaleBar } from "./scale_bar.js";
-import { day } from "./words.js";
+import { MARKS, day } from "./words.js";
 
 const CRISP_FROM = 4; // screen pixels for one of the film: from here on pixels are squares
 
@@ -122,7 +122,7 @@ export class Pane {
       id: finding.id,
       score: finding.score,
       box: this.toScreen(isDrafted ? draft.box : finding.box_xyxy_px),
-      label: `${finding.class_name} ${score}`,
+      label: `${MARKS[finding.verdict]} ${finding.class_name} ${score}`,
       colour: this.#state.colour(finding.class_name),
       verdict: finding.verdict,
       isSelected,

@@ -1,6 +1,7 @@
 // What a reader says of findings, sent to the API one after the other; each answer is the whole review.
 
 import { get, send } from "../api.js";
+import { ask } from "../dialog.js";
 import { say } from "../page.js";
 import { announce } from "./state.js";
 
@@ -35,8 +36,17 @@ export class Reviewing {
     return this.#say({ action: "draw", class_id: classId, box_xyxy_px: box }, "Box added");
   }
 
-  noFinding() {
-    return this.#say({ action: "no_finding" }, "No finding: the review is done");
+  // Asks first where that rejects what a reader has drawn or accepted.
+  async noFinding() {
+    const kept = this.isPossible ? this.#state.findings.filter((finding) => finding.verdict === "accepted") : [];
+    const drawn = kept.filter((finding) => finding.score === null).length;
+    const agreed = !kept.length || await ask({
+      title: "No finding on this image?",
+      text: `That rejects ${[counted(drawn, "drawn box", "drawn boxes"), counted(kept.length - drawn, "accepted finding",
+        "accepted findings")].filter(Boolean).join(" and ")}. Undo brings them back.`,
+      agree: "No finding",
+    });
+    return agreed ? this.#say({ action: "no_finding" }, "No finding: the review is done") : null;
   }
 
   complete() {
@@ -86,4 +96,8 @@ export class Reviewing {
       }
     }
   }
+}
+
+function counted(number, one, many) {
+  return number && `${number} ${number === 1 ? one : many}`;
 }

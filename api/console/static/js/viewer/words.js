@@ -24,6 +24,9 @@ export const STATES = {
 
 export const VERDICTS = { undecided: "not decided", accepted: "accepted", rejected: "rejected" };
 
+// Before a finding's name on the film, and beside it in the list.
+export const MARKS = { undecided: "?", accepted: "✓", rejected: "✕" };
+
 export const ACTIONS = {
   accept: "accepted", reject: "rejected", change: "changed", draw: "drew", no_finding: "said: no finding",
   complete: "called the review done", undo: "took back", redo: "said again",
