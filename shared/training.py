@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from shared.bounded import MOST_INT4, Bounded
-from shared.detector.card import Architecture
+from shared.detector.card import Architecture, check_anchors
 
 Split = Literal["train", "val", "test"]
 Range = tuple[float, float]
@@ -129,6 +129,7 @@ class TrainingConfig(Bounded):
             raise ValueError("a multistep schedule needs milestones")
         if self.warmup_epochs > self.epochs:
             raise ValueError("the warm-up is longer than the training")
+        check_anchors(self.architecture, self.anchor_sizes_px, self.anchor_aspect_ratios)
         if self.evaluate_split == "train":
             raise ValueError("a model is not evaluated on what it was trained on")
         return self

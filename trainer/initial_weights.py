@@ -10,7 +10,8 @@ from torchvision.models.detection import FasterRCNN
 
 from shared.database import Database
 from shared.detector.card import Architecture
-from shared.detector.weights import decode_weights, read_state
+from shared.detector.checkpoints import read_checkpoint
+from shared.detector.weights import decode_weights
 from shared.errors import InvalidModelFile, NotFound
 from shared.object_store import ObjectStore, weights_key
 from shared.tables import Model
@@ -34,7 +35,7 @@ def fetch(source: str, architecture: Architecture, database: Database, store: Ob
         state: dict[str, Tensor] = _IMAGENET[architecture].get_state_dict(progress=False, check_hash=True)
         return state
     if kind == "object":
-        return read_state(store.get(weights_key(which), sha256=which))
+        return read_checkpoint(store.get(weights_key(which), sha256=which)).state
     if kind == "model":
         with database.begin() as session:
             model = session.get(Model, UUID(which))

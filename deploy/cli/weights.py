@@ -41,7 +41,7 @@ def store_weights(named: str, architecture: Architecture, store: "ObjectStore") 
 def _check_fit(content: bytes, architecture: Architecture) -> None:
     # PyTorch takes seconds to load, which only those who name a file have to wait for.
     from shared.detector.architectures import BLUEPRINTS, build
-    from shared.detector.weights import read_state
+    from shared.detector.checkpoints import read_checkpoint
     from shared.version import RENDITION_VERSION
     from trainer.initial_weights import fill
 
@@ -55,4 +55,4 @@ def _check_fit(content: bytes, architecture: Architecture) -> None:
         rendition_version=RENDITION_VERSION,
         weights_sha256="0" * 64,
     )
-    fill(build(card), read_state(content))
+    fill(build(card), read_checkpoint(content).state)

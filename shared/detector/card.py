@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -23,6 +24,14 @@ Architecture = Literal[
     "fasterrcnn_mobilenet_v2_fpn",
     "carina_small",
 ]
+
+#: Levels of each architecture's feature pyramid.
+PYRAMID_LEVELS: dict[Architecture, int] = {
+    "fasterrcnn_resnet50_fpn": 5,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": 3,
+    "fasterrcnn_mobilenet_v2_fpn": 5,
+    "carina_small": 3,
+}
 
 
 def _one_line(text: str) -> str:
@@ -87,10 +96,18 @@ class ModelCard(BaseModel):
                 raise ValueError(f"two categories have the same {field}")
         return categories
 
+    @field_validator("image_mean", "image_std")
+    @classmethod
+    def _normalisation_is_finite(cls, values: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not all(map(math.isfinite, values)):
+            raise ValueError("the mean and the standard deviation must be finite")
+        return values
+
     @model_validator(mode="after")
-    def _std_is_positive(self) -> Self:
+    def _numbers_make_a_network(self) -> Self:
         if min(self.image_std) <= 0:
             raise ValueError("image_std must be positive")
+        check_anchors(self.architecture, self.anchor_sizes_px, self.anchor_aspect_ratios)
         return self
 
     def with_warnings(self, warnings: Sequence[str]) -> Self:
@@ -123,6 +140,23 @@ class ModelCard(BaseModel):
             if category.id == category_id:
                 return label
         raise ValueError(f"the model has no category {category_id}")
+
+
+def check_anchors(
+    architecture: Architecture, sizes_px: Sequence[Sequence[float]] | None, aspect_ratios: Sequence[float]
+) -> None:
+    """Raise `ValueError` for anchors that the architecture cannot have; sizes of None are its own."""
+    if not all(0 < ratio < math.inf for ratio in aspect_ratios):
+        raise ValueError("anchor_aspect_ratios must be positive numbers")
+    if sizes_px is None:
+        return
+    levels = PYRAMID_LEVELS[architecture]
+    if len(sizes_px) != levels:
+        raise ValueError(f"anchor_sizes_px has {len(sizes_px)} levels, but {architecture} has {levels}")
+    if len({len(sizes) for sizes in sizes_px}) > 1 or not sizes_px[0]:
+        raise ValueError("anchor_sizes_px needs the same number of sizes, at least one, on every level")
+    if not all(0 < size < math.inf for sizes in sizes_px for size in sizes):
+        raise ValueError("anchor_sizes_px must be positive numbers")
 
 
 def _canonical(card: dict[str, Any]) -> str:

@@ -1,11 +1,9 @@
 """Weights as bytes: our own safetensors files, and checkpoints from elsewhere."""
 
-import argparse
 import hashlib
-import io
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,11 +14,18 @@ from torchvision.models.detection import FasterRCNN
 
 from shared.detector.architectures import BLUEPRINTS, build
 from shared.detector.card import Architecture, Category, ModelCard
+from shared.detector.checkpoints import Checkpoint, read_checkpoint
 from shared.errors import InvalidModelFile
 from shared.version import RENDITION_VERSION
 
-#: Under which keys training scripts put the model beside their optimizer.
-WRAPPINGS = ("model_state_dict", "state_dict", "model")
+_SCORES = "roi_heads.box_predictor.cls_score.weight"
+_ANCHORS = "rpn.head.cls_logits.weight"
+#: A weight of torchvision's second version of a detector, whose heads differ.
+_SECOND_VERSION = "rpn.head.conv.1.0.weight"
+#: Outputs of torchvision's COCO detectors, background included.
+_COCO_OUTPUTS = 91
+#: Keys that an error names at most.
+_NAMED = 3
 
 
 def encode_weights(state: Mapping[str, Tensor], dtype: torch.dtype = torch.float16) -> bytes:
@@ -54,33 +59,36 @@ def load_model(card: ModelCard, weights: bytes) -> FasterRCNN:
 
 
 def import_checkpoint(
-    source: Path | bytes,
+    source: Path | bytes | Checkpoint,
     categories: Sequence[Category],
     architecture: Architecture | None = None,
     *,
     name: str = "imported",
-    trained_on: str = "",
-    canvas_px: int | None = None,
-    rendition_version: int = RENDITION_VERSION,
+    **said: Any,
 ) -> tuple[ModelCard, bytes]:
     """Turn a training script's checkpoint into a card and float32 weights; raises `InvalidModelFile`.
 
-    `source` is a state dict saved by torch or safetensors, plain or under one of `WRAPPINGS`, with or without DDP's
-    `module.` prefix. `categories` are in the order of the outputs 1 to N; output 0 is background. The architecture is
-    read off the weights' names where it is not stated.
+    `source` is what `read_checkpoint` reads or has read. `categories` are in the order of the outputs 1 to N; output 0
+    is background. The architecture is read off the weights' names where it is not stated. `said` holds fields of the
+    card that weights cannot tell, as `canvas_px` or `batch_norm_eps`; the others are as torchvision has them.
     """
-    state = read_state(source.read_bytes() if isinstance(source, Path) else source)
+    if not isinstance(source, Checkpoint):
+        source = read_checkpoint(source.read_bytes() if isinstance(source, Path) else source)
+    state = source.state
     architecture = _recognise(state, (architecture,) if architecture else tuple(BLUEPRINTS))
     blueprint = BLUEPRINTS[architecture]
-    draft = ModelCard(
-        name=name,
-        architecture=architecture,
-        categories=tuple(categories),
-        canvas_px=canvas_px or blueprint.canvas_px,
-        anchor_sizes_px=blueprint.anchor_sizes_px,
-        rendition_version=rendition_version,
-        weights_sha256="0" * 64,
-        trained_on=trained_on,
+    assumed = {
+        "canvas_px": blueprint.canvas_px,
+        "anchor_sizes_px": blueprint.anchor_sizes_px,
+        "rendition_version": RENDITION_VERSION,
+    }
+    if architecture == "fasterrcnn_resnet50_fpn" and _outputs_of(state) == _COCO_OUTPUTS:
+        assumed["batch_norm_eps"] = 0.0  # torchvision's own COCO checkpoint was trained so.
+    chosen = {key: value for key, value in said.items() if value is not None}
+    draft = ModelCard.model_validate(
+        assumed
+        | chosen
+        | {"name": name, "architecture": architecture, "categories": tuple(categories), "weights_sha256": "0" * 64}
     )
     model = build(draft)
     _fill(model, state, draft)
@@ -88,70 +96,82 @@ def import_checkpoint(
     return draft.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()}), weights
 
 
-def read_state(data: bytes) -> dict[str, Tensor]:
-    """Return the state dict in a file of torch's or of safetensors, unwrapped."""
-    if data[8:9] == b"{":
-        return decode_weights(data)
-    try:
-        # torchvision's reference scripts store their command line, which is data only.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as exc:
-        raise InvalidModelFile(
-            "The checkpoint is not a plain state dict: it holds Python objects, or is no file of PyTorch's. "
-            "Save it with torch.save(model.state_dict(), path)."
-        ) from exc
-    except (RuntimeError, EOFError, ValueError, KeyError) as exc:
-        raise InvalidModelFile("The checkpoint cannot be read: it is damaged, or is no file of PyTorch's.") from exc
-    for wrapping in WRAPPINGS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
-            content = content[wrapping]
-    if not isinstance(content, Mapping) or not content or not all(map(_is_weight, content.items())):
-        raise InvalidModelFile("The checkpoint holds no state dict (names with tensors).")
-    return {key.removeprefix("module."): tensor for key, tensor in content.items()}
-
-
-def _is_weight(item: tuple[object, object]) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], Tensor)
-
-
 def _counts(key: str) -> bool:
     """Whether a weight matters to inference: batch norm's step counter does not."""
     return not key.endswith("num_batches_tracked")
 
 
+def _outputs_of(state: Mapping[str, Tensor]) -> int | None:
+    scores = state.get(_SCORES)
+    return None if scores is None else len(scores)
+
+
 def _recognise(state: Mapping[str, Tensor], candidates: Sequence[Architecture]) -> Architecture:
+    if _SECOND_VERSION in state:
+        raise InvalidModelFile(
+            "The checkpoint is of the second version of a torchvision detector, as fasterrcnn_resnet50_fpn_v2 "
+            f"({_SECOND_VERSION}). Carina runs the first version: train fasterrcnn_resnet50_fpn."
+        )
     for architecture in candidates:
         if BLUEPRINTS[architecture].hallmark in state:
             return architecture
-    raise InvalidModelFile(f"The checkpoint's weights are not those of {' or '.join(candidates)}.")
+    raise InvalidModelFile(
+        f"The checkpoint's weights are not those of {' or '.join(candidates)}: it has {_name(list(state))}."
+    )
 
 
-def _fill(model: FasterRCNN, state: dict[str, Tensor], card: ModelCard) -> None:
+def _fill(model: FasterRCNN, state: Mapping[str, Tensor], card: ModelCard) -> None:
     """Load a state dict, or say in one sentence why it does not fit."""
-    scores = state.get("roi_heads.box_predictor.cls_score.weight")
-    if scores is not None and len(scores) != len(card.categories) + 1:
+    outputs = _outputs_of(state)
+    if outputs is not None and outputs != len(card.categories) + 1:
+        raise InvalidModelFile(_wrong_outputs(outputs, card.categories))
+    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    if _ANCHORS in state and len(state[_ANCHORS]) != len(model.state_dict()[_ANCHORS]):
         raise InvalidModelFile(
-            f"The checkpoint's box head predicts {len(scores)} classes with background, "
-            f"but {len(card.categories)} categories were given."
+            f"The checkpoint's {_ANCHORS} has {len(state[_ANCHORS])} anchors at each place, but the card's anchors "
+            f"({len(card.anchor_sizes_px[0])} sizes on a level, {len(card.anchor_aspect_ratios)} aspect ratios) are "
+            f"{len(card.anchor_sizes_px[0]) * len(card.anchor_aspect_ratios)}. Give the anchors of its training."
         )
-    for key, own in model.state_dict().items():
-        if key in state and state[key].shape != own.shape:
+    for key, shape in expected.items():
+        if key in state and state[key].shape != shape:
             raise InvalidModelFile(
-                f"The checkpoint's {key} has shape {list(state[key].shape)}, "
-                f"but {card.architecture} needs {list(own.shape)}."
+                f"The checkpoint's {key} has shape {list(state[key].shape)}, but {card.architecture} needs "
+                f"{list(shape)}."
             )
-    outcome = model.load_state_dict(state, strict=False)
+        if (
+            _counts(key)
+            and key in state
+            and not (state[key].is_floating_point() and state[key].layout == torch.strided)
+        ):
+            raise InvalidModelFile(f"The checkpoint's {key} is not a dense tensor of real numbers.")
+    outcome = model.load_state_dict(dict(state), strict=False)
     missing = [key for key in outcome.missing_keys if _counts(key)]
     if missing:
         raise InvalidModelFile(
-            f"The checkpoint lacks {len(missing)} weights of {card.architecture}, for example {missing[0]}."
+            f"The checkpoint lacks {len(missing)} weights of {card.architecture}, for example {_name(missing)}."
         )
     unexpected = [key for key in outcome.unexpected_keys if _counts(key)]
     if unexpected:
         raise InvalidModelFile(
             f"The checkpoint has {len(unexpected)} weights that {card.architecture} does not, "
-            f"for example {unexpected[0]}."
+            f"for example {_name(unexpected)}."
         )
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
         raise InvalidModelFile("The checkpoint holds weights that are not finite numbers.")
+
+
+def _wrong_outputs(outputs: int, categories: Sequence[Category]) -> str:
+    sentence = (
+        f"The checkpoint's box head predicts {outputs} classes with background, "
+        f"but {len(categories)} categories were given."
+    )
+    normal = [category.name for category in categories if category.name.casefold() in ("no finding", "background")]
+    if outputs == len(categories) and normal:
+        return f"{sentence} Leave out {normal[0]!r}, if output 0 stands for it."
+    if outputs == max(category.id for category in categories) + 1:
+        return f"{sentence} Where an output's number is the category's id, list the ids without a class as well."
+    return sentence
+
+
+def _name(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:_NAMED])

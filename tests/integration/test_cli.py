@@ -1,5 +1,6 @@
 """The `carina` command: keys, models, the doctor, and what its exit codes promise."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -9,10 +10,12 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 import torch
 
 from shared.database import Database
 from shared.detector.architectures import build
+from shared.detector.card import ModelCard
 from shared.detector.demo import load_demo_model
 from shared.errors import Unauthorized
 from shared.keys import verify_key
@@ -20,6 +23,7 @@ from shared.queue.states import Scope
 from shared.tables import Model
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Keys, Server
+from tests.tiny_model import CATEGORIES, make_tiny_model
 from tests.waiting import DEADLINE_S
 
 USAGE, FAILED, UNREACHABLE = 2, 1, 4
@@ -66,6 +70,115 @@ def test_a_checkpoint_becomes_a_model_that_is_promoted_and_rolled_back(carina: C
     assert again.startswith(model_id), "what comes out goes in again as the same model"
     assert model_id not in carina("model", "rollback")
     assert "nothing_to_roll_back_to" in carina("model", "rollback", code=FAILED)
+
+
+@pytest.mark.parametrize("way", ["folder", "card", "weights", "both"])
+def test_an_exported_model_is_imported_as_the_same_model(
+    carina: Command, database: Database, tmp_path: Path, way: str
+) -> None:
+    """Every field of the card and every detection is the same, also in a database that does not know the model."""
+    card = make_card_with_nothing_as_usual()
+    weights = make_tiny_model(3, canvas_px=160)[1]
+    card = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(weights)
+    (folder / "card.json").write_text(card.model_dump_json())
+    first = carina("model", "import", str(folder)).split()[0]
+    carina("model", "export", first, "--output", str(tmp_path / "out"))
+    with database.begin() as session:
+        session.execute(sa.delete(Model))
+
+    arguments = {
+        "folder": [tmp_path / "out"],
+        "card": [tmp_path / "out" / "card.json"],
+        "weights": [tmp_path / "out" / "weights.safetensors"],
+        "both": [tmp_path / "out" / "weights.safetensors", "--categories", tmp_path / "out" / "card.json"],
+    }[way]
+    again = carina("model", "import", *map(str, arguments)).split()[0]
+    with database.begin() as session:
+        assert ModelCard.model_validate(session.get_one(Model, UUID(again)).card) == card
+    assert (tmp_path / "out" / "weights.safetensors").read_bytes() == weights
+    assert carina("model", "import", str(folder)).startswith(again), "the same model is one row"
+
+
+def make_card_with_nothing_as_usual() -> ModelCard:
+    return ModelCard(
+        name="mine",
+        architecture="carina_small",
+        categories=CATEGORIES,
+        canvas_px=160,
+        image_mean=(0.5, 0.25, 0.125),
+        image_std=(0.3, 0.2, 0.1),
+        anchor_sizes_px=((8, 12), (16, 24), (32, 48.5)),
+        anchor_aspect_ratios=(0.4, 1.0, 2.5),
+        batch_norm_eps=0.001,
+        score_threshold=0.125,
+        nms_iou=0.3,
+        max_detections=7,
+        rendition_version=1,
+        weights_sha256="0" * 64,
+        trained_on="films of two wards",
+        metrics={"map40": 0.25, "films": 12, "classes": {"Mass": None, "Opacity": 0.5}},
+        code_version="0.0.1",
+        warnings=("Only for adults.",),
+    )
+
+
+def test_categories_out_of_the_order_of_their_ids_need_a_word(carina: Command, tmp_path: Path) -> None:
+    card, _ = load_demo_model()
+    checkpoint, categories = tmp_path / "epoch-3.pth", tmp_path / "categories.json"
+    torch.save(build(card).state_dict(), checkpoint)
+    names = [category.model_dump() for category in card.categories]
+    categories.write_text(json.dumps({"categories": [names[3], *names[:3], *names[4:]]}))
+    import_ = ("model", "import", str(checkpoint), "--categories", str(categories))
+    refusal = carina(*import_, code=FAILED)
+    assert "By id, output 1 is 'Aortic enlargement'; as listed, it is 'Cardiomegaly'" in refusal
+    assert "Outputs: 1 Aortic enlargement, 2 Atelectasis" in carina(*import_, "--category-order", "id")
+    assert "Outputs: 1 Cardiomegaly, 2 Aortic enlargement" in carina(*import_, "--category-order", "listed")
+    # Background is output 0, by whatever list it is named.
+    categories.write_text(json.dumps([{"id": 99, "name": "__background__"}, *names]))
+    assert "Outputs: 1 Aortic enlargement" in carina(*import_)
+
+
+def test_what_an_import_assumes_is_printed_and_can_be_said(carina: Command, database: Database, tmp_path: Path) -> None:
+    card, _ = load_demo_model()
+    checkpoint, categories = tmp_path / "epoch-3.pth", tmp_path / "categories.json"
+    torch.save(build(card).state_dict(), checkpoint)
+    categories.write_text(json.dumps([category.model_dump() for category in card.categories]))
+    import_ = ("model", "import", str(checkpoint), "--categories", str(categories))
+    assumed = carina(*import_)
+    for option in ("--canvas-px", "--anchor-sizes", "--anchor-ratios", "--image-mean", "--batch-norm-eps"):
+        assert option in assumed
+    said = {
+        "--canvas-px": "320",
+        "--anchor-sizes": "[8,16],[32,48],[64,96]",
+        "--anchor-ratios": "0.4,1,2.5",
+        "--image-mean": "0.5,0.5,0.5",
+        "--image-std": "[0.25,0.25,0.25]",
+        "--batch-norm-eps": "0",
+        "--score-threshold": "0.3",
+        "--nms-iou": "0.4",
+        "--max-detections": "9",
+        "--rendition-version": "1",
+    }
+    printed = carina(*import_, *(word for item in said.items() for word in item), "--trained-on", "two wards")
+    assert "Assumed" not in printed
+    with database.begin() as session:
+        made = ModelCard.model_validate(session.get_one(Model, UUID(printed.split()[0])).card)
+    assert made.anchor_sizes_px == ((8, 16), (32, 48), (64, 96))
+    assert (made.canvas_px, made.anchor_aspect_ratios, made.image_mean) == (320, (0.4, 1, 2.5), (0.5, 0.5, 0.5))
+    assert (made.image_std, made.batch_norm_eps, made.score_threshold) == ((0.25, 0.25, 0.25), 0, 0.3)
+    assert (made.nms_iou, made.max_detections, made.rendition_version) == (0.4, 9, 1)
+    assert made.trained_on == "two wards"
+    wrong = carina(*import_, "--anchor-sizes", "8,16", code=FAILED)
+    assert "anchor_sizes_px has 2 levels, but carina_small has 3" in wrong
+    # Those of another detector than the card's: what the card says of the rest stays.
+    torch.save(build(card).state_dict(), checkpoint)
+    carina("model", "export", printed.split()[0], "--output", str(tmp_path / "out"))
+    other = carina("model", "import", str(checkpoint), "--categories", str(tmp_path / "out" / "card.json"))
+    with database.begin() as session:
+        assert session.get_one(Model, UUID(other.split()[0])).card["canvas_px"] == 320
 
 
 def test_warnings_are_set_at_the_import_and_come_with_the_export(

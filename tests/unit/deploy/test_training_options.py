@@ -45,6 +45,10 @@ def test_settings_change_single_keys_and_options_have_the_last_word() -> None:
         ("default", "epochs=many", "epochs: Input should be a valid integer"),
         ("default", "augmentation.gamma=[1.2,0.8]", "augmentation: .*the smaller first"),
         ("default", "warmup_epochs=99", "the warm-up is longer than the training"),
+        ("default", "anchor_sizes_px=[[32],[64]]", "anchor_sizes_px has 2 levels, but fasterrcnn_resnet50_fpn has 5"),
+        ("default", "anchor_sizes_px=[[8],[16],[32],[64],[]]", "the same number of sizes"),
+        ("default", "anchor_sizes_px=[[8],[16],[32],[64],[-1]]", "anchor_sizes_px must be positive"),
+        ("default", "anchor_aspect_ratios=[0,1]", "anchor_aspect_ratios must be positive"),
         ("default", "initial_weights=best.pth", "initial_weights: String should match"),
     ],
 )

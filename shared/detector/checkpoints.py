@@ -1,0 +1,157 @@
+"""The weights in a training script's checkpoint: found, unwrapped and renamed to torchvision's keys.
+
+Nothing in a checkpoint is executed: PyTorch reads it with `weights_only=True`.
+"""
+
+import argparse
+import collections
+import io
+import pathlib
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from shared.errors import InvalidModelFile
+
+#: Keys under which training scripts store a moving average of the weights, which is what they evaluate.
+AVERAGED = (
+    "model_ema",
+    "ema_model",
+    "ema",
+    "state_dict_ema",
+    "ema_state_dict",
+    "model_ema_state_dict",
+    "averaged_model",
+)
+#: Keys under which training scripts store the weights beside their optimizer.
+PLAIN = ("model_state_dict", "state_dict", "model", "net", "network", "weights", "module", "shadow")
+#: Parts of a key that DDP, `torch.compile`, FSDP, activation checkpointing and averaging add, anywhere and repeatedly.
+_WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_AVERAGE = re.compile(r"(^|[._])(ema|averaged?)([._]|$)")
+_COUNTERS = frozenset({"n_averaged", "updates", "num_updates", "step", "decay"})
+#: Where torchvision's detectors keep their backbone; what comes before it in a key is the script's own.
+_BACKBONE = re.compile(r"(?:^|(?<=\.))backbone\.body\.")
+_DEEPEST = 4
+#: Of NumPy, how a pickled number is made again.
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+#: What the wrappers store beside the weights: values without behaviour.
+_HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    argparse.Namespace,
+    collections.defaultdict,
+    dict,
+    list,
+    (pathlib.PurePosixPath, "pathlib.PosixPath"),
+    (pathlib.PurePosixPath, "pathlib._local.PosixPath"),
+    (pathlib.PureWindowsPath, "pathlib.WindowsPath"),
+    (pathlib.PureWindowsPath, "pathlib._local.WindowsPath"),
+    np.dtype,
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A detector's or a backbone's weights."""
+
+    #: By torchvision's keys, as far as they could be told.
+    state: dict[str, Tensor]
+    #: What was chosen or left out, in sentences.
+    notes: tuple[str, ...] = ()
+
+
+def read_checkpoint(data: bytes) -> Checkpoint:
+    """Return the weights in a file of torch's or of safetensors; raises `InvalidModelFile`."""
+    content = _read_safetensors(data) if data[8:9] == b"{" else _read_pickle(data)
+    found = _find(content, _DEEPEST)
+    if found is None:
+        raise InvalidModelFile("The checkpoint holds no state dict (names with tensors).")
+    state, chosen = found
+    notes = [f"The moving average of the weights ({chosen}) was taken, not the last weights."] if chosen else []
+    return _to_detector(_unwrap(state), notes)
+
+
+def _read_safetensors(data: bytes) -> Mapping[str, Tensor]:
+    try:
+        return load_safetensors(data)
+    except SafetensorError as exc:
+        raise InvalidModelFile("The weights are not a safetensors file.") from exc
+
+
+def _read_pickle(data: bytes) -> object:
+    try:
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # An error says the same in our words.
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as exc:
+        named = re.search(r"GLOBAL ([\w.]+)", str(exc))
+        raise InvalidModelFile(
+            "The checkpoint is not a plain state dict: it holds Python objects"
+            + (f" ({named[1]})" if named else "")
+            + ", which Carina never loads, or is no file of PyTorch's. "
+            "Save it with torch.save(model.state_dict(), path)."
+        ) from exc
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as exc:
+        if "TorchScript" in str(exc):
+            raise InvalidModelFile(
+                "The checkpoint is a TorchScript program. Save the weights with torch.save(model.state_dict(), path)."
+            ) from exc
+        raise InvalidModelFile("The checkpoint cannot be read: it is damaged, or is no file of PyTorch's.") from exc
+
+
+def _find(content: object, depth: int) -> tuple[Mapping[str, Tensor], str] | None:
+    """Return a state dict inside wrappers, and the key of the average that it is (else empty)."""
+    if not isinstance(content, Mapping) or depth == 0:
+        return None
+    for keys in (AVERAGED, PLAIN):
+        for key in keys:
+            found = _find(content.get(key), depth - 1)
+            if found is not None:
+                return found[0], found[1] or (key if keys is AVERAGED else "")
+    extra = ("_extra_state",)
+    weights = {key: value for key, value in content.items() if not str(key).endswith(extra)}
+    if not weights or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()):
+        return None
+    return weights, ""
+
+
+def _unwrap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+        if name in renamed:
+            raise InvalidModelFile(f"The checkpoint has two weights for {name}: with and without a wrapper's prefix.")
+        renamed[name] = tensor
+    return {name: tensor for name, tensor in renamed.items() if name not in _COUNTERS}
+
+
+def _to_detector(state: dict[str, Tensor], notes: list[str]) -> Checkpoint:
+    """Take the prefix off the detector's keys, which Lightning and other scripts put there (`model.`, `net.`)."""
+    found = prefixes = sorted({key[: match.start()] for key in state if (match := _BACKBONE.search(key))})
+    averaged = [prefix for prefix in prefixes if _AVERAGE.search(prefix)]
+    if len(averaged) == 1 and len(prefixes) > 1:
+        notes = [*notes, f"The moving average of the weights ({averaged[0]}*) was taken, not the last weights."]
+        prefixes = averaged
+    if len(prefixes) > 1:
+        named = " and ".join(f"{prefix or 'no prefix'}" for prefix in prefixes[:2])
+        raise InvalidModelFile(
+            f"The checkpoint holds several detectors, by the prefixes of its keys: {named}. Save one of them alone."
+        )
+    if not prefixes or not prefixes[0]:
+        return Checkpoint(state, tuple(notes))
+    (prefix,) = prefixes
+    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    others = [key for key in state if not key.startswith(tuple(found))]
+    if others:
+        notes = [*notes, f"{len(others)} weights outside {prefix}* were left out, for example {others[0]}."]
+    return Checkpoint(own, tuple(notes))
