@@ -14,12 +14,12 @@ import httpx
 import numpy as np
 import typer
 from rich.progress import track
-from rich.table import Table
 
 from api.client import Carina, FileOutcome, Finding
 from deploy.cli.clients import EXIT_NO_RESULT, await_jobs, connect, send
-from deploy.cli.console import complain, err, out
+from deploy.cli.console import complain, err, is_json, story, tell
 from deploy.cli.environment import client_settings_of, read_environment
+from deploy.cli.tables import Table
 from deploy.demo_training import teach
 from deploy.stack import processes
 from shared.boxes import iou
@@ -52,23 +52,26 @@ def demo(data: Path, *, exit_when_done: bool, studies: int, seed: int, train: bo
             states = await_jobs(client, jobs, timeout_s=600)
             took_s = time.monotonic() - begun
             by_name = {outcome.name: outcome for outcome in outcomes}
-            _show_findings(client, films, by_name, data / "demo" / "overlays")
+            shown = _show_findings(client, films, by_name, data / "demo" / "overlays")
             _show_bad_files(client, wrong, by_name)
             lost = _lost(films, wrong, by_name, states, client)
             new = sum(outcome.outcome == "accepted" for outcome in outcomes)
             if new:
-                out.print(f"throughput: {new} new images in {took_s:.1f} s, {new / took_s:.2f} images/s")
+                story().print(f"throughput: {new} new images in {took_s:.1f} s, {new / took_s:.2f} images/s")
             else:
-                out.print(
+                story().print(
                     "These films were known from an earlier run, so nothing had to be computed; --seed draws others."
                 )
             _show_urls(client_settings_of(data), by_name[films[0][0].name])
+            if is_json():
+                refused = {name: _code_of(client, by_name[name]) for name in wrong}
+                tell({"films": shown, "bad_files": refused, "new": new, "took_s": round(took_s, 1), "lost": lost})
         if lost:
             complain(f"{len(lost)} of {len(outcomes)} files have no right outcome: {', '.join(lost)}")
             raise typer.Exit(EXIT_NO_RESULT)
-        out.print(f"[green]nothing was lost:[/] each of {len(outcomes)} files has its outcome")
+        story().print(f"[green]nothing was lost:[/] each of {len(outcomes)} files has its outcome")
         if ours is not None and not exit_when_done:
-            out.print("The stack stays up; Ctrl-C stops it.")
+            story().print("The stack stays up; Ctrl-C stops it.")
             ours.wait()
 
 
@@ -76,13 +79,14 @@ def demo(data: Path, *, exit_when_done: bool, studies: int, seed: int, train: bo
 def _stack(data: Path) -> Iterator[subprocess.Popen[bytes] | None]:
     """Use the stack that runs in the folder, or start one and stop it at the end."""
     if _is_up(data):
-        out.print(f"using the stack that is up in {data}")
+        story().print(f"using the stack that is up in {data}")
         yield None
         return
     command = [sys.executable, "-m", "deploy.cli", "up", "--data", str(data)]
     # A session of its own: Ctrl-C reaches the stack through us, after we are done with it; so does whatever ends us.
     stops = processes.die_with_parent(signal.SIGTERM)
-    with subprocess.Popen(command, start_new_session=True, preexec_fn=stops) as stack:
+    said = sys.stderr if is_json() else None
+    with subprocess.Popen(command, start_new_session=True, preexec_fn=stops, stdout=said) as stack:
         try:
             deadline = time.monotonic() + STACK_TIMEOUT_S
             while not _is_up(data):
@@ -131,10 +135,11 @@ def _show_findings(
     films: Sequence[tuple[Path, Sequence[Lesion]]],
     by_name: dict[str, FileOutcome],
     overlays: Path,
-) -> None:
+) -> list[dict[str, object]]:
+    """Show what was planted in each film and whether it was found; return the same as it is printed as JSON."""
     table = Table("film", "planted", "found", "other findings", title="Findings beside what was planted")
     overlays.mkdir(exist_ok=True)
-    pictures = []
+    pictures, shown = [], []
     planted = hit = 0
     for path, lesions in films:
         outcome = by_name[path.name]
@@ -143,6 +148,15 @@ def _show_findings(
         findings = _findings_of(client, outcome.study_id, outcome.image_id)
         matched = [_match(lesion, findings) for lesion in lesions]
         others = [finding for finding in findings if finding not in matched]
+        shown.append(
+            {
+                "film": path.name,
+                "study_id": outcome.study_id,
+                "planted": [lesion.class_name for lesion in lesions],
+                "found": [match is not None for match in matched],
+                "others": [finding.class_name for finding in others],
+            }
+        )
         planted += len(lesions)
         hit += sum(match is not None for match in matched)
         table.add_row(
@@ -155,13 +169,14 @@ def _show_findings(
         if findings:
             pictures.append(overlays / f"{path.stem}.png")
             pictures[-1].write_bytes(client.overlay(outcome.image_id, min_score=SHOWN_FROM_SCORE))
-    out.print(table)
-    out.print(
+    story().print(table)
+    story().print(
         f"recall: {hit} of {planted} planted lesions found (IoU > {LEAST_IOU}, score at least {SHOWN_FROM_SCORE})"
     )
-    out.print("overlays:")
+    story().print("overlays:")
     for picture in pictures:
-        out.print(f"  {picture}", soft_wrap=True)
+        story().print(f"  {picture}", soft_wrap=True)
+    return shown
 
 
 def _findings_of(client: Carina, study_id: UUID, image_id: UUID) -> list[Finding]:
@@ -183,7 +198,7 @@ def _show_bad_files(client: Carina, wrong: dict[str, tuple[Path, str]], by_name:
     table = Table("bad file", "refused with", title="Bad files, refused with a reason")
     for name in wrong:
         table.add_row(name, _code_of(client, by_name[name]) or "[red]nothing[/]")
-    out.print(table)
+    story().print(table)
 
 
 def _code_of(client: Carina, outcome: FileOutcome) -> str | None:
@@ -204,11 +219,11 @@ def _lost(
 
 def _show_urls(settings: ClientSettings, example: FileOutcome) -> None:
     base = settings.public_url or settings.api_url.rstrip("/")
-    out.print(f"console: {base}/console/  (sign in with CARINA_API_KEY of the folder's env file)", soft_wrap=True)
-    out.print(f"API: {base}  (with the same key)", soft_wrap=True)
+    story().print(f"console: {base}/console/  (sign in with CARINA_API_KEY of the folder's env file)", soft_wrap=True)
+    story().print(f"API: {base}  (with the same key)", soft_wrap=True)
     for path in (
         "openapi.json",
         f"v1/studies/{example.study_id}/findings",
         f"v1/images/{example.image_id}/overlay.png",
     ):
-        out.print(f"  {base}/{path}", soft_wrap=True)
+        story().print(f"  {base}/{path}", soft_wrap=True)

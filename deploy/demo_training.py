@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from deploy.cli import dataset_imports, trainings
-from deploy.cli.console import complain, out
+from deploy.cli.console import complain, story
 from deploy.cli.environment import settings_of
 from shared import models
 from shared.database import Database
@@ -27,8 +27,8 @@ def teach(data: Path) -> None:
     settings = settings_of(data)
     database = Database.from_settings(settings)
     before = _active(database)
-    out.rule("A second machine")
-    out.print(
+    story().rule("A second machine")
+    story().print(
         "A second machine's films come black for white, which the active model has never seen. It is taught on films of"
         " both, and the gate promotes the result only if it is better beyond chance on films kept apart."
     )
@@ -51,7 +51,7 @@ def teach(data: Path) -> None:
     if after == before:
         complain("The gate has kept the model that was active.")
         raise typer.Exit(1)
-    out.print(f"[green]promoted:[/] model {after} reads every film from here on; `carina model rollback` undoes it")
+    story().print(f"[green]promoted:[/] model {after} reads every film from here on; `carina model rollback` undoes it")
 
 
 def _active(database: Database) -> str:
@@ -62,4 +62,4 @@ def _active(database: Database) -> str:
 
 
 def _say(command: str) -> None:
-    out.print(f"\n[bold]$ {command}[/]", soft_wrap=True)
+    story().print(f"\n[bold]$ {command}[/]", soft_wrap=True)

@@ -5,6 +5,7 @@ process describes itself. The API has `/healthz` and `/readyz` instead.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,13 +32,14 @@ def main(arguments: Sequence[str]) -> int:
         if asked.what == "ready" and state.not_ready:
             raise ProbeFailed(f"{state} takes no work: {_listed(state.not_ready)}.")
     except (ProbeFailed, NoStateFile) as exc:
-        return _say(str(exc), 1)
+        return _say(asked, str(exc), 1)
     slower = f", but slower: {_listed(state.degraded)}" if state.degraded else ""
-    return _say(f"{state} is alive." if asked.what == "live" else f"{state} takes work{slower}.", 0)
+    return _say(asked, f"{state} is alive." if asked.what == "live" else f"{state} takes work{slower}.", 0)
 
 
-def _say(sentence: str, code: int) -> int:
-    sys.stdout.write(f"{sentence}\n")
+def _say(asked: argparse.Namespace, sentence: str, code: int) -> int:
+    answer = {"what": asked.what, "holds": code == 0, "detail": sentence}
+    sys.stdout.write(f"{json.dumps(answer) if asked.json else sentence}\n")
     return code
 
 
@@ -50,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--within", type=float, default=ALIVE_WITHIN_S, help="seconds for which a live process may be silent"
     )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("-q", "--quiet", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 

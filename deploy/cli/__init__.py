@@ -23,7 +23,9 @@ from deploy.cli import (
     trainings,
     webhooks,
 )
+from deploy.cli.application import Application, Group
 from deploy.cli.audit import audit
+from deploy.cli.completion import completion
 from deploy.cli.doctor import doctor
 from deploy.cli.erase import erase
 from deploy.cli.failures import report
@@ -33,7 +35,8 @@ from deploy.cli.status import cancel, retry, status
 from deploy.cli.studies import studies
 from deploy.cli.submit import submit
 
-app = typer.Typer(
+app = Application(
+    cls=Group,
     help="Chest X-ray abnormality detection as a distributed, queue-based system. For research use only.",
     epilog=(
         "Exit codes: 0 done; 1 failed; 2 wrong command line; 3 something sent in has no result; "
@@ -41,7 +44,6 @@ app = typer.Typer(
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 for part in (stack, services):
     part.register(app)
@@ -60,6 +62,7 @@ app.command(rich_help_panel="Training")(gate.gate)
 app.add_typer(schedules.app, name="schedule", rich_help_panel="Training")
 app.command()(doctor)
 app.command()(audit)
+app.command()(completion)
 
 
 def _print_version(wanted: bool) -> None:
@@ -77,6 +80,6 @@ def _options(
 def main() -> None:
     """Run the command line; turn every error into one line and an exit code."""
     try:
-        app()
+        app(prog_name="carina")
     except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001 - no command ends with a traceback
         sys.exit(report(exc))

@@ -1,17 +1,16 @@
 """`carina audit`: who did what, and who saw whose pixels. And the rows of what is done at the command line."""
 
-import json
 from datetime import datetime
 from typing import Annotated
 
 import sqlalchemy as sa
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
 from sqlalchemy.orm import Session
 
-from deploy.cli.console import out
+from deploy.cli.console import is_json, out, tell
 from deploy.cli.environment import Data, settings_of
+from deploy.cli.tables import Column, Table
 from shared.audit import CLI, record
 from shared.database import Database
 from shared.tables import ApiKey, AuditEvent, Project
@@ -30,7 +29,6 @@ def audit(
     key: Annotated[str | None, typer.Option(help="Only what the key with this prefix did.")] = None,
     project: Annotated[str | None, typer.Option(help="Only of this project.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Only from this time on, in UTC.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     data: Data = None,
 ) -> None:
     """Show who did what, and who saw whose pixels, the newest first."""
@@ -45,9 +43,9 @@ def audit(
         rows = rows.where(AuditEvent.created_at >= since)
     with Database.from_settings(settings_of(data)).begin() as session:
         found = session.execute(rows.order_by(AuditEvent.id.desc()).limit(count)).all()
-        if as_json:
+        if is_json():
             for row, _ in found:
-                typer.echo(json.dumps({name: getattr(row, name) for name in _SHOWN}, default=str))
+                tell({name: getattr(row, name) for name in _SHOWN})
             return
         table = Table("when", "who", "action", Column("of what", overflow="fold"), "status", "from")
         for row, prefix in found:

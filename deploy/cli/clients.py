@@ -7,7 +7,7 @@ from uuid import UUID
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deploy.cli.console import err
+from deploy.cli.console import progress_of
 from deploy.cli.environment import client_settings_of
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
@@ -45,4 +45,4 @@ def await_jobs(client: "Carina", jobs: Sequence[UUID], *, timeout_s: float) -> d
 
 def _progress(what: str) -> Progress:
     columns: list[Any] = [TextColumn(f"{what:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    return Progress(*columns, console=err)
+    return progress_of(*columns)

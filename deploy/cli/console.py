@@ -1,23 +1,71 @@
-"""What the command line prints with."""
+"""What the command line prints with, and what `--json` and `--quiet` of the command that runs ask for."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from pydantic import ValidationError
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
+from rich.progress import Progress, ProgressColumn
 from rich.text import Text
 
 #: Ids must stay whole where the output goes into a file or another program.
 PIPED_WIDTH = 200
 
-out = Console(highlight=False)
-if not out.is_terminal:
-    out = Console(highlight=False, width=PIPED_WIDTH)
+
+class _Output(Console):
+    """Standard output: `COLUMNS` wide where that is set, else as wide as the terminal, else `PIPED_WIDTH`."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        columns = os.environ.get("COLUMNS", "")
+        if columns.isdecimal() and int(columns):
+            return ConsoleDimensions(int(columns), super().size.height)
+        return super().size if self.is_terminal else ConsoleDimensions(PIPED_WIDTH, super().size.height)
+
+    @size.setter
+    def size(self, _: tuple[int, int]) -> None:
+        raise AttributeError("The size is that of the terminal, or of COLUMNS.")
+
+
+out = _Output(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+@dataclass
+class _Asked:
+    """What the options of the command that runs ask for."""
+
+    json: bool = False
+    quiet: bool = False
+
+
+_asked = _Asked()
+
+
+def ask(*, as_json: bool, quiet: bool) -> None:
+    """Keep what the options of the command that begins ask for."""
+    _asked.json, _asked.quiet = as_json, quiet
+
+
+def is_json() -> bool:
+    """Whether standard output is to hold JSON and nothing else."""
+    return _asked.json
+
+
+def is_quiet() -> bool:
+    """Whether standard error is to hold errors and nothing else."""
+    return _asked.quiet or _asked.json
+
+
+def story() -> Console:
+    """Where a command tells how it goes on: standard error where standard output holds JSON."""
+    return err if is_json() else out
 
 
 def complain(message: str, *, hint: str | None = None) -> None:
@@ -28,9 +76,48 @@ def complain(message: str, *, hint: str | None = None) -> None:
         err.print(Text(f"  {hint}"), soft_wrap=True)
 
 
+def remark(message: str) -> None:
+    """Print a remark on standard error, unless only errors are wanted there."""
+    if not is_quiet():
+        err.print(Text(message), soft_wrap=True)
+
+
+def show_result(value: object, *lines: str) -> None:
+    """Print the result of a command: with `--json` the value, else the lines as they are, without markup."""
+    if is_json():
+        print_json(value)
+        return
+    for line in lines:
+        out.print(Text(line), soft_wrap=True)
+
+
+def tell(value: object, *lines: str) -> None:
+    """Print one of several results, each as it comes: with `--json` on a line of its own."""
+    if is_json():
+        sys.stdout.write(json.dumps(value, default=str) + "\n")
+        sys.stdout.flush()
+    else:
+        show_result(value, *lines)
+
+
 def print_json(value: object) -> None:
     """Print a value as JSON on standard output, undecorated."""
-    out.print_json(json.dumps(value, default=str))
+    sys.stdout.write(json.dumps(value, default=str, indent=2) + "\n")
+
+
+def progress_of(*columns: ProgressColumn) -> Progress:
+    """Return a progress bar for standard error, which is not shown where only errors are wanted."""
+    return Progress(*columns, console=err, disable=is_quiet())
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Say on standard error what is being done while this lasts."""
+    if is_quiet():
+        yield
+        return
+    with err.status(what):
+        yield
 
 
 @contextmanager

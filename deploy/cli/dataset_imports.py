@@ -9,8 +9,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from sqlalchemy.orm import Session
 
+from deploy.cli.application import Application
 from deploy.cli.audit import note
-from deploy.cli.console import err, explain, out
+from deploy.cli.console import busy, explain, is_json, out, progress_of, tell
 from deploy.cli.datasets import print_summary
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.projects import InProject, open_project
@@ -30,7 +31,7 @@ from shared.object_store import ObjectStore
 if TYPE_CHECKING:  # the trainer's libraries are only loaded by the commands that use them
     from trainer.datasets.importing import Imported
 
-imports = typer.Typer(help="Make a dataset of files on this machine.", no_args_is_help=True)
+imports = Application(help="Make a dataset of files on this machine.", no_args_is_help=True)
 
 Chosen = TypeVar("Chosen", bound=BaseModel)
 Method = Literal["wbf", "nms", "none"]
@@ -168,7 +169,7 @@ def _import(name: str, source: Source, project: str, data: Path | None) -> None:
     # Films are drawn and read for minutes before the first is stored.
     database.ping()
     store.ping()
-    with out.status("Loading"):
+    with busy("Loading"):
         from trainer.datasets.importing import import_here
 
     with _progress() as progress:
@@ -187,6 +188,11 @@ def _import(name: str, source: Source, project: str, data: Path | None) -> None:
 
 
 def _print_import(name: str, imported: "Imported") -> None:
+    if is_json():
+        counted = ("image_count", "box_count", "failure_count", "summary")
+        described = {key: imported.values[key] for key in counted}
+        tell({"id": imported.dataset_id, "name": name, "is_new": imported.is_new} | described)
+        return
     print_summary(imported.values["summary"])
     counts = f"{imported.values['image_count']:,} images, {imported.values['box_count']:,} boxes"
     same = "" if imported.is_new else ", the very same as it was: nothing new was made"
@@ -217,4 +223,4 @@ def _choose(kind: type[Chosen], **choices: Any) -> Chosen:
 
 def _progress() -> Progress:
     columns: list[Any] = [TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn()]
-    return Progress(*columns, TimeRemainingColumn(), TextColumn("[red]{task.fields[failed]}"), console=err)
+    return progress_of(*columns, TimeRemainingColumn(), TextColumn("[red]{task.fields[failed]}"))

@@ -7,18 +7,19 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
 
-from deploy.cli.console import out, print_json
+from deploy.cli.application import Application
+from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.projects import InProject, open_project
+from deploy.cli.tables import Column, Table
 from shared import datasets
 from shared.errors import NotReady
 from shared.keys import FIRST_PROJECT
 from shared.object_store import ObjectStore, dataset_key, result_key
 from shared.tables import Dataset
 
-app = typer.Typer(help="What models are trained and evaluated on.", no_args_is_help=True)
+app = Application(help="What models are trained and evaluated on.", no_args_is_help=True)
 #: In the order in which they are shown; PostgreSQL keeps none of a JSON object's keys.
 _SPLITS, _SIZES = ("train", "val", "test"), ("small", "medium", "large")
 
@@ -27,7 +28,6 @@ NameOrId = Annotated[str, typer.Argument(help="A name, which is its latest versi
 
 @app.command("list")
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
@@ -35,14 +35,14 @@ def list_(
     database, _ = open_project(settings_of(data), project)
     with database.begin() as session:
         rows = session.scalars(sa.select(Dataset).order_by(Dataset.id.desc())).all()
-        if as_json:
+        if is_json():
             print_json([_describe(row) for row in rows])
             return
         table = Table(Column("id", no_wrap=True), "name", "state", "images", "boxes", "failures", "digest", "made")
         for row in rows:
             counts = ("" if count is None else f"{count:,}" for count in _counts(row))
             made = f"{row.created_at:%Y-%m-%d %H:%M}"
-            table.add_row(str(row.id), row.name, _state(row), *counts, (row.digest or "")[:12], made)
+            table.add_row(str(row.id), escape(row.name), escape(_state(row)), *counts, (row.digest or "")[:12], made)
     out.print(table)
 
 
@@ -50,7 +50,6 @@ def list_(
 def show(
     dataset: NameOrId,
     figure: Annotated[Path | None, typer.Option(help="Draw classes and places into this .png or .svg file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
@@ -65,7 +64,7 @@ def show(
 
         format_ = format_of(figure.name)
         figure.write_bytes(draw_figure(_read_document(ObjectStore(settings), row), format_))
-    if as_json:
+    if is_json():
         print_json(_describe(row) | {"source": row.source, "summary": row.summary})
         return
     out.print(escape(f"{row.id} {row.name}: {_state(row)}"), soft_wrap=True)
@@ -91,13 +90,13 @@ def export(
         session.expunge(row)
     document = _read_document(ObjectStore(settings), row)
     output.write_bytes(document)
-    out.print(f"{output}: {row.image_count:,} images, {row.box_count:,} boxes", soft_wrap=True)
+    described = {"id": row.id, "file": str(output), "image_count": row.image_count, "box_count": row.box_count}
+    show_result(described, f"{output}: {row.image_count:,} images, {row.box_count:,} boxes")
 
 
 @app.command()
 def failures(
     dataset: NameOrId,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
@@ -110,7 +109,7 @@ def failures(
         raise NotReady("The list of failures was removed, because it named an image that was erased.")
     listed = ObjectStore(settings).get(result_key(sha256, "jsonl"), sha256=sha256)
     found = [json.loads(line) for line in listed.splitlines()]
-    if as_json:
+    if is_json():
         print_json(found)
         return
     if not found:

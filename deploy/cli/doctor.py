@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from deploy.cli.ailment import Ailment
-from deploy.cli.console import out
+from deploy.cli.console import is_json, out, tell
 from deploy.cli.doctor_api import check_api, check_key
 from deploy.cli.environment import Data, client_settings_of, read_environment, settings_of
 from deploy.cli.extras import MODULES, explain_missing, find_missing
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 #: A trainer takes these up.
 WAITING = (TaskState.QUEUED, TaskState.INTERRUPTED)
+_COLOURS = {"ok": "green", "degraded": "yellow", "wrong": "red"}
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,22 @@ def doctor(data: Data = None) -> None:
             skipped.add(check.name)
             continue
         try:
-            out.print(f"[green]ok[/]    {check.name}: {escape(check.run())}", soft_wrap=True)
+            _report(check, "ok", check.run())
         except Exception as exc:  # noqa: BLE001 - whatever a check meets is its finding
-            word = "[yellow]degraded[/]" if check.is_optional else "[red]wrong[/]"
-            out.print(f"{word} {check.name}: {escape(_detail(exc))}\n      {escape(check.remedy)}", soft_wrap=True)
+            _report(check, "degraded" if check.is_optional else "wrong", _detail(exc))
             failed.append(check)
     if wrong := [check for check in failed if not check.is_optional]:
-        if len(wrong) > 1:
+        if len(wrong) > 1 and not is_json():
             out.print(f"Begin with {wrong[0].name}: {escape(wrong[0].remedy)}", soft_wrap=True)
         raise typer.Exit(1)
+
+
+def _report(check: Check, state: str, found: str) -> None:
+    if is_json():
+        tell({"check": check.name, "state": state, "found": found, "remedy": None if state == "ok" else check.remedy})
+        return
+    colour, remedy = _COLOURS[state], "" if state == "ok" else f"\n      {escape(check.remedy)}"
+    out.print(f"[{colour}]{state:<5}[/] {check.name}: {escape(found)}{remedy}", soft_wrap=True)
 
 
 def _detail(error: Exception) -> str:

@@ -6,7 +6,7 @@ from uuid import UUID
 import typer
 
 from deploy.cli.clients import connect
-from deploy.cli.console import out
+from deploy.cli.console import show_result
 from deploy.cli.environment import Data
 
 
@@ -19,8 +19,8 @@ def erase(
     with connect(data) as client:
         if not yes:
             images = len(client.study(study_id).images)
-            typer.confirm(f"Erase the study {study_id} with {images} images for good?", abort=True)
+            typer.confirm(f"Erase the study {study_id} with {images} images for good?", abort=True, err=True)
         erased = client.erase_study(study_id)
-    out.print(f"erased study {erased.study_id}: {erased.images} images", soft_wrap=True)
-    if erased.objects_left:
-        out.print(f"{erased.objects_left} objects are removed as soon as the object store allows.", soft_wrap=True)
+    later = f"{erased.objects_left} objects are removed as soon as the object store allows."
+    said = [f"erased study {erased.study_id}: {erased.images} images", *([later] if erased.objects_left else [])]
+    show_result(erased.model_dump(mode="json"), *said)

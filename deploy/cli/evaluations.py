@@ -1,20 +1,21 @@
 """`carina evaluate`, and `carina evaluation`: list, show, report."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import sqlalchemy as sa
 import typer
-from rich.table import Column, Table
 
 from api.training_schemas import EvaluationAnswer
+from deploy.cli.application import Application
 from deploy.cli.audit import note
-from deploy.cli.console import err, out, print_json
+from deploy.cli.console import err, is_json, out, print_json, tell
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.following import follow, how_far_is_evaluation, read, require_success
 from deploy.cli.projects import InProject, open_project
 from deploy.cli.results import print_metrics
+from deploy.cli.tables import Column, Table
 from shared import datasets
 from shared.database import Database
 from shared.errors import NotReady
@@ -27,10 +28,9 @@ from shared.training import EvaluationConfig, Split
 EXIT_INTERRUPTED = 130
 _DEFAULTS = EvaluationConfig()
 
-app = typer.Typer(help="Evaluations: their numbers and reports.", no_args_is_help=True)
+app = Application(help="Evaluations: their numbers and reports.", no_args_is_help=True)
 
 Chosen = Annotated[UUID, typer.Argument(help="An evaluation, as `carina evaluate` printed it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def evaluate(
@@ -67,7 +67,8 @@ def evaluate(
         asked = start_evaluation(session, model_id=_model_id(model), dataset=met, config=config)
         evaluation_id = asked.id
         note(session, "evaluation.start", evaluation_id=evaluation_id)
-        out.print(f"evaluation {evaluation_id} of model {asked.model_id}, on {split} of dataset {met.id}")
+        said = f"evaluation {evaluation_id} of model {asked.model_id}, on {split} of dataset {met.id}"
+        tell(_describe(asked), said)
     if detach:
         return
     try:
@@ -82,7 +83,6 @@ def evaluate(
 @app.command("list")
 def list_(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 20,
-    as_json: AsJson = False,
     project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
@@ -90,8 +90,8 @@ def list_(
     database, _ = open_project(settings_of(data), project)
     with database.begin() as session:
         rows = session.scalars(sa.select(Evaluation).order_by(Evaluation.id.desc()).limit(count)).all()
-        if as_json:
-            print_json([EvaluationAnswer.of(row).model_dump(mode="json") for row in rows])
+        if is_json():
+            print_json([_describe(row) for row in rows])
             return
         table = Table(Column("id", no_wrap=True), "model", "dataset", "split", "state", "mAP at IoU > 0.4")
         for row in rows:
@@ -102,11 +102,11 @@ def list_(
 
 
 @app.command()
-def show(evaluation_id: Chosen, as_json: AsJson = False, data: Data = None) -> None:
+def show(evaluation_id: Chosen, data: Data = None) -> None:
     """Show an evaluation's numbers."""
     evaluation = read(Database.from_settings(settings_of(data)), Evaluation, evaluation_id)
-    if as_json:
-        print_json(EvaluationAnswer.of(evaluation).model_dump(mode="json"))
+    if is_json():
+        print_json(_describe(evaluation))
         return
     out.print(f"evaluation {evaluation.id} of model {evaluation.model_id}: {evaluation.state}", soft_wrap=True)
     if evaluation.metrics is not None:
@@ -132,9 +132,14 @@ def watch_evaluation(database: Database, evaluation_id: UUID) -> Evaluation:
     evaluation = follow(database, Evaluation, evaluation_id, how_far_is_evaluation)
     require_success(evaluation)
     assert evaluation.metrics is not None
-    print_metrics(evaluation.metrics)
-    out.print(f"report: `carina evaluation report {evaluation.id} --output report.html`", soft_wrap=True)
+    if not is_json():
+        print_metrics(evaluation.metrics)
+    tell(_describe(evaluation), f"report: `carina evaluation report {evaluation.id} --output report.html`")
     return evaluation
+
+
+def _describe(evaluation: Evaluation) -> dict[str, Any]:
+    return EvaluationAnswer.of(evaluation).model_dump(mode="json")
 
 
 def _write_report(settings: Settings, evaluation: Evaluation, path: Path) -> None:
@@ -144,7 +149,7 @@ def _write_report(settings: Settings, evaluation: Evaluation, path: Path) -> Non
     if sha256 is None:
         raise NotReady(f"Evaluation {evaluation.id} is {evaluation.state} and has no report.")
     path.write_bytes(ObjectStore(settings).get(result_key(sha256, "html"), sha256=sha256))
-    out.print(str(path), soft_wrap=True)
+    tell({"id": evaluation.id, "file": str(path)}, str(path))
 
 
 def _model_id(named: str) -> UUID | None:

@@ -11,7 +11,7 @@ from uuid import UUID
 import typer
 
 from deploy.cli.clients import connect
-from deploy.cli.console import opened
+from deploy.cli.console import is_json, opened
 from deploy.cli.environment import Data
 from deploy.cli.findings_formats import write_coco, write_csv, write_json, write_table
 
@@ -37,11 +37,10 @@ def findings(
     how: Annotated[Format, typer.Option("--format", help="`coco` is what pycocotools reads.")] = Format.TABLE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write into this file.", dir_okay=False)] = None,
     overlay: Annotated[Path | None, typer.Option(help="Write the images with boxes into this folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     data: Data = None,
 ) -> None:
     """Show what was found in a study, or in all images of a submission."""
-    how = Format.JSON if as_json else how
+    how = Format.JSON if is_json() else how
     with connect(data) as client:
         studies, is_study = _studies(client, of, min_score)
         if overlay is not None:

@@ -7,9 +7,9 @@ from typing import IO, TYPE_CHECKING, Any
 from uuid import UUID
 
 from rich.console import Console
-from rich.table import Column, Table
 
 from deploy.cli.console import PIPED_WIDTH, out
+from deploy.cli.tables import Column, Table
 from shared.csv_cells import CsvWriter
 from shared.errors import CarinaError
 

@@ -9,11 +9,11 @@ from uuid import UUID
 
 import sqlalchemy as sa
 import typer
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
 from sqlalchemy.orm import Session
 
 from deploy.cli.clients import EXIT_NO_RESULT
-from deploy.cli.console import complain, err
+from deploy.cli.console import complain, progress_of, remark
 from shared.database import Database
 from shared.errors import NotFound
 from shared.queue.states import Stage, TaskState
@@ -43,7 +43,7 @@ def follow(database: Database, row: type[Followed], task_id: UUID, show: Callabl
     """Show how far a task is until its end; return its row as it is then. Raises `NotFound`."""
     began, warned = time.monotonic(), False
     columns = (TextColumn("{task.description:<11}"), BarColumn(), TextColumn("{task.fields[words]}"))
-    with Progress(*columns, console=err) as progress:
+    with progress_of(*columns) as progress:
         bar = progress.add_task(_name(row), total=None, words="")
         task = read(database, row, task_id)
         while True:
@@ -54,7 +54,7 @@ def follow(database: Database, row: type[Followed], task_id: UUID, show: Callabl
             if not warned and _waiting(task) and time.monotonic() - began > MISSED_AFTER_S:
                 warned = True
                 if not database.persist(_any_trainer, within_s=PATIENCE_S):
-                    progress.console.print("No trainer is alive: start one with `carina trainer`.")
+                    remark("No trainer is alive: start one with `carina trainer`.")
             time.sleep(POLL_S)
             task = read(database, row, task_id, within_s=PATIENCE_S)
 

@@ -7,7 +7,7 @@ import typer
 
 from deploy.cli import gate_options as options
 from deploy.cli.audit import note
-from deploy.cli.console import err, out
+from deploy.cli.console import err, tell
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.following import follow, how_far_is_decision, require_success
 from deploy.cli.projects import InProject, open_project
@@ -52,7 +52,7 @@ def gate(
         assert config is not None, "a dataset was named"
         decision_id = ask_gate(session, project_id=project_id, candidate_model_id=model_id, config=config).id
         note(session, "gate.ask", decision_id=decision_id, model_id=model_id)
-        out.print(f"gate decision {decision_id} about model {model_id}", soft_wrap=True)
+        tell({"id": decision_id, "candidate_model_id": model_id}, f"gate decision {decision_id} about model {model_id}")
     if detach:
         return
     try:

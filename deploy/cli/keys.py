@@ -5,17 +5,19 @@ from typing import Annotated
 
 import sqlalchemy as sa
 import typer
-from rich.table import Table
+from rich.markup import escape
 
+from deploy.cli.application import Application
 from deploy.cli.audit import note
-from deploy.cli.console import out, print_json
+from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data, settings_of
+from deploy.cli.tables import Table
 from shared.database import Database
 from shared.keys import FIRST_PROJECT, Allowance, create_key, prefix_of, revoke_key
 from shared.queue.states import Scope
 from shared.tables import ApiKey, Project
 
-app = typer.Typer(help="API keys: one project each, shown once, hashed at rest.", no_args_is_help=True)
+app = Application(help="API keys: one project each, shown once, hashed at rest.", no_args_is_help=True)
 
 
 def _check_rate(rate: str | None) -> str | None:
@@ -53,19 +55,18 @@ def create(
             allowance=Allowance(expires_at, rate_limit, files_per_day, bytes_per_day),
         )
         note(session, "key.create", prefix=prefix_of(key))
-    typer.echo(key)
+    show_result({"key": key, "prefix": prefix_of(key), "name": name, "project": project}, key)
 
 
 @app.command("list")
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data: Data = None,
 ) -> None:
     """List all keys, without their secrets."""
     rows = sa.select(ApiKey, Project.name).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id)
     with Database.from_settings(settings_of(data)).begin() as session:
         found = session.execute(rows).all()
-        if as_json:
+        if is_json():
             limited = ("rate_limit", "files_per_day", "bytes_per_day")
             columns = ("prefix", "name", "scopes", *limited, "created_at", "expires_at", "revoked_at")
             print_json(
@@ -74,7 +75,9 @@ def list_(
             return
         table = Table("prefix", "name", "project", "scopes", "limits", "state")
         for key, project in found:
-            table.add_row(key.prefix, key.name, project, ", ".join(key.scopes), _limits_of(key), _state_of(key))
+            table.add_row(
+                key.prefix, escape(key.name), escape(project), ", ".join(key.scopes), _limits_of(key), _state_of(key)
+            )
     out.print(table)
 
 
@@ -84,7 +87,7 @@ def revoke(prefix: Annotated[str, typer.Argument(help="As `carina key list` show
     with Database.from_settings(settings_of(data)).begin() as session:
         revoke_key(session, prefix)
         note(session, "key.revoke", prefix=prefix)
-    out.print(f"{prefix} is revoked")
+    show_result({"prefix": prefix, "revoked": True}, f"{prefix} is revoked")
 
 
 def _limits_of(key: ApiKey) -> str:

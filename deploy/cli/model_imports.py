@@ -13,11 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 
 from deploy.cli.audit import note
-from deploy.cli.console import explain, out
+from deploy.cli.console import busy, explain, show_result
 from deploy.cli.environment import Data, settings_of
 from shared.database import Database
 from shared.detector.card import Category, ModelCard
 from shared.errors import InvalidModelFile
+from shared.tables import Model
 
 if TYPE_CHECKING:
     from shared.detector.checkpoints import Checkpoint
@@ -122,20 +123,21 @@ def import_model(
         "trained_on": trained_on,
     }
     said = {key: value for key, value in said.items() if value is not None}
-    with out.status(f"Reading {escape(file.name)}"):
+    with busy(f"Reading {escape(file.name)}"):
         card, weights, notes = _read_model(file, categories, order, name, said)
     card = _warn(card, warnings or ())
-    with out.status(f"Storing {len(weights) / 1e6:.0f} MB"), Database.from_settings(settings).begin() as session:
+    with busy(f"Storing {len(weights) / 1e6:.0f} MB"), Database.from_settings(settings).begin() as session:
         model = models.register(session, ObjectStore(settings), card, weights)
         note(session, "model.import", model_id=model.id, promoted=promote)
         if promote:
             models.promote(session, model.id)
-        out.print(
-            f"{model.id} {escape(model.name)} ({card.architecture}, {len(card.categories)} classes): {model.state}",
-            soft_wrap=True,
-        )
-    for each in notes:
-        out.print(escape(f"  {each}"), soft_wrap=True)
+        line = f"{model.id} {model.name} ({card.architecture}, {len(card.categories)} classes): {model.state}"
+        show_result(describe_model(model) | {"notes": notes}, line, *(f"  {each}" for each in notes))
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """Return what is printed of a model as JSON."""
+    return {name: getattr(model, name) for name in ("id", "name", "state", "digest", "card")}
 
 
 def _read_model(

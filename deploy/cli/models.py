@@ -6,18 +6,20 @@ from uuid import UUID
 
 import sqlalchemy as sa
 import typer
-from rich.table import Table
+from rich.markup import escape
 
+from deploy.cli.application import Application
 from deploy.cli.audit import note
-from deploy.cli.console import out, print_json
+from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data, settings_of
-from deploy.cli.model_imports import CARD, WEIGHTS, import_model
+from deploy.cli.model_imports import CARD, WEIGHTS, describe_model, import_model
+from deploy.cli.tables import Table
 from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.errors import NotFound
 from shared.tables import Model
 
-app = typer.Typer(help="The detectors that Carina knows, and which of them is active.", no_args_is_help=True)
+app = Application(help="The detectors that Carina knows, and which of them is active.", no_args_is_help=True)
 
 
 app.command("import")(import_model)
@@ -25,25 +27,21 @@ app.command("import")(import_model)
 
 @app.command("list")
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data: Data = None,
 ) -> None:
     """List all models, newest first."""
     with Database.from_settings(settings_of(data)).begin() as session:
         rows = session.scalars(sa.select(Model).order_by(Model.id.desc())).all()
-        if as_json:
-            print_json(
-                [
-                    {"id": row.id, "name": row.name, "state": row.state, "digest": row.digest, "card": row.card}
-                    for row in rows
-                ]
-            )
+        if is_json():
+            print_json([describe_model(row) for row in rows])
             return
         table = Table("id", "name", "architecture", "classes", "state", "made")
         for row in rows:
             card = row.card
             made = f"{row.created_at:%Y-%m-%d %H:%M}"
-            table.add_row(str(row.id), row.name, card["architecture"], str(len(card["categories"])), row.state, made)
+            table.add_row(
+                str(row.id), escape(row.name), card["architecture"], str(len(card["categories"])), row.state, made
+            )
     out.print(table)
 
 
@@ -66,7 +64,8 @@ def export(
     output.mkdir(parents=True, exist_ok=True)
     (output / WEIGHTS).write_bytes(weights)
     (output / CARD).write_text(card.model_dump_json(indent=2) + "\n")
-    out.print(f"{output}: card.json and weights.safetensors ({len(weights) / 1e6:.0f} MB)", soft_wrap=True)
+    said = f"{output}: card.json and weights.safetensors ({len(weights) / 1e6:.0f} MB)"
+    show_result({"id": model_id, "folder": str(output), "byte_count": len(weights)}, said)
 
 
 @app.command()
@@ -82,7 +81,7 @@ def demo(data: Data = None) -> None:
         if models.active(session) is None:
             models.promote(session, model.id)
         note(session, "model.demo", model_id=model.id)
-        out.print(f"{model.id} {model.name}: {model.state}. {model.card['trained_on']}")
+        show_result(describe_model(model), f"{model.id} {model.name}: {model.state}. {model.card['trained_on']}")
 
 
 @app.command()
@@ -93,7 +92,7 @@ def promote(model_id: UUID, data: Data = None) -> None:
     with Database.from_settings(settings_of(data)).begin() as session:
         model = models.promote(session, model_id)
         note(session, "model.promote", model_id=model.id)
-        out.print(f"{model.id} {model.name}: {model.state}")
+        show_result(describe_model(model), f"{model.id} {model.name}: {model.state}")
 
 
 @app.command()
@@ -104,4 +103,4 @@ def rollback(data: Data = None) -> None:
     with Database.from_settings(settings_of(data)).begin() as session:
         model = models.roll_back(session)
         note(session, "model.rollback", model_id=model.id)
-        out.print(f"{model.id} {model.name}: {model.state}")
+        show_result(describe_model(model), f"{model.id} {model.name}: {model.state}")

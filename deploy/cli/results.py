@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
-from deploy.cli.console import out
+from api.schedule_schemas import GateDecisionAnswer
+from deploy.cli.console import out, tell
+from deploy.cli.tables import Table
 from shared.tables import GateDecision
 
 Metrics = Mapping[str, Any]
@@ -32,14 +33,14 @@ def print_metrics(metrics: Metrics) -> None:
     classes = Table("class", "images", "boxes", "AP at IoU > 0.4", "COCO AP", "AUROC")
     for row in metrics["categories"]:
         counts = (str(row["images"]), str(row["boxes"]))
-        classes.add_row(row["name"], *counts, *(_number(row[key]) for key in ("ap40", "ap", "auroc")))
+        classes.add_row(escape(row["name"]), *counts, *(_number(row[key]) for key in ("ap40", "ap", "auroc")))
     out.print(classes)
 
 
 def print_decision(decision: GateDecision) -> None:
     """Print what a gate decided, and why."""
-    colour = "green" if decision.promoted else "yellow"
-    out.print(f"[{colour}]gate[/] {decision.id}: {escape(decision.explanation or '')}", soft_wrap=True)
+    described = GateDecisionAnswer.model_validate(decision).model_dump(mode="json")
+    tell(described, f"gate {decision.id}: {decision.explanation or ''}")
 
 
 def _estimate(estimate: Mapping[str, float | None]) -> tuple[str, str]:

@@ -5,11 +5,11 @@ from uuid import UUID
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
 
 from deploy.cli.clients import connect
-from deploy.cli.console import out, print_json
+from deploy.cli.console import is_json, out, print_json
 from deploy.cli.environment import Data
+from deploy.cli.tables import Column, Table
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import ReviewAnswer
@@ -20,13 +20,12 @@ def reviews(
     job_id: Annotated[
         UUID | None, typer.Option("--job", help="Of which result.", show_default="the one reviewed last")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data: Data = None,
 ) -> None:
     """Show what readers say of an image: its findings as they stand, and who said what."""
     with connect(data) as client:
         review = client.review(image_id, job_id=job_id)
-    if as_json:
+    if is_json():
         print_json(review.model_dump(mode="json"))
         return
     _print_findings(review)

@@ -6,16 +6,18 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
 from sqlalchemy.orm import Session
 
 from api.schedule_schemas import ScheduleAnswer
+from api.training_schemas import TrainingAnswer
 from deploy.cli import gate_options
 from deploy.cli import training_options as options
+from deploy.cli.application import Application
 from deploy.cli.audit import note
-from deploy.cli.console import out, print_json
+from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.projects import InProject, open_project
+from deploy.cli.tables import Column, Table
 from shared import schedules
 from shared.keys import FIRST_PROJECT
 from shared.object_store import ObjectStore
@@ -24,10 +26,9 @@ from shared.tables import Schedule
 from shared.training import GateConfig, TrainingConfig
 from shared.trainings import require_weights
 
-app = typer.Typer(help="Schedules: when to train again, and on what.", no_args_is_help=True)
+app = Application(help="Schedules: when to train again, and on what.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="What it is called.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Cron = "Minute, hour, day of the month, month, day of the week, as in '0 3 * * 0'."
 TimeZone = "In which the cron expression is meant, as in Europe/Berlin."
 DatasetName = "Train on the latest dataset of this name."
@@ -101,16 +102,16 @@ def create(
             skip_unchanged=not always,
         )
         note(session, "schedule.create", schedule_id=made.id)
-        out.print(f"{made.id} {escape(name)}: next {_tell_time(made)}", soft_wrap=True)
+        show_result(_describe(made), f"{made.id} {name}: next {_tell_time(made)}")
 
 
 @app.command("list")
-def list_(as_json: AsJson = False, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
+def list_(project: InProject = FIRST_PROJECT, data: Data = None) -> None:
     """List all schedules, when each is due next, and what became of the last time."""
     database, _ = open_project(settings_of(data), project)
     with database.begin() as session:
         rows = session.scalars(sa.select(Schedule).order_by(Schedule.name)).all()
-        if as_json:
+        if is_json():
             print_json([_describe(row) for row in rows])
             return
         table = Table(Column("name", no_wrap=True), "cron", "dataset", "gate", "next", "last")
@@ -124,12 +125,12 @@ def list_(as_json: AsJson = False, project: InProject = FIRST_PROJECT, data: Dat
 
 
 @app.command()
-def show(name: Name, as_json: AsJson = False, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
+def show(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
     """Show a schedule with its config and gate."""
     database, project_id = open_project(settings_of(data), project)
     with database.begin() as session:
         described = _describe(schedules.find_schedule(session, project_id, name))
-    if as_json:
+    if is_json():
         print_json(described)
         return
     table = Table("", escape(name))
@@ -211,7 +212,7 @@ def delete(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) ->
         schedule = schedules.find_schedule(session, project_id, name, to_change=True)
         note(session, "schedule.delete", schedule_id=schedule.id)
         schedules.delete_schedule(session, schedule)
-    out.print(f"{escape(name)} is deleted", soft_wrap=True)
+        show_result({"id": schedule.id, "name": schedule.name, "deleted": True}, f"{schedule.name} is deleted")
 
 
 @app.command()
@@ -221,14 +222,14 @@ def run(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> No
     with database.begin() as session:
         started = schedules.run_now(session, schedules.find_schedule(session, project_id, name, to_change=True))
         note(session, "schedule.run", schedule_id=started.schedule_id, training_id=started.id)
-        out.print(f"training {started.id} of {escape(started.name)}", soft_wrap=True)
+        show_result(TrainingAnswer.of(started).model_dump(mode="json"), f"training {started.id} of {started.name}")
 
 
 def _change(session: Session, schedule: Schedule, **changes: Any) -> None:
     schedules.update_schedule(session, schedule, **changes)
     note(session, "schedule.update", schedule_id=schedule.id)
     session.flush()
-    out.print(f"{escape(schedule.name)}: next {_tell_time(schedule)}", soft_wrap=True)
+    show_result(_describe(schedule), f"{schedule.name}: next {_tell_time(schedule)}")
 
 
 def _describe(schedule: Schedule) -> dict[str, Any]:

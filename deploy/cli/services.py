@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from deploy.cli.console import is_json, print_json
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.extras import require
 from shared.errors import HintNotSent
@@ -74,13 +75,15 @@ def migrate(data: Data = None) -> None:
     from deploy.bootstrap import migrate as bring_up_to_date
 
     bring_up_to_date(settings_of(data, SettingsWithoutHints))
+    if is_json():
+        print_json({"migrated": True})
 
 
 def probe(context: typer.Context) -> None:
     """Ask whether a process is alive or takes work: `carina probe live`, `carina probe ready`."""
     from deploy.probe import main
 
-    raise typer.Exit(main(context.args))
+    raise typer.Exit(main([*context.args, *(["--json"] if is_json() else [])]))
 
 
 def _prepare(data: Path | None, *extras: str, uses_redis: bool = True) -> Settings:

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import typer
 from pydantic import ValidationError
-from rich.table import Column, Table
 
 from deploy.cli.clients import EXIT_NO_RESULT, connect
-from deploy.cli.console import explain, out, print_json
+from deploy.cli.console import explain, is_json, out, print_json, show_result, tell
 from deploy.cli.environment import Data
 from deploy.cli.submissions import final_count, has_every_result, print_summary, progress_bar
+from deploy.cli.tables import Column, Table
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, JobAnswer, SubmissionAnswer
@@ -23,7 +23,6 @@ def status(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for their end.")] = False,
     timeout_s: Annotated[float, typer.Option(help="How long to wait, in seconds.")] = float("inf"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data: Data = None,
 ) -> None:
     """Say where submissions and jobs stand."""
@@ -36,7 +35,7 @@ def status(
             found = [_await(client, one, timeout_s) for one in found]
     submissions = [one for one in found if isinstance(one, SubmissionAnswer)]
     jobs = [one for one in found if not isinstance(one, SubmissionAnswer)]
-    if as_json:
+    if is_json():
         print_json([one.model_dump(mode="json") for one in found])
     else:
         if jobs:
@@ -79,20 +78,27 @@ def cancel(
 
     with connect(data) as client:
         for id_ in ids:
-            if isinstance(_find(client, id_), SubmissionAnswer):
-                print_summary(client.cancel_submission(id_))
+            is_submission = isinstance(_find(client, id_), SubmissionAnswer)
+            one = client.cancel_submission(id_) if is_submission else client.cancel(id_)
+            if is_json():
+                tell(one.model_dump(mode="json"))
+            elif isinstance(one, SubmissionAnswer):
+                print_summary(one)
             else:
-                _print_jobs([client.cancel(id_)])
+                _print_jobs([one])
 
 
 def _retry_submission(client: "Carina", submission_id: UUID, paths: list[Path]) -> None:
     answer = client.retry_submission(submission_id)
-    out.print(f"{answer.retried} files are tried again")
     sent = client.resend(submission_id, paths) if answer.to_upload else 0
+    missing = answer.to_upload - sent
+    said = [f"{answer.retried} files are tried again"]
     if sent:
-        out.print(f"{sent} files were sent again")
-    if missing := answer.to_upload - sent:
-        out.print(f"{missing} files have to be sent again: `carina retry {submission_id} PATH`", soft_wrap=True)
+        said.append(f"{sent} files were sent again")
+    if missing:
+        said.append(f"{missing} files have to be sent again: `carina retry {submission_id} PATH`")
+    show_result({"submission_id": submission_id, "retried": answer.retried, "sent": sent, "missing": missing}, *said)
+    if missing:
         raise typer.Exit(EXIT_NO_RESULT)
 
 
@@ -101,7 +107,7 @@ def _retry_failed(client: "Carina", code: str, hours: float) -> None:
         answer = client.retry_failed(code, hours=hours)
     except ValidationError as exc:
         raise typer.BadParameter(explain(exc)) from exc
-    out.print(f"{answer.to_prepare + answer.to_detect:,} jobs are tried again")
+    show_result(answer.model_dump(mode="json"), f"{answer.to_prepare + answer.to_detect:,} jobs are tried again")
 
 
 def _find(client: "Carina", id_: UUID) -> "SubmissionAnswer | JobAnswer":

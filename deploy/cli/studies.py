@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from api.study_list_schemas import SearchedState, StudiesQuery
 from deploy.cli.clients import connect
-from deploy.cli.console import explain, opened
+from deploy.cli.console import explain, is_json, opened
 from deploy.cli.environment import Data
 from deploy.cli.studies_formats import write_csv, write_json, write_jsonl, write_table
 from shared.imaging.facts import Flag
@@ -51,7 +51,6 @@ def studies(
         Format, typer.Option("--format", help="`jsonl` and `csv` have a line for each study.")
     ] = Format.TABLE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write into this file.", dir_okay=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     data: Data = None,
 ) -> None:
     """Search studies by state, finding, flag, priority and time, the newest first; days and times are UTC."""
@@ -60,7 +59,7 @@ def studies(
     search = _search(**conditions, since=since, until=until, min_score=min_score, limit=limit)
     with connect(data) as client, opened(output) as file:
         found = islice(client.studies(search), None if every else count)
-        match Format.JSON if as_json else how:
+        match Format.JSON if is_json() else how:
             case Format.TABLE:
                 write_table(found, file if output else None)
             case Format.JSON:

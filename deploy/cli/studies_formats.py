@@ -5,11 +5,11 @@ from typing import IO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from api.schemas import NOTICE
 from api.study_list_schemas import StudySummary
 from deploy.cli.console import PIPED_WIDTH, out
+from deploy.cli.tables import Column, Table
 from shared.csv_cells import CsvWriter
 
 CSV_COLUMNS = (

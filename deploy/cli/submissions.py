@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
 
-from deploy.cli.console import err, out
+from deploy.cli.console import out, progress_of
+from deploy.cli.tables import Column, Table
 from shared.csv_cells import CsvWriter
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
@@ -98,7 +98,7 @@ def progress_bar() -> Iterator[Bar]:
         TextColumn("{task.fields[words]}"),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=err) as progress:
+    with progress_of(*columns) as progress:
         yield Bar(progress)
 
 

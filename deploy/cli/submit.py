@@ -1,6 +1,7 @@
 """`carina submit`: any number of files, interrupted or not."""
 
 import json
+import sys
 from collections.abc import Iterable
 from http import HTTPStatus
 from pathlib import Path
@@ -10,7 +11,7 @@ from uuid import UUID
 import typer
 
 from deploy.cli.clients import EXIT_NO_RESULT, connect
-from deploy.cli.console import complain, err, out
+from deploy.cli.console import complain, err, is_json, out, print_json, remark
 from deploy.cli.environment import Data
 from deploy.cli.submissions import (
     LISTED,
@@ -50,7 +51,6 @@ def submit(
     names: Annotated[bool, typer.Option("--names", help="Tell the server the files' names.")] = False,
     resume: Annotated[bool, typer.Option("--resume/--new", help="Go on with what was interrupted.")] = True,
     threads: Annotated[int, typer.Option(min=1, max=64, help="Uploads at a time.")] = 8,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data: Data = None,
 ) -> None:
     """Send studies in, and say of each file what became of it. What was interrupted goes on with the same command."""
@@ -84,14 +84,15 @@ def submit(
             err.print(f"Interrupted. The same command goes on where this one stopped{given_up}.", soft_wrap=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         try:
-            _report(
-                client, submission, journal, unreadable, manifest, timeout_s=timeout_s if wait else 0, as_json=as_json
-            )
+            _report(client, submission, journal, unreadable, manifest, timeout_s=timeout_s if wait else 0)
         except RequestRefused as exc:
             if exc.status != HTTPStatus.FORBIDDEN:
                 raise
-            print_summary(submission, unreadable)
-            err.print("What became of each file only a key with the scope `read` is told.")
+            if is_json():
+                print_json({"submission": submission.model_dump(mode="json"), "files": None})
+            else:
+                print_summary(submission, unreadable)
+            remark("Only a key with the scope `read` is told what became of each file.")
         if submission.state.is_final or not wait:
             journal.remove()
     if unreadable or not has_every_result(submission) or (wait and not submission.state.is_final):
@@ -104,9 +105,9 @@ def _greet(journal: "Journal", resume: bool) -> None:
     if earlier is None:
         return
     if resume:
-        err.print(f"going on with submission {earlier}", soft_wrap=True)
+        remark(f"going on with submission {earlier}")
     else:
-        err.print(f"leaving submission {earlier} as it is; `carina cancel {earlier}` ends it", soft_wrap=True)
+        remark(f"leaving submission {earlier} as it is; `carina cancel {earlier}` ends it")
         journal.reset()
 
 
@@ -136,15 +137,14 @@ def _report(
     manifest: Path | None,
     *,
     timeout_s: float,
-    as_json: bool,
 ) -> None:
     """Say what became of each file, on the terminal or in a file, and how many came to what."""
     is_short = submission.file_count + unreadable <= LISTED
-    if manifest is None and not is_short and not as_json:
+    if manifest is None and not is_short and not is_json():
         manifest = Path(f"carina-{submission.id}.csv")
     if manifest is not None:
         write_manifest(local_manifest(client, submission, journal), manifest)
-    if as_json:
+    if is_json():
         _print_json(submission, local_manifest(client, submission, journal))
         return
     if is_short:
@@ -165,7 +165,7 @@ def _ends_of_duplicates(client: "Carina", rows: Iterable[Row], timeout_s: float)
 
 def _print_json(submission: "SubmissionAnswer", rows: Iterable[Row]) -> None:
     """Print all at once what need not fit into memory."""
-    out.file.write(f'{{"submission": {submission.model_dump_json()}, "files": [')
+    sys.stdout.write(f'{{"submission": {submission.model_dump_json()}, "files": [')
     for count, row in enumerate(rows):
-        out.file.write(("," if count else "") + "\n" + json.dumps(row))
-    out.file.write("\n]}\n")
+        sys.stdout.write(("," if count else "") + "\n" + json.dumps(row))
+    sys.stdout.write("\n]}\n")

@@ -1,37 +1,38 @@
 """`carina train`, and `carina training`: list, show, follow, log, cancel, events."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import sqlalchemy as sa
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
 
 from api.training_schemas import TrainingAnswer
 from deploy.cli import training_options as options
+from deploy.cli.application import Application
 from deploy.cli.audit import note
-from deploy.cli.console import err, out, print_json
+from deploy.cli.console import err, is_json, out, print_json, remark, show_result, tell
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.evaluations import watch_evaluation
 from deploy.cli.following import follow, how_far_is_decision, how_far_is_training, read, require_success
 from deploy.cli.gate_options import GateDataset, GateSplit, LeastGain, read_gate
 from deploy.cli.projects import InProject, open_project
 from deploy.cli.results import print_decision
+from deploy.cli.tables import Column, Table
 from deploy.cli.weights import store_weights
 from shared import datasets
 from shared.database import Database
 from shared.keys import FIRST_PROJECT
+from shared.queue.states import TaskState
 from shared.tables import Evaluation, GateDecision, TrainingRun
 from shared.tasks import cancel_task
 
 EXIT_INTERRUPTED = 130
 
-app = typer.Typer(help="Trainings: where they stand, and what came of them.", no_args_is_help=True)
+app = Application(help="Trainings: where they stand, and what came of them.", no_args_is_help=True)
 
 Run = Annotated[UUID, typer.Argument(help="A training, as `carina train` printed it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Weights = Annotated[
     str | None,
     typer.Option(help="A file, `torchvision` (ImageNet), `none` or `model:ID`.", show_default="the recipe's"),
@@ -82,7 +83,7 @@ def train(
         run = start_training(session, dataset=trained_on, config=config, gate=gate, name=name)
         run_id = run.id
         note(session, "training.start", training_id=run_id)
-        out.print(f"training {run_id} of {escape(run.name)}, on dataset {trained_on.id}", soft_wrap=True)
+        tell(_describe(run), f"training {run_id} of {run.name}, on dataset {trained_on.id}")
     if not detach:
         _watch(database, run_id)
 
@@ -90,7 +91,6 @@ def train(
 @app.command("list")
 def list_(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 20,
-    as_json: AsJson = False,
     project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
@@ -98,8 +98,8 @@ def list_(
     database, _ = open_project(settings_of(data), project)
     with database.begin() as session:
         runs = session.scalars(sa.select(TrainingRun).order_by(TrainingRun.id.desc()).limit(count)).all()
-        if as_json:
-            print_json([TrainingAnswer.of(run).model_dump(mode="json") for run in runs])
+        if is_json():
+            print_json([_describe(run) for run in runs])
             return
         table = Table(Column("id", no_wrap=True), "name", "state", "epochs", "model", "began")
         for run in runs:
@@ -110,11 +110,11 @@ def list_(
 
 
 @app.command()
-def show(run_id: Run, as_json: AsJson = False, data: Data = None) -> None:
+def show(run_id: Run, data: Data = None) -> None:
     """Show where a training stands, with its config."""
     run = read(Database.from_settings(settings_of(data)), TrainingRun, run_id)
-    described = TrainingAnswer.of(run).model_dump(mode="json")
-    if as_json:
+    described = _describe(run)
+    if is_json():
         print_json(described)
         return
     table = Table("", escape(run.name), show_lines=False)
@@ -134,7 +134,8 @@ def follow_(run_id: Run, data: Data = None) -> None:
 @app.command()
 def log(run_id: Run, data: Data = None) -> None:
     """Print the last lines that a training's processes wrote."""
-    typer.echo(read(Database.from_settings(settings_of(data)), TrainingRun, run_id).log_tail)
+    log_tail = read(Database.from_settings(settings_of(data)), TrainingRun, run_id).log_tail
+    show_result({"id": run_id, "log": log_tail}, log_tail)
 
 
 @app.command()
@@ -143,7 +144,7 @@ def cancel(run_id: Run, data: Data = None) -> None:
     with Database.from_settings(settings_of(data)).begin() as session:
         cancel_task(session, TrainingRun, run_id)
         note(session, "training.cancel", training_id=run_id)
-    out.print(f"{run_id} is cancelled")
+    show_result({"id": run_id, "state": TaskState.CANCELLED}, f"{run_id} is cancelled")
 
 
 @app.command()
@@ -163,16 +164,20 @@ def events(
         # TensorBoard reads a folder's files in the order of their names.
         path = output / f"events.out.tfevents.{int(attempt):06}.attempt-{attempt}"
         path.write_bytes(store.get(result_key(sha256, "tfevents"), sha256=sha256))
-        out.print(str(path), soft_wrap=True)
+        tell({"attempt": int(attempt), "file": str(path)}, str(path))
     if not run.events:
-        err.print("There is none before the first checkpoint.")
+        remark("There is none before the first checkpoint.")
+
+
+def _describe(run: TrainingRun) -> dict[str, Any]:
+    return TrainingAnswer.of(run).model_dump(mode="json")
 
 
 def _watch(database: Database, run_id: UUID) -> None:
     try:
         run = follow(database, TrainingRun, run_id, how_far_is_training)
         require_success(run)
-        out.print(f"model {run.model_id} ({escape(run.name)}) is a candidate: `carina model promote {run.model_id}`")
+        tell(_describe(run), f"model {run.model_id} ({run.name}) is a candidate: `carina model promote {run.model_id}`")
         _watch_what_follows(database, run)
     except KeyboardInterrupt:
         err.print(f"\nIt goes on: `carina training follow {run_id}` or `carina training cancel {run_id}`.")

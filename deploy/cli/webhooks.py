@@ -6,43 +6,38 @@ from uuid import UUID
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
 
+from deploy.cli.application import Application
 from deploy.cli.clients import connect
-from deploy.cli.console import out, print_json
+from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data
+from deploy.cli.tables import Column, Table
 from shared.queue.states import DeliveryState
 from shared.webhooks import WebhookEvent
 
-app = typer.Typer(help="Webhooks: be told by HTTP of what has happened.", no_args_is_help=True)
+app = Application(help="Webhooks: be told by HTTP of what has happened.", no_args_is_help=True)
 
 WebhookId = Annotated[UUID, typer.Argument(help="A webhook, as `list` printed it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def create(
     url: Annotated[str, typer.Argument(help="Where to POST messages to.")],
     event: Annotated[list[WebhookEvent] | None, typer.Option(help="Of what to tell; by default of everything.")] = None,
-    as_json: AsJson = False,
     data: Data = None,
 ) -> None:
     """Add a webhook, and print the secret that its messages are signed with: it is shown this once."""
     with connect(data) as client:
         made = client.create_webhook(url, event or list(WebhookEvent))
-    if as_json:
-        print_json(made.model_dump(mode="json"))
-        return
-    out.print(f"{made.id} {escape(made.url)}", soft_wrap=True)
-    out.print(f"secret {made.secret}", soft_wrap=True)
+    show_result(made.model_dump(mode="json"), f"{made.id} {made.url}", f"secret {made.secret}")
 
 
 @app.command("list")
-def list_(as_json: AsJson = False, data: Data = None) -> None:
+def list_(data: Data = None) -> None:
     """List the project's webhooks."""
     with connect(data) as client:
         webhooks = client.webhooks()
-    if as_json:
+    if is_json():
         print_json([webhook.model_dump(mode="json") for webhook in webhooks])
         return
     table = Table(Column("webhook", no_wrap=True), "url", "events", "enabled")
@@ -56,23 +51,24 @@ def list_(as_json: AsJson = False, data: Data = None) -> None:
 def try_out(webhook_id: WebhookId, data: Data = None) -> None:
     """Send a `ping`."""
     with connect(data) as client:
-        out.print(f"message {client.test_webhook(webhook_id).id}", soft_wrap=True)
+        message = client.test_webhook(webhook_id)
+    show_result(message.model_dump(mode="json"), f"message {message.id}")
 
 
 @app.command()
 def enable(webhook_id: WebhookId, data: Data = None) -> None:
     """Send messages again; what has waited meanwhile goes first."""
     with connect(data) as client:
-        client.enable_webhook(webhook_id)
-    out.print(f"{webhook_id} is enabled", soft_wrap=True)
+        webhook = client.enable_webhook(webhook_id)
+    show_result(webhook.model_dump(mode="json"), f"{webhook_id} is enabled")
 
 
 @app.command()
 def disable(webhook_id: WebhookId, data: Data = None) -> None:
     """Send no more messages until it is enabled again."""
     with connect(data) as client:
-        client.enable_webhook(webhook_id, enabled=False)
-    out.print(f"{webhook_id} is disabled", soft_wrap=True)
+        webhook = client.enable_webhook(webhook_id, enabled=False)
+    show_result(webhook.model_dump(mode="json"), f"{webhook_id} is disabled")
 
 
 @app.command()
@@ -80,7 +76,7 @@ def delete(webhook_id: WebhookId, data: Data = None) -> None:
     """Remove a webhook with its messages."""
     with connect(data) as client:
         client.delete_webhook(webhook_id)
-    out.print(f"{webhook_id} is deleted", soft_wrap=True)
+    show_result({"id": webhook_id, "deleted": True}, f"{webhook_id} is deleted")
 
 
 @app.command()
@@ -88,13 +84,12 @@ def deliveries(
     webhook_id: WebhookId,
     state: Annotated[DeliveryState | None, typer.Option(help="`dead` are those that were given up.")] = None,
     most: Annotated[int, typer.Option("--limit", min=1, help="The most to list.")] = 50,
-    as_json: AsJson = False,
     data: Data = None,
 ) -> None:
     """List a webhook's messages and what became of them, the newest first."""
     with connect(data) as client:
         found = list(islice(client.deliveries(webhook_id, state=state), most))
-    if as_json:
+    if is_json():
         print_json([delivery.model_dump(mode="json") for delivery in found])
         return
     table = Table(Column("message", no_wrap=True), "event", "state", "tries", "status", "code")
@@ -120,4 +115,4 @@ def redeliver(
         chosen = delivery_ids or [each.id for each in client.deliveries(webhook_id, state=DeliveryState.DEAD)]
         for delivery_id in chosen:
             client.redeliver(webhook_id, delivery_id)
-    out.print(f"{len(chosen)} to be sent again")
+    show_result({"webhook_id": webhook_id, "messages": chosen}, f"{len(chosen)} to be sent again")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from deploy.cli.console import err
+from deploy.cli.console import busy
 from shared.detector.card import Architecture, Category, ModelCard
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def store_weights(named: str, architecture: Architecture, store: "ObjectStore") 
     path = Path(named)
     if not path.is_file():
         raise typer.BadParameter(f"--weights {named}: this is no file, and none of none, torchvision and model:ID.")
-    with err.status(f"Reading {path.name}"):
+    with busy(f"Reading {path.name}"):
         content = path.read_bytes()
         _check_fit(content, architecture)
     sha256 = hashlib.sha256(content).hexdigest()
-    with err.status(f"Storing {len(content) / 1e6:.0f} MB"):
+    with busy(f"Storing {len(content) / 1e6:.0f} MB"):
         store.put(weights_key(sha256), content)
     return f"object:{sha256}"
 

@@ -1,7 +1,6 @@
 """`carina up`, `carina down` and `carina ps`."""
 
 import asyncio
-import json as jsonlib
 import os
 import signal
 import time
@@ -69,26 +68,28 @@ def _bootstrap(env: Mapping[str, str]) -> str:
 
 def down(data: Data = DEFAULT_DATA) -> None:
     """Stop the stack of a data folder, and return once all of it is gone."""
+    from deploy.cli.console import tell  # the command line itself imports this module
+
     with _system_errors_told():
-        typer.echo(f"{'Stopped the stack' if stop(Folder(data)) else 'Nothing runs'} in {data}.")
+        stopped = stop(Folder(data))
+    tell({"data": str(data), "stopped": stopped}, f"{'Stopped the stack' if stopped else 'Nothing runs'} in {data}.")
 
 
-def ps(
-    data: Data = DEFAULT_DATA, json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False
-) -> None:
+def ps(data: Data = DEFAULT_DATA) -> None:
     """List the processes of a data folder's stack."""
+    from deploy.cli.console import is_json, print_json  # the command line itself imports this module
+
     with _system_errors_told():
         entries = state.read(Folder(data))
-    if json:
-        rows = [{key: value for key, value in asdict(entry).items() if key in _SHOWN} for entry in entries]
-        typer.echo(jsonlib.dumps(rows, indent=2))
+    if is_json():
+        print_json([{key: value for key, value in asdict(entry).items() if key in _SHOWN} for entry in entries])
     elif not entries:
         typer.echo(f"Nothing runs in {data}.")
     else:
-        typer.echo(f"{'NAME':<12} {'PID':>8}  {'STATE':<9} {'SINCE':<20}  RESTARTS")
+        typer.echo(f"{'NAME':<12} {'PID':>7} {'STATE':<9} {'SINCE':<20} RESTARTS")
         for entry in entries:
             since = datetime.fromisoformat(entry.since).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-            typer.echo(f"{entry.name:<12} {entry.pid or '-':>8}  {entry.state:<9} {since:<20}  {entry.restarts}")
+            typer.echo(f"{entry.name:<12} {entry.pid or '-':>7} {entry.state:<9} {since:<20} {entry.restarts}")
 
 
 def stop(folder: Folder) -> bool:
@@ -119,8 +120,10 @@ def stop(folder: Folder) -> bool:
 
 def say(line: str) -> None:
     """Print a line, if there is still somebody to read it: a closed terminal must not keep the stack from stopping."""
+    from deploy.cli.console import tell  # the command line itself imports this module
+
     with suppress(OSError):
-        typer.echo(line)
+        tell({"message": line}, line)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ NOWHERE = {
     "CARINA_API_KEY": "carina_x_y",
 }
 #: They start what they need, have nothing to reach, or name every server.
-LOCAL = {"up", "down", "ps", "demo", "doctor", "probe"}
+LOCAL = {"up", "down", "ps", "demo", "doctor", "probe", "completion"}
 #: They start before their servers, and wait for them.
 WAITING = {"api", "dicom-listener", "worker", "trainer", "beat"}
 Run = Callable[..., tuple[int, str]]

@@ -25,6 +25,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import deploy
+from deploy.cli.console import ask
 from deploy.stack import commands, env_file, state
 from deploy.stack.errors import StackInUse
 from deploy.stack.folder import Folder
@@ -273,7 +274,9 @@ def test_a_wrong_password_is_refused(shared: Up) -> None:
 
 
 def test_ps_lists_the_processes(shared: Up, capsys: pytest.CaptureFixture[str]) -> None:
-    commands.ps(shared.data, json=True)
+    ask(as_json=True, quiet=False)
+    commands.ps(shared.data)
+    ask(as_json=False, quiet=False)
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == ["supervisor", "postgres", "redis", "nanio", "api"]
     assert {row["state"] for row in rows} == {"ready"}

@@ -1,0 +1,98 @@
+"""Tables that fit the terminal and lose nothing: ids are shortened, long words are folded, narrow terminals get lists.
+
+Where a table does not fit with whole ids, each is cut to a beginning that tells it from the others of its column, and
+which every command takes in place of the id. Where it does not fit even so, each row becomes a list of its own.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Column
+from rich.table import Table as RichTable
+from rich.text import Text
+
+__all__ = ["Column", "Table"]
+
+#: A longer word may be folded.
+_LONGEST_WORD = 16
+#: The beginnings of an id that may stand for it; the first holds the millisecond in which the id was made.
+_BEGINNINGS = (13, 18, 23, 36)
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+#: Of the names in a list.
+_LONGEST_NAME = 18
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """A column as it is to be shown, its header first."""
+
+    texts: Sequence[Text]
+    #: The least width, and the one at which nothing is folded.
+    least: int
+    most: int
+
+
+class Table(RichTable):
+    """A table that fits the width of its console."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for is_short in (False, True):
+            columns = [self._read(console, column, is_short=is_short) for column in self.columns]
+            room = options.max_width - 3 * len(columns) - 1
+            if sum(column.least for column in columns) <= room:
+                yield self._fitted(columns, _share(columns, room))
+                return
+        yield self._listed([self._read(console, column, is_short=False) for column in self.columns], options.max_width)
+
+    def _read(self, console: Console, column: Column, *, is_short: bool) -> _Cells:
+        header = _text(console, column.header)
+        texts = [_text(console, cell) for cell in column.cells]
+        ids = {text.plain for text in texts if text.plain}
+        is_id = bool(ids) and all(_ID.fullmatch(each) for each in ids)
+        if is_id and is_short:
+            length = next(length for length in _BEGINNINGS if len({each[:length] for each in ids}) == len(ids))
+            texts = [text[:length] for text in texts]
+        lines = [line.cell_len for text in (header, *texts) for line in text.split()]
+        words = [Text(word).cell_len for text in (header, *texts) for word in text.plain.split()]
+        most = max(lines, default=0)
+        whole = max((text.cell_len for text in texts), default=0) if is_id else 0
+        return _Cells([header, *texts], max(whole, min(_LONGEST_WORD, max(words, default=1))), most)
+
+    def _fitted(self, columns: Sequence[_Cells], widths: Sequence[int]) -> RichTable:
+        table = RichTable(title=self.title)
+        for column, cells, width in zip(self.columns, columns, widths, strict=True):
+            table.add_column(cells.texts[0], width=width, justify=column.justify, overflow="fold")
+        for number, row in enumerate(self.rows, 1):
+            table.add_row(*(cells.texts[number] for cells in columns), end_section=row.end_section)
+        return table
+
+    def _listed(self, columns: Sequence[_Cells], width: int) -> RichTable:
+        names = min(_LONGEST_NAME, max(cells.texts[0].cell_len for cells in columns))
+        table = RichTable.grid(padding=(0, 2, 0, 0))
+        table.title = self.title
+        table.add_column(width=names, overflow="fold", style="bold")
+        table.add_column(width=max(1, width - names - 2), overflow="fold")
+        for number in range(1, len(self.rows) + 1):
+            for cells in columns:
+                if cells.texts[number].plain:
+                    table.add_row(cells.texts[0], cells.texts[number])
+            table.add_row("", "")
+        return table
+
+
+def _text(console: Console, cell: object) -> Text:
+    return cell if isinstance(cell, Text) else console.render_str(str(cell))
+
+
+def _share(columns: Sequence[_Cells], room: int) -> list[int]:
+    """Give each column the width that it needs; where that is too much, take from the widest, never below the least."""
+    widths = [max(column.least, column.most) for column in columns]
+    while sum(widths) > room:
+        number = max(
+            (number for number, column in enumerate(columns) if widths[number] > column.least),
+            key=widths.__getitem__,
+        )
+        widths[number] -= 1
+    return widths
