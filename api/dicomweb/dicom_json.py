@@ -1,21 +1,26 @@
 """The DICOM JSON model, PS3.18 annex F."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flask import Response
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.hooks import raw_element_vr
+from pydicom.multival import MultiValue
+from pydicom.tag import Tag
 
+from api.dicomweb.character_sets import CharacterSet
 from api.dicomweb.media_types import DICOM_JSON
+from api.dicomweb.values import CHOICES, VRS, describe, number, with_values
 from shared.imaging.dicom_file import quietly
 
 #: A data set, by eight hex digits of the tag.
 DataSet = dict[str, Any]
 
-_CHARACTER_SET = "00080005"
+_CHARACTER_SET, _PIXEL_REPRESENTATION = Tag("SpecificCharacterSet"), Tag("PixelRepresentation")
 #: What a metadata answer may be, PS3.18 section 8.7.5.
 OFFERED = (DICOM_JSON, "application/json")
 
@@ -36,13 +41,54 @@ def attribute(keyword: str, *values: object) -> DataSet:
 
 
 def from_dataset(dataset: Dataset) -> DataSet:
-    """Return what pydicom has read; an element whose value makes no sense is left out."""
+    """Return what a data set holds, whether or not its values keep to the rules of their VRs; text is Unicode."""
     with quietly():
-        described: DataSet = dataset.to_json_dict(bulk_data_threshold=2**31, suppress_invalid_tags=True)
-    result = {tag: _finite(element) for tag, element in described.items()}
-    if _CHARACTER_SET in result:
-        result |= attribute("SpecificCharacterSet", "ISO_IR 192")  # JSON is UTF-8
+        return _describe(dataset, CharacterSet(), signed=False)
+
+
+def _describe(dataset: Dataset, characters: CharacterSet, *, signed: bool) -> DataSet:
+    """Return the elements of a data set; an item has the character set and the sign of what it is in (PS3.5 7.5.3)."""
+    if _CHARACTER_SET in dataset:
+        terms = dataset[_CHARACTER_SET].value or ""
+        characters = CharacterSet.of([terms] if isinstance(terms, str) else [str(term) for term in terms])
+    if _PIXEL_REPRESENTATION in dataset:
+        signed = dataset[_PIXEL_REPRESENTATION].value == 1
+    result: DataSet = {}
+    for tag in dataset.keys():  # noqa: SIM118 - to iterate over a data set is to have pydicom make every value
+        if tag.element == 0:  # the length of a group
+            continue
+        element = dataset.get_item(tag)
+        if isinstance(element, RawDataElement):
+            vr = _vr(element, dataset, signed=signed)
+            found = describe(vr, element.value or b"", characters, little_endian=element.is_little_endian)
+        else:
+            found = _made(element, characters, signed=signed)
+        result[f"{tag:08X}"] = found
+    if (key := f"{_CHARACTER_SET:08X}") in result:
+        result[key] = {"vr": "CS", "Value": ["ISO_IR 192"]}  # JSON is UTF-8
     return result
+
+
+def _vr(raw: RawDataElement, dataset: Dataset, *, signed: bool) -> str:
+    """Return the VR that the file says or, where it says none or one that there is not, the standard's."""
+    known: dict[str, Any] = {}
+    raw_element_vr(raw if raw.VR in VRS else raw._replace(VR=None), known, ds=dataset)
+    vr = str(known["VR"])
+    if vr == "US or SS":
+        return "SS" if signed else "US"
+    vr = CHOICES.get(vr, vr)
+    return vr if vr in VRS else "UN"
+
+
+def _made(element: DataElement, characters: CharacterSet, *, signed: bool) -> DataSet:
+    """Return an element that the parser has made a value of: sequences, and what it had to know itself."""
+    vr, value = element.VR, element.value
+    if vr == "SQ":
+        return with_values("SQ", [_describe(item, characters, signed=signed) for item in value or ()])
+    if isinstance(value, bytes):
+        return describe(vr if vr in VRS else "UN", value, characters, little_endian=True)
+    values = list(value) if isinstance(value, MultiValue | list) else [] if value in (None, "") else [value]
+    return with_values(vr, [number(each) if isinstance(each, int | float) else str(each) for each in values])
 
 
 def select(dataset: Mapping[str, Any], keys: Iterable[str]) -> DataSet:
@@ -66,14 +112,3 @@ def _array(datasets: Iterable[DataSet]) -> Iterator[str]:
 def to_text(dataset: DataSet) -> str:
     """Return a data set as JSON, in the order of its tags."""
     return json.dumps(dict(sorted(dataset.items())), allow_nan=False, separators=(",", ":"))
-
-
-def _finite(value: Any) -> Any:
-    """Write what JSON has no number for as a string, PS3.18 section F.2.3."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value

@@ -225,11 +225,13 @@ def _metadata(found: list[Instance]) -> Response:
 
 def _describe(known: Services, instance: Instance, pixels_url: str) -> DataSet:
     """Return all that a header says, and where the pixel data are."""
+    vr = None
     try:
-        dataset = from_dataset(read_header(known.store, instance.original).dataset)
+        file = read_header(known.store, instance.original)
+        dataset, vr = from_dataset(file.dataset), file.pixel_data and file.pixel_data.vr
     except MalformedDicom:  # in an element that intake had no need to read
         (dataset,) = known.headers.read([instance.original])
-    pixels = {key_of("PixelData"): {"vr": "OW", "BulkDataURI": pixels_url}}
+    pixels = {key_of("PixelData"): {"vr": vr or "OW", "BulkDataURI": pixels_url}}
     return dataset | attribute("AvailableTransferSyntaxUID", instance.transfer_syntax_uid) | pixels
 
 

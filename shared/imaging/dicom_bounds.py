@@ -32,7 +32,12 @@ _BULK_VRS = {"OB", "OW", "OF", "OD", "OL", "OV", "UN"}  # stay bytes, however lo
 _NUMBER_VRS = {"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"}
 #: Numbers are made so many times as fast as elements are.
 _NUMBERS_A_STEP = 16
+_SEQUENCE_STARTS = (b"", b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00", b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd")
 _CHARACTER_SET = (b"\x08\0\x05\0", b"\0\x08\0\x05")
+
+
+class MalformedSequence(ValueError):
+    """What should be a sequence does not begin with an item."""
 
 
 class Allowance:
@@ -112,6 +117,8 @@ def _open(raw: RawDataElement, dataset: Dataset, allowance: Allowance, *, strict
     raw_element_vr(raw, found, ds=dataset)
     vrs = set(found["VR"].split(" or "))
     if "SQ" in vrs:
+        if not strict and value[:4] not in _SEQUENCE_STARTS:  # pydicom makes an item of anything
+            raise MalformedSequence
         stream = MeteredStream(value, allowance)
         encodings = dataset.original_character_set
         items = read_sequence(stream, raw.is_implicit_VR, raw.is_little_endian, len(value), encodings)
