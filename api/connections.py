@@ -23,7 +23,6 @@ import socket
 import time
 from collections.abc import Callable
 from enum import Enum, auto
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -134,11 +133,18 @@ class Connections:
         self._wait(connection, State.HEAD, HEAD_S)
 
     def make_room(self, address: str | None = None) -> bool:
-        """Close the connection, of this address or of any, that has waited longest; return whether there was one."""
-        for connection in self._waiting:
+        """Close the connection, of this address or of any, that has waited longest; return whether there was one.
+
+        What its client has sent and nobody has read yet may be the rest of a request: that one is answered instead.
+        """
+        for connection in list(self._waiting):
             if address is None or connection.address == address:
-                self._warn("connections_full", address=address)
-                self._close(connection)
+                self._on_event(connection)
+                if connection.state is State.REQUEST:
+                    continue
+                if connection in self._waiting:
+                    self._warn("connections_full", address=address)
+                    self._close(connection)
                 return True
         return False
 
@@ -190,7 +196,7 @@ class Connections:
         self._release(connection)
         self._waiting[connection] = None
         connection.state, connection.deadline = state, time.monotonic() + for_s
-        self._poller.register(connection.sock, event, partial(self._on_event, connection))
+        self._poller.register(connection.sock, event, lambda _: self._on_event(connection))
         self._hold(connection)
 
     def _release(self, connection: Connection) -> None:
@@ -221,7 +227,8 @@ class Connections:
             self._warn("connections_hold_too_much")
             self._close(longest)
 
-    def _on_event(self, connection: Connection, _: object) -> None:
+    def _on_event(self, connection: Connection) -> None:
+        """Take what the client has sent, or send what it takes."""
         if connection not in self._waiting:
             return  # closed by an earlier event of the same round
         try:

@@ -38,9 +38,15 @@ class Authority:
     def sign(self, *names: str, called: str = "server") -> Certificate:
         """Return a certificate for subject alternative names, as `DNS:localhost`; by default a server's here."""
         made = Certificate(self._folder / f"{called}.pem", self._folder / f"{called}.key")
-        alternative = f"subjectAltName={','.join(names or HERE)}"
+        # OpenSSL would make it an authority's by default, and Python 3.13 refuses such a one without these uses.
+        extensions = (
+            f"subjectAltName={','.join(names or HERE)}",
+            "basicConstraints=critical,CA:FALSE",
+            "keyUsage=critical,digitalSignature",
+        )
+        added = [word for extension in extensions for word in ("-addext", extension)]
         signing = ("-CA", "authority.pem", "-CAkey", "authority.key")
-        self._request(called, "-x509", "-days", "2", "-addext", alternative, *signing)
+        self._request(called, "-x509", "-days", "2", *added, *signing)
         return made
 
     def _request(self, called: str, *words: str) -> None:

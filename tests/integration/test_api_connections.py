@@ -421,3 +421,13 @@ def test_while_threads_have_all_connections_new_ones_wait(server: Server, connec
     waiting = [connect(request()) for _ in range(3)]
     upload.close()
     assert [status_of(connection) for connection in (queued, *waiting)] == [200, 200, 200, 200]
+
+
+@with_settings(CARINA_API_THREADS=1, CARINA_API_CONNECTIONS=2)
+def test_a_request_that_has_arrived_is_answered_rather_than_closed_to_make_room(
+    server: Server, connect: Connect
+) -> None:
+    server.worker.suspend()
+    connections = [connect(request()) for _ in range(4)]
+    server.worker.resume()
+    assert [status_of(connection) for connection in connections] == [200] * 4
