@@ -37,7 +37,8 @@ class DatasetAnswer(TaskAnswer):
     failure_count: int | None
     #: Images whose study was erased since; where there are any, nothing can be trained nor evaluated on the dataset.
     erased_count: int = 0
-    #: Counts by split, class, reader and box size; what was left out, and failures by code.
+    #: Counts by split, class, reader and box size; failures by code; `noted`, what was left out or changed by code; and
+    #: `notes`, a sentence for each of these and each warning, with the first three lines or annotations that it is about.
     summary: dict[str, Any] | None
 
     @classmethod

@@ -30,9 +30,10 @@ def augment(
         canvas[top:bottom, left:right] = 0
     moved = _move(boxes_xyxy_px, film_to_canvas)
     clipped = np.clip(moved, 0, canvas_px)
-    whole = _areas(moved)
+    whole, seen = _areas(moved), clipped.astype(np.float32)
     kept = (whole > 0) & (_areas(clipped) - _hidden(clipped, cutouts) >= LEAST_VISIBLE * whole)
-    return canvas, clipped[kept].astype(np.float32), kept
+    kept &= (seen[:, 2:] > seen[:, :2]).all(axis=1)  # a box may vanish in float32 only here
+    return canvas, seen[kept], kept
 
 
 # --- the steps of `augment` ------------------------------------------------------------------------------------------

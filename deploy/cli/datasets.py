@@ -144,6 +144,8 @@ def print_summary(summary: dict[str, Any]) -> None:
         if summary[what]:
             counted = ", ".join(f"{count:,} {why}" for why, count in sorted(summary[what].items()))
             out.print(f"{'left out or changed' if what == 'noted' else 'failed'}: {counted}", soft_wrap=True)
+    for note in summary.get("notes", ()):
+        out.print(f"note {note['code']}: {note['message']}", soft_wrap=True, markup=False)
 
 
 def _table(what: str, *numbers: str) -> Table:

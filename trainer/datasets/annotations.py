@@ -19,12 +19,19 @@ FAR_CORNER = "far_corner"
 STUDY = "study-"
 
 _PSEUDONYM = re.compile(r"(patient|study)-[0-9a-f]{32}")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class MalformedAnnotations(PermanentError):
     """The annotations cannot be used."""
 
     code = "malformed_annotations"
+
+
+class ImplausibleBoxes(MalformedAnnotations):
+    """The boxes are not in pixels of these films."""
+
+    code = "implausible_boxes"
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Box:
     xyxy_px: Xyxy
     #: Who drew it, in alphabetical order; empty where that is not known.
     readers: tuple[str, ...]
+    #: Where the annotations have it, as `line 12`; for notes and errors.
+    origin: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,13 @@ class AnnotatedImage:
     #: What stands for the patient where nobody knows them; see `study_pseudonym`.
     study: str | None = None
     split: Split | None = None
-    #: Of the original, as the annotations have it; None where they do not say.
+    #: Of the image that the boxes were drawn on, as the annotations have it; None where they do not say.
     height_px: int | None = None
     width_px: int | None = None
+    #: Whether the boxes are scaled to a file of another size; else such a file is refused.
+    scales: bool = False
+    #: Where the annotations have it, as `line 12`; for notes and errors.
+    origin: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -63,10 +76,12 @@ class Annotations:
 
     categories: tuple[Category, ...]
     images: tuple[AnnotatedImage, ...]
-    #: Boxes that were left out or cut while reading, by why.
+    #: How many boxes, rows or images were left out or changed, by code; `notes.MESSAGES` explains the codes.
     noted: dict[str, int]
     #: Where they come from, for the document's `info`; empty where the source says all.
     provenance: dict[str, Any] = field(default_factory=dict)
+    #: Of the noted ones the first three, by code.
+    culprits: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
 
 def pseudonym(patient_id: str) -> str:
@@ -83,6 +98,11 @@ def pseudonym(patient_id: str) -> str:
 def study_pseudonym(study_id: UUID) -> str:
     """Return what stands for the patient of a study where nothing says who that is."""
     return STUDY + hashlib.sha256(f"carina-study:{study_id}".encode()).hexdigest()[:32]
+
+
+def is_printable(name: str) -> bool:
+    """Whether a name has no control characters: neither a database nor a file system takes all of them."""
+    return not _CONTROL.search(name)
 
 
 def to_xywh(box: Xyxy) -> Xyxy:

@@ -1,14 +1,17 @@
 """COCO's object detection format, read: images, categories, boxes, and what of ours a document may say besides.
 
 Beyond COCO an image may have `patient` (or `patient_id`), `split` and `readers`, and an annotation `readers`, as the
-documents that Carina exports do. Anything else is left behind, segmentations too.
+documents that Carina exports do. Anything else is left behind; an outline (`segmentation`) only gives a box where there
+is no `bbox`.
 """
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
 
+import pydantic_core
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from shared.detector.card import Category
@@ -20,12 +23,26 @@ from trainer.datasets.annotations import (
     Box,
     MalformedAnnotations,
     Xyxy,
+    is_printable,
     pseudonym,
     to_xyxy,
 )
+from trainer.datasets.class_names import is_normal
+from trainer.datasets.notes import Notes
+from trainer.datasets.text import read_text
 
 #: Left out: a box without an area, and a region that COCO's `iscrowd` marks as not to be told apart.
 WITHOUT_AREA, CROWD = "box_without_area", "crowd_region"
+_UNREADABLE, _IMAGE_UNREADABLE = "annotation_unreadable", "image_unreadable"
+
+_SPLIT_OF: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+#: By how much `area` may differ from that of `bbox`.
+_AREA_TOLERANCE = 0.05
+_AREA_TOLERANCE_PX2 = 1.0
 
 
 def _is_finite(value: float) -> float:
@@ -34,83 +51,232 @@ def _is_finite(value: float) -> float:
     return value
 
 
+def _is_printable(value: str) -> str:
+    if not is_printable(value):
+        raise ValueError("must not have control characters")
+    return value
+
+
 _Number = Annotated[float, AfterValidator(_is_finite)]
-_Word = Annotated[str, StringConstraints(min_length=1)]
+_Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_is_printable)]
+_FileName = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_is_printable)]
+#: Ids of images and annotations only tell them apart; some tools write them as text.
+_Id = int | str
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class _Image(_Part):
+class _Category(_Part):
     id: int
-    file_name: Annotated[str, StringConstraints(min_length=1)]
+    name: _Word
+
+
+class _Image(_Part):
+    id: _Id
+    file_name: _FileName
     height: int | None = Field(None, gt=0)
     width: int | None = Field(None, gt=0)
-    patient: str | int | None = Field(None, validation_alias=AliasChoices("patient", "patient_id"))
-    split: Split | None = None
+    patient: _FileName | int | None = Field(None, validation_alias=AliasChoices("patient", "patient_id"))
+    split: Any = None
     readers: tuple[_Word, ...] = ()
 
 
 class _Annotation(_Part):
-    id: int
-    image_id: int
+    id: _Id | None = None
+    image_id: _Id
     category_id: int
     bbox: tuple[_Number, _Number, _Number, _Number]
     far_corner: tuple[_Number, _Number] | None = None
-    iscrowd: int = 0
+    area: Any = None
+    segmentation: Any = None
+    iscrowd: int | None = 0
     readers: tuple[_Word, ...] = ()
 
 
 class _Document(_Part):
-    images: tuple[_Image, ...]
-    annotations: tuple[_Annotation, ...]
-    categories: tuple[Category, ...]
+    images: tuple[dict[str, Any], ...]
+    annotations: tuple[dict[str, Any], ...]
+    categories: tuple[_Category, ...]
 
 
 def read_coco(data: bytes) -> Annotations:
-    """Read a document's bytes; raises `MalformedAnnotations`.
+    """Read a document's bytes, plain or compressed; raises `MalformedAnnotations`.
 
-    Boxes without an area are left out and noted. Those that leave the image are cut later, at the file's own size.
+    What cannot be used of images and annotations is left out and noted; where it is more than half of the annotations,
+    the document is refused with the first reason. Boxes that leave the image are cut later, at the file's own size.
     """
-    try:
-        document = _Document.model_validate_json(data)
-    except ValidationError as exc:
-        first = exc.errors(include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "document"
-        raise MalformedAnnotations(f"{where}: {first['msg']} (the first of {exc.error_count()} errors).") from exc
-    _check_references(document)
-    noted: Counter[str] = Counter()
-    boxes: defaultdict[int, list[Box]] = defaultdict(list)
-    for annotation in document.annotations:
-        _, _, width, height = annotation.bbox
-        if width <= 0 or height <= 0:
-            noted[WITHOUT_AREA] += 1
-        elif annotation.iscrowd:
-            noted[CROWD] += 1
-        else:
-            readers = tuple(sorted(set(annotation.readers)))
-            boxes[annotation.image_id].append(Box(annotation.category_id, _corners(annotation), readers))
-    return Annotations(
-        categories=tuple(sorted(document.categories, key=lambda category: category.id)),
-        images=tuple(_describe(image, boxes[image.id]) for image in document.images),
-        noted=dict(noted),
+    document, notes, reasons = _parse(data), Notes(), _Reasons()
+    categories = _categories(document)
+    images = _images(document, notes, reasons)
+    boxes = _boxes(document, images, categories, notes, reasons)
+    reasons.refuse(len(document.annotations))
+    kept = (category for category in categories.values() if not is_normal(category.name))
+    return notes.onto(
+        Annotations(
+            categories=tuple(sorted(kept, key=lambda category: category.id)),
+            images=tuple(_describe(image, boxes[key], notes) for key, image in images.items()),
+            noted={},
+        )
     )
 
 
 def join(documents: Mapping[Split, Annotations]) -> Annotations:
     """Make one of several, each of which is a split; raises `MalformedAnnotations` where they do not fit together."""
-    categories = {split: annotations.categories for split, annotations in documents.items()}
-    if len(set(categories.values())) > 1:
-        raise MalformedAnnotations(f"The documents of {' and '.join(categories)} have different categories.")
-    images = [
-        AnnotatedImage(**(vars(image) | {"split": split}))
-        for split, annotations in documents.items()
-        for image in annotations.images
-    ]
+    _check_same_categories(documents)
+    images = [replace(image, split=split) for split, annotations in documents.items() for image in annotations.images]
     _check_distinct("file_name of an image (also across documents)", (image.file_name for image in images))
-    noted = sum((Counter(annotations.noted) for annotations in documents.values()), Counter[str]())
-    return Annotations(next(iter(categories.values())), tuple(images), dict(noted))
+    notes = Notes()
+    for split, annotations in documents.items():
+        for code, count in annotations.noted.items():
+            named = annotations.culprits.get(code, ())
+            for culprit in named:
+                notes.add(code, f"{culprit} of {split}")
+            notes.add(code, count=count - len(named))
+    return notes.onto(Annotations(next(iter(documents.values())).categories, tuple(images), {}))
+
+
+class _Reasons:
+    """Why annotations were left out, so that a document of unusable ones is refused."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self.first = ""
+
+    def add(self, why: str, *, counts: bool = True) -> None:
+        self._count += counts
+        self.first = self.first or why
+
+    def refuse(self, annotations: int) -> None:
+        if self._count > annotations / 2:
+            raise MalformedAnnotations(
+                f"{self.first} {self._count:,} of {annotations:,} annotations cannot be used; correct the document."
+            )
+
+
+def _parse(data: bytes) -> _Document:
+    try:
+        content = pydantic_core.from_json(read_text(data))
+    except ValueError as exc:
+        raise MalformedAnnotations(f"document: Invalid JSON: {exc}.") from exc
+    try:
+        return _Document.model_validate(content)
+    except ValidationError as exc:
+        raise MalformedAnnotations(f"{_explain(exc)} (the first of {exc.error_count()} errors).") from exc
+
+
+def _explain(exc: ValidationError) -> str:
+    first = exc.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _categories(document: _Document) -> dict[int, Category]:
+    _check_distinct("id of a category", (category.id for category in document.categories))
+    _check_distinct("name of a category", (category.name for category in document.categories))
+    return {category.id: Category(id=category.id, name=category.name) for category in document.categories}
+
+
+def _images(document: _Document, notes: Notes, reasons: _Reasons) -> dict[str, _Image]:
+    """Return the images that can be used, by their ids as text."""
+    images = []
+    for number, content in enumerate(document.images):
+        image = _validated(_Image, content, f"Image {_name(content, number)}", reasons, counts=False)
+        if image is None:
+            notes.add(_IMAGE_UNREADABLE, f"image {_name(content, number)}")
+        else:
+            images.append(image)
+    _check_distinct("id of an image", (str(image.id) for image in images))
+    _check_distinct("file_name of an image", (image.file_name for image in images))
+    if document.images and not images:
+        raise MalformedAnnotations(f"{reasons.first} Not one of the images can be used; correct the document.")
+    return {str(image.id): image for image in images}
+
+
+def _boxes(
+    document: _Document,
+    images: Mapping[str, _Image],
+    categories: Mapping[int, Category],
+    notes: Notes,
+    reasons: _Reasons,
+) -> defaultdict[str, list[Box]]:
+    """Return the boxes by image, noting what is left out."""
+    ids = [str(content["id"]) for content in document.annotations if content.get("id") is not None]
+    repeated = {id_ for id_, count in Counter(ids).items() if count > 1}
+    boxes: defaultdict[str, list[Box]] = defaultdict(list)
+    for number, content in enumerate(document.annotations):
+        origin = f"annotation {_name(content, number)}"
+        annotation = _validated(_Annotation, _with_box(content), origin.capitalize(), reasons)
+        if annotation is None:
+            notes.add(_UNREADABLE, origin)
+        elif why := _contradiction(annotation, images, categories, repeated):
+            reasons.add(f"{origin.capitalize()} {why}.")
+            notes.add(_UNREADABLE, origin)
+        elif is_normal(categories[annotation.category_id].name):
+            notes.add("box_of_no_finding", origin)
+        elif annotation.bbox[2] <= 0 or annotation.bbox[3] <= 0:
+            reasons.add(f"{origin.capitalize()} has a bbox without an area.")
+            notes.add(WITHOUT_AREA, origin)
+        elif annotation.iscrowd:
+            notes.add(CROWD, origin)
+        else:
+            if not _is_area(annotation):
+                notes.add("area_contradicts", origin)
+            readers = tuple(sorted(set(annotation.readers)))
+            box = Box(annotation.category_id, _corners(annotation), readers, origin)
+            boxes[str(annotation.image_id)].append(box)
+    return boxes
+
+
+_Kind = TypeVar("_Kind", bound=_Part)
+
+
+def _validated(
+    kind: type[_Kind], content: dict[str, Any], name: str, reasons: _Reasons, *, counts: bool = True
+) -> _Kind | None:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as exc:
+        reasons.add(f"{name}: {_explain(exc)}.", counts=counts)
+        return None
+
+
+def _name(content: Mapping[str, Any], number: int) -> str:
+    """Name an entry by its id, else by its place in the list."""
+    id_ = content.get("id")
+    return f"{id_}" if isinstance(id_, int) else f"{id_!r:.40}" if isinstance(id_, str) else f"at place {number}"
+
+
+def _contradiction(
+    annotation: _Annotation, images: Mapping[str, _Image], categories: Mapping[int, Category], repeated: set[str]
+) -> str:
+    if annotation.id is not None and str(annotation.id) in repeated:
+        return "has the id of another annotation"
+    if str(annotation.image_id) not in images:
+        return f"is on image {annotation.image_id}, which is not among the images"
+    if annotation.category_id not in categories:
+        return f"is of category {annotation.category_id}, which is not among the categories"
+    return ""
+
+
+def _with_box(content: dict[str, Any]) -> dict[str, Any]:
+    """Return an annotation with a box: around the polygons of its outline where it has no `bbox`."""
+    outline = content.get("segmentation")
+    if content.get("bbox") or not isinstance(outline, list):
+        return content
+    try:
+        xs, ys = ([float(number) for polygon in outline for number in polygon[start::2]] for start in (0, 1))
+        return content | {"bbox": [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]}
+    except (TypeError, ValueError):
+        return content
+
+
+def _is_area(annotation: _Annotation) -> bool:
+    """Whether `area` may be that of the box; an outline has a smaller one."""
+    if annotation.segmentation or not isinstance(annotation.area, int | float) or annotation.area <= 0:
+        return True
+    area = annotation.bbox[2] * annotation.bbox[3]
+    return math.isclose(annotation.area, area, rel_tol=_AREA_TOLERANCE, abs_tol=_AREA_TOLERANCE_PX2)
 
 
 def _corners(annotation: _Annotation) -> Xyxy:
@@ -122,38 +288,39 @@ def _corners(annotation: _Annotation) -> Xyxy:
     return left, top, *annotation.far_corner
 
 
-def _describe(image: _Image, boxes: list[Box]) -> AnnotatedImage:
+def _describe(image: _Image, boxes: list[Box], notes: Notes) -> AnnotatedImage:
     readers = {*image.readers, *(reader for box in boxes for reader in box.readers)}
+    origin = f"image {_name({'id': image.id}, 0)}"
+    split = _SPLIT_OF.get(image.split.strip().casefold()) if isinstance(image.split, str) else None
+    if split is None and image.split not in (None, ""):
+        notes.add("split_unknown", origin)
     return AnnotatedImage(
         file_name=image.file_name,
         boxes=tuple(boxes),
         readers=tuple(sorted(readers)),
         patient=None if image.patient in (None, "") else pseudonym(str(image.patient)),
-        split=image.split,
+        split=split,
         height_px=image.height,
         width_px=image.width,
+        origin=origin,
     )
 
 
-def _check_references(document: _Document) -> None:
-    image_ids = _check_distinct("id of an image", (image.id for image in document.images))
-    category_ids = _check_distinct("id of a category", (category.id for category in document.categories))
-    _check_distinct("name of a category", (category.name for category in document.categories))
-    _check_distinct("id of an annotation", (annotation.id for annotation in document.annotations))
-    _check_distinct("file_name of an image", (image.file_name for image in document.images))
-    for annotation in document.annotations:
-        if annotation.image_id not in image_ids:
-            raise MalformedAnnotations(f"Annotation {annotation.id} is on image {annotation.image_id}: there is none.")
-        if annotation.category_id not in category_ids:
+def _check_same_categories(documents: Mapping[Split, Annotations]) -> None:
+    first, *others = ((split, annotations.categories) for split, annotations in documents.items())
+    for split, categories in others:
+        if categories != first[1]:
+            differing = sorted({*categories} ^ {*first[1]}, key=lambda category: (category.id, category.name))
+            listed = ", ".join(f"{category.id} {category.name}" for category in differing[:4])
             raise MalformedAnnotations(
-                f"Annotation {annotation.id} is of category {annotation.category_id}: there is none."
+                f"The documents of {first[0]} and {split} have different categories: {listed}. "
+                "Give every document the same categories, with the same ids."
             )
 
 
-def _check_distinct(what: str, values: Iterable[Hashable]) -> set[Hashable]:
+def _check_distinct(what: str, values: Iterable[Hashable]) -> None:
     seen: set[Hashable] = set()
     for value in values:
         if value in seen:
-            raise MalformedAnnotations(f"Every {what} must be unique; one comes twice.")
+            raise MalformedAnnotations(f"Every {what} must be unique; {value!r:.80} comes twice.")
         seen.add(value)
-    return seen

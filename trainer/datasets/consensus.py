@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shared.boxes import iou
 from shared.dataset_source import Consensus
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, MalformedAnnotations
+from trainer.datasets.notes import Notes
 
 #: An image that none of the chosen readers has read.
 UNREAD = "image_unread"
@@ -46,8 +47,9 @@ def listen(annotations: Annotations, consensus: Consensus) -> Annotations:
         return annotations
     chosen = frozenset(consensus.readers)
     heard = [_heard(image, chosen) for image in annotations.images if chosen.intersection(image.readers)]
-    unread = len(annotations.images) - len(heard)
-    return replace(annotations, images=tuple(heard), noted=annotations.noted | ({UNREAD: unread} if unread else {}))
+    notes = Notes.of(annotations)
+    notes.add(UNREAD, count=len(annotations.images) - len(heard))
+    return notes.onto(replace(annotations, images=tuple(heard)))
 
 
 def agree(annotations: Annotations, consensus: Consensus) -> Annotations:
@@ -55,14 +57,13 @@ def agree(annotations: Annotations, consensus: Consensus) -> Annotations:
 
     The result does not depend on the order of the boxes that go in.
     """
-    images, lonely = [], 0
+    images, notes = [], Notes.of(annotations)
     for image in annotations.images:
         boxes = _agree_on_image(image.boxes, consensus)
         kept = tuple(box for box in boxes if consensus.method == "none" or len(box.readers) >= consensus.min_readers)
-        lonely += len(boxes) - len(kept)
+        notes.add(TOO_FEW_READERS, count=len(boxes) - len(kept))
         images.append(replace(image, boxes=kept))
-    noted = annotations.noted | ({TOO_FEW_READERS: lonely} if lonely else {})
-    return replace(annotations, images=tuple(images), noted=noted)
+    return notes.onto(replace(annotations, images=tuple(images)))
 
 
 def _heard(image: AnnotatedImage, chosen: frozenset[str]) -> AnnotatedImage:

@@ -86,7 +86,7 @@ def parse(document: bytes) -> Dataset:
 
 def _film(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Film:
     boxes_xywh = np.array([annotation["bbox"] for annotation in annotations], np.float64).reshape(-1, 4)
-    return Film(
+    film = Film(
         image_id=image["id"],
         sha256=image["sha256"],
         rendition_sha256=image["rendition_sha256"],
@@ -99,3 +99,11 @@ def _film(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Film:
         category_ids=np.array([annotation["category_id"] for annotation in annotations], np.int64),
         boxes_xyxy_px=np.hstack((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:])).astype(np.float32),
     )
+    # Datasets of earlier versions may hold boxes that vanish in float32: no loss is finite for these.
+    seen = has_area(film.boxes_xyxy_px) & has_area(film.boxes_on_rendition)
+    return replace(film, category_ids=film.category_ids[seen], boxes_xyxy_px=film.boxes_xyxy_px[seen])
+
+
+def has_area(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Say which boxes [n, 4] have an area in float32."""
+    return np.asarray((boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(axis=1))

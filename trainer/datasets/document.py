@@ -6,7 +6,6 @@ the import and the rendition version. Nothing in it tells of when or where it wa
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,13 +13,16 @@ from typing import Any
 from shared.dataset_source import Source
 from shared.training import Split
 from shared.version import RENDITION_VERSION
-from trainer.datasets.annotations import FAR_CORNER, AnnotatedImage, Annotations, Box, to_xywh, to_xyxy
+from trainer.datasets.annotations import FAR_CORNER, AnnotatedImage, Annotations, Box, Xyxy, to_xywh, to_xyxy
+from trainer.datasets.notes import Notes
 from trainer.datasets.renditions import Failure, Picture
 
 #: Sizes that differ by no more are the same but for rounding.
 SIZE_TOLERANCE_PX = 1
 #: Of a box that leaves its image: cut at the edge, or left out as nothing of it is inside.
 CUT, OUTSIDE = "box_cut_at_the_edge", "box_outside_the_image"
+#: Of an image whose boxes were brought to the size of its file.
+SCALED = "boxes_scaled"
 #: Of an image: the file is not the one that was annotated, or was there already under another name.
 SIZE_MISMATCH, DUPLICATE = "size_mismatch", "duplicate_image"
 
@@ -51,9 +53,9 @@ def match(annotations: Annotations, pictures: Mapping[str, Picture]) -> tuple[Co
     """Bring images and their pictures together; boxes are cut at the edges of the file's own size, and that is noted.
 
     An image without a picture is left out silently: its failure is known. Others fail here: one whose size is not the
-    annotated size, and one that is there under two names.
+    annotated size, unless its boxes can be scaled, and one that is there under two names.
     """
-    noted: Counter[str] = Counter(annotations.noted)
+    notes = Notes.of(annotations)
     images: list[AnnotatedImage] = []
     found: list[Picture] = []
     failures = []
@@ -62,21 +64,49 @@ def match(annotations: Annotations, pictures: Mapping[str, Picture]) -> tuple[Co
         picture = pictures.get(image.file_name)
         if picture is None:
             continue
-        cut = _cut(image.boxes, picture)
-        if not _is_of_size(image, cut, picture):
-            reason = f"The file has {picture.width_px}×{picture.height_px} pixels; the annotations are of another size."
-            failures.append(Failure(image.file_name, SIZE_MISMATCH, reason))
+        boxes = place(image, picture)
+        if boxes is None or not _hold(image, boxes, picture):
+            failures.append(Failure(image.file_name, SIZE_MISMATCH, _mismatch(image, picture)))
         elif picture.sha256 in seen:
             failures.append(Failure(image.file_name, DUPLICATE, "The same file is there under another name."))
         else:
             seen.add(picture.sha256)
-            inside = tuple(box for box in cut if box is not None)
-            noted[OUTSIDE] += len(cut) - len(inside)
-            noted[CUT] += sum(box is not drawn for drawn, box in zip(image.boxes, cut, strict=True) if box is not None)
-            images.append(replace(image, boxes=inside))
+            if boxes and boxes is not image.boxes:
+                notes.add(SCALED, image.origin)
+            images.append(replace(image, boxes=_inside(boxes, picture, notes)))
             found.append(picture)
-    kept = replace(annotations, images=tuple(images), noted={why: count for why, count in noted.items() if count})
-    return Content(kept, tuple(found)), failures
+    return Content(notes.onto(replace(annotations, images=tuple(images))), tuple(found)), failures
+
+
+def place(image: AnnotatedImage, picture: Picture) -> tuple[Box, ...] | None:
+    """Return the boxes in pixels of the file, scaled where the annotated size is another; None where they cannot be."""
+    if image.width_px is None or image.height_px is None:
+        return image.boxes
+    differences = abs(image.height_px - picture.height_px), abs(image.width_px - picture.width_px)
+    if max(differences) <= SIZE_TOLERANCE_PX:
+        return image.boxes
+    turned = (image.width_px, image.height_px) == (picture.height_px, picture.width_px)
+    if turned or not image.scales:
+        return None
+    across, down = picture.width_px / image.width_px, picture.height_px / image.height_px
+    return tuple(replace(box, xyxy_px=_scaled(box.xyxy_px, across, down)) for box in image.boxes)
+
+
+def cut(box: Box, picture: Picture) -> Box | None:
+    """Return a box without what leaves the image; None where nothing is left."""
+    left, top, right, bottom = box.xyxy_px
+    left, top = max(0.0, left), max(0.0, top)
+    right, bottom = min(float(picture.width_px), right), min(float(picture.height_px), bottom)
+    if (left, top, right, bottom) == box.xyxy_px:
+        return box
+    has_area = left < right and top < bottom
+    return replace(box, xyxy_px=(left, top, right, bottom)) if has_area else None
+
+
+def is_held(box: Box, picture: Picture) -> bool:
+    """Whether at least half of a box is on the image."""
+    inside = cut(box, picture)
+    return inside is not None and _area(inside) >= _area(box) / 2
 
 
 def write(name: str, source: Source, rendition_px: int, content: Content, splits: list[Split]) -> bytes:
@@ -139,27 +169,37 @@ def digest_of(document: bytes) -> str:
     return hashlib.sha256(document).hexdigest()
 
 
-def _cut(boxes: tuple[Box, ...], picture: Picture) -> list[Box | None]:
-    """The boxes without what leaves the image; None for one of which nothing is left."""
-    cut: list[Box | None] = []
+def _scaled(box: Xyxy, across: float, down: float) -> Xyxy:
+    left, top, right, bottom = box
+    return left * across, top * down, right * across, bottom * down
+
+
+def _inside(boxes: tuple[Box, ...], picture: Picture, notes: Notes) -> tuple[Box, ...]:
+    """Cut boxes at the edges, and note it."""
+    inside = []
     for box in boxes:
-        left, top, right, bottom = box.xyxy_px
-        left, top = max(0.0, left), max(0.0, top)
-        right, bottom = min(float(picture.width_px), right), min(float(picture.height_px), bottom)
-        whole = (left, top, right, bottom) == box.xyxy_px
-        has_area = left < right and top < bottom
-        cut.append(box if whole else replace(box, xyxy_px=(left, top, right, bottom)) if has_area else None)
-    return cut
+        left_over = cut(box, picture)
+        if left_over is None:
+            notes.add(OUTSIDE, box.origin)
+            continue
+        if left_over is not box:
+            notes.add(CUT, box.origin)
+        inside.append(left_over)
+    return tuple(inside)
 
 
-def _is_of_size(image: AnnotatedImage, cut: list[Box | None], picture: Picture) -> bool:
-    """Whether the file may be what was annotated. Where no size says so, no box may lie outside for its larger part."""
+def _hold(image: AnnotatedImage, boxes: tuple[Box, ...], picture: Picture) -> bool:
+    """Whether the file may be what was annotated. Where no size says so, it must hold most of the boxes."""
     if image.height_px is not None and image.width_px is not None:
-        differences = abs(image.height_px - picture.height_px), abs(image.width_px - picture.width_px)
-        return max(differences) <= SIZE_TOLERANCE_PX
-    return all(
-        inside is not None and _area(inside) >= _area(drawn) / 2 for drawn, inside in zip(image.boxes, cut, strict=True)
-    )
+        return True
+    return sum(not is_held(box, picture) for box in boxes) <= len(boxes) / 2
+
+
+def _mismatch(image: AnnotatedImage, picture: Picture) -> str:
+    file = f"The file has {picture.width_px}×{picture.height_px} pixels"
+    if image.height_px is None or image.width_px is None:
+        return f"{file}; most of the image's boxes lie outside it."
+    return f"{file}; the annotations are of {image.width_px}×{image.height_px}."
 
 
 def _area(box: Box) -> float:

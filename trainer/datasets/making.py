@@ -4,7 +4,7 @@ It can be interrupted anywhere: nothing is written but renditions, which the nex
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +18,14 @@ from shared.scratch import passing_folder
 from shared.settings import Settings
 from shared.training import Split
 from shared.version import RENDITION_VERSION
-from trainer.datasets.annotations import Annotations
+from trainer.datasets.annotations import Annotations, MalformedAnnotations
 from trainer.datasets.coco import join, read_coco
 from trainer.datasets.consensus import agree, listen
 from trainer.datasets.document import Content, canonical, digest_of, match, write
+from trainer.datasets.notes import Notes, describe
 from trainer.datasets.phantoms import draw_films
 from trainer.datasets.places import Folder, Place, Prefix
+from trainer.datasets.plausible import check_fit, check_units, drop_vanishing
 from trainer.datasets.renditions import Failure, Picture, Renderer
 from trainer.datasets.reviews import Originals, read_reviews
 from trainer.datasets.splits import Member, check_kept, stratify
@@ -119,18 +121,20 @@ class Maker:
 
     def make(self, name: str, source: Source, material: Material) -> Made:
         """Make a dataset; raises `MalformedAnnotations`, `SplitImpossible`, `NothingToImport`, errors of servers."""
+        check_units(material.annotations)
+        annotations, source = without_readers(material.annotations, source)
         consensus = Consensus(method="none") if isinstance(source, PhantomsSource) else source.consensus
-        heard = listen(material.annotations, consensus)
+        heard = listen(annotations, consensus)
         pictures, failures = self._render(source, heard, material.images)
-        content, mismatched = match(heard, pictures)
+        content, mismatched = match(check_fit(heard, pictures), pictures)
         failures += mismatched
         counted = Counter(failure.code for failure in failures)
         if not content.pictures:
-            why = ", ".join(f"{count} {code}" for code, count in counted.most_common()) or "no image was read"
-            raise NothingToImport(f"Not one image can be taken: {why}.")
+            raise NothingToImport(_explain(failures, counted))
+        content = drop_vanishing(content)
         content = Content(agree(content.annotations, consensus), content.pictures)
         document = write(name, source, self._settings.rendition_px, content, split(source, content))
-        noted = {"noted": content.annotations.noted, "failures": dict(counted)}
+        noted = describe(content.annotations) | {"failures": dict(counted)}
         return Made(
             document, tuple(sorted(failures, key=lambda failure: failure.file_name)), summarize(document) | noted
         )
@@ -189,6 +193,29 @@ def _draw(source: PhantomsSource, on_progress: OnProgress) -> Iterator[Material]
 
     with passing_folder("carina-phantoms-") as folder:
         yield Material(draw_films(source, Path(folder), count), Folder(Path(folder)))
+
+
+def without_readers(annotations: Annotations, source: Source) -> tuple[Annotations, Source]:
+    """Return a table that names no reader with its boxes to be taken as they are, and that is noted.
+
+    Raises `MalformedAnnotations` where the import asks for certain readers, or for several of them.
+    """
+    anonymous = [box for image in annotations.images for box in image.boxes if not box.readers]
+    named = any(image.readers for image in annotations.images)
+    if not isinstance(source, VinBigDataSource) or named or not anonymous:
+        return annotations, source
+    if source.consensus.readers is not None or source.consensus.min_readers > 1:
+        raise MalformedAnnotations("The table has no rad_id: import it without a choice of readers.")
+    notes = Notes.of(annotations)
+    notes.add("readers_unknown", count=len(anonymous))
+    return notes.onto(annotations), source.model_copy(update={"consensus": Consensus(method="none")})
+
+
+def _explain(failures: Sequence[Failure], counted: Mapping[str, int]) -> str:
+    """Say why no image can be taken: how many for which reason, and the first one's."""
+    why = ", ".join(f"{count} {code}" for code, count in sorted(counted.items(), key=lambda item: -item[1]))
+    first = f" {failures[0].file_name}: {failures[0].reason}" if failures else ""
+    return f"Not one image can be taken: {why or 'no image was read'}.{first}"
 
 
 def split(source: Source, content: Content) -> list[Split]:

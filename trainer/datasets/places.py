@@ -108,8 +108,9 @@ class Catalogue:
     def find(self, file_name: str) -> str:
         """Return the name of the file of an image.
 
-        The name as it stands comes first; then the same name in whatever folder; then, for a name without an ending, a
-        file of this name with the likeliest ending. Raises `UnsafeFileName`, `ImageMissing` and `AmbiguousImage`.
+        The name as it stands comes first; then the same name in any folder; then, for a name without an ending, a file
+        of this name with the likeliest ending; then the only file whose name differs by its ending, as tables keep the
+        `.dicom` of files that were converted to `.png`. Raises `UnsafeFileName`, `ImageMissing` and `AmbiguousImage`.
         """
         path = PurePosixPath(file_name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:
@@ -117,13 +118,21 @@ class Catalogue:
         if str(path) in self._names:
             return str(path)
         if len(path.parts) != 1:
-            raise ImageMissing
+            return self._with_other_ending(path)
         found = self._by_name.get(path.name) or self._likeliest(path.name)
-        if not found:
-            raise ImageMissing
         if len(found) > 1:
             raise AmbiguousImage
-        return found[0]
+        return found[0] if found else self._with_other_ending(path)
+
+    def _with_other_ending(self, path: PurePosixPath) -> str:
+        """Return the only file of this name that ends in another way, in the same folder where the path has one."""
+        stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
+        candidates = self._by_stem.get(stem, [])
+        if len(path.parts) != 1:
+            candidates = [name for name in candidates if PurePosixPath(name).parent == path.parent]
+        if len(candidates) != 1:
+            raise ImageMissing
+        return candidates[0]
 
     def _likeliest(self, stem: str) -> list[str]:
         candidates = self._by_stem.get(stem, [])

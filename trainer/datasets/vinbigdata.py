@@ -1,68 +1,106 @@
-"""VinBigData's table: `image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max`, read and written.
+"""Tables as VinBigData's `train.csv` and VinDr-CXR's, read; and VinBigData's own form, written.
 
-Each row is a box that a reader drew, or says that a reader found nothing (class 14, without a box). In 2020's table
-three of 17 readers have read each of 15,000 images.
+Each row is a box that a reader drew, or says that a reader found nothing. In 2020's table three of 17 readers have read
+each of 15,000 images. `rad_id`, and one of `class_id` and `class_name`, may be absent; `width` and `height` give the
+size of the image that the boxes were drawn on. `table` has the spellings, and `class_names` the classes.
 """
 
-import csv
-import gzip
 import io
 import math
-import zlib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from shared.csv_cells import CsvWriter, plain_row
+from shared.csv_cells import CsvWriter
 from shared.detector.card import Category
-from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, MalformedAnnotations, Xyxy
+from trainer.datasets.annotations import (
+    AnnotatedImage,
+    Annotations,
+    Box,
+    MalformedAnnotations,
+    Xyxy,
+    is_printable,
+    to_xyxy,
+)
+from trainer.datasets.class_names import NAME_OF_ID, NO_FINDING, NO_FINDING_ID, is_normal, key_of, settle
+from trainer.datasets.notes import Notes
+from trainer.datasets.table import Row, Table, read_rows
 
 COLUMNS = ("image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max")
-NO_FINDING_ID, NO_FINDING = 14, "No finding"
 
-_CORNERS = COLUMNS[4:]
-_GZIP = b"\x1f\x8b"
+_LONGEST_NAME = 200
+_EMPTY = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>"})
+#: A filled-in row of "No finding" has this box at most: the challenge's own `0 0 1 1`, also scaled down.
+_FILLER_PX = 1
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What one row says."""
+
+    line: int
+    image_id: str
+    name: str
+    class_id: int | None
+    reader: str
+    #: None: nothing was found.
+    box: Xyxy | None
+    #: Width and height; None where the row does not say.
+    size_px: tuple[int, int] | None
+
+    @property
+    def origin(self) -> str:
+        """The row's name in notes."""
+        return f"line {self.line}"
 
 
 @dataclass
-class _Reading:
+class _Film:
     """An image while its rows come in."""
 
+    origin: str
+    size_px: tuple[int, int] | None = None
     boxes: list[Box] = field(default_factory=list)
     #: By reader: whether they found something.
     found: dict[str, bool] = field(default_factory=dict)
 
 
+class _OddRow(Exception):
+    """A row that costs itself."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
 def read_table(data: bytes) -> Annotations:
-    """Read the table's bytes, plain or gzipped; raises `MalformedAnnotations` with the line's number."""
-    readings: defaultdict[str, _Reading] = defaultdict(_Reading)
-    names: dict[int, str] = {}
-    for line, row in _rows(data):
-        image_id, name, reader = row["image_id"].strip(), row["class_name"].strip(), row["rad_id"].strip()
-        if not image_id or not name or not reader:
-            raise _malformed(line, "image_id, class_name and rad_id must not be empty")
-        class_id = _class_id(line, row["class_id"])
-        if (class_id == NO_FINDING_ID) != (name == NO_FINDING):
-            raise _malformed(line, f"class {NO_FINDING_ID}, and no other, must be called {NO_FINDING!r}")
-        if names.setdefault(class_id, name) != name:
-            raise _malformed(line, f"class {class_id} is called {names[class_id]!r} further up and {name!r} here")
-        box = _box(line, row, class_id)
-        reading = readings[image_id]
-        if reader in reading.found and (box is None or not reading.found[reader]):
-            raise _malformed(line, "the reader calls this image normal more than once, or in one row only")
-        reading.found[reader] = box is not None
-        if box is not None:
-            reading.boxes.append(Box(class_id, box, (reader,)))
-    names.pop(NO_FINDING_ID, None)
-    if len(set(names.values())) < len(names):
-        raise MalformedAnnotations("Two classes have the same name.")
-    return Annotations(
-        categories=tuple(Category(id=class_id, name=names[class_id]) for class_id in sorted(names)),
-        images=tuple(
-            AnnotatedImage(image_id, tuple(reading.boxes), tuple(sorted(reading.found)))
-            for image_id, reading in readings.items()
-        ),
-        noted={},
+    """Read a table's bytes, plain or compressed; raises `MalformedAnnotations`.
+
+    An odd row is left out and noted with its line. Where more than half of the rows are odd, the table is refused with
+    the first one's reason. Boxes that leave the image are cut later, at the file's own size.
+    """
+    table, notes, odd = read_rows(data), Notes(), _OddRows()
+    readings = []
+    for row in table.rows:
+        try:
+            readings.append(_read(row, table, notes))
+        except _OddRow as error:
+            odd.add(notes, f"line {row.line}", error)
+    classes = settle((reading.line, reading.name, reading.class_id) for reading in readings)
+    films: dict[str, _Film] = {}
+    # Normal rows come last: whether they contradict a box does not depend on the order of the rows.
+    for reading in sorted(readings, key=lambda reading: reading.box is None):
+        try:
+            _put(reading, classes, films)
+        except _OddRow as error:
+            odd.add(notes, reading.origin, error)
+    odd.refuse(len(table.rows))
+    found = {key: category for key, category in classes.items() if not is_normal(category.name)}
+    return notes.onto(
+        Annotations(
+            categories=tuple(sorted(found.values(), key=lambda category: category.id)),
+            images=tuple(_describe(image_id, films[image_id]) for image_id in _in_order(readings) if image_id in films),
+            noted={},
+        )
     )
 
 
@@ -85,51 +123,141 @@ def write_table(annotations: Annotations) -> str:
     return text.getvalue()
 
 
-def _rows(data: bytes) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield each row with the number of its line."""
-    try:
-        text = (gzip.decompress(data) if data.startswith(_GZIP) else data).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as exc:
-        raise MalformedAnnotations("The table is no CSV file in UTF-8, nor one that was gzipped.") from exc
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise _malformed(1, f"the heading lacks {', '.join(missing)}")
-        for row in reader:
-            if None in row or None in row.values():
-                raise _malformed(reader.line_num, "the row has another number of fields than the heading")
-            yield reader.line_num, plain_row(row)
-    except csv.Error as exc:
-        raise _malformed(reader.reader.line_num, str(exc)) from exc
+class _OddRows:
+    """Which rows were left out, so that a table of odd rows is refused."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first = ""
+
+    def add(self, notes: Notes, origin: str, error: _OddRow) -> None:
+        notes.add(error.code, origin)
+        # A repeated row is no sign of a wrong table.
+        if error.code != "row_repeated":
+            self._count += 1
+            self._first = self._first or f"{origin.capitalize()}: {error}"
+
+    def refuse(self, rows: int) -> None:
+        if self._count > rows / 2:
+            raise MalformedAnnotations(
+                f"{self._first}. {self._count:,} of {rows:,} rows cannot be used; correct the table, or the names "
+                "of its columns."
+            )
 
 
-def _class_id(line: int, text: str) -> int:
-    try:
-        class_id = int(text)
-    except ValueError:
-        raise _malformed(line, "class_id must be a whole number") from None
-    if class_id < 0:
-        raise _malformed(line, "class_id must not be negative")
-    return class_id
+def _read(row: Row, table: Table, notes: Notes) -> _Reading:
+    if row.cells is None:
+        raise _OddRow("row_unreadable", "the row has another number of fields than the heading")
+    image_id, reader = row.cells["image_id"], row.cells.get("rad_id", "")
+    class_id = _class_id(row.cells.get("class_id", ""))
+    name = row.cells.get("class_name") or NAME_OF_ID.get(-1 if class_id is None else class_id, "")
+    for column, text in (("image_id", image_id), ("class_name", name), ("rad_id", reader)):
+        if text.casefold() in _EMPTY and (column != "rad_id" or "rad_id" in table.columns):
+            raise _OddRow("row_unreadable", f"{column} is empty")
+        if not is_printable(text) or len(text) > _LONGEST_NAME:
+            raise _OddRow("row_unreadable", f"{column} is longer than {_LONGEST_NAME} characters or not printable")
+    if is_normal(name):
+        box = None
+        if not _is_filler([row.cells[column] for column in table.box_columns]):
+            notes.add("box_of_no_finding", f"line {row.line}")
+    else:
+        box = _box([row.cells[column] for column in table.box_columns], table.box_columns)
+    return _Reading(
+        row.line, image_id, name, class_id, reader, box, _size(row.cells.get("width"), row.cells.get("height"))
+    )
 
 
-def _box(line: int, row: dict[str, str], class_id: int) -> Xyxy | None:
-    corners = [row[column].strip() for column in _CORNERS]
-    if class_id == NO_FINDING_ID:
-        if any(corners):
-            raise _malformed(line, f"a row of class {NO_FINDING_ID} ({NO_FINDING}) must have no box")
+def _put(reading: _Reading, classes: dict[str, Category], films: dict[str, _Film]) -> None:
+    """Add a row to its film."""
+    category = classes.get(key_of(reading.name))
+    if category is None or reading.class_id not in (None, category.id):
+        raise _OddRow(
+            "class_contradicts",
+            f"class_id {reading.class_id} and class_name {reading.name!r} belong to different classes",
+        )
+    film = films.get(reading.image_id, _Film(reading.origin))
+    if None not in (film.size_px, reading.size_px) and film.size_px != reading.size_px:
+        raise _OddRow("size_contradicts", "width and height are not those of an earlier row of this image")
+    film.size_px = film.size_px or reading.size_px
+    reader, readers = reading.reader, (reading.reader,) if reading.reader else ()
+    if reading.box is not None:
+        box = Box(category.id, reading.box, readers, reading.origin)
+        if box in film.boxes:
+            raise _OddRow("row_repeated", "the row repeats an earlier one")
+        film.boxes.append(box)
+        film.found[reader] = True
+    elif reader and reader in film.found:
+        code = "normal_contradicts" if film.found[reader] else "row_repeated"
+        raise _OddRow(code, "the reader calls this image normal more than once, or has drawn a box on it")
+    else:
+        film.found.setdefault(reader, False)
+    films[reading.image_id] = film
+
+
+def _describe(image_id: str, film: _Film) -> AnnotatedImage:
+    width, height = film.size_px or (None, None)
+    readers = tuple(sorted(reader for reader in film.found if reader))
+    return AnnotatedImage(
+        file_name=image_id,
+        boxes=tuple(film.boxes),
+        readers=readers,
+        height_px=height,
+        width_px=width,
+        scales=True,
+        origin=film.origin,
+    )
+
+
+def _in_order(readings: Sequence[_Reading]) -> list[str]:
+    return list(dict.fromkeys(reading.image_id for reading in readings))
+
+
+def _class_id(text: str) -> int | None:
+    """Read a whole number, which tools also write as `3.0`."""
+    if text.casefold() in _EMPTY:
         return None
     try:
-        left, top, right, bottom = map(float, corners)
+        number = float(text)
     except ValueError:
-        raise _malformed(line, f"{', '.join(_CORNERS)} must be numbers") from None
+        number = math.nan
+    if not number.is_integer() or not 0 <= number < 2**31:
+        raise _OddRow("row_unreadable", f"class_id {text[:20]!r} is not a whole number from 0")
+    return int(number)
+
+
+def _is_filler(cells: Sequence[str]) -> bool:
+    """Whether the box of a row without a finding says nothing: empty, or the challenge's `0 0 1 1`."""
+    if all(cell.casefold() in _EMPTY for cell in cells):
+        return True
+    try:
+        return all(-1 <= float(cell) <= _FILLER_PX for cell in cells)
+    except ValueError:
+        return False
+
+
+def _box(cells: Sequence[str], columns: Sequence[str]) -> Xyxy:
+    try:
+        left, top, right, bottom = map(float, cells)
+    except ValueError:
+        raise _OddRow("row_unreadable", f"{', '.join(columns)} must be numbers") from None
     if not all(map(math.isfinite, (left, top, right, bottom))):
-        raise _malformed(line, f"{', '.join(_CORNERS)} must be finite")
-    if left >= right or top >= bottom or left < 0 or top < 0:
-        raise _malformed(line, "the box must have an area, and no negative corner")
+        raise _OddRow("row_unreadable", f"{', '.join(columns)} must be numbers, and finite ones")
+    if "box_width" in columns:
+        left, top, right, bottom = to_xyxy((left, top, right, bottom))
+    if left > right or top > bottom:
+        raise _OddRow("corners_swapped", "x_max is below x_min, or y_max below y_min; are they the size of the box?")
+    if left == right or top == bottom:
+        raise _OddRow("box_without_area", "the box has no area")
     return left, top, right, bottom
 
 
-def _malformed(line: int, why: str) -> MalformedAnnotations:
-    return MalformedAnnotations(f"Line {line}: {why}.")
+def _size(width: str | None, height: str | None) -> tuple[int, int] | None:
+    if width is None or height is None or {width.casefold(), height.casefold()} & _EMPTY:
+        return None
+    try:
+        size = float(width), float(height)
+    except ValueError:
+        size = (math.nan, math.nan)
+    if not all(side.is_integer() and 1 <= side < 2**31 for side in size):
+        raise _OddRow("row_unreadable", "width and height must be whole numbers above 0, or empty")
+    return int(size[0]), int(size[1])

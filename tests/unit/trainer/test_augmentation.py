@@ -160,3 +160,15 @@ def test_a_lesion_that_is_mostly_cut_out_is_dropped() -> None:
     assert 0 < dropped < 50
     assert min(left) < 0.5
     assert max(left) == 1
+
+
+def test_a_box_that_vanishes_on_the_canvas_is_dropped() -> None:
+    """Neighbours in float32 near the film's edge are one number once the film has been shifted."""
+    film, lesion = _film_with_a_lesion(1024, 1024)
+    left = np.float32(8.0)
+    thin = np.array([[left, 300, np.nextafter(left, np.float32(np.inf)), 700]], np.float32)
+    boxes = np.concatenate((lesion, thin))
+    for seed in SEEDS:
+        _, seen, kept = augment(film, boxes, CANVAS_PX, Augmentation(translate=0.15), np.random.default_rng(seed))
+        assert (seen[:, 2:] > seen[:, :2]).all()
+        assert kept[0]

@@ -1,6 +1,7 @@
 """COCO documents: read, joined, and refused where they contradict themselves."""
 
 import copy
+import gzip
 import json
 from typing import Any
 
@@ -71,7 +72,6 @@ def test_a_patient_is_a_pseudonym_that_stays_what_it_is() -> None:
         changed("images", 1, file_name="a.png"),
         changed("images", 0, file_name=None),
         changed("images", 0, width=0),
-        changed("images", 0, split="training"),
         changed("categories", 0, id=3),
         changed("categories", 0, name="Cardiomegaly"),
         changed("annotations", 0, id=2),
@@ -89,6 +89,93 @@ def test_a_document_that_contradicts_itself_is_refused(data: bytes) -> None:
         read_coco(data)
 
 
+def many(**values: Any) -> dict[str, Any]:
+    """A document of ten good annotations and one more with these values."""
+    good = [{"id": number, "image_id": 10, "category_id": 7, "bbox": [1, 2, 30, 40]} for number in range(10)]
+    return DOCUMENT | {"annotations": [*good, good[0] | {"id": 99} | values]}
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"bbox": [1, 2, 3]}, "annotation_unreadable"),
+        ({"bbox": None}, "annotation_unreadable"),
+        ({"bbox": [float("nan"), 2, 3, 4]}, "annotation_unreadable"),
+        ({"image_id": 12}, "annotation_unreadable"),
+        ({"category_id": 1}, "annotation_unreadable"),
+        ({"bbox": [0, 0, 0, 0]}, WITHOUT_AREA),
+        ({"iscrowd": 1}, CROWD),
+        ({"area": 9.0}, "area_contradicts"),
+    ],
+)
+def test_an_odd_annotation_costs_itself_and_is_noted_with_its_id(values: dict[str, Any], code: str) -> None:
+    annotations = read_coco(json.dumps(many(**values)).encode())
+    assert annotations.noted == {code: 1}
+    assert annotations.culprits == {code: ("annotation 99",)}
+    assert len(annotations.images[0].boxes) == (11 if code == "area_contradicts" else 10)
+
+
+def test_an_image_that_cannot_be_read_costs_itself_and_its_annotations() -> None:
+    content = many(image_id=13)
+    content["images"] = [*content["images"], {"id": 13, "file_name": "a\0b.png"}]
+    assert read_coco(json.dumps(content).encode()).noted == {"image_unreadable": 1, "annotation_unreadable": 1}
+
+
+def test_an_outline_gives_a_box_where_there_is_none() -> None:
+    content = many(bbox=None, segmentation=[[5, 6, 25, 6, 25, 36], [1, 8, 9, 9, 2, 2]])
+    annotations = read_coco(json.dumps(content).encode())
+    assert annotations.images[0].boxes[-1].xyxy_px == (1, 2, 25, 36)
+    assert annotations.noted == {}
+
+
+def test_ids_may_be_text() -> None:
+    content = {
+        "images": [{"id": "film-1", "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
+        "annotations": [
+            {"id": "x", "image_id": "film-1", "category_id": "7", "bbox": [1, 2, 3, 4]},
+            {"id": "y", "image_id": "2", "category_id": 7, "bbox": [1, 2, 3, 4]},
+        ],
+        "categories": [{"id": "7", "name": "Lung Opacity"}],
+    }
+    assert [len(image.boxes) for image in read_coco(json.dumps(content).encode()).images] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [("train", "train"), ("Training", "train"), ("valid", "val"), ("validation", "val"), ("testing", "test")],
+)
+def test_other_words_for_the_splits_are_known(word: str, split: str) -> None:
+    annotations = read_coco(changed("images", 0, split=word))
+    assert annotations.images[0].split == split
+    assert "split_unknown" not in annotations.noted
+
+
+@pytest.mark.parametrize("word", ["fold 3", 3, [1]])
+def test_an_unknown_split_is_ignored_and_noted(word: Any) -> None:
+    annotations = read_coco(changed("images", 0, split=word))
+    assert annotations.images[0].split is None
+    assert annotations.culprits["split_unknown"] == ("image 10",)
+
+
+def test_a_category_of_normal_films_is_none() -> None:
+    content = many(category_id=14, bbox=[0, 0, 1, 1])
+    content["categories"] = [*content["categories"], {"id": 14, "name": "No finding"}]
+    annotations = read_coco(json.dumps(content).encode())
+    assert [category.id for category in annotations.categories] == [3, 7]
+    assert annotations.noted == {"box_of_no_finding": 1}
+
+
+@pytest.mark.parametrize("name", ["A\0B", "x" * 5000, "a\nb"])
+def test_a_category_that_cannot_be_stored_is_refused(name: str) -> None:
+    with pytest.raises(MalformedAnnotations, match=r"^categories\.0\.name: "):
+        read_coco(changed("categories", 0, name=name))
+
+
+def test_a_document_may_be_compressed_and_begin_with_a_byte_order_mark() -> None:
+    assert read_coco(gzip.compress(b"\xef\xbb\xbf" + document())) == read_coco(document())
+    assert read_coco(document().decode().encode("utf-16")) == read_coco(document())
+
+
 def test_documents_of_splits_are_joined() -> None:
     val = document(images=[{"id": 10, "file_name": "z.png"}], annotations=[DOCUMENT["annotations"][0]])
     joined = join({"train": read_coco(document()), "val": read_coco(val)})
@@ -98,12 +185,13 @@ def test_documents_of_splits_are_joined() -> None:
         ("z.png", "val", 1),
     ]
     assert joined.noted == {WITHOUT_AREA: 2, CROWD: 1}
+    assert joined.culprits[WITHOUT_AREA] == ("annotation 3 of train", "annotation 4 of train")
 
 
 def test_documents_that_do_not_fit_together_are_refused() -> None:
     train = read_coco(document())
     other_classes = read_coco(document(categories=[{"id": 3, "name": "x"}], annotations=[], images=[]))
-    with pytest.raises(MalformedAnnotations, match="different categories"):
+    with pytest.raises(MalformedAnnotations, match="different categories: 3 Cardiomegaly, 3 x, 7 Lung Opacity"):
         join({"train": train, "val": other_classes})
     with pytest.raises(MalformedAnnotations, match="unique"):
         join({"train": train, "test": train})

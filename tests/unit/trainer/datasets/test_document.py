@@ -58,6 +58,23 @@ def test_training_and_evaluation_read_what_was_written() -> None:
     assert len(normal.boxes_xyxy_px) == 0
 
 
+def test_training_reads_no_box_that_vanishes_in_float32() -> None:
+    """Datasets of earlier versions may hold some: on the original, or only once scaled to the rendition."""
+    on_original = Box(8, (20.00000001, 20.0, 20.00000002, 60.0), ())
+    stored = json.loads(document(replace(FILM, boxes=(on_original, INSIDE)), NORMAL))
+    for image in stored["images"]:
+        image |= {"rendition_width": 1, "rendition_height": 1}
+    edge = np.float32(90.0)
+    stored["annotations"].append(
+        stored["annotations"][0] | {"bbox": [float(edge), 10.0, float(np.nextafter(edge, np.float32(91))) - 90.0, 5.0]}
+    )
+    film = parse(json.dumps(stored).encode()).films[0]
+    assert film.boxes_xyxy_px.tolist() == [[10, 20, 30, 60]]
+    assert film.category_ids.tolist() == [3]
+    boxes = film.boxes_on_rendition
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
 def test_the_document_can_be_imported_again() -> None:
     read = read_coco(document())
     assert [replace(image, split=None, height_px=None, width_px=None) for image in read.images] == [FILM, NORMAL]

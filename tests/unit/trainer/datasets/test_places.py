@@ -12,7 +12,7 @@ def folder(tmp_path: Path) -> Folder:
     outside = tmp_path / "outside.png"
     outside.write_bytes(b"outside")
     inside = tmp_path / "films"
-    for name in ("a.dicom", "a.png", "b", "c.v2.png", "sub/d.dcm", "left/e.png", "right/e.png", "f.txt", "g.PNG"):
+    for name in ("a.dicom", "a.png", "b", "c.v2.png", "sub/d.dcm", "left/e.png", "right/e.png", "f.txt", "g.PNG", "h"):
         (inside / name).parent.mkdir(parents=True, exist_ok=True)
         (inside / name).write_bytes(name.encode())
     return Folder(inside)
@@ -33,6 +33,11 @@ def folder(tmp_path: Path) -> Folder:
         ("./a.png", "a.png"),
         ("right/e.png", "right/e.png"),
         ("g", "g.PNG"),
+        ("g.dicom", "g.PNG"),
+        ("h.png", "h"),
+        ("d.jpg", "sub/d.dcm"),
+        ("sub/d", "sub/d.dcm"),
+        ("sub/d.dicom", "sub/d.dcm"),
     ],
 )
 def test_a_file_is_found_by_its_name(folder: Folder, asked: str, found: str) -> None:
@@ -51,6 +56,8 @@ def test_a_file_is_found_by_its_name(folder: Folder, asked: str, found: str) -> 
         ("nowhere", ImageMissing),
         ("a.jpg", ImageMissing),
         ("other/d.dcm", ImageMissing),
+        ("other/d.png", ImageMissing),
+        ("f.png", ImageMissing),
         ("f", ImageMissing),
         ("", ImageMissing),
         ("e", AmbiguousImage),

@@ -1,0 +1,82 @@
+"""What an import left out, changed or could not check: counted by code, with the first three culprits."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from trainer.datasets.annotations import Annotations
+
+#: How many culprits a note names; of the others it gives the number.
+NAMED = 3
+
+#: By code. Rows and boxes that are noted cost themselves; the rest of the file is taken.
+MESSAGES = {
+    "row_unreadable": "Rows that cannot be read were left out",
+    "row_repeated": "Rows that repeat an earlier row were left out",
+    "class_contradicts": "Rows whose class_id belongs to another class_name were left out",
+    "normal_contradicts": "Rows that call a film normal on which the same reader has drawn a box were left out",
+    "size_contradicts": "Rows with another film size than an earlier row of the film were left out",
+    "corners_swapped": "Boxes whose maximum is below their minimum were left out",
+    "box_of_no_finding": "Boxes in rows of `No finding` were ignored",
+    "annotation_unreadable": "Annotations that cannot be read were left out",
+    "image_unreadable": "Images that cannot be read were left out, with their annotations",
+    "box_without_area": "Boxes without an area, also once rounded to float32, were left out",
+    "crowd_region": "Regions marked as `iscrowd` were left out",
+    "boxes_scaled": "Films whose boxes were scaled from the annotated size to the size of the file",
+    "box_cut_at_the_edge": "Boxes that reach past the edge of their film were cut there",
+    "box_outside_the_image": "Boxes wholly outside their film were left out",
+    "image_unread": "Films that none of the chosen readers has read were left out",
+    "finding_of_too_few_readers": "Findings that too few readers have drawn were left out",
+    "review_incomplete": "Films whose review is not done were left out",
+    "size_unknown": "Films without a size in the annotations: it is not known whether boxes are in pixels of the files",
+    "area_contradicts": "Annotations whose `area` is not that of their `bbox`: the boxes may be in other pixels",
+    "boxes_in_one_corner": "Boxes in the top left corner of their film, as all are: the units may be wrong",
+    "readers_unknown": "Boxes without a reader, taken as they are: there is no consensus without a rad_id",
+    "split_unknown": "Images whose split is none of train, val and test: it is ignored",
+}
+#: Codes of what was taken as it is, and may still be wrong.
+WARNINGS = frozenset({"size_unknown", "area_contradicts", "boxes_in_one_corner", "readers_unknown", "split_unknown"})
+
+
+class Notes:
+    """Notes while they are taken."""
+
+    def __init__(self, noted: Mapping[str, int] = {}, culprits: Mapping[str, tuple[str, ...]] = {}) -> None:
+        self._counts = Counter(noted)
+        self._culprits = dict(culprits)
+
+    @classmethod
+    def of(cls, annotations: Annotations) -> "Notes":
+        """Go on with the notes of annotations."""
+        return cls(annotations.noted, annotations.culprits)
+
+    def add(self, code: str, culprit: str = "", count: int = 1) -> None:
+        """Count one, or several without naming any."""
+        self._counts[code] += count
+        named = self._culprits.get(code, ())
+        if culprit and len(named) < NAMED:
+            self._culprits[code] = (*named, culprit)
+
+    def onto(self, annotations: Annotations) -> Annotations:
+        """Return the annotations with these notes in the place of their own."""
+        counts = {code: count for code, count in self._counts.items() if count}
+        return replace(annotations, noted=counts, culprits=self._culprits)
+
+
+def describe(annotations: Annotations) -> dict[str, Any]:
+    """Return `noted`, the counts of what was left out or changed, and `notes`, a sentence for each and each warning."""
+    notes = []
+    for code, count in sorted(annotations.noted.items()):
+        named = annotations.culprits.get(code, ())
+        notes.append({"code": code, "count": count, "first": list(named), "message": _sentence(code, count, named)})
+    return {
+        "noted": {code: count for code, count in annotations.noted.items() if code not in WARNINGS},
+        "notes": notes,
+    }
+
+
+def _sentence(code: str, count: int, named: tuple[str, ...]) -> str:
+    more = f" and {count - len(named):,} more" if count > len(named) else ""
+    where = f" ({', '.join(named)}{more})" if named else ""
+    return f"{MESSAGES.get(code, code)}: {count:,}{where}."

@@ -1,0 +1,90 @@
+"""Whether boxes may be in pixels of their films. Formats do not say it, and wrong units train without an error."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from trainer.datasets.annotations import Annotations, Box, ImplausibleBoxes
+from trainer.datasets.document import Content, is_held, place
+from trainer.datasets.notes import Notes
+from trainer.datasets.renditions import Picture
+
+#: From how many boxes on a rule of thumb speaks.
+_FEW_BOXES, _MANY_BOXES = 4, 20
+#: Boxes of real films are everywhere: all within this share of the width and the height is a sign of other units.
+_CORNER_SHARE = 0.25
+#: A box that is drawn by hand leaves its film by less than this share of the film's side.
+_PAST_EDGE_SHARE = 0.02
+
+_ADVICE = "Give boxes in pixels of these files, or the width and height of the images that they were drawn on."
+
+
+def check_units(annotations: Annotations) -> None:
+    """Raise `ImplausibleBoxes` for boxes in no pixels of any film: shares of its size, or thinner than a pixel."""
+    boxes = [box for image in annotations.images for box in image.boxes]
+    if not boxes:
+        return
+    corners = np.array([box.xyxy_px for box in boxes])
+    if corners.min() >= 0 and corners.max() <= 1:
+        raise ImplausibleBoxes(
+            f"All {len(boxes):,} boxes lie between 0 and 1: shares of the image's size, not pixels. Multiply x by its "
+            "width and y by its height."
+        )
+    thin = ((corners[:, 2:] - corners[:, :2]) < 1).any(axis=1)
+    if thin.sum() > len(boxes) / 2:
+        raise ImplausibleBoxes(_all_or_some(thin, boxes, "are thinner than a pixel"))
+
+
+def check_fit(annotations: Annotations, pictures: Mapping[str, Picture]) -> Annotations:
+    """Return the annotations with a note where the units may be wrong; raise `ImplausibleBoxes` where they must be.
+
+    Images whose annotated size is not the file's, and whose boxes are not scaled, do not count: they fail anyway.
+    """
+    boxes, outside, past, corner = [], [], [], []
+    for image in annotations.images:
+        picture = pictures.get(image.file_name)
+        placed = None if picture is None else place(image, picture)
+        for box in placed or ():
+            assert picture is not None
+            shares = np.array(box.xyxy_px) / ([picture.width_px, picture.height_px] * 2)
+            boxes.append(box)
+            outside.append(not is_held(box, picture))
+            past.append(bool(shares.min() < -_PAST_EDGE_SHARE or shares.max() > 1 + _PAST_EDGE_SHARE))
+            corner.append(bool(shares.max() <= _CORNER_SHARE))
+    if sum(outside) > len(boxes) / 2:
+        raise ImplausibleBoxes(_all_or_some(np.array(outside), boxes, "lie outside their film"))
+    if len(boxes) >= _FEW_BOXES and sum(past) > len(boxes) / 2:
+        raise ImplausibleBoxes(_all_or_some(np.array(past), boxes, "reach past the edge of their film"))
+    notes = Notes.of(annotations)
+    if len(boxes) >= _MANY_BOXES and all(corner):
+        notes.add("boxes_in_one_corner", count=len(boxes))
+    for image in annotations.images:
+        if image.boxes and image.file_name in pictures and not image.scales and image.width_px is None:
+            notes.add("size_unknown", image.origin)
+    return notes.onto(annotations)
+
+
+def drop_vanishing(content: Content) -> Content:
+    """Leave out, and note, boxes of which the precision of training (float32) leaves no area."""
+    notes = Notes.of(content.annotations)
+    images = []
+    for image in content.annotations.images:
+        seen = [box for box in image.boxes if not vanishes(box)]
+        for box in image.boxes:
+            if vanishes(box):
+                notes.add("box_without_area", box.origin)
+        images.append(replace(image, boxes=tuple(seen)))
+    return Content(notes.onto(replace(content.annotations, images=tuple(images))), content.pictures)
+
+
+def vanishes(box: Box) -> bool:
+    """Whether a box has no area in float32."""
+    left, top, right, bottom = map(np.float32, box.xyxy_px)
+    return bool(left >= right or top >= bottom)
+
+
+def _all_or_some(marks: "np.ndarray[tuple[int], np.dtype[np.bool_]]", boxes: list[Box], what: str) -> str:
+    culprits = [box.origin for box, marked in zip(boxes, marks, strict=True) if marked and box.origin][:3]
+    named = f" ({', '.join(culprits)}, …)" if culprits else ""
+    return f"{int(marks.sum()):,} of {len(boxes):,} boxes {what}{named}. {_ADVICE}"
