@@ -38,7 +38,7 @@ class DatasetAnswer(TaskAnswer):
     #: Images whose study was erased since; where there are any, nothing can be trained nor evaluated on the dataset.
     erased_count: int = 0
     #: Counts by split, class, reader and box size; failures by code; `noted`, what was left out or changed by code; and
-    #: `notes`, a sentence for each of these and each warning, with the first three lines or annotations that it is about.
+    #: `notes`, a sentence for each of these and each warning, with the first three lines or annotations.
     summary: dict[str, Any] | None
 
     @classmethod

@@ -64,10 +64,8 @@ def test_training_reads_no_box_that_vanishes_in_float32() -> None:
     stored = json.loads(document(replace(FILM, boxes=(on_original, INSIDE)), NORMAL))
     for image in stored["images"]:
         image |= {"rendition_width": 1, "rendition_height": 1}
-    edge = np.float32(90.0)
-    stored["annotations"].append(
-        stored["annotations"][0] | {"bbox": [float(edge), 10.0, float(np.nextafter(edge, np.float32(91))) - 90.0, 5.0]}
-    )
+    width = float(np.nextafter(np.float32(120), np.float32(121))) - 120.0
+    stored["annotations"].append(stored["annotations"][0] | {"bbox": [120.0, 10.0, width, 5.0]})
     film = parse(json.dumps(stored).encode()).films[0]
     assert film.boxes_xyxy_px.tolist() == [[10, 20, 30, 60]]
     assert film.category_ids.tolist() == [3]
