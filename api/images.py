@@ -12,10 +12,12 @@ from api.auth import identity, requires
 from api.resource import resource
 from api.schemas import PNG, ImagePath, OverlayQuery
 from api.services import services
+from shared import models
 from shared.errors import NotFound, NotReady
 from shared.imaging.overlay import OverlayBox, assign_colours, draw_overlay
 from shared.object_store import rendition_key
-from shared.queue.states import JobState, Scope
+from shared.queue.states import Scope
+from shared.results import select_results
 from shared.tables import Detection, Image, Job, Model
 
 blueprint = resource("images")
@@ -38,15 +40,17 @@ def rendition(path: ImagePath) -> Response:
 @blueprint.get("/v1/images/<uuid:image_id>/overlay.png", responses={200: PNG})
 @requires(Scope.READ)
 def overlay(path: ImagePath, query: OverlayQuery) -> Response:
-    """Show the findings of the latest job that succeeded, drawn on the rendition."""
+    """Show the active model's findings, drawn on the rendition; where it has no result, those of another model.
+
+    The strip below the picture says whose findings these are, and what that model's card warns of.
+    """
     with services().database.begin() as session:
         image = _find(session, path)
         sha256 = _rendition_sha256(image)
-        succeeded = sa.select(Job, Model).join(Model, Model.id == Job.model_id).order_by(Job.id.desc()).limit(1)
-        succeeded = succeeded.where(Job.image_id == image.id, Job.state == JobState.SUCCEEDED)
+        results = select_results(Job.image_id == image.id).limit(1)
         if query.model_id is not None:
-            succeeded = succeeded.where(Job.model_id == query.model_id)
-        row = session.execute(succeeded).one_or_none()
+            results = results.where(Job.model_id == query.model_id)
+        row = session.execute(results).one_or_none()
         if row is None:
             raise NotReady("No job of this image has succeeded yet.")
         job, model = row
@@ -54,9 +58,7 @@ def overlay(path: ImagePath, query: OverlayQuery) -> Response:
         drawn = [_on_rendition(box, image) for box in session.scalars(boxes.order_by(Detection.rank))]
         found = session.scalars(sa.select(Detection.class_name).where(Detection.job_id == job.id).distinct())
         colours = assign_colours(found)
-        training = f", {model.card['trained_on']}" if model.card.get("trained_on") else ""
-        made_by = f"Model {model.name} {model.digest[:12]}{training}, scores from {query.min_score:g}"
-        note = " · ".join([*_warnings(image), made_by])
+        note = " · ".join([*_warnings(image), *_about(model, models.active(session), query.min_score)])
     png = services().store.get(rendition_key(sha256), sha256=sha256)
     with PIL.Image.open(BytesIO(png)) as picture:
         pixels = np.asarray(picture.convert("L"))
@@ -88,6 +90,17 @@ def _on_rendition(box: Detection, image: Image) -> OverlayBox:
 def _warnings(image: Image) -> list[str]:
     """What makes the image doubtful, as `Flag: suspected inversion`."""
     return [f"Flag: {flag.replace('_', ' ')}" for flag in image.flags or ()]
+
+
+def _about(model: Model, active: Model | None, min_score: float) -> list[str]:
+    """Whose the findings are, whether they are the active model's, and the model's own warnings."""
+    training = f", {model.card['trained_on']}" if model.card.get("trained_on") else ""
+    about = [f"Model {model.name} {model.digest[:12]}{training}, scores from {min_score:g}"]
+    if active is None:
+        about.append("This model is not active; none is")
+    elif active.id != model.id:
+        about.append(f"Not a result of the active model {active.name} {active.digest[:12]}")
+    return [*about, *(f"Warning: {warning}" for warning in model.card.get("warnings", ()))]
 
 
 def _png(png: bytes) -> Response:

@@ -23,7 +23,9 @@ _BoxPx = tuple[_Coordinate, _Coordinate, _Coordinate, _Coordinate]
 class ReviewQuery(Bounded):
     """Of which result."""
 
-    job_id: UUID | None = Field(None, description="By default the one reviewed last, else the latest.")
+    job_id: UUID | None = Field(
+        None, description="By default the active model's, else the one reviewed last, else the latest."
+    )
 
 
 class Accept(Bounded):

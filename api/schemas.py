@@ -88,6 +88,12 @@ class ModelPath(Bounded):
     model_id: UUID
 
 
+class RerunQuery(Bounded):
+    """How urgent it is."""
+
+    priority: int = Field(5, ge=0, le=9, description="A higher one goes first.")
+
+
 class SubmitQuery(Bounded):
     """How the files are to be worked on."""
 
@@ -111,7 +117,7 @@ class FindingsQuery(Bounded):
     """Which findings."""
 
     min_score: float = Field(0.0, ge=0, le=1, description="Leave out findings with a lower score.")
-    model_id: UUID | None = Field(None, description="Of the latest job under this model; by default of the latest.")
+    model_id: UUID | None = Field(None, description="What this model has found; by default the active one.")
 
 
 class OverlayQuery(FindingsQuery):

@@ -1,7 +1,6 @@
 """Studies: sending them, and what was found on them."""
 
 from collections import Counter
-from collections.abc import Mapping
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,16 +14,25 @@ from api.body import takes_uploads
 from api.idempotency import idempotent
 from api.multipart import FIELD, Upload, read_uploads
 from api.resource import as_json, resource
-from api.schemas import FileOutcome, FileOutcomes, FindingsQuery, StudyPath, SubmitQuery
+from api.schemas import (
+    FileOutcome,
+    FileOutcomes,
+    FindingsQuery,
+    JobAnswer,
+    JobsAnswer,
+    RerunQuery,
+    StudyPath,
+    SubmitQuery,
+)
 from api.services import services
-from api.study_schemas import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer, StudyErased, spacing_of
-from shared.database import is_any
+from api.study_findings import read_findings
+from api.study_schemas import FindingsAnswer, ImageAnswer, StudyAnswer, StudyErased
 from shared.erasure import erase_study
 from shared.errors import NotFound, PermanentError
-from shared.imaging.facts import PixelSpacing
-from shared.intake import NO_DUPLICATE, Intake, Received
-from shared.queue.states import Scope
-from shared.tables import Detection, Image, Job, Model, Study
+from shared.intake import Intake, Received
+from shared.queue.states import Scope, Stage
+from shared.reruns import ask_active_model
+from shared.tables import Image, Job, Study
 
 log = structlog.get_logger()
 
@@ -90,24 +98,31 @@ def show(path: StudyPath) -> Response:
 @blueprint.get("/v1/studies/<uuid:study_id>/findings", responses={200: FindingsAnswer})
 @requires(Scope.READ)
 def findings(path: StudyPath, query: FindingsQuery) -> Response:
-    """Show what was found on a study's images: of each the latest job."""
+    """Show what was found on a study's images: what the active model found, and other models' results beside it.
+
+    An image without a result of the active model has no `findings` then; `other_results` are under their models' names.
+    """
+    with services().database.begin() as session:
+        return as_json(read_findings(session, _find(session, path.study_id).id, query))
+
+
+@blueprint.post("/v1/studies/<uuid:study_id>/jobs", responses={202: JobsAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def rerun(path: StudyPath, query: RerunQuery) -> Response:
+    """Have the active model look at those of a study's images of which it has no result, and show its jobs.
+
+    After a promotion that is how an image gets the new model's result. Asked again, the same jobs are shown.
+    """
     with services().database.begin() as session:
         study = _find(session, path.study_id)
-        images = session.scalars(sa.select(Image).where(Image.study_id == study.id).order_by(Image.id)).all()
-        jobs = sa.select(Job, Model).outerjoin(Model, Model.id == Job.model_id).join(Image, Image.id == Job.image_id)
-        jobs = jobs.where(Image.study_id == study.id, NO_DUPLICATE).order_by(Job.id)
-        if query.model_id is not None:
-            jobs = jobs.where(sa.or_(Job.model_id == query.model_id, Job.requested_model_id == query.model_id))
-        latest: dict[UUID, tuple[Job, Model | None]] = {
-            row[0].image_id: (row[0], row[1]) for row in session.execute(jobs)
-        }
-        spacings = {latest[image.id][0].id: spacing_of(image) for image in images if image.id in latest}
-        found = _findings(session, spacings, query.min_score)
-        described = []
-        for image in images:
-            job, model = latest.get(image.id, (None, None))
-            described.append(ImageFindings.of(image, job, model, found[job.id] if job else []))
-        return as_json(FindingsAnswer(study_id=study.id, images=described))
+        jobs, new = ask_active_model(session, study.id, query.priority)
+        note(jobs=len(new))
+        states = Counter(job.state for job in new)
+        answer = JobsAnswer(jobs=[JobAnswer.of(job, image) for job, image in jobs])
+    for stage in (Stage.PREPARE, Stage.DETECT):
+        services().hints.send(stage, states[stage.waiting])
+    return as_json(answer, 202)
 
 
 @blueprint.delete("/v1/studies/<uuid:study_id>", responses={200: StudyErased, 202: StudyErased})
@@ -146,14 +161,3 @@ def _find(session: Session, study_id: UUID) -> Study:
     if study is None:
         raise NotFound
     return study
-
-
-def _findings(
-    session: Session, spacings: Mapping[UUID, PixelSpacing | None], min_score: float
-) -> dict[UUID, list[Finding]]:
-    """The findings of these jobs, of each the highest score first; `spacings` are those of their images."""
-    found: dict[UUID, list[Finding]] = {job_id: [] for job_id in spacings}
-    boxes = sa.select(Detection).where(is_any(Detection.job_id, spacings), Detection.score >= min_score)
-    for box in session.scalars(boxes.order_by(Detection.job_id, Detection.rank)):
-        found[box.job_id].append(Finding.of(box, spacings[box.job_id]))
-    return found

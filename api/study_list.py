@@ -10,8 +10,10 @@ from api.auth import identity, requires
 from api.resource import as_json, resource
 from api.services import services
 from api.study_list_schemas import StudiesAnswer, StudiesQuery
+from api.study_schemas import ModelReference
 from api.study_search import find
 from api.study_summaries import summarize
+from shared import models
 from shared.queue.states import Scope
 
 blueprint = resource("study_list", tag="studies")
@@ -36,5 +38,7 @@ def list_studies(project_id: UUID, query: StudiesQuery) -> StudiesAnswer:
     with services().database.begin() as session:
         found = find(session, project_id, query)
         studies = summarize(session, found.study_ids, query.min_score)
+        active = models.active(session)
+        active_model = ModelReference.of(active) if active else None
     note(study_ids=[str(study_id) for study_id in found.study_ids])
-    return StudiesAnswer(studies=studies, next=found.older, previous=found.newer)
+    return StudiesAnswer(studies=studies, active_model=active_model, next=found.older, previous=found.newer)

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_val
 
 from api.pages import Page, PageQuery
 from api.schemas import NOTICE
+from api.study_schemas import ModelReference
 from shared.imaging.facts import Flag
 from shared.queue.states import JobState
 
@@ -54,13 +55,20 @@ class StudiesQuery(PageQuery):
         description="The id of a study, an image, a job or a submission, a StudyInstanceUID, or the first "
         f"{LEAST_DIGEST} or more characters of an original's SHA-256.",
     )
-    state: SearchedState | None = Field(None, description="Of the latest job of any of its images; `open`: not final.")
+    state: SearchedState | None = Field(
+        None, description="Of the job that says where any of its images stands; `open`: not final."
+    )
     finding: str | None = Field(
-        None, min_length=1, max_length=200, pattern=r"^[^\x00]*$", description="A class that was found, by its name."
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00]*$",
+        description="A class that the active model has found, by its name; on images without a result of "
+        "the active model, any model.",
     )
     min_score: float = Field(0.3, ge=0, le=1, description="Findings with a lower score do not count, nor are shown.")
     flag: Flag | None = Field(None, description="Of any of its images.")
-    priority: int | None = Field(None, ge=0, le=9, description="Of the latest job of any of its images.")
+    priority: int | None = Field(None, ge=0, le=9, description="Of the job that says where any of its images stands.")
     since: Moment | None = Field(None, description="Received then or later: a day, or a time with its offset.")
     until: Moment | None = Field(None, description="Received then or earlier; a day counts to its end, in UTC.")
 
@@ -129,6 +137,16 @@ class TopFinding(BaseModel):
     score: float
 
 
+class OtherModelsFindings(BaseModel):
+    """What a model that is not the active one has found on a study's images."""
+
+    model: ModelReference
+    #: How many of its images have a result of this model.
+    results: int
+    #: The highest score first.
+    findings: list[TopFinding]
+
+
 class Unfitness(BaseModel):
     """Why an image of a study has no result."""
 
@@ -143,19 +161,24 @@ class StudySummary(BaseModel):
     study_instance_uid: str | None
     created_at: datetime
     image_count: int
-    #: What its images' latest jobs have come to: the least finished state, and of the final ones the worst.
+    #: What the jobs that say where its images stand have come to: the least finished state, and of the final ones the
+    #: worst. That is an image's latest job of the active model; where it has none, the latest of any model.
     state: JobState
-    #: How many images there are by the state of their latest job.
+    #: How many images there are by the state of that job.
     states: dict[JobState, int]
-    #: The highest of its images' latest jobs.
+    #: The highest of these jobs.
     priority: int
     flags: list[Flag]
-    #: Of its images' latest results, the highest score first.
+    #: How many of its images have a result of the active model, which is the authoritative one.
+    authoritative_results: int
+    #: Of the authoritative results, the highest score first.
     findings: list[TopFinding]
+    #: What other models have found, the one that was active last first. It never counts as the active model's.
+    other_results: list[OtherModelsFindings]
     #: Of images that were rejected or have failed, each code once.
     problems: list[Unfitness]
     #: What readers have said of its results: None, nothing; `begun`; `done` where the review of each image with a
-    #: result is. Of an image with several results it is the one reviewed last.
+    #: result is. Of an image without an authoritative result it is the result that was reviewed last.
     review: Literal["begun", "done"] | None
 
 
@@ -163,6 +186,8 @@ class StudiesAnswer(Page):
     """Studies, the newest first."""
 
     studies: list[StudySummary]
+    #: Whose findings are authoritative; None where no model is active.
+    active_model: ModelReference | None
     #: `after` of the page of newer studies; None on the first one.
     previous: UUID | None
     notice: str = NOTICE

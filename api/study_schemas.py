@@ -122,11 +122,34 @@ class ModelReference(BaseModel):
         )
 
 
+class OtherResult(BaseModel):
+    """What another model found on an image: never the authoritative result, unless the request named a model."""
+
+    job_id: UUID
+    model: ModelReference
+    #: Of the Carina that made the result.
+    code_version: str | None
+    finished_at: datetime | None
+    #: The highest score first.
+    findings: list[Finding]
+
+    @classmethod
+    def of(cls, job: Job, model: Model, findings: list[Finding]) -> "OtherResult":
+        """Describe a job that has succeeded."""
+        return cls(
+            job_id=job.id,
+            model=ModelReference.of(model),
+            code_version=job.code_version,
+            finished_at=job.finished_at,
+            findings=findings,
+        )
+
+
 class ImageFindings(ImageFacts):
-    """What was found on one image; empty until its job has succeeded."""
+    """What the active model, or the one that was asked for, found on one image; empty until its job has succeeded."""
 
     image_id: UUID
-    #: None where the image has no job under the model that was asked for.
+    #: None where the image has no job of that model.
     job_id: UUID | None
     state: JobState | None
     code: str | None
@@ -134,12 +157,23 @@ class ImageFindings(ImageFacts):
     model: ModelReference | None
     #: Of the Carina that made the result.
     code_version: str | None
+    #: Whether this is the active model's result.
+    is_authoritative: bool
     #: The highest score first.
     findings: list[Finding]
+    #: What other models found, the one that was active last first.
+    other_results: list[OtherResult]
 
     @classmethod
-    def of(cls, image: Image, job: Job | None, model: Model | None, findings: list[Finding]) -> "ImageFindings":
-        """Describe an image's row, and what its job has found."""
+    def of(
+        cls,
+        image: Image,
+        job: Job | None,
+        model: Model | None,
+        findings: list[Finding],
+        other_results: list[OtherResult],
+    ) -> "ImageFindings":
+        """Describe an image's row, what its job has found, and what other models have."""
         return cls(
             **_facts(image),
             image_id=image.id,
@@ -149,7 +183,14 @@ class ImageFindings(ImageFacts):
             reason=job.reason if job else None,
             model=ModelReference.of(model) if model else None,
             code_version=job.code_version if job else None,
+            is_authoritative=(
+                job is not None
+                and job.state == JobState.SUCCEEDED
+                and model is not None
+                and model.state == ModelState.ACTIVE
+            ),
             findings=findings,
+            other_results=other_results,
         )
 
 
@@ -157,6 +198,8 @@ class FindingsAnswer(BaseModel):
     """What was found on a study's images."""
 
     study_id: UUID
+    #: Whose findings are authoritative; None where no model is active.
+    active_model: ModelReference | None
     images: list[ImageFindings]
     notice: str = NOTICE
 

@@ -15,9 +15,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from api.study_list_schemas import StudiesQuery
 from shared.ids import first_id_at
 from shared.imaging.facts import Flag
-from shared.queue.outcome import DUPLICATE
 from shared.queue.states import JobState
-from shared.queue.top_scores import is_latest_result, tenth_of
+from shared.queue.top_scores import tenth_of
+from shared.results import counts_in_search, is_standing
 from shared.tables import Image, Job, Study, Submission, TopScore
 
 #: Ways with more studies than this are not compared any further.
@@ -154,7 +154,7 @@ def _ways(session: Session, project_id: UUID, query: StudiesQuery) -> list[_Way]
 
 
 def _by_job(project_id: UUID, states: Sequence[str], priorities: Sequence[int]) -> _Way:
-    """By the latest job of any image."""
+    """By the job that says where any image stands."""
     pairs = [(str(state), priority) for state in states for priority in priorities]
     runs = (
         sa.func.unnest(
@@ -170,29 +170,22 @@ def _by_job(project_id: UUID, states: Sequence[str], priorities: Sequence[int]) 
     def test(study_id: StudyId) -> sa.ColumnElement[bool]:
         image = aliased(Image)
         of_study = sa.select(other.id).join(image, image.id == other.image_id).where(image.study_id == study_id)
-        return of_study.where(other.state.in_(states), other.priority.in_(priorities), _is_latest(other)).exists()
+        return of_study.where(other.state.in_(states), other.priority.in_(priorities), is_standing(other)).exists()
 
-    return _Way(job.study_id, where, test, runs, [_is_latest(job)])
-
-
-def _is_latest(job: type[Job]) -> sa.ColumnElement[bool]:
-    """Whether a job says where its image stands: it is the last one, but for duplicates of others."""
-    later = aliased(Job)
-    follows = (later.image_id == job.image_id, later.id > job.id, later.code.is_distinct_from(DUPLICATE))
-    return sa.and_(job.code.is_distinct_from(DUPLICATE), ~sa.exists().where(*follows))
+    return _Way(job.study_id, where, test, runs, [is_standing(job)])
 
 
 def _by_finding(project_id: UUID, class_name: str, min_score: float) -> _Way:
-    """By a class that the latest result of any image has."""
+    """By a class that the authoritative result of any image has; where it has none, any result."""
     tenths = sa.literal(list(range(tenth_of(min_score), 11)), ARRAY(sa.SmallInteger()))
     runs = sa.func.unnest(tenths).table_valued("tenth", name="runs").render_derived()
     of_class = [TopScore.class_name == class_name, TopScore.score >= min_score]
     where = [TopScore.project_id == project_id, TopScore.tenth == runs.c.tenth, *of_class]
 
     def test(study_id: StudyId) -> sa.ColumnElement[bool]:
-        return sa.exists().where(TopScore.study_id == study_id, *of_class, is_latest_result())
+        return sa.exists().where(TopScore.study_id == study_id, *of_class, counts_in_search())
 
-    return _Way(TopScore.study_id, where, test, runs, [is_latest_result()])
+    return _Way(TopScore.study_id, where, test, runs, [counts_in_search()])
 
 
 def _by_flag(project_id: UUID, flag: Flag) -> _Way:

@@ -26,7 +26,6 @@ from shared.imaging.header import PREFIX_BYTES, ImageHeader, read_header
 from shared.object_store import PART_BYTES, ObjectStore, original_key
 from shared.queue.hints import Hints
 from shared.queue.known import count_on, jobs_with_a_future
-from shared.queue.outcome import DUPLICATE
 from shared.queue.states import JobState, Stage
 from shared.quotas import Quota, QuotaExceeded, find_quota
 from shared.scratch import spooled_file
@@ -37,8 +36,6 @@ from shared.version import RENDITION_VERSION
 #: A process gathers whole parts of so many files in memory, and of all others so few bytes, the rest on disk:
 #: slow clients are many, and each takes hours to fill a part.
 _IN_MEMORY, _SMALL_BYTES = threading.BoundedSemaphore(32), 256 * 1024
-#: Leaves out jobs that ended because another one has their result.
-NO_DUPLICATE = Job.code.is_distinct_from(DUPLICATE)
 #: What a file may hold beside its pixels, where it has to be held in memory.
 HEADER_BYTES = 64 * 1024**2
 #: Of a file's rows, while others make or end the job of the same image.
@@ -297,13 +294,18 @@ class Intake:
             submission_id=self._submission_id,
             requested_model_id=self._model_id,
             priority=self._priority,
-            state=JobState.QUEUED,
         )
-        if image.rendition_sha256 is not None and image.rendition_version == RENDITION_VERSION:
-            job.state, job.ready_at = JobState.READY, sa.func.now()
-        session.add(job)
-        session.flush()
-        return job
+        return add_job(session, image, job)
+
+
+def add_job(session: Session, image: Image, job: Job) -> Job:
+    """Add a new job of an image, ready for detection where the image is prepared already."""
+    is_prepared = image.rendition_sha256 is not None and image.rendition_version == RENDITION_VERSION
+    job.state = JobState.READY if is_prepared else JobState.QUEUED
+    job.ready_at = sa.func.now() if is_prepared else None
+    session.add(job)
+    session.flush()
+    return job
 
 
 def in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:

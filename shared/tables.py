@@ -407,7 +407,7 @@ class ReviewEvent(Owned, Row):
 
 
 class TopScore(Owned, Row):
-    """The highest score that a job gave to a class: what studies are found by. Goes when a later job succeeds."""
+    """The highest score that a job gave to a class: what studies are found by; see `shared.results`."""
 
     __tablename__ = "top_score"
     __table_args__ = (Index("top_score_of_class", "project_id", "class_name", "tenth", "study_id", "score"),)

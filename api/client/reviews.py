@@ -17,7 +17,7 @@ class Reviews(Connection):
     """
 
     def review(self, image_id: UUID, *, job_id: UUID | None = None) -> ReviewAnswer:
-        """Return the review of a job's result; by default of the image's one that was reviewed last, else the latest.
+        """Return the review of a job's result; by default of the active model's, else of the one reviewed last.
 
         Refused with `not_ready` where there is no result.
         """

@@ -1,6 +1,6 @@
 """What the viewer's page is made from: a study's images, their results as readers left them, and its neighbours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -14,13 +14,13 @@ from api.study_list_schemas import StudiesQuery
 from api.study_schemas import ImageAnswer, ModelReference
 from api.study_search import find_neighbours
 from api.study_summaries import MOST_IMAGES
+from shared import models
 from shared.database import is_any
 from shared.detector.card import Category
 from shared.errors import NotFound
 from shared.imaging.overlay import assign_colours
-from shared.intake import NO_DUPLICATE
 from shared.keys import Identity
-from shared.queue.states import JobState
+from shared.results import NO_DUPLICATE, select_results, standing
 from shared.reviews.rows import ReviewThread, read_threads
 from shared.tables import Image, Job, Model, Study
 
@@ -36,11 +36,11 @@ class Result(BaseModel):
 
 
 class ViewedImage(ImageAnswer):
-    """An image with its latest job, what each model found on it, and the review that is shown first."""
+    """An image with the job that says where it stands, what each model found on it, and the review shown first."""
 
     has_rendition: bool
-    latest_job: JobAnswer | None
-    #: The newest first.
+    standing_job: JobAnswer | None
+    #: The active model's first, if there is one.
     results: list[Result]
     review: ReviewAnswer | None
     #: By the class' name, as `/v1/images/ID/overlay.png` has them.
@@ -56,6 +56,8 @@ class ViewedStudy(BaseModel):
     newer: UUID | None
     older: UUID | None
     image_count: int
+    #: Whose results are authoritative; None where no model is active.
+    active_model: ModelReference | None
     #: The oldest first; of many the newest `MOST_IMAGES`.
     images: list[ViewedImage]
 
@@ -66,6 +68,7 @@ def read_study(session: Session, study_id: UUID, reader: Identity, worklist: Stu
     study = session.scalar(mine)
     if study is None:
         raise NotFound("There is no such study.")
+    active = models.active(session)
     beside = find_neighbours(session, reader.project_id, worklist, study.id)
     of_study = Image.study_id == study.id
     newest = sa.select(Image).where(of_study).order_by(Image.id.desc()).limit(MOST_IMAGES)
@@ -77,32 +80,43 @@ def read_study(session: Session, study_id: UUID, reader: Identity, worklist: Stu
         newer=beside.newer,
         older=beside.older,
         image_count=session.scalar(sa.select(sa.func.count()).where(of_study)) or 0,
+        active_model=ModelReference.of(active) if active else None,
         images=_read_images(session, images, reader),
     )
 
 
 def _read_images(session: Session, images: Sequence[Image], reader: Identity) -> list[ViewedImage]:
     image_ids = [image.id for image in images]
+    of_images = is_any(Job.image_id, image_ids)
     jobs: dict[UUID, list[Job]] = {image_id: [] for image_id in image_ids}
-    for job in session.scalars(sa.select(Job).where(is_any(Job.image_id, image_ids), NO_DUPLICATE).order_by(Job.id)):
+    for job in session.scalars(sa.select(Job).where(of_images, NO_DUPLICATE).order_by(Job.id)):
         jobs[job.image_id].append(job)
-    used = {job.model_id for of_image in jobs.values() for job in of_image}
-    known = sa.select(Model).where(Model.id.in_(used))
-    models: dict[UUID | None, Model] = {model.id: model for model in session.scalars(known)}
+    in_order = sa.select(Job).where(of_images, NO_DUPLICATE).order_by(*standing())
+    standings = {job.image_id: job for job in session.scalars(in_order)}
+    results: dict[UUID, list[Result]] = {image_id: [] for image_id in image_ids}
+    for job, model in session.execute(select_results(of_images)):
+        results[job.image_id].append(_result(job, model))
     threads = read_threads(session, image_ids)
-    return [_describe(image, jobs[image.id], models, threads.get(image.id), reader) for image in images]
+    return [
+        _describe(image, jobs[image.id], standings.get(image.id), results[image.id], threads.get(image.id), reader)
+        for image in images
+    ]
 
 
 def _describe(
-    image: Image, jobs: list[Job], models: Mapping[UUID | None, Model], thread: ReviewThread | None, reader: Identity
+    image: Image,
+    jobs: list[Job],
+    standing_job: Job | None,
+    results: list[Result],
+    thread: ReviewThread | None,
+    reader: Identity,
 ) -> ViewedImage:
-    results = [_result(job, models) for job in reversed(jobs) if job.state == JobState.SUCCEEDED]
     found = {finding.class_name for finding in thread.detected()} if thread else ()
     names = (category.name for result in results for category in result.classes)
     return ViewedImage(
         **ImageAnswer.of(image, jobs).model_dump(),
         has_rendition=image.rendition_sha256 is not None,
-        latest_job=JobAnswer.of(jobs[-1], image) if jobs else None,
+        standing_job=JobAnswer.of(standing_job, image) if standing_job else None,
         results=results,
         review=ReviewAnswer.of(thread, reader.key_id) if thread else None,
         # Those of what was found are the overlay's, whatever else the models can find.
@@ -110,7 +124,6 @@ def _describe(
     )
 
 
-def _result(job: Job, models: Mapping[UUID | None, Model]) -> Result:
-    model = models[job.model_id]
+def _result(job: Job, model: Model) -> Result:
     classes = [Category.model_validate(category) for category in model.card["categories"]]
     return Result(job_id=job.id, model=ModelReference.of(model), classes=classes, finished_at=job.finished_at)

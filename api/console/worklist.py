@@ -17,6 +17,7 @@ from api.console.pages import console_blueprint, show, show_problem
 from api.services import services
 from api.study_list import list_studies
 from api.study_list_schemas import LEAST_DIGEST, SearchedState, StudiesAnswer, StudiesQuery
+from api.study_schemas import ModelReference
 from shared import models
 from shared.imaging.facts import Flag
 from shared.queue.states import Scope
@@ -83,6 +84,7 @@ def _show(
         # A class that no model knows any more can still be asked for.
         classes=sorted({*classes, *([asked["finding"]] if "finding" in asked else [])}),
         has_model=has_model,
+        warned=_warned(answer),
         is_narrowed=query is None or query.is_narrowed,
         is_first=not {"before", "after"} & asked.keys(),
         query=urlencode(asked),
@@ -90,6 +92,15 @@ def _show(
         older_address=_page(conditions, "before", answer.next if answer else None),
         newer_address=_page(conditions, "after", answer.previous if answer else None),
     )
+
+
+def _warned(answer: StudiesAnswer | None) -> list[ModelReference]:
+    """The active model and those whose findings are on the page, as far as their cards warn of anything."""
+    if answer is None:
+        return []
+    others = [other.model for study in answer.studies for other in study.other_results]
+    shown = {model.id: model for model in (answer.active_model, *others) if model is not None}
+    return [model for model in shown.values() if model.warnings]
 
 
 def _classes(session: Session) -> set[str]:

@@ -14,6 +14,7 @@ from shared.database import is_any
 from shared.errors import InvalidRequest, NotFound, NotReady, RequestError
 from shared.keys import Identity
 from shared.queue.states import JobState
+from shared.results import authoritative_first
 from shared.reviews.actions import ReviewAction
 from shared.reviews.fold import Box, Review, ReviewedFinding, finding_of, fold, in_force
 from shared.tables import Detection, Image, Job, Model, ReviewEvent
@@ -226,7 +227,7 @@ def fold_jobs(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Review]
 
 
 def read_threads(session: Session, image_ids: Collection[UUID]) -> dict[UUID, ReviewThread]:
-    """Return what was said of each image's result: of the one reviewed last, else of the latest; where it has one."""
+    """Return what was said of each image's result that is shown first, where it has one: see `_results`."""
     results = _results(is_any(Job.image_id, image_ids)).ext(distinct_on(Job.image_id))
     rows = session.execute(results).all()
     return {row.Image.id: thread for row, thread in zip(rows, _read(session, rows), strict=True)}
@@ -235,7 +236,7 @@ def read_threads(session: Session, image_ids: Collection[UUID]) -> dict[UUID, Re
 def open_thread(
     session: Session, project_id: UUID, image_id: UUID, job_id: UUID | None, *, to_add: bool
 ) -> ReviewThread:
-    """Find a result and what was said of it: of `job_id`, else the one reviewed last, else the latest.
+    """Find a result and what was said of it: of `job_id`, else of the one that is shown first: see `_results`.
 
     With `to_add` nobody else can add to it till the transaction's end. Raises `NotFound` for an image that is not the
     project's, and `NotReady` where it has no such result.
@@ -254,11 +255,12 @@ def open_thread(
 
 
 def _results(of_images: sa.ColumnElement[bool]) -> sa.Select[Job, Image]:
-    """Select the results of images: of each first the one reviewed last, else the latest."""
+    """Select the results of images: of each first the authoritative one, then the one reviewed last, then others."""
     said_last = sa.select(sa.func.max(ReviewEvent.created_at)).where(ReviewEvent.job_id == Job.id).scalar_subquery()
-    results = sa.select(Job, Image).join(Image, Image.id == Job.image_id)
+    results = sa.select(Job, Image).join(Image, Image.id == Job.image_id).join(Model, Model.id == Job.model_id)
     results = results.where(of_images, Job.state == JobState.SUCCEEDED)
-    return results.order_by(Job.image_id, said_last.desc().nulls_last(), Job.id.desc())
+    is_authoritative, *others = authoritative_first()
+    return results.order_by(Job.image_id, is_authoritative, said_last.desc().nulls_last(), *others)
 
 
 def _read(session: Session, rows: Sequence[sa.Row[Job, Image]]) -> list[ReviewThread]:

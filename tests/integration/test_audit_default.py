@@ -14,7 +14,7 @@ from shared.database import Database
 from shared.keys import create_key, verify_key
 from shared.queue.states import JobState, ModelState, Scope
 from shared.settings import Settings
-from shared.tables import AuditEvent, Row
+from shared.tables import AuditEvent, Job, Row
 from tests.integration.conftest import Api, png
 from tests.integration.rows import add_dataset, add_image, add_job, add_model, add_result
 from tests.integration.test_api_access import problem_of
@@ -194,6 +194,15 @@ def submit(ward: Ward) -> Call:
 def erase(ward: Ward) -> Call:
     path = f"/v1/studies/{ward.send()['study_id']}"
     return lambda: ward.api.delete(path)
+
+
+@changing("POST", "/v1/studies/{study_id}/jobs")
+def rerun(ward: Ward) -> Call:
+    path = f"/v1/studies/{ward.send()['study_id']}/jobs"
+    with ward.database.begin() as session:
+        session.execute(sa.update(Job).values(state=JobState.FAILED))
+        add_model(session, state=ModelState.ACTIVE)
+    return lambda: ward.api.post(path)
 
 
 @changing("POST", "/dicom-web/studies")

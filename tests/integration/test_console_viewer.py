@@ -90,7 +90,7 @@ def test_each_image_of_a_study_has_its_own_results_and_of_many_the_newest_are_sh
     shown = data_of(browser.get(study).text)
     assert [image["id"] for image in shown["images"]] == [str(image.id) for image in images]
     none, two, one = shown["images"]
-    assert (none["review"], none["results"], none["latest_job"]) == (None, [], None)
+    assert (none["review"], none["results"], none["standing_job"]) == (None, [], None)
     assert [result["model"]["name"] for result in two["results"]] == ["model 1", "model 0"]
     assert (two["review"]["job_id"], two["review"]["last_event"]) == (str(reviewed), 1)
     assert (one["review"]["job_id"], one["review"]["last_event"]) == (str(job_ids[2]), 0)
@@ -112,7 +112,7 @@ def test_an_image_without_a_result_says_why(browser: FlaskClient, keys: Keys, da
     assert "cannot be <decoded>" not in page
     (shown,) = data_of(page)["images"]
     assert (shown["has_rendition"], shown["review"], shown["results"]) == (False, None, [])
-    assert shown["latest_job"]["code"] == "undecodable_pixel_data"
+    assert shown["standing_job"]["code"] == "undecodable_pixel_data"
 
 
 def test_a_study_of_another_project_is_not_there(

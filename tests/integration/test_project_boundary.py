@@ -62,6 +62,7 @@ BY_PATH = {
         "/v1/evaluations/{evaluation_id}/cancel",
         "/v1/jobs/{job_id}/cancel",
         "/v1/schedules/{schedule_id}/run",
+        "/v1/studies/{study_id}/jobs",
         "/v1/trainings/{training_id}/cancel",
         "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
         "/v1/webhooks/{webhook_id}/test",

@@ -10,8 +10,7 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
-from api import studies as studies_api
-from api import study_summaries
+from api import study_findings, study_summaries
 from shared.database import Database
 from shared.errors import DetectionFailed, UndecodablePixelData
 from shared.ids import first_id_at, new_id
@@ -20,7 +19,7 @@ from shared.queue.outcome import DUPLICATE, FoundBox, cancel, give_up_or_retry, 
 from shared.queue.states import JobState, ModelState, Scope, Stage
 from shared.reviews.rows import fold_jobs, read_threads
 from shared.settings import Settings
-from shared.tables import Image, Job, Model, Study, Submission, TopScore
+from shared.tables import Image, Job, Model, Study, Submission
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_model
 from tests.integration.test_console_viewer import data_of
@@ -120,10 +119,11 @@ def test_the_newest_come_first_and_each_has_one_line(mine: Api, workshop: Worksh
 def test_a_page_may_have_more_results_than_a_statement_has_parameters(database: Database) -> None:
     images = {new_id(): new_id() for _ in range(70_000)}
     with database.begin() as session:
-        assert study_summaries._find_top(session, images, 0.5) == {}
-        assert study_summaries._find_reviews(session, list(images)) == {}
+        assert study_summaries._find_top(session, list(images), 0.5) == {}
+        results = [[study_summaries._Result(job_id, new_id(), is_authoritative=True)] for job_id in images]
+        assert study_summaries._find_reviews(session, results) == {}
         assert fold_jobs(session, images) == read_threads(session, images) == {}
-        assert not any(studies_api._findings(session, dict.fromkeys(images), 0.5).values())
+        assert not any(study_findings._read_boxes(session, dict.fromkeys(images), 0.5).values())
 
 
 def test_by_the_state_and_priority_of_the_latest_job(mine: Api, workshop: Workshop) -> None:
@@ -171,28 +171,6 @@ def test_by_a_finding_and_its_score(mine: Api, workshop: Workshop) -> None:
     assert found(mine, finding="Mass", min_score=0) == studies(workshop, [unsure, other])
     assert found(mine, finding="nodule") == []
     assert found(mine) == studies(workshop, jobs)
-
-
-def test_a_finding_is_of_the_latest_result(mine: Api, workshop: Workshop) -> None:
-    """Another model takes the first one's place; a job that was made earlier and ends later does not."""
-    first, other = workshop.rows(2)
-    with workshop.database.begin() as session:
-        models = [add_model(session, name).id for name in ("later", "latest")]
-    finish(workshop, {first: {"Nodule": 0.9}, other: {"Nodule": 0.8}})
-    later, latest = (again(workshop, first, requested_model_id=model_id) for model_id in models)
-    assert found(mine, finding="Nodule") == studies(workshop, [first, other])  # until there is another result
-    workshop.set(later, available_at="infinity")
-    finish(workshop, {latest: {"Mass": 0.5}})
-    assert found(mine, finding="Nodule") == studies(workshop, [other])
-    assert found(mine, finding="Mass") == studies(workshop, [first])
-    workshop.set(later, available_at="epoch")
-    finish(workshop, {later: {"Nodule": 0.9}})
-    assert found(mine, finding="Nodule") == studies(workshop, [other])
-    assert found(mine, finding="Mass") == studies(workshop, [first])
-    (_, line) = mine.get("/v1/studies").get_json()["studies"]
-    assert [finding["class_name"] for finding in line["findings"]] == ["Mass"]
-    with workshop.database.begin() as session:
-        assert first not in session.scalars(sa.select(TopScore.job_id)).all()  # they do not pile up
 
 
 def test_by_flag_and_time(mine: Api, workshop: Workshop) -> None:

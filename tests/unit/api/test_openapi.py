@@ -19,6 +19,7 @@ ROUTES = {
     ("get", "/v1/jobs"),
     ("get", "/v1/studies/{study_id}"),
     ("delete", "/v1/studies/{study_id}"),
+    ("post", "/v1/studies/{study_id}/jobs"),
     ("get", "/v1/studies/{study_id}/findings"),
     ("get", "/v1/images/{image_id}/rendition.png"),
     ("get", "/v1/images/{image_id}/overlay.png"),

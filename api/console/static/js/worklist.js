@@ -47,6 +47,7 @@ async function fetchPage(wanted) {
 
 function update(page) {
   const fresh = page.getElementById("list");
+  updateWarnings(page);
   if (!rowsOf(list).length) {
     if (rowsOf(fresh).length) replaceList(fresh);
     return;
@@ -57,6 +58,12 @@ function update(page) {
     if (known && served.get(row.id) !== row.outerHTML) replaceRow(known, row);
   }
   if ("isFirst" in list.dataset) announce(rows);
+}
+
+// Of the models whose findings are on the page by now.
+function updateWarnings(page) {
+  const [known, fresh] = [document, page].map((place) => place.getElementById("model-warnings"));
+  if (known.outerHTML !== fresh.outerHTML) known.replaceWith(document.adoptNode(fresh));
 }
 
 function replaceList(fresh) {

@@ -62,6 +62,7 @@ export class Compare {
 }
 
 function option(result, chosen) {
-  const text = `${result.model.name} ${result.model.digest.slice(0, 8)} · ${day(result.finished_at)}`;
+  const { name, digest, state } = result.model;
+  const text = `${name} (${state}) ${digest.slice(0, 8)} · ${day(result.finished_at)}`;
   return element("option", { value: result.job_id, selected: result.job_id === chosen }, text);
 }

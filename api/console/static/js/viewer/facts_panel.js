@@ -37,7 +37,7 @@ export class FactsPanel {
 
   // Said where the latest job has not succeeded; an earlier result may still be shown below.
   #standing(image) {
-    const job = image?.latest_job;
+    const job = image?.standing_job;
     if (!job || job.state === "succeeded") return [];
     return [element("p", { className: "standing", role: "status" }, ...jobWords(job))];
   }

@@ -12,6 +12,7 @@ import { listen } from "./gestures.js";
 import { listenToKeys } from "./keys.js";
 import { measureKey, placeMeasure } from "./measuring.js";
 import { legend } from "./legend.js";
+import { ModelNote } from "./model_note.js";
 import { Navigation } from "./navigation.js";
 import { Pane } from "./pane.js";
 import { Readout } from "./readout.js";
@@ -34,6 +35,7 @@ const list = new FindingsList(state);
 const compare = new Compare(state);
 const commands = new Commands({ state, pane: panes[0], reviewing, editing, list, compare, navigation });
 const facts = new FactsPanel(state);
+const modelNote = new ModelNote(state, navigation);
 const filters = new Filters(state);
 const lines = legend();
 const review = new ReviewPanel(state, reviewing, editing, commands);
@@ -41,7 +43,7 @@ const toolbar = new Toolbar(byId("tools"), state, commands);
 const readout = new Readout(byId("readout"), state);
 
 function start() {
-  byId("panel").replaceChildren(facts.element, compare.element, filters.element, lines, list.element, review.chosen,
+  byId("panel").replaceChildren(facts.element, compare.element, modelNote.element, filters.element, lines, list.element, review.chosen,
     review.element, ...trainingButton(), facts.details, ...eraseButton());
   byId("panes").append(...panes.map((pane) => pane.element));
   for (const pane of panes) {
@@ -90,7 +92,7 @@ function refresh() {
   panes[1].element.hidden = state.other === null;
   panes[0].describe(instead());
   panes[1].describe([]);
-  for (const part of [facts, compare, filters, list, review, toolbar]) part.refresh();
+  for (const part of [facts, compare, modelNote, filters, list, review, toolbar]) part.refresh();
   list.element.hidden = state.review === null;
   filters.element.hidden = lines.hidden = state.findings.length === 0;
   showStrip(byId("strip"), state, (index) => navigation.image(index));
@@ -101,7 +103,7 @@ function refresh() {
 function instead() {
   if (state.film) return [];
   if (state.problem) return [element("p", { role: "alert" }, state.problem)];
-  const job = state.image.latest_job;
+  const job = state.image.standing_job;
   return [element("p", {}, ...(job ? jobWords(job) : ["Nothing has been asked about this image."]))];
 }
 

@@ -42,13 +42,18 @@ export class Navigation {
     if (count > 1) this.image((this.#state.index + by + count) % count);
   }
 
+  // Shows the study again as it is by now.
+  renew() {
+    return this.#reload();
+  }
+
   // Does what the study that is shown does not outlast: its job is not waited for meanwhile.
   async end(work) {
     this.#waiting.follow(null);
     try {
       return await work();
     } catch (error) {
-      this.#waiting.follow(this.#state.image?.latest_job);
+      this.#waiting.follow(openJob(this.#state.image));
       throw error;
     }
   }
@@ -80,7 +85,7 @@ export class Navigation {
       state.grey.reset();
       if (film) state.view.fit(film, this.#pane.size);
     }
-    this.#waiting.follow(image?.latest_job);
+    this.#waiting.follow(openJob(image));
     state.changed();
     requestAnimationFrame(() => { document.body.dataset.shown = study.id; }); // on the screen, for whoever measures
   }
@@ -101,9 +106,16 @@ export class Navigation {
   }
 
   #replace(study) {
+    const shown = this.#state.review?.job_id;
     this.#state.study = study;
+    if (this.#state.review?.job_id !== shown) Object.assign(this.#state, { selected: null, draft: null });
     return this.#show(study, Math.min(this.#state.index, study.images.length - 1), { isSame: true });
   }
+}
+
+// The latest job of any model that has not come to its end.
+function openJob(image) {
+  return image?.jobs.findLast((job) => !job.finished_at) ?? null;
 }
 
 // Whether an image tells at least what is known of it, and of the same result.

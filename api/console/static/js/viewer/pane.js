@@ -5,7 +5,7 @@ import { contains, scaleOf, area, toFilm } from "./boxes.js";
 import { lengthText } from "./measuring.js";
 import { Overlay } from "./overlay.js";
 import { ScaleBar } from "./scale_bar.js";
-import { MARKS, day } from "./words.js";
+import { MARKS, MODEL_STATES, day } from "./words.js";
 
 const CRISP_FROM = 4; // screen pixels for one of the film: from here on pixels are squares
 
@@ -97,9 +97,11 @@ export class Pane {
     this.#words.hidden = words.length === 0;
     const review = this.review;
     const result = review && this.#state.image.results.find((one) => one.job_id === review.job_id);
-    const model = review ? `${review.model.name} ${review.model.digest.slice(0, 8)} · ${day(result?.finished_at)} · ` : "";
+    const model = review
+      ? `${review.model.name} ${review.model.digest.slice(0, 8)} (${MODEL_STATES[review.model.state]}) · ${day(result?.finished_at)} · `
+      : "";
     this.#caption.textContent = `${model}Research use only`;
-    this.#caption.title = review?.model.trained_on ?? "";
+    this.#caption.title = [review?.model.trained_on, ...(review?.model.warnings ?? [])].filter(Boolean).join(". ");
   }
 
   #items() {

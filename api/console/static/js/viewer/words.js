@@ -22,6 +22,8 @@ export const STATES = {
   cancelled: "Cancelled",
 };
 
+export const MODEL_STATES = { active: "active model", candidate: "candidate", retired: "retired model" };
+
 export const VERDICTS = { undecided: "not decided", accepted: "accepted", rejected: "rejected" };
 
 // Before a finding's name on the film, and beside it in the list.
