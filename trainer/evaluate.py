@@ -1,9 +1,10 @@
 """An evaluation as a task: a model runs over a split, on every rank, and the numbers are computed once."""
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from difflib import get_close_matches
 from itertools import count
 from uuid import UUID
 
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
-from shared.detector.card import ModelCard
+from shared.detector.card import Category, ModelCard
 from shared.detector.placing import Placed
 from shared.detector.runtime import Detection, Detector
 from shared.errors import NotFound, PermanentError, TransientError
@@ -26,7 +27,7 @@ from trainer.datasets.dataset import Dataset, Film
 from trainer.evaluation.boxes import Boxes
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.storage import encode_boxes
-from trainer.evaluation.summary import summarise
+from trainer.evaluation.summary import MissingClass, summarise
 from trainer.films import FilmReader
 from trainer.lineage import learnt_from, read_dataset
 from trainer.ranks import Ranks, joined
@@ -34,6 +35,9 @@ from trainer.reporting import store_report
 from trainer.task import Work
 
 log = structlog.get_logger()
+
+#: Classes that an error names.
+_MOST_NAMED = 5
 
 
 class EvaluationMeetsTraining(PermanentError):
@@ -49,7 +53,7 @@ class NothingToEvaluate(PermanentError):
 
 
 class ClassesDiffer(PermanentError):
-    """The model and the dataset have no class in common."""
+    """The model and the dataset have no class in common, by its name."""
 
     code = "classes_differ"
 
@@ -73,8 +77,8 @@ def run(work: Work) -> None:
         with work.database.begin() as session:
             row = session.get_one(Evaluation, work.claim.task_id)
             config = EvaluationConfig.model_validate(row.config)
-            dataset = read_dataset(session, work.store, row.dataset_id)
-            films = dataset.of(config.split).films
+            dataset = read_dataset(session, work.store, row.dataset_id).of(config.split)
+            films = dataset.films
             card = ModelCard.model_validate(session.get_one(Model, row.model_id).card)
             refuse_training_films(session, work.store, row.model_id, films)
         if not films:
@@ -82,11 +86,11 @@ def run(work: Work) -> None:
         weights = work.store.get(weights_key(card.weights_sha256), sha256=card.weights_sha256)
         read = FilmReader.from_settings(work.settings, work.store)
         asked = {"score_threshold": config.score_threshold, "max_detections": config.max_detections}
-        renamed = name_as_dataset(card, dataset).model_copy(update=asked)
-        detector = Detector(renamed, weights, str(ranks.device), work.settings.precision)
+        renamed = name_as_dataset(card, dataset)
+        detector = Detector(renamed.model_copy(update=asked), weights, str(ranks.device), work.settings.precision)
         found = detect(work, detector, films, read, config.batch_size, ranks)
         if ranks.is_first:
-            _conclude(work, card, dataset, config, found, read)
+            _conclude(work, card, renamed.categories, dataset, config, found, read)
 
 
 def detect(
@@ -168,12 +172,17 @@ def refuse_training_films(session: Session, store: ObjectStore, model_id: UUID, 
             raise EvaluationMeetsTraining(f"The model has learnt from {met} of these films or of their patients.")
 
 
-def to_material(dataset: Dataset, films: Sequence[Film], found: dict[int, Boxes]) -> EvaluationSet:
-    """Return the films' true boxes beside what was found, all in pixels of the original."""
+def to_material(
+    dataset: Dataset, films: Sequence[Film], found: dict[int, Boxes], categories: tuple[Category, ...] | None = None
+) -> EvaluationSet:
+    """Return the films' true boxes beside what was found, all in pixels of the original.
+
+    `categories` are those that are evaluated; by default all of the dataset.
+    """
     return EvaluationSet(
         image_ids=tuple(film.image_id for film in films),
         patients=tuple(film.group for film in films),
-        categories=dataset.categories,
+        categories=dataset.categories if categories is None else categories,
         truth={
             film.image_id: Boxes(film.category_ids, film.boxes_xyxy_px, np.ones(len(film.category_ids), np.float32))
             for film in films
@@ -184,15 +193,19 @@ def to_material(dataset: Dataset, films: Sequence[Film], found: dict[int, Boxes]
 
 
 def name_as_dataset(card: ModelCard, dataset: Dataset) -> ModelCard:
-    """Return the card with the dataset's ids for the classes of the same name; raises `ClassesDiffer`.
+    """Return the card with the dataset's ids for the classes of the same name.
 
-    A class that only the model knows keeps out of the way under an id that the dataset does not use.
+    A class that only the model knows keeps out of the way under an id that the dataset does not use. Raises
+    `ClassesDiffer` where the films have boxes and the model knows none of the classes.
     """
     ids = {category.name.casefold(): category.id for category in dataset.categories}
-    free = count(max(ids.values()) + 1)
+    free = count(max(ids.values(), default=-1) + 1)
     names = [category.name.casefold() for category in card.categories]
-    if not set(names) & set(ids):
-        raise ClassesDiffer
+    if not set(names) & set(ids) and any(len(film.category_ids) for film in dataset.films):
+        raise ClassesDiffer(
+            f"The model and the dataset have no class in common. The dataset has {_list(dataset.categories)}; the "
+            f"model has {_list(card.categories)}."
+        )
     renamed = tuple(
         category.model_copy(update={"id": ids[name] if name in ids else next(free)})
         for category, name in zip(card.categories, names, strict=True)
@@ -200,23 +213,53 @@ def name_as_dataset(card: ModelCard, dataset: Dataset) -> ModelCard:
     return card.model_copy(update={"categories": renamed})
 
 
+def evaluated_categories(known: Sequence[Category], dataset: Dataset) -> tuple[Category, ...]:
+    """Return the classes that are evaluated: the dataset's that the model knows, of its `known` with the dataset's ids.
+
+    Where it knows none, the films are normal, and everything that it finds is a false positive: all classes of its own.
+    """
+    ids = {category.id for category in known}
+    shared = tuple(category for category in dataset.categories if category.id in ids)
+    return shared or tuple(known)
+
+
+def missing_classes(known: Sequence[Category], dataset: Dataset) -> list[MissingClass]:
+    """Return the classes of the dataset that the model does not know, with the most similar of those that it knows."""
+    names = {category.name.casefold(): category.name for category in known}
+    boxes = Counter(category_id for film in dataset.films for category_id in film.category_ids.tolist())
+    missing = []
+    for category in dataset.categories:
+        if category.name.casefold() not in names:
+            closest = get_close_matches(category.name.casefold(), names, n=1)
+            closest_name = names[closest[0]] if closest else None
+            missing.append(MissingClass(name=category.name, boxes=boxes[category.id], closest=closest_name))
+    return missing
+
+
+def _list(categories: Sequence[Category]) -> str:
+    names = ", ".join(category.name for category in categories[:_MOST_NAMED])
+    return f"{names} and {len(categories) - _MOST_NAMED} more" if len(categories) > _MOST_NAMED else names
+
+
 def _conclude(
     work: Work,
     card: ModelCard,
+    known: Sequence[Category],
     dataset: Dataset,
     config: EvaluationConfig,
     found: dict[int, Boxes],
     read: FilmReader,
 ) -> None:
     """Compute the numbers, store detections and report, and write the row."""
-    films = dataset.of(config.split).films
-    material = to_material(dataset, films, found)
+    films = dataset.films
+    material = to_material(dataset, films, found, evaluated_categories(known, dataset))
     work.report(images=len(films), images_total=len(films), computing="metrics")
     summary = summarise(
         material,
         bootstrap_samples=config.bootstrap_samples,
         seed=config.seed,
         score_threshold=config.score_threshold,
+        missing=missing_classes(known, dataset),
     )
     report_sha256 = store_report(
         work.store, read, card=card, dataset=dataset, split=config.split, material=material, summary=summary

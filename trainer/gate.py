@@ -1,13 +1,13 @@
 """The gate as a task: a candidate against the model that is active now, and the promotion if it is the better one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import structlog
 from sqlalchemy.orm import Session
 
 from shared import models
-from shared.detector.card import ModelCard
+from shared.detector.card import Category, ModelCard
 from shared.errors import PermanentError, TransientError
 from shared.object_store import result_key
 from shared.tables import Evaluation, GateDecision, Model
@@ -161,7 +161,10 @@ def _report(
         card=contest.candidate,
         dataset=dataset,
         split=contest.config.evaluation.split,
-        material=material,
+        # The numbers are those of the evaluation: of the classes that the candidate knows.
+        material=replace(
+            material, categories=tuple(Category(id=scores.id, name=scores.name) for scores in summary.categories)
+        ),
         summary=summary,
         decision=ReportedDecision(
             promoted=decision.promote,

@@ -35,6 +35,23 @@ def print_metrics(metrics: Metrics) -> None:
         counts = (str(row["images"]), str(row["boxes"]))
         classes.add_row(escape(row["name"]), *counts, *(_number(row[key]) for key in ("ap40", "ap", "auroc")))
     out.print(classes)
+    _print_normals(metrics)
+    # Evaluations of earlier versions know of neither.
+    for missing in metrics.get("missing", ()):
+        closest = f"; its most similar class is {missing['closest']!r}" if missing["closest"] else ""
+        said = f"The model has no class {missing['name']!r} ({missing['boxes']:,} boxes){closest}. It is in no mean."
+        out.print(said, soft_wrap=True, markup=False)
+
+
+def _print_normals(metrics: Metrics) -> None:
+    points = metrics.get("normal_films") or []
+    if not points:
+        return
+    films = metrics["images"] - metrics["images_with_findings"]
+    normals = Table("score from", *(f"{point['threshold']:g}" for point in points), title=f"On {films} normal films")
+    normals.add_row("false positives a film", *(_number(point["false_positives"]) for point in points))
+    normals.add_row("films with one", *(_number(point["films_marked"]) for point in points))
+    out.print(normals)
 
 
 def print_decision(decision: GateDecision) -> None:

@@ -1,5 +1,8 @@
 """An evaluation gives the same numbers however many ranks share it, and never meets what a model has learnt from."""
 
+import hashlib
+import json
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -8,7 +11,7 @@ from shared import models
 from shared.database import Database
 from shared.detector.card import Category, ModelCard
 from shared.detector.demo import load_demo_model
-from shared.object_store import ObjectStore, result_key
+from shared.object_store import ObjectStore, dataset_key, result_key
 from shared.queue.states import TaskState
 from shared.settings import Settings
 from shared.tables import Dataset, Evaluation
@@ -16,6 +19,7 @@ from shared.tasks import TaskClaim, claim_task
 from shared.training import EvaluationConfig, HeldOut
 from shared.trainings import start_training
 from tests.integration.rows import home
+from tests.integration.test_cli import Command
 from tests.integration.trainers import trainer, wait_for_task
 from tests.tiny_dataset import store_dataset
 from tests.tiny_films import tiny_config, tiny_dataset
@@ -26,6 +30,8 @@ from trainer.evaluate import (
     EvaluationMeetsTraining,
     EvaluationPending,
     evaluate_model,
+    evaluated_categories,
+    missing_classes,
     name_as_dataset,
     refuse_training_films,
 )
@@ -150,3 +156,58 @@ def test_classes_are_matched_by_name_and_take_the_datasets_ids() -> None:
     other = ModelCard.model_validate({**card.model_dump(), "categories": (Category(id=7, name="disc"),)})
     with pytest.raises(ClassesDiffer):
         name_as_dataset(other, dataset)
+
+
+def test_a_class_that_the_model_lacks_is_named_and_not_evaluated() -> None:
+    dataset = tiny_dataset(4)
+    card, _ = make_tiny_model(categories=(Category(id=1, name="Square"), Category(id=2, name="b ar")))
+    known = name_as_dataset(card, dataset).categories
+    assert [category.name for category in evaluated_categories(known, dataset)] == ["square"]
+    (missing,) = missing_classes(known, dataset)
+    bars = sum(int((film.category_ids == 3).sum()) for film in dataset.films)
+    assert (missing.name, missing.boxes, missing.closest) == ("bar", bars, "b ar")
+    assert bars > 0
+
+
+def test_films_without_a_box_are_evaluated_on_the_classes_of_the_model() -> None:
+    card, _ = make_tiny_model()
+    for categories in ((), (Category(id=5, name="unknown"),)):
+        normals = replace(tiny_dataset(4), categories=categories, films=(tiny_dataset(4).films[3],))
+        known = name_as_dataset(card, normals).categories
+        assert [category.name for category in evaluated_categories(known, normals)] == ["Mass", "Opacity", "Fibrosis"]
+        assert len({category.id for category in (*known, *categories)}) == 3 + len(categories)
+
+
+@pytest.mark.parametrize("categories", [[], ["Rib fracture"]])
+def test_normal_films_are_evaluated(
+    environ: dict[str, str],
+    settings: Settings,
+    database: Database,
+    store: ObjectStore,
+    demo_id: UUID,
+    carina: Command,
+    categories: list[str],
+) -> None:
+    """As of a table with normal films alone, or a document without categories."""
+    whole = store_dataset(database, store, films=8)
+    content = json.loads(store.read(dataset_key(str(whole.digest))))
+    content |= {"categories": [{"id": n, "name": name} for n, name in enumerate(categories)], "annotations": []}
+    document = json.dumps(content).encode()
+    digest = hashlib.sha256(document).hexdigest()
+    store.put(dataset_key(digest), document)
+    with database.begin() as session:
+        session.get_one(Dataset, whole.id).digest = digest
+    row_id = ask(database, demo_id, whole, EvaluationConfig(batch_size=2, bootstrap_samples=20))
+    with trainer(environ):
+        row = wait_for_task(database, Evaluation, row_id, lambda row: TaskState(row.state).is_final, settings)
+    assert isinstance(row, Evaluation)
+    assert row.state == TaskState.SUCCEEDED, (row.reason, row.log_tail)
+    assert row.metrics is not None
+    assert (row.metrics["images"], row.metrics["images_with_findings"]) == (2, 0)
+    assert row.metrics["map40"]["value"] is None
+    # The films are phantoms with lesions, that the demo model finds.
+    assert row.metrics["normal_films"][0]["false_positives"] > 0
+    assert [missing["name"] for missing in row.metrics["missing"]] == categories
+    said = carina("evaluation", "show", str(row_id))
+    assert "On 2 normal films" in said
+    assert ("The model has no class 'Rib fracture'" in said) == bool(categories)

@@ -10,7 +10,7 @@ from trainer.evaluation.voc import highest_scores
 
 def any_finding_auroc(flat: Flat) -> float | None:
     """AUROC of images with any true box against the others, by the highest score of an image's detections."""
-    return auroc(highest_scores(flat), np.bincount(flat.true_image_of, minlength=flat.images) > 0)
+    return auroc(highest_scores(flat), flat.abnormal)
 
 
 def category_auroc(flat: Flat, category: int) -> float | None:

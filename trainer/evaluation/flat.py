@@ -28,6 +28,8 @@ class Flat:
     true_image_of: Ints  # [m], rising
     true_class_of: Ints  # [m]
     true_boxes_xyxy: Reals  # [m, 4]
+    #: Whether an image has a true box of any class, also of one that is not evaluated: [images].
+    abnormal: NDArray[np.bool_]
 
     def boxes_by_image(self, category: int) -> Ints:
         """How many true boxes of a class each image has: [images]."""
@@ -66,6 +68,7 @@ def flatten(
         true_image_of,
         true_class_of,
         true_boxes,
+        np.array([image_id in truth and len(truth[image_id].category_ids) > 0 for image_id in image_ids], bool),
     )
 
 

@@ -17,7 +17,8 @@ from trainer.evaluation.flat import Flat, flatten
 class EvaluationSet:
     """Images with their true and their detected boxes; only images named in `image_ids` count.
 
-    An image without an entry in `truth` or in `found` has no such boxes. Boxes of other categories are not looked at.
+    An image without an entry in `truth` or in `found` has no such boxes. Boxes of other categories are not looked at;
+    an image with a true one is not normal, though.
     """
 
     image_ids: tuple[int, ...]

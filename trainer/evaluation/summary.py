@@ -1,5 +1,7 @@
 """Everything that an evaluation says in numbers: stored with it, answered by the API, shown in its report."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
@@ -11,6 +13,7 @@ from trainer.evaluation.confusion import count_confusions
 from trainer.evaluation.froc import RATES, Froc, trace_froc
 from trainer.evaluation.matching import IOU_ABOVE, NONE, match_voc
 from trainer.evaluation.material import EvaluationSet
+from trainer.evaluation.normals import THRESHOLDS, count_on_normals
 from trainer.evaluation.voc import Evaluation, evaluate_voc, mean_of_present, no_finding_ap
 
 
@@ -45,6 +48,26 @@ class CategoryScores(_Numbers):
     ap50: float | None
     #: None also where every image has the class.
     auroc: float | None
+
+
+class MissingClass(_Numbers):
+    """A class of the dataset that the model does not know; it is in no mean."""
+
+    name: str
+    #: True boxes in the evaluated images.
+    boxes: int
+    #: The class of the model with the most similar name; None where none is similar.
+    closest: str | None
+
+
+class NormalPoint(_Numbers):
+    """Detections on normal films from one score on."""
+
+    threshold: float
+    #: Per normal film.
+    false_positives: float
+    #: Share of the normal films with at least one.
+    films_marked: float
 
 
 class FrocPoint(_Numbers):
@@ -104,6 +127,10 @@ class Summary(_Numbers):
     categories: tuple[CategoryScores, ...]
     #: Names of the classes without a true box; they are in no mean.
     absent: tuple[str, ...]
+    #: Classes of the dataset that the model does not know; they are in no mean, and not among `categories`.
+    missing: tuple[MissingClass, ...] = ()
+    #: False positives on films without a true box; empty where there is no such film.
+    normal_films: tuple[NormalPoint, ...] = ()
     #: Scores from which detections count in `confusion`: those of one false positive an image.
     operating_threshold: float
     #: True classes (rows) by detected class (columns), in the order of `categories`, then background.
@@ -117,12 +144,14 @@ def summarise(
     seed: int,
     score_threshold: float = 0.001,
     iou_above: float = IOU_ABOVE,
+    missing: Sequence[MissingClass] = (),
     progress: Progress = lambda _: None,
 ) -> Summary:
     """Compute every metric of a set; the same set and seed give the same numbers, whatever the order of images.
 
-    `score_threshold` says from which score the material holds detections; lower ones are dropped here. `progress` is
-    told the number of resamples done since it was last told.
+    `score_threshold` says from which score the material holds detections; lower ones are dropped here. `missing` are
+    the classes that are left out of the material. `progress` is told the number of resamples done since it was last
+    told.
     """
     material = material.above(score_threshold)
     flat = material.flat
@@ -133,10 +162,11 @@ def summarise(
     calibration = calibrate(flat.scores, claims != NONE)
     no_finding = no_finding_ap(material)
     operating = choose_threshold(froc, score_threshold)
+    normal_thresholds = [threshold for threshold in THRESHOLDS if threshold >= score_threshold] or [score_threshold]
     return Summary(
         images=flat.images,
         patients=len(np.unique(material.groups)),
-        images_with_findings=len(np.unique(flat.true_image_of)),
+        images_with_findings=int(flat.abnormal.sum()),
         boxes=len(flat.true_class_of),
         detections=len(flat.scores),
         score_threshold=score_threshold,
@@ -157,6 +187,8 @@ def summarise(
         reliability=_read_reliability(calibration),
         categories=_read_categories(material, voc, coco, intervals),
         absent=tuple(category.name for category in material.categories if voc.ap_by_category[category.id] is None),
+        missing=tuple(missing),
+        normal_films=tuple(NormalPoint(**vars(rate)) for rate in count_on_normals(flat, normal_thresholds)),
         operating_threshold=operating,
         confusion=tuple(tuple(row) for row in count_confusions(flat, operating, iou_above).tolist()),
     )

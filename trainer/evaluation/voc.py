@@ -87,7 +87,7 @@ def no_finding_ap(material: EvaluationSet) -> float | None:
     it is right where the image has no true box.
     """
     flat = material.flat
-    normal = np.bincount(flat.true_image_of, minlength=flat.images) == 0
+    normal = ~flat.abnormal
     if not normal.any():
         return None
     confidences = 1 - highest_scores(flat)

@@ -122,7 +122,7 @@ class WeightedAuroc:
         self._order = np.argsort(-scores, kind="stable")
         ends = ends_of_ties(scores[self._order])
         self._starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64)
-        self._positive = (np.bincount(flat.true_image_of, minlength=flat.images) > 0)[self._order]
+        self._positive = flat.abnormal[self._order]
 
     def __call__(self, weights: Reals) -> Reals:
         """Return [r]."""

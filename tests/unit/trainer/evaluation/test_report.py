@@ -17,7 +17,7 @@ from trainer.evaluation.boxes import Boxes
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.paired import paired_gain
 from trainer.evaluation.report import PICTURES, Decision, render_report, show
-from trainer.evaluation.summary import Summary, summarise
+from trainer.evaluation.summary import MissingClass, Summary, summarise
 
 FACTS = {"Model": "a model", "Model digest": "ab" * 32, "Split": "val", "Rendition version": 1}
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -171,5 +171,17 @@ def test_nothing_to_show_is_said() -> None:
         " ".join(Reader(render_report(nothing, summarise(nothing, bootstrap_samples=9, seed=0), film, {})).text).split()
     )
     assert "No image has a true box: there is no curve." in text
+    assert "On 2 films without a finding, every detection is a false positive." in text
     assert "There is none: no image has a true box." in text
     assert "not defined on these images" in text
+
+
+def test_a_class_that_the_model_lacks_is_named(material: EvaluationSet) -> None:
+    missing = (
+        MissingClass(name="Nodule / Mass", boxes=3, closest="Nodule/Mass"),
+        MissingClass(name="Rib fracture", boxes=0, closest=None),
+    )
+    page = render_report(material, summarise(material, bootstrap_samples=0, seed=0, missing=missing), film, FACTS)
+    text = " ".join(" ".join(Reader(page).text).split())
+    assert "no class “Nodule / Mass” (3 boxes); its most similar class is “Nodule/Mass”. It is in no mean." in text
+    assert "no class “Rib fracture” (0 boxes). It is in no mean." in text
