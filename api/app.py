@@ -9,6 +9,7 @@ from api import (
     audit,
     body,
     content,
+    cors,
     datasets,
     docs,
     errors,
@@ -38,7 +39,7 @@ from api import (
 )
 from api.auth import authenticate
 from api.console import assets, model_pages, queue_page, schedule_pages, sign_in, training_pages, viewer, worklist
-from api.dicomweb import qido, stow, wado
+from api.dicomweb import qido, rendered, stow
 from api.json_body import Request
 from api.schemas import NOTICE, Problem
 from api.services import NAME, Services
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> OpenAPI:
     app.request_class = Request
     app.extensions[NAME] = Services.from_settings(settings)
     body.install(app)
+    cors.install(app, settings)
     app.before_request(authenticate)
     errors.install(app)
     app.before_request(body.bound)
@@ -98,7 +100,7 @@ def create_app(settings: Settings) -> OpenAPI:
         webhooks,
         stow,
         qido,
-        wado,
+        rendered,  # with the routes of `wado`
     ):
         _register(app, resource.blueprint)
     app.register_blueprint(docs.blueprint)

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from api.schemas import PROBLEMS
 
 
-def resource(name: str, *, tag: str | None = None) -> APIBlueprint:
+def resource(name: str, *, tag: str | None = None, kind: type[APIBlueprint] = APIBlueprint) -> APIBlueprint:
     """Return a blueprint whose routes take a key and answer errors as problems; `tag` groups it with others."""
-    return APIBlueprint(
+    return kind(
         name,
         __name__,
         abp_tags=[Tag(name=tag or name)],

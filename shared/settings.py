@@ -42,6 +42,16 @@ PublicUrl = Annotated[
 ]
 
 
+def _check_origins(text: str) -> str:
+    try:
+        origins = [check_public_url(origin.strip()) for origin in text.split(",") if origin.strip()]
+    except ValueError:
+        origins = ["/"]
+    if any(urlsplit(origin).path for origin in origins):
+        raise ValueError("Name each origin as https://viewer.example, without a path, with commas between; no `*`.")
+    return ",".join(origins)
+
+
 def _check_redis_url(url: SecretStr) -> SecretStr:
     parse_url(url.get_secret_value())
     return url
@@ -100,6 +110,10 @@ class Settings(BaseSettings):
     trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies in front whose `X-Forwarded-*` is believed.")
     rate_limit: str = Field("", description="What a key may ask for, as `600/minute`; empty: any amount.")
     audit_days: int = Field(0, ge=0, description="Days for which audit rows are kept; 0: for good.")
+    cors_origins: Annotated[str, AfterValidator(_check_origins)] = Field(
+        "",
+        description="Origins whose web pages may read the API, as `https://a.example,https://b.example`; empty: none.",
+    )
     deidentify: Literal["off", "basic"] = Field("off", description="`basic`: PS3.15's Basic Profile at intake.")
 
     # Bulk submissions.

@@ -4,9 +4,12 @@ Senders leave out the quotes around `type=application/dicom`, which strict parse
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from email.message import Message
+from typing import Self
+
+from flask import request
 
 from api.schemas import PROBLEM
 from shared.errors import RequestError
@@ -24,6 +27,7 @@ NOT_ACCEPTABLE = {"description": "It cannot be given in a media type and transfe
 
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 _MOST_ELEMENTS = 100
+_PLUS = re.compile(r"(application/\w+) (?=json|xml)", re.IGNORECASE)
 
 
 class NotAcceptable(RequestError):
@@ -31,6 +35,11 @@ class NotAcceptable(RequestError):
 
     code = "not_acceptable"
     status = 406
+
+    @classmethod
+    def of(cls, offered: Iterable[str]) -> Self:
+        """Return the error that lists what can be given."""
+        return cls(f"The answer cannot be given as the request accepts it. It can be given as: {', '.join(offered)}.")
 
 
 class UnsupportedMediaType(RequestError):
@@ -88,6 +97,19 @@ def parse_media_type(text: str) -> MediaType:
     )
 
 
+def accepted() -> list[MediaType]:
+    """Return what the request accepts, the most wanted first: by its `accept` parameter, then by its header.
+
+    As PS3.18 section 8.7.8.1 has it: where nothing of the parameter can be given, the header counts.
+    """
+    # A browser's address line turns `+` into a space.
+    asked = ",".join(_PLUS.sub(r"\1+", text) for text in request.args.getlist("accept"))
+    header = request.headers.get("Accept")
+    if not asked.strip():
+        return parse_accept(header)
+    return parse_accept(asked) + (parse_accept(header) if header else [])
+
+
 def parse_accept(text: str | None) -> list[MediaType]:
     """Read an `Accept` header, the most wanted first; without one anything is acceptable."""
     elements = [element.strip() for element in _ELEMENT.findall(text or "*/*")[:_MOST_ELEMENTS]]
@@ -101,4 +123,4 @@ def choose(accept: Sequence[MediaType], offered: Sequence[str]) -> str:
         for content in offered:
             if wanted.name != RELATED and wanted.takes(content):
                 return content
-    raise NotAcceptable
+    raise NotAcceptable.of(offered)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from api.audit import note
 from api.auth import identity, requires
 from api.dicomweb.dicom_json import OFFERED, DataSet, answer, attribute, key_of, select
-from api.dicomweb.media_types import NOT_ACCEPTABLE, choose, parse_accept
+from api.dicomweb.media_types import NOT_ACCEPTABLE, accepted, choose
 from api.dicomweb.resources import (
     ADDRESSABLE,
     PREFIX,
@@ -22,19 +22,20 @@ from api.dicomweb.resources import (
     StudyUid,
     as_instance,
     complete,
+    dicomweb,
     latest,
-    service_url,
     url_of,
 )
-from api.dicomweb.search import MOST_RESULTS, SearchQuery, read_conditions, read_fields, warnings
-from api.resource import resource
+from api.dicomweb.search import MOST_RESULTS, SearchQuery, is_parameter, read_conditions, read_fields, warnings
+from api.dicomweb.warnings import add_warnings, warn_of_unknown
 from api.schemas import PROBLEM
 from api.services import services
 from shared.imaging.header import DICOM
 from shared.queue.states import Scope
 from shared.tables import Image, Study
 
-blueprint = resource("qido", tag="DICOMweb")
+blueprint = dicomweb("qido")
+warn_of_unknown(blueprint, is_parameter)
 
 _RESULTS: ResponseDict = {
     "200": {
@@ -100,7 +101,7 @@ def search_instances_of_series(path: SeriesUid, query: SearchQuery) -> Response:
 
 
 def _search(level: Level, query: SearchQuery, path: StudyUid | None = None) -> Response:
-    content_type = choose(parse_accept(request.headers.get("Accept")), OFFERED)
+    content_type = choose(accepted(), OFFERED)
     fields, conditions = read_fields(query.includefield), read_conditions(request.args)
     limit = min(query.limit, MOST_RESULTS)
     with services().database.begin() as session:
@@ -121,8 +122,7 @@ def _search(level: Level, query: SearchQuery, path: StudyUid | None = None) -> R
     response = answer(results, content_type)
     # A client that asked for a limit within ours knows that there may be more.
     cut = more and not ("limit" in request.args and query.limit <= limit)
-    for text in warnings(request.args, more=cut):
-        response.headers.add("Warning", f"299 {service_url()}: {text}")
+    add_warnings(response, warnings(request.args, more=cut))
     return response
 
 

@@ -1,5 +1,6 @@
 """Pulls the instances out of a multipart/related body as they arrive; at most a chunk of it is in memory."""
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from api.body import Body
 from api.dicomweb.media_types import DICOM, RELATED, UnsupportedMediaType, parse_media_type
 from shared.errors import LimitExceeded, MalformedUpload, RequestError, UploadCutShort
 
-#: Of what stands after the last part.
-_MOST_EPILOGUE_BYTES = 64 * 1024
+#: Of what stands before the first part and after the last one.
+_MOST_PREAMBLE_BYTES = _MOST_EPILOGUE_BYTES = 64 * 1024
+_NO_BOUNDARY = "The boundary that the Content-Type states begins no line of the body's first 64 KiB."
 
 
 class NoInstances(RequestError):
@@ -72,6 +74,10 @@ class _Related:
         self._body = body
         self._events: deque[_Event] = deque()
         self._in_part = False
+        self._delimiter = b"\n--" + boundary.encode("latin-1", "replace")
+        self._first_boundary = re.compile(re.escape(self._delimiter) + rb"(?=[ \t\r\n-])")
+        #: The end of what has come before the first boundary (RFC 2046 section 5.1.1); None once that has come.
+        self._preamble: bytes | None = b"\n"
 
         def on(kind: str, data: bytes = b"", start: int = 0, end: int = 0) -> None:
             self._events.append(_Event(kind, bytes(data[start:end])))  # type: ignore[arg-type]
@@ -136,11 +142,25 @@ class _Related:
         while not self._events:
             chunk = self._body.read()
             if not chunk:
-                raise UploadCutShort
+                raise MalformedUpload(_NO_BOUNDARY) if self._preamble and self._body.bytes_read else UploadCutShort
+            chunk = self._without_preamble(chunk)
             try:
                 self._parser.write(chunk)
             except FormParserError as exc:
                 raise MalformedUpload from exc
+
+    def _without_preamble(self, chunk: bytes) -> bytes:
+        """Return what of a chunk is at or behind the first boundary, which begins a line."""
+        if self._preamble is None:
+            return chunk
+        seen = self._preamble + chunk
+        if found := self._first_boundary.search(seen):
+            self._preamble = None
+            return seen[found.start() + 1 :]
+        if self._body.bytes_read > _MOST_PREAMBLE_BYTES + len(chunk):
+            raise MalformedUpload(_NO_BOUNDARY)
+        self._preamble = seen[-len(self._delimiter) :]
+        return b""
 
     def _read_epilogue(self) -> None:
         start = self._body.bytes_read

@@ -7,12 +7,14 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
+from flask_openapi3.blueprint import APIBlueprint
 from pydantic import Field
 from sqlalchemy.orm import Session
 
 from api.address import absolute
 from api.auth import identity
 from api.dicomweb.headers import Original, read_header
+from api.resource import resource
 from api.services import services
 from shared.bounded import Bounded
 from shared.errors import MalformedDicom, NotFound, ObjectMissing
@@ -29,6 +31,18 @@ ADDRESSABLE = sa.and_(
     Image.series_instance_uid.is_not(None),
     Image.sop_instance_uid.is_not(None),
 )
+
+
+class _Blueprint(APIBlueprint):
+    """Routes that take a slash behind their paths, as several clients send it."""
+
+    def add_url_rule(self, rule: str, *arguments: Any, **options: Any) -> None:
+        super().add_url_rule(rule, *arguments, strict_slashes=False, **options)
+
+
+def dicomweb(name: str) -> APIBlueprint:
+    """Return a blueprint of DICOMweb."""
+    return resource(name, tag="DICOMweb", kind=_Blueprint)
 
 
 class Level(IntEnum):
@@ -55,6 +69,22 @@ class InstanceUid(SeriesUid):
     instance_uid: str = Field(pattern=_UID, description="SOPInstanceUID.")
 
 
+class FramesPath(InstanceUid):
+    """Which frame."""
+
+    frames: str = Field(
+        max_length=1000,
+        pattern=r"^[0-9]{1,9}(,[0-9]{1,9})*$",
+        description="Numbers from 1 with commas between; `1`, since each instance has one frame.",
+    )
+
+
+def check_frames(path: FramesPath) -> None:
+    """Raise `NotFound` unless the one frame that every instance has is the only one that is asked for."""
+    if {int(number) for number in path.frames.split(",")} != {1}:
+        raise NotFound("The instance has one frame only, number 1.")
+
+
 @dataclass(frozen=True)
 class Instance:
     """One stored instance: its UIDs, and the original that holds it."""
@@ -66,6 +96,7 @@ class Instance:
     transfer_syntax_uid: str
     modality: str | None
     original: Original
+    size_px: tuple[int, int]  # height, width
     rendition_sha256: str | None
 
     @property
@@ -129,6 +160,7 @@ def as_instance(image: Image, study_uid: str) -> Instance:
         transfer_syntax_uid=image.transfer_syntax_uid or "",
         modality=image.modality,
         original=Original(image.sha256, image.byte_count),
+        size_px=(image.height_px, image.width_px),
         rendition_sha256=image.rendition_sha256,
     )
 

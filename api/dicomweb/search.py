@@ -1,13 +1,15 @@
 """What a search asks for, PS3.18 section 8.3.4.
 
 Only UIDs, SOP classes and modalities can be searched by, for the database holds nothing of a patient. A search by a
-name, an id or a date is refused: a viewer that asks for one patient's studies must not be shown everybody's.
+name, an id or a date is refused: a viewer that asks for one patient's studies must not be shown everybody's. What is no
+attribute is ignored, with a warning.
 """
 
 import re
 
 import sqlalchemy as sa
 from pydantic import ConfigDict, Field
+from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from sqlalchemy.orm import aliased
 from werkzeug.datastructures import MultiDict
@@ -34,6 +36,7 @@ _COLUMNS_IN_STUDY = {"ModalitiesInStudy": _Other.modality, "SOPClassesInStudy": 
 _UNSUPPORTED = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
 _OPTIONS = {"accept", "charset", "limit", "offset", "includefield", *_UNSUPPORTED}
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
+_KEYWORDS = {entry[4].lower() for entry in DicomDictionary.values() if entry[4]}
 
 
 class NotSearchable(RequestError):
@@ -69,9 +72,9 @@ def read_conditions(arguments: MultiDict[str, str]) -> list[sa.ColumnElement[boo
         values = [value.strip() for text in texts for value in re.split(r"[,\\]", text) if value.strip()]
         if not values or "*" in values:
             continue  # matches anything
+        if not _names_attribute(name):
+            continue
         keyword = _keyword(name)
-        if keyword is None:
-            raise NotSearchable
         if keyword in _COLUMNS:
             conditions.append(_COLUMNS[keyword].in_(values))
         elif keyword in _COLUMNS_IN_STUDY:
@@ -102,6 +105,16 @@ def warnings(arguments: MultiDict[str, str], *, more: bool) -> list[str]:
             "The number of results exceeded the maximum supported by the server. Additional results can be requested."
         )
     return texts
+
+
+def is_parameter(name: str) -> bool:
+    """Whether a parameter is one of a search's: an option or an attribute."""
+    return name in _OPTIONS or _names_attribute(name)
+
+
+def _names_attribute(name: str) -> bool:
+    """Whether a parameter is meant for an attribute, be it in a sequence, private, or with its capitals wrong."""
+    return any(_TAG.fullmatch(part) or part.lower() in _KEYWORDS for part in name.split("."))
 
 
 def _keyword(name: str) -> str | None:

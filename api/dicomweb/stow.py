@@ -17,11 +17,11 @@ from api.audit import note, recorded
 from api.auth import identity, requires
 from api.body import takes_uploads
 from api.dicomweb.dicom_json import OFFERED, DataSet, attribute, to_text
-from api.dicomweb.media_types import DICOM, NOT_ACCEPTABLE, choose, parse_accept
+from api.dicomweb.media_types import DICOM, NOT_ACCEPTABLE, accepted, choose
 from api.dicomweb.related import Part, read_parts
-from api.dicomweb.resources import PREFIX, StudyUid, url_of
+from api.dicomweb.resources import PREFIX, StudyUid, dicomweb, url_of
+from api.dicomweb.warnings import warn_of_unknown
 from api.idempotency import forget_answer, idempotent
-from api.resource import resource
 from api.schemas import PROBLEM
 from api.services import services
 from shared.errors import CarinaError, PermanentError, UnsupportedFileType
@@ -32,7 +32,8 @@ from shared.queue.states import Scope
 
 log = structlog.get_logger()
 
-blueprint = resource("stow", tag="DICOMweb")
+blueprint = dicomweb("stow")
+warn_of_unknown(blueprint)
 
 
 class StudyMismatch(PermanentError):
@@ -123,7 +124,7 @@ def store_study(path: StudyUid) -> Response:
 
 
 def _store(study_uid: str | None) -> Response:
-    content_type = choose(parse_accept(request.headers.get("Accept")), OFFERED)
+    content_type = choose(accepted(), OFFERED)
     settings, intake = services().settings, services().intake(identity().project_id, key_id=identity().key_id)
     if settings.deidentify != "off":
         forget_answer()  # it names instances by the UIDs that were sent; stored again, they are duplicates

@@ -1,40 +1,45 @@
-"""WADO-RS: instances, their metadata, frames and pictures out, PS3.18 section 10.4.
+"""WADO-RS: instances, their metadata and frames out, PS3.18 section 10.4.
 
 An instance is answered in the transfer syntax in which it was sent, for nothing is decoded here; a request that names
 another one is refused with 406. Every byte of an original is checked against its digest on the way.
 """
 
-import secrets
-from collections.abc import Iterator
-from io import BytesIO
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-import PIL.Image
-from flask import Response, request
+from flask import Response
 from flask_openapi3.types import ResponseDict
-from pydantic import ConfigDict, Field
 
 from api.audit import note
 from api.auth import requires
 from api.dicomweb.dicom_json import OFFERED, DataSet, answer, attribute, from_dataset, key_of
 from api.dicomweb.frames import fetch_frame
 from api.dicomweb.headers import read_header
-from api.dicomweb.media_types import DICOM, NOT_ACCEPTABLE, OCTETS, RELATED, NotAcceptable, choose, parse_accept
-from api.dicomweb.resources import PREFIX, Instance, InstanceUid, SeriesUid, StudyUid, find, service_url
-from api.resource import resource
+from api.dicomweb.media_types import DICOM, NOT_ACCEPTABLE, OCTETS, RELATED, NotAcceptable, accepted, choose
+from api.dicomweb.parts import primed, related
+from api.dicomweb.resources import (
+    PREFIX,
+    FramesPath,
+    Instance,
+    InstanceUid,
+    SeriesUid,
+    StudyUid,
+    check_frames,
+    dicomweb,
+    find,
+)
+from api.dicomweb.warnings import warn_of_unknown
 from api.schemas import PROBLEM
 from api.services import Services, services
-from shared.bounded import Bounded
-from shared.errors import MalformedDicom, MultiFrameImage, NotFound, NotReady, RequestError, UndecodablePixelData
-from shared.object_store import ObjectStore, original_key, rendition_key
+from shared.errors import MalformedDicom, MultiFrameImage, RequestError, UndecodablePixelData
+from shared.object_store import ObjectStore, original_key
 from shared.queue.states import Scope
 
 Found = TypeVar("Found")
 
-blueprint = resource("wado", tag="DICOMweb")
+blueprint = dicomweb("wado")
+warn_of_unknown(blueprint)
 
-_PNG, _JPEG = "image/png", "image/jpeg"
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _INSTANCES: ResponseDict = {"200": {"description": "The instances as they were sent.", "content": {RELATED: _BYTES}}}
 _INSTANCE: ResponseDict = {
@@ -56,11 +61,6 @@ _METADATA: ResponseDict = {
     },
     "406": NOT_ACCEPTABLE,
 }
-_PICTURE: ResponseDict = {
-    "200": {"description": "The picture that the detector sees.", "content": {_PNG: _BYTES, _JPEG: _BYTES}},
-    "406": NOT_ACCEPTABLE,
-    "409": {"description": "The picture is not made yet.", **PROBLEM},
-}
 
 
 class UnreadableInstance(RequestError):
@@ -68,24 +68,6 @@ class UnreadableInstance(RequestError):
 
     code = "unreadable_instance"
     status = 409
-
-
-class FramesPath(InstanceUid):
-    """Which frame."""
-
-    frames: str = Field(
-        max_length=1000,
-        pattern=r"^[0-9]{1,9}(,[0-9]{1,9})*$",
-        description="Numbers from 1 with commas between; `1`, since each instance has one frame.",
-    )
-
-
-class RenderedQuery(Bounded):
-    """How to draw it."""
-
-    model_config = ConfigDict(extra="allow")
-
-    quality: int = Field(90, ge=1, le=100, description="Of a JPEG.")
 
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>", responses=_INSTANCES)
@@ -150,48 +132,22 @@ def bulkdata(path: InstanceUid) -> Response:
     return _frame(find(path)[0])
 
 
-@blueprint.get(
-    f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/rendered", responses=_PICTURE
-)
-@requires(Scope.READ)
-def rendered(path: InstanceUid, query: RenderedQuery) -> Response:
-    """Show an instance as the detector sees it."""
-    content_type = choose(parse_accept(request.headers.get("Accept")), (_PNG, _JPEG))
-    sha256 = find(path)[0].rendition_sha256
-    if sha256 is None:
-        raise NotReady("The image has no rendition yet.")
-    picture = services().store.get(rendition_key(sha256), sha256=sha256)
-    if content_type == _JPEG:
-        buffer = BytesIO()
-        with PIL.Image.open(BytesIO(picture)) as image:
-            image.convert("L").save(buffer, "JPEG", quality=query.quality)
-        picture = buffer.getvalue()
-    response = Response(picture, content_type=content_type)
-    if ignored := request.args.keys() & {"annotation", "iccprofile", "viewport", "window"}:
-        text = f"The {', '.join(sorted(ignored))} parameter is not supported."
-        response.headers["Warning"] = f"299 {service_url()}: {text}"
-    return response
-
-
-def check_frames(path: FramesPath) -> None:
-    """Raise `NotFound` unless the one frame that every instance has is the one that is asked for."""
-    if {int(number) for number in path.frames.split(",")} != {1}:
-        raise NotFound("The instance has one frame only, number 1.")
-
-
 def _retrieve(found: list[Instance], *, alone: bool = False) -> Response:
     """Answer originals, object by object; one may be answered without a multipart around it."""
     wanted = _first(
-        wanted
-        for wanted in parse_accept(request.headers.get("Accept"))
-        if wanted.takes(DICOM)
-        and all(wanted.takes_syntax(instance.transfer_syntax_uid) for instance in found)
-        and (alone or wanted.is_related)
+        (
+            wanted
+            for wanted in accepted()
+            if wanted.takes(DICOM)
+            and all(wanted.takes_syntax(instance.transfer_syntax_uid) for instance in found)
+            and (alone or wanted.is_related)
+        ),
+        _offered(DICOM, found[0].transfer_syntax_uid, alone=alone),
     )
     note(instances=len(found))
     store = services().store  # the answer goes on when the request's context is gone
     parts = ((f"{DICOM}; transfer-syntax={each.transfer_syntax_uid}", _open(store, each)) for each in found)
-    return _related(DICOM, parts) if wanted.is_related else Response(next(parts)[1], content_type=DICOM)
+    return related(DICOM, parts) if wanted.is_related else Response(next(parts)[1], content_type=DICOM)
 
 
 def _frame(instance: Instance) -> Response:
@@ -206,21 +162,24 @@ def _frame(instance: Instance) -> Response:
     except (UndecodablePixelData, MultiFrameImage, MalformedDicom) as exc:
         raise UnreadableInstance(f"The frame of the stored instance cannot be found or read: {exc.detail}") from exc
     wanted, content_type = _first(
-        (wanted, name)
-        for wanted in parse_accept(request.headers.get("Accept"))
-        for name in (*frame.media_types, *([OCTETS] if wanted.transfer_syntax else []))
-        if wanted.takes(name) and wanted.takes_syntax(frame.transfer_syntax)
+        (
+            (wanted, name)
+            for wanted in accepted()
+            for name in (*frame.media_types, *([OCTETS] if wanted.transfer_syntax else []))
+            if wanted.takes(name) and wanted.takes_syntax(frame.transfer_syntax)
+        ),
+        _offered(frame.media_types[0], frame.transfer_syntax, alone=True),
     )
     if wanted.is_related:
         part_type = f"{content_type}; transfer-syntax={frame.transfer_syntax}"
-        return _related(content_type, iter([(part_type, frame.chunks())]))
+        return related(content_type, iter([(part_type, frame.chunks())]))
     return Response(frame.chunks(), content_type=content_type, headers={"Content-Length": str(len(frame.value))})
 
 
 def _metadata(found: list[Instance]) -> Response:
-    content_type = choose(parse_accept(request.headers.get("Accept")), OFFERED)
+    content_type = choose(accepted(), OFFERED)
     known, places = services(), [f"{instance.url}/bulkdata" for instance in found]
-    return answer(_primed(_describe(known, *each) for each in zip(found, places, strict=True)), content_type)
+    return answer(primed(_describe(known, *each) for each in zip(found, places, strict=True)), content_type)
 
 
 def _describe(known: Services, instance: Instance, pixels_url: str) -> DataSet:
@@ -240,30 +199,13 @@ def _open(store: ObjectStore, instance: Instance) -> Iterator[bytes]:
     return store.stream(original_key(sha256), sha256=sha256)
 
 
-def _related(content_type: str, parts: Iterator[tuple[str, Iterator[bytes]]]) -> Response:
-    """Answer parts, each a media type and its bytes. What fails on the way breaks the answer off, visibly."""
-    boundary = secrets.token_hex(16)
-
-    def body() -> Iterator[bytes]:
-        for part_type, chunks in parts:
-            yield f"--{boundary}\r\nContent-Type: {part_type}\r\n\r\n".encode()
-            yield from chunks
-            yield b"\r\n"
-        yield f"--{boundary}--\r\n".encode()
-
-    return Response(
-        _primed(body(), 2),
-        content_type=f'{RELATED}; type="{content_type}"; boundary={boundary}',
-        direct_passthrough=True,
-    )
+def _offered(name: str, transfer_syntax: str, *, alone: bool) -> list[str]:
+    """Return what a request may accept: in a part, and by itself where there is one thing only."""
+    in_part = f'{RELATED}; type="{name}"; transfer-syntax={transfer_syntax}'
+    return [in_part, f"{name}; transfer-syntax={transfer_syntax}"] if alone else [in_part]
 
 
-def _first(found: Iterator[Found]) -> Found:
+def _first(found: Iterator[Found], offered: Iterable[str]) -> Found:
     for each in found:
         return each
-    raise NotAcceptable
-
-
-def _primed(found: Iterator[Found], count: int = 1) -> Iterator[Found]:
-    """Read the first ones ahead, so that what fails there is answered as an error."""
-    return chain(list(islice(found, count)), found)
+    raise NotAcceptable.of(offered)

@@ -28,6 +28,7 @@ from shared.queue.hints import Hints
 from shared.queue.states import Scope
 from shared.settings import Settings
 from tests.integration.api_process import start_api
+from tests.integration.dicomweb import Web
 from tests.integration.workshop import Workshop
 from tests.ports import free_port
 from tests.tiny_model import make_tiny_model
@@ -152,6 +153,24 @@ def make_api(keys: Keys) -> Iterator[Callable[[Settings], Api]]:
 def api(make_api: Callable[[Settings], Api], settings: Settings) -> Api:
     """The application on this test's servers."""
     return make_api(settings)
+
+
+@pytest.fixture
+def make_web(settings: Settings) -> Iterator[Callable[..., Web]]:
+    apps = []
+
+    def make(key: str, **changes: object) -> Web:
+        apps.append(create_app(settings.model_copy(update=changes)))
+        return Web(apps[-1].test_client(), key)
+
+    yield make
+    for app in apps:
+        app.extensions[NAME].close()
+
+
+@pytest.fixture
+def web(make_web: Callable[..., Web], keys: Keys) -> Web:
+    return make_web(keys.both)
 
 
 @dataclass(frozen=True)

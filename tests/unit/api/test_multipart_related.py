@@ -48,6 +48,27 @@ def test_the_chunks_that_a_body_comes_in_make_no_difference(step: int) -> None:
     assert list(read(request(body(*FILES), step=step))) == [("application/dicom", file) for file in FILES]
 
 
+PREAMBLES = [
+    b"This is a message in several parts.\r\nIt is in MIME format.\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"--frontie\r\n --frontier\r\n--frontierless--\r\n",
+    b"x" * 60_000 + b"\r\n",
+]
+
+
+@pytest.mark.parametrize("step", [1, 7, 10**6])
+@pytest.mark.parametrize("preamble", PREAMBLES, ids=len)
+def test_text_before_the_first_boundary_is_passed_over(preamble: bytes, step: int) -> None:
+    data = preamble + body(*FILES).removeprefix(b"\r\n")
+    assert list(read(request(data, step=step))) == [("application/dicom", file) for file in FILES]
+
+
+def test_a_preamble_has_an_end() -> None:
+    with pytest.raises(MalformedUpload):
+        list(read(request(b"x" * 10**6 + body(b"film"), step=1000), max_bytes=10**7))
+
+
 def test_what_is_not_read_of_a_part_is_skipped() -> None:
     assert len(list(read_parts(request(body(*FILES), step=5), max_bytes=10**6, max_parts=10))) == len(FILES)
 

@@ -1,0 +1,52 @@
+"""Lets the pages of chosen origins read what the API answers, as browsers ask for it (the Fetch standard, section 3.3).
+
+Which origins these are, `CARINA_CORS_ORIGINS` alone says. A page sends a key of its own: no cookie is ever taken from
+another origin, for no answer allows credentials.
+"""
+
+from http import HTTPStatus
+
+from flask import Flask, Response, request
+
+from shared.settings import Settings
+
+#: DICOMweb and the API; not the console, whose pages no other origin has to read.
+_PATHS = ("/dicom-web/", "/v1/")
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+_REQUEST_HEADERS = "Accept, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID"
+_ANSWER_HEADERS = "Content-Disposition, ETag, Idempotency-Replayed, Location, Retry-After, Warning"
+#: For how long a browser need not ask again.
+_MAX_AGE_S = 600
+
+
+def install(app: Flask, settings: Settings) -> None:
+    """Add the headers to the answers of `app`, errors included; call it before the key of a request is looked at."""
+    origins = frozenset(settings.cors_origins.split(",")) - {""}
+    if not origins:
+        return
+
+    def allowed() -> str | None:
+        origin = request.headers.get("Origin")
+        return origin if origin in origins and request.path.startswith(_PATHS) else None
+
+    def answer_preflight() -> Response | None:
+        """Answer a browser that asks whether a page may send a request; it sends no key with that."""
+        if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers or not allowed():
+            return None
+        headers = {
+            "Access-Control-Allow-Methods": _METHODS,
+            "Access-Control-Allow-Headers": _REQUEST_HEADERS,
+            "Access-Control-Max-Age": str(_MAX_AGE_S),
+        }
+        return Response(status=HTTPStatus.NO_CONTENT, headers=headers)
+
+    def add(response: Response) -> Response:
+        if request.path.startswith(_PATHS):
+            response.vary.add("Origin")
+            if origin := allowed():
+                response.headers["Access-Control-Allow-Origin"] = origin
+                response.headers["Access-Control-Expose-Headers"] = _ANSWER_HEADERS
+        return response
+
+    app.before_request(answer_preflight)
+    app.after_request(add)
