@@ -119,7 +119,11 @@ SCOPES = {
     ("GET", f"{_INSTANCE}/metadata"): Scope.READ,
     ("GET", f"{_INSTANCE}/frames/{{frames}}"): Scope.READ,
     ("GET", f"{_INSTANCE}/bulkdata"): Scope.READ,
-    ("GET", f"{_INSTANCE}/rendered"): Scope.READ,
+    **{
+        ("GET", f"{thing}/{picture}"): Scope.READ
+        for thing in (_STUDY, _SERIES, _INSTANCE, f"{_INSTANCE}/frames/{{frames}}")
+        for picture in ("rendered", "thumbnail")
+    },
     # Last, for nothing is left of the study.
     ("DELETE", "/v1/studies/{study_id}"): Scope.ADMIN,
 }

@@ -89,8 +89,13 @@ BY_PATH = {
         "/v1/webhooks/{webhook_id}/deliveries",
         *(f"{_IMAGE}/{what}" for what in ("overlay.png", "rendition.png", "reviews")),
         *(f"{_SUBMISSION}{what}" for what in ("", "/events", "/manifest", "/uploads")),
-        *(f"{where}{what}" for where in (_STUDY, _SERIES, _INSTANCE) for what in ("", "/metadata")),
-        *(f"{_INSTANCE}/{what}" for what in ("frames/{frames}", "bulkdata", "rendered")),
+        *(
+            f"{where}{what}"
+            for where in (_STUDY, _SERIES, _INSTANCE)
+            for what in ("", "/metadata", "/rendered", "/thumbnail")
+        ),
+        f"{_INSTANCE}/bulkdata",
+        *(f"{_INSTANCE}/frames/{{frames}}{what}" for what in ("", "/rendered", "/thumbnail")),
         "/console/studies/{study_id}",
         "/console/training/{training_id}",
     ],

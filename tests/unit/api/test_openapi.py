@@ -92,7 +92,12 @@ ROUTES = {
     ("get", "/dicom-web/instances"),
     *(("get", f"{_STUDY}{rest}") for rest in ("", "/metadata", "/series", "/instances")),
     *(("get", f"{_SERIES}{rest}") for rest in ("", "/metadata", "/instances")),
-    *(("get", f"{_INSTANCE}{rest}") for rest in ("", "/metadata", "/frames/{frames}", "/bulkdata", "/rendered")),
+    *(("get", f"{_INSTANCE}{rest}") for rest in ("", "/metadata", "/frames/{frames}", "/bulkdata")),
+    *(
+        ("get", f"{thing}/{picture}")
+        for thing in (_STUDY, _SERIES, _INSTANCE, f"{_INSTANCE}/frames/{{frames}}")
+        for picture in ("rendered", "thumbnail")
+    ),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),
