@@ -62,9 +62,9 @@ def stream() -> Response:
 @requires(Scope.SUBMIT)
 @idempotent
 def retry(body: RetryRequest) -> Response:
-    """Try again what failed lately with a code: each such job gets a successor, unless its image has a later job.
+    """Try again what failed lately with a code: each such job gets a successor.
 
-    What was rejected would be rejected again, and stays so.
+    A job does not whose image has a later one of the same model. What was rejected would be rejected again, and stays.
     """
     with services().database.begin() as session:
         states = retry_failures(session, identity().project_id, body.code, timedelta(hours=body.hours))

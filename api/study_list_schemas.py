@@ -169,7 +169,9 @@ class StudySummary(BaseModel):
     #: The highest of these jobs.
     priority: int
     flags: list[Flag]
-    #: How many of its images have a result of the active model, which is the authoritative one.
+    #: The active model, if it has a result of any image; such a result is the authoritative one.
+    model: ModelReference | None
+    #: How many of its images have one.
     authoritative_results: int
     #: Of the authoritative results, the highest score first.
     findings: list[TopFinding]

@@ -62,8 +62,8 @@ def summarize(session: Session, study_ids: Sequence[UUID], min_score: float) -> 
     results = [result for line in lines.values() for of_image in line.results.values() for result in of_image]
     findings = _find_top(session, [result.job_id for result in results], min_score)
     reviews = _find_reviews(session, [of_image for line in lines.values() for of_image in line.results.values()])
-    others = {result.model_id for result in results if not result.is_authoritative}
-    models = {model.id: ModelReference.of(model) for model in _read_models(session, others)}
+    used = _read_models(session, {result.model_id for result in results})
+    models = {model.id: ModelReference.of(model) for model in used}
     return [_describe(lines[study_id], findings, reviews, models) for study_id in study_ids if study_id in lines]
 
 
@@ -163,6 +163,7 @@ def _describe(
         states={state: line.states[state] for state in _WORST_FIRST if line.states[state]},
         priority=line.priority,
         flags=sorted(line.flags),
+        model=next((models[one.model_id] for one in results if one.is_authoritative), None),
         authoritative_results=len(authoritative),
         findings=_best_first(findings, authoritative),
         other_results=[

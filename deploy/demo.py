@@ -15,10 +15,12 @@ import numpy as np
 import typer
 from rich.progress import track
 
-from api.client import Carina, FileOutcome, Finding
+from api.client import Carina, FileOutcome, Finding, ImageFindings
+from api.study_schemas import ModelReference
 from deploy.cli.clients import EXIT_NO_RESULT, await_jobs, connect, send
 from deploy.cli.console import complain, err, is_json, story, tell
 from deploy.cli.environment import client_settings_of, read_environment
+from deploy.cli.model_names import warnings_of
 from deploy.cli.tables import Table
 from deploy.demo_training import teach
 from deploy.stack import processes
@@ -140,12 +142,15 @@ def _show_findings(
     table = Table("film", "planted", "found", "other findings", title="Findings beside what was planted")
     overlays.mkdir(exist_ok=True)
     pictures, shown = [], []
+    models: list[ModelReference] = []
     planted = hit = 0
     for path, lesions in films:
         outcome = by_name[path.name]
         if outcome.study_id is None or outcome.image_id is None:
             continue
-        findings = _findings_of(client, outcome.study_id, outcome.image_id)
+        image = _image_of(client, outcome.study_id, outcome.image_id)
+        findings = image.findings
+        models += [image.model] if image.model else []
         matched = [_match(lesion, findings) for lesion in lesions]
         others = [finding for finding in findings if finding not in matched]
         shown.append(
@@ -173,15 +178,17 @@ def _show_findings(
     story().print(
         f"recall: {hit} of {planted} planted lesions found (IoU > {LEAST_IOU}, score at least {SHOWN_FROM_SCORE})"
     )
+    for warning in warnings_of(models):
+        story().print(warning)
     story().print("overlays:")
     for picture in pictures:
         story().print(f"  {picture}", soft_wrap=True)
     return shown
 
 
-def _findings_of(client: Carina, study_id: UUID, image_id: UUID) -> list[Finding]:
+def _image_of(client: Carina, study_id: UUID, image_id: UUID) -> ImageFindings:
     study = client.findings(study_id, min_score=SHOWN_FROM_SCORE)
-    return [finding for image in study.images if image.image_id == image_id for finding in image.findings]
+    return next(image for image in study.images if image.image_id == image_id)
 
 
 def _match(lesion: Lesion, findings: Sequence[Finding]) -> Finding | None:

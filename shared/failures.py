@@ -20,7 +20,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Failure:
-    """Jobs that were rejected or have failed for the same reason, and of which no later job of the image is known."""
+    """Jobs that were rejected or have failed for the same reason, without a later job of the same image and model."""
 
     code: str
     #: A `rejected` input would be rejected again; what has `failed` may be tried again.
@@ -98,9 +98,15 @@ def _code() -> sa.ColumnElement[str]:
 
 def _unfit(project_id: UUID, within: timedelta, states: tuple[JobState, ...]) -> tuple[sa.ColumnElement[bool], ...]:
     later = aliased(Job)
+    # Another model's later job says nothing of this one's.
+    is_of_same_model = sa.or_(
+        sa.func.coalesce(later.model_id, later.requested_model_id)
+        == sa.func.coalesce(Job.model_id, Job.requested_model_id),
+        later.requested_model_id.is_not_distinct_from(Job.requested_model_id),
+    )
     return (
         Job.project_id == project_id,
         is_one_of(states),
         Job.finished_at > sa.func.now() - within,
-        ~sa.exists().where(later.image_id == Job.image_id, later.id > Job.id),
+        ~sa.exists().where(later.image_id == Job.image_id, later.id > Job.id, is_of_same_model),
     )

@@ -43,7 +43,7 @@ class Jobs(Connection):
         return self._get(QueueAnswer, "/v1/queue")
 
     def retry_failed(self, code: str, *, hours: float = 24) -> RetriedAnswer:
-        """Try again what failed with a code in the last hours, unless its image has a later job."""
+        """Try again what failed with a code in the last hours, unless its image has a later job of the same model."""
         body = RetryRequest(code=code, hours=hours)
         return self._post(RetriedAnswer, "/v1/jobs/retry", body, key=str(new_id()))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 from api.client.connection import Connection, Params
-from api.schemas import FileOutcome, FileOutcomes, ModelAnswer, ModelsAnswer
+from api.schemas import FileOutcome, FileOutcomes, JobAnswer, JobsAnswer, ModelAnswer, ModelsAnswer
 from api.study_list_schemas import StudiesAnswer, StudiesQuery, StudySummary
 from api.study_schemas import FindingsAnswer, StudyAnswer, StudyErased
 
@@ -50,12 +50,17 @@ class Studies(Connection):
         """Return a study with its images and their jobs."""
         return self._get(StudyAnswer, f"/v1/studies/{study_id}")
 
+    def rerun(self, study_id: UUID, *, priority: int = 5) -> list[JobAnswer]:
+        """Have the active model look at images of a study of which it has no result; return its job of each image."""
+        answer = self._request("POST", f"/v1/studies/{study_id}/jobs", {"priority": priority})
+        return self._read(JobsAnswer, answer).jobs
+
     def erase_study(self, study_id: UUID) -> StudyErased:
         """Erase a study for good, which needs a key with the scope `admin`."""
         return self._read(StudyErased, self._request("DELETE", f"/v1/studies/{study_id}"))
 
     def findings(self, study_id: UUID, *, min_score: float = 0.0) -> FindingsAnswer:
-        """Return what was found on a study's images."""
+        """Return what the active model found on a study's images, and beside it what other models found."""
         return self._get(FindingsAnswer, f"/v1/studies/{study_id}/findings", min_score=min_score)
 
     def rendition(self, image_id: UUID) -> bytes:

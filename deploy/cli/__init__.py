@@ -30,6 +30,7 @@ from deploy.cli.doctor import doctor
 from deploy.cli.erase import erase
 from deploy.cli.failures import report
 from deploy.cli.findings import findings
+from deploy.cli.rerun import rerun
 from deploy.cli.reviews import reviews
 from deploy.cli.status import cancel, retry, status
 from deploy.cli.studies import studies
@@ -47,7 +48,7 @@ app = Application(
 )
 for part in (stack, services):
     part.register(app)
-for command in (submit, status, studies, erase, findings, reviews, retry, cancel):
+for command in (submit, status, studies, erase, findings, reviews, rerun, retry, cancel):
     app.command(rich_help_panel="Studies")(command)
 app.add_typer(models.app, name="model")
 app.add_typer(datasets.app, name="dataset")

@@ -90,6 +90,6 @@ def _with_overlays(
     folder.mkdir(parents=True, exist_ok=True)
     for study in studies:
         for image in study.images:
-            if image.state == "succeeded":
+            if image.state == "succeeded" or image.other_results:
                 (folder / f"{image.image_id}.png").write_bytes(client.overlay(image.image_id, min_score=min_score))
         yield study

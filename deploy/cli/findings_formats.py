@@ -1,20 +1,25 @@
 """Findings as a table for people, and as JSON, CSV and COCO for other programs."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import IO, TYPE_CHECKING, Any
 from uuid import UUID
 
 from rich.console import Console
+from rich.markup import escape
 
 from deploy.cli.console import PIPED_WIDTH, out
+from deploy.cli.model_names import name_model, warnings_of
 from deploy.cli.tables import Column, Table
 from shared.csv_cells import CsvWriter
 from shared.errors import CarinaError
+from shared.queue.states import JobState
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, Finding, FindingsAnswer, ImageFindings
+    from api.study_schemas import ModelReference
 
 CSV_COLUMNS = (
     "study_id",
@@ -41,6 +46,9 @@ CSV_COLUMNS = (
     "column_spacing_mm",
     "spacing_source",
     "flags",
+    "model_state",
+    "is_authoritative",
+    "model_warnings",
 )
 #: What millimetres mean, by the source of the spacing.
 _MEASURED = {
@@ -51,6 +59,25 @@ _MEASURED = {
 }
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What one model found on an image, or why it found nothing."""
+
+    job_id: "UUID | None"
+    state: str | None
+    code: str | None
+    model: "ModelReference | None"
+    is_authoritative: bool
+    findings: "Sequence[Finding]"
+
+
+def _results(image: "ImageFindings") -> Iterator[_Result]:
+    """Yield where an image stands with the active model, then the results of other models."""
+    yield _Result(image.job_id, image.state, image.code, image.model, image.is_authoritative, image.findings)
+    for other in image.other_results:
+        yield _Result(other.job_id, JobState.SUCCEEDED, None, other.model, False, other.findings)
+
+
 class ModelsDiffer(CarinaError):
     """The images were looked at by models whose classes differ, which one COCO document cannot say."""
 
@@ -58,27 +85,34 @@ class ModelsDiffer(CarinaError):
 
 
 def write_table(studies: "Iterable[FindingsAnswer]", file: IO[str] | None) -> None:
-    """Write a row for each finding, and one for an image without findings; without a file on standard output."""
+    """Write a row for each finding, and one for a result without findings; without a file on standard output."""
     image_column = Column("image", no_wrap=True)
-    table = Table(image_column, "finding", "score", "box (x, y, x, y in pixels)", "size (mm)", "flags")
+    table = Table(image_column, "finding", "score", "box (x, y, x, y in pixels)", "size (mm)", "flags", "model")
     notice = ""
     sources: set[str] = set()
+    models: list[ModelReference] = []
     for study in studies:
         notice = study.notice
         for image in study.images:
-            flags = ", ".join(image.flags or ())
-            if not image.findings:
-                table.add_row(str(image.image_id), f"none ({image.state})", "", image.code or "", "", flags)
-            elif image.pixel_spacing is not None:
-                sources.add(image.pixel_spacing.source)
-            for finding in image.findings:
-                box = ", ".join(f"{value:.0f}" for value in finding.box_xyxy_px)
-                size = _size_mm(finding)
-                table.add_row(str(image.image_id), finding.class_name, f"{finding.score:.2f}", box, size, flags)
+            id_, flags = str(image.image_id), ", ".join(image.flags or ())
+            for result in _results(image):
+                model = result.model or (study.active_model if result.state is None else None)
+                name = escape(name_model(model)) if model else ""
+                models += [model] if model and result.state == JobState.SUCCEEDED else []
+                if not result.findings:
+                    table.add_row(id_, f"none ({result.state or 'no result'})", "", result.code or "", "", flags, name)
+                elif image.pixel_spacing is not None:
+                    sources.add(image.pixel_spacing.source)
+                for finding in result.findings:
+                    box = ", ".join(f"{value:.0f}" for value in finding.box_xyxy_px)
+                    found = (escape(finding.class_name), f"{finding.score:.2f}", box, _size_mm(finding))
+                    table.add_row(id_, *found, flags, name)
     console = out if file is None else Console(file=file, width=PIPED_WIDTH)
     console.print(table)
     for source in sorted(sources):
         console.print(f"[dim]{_MEASURED[source]}[/]")
+    for warning in warnings_of(models):
+        console.print(warning)
     console.print(f"[dim]{notice}[/]")
 
 
@@ -102,40 +136,50 @@ def write_json(studies: "Iterable[FindingsAnswer]", file: IO[str], is_study: boo
 
 
 def write_csv(studies: "Iterable[FindingsAnswer]", file: IO[str]) -> None:
-    """Write a row for each finding, and one without a class for an image without findings."""
+    """Write a row for each finding, and one without a class for a result without findings.
+
+    Of an image the active model's rows come first; `is_authoritative` tells them from those of other models.
+    """
     writer = CsvWriter(file)
     writer.write(CSV_COLUMNS)
     for study in studies:
         for image in study.images:
-            model = (image.model.name, image.model.digest) if image.model else ("", "")
-            head = (study.study_id, image.image_id, image.job_id, image.state, image.code)
-            size = (image.width_px, image.height_px, *model)
-            spacing = image.pixel_spacing
-            tail = (spacing.row_mm, spacing.column_mm, spacing.source) if spacing else ("", "", "")
-            flags = " ".join(image.flags or ())
-            found: list[tuple[list[Any], Sequence[Any]]] = [
-                ([one.class_id, one.class_name, one.score, *one.box_xyxy_px], one.box_xyxy_mm or [""] * 4)
-                for one in image.findings
-            ]
-            writer.write_all([*head, *one, *size, *mm, *tail, flags] for one, mm in found or [([""] * 7, [""] * 4)])
+            for result in _results(image):
+                writer.write_all(_rows(study, image, result))
+
+
+def _rows(study: "FindingsAnswer", image: "ImageFindings", result: _Result) -> Iterator[Sequence[Any]]:
+    head = (study.study_id, image.image_id, result.job_id, result.state, result.code)
+    spacing, model = image.pixel_spacing, result.model
+    size = (image.width_px, image.height_px, *((model.name, model.digest) if model else ("", "")))
+    tail = (spacing.row_mm, spacing.column_mm, spacing.source) if spacing else ("", "", "")
+    about = (" ".join(image.flags or ()), model.state if model else "", str(result.is_authoritative).lower())
+    found: list[tuple[list[Any], Sequence[Any]]] = [
+        ([one.class_id, one.class_name, one.score, *one.box_xyxy_px], one.box_xyxy_mm or [""] * 4)
+        for one in result.findings
+    ]
+    for one, mm in found or [([""] * 7, [""] * 4)]:
+        yield (*head, *one, *size, *mm, *tail, *about, " ".join(model.warnings) if model else "")
 
 
 def write_coco(client: "Carina", studies: "Iterable[FindingsAnswer]", file: IO[str]) -> None:
-    """Write a COCO document whose annotations have scores: images that succeeded, and the classes of their model.
+    """Write a COCO document whose annotations have scores: images with a result, and the classes of their models.
 
-    COCO knows neither scores nor, of an image, its `study_id`, `pixel_spacing` and `flags`; its readers pass them over.
+    An image has one result here: the authoritative one, else that of the model that was active last. COCO knows neither
+    scores nor, of an image, its `study_id`, `pixel_spacing`, `flags` and model; its readers pass them over.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    used: dict[UUID, str] = {}
+    used: dict[UUID, ModelReference] = {}
     numbers = count(1)
     notice = ""
     for study in studies:
         notice = study.notice
         for image in study.images:
-            if image.model is None or image.state != "succeeded":
+            result = next((one for one in _results(image) if one.state == JobState.SUCCEEDED), None)
+            if result is None or result.model is None:
                 continue
-            used[image.model.id] = image.model.name
+            used[result.model.id] = result.model
             images.append(
                 {
                     "id": len(images) + 1,
@@ -145,12 +189,20 @@ def write_coco(client: "Carina", studies: "Iterable[FindingsAnswer]", file: IO[s
                     "study_id": str(study.study_id),
                     "pixel_spacing": image.pixel_spacing and image.pixel_spacing.model_dump(mode="json"),
                     "flags": image.flags,
+                    "model": result.model.name,
+                    "model_digest": result.model.digest,
+                    "model_state": result.model.state,
+                    "is_authoritative": result.is_authoritative,
                 }
             )
-            annotations.extend(_annotations(image, len(images), numbers))
+            annotations.extend(_annotations(result, len(images), numbers))
     json.dump(
         {
-            "info": {"description": notice, "models": {str(id_): name for id_, name in used.items()}},
+            "info": {
+                "description": notice,
+                "models": {str(id_): model.name for id_, model in used.items()},
+                "model_warnings": {str(id_): model.warnings for id_, model in used.items()},
+            },
             "images": images,
             "categories": _categories(client, used),
             "annotations": annotations,
@@ -160,8 +212,8 @@ def write_coco(client: "Carina", studies: "Iterable[FindingsAnswer]", file: IO[s
     file.write("\n")
 
 
-def _annotations(image: "ImageFindings", image_number: int, numbers: Iterator[int]) -> Iterator[dict[str, Any]]:
-    for finding in image.findings:
+def _annotations(result: _Result, image_number: int, numbers: Iterator[int]) -> Iterator[dict[str, Any]]:
+    for finding in result.findings:
         x_min, y_min, x_max, y_max = finding.box_xyxy_px
         width, height = x_max - x_min, y_max - y_min
         yield {
@@ -175,7 +227,7 @@ def _annotations(image: "ImageFindings", image_number: int, numbers: Iterator[in
         }
 
 
-def _categories(client: "Carina", used: dict[UUID, str]) -> list[dict[str, Any]]:
+def _categories(client: "Carina", used: "Collection[UUID]") -> list[dict[str, Any]]:
     """Return the classes of these models' cards; raise `ModelsDiffer`."""
     names: dict[int, str] = {}
     for model in client.models() if used else ():

@@ -9,6 +9,7 @@ from rich.markup import escape
 from deploy.cli.clients import connect
 from deploy.cli.console import is_json, out, print_json
 from deploy.cli.environment import Data
+from deploy.cli.model_names import name_model, warnings_of
 from deploy.cli.tables import Column, Table
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
@@ -32,7 +33,9 @@ def reviews(
     _print_events(review)
     looked_at = f" for scores from {review.complete_from_score:g}" if review.complete_from_score is not None else ""
     done = f"done{looked_at}" if review.is_complete else "not done"
-    out.print(f"job {review.job_id}, model {escape(review.model.name)}: the review is {done}", soft_wrap=True)
+    out.print(f"job {review.job_id}, model {escape(name_model(review.model))}: the review is {done}", soft_wrap=True)
+    for warning in warnings_of([review.model]):
+        out.print(warning)
     out.print(f"[dim]{review.notice}[/]")
 
 

@@ -39,7 +39,7 @@ def status(
         print_json([one.model_dump(mode="json") for one in found])
     else:
         if jobs:
-            _print_jobs(jobs)
+            print_jobs(jobs)
         if ids and len(submissions) == 1:
             print_summary(submissions[0])
         elif submissions:
@@ -85,7 +85,7 @@ def cancel(
             elif isinstance(one, SubmissionAnswer):
                 print_summary(one)
             else:
-                _print_jobs([one])
+                print_jobs([one])
 
 
 def _retry_submission(client: "Carina", submission_id: UUID, paths: list[Path]) -> None:
@@ -130,7 +130,8 @@ def _await(client: "Carina", one: "SubmissionAnswer | JobAnswer", timeout_s: flo
         return client.wait_submission(one.id, timeout_s=timeout_s, on_progress=bar.followed)
 
 
-def _print_jobs(jobs: "list[JobAnswer]") -> None:
+def print_jobs(jobs: "list[JobAnswer]") -> None:
+    """Print where jobs stand, as a table."""
     table = Table(Column("job", no_wrap=True), "state", "attempt", "code", "reason", "flags")
     for job in jobs:
         flags = ", ".join(job.flags or ())

@@ -1,14 +1,16 @@
 """Studies as a table for people, and as JSON and CSV for other programs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import IO
 
 from rich.console import Console
 from rich.markup import escape
 
 from api.schemas import NOTICE
-from api.study_list_schemas import StudySummary
+from api.study_list_schemas import StudySummary, TopFinding
+from api.study_schemas import ModelReference
 from deploy.cli.console import PIPED_WIDTH, out
+from deploy.cli.model_names import name_model, warnings_of
 from deploy.cli.tables import Column, Table
 from shared.csv_cells import CsvWriter
 
@@ -23,6 +25,11 @@ CSV_COLUMNS = (
     "flags",
     "findings",
     "review",
+    "model",
+    "model_digest",
+    "authoritative_results",
+    "other_results",
+    "model_warnings",
 )
 #: Findings that a table shows of a study.
 _SHOWN = 3
@@ -30,10 +37,15 @@ _REVIEW = {None: (), "begun": ("review begun",), "done": ("reviewed",)}
 
 
 def write_table(studies: Iterable[StudySummary], file: IO[str] | None) -> None:
-    """Write a row for each study; without a file on standard output."""
+    """Write a row for each study; without a file on standard output.
+
+    Findings are the active model's; those of other models stand below, under their names.
+    """
     folded = (Column(name, overflow="fold") for name in ("state", "findings", "flags"))
     table = Table(Column("study", no_wrap=True), Column("received", no_wrap=True), "priority", *folded)
+    models: list[ModelReference] = []
     for study in studies:
+        models += _models(study)
         table.add_row(
             str(study.id),
             f"{study.created_at:%Y-%m-%d\n%H:%M}",
@@ -44,6 +56,8 @@ def write_table(studies: Iterable[StudySummary], file: IO[str] | None) -> None:
         )
     console = out if file is None else Console(file=file, width=PIPED_WIDTH)
     console.print(table)
+    for warning in warnings_of(models):
+        console.print(warning)
     console.print(f"[dim]{NOTICE}[/]")
 
 
@@ -54,9 +68,23 @@ def _states(study: StudySummary) -> list[str]:
     return [f"{count} {state}" for state, count in study.states.items()]
 
 
+def _models(study: StudySummary) -> list[ModelReference]:
+    """The models whose findings are shown."""
+    return [*([study.model] if study.model else []), *(other.model for other in study.other_results)]
+
+
 def _findings(study: StudySummary) -> list[str]:
-    shown = [f"{each.class_name} {each.score:.2f}" for each in study.findings[:_SHOWN]]
-    more = len(study.findings) - _SHOWN
+    lines = _top(study.findings)
+    if study.other_results and not study.authoritative_results:
+        lines.append("no result of the active model")
+    for other in study.other_results:
+        lines += [f"{name_model(other.model)}:", *(f"  {line}" for line in _top(other.findings) or ["none"])]
+    return lines
+
+
+def _top(findings: Sequence[TopFinding]) -> list[str]:
+    shown = [f"{each.class_name} {each.score:.2f}" for each in findings[:_SHOWN]]
+    more = len(findings) - _SHOWN
     return [*shown, f"and {more} more"] if more > 0 else shown
 
 
@@ -74,7 +102,10 @@ def write_jsonl(studies: Iterable[StudySummary], file: IO[str]) -> None:
 
 
 def write_csv(studies: Iterable[StudySummary], file: IO[str]) -> None:
-    """Write a row for each study; its findings as `class score`, joined by semicolons, the highest score first."""
+    """Write a row for each study; its findings as `class score`, joined by semicolons, the highest score first.
+
+    Other models' results are `model digest (state): findings`, joined by ` | `.
+    """
     writer = CsvWriter(file)
     writer.write(CSV_COLUMNS)
     for study in studies:
@@ -88,7 +119,18 @@ def write_csv(studies: Iterable[StudySummary], file: IO[str]) -> None:
                 " ".join(problem.code for problem in study.problems),
                 study.priority,
                 " ".join(study.flags),
-                "; ".join(f"{each.class_name} {each.score}" for each in study.findings),
+                _joined(study.findings),
                 study.review or "",
+                study.model.name if study.model else "",
+                study.model.digest if study.model else "",
+                study.authoritative_results,
+                " | ".join(
+                    f"{name_model(other.model)}: {_joined(other.findings) or 'none'}" for other in study.other_results
+                ),
+                " ".join(f"{model.name}: {warning}" for model in _models(study) for warning in model.warnings),
             )
         )
+
+
+def _joined(findings: Sequence[TopFinding]) -> str:
+    return "; ".join(f"{each.class_name} {each.score}" for each in findings)

@@ -1,0 +1,21 @@
+"""Models in the output of commands: their names, whether they are the active one, and what their cards warn of."""
+
+from collections.abc import Iterable, Iterator
+
+from rich.markup import escape
+
+from api.study_schemas import ModelReference
+from shared.queue.states import ModelState
+
+
+def name_model(model: ModelReference) -> str:
+    """As `carina-demo 2af74693`, or `lungs 9aaa5843 (candidate)` where it is not the active one."""
+    state = "" if model.state is ModelState.ACTIVE else f" ({model.state})"
+    return f"{model.name} {model.digest[:8]}{state}"
+
+
+def warnings_of(models: Iterable[ModelReference]) -> Iterator[str]:
+    """Yield a line, in markup, for each warning of each model, once."""
+    for model in {model.id: model for model in models}.values():
+        for warning in model.warnings:
+            yield f"[yellow]{escape(f'{model.name} {model.digest[:8]}')} warns:[/] {escape(warning)}"
