@@ -1,7 +1,7 @@
 """Tables and documents as they go around, imported beside films that are drawn for them: right boxes, or a reason."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from shared.database import Database
-from shared.dataset_source import CocoSource, SplitPlan, VinBigDataSource
+from shared.dataset_source import CocoSource, Consensus, SplitPlan, VinBigDataSource
 from shared.object_store import ObjectStore, dataset_key
 from shared.settings import Settings
+from tests.conftest import REPOSITORY
 from tests.integration.rows import home_of
 from tests.integration.test_cli import FAILED, Command
-from trainer.datasets.annotations import ImplausibleBoxes
+from trainer.datasets.annotations import ImplausibleBoxes, MalformedAnnotations
 from trainer.datasets.dataset import Dataset, parse
 from trainer.datasets.importing import import_here
 
@@ -29,12 +30,12 @@ ROWS += [f"{id_},No finding,14,R2,,,," for id_ in IDS]
 Import = Callable[..., tuple[Dataset, dict[str, Any]]]
 
 
-def draw(folder: Path, width_px: int, height_px: int, ending: str = ".png") -> Path:
-    """Draw a film for each id, no two of which are the same."""
+def draw(folder: Path, width_px: int, height_px: int, names: Sequence[str] = IDS) -> Path:
+    """Draw a film for each name, no two of which are the same."""
     folder.mkdir()
-    for number, id_ in enumerate(IDS):
+    for number, name in enumerate(names):
         film = np.random.default_rng(number).integers(0, 255, (height_px, width_px), dtype=np.uint8)
-        (folder / f"{id_}{ending}").write_bytes(cv2.imencode(".png", film)[1].tobytes())
+        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", film)[1].tobytes())
     return folder
 
 
@@ -138,3 +139,62 @@ def test_the_command_line_names_the_reason_of_a_refusal(carina: Command, tmp_pat
     path.write_text(table(*(f"{id_},Cardiomegaly,3,R1,0.1,0.2,0.4,0.5" for id_ in IDS)))
     refused = carina("dataset", "import", "vinbigdata", "--csv", str(path), "--images", str(images), code=FAILED)
     assert "implausible_boxes: All 6 boxes lie between 0 and 1" in refused
+
+
+CASES = REPOSITORY.parent / "shared" / "cases" / "annotations"
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The small tables and documents of public reports."""
+    if not CASES.is_dir():
+        pytest.skip("the case files are not at ../shared/cases")
+    return CASES
+
+
+@pytest.mark.parametrize(
+    ("name", "size_px", "images", "boxes", "codes"),
+    [
+        ("vinbigdata_512px_with_original_width_height.csv", (512, 512), 12, 20, {"boxes_scaled"}),
+        ("v22_box_past_edge.csv", (600, 700), 12, 21, {"box_cut_at_the_edge"}),
+        ("v04_nan_text.csv", (600, 700), 12, 20, set()),
+        ("v06_nofinding_0011.csv", (600, 700), 12, 20, set()),
+        ("v13_zero_area_box.csv", (600, 700), 12, 20, {"box_without_area"}),
+        ("v09_physionet_train.csv", (600, 700), 12, 20, set()),
+        ("v10_physionet_test_consensus.csv", (600, 700), 12, 8, {"readers_unknown"}),
+        ("v24_normals_only.csv", (600, 700), 12, 0, set()),
+        ("coco_boxes_of_larger_image_no_wh.json", (320, 400), 12, 12, {"size_unknown", "area_contradicts"}),
+        ("no_categories.json", (320, 400), 12, 0, set()),
+        ("other_spelling.json", (320, 400), 12, 12, set()),
+        ("split_word_unknown.json", (320, 400), 12, 12, set()),
+        ("tiny_collapse.json", (320, 400), 12, 12, {"area_contradicts", "box_without_area"}),
+    ],
+)
+def test_the_public_reports_cases(
+    cases: Path,
+    import_: Import,
+    tmp_path: Path,
+    name: str,
+    size_px: tuple[int, int],
+    images: int,
+    boxes: int,
+    codes: set[str],
+) -> None:
+    text = (cases / name).read_text()
+    is_table = name.endswith(".csv")
+    if is_table:
+        names = sorted({line.split(",")[0] for line in text.splitlines()[1:]})
+    else:
+        names = [Path(image["file_name"]).stem for image in json.loads(text)["images"]]
+    folder = draw(tmp_path / "films", *size_px, names=names)
+    consensus = {"consensus": Consensus(method="none")} if is_table else {}
+    dataset, summary = import_(text if is_table else json.loads(text), folder, **consensus)
+    assert (len(dataset.films), sum(len(film.category_ids) for film in dataset.films)) == (images, boxes)
+    assert {note["code"] for note in summary["notes"]} == codes
+    assert summary["failures"] == {}
+
+
+def test_the_public_reports_case_of_a_name_with_nul(cases: Path, import_: Import, tmp_path: Path) -> None:
+    document = json.loads((cases / "nul_in_category_name.json").read_text())
+    with pytest.raises(MalformedAnnotations, match="control characters"):
+        import_(document, draw(tmp_path / "films", 320, 400))

@@ -12,6 +12,9 @@ from shared.detector.card import Category
 from shared.errors import ObjectCorrupt
 from shared.training import Split
 
+#: In pixels of the rendition. Thinner boxes show nothing, and vanish in float32 once they are scaled or moved.
+THINNEST_PX = 0.01
+
 
 @dataclass(frozen=True, eq=False)
 class Film:
@@ -99,11 +102,11 @@ def _film(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Film:
         category_ids=np.array([annotation["category_id"] for annotation in annotations], np.int64),
         boxes_xyxy_px=np.hstack((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:])).astype(np.float32),
     )
-    # Datasets of earlier versions may hold boxes that vanish in float32: no loss is finite for these.
-    seen = has_area(film.boxes_xyxy_px) & has_area(film.boxes_on_rendition)
+    # Datasets of earlier versions may hold such boxes: no loss is finite for one that vanishes in float32.
+    seen = can_be_seen(film.boxes_on_rendition)
     return replace(film, category_ids=film.category_ids[seen], boxes_xyxy_px=film.boxes_xyxy_px[seen])
 
 
-def has_area(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Say which boxes [n, 4] have an area in float32."""
-    return np.asarray((boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(axis=1))
+def can_be_seen(boxes_on_rendition: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Say which boxes [n, 4] are at least `THINNEST_PX` thick on both sides."""
+    return np.asarray((boxes_on_rendition[:, 2:] - boxes_on_rendition[:, :2] >= THINNEST_PX).all(axis=1))

@@ -21,7 +21,7 @@ MESSAGES = {
     "box_of_no_finding": "Boxes in rows of `No finding` were ignored",
     "annotation_unreadable": "Annotations that cannot be read were left out",
     "image_unreadable": "Images that cannot be read were left out, with their annotations",
-    "box_without_area": "Boxes without an area, also once rounded to float32, were left out",
+    "box_without_area": "Boxes without an area, or thinner than a hundredth of a pixel, were left out",
     "crowd_region": "Regions marked as `iscrowd` were left out",
     "boxes_scaled": "Films whose boxes were scaled from the annotated size to the size of the file",
     "box_cut_at_the_edge": "Boxes that reach past the edge of their film were cut there",

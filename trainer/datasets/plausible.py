@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 
 from trainer.datasets.annotations import Annotations, Box, ImplausibleBoxes
+from trainer.datasets.dataset import can_be_seen
 from trainer.datasets.document import Content, is_held, place
 from trainer.datasets.notes import Notes
 from trainer.datasets.renditions import Picture
@@ -66,22 +68,20 @@ def check_fit(annotations: Annotations, pictures: Mapping[str, Picture]) -> Anno
 
 
 def drop_vanishing(content: Content) -> Content:
-    """Leave out, and note, boxes of which the precision of training (float32) leaves no area."""
+    """Leave out, and note, boxes so thin that they vanish in the precision of training (float32)."""
     notes = Notes.of(content.annotations)
     images = []
-    for image in content.annotations.images:
-        seen = [box for box in image.boxes if not vanishes(box)]
-        for box in image.boxes:
-            if vanishes(box):
+    for image, picture in zip(content.annotations.images, content.pictures, strict=True):
+        scale = np.array(
+            [picture.rendition_width_px / picture.width_px, picture.rendition_height_px / picture.height_px]
+        )
+        on_rendition = np.array([box.xyxy_px for box in image.boxes]).reshape(-1, 4) * np.tile(scale, 2)
+        seen = can_be_seen(on_rendition.astype(np.float32)).tolist()
+        for box, is_seen in zip(image.boxes, seen, strict=True):
+            if not is_seen:
                 notes.add("box_without_area", box.origin)
-        images.append(replace(image, boxes=tuple(seen)))
+        images.append(replace(image, boxes=tuple(compress(image.boxes, seen))))
     return Content(notes.onto(replace(content.annotations, images=tuple(images))), content.pictures)
-
-
-def vanishes(box: Box) -> bool:
-    """Whether a box has no area in float32."""
-    left, top, right, bottom = map(np.float32, box.xyxy_px)
-    return bool(left >= right or top >= bottom)
 
 
 def _all_or_some(marks: "np.ndarray[tuple[int], np.dtype[np.bool_]]", boxes: list[Box], what: str) -> str:
