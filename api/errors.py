@@ -31,10 +31,8 @@ RETRY_AFTER_S = 5
 def install(app: Flask) -> None:
     """Make `app` answer every error with a problem document."""
     app.register_error_handler(CarinaError, answer)
-    app.register_error_handler(DataError, _answer_unfit_value)
-    app.register_error_handler(IntegrityError, _answer_conflict)
     app.register_error_handler(HTTPException, _answer_http)
-    app.register_error_handler(Exception, _answer_unknown)
+    app.register_error_handler(Exception, answer_unforeseen)
 
 
 def reject_parameters(error: ValidationError) -> NoReturn:
@@ -76,6 +74,13 @@ def _answer_unfit_value(error: DataError) -> Response:
     """Blame the request: what PostgreSQL cannot hold, as a NUL character or a huge number, is in no row to be found."""
     log.warning("value_refused", route=str(request.url_rule), error=type(error.orig).__name__)
     return answer(InvalidRequest("The request holds a value that cannot be stored, such as a NUL character."))
+
+
+def answer_unforeseen(error: Exception) -> Response:
+    """Return the problem document of an error that is not one of ours."""
+    if isinstance(error, DataError):
+        return _answer_unfit_value(error)
+    return _answer_conflict(error) if isinstance(error, IntegrityError) else _answer_unknown(error)
 
 
 def _answer_conflict(error: IntegrityError) -> Response:

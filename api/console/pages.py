@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from api.auth import identity
 from api.console import session
 from api.console.assets import asset_url
+from api.errors import answer_unforeseen
 from api.schemas import NOTICE
 from shared.errors import CarinaError, RequestError, TransientError, Unauthorized
 from shared.queue.states import Scope
@@ -40,6 +41,7 @@ def console_blueprint(name: str) -> Blueprint:
     made.after_request(_harden)
     made.register_error_handler(CarinaError, _show_error)
     made.register_error_handler(HTTPException, _show_http_error)
+    made.register_error_handler(Exception, _show_unknown)
     return made
 
 
@@ -49,8 +51,9 @@ def show(template: str, status: int = 200, **values: object) -> Response:
 
 
 def show_problem(status: int, code: str, detail: str | None) -> Response:
-    """Say in the console's own frame why there is no page."""
-    return show("error.html", status, title=_TITLES.get(status, "This did not work"), code=code, detail=detail)
+    """Say in the console's own frame why there is no page, and offer to try again where that may help."""
+    title, may_retry = _TITLES.get(status, "This did not work"), status >= 500 or status == 429
+    return show("error.html", status, title=title, code=code, detail=detail, may_retry=may_retry)
 
 
 def _frame() -> Mapping[str, object]:
@@ -63,6 +66,7 @@ def _frame() -> Mapping[str, object]:
         "menu": MENU,
         "notice": NOTICE,
         "path": request.path,
+        "reader": f"{identity().project_id}:{identity().key_id}" if signed_in else "",
         "root": request.script_root,
     }
 
@@ -85,6 +89,11 @@ def _show_http_error(error: HTTPException) -> AnyResponse:
     if error.code is None or error.code < 400:
         return Response(error.get_body(), error.code, error.get_headers())
     return show_problem(error.code, error.name, error.description)
+
+
+def _show_unknown(error: Exception) -> Response:
+    problem = answer_unforeseen(error).get_json()
+    return show_problem(problem["status"], problem["code"], problem["detail"])
 
 
 def as_data(json: str) -> Markup:

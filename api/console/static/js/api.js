@@ -1,50 +1,136 @@
-// The way from a page to `/v1`: JSON in and out, the session's token with every change, errors with their stable code.
+// The one way from a page to its server: the session's token with every change, errors with their stable code, and
+// `connection`, which knows whether the server answers.
 
-const root = document.querySelector('meta[name="root"]').content;
-const token = document.querySelector('meta[name="csrf-token"]').content;
+const root = meta("root");
+let token = meta("csrf-token");
+
+function meta(name, page = document) {
+  return page.querySelector(`meta[name="${name}"]`)?.content ?? "";
+}
+
+// Who is signed in, as `PROJECT:KEY`; empty where nobody is.
+export const reader = meta("reader");
 
 export class ApiError extends Error {
-  constructor(problem, status) {
+  constructor(problem, status, retryAfter_s) {
     super(problem.detail ?? `The server answered ${status}.`);
     this.code = problem.code ?? "unknown";
-    this.status = status;
+    this.status = status; // 0: there was no answer
     this.errors = problem.errors ?? []; // what is wrong with which parameter
+    this.retryAfter_s = retryAfter_s;
   }
 }
+
+// Tells by the event `change` where the server is away, or fails what the page shows; `problem` is an ApiError then.
+class Connection extends EventTarget {
+  answeredAt = Date.now();
+  #isAway = null;
+  #failing = new Map(); // by path: each fails until it is asked again
+
+  get isAway() {
+    return this.#isAway !== null;
+  }
+
+  get problem() {
+    return this.#isAway ?? this.#failing.values().next().value ?? null;
+  }
+
+  answered(path, error = null) {
+    this.answeredAt = Date.now();
+    this.#isAway = null;
+    if (error) this.#failing.set(path, error);
+    else this.#failing.delete(path);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  lost(error) {
+    this.#isAway = error;
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+export const connection = new Connection();
 
 // The address of a path of this server, which a proxy may have put under a prefix.
 export function at(path) {
   return `${root}${path}`;
 }
 
-export async function get(path, options = {}) {
-  return ask(path, options);
+// Resolves to an answer that is good or 304; else rejects with an ApiError. An error is shown by the frame unless whoever
+// asks shows it (`isQuiet`). Where the session is over, the page leads to the sign-in, which leads back; with `stays` that
+// is an error, too.
+export async function request(address, { isQuiet = false, stays = false, ...options } = {}) {
+  const path = address.split("?")[0];
+  let response;
+  try {
+    response = await fetch(address, { credentials: "same-origin", ...options });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    const isOffline = !navigator.onLine;
+    const lost = new ApiError(isOffline
+      ? { code: "offline", detail: "This device is offline." }
+      : { code: "unreachable", detail: "The server cannot be reached." }, 0);
+    connection.lost(lost);
+    throw lost;
+  }
+  const isOver = response.status === 401 || (response.redirected && response.url.includes("/console/sign-in"));
+  if (isOver && !stays && !document.querySelector("dialog[open]")) return signIn();
+  if ((response.ok || response.status === 304) && !isOver) {
+    connection.answered(path);
+    return response;
+  }
+  const isJson = (response.headers.get("Content-Type") ?? "").includes("json");
+  const problem = isOver
+    ? { code: "unauthorized", detail: "Your session has ended. Sign in again in another tab, then try again here." }
+    : isJson ? await response.json() : {};
+  const retryAfter_s = Number(response.headers.get("Retry-After")) || undefined;
+  const error = new ApiError(problem, isOver ? 401 : response.status, retryAfter_s);
+  connection.answered(path, response.status >= 500 && !isQuiet ? error : null);
+  throw error;
 }
 
-export async function send(method, path, body) {
-  const headers = { "X-CSRF-Token": token };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
-  return ask(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+export async function get(path, options = {}) {
+  return read(await request(at(path), options));
+}
+
+// What is sent again under the same `key` is done once.
+export async function send(method, path, body, { key, ...options } = {}) {
+  const attempt = () => {
+    const headers = { "X-CSRF-Token": token };
+    if (key) headers["Idempotency-Key"] = key;
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    const sent = { method, headers, body: body === undefined ? undefined : JSON.stringify(body) };
+    return request(at(path), { isQuiet: true, ...sent, ...options });
+  };
+  try {
+    return await read(await attempt());
+  } catch (error) {
+    if (error.code !== "csrf_token_wrong" || !(await renewToken())) throw error;
+    return read(await attempt());
+  }
 }
 
 export function authorise(request) {
   request.setRequestHeader("X-CSRF-Token", token);
 }
 
-async function ask(path, options) {
-  let response;
-  try {
-    response = await fetch(at(path), { credentials: "same-origin", ...options });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError({ code: "unreachable", detail: "The server cannot be reached." }, 0);
-  }
-  if (response.status === 401) {
-    location.assign(at(`/console/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`));
-    return new Promise(() => {}); // the page is about to go
-  }
+export function signIn() {
+  const here = location.pathname + location.search + location.hash;
+  location.assign(at(`/console/sign-in?next=${encodeURIComponent(here)}`));
+  return new Promise(() => {}); // the page is about to go
+}
+
+// Somebody has signed in anew in another tab: where it is the same reader, the page goes on with the new session.
+async function renewToken() {
+  const answer = await request(location.href, { isQuiet: true, stays: true });
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (meta("reader", page) !== reader) return false;
+  token = meta("csrf-token", page);
+  return true;
+}
+
+async function read(response) {
+  if (response.status === 204) return null;
   const isJson = (response.headers.get("Content-Type") ?? "").includes("json");
-  const answer = response.status === 204 ? null : isJson ? await response.json() : await response.text();
-  if (!response.ok) throw new ApiError(isJson ? answer : {}, response.status);
-  return answer;
+  return isJson ? response.json() : response.text();
 }

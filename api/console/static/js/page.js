@@ -16,15 +16,41 @@ export function say(text, { bad = false, for_ms = bad ? 10000 : 4000 } = {}) {
   setTimeout(() => message.remove(), for_ms);
 }
 
-// Runs what a person asked for; says why where it fails.
+// Runs what a person asked for, and says that it takes a while; says why where it fails.
 export async function attempt(work) {
   try {
-    return await work();
+    return await busy(work());
   } catch (error) {
-    if (error.name !== "AbortError") say(error.message, { bad: true });
+    if (error.name !== "AbortError") say(sentence(error), { bad: true });
     return undefined;
   }
 }
+
+// What went wrong, with its code.
+export function sentence({ message, code }) {
+  return code ? `${message} (${code})` : message;
+}
+
+let pending = 0;
+
+// Shows "Loading…" until some work is done.
+export async function busy(work) {
+  pending += 1;
+  showLoading();
+  try {
+    return await work;
+  } finally {
+    pending -= 1;
+    showLoading();
+  }
+}
+
+function showLoading() {
+  document.body.toggleAttribute("data-loading", pending > 0 || document.readyState !== "complete");
+}
+
+addEventListener("load", showLoading);
+addEventListener("pageshow", showLoading); // back from a page that was left
 
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 

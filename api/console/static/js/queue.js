@@ -1,6 +1,6 @@
 // The queue, live: numbers and tables by server-sent events, charts from the samples of the past.
 
-import { at, get, send } from "./api.js";
+import { at, get, request, send } from "./api.js";
 import { Chart, SECONDS, WHOLE } from "./chart.js";
 import { ask } from "./dialog.js";
 import { age, attempt, count, data, duration, element, say } from "./page.js";
@@ -70,9 +70,13 @@ function workerRow(worker) {
     cell("number nowrap", worker.step_s === null ? "–" : milliseconds(worker.step_s)), cell("mono nowrap", worker.id));
 }
 
+// What the server wrote, or would have written, where there is none.
+const noWorkers = [element("tr", {}, element("td", { colSpan: 9 }, "No worker has been seen in 24 hours."))];
+
 function showWorkers(workers) {
-  const none = element("tr", {}, element("td", { colSpan: 9 }, "No worker has been seen in 24 hours."));
-  document.querySelector("#workers tbody").replaceChildren(...(workers.length ? workers.map(workerRow) : [none]));
+  const body = document.querySelector("#workers tbody");
+  if (workers.length) body.replaceChildren(...workers.map(workerRow));
+  else if (body.querySelector("td:not([colspan])")) body.replaceChildren(...noWorkers);
 }
 
 function failureRow(failure) {
@@ -127,7 +131,8 @@ function follow() {
     live.textContent = "connecting again";
     live.className = "tag wait";
     // A browser gives up on an answer that is no stream, as when the session has ended; then `get` leads to the sign-in.
-    if (events.readyState === EventSource.CLOSED) attempt(() => get("/v1/queue")).then(() => setTimeout(follow, 5000));
+    if (events.readyState === EventSource.CLOSED) get("/v1/queue").catch(() => {}).then(() => setTimeout(follow, 5000));
+    else request(at("/healthz")).catch(() => {}); // the frame says that the server is away
   });
 }
 

@@ -1,6 +1,6 @@
 // The list of trainings: its rows move on, and a dialog starts another one.
 
-import { at, get, send } from "./api.js";
+import { at, get, request, send } from "./api.js";
 import { onSubmit } from "./dialog.js";
 import { element } from "./page.js";
 import { describeRecipe, readConfig, readGate } from "./training_form.js";
@@ -48,7 +48,7 @@ const isNewestPage = !new URLSearchParams(location.search).has("before");
 async function addNew() {
   const [newest] = (await get("/v1/trainings?limit=1")).trainings;
   if (!newest || rowOf(newest.id)) return;
-  const page = new DOMParser().parseFromString(await (await fetch(location.pathname)).text(), "text/html");
+  const page = new DOMParser().parseFromString(await (await request(location.pathname)).text(), "text/html");
   const fresh = [...page.querySelectorAll("#trainings [data-id]")].filter((row) => !rowOf(row.dataset.id));
   const body = document.querySelector("#trainings tbody");
   body.querySelector("tr:not([data-id])")?.remove();

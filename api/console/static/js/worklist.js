@@ -1,5 +1,6 @@
 // Keeps the worklist up to date: rows change where they are, and new studies wait for a click so that nothing moves.
 
+import { request } from "./api.js";
 import { age, attempt, count } from "./page.js";
 
 const PAUSE_MS = 4000;
@@ -37,10 +38,8 @@ function address() {
 
 async function fetchPage(wanted) {
   const headers = wanted === last.address && last.etag ? { "If-None-Match": last.etag } : {};
-  const response = await fetch(wanted, { headers, cache: "no-store", redirect: "manual" });
-  if (response.type === "opaqueredirect") location.reload(); // the session is over
+  const response = await request(wanted, { headers, cache: "no-store" });
   if (response.status === 304) return null; // as it was
-  if (!response.ok) throw new Error(`The server answered ${response.status}.`);
   last = { address: wanted, etag: response.headers.get("ETag") };
   return new DOMParser().parseFromString(await response.text(), "text/html");
 }

@@ -13,11 +13,6 @@ export class NotSent extends Error {
   }
 }
 
-export function newKey() {
-  // `crypto.randomUUID` is missing where the console is reached without HTTPS.
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 // Resolves to the file's outcome as the API tells it; rejects with `NotSent`, or with an AbortError.
 export async function transfer(file, { key, priority, signal, onProgress }) {
   for (let tries = 1; ; tries += 1) {

@@ -1,7 +1,8 @@
 // All files of an upload: four on their way at a time, each with what has become of it.
 // Events: `change`, often; `arrived` with an item that the server has; `end` when nothing is left to send.
 
-import { newKey, transfer } from "./transfer.js";
+import { newKey } from "../unsaved/store.js";
+import { transfer } from "./transfer.js";
 
 const AT_ONCE = 4;
 

@@ -65,7 +65,7 @@ export class Editing {
   async change(id, box) {
     await this.#reviewing.change(id, { box });
     if (this.#state.selected !== id || this.#state.tool === "draw") return;
-    this.#state.draft = { id, box: this.#state.finding(id).box_xyxy_px }; // the handles stay till they are put away
+    this.#state.draft = { id, box: this.#state.finding(id)?.box_xyxy_px ?? box }; // the handles stay till they are put away
     this.#state.changed();
   }
 

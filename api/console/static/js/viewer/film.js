@@ -1,6 +1,6 @@
 // A rendition: its grey values, and a canvas with them as the window shows them.
 
-import { at } from "../api.js";
+import { at, request } from "../api.js";
 
 const KEPT = 16; // films of a megabyte each, the least recently shown goes first
 const films = new Map();
@@ -21,8 +21,7 @@ export function loadFilm(imageId, { urgent = true } = {}) {
 
 async function load(imageId, urgent) {
   const path = at(`/v1/images/${imageId}/rendition.png`);
-  const answer = await fetch(path, { credentials: "same-origin", priority: urgent ? "high" : "low" });
-  if (!answer.ok) throw new Error(`The picture cannot be shown: the server answered ${answer.status}.`);
+  const answer = await request(path, { isQuiet: true, priority: urgent ? "high" : "low" });
   const bitmap = await createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });
   const film = new Film(bitmap);
   bitmap.close();

@@ -45,7 +45,7 @@ const readout = new Readout(byId("readout"), state);
 function start() {
   byId("panel").replaceChildren(facts.element, compare.element, modelNote.element, filters.element, lines, list.element, review.chosen,
     review.element, ...trainingButton(), facts.details, ...eraseButton());
-  byId("panes").append(...panes.map((pane) => pane.element));
+  byId("panes").replaceChildren(...panes.map((pane) => pane.element));
   for (const pane of panes) {
     listen(pane, state, editing);
     pane.element.addEventListener("keydown", (event) => placeByKey(event, pane));
@@ -102,7 +102,9 @@ function refresh() {
 // What stands in the place of a film that is not there.
 function instead() {
   if (state.film) return [];
-  if (state.problem) return [element("p", { role: "alert" }, state.problem)];
+  if (state.isLoading) return [element("p", { role: "status" }, "Loading the film…")];
+  if (state.problem) return [element("p", { role: "alert" }, "The film cannot be shown. ", state.problem), element("p", {},
+    element("button", { type: "button", onclick: () => navigation.image(state.index) }, "Try again"))];
   const job = state.image.standing_job;
   return [element("p", {}, ...(job ? jobWords(job) : ["Nothing has been asked about this image."]))];
 }

@@ -1,6 +1,6 @@
 // From study to study and from image to image, without loading a page.
 
-import { attempt } from "../page.js";
+import { attempt, sentence } from "../page.js";
 import { loadFilm } from "./film.js";
 import { announce } from "./state.js";
 import { address, fetchStudy, keep, prefetch } from "./studies.js";
@@ -74,12 +74,16 @@ export class Navigation {
   async #show(study, index, { isSame = false } = {}) {
     const state = this.#state;
     const image = study.images[index];
+    if (!state.study) { // the first one: its findings can be read before its film is here
+      Object.assign(state, { study, index, isLoading: Boolean(image?.has_rendition) });
+      state.changed();
+    }
     const [film, problem] = image?.has_rendition
-      ? await loadFilm(image.id).then((loaded) => [loaded, null], (error) => [null, error.message])
+      ? await loadFilm(image.id).then((loaded) => [loaded, null], (error) => [null, sentence(error)])
       : [null, null];
     if (this.#wanted !== study.id) return;
     const isOther = !isSame || film !== state.film;
-    Object.assign(state, { study, index, film, problem });
+    Object.assign(state, { study, index, film, problem, isLoading: false });
     if (isOther) {
       Object.assign(state, { other: null, selected: null, hovered: null, draft: null, measure: null });
       state.grey.reset();

@@ -1,16 +1,21 @@
-// What a reader says of findings, sent to the API one after the other; each answer is the whole review.
+// What a reader says of findings: kept in the browser until the API has it (see unsaved/), and shown meanwhile.
 
-import { get, send } from "../api.js";
 import { ask } from "../dialog.js";
-import { say } from "../page.js";
+import { foresee } from "../unsaved/foresee.js";
+import { sender, unsavedId } from "../unsaved/sender.js";
 import { announce } from "./state.js";
 
 export class Reviewing {
   #state;
-  #last = Promise.resolve();
+  #images = new Map(); // by id, those that were reviewed on this page
+  #shown = { review: null, version: 0, foreseen: null };
 
   constructor(state) {
     this.#state = state;
+    state.foresee = (review) => this.#foresee(review);
+    sender.addEventListener("saved", ({ detail }) => this.#take(detail));
+    sender.addEventListener("review", ({ detail }) => this.#take(detail));
+    sender.addEventListener("change", () => { if (this.#shown.version !== sender.version) state.changed(); });
   }
 
   get isPossible() {
@@ -54,11 +59,11 @@ export class Reviewing {
   }
 
   undo() {
-    return this.#post("/undo", {}, "Taken back");
+    return this.#post("/undo", null, "Taken back");
   }
 
   redo() {
-    return this.#post("/redo", {}, "Said again");
+    return this.#post("/redo", null, "Said again");
   }
 
   #name(id) {
@@ -66,35 +71,49 @@ export class Reviewing {
   }
 
   #say(event, words) {
-    return this.#post("", { event }, words);
+    return this.#post("", event, words);
   }
 
-  // One at a time, so that each is sent with the last event that the one before has made. Resolves to the review, or
-  // to null where it was refused, which the reader has then been told.
-  #post(path, body, words) {
-    if (!this.isPossible) return Promise.resolve(null);
-    const image = this.#state.image;
-    this.#last = this.#last.then(() => this.#ask(image, path, body, words));
-    return this.#last;
-  }
-
-  async #ask(image, path, body, words) {
+  // Resolves to the review, also while it waits to be saved, or to null where it was refused.
+  async #post(path, said, words) {
+    if (!this.isPossible) return null;
+    const { image, study } = this.#state;
     const { job_id, last_event } = image.review;
-    const address = `/v1/images/${image.id}/reviews`;
-    try {
-      image.review = await send("POST", `${address}${path}`, { job_id, after: last_event, ...body });
-      announce(words);
-      return image.review;
-    } catch (error) {
-      say(error.message, { bad: true });
-      if (error.code === "review_conflict") image.review = await get(`${address}?job_id=${job_id}`);
-      return null;
-    } finally {
-      if (this.#state.image === image) {
-        this.#state.draft = null;
-        this.#state.changed();
-      }
+    this.#images.set(image.id, image);
+    const outcome = await sender.add({ study_id: study.id, image_id: image.id, job_id, path, said, seen: last_event, words });
+    if (!outcome.error) announce(outcome.review ? words : `${words}; not saved yet`);
+    if (this.#state.image === image) {
+      this.#state.draft = null;
+      this.#state.changed();
     }
+    return outcome.error ? null : this.#foresee(image.review);
+  }
+
+  // The server's review, with what waits to be saved. Drawing asks sixty times a second.
+  #foresee(review) {
+    if (!review) return null;
+    if (this.#shown.review !== review || this.#shown.version !== sender.version) {
+      const waiting = sender.waiting(review.job_id);
+      const { classes } = this.#state.image.results.find(({ job_id }) => job_id === review.job_id) ?? { classes: [] };
+      const nameOf = (id) => classes.find((one) => one.id === id)?.name ?? "";
+      const foreseen = waiting.length ? foresee(review, waiting, nameOf) : review;
+      this.#shown = { review, version: sender.version, foreseen };
+    }
+    return this.#shown.foreseen;
+  }
+
+  // Takes the server's answer, unless a later one is known.
+  #take({ entry, number, review }) {
+    const state = this.#state;
+    const here = state.study?.images.find(({ id }) => id === entry.image_id);
+    for (const image of new Set([here, this.#images.get(entry.image_id)])) {
+      if (image?.review?.job_id === review.job_id && image.review.last_event <= review.last_event) image.review = review;
+    }
+    if (number && state.selected === unsavedId(entry)) {
+      state.selected = `drawn-${number}`; // as the drawn box is called now
+      if (state.draft) state.draft = { ...state.draft, id: state.selected };
+    }
+    state.changed();
   }
 }
 

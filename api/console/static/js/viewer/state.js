@@ -10,6 +10,7 @@ export class State extends EventTarget {
   index = 0; // of the image among the study's
   film = null;
   problem = null; // why there is no film
+  isLoading = false; // while there is none yet
   other = null; // the review of another model's result, beside the first one's
   view = new View();
   grey = new Grey();
@@ -25,6 +26,8 @@ export class State extends EventTarget {
   isSpaceHeld = false; // then a drag pans, whatever the tool
   draft = null; // a box that is being moved, resized or drawn: {id, box}; id null for a new one
 
+  foresee = (review) => review; // with what waits to be saved: set by whoever knows that
+
   constructor(may) {
     super();
     this.may = may;
@@ -35,7 +38,7 @@ export class State extends EventTarget {
   }
 
   get review() {
-    return this.image?.review ?? null;
+    return this.foresee(this.image?.review ?? null);
   }
 
   get findings() {

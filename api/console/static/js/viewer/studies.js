@@ -1,7 +1,7 @@
 // The data of studies' pages: the one that is open comes with its page, the ones beside it are fetched before they are
 // asked for, films and all, so that turning to the next study needs no answer from the server.
 
-import { at } from "../api.js";
+import { at, request } from "../api.js";
 import { loadFilm } from "./film.js";
 
 const KEPT = 12;
@@ -48,9 +48,7 @@ export async function prefetch(ids) {
 }
 
 async function read(id) {
-  const answer = await fetch(address(id), { credentials: "same-origin" });
-  if (answer.redirected) location.assign(at(`/console/sign-in?next=${encodeURIComponent(address(id))}`));
-  if (!answer.ok) throw new Error(answer.status === 404 ? "There is no such study." : "The study cannot be shown.");
+  const answer = await request(address(id), { isQuiet: true });
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   return JSON.parse(page.getElementById("study").textContent);
 }
