@@ -5,7 +5,7 @@ with jobs, every change is one UPDATE under the fence `(lease_owner, attempt)`: 
 somebody else's by now, or was cancelled.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -27,7 +27,13 @@ KINDS: dict[str, type[Task]] = {
     "training": TrainingRun,
 }
 
+#: Kinds of which the oldest goes first even while it pauses after a loss: a younger one may take days.
+IN_ORDER = frozenset({"evaluation", "training"})
+
 LOST_TRAINER = "trainer_lost"
+_FELL_SILENT = "The trainer that had the task fell silent."
+#: Trainers renew a lease about once a second. One that has not done so for this long may be gone.
+SILENT_S = 5.0
 
 
 class TaskIsFinal(RequestError):
@@ -63,18 +69,27 @@ class TaskClaim:
 
 
 def claim_task(session: Session, owner: str, *, lease_s: float) -> TaskClaim | None:
-    """Lease the oldest waiting task of the first kind that has one; skips rows that another trainer is claiming."""
+    """Lease the oldest waiting task of the first kind that has one; skips rows that another trainer is claiming.
+
+    A training or evaluation whose attempt was lost keeps its place: none that was asked for later is begun while it
+    pauses, or while its trainer is silent and its lease has not ended.
+    """
     for kind, row in KINDS.items():
+        may_begin = row.available_at <= sa.func.now()
         waiting = (
-            sa.select(row.id)
-            .where(row.state.in_((TaskState.QUEUED, TaskState.INTERRUPTED)), row.available_at <= sa.func.now())
+            sa.select(row.id, may_begin)
+            .where(row.state.in_((TaskState.QUEUED, TaskState.INTERRUPTED)))
+            .where(sa.true() if kind in IN_ORDER else may_begin)
             .where(_next_of_its_schedule() if row is TrainingRun else sa.true())
             .order_by(row.id)
             .limit(1)
             .with_for_update(skip_locked=True)
         )
-        task_id = session.scalar(waiting)
-        if task_id is None:
+        found = session.execute(waiting).first()
+        if found is None:
+            continue
+        task_id, ready = found
+        if not ready or (kind in IN_ORDER and _waits_for_a_silent_one(session, row, task_id, lease_s)):
             continue
         taken = (
             sa.update(row)
@@ -134,6 +149,19 @@ def lose_task(session: Session, claim: TaskClaim, *, code: str, reason: str, max
     return update_task(session, claim, **_waiting(pause_s), code=code, reason=reason, losses=losses)
 
 
+def lose_tasks_of(session: Session, is_gone: Callable[[str], bool], *, max_attempts: int) -> int:
+    """Give back, as `expire_tasks` does, the tasks of trainers that are known to be gone; return how many."""
+    count = 0
+    for kind, row in KINDS.items():
+        held = sa.select(row).where(row.state == TaskState.RUNNING).with_for_update(skip_locked=True)
+        for task in session.scalars(held).all():
+            claim = TaskClaim(kind, task.id, str(task.lease_owner), task.attempt)
+            count += is_gone(claim.owner) and lose_task(
+                session, claim, code=LOST_TRAINER, reason=_FELL_SILENT, max_attempts=max_attempts, pause_s=0
+            )
+    return count
+
+
 def expire_tasks(session: Session, *, max_attempts: int) -> int:
     """Give back the tasks of silent trainers; fail those that have lost too many. Return how many there were."""
     count = 0
@@ -142,7 +170,7 @@ def expire_tasks(session: Session, *, max_attempts: int) -> int:
         used_up = row.losses + 1 >= max_attempts
         lost = {
             "code": LOST_TRAINER,
-            "reason": "The trainer that had the task fell silent.",
+            "reason": _FELL_SILENT,
             "losses": row.losses + 1,
         }
         for which, values in ((used_up, _final(TaskState.FAILED)), (~used_up, _waiting(0))):
@@ -162,6 +190,17 @@ def cancel_task(session: Session, row: type[Task], task_id: UUID) -> None:
         if session.get(row, task_id) is None:
             raise NotFound(f"There is no {row.__tablename__} {task_id}.")
         raise TaskIsFinal
+
+
+def _waits_for_a_silent_one(session: Session, row: type[Task], task_id: UUID, lease_s: float) -> bool:
+    """Whether an older task's trainer has not renewed its lease lately; a sweep gives it back when the lease ends."""
+    silent = (
+        row.state == TaskState.RUNNING,
+        row.id < task_id,
+        row.lease_expires_at < in_seconds(lease_s - min(SILENT_S, lease_s / 2)),
+        row.lease_expires_at > in_seconds(-lease_s),  # Where nothing sweeps, the younger one does not wait for ever.
+    )
+    return session.scalar(sa.select(row.id).where(*silent).limit(1)) is not None
 
 
 def _next_of_its_schedule() -> sa.ColumnElement[bool]:

@@ -4,6 +4,7 @@ A task is a leased row, never a long message. Its processes can be killed at any
 object store, and the row goes back to be gone on with, by this trainer or another one.
 """
 
+import hashlib
 import os
 import re
 import signal
@@ -14,6 +15,8 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
@@ -30,9 +33,9 @@ from shared.queue.states import Stage, TaskState
 from shared.queue.workers import mark_seen, mark_stopped
 from shared.readiness import Readiness, storing
 from shared.settings import Settings
-from shared.tasks import TaskClaim, claim_task, interrupt_task, lose_task, renew_task
+from shared.tasks import TaskClaim, claim_task, interrupt_task, lose_task, lose_tasks_of, renew_task
 from trainer.launch import command_of, follow
-from trainer.process import TRAINER_PID
+from trainer.process import TRAINER_PID, is_alive
 
 log = structlog.get_logger()
 
@@ -69,11 +72,32 @@ def run_trainer(settings: Settings) -> None:
         database.close()
 
 
+def make_owner(pid: int) -> str:
+    """Name a trainer's process, of this machine and this table of processes; no two have one name."""
+    return f"{Stage.TRAIN}@{socket.gethostname()}:{pid}:{_process_table()}{new_id().hex[-8:]}"
+
+
+def process_of(owner: str) -> int | None:
+    """Return the process id in such a name if it is one of this machine's; processes elsewhere cannot be looked at."""
+    named = re.fullmatch(rf"{Stage.TRAIN}@(.*):(\d+):(\w{{8}})\w{{8}}", owner)
+    return int(named[2]) if named and (named[1], named[3]) == (socket.gethostname(), _process_table()) else None
+
+
+@cache
+def _process_table() -> str:
+    """Tell this machine since it started, and a container from another one of the same name; empty if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        return hashlib.sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:8]
+    except OSError:
+        return ""
+
+
 class Agent:
     """One trainer: at most one task at a time."""
 
     def __init__(self, settings: Settings, database: Database, stop: threading.Event) -> None:
-        self.owner = f"{Stage.TRAIN}@{socket.gethostname()}:{os.getpid()}:{new_id().hex[-8:]}"
+        self.owner = make_owner(os.getpid())
         self._settings = settings
         self._database = database
         self._store = ObjectStore(settings)
@@ -91,9 +115,17 @@ class Agent:
         """Look for a task, do it, look again, until the stop flag is set."""
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             self._mark_seen(session)
+            # Its own predecessor's task goes on now, and not only when the lease ends.
+            lost = lose_tasks_of(session, self._is_gone, max_attempts=self._settings.max_attempts)
+            log.info("trainer_started", tasks_taken_back=lost)
         run_steps("trainer", self._step, self._stop, every_s=self._settings.trainer_poll_s)
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             mark_stopped(session, self.owner)
+
+    def _is_gone(self, owner: str) -> bool:
+        """Whether a trainer's process ran here and has ended."""
+        pid = process_of(owner)
+        return pid is not None and owner != self.owner and (pid == os.getpid() or not is_alive(pid))
 
     def _step(self) -> bool:
         """Do a task if there is one; return whether to look for the next one at once."""

@@ -5,6 +5,7 @@ sees to the row.
 """
 
 import ctypes
+import errno
 import importlib
 import os
 import signal
@@ -14,18 +15,52 @@ import time
 from uuid import UUID
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.errors import CarinaError, TransientError
+from shared.errors import CarinaError, ObjectMissing, PermanentError, TransientError
 from shared.log import configure_logging
 from shared.object_store import ObjectStore
 from shared.queue.states import TaskState
+from shared.scratch import FolderNotOurs, ScratchUnwritable
 from shared.settings import SettingsWithoutHints, read_settings
 from shared.tasks import TaskClaim, finish_task, interrupt_task, lose_task
 from trainer.task import Interrupted, TaskLost, Work
 
 log = structlog.get_logger()
+
+
+class MaterialMissing(PermanentError):
+    """An object that the task needs (dataset, weights, checkpoint) is no longer in the object store."""
+
+    code = "object_missing"
+
+
+class UnreadableTask(PermanentError):
+    """The config, or the model's card, was written by another version of Carina and cannot be read; ask anew."""
+
+    code = "unreadable_task"
+
+
+class TaskDefect(PermanentError):
+    """The task met an error that it would meet again."""
+
+    code = "task_defect"
+
+
+class TrainerUnfit(TransientError):
+    """This trainer cannot do the task."""
+
+    code = "trainer_unfit"
+
+
+class DiskFull(TransientError):
+    """The trainer's disk is full; the task goes on once there is space."""
+
+    code = "disk_full"
+    counts = False
+
 
 #: Where the trainer says its process id, so that its tasks end with it.
 TRAINER_PID = "CARINA_TRAINER_PID"
@@ -37,6 +72,9 @@ MODULES = {
     "gate": "trainer.gate",
 }
 EXIT_ORPHANED = 75
+#: What Python raises where the same code meets the same input: no further try ends otherwise.
+REPEATING = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+_MOST_WORDS = 300
 #: Of prctl(2): the signal that a process gets when its parent ends.
 PR_SET_PDEATHSIG = 1
 _WATCH_S = 0.5
@@ -52,7 +90,7 @@ def main() -> None:
     claim = TaskClaim(kind, UUID(task_id), owner, int(attempt))
     work = Work(settings, Database.from_settings(settings), ObjectStore(settings), claim)
     try:
-        importlib.import_module(MODULES[kind]).run(work.in_its_project())
+        _run(kind, work)
     except TaskLost:
         log.warning("task_lost")
     except Interrupted:
@@ -61,8 +99,34 @@ def main() -> None:
         log.warning("task_set_back", code=error.code, detail=error.detail)
         _tell(work, error)
     except CarinaError as error:
-        log.error("task_failed", code=error.code, detail=error.detail)
+        defect = error.__cause__ if isinstance(error, TaskDefect) else None
+        log.error("task_failed", code=error.code, detail=error.detail, exc_info=defect)
         _tell(work, error)
+
+
+def _run(kind: str, work: Work) -> None:
+    """Do the task; an error that another try would meet again becomes a permanent one.
+
+    What is left (of the operating system, of CUDA, of another rank) ends the process, and is tried again a few times.
+    """
+    try:
+        importlib.import_module(MODULES[kind]).run(work.in_its_project())
+    except ObjectMissing as error:
+        raise MaterialMissing from error
+    except (ScratchUnwritable, FolderNotOurs) as error:
+        raise TrainerUnfit(error.detail) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull from error
+    except ValidationError as error:
+        raise UnreadableTask from error
+    except REPEATING as error:
+        raise TaskDefect(f"The task met an error that it would meet again: {_words(error)}.") from error
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_WORDS]
 
 
 def watch_parents() -> None:
@@ -73,14 +137,15 @@ def watch_parents() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
-        while os.getppid() == parent and (not trainer or _lives(trainer)):
+        while os.getppid() == parent and (not trainer or is_alive(trainer)):
             time.sleep(_WATCH_S)
         os._exit(EXIT_ORPHANED)
 
     threading.Thread(target=watch, name="parents", daemon=True).start()
 
 
-def _lives(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of this id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -19,6 +19,7 @@ from shared.tasks import (
     finish_task,
     interrupt_task,
     lose_task,
+    lose_tasks_of,
     renew_task,
     update_task,
 )
@@ -137,3 +138,74 @@ def test_a_task_is_cancelled_once(database: Database) -> None:
     assert claim(database) is None
     with database.begin() as session:
         assert session.scalar(sa.select(Dataset.state)) == TaskState.CANCELLED
+
+
+@pytest.fixture
+def runs(database: Database) -> list[UUID]:
+    """Three trainings, the oldest first."""
+    dataset_id = add_dataset(database)
+    with database.begin() as session:
+        session.get_one(Dataset, dataset_id).state = TaskState.SUCCEEDED
+        rows = [
+            TrainingRun(project_id=home(session), name=name, dataset_id=dataset_id, config={}, config_digest="")
+            for name in ("first", "second", "third")
+        ]
+        for row in rows:
+            session.add(row)
+            session.flush()
+        return [row.id for row in rows]
+
+
+def test_a_lost_training_keeps_its_place_while_it_pauses(database: Database, runs: list[UUID]) -> None:
+    held = claim(database)
+    assert held is not None
+    with database.begin() as session:
+        assert lose_task(session, held, code="lost", reason="It went down.", max_attempts=4, pause_s=3600)
+    assert claim(database) is None, "no later one is begun meanwhile"
+    with database.begin() as session:
+        session.get_one(TrainingRun, runs[0]).available_at = sa.func.now()
+    assert [c and c.task_id for c in (claim(database), claim(database))] == runs[:2]
+
+
+def test_a_training_keeps_its_place_while_its_trainer_is_silent(database: Database, runs: list[UUID]) -> None:
+    held = claim(database)
+    assert held is not None
+    with database.begin() as session:
+        assert renew_task(session, held, lease_s=30)  # as if 30 s of 60 had gone by without a word
+    assert claim(database, "two") is None
+    with database.begin() as session:
+        assert renew_task(session, held, lease_s=60)
+    other = claim(database, "two")
+    assert other is not None
+    assert other.task_id == runs[1], "beside one that is looked after the next one may begin"
+    with database.begin() as session:
+        session.get_one(TrainingRun, runs[0]).lease_expires_at = sa.func.now() - sa.text("interval '1 s'")
+    assert claim(database, "three") is None
+    with database.begin() as session:
+        assert expire_tasks(session, max_attempts=4) == 1
+    again = claim(database, "three")
+    assert again is not None
+    assert again.task_id == runs[0]
+
+
+def test_where_nothing_sweeps_later_trainings_begin_all_the_same(database: Database, runs: list[UUID]) -> None:
+    claim(database)
+    with database.begin() as session:
+        session.get_one(TrainingRun, runs[0]).lease_expires_at = sa.func.now() - sa.text("interval '1 h'")
+    later = claim(database, "two")
+    assert later is not None
+    assert later.task_id == runs[1]
+
+
+def test_the_task_of_a_trainer_that_is_known_to_be_gone_goes_back_at_once(database: Database, runs: list[UUID]) -> None:
+    claim(database, "gone")
+    claim(database, "here")
+    with database.begin() as session:
+        assert lose_tasks_of(session, lambda owner: owner == "gone", max_attempts=4) == 1
+    again = claim(database)
+    assert again is not None
+    assert (again.task_id, again.attempt) == (runs[0], 2)
+    with database.begin() as session:
+        row = session.get_one(TrainingRun, runs[0])
+        assert (row.code, row.losses) == ("trainer_lost", 1)
+        assert session.get_one(TrainingRun, runs[1]).lease_owner == "here"

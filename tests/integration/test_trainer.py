@@ -80,15 +80,16 @@ def test_a_run_survives_every_kind_of_death_and_ends_the_same(
         family = psutil.Process(first.process.pid).children(recursive=True)
         first.stop(signal.SIGKILL)
         wait_until_gone(family)  # nothing goes on without the trainer
-    with database.begin() as session:
-        session.execute(sa.update(TrainingRun).values(lease_expires_at="epoch"))
     with trainer(environ) as second:
+        # At once, though the lease of the first trainer has not ended: it ran on this machine, and is gone.
         at = reach(11)
         assert at.attempt == 4
         assert second.stop() == 0
         stopped = wait_for_task(database, TrainingRun, disturbed.id, lambda row: row.lease_owner is None, settings)
         assert stopped.state == TaskState.INTERRUPTED
         assert stopped.code is None
+    with database.begin() as session:
+        assert session.get_one(TrainingRun, undisturbed.id).attempt == 0, "it was asked for later, and waits"
     with trainer(environ) as third:
         ended = wait_for_task(database, TrainingRun, disturbed.id, is_final, settings)
         other = wait_for_task(database, TrainingRun, undisturbed.id, is_final, settings)
@@ -157,6 +158,29 @@ def test_a_loss_that_is_no_number_fails_the_run_and_keeps_the_step(
     content = torch.load(kept, weights_only=True)
     assert str(content["image_ids"]) in ended.reason
     assert content["batches"][0]["canvases"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"config": {"architecture": "another version's"}}, "unreadable_task"),
+        ({"config": tiny_config(initial_weights=f"object:{'0' * 64}").model_dump(mode="json")}, "object_missing"),
+    ],
+)
+def test_what_cannot_heal_is_tried_once(
+    environ: dict[str, str],
+    settings: Settings,
+    database: Database,
+    dataset: Dataset,
+    change: dict[str, object],
+    code: str,
+) -> None:
+    run = begin(database, dataset, tiny_config())
+    with database.begin() as session:
+        session.execute(sa.update(TrainingRun).values(change))
+    with trainer(environ):
+        ended = wait_for_task(database, TrainingRun, run.id, is_final, settings)
+    assert (ended.state, ended.code, ended.attempt) == (TaskState.FAILED, code, 1), ended.log_tail
 
 
 def test_a_task_that_hangs_is_ended_and_tried_again(
