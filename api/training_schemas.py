@@ -90,6 +90,8 @@ class TrainingAnswer(TaskAnswer):
     events: list[int]
     #: What came of it: a candidate.
     model_id: UUID | None
+    #: What to know about it, such as classes that the model to start from lacks.
+    notes: list[str] = []
 
     @classmethod
     def of(cls, run: TrainingRun) -> "TrainingAnswer":
@@ -106,6 +108,7 @@ class TrainingAnswer(TaskAnswer):
             late_s=None if run.due_at is None else (run.created_at - run.due_at).total_seconds(),
             events=sorted(map(int, run.events)),
             model_id=run.model_id,
+            notes=run.notes,
         )
 
 

@@ -25,6 +25,7 @@ from api.training_schemas import (
 from shared import datasets
 from shared.errors import NotFound
 from shared.object_store import result_key
+from shared.pretrained import require_pretrained
 from shared.queue.states import Scope
 from shared.recipes import config_of
 from shared.tables import TrainingPoint, TrainingRun
@@ -45,6 +46,7 @@ def train(body: TrainingRequest) -> Response:
     with services().database.begin() as session:
         dataset = datasets.resolve(session, identity().project_id, body.dataset)
         run = start_training(session, dataset=dataset, config=config, gate=body.gate, name=body.name)
+        require_pretrained(services().store, config)
         return as_json(TrainingAnswer.of(run), 202)
 
 

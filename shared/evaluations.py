@@ -6,10 +6,11 @@ from sqlalchemy.orm import Session
 
 from shared import models
 from shared.erasure import require_whole
-from shared.errors import NotFound, NotReady
+from shared.errors import InvalidRequest, NotFound, NotReady
 from shared.queue.states import TaskState
 from shared.tables import Dataset, Evaluation, Model
 from shared.training import EvaluationConfig
+from shared.trainings import count_in_split
 
 
 def start_evaluation(
@@ -25,6 +26,8 @@ def start_evaluation(
     if dataset.state != TaskState.SUCCEEDED:
         raise NotReady(f"The dataset {dataset.id} is {dataset.state}.")
     require_whole(dataset)
+    if count_in_split(dataset, config.split, "images") == 0:
+        raise InvalidRequest(f"The split {config.split} of {dataset.name} holds no image.", parameter="config.split")
     evaluation = Evaluation(
         project_id=dataset.project_id,
         model_id=model.id,

@@ -84,13 +84,24 @@ FINE_TUNE = TrainingConfig(
 )
 
 RECIPES = {"default": TrainingConfig(), "reference": REFERENCE, "small_set": SMALL_SET, "fine_tune": FINE_TUNE}
+#: These begin from a trained model; from any other weights they end with a useless one.
+NEED_A_MODEL = frozenset({"fine_tune"})
 
 
 def config_of(recipe: str, changes: Mapping[str, Any]) -> TrainingConfig:
     """Return a recipe with some of its keys changed, inside `augmentation` too; raises `InvalidRequest`."""
     if recipe not in RECIPES:
         raise InvalidRequest(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.", parameter="recipe")
-    return change_config(RECIPES[recipe], changes)
+    config = change_config(RECIPES[recipe], changes)
+    require_base(recipe, config)
+    return config
+
+
+def require_base(recipe: str, config: TrainingConfig) -> None:
+    """Raise `InvalidRequest` where a recipe needs a trained model to start from, and the config names none."""
+    if recipe in NEED_A_MODEL and not config.initial_weights.startswith(("model:", "object:")):
+        said = f"The recipe {recipe} starts from a trained model: name it in initial_weights, as `model:ID`."
+        raise InvalidRequest(said, parameter="config.initial_weights")
 
 
 def change_config(config: TrainingConfig, changes: Mapping[str, Any]) -> TrainingConfig:

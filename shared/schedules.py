@@ -14,7 +14,7 @@ from shared.errors import NotFound, NotReady, RequestError
 from shared.queue.states import Overlap
 from shared.tables import Dataset, Schedule, TrainingRun
 from shared.training import GateConfig, TrainingConfig
-from shared.trainings import check_config, check_gate, start_training
+from shared.trainings import check_schedule, start_training
 
 
 class ScheduleExists(RequestError):
@@ -43,8 +43,7 @@ def create_schedule(
 
     Raises `InvalidCron`, `InvalidTimeZone`, `ScheduleExists`, and what `check_config` and `check_gate` raise.
     """
-    check_config(session, project_id, config)
-    check_gate(session, project_id, gate)
+    check_schedule(session, project_id, config, gate, dataset_name)
     due = next_time(cron, time_zone, database_now(session))
     added = (
         insert(Schedule)
@@ -88,11 +87,15 @@ def update_schedule(session: Session, schedule: Schedule, **changes: Any) -> Non
 
     A new cron expression or zone, like being enabled again, counts from now: no time before is made up for.
     """
+    if changes.keys() & {"config", "gate", "dataset_name"}:
+        config, gate = changes.get("config"), changes.get("gate")
+        if config is None or "gate" not in changes:
+            before_config, before_gate = read_schedule(schedule)
+            config, gate = config or before_config, gate if "gate" in changes else before_gate
+        check_schedule(session, schedule.project_id, config, gate, changes.get("dataset_name", schedule.dataset_name))
     if "config" in changes:
-        check_config(session, schedule.project_id, changes["config"])
         changes["config"] = changes["config"].model_dump(mode="json")
     if "gate" in changes:
-        check_gate(session, schedule.project_id, changes["gate"])
         changes["gate"] = changes["gate"].model_dump(mode="json") if changes["gate"] else sa.null()
     before = (schedule.cron, schedule.time_zone, schedule.enabled)
     for column, value in changes.items():

@@ -186,6 +186,8 @@ class Model(Row):
     digest: Mapped[str] = mapped_column(unique=True)
     card: Mapped[dict[str, Any]]
     weights_sha256: Mapped[str]
+    #: The same for the same weights in another file, name or precision; the trainer fills it in when it needs it.
+    content_sha256: Mapped[str | None]
     state: Mapped[str] = mapped_column(default=ModelState.CANDIDATE)
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     promoted_at: Mapped[datetime | None]
@@ -722,6 +724,8 @@ class TrainingRun(Task):
     #: What is asked of the model before it becomes active; None: nobody decides.
     gate: Mapped[dict[str, Any] | None]
     initial_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
+    #: What to know about this choice of data and weights, in sentences.
+    notes: Mapped[list[str]] = mapped_column(JSONB, default=list, server_default="[]")
     schedule_id: Mapped[UUID | None] = mapped_column(ForeignKey("schedule.id", ondelete="SET NULL"))
     #: The time that the schedule meant; a run that started later was late.
     due_at: Mapped[datetime | None]

@@ -62,9 +62,9 @@ class TrainingConfig(Bounded):
     """Every choice of a training run; with the dataset's digest, the code and the machine it determines the model."""
 
     architecture: Architecture = "fasterrcnn_resnet50_fpn"
-    #: None: as the architecture has it.
+    #: None: as the model to start from has it, else the architecture.
     canvas_px: int | None = Field(None, ge=64, le=4096, multiple_of=32)
-    #: One tuple of sizes per level of the pyramid, finest first. None: as the architecture has it.
+    #: One tuple of sizes per level of the pyramid, finest first. None: as for the canvas.
     anchor_sizes_px: Annotated[tuple[_Few, ...], Field(max_length=16)] | None = None
     anchor_aspect_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=16)
     #: `none` (random), `torchvision` (ImageNet, downloaded once), `model:UUID`, or `object:SHA256` in the object store.

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from shared import datasets
+from shared.detector.card import BACKBONES
 from shared.erasure import require_whole
 from shared.errors import InvalidRequest, NotFound, NotReady, RequestError
 from shared.object_store import ObjectStore, weights_key
@@ -18,6 +20,9 @@ from shared.tables import Dataset, Model, TrainingRun
 from shared.training import GateConfig, HeldOut, TrainingConfig
 
 _MODEL = "model:"
+#: Classes that a note names at most.
+_NAMED = 15
+_EVALUATED_ON = "gate.evaluation_dataset_id"
 
 
 class AlreadyStarted(RequestError):
@@ -48,8 +53,8 @@ def start_training(
     require_whole(dataset)
     check_gate(session, dataset.project_id, gate)
     config = hold_out(config, gate)
-    if any(held.dataset_id == dataset.id and held.split == "train" for held in config.held_out):
-        raise InvalidRequest("What is trained on cannot be held out as well.", parameter="dataset")
+    _require_something_to_learn(session, dataset, config)
+    initial_model_id = check_config(session, dataset.project_id, config)
     queued = (
         insert(TrainingRun)
         .values(
@@ -59,7 +64,8 @@ def start_training(
             config=config.model_dump(mode="json"),
             config_digest=config.digest,
             gate=sa.null() if gate is None else gate.model_dump(mode="json"),
-            initial_model_id=check_config(session, dataset.project_id, config),
+            initial_model_id=initial_model_id,
+            notes=_compare_classes(session, dataset, initial_model_id),
             schedule_id=schedule_id,
             due_at=due_at,
         )
@@ -70,6 +76,72 @@ def start_training(
     if run is None:
         raise AlreadyStarted
     return run
+
+
+def _compare_classes(session: Session, dataset: Dataset, model_id: UUID | None) -> list[str]:
+    """Say which classes of the dataset the model to start from lacks, and which of its classes the new model will."""
+    if model_id is None:
+        return []
+    base = session.get_one(Model, model_id)
+    theirs = [category["name"] for category in base.card["categories"]]
+    ours = [category["name"] for category in (dataset.summary or {}).get("classes", [])]
+    if not ours:
+        return []
+    new = _without(ours, theirs)
+    lost = _without(theirs, ours)
+    notes = []
+    if new:
+        notes.append(f"The model to start from, {base.name}, lacks {_list(new)}: learnt from scratch.")
+    if lost:
+        notes.append(f"The dataset has no class {_list(lost)}: unlike {base.name}, the new model will not find it.")
+    return notes
+
+
+def _without(names: list[str], others: list[str]) -> list[str]:
+    known = {name.casefold() for name in others}
+    return [name for name in names if name.casefold() not in known]
+
+
+def _list(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
+
+
+def _require_something_to_learn(session: Session, dataset: Dataset, config: TrainingConfig) -> None:
+    """Raise `InvalidRequest` where no training film, or no box on one, is left."""
+    for held in config.held_out:
+        other = session.get(Dataset, held.dataset_id)
+        if held.split == "train" and other is not None and dataset.digest == other.digest:
+            raise InvalidRequest("What is trained on cannot be held out as well.", parameter="dataset")
+    if count_in_split(dataset, "train", "boxes") == 0:
+        raise InvalidRequest(
+            f"The dataset {dataset.name} has no box in its training split, so nothing can be learnt from it.",
+            parameter="dataset",
+        )
+
+
+def count_in_split(dataset: Dataset, split: str, what: str) -> int | None:
+    """Return how many `images` or `boxes` a split of a dataset has; None where its summary does not say."""
+    found = (dataset.summary or {}).get("splits", {}).get(split, {}).get(what)
+    return None if found is None else int(found)
+
+
+def check_schedule(
+    session: Session, project_id: UUID, config: TrainingConfig, gate: GateConfig | None, dataset_name: str
+) -> None:
+    """Check both; raise `InvalidRequest` also where each run would hold out what it learns from."""
+    check_config(session, project_id, config)
+    check_gate(session, project_id, gate)
+    latest = datasets.latest(session, project_id, dataset_name)
+    for held in hold_out(config, gate).held_out:
+        other = session.get_one(Dataset, held.dataset_id)
+        is_same = other.name == dataset_name or (latest is not None and latest.digest == other.digest)
+        if held.split == "train" and is_same:
+            raise InvalidRequest(
+                f"The training split of {other.name} is trained on, so no gate can evaluate on it. "
+                "Choose the split val or test, or another dataset.",
+                parameter=_EVALUATED_ON,
+            )
 
 
 def hold_out(config: TrainingConfig, gate: GateConfig | None) -> TrainingConfig:
@@ -91,8 +163,16 @@ def check_config(session: Session, project_id: UUID, config: TrainingConfig) -> 
     except ValueError as exc:
         said = f"{config.initial_weights} names no model: the id is malformed."
         raise InvalidRequest(said, parameter="config.initial_weights") from exc
-    if session.get(Model, model_id) is None:
+    model = session.get(Model, model_id)
+    if model is None:
         raise NotFound(f"There is no model {model_id} to start from.", parameter="config.initial_weights")
+    theirs = BACKBONES.get(model.card.get("architecture", config.architecture))
+    if theirs != BACKBONES[config.architecture]:
+        said = (
+            f"The model {model_id} is a {model.card['architecture']}; its weights do not fit {config.architecture}. "
+            "Choose the same architecture."
+        )
+        raise InvalidRequest(said, parameter="config.initial_weights")
     return model_id
 
 
@@ -109,6 +189,10 @@ def check_gate(session: Session, project_id: UUID, gate: GateConfig | None) -> N
     if gate is None:
         return
     _require_dataset(session, project_id, gate.evaluation_dataset_id, "gate.evaluation_dataset_id")
+    dataset = session.get_one(Dataset, gate.evaluation_dataset_id)
+    if count_in_split(dataset, gate.evaluation.split, "images") == 0:
+        said = f"The gate would evaluate on the split {gate.evaluation.split} of {dataset.name}, which holds no image."
+        raise InvalidRequest(said, parameter="gate.evaluation.split")
     if gate.evaluation.bootstrap_samples < 1:
         said = "A gate decides by a bootstrap: its evaluation needs at least one resample."
         raise InvalidRequest(said, parameter="gate.evaluation.bootstrap_samples")

@@ -166,7 +166,7 @@ def evaluate_model(work: Work, model_id: UUID, dataset_id: UUID, config: Evaluat
 def refuse_training_films(session: Session, store: ObjectStore, model_id: UUID, films: Sequence[Film]) -> None:
     """Raise `EvaluationMeetsTraining` where the model, or one that it began from, has learnt from one of these."""
     groups, originals = {film.group for film in films}, {film.sha256 for film in films}
-    for _, learnt in learnt_from(session, store, model_id):
+    for learnt in learnt_from(session, store, model_id):
         met = sum(film.group in groups or film.sha256 in originals for film in learnt)
         if met:
             raise EvaluationMeetsTraining(f"The model has learnt from {met} of these films or of their patients.")

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
-from shared.detector.architectures import BLUEPRINTS, build
+from shared.detector.architectures import BLUEPRINTS, Blueprint, build
 from shared.detector.card import ModelCard
 from shared.detector.weights import encode_weights
 from shared.errors import PermanentError
@@ -69,16 +69,27 @@ class Keeper(Protocol):
         """Raise where the training is to end here; called on every rank after every step, saved or not."""
 
 
-def draft_card(config: TrainingConfig, dataset: Dataset, name: str) -> ModelCard:
-    """Return the card of the model to be, but for its weights and metrics."""
+def draft_card(config: TrainingConfig, dataset: Dataset, name: str, base: ModelCard | None = None) -> ModelCard:
+    """Return the card of the model to be, but for its weights and metrics.
+
+    What the weights of a base model were trained with, and the config does not say, stays: its normalisation and batch
+    norm's epsilon; and, for the same architecture, its canvas and anchors.
+    """
     blueprint = BLUEPRINTS[config.architecture]
+    kept = {} if base is None else base.model_dump(include={"image_mean", "image_std", "batch_norm_eps"})
+    shape: Blueprint | ModelCard = blueprint
+    ratios = config.anchor_aspect_ratios
+    if base is not None and base.architecture == config.architecture:
+        shape = base
+        if config.anchor_sizes_px is None and ratios == TrainingConfig().anchor_aspect_ratios:
+            ratios = base.anchor_aspect_ratios
     return ModelCard(
         name=name,
         architecture=config.architecture,
         categories=dataset.categories,
-        canvas_px=config.canvas_px or blueprint.canvas_px,
-        anchor_sizes_px=config.anchor_sizes_px or blueprint.anchor_sizes_px,
-        anchor_aspect_ratios=config.anchor_aspect_ratios,
+        canvas_px=config.canvas_px or shape.canvas_px,
+        anchor_sizes_px=config.anchor_sizes_px or shape.anchor_sizes_px,
+        anchor_aspect_ratios=ratios,
         score_threshold=config.score_threshold,
         nms_iou=config.nms_iou,
         max_detections=config.max_detections,
@@ -86,6 +97,7 @@ def draft_card(config: TrainingConfig, dataset: Dataset, name: str) -> ModelCard
         weights_sha256="0" * 64,
         trained_on=f"dataset {dataset.name}, {len(dataset.of('train').films)} films",
         code_version=code_version(),
+        **kept,
     )
 
 

@@ -1,6 +1,7 @@
 """The weights that a training begins with."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
@@ -9,11 +10,12 @@ from torchvision.models import MobileNet_V2_Weights, MobileNet_V3_Large_Weights,
 from torchvision.models.detection import FasterRCNN
 
 from shared.database import Database
-from shared.detector.card import Architecture
+from shared.detector.card import Architecture, ModelCard
 from shared.detector.checkpoints import read_checkpoint
 from shared.detector.weights import decode_weights
 from shared.errors import InvalidModelFile, NotFound
 from shared.object_store import ObjectStore, weights_key
+from shared.pretrained import read_pretrained, unavailable
 from shared.tables import Model
 
 log = structlog.get_logger()
@@ -24,36 +26,63 @@ _IMAGENET: dict[Architecture, ResNet50_Weights | MobileNet_V2_Weights | MobileNe
     "fasterrcnn_mobilenet_v2_fpn": MobileNet_V2_Weights.IMAGENET1K_V1,
     "carina_small": MobileNet_V2_Weights.IMAGENET1K_V1,
 }
+_LAST_LAYER = "roi_heads.box_predictor."
 #: What classifiers of ImageNet put before the names of the backbone's weights.
 _PREFIXES = ("backbone.body.", "features.", "")
 
 
-def fetch(source: str, architecture: Architecture, database: Database, store: ObjectStore) -> dict[str, Tensor]:
-    """Return the state dict that `TrainingConfig.initial_weights` names; empty for `none`."""
+@dataclass(frozen=True)
+class InitialWeights:
+    """The weights that a training begins with; empty for `none`."""
+
+    state: dict[str, Tensor] = field(default_factory=dict)
+    #: Of the model that they are, where one is named: what its weights mean.
+    card: ModelCard | None = None
+
+
+def fetch(source: str, architecture: Architecture, database: Database, store: ObjectStore) -> InitialWeights:
+    """Return the weights that `TrainingConfig.initial_weights` names."""
     kind, _, which = source.partition(":")
     if kind == "torchvision":
-        state: dict[str, Tensor] = _IMAGENET[architecture].get_state_dict(progress=False, check_hash=True)
-        return state
+        return InitialWeights(_fetch_imagenet(architecture, store))
     if kind == "object":
-        return read_checkpoint(store.get(weights_key(which), sha256=which)).state
+        return InitialWeights(read_checkpoint(store.get(weights_key(which), sha256=which)).state)
     if kind == "model":
         with database.begin() as session:
             model = session.get(Model, UUID(which))
             if model is None:
                 raise NotFound(f"There is no model {which}.")
-            sha256 = model.weights_sha256
-        return decode_weights(store.get(weights_key(sha256), sha256=sha256))
-    return {}
+            sha256, card = model.weights_sha256, ModelCard.model_validate(model.card)
+        return InitialWeights(decode_weights(store.get(weights_key(sha256), sha256=sha256)), card)
+    return InitialWeights()
 
 
-def fill(model: FasterRCNN, state: Mapping[str, Tensor]) -> None:
+def _fetch_imagenet(architecture: Architecture, store: ObjectStore) -> dict[str, Tensor]:
+    """Return ImageNet's weights; only the first trainer of an installation needs the Internet for them."""
+    content = read_pretrained(store, architecture)
+    if content is None:
+        try:
+            _IMAGENET[architecture].get_state_dict(progress=False, check_hash=True)
+        except (OSError, RuntimeError) as exc:  # RuntimeError: what came has another digest.
+            raise unavailable(architecture) from exc
+        content = read_pretrained(store, architecture)
+    if content is None:
+        raise unavailable(architecture)
+    return read_checkpoint(content).state
+
+
+def fill(
+    model: FasterRCNN, state: Mapping[str, Tensor], *, card: ModelCard | None = None, base: ModelCard | None = None
+) -> None:
     """Fill a model with what fits of a detector's or a backbone's weights; raises `InvalidModelFile`.
 
-    The backbone must fit wholly. The pyramid and the heads are taken where names and shapes agree, so that a detector
-    of other classes hands on all but its last layer.
+    The backbone must fit wholly. The pyramid and the heads are taken where names and shapes agree. With the cards of
+    both models, the last layer is taken class by class, by name: a class that the base lacks begins at random.
     """
     if not state:
         return
+    if card is not None and base is not None:
+        state = {**state, **_match_classes(model, state, card, base)}
     body = model.backbone.body
     own = {name: weight for name, weight in body.state_dict().items() if not name.endswith("num_batches_tracked")}
     for prefix in _PREFIXES:
@@ -73,3 +102,28 @@ def fill(model: FasterRCNN, state: Mapping[str, Tensor]) -> None:
     }
     model.load_state_dict(rest, strict=False)
     log.info("initial_weights", backbone=len(own), pyramid_and_heads=len(rest))
+
+
+def _match_classes(
+    model: FasterRCNN, state: Mapping[str, Tensor], card: ModelCard, base: ModelCard
+) -> dict[str, Tensor]:
+    """Return the last layer with the base's rows for background and the classes of the same name, else the model's."""
+    theirs = {category.name.casefold(): label for label, category in enumerate(base.categories, start=1)}
+    rows = [(0, 0)] + [
+        (label, theirs[category.name.casefold()])
+        for label, category in enumerate(card.categories, start=1)
+        if category.name.casefold() in theirs
+    ]
+    layer = {}
+    for name, weight in model.state_dict().items():
+        if not name.startswith(_LAST_LAYER) or name not in state:
+            continue
+        # A class has one row of scores, and four of box coordinates.
+        mine = weight.detach().clone().reshape(len(card.categories) + 1, -1, *weight.shape[1:])
+        given = state[name].reshape(len(base.categories) + 1, -1, *state[name].shape[1:])
+        if mine.shape[1:] != given.shape[1:]:
+            continue
+        for label, their_label in rows:
+            mine[label] = given[their_label]
+        layer[name] = mine.flatten(0, 1)
+    return layer

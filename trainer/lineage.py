@@ -5,16 +5,24 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.orm import Session
 
-from shared.errors import NotFound
-from shared.object_store import ObjectStore, dataset_key
+from shared.detector.card import ModelCard
+from shared.detector.weights import content_sha256, decode_weights
+from shared.errors import NotFound, ObjectCorrupt, ObjectMissing
+from shared.object_store import ObjectStore, dataset_key, weights_key
 from shared.project_scope import ACROSS_PROJECTS
 from shared.tables import Dataset as DatasetRow
-from shared.tables import TrainingRun
-from shared.training import TrainingConfig
+from shared.tables import Model, TrainingRun
+from shared.training import Split, TrainingConfig
 from trainer.datasets.dataset import Dataset, Film, parse
 
+log = structlog.get_logger()
+
+#: Of a card's `metrics`.
+DATASET_DIGEST, LEARNT_FROM = "dataset_digest", "learnt_from"
+_SPLITS: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
 #: Of `Session.get`.
 NO_OPTIONS: Mapping[str, Any] = {}
 
@@ -43,17 +51,100 @@ def training_set(
     return dataset.of("train").without(frozenset(groups), frozenset(originals))
 
 
-def learnt_from(session: Session, store: ObjectStore, model_id: UUID) -> Iterator[tuple[TrainingRun, tuple[Film, ...]]]:
-    """Yield each run that led to a model, with its films: also those of the models that it began from.
+def learnt_from(session: Session, store: ObjectStore, model_id: UUID) -> Iterator[tuple[Film, ...]]:
+    """Yield the films of each run that led to a model, also to the models that it began from.
 
-    Models are shared by all projects, and any of them may have trained one: nobody is told which films these were.
+    Models are followed by the content of their weights: a model that was exported and imported again, under another
+    name or in another file, has learnt from the same films. Models are shared by all projects, and any of them may
+    have trained one: nobody is told which films these were.
     """
-    ancestors, seen = [model_id], set()
+    ancestors, seen = [model_id], {model_id}
     while ancestors:
-        ancestor = ancestors.pop()
-        seen.add(ancestor)
-        runs = sa.select(TrainingRun).where(TrainingRun.model_id == ancestor).execution_options(**ACROSS_PROJECTS)
-        for run in session.scalars(runs):
-            yield run, training_set(session, store, run, options=ACROSS_PROJECTS).films
-            if run.initial_model_id is not None and run.initial_model_id not in seen:
-                ancestors.append(run.initial_model_id)
+        for twin in find_twins(session, store, session.get_one(Model, ancestors.pop())):
+            seen.add(twin.id)
+            own_runs = sa.select(TrainingRun).where(TrainingRun.model_id == twin.id)
+            runs = session.scalars(own_runs.execution_options(**ACROSS_PROJECTS)).all()
+            for run in runs:
+                yield training_set(session, store, run, options=ACROSS_PROJECTS).films
+                if run.initial_model_id is not None and run.initial_model_id not in seen:
+                    seen.add(run.initial_model_id)
+                    ancestors.append(run.initial_model_id)
+            if not runs:
+                yield from _learnt_elsewhere(session, store, ModelCard.model_validate(twin.card))
+
+
+def find_twins(session: Session, store: ObjectStore, model: Model) -> list[Model]:
+    """Return the model and those of the same weights, whatever their names and files."""
+    content = _content_of(session, store, model)
+    if content is None:
+        return [model]
+    return [
+        model,
+        *(twin for twin in find_by_content(session, store, content, model.card["architecture"]) if twin.id != model.id),
+    ]
+
+
+def find_by_content(session: Session, store: ObjectStore, content: str, architecture: str) -> list[Model]:
+    """Return the models with these weights; the digests of trained ones that are not known yet are filled in."""
+    of_architecture = Model.card["architecture"].astext == architecture
+    has_run = sa.exists().where(TrainingRun.model_id == Model.id)
+    is_trained = sa.or_(has_run, Model.card["metrics"].has_key(DATASET_DIGEST))
+    unknown = sa.select(Model).where(of_architecture, Model.content_sha256.is_(None), is_trained).order_by(Model.id)
+    for model in session.scalars(unknown.execution_options(**ACROSS_PROJECTS)).all():
+        _content_of(session, store, model)
+    session.flush()
+    same = sa.select(Model).where(Model.content_sha256 == content).order_by(Model.id)
+    return list(session.scalars(same))
+
+
+def describe_material(session: Session, run: TrainingRun) -> str:
+    """Return what a run and the models before it have learnt from, as a card keeps it; `_learnt_elsewhere` reads it.
+
+    For each dataset its digest, and then `-DIGEST/SPLIT` for each split that was held out; with spaces between.
+    """
+    config = TrainingConfig.model_validate(run.config)
+    own = str(session.get_one(DatasetRow, run.dataset_id).digest)
+    for held in config.held_out:
+        own += f"-{session.get_one(DatasetRow, held.dataset_id).digest}/{held.split}"
+    inherited = ""
+    if run.initial_model_id is not None:
+        before: dict[str, Any] = session.get_one(Model, run.initial_model_id).card.get("metrics", {})
+        inherited = str(before.get(LEARNT_FROM) or before.get(DATASET_DIGEST) or "")
+    return " ".join(dict.fromkeys([own, *inherited.split()]))
+
+
+def _learnt_elsewhere(session: Session, store: ObjectStore, card: ModelCard) -> Iterator[tuple[Film, ...]]:
+    """Yield the films that a card names, as far as this installation has the datasets, which their digests tell."""
+    named = str(card.metrics.get(LEARNT_FROM) or card.metrics.get(DATASET_DIGEST) or "")
+    for entry in named.split():
+        digest, *held_out = entry.split("-")
+        learnt = _read_by_digest(session, store, digest)
+        if learnt is None:
+            continue
+        groups: set[str] = set()
+        originals: set[str] = set()
+        for held in held_out:
+            held_digest, _, split = held.partition("/")
+            dataset = _read_by_digest(session, store, held_digest)
+            for film in () if dataset is None else dataset.of(_SPLITS[split]).films:
+                groups.add(film.group)
+                originals.add(film.sha256)
+        yield learnt.of("train").without(frozenset(groups), frozenset(originals)).films
+
+
+def _read_by_digest(session: Session, store: ObjectStore, digest: str) -> Dataset | None:
+    known = sa.select(DatasetRow.id).where(DatasetRow.digest == digest).limit(1)
+    dataset_id = session.scalar(known.execution_options(**ACROSS_PROJECTS))
+    return None if dataset_id is None else read_dataset(session, store, dataset_id, options=ACROSS_PROJECTS)
+
+
+def _content_of(session: Session, store: ObjectStore, model: Model) -> str | None:
+    """Return the digest of a model's weights, filled in where it is not known; None where they are gone."""
+    if model.content_sha256 is None:
+        try:
+            weights = store.get(weights_key(model.weights_sha256), sha256=model.weights_sha256)
+        except (ObjectMissing, ObjectCorrupt):
+            log.warning("model_without_weights", model_id=str(model.id))
+            return None
+        model.content_sha256 = content_sha256(decode_weights(weights))
+    return model.content_sha256

@@ -13,6 +13,7 @@ import torch
 
 from shared import models
 from shared.detector.card import ModelCard
+from shared.detector.weights import content_sha256
 from shared.errors import DeviceOutOfMemory
 from shared.object_store import checkpoint_key, result_key
 from shared.tables import Dataset as DatasetRow
@@ -25,7 +26,8 @@ from trainer.engine import NonFiniteLoss
 from trainer.event_file import EventFile
 from trainer.films import FilmReader
 from trainer.fit import Progress, draft_card, fit
-from trainer.lineage import read_dataset, training_set
+from trainer.initial_weights import InitialWeights
+from trainer.lineage import DATASET_DIGEST, LEARNT_FROM, describe_material, find_by_content, read_dataset, training_set
 from trainer.ranks import Ranks, joined
 from trainer.task import Interrupted, TaskLost, Work
 from trainer.validation import measure_on
@@ -47,9 +49,11 @@ def run(work: Work) -> None:
             dataset = training_set(session, work.store, row)
             whole = read_dataset(session, work.store, row.dataset_id)
             name = row.name
-        state = initial_weights.fetch(config.initial_weights, config.architecture, work.database, work.store)
+        begun_from = initial_weights.fetch(config.initial_weights, config.architecture, work.database, work.store)
+        if config.initial_weights.startswith("object:"):
+            begun_from = recognise(work, begun_from, config)
         keeper = RunKeeper(work, ranks, config, stop)
-        draft = draft_card(config, dataset, name)
+        draft = draft_card(config, dataset, name, begun_from.card)
         read = FilmReader.from_settings(work.settings, work.store)
         measure = measure_on(config, whole, draft, read, ranks, work.settings.precision)
         try:
@@ -57,7 +61,7 @@ def run(work: Work) -> None:
                 config,
                 dataset,
                 draft,
-                lambda model: initial_weights.fill(model, state),
+                lambda model: initial_weights.fill(model, begun_from.state, card=draft, base=begun_from.card),
                 read,
                 ranks,
                 keeper,
@@ -70,6 +74,17 @@ def run(work: Work) -> None:
             raise DeviceOutOfMemory(advice) from error
         if ranks.is_first:
             _conclude(work, config, card, weights)
+
+
+def recognise(work: Work, begun_from: InitialWeights, config: TrainingConfig) -> InitialWeights:
+    """Name the registered model whose weights these are, though they came in a file, as the run's parent."""
+    with work.database.begin() as session:
+        content = content_sha256(begun_from.state)
+        found = find_by_content(session, work.store, content, config.architecture)
+        if not found:
+            return begun_from
+        session.get_one(TrainingRun, work.claim.task_id).initial_model_id = found[0].id
+        return InitialWeights(begun_from.state, ModelCard.model_validate(found[0].card))
 
 
 class RunKeeper:
@@ -201,7 +216,8 @@ def _conclude(work: Work, config: TrainingConfig, card: ModelCard, weights: byte
             update={
                 "metrics": {
                     "training_run": str(run_id),
-                    "dataset_digest": digest,
+                    DATASET_DIGEST: digest,
+                    LEARNT_FROM: describe_material(session, row),
                     "config_digest": row.config_digest,
                 }
             }

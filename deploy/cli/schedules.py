@@ -22,6 +22,7 @@ from shared import schedules
 from shared.keys import FIRST_PROJECT
 from shared.object_store import ObjectStore
 from shared.queue.states import Overlap
+from shared.recipes import require_base
 from shared.tables import Schedule
 from shared.training import GateConfig, TrainingConfig
 from shared.trainings import require_weights
@@ -74,6 +75,7 @@ def create(
         initial_weights=weights,
         seed=seed,
     )
+    require_base(recipe, config)
     settings = settings_of(data)
     require_weights(ObjectStore(settings), config)
     database, project_id = open_project(settings, project)

@@ -25,6 +25,7 @@ from shared import datasets
 from shared.database import Database
 from shared.keys import FIRST_PROJECT
 from shared.queue.states import TaskState
+from shared.recipes import require_base
 from shared.tables import Evaluation, GateDecision, TrainingRun
 from shared.tasks import cancel_task
 
@@ -60,6 +61,7 @@ def train(
 ) -> None:
     """Train a detector on a dataset, and evaluate it. Ctrl-C only stops watching."""
     from shared.object_store import ObjectStore
+    from shared.pretrained import require_pretrained
     from shared.trainings import require_weights, start_training
 
     chosen = {
@@ -76,14 +78,18 @@ def train(
     if weights is not None:
         chosen["initial_weights"] = store_weights(weights, config.architecture, store)
         config = options.read_config(recipe, changes or [], **chosen)
+    require_base(recipe, config)
     require_weights(store, config)
     with database.begin() as session:
         trained_on = datasets.resolve(session, project_id, dataset)
         gate = read_gate(session, project_id, None, dataset=gate_dataset, split=gate_split, least_gain=least_gain)
         run = start_training(session, dataset=trained_on, config=config, gate=gate, name=name)
+        require_pretrained(store, config)
         run_id = run.id
         note(session, "training.start", training_id=run_id)
         tell(_describe(run), f"training {run_id} of {run.name}, on dataset {trained_on.id}")
+        for each in run.notes:
+            remark(f"  {each}")
     if not detach:
         _watch(database, run_id)
 

@@ -32,6 +32,13 @@ PYRAMID_LEVELS: dict[Architecture, int] = {
     "fasterrcnn_mobilenet_v2_fpn": 5,
     "carina_small": 3,
 }
+#: Architectures whose backbones have the same weights, by the backbone's name.
+BACKBONES: dict[Architecture, str] = {
+    "fasterrcnn_resnet50_fpn": "resnet50",
+    "fasterrcnn_mobilenet_v3_large_320_fpn": "mobilenet_v3_large",
+    "fasterrcnn_mobilenet_v2_fpn": "mobilenet_v2",
+    "carina_small": "mobilenet_v2",
+}
 
 
 def _one_line(text: str) -> str:

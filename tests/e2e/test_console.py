@@ -160,7 +160,7 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     is_accessible(page)
     page.get_by_role("link", name="Training", exact=True).click()
     page.get_by_role("row").filter(has_text="succeeded").wait_for()
-    theirs = stack.client.train("phantoms", name="by a colleague")
+    theirs = stack.client.train("phantoms", config={"initial_weights": "none"}, name="by a colleague")
     page.get_by_role("row").filter(has_text="by a colleague").wait_for()
     stack.client.cancel_training(theirs.id)
 

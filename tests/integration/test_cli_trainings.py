@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from shared.database import Database
 from shared.object_store import ObjectStore, result_key, weights_key
 from shared.queue.states import ModelState, TaskState
-from shared.tables import Evaluation, TrainingRun, Worker
+from shared.tables import Dataset, Evaluation, TrainingRun, Worker
 from tests.conftest import REPOSITORY
 from tests.integration.rows import add_dataset, add_model
 from tests.integration.test_cli import FAILED, USAGE
@@ -103,6 +103,33 @@ def test_weights_in_a_file_are_stored_for_every_trainer(carina: Carina, store: O
     assert store.get(weights_key(sha256), sha256=sha256) == path.read_bytes()
     other = carina("train", "--dataset", "films", "--weights", str(path), "--detach", code=FAILED)
     assert "do not fit the backbone" in other, "of the recipe's own, larger network"
+
+
+def test_a_class_that_the_base_lacks_is_named_when_the_training_is_asked_for(
+    carina: Carina, database: Database, films: UUID
+) -> None:
+    base = carina("model", "demo").split()[0]
+    with database.begin() as session:
+        classes = [{"id": 1, "name": "Nodule/Mass"}, {"id": 2, "name": "Rib fracture"}]
+        session.get_one(Dataset, films).summary = {"classes": classes}
+    said = carina(*TRAIN[:3], "--recipe", "fine_tune", "--weights", f"model:{base}", "--detach")
+    assert "lacks Rib fracture: learnt from scratch" in said
+    assert "The dataset has no class Aortic enlargement" in said
+    notes = show(carina, started(said))["notes"]
+    assert len(notes) == 2
+    assert "Nodule/Mass" not in notes[0]
+    same = carina(*TRAIN[:3], "--recipe", "fine_tune", "--weights", "none", "--detach", code=FAILED)
+    assert "starts from a trained model" in same
+
+
+def test_weights_that_cannot_be_fetched_are_refused_before_the_training_is_queued(
+    carina: Carina, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nothing listens
+    assert "weights_unavailable" in carina("train", "--dataset", "films", "--detach", code=FAILED)
+    with database.begin() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(TrainingRun)) == 0
 
 
 def test_event_files_are_one_story_to_tensorboard(

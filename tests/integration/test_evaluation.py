@@ -1,20 +1,23 @@
 """An evaluation gives the same numbers however many ranks share it, and never meets what a model has learnt from."""
 
 import hashlib
+import io
 import json
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
+import torch
 
 from shared import models
 from shared.database import Database
 from shared.detector.card import Category, ModelCard
 from shared.detector.demo import load_demo_model
-from shared.object_store import ObjectStore, dataset_key, result_key
+from shared.detector.weights import decode_weights, import_checkpoint
+from shared.object_store import ObjectStore, dataset_key, result_key, weights_key
 from shared.queue.states import TaskState
 from shared.settings import Settings
-from shared.tables import Dataset, Evaluation
+from shared.tables import Dataset, Evaluation, TrainingRun
 from shared.tasks import TaskClaim, claim_task
 from shared.training import EvaluationConfig, HeldOut
 from shared.trainings import start_training
@@ -23,7 +26,7 @@ from tests.integration.test_cli import Command
 from tests.integration.trainers import trainer, wait_for_task
 from tests.tiny_dataset import store_dataset
 from tests.tiny_films import tiny_config, tiny_dataset
-from tests.tiny_model import make_tiny_model
+from tests.tiny_model import CATEGORIES, make_tiny_model
 from trainer.evaluate import (
     ClassesDiffer,
     EvaluationFailed,
@@ -36,8 +39,10 @@ from trainer.evaluate import (
     refuse_training_films,
 )
 from trainer.evaluation.storage import decode_boxes
-from trainer.lineage import read_dataset, training_set
+from trainer.initial_weights import fetch
+from trainer.lineage import describe_material, read_dataset, training_set
 from trainer.task import Work
+from trainer.training import recognise
 
 
 def ask(database: Database, model_id: UUID, dataset: Dataset, config: EvaluationConfig) -> UUID:
@@ -104,6 +109,85 @@ def test_a_model_is_not_evaluated_on_what_it_or_its_ancestors_have_learnt_from(
                 refuse_training_films(session, store, model_id, val)
             refuse_training_films(session, store, model_id, read_dataset(session, store, first.id).of("val").films)
         refuse_training_films(session, store, demo_id, val)
+
+
+@pytest.mark.parametrize("form", ["renamed", "half", "bfloat", "file"])
+def test_a_model_cannot_be_evaluated_on_its_training_films_under_another_name_or_in_another_file(
+    database: Database, store: ObjectStore, form: str
+) -> None:
+    dataset = store_dataset(database, store, films=8)
+    card, weights = make_tiny_model()
+    state = decode_weights(weights)
+    copy_card, copy = {
+        "renamed": lambda: (card.model_copy(update={"name": "copy"}), weights),
+        "half": lambda: import_checkpoint(saved({k: v.half() for k, v in state.items()}), CATEGORIES, canvas_px=128),
+        "bfloat": lambda: import_checkpoint(saved({k: v.bfloat16() for k, v in state.items()}), CATEGORIES),
+        "file": lambda: import_checkpoint(saved({"model": {f"module.{k}": v for k, v in state.items()}}), CATEGORIES),
+    }[form]()
+    other = make_tiny_model(1)
+    with database.begin() as session:
+        run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=tiny_config())
+        run.model_id = models.register(session, store, card, weights).id
+        copy_id = models.register(session, store, copy_card, copy).id
+        assert copy_id != run.model_id
+        other_id = models.register(session, store, *other).id
+        session.flush()
+        films = read_dataset(session, store, dataset.id).of("train").films
+        with pytest.raises(EvaluationMeetsTraining):
+            refuse_training_films(session, store, copy_id, films)
+        refuse_training_films(session, store, other_id, films)
+
+
+def test_a_model_from_another_installation_has_learnt_from_what_its_card_names(
+    database: Database, store: ObjectStore
+) -> None:
+    dataset = store_dataset(database, store, name="films", films=8)
+    later = store_dataset(database, store, name="fixed", films=16, first_film=1)
+    card, weights = make_tiny_model()
+    with database.begin() as session:
+        config = tiny_config(held_out=(HeldOut(dataset_id=later.id, split="val"),))
+        run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=config)
+        made = card.model_copy(update={"metrics": {"learnt_from": describe_material(session, run)}})
+        session.delete(run)  # as where nobody knows of it
+        model_id = models.register(session, store, made, weights).id
+        films = read_dataset(session, store, dataset.id)
+        with pytest.raises(EvaluationMeetsTraining, match="learnt from 5 of these"):
+            refuse_training_films(session, store, model_id, films.of("train").films)
+        refuse_training_films(session, store, model_id, films.of("val").films)
+        refuse_training_films(session, store, model_id, read_dataset(session, store, later.id).of("val").films)
+        # An older version's card names the dataset alone.
+        older = card.model_copy(update={"name": "older", "metrics": {"dataset_digest": dataset.digest}})
+        with pytest.raises(EvaluationMeetsTraining, match="learnt from 6 of these"):
+            refuse_training_films(
+                session, store, models.register(session, store, older, weights).id, films.of("train").films
+            )
+
+
+def test_weights_in_a_file_are_recognised_as_a_models(
+    settings: Settings, database: Database, store: ObjectStore
+) -> None:
+    dataset = store_dataset(database, store, films=4)
+    card, weights = make_tiny_model()
+    content = saved({k: v.half() for k, v in decode_weights(weights).items()})
+    sha256 = hashlib.sha256(content).hexdigest()
+    store.put(weights_key(sha256), content)
+    config = tiny_config(initial_weights=f"object:{sha256}")
+    with database.begin() as session:
+        parent_id = models.register(session, store, card, weights).id
+        first = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=tiny_config())
+        first.model_id = parent_id
+        run_id = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=config).id
+    work = Work(settings, database, store, TaskClaim("training", run_id, "somebody", 1))
+    found = recognise(work, fetch(config.initial_weights, config.architecture, database, store), config)
+    assert found.card == card
+    with database.begin() as session:
+        assert session.get_one(TrainingRun, run_id).initial_model_id == parent_id
+
+
+def saved(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def test_what_is_held_out_is_not_learnt_from(database: Database, store: ObjectStore) -> None:

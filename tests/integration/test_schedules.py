@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from shared.database import Database
 from shared.due import Outcome, claim_due
 from shared.errors import InvalidRequest, NotFound, NotReady
+from shared.evaluations import start_evaluation
 from shared.ids import new_id
 from shared.queue.hints import Hints
 from shared.queue.states import Overlap, TaskState
@@ -413,6 +414,55 @@ def test_what_could_never_run_is_refused_at_once(diary: Diary, database: Databas
     ]:
         with pytest.raises(refused):
             diary.create(dataset=False, **changes)
+
+
+def test_a_gate_on_what_the_schedule_trains_on_is_refused_at_once(diary: Diary, database: Database) -> None:
+    with database.begin() as session:
+        first = add_dataset(session, "films", content="first").id
+        copy = add_dataset(session, "copy", content="second").id
+        add_dataset(session, "films", content="second")
+        other = add_dataset(session, "other", content="third").id
+    on_training_films = EvaluationConfig(split="train")
+    for dataset_id in (first, copy):  # an older version of the same name; the same content under another name
+        gate = GateConfig(evaluation_dataset_id=dataset_id, evaluation=on_training_films)
+        with pytest.raises(InvalidRequest, match="is trained on, so no gate can evaluate on it"):
+            diary.create(dataset=False, dataset_name="films", gate=gate)
+        held_out = TrainingConfig(held_out=(HeldOut(dataset_id=dataset_id, split="train"),))
+        with pytest.raises(InvalidRequest, match="is trained on"):
+            diary.create(dataset=False, dataset_name="films", config=held_out)
+    gate = GateConfig(evaluation_dataset_id=other, evaluation=on_training_films)
+    diary.create(dataset=False, dataset_name="films", gate=gate)
+    with pytest.raises(InvalidRequest, match="is trained on"):
+        diary.update(dataset_name="other")
+
+
+def test_splits_that_hold_nothing_are_refused_at_once(database: Database) -> None:
+    nothing = {"images": 0, "boxes": 0}
+    with database.begin() as session:
+        dataset, without_boxes = add_dataset(session), add_dataset(session, "normal")
+        something = {"images": 3, "boxes": 2}
+        dataset.summary = {"splits": {"train": something, "val": something, "test": nothing}}
+        without_boxes.summary = {"splits": {"train": {"images": 3, "boxes": 0}, "val": something, "test": something}}
+        gate = GateConfig(evaluation_dataset_id=dataset.id, evaluation=EvaluationConfig(split="test"))
+        with pytest.raises(InvalidRequest, match="the split test of films, which holds no image"):
+            start_training(session, dataset=dataset, config=CONFIG, gate=gate)
+        with pytest.raises(InvalidRequest, match="has no box in its training split"):
+            start_training(session, dataset=without_boxes, config=CONFIG)
+        model_id = add_model(session).id
+        with pytest.raises(InvalidRequest, match="The split test of films holds no image"):
+            start_evaluation(session, model_id=model_id, dataset=dataset, config=EvaluationConfig(split="test"))
+        start_training(session, dataset=dataset, config=CONFIG)
+
+
+def test_a_base_model_of_another_network_is_refused_at_once(database: Database) -> None:
+    with database.begin() as session:
+        dataset, model = add_dataset(session), add_model(session)
+        model.card = {"architecture": "fasterrcnn_mobilenet_v2_fpn", "categories": []}
+        config = TrainingConfig(initial_weights=f"model:{model.id}")
+        with pytest.raises(InvalidRequest, match="its weights do not fit fasterrcnn_resnet50_fpn"):
+            start_training(session, dataset=dataset, config=config)
+        kin = config.model_copy(update={"architecture": "carina_small"})  # of the same backbone
+        start_training(session, dataset=dataset, config=kin)
 
 
 def test_nothing_is_trained_on_what_is_held_out(database: Database) -> None:
