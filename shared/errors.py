@@ -53,6 +53,18 @@ class MalformedDicom(PermanentError):
     code = "malformed_dicom"
 
 
+class InvalidUid(PermanentError):
+    """A UID of the DICOM object is longer than 64 characters, or has characters that no UID has."""
+
+    code = "invalid_uid"
+
+
+class MissingUid(PermanentError):
+    """The instance lacks its StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID or SOPClassUID."""
+
+    code = "missing_uid"
+
+
 class NotAnImage(PermanentError):
     """The DICOM object holds no image (a report, a waveform, a directory, or no pixel data)."""
 

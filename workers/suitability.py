@@ -17,7 +17,8 @@ from shared.imaging.facts import Flag, ImageFacts
 Suitability = Literal["off", "flag", "reject"]
 
 #: What says that an image is no frontal chest film that findings could be read from; the first that holds is the job's
-#: code. Not among them: a suspected inversion and a low resolution, where findings are less certain but not void.
+#: code. Not among them: a suspected inversion, a low resolution and an irregular file, where findings are less certain
+#: but not void.
 REFUSALS: Mapping[Flag, type[UnsuitableImage]] = {
     Flag.NOT_A_RADIOGRAPH: NotARadiograph,
     Flag.NOT_A_CHEST: NotAChest,
@@ -26,6 +27,8 @@ REFUSALS: Mapping[Flag, type[UnsuitableImage]] = {
     Flag.EMPTY_EXPOSURE: EmptyExposure,
     Flag.CLIPPED_EXPOSURE: ClippedExposure,
 }
+#: Flags that are kept whatever the gate is set to.
+_OF_THE_PICTURE = {Flag.SUSPECTED_INVERSION, Flag.IRREGULAR_FILE}
 
 
 def refusal(suitability: Suitability, facts: ImageFacts) -> UnsuitableImage | None:
@@ -36,10 +39,10 @@ def refusal(suitability: Suitability, facts: ImageFacts) -> UnsuitableImage | No
 
 
 def kept(suitability: Suitability, facts: ImageFacts) -> ImageFacts:
-    """The facts as they are to be stored: where the gate is off, of the flags a suspected inversion alone.
+    """The facts as they are to be stored: where the gate is off, only flags that tell how far to trust the picture.
 
-    That one is no matter of the gate: it tells a reader that the picture, and so the findings, may be of the negative.
+    These are no matter of the gate: the picture, and so the findings, may be of the negative or of a file misread.
     """
     if suitability != "off":
         return facts
-    return facts.model_copy(update={"flags": [flag for flag in facts.flags if flag is Flag.SUSPECTED_INVERSION]})
+    return facts.model_copy(update={"flags": [flag for flag in facts.flags if flag in _OF_THE_PICTURE]})

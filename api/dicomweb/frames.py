@@ -80,7 +80,7 @@ def frame_of(file: DicomFile, *, is_decoded: bool = False) -> Frame:
             return Frame(frame, ExplicitVRLittleEndian)
         case Packing.DEFLATED_FRAME:
             layout = _layout(file)
-            if len(inflate(frame, layout.frame_bytes + layout.row_bytes)) < layout.frame_bytes:
+            if len(inflate(frame, layout.most_bytes)) < layout.frame_bytes:
                 raise UndecodablePixelData
         case Packing.RLE:
             layout = _layout(file)

@@ -17,6 +17,7 @@ from pydicom.valuerep import format_number_as_ds
 from shared.deidentification.pseudonyms import Pseudonyms
 from shared.deidentification.rules import MEANINGS, RULES, Codes, Items, Number, Plain, Rule, Rules, Table, Terms
 from shared.errors import MalformedDicom
+from shared.imaging.element_values import numbers_of, values_of
 from shared.imaging.lookup_tables import read_entries
 
 _SRT = re.compile(r"[A-Z]-")
@@ -54,7 +55,7 @@ class _Keeper:
             case Terms():
                 return _known_terms(_texts(source, keyword), rule)
             case Number(lowest, highest, most):
-                return self._numbers(keyword, _values(source, keyword)[:most], lowest, highest)
+                return self._numbers(keyword, values_of(source, keyword)[:most], lowest, highest)
             case Items(rules):
                 return Sequence([item for each in _items(source, keyword) if (item := self.keep(each, rules))])
             case Codes(rules):
@@ -72,11 +73,17 @@ class _Keeper:
         return self._pseudonyms.sop_class(texts[0]) if rule is Plain.SOP_CLASS else self._pseudonyms.uid(texts[0])
 
     def _numbers(self, keyword: str, values: list[object], lowest: float, highest: float) -> Any:
-        """Numbers as their VR has them, up to the first that is none, or none that there can be."""
-        numbers = list(takewhile(lambda number: lowest <= number <= highest, map(_float, values)))
+        """Numbers as their VR has them; of decimal strings one that is none, or none that there can be, stays empty.
+
+        Binary numbers end before such a one.
+        """
+        fit = [number if number is not None and lowest <= number <= highest else None for number in numbers_of(values)]
         vr = dictionary_VR(keyword)
         if vr == "DS":
-            return [_decimal(number) for number in numbers]
+            while fit and fit[-1] is None:
+                fit.pop()
+            return ["" if number is None else _decimal(number) for number in fit]
+        numbers = [number for number in takewhile(lambda number: number is not None, fit) if number is not None]
         if vr in ("FD", "FL"):
             return numbers
         whole = [math.trunc(number) for number in numbers]
@@ -113,23 +120,12 @@ class _Keeper:
 
 
 def _is_signed(source: Dataset) -> bool:
-    return _values(source, "PixelRepresentation")[:1] == [1]
+    return values_of(source, "PixelRepresentation")[:1] == [1]
 
 
 def _known_terms(texts: list[str], rule: Terms) -> list[str]:
     read = (text.upper() if rule.in_any_case else text for text in texts[: rule.most])
     return list(takewhile(rule.terms.__contains__, read))
-
-
-def _values(source: Dataset, keyword: str) -> list[object]:
-    """An element's values; none where it has none, or none that can be read."""
-    try:
-        value = source[keyword].value
-    except Exception:  # noqa: BLE001 - no value of its kind; pydicom lets nearly anything through
-        return []
-    if value is None or value == "":
-        return []
-    return list(value) if isinstance(value, MultiValue | Sequence | list) else [value]
 
 
 def _texts(source: Dataset, keyword: str) -> list[str]:
@@ -143,15 +139,7 @@ def _texts(source: Dataset, keyword: str) -> list[str]:
 
 
 def _items(source: Dataset, keyword: str) -> list[Dataset]:
-    return [value for value in _values(source, keyword) if isinstance(value, Dataset)]
-
-
-def _float(value: Any) -> float:
-    """A number; NaN, which is in no range, where there is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
+    return [value for value in values_of(source, keyword) if isinstance(value, Dataset)]
 
 
 def _decimal(number: float) -> str:

@@ -19,7 +19,8 @@ from shared.errors import NotDeidentifiable, UndecodablePixelData
 from shared.imaging.cells import read_layout
 from shared.imaging.dicom_file import DicomFile, quietly, read_dicom
 from shared.imaging.frames import swap_words
-from shared.imaging.transfer_syntaxes import ENCAPSULATED, PACKINGS, Packing
+from shared.imaging.kind import read_photometric
+from shared.imaging.transfer_syntaxes import ENCAPSULATED, IN_CELLS, PACKINGS
 
 #: CID 7050 of PS3.16. Pixels are not cleaned of text that is burned into them, so no option is claimed.
 CODE = ("113100", "DCM", "Basic Application Confidentiality Profile")
@@ -30,8 +31,6 @@ IMPLEMENTATION = UID("2.25.269100978752813188102912378351372199732")
 _PIXEL_DATA = 0x7FE00010
 #: Of each of the 16 overlays that there may be (PS3.5 section 7.6).
 _OVERLAY_BIT_POSITIONS = range(0x60000102, 0x60200102, 0x20000)
-#: Packings of which bits around the stored values are cleared; a codestream has them compressed with the values.
-_IN_CELLS = {Packing.NATIVE, Packing.DEFLATED_FRAME, Packing.RLE}
 _READ = [*RULES, *_OVERLAY_BIT_POSITIONS]
 
 
@@ -43,6 +42,8 @@ def deidentify_dicom(data: bytes, pseudonyms: Pseudonyms, *, max_bytes: int) -> 
             raise UndecodablePixelData
         frame = bare_frame(file)
         dataset = keep_elements(file.dataset, pseudonyms, little_endian=file.little_endian)
+        if (photometric := read_photometric(file)) is not None:
+            dataset.PhotometricInterpretation = photometric
         _name_object(dataset, pseudonyms, data)
         if _is_drawn_upon(file):
             dataset.BurnedInAnnotation = "YES"
@@ -66,7 +67,7 @@ def _name_object(dataset: Dataset, pseudonyms: Pseudonyms, data: bytes) -> None:
 def _is_drawn_upon(file: DicomFile) -> bool:
     """Whether an overlay lies in bits of the pixels (retired) that are kept: its elements go, and it stays."""
     positions = [file.dataset[tag].value for tag in _OVERLAY_BIT_POSITIONS if tag in file.dataset]
-    if PACKINGS[file.transfer_syntax_uid] not in _IN_CELLS:
+    if PACKINGS[file.transfer_syntax_uid] not in IN_CELLS:
         return any(positions)
     stored = stored_bits(read_layout(file, 1, 1)) if positions else 0
     return any(position and (not isinstance(position, int) or stored >> position & 1) for position in positions)

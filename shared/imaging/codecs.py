@@ -17,6 +17,7 @@ from shared.errors import UndecodablePixelData
 from shared.imaging.codestream import CodestreamHeader, bare_jpeg_2000
 from shared.imaging.grey_levels import Pixels
 from shared.imaging.jpeg_2000_work import check_work
+from shared.imaging.missing_end import decode_without_end
 from shared.imaging.stated_syntax import check_codestream
 from shared.imaging.transfer_syntaxes import Packing
 
@@ -52,28 +53,34 @@ def decode_codestream(
 ) -> tuple[Pixels, CodestreamHeader]:
     """The values of one grey frame [H, W] of `shape`, and what its header claims.
 
-    Raises `UndecodablePixelData` for a frame of another size, in colour, of more than 16 bits, or without its end. The
-    formats have no checksums: damage within that leaves their grammar whole is not noticed.
+    Raises `UndecodablePixelData` for a frame of another size, in colour, of more than 16 bits, or without its end; one
+    that lacks its end marker alone is decoded, and is not `ended`. The formats have no checksums: damage within that
+    leaves their grammar whole is not noticed.
     """
     if packing in (Packing.JPEG_2000, Packing.HTJ2K):
         frame = bare_jpeg_2000(frame)
     claimed = check_codestream(frame, packing, shape)
-    if not claimed.ended:
-        raise UndecodablePixelData
     if packing in (Packing.JPEG_2000, Packing.HTJ2K):
         check_work(frame)
-    try:
-        with _heeding_dropped_errors():
-            values = DECODERS[packing](frame, threads)
-    except (RuntimeError, ValueError):  # the former is the base of every imagecodecs error
-        if packing not in SECOND_DECODERS:
-            raise
-        values = SECOND_DECODERS[packing](frame)
+    if claimed.ended:
+        values = _decode(frame, packing, threads)
+    else:
+        values = decode_without_end(frame, packing, lambda ended: _decode(ended, packing, threads))
     if values.shape != shape or values.dtype.kind not in "iu" or values.itemsize > 2:
         raise UndecodablePixelData
     if not _fits(values, claimed.bits):
         raise UndecodablePixelData
     return values, claimed
+
+
+def _decode(frame: bytes, packing: Packing, threads: int) -> Pixels:
+    try:
+        with _heeding_dropped_errors():
+            return DECODERS[packing](frame, threads)
+    except (RuntimeError, ValueError):  # the former is the base of every imagecodecs error
+        if packing not in SECOND_DECODERS:
+            raise
+        return SECOND_DECODERS[packing](frame)
 
 
 def _fits(values: Pixels, bits: int) -> bool:

@@ -109,7 +109,16 @@ def read_htj2k_header(data: bytes) -> CodestreamHeader:
 
     HTJ2K's decoder does not notice when something is missing in between, as that of JPEG 2000 does.
     """
-    header, position = read_jpeg_2000_header(data), len(_EOI)
+    header, end = read_jpeg_2000_header(data), find_tile_parts_end(data)
+    return header if end is None else replace(header, ended=data.startswith(_EOI, end))
+
+
+def find_tile_parts_end(data: bytes) -> int | None:
+    """Where the lengths of a codestream's tile-parts lead; None where the last one has none and goes on to the end.
+
+    Raises `UndecodablePixelData`.
+    """
+    position = len(_EOI)
     for _ in range(_MOST_MARKERS):
         if data.startswith(_SOT, position):
             break
@@ -118,10 +127,10 @@ def read_htj2k_header(data: bytes) -> CodestreamHeader:
         if not data.startswith(_SOT, position):
             break
         (length,) = _unpack(">I", data, position + 6)
-        if length == 0:  # the last one, up to the end, wherever that is
-            return header
+        if length == 0:
+            return None
         position += max(length, _SOT_BYTES)
-    return replace(header, ended=data.startswith(_EOI, position))
+    return position
 
 
 def find_box(data: bytes, *kinds: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """Decode one image to its stored values. Only the decoder processes import this: native decoders can crash."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shared.errors import UndecodablePixelData
 from shared.imaging.cells import CellLayout, read_cells, read_layout, sign_extend
@@ -24,7 +24,7 @@ class DecodedImage:
     pixels: Pixels  # [H, W]
     grey_levels: GreyLevels
     geometry: Geometry = field(default_factory=Geometry)
-    #: What the header says against a frontal chest radiograph.
+    #: What the header says against a frontal chest radiograph, and whether it is read as the standard has it.
     tag_flags: tuple[Flag, ...] = ()
 
 
@@ -47,7 +47,12 @@ def decode_dicom(data: bytes, max_image_pixels: int, threads: int = 1) -> Decode
     with quietly(UndecodablePixelData):
         layout = read_layout(file, header.height_px, header.width_px)
         pixels = _read_pixels(file, layout, threads)
-    return DecodedImage(pixels, read_grey_levels(file), read_geometry(file), read_tag_flags(file))
+    grey_levels, geometry, flags = read_grey_levels(file), read_geometry(file), read_tag_flags(file)
+    remarks = file.remarks  # of all that has been read by now
+    if remarks.irregular:
+        flags = (*flags, Flag.IRREGULAR_FILE)
+    grey_levels = replace(grey_levels, remarks=(*grey_levels.remarks, *remarks.words))
+    return DecodedImage(pixels, grey_levels, geometry, flags)
 
 
 def _read_pixels(file: DicomFile, layout: CellLayout, threads: int) -> Pixels:
@@ -56,20 +61,23 @@ def _read_pixels(file: DicomFile, layout: CellLayout, threads: int) -> Pixels:
     if packing is Packing.NATIVE:
         return read_cells(frame, layout)
     if packing is Packing.DEFLATED_FRAME:
-        return read_cells(inflate(frame, layout.frame_bytes + layout.row_bytes), layout)
+        return read_cells(inflate(frame, layout.most_bytes), layout)
     if packing is Packing.RLE:
         return read_cells(unpack_rle(bytes(frame), layout), layout)
-    return _read_codestream(bytes(frame), packing, layout, threads)
+    return _read_codestream(file, bytes(frame), layout, threads)
 
 
-def _read_codestream(frame: bytes, packing: Packing, layout: CellLayout, threads: int) -> Pixels:
+def _read_codestream(file: DicomFile, frame: bytes, layout: CellLayout, threads: int) -> Pixels:
     """The values of a codestream, which are as many bits wide as it says, not as the header says (PS3.5 8.2).
 
     The header alone says whether they are signed: several formats cannot, and where one can and differs, its writer
     took the cells' bits for the other kind. Their bits count, and the header reads them: as two's complement of the
     codestream's bits or, where those are more, of the stored ones.
     """
+    packing = PACKINGS[file.transfer_syntax_uid]
     values, claimed = decode_codestream(frame, packing, (layout.height_px, layout.width_px), threads)
+    if not claimed.ended:
+        file.remarks.mend("the compressed stream lacks its end marker, and nothing else")
     if layout.signed and values.dtype.kind == "u":
         return sign_extend(values, min(layout.bits_stored, claimed.bits))
     if not layout.signed and values.dtype.kind == "i":

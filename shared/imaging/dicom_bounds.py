@@ -5,20 +5,24 @@ numbers, each of which pydicom turns into an object. A radiograph has a few hund
 is counted: the reads by which it gets ahead, and the values that it will make of what it has read.
 """
 
+import re
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 from io import BytesIO
 from itertools import chain
 from typing import Any
 
-from pydicom.charset import python_encoding
+from pydicom import charset
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_sequence
 from pydicom.hooks import raw_element_vr
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
+from pydicom.values import converters
 
 from shared.errors import CarinaError, MalformedDicom
+from shared.imaging.element_names import name_of
 
 #: Of elements, items, fragments and values that a header may have, several hundred times what a film has. To read as
 #: many takes 0.1–0.3 s.
@@ -33,7 +37,28 @@ _NUMBER_VRS = {"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"}
 #: Numbers are made so many times as fast as elements are.
 _NUMBERS_A_STEP = 16
 _SEQUENCE_STARTS = (b"", b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00", b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd")
-_CHARACTER_SET = (b"\x08\0\x05\0", b"\0\x08\0\x05")
+#: Tables that a picture depends on: without one it would be another picture.
+_TABLES = {Tag("ModalityLUTSequence"), Tag("VOILUTSequence")}
+#: Names that pydicom corrects by itself, as `ISO-IR 100`.
+_ISO_NAME = re.compile(r"ISO[^_]IR|ISO.2022.IR.")
+
+
+class _CharacterSets(dict[str, str]):
+    """pydicom's character sets, in which a name that nobody knows is the default one.
+
+    pydicom would have Python look for each such name among the modules on disk, and remember it.
+    """
+
+    def __missing__(self, name: str) -> str:
+        known = normalize_encoding(name).lower()
+        if known in aliases or known in aliases.values():
+            return name
+        if _ISO_NAME.match(name):
+            raise KeyError(name)
+        return charset.default_encoding
+
+
+charset.python_encoding = _CharacterSets(charset.python_encoding)
 
 
 class MalformedSequence(ValueError):
@@ -54,30 +79,24 @@ class Allowance:
 
 
 class MeteredStream(BytesIO):
-    """Bytes of which each read is a step; a data set's parser gets nowhere without one."""
+    """Bytes of which each read is a step, and each backslash in them another: it may begin one more value."""
 
     def __init__(self, data: bytes, allowance: Allowance) -> None:
         super().__init__(data)
         self.allowance = allowance
-        self._head = b""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as ever; raise `MalformedDicom` once the allowance is spent."""
-        self.allowance.spend()
         data = super().read(size)
-        if size == 8:  # the head of an element
-            self._head = data
-        elif size != 4 and self._head.startswith(_CHARACTER_SET):  # 4: a long form's length, between head and value
-            self.allowance.spend(len(data))
-            return _known_character_sets(data)
+        self.allowance.spend(1 + data.count(b"\\"))
         return data
 
 
 def open_sequences(dataset: Dataset, allowance: Allowance, *, strict: bool, level: int = 0) -> None:
     """Parse every sequence, which pydicom leaves for later, and count what the other values will come to.
 
-    A sequence that cannot be parsed is dropped unless `strict`. Raises `MalformedDicom`, and where `strict` what
-    pydicom raises.
+    A sequence that cannot be parsed is dropped, unless reading is `strict` and a picture depends on it. A VR that
+    nobody knows is taken for the one that the standard has for the element. Raises `MalformedDicom`.
     """
     if level > _MOST_LEVELS:
         raise MalformedDicom("The DICOM header has too many sequences within sequences.")
@@ -99,9 +118,9 @@ def _open_level(dataset: Dataset, allowance: Allowance, *, strict: bool) -> None
             _open(raw, dataset, allowance, strict=strict)
         except (CarinaError, MemoryError):
             raise
-        except Exception:  # as `quietly` says; one that is dropped cannot be parsed again without a bound
-            if strict:
-                raise
+        except Exception:  # noqa: BLE001 - see `quietly`; what is dropped cannot be parsed again without a bound
+            if strict and raw.tag in _TABLES:
+                raise MalformedDicom(f"{name_of(raw.tag)} cannot be read.") from None
             del dataset[raw.tag]
 
 
@@ -112,6 +131,9 @@ def _elements(dataset: Dataset) -> list[DataElement | RawDataElement]:
 
 def _open(raw: RawDataElement, dataset: Dataset, allowance: Allowance, *, strict: bool) -> None:
     """Parse an element where it is a sequence, else count its values."""
+    if raw.VR is not None and raw.VR not in converters:
+        raw = raw._replace(VR=None)
+        dataset[raw.tag] = raw
     value = raw.value or b""
     found: dict[str, Any] = {}
     raw_element_vr(raw, found, ds=dataset)
@@ -124,7 +146,7 @@ def _open(raw: RawDataElement, dataset: Dataset, allowance: Allowance, *, strict
         items = read_sequence(stream, raw.is_implicit_VR, raw.is_little_endian, len(value), encodings)
         dataset[raw.tag] = DataElement(raw.tag, "SQ", Sequence(items))
     elif strict and len(value) > _MOST_VALUE_BYTES and not vrs & _BULK_VRS:
-        raise MalformedDicom
+        raise MalformedDicom(f"{name_of(raw.tag)} is longer than it can be.")
     elif vrs & _NUMBER_VRS:
         allowance.spend(len(value) // (2 * _NUMBERS_A_STEP))
     elif not vrs <= _BULK_VRS:
@@ -132,17 +154,5 @@ def _open(raw: RawDataElement, dataset: Dataset, allowance: Allowance, *, strict
 
 
 def _count_values(raw: RawDataElement) -> int:
-    """How many texts are in a value, and stretches of another character set within these."""
-    value = raw.value or b""
-    return value.count(b"\\") + value.count(b"\x1b")
-
-
-def _known_character_sets(value: bytes) -> bytes:
-    """Empty a SpecificCharacterSet that names what nobody knows: Python would look for it on disk and remember it."""
-    for name in value.decode("latin-1").split("\\"):
-        name = name.strip(" \0")
-        if name not in python_encoding and not name.startswith("ISO"):
-            name = normalize_encoding(name).lower()
-            if name not in aliases and name not in aliases.values():
-                return b""
-    return value
+    """How many stretches of another character set are in a value; the texts in it were counted as it was read."""
+    return (raw.value or b"").count(b"\x1b")

@@ -6,18 +6,18 @@ element values, and its parser lets many kinds of exception through; none of the
 """
 
 import logging
+import math
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
-from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -29,6 +29,8 @@ from pydicom.values import converters
 
 from shared.errors import CarinaError, MalformedDicom, UnsupportedFileType
 from shared.imaging.dicom_bounds import Allowance, MeteredStream, open_sequences
+from shared.imaging.element_names import name_of
+from shared.imaging.element_values import numbers_of, texts_of, values_of
 
 KEPT = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "BurnedInAnnotation",
@@ -77,9 +79,35 @@ class PixelDataPlace:
     vr: str | None
 
 
+@dataclass
+class Remarks:
+    """What a reader of the picture should know of how its file was read; in words of ours and keywords."""
+
+    words: list[str] = field(default_factory=list)
+    #: Whether anything was read in another way than the standard has it.
+    irregular: bool = False
+
+    def leave_out(self, keyword: str) -> None:
+        """Note an element that counts as absent, as it cannot be read."""
+        self._add(f"{name_of(keyword)} cannot be read, left out")
+
+    def mend(self, words: str) -> None:
+        """Note what was read in another way than the standard has it."""
+        self._add(words)
+        self.irregular = True
+
+    def _add(self, words: str) -> None:
+        if words not in self.words:
+            self.words.append(words)
+
+
 @dataclass(frozen=True)
 class DicomFile:
-    """The elements of one file that Carina reads, with typed access; every method raises `MalformedDicom`."""
+    """The elements of one file that Carina reads, with typed access.
+
+    An element that is there and cannot be read counts as absent, and `remarks` say so; where it is `required` to be
+    readable, `MalformedDicom` is raised instead, with its name.
+    """
 
     dataset: Dataset
     #: As the file says or, where it has no file meta, as its first element implies.
@@ -91,40 +119,57 @@ class DicomFile:
     start: int
     #: What `pixel_data` is a place in: the bytes that were read or, of a deflated data set, what they inflate to.
     body: bytes | memoryview
+    #: Whether the bytes that were read end within an element before the pixel data.
+    is_cut: bool = False
+    remarks: Remarks = field(default_factory=Remarks, compare=False)
 
     @property
     def reaches_pixel_data(self) -> bool:
         """Whether the data set comes to its pixel data within the bytes that were read."""
         return self.pixel_data is not None
 
-    def text(self, keyword: str) -> str | None:
+    def text(self, keyword: str, *, required: bool = False) -> str | None:
         """The element's first value as stripped text; None where it is absent or empty."""
-        values = self._values(keyword)
-        return (str(values[0]).strip(" \0") or None) if values else None
+        texts = texts_of(self._values(keyword))
+        if texts and texts[0] is None:
+            self._pass_over(keyword, required)
+        return (texts[0] or None) if texts else None
 
-    def integer(self, keyword: str) -> int | None:
+    def integer(self, keyword: str, *, required: bool = False) -> int | None:
         """The element's first value as an int; None where it is absent or empty."""
-        with quietly():
-            values = self._values(keyword)
-            return int(values[0]) if values else None  # type: ignore[call-overload]
+        number = self.number(keyword, required=required)
+        if number is not None and not math.isfinite(number):
+            self._pass_over(keyword, required)
+            return None
+        return None if number is None else int(number)
 
-    def number(self, keyword: str) -> float | None:
+    def number(self, keyword: str, *, required: bool = False) -> float | None:
         """The element's first value as a float; None where it is absent or empty."""
-        with quietly():
-            values = self._values(keyword)
-            return float(values[0]) if values else None  # type: ignore[arg-type]
+        numbers = self._numbers(keyword, required, most=1)
+        return numbers[0] if numbers else None
 
-    def numbers(self, keyword: str) -> list[float]:
-        """The element's values as floats; empty where it is absent or empty."""
-        with quietly():
-            return [float(value) for value in self._values(keyword)]  # type: ignore[arg-type]
+    def numbers(self, keyword: str) -> list[float | None]:
+        """The element's values as floats, None for one that is empty or cannot be read; without empty ones at the end.
+
+        The list is empty where the element is absent or empty.
+        """
+        return self._numbers(keyword, required=False)
+
+    def _numbers(self, keyword: str, required: bool, most: int | None = None) -> list[float | None]:
+        values = self._values(keyword)[:most]
+        numbers = numbers_of(values)
+        if any(number is None and value != "" for number, value in zip(numbers, values, strict=True)):
+            self._pass_over(keyword, required)
+        return numbers
 
     def _values(self, keyword: str) -> list[object]:
         with quietly():
-            value = self.dataset.get(keyword)
-            if value is None or value == "":
-                return []
-            return list(value) if isinstance(value, MultiValue | list) else [value]
+            return values_of(self.dataset, keyword)
+
+    def _pass_over(self, keyword: str, required: bool) -> None:
+        if required:
+            raise MalformedDicom(f"{name_of(keyword)} cannot be read.")
+        self.remarks.leave_out(keyword)
 
 
 def _is_beyond_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -142,8 +187,9 @@ def read_dicom(
     """Parse a file, or the first part of one, up to its pixel data.
 
     A deflated data set is inflated to at most `max_bytes`. Where `kept` is None every element is. A sequence that
-    cannot be parsed is dropped where reading is `lenient` or every element is kept, else the file is refused. What
-    parsing costs is bounded (`shared.imaging.dicom_bounds`). Raises `UnsupportedFileType` and `MalformedDicom`.
+    cannot be parsed is dropped; where a picture depends on it, the file is refused, unless reading is `lenient` or
+    every element is kept. What parsing costs is bounded (`shared.imaging.dicom_bounds`). Raises `UnsupportedFileType`
+    and `MalformedDicom`.
     """
     start = _find_start(data)
     if start is None:
@@ -160,25 +206,79 @@ def read_dicom(
         else:
             syntax, little_endian = _implied_syntax(data[stream.tell() : stream.tell() + 6])
         begin = stream.tell()
+        most_bytes = None
         if syntax == DeflatedExplicitVRLittleEndian:
             # pydicom's own way inflates without a bound, and not at all where the end is missing.
+            most_bytes = max_bytes
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[begin:], max_bytes)
             stream = MeteredStream(data, allowance)
-        implicit = syntax == ImplicitVRLittleEndian
-        place: PixelDataPlace | None = None
-
-        def at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
-            nonlocal place
-            if tag == _PIXEL_DATA:  # pydicom has read the element's head
-                place = PixelDataPlace(stream.tell(), None if length == _UNDEFINED_LENGTH else length, vr)
-            return bool(tag >= _PIXEL_DATA)
-
-        tags: list[BaseTag | int] | None = None if kept is None else [Tag(keyword) for keyword in kept]
-        dataset = read_dataset(stream, implicit, little_endian, stop_when=at_pixel_data, specific_tags=tags)
+        reading = _Reading(stream, data, implicit=syntax == ImplicitVRLittleEndian, little_endian=little_endian)
+        dataset = reading.read(None if kept is None else [Tag(keyword) for keyword in kept])
         if not dataset:  # pydicom drops every element when one has no end
             raise MalformedDicom
         open_sequences(dataset, allowance, strict=not (lenient or kept is None))
-    return DicomFile(dataset, syntax, place, little_endian, begin, data)
+    is_cut = reading.is_cut and len(data) != most_bytes
+    return DicomFile(dataset, syntax, reading.pixel_data, little_endian, begin, data, is_cut)
+
+
+class _UnknownVr(Exception):
+    """An element of an explicit data set has a VR that nobody knows, and pydicom takes it for one without."""
+
+
+class _Reading:
+    """One data set while it is parsed: what its elements' heads tell before their values are read."""
+
+    def __init__(self, stream: MeteredStream, data: bytes, *, implicit: bool, little_endian: bool) -> None:
+        self._stream, self._data = stream, data
+        self._implicit, self._little_endian = implicit, little_endian
+        self.pixel_data: PixelDataPlace | None = None
+        self.is_cut = False
+
+    def read(self, tags: list[BaseTag | int] | None) -> Dataset:
+        """Parse the elements before the pixel data; inside `quietly`, as pydicom's settings are everybody's.
+
+        pydicom takes an element whose VR is none for one in implicit VR, as some writers switch to. Where the bytes say
+        that it has a length of its kind of 16 bits instead, all of them are read so.
+        """
+        start = self._stream.tell()
+        try:
+            return self._parse(tags)
+        except _UnknownVr:
+            self._stream.seek(start)
+            config.assume_implicit_vr_switch = False
+            try:
+                return self._parse(tags)
+            finally:
+                config.assume_implicit_vr_switch = True
+
+    def _parse(self, tags: list[BaseTag | int] | None) -> Dataset:
+        return read_dataset(
+            self._stream, self._implicit, self._little_endian, stop_when=self._look_at, specific_tags=tags
+        )
+
+    def _look_at(self, tag: BaseTag, vr: str | None, length: int) -> bool:
+        """Look at an element whose head pydicom has read; return whether to end before it."""
+        begin = self._stream.tell()
+        if tag == _PIXEL_DATA:
+            self.pixel_data = PixelDataPlace(begin, None if length == _UNDEFINED_LENGTH else length, vr)
+        if tag >= _PIXEL_DATA:
+            return True
+        if vr is None and self._has_short_length(tag, begin):
+            raise _UnknownVr
+        self.is_cut = length != _UNDEFINED_LENGTH and begin + length > len(self._data)
+        return False
+
+    def _has_short_length(self, tag: BaseTag, begin: int) -> bool:
+        """Whether an element that seems to have no VR is followed by one with a VR if its length has 16 bits."""
+        if not config.assume_implicit_vr_switch:
+            return False
+        order = "<" if self._little_endian else ">"
+        (length,) = struct.unpack_from(f"{order}H", self._data, begin - 2)
+        following = self._data[begin + length : begin + length + 6]
+        if len(following) < 6:
+            return False
+        group, number, vr = struct.unpack(f"{order}HH2s", following)
+        return bool(vr.decode("latin-1") in converters and Tag(group, number) > tag)
 
 
 def read_patient_id(data: bytes) -> str | None:

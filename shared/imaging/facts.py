@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Flag(StrEnum):
-    """Why an image may be unfit for a detector of frontal chest radiographs. Stable; part of the API."""
+    """Why an image may be unfit for a detector of frontal chest radiographs, or misread. Stable; part of the API."""
 
     #: By its tags it was made by another modality than CR or DX and their like.
     NOT_A_RADIOGRAPH = "not_a_radiograph"
@@ -24,6 +24,8 @@ class Flag(StrEnum):
     CLIPPED_EXPOSURE = "clipped_exposure"
     #: So few pixels that small findings cannot be made out.
     LOW_RESOLUTION = "low_resolution"
+    #: The file breaks the DICOM standard and was read in the one way that makes sense; `grey_levels` say how.
+    IRREGULAR_FILE = "irregular_file"
 
 
 class SpacingSource(StrEnum):

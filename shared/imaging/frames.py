@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from shared.errors import MultiFrameImage, UndecodablePixelData
+from shared.imaging.cells import without_padding
 from shared.imaging.codestream import begins_codestream
 from shared.imaging.dicom_file import DicomFile
 from shared.imaging.transfer_syntaxes import ENCAPSULATED, PACKINGS, Packing
@@ -45,19 +46,11 @@ def swap_words(value: memoryview) -> memoryview:
 
 
 def _one_frame(file: DicomFile, value: memoryview) -> memoryview:
-    """The cells of one frame, without the padding behind them (PS3.5 8.1.1).
-
-    Writers pad to an even length or to a block. A spare row may as well mean that the header states a wrong size, so
-    padding that is as long as a row has to be one byte, repeated.
-    """
+    """The cells of one frame, without the padding behind them."""
     rows, columns, bits = (file.integer(keyword) or 0 for keyword in ("Rows", "Columns", "BitsAllocated"))
-    frame_bytes, row_bytes = (rows * columns * bits + 7) // 8, columns * bits // 8
-    spare = value[frame_bytes:]
-    if min(rows, columns, bits) < 1 or len(value) < frame_bytes:
+    if min(rows, columns, bits) < 1:
         raise UndecodablePixelData
-    if len(spare) >= row_bytes and spare[1:] != spare[:-1]:
-        raise UndecodablePixelData
-    return value[:frame_bytes]
+    return without_padding(value, (rows * columns * bits + 7) // 8, columns * bits // 8)
 
 
 def join_fragments(value: memoryview) -> memoryview:

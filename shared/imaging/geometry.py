@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-from shared.errors import MalformedDicom
 from shared.imaging.dicom_file import DicomFile
 from shared.imaging.facts import PixelSpacing, SpacingSource
 
@@ -64,7 +63,7 @@ def _read_spacing(file: DicomFile) -> PixelSpacing | None:
 
 def _source(file: DicomFile, pixel: Pair, imager: Pair | None, scanned: Pair | None) -> SpacingSource:
     """Where a PixelSpacing was measured, PS3.3 section 10.7.1.1: what differs from the receptor's is corrected."""
-    if _read_text(file, "PixelSpacingCalibrationType") in ("GEOMETRY", "FIDUCIAL"):
+    if file.text("PixelSpacingCalibrationType") in ("GEOMETRY", "FIDUCIAL"):
         return SpacingSource.CALIBRATED
     receptor, source = (scanned, SpacingSource.FILM) if imager is None else (imager, SpacingSource.DETECTOR)
     if receptor is None:
@@ -94,18 +93,8 @@ def _read_spacing_pair(file: DicomFile, keyword: str) -> Pair | None:
 
 def _read_pair(file: DicomFile, keyword: str) -> Pair | None:
     """Two positive numbers, the vertical one first, of which neither is `LONGEST_ASPECT` times the other."""
-    try:
-        numbers = file.numbers(keyword)
-    except MalformedDicom:  # no number: a picture is no worse for a length that cannot be read
-        return None
+    numbers = [math.nan if number is None else number for number in file.numbers(keyword)]
     if len(numbers) != 2 or not all(math.isfinite(number) and number > 0 for number in numbers):
         return None
     vertical, horizontal = numbers
     return (vertical, horizontal) if 1 / LONGEST_ASPECT <= vertical / horizontal <= LONGEST_ASPECT else None
-
-
-def _read_text(file: DicomFile, keyword: str) -> str | None:
-    try:
-        return file.text(keyword)
-    except MalformedDicom:
-        return None

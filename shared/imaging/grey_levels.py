@@ -4,6 +4,9 @@ Every step maps one stored integer to one value, so the whole chain is computed 
 type can hold, and applied as one table. The README beside this file states each rule with its section.
 """
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +16,8 @@ from pydicom.dataset import Dataset
 
 from shared.errors import MalformedDicom
 from shared.imaging.dicom_file import DicomFile, quietly
+from shared.imaging.element_names import name_of
+from shared.imaging.kind import is_signed, read_photometric
 from shared.imaging.lookup_tables import Table, read_table
 from shared.imaging.windows import LARGEST_VALUE, Floats, Window, WindowShape
 
@@ -140,10 +145,10 @@ def read_grey_levels(file: DicomFile) -> GreyLevels:
     """The chain that a DICOM header describes.
 
     The first VOI LUT is taken, else the first window. What the standard forbids (a width below 1, a slope of 0, numbers
-    that are not finite) counts as absent. Values of at most 8 bits with neither are shown as they are. Raises
-    `MalformedDicom`.
+    that are not finite) counts as absent, and so does what cannot be read, but for a table. Values of at most 8 bits
+    with neither are shown as they are. Raises `MalformedDicom`.
     """
-    bits, signed = file.integer("BitsStored") or 16, file.integer("PixelRepresentation") == 1
+    bits, signed = file.integer("BitsStored", required=True) or 16, is_signed(file)
     modality = _read_modality(file, bits, signed)
     voi, name = _read_voi(file, *_output_range(modality, bits, signed))
     if voi is None and bits <= 8 and not signed and modality == Rescale():
@@ -163,7 +168,8 @@ def _output_range(modality: Rescale | Table, bits: int, signed: bool) -> tuple[f
 def _read_modality(file: DicomFile, bits: int, signed: bool) -> Rescale | Table:
     items = _items(file, "ModalityLUTSequence")
     if items:
-        return read_table(items[0], highest=2.0**bits - 1, signed=signed, little_endian=file.little_endian)
+        with _named("ModalityLUTSequence"):
+            return read_table(items[0], highest=2.0**bits - 1, signed=signed, little_endian=file.little_endian)
     slope, intercept = file.number("RescaleSlope"), file.number("RescaleIntercept")
     rescale = Rescale(1.0 if slope is None else slope, intercept or 0.0)
     return rescale if rescale.is_valid else Rescale()
@@ -176,7 +182,8 @@ def _read_voi(file: DicomFile, lowest: float, highest: float) -> tuple[Window | 
     items = _items(file, "VOILUTSequence")
     if items:
         try:
-            table = read_table(items[0], highest=highest, signed=lowest < 0, little_endian=file.little_endian)
+            with _named("VOILUTSequence"):
+                table = read_table(items[0], highest=highest, signed=lowest < 0, little_endian=file.little_endian)
         except MalformedDicom:
             if window is None:
                 raise
@@ -190,14 +197,18 @@ def _read_voi(file: DicomFile, lowest: float, highest: float) -> tuple[Window | 
 def _read_windows(file: DicomFile) -> list[Window]:
     name = file.text("VOILUTFunction")
     shape = WindowShape(name) if name in {shape.value for shape in WindowShape} else WindowShape.LINEAR
-    pairs = zip(file.numbers("WindowCenter"), file.numbers("WindowWidth"), strict=False)
-    return [Window(center, width, shape) for center, width in pairs]
+    # NaN, where one cannot be read: such a window is not valid, and the others keep their numbers.
+    centers, widths = (
+        [math.nan if number is None else number for number in file.numbers(keyword)]
+        for keyword in ("WindowCenter", "WindowWidth")
+    )
+    return [Window(center, width, shape) for center, width in zip(centers, widths, strict=False)]
 
 
 def _read_inversion(file: DicomFile) -> str:
     """What asks for low values to be bright; once is enough, as the one shall go with the other."""
     shape = file.text("PresentationLUTShape")
-    if file.text("PhotometricInterpretation") == "MONOCHROME1":
+    if read_photometric(file) == "MONOCHROME1":
         return "MONOCHROME1, against a presentation LUT shape of IDENTITY" if shape == "IDENTITY" else "MONOCHROME1"
     return "presentation LUT shape INVERSE, against MONOCHROME2" if shape == "INVERSE" else ""
 
@@ -221,5 +232,14 @@ def _read_remarks(file: DicomFile) -> tuple[str, ...]:
 
 
 def _items(file: DicomFile, keyword: str) -> list[Dataset]:
-    with quietly(MalformedDicom):
+    with _named(keyword), quietly(MalformedDicom):
         return list(file.dataset.get(keyword) or [])
+
+
+@contextmanager
+def _named(keyword: str) -> Iterator[None]:
+    """Have the error of a table that cannot be read say which one it is."""
+    try:
+        yield
+    except MalformedDicom as exc:
+        raise MalformedDicom(f"{name_of(keyword)} cannot be read.") from exc

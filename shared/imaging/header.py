@@ -4,18 +4,18 @@ import re
 from dataclasses import dataclass
 
 from shared.errors import (
-    ColourImage,
     EmptyFile,
     ImageTooLarge,
     ImageTooSmall,
-    MultiFrameImage,
+    MalformedDicom,
+    MissingUid,
     NotAnImage,
     UnsupportedFileType,
-    UnsupportedTransferSyntax,
 )
 from shared.imaging.dicom_file import DicomFile, looks_like_dicom, read_dicom
+from shared.imaging.element_names import name_of
+from shared.imaging.kind import check_kind
 from shared.imaging.picture_header import PNG_SIGNATURE, read_picture_header
-from shared.imaging.transfer_syntaxes import PACKINGS
 
 DICOM, PNG, JPEG = "application/dicom", "image/png", "image/jpeg"
 
@@ -24,8 +24,14 @@ PREFIX_BYTES = 8 * 1024**2
 #: Below this side length no finding can be made out.
 MIN_SIDE_PX = 64
 
+_NO_IMAGE = "The DICOM object holds no image (it is a report, a waveform or a directory, or damaged): it lacks {}."
 _TOO_DEEP = f"The first {PREFIX_BYTES >> 20} MiB of the DICOM object do not say how large its image is."
-_UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
+#: What a UID may be, on every way in and in every search and URL: that of PS3.5 section 9.1, and the letters, hyphens,
+#: underscores and leading zeros that some writers put there.
+UID_PATTERN = r"[0-9A-Za-z._-]{1,64}"
+_UID = re.compile(UID_PATTERN)
+#: The UIDs by which images are kept apart and found.
+IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
@@ -45,6 +51,8 @@ class ImageHeader:
     modality: str | None = None
     #: Whether the pixels show text, as far as the header says.
     burned_in_annotation: bool | None = None
+    #: UIDs of the `IDENTITY` that are there, and are none.
+    invalid_uids: tuple[str, ...] = ()
 
 
 def read_header(prefix: bytes, total_bytes: int, *, max_image_pixels: int | None = None) -> ImageHeader:
@@ -83,9 +91,13 @@ def describe_dicom(file: DicomFile, *, whole: bool, max_image_pixels: int | None
 
     Where `file` is only the first part (not `whole`), pixel data may come after it.
     """
-    rows, columns = file.integer("Rows"), file.integer("Columns")
+    if whole and file.is_cut:
+        raise MalformedDicom("The DICOM header ends within an element.")
+    rows, columns = file.integer("Rows", required=True), file.integer("Columns", required=True)
+    missing = [name_of(keyword) for keyword, size in (("Rows", rows), ("Columns", columns)) if not size]
     if not rows or not columns or (whole and not file.reaches_pixel_data):
-        raise NotAnImage(None if whole else _TOO_DEEP)
+        missing = missing or [name_of("PixelData")]
+        raise NotAnImage(_NO_IMAGE.format(" and ".join(missing)) if whole else _TOO_DEEP)
     check_kind(file)
     check_size(rows, columns, max_image_pixels)
     return ImageHeader(
@@ -99,18 +111,8 @@ def describe_dicom(file: DicomFile, *, whole: bool, max_image_pixels: int | None
         sop_class_uid=_uid(file, "SOPClassUID"),
         modality=_code_string(file, "Modality"),
         burned_in_annotation={"YES": True, "NO": False}.get(file.text("BurnedInAnnotation") or ""),
+        invalid_uids=tuple(keyword for keyword in IDENTITY if file.text(keyword) and not _uid(file, keyword)),
     )
-
-
-def check_kind(file: DicomFile) -> None:
-    """Raise `MultiFrameImage`, `ColourImage` or `UnsupportedTransferSyntax` for what is no grey image of one frame."""
-    if (file.integer("NumberOfFrames") or 1) > 1:
-        raise MultiFrameImage
-    samples, photometric = file.integer("SamplesPerPixel"), file.text("PhotometricInterpretation")
-    if samples not in (1, None) or photometric not in ("MONOCHROME1", "MONOCHROME2", None):
-        raise ColourImage
-    if file.transfer_syntax_uid not in PACKINGS:
-        raise UnsupportedTransferSyntax
 
 
 def check_size(height_px: int, width_px: int, max_image_pixels: int | None) -> None:
@@ -119,6 +121,14 @@ def check_size(height_px: int, width_px: int, max_image_pixels: int | None) -> N
         raise ImageTooSmall
     if max_image_pixels is not None and height_px * width_px > max_image_pixels:
         raise ImageTooLarge
+
+
+def check_identity(header: ImageHeader) -> None:
+    """Raise `MissingUid` for an instance that could not be addressed, as it lacks a UID."""
+    uids = (header.sop_class_uid, header.sop_instance_uid, header.study_instance_uid, header.series_instance_uid)
+    for keyword, uid in zip(IDENTITY, uids, strict=True):
+        if uid is None:
+            raise MissingUid(f"{name_of(keyword)} is missing.")
 
 
 def _code_string(file: DicomFile, keyword: str) -> str | None:

@@ -82,10 +82,7 @@ def _is_from_the_side(file: DicomFile) -> bool:
 
 def _read_text(file: DicomFile, keyword: str) -> str:
     """The element's first value in capitals; empty where there is none, or none that can be read."""
-    try:
-        return (file.text(keyword) or "").upper()
-    except MalformedDicom:
-        return ""
+    return (file.text(keyword) or "").upper()
 
 
 def _read_codes(file: DicomFile, keyword: str) -> frozenset[str]:

@@ -74,5 +74,8 @@ PACKINGS: dict[str, Packing] = {
     JPEG_XL: Packing.JPEG_XL,
 }
 
+#: Packings of cells; a codestream has its own depth and no bits around the stored ones.
+IN_CELLS = {Packing.NATIVE, Packing.DEFLATED_FRAME, Packing.RLE}
+
 #: Those whose pixel data comes in fragments (PS3.5 A.4).
 ENCAPSULATED = {syntax for syntax, packing in PACKINGS.items() if packing is not Packing.NATIVE} | {ENCAPSULATED_NATIVE}

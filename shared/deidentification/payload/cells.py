@@ -2,19 +2,16 @@
 
 import numpy as np
 
-from shared.errors import UndecodablePixelData
-from shared.imaging.cells import CellLayout
+from shared.imaging.cells import CellLayout, without_padding
 
 
 def bare_cells(data: memoryview, layout: CellLayout) -> bytes:
     """The frame's little-endian cells, of an even length, without what follows them.
 
     Bits around the stored values become 0, or repeat the sign where a writer has extended it; nobody can tell them
-    from the values then. Raises `UndecodablePixelData` where cells are missing.
+    from the values then. Raises `UndecodablePixelData` for a length that does not fit the size.
     """
-    frame = data[: layout.frame_bytes]
-    if len(frame) < layout.frame_bytes:
-        raise UndecodablePixelData
+    frame = without_padding(data, layout.frame_bytes, layout.row_bytes)
     cells = np.frombuffer(frame, f"<u{layout.cell_bytes}")
     stored = stored_bits(layout)
     if not int(np.bitwise_or.reduce(cells)) & ~stored:

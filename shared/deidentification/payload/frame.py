@@ -11,7 +11,7 @@ from shared.deidentification.payload.rle import bare_rle
 from shared.imaging.cells import CellLayout, read_layout
 from shared.imaging.dicom_file import DicomFile
 from shared.imaging.frames import inflate, read_frame
-from shared.imaging.header import check_kind
+from shared.imaging.kind import check_kind
 from shared.imaging.transfer_syntaxes import PACKINGS, Packing
 
 
@@ -29,7 +29,7 @@ def bare_frame(file: DicomFile) -> bytes:
             return bare_cells(frame, _read_layout(file))
         case Packing.DEFLATED_FRAME:
             layout = _read_layout(file)
-            cells = bare_cells(inflate(frame, layout.frame_bytes + layout.row_bytes), layout)
+            cells = bare_cells(inflate(frame, layout.most_bytes), layout)
             deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
             return deflater.compress(cells[: layout.frame_bytes]) + deflater.flush()
         case Packing.RLE:

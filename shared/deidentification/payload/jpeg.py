@@ -30,6 +30,8 @@ _WINDOW_BYTES = 256 * 1024
 #: A profile of 16 MiB takes 256 of them, an image of many scans about 500.
 _MOST_SEGMENTS = 2000
 _SYMBOL_COUNTS = 16
+#: What may be behind a frame without its end marker.
+_MOST_PADDING_BYTES = 64
 
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
@@ -97,12 +99,16 @@ class _Tables:
 def bare_jpeg(data: bytes, *, is_picture: bool = False, orientation: bytes = b"") -> bytes:
     """A JPEG or JPEG-LS stream of one frame that holds what makes its pixels, with `orientation` as its first segment.
 
-    What tells how colours are to be read is kept of a picture, without its other fields. Raises `UndecodablePixelData`.
+    What tells how colours are to be read is kept of a picture, without its other fields. A frame's missing end marker
+    stays missing: whether that is all, only decoding tells. Raises `UndecodablePixelData`.
     """
     if not data.startswith(_SOI):
         raise UndecodablePixelData
-    stream, position = _Stream(data), len(_SOI)
+    stream, position, end_marker = _Stream(data), len(_SOI), _EOI
     for _ in range(_MOST_SEGMENTS):
+        if position == len(data) and stream.has_scan and not is_picture:
+            end_marker = b""
+            break
         marker, start, end = _next_segment(data, position)
         if marker == _EOI[1]:
             break
@@ -113,7 +119,7 @@ def bare_jpeg(data: bytes, *, is_picture: bool = False, orientation: bytes = b""
         raise UndecodablePixelData
     if not stream.has_scan:
         raise UndecodablePixelData
-    return b"".join([_SOI, orientation, *(stream.colours.values() if is_picture else ()), *stream.parts, _EOI])
+    return b"".join([_SOI, orientation, *(stream.colours.values() if is_picture else ()), *stream.parts, end_marker])
 
 
 class _Stream:
@@ -176,14 +182,16 @@ def _next_segment(data: bytes, position: int) -> tuple[int, int, int]:
 
 
 def _find_scan_end(data: bytes, start: int, ends: NDArray[np.bool_]) -> int:
-    """Where the compressed data that begin at `start` end, before the next marker's fill bytes."""
+    """Where the compressed data that begin at `start` end: before the next marker's fill bytes or, without one, all."""
     for begin in range(start, len(data) - 1, _WINDOW_BYTES):
         values = np.frombuffer(data, np.uint8, min(_WINDOW_BYTES + 1, len(data) - begin), begin)
         is_end = (values[:-1] == 0xFF) & ends[values[1:]]
         index = int(is_end.argmax())
         if is_end[index]:
             return start + len(data[start : begin + index].rstrip(b"\xff"))
-    raise UndecodablePixelData
+    if len(data) - len(data.rstrip(b"\xff\0")) > _MOST_PADDING_BYTES:
+        raise UndecodablePixelData
+    return len(data)
 
 
 def _read_frame(marker: int, body: bytes) -> _Frame:

@@ -29,6 +29,7 @@ _MOST_SEGMENTS, _MOST_TILE_PARTS = 1000, 100_000
 #: Entries of 6 bytes that fit in one segment, and the segments that there may be.
 _TLM_ENTRIES, _MOST_TLM = 10_000, 255
 _MOST_LEVELS = 32
+_MOST_PADDING_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,17 @@ class _TilePart:
 
 
 def bare_codestream(data: bytes) -> bytes:
-    """A codestream that holds what makes its pixels, without a file around it; raises `UndecodablePixelData`."""
+    """A codestream that holds what makes its pixels, without a file around it; raises `UndecodablePixelData`.
+
+    A missing end marker stays missing.
+    """
     data = bare_jpeg_2000(data)
     if not data.startswith(_SOC):
         raise UndecodablePixelData
     try:
         header, position, markers = _read_header(data, len(_SOC), _SOT)
-        tile_parts = []
-        while data[position : position + 2] != _EOC:
+        tile_parts: list[_TilePart] = []
+        while data[position : position + 2] != _EOC and not (tile_parts and _is_padding(data[position:])):
             tile_part, position = _read_tile_part(data, position)
             tile_parts.append(tile_part)
             if len(tile_parts) > _MOST_TILE_PARTS:
@@ -65,7 +69,13 @@ def bare_codestream(data: bytes) -> bytes:
     except (struct.error, IndexError) as exc:
         raise UndecodablePixelData from exc
     lengths = _tile_part_lengths(tile_parts) if _TLM in markers else []
-    return b"".join([_SOC, *header, *lengths, *(each.to_bytes() for each in tile_parts), _EOC])
+    end_marker = data[position : position + len(_EOC)].rstrip(b"\0")
+    return b"".join([_SOC, *header, *lengths, *(each.to_bytes() for each in tile_parts), end_marker])
+
+
+def _is_padding(left: bytes) -> bool:
+    """Whether what follows the last tile-part is nothing but zeros, or half of the end marker before them."""
+    return len(left) <= _MOST_PADDING_BYTES and left.rstrip(b"\0") in (b"", _EOC[:1])
 
 
 def _read_tile_part(data: bytes, start: int) -> tuple[_TilePart, int]:
@@ -76,7 +86,7 @@ def _read_tile_part(data: bytes, start: int) -> tuple[_TilePart, int]:
     header, packets, _ = _read_header(data, start + _SOT_BYTES, _SOD)
     # No marker of the end is in packets: no two bytes of them are above FF8F (B.10.1 and annex C).
     end = start + byte_count if byte_count else data.find(_EOC, packets)
-    if not packets <= end < len(data):
+    if not packets <= end <= len(data):
         raise UndecodablePixelData
     return _TilePart(tile, part, parts, b"".join([*header, data[packets:end]])), end
 

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from shared.imaging.grey_levels import percentiles
-from tests.rendering import chain_of, code_of, film_of, levels_of, show, table
+from tests.rendering import chain_of, film_of, levels_of, show, table
 from tests.synthetic_dicom import make_dicom, make_film
 
 FILM = make_film()
@@ -269,9 +269,3 @@ def test_no_text_of_the_file_gets_into_the_words() -> None:
     }
     chain = chain_of(make_dicom(FILM, bits=12, **elements))
     assert chain == ["rescale: slope 2, intercept 0", "window 1 of 1: centre 2000, width 3000 (LINEAR)"]
-
-
-@pytest.mark.parametrize("element", ["RescaleSlope", "WindowCenter"])
-def test_a_number_that_is_none_is_refused(element: str) -> None:
-    data = film_of([0, 1, 2], bits=12, WindowWidth=100, **{"WindowCenter": 5, element: "123456"})
-    assert code_of(data.replace(b"123456", b"twelve")) == "malformed_dicom"

@@ -9,6 +9,7 @@ export const FLAGS = {
   empty_exposure: ["Empty exposure", "There is next to no contrast."],
   clipped_exposure: ["Clipped exposure", "Much of the film is at its darkest or brightest, where findings are lost."],
   low_resolution: ["Low resolution", "So few pixels that small findings cannot be made out."],
+  irregular_file: ["Irregular file", "The file breaks the DICOM standard; the grey levels say how it was read."],
 };
 
 export const STATES = {

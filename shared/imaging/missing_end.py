@@ -1,0 +1,58 @@
+"""Frames that lack their end marker: whether that is all that they lack.
+
+Decoders fill a frame that was cut off with grey and say nothing, so they are not asked whether they find it whole. Of
+JPEG 2000 the tile-parts' lengths tell. A JPEG is whole if nothing that is put behind it changes a pixel, a JPEG-LS
+stream if its decoder refuses one more bit.
+"""
+
+import struct
+from collections.abc import Callable
+
+import numpy as np
+
+from shared.errors import UndecodablePixelData
+from shared.imaging.codestream import find_tile_parts_end, jpeg_segments
+from shared.imaging.grey_levels import Pixels
+from shared.imaging.transfer_syntaxes import Packing
+
+_EOI, _STUFFED = b"\xff\xd9", b"\xff\0"
+#: What may be behind a frame without its marker: half of it, or padding.
+_MOST_LEFT_BYTES = 64
+#: Sequential and lossless JPEG with Huffman codes, of one scan: of others nothing tells that no scan is missing.
+_ONE_SCAN = {0xC0, 0xC1, 0xC3}
+#: Continuations of compressed data, each of other bits everywhere; FF is stuffed (ISO/IEC 10918-1 B.1.1.5).
+_CONTINUATIONS = (b"", bytes(256), b"\xff\0" * 256, b"\x55\xaa\x0f\x33" * 64, struct.pack("<64I", *range(7, 71)))
+
+_ONE_BIT = b"\x80"
+
+
+def decode_without_end(frame: bytes, packing: Packing, decode: Callable[[bytes], Pixels]) -> Pixels:
+    """Decode a frame that lacks its end marker alone; raise `UndecodablePixelData` where more may be missing.
+
+    A zero at its end counts as padding: it may stand where the last byte of the data is missing.
+    """
+    bare = frame.rstrip(b"\0").removesuffix(_EOI[:1])
+    if len(frame) - len(bare) > _MOST_LEFT_BYTES:
+        raise UndecodablePixelData
+    match packing:
+        case Packing.JPEG_2000 | Packing.HTJ2K if find_tile_parts_end(bare) == len(bare):
+            return decode(bare + _EOI)
+        case Packing.JPEG_LS:
+            pixels = decode(bare + _EOI)
+            if _refuses(decode, bare + _ONE_BIT + _EOI):
+                return pixels
+        case Packing.JPEG if any(marker in _ONE_SCAN for marker, _, _ in jpeg_segments(bare)):
+            if frame.startswith(_STUFFED, len(bare)):
+                bare += _STUFFED
+            pixels, *others = (decode(bare + continuation + _EOI) for continuation in _CONTINUATIONS)
+            if all(np.array_equal(pixels, other) for other in others):
+                return pixels
+    raise UndecodablePixelData
+
+
+def _refuses(decode: Callable[[bytes], Pixels], data: bytes) -> bool:
+    try:
+        decode(data)
+    except (RuntimeError, ValueError):  # the former is the base of every imagecodecs error
+        return True
+    return False
