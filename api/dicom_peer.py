@@ -39,8 +39,10 @@ _TAKEN = ("accepted", "duplicate")
 
 # PS3.4 table B.2-1.
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
+#: A warning, and no failure: after one of these senders leave out what is left to send, here the images of a study.
+ELEMENTS_DISCARDED = 0xB006
 # PS3.7 annex C.
-PROCESSING_FAILURE, SOP_CLASS_NOT_SUPPORTED = 0x0110, 0x0122
+PROCESSING_FAILURE = 0x0110
 
 
 class IdentifierMismatch(PermanentError):
@@ -135,10 +137,10 @@ class Peer:
 
     def _store(self, event: evt.Event) -> str:
         request: Any = event.request
-        said = request.AffectedSOPClassUID, request.AffectedSOPInstanceUID
+        said = [str(uid).strip(" \0") for uid in (request.AffectedSOPClassUID, request.AffectedSOPInstanceUID)]
 
         def check(header: ImageHeader) -> None:
-            if (header.sop_class_uid, header.sop_instance_uid) != said:
+            if [header.sop_class_uid, header.sop_instance_uid] != said:
                 raise IdentifierMismatch
 
         def also(session: Session, received: Received) -> None:
@@ -192,7 +194,7 @@ def _count_command(message: bytes) -> int:
 def _status_of(error: CarinaError) -> int:
     match error:
         case NotAnImage():
-            return SOP_CLASS_NOT_SUPPORTED
+            return ELEMENTS_DISCARDED
         case IdentifierMismatch():
             return MISMATCH
         case PermanentError():

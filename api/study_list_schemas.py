@@ -18,7 +18,8 @@ from shared.queue.states import JobState
 LEAST_DIGEST = 6
 _UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 _DIGEST = re.compile(rf"[0-9a-f]{{{LEAST_DIGEST},64}}")
-_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+#: With the letters that some writers put there, but not a name.
+_UID = re.compile(r"(?=.{1,64}\Z)[0-9][0-9A-Za-z_-]*(\.[0-9A-Za-z_-]+)+")
 
 #: A day begins at midnight UTC; as the end of a time it belongs to it.
 Moment = Annotated[AwareDatetime | date, Field(union_mode="left_to_right")]
@@ -75,12 +76,14 @@ class StudiesQuery(PageQuery):
     @field_validator("q")
     @classmethod
     def _can_be_looked_up(cls, text: str | None) -> str | None:
-        text = text.strip().lower() if text else None
-        if text and not any(kind.fullmatch(text) for kind in (_UUID, _DIGEST, _UID)):
+        text = text.strip() if text else ""
+        if not text or _UID.fullmatch(text):
+            return text or None
+        if not any(kind.fullmatch(text.lower()) for kind in (_UUID, _DIGEST)):
             raise ValueError(
                 "an id, a StudyInstanceUID or the beginning of a SHA-256 can be searched for; nothing is known of names"
             )
-        return text or None
+        return text.lower()
 
     @field_validator("since", "until")
     @classmethod

@@ -21,7 +21,8 @@ from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.erasure import discard, hold_object
-from shared.errors import ImageTooLarge, NotFound, TransientError
+from shared.errors import ImageTooLarge, InvalidUid, NotFound, TransientError
+from shared.imaging.element_names import name_of
 from shared.imaging.header import PREFIX_BYTES, ImageHeader, read_header
 from shared.object_store import PART_BYTES, ObjectStore, original_key
 from shared.queue.hints import Hints
@@ -160,6 +161,10 @@ class Intake:
         # More may follow a full part; how much, nobody knows before the end.
         total_bytes = len(first) if whole else len(first) + 1
         header = read_header(first, total_bytes, max_image_pixels=max_image_pixels)
+        if header.invalid_uids:
+            raise InvalidUid(
+                f"{name_of(header.invalid_uids[0])} has more than 64 characters, or others than a UID has."
+            )
         if check is not None:
             check(header)
         if self._settings.deidentify == "basic":

@@ -18,12 +18,12 @@ from api.resource import resource
 from api.services import services
 from shared.bounded import Bounded
 from shared.errors import MalformedDicom, NotFound, ObjectMissing
-from shared.imaging.header import DICOM
+from shared.imaging.header import DICOM, UID_PATTERN
 from shared.tables import Image, Study
 
 PREFIX = "/dicom-web"
 
-_UID = r"^[0-9A-Za-z._-]{1,64}$"
+_UID = f"^{UID_PATTERN}$"
 #: A row that has a place in DICOMweb: PNG and JPEG have no UIDs, nor have some files that only look like DICOM.
 ADDRESSABLE = sa.and_(
     Image.media_type == DICOM,

@@ -26,7 +26,7 @@ from api.schemas import PROBLEM
 from api.services import services
 from shared.errors import CarinaError, PermanentError, UnsupportedFileType
 from shared.imaging.dicom_file import read_dicom
-from shared.imaging.header import ImageHeader
+from shared.imaging.header import ImageHeader, check_identity
 from shared.intake import Intake, Received
 from shared.queue.states import Scope
 
@@ -42,18 +42,13 @@ class StudyMismatch(PermanentError):
     code = "study_uid_mismatch"
 
 
-class MissingUid(PermanentError):
-    """The instance lacks its StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID or SOPClassUID."""
-
-    code = "missing_uid"
-
-
 #: FailureReason (0008,1197) by our code. PS3.18 table I.2-2 gives the classes and leaves `xx` to us.
 FAILURE_REASONS = {
     "not_an_image": 0x0122,  # Referenced SOP Class not supported
     "unsupported_transfer_syntax": 0xC122,  # Referenced Transfer Syntax not supported
     "study_uid_mismatch": 0xA900,  # A9xx: Data Set does not match SOP Class
     "missing_uid": 0xA901,
+    "invalid_uid": 0xA902,
     "empty_file": 0xC001,  # Cxxx: Cannot understand
     "unsupported_file_type": 0xC002,
     "malformed_dicom": 0xC003,
@@ -155,13 +150,7 @@ def _receive(intake: Intake, part: Part, study_uid: str | None) -> _Stored | _Fa
             raise UnsupportedFileType("The part is no DICOM file.")
         if study_uid is not None and header.study_instance_uid not in (study_uid, None):
             raise StudyMismatch
-        if None in (
-            header.study_instance_uid,
-            header.series_instance_uid,
-            header.sop_instance_uid,
-            header.sop_class_uid,
-        ):
-            raise MissingUid
+        check_identity(header)
         sent.append(header)
 
     try:

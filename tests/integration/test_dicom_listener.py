@@ -21,9 +21,12 @@ import pytest
 import sqlalchemy as sa
 from pydicom.uid import (
     BasicTextSRStorage,
+    ComprehensiveSRStorage,
     DeflatedExplicitVRLittleEndian,
+    EncapsulatedPDFStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
     ImplicitVRLittleEndian,
     UltrasoundImageStorage,
 )
@@ -141,7 +144,8 @@ def test_workers_are_woken(listener: Listener, hints: Hints, settings: Settings)
 @pytest.mark.parametrize(
     ("data", "status", "code"),
     [
-        (make_dicom(film(1), SOPClassUID=BasicTextSRStorage, Rows=None), 0x0122, "not_an_image"),
+        (make_dicom(film(1), SOPClassUID=BasicTextSRStorage, Rows=None), 0xB006, "not_an_image"),
+        (make_dicom(film(1), StudyInstanceUID="1" * 65), 0xC000, "invalid_uid"),
         (make_dicom(film(1), SOPClassUID=UltrasoundImageStorage, NumberOfFrames=2), 0xC000, "multi_frame"),
         (make_dicom(film(1)[:40]), 0xC000, "image_too_small"),
     ],
@@ -322,6 +326,29 @@ def test_dcmtk_echoes_and_stores(listener: Listener, database: Database, tmp_pat
     assert said.returncode == 0, said.stderr
     assert said.stderr.count("(Success)") + said.stdout.count("(Success)") == 8
     assert len(rows(database, Image)) == 8
+
+
+def test_dcmtk_goes_on_after_what_holds_no_image(listener: Listener, database: Database, tmp_path: Path) -> None:
+    others = [EncapsulatedPDFStorage, ComprehensiveSRStorage, GrayscaleSoftcopyPresentationStateStorage]
+    files = [dicom(0), *(_without_image(kind) for kind in others), dicom(1)]
+    names = []
+    for number, data in enumerate(files):
+        (path := tmp_path / f"{number}.dcm").write_bytes(data)
+        names.append(str(path))
+    ends = ["-aet", "SENDER", "-aec", "CARINA", "127.0.0.1", str(listener.port)]
+    said = run(needs("storescu"), "-v", "-R", *ends, *names)
+    assert said.returncode == 0, said.stderr
+    assert len(rows(database, Image)) == 2
+    wait_for(lambda: {"not_an_image": 3} in [event.subject for event in rows(database, AuditEvent)])
+
+
+def _without_image(sop_class: str) -> bytes:
+    dataset = pydicom.dcmread(BytesIO(make_dicom(film(9), SOPClassUID=sop_class, SOPInstanceUID="1.2.9.9")))
+    for keyword in ("Rows", "Columns", "PixelData"):
+        delattr(dataset, keyword)
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
 
 
 def test_tls_with_certificates_on_both_sides(ready: Settings, database: Database, tmp_path: Path) -> None:
