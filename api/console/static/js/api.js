@@ -51,6 +51,13 @@ class Connection extends EventTarget {
 
 export const connection = new Connection();
 
+// While the page is being left, requests that end with it, or with the sign-out, are no trouble and lead nowhere.
+const LEAVING_MS = 10000; // a download leaves no page
+let leftAt = -Infinity;
+addEventListener("beforeunload", () => { leftAt = Date.now(); });
+addEventListener("pageshow", () => { leftAt = -Infinity; });
+export const isLeaving = () => Date.now() - leftAt < LEAVING_MS;
+
 // The address of a path of this server, which a proxy may have put under a prefix.
 export function at(path) {
   return `${root}${path}`;
@@ -70,11 +77,11 @@ export async function request(address, { isQuiet = false, stays = false, ...opti
     const lost = new ApiError(isOffline
       ? { code: "offline", detail: "This device is offline." }
       : { code: "unreachable", detail: "The server cannot be reached." }, 0);
-    connection.lost(lost);
+    if (!isLeaving()) connection.lost(lost);
     throw lost;
   }
   const isOver = response.status === 401 || (response.redirected && response.url.includes("/console/sign-in"));
-  if (isOver && !stays && !document.querySelector("dialog[open]")) return signIn();
+  if (isOver && !stays && !isLeaving() && !document.querySelector("dialog[open]")) return signIn();
   if ((response.ok || response.status === 304) && !isOver) {
     connection.answered(path);
     return response;

@@ -4,7 +4,7 @@
 // sent. Events: `change` where the standing may differ; `saved` {entry, number, review}; `review` {entry, review}, where
 // others have changed one; `refused` {entry, error}.
 
-import { get, reader, send, signIn } from "../api.js";
+import { get, isLeaving, reader, send, signIn } from "../api.js";
 import { eventsAgainst, takenAs } from "./conflicts.js";
 import { MOST, entries, entry as stored, newKey, nextName, put, remove } from "./store.js";
 
@@ -62,7 +62,8 @@ class Sender extends EventTarget {
     }
     this.isSending = false;
     this.#changed();
-    if (this.problem?.status === 401 && !document.querySelector("dialog[open]")) signIn(); // all is kept until then
+    const isBusy = isLeaving() || document.querySelector("dialog[open]");
+    if (this.problem?.status === 401 && !isBusy) signIn(); // all is kept until then
   }
 
   // The reader has seen both and chosen: `isMine` says it again, else it is dropped with what else was said of the same.
