@@ -73,8 +73,11 @@ def draft_card(config: TrainingConfig, dataset: Dataset, name: str, base: ModelC
     """Return the card of the model to be, but for its weights and metrics.
 
     What the weights of a base model were trained with, and the config does not say, stays: its normalisation and batch
-    norm's epsilon; and, for the same architecture, its canvas and anchors.
+    norm's epsilon; and, for the same architecture, its canvas and anchors. Raises
+    `NothingToTrainOn` where the dataset has no class.
     """
+    if not dataset.categories:
+        raise NothingToTrainOn("The dataset has no class: it can be evaluated on, and not trained on.")
     blueprint = BLUEPRINTS[config.architecture]
     kept = {} if base is None else base.model_dump(include={"image_mean", "image_std", "batch_norm_eps"})
     shape: Blueprint | ModelCard = blueprint

@@ -12,7 +12,16 @@ from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import pydantic_core
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from shared.detector.card import Category
 from shared.training import Split
@@ -60,6 +69,9 @@ def _is_printable(value: str) -> str:
 _Number = Annotated[float, AfterValidator(_is_finite)]
 _Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_is_printable)]
 _FileName = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_is_printable)]
+#: An entry that is no object is one without fields: it costs itself.
+_Entry = Annotated[dict[str, Any], BeforeValidator(lambda entry: entry if isinstance(entry, dict) else {})]
+_Readers = Annotated[tuple[_Word, ...], BeforeValidator(lambda readers: () if readers is None else readers)]
 #: Ids of images and annotations only tell them apart; some tools write them as text.
 _Id = int | str
 
@@ -69,7 +81,7 @@ class _Part(BaseModel):
 
 
 class _Category(_Part):
-    id: int
+    id: int = Field(ge=-(2**31), lt=2**31)
     name: _Word
 
 
@@ -80,7 +92,7 @@ class _Image(_Part):
     width: int | None = Field(None, gt=0)
     patient: _FileName | int | None = Field(None, validation_alias=AliasChoices("patient", "patient_id"))
     split: Any = None
-    readers: tuple[_Word, ...] = ()
+    readers: _Readers = ()
 
 
 class _Annotation(_Part):
@@ -92,13 +104,13 @@ class _Annotation(_Part):
     area: Any = None
     segmentation: Any = None
     iscrowd: int | None = 0
-    readers: tuple[_Word, ...] = ()
+    readers: _Readers = ()
 
 
 class _Document(_Part):
-    images: tuple[dict[str, Any], ...]
-    annotations: tuple[dict[str, Any], ...]
-    categories: tuple[_Category, ...]
+    images: tuple[_Entry, ...]
+    annotations: tuple[_Entry, ...]
+    categories: tuple[_Category, ...] = ()
 
 
 def read_coco(data: bytes) -> Annotations:

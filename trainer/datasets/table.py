@@ -72,11 +72,11 @@ def read_rows(data: bytes) -> Table:
     first_line, separator = 1, None
     if said := _SEPARATOR_LINE.match(text):
         text, first_line, separator = text[said.end() :], 2, said[1]
-    heading = text[: text.find("\n")] if "\n" in text else text
+    heading = text.lstrip().partition("\n")[0]
     separator = separator or max(_SEPARATORS, key=heading.count)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator, skipinitialspace=True)
     try:
-        columns = _columns(next(reader, []))
+        columns = _columns(next((fields for fields in reader if any(map(str.strip, fields))), []))
         rows = tuple(_rows(reader, columns, first_line - 1, decimal_comma=separator != ","))
     except csv.Error as exc:
         line = reader.line_num + first_line - 1
@@ -90,7 +90,7 @@ def _columns(heading: list[str]) -> list[str | None]:
     """Return our name of each column, None of a column that is not used."""
     names = [re.sub(r"\W+", "_", name.strip().casefold()).strip("_") for name in heading]
     columns: list[str | None] = [_COLUMN_OF.get(name) for name in names]
-    if "x_max" not in columns and "y_max" not in columns:
+    if not {"x_max", "y_max", "box_width", "box_height"} & {*columns}:
         # The sizes are those of the boxes.
         of_box = {"width": "box_width", "height": "box_height"}
         columns = [of_box.get(name, column) for name, column in zip(names, columns, strict=True)]

@@ -8,7 +8,7 @@ size of the image that the boxes were drawn on. `table` has the spellings, and `
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shared.csv_cells import CsvWriter
 from shared.detector.card import Category
@@ -28,6 +28,7 @@ from trainer.datasets.table import Row, Table, read_rows
 COLUMNS = ("image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max")
 
 _LONGEST_NAME = 200
+_FEW_ROWS = 3
 _EMPTY = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>"})
 #: A filled-in row of "No finding" has this box at most: the challenge's own `0 0 1 1`, also scaled down.
 _FILLER_PX = 1
@@ -78,7 +79,7 @@ def read_table(data: bytes) -> Annotations:
     An odd row is left out and noted with its line. Where more than half of the rows are odd, the table is refused with
     the first one's reason. Boxes that leave the image are cut later, at the file's own size.
     """
-    table, notes, odd = read_rows(data), Notes(), _OddRows()
+    table, notes, odd = _known_readers(read_rows(data)), Notes(), _OddRows()
     readings = []
     for row in table.rows:
         try:
@@ -93,7 +94,7 @@ def read_table(data: bytes) -> Annotations:
             _put(reading, classes, films)
         except _OddRow as error:
             odd.add(notes, reading.origin, error)
-    odd.refuse(len(table.rows))
+    odd.refuse(len(table.rows), sum(len(film.boxes) for film in films.values()))
     found = {key: category for key, category in classes.items() if not is_normal(category.name)}
     return notes.onto(
         Annotations(
@@ -132,25 +133,37 @@ class _OddRows:
 
     def add(self, notes: Notes, origin: str, error: _OddRow) -> None:
         notes.add(error.code, origin)
-        # A repeated row is no sign of a wrong table.
-        if error.code != "row_repeated":
+        # Neither a repeated row nor a reader who contradicts themselves is a sign of a wrong table.
+        if error.code not in {"row_repeated", "normal_contradicts"}:
             self._count += 1
             self._first = self._first or f"{origin.capitalize()}: {error}"
 
-    def refuse(self, rows: int) -> None:
-        if self._count > rows / 2:
+    def refuse(self, rows: int, findings: int) -> None:
+        """Raise where most rows are odd, or most of the rows with a finding and not only a few."""
+        if self._count > rows / 2 or self._count > max(_FEW_ROWS, findings):
             raise MalformedAnnotations(
                 f"{self._first}. {self._count:,} of {rows:,} rows cannot be used; correct the table, or the names "
                 "of its columns."
             )
 
 
+def _known_readers(table: Table) -> Table:
+    """Return the table without `rad_id` where no row has one."""
+    known = any(row.cells.get("rad_id", "").casefold() not in _EMPTY for row in table.rows if row.cells)
+    return table if known else replace(table, columns=table.columns - {"rad_id"})
+
+
 def _read(row: Row, table: Table, notes: Notes) -> _Reading:
     if row.cells is None:
         raise _OddRow("row_unreadable", "the row has another number of fields than the heading")
-    image_id, reader = row.cells["image_id"], row.cells.get("rad_id", "")
+    image_id = row.cells["image_id"]
+    reader = row.cells["rad_id"] if "rad_id" in table.columns else ""
     class_id = _class_id(row.cells.get("class_id", ""))
     name = row.cells.get("class_name") or NAME_OF_ID.get(-1 if class_id is None else class_id, "")
+    if not name and class_id is not None and "class_name" not in table.columns:
+        raise MalformedAnnotations(
+            f"Line {row.line}: class {class_id} is none of VinBigData's 14 classes. Add a column class_name."
+        )
     for column, text in (("image_id", image_id), ("class_name", name), ("rad_id", reader)):
         if text.casefold() in _EMPTY and (column != "rad_id" or "rad_id" in table.columns):
             raise _OddRow("row_unreadable", f"{column} is empty")
@@ -245,7 +258,9 @@ def _box(cells: Sequence[str], columns: Sequence[str]) -> Xyxy:
     if "box_width" in columns:
         left, top, right, bottom = to_xyxy((left, top, right, bottom))
     if left > right or top > bottom:
-        raise _OddRow("corners_swapped", "x_max is below x_min, or y_max below y_min; are they the size of the box?")
+        raise _OddRow(
+            "corners_swapped", "x_max is below x_min, or y_max below y_min (do these columns hold the size of the box)"
+        )
     if left == right or top == bottom:
         raise _OddRow("box_without_area", "the box has no area")
     return left, top, right, bottom

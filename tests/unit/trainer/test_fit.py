@@ -164,3 +164,5 @@ def test_without_a_true_box_there_is_nothing_to_train_on() -> None:
         run(tiny_config(), Dataset("none", "0" * 64, 1, dataset.categories, dataset.films[3:]), Memory())
     with pytest.raises(NothingToTrainOn):
         run(tiny_config(), tiny_dataset(4, split="val"), Memory())
+    with pytest.raises(NothingToTrainOn, match="no class"):
+        card_of(tiny_config(), Dataset("none", "0" * 64, 1, (), dataset.films[3:]))

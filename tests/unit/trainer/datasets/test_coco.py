@@ -121,6 +121,17 @@ def test_an_image_that_cannot_be_read_costs_itself_and_its_annotations() -> None
     assert read_coco(json.dumps(content).encode()).noted == {"image_unreadable": 1, "annotation_unreadable": 1}
 
 
+def test_an_entry_that_is_no_object_costs_itself() -> None:
+    content = many()
+    content["annotations"].append(None)
+    assert read_coco(json.dumps(content).encode()).culprits == {"annotation_unreadable": ("annotation at place 11",)}
+
+
+def test_a_document_of_normal_films_needs_no_categories() -> None:
+    annotations = read_coco(json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}).encode())
+    assert (annotations.categories, len(annotations.images)) == ((), 1)
+
+
 def test_an_outline_gives_a_box_where_there_is_none() -> None:
     content = many(bbox=None, segmentation=[[5, 6, 25, 6, 25, 36], [1, 8, 9, 9, 2, 2]])
     annotations = read_coco(json.dumps(content).encode())

@@ -158,6 +158,7 @@ def test_vindr_cxrs_own_tables_have_no_class_ids_and_may_have_no_readers() -> No
         table(*ROWS).replace(b",3,", b",3.0,"),
         table(*ROWS).replace(b",14,", b",14.0,").replace(b",,,,\n", b",0,0,1,1\n"),
         table(*ROWS) + b",,,,,,,\n\n",
+        b"\n\n" + table(*ROWS),
     ],
 )
 def test_a_table_is_the_same_however_a_program_saves_it(data: bytes) -> None:
@@ -200,6 +201,33 @@ def test_size_columns_are_the_size_of_the_annotated_image(names: str) -> None:
     annotations = read_table(renamed(f"{HEADING},{names}", *rows, contradicting))
     assert {(image.width_px, image.height_px, image.scales) for image in annotations.images} == {(2336, 2080, True)}
     assert annotations.culprits == {"size_contradicts": ("line 22",)}
+
+
+def test_boxes_may_have_sizes_and_images_too() -> None:
+    (image,) = read_table(renamed("image_id,class_name,x,y,w,h,width,height", "a,Mass,1,2,30,40,512,600")).images
+    assert (image.boxes[0].xyxy_px, image.width_px, image.height_px) == ((1, 2, 31, 42), 512, 600)
+
+
+@pytest.mark.parametrize("reader", ["", "NaN"])
+def test_a_reader_column_that_is_empty_is_none(reader: str) -> None:
+    annotations = read_table(table(*(row.replace("R10", reader) for row in GOOD)))
+    assert (len(annotations.images), annotations.images[0].readers, annotations.noted) == (20, (), {})
+
+
+def test_ids_without_names_are_those_of_vinbigdata() -> None:
+    heading = "image_id,class_id,x_min,y_min,x_max,y_max"
+    annotations = read_table(renamed(heading, "a,3,1,2,3,4", "b,14,,,,"))
+    assert [category.name for category in annotations.categories] == ["Cardiomegaly"]
+    with pytest.raises(MalformedAnnotations, match=r"^Line 2: class 33 is none of"):
+        read_table(renamed(heading, "a,33,1,2,3,4", "b,14,,,,"))
+
+
+def test_a_table_whose_findings_are_odd_is_refused_whatever_the_number_of_its_normal_rows() -> None:
+    normal = [f"normal{number},No finding,14,R1,,,," for number in range(50)]
+    sizes = [f"odd{number},Cardiomegaly,3,R1,900,900,100,200" for number in range(4)]
+    assert read_table(table(*normal, *sizes[:3])).noted == {"corners_swapped": 3}
+    with pytest.raises(MalformedAnnotations, match="do these columns hold the size of the box"):
+        read_table(table(*normal, *sizes))
 
 
 def test_a_size_column_alone_is_refused() -> None:
