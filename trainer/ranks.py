@@ -10,10 +10,18 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
+from shared.errors import TransientError
+
 #: A rank that hears nothing from the others for this long gives up; a dead one is noticed at once.
 SILENCE = timedelta(minutes=10)
 
 _T = TypeVar("_T")
+
+
+class DeviceUnavailable(TransientError):
+    """CARINA_DEVICE asks for a GPU, and this trainer has none that PyTorch can use."""
+
+    code = "device_unavailable"
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,8 @@ class Ranks:
 def joined(device: str = "auto", threads: int = 0) -> Iterator[Ranks]:
     """Join the processes that torchrun started, or be alone.
 
-    `device` is `auto`, `cpu` or `cuda`; `threads` are those of the CPU's arithmetic, 0: as PyTorch likes.
+    `device` is `auto`, `cpu` or `cuda`; `threads` are those of the CPU's arithmetic, 0: as PyTorch likes. Raises
+    `DeviceUnavailable`.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -57,6 +66,8 @@ def joined(device: str = "auto", threads: int = 0) -> Iterator[Ranks]:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     place = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
+        if not torch.cuda.is_available():
+            raise DeviceUnavailable
         torch.cuda.set_device(place)
     if not distributed.is_torchelastic_launched():
         yield Ranks(0, 1, place)

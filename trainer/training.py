@@ -20,6 +20,7 @@ from shared.tables import Dataset as DatasetRow
 from shared.tables import Evaluation, GateDecision, TrainingRun
 from shared.tasks import update_task
 from shared.training import EvaluationConfig, TrainingConfig
+from shared.trainings import count_in_split
 from trainer import initial_weights
 from trainer.curve import AP40, Curve
 from trainer.engine import NonFiniteLoss
@@ -211,12 +212,12 @@ def _conclude(work: Work, config: TrainingConfig, card: ModelCard, weights: byte
     run_id = work.claim.task_id
     with work.database.begin() as session:
         row = session.get_one(TrainingRun, run_id)
-        digest = session.get_one(DatasetRow, row.dataset_id).digest
+        dataset = session.get_one(DatasetRow, row.dataset_id)
         card = card.model_copy(
             update={
                 "metrics": {
                     "training_run": str(run_id),
-                    DATASET_DIGEST: digest,
+                    DATASET_DIGEST: dataset.digest,
                     LEARNT_FROM: describe_material(session, row),
                     "config_digest": row.config_digest,
                 }
@@ -229,7 +230,7 @@ def _conclude(work: Work, config: TrainingConfig, card: ModelCard, weights: byte
                     project_id=row.project_id, candidate_model_id=model.id, training_run_id=run_id, config=row.gate
                 )
             )
-        elif config.evaluate_split is not None:
+        elif config.evaluate_split is not None and count_in_split(dataset, config.evaluate_split, "images") != 0:
             asked = EvaluationConfig(split=config.evaluate_split).model_dump(mode="json")
             session.add(
                 Evaluation(project_id=row.project_id, model_id=model.id, dataset_id=row.dataset_id, config=asked)
