@@ -6,7 +6,7 @@ from alembic import op
 from shared.migrations.indexes import create_index
 
 revision = "0016"
-down_revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
