@@ -6,8 +6,8 @@ any more. What is wrong with a body is the request's fault, whichever route it i
 
 import json
 import math
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
 
 import flask
 
@@ -23,6 +23,15 @@ from shared.errors import InvalidRequest, RequestError
 
 #: Of a number: more digits than any that is taken.
 _MOST_DIGITS = 40
+
+
+View = TypeVar("View", bound=Callable[..., object])
+
+
+def body_is_optional(view: View) -> View:
+    """Let a view be called without a body, which is an empty object to it then."""
+    view.body_is_optional = True  # type: ignore[attr-defined]
+    return view
 
 
 class MalformedJson(RequestError):
@@ -45,6 +54,8 @@ class Request(flask.Request):
         """Return the body's object; raise `NotJson`, `MalformedJson` and `InvalidRequest`, also where `silent`."""
         if not (force or self.is_json):
             if not self.mimetype and not self.content_length:
+                if getattr(flask.current_app.view_functions[self.endpoint or ""], "body_is_optional", False):
+                    return {}
                 raise InvalidRequest("The route takes a JSON object in its body.")
             raise NotJson
         return read_json(self.get_data())

@@ -4,12 +4,15 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
-from api.audit import unaudited
+from api.audit import note, unaudited
 from api.auth import requires
+from api.json_body import body_is_optional
 from api.resource import as_json, resource
-from api.schemas import ModelAnswer, ModelPath, ModelsAnswer
+from api.schemas import ModelAnswer, ModelPath, ModelsAnswer, PromotionRequest
 from api.services import services
 from shared import models
+from shared.gate_verdicts import GateVerdict, read_verdicts
+from shared.promotion import audited, promote_by_hand
 from shared.queue.states import Scope
 from shared.tables import Model
 
@@ -22,16 +25,23 @@ blueprint = resource("models")
 def show_all() -> Response:
     """Show every model, the newest first."""
     with services().database.begin() as session:
-        rows = session.scalars(sa.select(Model).order_by(Model.id.desc()))
-        return as_json(ModelsAnswer(models=[ModelAnswer.of(row) for row in rows]))
+        rows = session.scalars(sa.select(Model).order_by(Model.id.desc())).all()
+        verdicts = read_verdicts(session, [row.id for row in rows])
+        return as_json(ModelsAnswer(models=[ModelAnswer.of(row, verdicts.get(row.id)) for row in rows]))
 
 
 @blueprint.post("/v1/models/<uuid:model_id>/promote", responses={200: ModelAnswer})
 @requires(Scope.SYSTEM)
-def promote(path: ModelPath) -> Response:
-    """Make a model the active one; workers change over between two batches."""
+@body_is_optional
+def promote(path: ModelPath, body: PromotionRequest) -> Response:
+    """Make a model the active one; workers change over between two batches. Show the gate's last decision about it.
+
+    Where the gate refused the model a `reason` is needed, which the audit keeps.
+    """
     with services().database.begin() as session:
-        return _show_changed(session, models.promote(session, path.model_id))
+        model, verdict = promote_by_hand(session, path.model_id, body.reason)
+        note(**audited(verdict, body.reason))
+        return _show_changed(session, model, verdict)
 
 
 @blueprint.post("/v1/models/rollback", responses={200: ModelAnswer})
@@ -39,10 +49,11 @@ def promote(path: ModelPath) -> Response:
 def roll_back() -> Response:
     """Return to the model that was active before."""
     with services().database.begin() as session:
-        return _show_changed(session, models.roll_back(session))
+        model = models.roll_back(session)
+        return _show_changed(session, model, read_verdicts(session, [model.id]).get(model.id))
 
 
-def _show_changed(session: Session, model: Model) -> Response:
+def _show_changed(session: Session, model: Model, verdict: GateVerdict | None) -> Response:
     session.flush()
     session.refresh(model)
-    return as_json(ModelAnswer.of(model))
+    return as_json(ModelAnswer.of(model, verdict))

@@ -5,10 +5,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.bounded import Bounded
 from shared.errors import PermanentError
+from shared.gate_verdicts import MOST_REASON, GateVerdict
 from shared.imaging.facts import Flag
 from shared.queue.states import JobState, ModelState
 from shared.tables import Image, Job, Model
@@ -86,6 +87,16 @@ class ModelPath(Bounded):
     """Which model."""
 
     model_id: UUID
+
+
+class PromotionRequest(Bounded):
+    """Why a model is promoted; may be left out, body and all, unless the gate refused the model."""
+
+    model_config = ConfigDict(str_strip_whitespace=True)
+
+    reason: str | None = Field(
+        None, min_length=1, max_length=MOST_REASON, description="Kept in the audit: no patient's data."
+    )
 
 
 class RerunQuery(Bounded):
@@ -221,11 +232,13 @@ class ModelAnswer(BaseModel):
     created_at: datetime
     promoted_at: datetime | None
     retired_at: datetime | None
-    #: What it says about itself: classes, canvas, thresholds, metrics.
+    #: What it says about itself: classes, canvas, thresholds, metrics, warnings.
     card: dict[str, Any]
+    #: The gate's last decision about it; of this project, but for the answer to a promotion.
+    gate: GateVerdict | None
 
     @classmethod
-    def of(cls, model: Model) -> "ModelAnswer":
+    def of(cls, model: Model, gate: GateVerdict | None) -> "ModelAnswer":
         """Describe a model's row."""
         return cls(
             id=model.id,
@@ -236,6 +249,7 @@ class ModelAnswer(BaseModel):
             promoted_at=model.promoted_at,
             retired_at=model.retired_at,
             card=model.card,
+            gate=gate,
         )
 
 

@@ -33,8 +33,8 @@ def record(
 ) -> bool:
     """Write a row, with `only_if_changed` only where the transaction has changed any; return whether it was written.
 
-    `action` is as `studies.submit`; `subject` holds ids and counts, never a name or a patient's data. Call it last in a
-    transaction. Raises `AuditUnavailable`, and what the changes before it raise.
+    `action` is as `studies.submit`; `subject` holds ids, counts and the reason of a promotion, never a name or a
+    patient's data. Call it last in a transaction. Raises `AuditUnavailable`, and what the changes before it raise.
     """
     session.flush()
     columns = AuditEvent.__table__.c

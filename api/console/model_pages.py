@@ -15,6 +15,7 @@ from api.console.pages import console_blueprint, show
 from api.console.training_choices import read_choices
 from api.services import services
 from shared.errors import InvalidRequest, NotFound
+from shared.gate_verdicts import read_verdicts
 from shared.queue.states import ModelState, Scope
 from shared.tables import GateDecision, Model
 
@@ -41,6 +42,7 @@ def models() -> Response:
             previous=session.scalar(retired.limit(1)),
             decisions=decisions,
             names={row.id: row.name for row in rows},
+            verdicts=read_verdicts(session, [row.id for row in rows]),
             choices=read_choices(session),
             words=words,
         )

@@ -107,6 +107,7 @@ def import_model(
     """Import a trained model. It is a candidate until it is promoted."""
     from shared import models
     from shared.object_store import ObjectStore
+    from shared.promotion import promote_by_hand
 
     settings = settings_of(data)
     said = {
@@ -130,7 +131,7 @@ def import_model(
         model = models.register(session, ObjectStore(settings), card, weights)
         note(session, "model.import", model_id=model.id, promoted=promote)
         if promote:
-            models.promote(session, model.id)
+            promote_by_hand(session, model.id, reason=None)
         line = f"{model.id} {model.name} ({card.architecture}, {len(card.categories)} classes): {model.state}"
         show_result(describe_model(model) | {"notes": notes}, line, *(f"  {each}" for each in notes))
 

@@ -14,9 +14,11 @@ from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.model_imports import CARD, WEIGHTS, describe_model, import_model
 from deploy.cli.tables import Table
+from shared.bounded import is_odd
 from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.errors import NotFound
+from shared.gate_verdicts import MOST_REASON
 from shared.tables import Model
 
 app = Application(help="The detectors that Carina knows, and which of them is active.", no_args_is_help=True)
@@ -85,14 +87,26 @@ def demo(data: Data = None) -> None:
 
 
 @app.command()
-def promote(model_id: UUID, data: Data = None) -> None:
-    """Make a model the active one; workers change over between two batches."""
-    from shared import models
+def promote(
+    model_id: UUID,
+    reason: Annotated[
+        str | None, typer.Option(help="Why, where the gate refused the model; the audit keeps it.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Make a model the active one; workers change over between two batches.
 
+    Shows the gate's last decision about it. Where that is a refusal, --reason is needed.
+    """
+    from shared.promotion import audited, promote_by_hand
+
+    reason = _read_reason(reason)
     with Database.from_settings(settings_of(data)).begin() as session:
-        model = models.promote(session, model_id)
-        note(session, "model.promote", model_id=model.id)
-        show_result(describe_model(model), f"{model.id} {model.name}: {model.state}")
+        model, verdict = promote_by_hand(session, model_id, reason)
+        note(session, "model.promote", model_id=model.id, **audited(verdict, reason))
+        gate = verdict.model_dump(mode="json") if verdict else None
+        said = verdict.in_words() if verdict else "The gate has not been asked about this model."
+        show_result(describe_model(model) | {"gate": gate}, f"{model.id} {model.name}: {model.state}", said)
 
 
 @app.command()
@@ -104,3 +118,12 @@ def rollback(data: Data = None) -> None:
         model = models.roll_back(session)
         note(session, "model.rollback", model_id=model.id)
         show_result(describe_model(model), f"{model.id} {model.name}: {model.state}")
+
+
+def _read_reason(reason: str | None) -> str | None:
+    if reason is None:
+        return None
+    reason = reason.strip()
+    if not 1 <= len(reason) <= MOST_REASON or is_odd(reason):
+        raise typer.BadParameter(f"--reason takes one line of 1 to {MOST_REASON} characters.")
+    return reason

@@ -2,22 +2,44 @@
 
 import { get, send } from "./api.js";
 import { ask, onSubmit } from "./dialog.js";
-import { say } from "./page.js";
+import { element, say } from "./page.js";
 
 const EVERY_MS = 3000;
 
 async function change(question, path, done) {
   const model = await ask({ ...question, work: () => send("POST", path) });
-  if (!model) return;
-  sessionStorage.setItem("said", done(model));
+  if (model) reloadSaying(done(model));
+}
+
+function reloadSaying(words) {
+  sessionStorage.setItem("said", words);
   location.reload();
 }
 
+// The server asks for a reason where the gate of any project refused the model, and the audit keeps it.
+function reasonFields(isNeeded) {
+  const label = isNeeded ? "Why promote it all the same? The audit keeps this." : "Reason, which the audit keeps; needed if the gate refused the model";
+  return [element("label", { htmlFor: "reason" }, label),
+    element("input", { id: "reason", name: "reason", required: isNeeded, maxLength: 500, autocomplete: "off" })];
+}
+
+function promotion(form) {
+  const reason = form.elements.reason.value.trim();
+  return reason ? { reason } : {};
+}
+
 for (const button of document.querySelectorAll("[data-promote]")) {
-  const { promote: id, name } = button.dataset;
-  button.addEventListener("click", () => change(
-    { title: `Promote ${name}?`, text: "It detects every image from now on that names no model. Workers change over between two batches.", agree: "Promote" },
-    `/v1/models/${id}/promote`, (model) => `${model.name} is active now.`));
+  const { promote: id, name, gate, outcome } = button.dataset;
+  button.addEventListener("click", async () => {
+    const model = await ask({
+      title: `Promote ${name}?`,
+      text: ["It detects every image from now on that names no model. Workers change over between two batches.", gate],
+      fields: reasonFields(outcome === "refused"),
+      agree: "Promote",
+      work: (form) => send("POST", `/v1/models/${id}/promote`, promotion(form)),
+    });
+    if (model) reloadSaying(`${model.name} is active now.`);
+  });
 }
 
 const rollBack = document.getElementById("roll-back");
