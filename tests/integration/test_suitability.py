@@ -67,5 +67,9 @@ def test_a_rejection_is_the_first_reason_and_comes_with_a_sentence(workshop: Wor
 
 def test_a_refusals_code_is_its_flag() -> None:
     assert {flag: error.code for flag, error in REFUSALS.items()} == {flag: str(flag) for flag in REFUSALS}
-    assert set(Flag) - set(REFUSALS) == {Flag.SUSPECTED_INVERSION, Flag.LOW_RESOLUTION}
+    assert set(Flag) - set(REFUSALS) == {
+        Flag.SUSPECTED_INVERSION,
+        Flag.LOW_RESOLUTION,
+        Flag.IRREGULAR_FILE,
+    }
     assert all(issubclass(error, PermanentError) for error in REFUSALS.values())
