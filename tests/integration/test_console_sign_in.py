@@ -12,6 +12,7 @@ from shared.database import Database
 from shared.keys import prefix_of, revoke_key
 from shared.settings import Settings
 from tests.integration.conftest import Api, Keys, png
+from tests.integration.rows import add_model
 
 
 @pytest.fixture
@@ -142,6 +143,18 @@ def test_every_page_has_a_strict_policy_and_nothing_in_line(browser: FlaskClient
         assert "unsafe" not in answer.headers["Content-Security-Policy"]
         assert "<script>" not in answer.text
         assert "style=" not in answer.text
+
+
+def test_a_page_that_crashes_says_so_in_the_consoles_own_frame(
+    browser: FlaskClient, keys: Keys, database: Database
+) -> None:
+    sign_in(browser, keys.read)
+    with database.begin() as session:
+        add_model(session, "odd").card = {}  # no version of Carina writes such a card
+    answer = browser.get("/console/studies")
+    assert (answer.status_code, answer.mimetype) == (500, "text/html")
+    assert "internal_error" in answer.text
+    assert "Try again" in answer.text
 
 
 def test_assets_are_kept_for_good_under_their_version_only(browser: FlaskClient) -> None:
