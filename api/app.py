@@ -25,6 +25,7 @@ from api import (
     manifest,
     metrics,
     models,
+    naming,
     odd_text,
     progress,
     queue,
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> OpenAPI:
     app.before_request(body.bound)
     limits.install(app, settings)
     odd_text.install(app)
+    naming.install(app)
     thread_shares.install(app, settings)
     app.before_request(body.read_chunks)
     idempotency.install(app)

@@ -21,7 +21,7 @@ from api.errors import answer
 from api.pages import read_page
 from api.resource import as_json, resource
 from api.services import NAME, services
-from shared.audit import record
+from shared.audit import record, require_action
 from shared.errors import CarinaError
 from shared.keys import Identity
 from shared.queue.states import Scope
@@ -83,6 +83,8 @@ def show_all(query: AuditQuery) -> Response:
     if query.api_key_id is not None:
         where.append(AuditEvent.api_key_id == query.api_key_id)
     with services().database.begin() as session:
+        if query.action is not None:
+            require_action(session, query.action, current_app.view_functions)
         rows, following = read_page(session, AuditEvent, query, *where)
         return as_json(AuditEventsAnswer(events=[AuditEventAnswer.of(row) for row in rows], next=following))
 

@@ -3,14 +3,17 @@
 import re
 from http import HTTPStatus
 from typing import NoReturn
+from uuid import UUID
 
 import structlog
 from flask import Flask, Response, request
 from psycopg.errors import ForeignKeyViolation
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from sqlalchemy.exc import DataError, IntegrityError
 from werkzeug.exceptions import HTTPException
 
+from api import naming
 from api.schemas import InvalidParameter, Problem
 from shared.errors import (
     CarinaError,
@@ -21,6 +24,7 @@ from shared.errors import (
     TransientError,
     Unauthorized,
 )
+from shared.suggestions import AmbiguousName, suggest_choice
 
 log = structlog.get_logger()
 
@@ -45,6 +49,8 @@ def reject_parameters(error: ValidationError) -> NoReturn:
 def answer(error: CarinaError) -> Response:
     """Return the problem document that says this error."""
     status, headers = 500, {}
+    if isinstance(error, NotFound):
+        error = naming.explain(error)
     if isinstance(error, RequestError):
         status = error.status
         if error.retry_after_s is not None:
@@ -58,7 +64,9 @@ def answer(error: CarinaError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     limit = error.limit if isinstance(error, LimitExceeded) else None
     errors = _explain(error) if isinstance(error, RequestError) else None
-    return _respond(status, error.code, error.public_detail, headers, limit=limit, errors=errors)
+    candidates = list(error.candidates) or None if isinstance(error, NotFound | AmbiguousName) else None
+    detail = error.public_detail + _suggest(error)
+    return _respond(status, error.code, detail, headers, limit=limit, errors=errors, candidates=candidates)
 
 
 def _explain(error: RequestError) -> list[InvalidParameter] | None:
@@ -66,8 +74,23 @@ def _explain(error: RequestError) -> list[InvalidParameter] | None:
     within = [error.parameter] if error.parameter else []
     if not (isinstance(error, InvalidRequest) and isinstance(error.__cause__, ValidationError)):
         return [InvalidParameter(name=name, detail=error.detail) for name in within] or None
-    found = error.__cause__.errors(include_url=False, include_context=False, include_input=False)
-    return [InvalidParameter(name=".".join(map(str, (*within, *each["loc"]))), detail=each["msg"]) for each in found]
+    return [
+        InvalidParameter(name=".".join(map(str, (*within, *each["loc"]))), detail=each["msg"] + suggestion_for(each))
+        for each in error.__cause__.errors(include_url=False)
+    ]
+
+
+def suggestion_for(found: ErrorDetails) -> str:
+    """Say what may have been meant by a value that is none of a list; empty where nothing is near."""
+    expected = found.get("ctx", {}).get("expected", "") if found["type"] in ("enum", "literal_error") else ""
+    return suggest_choice(found["input"], expected)
+
+
+def _suggest(error: CarinaError) -> str:
+    cause = error.__cause__ if isinstance(error, InvalidRequest) else None
+    found = cause.errors(include_url=False) if isinstance(cause, ValidationError) else []
+    suggested = ((each, suggestion_for(each)) for each in found)
+    return next((f" {each['loc'][-1]}:{meant}" for each, meant in suggested if meant and each["loc"]), "")
 
 
 def _answer_unfit_value(error: DataError) -> Response:
@@ -111,9 +134,12 @@ def _respond(
     *,
     limit: str | None = None,
     errors: list[InvalidParameter] | None = None,
+    candidates: list[UUID] | None = None,
 ) -> Response:
     title = HTTPStatus(status).phrase
-    problem = Problem(title=title, status=status, detail=detail, code=code, limit=limit, errors=errors)
+    problem = Problem(
+        title=title, status=status, detail=detail, code=code, limit=limit, errors=errors, candidates=candidates
+    )
     body = problem.model_dump_json(exclude_none=True)
     return Response(body, status, headers, content_type="application/problem+json")
 

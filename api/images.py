@@ -49,6 +49,7 @@ def overlay(path: ImagePath, query: OverlayQuery) -> Response:
         sha256 = _rendition_sha256(image)
         results = select_results(Job.image_id == image.id).limit(1)
         if query.model_id is not None:
+            models.require(session, query.model_id, parameter="model_id")
             results = results.where(Job.model_id == query.model_id)
         row = session.execute(results).one_or_none()
         if row is None:

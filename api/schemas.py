@@ -44,6 +44,8 @@ class Problem(BaseModel):
     limit: str | None = None
     #: What is wrong with which parameter, where that is known.
     errors: list[InvalidParameter] | None = None
+    #: Of `not_found` and `ambiguous_name`: the ids of things that may have been meant.
+    candidates: list[UUID] | None = None
 
 
 #: The body of an error answer.

@@ -38,6 +38,7 @@ def read_findings(session: Session, study_id: UUID, query: FindingsQuery) -> Fin
     if query.model_id is None:
         jobs = jobs.where(is_of_active_model()).order_by(*standing())
     else:
+        models.require(session, query.model_id, parameter="model_id")
         jobs = jobs.where(sa.or_(Job.model_id == query.model_id, Job.requested_model_id == query.model_id))
         jobs = jobs.order_by(Job.state == JobState.SUCCEEDED, Job.id)
     for job, model in session.execute(jobs):

@@ -13,11 +13,13 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from api.study_list_schemas import StudiesQuery
+from shared import models
 from shared.ids import first_id_at
 from shared.imaging.facts import Flag
 from shared.queue.states import JobState
 from shared.queue.top_scores import tenth_of
 from shared.results import counts_in_search, is_standing
+from shared.suggestions import UnknownName
 from shared.tables import Image, Job, Study, Submission, TopScore
 
 #: Ways with more studies than this are not compared any further.
@@ -144,6 +146,7 @@ def _ways(session: Session, project_id: UUID, query: StudiesQuery) -> list[_Way]
     if query.flag is not None:
         ways.append(_by_flag(project_id, query.flag))
     if query.finding is not None:
+        _require_class(session, query.finding)
         ways.append(_by_finding(project_id, query.finding, query.min_score))
     if query.state is not None or query.priority is not None:
         states = query.state.job_states if query.state is not None else list(JobState)
@@ -151,6 +154,12 @@ def _ways(session: Session, project_id: UUID, query: StudiesQuery) -> list[_Way]
         # Among a million with findings hardly any is without a result: those are walked instead.
         ways.insert(len(ways) if JobState.SUCCEEDED in states else 0, by_job)
     return ways or [_Way(Study.id, [Study.project_id == project_id], lambda _: sa.true())]
+
+
+def _require_class(session: Session, name: str) -> None:
+    known = models.class_names(session)
+    if known and name not in known:
+        raise UnknownName("class", name, known, parameter="finding")
 
 
 def _by_job(project_id: UUID, states: Sequence[str], priorities: Sequence[int]) -> _Way:

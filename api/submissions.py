@@ -27,14 +27,14 @@ from api.submission_schemas import (
     UploadsAnswer,
     UploadsQuery,
 )
-from shared import submission_changes
+from shared import models, submission_changes
 from shared.errors import Forbidden, InvalidRequest, NotFound, RequestError
 from shared.import_places import limit_prefix, read_places
 from shared.incoming import Incoming, SourceRefused
 from shared.queue.states import FileState, Scope, Stage, SubmissionState
 from shared.submission_changes import locked
 from shared.submissions import close, settle, tally
-from shared.tables import Model, Project, Submission, SubmissionFile
+from shared.tables import Project, Submission, SubmissionFile
 
 blueprint = resource("submissions")
 
@@ -72,8 +72,8 @@ def create(query: CreateQuery, body: SubmissionRequest) -> Response:
         raise InvalidRequest("A submission has either files of its own or those of a bucket.")
     bucket, prefix = _source(query.from_)
     with services().database.begin() as session:
-        if body.model_id is not None and session.get(Model, body.model_id) is None:
-            raise NotFound(f"There is no model {body.model_id}.")
+        if body.model_id is not None:
+            models.require(session, body.model_id, parameter="model_id")
         submission = Submission(
             project_id=identity().project_id,
             api_key_id=identity().key_id,

@@ -1,6 +1,6 @@
 """The audit: who changed what, and who saw whose data. A change and its row are one transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -10,10 +10,13 @@ from sqlalchemy.orm import Session
 from shared.bounded import without_odd
 from shared.errors import AuditUnavailable, CarinaError
 from shared.ids import new_id
+from shared.suggestions import UnknownName
 from shared.tables import AuditEvent
 
 #: The actor of what is done at the command line.
 CLI = "cli"
+#: Rows that are looked through for an action that was meant.
+_LATEST = 10_000
 
 #: Whether this transaction has changed, or locked, any row.
 _HAS_CHANGED = sa.func.txid_current_if_assigned().is_not(None)
@@ -58,6 +61,15 @@ def record(
         raise
     except SQLAlchemyError as exc:
         raise AuditUnavailable from exc
+
+
+def require_action(session: Session, action: str, known: Iterable[str] = ()) -> None:
+    """Raise `UnknownName` for an action that is not among these and that no row has."""
+    if action in known or session.scalar(sa.select(AuditEvent.id).where(AuditEvent.action == action).limit(1)):
+        return
+    latest = sa.select(AuditEvent).order_by(AuditEvent.id.desc()).limit(_LATEST).subquery()
+    seen = session.scalars(sa.select(latest.c.action).distinct())
+    raise UnknownName("action", action, {*known, *seen}, parameter="action")
 
 
 def _plain(value: object) -> object:

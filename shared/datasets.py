@@ -5,8 +5,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from shared.errors import NotFound, NotReady
+from shared.errors import NotReady
 from shared.queue.states import TaskState
+from shared.suggestions import pick
 from shared.tables import Dataset
 
 
@@ -30,16 +31,18 @@ def resolve(session: Session, project_id: UUID, name_or_id: str) -> Dataset:
 
 
 def find(session: Session, project_id: UUID, name_or_id: str) -> Dataset:
-    """Return a project's dataset of an id, else its latest of a name, of those that succeeded where there are any.
+    """Return a project's dataset of an id, its beginning, or else its latest of a name, if one succeeded of those.
 
-    Raises `NotFound`.
+    Raises `NotFound` and `AmbiguousName`.
     """
     dataset = _by_id(session, project_id, name_or_id) or latest(session, project_id, name_or_id)
     if dataset is None:
         of_name = sa.select(Dataset).where(Dataset.project_id == project_id, Dataset.name == name_or_id)
         dataset = session.scalar(of_name.order_by(Dataset.id.desc()).limit(1))
     if dataset is None:
-        raise NotFound(f"There is no dataset {name_or_id!r}; `carina dataset list` shows all.", parameter="dataset")
+        rows = sa.select(Dataset.id, Dataset.name).where(Dataset.project_id == project_id)
+        called = {row.id: row.name for row in session.execute(rows)}
+        dataset = session.get_one(Dataset, pick("dataset", name_or_id, called, parameter="dataset"))
     return dataset
 
 

@@ -5,6 +5,9 @@ A *transient* error says that trying again may help: the job goes back to its st
 an answer to an HTTP client. Errors of botocore, SQLAlchemy, pydicom and redis become one of these in their adapter.
 """
 
+from collections.abc import Sequence
+from uuid import UUID
+
 
 class CarinaError(Exception):
     """Something in Carina went wrong."""
@@ -366,6 +369,8 @@ class NotFound(RequestError):
 
     code = "not_found"
     status = 404
+    #: The ids of things that may have been meant.
+    candidates: Sequence[UUID] = ()
 
 
 class NotReady(RequestError):

@@ -8,7 +8,7 @@ from shared import models
 from shared.erasure import require_whole
 from shared.errors import InvalidRequest, NotFound, NotReady
 from shared.queue.states import TaskState
-from shared.tables import Dataset, Evaluation, Model
+from shared.tables import Dataset, Evaluation
 from shared.training import EvaluationConfig
 from shared.trainings import count_in_split
 
@@ -20,9 +20,9 @@ def start_evaluation(
 
     Raises `NotFound` where there is no such model, and `NotReady` unless the dataset's import has succeeded.
     """
-    model = models.active(session) if model_id is None else session.get(Model, model_id)
+    model = models.active(session) if model_id is None else models.require(session, model_id, parameter="model")
     if model is None:
-        raise NotFound("No model is active." if model_id is None else f"There is no model {model_id}.")
+        raise NotFound("No model is active.")
     if dataset.state != TaskState.SUCCEEDED:
         raise NotReady(f"The dataset {dataset.id} is {dataset.state}.")
     require_whole(dataset)

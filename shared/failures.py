@@ -8,14 +8,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session, aliased
 
+from shared.errors import CarinaError
 from shared.queue.numbers import is_one_of
 from shared.queue.retry import make_successors
 from shared.queue.states import FileState, JobState, SubmissionState
 from shared.submission_changes import reopen
+from shared.suggestions import UnknownName
 from shared.tables import Image, Job, Submission, SubmissionFile
 
 #: Studies that a failure names at most.
 _NAMED = 5
+#: Of jobs, beside those of errors that this process knows.
+_OTHER_CODES = frozenset({"worker_lost", "duplicate", "unexpected_error", "unknown"})
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,9 @@ def list_failures(session: Session, project_id: UUID, within: timedelta) -> list
 def retry_failures(session: Session, project_id: UUID, code: str, within: timedelta) -> list[JobState]:
     """Give the jobs that failed lately with this code successors; return their states. The second time there is none.
 
-    Those of a cancelled submission stay as they are.
+    Those of a cancelled submission stay as they are. Raises `UnknownName` for a code that no job can have.
     """
+    _require_code(session, project_id, code)
     failed = (*_unfit(project_id, within, (JobState.FAILED,)), _code() == code)
     # Submissions first, then jobs, as everywhere; what is locked is looked at anew, for others may have been here.
     submission_ids = sa.select(Job.submission_id).where(*failed, Job.submission_id.is_not(None)).distinct()
@@ -90,6 +95,20 @@ def retry_failures(session: Session, project_id: UUID, code: str, within: timede
     for submission in submissions if states else ():
         reopen(submission)
     return states
+
+
+def _require_code(session: Session, project_id: UUID, code: str) -> None:
+    if code in (known := _codes_of(CarinaError) | _OTHER_CODES):
+        return
+    # A worker of another version may know more.
+    seen = sa.select(_code()).where(*_unfit(project_id, timedelta(days=365), (JobState.REJECTED, JobState.FAILED)))
+    if code not in (known := known | set(session.scalars(seen.distinct()))):
+        raise UnknownName("code", code, known, parameter="code")
+
+
+def _codes_of(error: type[CarinaError]) -> set[str]:
+    """The codes of an error and of all that derive from it."""
+    return {error.code}.union(*(_codes_of(each) for each in error.__subclasses__()))
 
 
 def _code() -> sa.ColumnElement[str]:

@@ -4,16 +4,15 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from shared.errors import NotFound
-from shared.tables import GateDecision, Model
+from shared import models
+from shared.tables import GateDecision
 from shared.training import GateConfig
 from shared.trainings import check_gate
 
 
 def ask_gate(session: Session, *, project_id: UUID, candidate_model_id: UUID, config: GateConfig) -> GateDecision:
     """Queue a project's decision about a model and return its row; raises `NotFound` and what `check_gate` raises."""
-    if session.get(Model, candidate_model_id) is None:
-        raise NotFound(f"There is no model {candidate_model_id}.")
+    models.require(session, candidate_model_id, parameter="model_id")
     check_gate(session, project_id, config)
     decision = GateDecision(
         project_id=project_id, candidate_model_id=candidate_model_id, config=config.model_dump(mode="json")

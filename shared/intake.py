@@ -19,9 +19,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from shared import models
 from shared.database import Database
 from shared.erasure import discard, hold_object
-from shared.errors import ImageTooLarge, InvalidUid, NotFound, TransientError
+from shared.errors import ImageTooLarge, InvalidUid, TransientError
 from shared.imaging.element_names import name_of
 from shared.imaging.header import PREFIX_BYTES, ImageHeader, read_header
 from shared.object_store import PART_BYTES, ObjectStore, original_key
@@ -31,7 +32,7 @@ from shared.queue.states import JobState, Stage
 from shared.quotas import Quota, QuotaExceeded, find_quota
 from shared.scratch import spooled_file
 from shared.settings import Settings
-from shared.tables import Image, Job, Model, Project, Study
+from shared.tables import Image, Job, Project, Study
 from shared.version import RENDITION_VERSION
 
 #: A process gathers whole parts of so many files in memory, and of all others so few bytes, the rest on disk:
@@ -108,8 +109,8 @@ class Intake:
         self._new_jobs: Counter[Stage] = Counter()
         if model_id is not None or key_id is not None:
             with database.begin() as session:
-                if model_id is not None and session.get(Model, model_id) is None:
-                    raise NotFound(f"There is no model {model_id}.")
+                if model_id is not None:
+                    models.require(session, model_id)
                 if key_id is not None:
                     self._quota = find_quota(session, key_id)
 

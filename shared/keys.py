@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from shared.bounded import is_odd
 from shared.errors import KeyExpired, NotFound, Unauthorized
 from shared.queue.states import Scope
+from shared.suggestions import no_such
 from shared.tables import ApiKey, Project
 
 #: The project of keys that are made without naming one.
@@ -86,7 +87,8 @@ def find_project(session: Session, name: str) -> UUID:
     """Return the id of a project; raise `NotFound`. The first one is made where it is missing."""
     project_id = session.scalar(sa.select(Project.id).where(Project.name == name))
     if project_id is None and name != FIRST_PROJECT:
-        raise NotFound(f"There is no project {name!r}: `carina key create --project` makes one.")
+        known = session.scalars(sa.select(Project.name))
+        raise NotFound(f"{no_such('project', name, names=known)} `carina key create --project` makes one.")
     return project_id or _add_project(session, name).id
 
 
@@ -129,7 +131,8 @@ def revoke_key(session: Session, prefix: str) -> None:
     """End a key for good; raise `NotFound` when no live key has this prefix."""
     live = sa.update(ApiKey).where(ApiKey.prefix == prefix, ApiKey.revoked_at.is_(None))
     if session.execute(live.values(revoked_at=sa.func.now()).returning(ApiKey.id)).first() is None:
-        raise NotFound(f"There is no live key {prefix}.")
+        known = session.scalars(sa.select(ApiKey.prefix).where(ApiKey.revoked_at.is_(None)))
+        raise no_such("live key", prefix, names=known)
 
 
 def _digest(secret: str) -> str:

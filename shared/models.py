@@ -6,9 +6,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.detector.card import ModelCard
-from shared.errors import NotFound, RequestError
+from shared.errors import RequestError
+from shared.lookup import find_meant
 from shared.object_store import ObjectStore, weights_key
 from shared.queue.states import ModelState
+from shared.suggestions import no_such, pick
 from shared.tables import Model
 
 
@@ -41,6 +43,26 @@ def renew_warnings(session: Session, card: ModelCard) -> Model | None:
     return known
 
 
+def require(session: Session, model_id: UUID, *, parameter: str | None = None) -> Model:
+    """Return a model; raise `NotFound`, which may say which one was meant."""
+    model = session.get(Model, model_id)
+    if model is None:
+        raise no_such("model", str(model_id), find_meant(session, Model, model_id.hex), parameter=parameter)
+    return model
+
+
+def find(session: Session, name: str) -> Model:
+    """Return a model by its id, the beginning of it, or its name; raise `NotFound` and `AmbiguousName`."""
+    called = {row.id: row.name for row in session.execute(sa.select(Model.id, Model.name))}
+    return session.get_one(Model, pick("model", name, called))
+
+
+def class_names(session: Session) -> set[str]:
+    """Return the names of the classes that any model finds."""
+    cards = session.scalars(sa.select(Model.card["categories"]))
+    return {category["name"] for categories in cards for category in categories}
+
+
 def active(session: Session) -> Model | None:
     """Return the active model, if there is one."""
     return session.scalar(sa.select(Model).where(Model.state == ModelState.ACTIVE))
@@ -49,9 +71,7 @@ def active(session: Session) -> Model | None:
 def promote(session: Session, model_id: UUID) -> Model:
     """Make a model the active one; workers load it between two batches. Raises `NotFound`."""
     hold(session)
-    model = session.get(Model, model_id)
-    if model is None:
-        raise NotFound(f"There is no model {model_id}.")
+    model = require(session, model_id)
     current = active(session)
     if current is not None and current.id != model.id:
         _step_down(session, current, ModelState.RETIRED)

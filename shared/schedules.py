@@ -12,6 +12,7 @@ from shared import datasets
 from shared.cron import next_time
 from shared.errors import NotFound, NotReady, RequestError
 from shared.queue.states import Overlap
+from shared.suggestions import pick
 from shared.tables import Dataset, Schedule, TrainingRun
 from shared.training import GateConfig, TrainingConfig
 from shared.trainings import check_schedule, start_training
@@ -70,14 +71,15 @@ def create_schedule(
 
 
 def find_schedule(session: Session, project_id: UUID, named: str | UUID, *, to_change: bool = False) -> Schedule:
-    """Return a project's schedule of a name or id; raise `NotFound`.
+    """Return a project's schedule of a name or id, or the beginning of one; raise `NotFound` and `AmbiguousName`.
 
     No beat touches one that is `to_change` meanwhile.
     """
-    which = Schedule.id == named if isinstance(named, UUID) else Schedule.name == named
-    sought = sa.select(Schedule).where(Schedule.project_id == project_id, which)
+    rows = sa.select(Schedule.id, Schedule.name).where(Schedule.project_id == project_id)
+    called = {row.id: row.name for row in session.execute(rows)}
+    sought = sa.select(Schedule).where(Schedule.id == pick("schedule", str(named), called))
     schedule = session.scalar(sought.with_for_update() if to_change else sought)
-    if schedule is None:
+    if schedule is None:  # deleted meanwhile
         raise NotFound(f"There is no schedule {named}.")
     return schedule
 

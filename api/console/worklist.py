@@ -5,15 +5,14 @@ from http import HTTPStatus
 from urllib.parse import urlencode
 from uuid import UUID
 
-import sqlalchemy as sa
 from flask import Response, redirect, request
 from pydantic import ValidationError
-from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
 
 from api.audit import unaudited
 from api.auth import identity, requires
 from api.console.pages import console_blueprint, show, show_problem
+from api.errors import suggestion_for
 from api.services import services
 from api.study_list import list_studies
 from api.study_list_schemas import LEAST_DIGEST, SearchedState, StudiesAnswer, StudiesQuery
@@ -21,7 +20,7 @@ from api.study_schemas import ModelReference
 from shared import models
 from shared.imaging.facts import Flag
 from shared.queue.states import Scope
-from shared.tables import Model
+from shared.suggestions import UnknownName
 
 blueprint = console_blueprint("worklist")
 
@@ -43,7 +42,10 @@ def studies() -> AnyResponse:
         query = StudiesQuery.model_validate(asked)
     except ValidationError as error:
         return _show(asked, None, None, errors=_explain(error), status=422)
-    answer = list_studies(identity().project_id, query)
+    try:
+        answer = list_studies(identity().project_id, query)
+    except UnknownName as error:
+        return _show(asked, query, None, errors={error.parameter or "": error.detail}, status=error.status)
     response = _show(asked, query, answer)
     response.add_etag()
     response.make_conditional(request)
@@ -69,7 +71,7 @@ def _show(
     errors = errors or {}
     has_field = StudiesQuery.model_fields.keys() - _PLACE
     with services().database.begin() as session:
-        classes, has_model = _classes(session), models.active(session) is not None
+        classes, has_model = models.class_names(session), models.active(session) is not None
     return show(
         "worklist.html",
         status,
@@ -103,12 +105,6 @@ def _warned(answer: StudiesAnswer | None) -> list[ModelReference]:
     return [model for model in shown.values() if model.warnings]
 
 
-def _classes(session: Session) -> set[str]:
-    """The names of the classes that any model finds."""
-    cards = session.scalars(sa.select(Model.card["categories"]))
-    return {category["name"] for categories in cards for category in categories}
-
-
 def _page(conditions: Mapping[str, str], cursor: str, study_id: UUID | None) -> str | None:
     return _address({**conditions, cursor: str(study_id)}) if study_id else None
 
@@ -120,5 +116,7 @@ def _address(asked: Mapping[str, str]) -> str:
 
 def _explain(error: ValidationError) -> dict[str, str]:
     """What is wrong with each field; the empty name stands for several."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return {str(each["loc"][0]) if each["loc"] else "": each["msg"].removeprefix("Value error, ") for each in found}
+    return {
+        str(each["loc"][0]) if each["loc"] else "": each["msg"].removeprefix("Value error, ") + suggestion_for(each)
+        for each in error.errors(include_url=False)
+    }

@@ -1,0 +1,79 @@
+"""Rows that somebody names by the beginning of their id, as command lines print it."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.suggestions import LISTED, OWN_DIGITS, AmbiguousName, digits_of, no_such
+from shared.tables import (
+    Dataset,
+    Evaluation,
+    GateDecision,
+    Image,
+    Job,
+    Model,
+    Schedule,
+    Study,
+    Submission,
+    TrainingRun,
+    Webhook,
+    WebhookDelivery,
+)
+
+Named = type[
+    Study
+    | Image
+    | Job
+    | Submission
+    | Model
+    | Dataset
+    | Schedule
+    | TrainingRun
+    | Evaluation
+    | GateDecision
+    | Webhook
+    | WebhookDelivery
+]
+#: What has ids that people name, by what people call it.
+KINDS: dict[str, Named] = {
+    "study": Study,
+    "image": Image,
+    "job": Job,
+    "submission": Submission,
+    "model": Model,
+    "dataset": Dataset,
+    "schedule": Schedule,
+    "training": TrainingRun,
+    "evaluation": Evaluation,
+    "decision": GateDecision,
+    "webhook": Webhook,
+    "delivery": WebhookDelivery,
+}
+
+
+def find_id(session: Session, kind: str, name: str) -> UUID:
+    """Return the id that is meant, whole or by its beginning; raise `NotFound` and `AmbiguousName`."""
+    digits = digits_of(name)
+    found = find_beginning(session, KINDS[kind], digits) if digits else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise AmbiguousName(kind, name, found)
+    raise no_such(kind, name, find_meant(session, KINDS[kind], digits))
+
+
+def find_meant(session: Session, row: Named, digits: str | None) -> Sequence[UUID]:
+    """Return the ids that may be meant by one that there is not."""
+    if digits is None:
+        return []
+    whole = [] if len(digits) == 32 else find_beginning(session, row, digits)
+    return whole or (find_beginning(session, row, digits[:OWN_DIGITS]) if len(digits) > OWN_DIGITS else [])
+
+
+def find_beginning(session: Session, row: Named, digits: str) -> Sequence[UUID]:
+    """Return the ids that begin with these digits, one more than is listed at most."""
+    first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+    rows = sa.select(row.id).where(row.id.between(first, last))
+    return session.scalars(rows.order_by(row.id).limit(LISTED + 1)).all()
