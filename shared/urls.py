@@ -9,9 +9,10 @@ def check_http_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query
-    except ValueError:  # a port that is no number, half an IPv6 address
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # a port that is no number, half an IPv6 address, a host with an empty or overlong part
         whole = False
-    if not whole or any(character.isspace() for character in url):
+    if not whole or any(character.isspace() or character == "\\" for character in url):
         raise ValueError("Give a URL such as https://carina.example.org.")
     return url
 

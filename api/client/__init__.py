@@ -3,6 +3,7 @@
 from api.client.connection import RequestRefused, UnexpectedAnswer
 from api.client.jobs import Jobs
 from api.client.journal import Journal
+from api.client.naming import Naming
 from api.client.reviews import Reviews
 from api.client.sending import Progress
 from api.client.studies import Studies
@@ -57,5 +58,5 @@ __all__ = [
 ]
 
 
-class Carina(Submissions, Studies, Jobs, Reviews, Trainings, Webhooks):
+class Carina(Submissions, Studies, Jobs, Reviews, Trainings, Webhooks, Naming):
     """The API at one URL, under one key; see `Connection` for what holds of every method."""

@@ -1,12 +1,14 @@
 """One API under one key: requests that are tried again, and errors as exceptions."""
 
-import math
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -28,6 +30,8 @@ from shared.proxies import http_client
 from shared.tls import make_context
 from shared.urls import check_http_url
 
+log = logging.getLogger("carina.client")
+
 LONG_POLL_S = 20.0
 #: Between two looks where the server did not wait.
 PAUSE_S = 0.5
@@ -35,6 +39,12 @@ PAUSE_S = 0.5
 _TIMEOUT = httpx.Timeout(30, connect=10, read=120)
 #: For each step of asking whether the object store is there; all of them together take less than 10 s.
 _REACH_S = 3.0
+#: A server that has not answered for so long is given up on, unless it has answered before.
+FIRST_ANSWER_S = 2.5
+#: To connect for the first time, whatever is asked for.
+_LEAST_CONNECT_S, _MOST_CONNECT_S = 0.5, 10.0
+#: Where the answer is no problem document, the URL names another server. Proxies answer with other ones.
+_OF_ANOTHER_SERVER = {400, 401, 403, 404, 405, 406, 410, 501}
 _UNAVAILABLE = {httpx.codes.TOO_MANY_REQUESTS, 502, 503, 504}
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -49,9 +59,12 @@ class RequestRefused(CarinaError):
     """The API answered with an error; `code` and the text are the answer's own."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.detail)
+        named = [f"{each.name}: {each.detail}" for each in problem.errors or () if each.detail not in problem.detail]
+        super().__init__(" ".join([problem.detail, *named]))
         self.code = problem.code
         self.status = problem.status
+        #: Of `not_found` and `ambiguous_name`: the ids of things that may have been meant.
+        self.candidates = problem.candidates or []
 
 
 class UnexpectedAnswer(CarinaError):
@@ -100,10 +113,13 @@ class Connection:
     Every method raises `RequestRefused` for an error answer, and `ApiUnavailable` when there was no answer for
     `retry_for_s`. Until then a request is tried again with a growing pause, which does no harm: a file that did arrive
     is answered as a duplicate, and what creates something says by its `Idempotency-Key` that it is the same again.
+    `on_retry` hears a sentence before each further try; by default it is logged as a warning.
     """
 
     #: Whether there has been any answer.
     _has_answered = False
+    #: When the first request began.
+    _began_s: float | None = None
 
     def __init__(
         self,
@@ -111,8 +127,9 @@ class Connection:
         api_key: str,
         *,
         retry_for_s: float = 90,
-        first_answer_s: float = math.inf,
+        first_answer_s: float = FIRST_ANSWER_S,
         ca_bundle: str = "",
+        on_retry: Callable[[str], object] = log.warning,
     ) -> None:
         """Connect when needed. Raises `InvalidUrl`, `InvalidKey` and `CaBundleUnusable`.
 
@@ -122,24 +139,25 @@ class Connection:
         try:
             self.api_url = check_http_url(api_url).rstrip("/")
         except ValueError as exc:
-            raise InvalidUrl(f"{api_url!r} cannot be the URL of the API: {exc}.") from exc
+            raise InvalidUrl(f"{api_url!r} cannot be the URL of the API. {exc}") from exc
         if not (api_key := api_key.strip()).isascii() or not api_key.isprintable():
             raise InvalidKey
         tls = make_context(ca_bundle)
         self._retry_for_s = retry_for_s
         self._first_answer_s = first_answer_s
-        self._http = http_client(
-            base_url=self.api_url,
-            headers={"Authorization": f"Bearer {api_key}"},
-            verify=tls,
-            timeout=_TIMEOUT,
-        )
+        self._on_retry = on_retry
+        headers = {"Authorization": f"Bearer {api_key}"}
+        try:
+            self._http = http_client(base_url=self.api_url, headers=headers, verify=tls, timeout=_TIMEOUT)
+        except httpx.InvalidURL as exc:
+            raise InvalidUrl(f"{api_url!r} cannot be the URL of the API: {exc}.") from exc
         #: For presigned URLs, which carry their own signature: the key is not for the object store.
         self._store_http = http_client(verify=tls, timeout=httpx.Timeout(30, connect=10, read=60))
         self._retrying = Retrying(
             retry=retry_if_exception_type(TransientError) & retry_if_not_exception_type(CertificateNotTrusted),
             stop=self._is_given_up,
-            wait=_pause_s,
+            wait=self._pause_s,
+            before_sleep=self._announce,
             reraise=True,
         )
 
@@ -175,9 +193,29 @@ class Connection:
         """
         self._retrying(self._attempt_store, url, body, headers)
 
-    def _is_given_up(self, state: RetryCallState) -> bool:
+    def _left_s(self, state: RetryCallState) -> float:
         most_s = self._retry_for_s if self._has_answered else min(self._retry_for_s, self._first_answer_s)
-        return (state.seconds_since_start or 0) >= most_s
+        return most_s - (state.seconds_since_start or 0)
+
+    def _is_given_up(self, state: RetryCallState) -> bool:
+        return self._left_s(state) <= 0
+
+    def _pause_s(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        pause_s = max(_growing_s(state), getattr(error, "retry_after_s", 0.0))
+        return pause_s if self._has_answered else min(pause_s, self._left_s(state))
+
+    def _announce(self, state: RetryCallState) -> None:
+        """Say that a try has failed and when the next one follows; before the first answer, once."""
+        if not self._has_answered and state.attempt_number > 1:
+            return
+        error = state.outcome.exception() if state.outcome else None
+        why = (error.detail if isinstance(error, CarinaError) else str(error)).rstrip(".")
+        status = getattr(error, "status", None)
+        what = f"The API answered {status} ({why})" if status else why
+        pause = f"{max(0.1, state.upcoming_sleep):.1f}".removesuffix(".0")
+        left = f"giving up in {max(0, self._left_s(state)):.0f} s"
+        self._on_retry(f"{what}; trying again in {pause} s (try {state.attempt_number + 1}, {left}).")
 
     def _attempt_store(self, url: str, body: Body, headers: Mapping[str, str]) -> None:
         host = urlsplit(url).netloc
@@ -246,7 +284,7 @@ class Connection:
         with ExitStack() as opened:
             parts = [("files", (file.name, opened.enter_context(file.open("rb")))) for file in files]
             try:
-                response = self._http.request(
+                request = self._http.build_request(
                     method,
                     path,
                     params=params,
@@ -255,6 +293,7 @@ class Connection:
                     content=None if content is None else content(),
                     headers=headers,
                 )
+                response = self._http.send(request) if self._has_answered else self._send_first(request)
             except httpx.TransportError as exc:
                 raise explain_http(exc, ApiUnavailable, "The API", self.api_url) from exc
             except (UnicodeEncodeError, httpx.InvalidURL) as exc:
@@ -266,11 +305,53 @@ class Connection:
         again = response.status_code in _UNAVAILABLE or (after and response.status_code == httpx.codes.CONFLICT)
         if again and not (response.status_code == httpx.codes.TOO_MANY_REQUESTS and after_s > self._retry_for_s):
             unavailable = ApiUnavailable(_problem(response).detail)
-            unavailable.retry_after_s = after_s
+            unavailable.retry_after_s, unavailable.status = after_s, response.status_code
             raise unavailable
+        if response.is_redirect or (response.status_code in _OF_ANOTHER_SERVER and not _is_problem(response)):
+            where = f" and leads to {location}" if (location := response.headers.get("Location")) else ""
+            raise UnexpectedAnswer(
+                f"The server at {self.api_url} answers {response.status_code}{where}, not as Carina's API does: "
+                "the URL names another server."
+            )
         if not response.is_success:
             raise RequestRefused(_problem(response))
         return response.content
+
+    def _send_first(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; give up where there is no connection within `first_answer_s`, names and all addresses tried.
+
+        Neither a resolver nor a host with several addresses keeps to a timeout of the HTTP client.
+        """
+        if self._began_s is None:
+            self._began_s = time.monotonic()
+        left_s = self._began_s + self._first_answer_s - time.monotonic()
+        limit_s = max(_LEAST_CONNECT_S, min(left_s, _MOST_CONNECT_S))
+        settled: Future[httpx.Response] = Future()
+        moved = threading.Event()
+
+        def trace(event: str, of: Mapping[str, Any]) -> None:
+            if event.endswith("send_request_headers.started") and of["request"].method != b"CONNECT":
+                # What is given up on is not sent once there is a connection after all.
+                if not settled.running() and not settled.set_running_or_notify_cancel():
+                    raise httpx.ConnectTimeout("given up")
+                moved.set()
+
+        def send() -> None:
+            try:
+                response = self._http.send(request)
+            except BaseException as exc:  # noqa: BLE001 - raised where it is waited for
+                if not settled.cancelled():
+                    settled.set_exception(exc)
+            else:
+                settled.set_result(response)
+            moved.set()
+
+        request.extensions["trace"] = trace
+        request.extensions["timeout"] = {**request.extensions["timeout"], "connect": limit_s}
+        threading.Thread(target=send, daemon=True).start()
+        if not moved.wait(limit_s) and settled.cancel():
+            raise httpx.ConnectTimeout(f"timed out after {limit_s:g} s", request=request)
+        return settled.result()
 
 
 def look_until(
@@ -296,9 +377,12 @@ def look_until(
 _growing_s = wait_random_exponential(multiplier=0.3, max=10)
 
 
-def _pause_s(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    return max(_growing_s(state), getattr(error, "retry_after_s", 0.0))
+def _is_problem(response: httpx.Response) -> bool:
+    try:
+        Problem.model_validate_json(response.content)
+    except ValidationError:
+        return False
+    return True
 
 
 def _problem(response: httpx.Response) -> Problem:

@@ -14,6 +14,8 @@ class ApiUnavailable(TransientError):
     code = "api_unavailable"
     #: Seconds after which the server asks to be tried again.
     retry_after_s = 0.0
+    #: What the server answered, if it did.
+    status: int | None = None
 
 
 class CertificateNotTrusted(ApiUnavailable):

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deploy.cli.console import progress_of
+from deploy.cli.console import progress_of, remark
 from deploy.cli.environment import client_settings_of
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
 #: Something that was sent in has no result.
 EXIT_NO_RESULT = 3
 #: A command against a server that is down says so at once; one that was there before is waited for.
-_FIRST_ANSWER_S = 5.0
+_FIRST_ANSWER_S = 2.5
 
 
 def connect(data: Path | None) -> "Carina":
@@ -25,7 +25,8 @@ def connect(data: Path | None) -> "Carina":
 
     settings = client_settings_of(data)
     key = settings.api_key.get_secret_value()
-    return Carina(settings.api_url, key, first_answer_s=_FIRST_ANSWER_S, ca_bundle=settings.ca_bundle)
+    first_answer_s, bundle = _FIRST_ANSWER_S, settings.ca_bundle
+    return Carina(settings.api_url, key, first_answer_s=first_answer_s, ca_bundle=bundle, on_retry=remark)
 
 
 def send(client: "Carina", files: Sequence[Path], *, priority: int = 5) -> "list[FileOutcome]":

@@ -1,7 +1,6 @@
 """`carina erase`: a study removed for good."""
 
 from typing import Annotated
-from uuid import UUID
 
 import typer
 
@@ -11,12 +10,13 @@ from deploy.cli.environment import Data
 
 
 def erase(
-    study_id: Annotated[UUID, typer.Argument(metavar="STUDY", help="The study's id.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's id.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     data: Data = None,
 ) -> None:
     """Erase a study for good: originals, renditions, findings and reviews; needs a key with the scope `admin`."""
     with connect(data) as client:
+        study_id = client.find_id(study, "study")
         if not yes:
             images = len(client.study(study_id).images)
             typer.confirm(f"Erase the study {study_id} with {images} images for good?", abort=True, err=True)

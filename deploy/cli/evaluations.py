@@ -16,7 +16,7 @@ from deploy.cli.following import follow, how_far_is_evaluation, read, require_su
 from deploy.cli.projects import InProject, open_project
 from deploy.cli.results import print_metrics
 from deploy.cli.tables import Column, Table
-from shared import datasets
+from shared import datasets, models
 from shared.database import Database
 from shared.errors import NotReady
 from shared.evaluations import start_evaluation
@@ -30,12 +30,12 @@ _DEFAULTS = EvaluationConfig()
 
 app = Application(help="Evaluations: their numbers and reports.", no_args_is_help=True)
 
-Chosen = Annotated[UUID, typer.Argument(help="An evaluation, as `carina evaluate` printed it.")]
+Chosen = Annotated[str, typer.Argument(metavar="EVALUATION", help="An evaluation, as `carina evaluate` printed it.")]
 
 
 def evaluate(
     dataset: Annotated[str, typer.Option(help="A dataset's name (its latest version) or id.")],
-    model: Annotated[str, typer.Option(help="A model's id, or `active`.")] = "active",
+    model: Annotated[str, typer.Option(help="A model's id or name, or `active`.")] = "active",
     split: Annotated[Split, typer.Option(help="Which images of it.")] = _DEFAULTS.split,
     score_threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out detections below this score.")
@@ -64,7 +64,9 @@ def evaluate(
     database, project_id = open_project(settings, project)
     with database.begin() as session:
         met = datasets.resolve(session, project_id, dataset)
-        asked = start_evaluation(session, model_id=_model_id(model), dataset=met, config=config)
+        asked = start_evaluation(
+            session, model_id=None if model == "active" else models.find(session, model).id, dataset=met, config=config
+        )
         evaluation_id = asked.id
         note(session, "evaluation.start", evaluation_id=evaluation_id)
         said = f"evaluation {evaluation_id} of model {asked.model_id}, on {split} of dataset {met.id}"
@@ -102,9 +104,9 @@ def list_(
 
 
 @app.command()
-def show(evaluation_id: Chosen, data: Data = None) -> None:
+def show(chosen: Chosen, data: Data = None) -> None:
     """Show an evaluation's numbers."""
-    evaluation = read(Database.from_settings(settings_of(data)), Evaluation, evaluation_id)
+    evaluation = read(Database.from_settings(settings_of(data)), Evaluation, chosen)
     if is_json():
         print_json(_describe(evaluation))
         return
@@ -117,13 +119,13 @@ def show(evaluation_id: Chosen, data: Data = None) -> None:
 
 @app.command()
 def report(
-    evaluation_id: Chosen,
+    chosen: Chosen,
     output: Annotated[Path, typer.Option(help="The HTML file to write.", dir_okay=False, writable=True)],
     data: Data = None,
 ) -> None:
     """Write an evaluation's report, one HTML file with everything in it. It shows films: mind who reads it."""
     settings = settings_of(data)
-    evaluation = read(Database.from_settings(settings), Evaluation, evaluation_id)
+    evaluation = read(Database.from_settings(settings), Evaluation, chosen)
     _write_report(settings, evaluation, output)
 
 
@@ -150,12 +152,3 @@ def _write_report(settings: Settings, evaluation: Evaluation, path: Path) -> Non
         raise NotReady(f"Evaluation {evaluation.id} is {evaluation.state} and has no report.")
     path.write_bytes(ObjectStore(settings).get(result_key(sha256, "html"), sha256=sha256))
     tell({"id": evaluation.id, "file": str(path)}, str(path))
-
-
-def _model_id(named: str) -> UUID | None:
-    if named == "active":
-        return None
-    try:
-        return UUID(named)
-    except ValueError:
-        raise typer.BadParameter(f"--model {named}: neither `active` nor a model's id.") from None

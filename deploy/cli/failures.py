@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import sys
 import traceback
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from shared.scratch import EXIT_NO_SCRATCH, ScratchUnwritable, new_text_file
 
 _DOCTOR = "`carina doctor` checks every server."
 _UNSET = "Start a stack here with `carina up`, name the folder of one with --data DIR, or set what is missing."
+#: Codes that say that the command line names something that there is not, or that is several things.
+_WRONG_NAME = re.compile(r"unknown_(?!error)|ambiguous_name")
 _WRONG = "Correct this, or unset it to have the default."
 
 
@@ -69,7 +72,9 @@ def _explain(error: BaseException) -> Failure:
         case ScratchUnwritable():
             return Failure(f"{error.code}: {error.detail}", Exit.NO_SCRATCH)
         case CarinaError():
-            return Failure(f"{error.code}: {error.detail}")
+            return Failure(
+                f"{error.code}: {error.detail}", Exit.USAGE if _WRONG_NAME.match(error.code) else Exit.FAILED
+            )
         case ValidationError():
             return Failure(f"invalid_value: {explain(error)}.", Exit.USAGE)
         case UnicodeEncodeError() | DataError():

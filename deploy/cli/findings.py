@@ -32,7 +32,7 @@ class Format(StrEnum):
 
 
 def findings(
-    of: Annotated[UUID, typer.Argument(metavar="ID", help="A study or a submission, as `submit` printed it.")],
+    of: Annotated[str, typer.Argument(metavar="ID", help="A study or a submission, as `submit` printed it.")],
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out findings below this score.")] = 0.3,
     how: Annotated[Format, typer.Option("--format", help="`coco` is what pycocotools reads.")] = Format.TABLE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write into this file.", dir_okay=False)] = None,
@@ -42,7 +42,7 @@ def findings(
     """Show what was found in a study, or in all images of a submission."""
     how = Format.JSON if is_json() else how
     with connect(data) as client:
-        studies, is_study = _studies(client, of, min_score)
+        studies, is_study = _studies(client, client.find_id(of, "study", "submission"), min_score)
         if overlay is not None:
             studies = _with_overlays(client, studies, overlay, min_score)
         with opened(output) as file:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from deploy.cli.clients import EXIT_NO_RESULT
 from deploy.cli.console import complain, progress_of, remark
 from shared.database import Database
-from shared.errors import NotFound
+from shared.lookup import find_id
 from shared.queue.states import Stage, TaskState
 from shared.tables import Evaluation, GateDecision, Task, TrainingRun, Worker
 
@@ -59,15 +59,16 @@ def follow(database: Database, row: type[Followed], task_id: UUID, show: Callabl
             task = read(database, row, task_id, within_s=PATIENCE_S)
 
 
-def read(database: Database, row: type[Followed], task_id: UUID, *, within_s: float = 0) -> Followed:
-    """Return a task's row, to be read after its session; raises `NotFound`, and `DatabaseUnavailable` after so long."""
+def read(database: Database, row: type[Followed], task: UUID | str, *, within_s: float = 0) -> Followed:
+    """Return a task's row, to be read after its session, by its id or the beginning of it.
+
+    Raises `NotFound`, `AmbiguousName`, and `DatabaseUnavailable` after so long.
+    """
 
     def find(session: Session) -> Followed:
-        task = session.get(row, task_id)
-        if task is None:
-            raise NotFound(f"There is no {_name(row)} {task_id}.")
-        session.expunge(task)
-        return task
+        found = session.get_one(row, find_id(session, _name(row), str(task)))
+        session.expunge(found)
+        return found
 
     return database.persist(find, within_s=within_s)
 

@@ -1,7 +1,6 @@
 """`carina gate`: have a candidate compared with the active model, and promoted if it is better."""
 
 from typing import Annotated
-from uuid import UUID
 
 import typer
 
@@ -20,7 +19,7 @@ EXIT_INTERRUPTED = 130
 
 
 def gate(
-    model_id: Annotated[UUID, typer.Argument(help="The candidate, as `carina model list` shows it.")],
+    model: Annotated[str, typer.Argument(help="The candidate: its id or name, as `carina model list` shows it.")],
     dataset: Annotated[str, typer.Option(help="The dataset to compare on: a name (its latest version) or id.")],
     split: Annotated[Split, typer.Option(help="On which split of it.")] = "val",
     least_gain: options.LeastGain = None,
@@ -33,6 +32,7 @@ def gate(
     data: Data = None,
 ) -> None:
     """Compare a candidate with the active model by a paired bootstrap; promote it only if it is better."""
+    from shared import models
     from shared.gates import ask_gate
 
     database, project_id = open_project(settings_of(data), project)
@@ -50,6 +50,7 @@ def gate(
             promote=promote,
         )
         assert config is not None, "a dataset was named"
+        model_id = models.find(session, model).id
         decision_id = ask_gate(session, project_id=project_id, candidate_model_id=model_id, config=config).id
         note(session, "gate.ask", decision_id=decision_id, model_id=model_id)
         tell({"id": decision_id, "candidate_model_id": model_id}, f"gate decision {decision_id} about model {model_id}")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import Annotated
-from uuid import UUID
 
 import sqlalchemy as sa
 import typer
@@ -17,12 +16,12 @@ from deploy.cli.tables import Table
 from shared.bounded import is_odd
 from shared.database import Database
 from shared.detector.card import ModelCard
-from shared.errors import NotFound
 from shared.gate_verdicts import MOST_REASON
 from shared.tables import Model
 
 app = Application(help="The detectors that Carina knows, and which of them is active.", no_args_is_help=True)
 
+Named = Annotated[str, typer.Argument(metavar="MODEL", help="Its id, the beginning of it, or its name.")]
 
 app.command("import")(import_model)
 
@@ -49,19 +48,18 @@ def list_(
 
 @app.command()
 def export(
-    model_id: UUID,
+    model: Named,
     output: Annotated[Path, typer.Option(help="The folder that card.json and weights.safetensors go to.")],
     data: Data = None,
 ) -> None:
     """Write a model to a folder; `carina model import` takes it, and so does torchvision's own Faster R-CNN."""
+    from shared import models
     from shared.object_store import ObjectStore, weights_key
 
     settings = settings_of(data)
     with Database.from_settings(settings).begin() as session:
-        model = session.get(Model, model_id)
-        if model is None:
-            raise NotFound(f"There is no model {model_id}.")
-        card, sha256 = ModelCard.model_validate(model.card), model.weights_sha256
+        row = models.find(session, model)
+        model_id, card, sha256 = row.id, ModelCard.model_validate(row.card), row.weights_sha256
     weights = ObjectStore(settings).get(weights_key(sha256), sha256=sha256)
     output.mkdir(parents=True, exist_ok=True)
     (output / WEIGHTS).write_bytes(weights)
@@ -88,7 +86,7 @@ def demo(data: Data = None) -> None:
 
 @app.command()
 def promote(
-    model_id: UUID,
+    model: Named,
     reason: Annotated[
         str | None, typer.Option(help="Why, where the gate refused the model; the audit keeps it.")
     ] = None,
@@ -98,15 +96,16 @@ def promote(
 
     Shows the gate's last decision about it. Where that is a refusal, --reason is needed.
     """
+    from shared import models
     from shared.promotion import audited, promote_by_hand
 
     reason = _read_reason(reason)
     with Database.from_settings(settings_of(data)).begin() as session:
-        model, verdict = promote_by_hand(session, model_id, reason)
-        note(session, "model.promote", model_id=model.id, **audited(verdict, reason))
+        row, verdict = promote_by_hand(session, models.find(session, model).id, reason)
+        note(session, "model.promote", model_id=row.id, **audited(verdict, reason))
         gate = verdict.model_dump(mode="json") if verdict else None
         said = verdict.in_words() if verdict else "The gate has not been asked about this model."
-        show_result(describe_model(model) | {"gate": gate}, f"{model.id} {model.name}: {model.state}", said)
+        show_result(describe_model(row) | {"gate": gate}, f"{row.id} {row.name}: {row.state}", said)
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """`carina reviews`: what readers say of an image."""
 
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 import typer
 from rich.markup import escape
@@ -17,15 +16,16 @@ if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
 
 
 def reviews(
-    image_id: Annotated[UUID, typer.Argument(metavar="IMAGE", help="An image, as `findings` prints it.")],
-    job_id: Annotated[
-        UUID | None, typer.Option("--job", help="Of which result.", show_default="the active model's")
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, as `findings` prints it.")],
+    job: Annotated[
+        str | None, typer.Option("--job", help="Of which result.", show_default="the active model's")
     ] = None,
     data: Data = None,
 ) -> None:
     """Show what readers say of an image: its findings as they stand, and who said what."""
     with connect(data) as client:
-        review = client.review(image_id, job_id=job_id)
+        job_id = client.find_id(job, "job") if job else None
+        review = client.review(client.find_id(image, "image"), job_id=job_id)
     if is_json():
         print_json(review.model_dump(mode="json"))
         return

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
 
 def status(
     ids: Annotated[
-        list[UUID] | None, typer.Argument(help="Submissions or jobs; by default the latest submissions.")
+        list[str] | None, typer.Argument(help="Submissions or jobs; by default the latest submissions.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for their end.")] = False,
     timeout_s: Annotated[float, typer.Option(help="How long to wait, in seconds.")] = float("inf"),
@@ -51,7 +51,7 @@ def status(
 
 
 def retry(
-    submission_id: Annotated[UUID | None, typer.Argument(help="A submission.")] = None,
+    submission: Annotated[str | None, typer.Argument(help="A submission.")] = None,
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Where the files lie that have to be sent again.", exists=True)
     ] = None,
@@ -61,16 +61,16 @@ def retry(
 ) -> None:
     """Try again what failed, and nothing else: of a submission, or all that failed with a code."""
     with connect(data) as client:
-        if submission_id is not None and code is None:
-            _retry_submission(client, submission_id, paths or [])
-        elif code is not None and submission_id is None:
+        if submission is not None and code is None:
+            _retry_submission(client, client.find_id(submission, "submission"), paths or [])
+        elif code is not None and submission is None:
             _retry_failed(client, code, hours)
         else:
             raise typer.BadParameter("Name a submission, or say --code CODE.")
 
 
 def cancel(
-    ids: Annotated[list[UUID], typer.Argument(help="Submissions or jobs.")],
+    ids: Annotated[list[str], typer.Argument(help="Submissions or jobs.")],
     data: Data = None,
 ) -> None:
     """Cancel submissions, with all of theirs that has no result yet, or jobs."""
@@ -78,8 +78,9 @@ def cancel(
 
     with connect(data) as client:
         for id_ in ids:
-            is_submission = isinstance(_find(client, id_), SubmissionAnswer)
-            one = client.cancel_submission(id_) if is_submission else client.cancel(id_)
+            found = _find(client, id_)
+            is_submission = isinstance(found, SubmissionAnswer)
+            one = client.cancel_submission(found.id) if is_submission else client.cancel(found.id)
             if is_json():
                 tell(one.model_dump(mode="json"))
             elif isinstance(one, SubmissionAnswer):
@@ -110,9 +111,10 @@ def _retry_failed(client: "Carina", code: str, hours: float) -> None:
     show_result(answer.model_dump(mode="json"), f"{answer.to_prepare + answer.to_detect:,} jobs are tried again")
 
 
-def _find(client: "Carina", id_: UUID) -> "SubmissionAnswer | JobAnswer":
+def _find(client: "Carina", name: str) -> "SubmissionAnswer | JobAnswer":
     from api.client import RequestRefused
 
+    id_ = client.find_id(name, "submission", "job")
     try:
         return client.submission(id_)
     except RequestRefused as exc:

@@ -44,7 +44,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
     timeout_s: Annotated[float, typer.Option(help="How long to wait, in seconds.")] = float("inf"),
     priority: Annotated[int, typer.Option(min=0, max=9, help="9 is taken first.")] = 5,
-    model_id: Annotated[UUID | None, typer.Option("--model", help="The model to detect with.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The model to detect with: its id or name.")] = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Write what became of each file here, as .csv or .jsonl.", dir_okay=False)
     ] = None,
@@ -57,12 +57,14 @@ def submit(
     from api.client import Journal, RequestRefused
 
     unreadable = 0
+    _require_files(paths, recursive)
 
     def complain_of(path: Path, error: Exception) -> None:
         nonlocal unreadable
         unreadable += 1
 
     with connect(data) as client, Journal(journal_place(client.api_url, paths)) as journal:
+        model_id = client.find_model(model) if model is not None else None
         _greet(journal, resume)
         try:
             with progress_bar() as bar, counted(paths, recursive, bar):
@@ -97,6 +99,17 @@ def submit(
             journal.remove()
     if unreadable or not has_every_result(submission) or (wait and not submission.state.is_final):
         raise typer.Exit(EXIT_NO_RESULT)
+
+
+def _require_files(paths: list[Path], recursive: bool) -> None:
+    """Raise `typer.BadParameter` where there is nothing to send, which is more likely a wrong path than meant."""
+    from api.client.files import walk
+
+    unreadable: list[Path] = []
+    found = walk(paths, recursive=recursive, on_unreadable=lambda path, _: unreadable.append(path))
+    if next(found, None) is None and not unreadable:
+        deeper = "" if recursive else " Folders within are left out by --no-recursive."
+        raise typer.BadParameter(f"There is no file in {', '.join(map(str, paths))}.{deeper}")
 
 
 def _greet(journal: "Journal", resume: bool) -> None:

@@ -1,7 +1,8 @@
 """Tables that fit the terminal and lose nothing: ids are shortened, long words are folded, narrow terminals get lists.
 
-Where a table does not fit with whole ids, each is cut to a beginning that tells it from the others of its column, and
-which every command takes in place of the id. Where it does not fit even so, each row becomes a list of its own.
+Where a table does not fit a terminal with whole ids, each is cut to a beginning that tells it from the others of its
+column, and which every command takes in place of the id. Where it does not fit even so, each row becomes a list. What
+goes into a file or another program is a list as soon as a cell would have to be folded.
 """
 
 import re
@@ -38,10 +39,11 @@ class Table(RichTable):
     """A table that fits the width of its console."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for is_short in (False, True):
+        for is_short in (False, True) if console.is_terminal else (False,):
             columns = [self._read(console, column, is_short=is_short) for column in self.columns]
             room = options.max_width - 3 * len(columns) - 1
-            if sum(column.least for column in columns) <= room:
+            # Another program is given whole ids and lines.
+            if sum(column.least if console.is_terminal else column.most for column in columns) <= room:
                 yield self._fitted(columns, _share(columns, room))
                 return
         yield self._listed([self._read(console, column, is_short=False) for column in self.columns], options.max_width)
@@ -57,7 +59,8 @@ class Table(RichTable):
         lines = [line.cell_len for text in (header, *texts) for line in text.split()]
         words = [Text(word).cell_len for text in (header, *texts) for word in text.plain.split()]
         most = max(lines, default=0)
-        whole = max((text.cell_len for text in texts), default=0) if is_id else 0
+        ids_in_text = max((len(word) for text in texts for word in text.plain.split() if _ID.search(word)), default=0)
+        whole = max((text.cell_len for text in texts), default=0) if is_id else ids_in_text
         return _Cells([header, *texts], max(whole, min(_LONGEST_WORD, max(words, default=1))), most)
 
     def _fitted(self, columns: Sequence[_Cells], widths: Sequence[int]) -> RichTable:

@@ -24,6 +24,7 @@ from deploy.cli.weights import store_weights
 from shared import datasets
 from shared.database import Database
 from shared.keys import FIRST_PROJECT
+from shared.lookup import find_id
 from shared.queue.states import TaskState
 from shared.recipes import require_base
 from shared.tables import Evaluation, GateDecision, TrainingRun
@@ -33,7 +34,7 @@ EXIT_INTERRUPTED = 130
 
 app = Application(help="Trainings: where they stand, and what came of them.", no_args_is_help=True)
 
-Run = Annotated[UUID, typer.Argument(help="A training, as `carina train` printed it.")]
+Run = Annotated[str, typer.Argument(metavar="TRAINING", help="A training, as `carina train` printed it.")]
 Weights = Annotated[
     str | None,
     typer.Option(help="A file, `torchvision` (ImageNet), `none` or `model:ID`.", show_default="the recipe's"),
@@ -116,9 +117,9 @@ def list_(
 
 
 @app.command()
-def show(run_id: Run, data: Data = None) -> None:
+def show(training: Run, data: Data = None) -> None:
     """Show where a training stands, with its config."""
-    run = read(Database.from_settings(settings_of(data)), TrainingRun, run_id)
+    run = read(Database.from_settings(settings_of(data)), TrainingRun, training)
     described = _describe(run)
     if is_json():
         print_json(described)
@@ -132,22 +133,24 @@ def show(run_id: Run, data: Data = None) -> None:
 
 
 @app.command("follow")
-def follow_(run_id: Run, data: Data = None) -> None:
+def follow_(training: Run, data: Data = None) -> None:
     """Watch a training until its end. Ctrl-C only stops watching."""
-    _watch(Database.from_settings(settings_of(data)), run_id)
+    database = Database.from_settings(settings_of(data))
+    _watch(database, read(database, TrainingRun, training).id)
 
 
 @app.command()
-def log(run_id: Run, data: Data = None) -> None:
+def log(training: Run, data: Data = None) -> None:
     """Print the last lines that a training's processes wrote."""
-    log_tail = read(Database.from_settings(settings_of(data)), TrainingRun, run_id).log_tail
-    show_result({"id": run_id, "log": log_tail}, log_tail)
+    run = read(Database.from_settings(settings_of(data)), TrainingRun, training)
+    show_result({"id": run.id, "log": run.log_tail}, run.log_tail)
 
 
 @app.command()
-def cancel(run_id: Run, data: Data = None) -> None:
+def cancel(training: Run, data: Data = None) -> None:
     """End a training; its trainer notices within seconds."""
     with Database.from_settings(settings_of(data)).begin() as session:
+        run_id = find_id(session, "training", training)
         cancel_task(session, TrainingRun, run_id)
         note(session, "training.cancel", training_id=run_id)
     show_result({"id": run_id, "state": TaskState.CANCELLED}, f"{run_id} is cancelled")
@@ -155,7 +158,7 @@ def cancel(run_id: Run, data: Data = None) -> None:
 
 @app.command()
 def events(
-    run_id: Run,
+    training: Run,
     output: Annotated[Path, typer.Option(help="Folder to write to, for `tensorboard --logdir`.", file_okay=False)],
     data: Data = None,
 ) -> None:
@@ -163,7 +166,7 @@ def events(
     from shared.object_store import ObjectStore, result_key
 
     settings = settings_of(data)
-    run = read(Database.from_settings(settings), TrainingRun, run_id)
+    run = read(Database.from_settings(settings), TrainingRun, training)
     store = ObjectStore(settings)
     output.mkdir(parents=True, exist_ok=True)
     for attempt, sha256 in sorted(run.events.items(), key=lambda item: int(item[0])):

@@ -12,8 +12,8 @@ IDS = [str(UUID(f"01a208a2-02e6-797b-8890-31f5283ee{number:03}")) for number in 
 LONG = "A name of a model that is much longer than any column of a table can be, and-one-word-of-it-too"
 
 
-def draw(table: Table, width: int) -> str:
-    console = Console(width=width, color_system=None)
+def draw(table: Table, width: int, *, is_terminal: bool = True) -> str:
+    console = Console(width=width, color_system=None, force_terminal=is_terminal)
     with console.capture() as captured:
         console.print(table)
     said = captured.get()
@@ -49,6 +49,13 @@ def test_ids_are_whole_where_there_is_room_and_else_begin_alike_in_no_two_rows()
     assert "01a208a2-02e6-797b " in said, "eighteen characters tell the two apart"
     assert "01a208a2-02e6-7f7b " in said
     assert IDS[0] not in said
+    assert IDS[0] in draw(table, 72, is_terminal=False), "another program is given whole ids"
+
+
+def test_an_id_within_a_text_is_not_folded() -> None:
+    table = Table("name", "next", "last")
+    table.add_row("sundays", "2026-11-28 03:00 CET", f"Started by hand: run {IDS[0]}.")
+    assert f"{IDS[0]}." in draw(table, 60)
 
 
 def test_a_row_that_no_table_has_room_for_becomes_a_list_with_whole_ids() -> None:

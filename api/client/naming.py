@@ -1,0 +1,49 @@
+"""Things as people name them: ids whole or by their beginning, models by their name."""
+
+from urllib.parse import quote
+from uuid import UUID
+
+from api.client.connection import Connection, RequestRefused
+from api.schemas import ModelsAnswer
+from shared.suggestions import AmbiguousName, digits_of, no_such, pick
+
+#: Where the API says which ids begin like one.
+_PATHS = {
+    "study": "/v1/studies/{}",
+    "image": "/v1/images/{}/reviews",
+    "job": "/v1/jobs/{}",
+    "submission": "/v1/submissions/{}",
+    "webhook": "/v1/webhooks/{}",
+}
+
+
+class Naming(Connection):
+    """What is meant by a name."""
+
+    def find_id(self, name: str, *kinds: str) -> UUID:
+        """Return the id of a study, image, job, submission or webhook by its beginning; a whole one is not looked up.
+
+        Raises `NotFound` and `AmbiguousName` of `shared`, and what requests raise.
+        """
+        digits = digits_of(name)
+        if digits and len(digits) == 32:
+            return UUID(digits)
+        what = " or ".join(kinds)
+        found = {id_ for kind in kinds if digits for id_ in self._beginning(kind, name) if id_.hex.startswith(digits)}
+        if len(found) == 1:
+            return found.pop()
+        raise AmbiguousName(what, name, found) if found else no_such(what, name)
+
+    def find_model(self, name: str) -> UUID:
+        """Return the id of a model by the id, its beginning, or its name; raises as `find_id` does."""
+        models = self._get(ModelsAnswer, "/v1/models").models
+        return pick("model", name, {model.id: model.name for model in models})
+
+    def _beginning(self, kind: str, name: str) -> list[UUID]:
+        try:
+            self._request("GET", _PATHS[kind].format(quote(name.strip(), safe="")))
+        except RequestRefused as exc:
+            if exc.code not in ("not_found", "ambiguous_name"):
+                raise
+            return exc.candidates
+        return []
