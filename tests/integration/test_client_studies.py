@@ -41,6 +41,7 @@ def here(server: Server, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A folder to work in, under an API that answers."""
     monkeypatch.setenv("CARINA_API_URL", server.url)
     monkeypatch.setenv("CARINA_API_KEY", key)
+    monkeypatch.setenv("COLUMNS", "200")  # ids stay whole, and nothing is folded
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
