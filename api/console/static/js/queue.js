@@ -1,6 +1,6 @@
 // The queue, live: numbers and tables by server-sent events, charts from the samples of the past.
 
-import { at, get, request, send } from "./api.js";
+import { at, connection, get, request, send } from "./api.js";
 import { Chart, SECONDS, WHOLE } from "./chart.js";
 import { ask } from "./dialog.js";
 import { age, attempt, count, data, duration, element, say } from "./page.js";
@@ -123,6 +123,7 @@ function show(queue) {
 function follow() {
   const events = new EventSource(at("/v1/queue/events"));
   events.addEventListener("queue", (event) => {
+    connection.answered("/v1/queue"); // which is asked only while there is no stream
     show(JSON.parse(event.data));
     live.textContent = "live";
     live.className = "tag good";
