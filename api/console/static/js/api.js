@@ -89,7 +89,7 @@ export async function request(address, { isQuiet = false, stays = false, ...opti
   const isJson = (response.headers.get("Content-Type") ?? "").includes("json");
   const problem = isOver
     ? { code: "unauthorized", detail: "Your session has ended. Sign in again in another tab, then try again here." }
-    : isJson ? await response.json() : {};
+    : isJson ? await response.json() : readProblem(await response.text());
   const retryAfter_s = Number(response.headers.get("Retry-After")) || undefined;
   const error = new ApiError(problem, isOver ? 401 : response.status, retryAfter_s);
   connection.answered(path, response.status >= 500 && !isQuiet ? error : null);
@@ -134,6 +134,12 @@ async function renewToken() {
   if (meta("reader", page) !== reader) return false;
   token = meta("csrf-token", page);
   return true;
+}
+
+// What the console's own error page says, as a problem document does.
+function readProblem(text) {
+  const main = new DOMParser().parseFromString(text, "text/html").querySelector("main");
+  return { code: main?.querySelector("code")?.textContent, detail: main?.querySelector("p")?.textContent };
 }
 
 async function read(response) {
