@@ -45,6 +45,8 @@ def plain_row(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def _may_be_formula(text: str) -> bool:
+    """Whether a spreadsheet may calculate a text, however many of our marks stand before it."""
+    text = text.lstrip(_MARK)
     if text[:1].isalnum():
         return False
     if text[:1] in {"\t", "\r", "\n"}:
@@ -55,5 +57,5 @@ def _may_be_formula(text: str) -> bool:
 
 
 def _is_passed_over(character: str) -> bool:
-    """Whether a character before the sign hides it: space, control and format characters, and our own mark."""
+    """Whether a character before the sign hides it: space, control and format characters, and a mark among them."""
     return character == _MARK or character.isspace() or unicodedata.category(character) in {"Cc", "Cf"}

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 import redis
 import torch
+from hypothesis import settings as hypothesis_settings
 from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 from psycopg import sql
 
@@ -34,6 +35,9 @@ MISLEADING = {
 }
 #: The database that a test's own is copied from.
 TEMPLATE = "carina_template"
+#: A test's speed is that of its machine.
+hypothesis_settings.register_profile("any machine", deadline=None)
+hypothesis_settings.load_profile("any machine")
 #: How long a browser waits for what it is to find.
 BROWSER_MS = DEADLINE_S * 1000
 #: No test outlives its machine. To wait for the disk takes most of a second whenever a database is made and dropped.

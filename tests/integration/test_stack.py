@@ -459,6 +459,12 @@ def test_a_component_that_does_not_come_up_shows_its_last_words(shared: Up, tmp_
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(
+    not all(
+        folder.stat().st_mode & stat.S_IXOTH for path in (ROOT, Path(sys.prefix)) for folder in (path, *path.parents)
+    ),
+    reason="other users may not enter the folder of the checkout",
+)
 @pytest.mark.needs("setpriv")
 def test_runs_as_an_ordinary_user() -> None:
     with ExitStack() as cleanup:

@@ -69,7 +69,7 @@ def test_times_that_one_leap_swallows_come_as_one() -> None:
     assert (first, second) == (utc("2026-03-29 01:00"), utc("2026-03-30 00:00"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     cron=st.builds(
         "{} {} * * {}".format, st.sampled_from(["0", "30", "*/7", "1,59"]), st.integers(0, 23), st.just("*")

@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from api.client import FindingsAnswer
 from api.manifest import _as_csv
 from api.study_list_schemas import StudySummary
+from api.study_schemas import ModelReference
 from deploy.cli import findings_formats, studies_formats, submissions
 from shared.csv_cells import CsvWriter, neutral, plain
 from shared.ids import new_id
+from shared.queue.states import ModelState
 from tests.requirements import REPOSITORY
 from trainer.datasets.vinbigdata import COLUMNS, read_table, write_table
 
@@ -66,6 +68,7 @@ def test_other_text_stays_as_it_is(text: str) -> None:
     assert plain(text) == text
 
 
+@example("'\r")
 @given(st.text(st.sampled_from("=+-@'\t\r\n ax＝\u200b")))
 def test_any_text_is_read_back_as_it_was(text: str) -> None:
     assert plain(neutral(text)) == text
@@ -87,6 +90,11 @@ def of_the_commands_manifest(folder: Path) -> str:
     return (folder / "manifest.csv").read_text()
 
 
+MODEL = ModelReference.model_construct(
+    name=HOSTILE, digest="0a" * 32, state=ModelState.ACTIVE, warnings=[HOSTILE], id=new_id()
+)
+
+
 def of_findings(_: Path) -> str:
     finding = {"class_id": 0, "class_name": HOSTILE, "score": 0.5, "box_xyxy_px": (1, 2, 3, 4), "box_xyxy_mm": None}
     image = (
@@ -99,10 +107,12 @@ def of_findings(_: Path) -> str:
             code=None,
             width_px=1,
             height_px=1,
-            model=_Fields({"name": HOSTILE, "digest": "0a"}),
+            model=MODEL,
+            is_authoritative=True,
             pixel_spacing=None,
             flags=[HOSTILE],
             findings=[_Fields(finding)],
+            other_results=[],
         )
     )
     file = io.StringIO()
@@ -122,6 +132,9 @@ def of_studies(_: Path) -> str:
         flags=[HOSTILE],
         findings=[_Fields({"class_name": HOSTILE, "score": 0.5})],
         review=None,
+        model=MODEL,
+        authoritative_results=1,
+        other_results=[],
     )
     file = io.StringIO()
     studies_formats.write_csv([study], file)

@@ -145,7 +145,7 @@ def test_what_follows_the_pixels_goes() -> None:
     assert read(data).PixelData == FILM.tobytes()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.integers(132, len(PLANTED_FILE)),
     st.lists(st.tuples(st.integers(132, 4000), st.binary(max_size=4), st.integers(0, 4)), max_size=3),

@@ -41,7 +41,7 @@ def in_items(fragments: Sequence[bytes], syntax: str, *, table: bytes = b"", end
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_a_frame_may_be_cut_into_fragments_anywhere(syntax: str) -> None:
     @given(st.lists(st.integers(0, len(FRAMES[syntax])), max_size=12))
-    @settings(max_examples=15, deadline=None, derandomize=True)
+    @settings(max_examples=15, derandomize=True)
     def check(cuts: list[int]) -> None:
         places = [0, *sorted(cuts), len(FRAMES[syntax])]
         fragments = [FRAMES[syntax][start:end] for start, end in itertools.pairwise(places)]

@@ -59,7 +59,7 @@ def test_a_window_shows_what_its_formula_says(
     assert dict(zip(expected, shown, strict=True)) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]),
     bits=st.integers(9, 16),

@@ -164,7 +164,7 @@ MUTANTS = [make_dicom(make_film(64, 64), syntax=syntax, WindowCenter="2000", Win
 MUTANTS += [make_picture("L", "PNG"), make_picture("L", "JPEG")]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.sampled_from(MUTANTS),
     st.lists(st.tuples(st.integers(0, 1200), st.binary(max_size=4), st.integers(0, 8)), min_size=1, max_size=8),

@@ -252,7 +252,7 @@ def test_the_children_die_with_a_worker_that_is_killed() -> None:
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
-        child_pid = int(worker.stdout.readline())
+        child_pid = next(int(line) for line in worker.stdout if line.strip().isdecimal())  # after warnings
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
     wait_for(lambda: not psutil.pid_exists(child_pid) or psutil.Process(child_pid).status() == psutil.STATUS_ZOMBIE)

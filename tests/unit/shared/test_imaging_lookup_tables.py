@@ -33,7 +33,7 @@ def test_a_table_shows_its_entries_and_its_ends_beyond_them() -> None:
     assert chain_of(data) == ["VOI LUT 1 of 1: 4 entries from 100, 12 bits"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     count=st.integers(2, 6000),
     first=st.integers(-3000, 3000),

@@ -107,7 +107,7 @@ def test_single_padded_values_are_filled_from_around_them() -> None:
     assert not padded.any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 999),
     height_px=st.integers(8, 40),

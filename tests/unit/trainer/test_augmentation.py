@@ -67,7 +67,7 @@ def test_every_option_changes_the_film_and_the_generator_alone_decides_how(optio
             np.testing.assert_array_equal(left, right)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     height=st.integers(20, 500),
     width=st.integers(20, 500),

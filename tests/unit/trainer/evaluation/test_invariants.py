@@ -49,7 +49,7 @@ def materials(draw: st.DrawFn) -> EvaluationSet:
     return EvaluationSet(ids, patients, CATEGORIES, draw(by_image) | sometimes, draw(by_image) | sometimes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(materials(), st.randoms(use_true_random=False))
 def test_the_order_of_images_changes_nothing(material: EvaluationSet, random: "np.random.RandomState") -> None:
     order = list(range(len(material.image_ids)))
@@ -66,7 +66,7 @@ def test_the_order_of_images_changes_nothing(material: EvaluationSet, random: "n
     assert one.model_validate_json(one.model_dump_json()) == one
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(materials(), some_boxes())
 def test_more_boxes_with_low_scores_never_lower_a_precision(material: EvaluationSet, extra: Boxes) -> None:
     more = {
@@ -84,7 +84,7 @@ def test_more_boxes_with_low_scores_never_lower_a_precision(material: Evaluation
         assert grown is None or ap is None or grown >= ap - 1e-12
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(materials())
 def test_truth_as_detections_is_perfect_where_boxes_do_not_coincide(material: EvaluationSet) -> None:
     """Each true box once, however they overlap: nothing is more alike to a box than itself."""
@@ -98,7 +98,7 @@ def test_truth_as_detections_is_perfect_where_boxes_do_not_coincide(material: Ev
         assert froc.lesions_at() == froc.images_at() == [1.0] * len(RATES)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(materials())
 def test_sensitivity_rises_with_false_positives(material: EvaluationSet) -> None:
     if froc := trace_froc(material.flat, match_voc(material.flat)):
