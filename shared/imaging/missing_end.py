@@ -1,10 +1,12 @@
 """Frames that lack their end marker: whether that is all that they lack.
 
 Decoders fill a frame that was cut off with grey and say nothing, so they are not asked whether they find it whole. Of
-JPEG 2000 the tile-parts' lengths tell. A JPEG is whole if nothing that is put behind it changes a pixel, a JPEG-LS
-stream if its decoder refuses one more bit.
+JPEG 2000 the tile-parts' lengths tell. A JPEG is whole if no restart marker is missing and nothing that is put behind
+it changes a pixel, a JPEG-LS stream if its decoder refuses one more bit.
 """
 
+import math
+import re
 import struct
 from collections.abc import Callable
 
@@ -19,7 +21,10 @@ _EOI, _STUFFED = b"\xff\xd9", b"\xff\0"
 #: What may be behind a frame without its marker: half of it, or padding.
 _MOST_LEFT_BYTES = 64
 #: Sequential and lossless JPEG with Huffman codes, of one scan: of others nothing tells that no scan is missing.
-_ONE_SCAN = {0xC0, 0xC1, 0xC3}
+_LOSSLESS = 0xC3
+_ONE_SCAN = {0xC0, 0xC1, _LOSSLESS}
+_RESTART_INTERVAL, _RESTART = 0xDD, re.compile(rb"\xff[\xd0-\xd7]")
+_BLOCK_PX = 8
 #: Continuations of compressed data, each of other bits everywhere; FF is stuffed (ISO/IEC 10918-1 B.1.1.5).
 _CONTINUATIONS = (b"", bytes(256), b"\xff\0" * 256, b"\x55\xaa\x0f\x33" * 64, struct.pack("<64I", *range(7, 71)))
 
@@ -41,13 +46,31 @@ def decode_without_end(frame: bytes, packing: Packing, decode: Callable[[bytes],
             pixels = decode(bare + _EOI)
             if _refuses(decode, bare + _ONE_BIT + _EOI):
                 return pixels
-        case Packing.JPEG if any(marker in _ONE_SCAN for marker, _, _ in jpeg_segments(bare)):
+        case Packing.JPEG if _has_every_interval(bare):
             if frame.startswith(_STUFFED, len(bare)):
                 bare += _STUFFED
             pixels, *others = (decode(bare + continuation + _EOI) for continuation in _CONTINUATIONS)
             if all(np.array_equal(pixels, other) for other in others):
                 return pixels
     raise UndecodablePixelData
+
+
+def _has_every_interval(frame: bytes) -> bool:
+    """Whether a grey JPEG of one scan has all its restart intervals (ISO/IEC 10918-1 B.2.4.4), as far as each begins.
+
+    A decoder that finds no further one fills the rest with grey, and skips whatever is behind it.
+    """
+    interval, process, units, scan = 0, 0, 0, len(frame)
+    for marker, start, end in jpeg_segments(frame):
+        scan = end
+        if marker == _RESTART_INTERVAL and end - start >= 2:
+            (interval,) = struct.unpack_from(">H", frame, start)
+        elif marker in _ONE_SCAN:
+            process, (height_px, width_px) = marker, struct.unpack_from(">HH", frame, start + 1)
+            side_px = 1 if process == _LOSSLESS else _BLOCK_PX
+            units = math.ceil(height_px / side_px) * math.ceil(width_px / side_px)
+    markers = len(_RESTART.findall(frame, scan)) if interval else 0
+    return process in _ONE_SCAN and (not interval or markers >= math.ceil(units / interval) - 1)
 
 
 def _refuses(decode: Callable[[bytes], Pixels], data: bytes) -> bool:

@@ -1,5 +1,6 @@
 """Files that break the standard as files of real archives do: what is left out, what is mended, what is refused."""
 
+import re
 import struct
 import subprocess
 import zlib
@@ -7,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
@@ -108,6 +110,7 @@ def test_a_window_that_can_be_read_is_taken_beside_one_that_cannot() -> None:
         ("ImagerPixelSpacing", b"fine", None),
         ("PixelAspectRatio", b"1:1 ", None),
         ("NumberOfFrames", b"one ", None),
+        ("PixelPaddingValue", b"12", "OB"),
     ],
 )
 def test_an_optional_value_that_cannot_be_read_counts_as_absent_and_is_said_to(
@@ -137,6 +140,12 @@ def test_no_optional_text_or_sequence_makes_a_file_unfit(keyword: str, value: by
     assert_same_picture(data, PLAIN)
 
 
+@pytest.mark.parametrize("vr", ["OB", "UN", "UI", "SQ"])
+def test_a_character_set_of_another_kind_costs_no_file(vr: str) -> None:
+    value = b"" if vr == "SQ" else b"ISO_IR 192"
+    assert_same_picture(with_value(PLAIN, "SpecificCharacterSet", value, vr), PLAIN)
+
+
 # --- required elements -----------------------------------------------------------------------------------------------
 
 
@@ -148,6 +157,7 @@ def test_no_optional_text_or_sequence_makes_a_file_unfit(keyword: str, value: by
         ("BitsAllocated", None, None, "undecodable_pixel_data"),
         ("Rows", b"\x60\0\0", None, "malformed_dicom"),
         ("Columns", b"80,0", "DS", "malformed_dicom"),
+        ("Rows", b"96", "OB", "malformed_dicom"),
         ("BitsAllocated", b"\x10\0\0", None, "malformed_dicom"),
         ("BitsStored", b"twelve", "LO", "malformed_dicom"),
         ("HighBit", b"\x0b", None, "malformed_dicom"),
@@ -354,6 +364,22 @@ def test_a_frame_that_lacks_its_end_marker_alone_is_shown_and_flagged(syntax: Tr
         assert refusal_of(cut).code == "undecodable_pixel_data", missing
         with pytest.raises(PermanentError):
             show(cleaned(cut))
+
+
+@pytest.mark.parametrize("interval", [{"restart_marker_rows": 1}, {"restart_marker_blocks": 7}], ids=str)
+def test_a_jpeg_that_ends_before_a_restart_marker_lacks_more_than_its_end_marker(interval: dict[str, int]) -> None:
+    film = golden_film(8)
+    buffer = BytesIO()
+    PIL.Image.fromarray(film).save(buffer, "JPEG", **interval)
+    frame = buffer.getvalue()
+    syntax = UIDS["jpeg-baseline"]
+    assert_same_picture(make_dicom(film, syntax=syntax, frame=frame[:-2]), make_dicom(film, syntax=syntax, frame=frame))
+    restarts = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", frame)]
+    assert len(restarts) > 3
+    for place in (restarts[0], restarts[len(restarts) // 2], restarts[-1]):
+        for kept_bytes in (place, place + 1, place + 2):
+            cut = make_dicom(film, syntax=syntax, frame=frame[:kept_bytes])
+            assert refusal_of(cut).code == "undecodable_pixel_data", kept_bytes
 
 
 def test_of_a_jpeg_of_several_scans_nothing_tells_that_none_is_missing() -> None:
