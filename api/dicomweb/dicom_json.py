@@ -16,6 +16,7 @@ from api.dicomweb.character_sets import CharacterSet
 from api.dicomweb.media_types import DICOM_JSON
 from api.dicomweb.values import CHOICES, VRS, describe, number, with_values
 from shared.imaging.dicom_file import quietly
+from shared.imaging.element_values import numbers_of, texts_of, values_of
 
 #: A data set, by eight hex digits of the tag.
 DataSet = dict[str, Any]
@@ -49,10 +50,9 @@ def from_dataset(dataset: Dataset) -> DataSet:
 def _describe(dataset: Dataset, characters: CharacterSet, *, signed: bool) -> DataSet:
     """Return the elements of a data set; an item has the character set and the sign of what it is in (PS3.5 7.5.3)."""
     if _CHARACTER_SET in dataset:
-        terms = dataset[_CHARACTER_SET].value or ""
-        characters = CharacterSet.of([terms] if isinstance(terms, str) else [str(term) for term in terms])
+        characters = CharacterSet.of([text or "" for text in texts_of(values_of(dataset, "SpecificCharacterSet"))])
     if _PIXEL_REPRESENTATION in dataset:
-        signed = dataset[_PIXEL_REPRESENTATION].value == 1
+        signed = numbers_of(values_of(dataset, "PixelRepresentation"))[:1] == [1]
     result: DataSet = {}
     for tag in dataset.keys():  # noqa: SIM118 - to iterate over a data set is to have pydicom make every value
         if tag.element == 0:  # the length of a group

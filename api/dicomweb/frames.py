@@ -9,7 +9,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from api.dicomweb.headers import Original, read_header
 from api.dicomweb.media_types import OCTETS
 from shared.errors import UndecodablePixelData
-from shared.imaging.cells import CellLayout, read_layout
+from shared.imaging.cells import CellLayout, read_layout, without_padding
 from shared.imaging.codestream import bare_jpeg_2000
 from shared.imaging.dicom_file import DicomFile, read_dicom
 from shared.imaging.frames import inflate, read_frame
@@ -80,8 +80,7 @@ def frame_of(file: DicomFile, *, is_decoded: bool = False) -> Frame:
             return Frame(frame, ExplicitVRLittleEndian)
         case Packing.DEFLATED_FRAME:
             layout = _layout(file)
-            if len(inflate(frame, layout.most_bytes)) < layout.frame_bytes:
-                raise UndecodablePixelData
+            without_padding(inflate(frame, layout.most_bytes), layout.frame_bytes, layout.row_bytes)
         case Packing.RLE:
             layout = _layout(file)
             for segment in read_segments(frame, layout.cell_bytes):

@@ -44,12 +44,14 @@ _ISO_NAME = re.compile(r"ISO[^_]IR|ISO.2022.IR.")
 
 
 class _CharacterSets(dict[str, str]):
-    """pydicom's character sets, in which a name that nobody knows is the default one.
+    """pydicom's character sets, in which what is no name, or one that nobody knows, is the default one.
 
     pydicom would have Python look for each such name among the modules on disk, and remember it.
     """
 
-    def __missing__(self, name: str) -> str:
+    def __missing__(self, name: object) -> str:
+        if not isinstance(name, str):  # of an element with another VR
+            return charset.default_encoding
         known = normalize_encoding(name).lower()
         if known in aliases or known in aliases.values():
             return name

@@ -56,6 +56,8 @@ def _text_of(value: object) -> str | None:
 
 
 def _number_of(value: object) -> float | None:
+    if isinstance(value, bytes):  # of a VR of bytes; `float` would take some for digits
+        return None
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):

@@ -1,6 +1,7 @@
 """A frame as DICOMweb answers it: the bytes that the decoder reads, under the transfer syntax that they are in."""
 
 import struct
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -164,6 +165,19 @@ def test_a_frame_without_its_end_is_answered_once_it_has_been_decoded() -> None:
     with pytest.raises(UndecodablePixelData):
         frame_in(data)
     assert bytes(frame_in(data, is_decoded=True).value).endswith(b"\xff\xd9")
+
+
+@pytest.mark.parametrize("excess", [FILM.nbytes, 0], ids=["two frames", "one"])
+def test_a_deflated_frame_is_answered_if_its_cells_are_one_frame(excess: int) -> None:
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    frame = deflater.compress(FILM.tobytes() + bytes(range(256)) * (excess // 256)) + deflater.flush()
+    data = make_dicom(FILM, bits=12, syntax=UIDS["deflated-frame"], frame=frame)
+    if not excess:
+        assert bytes(frame_in(data).value).startswith(frame)
+        return
+    assert code_of(data) == "undecodable_pixel_data"
+    with pytest.raises(UndecodablePixelData):
+        frame_in(data)
 
 
 def test_an_rle_frame_whose_runs_do_not_fill_it_is_refused() -> None:

@@ -165,6 +165,21 @@ def test_an_implicit_choice_follows_the_pixels_sign(signed: int, vr: str, value:
 
 
 @pytest.mark.parametrize(
+    ("tag", "vr", "value"),
+    [
+        (0x00080005, "OB", b"ISO_IR 100"),
+        (0x00280103, "US", b"\1"),
+        (0x00280103, "FD", b"1"),
+    ],
+)
+def test_an_element_that_others_depend_on_and_that_cannot_be_read_costs_none_of_them(
+    tag: int, vr: str, value: bytes
+) -> None:
+    elements = [element(tag, vr, value), element(0x00100010, "PN", b"M\xfcller")]
+    assert described(*sorted(elements))["00100010"]["Value"] == [{"Alphabetic": "Müller"}]
+
+
+@pytest.mark.parametrize(
     ("character_set", "codec", "text"),
     [
         (b"ISO_IR 100", "latin_1", "Müller^Ä"),
