@@ -57,14 +57,17 @@ def settle(named: Iterable[tuple[int, str, int | None]]) -> dict[str, Category]:
             votes[key, class_id] += 1
             lines.setdefault((key, class_id), line)
     ids: dict[str, int] = {}
+    key_of_id: dict[int, str] = {}
     for (key, class_id), count in votes.most_common():
-        rivals = [(other, id_) for other, id_ in ids.items() if other == key or id_ == class_id]
-        for rival in sorted(rivals, key=lambda rival: rival[1] != class_id):
+        rivals = [(key_of_id[class_id], class_id)] if class_id in key_of_id else []
+        rivals += [(key, ids[key])] if key in ids else []
+        for rival in rivals:
             if votes[rival] < CLEAR_MAJORITY * count:
                 raise _contradiction((key, class_id), rival, lines, spellings)
         if not rivals:
             ids[key] = class_id
-    _number([key for key in sorted(spellings) if key not in {key for key, _ in votes}], ids)
+            key_of_id[class_id] = key
+    _number(sorted(spellings.keys() - {key for key, _ in votes}), ids)
     return {key: Category(id=class_id, name=spellings[key]) for key, class_id in ids.items()}
 
 

@@ -6,7 +6,7 @@ is no `bbox`.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
@@ -36,7 +36,7 @@ from trainer.datasets.annotations import (
     pseudonym,
     to_xyxy,
 )
-from trainer.datasets.class_names import is_normal
+from trainer.datasets.class_names import is_normal, key_of
 from trainer.datasets.notes import Notes
 from trainer.datasets.text import read_text
 
@@ -66,8 +66,23 @@ def _is_printable(value: str) -> str:
     return value
 
 
+def _known(value: Any) -> Any:
+    """Return None for an empty text and for NaN, which tools write where they know nothing."""
+    return None if value == "" or value != value else value
+
+
+def _known_number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
 _Number = Annotated[float, AfterValidator(_is_finite)]
-_Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_is_printable)]
+_Word = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_is_printable)
+]
 _FileName = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_is_printable)]
 #: An entry that is no object is one without fields: it costs itself.
 _Entry = Annotated[dict[str, Any], BeforeValidator(lambda entry: entry if isinstance(entry, dict) else {})]
@@ -90,7 +105,9 @@ class _Image(_Part):
     file_name: _FileName
     height: int | None = Field(None, gt=0)
     width: int | None = Field(None, gt=0)
-    patient: _FileName | int | None = Field(None, validation_alias=AliasChoices("patient", "patient_id"))
+    patient: Annotated[_FileName | int | None, BeforeValidator(_known)] = Field(
+        None, validation_alias=AliasChoices("patient", "patient_id")
+    )
     split: Any = None
     readers: _Readers = ()
 
@@ -101,7 +118,7 @@ class _Annotation(_Part):
     category_id: int
     bbox: tuple[_Number, _Number, _Number, _Number]
     far_corner: tuple[_Number, _Number] | None = None
-    area: Any = None
+    area: Annotated[float | None, BeforeValidator(_known_number)] = None
     segmentation: Any = None
     iscrowd: int | None = 0
     readers: _Readers = ()
@@ -180,12 +197,13 @@ def _parse(data: bytes) -> _Document:
 
 def _explain(exc: ValidationError) -> str:
     first = exc.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg'].removeprefix('Value error, ')}"
+    place = ".".join(f"{part}" for part in first["loc"] if "[" not in f"{part}")  # without names of our types
+    return f"{place or 'document'}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _categories(document: _Document) -> dict[int, Category]:
     _check_distinct("id of a category", (category.id for category in document.categories))
-    _check_distinct("name of a category", (category.name for category in document.categories))
+    _check_distinct("name of a category", (key_of(category.name) for category in document.categories))
     return {category.id: Category(id=category.id, name=category.name) for category in document.categories}
 
 
@@ -213,15 +231,18 @@ def _boxes(
     reasons: _Reasons,
 ) -> defaultdict[str, list[Box]]:
     """Return the boxes by image, noting what is left out."""
-    ids = [str(content["id"]) for content in document.annotations if content.get("id") is not None]
-    repeated = {id_ for id_, count in Counter(ids).items() if count > 1}
+    first_of: dict[str, dict[str, Any]] = {}
+    named = [(str(content["id"]), content) for content in document.annotations if content.get("id") is not None]
+    contradicted = {id_ for id_, content in named if first_of.setdefault(id_, content) != content}
     boxes: defaultdict[str, list[Box]] = defaultdict(list)
     for number, content in enumerate(document.annotations):
         origin = f"annotation {_name(content, number)}"
         annotation = _validated(_Annotation, _with_box(content), origin.capitalize(), reasons)
         if annotation is None:
             notes.add(_UNREADABLE, origin)
-        elif why := _contradiction(annotation, images, categories, repeated):
+        elif first_of.get(str(annotation.id), content) is not content and str(annotation.id) not in contradicted:
+            notes.add("row_repeated", origin)
+        elif why := _contradiction(annotation, images, categories, contradicted):
             reasons.add(f"{origin.capitalize()} {why}.")
             notes.add(_UNREADABLE, origin)
         elif is_normal(categories[annotation.category_id].name):
@@ -260,9 +281,9 @@ def _name(content: Mapping[str, Any], number: int) -> str:
 
 
 def _contradiction(
-    annotation: _Annotation, images: Mapping[str, _Image], categories: Mapping[int, Category], repeated: set[str]
+    annotation: _Annotation, images: Mapping[str, _Image], categories: Mapping[int, Category], contradicted: set[str]
 ) -> str:
-    if annotation.id is not None and str(annotation.id) in repeated:
+    if annotation.id is not None and str(annotation.id) in contradicted:
         return "has the id of another annotation"
     if str(annotation.image_id) not in images:
         return f"is on image {annotation.image_id}, which is not among the images"
@@ -279,13 +300,13 @@ def _with_box(content: dict[str, Any]) -> dict[str, Any]:
     try:
         xs, ys = ([float(number) for polygon in outline for number in polygon[start::2]] for start in (0, 1))
         return content | {"bbox": [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return content
 
 
 def _is_area(annotation: _Annotation) -> bool:
     """Whether `area` may be that of the box; an outline has a smaller one."""
-    if annotation.segmentation or not isinstance(annotation.area, int | float) or annotation.area <= 0:
+    if annotation.segmentation or annotation.area is None or annotation.area <= 0:
         return True
     area = annotation.bbox[2] * annotation.bbox[3]
     return math.isclose(annotation.area, area, rel_tol=_AREA_TOLERANCE, abs_tol=_AREA_TOLERANCE_PX2)
@@ -310,7 +331,7 @@ def _describe(image: _Image, boxes: list[Box], notes: Notes) -> AnnotatedImage:
         file_name=image.file_name,
         boxes=tuple(boxes),
         readers=tuple(sorted(readers)),
-        patient=None if image.patient in (None, "") else pseudonym(str(image.patient)),
+        patient=None if image.patient is None else pseudonym(str(image.patient)),
         split=split,
         height_px=image.height,
         width_px=image.width,

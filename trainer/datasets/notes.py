@@ -13,10 +13,10 @@ NAMED = 3
 #: By code. Rows and boxes that are noted cost themselves; the rest of the file is taken.
 MESSAGES = {
     "row_unreadable": "Rows that cannot be read were left out",
-    "row_repeated": "Rows that repeat an earlier row were left out",
+    "row_repeated": "Rows or annotations that repeat an earlier one were left out",
     "class_contradicts": "Rows whose class_id belongs to another class_name were left out",
     "normal_contradicts": "Rows that call a film normal on which the same reader has drawn a box were left out",
-    "size_contradicts": "Rows with another film size than an earlier row of the film were left out",
+    "size_contradicts": "Rows with another film size than the other rows of the film were left out",
     "corners_swapped": "Boxes whose maximum is below their minimum were left out",
     "box_of_no_finding": "Boxes in rows of `No finding` were ignored",
     "annotation_unreadable": "Annotations that cannot be read were left out",

@@ -39,6 +39,8 @@ _NAMES = {
 _COLUMN_OF = {name: column for column, names in _NAMES.items() for name in names}
 _CORNERS, _SIZES = ("x_min", "y_min", "x_max", "y_max"), ("x_min", "y_min", "box_width", "box_height")
 _NEEDED = ("image_id", *_CORNERS)
+_WORDS = {"image_id", "class_name", "class_id", "rad_id"}
+_NUMBERS = {*_CORNERS, *_SIZES, "width", "height", "class_id"}
 _SEPARATORS = ",;\t|"
 #: What Excel writes above a heading, and reads itself.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
@@ -90,6 +92,11 @@ def _columns(heading: list[str]) -> list[str | None]:
     """Return our name of each column, None of a column that is not used."""
     names = [re.sub(r"\W+", "_", name.strip().casefold()).strip("_") for name in heading]
     columns: list[str | None] = [_COLUMN_OF.get(name) for name in names]
+    # Beside a column of our very name, one of another spelling holds something else. Not so of boxes and sizes: two of
+    # them may be in different pixels, and `_check` refuses them.
+    own = {*names} & _WORDS
+    paired = zip(names, columns, strict=True)
+    columns = [None if column in own and name != column else column for name, column in paired]
     if not {"x_max", "y_max", "box_width", "box_height"} & {*columns}:
         # The sizes are those of the boxes.
         of_box = {"width": "box_width", "height": "box_height"}
@@ -122,10 +129,12 @@ def _rows(
         if not any(field.strip() for field in fields):
             continue
         line = reader.line_num + lines_above  # type: ignore[attr-defined]
+        while len(fields) > len(columns) and not fields[-1].strip():
+            fields.pop()  # what a separator at the end of the line makes
         if len(fields) != len(columns):
             yield Row(line, None)
             continue
         cells = {column: plain(field).strip() for column, field in zip(columns, fields, strict=True) if column}
         if decimal_comma:
-            cells |= {column: cells[column].replace(",", ".") for column in {*_CORNERS, *_SIZES} & cells.keys()}
+            cells |= {column: cells[column].replace(",", ".") for column in _NUMBERS & cells.keys()}
         yield Row(line, cells)

@@ -7,6 +7,7 @@ size of the image that the boxes were drawn on. `table` has the spellings, and `
 
 import io
 import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -59,7 +60,7 @@ class _Film:
     """An image while its rows come in."""
 
     origin: str
-    size_px: tuple[int, int] | None = None
+    size_px: tuple[int, int] | None
     boxes: list[Box] = field(default_factory=list)
     #: By reader: whether they found something.
     found: dict[str, bool] = field(default_factory=dict)
@@ -87,11 +88,12 @@ def read_table(data: bytes) -> Annotations:
         except _OddRow as error:
             odd.add(notes, f"line {row.line}", error)
     classes = settle((reading.line, reading.name, reading.class_id) for reading in readings)
+    sizes = _sizes(readings)
     films: dict[str, _Film] = {}
     # Normal rows come last: whether they contradict a box does not depend on the order of the rows.
     for reading in sorted(readings, key=lambda reading: reading.box is None):
         try:
-            _put(reading, classes, films)
+            _put(reading, classes, sizes.get(reading.image_id), films)
         except _OddRow as error:
             odd.add(notes, reading.origin, error)
     odd.refuse(len(table.rows), sum(len(film.boxes) for film in films.values()))
@@ -159,7 +161,9 @@ def _read(row: Row, table: Table, notes: Notes) -> _Reading:
     image_id = row.cells["image_id"]
     reader = row.cells["rad_id"] if "rad_id" in table.columns else ""
     class_id = _class_id(row.cells.get("class_id", ""))
-    name = row.cells.get("class_name") or NAME_OF_ID.get(-1 if class_id is None else class_id, "")
+    name = row.cells.get("class_name", "")
+    if name.casefold() in _EMPTY:
+        name = NAME_OF_ID.get(-1 if class_id is None else class_id, "")
     if not name and class_id is not None and "class_name" not in table.columns:
         raise MalformedAnnotations(
             f"Line {row.line}: class {class_id} is none of VinBigData's 14 classes. Add a column class_name."
@@ -180,18 +184,28 @@ def _read(row: Row, table: Table, notes: Notes) -> _Reading:
     )
 
 
-def _put(reading: _Reading, classes: dict[str, Category], films: dict[str, _Film]) -> None:
-    """Add a row to its film."""
+def _sizes(readings: Sequence[_Reading]) -> dict[str, tuple[int, int]]:
+    """Return the width and height of each image that most of its rows give, of equally many those of the first."""
+    votes: defaultdict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
+    for reading in readings:
+        if reading.size_px is not None:
+            votes[reading.image_id][reading.size_px] += 1
+    return {image_id: counts.most_common(1)[0][0] for image_id, counts in votes.items()}
+
+
+def _put(
+    reading: _Reading, classes: dict[str, Category], size_px: tuple[int, int] | None, films: dict[str, _Film]
+) -> None:
+    """Add a row to its film, of the width and height `size_px`."""
     category = classes.get(key_of(reading.name))
     if category is None or reading.class_id not in (None, category.id):
         raise _OddRow(
             "class_contradicts",
             f"class_id {reading.class_id} and class_name {reading.name!r} belong to different classes",
         )
-    film = films.get(reading.image_id, _Film(reading.origin))
-    if None not in (film.size_px, reading.size_px) and film.size_px != reading.size_px:
-        raise _OddRow("size_contradicts", "width and height are not those of an earlier row of this image")
-    film.size_px = film.size_px or reading.size_px
+    film = films.get(reading.image_id, _Film(reading.origin, size_px))
+    if reading.size_px not in (None, size_px):
+        raise _OddRow("size_contradicts", "width and height are not those of the other rows of this image")
     reader, readers = reading.reader, (reading.reader,) if reading.reader else ()
     if reading.box is not None:
         box = Box(category.id, reading.box, readers, reading.origin)

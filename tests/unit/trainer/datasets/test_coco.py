@@ -53,6 +53,47 @@ def test_a_document_is_read() -> None:
     assert annotations.noted == {WITHOUT_AREA: 2, CROWD: 1}
 
 
+@pytest.mark.parametrize("unknown", ["", float("nan")])
+def test_an_empty_patient_is_none(unknown: object) -> None:
+    first, second = read_coco(changed("images", 0, patient=unknown)).images
+    assert first.patient is None
+    assert len(first.boxes) == 1
+    assert second.patient is not None
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400)], ids=["huge", "minus huge"])
+def test_numbers_beyond_every_float_cost_no_document(number: int) -> None:
+    first, second = DOCUMENT["annotations"][:2]
+    with_area = document(annotations=[first | {"area": number, "segmentation": None}, second])
+    assert read_coco(with_area).images[0].boxes[0].xyxy_px == (1, 2.5, 31, 42.5)
+    outline = document(annotations=[first | {"bbox": None, "segmentation": [[number, 1, 2, 2, 3, 3]]}, second])
+    assert read_coco(outline).culprits["annotation_unreadable"] == ("annotation 1",)
+
+
+def test_an_annotation_that_repeats_another_with_its_id_is_left_out_once() -> None:
+    content = copy.deepcopy(DOCUMENT)
+    content["annotations"] += [copy.deepcopy(content["annotations"][0])]
+    annotations = read_coco(json.dumps(content).encode())
+    assert annotations.images == read_coco(document()).images
+    assert annotations.noted["row_repeated"] == 1
+
+
+def test_names_of_categories_are_told_apart_as_classes_are() -> None:
+    categories = [{"id": 7, "name": "Lung Opacity "}, {"id": 3, "name": "lung_opacity"}]
+    with pytest.raises(MalformedAnnotations, match="Every name of a category must be unique"):
+        read_coco(document(categories=categories))
+    categories[1]["name"] = " Cardiomegaly"
+    assert [category.name for category in read_coco(document(categories=categories)).categories] == [
+        "Cardiomegaly",
+        "Lung Opacity",
+    ]
+
+
+def test_a_reason_names_the_field_as_the_document_does() -> None:
+    with pytest.raises(MalformedAnnotations, match=r"^Image 10: patient: "):
+        read_coco(document(images=[DOCUMENT["images"][0] | {"patient": ["x"]}]))
+
+
 def test_a_patient_is_a_pseudonym_that_stays_what_it_is() -> None:
     first, second = read_coco(document()).images
     assert first.patient == second.patient == pseudonym("20"), "20 and '20' are one patient"

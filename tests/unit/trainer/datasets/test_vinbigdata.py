@@ -240,6 +240,38 @@ def test_a_column_that_comes_twice_is_refused() -> None:
         read_table(renamed(f"{HEADING},xmin", GOOD[0] + ",512"))
 
 
+def test_beside_a_column_of_the_very_name_another_spelling_is_not_used() -> None:
+    annotations = read_table(renamed(f"{HEADING},label,reader", GOOD[0] + ",1,somebody"))
+    assert annotations == read_table(table(GOOD[0]))
+
+
+def test_every_number_may_have_a_decimal_comma_where_semicolons_separate() -> None:
+    heading = f"{HEADING},width,height".replace(",", ";")
+    (image,) = read_table(renamed(heading, "film;Nodule/Mass;8,0;R1;1,5;2;30;40,25;512,0;256,0")).images
+    assert (image.width_px, image.height_px) == (512, 256)
+    assert [(box.category_id, box.xyxy_px) for box in image.boxes] == [(8, (1.5, 2, 30, 40.25))]
+
+
+def test_a_separator_at_the_end_of_rows_is_no_field() -> None:
+    assert read_table(table(*(f"{row}," for row in ROWS))) == read_table(table(*ROWS))
+
+
+@pytest.mark.parametrize("name", ["", "nan", "NaN"])
+def test_an_id_stands_for_a_name_that_is_empty(name: str) -> None:
+    rows = [f"normal,{name},14,R1,,,,", f"film,{name},3,R1,1,2,30,40"]
+    annotations = read_table(table(*rows))
+    assert [image.file_name for image in annotations.images] == ["normal", "film"]
+    assert [category.name for category in annotations.categories] == ["Cardiomegaly"]
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_of_contradicting_sizes_that_of_most_rows_counts(odd: int) -> None:
+    rows = [f"film,Nodule/Mass,8,R{n},1,2,30,40,{512 if n == odd else 1024},1024" for n in range(3)]
+    annotations = read_table(renamed(f"{HEADING},width,height", *rows))
+    assert (annotations.images[0].width_px, len(annotations.images[0].boxes)) == (1024, 2)
+    assert annotations.culprits == {"size_contradicts": (f"line {odd + 2}",)}
+
+
 def test_a_quote_that_never_ends_is_refused_with_its_line() -> None:
     with pytest.raises(MalformedAnnotations, match=r"^Line 3: .*Mend the quotes"):
         read_table(table(GOOD[0], 'film,"Cardiomegaly"x,3,R1,1,2,3,4'))
