@@ -44,7 +44,7 @@ def answers(stack: Stack) -> Iterator[Counter[tuple[int, str]]]:
         headers = {"Authorization": f"Bearer {stack.api_key}"}
         with httpx.Client(base_url=stack.client.api_url, headers=headers, timeout=DEADLINE_S) as http:
             while not over.is_set():
-                for answer in (http.get("/v1/studies"), http.post("/v1/jobs/retry", json={"code": "none"})):
+                for answer in (http.get("/v1/studies"), http.post("/v1/jobs/retry", json={"code": "image_too_large"})):
                     code = answer.json().get("code", "") if answer.is_error else ""
                     counted[answer.status_code, code] += 1
                 time.sleep(0.05)
