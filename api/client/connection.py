@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -41,8 +41,10 @@ _TIMEOUT = httpx.Timeout(30, connect=10, read=120)
 _REACH_S = 3.0
 #: A server that has not answered for so long is given up on, unless it has answered before.
 FIRST_ANSWER_S = 2.5
-#: To connect for the first time, whatever is asked for.
-_LEAST_CONNECT_S, _MOST_CONNECT_S = 0.5, 10.0
+#: To connect for the first time, or to wait for the answer, whatever is asked for.
+_LEAST_FIRST_S, _MOST_FIRST_S = 0.5, 10.0
+#: For each step of asking a server whether it is alive while it owes the first answer; a busy one takes seconds.
+_ALIVE_S = 25.0
 #: Where the answer is no problem document, the URL names another server. Proxies answer with other ones.
 _OF_ANOTHER_SERVER = {400, 401, 403, 404, 405, 406, 410, 501}
 _UNAVAILABLE = {httpx.codes.TOO_MANY_REQUESTS, 502, 503, 504}
@@ -293,6 +295,10 @@ class Connection:
                     content=None if content is None else content(),
                     headers=headers,
                 )
+                if not self._has_answered and (files or content is not None):
+                    # An upload may take its time, so a server is known by something smaller.
+                    self._send_first(self._http.build_request("GET", "/healthz"))
+                    self._has_answered = True
                 response = self._http.send(request) if self._has_answered else self._send_first(request)
             except httpx.TransportError as exc:
                 raise explain_http(exc, ApiUnavailable, "The API", self.api_url) from exc
@@ -320,12 +326,10 @@ class Connection:
     def _send_first(self, request: httpx.Request) -> httpx.Response:
         """Send a request; give up where there is no connection within `first_answer_s`, names and all addresses tried.
 
-        Neither a resolver nor a host with several addresses keeps to a timeout of the HTTP client.
+        Neither a resolver nor a host with several addresses keeps to a timeout of the HTTP client. Where there is a
+        connection and no answer, the server is asked whether it is alive: if it is, the answer is waited for.
         """
-        if self._began_s is None:
-            self._began_s = time.monotonic()
-        left_s = self._began_s + self._first_answer_s - time.monotonic()
-        limit_s = max(_LEAST_CONNECT_S, min(left_s, _MOST_CONNECT_S))
+        limit_s = self._limit_first_s()
         settled: Future[httpx.Response] = Future()
         moved = threading.Event()
 
@@ -351,7 +355,27 @@ class Connection:
         threading.Thread(target=send, daemon=True).start()
         if not moved.wait(limit_s) and settled.cancel():
             raise httpx.ConnectTimeout(f"timed out after {limit_s:g} s", request=request)
+        self._require_life(settled)
         return settled.result()
+
+    def _require_life(self, owed: Future[httpx.Response]) -> None:
+        """Return once there is an answer, or the server is known to be alive; else raise httpx's error."""
+        wait([owed], timeout=self._limit_first_s())
+        if owed.done():
+            return
+        self._on_retry(f"The API at {self.api_url} takes its time; giving up in {_ALIVE_S:g} s unless it is alive.")
+        try:
+            self._http.get("/healthz", timeout=_ALIVE_S)
+        except httpx.TransportError:
+            if not owed.done():
+                raise
+
+    def _limit_first_s(self) -> float:
+        """How long the first answer is still waited for."""
+        if self._began_s is None:
+            self._began_s = time.monotonic()
+        left_s = self._began_s + self._first_answer_s - time.monotonic()
+        return max(_LEAST_FIRST_S, min(left_s, _MOST_FIRST_S))
 
 
 def look_until(

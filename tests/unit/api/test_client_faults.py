@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
-from api.client import ApiUnavailable, Carina, RequestRefused, UnexpectedAnswer
+from api.client import ApiUnavailable, Carina, RequestRefused, UnexpectedAnswer, connection
 from api.client.connection import InvalidUrl
 from shared.errors import CarinaError
 
@@ -36,7 +37,14 @@ def answering(*answers: tuple[int, str, bytes]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with serving(Handler) as url:
+        yield url
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve with this handler, and yield where."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -57,6 +65,15 @@ def black_hole() -> Iterator[str]:
             waiting = opened.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """Yield the address of a port that takes connections and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
@@ -108,6 +125,45 @@ def test_a_host_that_answers_no_attempt_to_connect_is_given_up_on() -> None:
         assert time.monotonic() - began < 10
     assert isinstance(error, ApiUnavailable)
     assert "takes too long" in error.detail
+
+
+@pytest.mark.parametrize("is_upload", [False, True])
+def test_a_server_that_takes_connections_and_never_answers_is_given_up_on(
+    is_upload: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_ALIVE_S", 0.5)
+    (film := tmp_path / "film.dcm").write_bytes(b"x")
+    with silent() as url, Carina(url, KEY, on_retry=lambda _: None) as client:
+        began = time.monotonic()
+        with pytest.raises(ApiUnavailable, match="takes too long"):
+            client.submit([film]) if is_upload else client.models()
+        # The client's own limits: 120 s for an answer, and 90 s in all.
+        assert time.monotonic() - began < 60
+
+
+def test_a_server_that_is_alive_may_take_its_time() -> None:
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"models": []}'
+            if self.path == "/healthz":
+                over.set()
+            else:
+                over.wait(60)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    heard: list[str] = []
+    with serving(Handler) as url, Carina(url, KEY, first_answer_s=8, on_retry=heard.append) as client:
+        assert client.models() == []
+    assert heard == [f"The API at {url} takes its time; giving up in 25 s unless it is alive."]
+    assert over.is_set()
 
 
 def test_a_name_that_is_not_resolved_in_time_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
