@@ -158,6 +158,55 @@ def test_an_answer_that_is_lost_leads_to_no_second_event(page: Page, film: Image
     assert said(reader, film.id) == [("draw", "drawn-1")]
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_what_a_proxy_answers_in_place_of_the_server_saves_and_refuses_nothing(
+    page: Page, film: Image, reader: Carina, status: int
+) -> None:
+    page.route("**/reviews", lambda route: route.fulfill(status=status, content_type="text/html", body="<p>Hello</p>"))
+    say(page, 0, "x")
+    standing(page, "Not saved yet: 1 verdict waits")
+    page.unroute("**/reviews")
+    standing(page, "Saved")
+    assert said(reader, film.id) == [("reject", "model-0")]
+
+
+def test_what_another_tab_said_and_took_back_is_said_again(page: Page, film: Image, reader: Carina) -> None:
+    page.context.set_offline(True)
+    say(page, 0, "x")
+    standing(page, "Offline: 1 verdict waits")
+    reader.undo_review(reader.add_to_review(reader.review(film.id), ReviewAction.REJECT, "model-0"))
+    page.context.set_offline(False)
+    question = page.get_by_role("dialog", name="Somebody else changed this review meanwhile")
+    question.get_by_role("button", name="Save mine").click()
+    standing(page, "Saved")
+    assert reader.review(film.id).findings[0].verdict == Verdict.REJECTED
+
+
+def test_a_verdict_on_an_erased_image_holds_up_no_other_one(
+    page: Page, film: Image, reader: Carina, database: Database, store: ObjectStore, keys: Keys, mortal: MortalApi
+) -> None:
+    other = add_film(database, store, keys.both, 1)
+    page.context.set_offline(True)
+    say(page, 0, "x")
+    standing(page, "Offline: 1 verdict waits")
+    name, text = page.evaluate("() => Object.entries({ ...localStorage })[0]")
+    entry = json.loads(text)
+    # Older than the server's memory of keys, so that the review is looked at before.
+    page.evaluate(
+        "([name, text]) => localStorage.setItem(name, text)", [name, json.dumps(entry | {"at": 0, "after": 0})]
+    )
+    with Carina(mortal.url, keys.admin) as admin:
+        admin.erase_study(film.study_id)
+    page.goto("about:blank")
+    page.context.set_offline(False)
+    page.goto(f"/console/studies/{other.study_id}")
+    wait_until_shown(page, other.study_id)
+    say(page, 1, "a")
+    standing(page, "Saved")
+    assert said(reader, other.id) == [("accept", "model-1")]
+    assert kept(page) == []
+
+
 def test_a_session_that_ends_leads_back_and_nobody_else_sends_it(
     page: Page, mortal: MortalApi, keys: Keys, film: Image, reader: Carina, database: Database
 ) -> None:

@@ -15,7 +15,8 @@ export function takenAs(entry, review) {
   const [, key] = entry.reader.split(":");
   const same = unseen(entry, review).find((event) => event.api_key_id === key && event.action === actionOf(entry)
     && (event.action === "draw" || (event.finding_id ?? null) === (entry.said?.finding_id ?? null))
-    && hasBox(entry, event, review));
+    && (entry.path || !review.events.some(({ undoes }) => undoes === event.number)) // in another tab
+    && isAsSaid(entry, event, review));
   return same?.number ?? null;
 }
 
@@ -27,11 +28,13 @@ function actionOf({ path, said }) {
   return path ? path.slice(1) : said.action;
 }
 
-function hasBox({ said }, event, review) {
-  if (!said?.box_xyxy_px) return true;
+// Whether the finding has the box and the class that the entry gives it.
+function isAsSaid({ said }, event, review) {
   const id = event.action === "draw" ? `drawn-${event.number}` : event.finding_id;
-  const box = review.findings.find((finding) => finding.id === id)?.box_xyxy_px;
-  return Boolean(box?.every((side, index) => Math.abs(side - said.box_xyxy_px[index]) < 0.01));
+  const found = review.findings.find((finding) => finding.id === id);
+  const isBox = !said?.box_xyxy_px
+    || Boolean(found?.box_xyxy_px.every((side, index) => Math.abs(side - said.box_xyxy_px[index]) < 0.01));
+  return isBox && (said?.class_id === undefined || found?.class_id === said.class_id);
 }
 
 function subject(event, review) {

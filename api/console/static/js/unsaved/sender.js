@@ -4,7 +4,7 @@
 // sent. Events: `change` where the standing may differ; `saved` {entry, number, review}; `review` {entry, review}, where
 // others have changed one; `refused` {entry, error}.
 
-import { get, isLeaving, reader, send, signIn } from "../api.js";
+import { ApiError, get, isLeaving, reader, send, signIn } from "../api.js";
 import { eventsAgainst, takenAs } from "./conflicts.js";
 import { MOST, entries, entry as stored, newKey, nextName, put, remove } from "./store.js";
 
@@ -90,7 +90,16 @@ class Sender extends EventTarget {
   }
 
   async #send(entry) {
-    if (!entry) return undefined; // another tab has sent it
+    if (!entry) return; // another tab has sent it
+    try {
+      await this.#try(entry);
+    } catch (error) {
+      if (mayPass(error)) throw error;
+      this.#refused(entry, error);
+    }
+  }
+
+  async #try(entry) {
     const known = this.#latest.get(entry.job_id);
     if (entry.after === null) {
       const against = known ? eventsAgainst(entry, known) : [];
@@ -102,19 +111,19 @@ class Sender extends EventTarget {
     }
     try {
       const body = { job_id: entry.job_id, after: entry.after, ...(entry.said ? { event: entry.said } : {}) };
-      const review = await send("POST", `${address(entry)}${entry.path}`, body,
-        { key: entry.id, stays: true, signal: AbortSignal.timeout(1000 * ANSWER_S) });
+      const review = reviewIn(await send("POST", `${address(entry)}${entry.path}`, body,
+        { key: entry.id, stays: true, signal: AbortSignal.timeout(1000 * ANSWER_S) }));
       return this.#saved(entry, review.last_event, review);
     } catch (error) {
-      if (mayPass(error)) throw error;
       const isLate = error.code === "review_conflict" || error.code === "idempotency_key_reused";
-      return isLate && entry.looks < MOST_LOOKS ? this.#look(entry) : this.#refused(entry, error);
+      if (!isLate || entry.looks >= MOST_LOOKS) throw error;
+      return this.#look(entry);
     }
   }
 
   // Looks at what has become of the review: the entry may be in it, or others may have said something of the same.
   async #look(entry) {
-    const review = await get(`${address(entry)}?job_id=${entry.job_id}`, { stays: true, isQuiet: true });
+    const review = reviewIn(await get(`${address(entry)}?job_id=${entry.job_id}`, { stays: true, isQuiet: true }));
     this.#latest.set(entry.job_id, review);
     const number = takenAs(entry, review);
     if (number !== null) return this.#saved(entry, number, review);
@@ -183,7 +192,14 @@ function address({ image_id }) {
   return `/v1/images/${image_id}/reviews`;
 }
 
-// Of the server, the network or the session, not of what was said.
+// A proxy that wants a sign-in of its own answers with a page: nothing is saved then.
+function reviewIn(answer) {
+  if (typeof answer?.last_event === "number") return answer;
+  throw new ApiError({ detail: "Something else than Carina's server answered." }, 502);
+}
+
+// Of the server, the network or the session, not of what was said. What has no code is not of the API, but of a proxy.
 function mayPass({ status, code }) {
-  return status === 0 || status >= 500 || [401, 403, 408, 429].includes(status) || code === "idempotency_key_in_use";
+  return status === 0 || status >= 500 || [401, 403, 408, 429].includes(status)
+    || ["idempotency_key_in_use", "unknown"].includes(code);
 }
