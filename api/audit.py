@@ -84,7 +84,7 @@ def show_all(query: AuditQuery) -> Response:
         where.append(AuditEvent.api_key_id == query.api_key_id)
     with services().database.begin() as session:
         if query.action is not None:
-            require_action(session, query.action, current_app.view_functions)
+            require_action(session, query.action, lambda: current_app.view_functions)
         rows, following = read_page(session, AuditEvent, query, *where)
         return as_json(AuditEventsAnswer(events=[AuditEventAnswer.of(row) for row in rows], next=following))
 

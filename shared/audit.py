@@ -1,6 +1,6 @@
 """The audit: who changed what, and who saw whose data. A change and its row are one transaction."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,6 +15,27 @@ from shared.tables import AuditEvent
 
 #: The actor of what is done at the command line.
 CLI = "cli"
+#: Actions that are no request to the API; its own are called as its views are.
+OFF_API = frozenset(
+    {
+        "dataset.import",
+        "dicom.store",
+        "evaluation.start",
+        "gate.ask",
+        "key.create",
+        "key.revoke",
+        "model.demo",
+        "model.import",
+        "model.promote",
+        "model.rollback",
+        "schedule.create",
+        "schedule.delete",
+        "schedule.run",
+        "schedule.update",
+        "training.cancel",
+        "training.start",
+    }
+)
 #: Rows that are looked through for an action that was meant.
 _LATEST = 10_000
 
@@ -63,9 +84,12 @@ def record(
         raise AuditUnavailable from exc
 
 
-def require_action(session: Session, action: str, known: Iterable[str] = ()) -> None:
-    """Raise `UnknownName` for an action that is not among these and that no row has."""
-    if action in known or session.scalar(sa.select(AuditEvent.id).where(AuditEvent.action == action).limit(1)):
+def require_action(session: Session, action: str, of_api: Callable[[], Collection[str]]) -> None:
+    """Raise `UnknownName` for an action that no row has, and that is neither the API's nor one of `OFF_API`."""
+    if session.scalar(sa.select(AuditEvent.id).where(AuditEvent.action == action).limit(1)):
+        return
+    known = OFF_API.union(of_api())
+    if action in known:
         return
     latest = sa.select(AuditEvent).order_by(AuditEvent.id.desc()).limit(_LATEST).subquery()
     seen = session.scalars(sa.select(latest.c.action).distinct())

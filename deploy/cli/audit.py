@@ -1,5 +1,6 @@
 """`carina audit`: who did what, and who saw whose pixels. And the rows of what is done at the command line."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated
 
@@ -11,9 +12,12 @@ from sqlalchemy.orm import Session
 from deploy.cli.console import is_json, out, tell
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.tables import Column, Table
-from shared.audit import CLI, record
+from shared.audit import CLI, record, require_action
 from shared.database import Database
-from shared.tables import ApiKey, AuditEvent, Project
+from shared.keys import find_project
+from shared.settings import Settings
+from shared.suggestions import no_such
+from shared.tables import ApiKey, AuditEvent
 
 _SHOWN = ("id", "created_at", "project_id", "api_key_id", "actor", "action", "subject", "status", "remote_address")
 
@@ -33,15 +37,18 @@ def audit(
 ) -> None:
     """Show who did what, and who saw whose pixels, the newest first."""
     rows = sa.select(AuditEvent, ApiKey.prefix).outerjoin(ApiKey, ApiKey.id == AuditEvent.api_key_id)
-    if action is not None:
-        rows = rows.where(AuditEvent.action == action)
-    if key is not None:
-        rows = rows.where(ApiKey.prefix == key)
-    if project is not None:
-        rows = rows.join(Project, Project.id == AuditEvent.project_id).where(Project.name == project)
-    if since is not None:
-        rows = rows.where(AuditEvent.created_at >= since)
-    with Database.from_settings(settings_of(data)).begin() as session:
+    settings = settings_of(data)
+    with Database.from_settings(settings).begin() as session:
+        if action is not None:
+            require_action(session, action, lambda: _actions_of_api(settings))
+            rows = rows.where(AuditEvent.action == action)
+        if key is not None:
+            _require_prefix(session, key)
+            rows = rows.where(ApiKey.prefix == key)
+        if project is not None:
+            rows = rows.where(AuditEvent.project_id == find_project(session, project))
+        if since is not None:
+            rows = rows.where(AuditEvent.created_at >= since)
         found = session.execute(rows.order_by(AuditEvent.id.desc()).limit(count)).all()
         if is_json():
             for row, _ in found:
@@ -59,3 +66,17 @@ def audit(
                 row.remote_address or "",
             )
     out.print(table)
+
+
+def _actions_of_api(settings: Settings) -> Collection[str]:
+    try:
+        from api.app import create_app
+    except ImportError:  # Carina is installed without its API
+        return ()
+    return create_app(settings).view_functions
+
+
+def _require_prefix(session: Session, prefix: str) -> None:
+    known = session.scalars(sa.select(ApiKey.prefix)).all()
+    if prefix not in known:
+        raise no_such("key", prefix, names=known)

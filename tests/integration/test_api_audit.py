@@ -114,6 +114,10 @@ def test_the_command_line_shows_rows_and_leaves_its_own(
     assert carina("audit", "--action", "key.create", "--json").count(prefix) == 1
     assert keys.both.split("_")[1] in carina("audit", "--key", keys.both.split("_")[1])
     assert "key.create" not in carina("audit", "--project", "ward")
+    assert "Did you mean studies.submit?" in carina("audit", "--action", "study.submit", code=2)
+    assert "studies.erase" not in carina("audit", "--action", "studies.erase")  # known, though nobody has done it yet
+    assert f"Did you mean {prefix}?" in carina("audit", "--key", prefix[:-1], code=1)
+    assert "Did you mean ward?" in carina("audit", "--project", "wrd", code=1)
     assert "no rate" in carina("key", "create", "--rate-limit", "often", code=2)
     with database.begin() as session:
         assert key.strip().split("_", 2)[2] not in str(session.scalars(sa.select(AuditEvent.subject)).all())
