@@ -30,7 +30,7 @@ def resolve(session: Session, project_id: UUID, name_or_id: str) -> Dataset:
     return dataset
 
 
-def find(session: Session, project_id: UUID, name_or_id: str) -> Dataset:
+def find(session: Session, project_id: UUID, name_or_id: str, *, parameter: str = "dataset") -> Dataset:
     """Return a project's dataset of an id, its beginning, or else its latest of a name, if one succeeded of those.
 
     Raises `NotFound` and `AmbiguousName`.
@@ -42,7 +42,7 @@ def find(session: Session, project_id: UUID, name_or_id: str) -> Dataset:
     if dataset is None:
         rows = sa.select(Dataset.id, Dataset.name).where(Dataset.project_id == project_id)
         called = {row.id: row.name for row in session.execute(rows)}
-        dataset = session.get_one(Dataset, pick("dataset", name_or_id, called, parameter="dataset"))
+        dataset = session.get_one(Dataset, pick("dataset", name_or_id, called, parameter=parameter))
     return dataset
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.errors import InvalidRequest
+from shared.suggestions import did_you_mean
 from shared.training import Augmentation, TrainingConfig
 
 #: What torchvision's detection reference does on a small set (references/detection, scaled to batch 4): its own
@@ -91,7 +92,10 @@ NEED_A_MODEL = frozenset({"fine_tune"})
 def config_of(recipe: str, changes: Mapping[str, Any]) -> TrainingConfig:
     """Return a recipe with some of its keys changed, inside `augmentation` too; raises `InvalidRequest`."""
     if recipe not in RECIPES:
-        raise InvalidRequest(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.", parameter="recipe")
+        meant = did_you_mean(recipe, RECIPES)
+        raise InvalidRequest(
+            f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.{meant}", parameter="recipe"
+        )
     config = change_config(RECIPES[recipe], changes)
     require_base(recipe, config)
     return config

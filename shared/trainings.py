@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared import datasets
+from shared import datasets, models
 from shared.detector.card import BACKBONES
 from shared.erasure import require_whole
 from shared.errors import InvalidRequest, NotFound, NotReady, RequestError
@@ -163,9 +163,7 @@ def check_config(session: Session, project_id: UUID, config: TrainingConfig) -> 
     except ValueError as exc:
         said = f"{config.initial_weights} names no model: the id is malformed."
         raise InvalidRequest(said, parameter="config.initial_weights") from exc
-    model = session.get(Model, model_id)
-    if model is None:
-        raise NotFound(f"There is no model {model_id} to start from.", parameter="config.initial_weights")
+    model = models.require(session, model_id, parameter="config.initial_weights")
     theirs = BACKBONES.get(model.card.get("architecture", config.architecture))
     if theirs != BACKBONES[config.architecture]:
         said = (
@@ -199,9 +197,7 @@ def check_gate(session: Session, project_id: UUID, gate: GateConfig | None) -> N
 
 
 def _require_dataset(session: Session, project_id: UUID, dataset_id: UUID, parameter: str) -> None:
-    dataset = session.get(Dataset, dataset_id)
-    if dataset is None or dataset.project_id != project_id:
-        raise NotFound(f"There is no dataset {dataset_id}.", parameter=parameter)
+    dataset = datasets.find(session, project_id, str(dataset_id), parameter=parameter)
     if dataset.state != TaskState.SUCCEEDED:
         raise NotReady(f"The dataset {dataset_id} is {dataset.state}.", parameter=parameter)
     require_whole(dataset)

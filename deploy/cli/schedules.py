@@ -18,6 +18,7 @@ from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.projects import InProject, open_project
 from deploy.cli.tables import Column, Table
+from deploy.cli.weights import name_weights
 from shared import schedules
 from shared.keys import FIRST_PROJECT
 from shared.object_store import ObjectStore
@@ -64,6 +65,8 @@ def create(
     data: Data = None,
 ) -> None:
     """Add a schedule. A dataset of the name need not be there yet."""
+    settings = settings_of(data)
+    database, project_id = open_project(settings, project)
     config = options.read_config(
         recipe,
         changes or [],
@@ -72,13 +75,11 @@ def create(
         batch_size=batch_size,
         canvas_px=canvas_px,
         learning_rate=learning_rate,
-        initial_weights=weights,
+        initial_weights=None if weights is None else name_weights(weights, database),
         seed=seed,
     )
     require_base(recipe, config)
-    settings = settings_of(data)
     require_weights(ObjectStore(settings), config)
-    database, project_id = open_project(settings, project)
     with database.begin() as session:
         gate = gate_options.read_gate(
             session,
@@ -175,6 +176,8 @@ def update(
         if recipe is not None or changes:
             base = recipe or TrainingConfig.model_validate(schedule.config)
             changed["config"] = options.read_config(base, changes or [])
+            if recipe is not None:
+                require_base(recipe, changed["config"])
             require_weights(ObjectStore(settings), changed["config"])
         gate = gate_options.read_gate(
             session,

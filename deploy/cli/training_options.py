@@ -1,6 +1,5 @@
 """How a training's config is said on a command line: a recipe, and what is to differ from it."""
 
-import difflib
 import json
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ from pydantic import ValidationError
 
 from deploy.cli.console import explain
 from shared.recipes import RECIPES
+from shared.suggestions import did_you_mean
 from shared.training import TrainingConfig
 
 Recipe = Annotated[str, typer.Option(help=f"Config to start from: {', '.join(RECIPES)}.")]
@@ -29,7 +29,10 @@ CanvasPx = Annotated[
 LearningRate = Annotated[float | None, typer.Option(help="For one process.", show_default="the recipe's")]
 Weights = Annotated[
     str | None,
-    typer.Option(help="`none`, `torchvision`, `model:ID` or `object:SHA256`.", show_default="the recipe's"),
+    typer.Option(
+        help="`none`, `torchvision`, `model:NAME_OR_ID` or `object:SHA256`.",
+        show_default="the recipe's",
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Of everything drawn at random.", show_default="the recipe's")]
 
@@ -40,7 +43,9 @@ def read_config(recipe: str | TrainingConfig, settings: list[str], **options: ob
     A value is JSON, or else a string; a key may have dots. Raises `typer.BadParameter`, which names what is wrong.
     """
     if isinstance(recipe, str) and recipe not in RECIPES:
-        raise typer.BadParameter(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.")
+        raise typer.BadParameter(
+            f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.{did_you_mean(recipe, RECIPES)}"
+        )
     base = RECIPES[recipe] if isinstance(recipe, str) else recipe
     values = base.model_dump(mode="json")
     for setting in settings:
@@ -61,9 +66,8 @@ def _set(values: dict[str, Any], key: str, value: object) -> None:
         inner = values.get(parent)
         values = inner if isinstance(inner, dict) else {}
     if last not in values:
-        near = difflib.get_close_matches(last, values, n=1)
-        meant = f"; did you mean {'.'.join([*parents, near[0]])}?" if near else "."
-        raise typer.BadParameter(f"--set {key}: a config has no such key{meant}")
+        known = [".".join([*parents, each]) for each in values]
+        raise typer.BadParameter(f"--set {key}: a config has no such key.{did_you_mean(key, known)}")
     values[last] = value
 
 

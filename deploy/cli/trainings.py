@@ -20,7 +20,7 @@ from deploy.cli.gate_options import GateDataset, GateSplit, LeastGain, read_gate
 from deploy.cli.projects import InProject, open_project
 from deploy.cli.results import print_decision
 from deploy.cli.tables import Column, Table
-from deploy.cli.weights import store_weights
+from deploy.cli.weights import name_weights, store_weights
 from shared import datasets
 from shared.database import Database
 from shared.keys import FIRST_PROJECT
@@ -37,7 +37,10 @@ app = Application(help="Trainings: where they stand, and what came of them.", no
 Run = Annotated[str, typer.Argument(metavar="TRAINING", help="A training, as `carina train` printed it.")]
 Weights = Annotated[
     str | None,
-    typer.Option(help="A file, `torchvision` (ImageNet), `none` or `model:ID`.", show_default="the recipe's"),
+    typer.Option(
+        help="A file, `torchvision` (ImageNet), `none` or `model:NAME_OR_ID`.",
+        show_default="the recipe's",
+    ),
 ]
 
 
@@ -77,7 +80,7 @@ def train(
     settings = settings_of(data)
     (database, project_id), store = open_project(settings, project), ObjectStore(settings)
     if weights is not None:
-        chosen["initial_weights"] = store_weights(weights, config.architecture, store)
+        chosen["initial_weights"] = store_weights(name_weights(weights, database), config.architecture, store)
         config = options.read_config(recipe, changes or [], **chosen)
     require_base(recipe, config)
     require_weights(store, config)

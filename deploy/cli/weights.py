@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING
 import typer
 
 from deploy.cli.console import busy
+from shared import models
+from shared.database import Database
 from shared.detector.card import Architecture, Category, ModelCard
 
 if TYPE_CHECKING:
     from shared.object_store import ObjectStore
 
 _NAMED = re.compile(r"none|torchvision|(model|object):.*")
+
+
+def name_weights(named: str, database: Database) -> str:
+    """Return weights as a config names them: of `model:NAME` the model's id. Raises what `models.find` raises."""
+    kind, _, model = named.partition(":")
+    if kind != "model":
+        return named
+    with database.begin() as session:
+        return f"model:{models.find(session, model).id}"
 
 
 def store_weights(named: str, architecture: Architecture, store: "ObjectStore") -> str:

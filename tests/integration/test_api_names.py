@@ -104,6 +104,12 @@ def test_a_dataset_is_named_by_its_name_its_id_or_its_beginning(mine: Api, works
     status, code, detail = problem(mine.post("/v1/trainings", misspelt))
     assert (status, code) == (404, "not_found")
     assert detail.endswith(f"Did you mean {name}?")
+    gate = {"evaluation_dataset_id": str(UUID(int=dataset_id.int ^ 1)), "promote": False}
+    refused = mine.post("/v1/trainings", {"dataset": name, "gate": gate}).get_json()
+    assert (refused["code"], refused["errors"][0]["name"]) == ("not_found", "gate.evaluation_dataset_id")
+    assert f"Did you mean {dataset_id}?" in refused["detail"]
+    base = mine.post("/v1/trainings", {"dataset": name, "recipe": "fine_tun"}).get_json()
+    assert "Did you mean fine_tune?" in base["detail"]
     for named in (name, str(dataset_id), str(dataset_id)[:23]):
         assert (
             mine.post("/v1/evaluations", {"dataset": named, "model": str(new_id())})

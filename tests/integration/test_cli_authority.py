@@ -111,7 +111,7 @@ def test_a_study_is_given_to_the_active_model_again(
     ward.promote(after)
     told = carina("rerun", str(film.study_id), "--priority", "7")
     assert "queued" in told
-    (job,) = json.loads(carina("rerun", str(film.study_id), "--json"))
+    (job,) = json.loads(carina("rerun", str(film.study_id)[:20], "--json"))
     assert job["id"][:13] in told
     with database.begin() as session:
         (row,) = session.scalars(sa.select(Job).where(Job.requested_model_id == after))

@@ -45,6 +45,9 @@ def test_a_schedule_from_its_creation_to_its_end(carina: Callable[..., str], dat
     carina("schedule", "update", "sundays", "--no-gate", "--recipe", "default")
     assert (shown(carina)["gate"], shown(carina)["config"]["epochs"]) == (None, TrainingConfig().epochs)
 
+    useless = carina("schedule", "update", "sundays", "--recipe", "fine_tune", code=FAILED)
+    assert "starts from a trained model" in useless
+
     run_id = carina("schedule", "run", "sundays").split()[1]
     with database.begin() as session:
         run = session.query(TrainingRun).one()
@@ -60,7 +63,9 @@ def test_what_is_wrong_with_a_schedule_is_said(carina: Callable[..., str]) -> No
     for changes, code, words in [
         (["--cron", "0 3 * *"], FAILED, "invalid_cron"),
         (["--time-zone", "Berlin"], FAILED, "invalid_time_zone"),
-        (["--set", "epoch=1"], USAGE, "did you mean epochs"),
+        (["--recipe", "fine_tun"], USAGE, "Did you mean fine_tune?"),
+        (["--weights", "model:nowhere"], FAILED, "There is no model 'nowhere'."),
+        (["--set", "epoch=1"], USAGE, "Did you mean epochs"),
         (["--least-gain", "0.1"], USAGE, "--gate-dataset"),
         (["--gate-dataset", "nowhere"], FAILED, "not_found"),
     ]:

@@ -81,7 +81,7 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(carina: Carina, databas
     assert "There is no dataset 'x-rays'" in carina("train", "--dataset", "x-rays", "--weights", "none", code=FAILED)
     for option, words in {
         "--recipe=cake": "There is no recipe 'cake'",
-        "--set=epoch=3": "did you mean epochs?",
+        "--set=epoch=3": "Did you mean epochs?",
         "--epochs=0": "greater than or equal to 1",
         "--weights=nowhere.pth": "this is no file",
         "--least-gain=0.1": "--gate-dataset",
@@ -112,10 +112,14 @@ def test_a_class_that_the_base_lacks_is_named_when_the_training_is_asked_for(
     with database.begin() as session:
         classes = [{"id": 1, "name": "Nodule/Mass"}, {"id": 2, "name": "Rib fracture"}]
         session.get_one(Dataset, films).summary = {"classes": classes}
-    said = carina(*TRAIN[:3], "--recipe", "fine_tune", "--weights", f"model:{base}", "--detach")
+    wrong = carina(*TRAIN[:3], "--recipe", "fine_tune", "--weights", "model:carina-dem", "--detach", code=FAILED)
+    assert "Did you mean carina-demo?" in wrong
+    said = carina(*TRAIN[:3], "--recipe", "fine_tune", "--weights", "model:carina-demo", "--detach")
     assert "lacks Rib fracture: learnt from scratch" in said
     assert "The dataset has no class Aortic enlargement" in said
-    notes = show(carina, started(said))["notes"]
+    shown = show(carina, started(said))
+    assert shown["config"]["initial_weights"] == f"model:{base}"
+    notes = shown["notes"]
     assert len(notes) == 2
     assert "Nodule/Mass" not in notes[0]
     same = carina(*TRAIN[:3], "--recipe", "fine_tune", "--weights", "none", "--detach", code=FAILED)
@@ -171,7 +175,7 @@ def test_an_evaluation_is_shown_and_its_report_written(
     assert shown["config"]["bootstrap_samples"] == 5
     report = tmp_path / "report.html"
     assert "not_ready" in carina("evaluation", "report", evaluation_id, "--output", str(report), code=FAILED)
-    assert "neither `active`" in carina("evaluate", "--dataset", "films", "--model", "newest", code=USAGE)
+    assert "There is no model 'newest'." in carina("evaluate", "--dataset", "films", "--model", "newest", code=FAILED)
 
     page = b"<h1>report</h1>"
     sha256 = hashlib.sha256(page).hexdigest()

@@ -334,7 +334,7 @@ def test_what_cannot_be_started_is_said_and_stops_no_other_schedule(diary: Diary
             other.config = other.config | ({"colour": "red"} if name == "unreadable" else {})
     unreadable, lacking, sound = diary.beat(DUE + timedelta(seconds=2))
     assert "cannot read the schedule's config" in unreadable.said
-    assert lacking.said == f"Not started: There is no model {model_id} to start from."
+    assert lacking.said == f"Not started: There is no model '{model_id}'."
     assert sound.run_id is not None
     assert diary.schedule.next_at == DUE + DAY
 

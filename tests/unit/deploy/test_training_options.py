@@ -37,8 +37,8 @@ def test_settings_change_single_keys_and_options_have_the_last_word() -> None:
     [
         ("best", "epochs=1", "no recipe 'best'; there are default, reference"),
         ("default", "epochs", "KEY=VALUE"),
-        ("default", "epoch=1", "did you mean epochs"),
-        ("default", "augmentation.gama=[1,1]", "did you mean augmentation.gamma"),
+        ("default", "epoch=1", "Did you mean epochs"),
+        ("default", "augmentation.gama=[1,1]", "Did you mean augmentation.gamma"),
         ("default", "seed.x=1", "no such key"),
         ("default", "nowhere.x=1", "no such key"),
         ("default", "epochs=0", "epochs: Input should be greater than or equal to 1"),
