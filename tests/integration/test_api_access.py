@@ -51,6 +51,7 @@ SCOPES = {
     ("GET", "/v1/queue/events"): Scope.READ,
     ("POST", "/v1/jobs/retry"): Scope.SUBMIT,
     ("POST", "/v1/studies"): Scope.SUBMIT,
+    ("POST", "/v1/studies/{study_id}/jobs"): Scope.SUBMIT,
     ("POST", "/v1/jobs/{job_id}/cancel"): Scope.SUBMIT,
     ("GET", "/v1/datasets"): Scope.READ,
     ("GET", "/v1/datasets/{dataset_id}"): Scope.READ,

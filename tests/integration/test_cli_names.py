@@ -99,10 +99,14 @@ def test_every_list_fits_the_terminal(
     run: Callable[..., str], long_names: None, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    for command in ("model list", "dataset list", "schedule list", "key list", "status", "studies", "webhook list"):
-        said = run(*command.split())
-        assert max(map(len, said.splitlines()), default=0) <= width, said
-    assert max(map(len, run("schedule", "show", LONG).splitlines())) <= width
+    of_ward = ("--project", "ward")
+    for command in ("model list", "key list", "status", "studies", "webhook list"):
+        assert max(map(len, run(*command.split()).splitlines()), default=0) <= width, command
+    for command in ("dataset list", "schedule list"):
+        said = run(*command.split(), *of_ward)
+        assert "A name that" in said
+        assert max(map(len, said.splitlines())) <= width, said
+    assert max(map(len, run("schedule", "show", LONG, *of_ward).splitlines())) <= width
 
 
 def test_a_model_and_a_schedule_are_named_by_their_name_or_the_beginning_of_their_id(
