@@ -1,5 +1,6 @@
 """What the gate decides, from the figures of a comparison: the rules, and the paragraph that explains them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +22,27 @@ class Decision:
     explanation: str
 
 
-def decide(gain: PairedGain, config: GateConfig, *, candidate: str, active: str | None) -> Decision:
+@dataclass(frozen=True)
+class Unknown:
+    """A model's name, and the names of the classes that it does not know."""
+
+    name: str
+    classes: tuple[str, ...]
+
+
+def decide(
+    gain: PairedGain,
+    config: GateConfig,
+    *,
+    candidate: str,
+    active: str | None,
+    unknown: Sequence[Unknown] = (),
+) -> Decision:
     """Decide about a candidate; `candidate` and `active` are what the models are called in the explanation.
 
     It passes if the lower bound of the gain in mAP@0.4 is above `least_gain` and no class with at least
     `counted_from_boxes` true boxes loses more than `most_class_drop`. Where no model is active the comparison is with
-    one that finds nothing, so that the gain is the candidate's own mAP.
+    one that finds nothing, so that the gain is the candidate's own mAP. The explanation names the `unknown` classes.
     """
     drops = gain.drops(config.most_class_drop, config.counted_from_boxes)
     enough = gain.low > config.least_gain
@@ -42,6 +58,7 @@ def decide(gain: PairedGain, config: GateConfig, *, candidate: str, active: str 
             [_verdict(passes=passes, promote=promote), *reasons, _comparison(gain, candidate, active)]
             + ([_limit(gain, config)] if enough else [])
             + ([_classes(gain, config)] if not drops and active is not None else [])
+            + [_lacking(model, gain) for model in unknown if model.classes]
         ),
     )
 
@@ -87,6 +104,15 @@ def _classes(gain: PairedGain, config: GateConfig) -> str:
     worst = max(counted, key=_lost)
     most = f"{worst.name} loses most, {_lost(worst):.4f}" if _lost(worst) > 0 else "none loses anything"
     return f"Of the {len(counted)} classes with at least {config.counted_from_boxes} boxes {most}."
+
+
+def _lacking(model: Unknown, gain: PairedGain) -> str:
+    compared = {category.name for category in gain.categories}
+    counted = ", ".join(name for name in model.classes if name in compared)
+    left_out = ", ".join(name for name in model.classes if name not in compared)
+    sentences = [f"{model.name} does not know {counted}, which counts as 0 for it."] if counted else []
+    sentences += [f"{model.name} does not know {left_out}, which is left out."] if left_out else []
+    return " ".join(sentences)
 
 
 def _counts(category: CategoryGain, config: GateConfig) -> bool:

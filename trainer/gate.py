@@ -1,5 +1,11 @@
-"""The gate as a task: a candidate against the model that is active now, and the promotion if it is the better one."""
+"""The gate as a task: a candidate against the model that is active now, and the promotion if it is the better one.
 
+Both are compared on the classes that at least one of them knows, so that the means are of the same classes: a class
+that only one knows counts as 0 for the other, which finds none of its boxes. The explanation names these classes. In an
+evaluation, which compares with nothing, a class that the model lacks is in no mean.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -13,8 +19,8 @@ from shared.object_store import result_key
 from shared.tables import Evaluation, GateDecision, Model
 from shared.training import GateConfig
 from trainer.datasets.dataset import Dataset
-from trainer.decision import Decision, decide
-from trainer.evaluate import EvaluationPending, evaluate_model, to_material
+from trainer.decision import Decision, Unknown, decide
+from trainer.evaluate import EvaluationPending, evaluate_model, missing_classes, to_material
 from trainer.evaluation.boxes import Boxes
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.paired import PairedGain, paired_gain
@@ -69,13 +75,16 @@ def run(work: Work) -> None:
         found = _read_boxes(work, session, candidate_evaluation)
         found_before = {} if active_evaluation is None else _read_boxes(work, session, active_evaluation)
     work.report(comparing="candidate and active model")
-    material = to_material(dataset, dataset.of(contest.config.evaluation.split).films, found)
+    compared = dataset.of(contest.config.evaluation.split)
+    unknown = _find_unknown(contest, compared)
+    material = to_material(dataset, compared.films, found, _known_by_any(unknown, dataset))
     gain = _compare(material.with_found(found_before), material, contest.config)
     decision = decide(
         gain,
         contest.config,
         candidate=contest.candidate.name,
         active=None if contest.active is None else contest.active.name,
+        unknown=unknown,
     )
     summary = Summary.model_validate(metrics)
     report_sha256 = _report(work, contest, dataset, material, summary, decision, gain)
@@ -130,6 +139,22 @@ def _read_boxes(work: Work, session: Session, evaluation_id: UUID) -> dict[int, 
     sha256 = session.get_one(Evaluation, evaluation_id).detections_sha256
     assert sha256 is not None, "a succeeded evaluation has its detections"
     return decode_boxes(work.store.get(result_key(sha256, "json"), sha256=sha256))
+
+
+def _find_unknown(contest: _Contest, dataset: Dataset) -> list[Unknown]:
+    """Return of each model the classes with a true box in the dataset that it does not know."""
+    cards = [card for card in (contest.candidate, contest.active) if card is not None]
+    missing = [missing_classes(card.categories, dataset) for card in cards]
+    return [
+        Unknown(card.name, tuple(each.name for each in classes if each.boxes))
+        for card, classes in zip(cards, missing, strict=True)
+    ]
+
+
+def _known_by_any(unknown: Sequence[Unknown], dataset: Dataset) -> tuple[Category, ...]:
+    """Return the dataset's classes but those with a true box that no model knows; one without a box is in no mean."""
+    left_out = set.intersection(*(set(each.classes) for each in unknown))
+    return tuple(category for category in dataset.categories if category.name not in left_out)
 
 
 def _compare(active: EvaluationSet, candidate: EvaluationSet, config: GateConfig) -> PairedGain:

@@ -208,6 +208,30 @@ def test_a_model_is_not_judged_on_what_it_learnt_from(jury: Jury) -> None:
     assert "evaluation_meets_training" in str(decision.reason)
 
 
+def test_a_class_that_only_one_model_knows_counts_as_0_for_the_other_and_one_of_neither_is_left_out(jury: Jury) -> None:
+    with jury.database.begin() as session:
+        known = [Category(id=id_, name=name.upper()) for id_, name in enumerate(CLASS_NAMES[:4])]
+        small = models.register(session, jury.store, *make_tiny_model(categories=known)).id
+    alone = jury.judge(small)
+    assert alone.figures is not None, alone.reason
+    compared = {row["name"] for row in alone.figures["classes"] if row["boxes"]}
+    assert compared
+    assert compared <= {*CLASS_NAMES[:4]}
+    assert "which is left out" in str(alone.explanation)
+    (evaluation,) = jury.evaluations
+    assert evaluation.metrics is not None
+    assert alone.figures["candidate_map40"] == pytest.approx(evaluation.metrics["map40"]["value"], abs=1e-12)
+
+    jury.promote(jury.good)
+    beside = jury.judge(small)
+    assert beside.figures is not None, beside.reason
+    lost = [row for row in beside.figures["classes"] if row["boxes"] and row["name"] not in CLASS_NAMES[:4]]
+    assert {row["candidate_ap40"] for row in lost} == {0.0}
+    assert any(row["drops"] for row in lost)
+    named = ", ".join(row["name"] for row in lost)
+    assert f" does not know {named}, which counts as 0 for it." in str(beside.explanation)
+
+
 def test_a_set_without_a_true_box_decides_nothing(jury: Jury) -> None:
     empty = next(number for number in range(200) if not make_phantom(number, HEIGHT_PX, WIDTH_PX, None).lesions)
     blank = store_dataset(jury.database, jury.store, name="blank", films=1, first_film=empty)

@@ -6,7 +6,7 @@ import pytest
 
 from shared.ids import new_id
 from shared.training import GateConfig
-from trainer.decision import Decision, decide
+from trainer.decision import Decision, Unknown, decide
 from trainer.evaluation.paired import CategoryGain, PairedGain
 
 GATE = GateConfig(evaluation_dataset_id=new_id(), least_gain=0.01, most_class_drop=0.05, counted_from_boxes=20)
@@ -97,6 +97,15 @@ def test_without_an_active_model_the_gain_is_the_candidates_own() -> None:
     )
     assert (decision.figures["gain"], decision.figures["active_map40"]) == (0.375, None)
     assert {row["active_ap40"] for row in decision.figures["classes"]} == {None}
+
+
+def test_classes_that_a_model_does_not_know_are_named() -> None:
+    unknown = [Unknown("new", ("Mass", "Cyst")), Unknown("old", ("Cyst",)), Unknown("third", ())]
+    explanation = decide(GAIN, GATE, candidate="new", active="old", unknown=unknown).explanation
+    assert explanation.endswith(
+        "new does not know Mass, which counts as 0 for it. new does not know Cyst, which is left out. "
+        "old does not know Cyst, which is left out."
+    )
 
 
 def test_without_leave_to_promote_a_candidate_passes_and_stays_one() -> None:
