@@ -80,7 +80,9 @@ def trace_precision_recall(flat: Flat, right: NDArray[np.bool_], category: int) 
 
 
 def no_finding_ap(material: EvaluationSet) -> float | None:
-    """Average precision of the challenge's 15th class, "No finding"; None where every image has a true box.
+    """Average precision of the challenge's 15th class, "No finding"; None unless images of both kinds are there.
+
+    Of normal images alone it would be 1, whatever a model marks on them.
 
     The challenge gives an image without boxes the box 0 0 1 1 of class 14, and asks for it with a confidence. Carina
     has no such output: the confidence is 1 less the image's highest score, so every image has one such detection, and
@@ -88,7 +90,7 @@ def no_finding_ap(material: EvaluationSet) -> float | None:
     """
     flat = material.flat
     normal = ~flat.abnormal
-    if not normal.any():
+    if normal.all() or not normal.any():
         return None
     confidences = 1 - highest_scores(flat)
     hits = np.cumsum(normal[np.argsort(-confidences, kind="stable")])
