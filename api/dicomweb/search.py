@@ -75,13 +75,15 @@ def read_conditions(arguments: MultiDict[str, str]) -> list[sa.ColumnElement[boo
         if not _names_attribute(name):
             continue
         keyword = _keyword(name)
+        if keyword not in _COLUMNS and keyword not in _COLUMNS_IN_STUDY:
+            raise NotSearchable
+        if any(sign in value for value in values for sign in "*?"):
+            raise NotSearchable("A search takes whole values only, without the wildcards * and ?.")
         if keyword in _COLUMNS:
             conditions.append(_COLUMNS[keyword].in_(values))
-        elif keyword in _COLUMNS_IN_STUDY:
+        else:
             of_study = sa.select(_Other.id).where(_Other.study_id == Study.id, _COLUMNS_IN_STUDY[keyword].in_(values))
             conditions.append(of_study.correlate(Study).exists())
-        else:
-            raise NotSearchable
     return conditions
 
 
@@ -98,7 +100,7 @@ def warnings(arguments: MultiDict[str, str], *, more: bool) -> list[str]:
     texts = [
         f"The {name} parameter is not supported. Only literal matching has been performed."
         for name in _UNSUPPORTED
-        if arguments.get(name) == "true"
+        if arguments.get(name, "").lower() == "true"
     ]
     if more:
         texts.append(

@@ -229,6 +229,8 @@ def test_searches_match_page_and_refuse_what_they_cannot_match(
         {"patientid": "secret-id"},
         {"00100010": "Secret*"},
         {"StudyDate": "20260101-"},
+        {"Modality": "D*"},
+        {"ModalitiesInStudy": "D?"},
         {"00091001": "x"},
         {"RequestAttributesSequence.ScheduledProcedureStepID": "7"},
         {"00400275.00400009": "7"},
@@ -236,7 +238,8 @@ def test_searches_match_page_and_refuse_what_they_cannot_match(
         response = web.get("/studies", **query)
         assert (response.status_code, response.get_json()["code"]) == (400, "attribute_not_searchable")
         assert "secret" not in response.get_data(as_text=True).lower()
-    assert "299" in web.get("/studies", fuzzymatching="true").headers["Warning"]
+    for true in ("true", "TRUE"):
+        assert "299" in web.get("/studies", fuzzymatching=true).headers["Warning"]
     assert web.get("/studies", accept="application/dicom+xml").status_code == 406
     assert make_web(keys.stranger).get("/studies").get_json() == []
     more = web.get("/studies", includefield=["BodyPartExamined", "00091001", "Nonsense,00180015"], limit=1).get_json()[
