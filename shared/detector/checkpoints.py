@@ -37,6 +37,8 @@ PLAIN = ("model_state_dict", "state_dict", "model", "net", "network", "weights",
 #: Parts of a key that DDP, `torch.compile`, FSDP, activation checkpointing and averaging add, anywhere and repeatedly.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _AVERAGE = re.compile(r"(^|[._])(ema|averaged?)([._]|$)")
+#: Keys of what callbacks and libraries keep of a moving average, whatever its form.
+_AVERAGE_HOLDER = re.compile(r"(?i)(^|[._])ema|averag")
 _COUNTERS = frozenset({"n_averaged", "updates", "num_updates", "step", "decay"})
 #: Where torchvision's detectors keep their backbone; what comes before it in a key is the script's own.
 _BACKBONE = re.compile(r"(?:^|(?<=\.))backbone\.body\.")
@@ -78,6 +80,8 @@ def read_checkpoint(data: bytes) -> Checkpoint:
         raise InvalidModelFile("The checkpoint holds no state dict (names with tensors).")
     state, chosen = found
     notes = [f"The moving average of the weights ({chosen}) was taken, not the last weights."] if chosen else []
+    if not chosen and (average := _find_unnamed_average(content, _DEEPEST)):
+        notes = [f"The last weights were taken, not the moving average ({average}): its form is not known."]
     return _to_detector(_unwrap(state), notes)
 
 
@@ -123,6 +127,26 @@ def _find(content: object, depth: int) -> tuple[Mapping[str, Tensor], str] | Non
     if not weights or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()):
         return None
     return weights, ""
+
+
+def _find_unnamed_average(content: object, depth: int) -> str | None:
+    """Return the key of a moving average that is no state dict, such as a list of tensors."""
+    if not isinstance(content, Mapping) or depth == 0:
+        return None
+    for key, value in content.items():
+        is_container = isinstance(value, Mapping | list | tuple)
+        if is_container and _AVERAGE_HOLDER.search(str(key)) and _holds_tensors(value, depth):
+            return str(key)
+        if found := _find_unnamed_average(value, depth - 1):
+            return found
+    return None
+
+
+def _holds_tensors(content: object, depth: int) -> bool:
+    if isinstance(content, Tensor):
+        return True
+    inner = content.values() if isinstance(content, Mapping) else content if isinstance(content, list | tuple) else ()
+    return depth > 0 and any(_holds_tensors(each, depth - 1) for each in inner)
 
 
 def _unwrap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

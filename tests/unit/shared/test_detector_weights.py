@@ -85,6 +85,10 @@ WRAPPINGS: dict[str, Callable[[State], object]] = {
     "an average beside the network": lambda state: {
         "state_dict": under("model.", scrambled(state)) | under("ema_model.module.", state)
     },
+    "an average without names": lambda state: {
+        "model": state,
+        "ema": {"decay": 0.99, "shadow_params": list(state.values())},
+    },
     "an older torchvision's names": lambda state: {
         key.replace("conv.0.0.", "conv.").replace("_blocks.0.0.", "_blocks.0."): value for key, value in state.items()
     },
@@ -233,6 +237,10 @@ def test_weights_of_another_precision_are_taken_as_they_are(state: State, dtype:
     [
         ("torchvision's average", "The moving average of the weights (model_ema) was taken, not the last weights."),
         ("an average beside the network", "The moving average of the weights (ema_model.*) was taken, not the last"),
+        (
+            "an average without names",
+            "The last weights were taken, not the moving average (ema): its form is not known.",
+        ),
         ("Lightning", "1 weights outside model.* were left out, for example criterion.weight."),
     ],
 )
