@@ -164,7 +164,7 @@ class Intake:
         header = read_header(first, total_bytes, max_image_pixels=max_image_pixels)
         if header.invalid_uids:
             raise InvalidUid(
-                f"{name_of(header.invalid_uids[0])} has more than 64 characters, or others than a UID has."
+                f"{name_of(header.invalid_uids[0])} has more than 64 characters, others than a UID has, or a dot first."
             )
         if check is not None:
             check(header)

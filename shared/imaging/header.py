@@ -27,8 +27,8 @@ MIN_SIDE_PX = 64
 _NO_IMAGE = "The DICOM object holds no image (it is a report, a waveform or a directory, or damaged): it lacks {}."
 _TOO_DEEP = f"The first {PREFIX_BYTES >> 20} MiB of the DICOM object do not say how large its image is."
 #: What a UID may be, on every way in and in every search and URL: that of PS3.5 section 9.1, and the letters, hyphens,
-#: underscores and leading zeros that some writers put there.
-UID_PATTERN = r"[0-9A-Za-z._-]{1,64}"
+#: underscores and leading zeros that some writers put there. The first is no dot: `..` in a URL's path leads elsewhere.
+UID_PATTERN = r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,63}"
 _UID = re.compile(UID_PATTERN)
 #: The UIDs by which images are kept apart and found.
 IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")

@@ -23,7 +23,7 @@ from tests.waiting import DEADLINE_S
 pytestmark = pytest.mark.usefixtures("senders_close")
 
 LEFT_AS_IT_IS = ["1.02.003", "1.2.a-b_C", "0"]
-REFUSED = ["9" * 65, "1.2/3", "1.2 3"]
+REFUSED = ["9" * 65, "1.2/3", "1.2 3", ".."]
 
 
 @pytest.fixture

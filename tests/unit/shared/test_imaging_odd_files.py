@@ -403,7 +403,7 @@ def test_uids_with_padding_leading_zeros_or_letters_are_taken_as_they_are(uid: b
 
 
 @pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
-@pytest.mark.parametrize("uid", [b"9" * 65, b"1.2/3 ", b"1.2 3", b"1.2^3 "])
+@pytest.mark.parametrize("uid", [b"9" * 65, b"1.2/3 ", b"1.2 3", b"1.2^3 ", b"..", b".1"])
 def test_a_uid_that_is_none_is_told_from_one_that_is_missing(keyword: str, uid: bytes) -> None:
     data = with_value(PLAIN, keyword, uid)
     assert read_header(data, len(data)).invalid_uids == (keyword,)
