@@ -45,11 +45,17 @@ class AmbiguousName(RequestError):
         self.candidates = sorted(ids)[:LISTED]
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean X?" with the nearest known word, whatever its case; empty where none is near."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is most similar, whatever its case; None where none is near."""
     by_folded = {each.casefold(): each for each in known}
     near = difflib.get_close_matches(word.casefold(), by_folded, n=1)
-    return f" Did you mean {by_folded[near[0]]}?" if near else ""
+    return by_folded[near[0]] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean X?" with the nearest known word; empty where none is near."""
+    near = nearest(word, known)
+    return "" if near is None else f" Did you mean {near}?"
 
 
 def suggest_choice(word: object, expected: str) -> str:

@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from difflib import get_close_matches
 from itertools import count
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from shared.detector.runtime import Detection, Detector
 from shared.errors import NotFound, PermanentError, TransientError
 from shared.object_store import ObjectStore, result_key, weights_key
 from shared.queue.states import TaskState
+from shared.suggestions import nearest
 from shared.tables import Dataset as DatasetRow
 from shared.tables import Evaluation, Model
 from shared.training import EvaluationConfig
@@ -230,9 +230,8 @@ def missing_classes(known: Sequence[Category], dataset: Dataset) -> list[Missing
     missing = []
     for category in dataset.categories:
         if category.name.casefold() not in names:
-            closest = get_close_matches(category.name.casefold(), names, n=1)
-            closest_name = names[closest[0]] if closest else None
-            missing.append(MissingClass(name=category.name, boxes=boxes[category.id], closest=closest_name))
+            closest = nearest(category.name, names.values())
+            missing.append(MissingClass(name=category.name, boxes=boxes[category.id], closest=closest))
     return missing
 
 
