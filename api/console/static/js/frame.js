@@ -42,9 +42,11 @@ async function watch() {
   setTimeout(watch, 1000 * (connection.isAway ? AWAY_S : QUIET_S));
 }
 
-// While the server is away a link would lead to the browser's own error page, and from there nowhere.
+// While the server is away a link would lead to the browser's own error page, and from there nowhere. An answer that was on
+// its way when the network went says nothing about what comes next.
 function guard(event, go) {
-  if (!connection.isAway || event.defaultPrevented) return;
+  const mayGo = navigator.onLine && !connection.isAway;
+  if (mayGo || event.defaultPrevented) return;
   event.preventDefault();
   busy(isThere()).then((is) => is && go());
 }
