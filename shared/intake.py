@@ -164,7 +164,8 @@ class Intake:
         header = read_header(first, total_bytes, max_image_pixels=max_image_pixels)
         if header.invalid_uids:
             raise InvalidUid(
-                f"{name_of(header.invalid_uids[0])} has more than 64 characters, others than a UID has, or a dot first."
+                f"{name_of(header.invalid_uids[0])} has more than 64 characters, "
+                "has characters that no UID has, or begins with a dot."
             )
         if check is not None:
             check(header)
