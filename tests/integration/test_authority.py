@@ -49,7 +49,8 @@ class Ward:
     def model(self, name: str, state: ModelState = ModelState.CANDIDATE) -> UUID:
         with self._database.begin() as session:
             model = add_model(session, name)
-            model.card = {"categories": [{"id": 1, "name": "Nodule"}], "warnings": [WARNING]}
+            categories = [{"id": 1, "name": "Nodule"}, {"id": 2, "name": "Mass"}]
+            model.card = {"categories": categories, "warnings": [WARNING]}
             if state is ModelState.ACTIVE:
                 models.promote(session, model.id)
             return model.id
