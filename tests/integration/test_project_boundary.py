@@ -393,7 +393,8 @@ def test_what_all_projects_share_is_changed_with_the_scope_system_only(
     assert own.patch(path, {"config": {"seed": 7}}).status_code == 403
     assert own.patch(path, {"enabled": False}).status_code == 200
     assert own.patch(path, {"gate": gate | {"promote": False}}).status_code == 200
-    assert system.post(f"/v1/models/{ward.ids['model_id']}/promote").status_code == 200
+    reason = {"reason": "The gate refused it, for a test."}
+    assert system.post(f"/v1/models/{ward.ids['model_id']}/promote", reason).status_code == 200
 
 
 def test_the_same_film_is_no_duplicate_of_another_projects(api: Api, keys: Keys) -> None:
