@@ -122,7 +122,7 @@ def say(line: str) -> None:
     """Print a line, if there is still somebody to read it: a closed terminal must not keep the stack from stopping."""
     from deploy.cli.console import tell  # the command line itself imports this module
 
-    with suppress(OSError):
+    with suppress(OSError, SystemExit):  # rich ends a program whose output nobody reads
         tell({"message": line}, line)
 
 
