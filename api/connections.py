@@ -228,7 +228,7 @@ class Connections:
             self._close(longest)
 
     def _on_event(self, connection: Connection) -> None:
-        """Take what the client has sent, or send what it takes."""
+        """Read the bytes that the client has sent, or write as much of the answer as it accepts."""
         if connection not in self._waiting:
             return  # closed by an earlier event of the same round
         try:
