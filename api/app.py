@@ -4,46 +4,34 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
-from api import (
+from api.console import assets, model_pages, queue_page, schedule_pages, sign_in, training_pages, viewer, worklist
+from api.contract.schemas import NOTICE, Problem
+from api.dicom.web import headers as dicom_headers
+from api.dicom.web import qido, rendered, stow
+from api.http import (
     address,
     audit,
     body,
-    content,
     cors,
-    datasets,
     docs,
     errors,
-    evaluations,
-    gate_decisions,
     headers,
     health,
     idempotency,
-    images,
-    job_list,
-    jobs,
     limits,
-    manifest,
     metrics,
-    models,
     naming,
     odd_text,
-    progress,
-    queue,
-    reviews,
-    schedules,
-    studies,
-    study_list,
-    submissions,
     thread_shares,
-    trainings,
-    webhooks,
 )
-from api.auth import authenticate
-from api.console import assets, model_pages, queue_page, schedule_pages, sign_in, training_pages, viewer, worklist
-from api.dicomweb import qido, rendered, stow
-from api.json_body import Request
-from api.schemas import NOTICE, Problem
-from api.services import NAME, Services
+from api.http.auth import authenticate
+from api.http.json_body import Request
+from api.http.services import NAME, Services
+from api.operations import queue, queue_metrics, queue_watch, webhooks
+from api.reviews import reviews
+from api.studies import images, job_list, jobs, studies, study_list
+from api.submissions import content, manifest, progress, submissions
+from api.training import datasets, evaluations, gate_decisions, models, schedules, trainings
 from shared.settings import Settings
 
 
@@ -65,7 +53,11 @@ def create_app(settings: Settings) -> OpenAPI:
     headers.install(app)
     address.install(app, settings)
     app.request_class = Request
-    app.extensions[NAME] = Services.from_settings(settings)
+    services = Services.from_settings(settings)
+    app.extensions[NAME] = services
+    queue_watch.install(app, services)
+    queue_metrics.install(services)
+    dicom_headers.install(app, services)
     body.install(app)
     cors.install(app, settings)
     app.before_request(authenticate)

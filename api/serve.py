@@ -17,12 +17,12 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import ThreadWorker
 
 from api.app import create_app
-from api.client_socket import BodyPending, ClientSocket
-from api.connections import Connection, Connections, head_of
-from api.errors import problem_for
-from api.services import NAME
-from shared.addresses import join_host_port
+from api.http.client_socket import BodyPending, ClientSocket
+from api.http.connections import Connection, Connections, head_of
+from api.http.errors import problem_for
+from api.http.services import NAME
 from shared.log import configure_logging
+from shared.network.addresses import join_host_port
 from shared.settings import Settings
 
 if TYPE_CHECKING:

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 
-from shared import migrations, models
-from shared.audit import CLI, record
+from shared import migrations
+from shared.access.audit import CLI, record
+from shared.access.keys import FIRST_PROJECT, create_key, prefix_of, verify_key
 from shared.database import Database
 from shared.detector.demo import load_demo_model
 from shared.errors import Unauthorized
-from shared.keys import FIRST_PROJECT, create_key, prefix_of, verify_key
+from shared.models import registry
 from shared.object_store import ObjectStore
-from shared.queue.states import Scope
 from shared.settings import Settings
+from shared.vocabulary.states import Scope
 
 
 def migrate(settings: Settings) -> None:
@@ -35,11 +36,11 @@ def bootstrap(env: Mapping[str, str]) -> str:
     try:
         with database.begin() as session:
             card, weights = load_demo_model()
-            if models.active(session) is not None:
-                models.renew_warnings(session, card)  # an earlier version registered it without them
+            if registry.active(session) is not None:
+                registry.renew_warnings(session, card)  # an earlier version registered it without them
             else:
-                model = models.register(session, ObjectStore(settings), card, weights)
-                models.promote(session, model.id)
+                model = registry.register(session, ObjectStore(settings), card, weights)
+                registry.promote(session, model.id)
                 record(session, action="model.demo", subject={"model_id": model.id}, actor=CLI)
         with database.begin() as session:
             key = env.get("CARINA_API_KEY", "")

@@ -16,7 +16,7 @@ import typer
 from rich.progress import track
 
 from api.client import Carina, FileOutcome, Finding, ImageFindings
-from api.study_schemas import ModelReference
+from api.contract.studies import ModelReference
 from deploy.cli.clients import EXIT_NO_RESULT, await_jobs, connect, send
 from deploy.cli.console import complain, err, is_json, story, tell
 from deploy.cli.environment import client_settings_of, read_environment
@@ -24,10 +24,10 @@ from deploy.cli.model_names import warnings_of
 from deploy.cli.tables import Table
 from deploy.demo_training import teach
 from deploy.stack import processes
-from shared.boxes import iou
+from shared.detector.boxes import iou
+from shared.network.proxies import http_client
 from shared.phantoms import Lesion
 from shared.phantoms.demo import bad_files, demo_studies
-from shared.proxies import http_client
 from shared.settings import ClientSettings
 
 #: A planted lesion counts as found when a finding of its class overlaps it by more than this (VinBigData's rule).

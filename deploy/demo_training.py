@@ -7,8 +7,8 @@ import typer
 from deploy.cli import dataset_imports, trainings
 from deploy.cli.console import complain, story
 from deploy.cli.environment import settings_of
-from shared import models
 from shared.database import Database
+from shared.models import registry
 
 DATASET = "two-machines"
 FILMS = 160
@@ -56,7 +56,7 @@ def teach(data: Path) -> None:
 
 def _active(database: Database) -> str:
     with database.begin() as session:
-        model = models.active(session)
+        model = registry.active(session)
         assert model is not None, "the stack starts with one"
         return str(model.id)
 

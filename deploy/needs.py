@@ -5,8 +5,8 @@ Settings that are no secret go to every process: one that was left out by mistak
 
 from collections.abc import Mapping
 
-from shared.secret_files import secrets_of
 from shared.settings import ClientSettings, Settings
+from shared.settings.secret_files import secrets_of
 
 DATABASE = frozenset({"CARINA_DATABASE_URL"})
 REDIS = frozenset({"CARINA_REDIS_URL"})

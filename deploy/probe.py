@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from shared.process_state import ALIVE_WITHIN_S, VARIABLE, NoStateFile, ProcessState, find, read
+from shared.processes.process_state import ALIVE_WITHIN_S, VARIABLE, NoStateFile, ProcessState, find, read
 
 STAGES = ("prepare", "detect", "intake", "notify", "beat", "trainer", "dicom-listener")
 

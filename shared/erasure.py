@@ -33,8 +33,7 @@ from shared.errors import (
     TransientError,
 )
 from shared.object_store import ObjectStore, dataset_key, original_key, rendition_key, result_key
-from shared.queue.states import FileState, SubmissionState, TaskState
-from shared.submissions import count, incoming_key
+from shared.submissions.progress import count, incoming_key
 from shared.tables import (
     ApiKey,
     Dataset,
@@ -55,6 +54,7 @@ from shared.tables import (
     Webhook,
     WebhookDelivery,
 )
+from shared.vocabulary.states import FileState, SubmissionState, TaskState
 
 log = structlog.get_logger()
 

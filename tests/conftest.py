@@ -16,10 +16,11 @@ from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 from psycopg import sql
 
 from deploy.stack import env_file
-from shared import migrations, models
+from shared import migrations
 from shared.database import Database
 from shared.detector.demo import load_demo_model
 from shared.ids import new_id
+from shared.models import registry
 from shared.object_store import ObjectStore
 from shared.queue.hints import Hints
 from shared.settings import Settings
@@ -136,7 +137,7 @@ def store(settings: Settings) -> ObjectStore:
 def demo_model(database: Database, store: ObjectStore) -> Model:
     """The shipped model, registered and active."""
     with database.begin() as session:
-        model = models.promote(session, models.register(session, store, *load_demo_model()).id)
+        model = registry.promote(session, registry.register(session, store, *load_demo_model()).id)
         session.flush()
         session.refresh(model)
         session.expunge(model)

@@ -13,9 +13,9 @@ from shared.database import Database
 from shared.ids import new_id
 from shared.object_store import ObjectStore, dataset_key, rendition_key
 from shared.phantoms import CLASS_NAMES, Lesion, make_phantom
-from shared.queue.states import TaskState
 from shared.tables import Dataset
 from shared.version import RENDITION_VERSION
+from shared.vocabulary.states import TaskState
 from tests.integration.rows import home
 
 HEIGHT_PX, WIDTH_PX = 256, 216

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.detector.card import Category, ModelCard
-from shared.training import Split, TrainingConfig
+from shared.training.config import Split, TrainingConfig
 from shared.version import RENDITION_VERSION
 from trainer.datasets.dataset import Dataset, Film
 from trainer.fit import draft_card

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from shared.dataset_source import VinBigDataSource
+from shared.training.dataset_source import VinBigDataSource
 from trainer.datasets.consensus import agree, listen
 from trainer.datasets.document import Content, match, write
 from trainer.datasets.making import split

@@ -25,15 +25,15 @@ from shared.database import Database
 from shared.errors import DatabaseUnavailable
 from shared.ids import new_id
 from shared.log import configure_logging
-from shared.lookout import Lookout
-from shared.loops import run_steps
 from shared.object_store import ObjectStore, checkpoint_key
-from shared.process_state import StateFile
-from shared.queue.states import Stage, TaskState
+from shared.processes.lookout import Lookout
+from shared.processes.loops import run_steps
+from shared.processes.process_state import StateFile
+from shared.processes.readiness import Readiness, storing
 from shared.queue.workers import mark_seen, mark_stopped
-from shared.readiness import Readiness, storing
 from shared.settings import Settings
-from shared.tasks import TaskClaim, claim_task, interrupt_task, lose_task, lose_tasks_of, renew_task
+from shared.training.tasks import TaskClaim, claim_task, interrupt_task, lose_task, lose_tasks_of, renew_task
+from shared.vocabulary.states import Stage, TaskState
 from trainer.launch import command_of, follow
 from trainer.process import TRAINER_PID, is_alive
 

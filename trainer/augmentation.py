@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.training import Augmentation, Range
+from shared.training.config import Augmentation, Range
 
 #: A lesion of which less than this share is left on the canvas is no longer one.
 LEAST_VISIBLE = 0.5

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.training import GateConfig
+from shared.training.config import GateConfig
 from trainer.evaluation.paired import CategoryGain, PairedGain
 
 

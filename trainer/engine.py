@@ -16,7 +16,7 @@ from torchvision.models.detection.image_list import ImageList
 from shared.detector.card import ModelCard
 from shared.detector.runtime import choose_precision
 from shared.errors import PermanentError
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
 from trainer.optimization import Average, learning_rate, make_optimizer
 from trainer.ranks import Ranks
 from trainer.regions import seed_samplers

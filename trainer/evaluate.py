@@ -17,12 +17,12 @@ from shared.detector.placing import Placed
 from shared.detector.runtime import Detection, Detector
 from shared.errors import NotFound, PermanentError, TransientError
 from shared.object_store import ObjectStore, result_key, weights_key
-from shared.queue.states import TaskState
 from shared.suggestions import nearest
 from shared.tables import Dataset as DatasetRow
 from shared.tables import Evaluation, Model
-from shared.training import EvaluationConfig
+from shared.training.config import EvaluationConfig
 from shared.version import code_version
+from shared.vocabulary.states import TaskState
 from trainer.datasets.dataset import Dataset, Film
 from trainer.evaluation.boxes import Boxes
 from trainer.evaluation.material import EvaluationSet

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shared.errors import ObjectMissing, PermanentError
 from shared.imaging.rendition import read_rendition
 from shared.object_store import ObjectStore, rendition_key
-from shared.scratch import make_private, own_folder, replace_file
+from shared.processes.scratch import make_private, own_folder, replace_file
 from shared.settings import Settings
 from trainer.datasets.dataset import Film
 

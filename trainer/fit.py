@@ -16,7 +16,7 @@ from shared.detector.architectures import BLUEPRINTS, Blueprint, build
 from shared.detector.card import ModelCard
 from shared.detector.weights import encode_weights
 from shared.errors import PermanentError
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
 from shared.version import code_version
 from trainer.datasets.dataset import Dataset
 from trainer.engine import Trainee, train_one_epoch

@@ -12,12 +12,12 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import models
 from shared.detector.card import Category, ModelCard
 from shared.errors import PermanentError, TransientError
+from shared.models import registry
 from shared.object_store import result_key
 from shared.tables import Evaluation, GateDecision, Model
-from shared.training import GateConfig
+from shared.training.config import GateConfig
 from trainer.datasets.dataset import Dataset
 from trainer.decision import Decision, Unknown, decide
 from trainer.evaluate import EvaluationPending, evaluate_model, missing_classes, to_material
@@ -91,7 +91,7 @@ def run(work: Work) -> None:
     with work.database.begin() as session:
         _require_still_active(session, contest.active_id)
         if decision.promote:
-            models.promote(session, contest.candidate_id)
+            registry.promote(session, contest.candidate_id)
         session.get_one(Evaluation, candidate_evaluation).report_sha256 = report_sha256
         work.succeed(
             session,
@@ -109,7 +109,7 @@ def _read(work: Work) -> _Contest:
     with work.database.begin() as session:
         row = session.get_one(GateDecision, work.claim.task_id)
         candidate = session.get_one(Model, row.candidate_model_id)
-        active = models.active(session)
+        active = registry.active(session)
         return _Contest(
             config=GateConfig.model_validate(row.config),
             candidate=ModelCard.model_validate(candidate.card),
@@ -201,7 +201,7 @@ def _report(
 
 def _require_still_active(session: Session, model_id: UUID | None) -> None:
     """Hold on to the active model till the transaction ends; raises `BaselineChanged` where it is another one."""
-    models.hold(session)
-    active = models.active(session)
+    registry.hold(session)
+    active = registry.active(session)
     if (None if active is None else active.id) != model_id:
         raise BaselineChanged

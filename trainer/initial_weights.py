@@ -15,8 +15,8 @@ from shared.detector.checkpoints import read_checkpoint
 from shared.detector.weights import decode_weights
 from shared.errors import InvalidModelFile, NotFound
 from shared.object_store import ObjectStore, weights_key
-from shared.pretrained import read_pretrained, unavailable
 from shared.tables import Model
+from shared.training.pretrained import read_pretrained, unavailable
 
 log = structlog.get_logger()
 

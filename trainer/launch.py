@@ -12,11 +12,11 @@ import sqlalchemy as sa
 import structlog
 
 from shared.database import Database
-from shared.loops import run_steps
-from shared.queue.states import TaskState
+from shared.processes.loops import run_steps
 from shared.settings import Settings
 from shared.tables import TrainingRun
-from shared.tasks import TaskClaim
+from shared.training.tasks import TaskClaim
+from shared.vocabulary.states import TaskState
 from trainer.process import TRAINER_PID
 
 log = structlog.get_logger()

@@ -8,14 +8,14 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
+from shared.database.project_scope import ACROSS_PROJECTS
 from shared.detector.card import ModelCard
 from shared.detector.weights import content_sha256, decode_weights
 from shared.errors import NotFound, ObjectCorrupt, ObjectMissing
 from shared.object_store import ObjectStore, dataset_key, weights_key
-from shared.project_scope import ACROSS_PROJECTS
 from shared.tables import Dataset as DatasetRow
 from shared.tables import Model, TrainingRun
-from shared.training import Split, TrainingConfig
+from shared.training.config import Split, TrainingConfig
 from trainer.datasets.dataset import Dataset, Film, parse
 
 log = structlog.get_logger()

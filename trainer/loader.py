@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from shared.detector.card import ModelCard
-from shared.training import Augmentation
+from shared.training.config import Augmentation
 from trainer.augmentation import augment
 from trainer.datasets.dataset import Film
 from trainer.engine import Batch

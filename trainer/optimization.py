@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
 
 #: The learning rate at the first step of the warm-up, as a factor.
 WARMUP_FROM = 1e-3

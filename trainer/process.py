@@ -22,10 +22,10 @@ from shared.database import Database
 from shared.errors import CarinaError, ObjectMissing, PermanentError, TransientError
 from shared.log import configure_logging
 from shared.object_store import ObjectStore
-from shared.queue.states import TaskState
-from shared.scratch import FolderNotOurs, ScratchUnwritable
+from shared.processes.scratch import FolderNotOurs, ScratchUnwritable
 from shared.settings import SettingsWithoutHints, read_settings
-from shared.tasks import TaskClaim, finish_task, interrupt_task, lose_task
+from shared.training.tasks import TaskClaim, finish_task, interrupt_task, lose_task
+from shared.vocabulary.states import TaskState
 from trainer.task import Interrupted, TaskLost, Work
 
 log = structlog.get_logger()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from shared.detector.card import ModelCard
 from shared.object_store import ObjectStore, result_key
-from shared.training import Split
+from shared.training.config import Split
 from shared.version import code_version
 from trainer.datasets.dataset import Dataset
 from trainer.evaluation.material import EvaluationSet

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
 from trainer.datasets.dataset import Film
 
 

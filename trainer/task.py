@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.object_store import ObjectStore
-from shared.queue.states import TaskState
 from shared.settings import Settings
-from shared.tasks import TaskClaim, finish_task, update_task
+from shared.training.tasks import TaskClaim, finish_task, update_task
+from shared.vocabulary.states import TaskState
 
 
 class TaskLost(Exception):

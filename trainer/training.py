@@ -11,16 +11,16 @@ import time
 import structlog
 import torch
 
-from shared import models
 from shared.detector.card import ModelCard
 from shared.detector.weights import content_sha256
 from shared.errors import DeviceOutOfMemory
+from shared.models import registry
 from shared.object_store import checkpoint_key, result_key
 from shared.tables import Dataset as DatasetRow
 from shared.tables import Evaluation, GateDecision, TrainingRun
-from shared.tasks import update_task
-from shared.training import EvaluationConfig, TrainingConfig
-from shared.trainings import count_in_split
+from shared.training.config import EvaluationConfig, TrainingConfig
+from shared.training.tasks import update_task
+from shared.training.trainings import count_in_split
 from trainer import initial_weights
 from trainer.curve import AP40, Curve
 from trainer.engine import NonFiniteLoss
@@ -223,7 +223,7 @@ def _conclude(work: Work, config: TrainingConfig, card: ModelCard, weights: byte
                 }
             }
         )
-        model = models.register(session, work.store, card, weights)
+        model = registry.register(session, work.store, card, weights)
         if row.gate is not None:
             session.add(
                 GateDecision(

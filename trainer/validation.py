@@ -15,7 +15,7 @@ from shared.detector.card import ModelCard
 from shared.detector.runtime import Detector
 from shared.detector.weights import encode_weights
 from shared.errors import DetectionFailed, DeviceOutOfMemory
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
 from trainer.curve import AP40
 from trainer.datasets.dataset import Dataset, Film
 from trainer.evaluate import find, to_material

@@ -12,14 +12,14 @@ from celery import Celery
 from shared.database import Database
 from shared.errors import TransientError
 from shared.log import configure_logging
-from shared.lookout import Lookout
 from shared.object_store import ObjectStore
-from shared.process_state import StateFile
+from shared.object_store.client import LONGEST_REQUEST_S
+from shared.processes.lookout import Lookout
+from shared.processes.process_state import StateFile
+from shared.processes.readiness import Readiness, storing
 from shared.queue.hints import Hints, make_celery
-from shared.queue.states import Stage
-from shared.readiness import Readiness, storing
-from shared.s3_client import LONGEST_REQUEST_S
 from shared.settings import Settings
+from shared.vocabulary.states import Stage
 from workers.heartbeat import Heartbeat
 from workers.listening import HintListener, Wakeups
 
@@ -88,7 +88,7 @@ def run_detect(settings: Settings) -> None:
 
 def run_intake(settings: Settings) -> None:
     """Take in the files of bulk submissions until SIGTERM."""
-    from shared.incoming import Incoming
+    from shared.object_store.incoming import Incoming
     from workers.intake import Receive
 
     with _Process(settings, Stage.INTAKE, stuck_after_s=settings.step_timeout_s) as process:
@@ -116,7 +116,7 @@ def run_notify(settings: Settings) -> None:
 def run_beat(settings: Settings) -> None:
     """Sweep every `sweep_interval_s`, with or without Redis, until SIGTERM. Any number of these may run."""
     from shared.erasure import go_on_with_all
-    from shared.incoming import Incoming
+    from shared.object_store.incoming import Incoming
     from workers.garbage import Garbage
     from workers.sweep import sweep
 

@@ -13,8 +13,8 @@ from shared.errors import CarinaError
 from shared.imaging.rendition import read_rendition
 from shared.object_store import ObjectStore, rendition_key
 from shared.queue.claim import Claim, claim, ids
-from shared.queue.states import Stage
 from shared.settings import Settings
+from shared.vocabulary.states import Stage
 from workers.heartbeat import Heartbeat
 from workers.shelf import Shelf
 from workers.verdict import known, pass_verdict

@@ -22,9 +22,9 @@ from shared.detector.runtime import Detection, Detector
 from shared.errors import CarinaError, DatabaseUnavailable, DetectionFailed, DeviceOutOfMemory
 from shared.queue.claim import Claim, release
 from shared.queue.outcome import FoundBox, succeed
-from shared.queue.states import Stage
 from shared.settings import Settings
 from shared.tables import Worker
+from shared.vocabulary.states import Stage
 from workers.batches import Batch, Batches
 from workers.heartbeat import Heartbeat
 from workers.shelf import Shelf

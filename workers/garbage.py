@@ -10,14 +10,14 @@ from uuid import UUID
 import sqlalchemy as sa
 import structlog
 
-from shared.console_sessions import SESSION
+from shared.access.console_sessions import SESSION
 from shared.database import Database
 from shared.errors import CarinaError
-from shared.incoming import INCOMING, Incoming
-from shared.queue.states import FileState, TaskState
+from shared.object_store.incoming import INCOMING, Incoming
 from shared.settings import Settings
-from shared.submissions import incoming_key
+from shared.submissions.progress import incoming_key
 from shared.tables import AuditEvent, ConsoleSession, IdempotencyKey, SubmissionFile, TrainingRun
+from shared.vocabulary.states import FileState, TaskState
 
 log = structlog.get_logger()
 

@@ -15,11 +15,11 @@ import structlog
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
 from shared.ids import new_id
-from shared.loops import Loop
+from shared.processes.loops import Loop
 from shared.queue.claim import Claim, renew
 from shared.queue.files import FileClaim, renew_files
-from shared.queue.states import Stage
 from shared.queue.workers import mark_seen, mark_stopped
+from shared.vocabulary.states import Stage
 
 log = structlog.get_logger()
 

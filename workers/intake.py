@@ -18,7 +18,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
-from shared.archives import ArchiveError, ArchiveKind, Entry, Limits, sniff_archive, unpack
+from shared.access.quotas import QuotaExceeded, seconds_to_midnight
 from shared.database import Database
 from shared.errors import (
     CarinaError,
@@ -31,10 +31,11 @@ from shared.errors import (
     SizeMismatch,
     UploadError,
 )
-from shared.incoming import Incoming, IncomingFile, SeekableFile
-from shared.intake import Intake, Received
-from shared.loops import watched
+from shared.intake.archives import ArchiveError, ArchiveKind, Entry, Limits, sniff_archive, unpack
+from shared.intake.receive import Intake, Received
 from shared.object_store import PART_BYTES
+from shared.object_store.incoming import Incoming, IncomingFile, SeekableFile
+from shared.processes.loops import watched
 from shared.queue.files import (
     FileClaim,
     claim_files,
@@ -44,11 +45,10 @@ from shared.queue.files import (
     release_file,
 )
 from shared.queue.hints import Hints
-from shared.queue.states import FileState
-from shared.quotas import QuotaExceeded, seconds_to_midnight
 from shared.settings import Settings
-from shared.submissions import allocate, incoming_key, settle
+from shared.submissions.progress import allocate, incoming_key, settle
 from shared.tables import SubmissionFile
+from shared.vocabulary.states import FileState
 from workers.heartbeat import Heartbeat
 from workers.listing import Listing
 from workers.verdict import known

@@ -19,9 +19,9 @@ from celery.worker import WorkController
 from kombu.exceptions import KombuError
 
 from shared.errors import HintNotSent
-from shared.loops import Loop
+from shared.processes.loops import Loop
 from shared.queue.hints import task_name
-from shared.queue.states import Stage
+from shared.vocabulary.states import Stage
 
 
 class Wakeups:

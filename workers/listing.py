@@ -9,13 +9,13 @@ from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.errors import CarinaError
-from shared.incoming import Incoming
+from shared.object_store.incoming import Incoming
 from shared.queue.files import is_listing
 from shared.queue.hints import Hints
-from shared.queue.states import FileState, Stage
 from shared.settings import Settings
-from shared.submissions import allocate, close, settle
+from shared.submissions.progress import allocate, close, settle
 from shared.tables import Submission, SubmissionFile
+from shared.vocabulary.states import FileState, Stage
 
 log = structlog.get_logger()
 

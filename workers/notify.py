@@ -14,8 +14,9 @@ import structlog
 
 from shared.database import Database
 from shared.errors import CarinaError
-from shared.loops import watched
-from shared.queue.deliveries import (
+from shared.network.tls import make_context
+from shared.notifications.address_guard import Address, find_addresses, host_of, read_url
+from shared.notifications.deliveries import (
     Answer,
     DeliveryClaim,
     claim_deliveries,
@@ -24,11 +25,10 @@ from shared.queue.deliveries import (
     forget_delivered,
     pause_s_after,
 )
-from shared.queue.states import DeliveryState, Stage
+from shared.notifications.webhooks import sign
+from shared.processes.loops import watched
 from shared.settings import Settings
-from shared.tls import make_context
-from shared.webhook_address import Address, find_addresses, host_of, read_url
-from shared.webhooks import sign
+from shared.vocabulary.states import DeliveryState, Stage
 from workers.heartbeat import Heartbeat
 
 log = structlog.get_logger()

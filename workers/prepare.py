@@ -11,14 +11,14 @@ from shared.database import Database
 from shared.erasure import discard, hold_object
 from shared.errors import CarinaError, DecoderCrashed, DecoderProcessLost, PermanentError
 from shared.imaging.isolation import DecoderPool
-from shared.loops import watched
 from shared.object_store import ObjectStore, original_key, rendition_key
+from shared.processes.loops import watched
 from shared.queue.claim import Claim, claim, ids
 from shared.queue.hints import Hints
 from shared.queue.outcome import StoredRendition, mark_ready, refuse
-from shared.queue.states import Stage
 from shared.settings import Settings
 from shared.tables import Image
+from shared.vocabulary.states import Stage
 from workers.heartbeat import Heartbeat
 from workers.suitability import kept, refusal
 from workers.verdict import known, pass_verdict

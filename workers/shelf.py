@@ -8,11 +8,11 @@ from uuid import UUID
 import structlog
 import torch
 
-from shared import models
 from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.detector.runtime import Detector
 from shared.errors import CarinaError, DatabaseUnavailable, ModelUnusable, ObjectStoreUnavailable
+from shared.models import registry
 from shared.object_store import ObjectStore, weights_key
 from shared.tables import Model
 from shared.version import RENDITION_VERSION
@@ -56,7 +56,7 @@ class Shelf:
         """Load the active model before the first job asks for it; without one, or without servers, do nothing."""
         with suppress(CarinaError):
             with self._database.begin() as session:
-                model = models.active(session)
+                model = registry.active(session)
                 model_id = model.id if model else None
             if model_id is not None:
                 self.detector(model_id)

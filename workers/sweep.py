@@ -7,18 +7,18 @@ import structlog
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.due import claim_due
 from shared.errors import DatabaseUnavailable
 from shared.queue.claim import expire_leases
 from shared.queue.files import count_arrived, expire_file_leases, is_listing
 from shared.queue.hints import Hints
 from shared.queue.samples import take_sample
-from shared.queue.sessions import end_frozen_sessions
-from shared.queue.states import Stage
 from shared.settings import Settings
-from shared.submissions import sweep_submissions
+from shared.submissions.progress import sweep_submissions
 from shared.tables import Job, Submission, Worker
-from shared.tasks import expire_tasks
+from shared.training.due import claim_due
+from shared.training.tasks import expire_tasks
+from shared.vocabulary.states import Stage
+from workers.sessions import end_frozen_sessions
 
 log = structlog.get_logger()
 

@@ -6,8 +6,8 @@ from shared.database import Database
 from shared.errors import CarinaError, DatabaseUnavailable, TransientError
 from shared.queue.claim import Claim, release
 from shared.queue.outcome import give_up_or_retry
-from shared.queue.states import Stage
 from shared.settings import Settings
+from shared.vocabulary.states import Stage
 
 log = structlog.get_logger()
 

@@ -11,16 +11,16 @@ from api.client.submissions import Submissions
 from api.client.trainings import Trainings
 from api.client.unreachable import ApiUnavailable, CertificateNotTrusted
 from api.client.webhooks import Webhooks
-from api.queue_schemas import QueueAnswer, RetriedAnswer
-from api.review_schemas import ReviewAnswer
-from api.schemas import FileOutcome, JobAnswer, ModelAnswer
-from api.study_list_schemas import SearchedState, StudiesQuery, StudySummary
-from api.study_schemas import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer, StudyErased
-from api.submission_schemas import ManifestRow, SubmissionAnswer, Upload
-from api.training_schemas import EvaluationAnswer, TrainingAnswer
-from api.webhook_schemas import DeliveryAnswer, WebhookAnswer, WebhookCreated
+from api.contract.queue import QueueAnswer, RetriedAnswer
+from api.contract.reviews import ReviewAnswer
+from api.contract.schemas import FileOutcome, JobAnswer, ModelAnswer
+from api.contract.studies import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer, StudyErased
+from api.contract.study_list import SearchedState, StudiesQuery, StudySummary
+from api.contract.submissions import ManifestRow, SubmissionAnswer, Upload
+from api.contract.training import EvaluationAnswer, TrainingAnswer
+from api.contract.webhooks import DeliveryAnswer, WebhookAnswer, WebhookCreated
 from shared.imaging.facts import Flag
-from shared.reviews.actions import ReviewAction
+from shared.vocabulary.review_actions import ReviewAction
 
 __all__ = [
     "ApiUnavailable",

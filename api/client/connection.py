@@ -23,12 +23,12 @@ from tenacity import (
 
 from api.client.unreachable import ApiUnavailable, CertificateNotTrusted
 from api.client.unreachable import explain as explain_http
-from api.pages import Page
-from api.schemas import Problem
+from api.contract.paging import Page
+from api.contract.schemas import Problem
 from shared.errors import CarinaError, ObjectStoreUnavailable, TransientError
-from shared.proxies import http_client
-from shared.tls import make_context
-from shared.urls import check_http_url
+from shared.network.proxies import http_client
+from shared.network.tls import make_context
+from shared.network.urls import check_http_url
 
 log = logging.getLogger("carina.client")
 

@@ -3,10 +3,10 @@
 from uuid import UUID
 
 from api.client.connection import Connection
-from api.review_schemas import ReviewAnswer, ReviewRequest, UndoRequest
-from api.study_schemas import Box
+from api.contract.reviews import ReviewAnswer, ReviewRequest, UndoRequest
+from api.contract.studies import Box
 from shared.ids import new_id
-from shared.reviews.actions import ReviewAction
+from shared.vocabulary.review_actions import ReviewAction
 
 
 class Reviews(Connection):

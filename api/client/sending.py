@@ -17,9 +17,9 @@ from api.client.connection import RequestRefused
 from api.client.files import OnUnreadable, UnreadableFile
 from api.client.journal import Journal, LocalFile
 from api.client.uploading import OnFallback, Stopped, Uploader
-from api.submission_schemas import AnnouncedFile, Part, SubmissionAnswer, SubmissionRequest, Upload
+from api.contract.submissions import AnnouncedFile, Part, SubmissionAnswer, SubmissionRequest, Upload
 from shared.errors import CarinaError
-from shared.queue.states import FileState, SubmissionState
+from shared.vocabulary.states import FileState, SubmissionState
 
 if TYPE_CHECKING:
     from api.client.submissions import Submissions

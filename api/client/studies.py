@@ -5,9 +5,9 @@ from pathlib import Path
 from uuid import UUID
 
 from api.client.connection import Connection, Params
-from api.schemas import FileOutcome, FileOutcomes, JobAnswer, JobsAnswer, ModelAnswer, ModelsAnswer
-from api.study_list_schemas import StudiesAnswer, StudiesQuery, StudySummary
-from api.study_schemas import FindingsAnswer, StudyAnswer, StudyErased
+from api.contract.schemas import FileOutcome, FileOutcomes, JobAnswer, JobsAnswer, ModelAnswer, ModelsAnswer
+from api.contract.studies import FindingsAnswer, StudyAnswer, StudyErased
+from api.contract.study_list import StudiesAnswer, StudiesQuery, StudySummary
 
 #: A request ends with the file that brings it to either; what breaks off is sent again as a whole.
 BUNDLE_BYTES, BUNDLE_FILES = 64 * 1024**2, 50

@@ -11,7 +11,7 @@ from api.client.files import OnUnreadable, walk
 from api.client.journal import Journal, LocalFile
 from api.client.sending import Progress, Sender
 from api.client.uploading import OnFallback, Uploader
-from api.submission_schemas import (
+from api.contract.submissions import (
     AnnouncedFile,
     ArrivedRequest,
     FilesRequest,

@@ -5,8 +5,8 @@ from typing import Any, Literal
 from uuid import UUID
 
 from api.client.connection import Connection, look_until
-from api.training_schemas import EvaluationAnswer, EvaluationRequest, TaskAnswer, TrainingAnswer, TrainingRequest
-from shared.training import EvaluationConfig, GateConfig
+from api.contract.training import EvaluationAnswer, EvaluationRequest, TaskAnswer, TrainingAnswer, TrainingRequest
+from shared.training.config import EvaluationConfig, GateConfig
 
 #: Between two looks at what takes minutes or hours.
 TASK_PAUSE_S = 2.0

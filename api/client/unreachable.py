@@ -5,7 +5,7 @@ import re
 import httpx
 
 from shared.errors import TransientError
-from shared.proxies import proxy_of
+from shared.network.proxies import proxy_of
 
 
 class ApiUnavailable(TransientError):

@@ -9,9 +9,9 @@ from uuid import UUID
 from api.client.connection import StoreUnreachable, UploadRefused, UrlExpired
 from api.client.files import UnreadableFile
 from api.client.journal import LocalFile
-from api.submission_schemas import Part, Upload
+from api.contract.submissions import Part, Upload
 from shared.errors import CarinaError, ObjectStoreUnavailable
-from shared.queue.states import FileState
+from shared.vocabulary.states import FileState
 
 if TYPE_CHECKING:
     from api.client.submissions import Submissions

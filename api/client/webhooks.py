@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from api.client.connection import Connection
-from api.webhook_schemas import (
+from api.contract.webhooks import (
     DeliveriesAnswer,
     DeliveryAnswer,
     WebhookAnswer,
@@ -14,8 +14,8 @@ from api.webhook_schemas import (
     WebhooksAnswer,
 )
 from shared.ids import new_id
-from shared.queue.states import DeliveryState
-from shared.webhooks import WebhookEvent
+from shared.notifications.webhooks import WebhookEvent
+from shared.vocabulary.states import DeliveryState
 
 
 class Webhooks(Connection):

@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 
 from flask import Blueprint, Response, request
 
-from api.auth import public
+from api.http.auth import public
 from shared.errors import NotFound
 
 blueprint = Blueprint("assets", __name__)

@@ -8,8 +8,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from shared.queue.states import TaskState
 from shared.tables import Dataset, Evaluation, Model, TrainingRun
+from shared.vocabulary.states import TaskState
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,18 @@ import sqlalchemy as sa
 from flask import Response, request
 from sqlalchemy.orm import Session
 
-from api.audit import unaudited
-from api.auth import requires
 from api.console import words
 from api.console.comparison import common_sets, compare
 from api.console.model_lineage import read_evaluations, read_lineages
 from api.console.pages import console_blueprint, show
 from api.console.training_choices import read_choices
-from api.services import services
+from api.http.audit import unaudited
+from api.http.auth import requires
+from api.http.services import services
 from shared.errors import InvalidRequest, NotFound
-from shared.gate_verdicts import read_verdicts
-from shared.queue.states import ModelState, Scope
+from shared.models.gate_verdicts import read_verdicts
 from shared.tables import GateDecision, Model
+from shared.vocabulary.states import ModelState, Scope
 
 blueprint = console_blueprint("model_pages")
 

@@ -8,13 +8,13 @@ from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from api.auth import identity
-from api.console import session
 from api.console.assets import asset_url
-from api.errors import answer_unforeseen
-from api.schemas import NOTICE
+from api.contract.schemas import NOTICE
+from api.http import session
+from api.http.auth import identity
+from api.http.errors import answer_unforeseen
 from shared.errors import CarinaError, RequestError, TransientError, Unauthorized
-from shared.queue.states import Scope
+from shared.vocabulary.states import Scope
 
 #: Nothing comes from elsewhere, no script or style stands in a page, and no other site may frame one.
 POLICY = (

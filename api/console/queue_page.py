@@ -2,12 +2,12 @@
 
 from flask import Response
 
-from api.audit import unaudited
-from api.auth import identity, requires
 from api.console import words
 from api.console.pages import console_blueprint, show
-from api.services import services
-from shared.queue.states import Scope
+from api.http.audit import unaudited
+from api.http.auth import identity, requires
+from api.operations.queue_watch import queue_watch
+from shared.vocabulary.states import Scope
 
 blueprint = console_blueprint("queue_page")
 
@@ -17,4 +17,4 @@ blueprint = console_blueprint("queue_page")
 @unaudited("It shows counts, codes and workers.")
 def queue() -> Response:
     """Show the queue as it is; the script goes on from there."""
-    return show("queue.html", queue=services().queue.look(identity().project_id), words=words)
+    return show("queue.html", queue=queue_watch().look(identity().project_id), words=words)

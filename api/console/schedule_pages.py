@@ -8,15 +8,15 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
-from api.audit import unaudited
-from api.auth import requires
 from api.console import words
 from api.console.pages import as_data, console_blueprint, show
 from api.console.training_choices import read_choices
-from api.schedule_schemas import ScheduleAnswer, SchedulesAnswer
-from api.services import services
-from shared.queue.states import Scope, TaskState
+from api.contract.schedules import ScheduleAnswer, SchedulesAnswer
+from api.http.audit import unaudited
+from api.http.auth import requires
+from api.http.services import services
 from shared.tables import Schedule, TrainingRun
+from shared.vocabulary.states import Scope, TaskState
 
 blueprint = console_blueprint("schedule_pages")
 

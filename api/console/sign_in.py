@@ -6,16 +6,16 @@ from datetime import timedelta
 from flask import redirect, request
 from werkzeug.wrappers import Response
 
-from api.audit import record_sign
-from api.auth import public
-from api.console import session
 from api.console.pages import console_blueprint, show
-from api.keyring import session_credential
-from api.services import services
+from api.http import session
+from api.http.audit import record_sign
+from api.http.auth import public
+from api.http.keyring import session_credential
+from api.http.services import services
+from shared.access.console_sessions import SESSION, begin_session, end_session
 from shared.bounded import is_odd
-from shared.console_sessions import SESSION, begin_session, end_session
 from shared.errors import KeyExpired, RequestError, Unauthorized
-from shared.queue.states import Scope
+from shared.vocabulary.states import Scope
 
 blueprint = console_blueprint("sign_in")
 

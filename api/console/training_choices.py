@@ -6,9 +6,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from shared.queue.states import TaskState
-from shared.recipes import RECIPES
 from shared.tables import Dataset, Model
+from shared.training.recipes import RECIPES
+from shared.vocabulary.states import TaskState
 
 #: Offered at most, the newest.
 _MOST = 200

@@ -8,17 +8,18 @@ from flask import Response, request
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from api.audit import unaudited
-from api.auth import requires
 from api.console import words
 from api.console.pages import console_blueprint, show
 from api.console.training_choices import read_choices
-from api.pages import PageQuery, read_page
-from api.services import services
-from api.training_schemas import EvaluationAnswer, TrainingAnswer
+from api.contract.paging import PageQuery
+from api.contract.training import EvaluationAnswer, TrainingAnswer
+from api.http.audit import unaudited
+from api.http.auth import requires
+from api.http.paging import read_page
+from api.http.services import services
 from shared.errors import InvalidRequest, NotFound
-from shared.queue.states import Scope
 from shared.tables import Dataset, Evaluation, GateDecision, Model, Schedule, TrainingRun
+from shared.vocabulary.states import Scope
 
 blueprint = console_blueprint("training_pages")
 

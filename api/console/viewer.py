@@ -6,13 +6,13 @@ from uuid import UUID
 from flask import Response, request
 from pydantic import ValidationError
 
-from api.auth import identity, requires
 from api.console.assets import paths_under
 from api.console.pages import as_data, console_blueprint, show
 from api.console.viewer_data import read_study
-from api.services import services
-from api.study_list_schemas import StudiesQuery
-from shared.queue.states import Scope
+from api.contract.study_list import StudiesQuery
+from api.http.auth import identity, requires
+from api.http.services import services
+from shared.vocabulary.states import Scope
 
 blueprint = console_blueprint("viewer")
 

@@ -8,20 +8,20 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from api.review_schemas import ReviewAnswer
-from api.schemas import JobAnswer
-from api.study_list_schemas import StudiesQuery
-from api.study_schemas import ImageAnswer, ModelReference
-from api.study_search import find_neighbours
-from api.study_summaries import MOST_IMAGES
-from shared import models
+from api.contract.reviews import ReviewAnswer
+from api.contract.schemas import JobAnswer
+from api.contract.studies import ImageAnswer, ModelReference
+from api.contract.study_list import StudiesQuery
+from api.studies.search import find_neighbours
+from api.studies.summaries import MOST_IMAGES
+from shared.access.keys import Identity
 from shared.database import is_any
 from shared.detector.card import Category
 from shared.errors import NotFound
 from shared.imaging.overlay import assign_colours
-from shared.keys import Identity
-from shared.results import NO_DUPLICATE, select_results, standing
+from shared.models import registry
 from shared.reviews.rows import ReviewThread, read_threads
+from shared.studies.results import NO_DUPLICATE, select_results, standing
 from shared.tables import Image, Job, Model, Study
 
 
@@ -68,7 +68,7 @@ def read_study(session: Session, study_id: UUID, reader: Identity, worklist: Stu
     study = session.scalar(mine)
     if study is None:
         raise NotFound("There is no such study.")
-    active = models.active(session)
+    active = registry.active(session)
     beside = find_neighbours(session, reader.project_id, worklist, study.id)
     of_study = Image.study_id == study.id
     newest = sa.select(Image).where(of_study).order_by(Image.id.desc()).limit(MOST_IMAGES)

@@ -9,18 +9,18 @@ from flask import Response, redirect, request
 from pydantic import ValidationError
 from werkzeug.wrappers import Response as AnyResponse
 
-from api.audit import unaudited
-from api.auth import identity, requires
 from api.console.pages import console_blueprint, show, show_problem
-from api.errors import suggestion_for
-from api.services import services
-from api.study_list import list_studies
-from api.study_list_schemas import LEAST_DIGEST, SearchedState, StudiesAnswer, StudiesQuery
-from api.study_schemas import ModelReference
-from shared import models
+from api.contract.studies import ModelReference
+from api.contract.study_list import LEAST_DIGEST, SearchedState, StudiesAnswer, StudiesQuery
+from api.http.audit import unaudited
+from api.http.auth import identity, requires
+from api.http.errors import suggestion_for
+from api.http.services import services
+from api.studies.study_list import list_studies
 from shared.imaging.facts import Flag
-from shared.queue.states import Scope
+from shared.models import registry
 from shared.suggestions import UnknownName
+from shared.vocabulary.states import Scope
 
 blueprint = console_blueprint("worklist")
 
@@ -71,7 +71,7 @@ def _show(
     errors = errors or {}
     has_field = StudiesQuery.model_fields.keys() - _PLACE
     with services().database.begin() as session:
-        classes, has_model = models.class_names(session), models.active(session) is not None
+        classes, has_model = registry.class_names(session), registry.active(session) is not None
     return show(
         "worklist.html",
         status,

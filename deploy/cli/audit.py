@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from deploy.cli.console import is_json, out, tell
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.tables import Column, Table
-from shared.audit import CLI, record, require_action
+from shared.access.audit import CLI, record, require_action
+from shared.access.keys import find_project
 from shared.database import Database
-from shared.keys import find_project
 from shared.settings import Settings
 from shared.suggestions import no_such
 from shared.tables import ApiKey, AuditEvent

@@ -15,7 +15,9 @@ from deploy.cli.console import busy, explain, is_json, out, progress_of, tell
 from deploy.cli.datasets import print_summary
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.projects import InProject, open_project
-from shared.dataset_source import (
+from shared.access.keys import FIRST_PROJECT
+from shared.object_store import ObjectStore
+from shared.training.dataset_source import (
     CocoSource,
     Consensus,
     Name,
@@ -25,8 +27,6 @@ from shared.dataset_source import (
     SplitPlan,
     VinBigDataSource,
 )
-from shared.keys import FIRST_PROJECT
-from shared.object_store import ObjectStore
 
 if TYPE_CHECKING:  # the trainer's libraries are only loaded by the commands that use them
     from trainer.datasets.importing import Imported

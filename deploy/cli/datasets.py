@@ -13,11 +13,11 @@ from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.projects import InProject, open_project
 from deploy.cli.tables import Column, Table
-from shared import datasets
+from shared.access.keys import FIRST_PROJECT
 from shared.errors import NotReady
-from shared.keys import FIRST_PROJECT
 from shared.object_store import ObjectStore, dataset_key, result_key
 from shared.tables import Dataset
+from shared.training import datasets
 
 app = Application(help="What models are trained and evaluated on.", no_args_is_help=True)
 #: In the order in which they are shown; PostgreSQL keeps none of a JSON object's keys.

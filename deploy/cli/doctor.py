@@ -17,10 +17,10 @@ from deploy.cli.environment import Data, client_settings_of, read_environment, s
 from deploy.cli.extras import MODULES, explain_missing, find_missing
 from shared.database import Database
 from shared.errors import CarinaError, NoActiveModel
-from shared.queue.states import Stage, TaskState
-from shared.secret_files import is_given
 from shared.settings import ClientSettings, Settings
+from shared.settings.secret_files import is_given
 from shared.tables import Worker
+from shared.vocabulary.states import Stage, TaskState
 
 if TYPE_CHECKING:
     from shared.queue.hints import Hints
@@ -200,10 +200,10 @@ def _schema(database: Database) -> str:
 
 
 def _model(database: Database) -> str:
-    from shared import models
+    from shared.models import registry
 
     with database.begin() as session:
-        model = models.active(session)
+        model = registry.active(session)
         if model is None:
             raise NoActiveModel
         return f"{model.name} ({model.id})"
@@ -224,7 +224,7 @@ def _workers(database: Database) -> str:
 def _trainer(database: Database) -> str:
     """Findings need no trainer; it is missed once something waits for it."""
     from shared.queue.hints import is_alive
-    from shared.tasks import KINDS
+    from shared.training.tasks import KINDS
 
     with database.begin() as session:
         alive = sa.select(sa.func.count()).where(Worker.stage == Stage.TRAIN, is_alive())

@@ -16,8 +16,8 @@ _JSON = ("application/json", "application/problem+json")
 def check_api(settings: ClientSettings) -> str:
     """Say what answers at the API's URL; raises `Ailment` and the errors of the client."""
     from api.client.unreachable import ApiUnavailable, explain
-    from shared.proxies import http_client
-    from shared.tls import make_context
+    from shared.network.proxies import http_client
+    from shared.network.tls import make_context
 
     with http_client(verify=make_context(settings.ca_bundle), timeout=5) as http:
         try:

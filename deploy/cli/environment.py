@@ -9,8 +9,8 @@ import typer
 from deploy.stack import env_file, state
 from deploy.stack.folder import DEFAULT_DATA, Folder
 from shared.errors import CarinaError
-from shared.secret_files import forget_files
 from shared.settings import ClientSettings, Settings, read_settings
+from shared.settings.secret_files import forget_files
 
 Data = Annotated[
     Path | None,

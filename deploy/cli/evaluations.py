@@ -7,7 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 import typer
 
-from api.training_schemas import EvaluationAnswer
+from api.contract.training import EvaluationAnswer
 from deploy.cli.application import Application
 from deploy.cli.audit import note
 from deploy.cli.console import err, is_json, out, print_json, tell
@@ -16,14 +16,15 @@ from deploy.cli.following import follow, how_far_is_evaluation, read, require_su
 from deploy.cli.projects import InProject, open_project
 from deploy.cli.results import print_metrics
 from deploy.cli.tables import Column, Table
-from shared import datasets, models
+from shared.access.keys import FIRST_PROJECT
 from shared.database import Database
 from shared.errors import NotReady
-from shared.evaluations import start_evaluation
-from shared.keys import FIRST_PROJECT
+from shared.models import registry
 from shared.settings import Settings
 from shared.tables import Evaluation
-from shared.training import EvaluationConfig, Split
+from shared.training import datasets
+from shared.training.config import EvaluationConfig, Split
+from shared.training.evaluations import start_evaluation
 
 EXIT_INTERRUPTED = 130
 _DEFAULTS = EvaluationConfig()
@@ -65,7 +66,10 @@ def evaluate(
     with database.begin() as session:
         met = datasets.resolve(session, project_id, dataset)
         asked = start_evaluation(
-            session, model_id=None if model == "active" else models.find(session, model).id, dataset=met, config=config
+            session,
+            model_id=None if model == "active" else registry.find(session, model).id,
+            dataset=met,
+            config=config,
         )
         evaluation_id = asked.id
         note(session, "evaluation.start", evaluation_id=evaluation_id)

@@ -16,7 +16,7 @@ from deploy.cli.console import complain, explain
 from deploy.cli.environment import NoStack
 from deploy.cli.extras import explain_missing
 from shared.errors import CarinaError, InvalidSettings, TransientError
-from shared.scratch import EXIT_NO_SCRATCH, ScratchUnwritable, new_text_file
+from shared.processes.scratch import EXIT_NO_SCRATCH, ScratchUnwritable, new_text_file
 
 _DOCTOR = "`carina doctor` checks every server."
 _UNSET = "Start a stack here with `carina up`, name the folder of one with --data DIR, or set what is missing."

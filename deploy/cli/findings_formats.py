@@ -15,11 +15,11 @@ from deploy.cli.model_names import name_model, warnings_of
 from deploy.cli.tables import Column, Table
 from shared.csv_cells import CsvWriter
 from shared.errors import CarinaError
-from shared.queue.states import JobState
+from shared.vocabulary.states import JobState
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, Finding, FindingsAnswer, ImageFindings
-    from api.study_schemas import ModelReference
+    from api.contract.studies import ModelReference
 
 CSV_COLUMNS = (
     "study_id",

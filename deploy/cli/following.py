@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from deploy.cli.clients import EXIT_NO_RESULT
 from deploy.cli.console import complain, progress_of, remark
 from shared.database import Database
-from shared.lookup import find_id
-from shared.queue.states import Stage, TaskState
+from shared.database.lookup import find_id
 from shared.tables import Evaluation, GateDecision, Task, TrainingRun, Worker
+from shared.vocabulary.states import Stage, TaskState
 
 Followed = TypeVar("Followed", bound=Task)
 

@@ -11,9 +11,9 @@ from deploy.cli.environment import Data, settings_of
 from deploy.cli.following import follow, how_far_is_decision, require_success
 from deploy.cli.projects import InProject, open_project
 from deploy.cli.results import print_decision
-from shared.keys import FIRST_PROJECT
+from shared.access.keys import FIRST_PROJECT
 from shared.tables import GateDecision
-from shared.training import Split
+from shared.training.config import Split
 
 EXIT_INTERRUPTED = 130
 
@@ -32,8 +32,8 @@ def gate(
     data: Data = None,
 ) -> None:
     """Compare a candidate with the active model by a paired bootstrap; promote it only if it is better."""
-    from shared import models
-    from shared.gates import ask_gate
+    from shared.models import registry
+    from shared.training.gates import ask_gate
 
     database, project_id = open_project(settings_of(data), project)
     with database.begin() as session:
@@ -50,7 +50,7 @@ def gate(
             promote=promote,
         )
         assert config is not None, "a dataset was named"
-        model_id = models.find(session, model).id
+        model_id = registry.find(session, model).id
         decision_id = ask_gate(session, project_id=project_id, candidate_model_id=model_id, config=config).id
         note(session, "gate.ask", decision_id=decision_id, model_id=model_id)
         tell({"id": decision_id, "candidate_model_id": model_id}, f"gate decision {decision_id} about model {model_id}")

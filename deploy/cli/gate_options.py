@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from deploy.cli.console import explain
-from shared import datasets
-from shared.training import GateConfig, Split
+from shared.training import datasets
+from shared.training.config import GateConfig, Split
 
 _DEFAULTS = GateConfig.model_fields
 

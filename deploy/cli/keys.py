@@ -12,10 +12,10 @@ from deploy.cli.audit import note
 from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.tables import Table
+from shared.access.keys import FIRST_PROJECT, Allowance, create_key, prefix_of, revoke_key
 from shared.database import Database
-from shared.keys import FIRST_PROJECT, Allowance, create_key, prefix_of, revoke_key
-from shared.queue.states import Scope
 from shared.tables import ApiKey, Project
+from shared.vocabulary.states import Scope
 
 app = Application(help="API keys: one project each, shown once, hashed at rest.", no_args_is_help=True)
 

@@ -105,9 +105,9 @@ def import_model(
     data: Data = None,
 ) -> None:
     """Import a trained model. It is a candidate until it is promoted."""
-    from shared import models
+    from shared.models import registry
+    from shared.models.promotion import promote_by_hand
     from shared.object_store import ObjectStore
-    from shared.promotion import promote_by_hand
 
     settings = settings_of(data)
     said = {
@@ -128,7 +128,7 @@ def import_model(
         card, weights, notes = _read_model(file, categories, order, name, said)
     card = _warn(card, warnings or ())
     with busy(f"Storing {len(weights) / 1e6:.0f} MB"), Database.from_settings(settings).begin() as session:
-        model = models.register(session, ObjectStore(settings), card, weights)
+        model = registry.register(session, ObjectStore(settings), card, weights)
         note(session, "model.import", model_id=model.id, promoted=promote)
         if promote:
             promote_by_hand(session, model.id, reason=None)

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from rich.markup import escape
 
-from api.study_schemas import ModelReference
-from shared.queue.states import ModelState
+from api.contract.studies import ModelReference
+from shared.vocabulary.states import ModelState
 
 
 def name_model(model: ModelReference) -> str:

@@ -16,7 +16,7 @@ from deploy.cli.tables import Table
 from shared.bounded import is_odd
 from shared.database import Database
 from shared.detector.card import ModelCard
-from shared.gate_verdicts import MOST_REASON
+from shared.models.gate_verdicts import MOST_REASON
 from shared.tables import Model
 
 app = Application(help="The detectors that Carina knows, and which of them is active.", no_args_is_help=True)
@@ -53,12 +53,12 @@ def export(
     data: Data = None,
 ) -> None:
     """Write a model to a folder; `carina model import` takes it, and so does torchvision's own Faster R-CNN."""
-    from shared import models
+    from shared.models import registry
     from shared.object_store import ObjectStore, weights_key
 
     settings = settings_of(data)
     with Database.from_settings(settings).begin() as session:
-        row = models.find(session, model)
+        row = registry.find(session, model)
         model_id, card, sha256 = row.id, ModelCard.model_validate(row.card), row.weights_sha256
     weights = ObjectStore(settings).get(weights_key(sha256), sha256=sha256)
     output.mkdir(parents=True, exist_ok=True)
@@ -71,15 +71,15 @@ def export(
 @app.command()
 def demo(data: Data = None) -> None:
     """Register the small model that ships with Carina; it becomes active where no model is."""
-    from shared import models
     from shared.detector.demo import load_demo_model
+    from shared.models import registry
     from shared.object_store import ObjectStore
 
     settings = settings_of(data)
     with Database.from_settings(settings).begin() as session:
-        model = models.register(session, ObjectStore(settings), *load_demo_model())
-        if models.active(session) is None:
-            models.promote(session, model.id)
+        model = registry.register(session, ObjectStore(settings), *load_demo_model())
+        if registry.active(session) is None:
+            registry.promote(session, model.id)
         note(session, "model.demo", model_id=model.id)
         show_result(describe_model(model), f"{model.id} {model.name}: {model.state}. {model.card['trained_on']}")
 
@@ -96,12 +96,12 @@ def promote(
 
     Shows the gate's last decision about it. Where that is a refusal, --reason is needed.
     """
-    from shared import models
-    from shared.promotion import audited, promote_by_hand
+    from shared.models import registry
+    from shared.models.promotion import audited, promote_by_hand
 
     reason = _read_reason(reason)
     with Database.from_settings(settings_of(data)).begin() as session:
-        row, verdict = promote_by_hand(session, models.find(session, model).id, reason)
+        row, verdict = promote_by_hand(session, registry.find(session, model).id, reason)
         note(session, "model.promote", model_id=row.id, **audited(verdict, reason))
         gate = verdict.model_dump(mode="json") if verdict else None
         said = verdict.in_words() if verdict else "The gate has not been asked about this model."
@@ -111,10 +111,10 @@ def promote(
 @app.command()
 def rollback(data: Data = None) -> None:
     """Return to the model that was active before."""
-    from shared import models
+    from shared.models import registry
 
     with Database.from_settings(settings_of(data)).begin() as session:
-        model = models.roll_back(session)
+        model = registry.roll_back(session)
         note(session, "model.rollback", model_id=model.id)
         show_result(describe_model(model), f"{model.id} {model.name}: {model.state}")
 

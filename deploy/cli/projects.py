@@ -5,8 +5,8 @@ from uuid import UUID
 
 import typer
 
+from shared.access.keys import find_project
 from shared.database import Database
-from shared.keys import find_project
 from shared.settings import Settings
 
 InProject = Annotated[str, typer.Option("--project", help="The project.")]

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from api.schedule_schemas import GateDecisionAnswer
+from api.contract.schedules import GateDecisionAnswer
 from deploy.cli.console import out, tell
 from deploy.cli.tables import Table
 from shared.tables import GateDecision

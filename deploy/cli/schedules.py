@@ -8,8 +8,8 @@ import typer
 from rich.markup import escape
 from sqlalchemy.orm import Session
 
-from api.schedule_schemas import ScheduleAnswer
-from api.training_schemas import TrainingAnswer
+from api.contract.schedules import ScheduleAnswer
+from api.contract.training import TrainingAnswer
 from deploy.cli import gate_options
 from deploy.cli import training_options as options
 from deploy.cli.application import Application
@@ -19,14 +19,14 @@ from deploy.cli.environment import Data, settings_of
 from deploy.cli.projects import InProject, open_project
 from deploy.cli.tables import Column, Table
 from deploy.cli.weights import name_weights
-from shared import schedules
-from shared.keys import FIRST_PROJECT
+from shared.access.keys import FIRST_PROJECT
 from shared.object_store import ObjectStore
-from shared.queue.states import Overlap
-from shared.recipes import require_base
 from shared.tables import Schedule
-from shared.training import GateConfig, TrainingConfig
-from shared.trainings import require_weights
+from shared.training import schedules
+from shared.training.config import GateConfig, TrainingConfig
+from shared.training.recipes import require_base
+from shared.training.trainings import require_weights
+from shared.vocabulary.states import Overlap
 
 app = Application(help="Schedules: when to train again, and on what.", no_args_is_help=True)
 

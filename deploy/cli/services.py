@@ -10,8 +10,8 @@ from deploy.cli.console import is_json, print_json
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.extras import require
 from shared.errors import HintNotSent
+from shared.processes.scratch import use_scratch
 from shared.redis_connection import require_answer
-from shared.scratch import use_scratch
 from shared.settings import Settings, SettingsWithoutHints
 
 
@@ -57,7 +57,7 @@ def beat(data: Data = None) -> None:
 def dicom_listener(data: Data = None) -> None:
     """Take in what DICOM application entities send (C-STORE); CARINA_DICOM_ALLOWED_AES says who may."""
     settings = _prepare(data, "api")
-    from api.dicom_listener import run_listener
+    from api.dicom.listener import run_listener
 
     run_listener(settings)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from api.study_list_schemas import SearchedState, StudiesQuery
+from api.contract.study_list import SearchedState, StudiesQuery
 from deploy.cli.clients import connect
 from deploy.cli.console import explain, is_json, opened
 from deploy.cli.environment import Data

@@ -6,9 +6,9 @@ from typing import IO
 from rich.console import Console
 from rich.markup import escape
 
-from api.schemas import NOTICE
-from api.study_list_schemas import StudySummary, TopFinding
-from api.study_schemas import ModelReference
+from api.contract.schemas import NOTICE
+from api.contract.studies import ModelReference
+from api.contract.study_list import StudySummary, TopFinding
 from deploy.cli.console import PIPED_WIDTH, out
 from deploy.cli.model_names import name_model, warnings_of
 from deploy.cli.tables import Column, Table

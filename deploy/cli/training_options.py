@@ -7,9 +7,9 @@ import typer
 from pydantic import ValidationError
 
 from deploy.cli.console import explain
-from shared.recipes import RECIPES
 from shared.suggestions import did_you_mean
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
+from shared.training.recipes import RECIPES
 
 Recipe = Annotated[str, typer.Option(help=f"Config to start from: {', '.join(RECIPES)}.")]
 Changes = Annotated[

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 import typer
 from rich.markup import escape
 
-from api.training_schemas import TrainingAnswer
+from api.contract.training import TrainingAnswer
 from deploy.cli import training_options as options
 from deploy.cli.application import Application
 from deploy.cli.audit import note
@@ -21,14 +21,14 @@ from deploy.cli.projects import InProject, open_project
 from deploy.cli.results import print_decision
 from deploy.cli.tables import Column, Table
 from deploy.cli.weights import name_weights, store_weights
-from shared import datasets
+from shared.access.keys import FIRST_PROJECT
 from shared.database import Database
-from shared.keys import FIRST_PROJECT
-from shared.lookup import find_id
-from shared.queue.states import TaskState
-from shared.recipes import require_base
+from shared.database.lookup import find_id
 from shared.tables import Evaluation, GateDecision, TrainingRun
-from shared.tasks import cancel_task
+from shared.training import datasets
+from shared.training.recipes import require_base
+from shared.training.tasks import cancel_task
+from shared.vocabulary.states import TaskState
 
 EXIT_INTERRUPTED = 130
 
@@ -65,8 +65,8 @@ def train(
 ) -> None:
     """Train a detector on a dataset, and evaluate it. Ctrl-C only stops watching."""
     from shared.object_store import ObjectStore
-    from shared.pretrained import require_pretrained
-    from shared.trainings import require_weights, start_training
+    from shared.training.pretrained import require_pretrained
+    from shared.training.trainings import require_weights, start_training
 
     chosen = {
         "architecture": arch,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from deploy.cli.console import busy
-from shared import models
 from shared.database import Database
 from shared.detector.card import Architecture, Category, ModelCard
+from shared.models import registry
 
 if TYPE_CHECKING:
     from shared.object_store import ObjectStore
@@ -24,7 +24,7 @@ def name_weights(named: str, database: Database) -> str:
     if kind != "model":
         return named
     with database.begin() as session:
-        return f"model:{models.find(session, model).id}"
+        return f"model:{registry.find(session, model).id}"
 
 
 def store_weights(named: str, architecture: Architecture, store: "ObjectStore") -> str:

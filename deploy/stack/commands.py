@@ -38,8 +38,8 @@ def up(
     """
     # Clients of the servers and code for tables and models, which every other command would have to wait for.
     from deploy.stack.stack import Application, Stack
-    from shared.secret_files import resolve
     from shared.settings import Settings
+    from shared.settings.secret_files import resolve
 
     folder = Folder(data)
     application = None

@@ -12,8 +12,8 @@ from deploy.needs import environment_of
 from deploy.stack import probes
 from deploy.stack.component import Component
 from deploy.stack.folder import Folder
-from shared import process_state
-from shared.addresses import join_host_port, reachable_host
+from shared.network.addresses import join_host_port, reachable_host
+from shared.processes import process_state
 
 #: Both end what they hold within 30 s; a worker that does not loses its leases, and others take over.
 _STOP_S = 35

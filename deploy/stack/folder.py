@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from deploy.stack.errors import StackError, StackInUse
-from shared.scratch import FolderNotOurs, make_private, own_folder
+from shared.processes.scratch import FolderNotOurs, make_private, own_folder
 
 #: Below the ports that Linux hands to outgoing connections (32768 and up): one of those could take a server's port
 #: while the server restarts, or a client could connect to itself there.

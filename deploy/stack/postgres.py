@@ -18,7 +18,7 @@ from deploy.stack import probes, processes
 from deploy.stack.component import Component
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
-from shared.scratch import nameless_file, new_folder
+from shared.processes.scratch import nameless_file, new_folder
 
 USER = DATABASE = "carina"
 _HERE = "/proc/self/cwd"

@@ -7,9 +7,9 @@ import httpx
 import psycopg
 
 from deploy.stack.component import Probe
-from shared import process_state
-from shared.database_url import connection_parameters
+from shared.database.url import connection_parameters
 from shared.errors import HintNotSent
+from shared.processes import process_state
 from shared.redis_connection import require_answer
 
 _TIMEOUT_S = 2

@@ -15,10 +15,11 @@ from deploy.stack.component import Component, Say
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
 from shared.errors import BucketMissing, CarinaError, InvalidSettings, ObjectStoreUnavailable, TransientError
-from shared.proxies import http_client
-from shared.redis_connection import parse_url, require_answer
+from shared.network.proxies import http_client
+from shared.network.redis_url import parse_url
+from shared.network.tls import make_context
+from shared.redis_connection import require_answer
 from shared.settings import Settings
-from shared.tls import make_context
 
 _EXTERNAL_TIMEOUT_S = 5
 #: What an object store that is not ours may need beside its address and keys.

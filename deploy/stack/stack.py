@@ -14,8 +14,8 @@ from deploy.stack.folder import Folder, is_free
 from deploy.stack.gated import GATE
 from deploy.stack.left_overs import end_left_overs
 from deploy.stack.supervisor import Supervisor, together
-from shared.addresses import bare_host, check_public_url, join_host_port, reachable_host
 from shared.errors import InvalidSettings
+from shared.network.addresses import bare_host, check_public_url, join_host_port, reachable_host
 from shared.settings import Settings
 
 Environ = Mapping[str, str]

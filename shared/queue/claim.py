@@ -15,9 +15,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from shared.database import is_any
-from shared.queue.states import JobState, ModelState, Stage
+from shared.notifications.webhooks import announce_jobs
 from shared.tables import Image, Job, Model
-from shared.webhooks import announce_jobs
+from shared.vocabulary.states import JobState, ModelState, Stage
 
 LOST_WORKER = "worker_lost"
 

@@ -17,8 +17,8 @@ from shared.database import is_any
 from shared.errors import CarinaError, NotUploaded, PermanentError, TransientError, UploadError
 from shared.queue.claim import LOST_WORKER, in_seconds
 from shared.queue.outcome import LONGEST_BACKOFF_S
-from shared.queue.states import FileState, SubmissionState
 from shared.tables import Submission, SubmissionFile
+from shared.vocabulary.states import FileState, SubmissionState
 
 #: What a file may come out of intake as.
 _ENDS = (FileState.ACCEPTED, FileState.DUPLICATE, FileState.UNPACKED, FileState.REJECTED, FileState.FAILED)

@@ -14,10 +14,10 @@ from kombu.exceptions import KombuError
 
 from shared.database import Database
 from shared.errors import DatabaseUnavailable, HintNotSent, RedisClusterUnsupported
-from shared.queue.states import Stage
 from shared.redis_connection import celery_options, connect
 from shared.settings import Settings
 from shared.tables import Worker
+from shared.vocabulary.states import Stage
 
 log = structlog.get_logger()
 

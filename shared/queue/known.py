@@ -9,8 +9,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from shared.queue.states import JobState
 from shared.tables import Job
+from shared.vocabulary.states import JobState
 
 #: Whether a job has not come to its end.
 IS_OPEN = Job.state.in_([state for state in JobState if not state.is_final])

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.queue.hints import is_alive
-from shared.queue.states import JobState, Stage
 from shared.tables import Job, Worker
+from shared.vocabulary.states import JobState, Stage
 
 WAITING = (JobState.QUEUED, JobState.READY)
 LEASED = (JobState.PREPARING, JobState.DETECTING)

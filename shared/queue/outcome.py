@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session, aliased
 
 from shared.errors import CarinaError, PermanentError
 from shared.imaging.facts import ImageFacts
+from shared.notifications.webhooks import announce_jobs
 from shared.queue.claim import Claim, fenced, final_values, waiting_values
 from shared.queue.known import IS_OPEN
-from shared.queue.states import JobState, Stage
 from shared.queue.top_scores import keep_top_scores
 from shared.tables import Detection, Image, Job
 from shared.version import code_version
-from shared.webhooks import announce_jobs
+from shared.vocabulary.states import JobState, Stage
 
 #: The code of a job that was cancelled because another one of its image has the result.
 DUPLICATE = "duplicate"

@@ -4,9 +4,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.ids import new_id_in_sql
-from shared.queue.states import FileState, JobState
 from shared.tables import Image, Job, SubmissionFile
 from shared.version import RENDITION_VERSION
+from shared.vocabulary.states import FileState, JobState
 
 
 def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:

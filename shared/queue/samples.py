@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.queue.numbers import FINAL, LEASED, WAITING, JobCount, WorkDone, count_finished, count_open_jobs, sum_work
-from shared.queue.states import JobState, Stage
 from shared.tables import QueueSample
+from shared.vocabulary.states import JobState, Stage
 
 #: One sample each; whichever beat comes first takes it.
 INTERVAL = timedelta(seconds=15)

@@ -15,7 +15,7 @@ def keep_top_scores(session: Session, top_scores: Mapping[UUID, Mapping[str, flo
     """Keep the top scores, by class, of jobs that have just succeeded.
 
     Call it in the transaction that committed their detections. Those of other models stay, for any model can become the
-    active one: `shared.results.counts_in_search` says which count.
+    active one: `shared.studies.results.counts_in_search` says which count.
     """
     rows = [(job_id, name, score) for job_id, scores in top_scores.items() for name, score in scores.items()]
     if not rows:

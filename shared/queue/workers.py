@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.queue.states import Stage
 from shared.tables import Worker
+from shared.vocabulary.states import Stage
 
 
 def mark_seen(session: Session, owner: str, stage: Stage, device: str | None = None) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from shared.reviews.actions import ReviewAction, Verdict
 from shared.tables import Detection, ReviewEvent
+from shared.vocabulary.review_actions import ReviewAction, Verdict
 
 Box = tuple[float, float, float, float]
 

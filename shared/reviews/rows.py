@@ -10,14 +10,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from shared.access.keys import Identity
 from shared.database import is_any
 from shared.errors import InvalidRequest, NotFound, NotReady, RequestError
-from shared.keys import Identity
-from shared.queue.states import JobState
-from shared.results import authoritative_first
-from shared.reviews.actions import ReviewAction
 from shared.reviews.fold import Box, Review, ReviewedFinding, finding_of, fold, in_force
+from shared.studies.results import authoritative_first
 from shared.tables import Detection, Image, Job, Model, ReviewEvent
+from shared.vocabulary.review_actions import ReviewAction
+from shared.vocabulary.states import JobState
 
 OfJob = TypeVar("OfJob", Detection, ReviewEvent)
 

@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from api.queue_metrics import QueueMetrics
+from api.operations.queue_metrics import QueueMetrics
 from shared.database import Database
 from shared.queue.claim import Claim, claim
 from shared.queue.outcome import FoundBox, succeed
-from shared.queue.states import Stage
+from shared.vocabulary.states import Stage
 from tests.bench.figure import Figure
 from tests.bench.queue_rows import add_demo_model, add_jobs
 from tests.bench.servers import servers

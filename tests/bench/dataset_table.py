@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from shared.dataset_source import VinBigDataSource
+from shared.training.dataset_source import VinBigDataSource
 from tests.bench.figure import Figure
 from tests.requirements import SHARED_DATA
 from tests.vinbigdata import convert

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from shared.database import Database
 from shared.log import configure_logging
 from shared.object_store import ObjectStore
-from shared.queue.states import Stage
 from shared.settings import Settings
+from shared.vocabulary.states import Stage
 from workers.batches import Batches
 from workers.detect import Detect
 from workers.heartbeat import Heartbeat

@@ -11,11 +11,11 @@ from functools import partial
 import sqlalchemy as sa
 import torch
 
-from shared import models
 from shared.database import Database
 from shared.detector.placing import Placed
 from shared.detector.runtime import Detector
 from shared.imaging.rendition import read_rendition
+from shared.models import registry
 from shared.object_store import ObjectStore, rendition_key
 from shared.settings import Settings
 from shared.tables import Job, Worker
@@ -70,7 +70,7 @@ def _work(settings: Settings, digests: Sequence[str]) -> _Paces:
     load = partial(Detector, device=settings.device, precision=settings.precision)
     with detect_worker(settings, load) as worker:
         with worker.database.begin() as session:
-            model = models.active(session)
+            model = registry.active(session)
             assert model is not None
             detector = worker.shelf.detector(model.id)
         store = ObjectStore(settings)

@@ -18,10 +18,10 @@ import PIL.Image
 import psutil  # type: ignore[import-untyped]
 from pydantic import SecretStr
 
+from shared.access.keys import create_key
 from shared.database import Database
-from shared.keys import create_key
-from shared.queue.states import Scope
 from shared.settings import Settings
+from shared.vocabulary.states import Scope
 from tests.bench.figure import Figure
 from tests.bench.servers import servers
 from tests.bench.submissions import serve_api

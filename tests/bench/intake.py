@@ -24,10 +24,10 @@ import httpx
 import numpy as np
 
 from api.client import Carina
+from shared.access.keys import create_key
 from shared.database import Database
-from shared.keys import create_key
-from shared.queue.states import Scope
 from shared.settings import Settings
+from shared.vocabulary.states import Scope
 from tests.bench.figure import Figure
 from tests.bench.orthanc import is_here, orthanc
 from tests.bench.servers import REPOSITORY, servers

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from shared import models
 from shared.database import Database
 from shared.detector.demo import load_demo_model
 from shared.ids import new_id
 from shared.imaging.rendition import make_rendition
+from shared.models import registry
 from shared.object_store import ObjectStore, rendition_key
 from shared.phantoms import encode_dicom, make_phantom
 from shared.settings import Settings
@@ -46,7 +46,7 @@ _ADD = sa.text("""
 def add_demo_model(settings: Settings, database: Database) -> None:
     """Register the shipped model and make it the active one."""
     with database.begin() as session:
-        models.promote(session, models.register(session, ObjectStore(settings), *load_demo_model()).id)
+        registry.promote(session, registry.register(session, ObjectStore(settings), *load_demo_model()).id)
 
 
 def store_renditions(settings: Settings, count: int) -> list[str]:

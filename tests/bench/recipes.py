@@ -18,8 +18,8 @@ from torchvision.models.detection import FasterRCNN
 from shared.detector.card import Category
 from shared.detector.runtime import Detector
 from shared.detector.weights import decode_weights
-from shared.recipes import RECIPES
-from shared.training import Split, TrainingConfig
+from shared.training.config import Split, TrainingConfig
+from shared.training.recipes import RECIPES
 from shared.version import RENDITION_VERSION
 from tests.bench.figure import Figure
 from tests.bench.servers import REPOSITORY

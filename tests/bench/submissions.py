@@ -17,11 +17,11 @@ import psutil  # type: ignore[import-untyped]
 import sqlalchemy as sa
 
 from api.serve import serve
+from shared.access.keys import create_key
 from shared.database import Database
-from shared.keys import create_key
 from shared.queue.claim import claim
-from shared.queue.states import Scope, Stage
 from shared.settings import Settings
+from shared.vocabulary.states import Scope, Stage
 from tests.bench.figure import Figure
 from tests.bench.queue_rows import add_jobs
 from tests.bench.servers import servers

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from shared.phantoms import make_phantom
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
 from tests.bench.figure import Figure
 from tests.bench.servers import REPOSITORY
 from tests.bench.training_rank import WARM_UP

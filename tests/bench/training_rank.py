@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shared.detector.card import Category
 from shared.phantoms import CLASS_NAMES
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
 from shared.version import RENDITION_VERSION
 from trainer.datasets.dataset import Dataset, Film
 from trainer.fit import Progress, draft_card, fit

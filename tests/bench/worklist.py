@@ -11,15 +11,15 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from api.app import create_app
-from api.services import NAME
-from api.study_list_schemas import StudiesQuery
-from api.study_search import find, find_neighbours
+from api.contract.study_list import StudiesQuery
+from api.http.services import NAME
+from api.studies.search import find, find_neighbours
+from shared.access.keys import create_key
 from shared.database import Database
 from shared.ids import new_id
 from shared.imaging.facts import Flag
-from shared.keys import create_key
-from shared.queue.states import JobState, Scope
 from shared.tables import Image, Project, Study, Submission
+from shared.vocabulary.states import JobState, Scope
 from tests.bench.figure import Figure
 from tests.bench.queue_rows import add_demo_model
 from tests.bench.servers import servers

@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session
 from api.client import Carina
 from deploy.stack import env_file, state
 from deploy.stack.folder import Folder
-from shared import models
 from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.errors import CarinaError
+from shared.models import registry
 from shared.object_store import ObjectStore
 from shared.settings import Settings
 from tests.conftest import REPOSITORY
@@ -116,8 +116,8 @@ class Stack:
     def promote(self, card: ModelCard, weights: bytes) -> UUID:
         """Make a model the active one."""
         with self.database.begin() as session:
-            model = models.register(session, ObjectStore(self.settings), card, weights)
-            return models.promote(session, model.id).id
+            model = registry.register(session, ObjectStore(self.settings), card, weights)
+            return registry.promote(session, model.id).id
 
 
 @contextmanager

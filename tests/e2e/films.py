@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from shared.detector.runtime import Detection, Detector
 from shared.imaging.rendition import make_rendition, read_rendition
-from shared.queue.states import JobState
 from shared.tables import Detection as DetectionRow
 from shared.tables import Image, Job, Study
+from shared.vocabulary.states import JobState
 from tests.synthetic_dicom import make_dicom, make_film
 from tests.tiny_model import make_tiny_model
 

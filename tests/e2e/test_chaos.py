@@ -14,10 +14,10 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from shared import models
+from shared.models import registry
 from shared.queue.hints import is_alive, make_celery, task_name
-from shared.queue.states import JobState, Stage
 from shared.tables import Image, Job, Worker
+from shared.vocabulary.states import JobState, Stage
 from tests.e2e.conftest import Stack
 from tests.e2e.films import Films, assert_undisturbed, await_state, freeze_in_mid_batch, unfinished
 from tests.waiting import wait_until_gone
@@ -161,14 +161,14 @@ def test_hints_delivered_many_times(stack: Stack, films: Films) -> None:
 
 def test_models_changed_under_load(stack: Stack, films: Films) -> None:
     first, second = films.models
-    stack.change(lambda session: models.promote(session, first))
+    stack.change(lambda session: registry.promote(session, first))
     sent = films.send(48)
     done = sa.select(sa.func.count()).where(Job.id.in_(sent), Job.state == JobState.SUCCEEDED)
     for step, change in enumerate(
         (
-            lambda session: models.promote(session, second),
-            models.roll_back,
-            lambda session: models.promote(session, second),
+            lambda session: registry.promote(session, second),
+            registry.roll_back,
+            lambda session: registry.promote(session, second),
         )
     ):
         stack.until(lambda so_far=8 * (step + 1): stack.query(done)[0][0] >= so_far)

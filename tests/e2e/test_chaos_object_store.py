@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from api.client import Carina
-from shared.queue.states import JobState
 from shared.tables import Image, Job
+from shared.vocabulary.states import JobState
 from tests.e2e.conftest import Stack, running_stack
 from tests.e2e.films import Films, assert_undisturbed, await_state
 from tests.http_proxy import Answer, Proxy, Request, Spoil

@@ -11,7 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from shared.queue.states import JobState
+from shared.vocabulary.states import JobState
 from tests.e2e.conftest import Stack
 from tests.e2e.films import Films, assert_undisturbed, await_state, unfinished
 from tests.waiting import DEADLINE_S

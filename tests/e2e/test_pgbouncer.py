@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from shared import migrations
 from shared.database import Database
-from shared.queue.states import Stage
 from shared.tables import Job, Worker
+from shared.vocabulary.states import Stage
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import Stack, running_stack
 from tests.e2e.films import Films, assert_undisturbed

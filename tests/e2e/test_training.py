@@ -7,8 +7,8 @@ import sqlalchemy as sa
 
 from deploy.stack import env_file
 from shared.object_store import ObjectStore
-from shared.queue.states import ModelState, TaskState
 from shared.tables import Evaluation
+from shared.vocabulary.states import ModelState, TaskState
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import COMMAND, Stack
 from tests.tiny_dataset import store_dataset

@@ -10,7 +10,7 @@ from typing import Self
 
 import psutil
 
-from api.dicomweb.dicom_json import from_dataset, to_text
+from api.dicom.web.dicom_json import from_dataset, to_text
 from shared.deidentification import deidentify
 from shared.errors import PermanentError
 from shared.imaging.dicom_file import read_dicom

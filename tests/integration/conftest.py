@@ -17,16 +17,16 @@ from flask.testing import FlaskClient
 from pynetdicom.transport import AssociationSocket
 
 from api.app import create_app
-from api.services import NAME
+from api.http.services import NAME
 from deploy.cli import main
-from shared import submissions
+from shared.access.keys import create_key
 from shared.database import Database
 from shared.detector.card import ModelCard
-from shared.keys import create_key
 from shared.object_store import ObjectStore
 from shared.queue.hints import Hints
-from shared.queue.states import Scope
 from shared.settings import Settings
+from shared.submissions import progress
+from shared.vocabulary.states import Scope
 from tests.integration.api_process import start_api
 from tests.integration.dicomweb import Web
 from tests.integration.workshop import Workshop
@@ -119,7 +119,7 @@ class Api:
 @pytest.fixture(autouse=True)
 def _count_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count a submission's files at each request, however long the count takes on a busy machine."""
-    monkeypatch.setattr(submissions, "SLOW_COUNT_S", float("inf"))
+    monkeypatch.setattr(progress, "SLOW_COUNT_S", float("inf"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared import process_state
+from shared.processes import process_state
 from tests.conftest import REPOSITORY
 from tests.waiting import DEADLINE_S
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from shared.addresses import join_host_port
+from shared.network.addresses import join_host_port
 
 
 @dataclass(frozen=True)

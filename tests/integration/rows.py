@@ -6,11 +6,11 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from shared.access.keys import FIRST_PROJECT, find_project
 from shared.database import Database
 from shared.ids import new_id
-from shared.keys import FIRST_PROJECT, find_project
-from shared.queue.states import JobState, ModelState, TaskState
 from shared.tables import Dataset, Detection, Image, Job, Model, Project, Study
+from shared.vocabulary.states import JobState, ModelState, TaskState
 from tests.tiny_model import CATEGORIES
 
 

@@ -19,14 +19,14 @@ import sqlalchemy as sa
 from flask import Flask
 
 from api.client import Carina
-from shared.archives import ArchiveKind
 from shared.database import Database
-from shared.incoming import Incoming
+from shared.intake.archives import ArchiveKind
+from shared.object_store.incoming import Incoming
 from shared.queue.hints import Hints
-from shared.queue.states import FileState, Stage, SubmissionState
 from shared.settings import Settings
-from shared.submissions import incoming_key
+from shared.submissions.progress import incoming_key
 from shared.tables import Image, Job, Project, Submission, SubmissionFile
+from shared.vocabulary.states import FileState, Stage, SubmissionState
 from tests.synthetic_dicom import make_dicom
 from workers import listing
 from workers.heartbeat import Heartbeat

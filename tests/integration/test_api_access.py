@@ -6,14 +6,12 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from api.keyring import Keyring
-from api.services import NAME
+from api.http.keyring import Keyring
+from api.http.services import NAME
+from shared.access.keys import revoke_key, verify_key
 from shared.database import Database
 from shared.errors import Unauthorized
 from shared.ids import new_id
-from shared.keys import revoke_key, verify_key
-from shared.queue.states import FileState, Scope, SubmissionState
-from shared.schedules import create_schedule
 from shared.tables import (
     Evaluation,
     GateDecision,
@@ -23,7 +21,9 @@ from shared.tables import (
     Webhook,
     WebhookDelivery,
 )
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
+from shared.training.schedules import create_schedule
+from shared.vocabulary.states import FileState, Scope, SubmissionState
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.rows import add_dataset, add_model, home
 from tests.synthetic_dicom import make_dicom, make_film

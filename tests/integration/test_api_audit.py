@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
+from shared.access.keys import verify_key
 from shared.database import Database
-from shared.keys import verify_key
 from shared.tables import AuditEvent
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.test_api_access import problem_of

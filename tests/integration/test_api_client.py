@@ -18,7 +18,7 @@ from shared.errors import CarinaError
 from shared.ids import new_id
 from shared.settings import Settings
 from shared.tables import Image
-from shared.training import EvaluationConfig
+from shared.training.config import EvaluationConfig
 from tests.integration.conftest import Keys, Server, png
 from tests.integration.rows import add_dataset, add_model
 

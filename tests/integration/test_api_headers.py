@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from api.headers import HEADERS
-from api.services import NAME
+from api.http.headers import HEADERS
+from api.http.services import NAME
 from shared.ids import new_id
 from tests.integration.conftest import Api, Keys, Server
 from tests.integration.test_api_access import PAGES, PUBLIC, PUBLIC_PAGES, SCOPES

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from api import idempotency
+from api.http import idempotency
 from shared.database import Database
 from shared.settings import Settings
 from shared.tables import AuditEvent, IdempotencyKey, Image, Job, Submission

@@ -16,12 +16,12 @@ import redis
 import sqlalchemy as sa
 import structlog
 
-from api import limits
+from api.http import limits
 from deploy.stack import redis_server
+from shared.access.keys import Allowance, create_key
 from shared.database import Database
-from shared.keys import Allowance, create_key
-from shared.queue.states import Scope
 from shared.settings import Settings
+from shared.vocabulary.states import Scope
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.test_api_access import problem_of
 from tests.ports import free_port

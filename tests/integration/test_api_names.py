@@ -9,12 +9,12 @@ from flask.testing import FlaskClient
 from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
+from shared.access.keys import create_key
 from shared.database import Database
 from shared.ids import new_id
-from shared.keys import create_key
-from shared.queue.states import JobState, Scope
 from shared.settings import Settings
 from shared.tables import Project, Study
+from shared.vocabulary.states import JobState, Scope
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_dataset, add_model
 from tests.integration.workshop import Workshop

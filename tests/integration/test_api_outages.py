@@ -9,14 +9,14 @@ import psycopg
 import pytest
 
 from api.app import create_app
-from api.services import NAME
+from api.http.services import NAME
 from deploy.stack import postgres
 from shared import migrations
+from shared.access.keys import create_key
 from shared.database import Database
-from shared.keys import create_key
 from shared.object_store import ObjectStore
-from shared.queue.states import Scope
 from shared.settings import Settings
+from shared.vocabulary.states import Scope
 from tests.integration.conftest import Api, png
 from tests.own_postgres import OwnPostgres, own_postgres
 from tests.waiting import wait_for

@@ -7,9 +7,9 @@ import pytest
 
 from shared.database import Database
 from shared.ids import new_id
-from shared.queue.states import ModelState
-from shared.recipes import RECIPES
-from shared.training import GateConfig, TrainingConfig
+from shared.training.config import GateConfig, TrainingConfig
+from shared.training.recipes import RECIPES
+from shared.vocabulary.states import ModelState
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_dataset, add_model
 

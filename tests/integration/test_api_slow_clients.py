@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared import intake
+from shared.intake import receive as intake
 from shared.object_store import PART_BYTES
 from tests.integration.conftest import Keys, Server, png
 from tests.waiting import DEADLINE_S, wait_for

@@ -20,18 +20,18 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from api import announcing
-from shared import submission_changes, submissions
+from api.submissions import announcing
 from shared.database import Database
 from shared.object_store import ObjectStore
 from shared.queue.claim import claim, final_values, renew
 from shared.queue.files import claim_files, finish_file
 from shared.queue.hints import Hints
-from shared.queue.states import FileState, JobState, Scope, Stage
 from shared.settings import Settings
-from shared.submissions import sweep_submissions
+from shared.submissions import changes, progress
+from shared.submissions.progress import sweep_submissions
 from shared.tables import Image, Job, Submission, SubmissionFile, WebhookDelivery
 from shared.version import RENDITION_VERSION
+from shared.vocabulary.states import FileState, JobState, Scope, Stage
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.submitting import Desk
 from tests.waiting import DEADLINE_S, wait_for, wait_until_blocked
@@ -206,7 +206,7 @@ def test_an_upload_in_parts_that_was_removed_begins_anew(
     path, (first,) = begin(api, bytes(2 * MIB))
     with database.begin() as session:
         file = session.scalars(sa.select(SubmissionFile)).one()
-        key, upload_id = submissions.incoming_key(file.submission_id, 0), file.upload_id
+        key, upload_id = progress.incoming_key(file.submission_id, 0), file.upload_id
     store.abort_upload(key, upload_id)
     (second,) = api.get(f"{path}/uploads").json["uploads"]
     assert second["parts"][0]["url"] != first["parts"][0]["url"]
@@ -548,7 +548,7 @@ def test_whoever_sends_an_image_while_its_job_is_cancelled_gets_another(
     with ThreadPoolExecutor() as pool:
         with database.begin() as session:
             submission = session.get_one(Submission, UUID(path.rpartition("/")[2]))
-            submission_changes.cancel(session, submission)
+            changes.cancel(session, submission)
             sending = pool.submit(api.send, ("film.png", png(1)))
             wait_until_blocked(database)
             # It is not waited for by who announces many.
@@ -578,7 +578,7 @@ def test_a_cancel_while_bytes_come_in_leaves_no_job_behind(
 
 
 def test_the_manifest_is_told_in_pages_and_as_streams(api: Api, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.manifest._SLICE_ROWS", 2)
+    monkeypatch.setattr("api.submissions.manifest._SLICE_ROWS", 2)
     names = ["a.png", 'with "quotes", and more', "Zoë\u00a0.png", "", "e"]
     files = [told(png(seed), name) for seed, name in enumerate(names)]
     created = api.post("/v1/submissions", {"files": files}).json
@@ -792,13 +792,13 @@ def test_whoever_asked_is_told_of_the_end_once(
 def test_slow_counts_are_kept_for_a_while_and_those_of_a_final_submission_for_good(
     api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submissions, "SLOW_COUNT_S", 0.0)
-    monkeypatch.setattr(submissions, "KEPT_FOR", 1e9)
+    monkeypatch.setattr(progress, "SLOW_COUNT_S", 0.0)
+    monkeypatch.setattr(progress, "KEPT_FOR", 1e9)
     path, _ = begin(api, png(1), png(2))
     assert api.get(path).json["counts"]["expected"] == 2
     api.post(f"{path}/arrived", {"numbers": [0]})
     assert api.get(path).json["counts"]["expected"] == 2  # as it was counted last
-    monkeypatch.setattr(submissions, "KEPT_FOR", 0)
+    monkeypatch.setattr(progress, "KEPT_FOR", 0)
     assert api.get(path).json["counts"]["expected"] == 1
     api.post(f"{path}/cancel")
     with database.begin() as session:  # nothing of it is read any more

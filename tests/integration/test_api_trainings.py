@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from shared.database import Database
 from shared.ids import new_id
 from shared.object_store import ObjectStore, result_key, weights_key
-from shared.queue.states import ModelState, TaskState
-from shared.recipes import RECIPES
 from shared.tables import Evaluation, TrainingRun
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
+from shared.training.recipes import RECIPES
+from shared.vocabulary.states import ModelState, TaskState
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_dataset, add_model
 

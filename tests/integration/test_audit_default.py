@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from api.auth import is_public
+from api.http.auth import is_public
+from shared.access.keys import create_key, verify_key
 from shared.database import Database
-from shared.keys import create_key, verify_key
-from shared.queue.states import JobState, ModelState, Scope
 from shared.settings import Settings
 from shared.tables import AuditEvent, Job, Row
+from shared.vocabulary.states import JobState, ModelState, Scope
 from tests.integration.conftest import Api, png
 from tests.integration.rows import add_dataset, add_image, add_job, add_model, add_result
 from tests.integration.test_api_access import problem_of

@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
-from shared import models
+from shared.access.keys import verify_key
 from shared.database import Database
-from shared.keys import verify_key
+from shared.models import registry
 from shared.object_store import ObjectStore, rendition_key
-from shared.queue.states import JobState, ModelState
 from shared.queue.top_scores import keep_top_scores
 from shared.settings import Settings
 from shared.tables import Detection, Image, Job, Model
+from shared.vocabulary.states import JobState, ModelState
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_image, add_job, add_model
 from tests.integration.test_console_viewer import data_of
@@ -52,16 +52,16 @@ class Ward:
             categories = [{"id": 1, "name": "Nodule"}, {"id": 2, "name": "Mass"}]
             model.card = {"categories": categories, "warnings": [WARNING]}
             if state is ModelState.ACTIVE:
-                models.promote(session, model.id)
+                registry.promote(session, model.id)
             return model.id
 
     def promote(self, model_id: UUID) -> None:
         with self._database.begin() as session:
-            models.promote(session, model_id)
+            registry.promote(session, model_id)
 
     def roll_back(self) -> None:
         with self._database.begin() as session:
-            models.roll_back(session)
+            registry.roll_back(session)
 
     def film(self, **columns: object) -> Film:
         with self._database.begin() as session:
@@ -305,7 +305,7 @@ def test_a_review_is_of_the_result_that_is_shown(ward: Ward) -> None:
 def test_the_overlay_says_whose_findings_it_shows_and_what_the_card_warns_of(
     ward: Ward, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from api import images as images_api
+    from api.studies import images as images_api
 
     notes: list[str] = []
     draw = images_api.draw_overlay

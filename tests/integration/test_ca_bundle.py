@@ -17,9 +17,9 @@ from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
 from deploy.stack.services import plan
 from shared.errors import ObjectStoreUnavailable
+from shared.network.tls import VARIABLES, CaBundleUnusable, make_context
 from shared.object_store import ObjectStore
 from shared.settings import Settings
-from shared.tls import VARIABLES, CaBundleUnusable, make_context
 from tests.certificates import Authority
 from tests.conftest import REPOSITORY
 from tests.http_proxy import Proxy

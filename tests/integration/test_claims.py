@@ -14,8 +14,8 @@ from shared.detector.card import ModelCard
 from shared.errors import DetectionFailed, PermanentError
 from shared.queue.claim import LOST_WORKER, Claim, claim, expire_leases, release, renew
 from shared.queue.outcome import DUPLICATE, FoundBox, StoredRendition, cancel, give_up_or_retry, mark_ready, succeed
-from shared.queue.states import JobState, Stage
 from shared.tables import Job, Model
+from shared.vocabulary.states import JobState, Stage
 from tests.integration.workshop import Workshop
 from tests.tiny_model import make_tiny_model
 from tests.waiting import wait_until_blocked

@@ -13,14 +13,14 @@ import pytest
 import sqlalchemy as sa
 import torch
 
+from shared.access.keys import verify_key
 from shared.database import Database
 from shared.detector.architectures import build
 from shared.detector.card import ModelCard
 from shared.detector.demo import load_demo_model
 from shared.errors import Unauthorized
-from shared.keys import verify_key
-from shared.queue.states import Scope
 from shared.tables import Model
+from shared.vocabulary.states import Scope
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Keys, Server
 from tests.tiny_model import CATEGORIES, make_tiny_model

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from shared.database import Database
-from shared.queue.states import JobState, ModelState
 from shared.tables import Job
+from shared.vocabulary.states import JobState, ModelState
 from tests.integration.conftest import Api, Keys, Server
 from tests.integration.test_authority import WARNING, Film, Ward
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from deploy.cli import main
+from shared.access.keys import create_key
 from shared.database import Database
 from shared.ids import new_id
-from shared.keys import create_key
-from shared.queue.states import Scope
 from shared.tables import ApiKey, Job, Schedule, Submission, Webhook
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
+from shared.vocabulary.states import Scope
 from tests.conftest import REPOSITORY
 from tests.every_command import every_command
 from tests.integration.conftest import Keys, Server

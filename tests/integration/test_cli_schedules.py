@@ -6,9 +6,9 @@ from typing import Any
 
 from shared.database import Database
 from shared.ids import new_id
-from shared.queue.states import TaskState
 from shared.tables import GateDecision, TrainingRun
-from shared.training import GateConfig, TrainingConfig
+from shared.training.config import GateConfig, TrainingConfig
+from shared.vocabulary.states import TaskState
 from tests.integration.rows import add_dataset, add_model
 from tests.integration.test_cli import FAILED, USAGE
 

@@ -17,10 +17,10 @@ from pycocotools.coco import COCO
 
 from api.client import Carina
 from deploy.cli.submissions import COLUMNS, journal_place
-from shared.archives import ArchiveKind
 from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.ids import new_id
+from shared.intake.archives import ArchiveKind
 from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.tables import Detection, Job, Submission, SubmissionFile

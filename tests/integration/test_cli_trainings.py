@@ -19,8 +19,8 @@ import sqlalchemy as sa
 
 from shared.database import Database
 from shared.object_store import ObjectStore, result_key, weights_key
-from shared.queue.states import ModelState, TaskState
 from shared.tables import Dataset, Evaluation, TrainingRun, Worker
+from shared.vocabulary.states import ModelState, TaskState
 from tests.conftest import REPOSITORY
 from tests.integration.rows import add_dataset, add_model
 from tests.integration.test_cli import FAILED, USAGE

@@ -10,12 +10,12 @@ import pytest
 import sqlalchemy as sa
 
 from api.client import Carina, Flag, RequestRefused, ReviewAction, SearchedState, StudiesQuery
+from shared.access.keys import create_key
 from shared.errors import DetectionFailed
 from shared.ids import new_id
-from shared.keys import create_key
 from shared.queue.outcome import FoundBox, give_up_or_retry, succeed
-from shared.queue.states import ModelState, Scope, Stage
 from shared.tables import Image, Job
+from shared.vocabulary.states import ModelState, Scope, Stage
 from tests.integration.conftest import Server
 from tests.integration.rows import add_image, add_model, add_result
 from tests.integration.workshop import Workshop

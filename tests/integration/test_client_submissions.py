@@ -12,8 +12,8 @@ from api.app import create_app
 from api.client import Carina, Journal, Progress, RequestRefused
 from api.client import sending as sending_module
 from api.client.journal import LocalFile, SubmissionUnderWay
-from api.services import NAME
-from api.submission_schemas import AnnouncedFile, Upload
+from api.contract.submissions import AnnouncedFile, Upload
+from api.http.services import NAME
 from shared.database import Database
 from shared.queue.hints import Hints
 from shared.settings import Settings

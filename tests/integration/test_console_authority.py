@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session
 
-from shared import models
 from shared.database import Database
+from shared.models import registry
 from shared.object_store import ObjectStore
-from shared.queue.states import JobState
 from shared.tables import Detection, Image, Job, Model
 from shared.version import RENDITION_VERSION
+from shared.vocabulary.states import JobState
 from tests.integration.conftest import Keys, Server
 from tests.integration.rows import add_job, add_model
 from tests.integration.test_console_viewer import add_film, wait_until_shown
@@ -32,7 +32,7 @@ def film(database: Database, store: ObjectStore, keys: Keys) -> Image:
         session.execute(sa.update(Image).where(Image.id == image.id).values(rendition_version=RENDITION_VERSION))
         model = session.scalars(sa.select(Model)).one()
         model.name, model.card = "veteran", model.card | {"warnings": [DEMO]}
-        models.promote(session, model.id)
+        registry.promote(session, model.id)
     return image
 
 
@@ -83,7 +83,7 @@ def test_the_worklist_names_the_models_that_are_not_active(page: Page, film: Ima
     with database.begin() as session:
         session.execute(sa.delete(Detection).where(Detection.model_id == newcomer))
         session.execute(sa.delete(Job).where(Job.model_id == newcomer))
-        models.promote(session, newcomer)
+        registry.promote(session, newcomer)
     expect(row).to_contain_text("No result of the active model newcomer")
     expect(row.locator(".other-model", has_text="veteran")).to_contain_text("retired")
 
@@ -100,7 +100,7 @@ def test_the_viewer_says_whose_findings_these_are_and_asks_the_active_model(
 
     newcomer = add_newcomer(database)
     with database.begin() as session:
-        models.promote(session, newcomer)
+        registry.promote(session, newcomer)
     page.reload()
     wait_until_shown(page, film.study_id)
     expect(note).to_contain_text("Not the active model's findings.")

@@ -7,11 +7,11 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Locator, Page, expect
 
+from shared.access.keys import verify_key
 from shared.database import Database
-from shared.keys import verify_key
-from shared.schedules import create_schedule
 from shared.tables import Dataset, Schedule
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
+from shared.training.schedules import create_schedule
 from tests.integration.conftest import Keys, Server
 from tests.integration.rows import add_dataset, add_model
 

@@ -11,11 +11,11 @@ from pydantic import SecretStr
 from api.console.comparison import Line, Value
 from shared.database import Database
 from shared.ids import new_id
-from shared.queue.states import JobState, ModelState, TaskState
-from shared.schedules import create_schedule
 from shared.settings import Settings
 from shared.tables import Evaluation, GateDecision, Job, TrainingRun
-from shared.training import GateConfig, TrainingConfig
+from shared.training.config import GateConfig, TrainingConfig
+from shared.training.schedules import create_schedule
+from shared.vocabulary.states import JobState, ModelState, TaskState
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.rows import add_dataset, add_model, home
 

@@ -7,9 +7,9 @@ import pytest
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
-from api.console.session import CSRF_HEADER
+from api.http.session import CSRF_HEADER
+from shared.access.keys import prefix_of, revoke_key
 from shared.database import Database
-from shared.keys import prefix_of, revoke_key
 from shared.settings import Settings
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.rows import add_model

@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 from psycopg import sql
 
+from shared.access.keys import verify_key
 from shared.database import Database
-from shared.keys import verify_key
 from shared.object_store import ObjectStore
-from shared.queue.states import TaskState
 from shared.tables import ConsoleSession, TrainingRun
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
+from shared.vocabulary.states import TaskState
 from tests.integration.conftest import Api, Keys, Server
 from tests.integration.rows import add_dataset, add_image, add_model
 from tests.integration.test_console_viewer import add_film

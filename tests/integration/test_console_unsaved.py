@@ -15,8 +15,8 @@ from playwright.sync_api import Page, Route, expect
 from api.client import Carina
 from shared.database import Database
 from shared.object_store import ObjectStore
-from shared.reviews.actions import ReviewAction, Verdict
 from shared.tables import ConsoleSession, Image
+from shared.vocabulary.review_actions import ReviewAction, Verdict
 from tests.integration.api_process import start_api
 from tests.integration.conftest import Keys, _await_health
 from tests.integration.test_console_viewer import add_film, wait_until_shown

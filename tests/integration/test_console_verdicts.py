@@ -11,8 +11,8 @@ from api.client import Carina
 from shared.database import Database
 from shared.imaging.overlay import PALETTE
 from shared.object_store import ObjectStore
-from shared.reviews.actions import ReviewAction
 from shared.tables import Image
+from shared.vocabulary.review_actions import ReviewAction
 from tests.integration.conftest import Keys, Server
 from tests.integration.test_console_viewer import add_film, wait_until_shown
 

@@ -12,13 +12,13 @@ from playwright.sync_api import Page, expect
 from pydantic import SecretStr
 
 from api.console import viewer_data
+from shared.access.keys import verify_key
 from shared.database import Database
 from shared.imaging.overlay import assign_colours
-from shared.keys import verify_key
 from shared.object_store import ObjectStore, rendition_key
-from shared.queue.states import JobState
 from shared.settings import Settings
 from shared.tables import Image
+from shared.vocabulary.states import JobState
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.rows import add_image, add_job, add_result
 from tests.integration.test_console_sign_in import sign_in

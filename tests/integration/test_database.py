@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from shared.database import Database
-from shared.database_errors import explain_outage
-from shared.database_url import MalformedDatabaseUrl
+from shared.database.errors import explain_outage
+from shared.database.url import MalformedDatabaseUrl
 from shared.errors import DatabaseUnavailable, SchemaOutdated
 from tests.own_postgres import OwnPostgres, own_postgres
 from tests.ports import free_port

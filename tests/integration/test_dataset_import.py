@@ -16,15 +16,15 @@ import pytest
 import sqlalchemy as sa
 from pycocotools.coco import COCO
 
-from shared import datasets
 from shared.database import Database
-from shared.dataset_source import CocoSource, Consensus, SplitPlan, VinBigDataSource
 from shared.errors import NotFound, NotReady, ObjectMissing
 from shared.imaging.rendition import make_rendition
 from shared.object_store import ObjectStore, dataset_key, rendition_key, result_key
-from shared.queue.states import TaskState
 from shared.settings import Settings
 from shared.tables import Dataset, Rendition
+from shared.training import datasets
+from shared.training.dataset_source import CocoSource, Consensus, SplitPlan, VinBigDataSource
+from shared.vocabulary.states import TaskState
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import home, home_of

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from shared.database import Database
-from shared.dataset_source import CocoSource, Consensus, SplitPlan, VinBigDataSource
 from shared.object_store import ObjectStore, dataset_key
 from shared.settings import Settings
+from shared.training.dataset_source import CocoSource, Consensus, SplitPlan, VinBigDataSource
 from tests.conftest import REPOSITORY
 from tests.integration.rows import home_of
 from tests.integration.test_cli import FAILED, Command

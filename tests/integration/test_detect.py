@@ -10,11 +10,11 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from shared import models
 from shared.detector.card import ModelCard
 from shared.detector.placing import Placed, place
 from shared.detector.runtime import Detector
 from shared.errors import DeviceOutOfMemory, ModelUnusable
+from shared.models import registry
 from shared.object_store import rendition_key, weights_key
 from shared.queue.claim import expire_leases
 from shared.queue.outcome import cancel
@@ -189,7 +189,7 @@ def test_a_change_of_model_takes_hold_between_two_batches(workshop: Workshop) ->
 
     def roll_back() -> None:
         with workshop.database.begin() as session:
-            assert models.roll_back(session).id == first
+            assert registry.roll_back(session).id == first
 
     jobs = workshop.ready(*(film(number) for number in range(12)))
     (named,) = workshop.ready(film(99), requested_model_id=second)
@@ -212,7 +212,7 @@ def test_a_model_whose_weights_are_gone_fails_only_the_jobs_that_name_it(
 ) -> None:
     card, weights = make_tiny_model(3)
     with workshop.database.begin() as session:
-        broken = models.register(session, workshop.store, card, weights).id
+        broken = registry.register(session, workshop.store, card, weights).id
     workshop.store.put(weights_key(card.weights_sha256), b"not these bytes")
     (lost,) = workshop.ready(film(1), requested_model_id=broken)
     (fine,) = workshop.ready(film(2))

@@ -24,11 +24,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
-from api import dicom_gate
-from api.dicom_listener import Listener
-from shared.addresses import origin_of
+from api.dicom import gate as dicom_gate
+from api.dicom.listener import Listener
 from shared.database import Database
-from shared.intake import Intake
+from shared.intake.receive import Intake
+from shared.network.addresses import origin_of
 from shared.settings import Settings
 from shared.tables import Project
 from tests.conftest import REPOSITORY
@@ -60,11 +60,11 @@ def listener(small: Settings) -> Iterator[Listener]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody take longer than a second over anything."""
-    monkeypatch.setattr("api.dicom_gate.ASSOCIATE_S", 1)
-    monkeypatch.setattr("api.dicom_gate.LINGER_S", 0.5)
-    monkeypatch.setattr("api.dicom_listener.SILENCE_S", 1)
-    monkeypatch.setattr("api.dicom_peer.SILENCE_S", 1)
-    monkeypatch.setattr("api.dicom_server.SILENCE_S", 1)
+    monkeypatch.setattr("api.dicom.gate.ASSOCIATE_S", 1)
+    monkeypatch.setattr("api.dicom.gate.LINGER_S", 0.5)
+    monkeypatch.setattr("api.dicom.listener.SILENCE_S", 1)
+    monkeypatch.setattr("api.dicom.peer.SILENCE_S", 1)
+    monkeypatch.setattr("api.dicom.server.SILENCE_S", 1)
 
 
 def request(calling: bytes = b"SENDER", called: bytes = b"CARINA", *, items: bytes | None = None) -> bytes:

@@ -32,15 +32,15 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, build_context
 
-from api.dicom_listener import Listener, ListenerMisconfigured
+from api.dicom.listener import Listener, ListenerMisconfigured
+from shared.access.keys import Allowance, create_key, prefix_of
 from shared.database import Database
 from shared.errors import ObjectStoreUnavailable
-from shared.keys import Allowance, create_key, prefix_of
 from shared.object_store import ObjectStore, original_key
 from shared.queue.hints import Hints
-from shared.queue.states import Scope, Stage
 from shared.settings import Settings
 from shared.tables import AuditEvent, Image, Job, Project, Study
+from shared.vocabulary.states import Scope, Stage
 from tests.certificates import Authority
 from tests.conftest import REPOSITORY
 from tests.integration.workshop import dicom, film
@@ -272,7 +272,7 @@ def test_a_port_that_is_taken_is_named(ready: Settings) -> None:
 def test_silent_and_stalled_peers_hold_up_nobody_and_are_dropped(
     ready: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.dicom_gate.ASSOCIATE_S", 1)
+    monkeypatch.setattr("api.dicom.gate.ASSOCIATE_S", 1)
     with Listener(ready) as listener, socket.socket() as silent, socket.socket() as stalled:
         for peer in (silent, stalled):
             peer.settimeout(DEADLINE_S)
@@ -456,7 +456,7 @@ def served(environ: dict[str, str], log: Path, change: str = "") -> Iterator[tup
 def test_a_kill_between_object_and_row_wants_nothing_but_the_object_again(
     ready: Settings, environ: dict[str, str], database: Database, store: ObjectStore, tmp_path: Path
 ) -> None:
-    die = "import os; from shared.intake import Intake; Intake._record = lambda *_: os.kill(os.getpid(), 9)"
+    die = "import os; from shared.intake.receive import Intake; Intake._record = lambda *_: os.kill(os.getpid(), 9)"
     with served(environ, tmp_path / "first", die) as (process, port):
         with association(port) as made:
             assert not made.send_c_store(pydicom.dcmread(BytesIO(dicom(1))))
@@ -474,7 +474,7 @@ def test_sigterm_lets_an_object_that_is_being_stored_be_answered(
 ) -> None:
     begun = tmp_path / "begun"
     slow = (
-        "import pathlib, time; from shared.intake import Intake; record = Intake._record; "
+        "import pathlib, time; from shared.intake.receive import Intake; record = Intake._record; "
         f"Intake._record = lambda *args: (pathlib.Path({str(begun)!r}).touch(), time.sleep(1.5), record(*args))[2]"
     )
     with (

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from shared.access.keys import find_project
 from shared.database import Database
 from shared.erasure import (
     DatasetErased,
@@ -20,12 +21,10 @@ from shared.erasure import (
 )
 from shared.errors import NotFound, ObjectStoreUnavailable
 from shared.imaging.isolation import DecoderPool
-from shared.intake import Intake
-from shared.keys import find_project
+from shared.intake.receive import Intake
 from shared.object_store import ObjectStore, dataset_key, original_key, rendition_key, result_key
 from shared.queue.hints import Hints
 from shared.queue.outcome import FoundBox, succeed
-from shared.queue.states import Stage, TaskState
 from shared.settings import Settings
 from shared.tables import (
     AuditEvent,
@@ -40,6 +39,7 @@ from shared.tables import (
     Study,
     TrainingRun,
 )
+from shared.vocabulary.states import Stage, TaskState
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.rows import add_dataset, home
 from tests.integration.workshop import Workshop, dicom

@@ -9,18 +9,18 @@ from uuid import UUID
 import pytest
 import torch
 
-from shared import models
 from shared.database import Database
 from shared.detector.card import Category, ModelCard
 from shared.detector.demo import load_demo_model
 from shared.detector.weights import decode_weights, import_checkpoint
+from shared.models import registry
 from shared.object_store import ObjectStore, dataset_key, result_key, weights_key
-from shared.queue.states import TaskState
 from shared.settings import Settings
 from shared.tables import Dataset, Evaluation, TrainingRun
-from shared.tasks import TaskClaim, claim_task
-from shared.training import EvaluationConfig, HeldOut
-from shared.trainings import start_training
+from shared.training.config import EvaluationConfig, HeldOut
+from shared.training.tasks import TaskClaim, claim_task
+from shared.training.trainings import start_training
+from shared.vocabulary.states import TaskState
 from tests.integration.rows import home
 from tests.integration.test_cli import Command
 from tests.integration.trainers import trainer, wait_for_task
@@ -58,7 +58,7 @@ def ask(database: Database, model_id: UUID, dataset: Dataset, config: Evaluation
 @pytest.fixture
 def demo_id(database: Database, store: ObjectStore) -> UUID:
     with database.begin() as session:
-        return models.register(session, store, *load_demo_model()).id
+        return registry.register(session, store, *load_demo_model()).id
 
 
 def test_one_rank_and_two_find_the_same_and_say_the_same(
@@ -96,8 +96,8 @@ def test_a_model_is_not_evaluated_on_what_it_or_its_ancestors_have_learnt_from(
     second = store_dataset(database, store, name="second", films=16, first_film=1)
     card, weights = make_tiny_model()
     with database.begin() as session:
-        child = models.register(session, store, card, weights)
-        grandchild = models.register(session, store, card.model_copy(update={"name": "grandchild"}), weights)
+        child = registry.register(session, store, card, weights)
+        grandchild = registry.register(session, store, card.model_copy(update={"name": "grandchild"}), weights)
         for parent_id, model in ((demo_id, child), (child.id, grandchild)):
             config = tiny_config(initial_weights=f"model:{parent_id}")
             run = start_training(session, dataset=session.get_one(Dataset, first.id), config=config)
@@ -127,10 +127,10 @@ def test_a_model_cannot_be_evaluated_on_its_training_films_under_another_name_or
     other = make_tiny_model(1)
     with database.begin() as session:
         run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=tiny_config())
-        run.model_id = models.register(session, store, card, weights).id
-        copy_id = models.register(session, store, copy_card, copy).id
+        run.model_id = registry.register(session, store, card, weights).id
+        copy_id = registry.register(session, store, copy_card, copy).id
         assert copy_id != run.model_id
-        other_id = models.register(session, store, *other).id
+        other_id = registry.register(session, store, *other).id
         session.flush()
         films = read_dataset(session, store, dataset.id).of("train").films
         with pytest.raises(EvaluationMeetsTraining):
@@ -149,7 +149,7 @@ def test_a_model_from_another_installation_has_learnt_from_what_its_card_names(
         run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=config)
         made = card.model_copy(update={"metrics": {"learnt_from": describe_material(session, run)}})
         session.delete(run)  # as where nobody knows of it
-        model_id = models.register(session, store, made, weights).id
+        model_id = registry.register(session, store, made, weights).id
         films = read_dataset(session, store, dataset.id)
         with pytest.raises(EvaluationMeetsTraining, match="learnt from 5 of these"):
             refuse_training_films(session, store, model_id, films.of("train").films)
@@ -159,7 +159,7 @@ def test_a_model_from_another_installation_has_learnt_from_what_its_card_names(
         older = card.model_copy(update={"name": "older", "metrics": {"dataset_digest": dataset.digest}})
         with pytest.raises(EvaluationMeetsTraining, match="learnt from 6 of these"):
             refuse_training_films(
-                session, store, models.register(session, store, older, weights).id, films.of("train").films
+                session, store, registry.register(session, store, older, weights).id, films.of("train").films
             )
 
 
@@ -173,7 +173,7 @@ def test_weights_in_a_file_are_recognised_as_a_models(
     store.put(weights_key(sha256), content)
     config = tiny_config(initial_weights=f"object:{sha256}")
     with database.begin() as session:
-        parent_id = models.register(session, store, card, weights).id
+        parent_id = registry.register(session, store, card, weights).id
         first = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=tiny_config())
         first.model_id = parent_id
         run_id = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=config).id

@@ -5,11 +5,11 @@ import sqlalchemy as sa
 
 from shared.errors import DatabaseUnavailable
 from shared.queue.claim import claim, expire_leases
-from shared.queue.sessions import end_frozen_sessions
-from shared.queue.states import Stage
 from shared.tables import Job
+from shared.vocabulary.states import Stage
 from tests.integration.workshop import Workshop
 from tests.waiting import wait_for
+from workers.sessions import end_frozen_sessions
 from workers.sweep import sweep
 
 pytestmark = pytest.mark.usefixtures("tiny_model_id")

@@ -5,16 +5,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
+from shared.access.keys import create_key
 from shared.database import Database
 from shared.ids import new_id
-from shared.incoming import Incoming
-from shared.keys import create_key
 from shared.object_store import checkpoint_key
+from shared.object_store.incoming import Incoming
 from shared.queue.hints import Hints
-from shared.queue.states import FileState, Scope, TaskState
 from shared.settings import Settings
-from shared.submissions import incoming_key
+from shared.submissions.progress import incoming_key
 from shared.tables import ApiKey, AuditEvent, IdempotencyKey, TrainingRun
+from shared.vocabulary.states import FileState, Scope, TaskState
 from tests.integration.rows import add_dataset, home
 from tests.integration.submitting import Desk
 from workers.garbage import Garbage

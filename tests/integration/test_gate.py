@@ -10,20 +10,20 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from shared import models
 from shared.database import Database
 from shared.detector.card import Category
 from shared.detector.demo import load_demo_model
 from shared.errors import CarinaError, NotFound, TransientError
-from shared.gates import ask_gate
 from shared.ids import new_id
+from shared.models import registry
 from shared.object_store import ObjectStore, result_key
 from shared.phantoms import CLASS_NAMES, make_phantom
-from shared.queue.states import TaskState
 from shared.settings import Settings
 from shared.tables import Evaluation, GateDecision, TrainingRun
-from shared.tasks import TaskClaim, cancel_task, claim_task, finish_task, interrupt_task
-from shared.training import EvaluationConfig, GateConfig, TrainingConfig
+from shared.training.config import EvaluationConfig, GateConfig, TrainingConfig
+from shared.training.gates import ask_gate
+from shared.training.tasks import TaskClaim, cancel_task, claim_task, finish_task, interrupt_task
+from shared.vocabulary.states import TaskState
 from tests.integration.rows import home
 from tests.tiny_dataset import HEIGHT_PX, WIDTH_PX, store_dataset
 from tests.tiny_model import make_tiny_model
@@ -53,8 +53,8 @@ class Jury:
         self.dataset = store_dataset(database, store, films=32)
         categories = [Category(id=id_, name=name) for id_, name in enumerate(CLASS_NAMES)]
         with database.begin() as session:
-            self.good = models.register(session, store, *load_demo_model()).id
-            self.bad = models.register(session, store, *make_tiny_model(categories=categories)).id
+            self.good = registry.register(session, store, *load_demo_model()).id
+            self.bad = registry.register(session, store, *make_tiny_model(categories=categories)).id
         self.config = GateConfig(evaluation_dataset_id=self.dataset.id, evaluation=EVALUATION, counted_from_boxes=1)
 
     def ask(self, candidate: UUID, **changes: Any) -> UUID:
@@ -101,12 +101,12 @@ class Jury:
 
     def promote(self, model_id: UUID) -> None:
         with self.database.begin() as session:
-            models.promote(session, model_id)
+            registry.promote(session, model_id)
 
     @property
     def active(self) -> UUID | None:
         with self.database.begin() as session:
-            model = models.active(session)
+            model = registry.active(session)
             return None if model is None else model.id
 
     @property
@@ -171,7 +171,7 @@ def meddle(jury: Jury) -> None:
     claim = jury.claim()
     assert claim is not None
     with jury.database.begin() as session:
-        other = models.register(session, jury.store, *make_tiny_model(seed=5)).id
+        other = registry.register(session, jury.store, *make_tiny_model(seed=5)).id
     meddled = Meddled(jury.settings, jury.database, jury.store, claim, lambda: jury.promote(other))
     with pytest.raises(BaselineChanged):
         gate.run(meddled)
@@ -211,7 +211,7 @@ def test_a_model_is_not_judged_on_what_it_learnt_from(jury: Jury) -> None:
 def test_a_class_that_only_one_model_knows_counts_as_0_for_the_other_and_one_of_neither_is_left_out(jury: Jury) -> None:
     with jury.database.begin() as session:
         known = [Category(id=id_, name=name.upper()) for id_, name in enumerate(CLASS_NAMES[:4])]
-        small = models.register(session, jury.store, *make_tiny_model(categories=known)).id
+        small = registry.register(session, jury.store, *make_tiny_model(categories=known)).id
     alone = jury.judge(small)
     assert alone.figures is not None, alone.reason
     compared = {row["name"] for row in alone.figures["classes"] if row["boxes"]}

@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from shared.database import Database
 from shared.queue.hints import Hints
-from shared.queue.states import JobState, Stage
 from shared.settings import Settings
 from shared.tables import Worker
+from shared.vocabulary.states import JobState, Stage
 from tests.integration.workshop import Workshop, film
 from workers.sweep import sweep
 

@@ -17,13 +17,13 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from api.client import Carina
+from shared.access.keys import create_key
 from shared.database import Database
 from shared.detector.runtime import Detector
-from shared.keys import create_key
 from shared.queue.hints import Hints
-from shared.queue.states import Scope
 from shared.settings import Settings
 from shared.tables import Image, SubmissionFile
+from shared.vocabulary.states import Scope
 from tests.integration.conftest import Api, Keys, Server
 from tests.integration.submitting import Desk
 from tests.integration.workshop import Workshop, dicom

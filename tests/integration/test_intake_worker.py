@@ -11,16 +11,16 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from shared.archives import ArchiveKind
 from shared.database import Database
 from shared.errors import DigestMismatch, ObjectStoreRefused
-from shared.incoming import Incoming
+from shared.intake.archives import ArchiveKind
 from shared.object_store import PART_BYTES
+from shared.object_store.incoming import Incoming
 from shared.queue.files import claim_files, finish_file, renew_files
 from shared.queue.hints import Hints
-from shared.queue.states import FileState
 from shared.settings import Settings
-from shared.submissions import incoming_key
+from shared.submissions.progress import incoming_key
+from shared.vocabulary.states import FileState
 from tests.integration.submitting import Desk, large, make_archive
 from tests.integration.workshop import dicom
 from workers.listing import Listing

@@ -18,14 +18,14 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from shared.archives import ArchiveKind
 from shared.database import Database
-from shared.incoming import Incoming
+from shared.intake.archives import ArchiveKind
+from shared.object_store.incoming import Incoming
 from shared.queue.files import expire_file_leases
 from shared.queue.hints import Hints
-from shared.queue.states import FileState
 from shared.settings import Settings
 from shared.tables import Image, Job, Study, SubmissionFile
+from shared.vocabulary.states import FileState
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Api, Keys, Server
 from tests.integration.submitting import Desk, finished, large, make_archive
@@ -197,8 +197,8 @@ def test_an_upload_to_the_api_that_is_cut_off_anywhere_leaves_nothing(
 def test_an_upload_to_the_store_that_is_cut_off_anywhere_is_sent_again(
     api: Api, audit: Audit, desk: Desk, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.announcing.WHOLE_BYTES", 1024**2)
-    monkeypatch.setattr("api.announcing._PART_BYTES", 5 * 1024**2)
+    monkeypatch.setattr("api.submissions.announcing.WHOLE_BYTES", 1024**2)
+    monkeypatch.setattr("api.submissions.announcing._PART_BYTES", 5 * 1024**2)
     port, files = urlsplit(settings.s3_endpoint_url).port, [dicom(1), large(2)]
     assert port is not None
     announced = [{"byte_count": len(file), "sha256": hashlib.sha256(file).hexdigest()} for file in files]

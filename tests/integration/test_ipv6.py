@@ -17,13 +17,13 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from api.client import Carina
-from api.dicom_listener import Listener
+from api.dicom.listener import Listener
 from shared.database import Database
 from shared.object_store import ObjectStore
 from shared.queue.hints import Hints
-from shared.queue.states import Stage
 from shared.settings import Settings
 from shared.tables import AuditEvent, Project
+from shared.vocabulary.states import Stage
 from tests.integration.api_process import start_api
 from tests.integration.conftest import Keys, png
 from tests.requirements import needs_ipv6

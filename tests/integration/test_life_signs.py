@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from shared.database import Database
 from shared.ids import new_id
 from shared.queue.claim import Claim
-from shared.queue.states import Stage
 from shared.settings import Settings
 from shared.tables import Dataset, Worker
+from shared.vocabulary.states import Stage
 from tests.integration.rows import home
 from tests.waiting import wait_for
 from trainer.agent import Agent

@@ -25,12 +25,12 @@ from psycopg import sql
 from pydicom.uid import BasicTextSRStorage, JPEG2000Lossless
 from pynetdicom import AE, build_context
 
+from shared.access.keys import create_key
 from shared.database import Database
-from shared.keys import create_key
 from shared.object_store import ObjectStore
-from shared.queue.states import JobState, Scope
 from shared.settings import Settings
 from shared.tables import ApiKey, Image, Job, Webhook
+from shared.vocabulary.states import JobState, Scope
 from tests.conftest import REPOSITORY
 from tests.planted import FILM, TRACES, make_planted
 from tests.synthetic_dicom import make_dicom

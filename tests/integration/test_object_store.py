@@ -30,8 +30,8 @@ from shared.errors import (
     ObjectStoreUnavailable,
 )
 from shared.ids import new_id
-from shared.incoming import Incoming, SourceRefused
 from shared.object_store import PART_BYTES, ObjectStore, original_key
+from shared.object_store.incoming import Incoming, SourceRefused
 from shared.settings import Settings
 from tests.certificates import Authority
 from tests.conftest import REPOSITORY

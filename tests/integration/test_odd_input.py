@@ -13,8 +13,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.app import create_app
-from api.json_body import MalformedJson, read_json
-from api.services import NAME
+from api.http.json_body import MalformedJson, read_json
+from api.http.services import NAME
 from shared.bounded import LONGEST_STRING, MOST_DEPTH, MOST_INT8, MOST_ITEMS
 from shared.errors import InvalidRequest
 from shared.settings import Settings

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from pynetdicom import AE
 from pynetdicom.sop_class import DigitalXRayImageStorageForPresentation  # type: ignore[attr-defined]
 
-from api.dicom_listener import Listener
-from shared.archives import ArchiveKind
+from api.dicom.listener import Listener
 from shared.database import Database
+from shared.intake.archives import ArchiveKind
 from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.tables import Image, Study

@@ -14,8 +14,9 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from shared import migrations, process_state
+from shared import migrations
 from shared.database import Database
+from shared.processes import process_state
 from shared.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Api, Keys

@@ -13,14 +13,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from api.services import NAME
+from api.http.services import NAME
+from shared.access.keys import verify_key
 from shared.database import Database
+from shared.database.project_scope import CHILDREN
 from shared.ids import new_id
-from shared.keys import verify_key
 from shared.object_store import ObjectStore, dataset_key, rendition_key, result_key
-from shared.project_scope import CHILDREN
-from shared.queue.states import FileState, JobState, SubmissionState, TaskState
-from shared.schedules import create_schedule
 from shared.tables import (
     AuditEvent,
     Dataset,
@@ -38,7 +36,9 @@ from shared.tables import (
     Webhook,
     WebhookDelivery,
 )
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
+from shared.training.schedules import create_schedule
+from shared.vocabulary.states import FileState, JobState, SubmissionState, TaskState
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.rows import add_job, add_result
 

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from shared.audit import record
+from shared.access.audit import record
+from shared.access.keys import create_key
 from shared.database import Database
-from shared.keys import create_key
-from shared.project_scope import (
+from shared.database.project_scope import (
     ACROSS_PROJECTS,
     CHILDREN,
     PARTLY_OWNED,
@@ -21,8 +21,8 @@ from shared.project_scope import (
     UnscopedStatement,
     _find_references,
 )
-from shared.queue.states import JobState, Scope
 from shared.tables import AuditEvent, Detection, Image, Job, Owned, Project, Row, Study, Webhook, WebhookDelivery
+from shared.vocabulary.states import JobState, Scope
 from tests.integration.rows import add_image, add_result
 
 

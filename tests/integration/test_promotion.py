@@ -7,11 +7,11 @@ from uuid import UUID
 import pytest
 from playwright.sync_api import Page, expect
 
-from shared import models
+from shared.access.keys import verify_key
 from shared.database import Database
-from shared.keys import verify_key
-from shared.queue.states import TaskState
+from shared.models import registry
 from shared.tables import AuditEvent, GateDecision, Model
+from shared.vocabulary.states import TaskState
 from tests.integration.conftest import Api, Keys, Server
 from tests.integration.rows import add_model
 
@@ -21,7 +21,7 @@ REASON = "Better on the films of our new machine."
 @pytest.fixture
 def active(database: Database) -> UUID:
     with database.begin() as session:
-        return models.promote(session, add_model(session, "veteran").id).id
+        return registry.promote(session, add_model(session, "veteran").id).id
 
 
 @pytest.fixture

@@ -11,17 +11,17 @@ from uuid import UUID
 import httpx
 import sqlalchemy as sa
 
+from shared.access.keys import verify_key
 from shared.database import Database
-from shared.failures import list_failures, retry_failures
-from shared.keys import verify_key
 from shared.queue.claim import expire_leases
 from shared.queue.hints import Hints
 from shared.queue.samples import INTERVAL, KEPT_FOR, count_past, read_history, take_sample
-from shared.queue.states import JobState, Stage
 from shared.settings import Settings
-from shared.submissions import settle
+from shared.submissions.failures import list_failures, retry_failures
+from shared.submissions.progress import settle
 from shared.tables import Image, Job, QueueSample, Submission, SubmissionFile, Worker
 from shared.version import RENDITION_VERSION
+from shared.vocabulary.states import JobState, Stage
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.rows import add_model
 from tests.integration.workshop import Workshop

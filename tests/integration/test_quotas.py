@@ -8,18 +8,18 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from shared.archives import ArchiveKind
+from shared.access.keys import Allowance, create_key, prefix_of
+from shared.access.quotas import QuotaExceeded, find_quota
 from shared.database import Database
 from shared.erasure import go_on_with_all
-from shared.incoming import Incoming
-from shared.intake import Intake
-from shared.keys import Allowance, create_key, prefix_of
+from shared.intake.archives import ArchiveKind
+from shared.intake.receive import Intake
 from shared.object_store import ObjectStore, original_key
+from shared.object_store.incoming import Incoming
 from shared.queue.hints import Hints
-from shared.queue.states import FileState, Scope
-from shared.quotas import QuotaExceeded, find_quota
 from shared.settings import Settings
 from shared.tables import ApiKey, Project, SubmissionFile, Usage
+from shared.vocabulary.states import FileState, Scope
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.submitting import Desk, make_archive
 from tests.integration.test_api_access import problem_of

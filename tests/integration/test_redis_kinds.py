@@ -11,13 +11,13 @@ import pytest
 
 from deploy.stack.errors import StackError
 from deploy.stack.services import External
+from shared.access.keys import Allowance, create_key
 from shared.database import Database
 from shared.errors import HintNotSent, RedisClusterUnsupported
-from shared.keys import Allowance, create_key
 from shared.queue.hints import Hints, make_celery
-from shared.queue.states import Scope, Stage
 from shared.redis_connection import require_answer
 from shared.settings import Settings
+from shared.vocabulary.states import Scope, Stage
 from tests.certificates import Authority
 from tests.integration.conftest import Api
 from tests.integration.processes import Processes

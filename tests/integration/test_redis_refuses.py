@@ -13,8 +13,8 @@ import pytest
 
 from shared.object_store import original_key
 from shared.queue.hints import Hints
-from shared.queue.states import JobState, Stage
 from shared.settings import Settings
+from shared.vocabulary.states import JobState, Stage
 from tests.integration.conftest import Keys, png
 from tests.integration.processes import Processes
 from tests.integration.workshop import Workshop, dicom

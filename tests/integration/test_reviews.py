@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from shared.access.keys import create_key, verify_key
 from shared.database import Database
 from shared.imaging.rendition import read_rendition
-from shared.keys import create_key, verify_key
 from shared.object_store import ObjectStore, rendition_key
-from shared.queue.states import Scope, TaskState
-from shared.reviews.actions import ReviewAction
 from shared.settings import Settings
 from shared.tables import Dataset, Image, Job
-from shared.training import Augmentation
+from shared.training.config import Augmentation
+from shared.vocabulary.review_actions import ReviewAction
+from shared.vocabulary.states import Scope, TaskState
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_image, add_result
 from tests.integration.trainers import trainer, wait_for_task

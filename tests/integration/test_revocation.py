@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
-from api.keyring import KEPT_S
+from api.http.keyring import KEPT_S
+from shared.access.keys import prefix_of, revoke_key
 from shared.database import Database
 from shared.errors import KeyExpired
-from shared.keys import prefix_of, revoke_key
 from shared.settings import Settings
 from shared.tables import ApiKey, AuditEvent, ConsoleSession, IdempotencyKey, Image
 from tests.integration.conftest import Api, Keys, Server, png

@@ -11,13 +11,15 @@ import pytest
 import sqlalchemy as sa
 
 from shared.database import Database
-from shared.due import Outcome, claim_due
 from shared.errors import InvalidRequest, NotFound, NotReady
-from shared.evaluations import start_evaluation
 from shared.ids import new_id
 from shared.queue.hints import Hints
-from shared.queue.states import Overlap, TaskState
-from shared.schedules import (
+from shared.settings import Settings
+from shared.tables import Dataset, Schedule, TrainingRun
+from shared.training.config import EvaluationConfig, GateConfig, HeldOut, TrainingConfig
+from shared.training.due import Outcome, claim_due
+from shared.training.evaluations import start_evaluation
+from shared.training.schedules import (
     ScheduleExists,
     create_schedule,
     database_now,
@@ -26,11 +28,9 @@ from shared.schedules import (
     run_now,
     update_schedule,
 )
-from shared.settings import Settings
-from shared.tables import Dataset, Schedule, TrainingRun
-from shared.tasks import claim_task
-from shared.training import EvaluationConfig, GateConfig, HeldOut, TrainingConfig
-from shared.trainings import start_training
+from shared.training.tasks import claim_task
+from shared.training.trainings import start_training
+from shared.vocabulary.states import Overlap, TaskState
 from tests.integration.rows import add_dataset, add_model, home
 from workers.sweep import sweep
 

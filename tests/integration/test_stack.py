@@ -42,7 +42,7 @@ from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
 from deploy.stack.stack import Application, Stack
 from deploy.stack.component import Component
-from shared.addresses import join_host_port, reachable_host
+from shared.network.addresses import join_host_port, reachable_host
 
 GATED = """
 import os, pathlib, time

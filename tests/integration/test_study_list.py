@@ -10,16 +10,16 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
-from api import study_findings, study_summaries
+from api.studies import findings, summaries
+from shared.access.keys import create_key
 from shared.database import Database
 from shared.errors import DetectionFailed, UndecodablePixelData
 from shared.ids import first_id_at, new_id
-from shared.keys import create_key
 from shared.queue.outcome import DUPLICATE, FoundBox, cancel, give_up_or_retry, succeed
-from shared.queue.states import JobState, ModelState, Scope, Stage
 from shared.reviews.rows import fold_jobs, read_threads
 from shared.settings import Settings
 from shared.tables import Image, Job, Model, Study, Submission
+from shared.vocabulary.states import JobState, ModelState, Scope, Stage
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_model
 from tests.integration.test_console_viewer import data_of
@@ -119,11 +119,11 @@ def test_the_newest_come_first_and_each_has_one_line(mine: Api, workshop: Worksh
 def test_a_page_may_have_more_results_than_a_statement_has_parameters(database: Database) -> None:
     images = {new_id(): new_id() for _ in range(70_000)}
     with database.begin() as session:
-        assert study_summaries._find_top(session, list(images), 0.5) == {}
-        results = [[study_summaries._Result(job_id, new_id(), is_authoritative=True)] for job_id in images]
-        assert study_summaries._find_reviews(session, results) == {}
+        assert summaries._find_top(session, list(images), 0.5) == {}
+        results = [[summaries._Result(job_id, new_id(), is_authoritative=True)] for job_id in images]
+        assert summaries._find_reviews(session, results) == {}
         assert fold_jobs(session, images) == read_threads(session, images) == {}
-        assert not any(study_findings._read_boxes(session, dict.fromkeys(images), 0.5).values())
+        assert not any(findings._read_boxes(session, dict.fromkeys(images), 0.5).values())
 
 
 def test_by_the_state_and_priority_of_the_latest_job(mine: Api, workshop: Workshop) -> None:

@@ -8,9 +8,8 @@ import sqlalchemy as sa
 from shared.database import Database
 from shared.errors import NotFound
 from shared.ids import new_id
-from shared.queue.states import TaskState
 from shared.tables import Dataset, Evaluation, Model, TrainingRun
-from shared.tasks import (
+from shared.training.tasks import (
     TaskClaim,
     TaskIsFinal,
     cancel_task,
@@ -23,6 +22,7 @@ from shared.tasks import (
     renew_task,
     update_task,
 )
+from shared.vocabulary.states import TaskState
 from tests.integration.rows import home
 
 

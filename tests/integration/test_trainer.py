@@ -11,12 +11,12 @@ import torch
 
 from shared.database import Database
 from shared.object_store import ObjectStore, checkpoint_key
-from shared.queue.states import TaskState
 from shared.settings import Settings
 from shared.tables import Dataset, Evaluation, GateDecision, Model, Task, TrainingRun
-from shared.tasks import cancel_task
-from shared.training import EvaluationConfig, GateConfig, TrainingConfig
-from shared.trainings import start_training
+from shared.training.config import EvaluationConfig, GateConfig, TrainingConfig
+from shared.training.tasks import cancel_task
+from shared.training.trainings import start_training
+from shared.vocabulary.states import TaskState
 from tests.integration.trainers import trainer, wait_for_task
 from tests.ports import free_port
 from tests.tiny_dataset import store_dataset

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.object_store import ObjectStore
-from shared.queue.states import TaskState
 from shared.settings import Settings
 from shared.tables import Dataset, TrainingPoint, TrainingRun
-from shared.trainings import start_training
+from shared.training.trainings import start_training
+from shared.vocabulary.states import TaskState
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_dataset
 from tests.integration.trainers import trainer, wait_for_task

@@ -16,10 +16,10 @@ import pytest
 from api.app import create_app
 from api.client import Journal
 from api.client import connection as connection_module
-from api.services import NAME
-from api.submission_schemas import AnnouncedFile
-from shared.archives import ArchiveKind
+from api.contract.submissions import AnnouncedFile
+from api.http.services import NAME
 from shared.database import Database
+from shared.intake.archives import ArchiveKind
 from shared.queue.hints import Hints
 from shared.settings import Settings
 from tests.http_proxy import Answer, Proxy, Request

@@ -16,16 +16,16 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from shared.access.keys import verify_key
 from shared.database import Database
 from shared.errors import DetectionFailed, PermanentError
-from shared.keys import verify_key
+from shared.notifications.deliveries import DELIVERED_KEPT_DAYS, MOST_AT_ONCE, forget_delivered
+from shared.notifications.webhooks import WebhookEvent, announce
 from shared.queue.claim import claim, expire_leases
-from shared.queue.deliveries import DELIVERED_KEPT_DAYS, MOST_AT_ONCE, forget_delivered
 from shared.queue.outcome import DUPLICATE, cancel, give_up_or_retry, succeed
-from shared.queue.states import DeliveryState, Stage
 from shared.settings import Settings
 from shared.tables import ApiKey, Image, Job, Webhook, WebhookDelivery
-from shared.webhooks import WebhookEvent, announce
+from shared.vocabulary.states import DeliveryState, Stage
 from tests.certificates import Authority
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Api, Keys, Server

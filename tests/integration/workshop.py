@@ -11,20 +11,20 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from shared import models
 from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.detector.placing import Placed
 from shared.detector.runtime import Detection, Detector
 from shared.imaging.isolation import DecoderPool
+from shared.models import registry
 from shared.object_store import ObjectStore, original_key, rendition_key
 from shared.queue.claim import Claim, claim
 from shared.queue.hints import Hints
-from shared.queue.states import JobState, Stage
 from shared.settings import Settings
 from shared.tables import Detection as DetectionRow
 from shared.tables import Image, Job, Project, Study
 from shared.version import RENDITION_VERSION
+from shared.vocabulary.states import JobState, Stage
 from tests.synthetic_dicom import make_dicom, make_film
 from tests.waiting import wait_for
 from workers.batches import Batches
@@ -167,7 +167,7 @@ class Workshop:
     def promote(self, card: ModelCard, weights: bytes) -> UUID:
         """Register a model and make it the active one."""
         with self.database.begin() as session:
-            return models.promote(session, models.register(session, self.store, card, weights).id).id
+            return registry.promote(session, registry.register(session, self.store, card, weights).id).id
 
     @contextmanager
     def preparing(

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from shared.detector.card import Category
 from shared.errors import PermanentError
-from shared.training import Split
+from shared.training.config import Split
 
 Xyxy = tuple[float, float, float, float]
 

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from shared.detector.card import Category
-from shared.training import Split
+from shared.training.config import Split
 from trainer.datasets.annotations import (
     FAR_CORNER,
     AnnotatedImage,

@@ -12,8 +12,8 @@ import numpy as np
 from ensemble_boxes.ensemble_boxes_wbf import find_matching_box_fast, get_weighted_box
 from numpy.typing import NDArray
 
-from shared.boxes import iou
-from shared.dataset_source import Consensus
+from shared.detector.boxes import iou
+from shared.training.dataset_source import Consensus
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, MalformedAnnotations
 from trainer.datasets.notes import Notes
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from shared.detector.card import Category
 from shared.errors import ObjectCorrupt
-from shared.training import Split
+from shared.training.config import Split
 
 #: In pixels of the rendition. Thinner boxes show nothing, and vanish in float32 once they are scaled or moved.
 THINNEST_PX = 0.01

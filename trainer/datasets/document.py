@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shared.dataset_source import Source
-from shared.training import Split
+from shared.training.config import Split
+from shared.training.dataset_source import Source
 from shared.version import RENDITION_VERSION
 from trainer.datasets.annotations import FAR_CORNER, AnnotatedImage, Annotations, Box, Xyxy, to_xywh, to_xyxy
 from trainer.datasets.notes import Notes

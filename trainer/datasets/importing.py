@@ -13,12 +13,12 @@ from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.dataset_source import Source
-from shared.datasets import latest
 from shared.object_store import ObjectStore
-from shared.queue.states import TaskState
 from shared.settings import Settings
 from shared.tables import Dataset
+from shared.training.dataset_source import Source
+from shared.training.datasets import latest
+from shared.vocabulary.states import TaskState
 from trainer.datasets.making import Made, Maker, OnProgress, UnreadablePlace, open_here, open_stored
 from trainer.task import Work
 

@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shared.database import Database
-from shared.dataset_source import CocoSource, Consensus, PhantomsSource, ReviewsSource, Source, VinBigDataSource
 from shared.errors import ObjectMissing, PermanentError
 from shared.object_store import ObjectStore, dataset_key, result_key
-from shared.scratch import passing_folder
+from shared.processes.scratch import passing_folder
 from shared.settings import Settings
-from shared.training import Split
+from shared.training.config import Split
+from shared.training.dataset_source import (
+    CocoSource,
+    Consensus,
+    PhantomsSource,
+    ReviewsSource,
+    Source,
+    VinBigDataSource,
+)
 from shared.version import RENDITION_VERSION
 from trainer.datasets.annotations import Annotations, MalformedAnnotations
 from trainer.datasets.coco import join, read_coco

@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shared.dataset_source import PhantomsSource
 from shared.detector.card import Category
 from shared.phantoms import CLASS_NAMES, make_phantom
+from shared.training.dataset_source import PhantomsSource
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box
 
 #: Far from the seeds that the demo shows, and so far apart that datasets of two seeds share no film.

@@ -13,9 +13,9 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.dataset_source import SplitPlan
 from shared.errors import PermanentError
-from shared.training import Split
+from shared.training.config import Split
+from shared.training.dataset_source import SplitPlan
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 #: A "patient" with more than this share of a dataset is no patient but what a tool wrote for everybody.

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from api import client_socket
-from api.client_socket import ClientSocket
+from api.http import client_socket
+from api.http.client_socket import ClientSocket
 
 
 def test_the_event_loop_does_not_wait_for_a_client_after_a_streamed_answer(monkeypatch: pytest.MonkeyPatch) -> None:

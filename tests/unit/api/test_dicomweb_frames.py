@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from api.dicomweb.frames import Frame, frame_of
+from api.dicom.web.frames import Frame, frame_of
 from shared.errors import MultiFrameImage, PermanentError, UndecodablePixelData
 from shared.imaging.dicom_file import read_dicom
 from shared.imaging.header import PREFIX_BYTES

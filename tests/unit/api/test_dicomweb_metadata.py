@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from api.dicomweb.dicom_json import from_dataset, to_text
+from api.dicom.web.dicom_json import from_dataset, to_text
 from shared.imaging.dicom_file import read_dicom
 from shared.imaging.header import PREFIX_BYTES
 from tests.requirements import SHARED_CASES

@@ -4,7 +4,7 @@ import pytest
 import structlog
 from flask import Flask
 
-from api import errors
+from api.http import errors
 from shared.errors import BucketMissing, ClockSkew, ObjectStoreBusy, ObjectStoreRefused, ObjectStoreUnavailable
 
 SECRET = "The object store at s3.intern.example denies s3:GetObject on the bucket hospital."

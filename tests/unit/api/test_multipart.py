@@ -9,7 +9,7 @@ import pytest
 from flask import Request
 from werkzeug.test import EnvironBuilder
 
-from api.multipart import read_uploads
+from api.http.multipart import read_uploads
 from shared.errors import CarinaError, LimitExceeded, MalformedUpload, NoFiles, UnexpectedFile, UploadCutShort
 
 BOUNDARY = "frontier"

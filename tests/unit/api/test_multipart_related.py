@@ -7,8 +7,8 @@ import pytest
 from flask import Flask, Request
 from werkzeug.test import EnvironBuilder
 
-from api.dicomweb.media_types import NotAcceptable, UnsupportedMediaType, choose, parse_accept, parse_media_type
-from api.dicomweb.related import NoInstances, read_parts
+from api.dicom.web.media_types import NotAcceptable, UnsupportedMediaType, choose, parse_accept, parse_media_type
+from api.dicom.web.related import NoInstances, read_parts
 from shared.errors import CarinaError, LimitExceeded, MalformedUpload, UploadCutShort
 
 #: Among them what looks like a boundary and is none.

@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from api.study_list_schemas import SearchedState, StudiesQuery
+from api.contract.study_list import SearchedState, StudiesQuery
 from shared.ids import first_id_at, new_id
-from shared.queue.states import JobState
+from shared.vocabulary.states import JobState
 
 
 def test_a_day_is_meant_from_its_beginning_to_its_end_in_utc() -> None:

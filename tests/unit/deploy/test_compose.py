@@ -12,7 +12,7 @@ import pytest
 import typer.main
 import yaml
 
-from api.dicom_listener import GRACE_S
+from api.dicom.listener import GRACE_S
 from deploy import digests
 from deploy.cli import app
 from deploy.document_settings import ROOT

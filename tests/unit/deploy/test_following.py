@@ -1,8 +1,8 @@
 """What is shown of a training and an evaluation while they run."""
 
 from deploy.cli.following import how_far_is_evaluation, how_far_is_training
-from shared.queue.states import TaskState
 from shared.tables import Evaluation, TrainingRun
+from shared.vocabulary.states import TaskState
 
 PROGRESS = {
     "epoch": 1,

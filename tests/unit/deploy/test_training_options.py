@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from deploy.cli.training_options import read_config
-from shared.recipes import RECIPES, REFERENCE
+from shared.training.recipes import RECIPES, REFERENCE
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

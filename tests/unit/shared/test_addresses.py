@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.addresses import (
+from shared.network.addresses import (
     bare_host,
     check_public_url,
     is_authority,

@@ -11,7 +11,8 @@ from contextlib import suppress
 
 import pytest
 
-from shared.archives import (
+from shared.errors import PermanentError
+from shared.intake.archives import (
     ArchiveError,
     ArchiveKind,
     ArchiveRatio,
@@ -26,7 +27,6 @@ from shared.archives import (
     sniff_archive,
     unpack,
 )
-from shared.errors import PermanentError
 
 LIMITS = Limits(entries=100, unpacked_bytes=10**9, ratio=200)
 RNG = random.Random(1)

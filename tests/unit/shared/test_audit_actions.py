@@ -2,7 +2,7 @@
 
 import re
 
-from shared.audit import OFF_API
+from shared.access.audit import OFF_API
 from tests.conftest import REPOSITORY
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.cron import InvalidCron, InvalidTimeZone, next_time, times
+from shared.training.cron import InvalidCron, InvalidTimeZone, next_time, times
 
 #: Zone, the day of its change in 2026, and when a 02:30 of that day comes, in UTC.
 CHANGES = [

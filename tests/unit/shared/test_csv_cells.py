@@ -12,13 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from api.client import FindingsAnswer
-from api.manifest import _as_csv
-from api.study_list_schemas import StudySummary
-from api.study_schemas import ModelReference
+from api.contract.studies import ModelReference
+from api.contract.study_list import StudySummary
+from api.submissions.manifest import _as_csv
 from deploy.cli import findings_formats, studies_formats, submissions
 from shared.csv_cells import CsvWriter, neutral, plain
 from shared.ids import new_id
-from shared.queue.states import ModelState
+from shared.vocabulary.states import ModelState
 from tests.requirements import REPOSITORY
 from trainer.datasets.vinbigdata import COLUMNS, read_table, write_table
 

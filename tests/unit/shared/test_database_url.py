@@ -3,8 +3,8 @@
 import certifi
 import pytest
 
-from shared.database_url import connection_parameters
-from shared.tls import VARIABLES
+from shared.database.url import connection_parameters
+from shared.network.tls import VARIABLES
 
 URL = "postgresql://carina:secret@db.example/carina"
 

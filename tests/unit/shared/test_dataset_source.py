@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from shared.dataset_source import OWN_FOLDERS, CocoSource, Consensus, DatasetRequest, SplitPlan
 from shared.errors import InvalidRequest
+from shared.training.dataset_source import OWN_FOLDERS, CocoSource, Consensus, DatasetRequest, SplitPlan
 
 
 def request(annotations: str = "hospital/train.json", images: str = "hospital/films", **more: object) -> DatasetRequest:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
-from api.dicomweb.dicom_json import from_dataset
-from api.dicomweb.frames import frame_of
+from api.dicom.web.dicom_json import from_dataset
+from api.dicom.web.frames import frame_of
 from shared.deidentification import deidentify
 from shared.errors import MalformedDicom, PermanentError, UndecodablePixelData
 from shared.imaging.dicom_file import read_dicom

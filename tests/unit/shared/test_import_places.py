@@ -3,8 +3,8 @@
 import pytest
 
 from shared.errors import InvalidSettings
-from shared.import_places import limit_prefix, read_places
 from shared.settings import Settings
+from shared.settings.import_places import limit_prefix, read_places
 
 PLACES = read_places("ward:films/2024/, ward:films/exports/a, lab:films, lab:other/x")
 

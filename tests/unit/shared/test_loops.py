@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared.errors import DatabaseUnavailable
-from shared.loops import EXIT_LOOP_DIED, Loop, run_steps, watched
+from shared.processes.loops import EXIT_LOOP_DIED, Loop, run_steps, watched
 from tests.conftest import REPOSITORY
 from tests.waiting import wait_for
 
@@ -70,7 +70,7 @@ def test_a_loop_that_is_slower_than_the_bound_keeps_its_pace() -> None:
 def test_a_loop_that_dies_takes_its_process_along(ending: str) -> None:
     code = f"""
 import threading
-from shared.loops import Loop
+from shared.processes.loops import Loop
 def step():
     {ending}
 Loop("doomed", step, every_s=0.01).start()

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from shared.errors import ProxyUnusable
+from shared.network.proxies import http_client, proxy_of
+from shared.network.urls import is_loopback
 from shared.object_store import ObjectStore
-from shared.proxies import http_client, proxy_of
 from shared.settings import Settings
-from shared.urls import is_loopback
 
 #: Nothing listens there.
 DEAD = "http://127.0.0.1:9"

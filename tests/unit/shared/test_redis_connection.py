@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from shared.redis_connection import RedisAddress, parse_url
+from shared.network.redis_url import RedisAddress, parse_url
 from shared.settings import Settings
 
 

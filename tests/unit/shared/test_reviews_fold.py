@@ -5,9 +5,9 @@ from uuid import UUID
 import pytest
 
 from shared.ids import new_id
-from shared.reviews.actions import ReviewAction, Verdict
 from shared.reviews.fold import Review, fold
 from shared.tables import Detection, ReviewEvent
+from shared.vocabulary.review_actions import ReviewAction, Verdict
 
 ANNA, BORIS = new_id(), new_id()
 FOUND = (

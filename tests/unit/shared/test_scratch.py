@@ -9,15 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from shared import process_state
-from shared.scratch import FolderNotOurs, ScratchUnwritable, is_private, make_private, replace_file, use_scratch
+from shared.processes import process_state
+from shared.processes.scratch import (
+    FolderNotOurs,
+    ScratchUnwritable,
+    is_private,
+    make_private,
+    replace_file,
+    use_scratch,
+)
 from tests.conftest import REPOSITORY
 from tests.read_only import sealed
 
 #: Where the libraries that keep caches say that they keep them.
 _CACHES = """
 import tempfile
-from shared.scratch import use_scratch
+from shared.processes.scratch import use_scratch
 use_scratch()
 import matplotlib
 from matplotlib.figure import Figure
@@ -121,7 +128,7 @@ def test_nothing_else_makes_temporary_files_by_itself() -> None:
         f"{path.relative_to(REPOSITORY)}:{number}"
         for room in ("api", "deploy", "shared", "trainer", "workers")
         for path in (REPOSITORY / room).rglob("*.py")
-        if path != REPOSITORY / "shared" / "scratch.py"
+        if path != REPOSITORY / "shared" / "processes" / "scratch.py"
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if forbidden.search(line)
     }

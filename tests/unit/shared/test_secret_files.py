@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import InvalidSettings
-from shared.secret_files import resolve, secrets_of
 from shared.settings import ClientSettings, Settings, read_settings
+from shared.settings.secret_files import resolve, secrets_of
 
 SECRETS = {
     "CARINA_DATABASE_URL": "postgresql://carina:of-the-database@host/carina",

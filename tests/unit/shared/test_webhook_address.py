@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from shared.webhook_address import InvalidWebhookUrl, host_of, is_allowed, read_url
+from shared.notifications.address_guard import InvalidWebhookUrl, host_of, is_allowed, read_url
 
 PUBLIC = ["93.184.215.14", "8.8.8.8", "2606:2800:220:1:248:1893:25c8:1946", "64:ff9b::808:808", "::ffff:8.8.8.8"]
 PRIVATE = [

@@ -1,7 +1,7 @@
 """Signatures and pauses of messages to webhooks."""
 
-from shared.queue.deliveries import LONGEST_PAUSE_S, pause_s_after
-from shared.webhooks import sign
+from shared.notifications.deliveries import LONGEST_PAUSE_S, pause_s_after
+from shared.notifications.webhooks import sign
 
 
 def test_a_signature_is_that_of_the_standard() -> None:

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from shared.training import TrainingConfig
+from shared.training.config import TrainingConfig
 from tests.tiny_films import card_of, read, tiny_dataset
 from trainer.fit import Progress, fit
 from trainer.ranks import joined

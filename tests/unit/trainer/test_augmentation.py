@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shared.detector.placing import place
-from shared.training import Augmentation
+from shared.training.config import Augmentation
 from trainer.augmentation import augment
 
 SEEDS = range(12)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from shared.ids import new_id
-from shared.training import GateConfig
+from shared.training.config import GateConfig
 from trainer.decision import Decision, Unknown, decide
 from trainer.evaluation.paired import CategoryGain, PairedGain
 

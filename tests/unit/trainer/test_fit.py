@@ -13,7 +13,7 @@ import torch
 
 from shared.detector.runtime import Detector
 from shared.detector.weights import decode_weights, encode_weights
-from shared.training import Augmentation, TrainingConfig
+from shared.training.config import Augmentation, TrainingConfig
 from tests.tiny_films import card_of, read, tiny_config, tiny_dataset
 from tests.waiting import DEADLINE_S
 from trainer.datasets.dataset import Dataset

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from shared import pretrained
 from shared.detector.architectures import build
 from shared.detector.card import Category
 from shared.detector.weights import decode_weights
 from shared.errors import InvalidModelFile, ObjectMissing
-from shared.training import TrainingConfig
+from shared.training import pretrained
+from shared.training.config import TrainingConfig
 from tests.tiny_films import card_of, tiny_config, tiny_dataset
 from tests.tiny_model import make_tiny_model
 from trainer.fit import draft_card

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from shared.errors import CarinaError, ObjectCorrupt, ObjectMissing, TransientError
-from shared.scratch import FolderNotOurs
+from shared.processes.scratch import FolderNotOurs
 from trainer import process
 
 

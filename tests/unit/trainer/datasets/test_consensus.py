@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from ensemble_boxes import weighted_boxes_fusion
 
-from shared.boxes import iou
-from shared.dataset_source import Consensus
+from shared.detector.boxes import iou
 from shared.detector.card import Category
+from shared.training.dataset_source import Consensus
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, MalformedAnnotations, Xyxy
 from trainer.datasets.consensus import TOO_FEW_READERS, UNREAD, agree, listen
 

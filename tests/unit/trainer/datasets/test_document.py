@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.dataset_source import CocoSource, Source, VinBigDataSource
 from shared.detector.card import Category
 from shared.errors import InvalidRequest
-from shared.training import Split
+from shared.training.config import Split
+from shared.training.dataset_source import CocoSource, Source, VinBigDataSource
 from tests.vinbigdata import picture_of
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, pseudonym
 from trainer.datasets.coco import read_coco

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import psutil
 
-from shared.dataset_source import PhantomsSource
 from shared.detector.placing import place
 from shared.imaging.rendition import make_rendition, read_rendition
 from shared.phantoms import CLASS_NAMES, encode_dicom, make_phantom
+from shared.training.dataset_source import PhantomsSource
 from tests.conftest import REPOSITORY
 from tests.waiting import wait_for, wait_until_gone
 from trainer.datasets.phantoms import FIRST_SEED, choose_evenly, draw_films
@@ -31,7 +31,7 @@ def test_a_training_film_equals_the_rendition_of_its_dicom_file(tmp_path: Path) 
 
 def test_processes_that_draw_end_with_the_one_that_was_killed(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from shared.dataset_source import PhantomsSource;"
+        "import sys; from pathlib import Path; from shared.training.dataset_source import PhantomsSource;"
         "from trainer.datasets.phantoms import draw_films;"
         "draw_films(PhantomsSource(films=1000), Path(sys.argv[1]), lambda: None)"
     )

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shared.dataset_source import Consensus, VinBigDataSource
 from shared.detector.card import Category
+from shared.training.dataset_source import Consensus, VinBigDataSource
 from tests.vinbigdata import picture_of
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, ImplausibleBoxes, MalformedAnnotations, Xyxy
 from trainer.datasets.document import CUT, OUTSIDE, SCALED, SIZE_MISMATCH, match

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.dataset_source import SplitPlan
+from shared.training.dataset_source import SplitPlan
 from trainer.datasets.splits import Member, SplitImpossible, check_kept, stratify
 
 member = st.builds(Member, st.sampled_from("abcdefghij"), st.frozensets(st.integers(0, 4), max_size=3))

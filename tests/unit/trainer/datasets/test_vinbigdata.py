@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.dataset_source import VinBigDataSource
+from shared.training.dataset_source import VinBigDataSource
 from tests.vinbigdata import convert
 from trainer.datasets.annotations import MalformedAnnotations
 from trainer.datasets.coco import read_coco

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared.boxes import iou
+from shared.detector.boxes import iou
 from trainer.evaluation.boxes import Boxes
 from trainer.evaluation.voc import evaluate_boxes
 

@@ -1,0 +1,1 @@
+"""The wire types: what the API takes and gives, as pydantic models."""

@@ -1,0 +1,87 @@
+"""What the API takes and gives about datasets."""
+
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from api.contract.paging import Page
+from api.contract.training import TaskAnswer
+from shared.bounded import Bounded
+from shared.tables import Dataset
+from shared.vocabulary.states import TaskState
+
+COCO: dict[str, Any] = {
+    "description": "The COCO document.",
+    "content": {"application/json": {"schema": {"type": "object"}}},
+}
+
+
+class DatasetPath(Bounded):
+    """Which dataset."""
+
+    dataset_id: UUID
+
+
+class DatasetAnswer(TaskAnswer):
+    """An import, and once it has succeeded a dataset: `progress` holds what, done, total and failed."""
+
+    name: str
+    source: dict[str, Any]
+    #: SHA-256 of the COCO document; this and all that follows is None before the import has succeeded.
+    digest: str | None
+    rendition_version: int | None
+    image_count: int | None
+    box_count: int | None
+    #: Images that could not be taken; each is listed among the failures.
+    failure_count: int | None
+    #: Images whose study was erased since; where there are any, nothing can be trained nor evaluated on the dataset.
+    erased_count: int = 0
+    #: Counts by split, class, reader and box size; failures by code; `noted`, what was left out or changed by code; and
+    #: `notes`, a sentence for each of these and each warning, with the first three lines or annotations.
+    summary: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DatasetAnswer":
+        """Describe a dataset's row."""
+        return cls(
+            id=dataset.id,
+            state=TaskState(dataset.state),
+            attempt=dataset.attempt,
+            progress=dataset.progress,
+            code=dataset.code,
+            reason=dataset.reason,
+            created_at=dataset.created_at,
+            started_at=dataset.started_at,
+            finished_at=dataset.finished_at,
+            name=dataset.name,
+            source=dataset.source,
+            digest=dataset.digest,
+            rendition_version=dataset.rendition_version,
+            image_count=dataset.image_count,
+            box_count=dataset.box_count,
+            failure_count=dataset.failure_count,
+            erased_count=dataset.erased_count,
+            summary=dataset.summary,
+        )
+
+
+class DatasetsAnswer(Page):
+    """Datasets, the newest first."""
+
+    datasets: list[DatasetAnswer]
+
+
+class FailedImage(BaseModel):
+    """An image that could not be taken, and why."""
+
+    file_name: str
+    #: Stable; a program goes by this.
+    code: str
+    reason: str
+
+
+class FailuresAnswer(BaseModel):
+    """Every image that could not be taken, by name."""
+
+    failures: list[FailedImage]

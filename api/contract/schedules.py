@@ -1,0 +1,131 @@
+"""What the API takes and gives about schedules and the gate."""
+
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from api.contract.paging import Page
+from api.contract.training import TaskAnswer
+from shared.bounded import MOST_CRON, MOST_ZONE, Bounded
+from shared.training.config import GateConfig
+from shared.vocabulary.states import Overlap
+
+_CRON = "Five fields: minute, hour, day of the month, month, day of the week; as in `0 3 * * 0`."
+
+
+class SchedulePath(Bounded):
+    """Which schedule."""
+
+    schedule_id: UUID
+
+
+class GateDecisionPath(Bounded):
+    """Which decision."""
+
+    decision_id: UUID
+
+
+class ScheduleRequest(Bounded):
+    """When to train what."""
+
+    name: str = Field(min_length=1, max_length=200)
+    cron: str = Field(max_length=MOST_CRON, description=_CRON)
+    time_zone: str = Field(
+        max_length=MOST_ZONE,
+        description="In which the cron expression is meant: an IANA name, as in `Europe/Berlin`.",
+    )
+    dataset_name: str = Field(
+        min_length=1, max_length=100, description="The latest dataset of this name is trained on."
+    )
+    recipe: str = Field("default", max_length=100, description="The config to start from.")
+    config: dict[str, Any] = Field({}, description="Keys of the recipe's config that are to differ.")
+    gate: GateConfig | None = Field(None, description="What decides whether the model becomes active; none: nobody.")
+    overlap: Overlap = Field(Overlap.SKIP, description="What to do while the last run has not come to its end.")
+    skip_unchanged: bool = Field(True, description="Leave a time out when neither data nor config has changed.")
+    enabled: bool = True
+
+
+class ScheduleChange(Bounded):
+    """What is to change; all that is not named stays as it is."""
+
+    cron: str | None = Field(None, max_length=MOST_CRON, description=_CRON)
+    time_zone: str | None = Field(None, max_length=MOST_ZONE)
+    dataset_name: str | None = Field(None, min_length=1, max_length=100)
+    recipe: str | None = Field(
+        None, max_length=100, description="Start from this config instead of from the schedule's."
+    )
+    config: dict[str, Any] | None = Field(None, description="Keys of the config that are to change.")
+    gate: GateConfig | None = Field(None, description="Null: nobody decides any more.")
+    overlap: Overlap | None = None
+    skip_unchanged: bool | None = None
+    enabled: bool | None = None
+
+    @model_validator(mode="after")
+    def _only_a_gate_may_be_none(self) -> Self:
+        for name in self.model_fields_set - {"gate"}:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} cannot be null")
+        return self
+
+
+class ScheduleAnswer(BaseModel):
+    """A schedule, when it is due next, and what became of the last time."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    name: str
+    cron: str
+    time_zone: str
+    dataset_name: str
+    config: dict[str, Any]
+    gate: dict[str, Any] | None
+    overlap: Overlap
+    skip_unchanged: bool
+    enabled: bool
+    #: None while it is disabled.
+    next_at: datetime | None
+    last_at: datetime | None
+    last_outcome: str | None
+    created_at: datetime
+
+
+class SchedulesAnswer(BaseModel):
+    """Every schedule, by name."""
+
+    schedules: list[ScheduleAnswer]
+
+
+class GateRequest(Bounded):
+    """Which model to compare with the active one, and how."""
+
+    model_id: UUID
+    config: GateConfig
+
+
+class GateDecisionAnswer(TaskAnswer):
+    """A decision of the gate; what follows `config` is None before it has succeeded."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    candidate_model_id: UUID
+    #: Of the training that made the candidate, where that asked for the decision.
+    training_run_id: UUID | None
+    config: dict[str, Any]
+    #: The model that was active; None where there was none.
+    baseline_model_id: UUID | None
+    candidate_evaluation_id: UUID | None
+    baseline_evaluation_id: UUID | None
+    promoted: bool | None
+    #: The gain, its interval, the limits and each class.
+    figures: dict[str, Any] | None
+    #: The same as a paragraph.
+    explanation: str | None
+
+
+class GateDecisionsAnswer(Page):
+    """Decisions, the newest first."""
+
+    gate_decisions: list[GateDecisionAnswer]

@@ -1,0 +1,1 @@
+"""DICOM over a network: DICOMweb, and the C-STORE listener."""

@@ -1,0 +1,215 @@
+"""DICOM's own way in: a storage SCP (C-STORE and C-ECHO, PS3.4 annexes A and B) on the intake that HTTP uses.
+
+A process of its own. Success is answered once the object and its rows are durable; anything else makes the sender keep
+its copy, and sending that again is harmless. An association is served by threads of its own.
+"""
+
+import logging
+import signal
+import ssl
+import threading
+import time
+import warnings
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+import pynetdicom._config
+import sqlalchemy as sa
+import structlog
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from api.dicom.gate import Gate
+from api.dicom.peer import Peer
+from api.dicom.server import SILENCE_S, Server
+from shared.database import Database
+from shared.errors import CarinaError, TransientError
+from shared.imaging.transfer_syntaxes import PACKINGS
+from shared.intake.receive import HEADER_BYTES, Intake
+from shared.log import configure_logging
+from shared.network.addresses import bare_host, join_host_port
+from shared.object_store import ObjectStore
+from shared.processes.lookout import Lookout
+from shared.processes.loops import LONGEST_PAUSE_S, Loop
+from shared.processes.process_state import StateFile
+from shared.processes.readiness import Readiness, storing
+from shared.queue.hints import Hints
+from shared.settings import Settings
+from shared.tables import ApiKey, Project
+
+log = structlog.get_logger()
+
+#: How long objects that are being stored may take when the process is asked to end.
+GRACE_S = 30
+#: Of the messages that senders are asked to cut objects into.
+PDU_BYTES = 128 * 1024
+
+
+class ListenerMisconfigured(CarinaError):
+    """The DICOM listener cannot start as it is set up."""
+
+    code = "listener_misconfigured"
+
+
+def run_listener(settings: Settings) -> None:
+    """Take in objects until SIGTERM; raise `ListenerMisconfigured`."""
+    configure_logging(settings.log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with StateFile("dicom-listener") as state:
+        if (listener := _wait_for_database(settings, stop)) is None:
+            return
+        with listener, Lookout(listener.readiness(), state):
+            log.info("dicom_listener_started", ae_title=settings.dicom_ae_title, port=listener.port)
+            stop.wait()
+
+
+def _wait_for_database(settings: Settings, stop: threading.Event) -> "Listener | None":
+    """Make the listener once the database says which project it serves; None where `stop` is set before."""
+    pause_s = 0.0
+    while not stop.wait(pause_s):
+        try:
+            return Listener(settings)
+        except TransientError as exc:
+            log.warning("dicom_listener_waits", code=exc.code, detail=exc.detail)
+            pause_s = min(max(2 * pause_s, 0.5), LONGEST_PAUSE_S)
+    return None
+
+
+class Listener:
+    """The listening socket, the connections of this process, and the associations at present."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raise `ListenerMisconfigured` and `DatabaseUnavailable`; nothing listens before the context is entered."""
+        _keep_quiet()
+        self.settings = settings
+        #: A film of the most pixels that are allowed, at 32 bits each.
+        self.max_object_bytes = min(settings.max_upload_bytes, 4 * settings.max_image_pixels + HEADER_BYTES)
+        self.stopping = threading.Event()
+        self.peers: set[Peer] = set()
+        allowed = [title for word in settings.dicom_allowed_aes.split(",") if (title := word.strip())]
+        if not allowed:
+            raise ListenerMisconfigured("Nobody may send: CARINA_DICOM_ALLOWED_AES lists no application entity title.")
+        self._ae = AE(settings.dicom_ae_title)
+        self._ae.require_calling_aet = allowed
+        self._ae.require_called_aet = True
+        self._ae.maximum_associations = settings.dicom_associations
+        self._ae.maximum_pdu_size = PDU_BYTES
+        self._ae.acse_timeout = SILENCE_S
+        self._ae.dimse_timeout = self._ae.network_timeout = SILENCE_S
+        # Whatever is no image is refused by a code of its own, which says more than an association without it. What
+        # packs its pixels in a way that nothing here unpacks is refused before it is sent.
+        for context in AllStoragePresentationContexts:
+            self._ae.add_supported_context(str(context.abstract_syntax), list(PACKINGS))
+        self._ae.add_supported_context(Verification, ALL_TRANSFER_SYNTAXES)
+        self.gate = Gate(settings, allowed)
+        self._tls = _tls(settings)
+        self.database, self.store = Database.from_settings(settings), ObjectStore(settings)
+        self.hints = Hints(settings, self.database)
+        try:
+            self.project_id, self.key_id = self._find_project(), self._find_key()
+            self._server = self._listen()
+        except BaseException:
+            self.database.close()
+            raise
+        self._accepting = Loop("accept", lambda: self._server.serve_forever(0.1), every_s=0.1)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_address[1])
+
+    def readiness(self) -> Readiness:
+        """Return the questions to the servers that it uses."""
+        return Readiness(storing(self.database, self.store), wanted={"redis": self.hints.check})
+
+    def __enter__(self) -> "Listener":
+        self._accepting.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        """Accept nobody any more, let what is being stored be answered, and end every association."""
+        self.stopping.set()
+        self._server.shutdown()  # waits for the loop, so before that is stopped
+        self._accepting.stop()
+        self.gate.close()
+        deadline = time.monotonic() + GRACE_S
+        while (self.gate.pending or self.gate.associations) and time.monotonic() < deadline:
+            for peer in list(self.peers):
+                peer.end_when_idle()
+            time.sleep(0.02)
+        self.database.close()
+
+    def intake(self) -> Intake:
+        """Return the way in for one association."""
+        return Intake(self.settings, self.database, self.store, self.hints, self.project_id, key_id=self.key_id)
+
+    def _find_key(self) -> UUID | None:
+        prefix = self.settings.dicom_key
+        if not prefix:
+            return None
+        with self.database.begin() as session:
+            key_id = session.scalar(sa.select(ApiKey.id).where(ApiKey.prefix == prefix))
+        if key_id is None:
+            raise ListenerMisconfigured(
+                f"There is no API key {prefix!r}, which CARINA_DICOM_KEY names: `carina key list` shows the prefixes."
+            )
+        return key_id
+
+    def _find_project(self) -> Any:
+        name = self.settings.dicom_project
+        with self.database.begin() as session:
+            project_id = session.scalar(sa.select(Project.id).where(Project.name == name))
+        if project_id is None:
+            raise ListenerMisconfigured(
+                f"There is no project {name!r}, which CARINA_DICOM_PROJECT names: `carina key create` makes one."
+            )
+        return project_id
+
+    def _serve(self, association: Any, address: str) -> None:
+        peer = Peer(self, association, address)
+        self.peers.add(peer)
+        try:
+            association.start()
+            association.join()
+            peer.report()
+        finally:
+            self.peers.discard(peer)
+
+    def _listen(self) -> Server:
+        address = (bare_host(self.settings.dicom_host), self.settings.dicom_port)
+        try:
+            server = self._ae.make_server(address, ssl_context=self._tls, server_class=Server)
+        except OSError as exc:
+            raise ListenerMisconfigured(f"{join_host_port(*address)} cannot be listened on: {exc.strerror}.") from exc
+        assert isinstance(server, Server)
+        server.gate, server.serve = self.gate, self._serve
+        self._ae._servers.append(server)  # as AE.start_server does, which takes no class
+        return server
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if not settings.dicom_tls_certificate:
+        if settings.dicom_tls_key or settings.dicom_tls_ca:
+            raise ListenerMisconfigured("TLS wants CARINA_DICOM_TLS_CERTIFICATE.")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.dicom_tls_certificate, settings.dicom_tls_key or None)
+        if settings.dicom_tls_ca:
+            context.load_verify_locations(settings.dicom_tls_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as exc:  # ssl.SSLError is one
+        raise ListenerMisconfigured(f"The TLS files cannot be used: {exc.strerror or exc}.") from exc
+    return context
+
+
+def _keep_quiet() -> None:
+    """Silence what would quote a patient's data: pynetdicom's log, pydicom's warnings, tracebacks of threads."""
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+    pynetdicom._config.LOG_HANDLER_LEVEL = "none"
+    warnings.filterwarnings("ignore", module=r"pydicom|pynetdicom")
+    threading.excepthook = lambda args: log.error("thread_failed", error=args.exc_type.__name__)

@@ -1,0 +1,213 @@
+"""One association of the DICOM listener: stores its objects, answers them, and says at the end what was done."""
+
+import struct
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from pydicom.dataset import Dataset
+from pynetdicom import evt
+from sqlalchemy.orm import Session
+
+from api.dicom.server import SILENCE_S
+from shared.access import audit
+from shared.access.quotas import QuotaExceeded
+from shared.errors import CarinaError, ImageTooLarge, NotAnImage, PermanentError, TransientError
+from shared.imaging.header import ImageHeader
+from shared.intake.receive import Received
+
+if TYPE_CHECKING:
+    from api.dicom.listener import Listener
+
+log = structlog.get_logger()
+
+#: How long the row of the audit may take to be written.
+AUDIT_S = 30
+#: Workers are woken after so many objects, or once this much time has passed.
+HINT_OBJECTS, HINT_S = 16, 1.0
+#: Of an object, once its sending has taken `SILENCE_S`. A sender that is slower holds an association without need.
+LEAST_BYTES_PER_S = 8 * 1024
+#: Nobody may send more than one object before the answer to it, but pynetdicom would keep any number in memory.
+MOST_UNANSWERED = 4
+#: Of the commands before an object, which are some hundred bytes and parsed whole.
+MOST_COMMAND_BYTES = 64 * 1024
+
+#: Outcomes of objects that are stored, each with an audit row in its own transaction.
+_TAKEN = ("accepted", "duplicate")
+
+# PS3.4 table B.2-1.
+SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
+#: A warning, and no failure: after one of these senders leave out what is left to send, here the images of a study.
+ELEMENTS_DISCARDED = 0xB006
+# PS3.7 annex C.
+PROCESSING_FAILURE = 0x0110
+
+
+class IdentifierMismatch(PermanentError):
+    """The data set is another object, or of another kind, than the message says."""
+
+    code = "identifier_mismatch"
+
+
+class Peer:
+    """One association: what its objects came to. Only `end_when_idle` is called from elsewhere than its threads."""
+
+    def __init__(self, listener: "Listener", association: Any, address: str) -> None:
+        self._listener = listener
+        self._association = association
+        self._address = address
+        self._intake = listener.intake()
+        self._outcomes: Counter[str] = Counter()
+        self._byte_count = 0
+        self._started = time.monotonic()
+        #: Whether an object is being stored whose sender has not been answered.
+        self._busy = False
+        self._unhinted, self._hinted_at = 0, time.monotonic()
+        #: Of the message that is coming in, and since when it is.
+        self._message_bytes = self._command_bytes = 0
+        self._message_began = 0.0
+        #: Objects and commands that have come in and have not been answered.
+        self._unanswered = 0
+        #: The code for which the association ends before its sender wants.
+        self._cut_off = ""
+        association.bind(evt.EVT_C_STORE, self._on_store)
+        association.bind(evt.EVT_DATA_RECV, self._on_data)
+        association.bind(evt.EVT_DIMSE_RECV, self._on_message)
+        association.bind(evt.EVT_DIMSE_SENT, self._on_answer)
+
+    def end_when_idle(self) -> None:
+        """Abort the association unless an object is being stored."""
+        if not self._busy:
+            self._association.abort()
+
+    def report(self) -> None:
+        """Say what was done: hints, a line of the log, and a row of the audit where objects were refused."""
+        self._intake.send_hints()
+        said = {"ae_title": self._title, "address": self._address}
+        if self._association.is_rejected:
+            log.warning("dicom_association_rejected", **said)
+        elif self._outcomes:
+            seconds = round(time.monotonic() - self._started, 3)
+            log.info(
+                "dicom_association", **said, outcomes=dict(self._outcomes), bytes=self._byte_count, seconds=seconds
+            )
+            if refused := {code: count for code, count in self._outcomes.items() if code not in _TAKEN}:
+                try:
+                    self._listener.database.persist(lambda session: self._record(session, refused), within_s=AUDIT_S)
+                except CarinaError as exc:
+                    log.error("audit_failed", **said, error=exc.code)
+
+    @property
+    def _title(self) -> str:
+        return str(self._association.requestor.ae_title or "").strip()
+
+    def _record(self, session: Session, subject: Mapping[str, object]) -> None:
+        audit.record(
+            session,
+            action="dicom.store",
+            subject=subject,
+            project_id=self._listener.project_id,
+            actor=f"ae:{self._title}",
+            remote_address=self._address,
+        )
+
+    def _on_store(self, event: evt.Event) -> Dataset:
+        self._busy = True
+        if self._listener.stopping.is_set():
+            return _answer(OUT_OF_RESOURCES, "stopping")
+        if self._cut_off:
+            return _answer(CANNOT_UNDERSTAND, self._cut_off)
+        try:
+            outcome = self._store(event)
+        except CarinaError as exc:
+            self._outcomes[exc.code] += 1
+            return _answer(_status_of(exc), exc.code)
+        except Exception as exc:
+            log.error("dicom_store_failed", exc_info=exc)
+            self._outcomes[CarinaError.code] += 1
+            return _answer(PROCESSING_FAILURE, CarinaError.code)
+        self._outcomes[outcome] += 1
+        self._unhinted += 1
+        if self._unhinted >= HINT_OBJECTS or time.monotonic() - self._hinted_at >= HINT_S:
+            self._intake.send_hints()
+            self._unhinted, self._hinted_at = 0, time.monotonic()
+        return _answer(SUCCESS)
+
+    def _store(self, event: evt.Event) -> str:
+        request: Any = event.request
+        said = [str(uid).strip(" \0") for uid in (request.AffectedSOPClassUID, request.AffectedSOPInstanceUID)]
+
+        def check(header: ImageHeader) -> None:
+            if [header.sop_class_uid, header.sop_instance_uid] != said:
+                raise IdentifierMismatch
+
+        def also(session: Session, received: Received) -> None:
+            self._record(session, {received.outcome: 1, "study_id": received.study_id, "image_id": received.image_id})
+
+        received = self._intake.receive(iter([event.encoded_dataset()]), check=check, also=also)
+        self._byte_count += received.byte_count
+        return received.outcome
+
+    def _on_data(self, event: evt.Event) -> None:
+        """Keep an object that never ends from filling the memory, and from holding an association."""
+        if not self._message_bytes:
+            self._message_began = time.monotonic()
+        self._message_bytes += len(event.data)
+        self._command_bytes += _count_command(event.data)
+        seconds = time.monotonic() - self._message_began
+        if self._message_bytes > self._listener.max_object_bytes or self._command_bytes > MOST_COMMAND_BYTES:
+            self._cut(ImageTooLarge.code)
+        elif seconds > SILENCE_S and self._message_bytes < seconds * LEAST_BYTES_PER_S:
+            self._cut("sender_too_slow")
+
+    def _on_message(self, _: evt.Event) -> None:
+        self._message_bytes = self._command_bytes = 0
+        self._unanswered += 1
+        if self._unanswered > MOST_UNANSWERED:
+            self._cut("answer_not_awaited")
+
+    def _on_answer(self, _: evt.Event) -> None:
+        self._busy = False
+        self._unanswered -= 1
+
+    def _cut(self, code: str) -> None:
+        if not self._cut_off:
+            self._cut_off = code
+            self._outcomes[code] += 1
+            self._association.abort(block=False)
+
+
+def _count_command(message: bytes) -> int:
+    """How many bytes of a command a P-DATA-TF message carries, PS3.8 section 9.3.5 and annex E.2."""
+    if message[:1] != b"\x04":
+        return 0
+    position, count = 6, 0
+    while position + 6 <= len(message):
+        (length,) = struct.unpack_from(">I", message, position)
+        count += length if message[position + 5] & 1 else 0
+        position += 4 + length
+    return count
+
+
+def _status_of(error: CarinaError) -> int:
+    match error:
+        case NotAnImage():
+            return ELEMENTS_DISCARDED
+        case IdentifierMismatch():
+            return MISMATCH
+        case PermanentError():
+            return CANNOT_UNDERSTAND
+        case TransientError() | QuotaExceeded():
+            return OUT_OF_RESOURCES  # which senders take for a reason to try again
+        case _:
+            return PROCESSING_FAILURE
+
+
+def _answer(status: int, comment: str = "") -> Dataset:
+    answer = Dataset()
+    answer.Status = status
+    if comment:
+        answer.ErrorComment = comment
+    return answer

@@ -1,0 +1,201 @@
+"""The DICOM listener's socket, and pynetdicom's associations on the connections that the gate lets in."""
+
+import contextlib
+import queue
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import structlog
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+from api.dicom.gate import CONGESTION, LINGER_S, Caller, Gate, Refused
+from shared.network.addresses import plain_address
+
+log = structlog.get_logger()
+
+#: A peer that sends or takes nothing for this long is gone; a PDU has this long to come in.
+SILENCE_S = 60
+#: Of any message, whatever it says: pynetdicom gathers up to 4 GiB.
+MOST_PDU_BYTES = 1024**2
+#: Connections beyond the caps are told so; so many may be waiting to read it.
+_MOST_TURNED_AWAY = 128
+_REPORT_EVERY_S = 10.0
+
+#: Serves an association, given it and the peer's address, until it has ended.
+Serve = Callable[[Association, str], None]
+
+
+class Server(ThreadedAssociationServer):
+    """pynetdicom's server; but what a peer can hold up is its own thread, never the one that accepts."""
+
+    daemon_threads = True
+    request_queue_size: ClassVar[int] = 128  # type: ignore[misc]
+    gate: Gate
+    serve: Serve
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._turned_away: deque[tuple[float, socket.socket]] = deque()
+        self._turned_away_count, self._reported_at = 0, 0.0
+        super().__init__(*args, **kwargs)
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection; return it and its address."""
+        connection, (host, port, *more) = self.socket.accept()  # type: ignore[union-attr]
+        # A socket for both families writes IPv4 addresses as IPv6.
+        plain = plain_address(host) or host
+        return connection, (plain, port, *more) if plain == host else (plain, port)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give the connection a thread where the caps allow it."""
+        caller = Caller(request, client_address[0])
+        if not self.gate.enter(caller):
+            self._turn_away(request)
+            return
+        try:
+            super().process_request(caller, client_address)  # type: ignore[arg-type]
+        except BaseException:  # there is no thread to be had
+            self.gate.leave(caller)
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection from its beginning to its end."""
+        caller: Caller = request
+        try:
+            self._receive(caller, client_address)
+        except Exception as exc:  # noqa: BLE001 - the thread's edge; the message could quote a patient's data
+            log.error("dicom_connection_failed", address=caller.address, error=type(exc).__name__)
+        finally:
+            caller.connection.close()
+
+    def handle_error(self, _request: Any, client_address: Any) -> None:
+        """Log that a connection could not be served."""
+        log.error("dicom_connection_failed", address=client_address[0])
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        super().shutdown_request(request.connection if isinstance(request, Caller) else request)
+
+    def service_actions(self) -> None:
+        """Close what has been turned away, and log how many there were."""
+        super().service_actions()
+        now = time.monotonic()
+        while self._turned_away and self._turned_away[0][0] < now:
+            self._turned_away.popleft()[1].close()
+        if self._turned_away_count and now - self._reported_at > _REPORT_EVERY_S:
+            log.warning("dicom_connections_turned_away", count=self._turned_away_count, code=CONGESTION.code)
+            self._turned_away_count, self._reported_at = 0, now
+
+    def server_close(self) -> None:
+        """Close the listening socket, and what has been turned away."""
+        super().server_close()
+        while self._turned_away:
+            self._turned_away.popleft()[1].close()
+
+    def _turn_away(self, connection: socket.socket) -> None:
+        self._turned_away_count += 1
+        if self.ssl_context is not None:  # a message in clear would mean nothing to the peer
+            connection.close()
+            return
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):
+            connection.send(CONGESTION.message)
+            connection.shutdown(socket.SHUT_WR)
+        self._turned_away.append((time.monotonic() + LINGER_S, connection))
+        if len(self._turned_away) > _MOST_TURNED_AWAY:
+            self._turned_away.popleft()[1].close()
+
+    def _receive(self, caller: Caller, client_address: Any) -> None:
+        try:
+            request = self._read_request(caller)
+        finally:
+            self.gate.leave(caller)
+        if request is None:
+            return
+        try:
+            _Connection(caller.connection, client_address, self, request)
+        finally:
+            self.gate.release()
+
+    def _read_request(self, caller: Caller) -> bytes | None:
+        """Return the request of an association that has been admitted; None where there is none."""
+        try:
+            if self.ssl_context is not None:
+                caller.encrypt(self.ssl_context)
+            request = caller.read_request()
+            self.gate.admit(request)
+        except Refused as exc:
+            said = {"ae_title": exc.ae_title, "address": caller.address, "code": exc.refusal.code}
+            log.warning("dicom_association_rejected", **said)
+            caller.part(exc.refusal.message)
+            return None
+        except OSError as exc:  # ssl.SSLError is one
+            log.warning("dicom_connection_dropped", address=caller.address, error=type(exc).__name__)
+            return None
+        return request
+
+
+class _Connection(RequestHandler):
+    """Serves an association whose request has been read and admitted, from its beginning to its end."""
+
+    server: Server
+
+    def __init__(self, connection: socket.socket, client_address: Any, server: Server, request: bytes) -> None:
+        self._association_request = request
+        super().__init__(connection, client_address, server)
+
+    def handle(self) -> None:
+        association = self._create_association()
+        # The socket below announces the connection to pynetdicom again, so forget the first time.
+        association.dul.event_queue = queue.Queue()
+        association.dul.socket = _Socket(association, self.request, self._association_request)
+        self.request.settimeout(SILENCE_S)
+        try:
+            self.server.serve(association, self.client_address[0])
+        finally:
+            # pynetdicom leaves a thread where its other one has failed, and the socket where the peer has gone first.
+            association.dul.kill_dul()
+            with contextlib.suppress(OSError):
+                self.request.shutdown(socket.SHUT_RDWR)
+            if association.dul.ident is not None:
+                association.dul.join()
+            self.request.close()
+
+
+class _Socket(AssociationSocket):
+    """Hands pynetdicom the request that has been read already, then PDUs of a bounded size in a bounded time."""
+
+    def __init__(self, association: Association, connection: socket.socket, request: bytes) -> None:
+        super().__init__(association, client_socket=connection)
+        self._unread = bytearray(request)
+        self._deadline = 0.0
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._unread) or super().ready
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Return a part of a PDU: the first six bytes, which set its deadline, or the rest."""
+        if self._unread:
+            first, self._unread = self._unread[:nr_bytes], self._unread[nr_bytes:]
+            return first
+        if nr_bytes > MOST_PDU_BYTES:
+            log.warning("dicom_message_refused", bytes=nr_bytes)
+            raise ConnectionError
+        connection = self.socket
+        if connection is None:
+            raise ConnectionError
+        received = bytearray()
+        if nr_bytes == 6:
+            self._deadline = time.monotonic() + SILENCE_S
+        while len(received) < nr_bytes:
+            connection.settimeout(max(self._deadline - time.monotonic(), 0.001))
+            part = connection.recv(min(nr_bytes - len(received), 64 * 1024))
+            if not part:
+                break
+            received += part
+        connection.settimeout(SILENCE_S)
+        return received

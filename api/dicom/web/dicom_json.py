@@ -1,0 +1,114 @@
+"""The DICOM JSON model, PS3.18 annex F."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from flask import Response
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.hooks import raw_element_vr
+from pydicom.multival import MultiValue
+from pydicom.tag import Tag
+
+from api.dicom.web.character_sets import CharacterSet
+from api.dicom.web.media_types import DICOM_JSON
+from api.dicom.web.values import CHOICES, VRS, describe, number, with_values
+from shared.imaging.dicom_file import quietly
+from shared.imaging.element_values import numbers_of, texts_of, values_of
+
+#: A data set, by eight hex digits of the tag.
+DataSet = dict[str, Any]
+
+_CHARACTER_SET, _PIXEL_REPRESENTATION = Tag("SpecificCharacterSet"), Tag("PixelRepresentation")
+#: What a metadata answer may be, PS3.18 section 8.7.5.
+OFFERED = (DICOM_JSON, "application/json")
+
+
+def key_of(keyword: str) -> str:
+    """Return an attribute's tag as DICOM JSON writes it."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, keyword
+    return f"{tag:08X}"
+
+
+def attribute(keyword: str, *values: object) -> DataSet:
+    """Return a data set with one attribute; without values it is an empty one."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, keyword
+    element: DataSet = {"vr": dictionary_VR(tag)}
+    return {f"{tag:08X}": element | ({"Value": list(values)} if values else {})}
+
+
+def from_dataset(dataset: Dataset) -> DataSet:
+    """Return what a data set holds, whether or not its values keep to the rules of their VRs; text is Unicode."""
+    with quietly():
+        return _describe(dataset, CharacterSet(), signed=False)
+
+
+def _describe(dataset: Dataset, characters: CharacterSet, *, signed: bool) -> DataSet:
+    """Return the elements of a data set; an item has the character set and the sign of what it is in (PS3.5 7.5.3)."""
+    if _CHARACTER_SET in dataset:
+        characters = CharacterSet.of([text or "" for text in texts_of(values_of(dataset, "SpecificCharacterSet"))])
+    if _PIXEL_REPRESENTATION in dataset:
+        signed = numbers_of(values_of(dataset, "PixelRepresentation"))[:1] == [1]
+    result: DataSet = {}
+    for tag in dataset.keys():  # noqa: SIM118 - to iterate over a data set is to have pydicom make every value
+        if tag.element == 0:  # the length of a group
+            continue
+        element = dataset.get_item(tag)
+        if isinstance(element, RawDataElement):
+            vr = _vr(element, dataset, signed=signed)
+            found = describe(vr, element.value or b"", characters, little_endian=element.is_little_endian)
+        else:
+            found = _made(element, characters, signed=signed)
+        result[f"{tag:08X}"] = found
+    if (key := f"{_CHARACTER_SET:08X}") in result:
+        result[key] = {"vr": "CS", "Value": ["ISO_IR 192"]}  # JSON is UTF-8
+    return result
+
+
+def _vr(raw: RawDataElement, dataset: Dataset, *, signed: bool) -> str:
+    """Return the VR that the file says or, where it says none or one that there is not, the standard's."""
+    known: dict[str, Any] = {}
+    raw_element_vr(raw if raw.VR in VRS else raw._replace(VR=None), known, ds=dataset)
+    vr = str(known["VR"])
+    if vr == "US or SS":
+        return "SS" if signed else "US"
+    vr = CHOICES.get(vr, vr)
+    return vr if vr in VRS else "UN"
+
+
+def _made(element: DataElement, characters: CharacterSet, *, signed: bool) -> DataSet:
+    """Return an element that the parser has made a value of: sequences, and what it had to know itself."""
+    vr, value = element.VR, element.value
+    if vr == "SQ":
+        return with_values("SQ", [_describe(item, characters, signed=signed) for item in value or ()])
+    if isinstance(value, bytes):
+        return describe(vr if vr in VRS else "UN", value, characters, little_endian=True)
+    values = list(value) if isinstance(value, MultiValue | list) else [] if value in (None, "") else [value]
+    return with_values(vr, [number(each) if isinstance(each, int | float) else str(each) for each in values])
+
+
+def select(dataset: Mapping[str, Any], keys: Iterable[str]) -> DataSet:
+    """Return these attributes; one that is not there is empty."""
+    return {key: dataset.get(key) or {"vr": dictionary_VR(int(key, 16))} for key in keys}
+
+
+def answer(datasets: Iterable[DataSet], content_type: str) -> Response:
+    """Return data sets as an array, one after the other as they are read."""
+    return Response(_array(datasets), content_type=content_type)
+
+
+def _array(datasets: Iterable[DataSet]) -> Iterator[str]:
+    start = "["
+    for dataset in datasets:
+        yield start + to_text(dataset)
+        start = ","
+    yield "[]" if start == "[" else "]"
+
+
+def to_text(dataset: DataSet) -> str:
+    """Return a data set as JSON, in the order of its tags."""
+    return json.dumps(dict(sorted(dataset.items())), allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,103 @@
+"""What the headers of stored originals say: the database holds nothing of a patient, so they are read in the store."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from flask import Flask, current_app
+from pydicom.dataset import Dataset
+
+from api.dicom.web.dicom_json import DataSet, from_dataset
+from api.http.services import Services
+from shared.errors import MalformedDicom, ObjectMissing
+from shared.imaging.dicom_file import DicomFile, read_dicom
+from shared.imaging.header import PREFIX_BYTES
+from shared.object_store import ObjectStore, original_key
+
+#: Enough for the header of most films; of the others more is read.
+_FIRST_BYTES = 64 * 1024
+_MOST_KEPT = 2000
+_THREADS = 8
+#: Under which name the application keeps the headers.
+_NAME = "carina.dicom_headers"
+
+#: What searches answer; PS3.18 tables 10.6.3-3 to 10.6.3-5, and what viewers ask for.
+SEARCHED = [
+    "SpecificCharacterSet", "StudyDate", "SeriesDate", "ContentDate", "StudyTime", "SeriesTime", "ContentTime",
+    "AccessionNumber", "Modality", "Manufacturer", "InstitutionName", "ReferringPhysicianName", "StudyDescription",
+    "SeriesDescription", "TimezoneOffsetFromUTC", "SOPClassUID", "SOPInstanceUID", "PatientName", "PatientID",
+    "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge", "BodyPartExamined", "ViewPosition",
+    "StudyInstanceUID", "SeriesInstanceUID", "StudyID", "SeriesNumber", "InstanceNumber", "Laterality",
+    "ImageLaterality", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "PerformedProcedureStepStartDate",
+    "PerformedProcedureStepStartTime",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Original:
+    """One stored DICOM file."""
+
+    sha256: str
+    byte_count: int
+
+
+def read_header(store: ObjectStore, original: Original, kept: Sequence[str] | None = None) -> DicomFile:
+    """Read an original up to its pixel data; raise `ObjectMissing`, `ObjectStoreUnavailable` or `MalformedDicom`."""
+    file = None
+    for most_bytes in (_FIRST_BYTES, PREFIX_BYTES):
+        prefix = store.get_prefix(original_key(original.sha256), min(most_bytes, original.byte_count))
+        whole = len(prefix) >= original.byte_count
+        try:
+            file = read_dicom(prefix, max_bytes=PREFIX_BYTES, kept=kept)
+        except MalformedDicom:  # as one is that was cut off
+            if whole or most_bytes == PREFIX_BYTES:
+                raise
+            continue
+        if whole or file.pixel_data is not None:
+            break
+    assert file is not None
+    return file
+
+
+class Headers:
+    """The attributes that searches answer, kept for the originals that were asked for last. Thread-safe."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+        #: By digest. Only ever in memory, and only looked up for rows that the request's key may see.
+        self._kept: OrderedDict[str, DataSet] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, originals: Sequence[Original]) -> list[DataSet]:
+        """Return what the originals' headers say; nothing of one that is not there or cannot be read."""
+        with self._lock:
+            found = {each.sha256: self._kept.get(each.sha256) for each in originals}
+        missing = {each.sha256: each for each in originals if found[each.sha256] is None}
+        if missing:
+            with ThreadPoolExecutor(min(_THREADS, len(missing))) as pool:
+                found |= dict(zip(missing, pool.map(self._read, missing.values()), strict=True))
+            with self._lock:
+                self._kept.update((sha256, header) for sha256 in missing if (header := found[sha256]))
+                while len(self._kept) > _MOST_KEPT:
+                    self._kept.popitem(last=False)
+        return [found[each.sha256] or {} for each in originals]
+
+    def _read(self, original: Original) -> DataSet:
+        try:
+            dataset: Dataset = read_header(self.store, original, SEARCHED).dataset
+        except (ObjectMissing, MalformedDicom):
+            return {}
+        return from_dataset(dataset)
+
+
+def install(app: Flask, services: Services) -> None:
+    """Give the application its store of headers."""
+    app.extensions[_NAME] = Headers(services.store)
+
+
+def header_cache() -> Headers:
+    """Return the headers of the application that handles this request."""
+    found: Headers = current_app.extensions[_NAME]
+    return found

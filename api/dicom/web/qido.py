@@ -1,0 +1,193 @@
+"""QIDO-RS: which studies, series and instances there are, PS3.18 section 10.6."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask import Response, request
+from flask_openapi3.types import ResponseDict
+from sqlalchemy.orm import Session
+
+from api.contract.schemas import PROBLEM
+from api.dicom.web.dicom_json import OFFERED, DataSet, answer, attribute, key_of, select
+from api.dicom.web.headers import header_cache
+from api.dicom.web.media_types import NOT_ACCEPTABLE, accepted, choose
+from api.dicom.web.resources import (
+    ADDRESSABLE,
+    PREFIX,
+    Instance,
+    Level,
+    SeriesUid,
+    StudyUid,
+    as_instance,
+    complete,
+    dicomweb,
+    latest,
+    url_of,
+)
+from api.dicom.web.search import MOST_RESULTS, SearchQuery, is_parameter, read_conditions, read_fields, warnings
+from api.dicom.web.warnings import add_warnings, warn_of_unknown
+from api.http.audit import note
+from api.http.auth import identity, requires
+from api.http.services import services
+from shared.imaging.header import DICOM
+from shared.tables import Image, Study
+from shared.vocabulary.states import Scope
+
+blueprint = dicomweb("qido")
+warn_of_unknown(blueprint, is_parameter)
+
+_RESULTS: ResponseDict = {
+    "200": {
+        "description": "The data sets that match; an empty array where none does.",
+        "content": {name: {"schema": {"type": "array", "items": {"type": "object"}}} for name in OFFERED},
+    },
+    "400": {"description": "It asks for an attribute that cannot be searched by.", **PROBLEM},
+    "406": NOT_ACCEPTABLE,
+}
+
+
+#: What a result says at its level and at those above, PS3.18 tables 10.6.3-3 to 10.6.3-5.
+_ATTRIBUTES = {
+    Level.STUDY: [
+        "SpecificCharacterSet", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
+        "StudyDescription", "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID",
+    ],
+    Level.SERIES: ["Modality", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber"],
+    Level.INSTANCE: ["SOPClassUID", "SOPInstanceUID", "InstanceNumber", "Rows", "Columns", "BitsAllocated"],
+}  # fmt: skip
+
+
+@blueprint.get(f"{PREFIX}/studies", responses=_RESULTS)
+@requires(Scope.READ)
+def search_studies(query: SearchQuery) -> Response:
+    """Search for studies."""
+    return _search(Level.STUDY, query)
+
+
+@blueprint.get(f"{PREFIX}/series", responses=_RESULTS)
+@requires(Scope.READ)
+def search_series(query: SearchQuery) -> Response:
+    """Search for series."""
+    return _search(Level.SERIES, query)
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/series", responses=_RESULTS)
+@requires(Scope.READ)
+def search_series_of_study(path: StudyUid, query: SearchQuery) -> Response:
+    """Search for series of a study."""
+    return _search(Level.SERIES, query, path)
+
+
+@blueprint.get(f"{PREFIX}/instances", responses=_RESULTS)
+@requires(Scope.READ)
+def search_instances(query: SearchQuery) -> Response:
+    """Search for instances."""
+    return _search(Level.INSTANCE, query)
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/instances", responses=_RESULTS)
+@requires(Scope.READ)
+def search_instances_of_study(path: StudyUid, query: SearchQuery) -> Response:
+    """Search for instances of a study."""
+    return _search(Level.INSTANCE, query, path)
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances", responses=_RESULTS)
+@requires(Scope.READ)
+def search_instances_of_series(path: SeriesUid, query: SearchQuery) -> Response:
+    """Search for instances of a series."""
+    return _search(Level.INSTANCE, query, path)
+
+
+def _search(level: Level, query: SearchQuery, path: StudyUid | None = None) -> Response:
+    content_type = choose(accepted(), OFFERED)
+    fields, conditions = read_fields(query.includefield), read_conditions(request.args)
+    limit = min(query.limit, MOST_RESULTS)
+    with services().database.begin() as session:
+        if path is not None:
+            conditions.append(Study.study_instance_uid == path.study_uid)
+            complete(session, [path.study_uid])
+        if isinstance(path, SeriesUid):
+            conditions.append(Image.series_instance_uid == path.series_uid)
+        rows, more = _read_page(session, level, conditions, query.offset, limit)
+        note(study_ids=sorted({str(image.study_id) for image, _ in rows}))
+        counts = _count(session, level, {image.study_id for image, _ in rows})
+        found = [(as_instance(image, uid), counts.get(_key(image, level), {})) for image, uid in rows]
+    attributes = header_cache().read([instance.original for instance, _ in found])
+    results = [
+        select(header, fields) | _describe(level, instance, header) | counted
+        for (instance, counted), header in zip(found, attributes, strict=True)
+    ]
+    response = answer(results, content_type)
+    # A client that asked for a limit within ours knows that there may be more.
+    cut = more and not ("limit" in request.args and query.limit <= limit)
+    add_warnings(response, warnings(request.args, more=cut))
+    return response
+
+
+def _read_page(
+    session: Session, level: Level, conditions: Sequence[sa.ColumnElement[bool]], offset: int, limit: int
+) -> tuple[Sequence[Any], bool]:
+    """Return the rows that stand for a page's results, and whether more results follow."""
+    if level is not Level.STUDY:
+        rows = session.execute(latest(level, *conditions).offset(offset).limit(limit + 1)).all()
+        return rows[:limit], len(rows) > limit
+    # Found by the studies, whose number an index bounds, and not by all their images.
+    matching = sa.select(Image.id).where(Image.study_id == Study.id, Image.media_type == DICOM, *conditions)
+    studies = (
+        sa.select(Study.id, Study.study_instance_uid)
+        .where(Study.project_id == identity().project_id, Study.study_instance_uid.is_not(None))
+        .where(matching.correlate(Study).exists())
+        .order_by(Study.id.desc())
+    )
+    page = session.execute(studies.offset(offset).limit(limit + 1)).all()
+    complete(session, [uid for _, uid in page[:limit] if uid])
+    rows = session.execute(latest(level, Study.id.in_([study_id for study_id, _ in page[:limit]]))).all()
+    return rows, len(page) > limit
+
+
+def _key(image: Image, level: Level) -> tuple[UUID, str | None]:
+    return image.study_id, image.series_instance_uid if level is Level.SERIES else None
+
+
+def _count(session: Session, level: Level, study_ids: set[UUID]) -> dict[tuple[UUID, str | None], DataSet]:
+    """Return what results say of all that is below them, by `_key`; an instance has nothing below it."""
+    of_studies = sa.select(Image).join(Study, Study.id == Image.study_id).where(Study.id.in_(study_ids), ADDRESSABLE)
+    instances = sa.func.count(sa.distinct(sa.tuple_(Image.series_instance_uid, Image.sop_instance_uid)))
+    if level is Level.STUDY:
+        series = sa.func.count(sa.distinct(Image.series_instance_uid))
+        modalities = sa.func.array_remove(sa.func.array_agg(sa.distinct(Image.modality)), None)
+        by_study = of_studies.with_only_columns(Image.study_id, series, instances, modalities).group_by(Image.study_id)
+        return {
+            (study_id, None): attribute("NumberOfStudyRelatedSeries", series_count)
+            | attribute("NumberOfStudyRelatedInstances", instance_count)
+            | attribute("ModalitiesInStudy", *(found or ()))
+            for study_id, series_count, instance_count, found in session.execute(by_study)
+        }
+    if level is Level.SERIES:
+        keys = (Image.study_id, Image.series_instance_uid)
+        by_series = of_studies.with_only_columns(*keys, instances).group_by(*keys)
+        return {
+            (study_id, uid): attribute("NumberOfSeriesRelatedInstances", count)
+            for study_id, uid, count in session.execute(by_series)
+        }
+    return {}
+
+
+def _describe(level: Level, instance: Instance, header: DataSet) -> DataSet:
+    """Return what a result says: what the header does of the patient and the study, and what the row does of UIDs."""
+    keywords = [keyword for each in Level if each <= level for keyword in _ATTRIBUTES[each]]
+    uids = (instance.study_uid, instance.series_uid, instance.instance_uid)[:level]
+    result = select(header, [key_of(keyword) for keyword in keywords])
+    result |= attribute("InstanceAvailability", "ONLINE") | attribute("RetrieveURL", url_of(*uids))
+    result |= attribute("StudyInstanceUID", instance.study_uid)
+    if level >= Level.SERIES:
+        result |= attribute("SeriesInstanceUID", instance.series_uid)
+        result |= attribute("Modality", *([instance.modality] if instance.modality else []))
+    if level >= Level.INSTANCE:
+        result |= attribute("SOPInstanceUID", instance.instance_uid)
+        result |= attribute("SOPClassUID", *([instance.sop_class_uid] if instance.sop_class_uid else []))
+        result |= attribute("AvailableTransferSyntaxUID", instance.transfer_syntax_uid)
+    return result

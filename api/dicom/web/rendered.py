@@ -1,0 +1,169 @@
+"""WADO-RS' rendered resources and thumbnails: the picture that the detector sees, PS3.18 sections 10.4.1.1.3 and .6."""
+
+from io import BytesIO
+
+import PIL.Image
+from flask import Response
+from flask_openapi3.types import ResponseDict
+from pydantic import ConfigDict, Field
+
+from api.contract.schemas import PROBLEM
+from api.dicom.web.media_types import NOT_ACCEPTABLE, RELATED, NotAcceptable, accepted, choose
+from api.dicom.web.parts import related
+from api.dicom.web.resources import (
+    PREFIX,
+    FramesPath,
+    Instance,
+    InstanceUid,
+    SeriesUid,
+    StudyUid,
+    check_frames,
+    find,
+)
+from api.dicom.web.viewport import Viewport, read_viewport
+from api.dicom.web.wado import blueprint
+from api.dicom.web.warnings import know_parameters
+from api.http.auth import requires
+from api.http.services import services
+from shared.bounded import Bounded
+from shared.errors import NotReady
+from shared.object_store import ObjectStore, rendition_key
+from shared.vocabulary.states import Scope
+
+PNG, JPEG = "image/png", "image/jpeg"
+_THUMBNAIL = Viewport(256, 256)
+_STUDY = f"{PREFIX}/studies/<study_uid>"
+_SERIES = f"{_STUDY}/series/<series_uid>"
+_INSTANCE = f"{_SERIES}/instances/<instance_uid>"
+
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_ERRORS: ResponseDict = {"406": NOT_ACCEPTABLE, "409": {"description": "The picture is not made yet.", **PROBLEM}}
+_PICTURE: ResponseDict = {
+    "200": {"description": "The picture that the detector sees.", "content": {PNG: _BYTES, JPEG: _BYTES}},
+    **_ERRORS,
+}
+_PICTURES: ResponseDict = {
+    "200": {"description": "The pictures that the detector sees.", "content": {RELATED: _BYTES}},
+    **_ERRORS,
+}
+
+
+class RenderedQuery(Bounded):
+    """How to draw it. The standard's annotation, iccprofile and window need the pixels decoded anew: not supported."""
+
+    model_config = ConfigDict(extra="allow")
+
+    quality: int = Field(90, ge=1, le=100, description="Of a JPEG.")
+    viewport: str = Field(
+        "",
+        max_length=100,
+        description="`width,height` to fit into, and of a rendered resource `,x,y,width,height` of the part to show.",
+    )
+
+
+@blueprint.get(f"{_INSTANCE}/rendered", responses=_PICTURE)
+@requires(Scope.READ)
+def rendered(path: InstanceUid, query: RenderedQuery) -> Response:
+    """Show an instance as the detector sees it."""
+    return _picture(find(path), query, read_viewport(query.viewport))
+
+
+@blueprint.get(f"{_INSTANCE}/frames/<frames>/rendered", responses=_PICTURE)
+@requires(Scope.READ)
+def rendered_frames(path: FramesPath, query: RenderedQuery) -> Response:
+    """Show an instance's frame as the detector sees it."""
+    found = find(path)
+    check_frames(path)
+    return _picture(found, query, read_viewport(query.viewport))
+
+
+@blueprint.get(f"{_SERIES}/rendered", responses=_PICTURES)
+@requires(Scope.READ)
+def rendered_series(path: SeriesUid, query: RenderedQuery) -> Response:
+    """Show a series' instances as the detector sees them."""
+    return _pictures(find(path), query)
+
+
+@blueprint.get(f"{_STUDY}/rendered", responses=_PICTURES)
+@requires(Scope.READ)
+def rendered_study(path: StudyUid, query: RenderedQuery) -> Response:
+    """Show a study's instances as the detector sees them."""
+    return _pictures(find(path), query)
+
+
+@blueprint.get(f"{_INSTANCE}/thumbnail", responses=_PICTURE)
+@requires(Scope.READ)
+def thumbnail(path: InstanceUid, query: RenderedQuery) -> Response:
+    """Show an instance as a small picture."""
+    return _thumbnail(path, query)
+
+
+@blueprint.get(f"{_INSTANCE}/frames/<frames>/thumbnail", responses=_PICTURE)
+@requires(Scope.READ)
+def frames_thumbnail(path: FramesPath, query: RenderedQuery) -> Response:
+    """Show an instance's frame as a small picture."""
+    return _thumbnail(path, query)
+
+
+@blueprint.get(f"{_SERIES}/thumbnail", responses=_PICTURE)
+@requires(Scope.READ)
+def series_thumbnail(path: SeriesUid, query: RenderedQuery) -> Response:
+    """Show a series' first instance that has a picture as a small one."""
+    return _thumbnail(path, query)
+
+
+@blueprint.get(f"{_STUDY}/thumbnail", responses=_PICTURE)
+@requires(Scope.READ)
+def study_thumbnail(path: StudyUid, query: RenderedQuery) -> Response:
+    """Show a study's first instance that has a picture as a small one."""
+    return _thumbnail(path, query)
+
+
+def _thumbnail(path: StudyUid, query: RenderedQuery) -> Response:
+    found = find(path)
+    if isinstance(path, FramesPath):
+        check_frames(path)
+    viewport = read_viewport(query.viewport, with_region=False) or _THUMBNAIL
+    return _picture(found, query, viewport, default=JPEG)
+
+
+def _picture(found: list[Instance], query: RenderedQuery, viewport: Viewport | None, default: str = PNG) -> Response:
+    """Answer the picture of the first instance that has one."""
+    know_parameters(RenderedQuery.model_fields)
+    content_type = choose(accepted(), sorted((PNG, JPEG), key=lambda each: each != default))
+    ready = [instance for instance in found if instance.rendition_sha256 is not None]
+    picture = _draw(services().store, (ready or found)[0], query, viewport, content_type)
+    return Response(picture, content_type=content_type)
+
+
+def _pictures(found: list[Instance], query: RenderedQuery) -> Response:
+    """Answer a picture of each instance; raise `NotReady` unless all have one."""
+    know_parameters(RenderedQuery.model_fields)
+    viewport = read_viewport(query.viewport)
+    for wanted in accepted():
+        content_type = next((each for each in (JPEG, PNG) if wanted.is_related and wanted.takes(each)), None)
+        if content_type is not None:
+            break
+    else:
+        raise NotAcceptable.of(f'{RELATED}; type="{each}"' for each in (JPEG, PNG))
+    if any(instance.rendition_sha256 is None for instance in found):
+        raise NotReady("An image has no rendition yet.")
+    store = services().store  # the answer goes on when the request's context is gone
+    parts = ((content_type, iter([_draw(store, instance, query, viewport, content_type)])) for instance in found)
+    return related(content_type, parts)
+
+
+def _draw(
+    store: ObjectStore, instance: Instance, query: RenderedQuery, viewport: Viewport | None, content_type: str
+) -> bytes:
+    sha256 = instance.rendition_sha256
+    if sha256 is None:
+        raise NotReady("The image has no rendition yet.")
+    picture = store.get(rendition_key(sha256), sha256=sha256)
+    if content_type == PNG and viewport is None:
+        return picture
+    buffer = BytesIO()
+    with PIL.Image.open(BytesIO(picture)) as image:
+        shown = image.convert("L") if viewport is None else viewport.show(image.convert("L"), instance.size_px)
+        shown.save(buffer, "PNG" if content_type == PNG else "JPEG", quality=query.quality)
+    return buffer.getvalue()

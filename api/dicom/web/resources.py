@@ -1,0 +1,187 @@
+"""Studies, series and instances as DICOMweb addresses them: paths, URLs, and the rows behind them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from flask_openapi3.blueprint import APIBlueprint
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from api.dicom.web.headers import Original, read_header
+from api.http.address import absolute
+from api.http.auth import identity
+from api.http.resource import resource
+from api.http.services import services
+from shared.bounded import Bounded
+from shared.errors import MalformedDicom, NotFound, ObjectMissing
+from shared.imaging.header import DICOM, UID_PATTERN
+from shared.tables import Image, Study
+
+PREFIX = "/dicom-web"
+
+_UID = f"^{UID_PATTERN}$"
+#: A row that has a place in DICOMweb: PNG and JPEG have no UIDs, nor have some files that only look like DICOM.
+ADDRESSABLE = sa.and_(
+    Image.media_type == DICOM,
+    Study.study_instance_uid.is_not(None),
+    Image.series_instance_uid.is_not(None),
+    Image.sop_instance_uid.is_not(None),
+)
+
+
+class _Blueprint(APIBlueprint):
+    """Routes that take a slash behind their paths, as several clients send it."""
+
+    def add_url_rule(self, rule: str, *arguments: Any, **options: Any) -> None:
+        super().add_url_rule(rule, *arguments, strict_slashes=False, **options)
+
+
+def dicomweb(name: str) -> APIBlueprint:
+    """Return a blueprint of DICOMweb."""
+    return resource(name, tag="DICOMweb", kind=_Blueprint)
+
+
+class Level(IntEnum):
+    """What a thing is."""
+
+    STUDY, SERIES, INSTANCE = 1, 2, 3
+
+
+class StudyUid(Bounded):
+    """Which study."""
+
+    study_uid: str = Field(pattern=_UID, description="StudyInstanceUID.")
+
+
+class SeriesUid(StudyUid):
+    """Which series."""
+
+    series_uid: str = Field(pattern=_UID, description="SeriesInstanceUID.")
+
+
+class InstanceUid(SeriesUid):
+    """Which instance."""
+
+    instance_uid: str = Field(pattern=_UID, description="SOPInstanceUID.")
+
+
+class FramesPath(InstanceUid):
+    """Which frame."""
+
+    frames: str = Field(
+        max_length=1000,
+        pattern=r"^[0-9]{1,9}(,[0-9]{1,9})*$",
+        description="Numbers from 1 with commas between; `1`, since each instance has one frame.",
+    )
+
+
+def check_frames(path: FramesPath) -> None:
+    """Raise `NotFound` unless the one frame that every instance has is the only one that is asked for."""
+    if {int(number) for number in path.frames.split(",")} != {1}:
+        raise NotFound("The instance has one frame only, number 1.")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One stored instance: its UIDs, and the original that holds it."""
+
+    study_uid: str
+    series_uid: str
+    instance_uid: str
+    sop_class_uid: str | None
+    transfer_syntax_uid: str
+    modality: str | None
+    original: Original
+    size_px: tuple[int, int]  # height, width
+    rendition_sha256: str | None
+
+    @property
+    def url(self) -> str:
+        """Where it can be retrieved."""
+        return url_of(self.study_uid, self.series_uid, self.instance_uid)
+
+
+def url_of(study_uid: str, series_uid: str | None = None, instance_uid: str | None = None) -> str:
+    """Return where something can be retrieved, as the client reaches us."""
+    levels = [("studies", study_uid), ("series", series_uid), ("instances", instance_uid)]
+    return service_url() + "".join(f"/{level}/{quote(uid, safe='')}" for level, uid in levels if uid is not None)
+
+
+def service_url() -> str:
+    """Return the base of all DICOMweb URLs, as the client reaches us."""
+    return absolute(PREFIX)
+
+
+def find(path: StudyUid) -> list[Instance]:
+    """Return the instances below a path, in a lasting order; raise `NotFound` where there is none.
+
+    Where an instance was sent in several encodings, the one that was stored last stands for it.
+    """
+    with services().database.begin() as session:
+        complete(session, [path.study_uid])
+        wanted = [Study.study_instance_uid == path.study_uid]
+        if isinstance(path, SeriesUid):
+            wanted.append(Image.series_instance_uid == path.series_uid)
+        if isinstance(path, InstanceUid):
+            wanted.append(Image.sop_instance_uid == path.instance_uid)
+        found = [as_instance(image, uid) for image, uid in session.execute(latest(Level.INSTANCE, *wanted))]
+    if not found:
+        raise NotFound
+    return found
+
+
+def latest(level: Level, *conditions: sa.ColumnElement[bool]) -> Any:
+    """Select the latest row of each study, series or instance of the key's project, with its StudyInstanceUID."""
+    keys = (Image.study_id, Image.series_instance_uid, Image.sop_instance_uid)[:level]
+    age = sa.func.row_number().over(partition_by=keys, order_by=Image.id.desc())
+    ranked = sa.select(Image.id, age.label("age")).join(Study, Study.id == Image.study_id)
+    ranked = ranked.where(Image.project_id == identity().project_id, ADDRESSABLE, *conditions)
+    aged = ranked.subquery()
+    return (
+        sa.select(Image, Study.study_instance_uid)
+        .join(Study, Study.id == Image.study_id)
+        .join(aged, aged.c.id == Image.id)
+        .where(aged.c.age == 1)
+        .order_by(keys[0].desc(), *keys[1:])
+    )
+
+
+def as_instance(image: Image, study_uid: str) -> Instance:
+    """Make an instance of a row of `latest`."""
+    return Instance(
+        study_uid=study_uid,
+        series_uid=image.series_instance_uid or "",
+        instance_uid=image.sop_instance_uid or "",
+        sop_class_uid=image.sop_class_uid,
+        transfer_syntax_uid=image.transfer_syntax_uid or "",
+        modality=image.modality,
+        original=Original(image.sha256, image.byte_count),
+        size_px=(image.height_px, image.width_px),
+        rendition_sha256=image.rendition_sha256,
+    )
+
+
+def complete(session: Session, study_uids: Sequence[str]) -> None:
+    """Fill in the UIDs of rows that are older than these columns; the header says them."""
+    bare = (
+        sa.select(Image)
+        .join(Study, Study.id == Image.study_id)
+        .where(Image.project_id == identity().project_id, Study.project_id == identity().project_id)
+        .where(Study.study_instance_uid.in_(study_uids))
+        .where(Image.media_type == DICOM, Image.series_instance_uid.is_(None))
+    )
+    for image in session.scalars(bare):
+        try:
+            header = read_header(services().store, Original(image.sha256, image.byte_count), _UIDS)
+        except (ObjectMissing, MalformedDicom):
+            continue
+        image.series_instance_uid = header.text("SeriesInstanceUID")
+        image.sop_class_uid, image.modality = header.text("SOPClassUID"), header.text("Modality")
+    session.flush()
+
+
+_UIDS = ["SOPClassUID", "SeriesInstanceUID", "Modality"]

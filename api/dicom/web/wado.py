@@ -1,0 +1,211 @@
+"""WADO-RS: instances, their metadata and frames out, PS3.18 section 10.4.
+
+An instance is answered in the transfer syntax in which it was sent, for nothing is decoded here; a request that names
+another one is refused with 406. Every byte of an original is checked against its digest on the way.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from flask import Response
+from flask_openapi3.types import ResponseDict
+
+from api.contract.schemas import PROBLEM
+from api.dicom.web.dicom_json import OFFERED, DataSet, answer, attribute, from_dataset, key_of
+from api.dicom.web.frames import fetch_frame
+from api.dicom.web.headers import Headers, header_cache, read_header
+from api.dicom.web.media_types import DICOM, NOT_ACCEPTABLE, OCTETS, RELATED, NotAcceptable, accepted, choose
+from api.dicom.web.parts import primed, related
+from api.dicom.web.resources import (
+    PREFIX,
+    FramesPath,
+    Instance,
+    InstanceUid,
+    SeriesUid,
+    StudyUid,
+    check_frames,
+    dicomweb,
+    find,
+)
+from api.dicom.web.warnings import warn_of_unknown
+from api.http.audit import note
+from api.http.auth import requires
+from api.http.services import services
+from shared.errors import MalformedDicom, MultiFrameImage, RequestError, UndecodablePixelData
+from shared.object_store import ObjectStore, original_key
+from shared.vocabulary.states import Scope
+
+Found = TypeVar("Found")
+
+blueprint = dicomweb("wado")
+warn_of_unknown(blueprint)
+
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_INSTANCES: ResponseDict = {"200": {"description": "The instances as they were sent.", "content": {RELATED: _BYTES}}}
+_INSTANCE: ResponseDict = {
+    "200": {"description": "The instance as it was sent.", "content": {RELATED: _BYTES, DICOM: _BYTES}},
+    "406": NOT_ACCEPTABLE,
+}
+_FRAMES: ResponseDict = {
+    "200": {
+        "description": "The frame: native values in little endian, or the compressed codestream as it was sent.",
+        "content": {RELATED: _BYTES, OCTETS: _BYTES, "image/*": _BYTES},
+    },
+    "406": NOT_ACCEPTABLE,
+    "409": {"description": "The stored pixel data cannot be read.", **PROBLEM},
+}
+_METADATA: ResponseDict = {
+    "200": {
+        "description": "All attributes but the pixel data, of which it says where they are.",
+        "content": {name: {"schema": {"type": "array", "items": {"type": "object"}}} for name in OFFERED},
+    },
+    "406": NOT_ACCEPTABLE,
+}
+
+
+class UnreadableInstance(RequestError):
+    """The stored instance has pixel data that cannot be read."""
+
+    code = "unreadable_instance"
+    status = 409
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>", responses=_INSTANCES)
+@requires(Scope.READ)
+def retrieve_study(path: StudyUid) -> Response:
+    """Retrieve a study's instances."""
+    return _retrieve(find(path))
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>", responses=_INSTANCES)
+@requires(Scope.READ)
+def retrieve_series(path: SeriesUid) -> Response:
+    """Retrieve a series' instances."""
+    return _retrieve(find(path))
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>", responses=_INSTANCE)
+@requires(Scope.READ)
+def retrieve_instance(path: InstanceUid) -> Response:
+    """Retrieve an instance."""
+    return _retrieve(find(path), alone=True)
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/metadata", responses=_METADATA)
+@requires(Scope.READ)
+def study_metadata(path: StudyUid) -> Response:
+    """Show what the headers of a study's instances say."""
+    return _metadata(find(path))
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/metadata", responses=_METADATA)
+@requires(Scope.READ)
+def series_metadata(path: SeriesUid) -> Response:
+    """Show what the headers of a series' instances say."""
+    return _metadata(find(path))
+
+
+@blueprint.get(
+    f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/metadata", responses=_METADATA
+)
+@requires(Scope.READ)
+def instance_metadata(path: InstanceUid) -> Response:
+    """Show what an instance's header says."""
+    return _metadata(find(path))
+
+
+@blueprint.get(
+    f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/frames/<frames>", responses=_FRAMES
+)
+@requires(Scope.READ)
+def frames(path: FramesPath) -> Response:
+    """Retrieve an instance's frame; each has one."""
+    (instance,) = find(path)
+    check_frames(path)
+    return _frame(instance)
+
+
+@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/bulkdata", responses=_FRAMES)
+@requires(Scope.READ)
+def bulkdata(path: InstanceUid) -> Response:
+    """Retrieve what the metadata leave out, the pixel data."""
+    return _frame(find(path)[0])
+
+
+def _retrieve(found: list[Instance], *, alone: bool = False) -> Response:
+    """Answer originals, object by object; one may be answered without a multipart around it."""
+    wanted = _first(
+        (
+            wanted
+            for wanted in accepted()
+            if wanted.takes(DICOM)
+            and all(wanted.takes_syntax(instance.transfer_syntax_uid) for instance in found)
+            and (alone or wanted.is_related)
+        ),
+        _offered(DICOM, found[0].transfer_syntax_uid, alone=alone),
+    )
+    note(instances=len(found))
+    store = services().store  # the answer goes on when the request's context is gone
+    parts = ((f"{DICOM}; transfer-syntax={each.transfer_syntax_uid}", _open(store, each)) for each in found)
+    return related(DICOM, parts) if wanted.is_related else Response(next(parts)[1], content_type=DICOM)
+
+
+def _frame(instance: Instance) -> Response:
+    """Answer the pixel data; bytes that the request takes in any syntax need not be named by their codec."""
+    try:
+        frame = fetch_frame(
+            services().store,
+            instance.original,
+            max_image_pixels=services().settings.max_image_pixels,
+            is_decoded=instance.rendition_sha256 is not None,
+        )
+    except (UndecodablePixelData, MultiFrameImage, MalformedDicom) as exc:
+        raise UnreadableInstance(f"The frame of the stored instance cannot be found or read: {exc.detail}") from exc
+    wanted, content_type = _first(
+        (
+            (wanted, name)
+            for wanted in accepted()
+            for name in (*frame.media_types, *([OCTETS] if wanted.transfer_syntax else []))
+            if wanted.takes(name) and wanted.takes_syntax(frame.transfer_syntax)
+        ),
+        _offered(frame.media_types[0], frame.transfer_syntax, alone=True),
+    )
+    if wanted.is_related:
+        part_type = f"{content_type}; transfer-syntax={frame.transfer_syntax}"
+        return related(content_type, iter([(part_type, frame.chunks())]))
+    return Response(frame.chunks(), content_type=content_type, headers={"Content-Length": str(len(frame.value))})
+
+
+def _metadata(found: list[Instance]) -> Response:
+    content_type = choose(accepted(), OFFERED)
+    cache, places = header_cache(), [f"{instance.url}/bulkdata" for instance in found]
+    return answer(primed(_describe(cache, *each) for each in zip(found, places, strict=True)), content_type)
+
+
+def _describe(cache: Headers, instance: Instance, pixels_url: str) -> DataSet:
+    """Return all that a header says, and where the pixel data are."""
+    vr = None
+    try:
+        file = read_header(cache.store, instance.original)
+        dataset, vr = from_dataset(file.dataset), file.pixel_data and file.pixel_data.vr
+    except MalformedDicom:  # in an element that intake had no need to read
+        (dataset,) = cache.read([instance.original])
+    pixels = {key_of("PixelData"): {"vr": vr or "OW", "BulkDataURI": pixels_url}}
+    return dataset | attribute("AvailableTransferSyntaxUID", instance.transfer_syntax_uid) | pixels
+
+
+def _open(store: ObjectStore, instance: Instance) -> Iterator[bytes]:
+    sha256 = instance.original.sha256
+    return store.stream(original_key(sha256), sha256=sha256)
+
+
+def _offered(name: str, transfer_syntax: str, *, alone: bool) -> list[str]:
+    """Return what a request may accept: in a part, and by itself where there is one thing only."""
+    in_part = f'{RELATED}; type="{name}"; transfer-syntax={transfer_syntax}'
+    return [in_part, f"{name}; transfer-syntax={transfer_syntax}"] if alone else [in_part]
+
+
+def _first(found: Iterator[Found], offered: Iterable[str]) -> Found:
+    for each in found:
+        return each
+    raise NotAcceptable.of(offered)

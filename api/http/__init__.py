@@ -1,0 +1,1 @@
+"""What every route stands on: authentication, limits, bodies, errors, audit."""

@@ -1,0 +1,160 @@
+"""The audit rows of the API. A request of a key leaves one unless it fails to read, or its view is marked `unaudited`.
+
+A change and its row are one transaction: `Database.before_commit` writes the row wherever a transaction of a POST, PUT,
+PATCH or DELETE has changed anything. All else is recorded before the first byte of the answer goes out.
+"""
+
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TypeVar
+
+import sqlalchemy as sa
+import structlog
+from flask import Response, current_app, g, has_request_context, request
+from flask_openapi3.openapi import OpenAPI
+from sqlalchemy.orm import Session
+
+from api.contract.audit import AuditEventAnswer, AuditEventsAnswer, AuditQuery
+from api.http.auth import check_again, identity, requires
+from api.http.errors import answer
+from api.http.paging import read_page
+from api.http.resource import as_json, resource
+from api.http.services import NAME, services
+from shared.access.audit import record, require_action
+from shared.access.keys import Identity
+from shared.errors import CarinaError
+from shared.tables import AuditEvent
+from shared.vocabulary.states import Scope
+
+log = structlog.get_logger()
+
+View = TypeVar("View", bound=Callable[..., object])
+
+blueprint = resource("audit")
+
+_CHANGES = {"POST", "PUT", "PATCH", "DELETE"}
+#: Of a session: its transaction leaves a row whether it has changed anything or not.
+_ALWAYS = "audit_always"
+
+
+def install(app: OpenAPI) -> None:
+    """Record the requests of every view, also of those that are still to be registered; call it last of its kind."""
+    app.extensions[NAME].installation.before_commit = _record_change
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+def unaudited(reason: str, *, only: HTTPStatus | None = None) -> Callable[[View], View]:
+    """Let reads of this view leave no row, or only those answered with one status; `reason` says why that is right.
+
+    Only for answers that hold no pixels, no attributes of a patient and no findings. Changes are always recorded.
+    """
+
+    def mark(view: View) -> View:
+        view.unaudited = (reason, only)  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def note(**subject: object) -> None:
+    """Add ids or counts to what this request's next row says that it acted upon; never a name or a patient's data."""
+    g.audit_subject = {**g.get("audit_subject", {}), **subject}
+
+
+def recorded(session: Session) -> None:
+    """Have a transaction of a change leave a row even where there turns out to be nothing to change."""
+    session.info[_ALWAYS] = True
+
+
+def record_sign(session: Session, signed: Identity) -> None:
+    """Write the row of a public view that signs somebody in or out."""
+    _write(session, signed, HTTPStatus.SEE_OTHER)
+
+
+@blueprint.get("/v1/audit-events", responses={200: AuditEventsAnswer})
+@requires(Scope.ADMIN)
+def show_all(query: AuditQuery) -> Response:
+    """Show who did what and who saw whose pixels in this project, the newest first."""
+    where = [AuditEvent.project_id == identity().project_id]
+    if query.action is not None:
+        where.append(AuditEvent.action == query.action)
+    if query.api_key_id is not None:
+        where.append(AuditEvent.api_key_id == query.api_key_id)
+    with services().database.begin() as session:
+        if query.action is not None:
+            require_action(session, query.action, lambda: current_app.view_functions)
+        rows, following = read_page(session, AuditEvent, query, *where)
+        return as_json(AuditEventsAnswer(events=[AuditEventAnswer.of(row) for row in rows], next=following))
+
+
+def _begin() -> None:
+    """Have the transactions of a change recorded from here on; those before are the framework's own."""
+    if "identity" in g and request.method in _CHANGES:
+        g.audit_changes = 0
+
+
+def _record_change(session: Session) -> None:
+    """Write the row of a change in the change's own transaction, unless its key or session has ended meanwhile."""
+    if not has_request_context() or "audit_changes" not in g:
+        return
+    check_again(session)
+    if _write(session, identity(), _expected_status(), only_if_changed=_ALWAYS not in session.info):
+        sa.event.listen(session, "after_commit", _count_change, once=True)
+
+
+def _count_change(_: Session) -> None:
+    g.audit_changes += 1
+
+
+def _end(response: Response) -> Response:
+    if "identity" not in g or request.endpoint is None or not _is_recorded(response.status_code):
+        return response
+    changes = g.pop("audit_changes", 0)
+    if changes and response.status_code == _expected_status():
+        return response
+    try:
+        with services().database.begin() as session:
+            _write(session, identity(), response.status_code)
+    except CarinaError as exc:
+        log.error("audit_event_lost", action=request.endpoint, status=response.status_code, error=exc.code)
+        # Each change has its row already, and a refusal shows nothing. All else can still be kept back.
+        if not changes and response.status_code < 400:
+            response.close()
+            return answer(exc)
+    return response
+
+
+def _is_recorded(status: int) -> bool:
+    if request.method in _CHANGES:
+        return g.get("audit_changes", 0) > 0 or not (status == HTTPStatus.TOO_MANY_REQUESTS or "replayed" in g)
+    if request.method == "OPTIONS" or status >= 400:
+        return False
+    _, only = getattr(current_app.view_functions[request.endpoint or ""], "unaudited", (None, status + 1))
+    return only is not None and only != status
+
+
+def _expected_status() -> int | None:
+    """What the view answers when all goes well, as the API's description has it."""
+    assert isinstance(current_app, OpenAPI)
+    assert request.url_rule is not None
+    item = current_app.paths.get(re.sub(r"<(?:[^:<>]+:)?(\w+)>", r"{\1}", request.url_rule.rule))
+    operation = getattr(item, request.method.lower(), None)
+    return min((int(status) for status in operation.responses if status[0] == "2"), default=None) if operation else None
+
+
+def _write(session: Session, who: Identity, status: int | None, *, only_if_changed: bool = False) -> bool:
+    subject = {**(request.view_args or {}), **g.get("audit_subject", {})}
+    if request.method in _CHANGES and g.get("answer_id") is not None and (status or 0) < 400:
+        subject.setdefault("id", g.answer_id)
+    return record(
+        session,
+        action=request.endpoint or "",
+        subject=subject,
+        project_id=who.project_id,
+        api_key_id=who.key_id,
+        status=status,
+        remote_address=request.remote_addr,
+        only_if_changed=only_if_changed,
+    )

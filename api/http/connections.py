@@ -1,0 +1,379 @@
+"""Keeps idle and slow clients away from the request threads, and bounds how many connections there are.
+
+A connection is in one of these states. In all but `REQUEST` the worker's event loop looks after it, which costs no
+thread, and each has its time:
+
+* `IDLE`: answered and kept alive; no byte of another request has come.
+* `HEAD`: the request line and headers of a request are arriving.
+* `BODY`: the head is here, and a small body is arriving. After a moment, or at once if the client waits for
+  `100 Continue`, the request is tried without its body: where its key is not valid it is answered, and where only the
+  body is missing it comes back (`BodyPending`). Large and chunked bodies are read by the thread.
+* `REQUEST`: a thread works on it, or will.
+* `ANSWER`: the client is taking the rest of an answer.
+* `CLOSING`: the answer is sent. What the client still sends is dropped, or it might not see the answer.
+
+When there are too many, the connection that has been longest in its state makes room for a new one. No address gets
+more than its share; a full address makes room among its own.
+"""
+
+import math
+import re
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from gunicorn.workers.gthread import TConn
+
+from api.http.client_socket import MIN_BYTES_PER_S, SILENCE_S, ClientSocket
+from api.http.errors import problem_for
+from api.http.headers import HEADERS
+from shared.network.addresses import origin_of, plain_address
+
+log = structlog.get_logger()
+
+#: How long a request's head may take, from its first byte or, of a new connection, from the start.
+HEAD_S = 15.0
+#: How long an answered connection waits for its next request.
+IDLE_S = 15.0
+#: How long a small body may take, and after which time the request is first tried without it.
+SMALL_BODY_S, EARLY_S = 30.0, 1.0
+#: How many requests may be tried without their bodies at a time.
+_MOST_EARLY = 8
+#: How long a client may be silent, and how long it may go on sending, after its last answer.
+CLOSING_SILENCE_S, CLOSING_S = 5.0, 30.0
+#: The largest head, and the largest body that is awaited here.
+MOST_HEAD_BYTES, SMALL_BODY_BYTES = 32 * 1024, 64 * 1024
+#: The most that all clients' unfinished requests and unsent answers may hold.
+MOST_HELD_BYTES = 128 * 1024**2
+_READ_BYTES = 64 * 1024
+_TOO_MANY = "Too many connections of this address have a request under way; close some, or try again later."
+#: The shortest time between two looks at the deadlines, and between two warnings.
+_LOOK_S, _WARN_S = 0.25, 60.0
+
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r\n", re.IGNORECASE)
+_EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
+
+
+class State(Enum):
+    """Where a connection stands; see above."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    REQUEST = auto()
+    ANSWER = auto()
+    CLOSING = auto()
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """A client's connection; the event loop or one thread has it, never both."""
+
+    sock: ClientSocket
+
+    def __init__(self, cfg: Any, sock: ClientSocket, client: Any, server: Any) -> None:
+        super().__init__(cfg, sock, client, server)
+        self.parser: Any
+        self.data_ready = True
+        #: The client's address or network, for the limit per address; None where that is not counted.
+        self.address = _origin(client[0]) if isinstance(client, tuple) else None
+        self.state = State.HEAD
+        self.deadline = self.closes_at = 0.0
+        #: What has arrived and is in no thread's hands.
+        self.buffer = bytearray()
+        #: Whether the answer under way is the last one.
+        self.is_last = False
+        #: How many bytes make the request complete; when to try it with fewer.
+        self.wanted_bytes = 0
+        self.early_at = 0.0
+        #: What counts towards `MOST_HELD_BYTES`.
+        self.held_bytes = 0
+
+    def prepare(self, *, is_whole: bool) -> None:
+        """Get ready for a thread, which is to read what has arrived before what is still to come."""
+        self.parser, self.initialized = None, False
+        self.init()
+        self.parser.unreader.unread(bytes(self.buffer))
+        self.sock.is_body_pending = not is_whole
+
+
+class Connections:
+    """The connections of a worker. Only the thread of the event loop calls this."""
+
+    def __init__(
+        self,
+        poller: selectors.BaseSelector,
+        start: Callable[[Connection], None],
+        closed: Callable[[], None],
+        *,
+        per_address: int | None,
+    ) -> None:
+        """`start` has a thread take over a connection; `closed` is called once for each connection that has ended."""
+        self._poller, self._start, self._closed = poller, start, closed
+        self._per_address = per_address
+        #: Those that no thread has, the longest in its state first.
+        self._waiting: dict[Connection, None] = {}
+        self._counts: dict[str, int] = {}
+        self._held_bytes = 0
+        self._looks_at = self._warns_at = 0.0
+        #: Those that are being tried without their bodies.
+        self._early: set[Connection] = set()
+
+    def add(self, connection: Connection) -> None:
+        """Begin with a new connection."""
+        if connection.address is not None:
+            count = self._counts[connection.address] = self._counts.get(connection.address, 0) + 1
+            if self._per_address is not None and count > self._per_address and not self.make_room(connection.address):
+                self._refuse(connection, 503, "too_many_connections", _TOO_MANY)
+                return
+        self._wait(connection, State.HEAD, HEAD_S)
+
+    def make_room(self, address: str | None = None) -> bool:
+        """Close the connection, of this address or of any, that has waited longest; return whether there was one.
+
+        What its client has sent and nobody has read yet may be the rest of a request: that one is answered instead.
+        """
+        for connection in list(self._waiting):
+            if address is None or connection.address == address:
+                self._on_event(connection)
+                if connection.state is State.REQUEST:
+                    continue
+                if connection in self._waiting:
+                    self._warn("connections_full", address=address)
+                    self._close(connection)
+                return True
+        return False
+
+    def finished(self, connection: Connection, *, is_kept: bool) -> None:
+        """Go on after a thread has answered a request."""
+        self._early.discard(connection)
+        rest = connection.sock.rest() if is_kept else None
+        connection.buffer, connection.is_last = bytearray(rest or b""), rest is None
+        self._go_on(connection)
+
+    def await_body(self, connection: Connection) -> None:
+        """Wait for the body of a request of which nothing else is missing."""
+        self._early.discard(connection)
+        connection.early_at = math.inf
+        try:
+            connection.sock.let_client_continue()
+        except OSError:
+            self._close(connection)
+            return
+        self._wait(connection, State.BODY, SMALL_BODY_S)
+
+    def look(self, *, force: bool = False) -> None:
+        """Close all whose time is over, or all."""
+        now = time.monotonic()
+        if now < self._looks_at and not force:
+            return
+        self._looks_at = now + _LOOK_S
+        for connection in list(self._waiting):
+            if connection not in self._waiting:
+                continue  # closed to make room
+            if force:
+                self._close(connection)
+            elif now >= connection.deadline:
+                self._expire(connection)
+            elif connection.state is State.BODY and now >= connection.early_at:
+                self._try_early(connection)
+
+    def end_idle(self, deadline: float) -> None:
+        """Let no connection be idle beyond this time."""
+        for connection in self._waiting:
+            if connection.state is State.IDLE or (connection.state is State.HEAD and not connection.buffer):
+                connection.deadline = min(connection.deadline, deadline)
+
+    # --- what happens to a connection ---
+
+    def _wait(self, connection: Connection, state: State, for_s: float) -> None:
+        """Put a connection into a state that the event loop looks after."""
+        event = selectors.EVENT_WRITE if state is State.ANSWER else selectors.EVENT_READ
+        self._release(connection)
+        self._waiting[connection] = None
+        connection.state, connection.deadline = state, time.monotonic() + for_s
+        self._poller.register(connection.sock, event, lambda _: self._on_event(connection))
+        self._hold(connection)
+
+    def _release(self, connection: Connection) -> None:
+        """Stop looking after a connection."""
+        if connection in self._waiting:
+            del self._waiting[connection]
+            self._poller.unregister(connection.sock)
+
+    def _close(self, connection: Connection) -> None:
+        self._release(connection)
+        self._held_bytes -= connection.held_bytes
+        if (address := connection.address) is not None:
+            self._counts[address] -= 1
+            if not self._counts[address]:
+                del self._counts[address]
+        connection.close()
+        self._closed()
+
+    def _hold(self, connection: Connection) -> None:
+        """Account for what a connection holds, and make room where all hold too much."""
+        held_bytes = len(connection.buffer) + connection.sock.unsent_bytes
+        self._held_bytes += held_bytes - connection.held_bytes
+        connection.held_bytes = held_bytes
+        while self._held_bytes > MOST_HELD_BYTES:
+            longest = next((each for each in self._waiting if each.held_bytes and each is not connection), None)
+            if longest is None:
+                return
+            self._warn("connections_hold_too_much")
+            self._close(longest)
+
+    def _on_event(self, connection: Connection) -> None:
+        """Read the bytes that the client has sent, or write as much of the answer as it accepts."""
+        if connection not in self._waiting:
+            return  # closed by an earlier event of the same round
+        try:
+            if connection.state is State.ANSWER:
+                self._write(connection)
+            else:
+                self._read(connection)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._close(connection)
+
+    def _write(self, connection: Connection) -> None:
+        now, sent = time.monotonic(), connection.sock.flush()
+        connection.deadline = min(now + SILENCE_S, connection.deadline + sent / MIN_BYTES_PER_S)
+        self._hold(connection)
+        if not connection.sock.unsent_bytes:
+            self._go_on(connection)
+
+    def _go_on(self, connection: Connection) -> None:
+        """Send the rest of an answer; then go on with the next request, or close."""
+        if connection.sock.fileno() < 0:
+            self._close(connection)
+        elif connection.sock.unsent_bytes:
+            self._wait(connection, State.ANSWER, SILENCE_S)
+        elif connection.is_last:
+            connection.closes_at = time.monotonic() + CLOSING_S
+            self._wait(connection, State.CLOSING, CLOSING_SILENCE_S)
+            try:
+                connection.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._close(connection)
+        elif connection.buffer:
+            self._wait(connection, State.HEAD, HEAD_S)
+            self._advance(connection)
+        else:
+            self._wait(connection, State.IDLE, IDLE_S)
+
+    def _read(self, connection: Connection) -> None:
+        connection.sock.settimeout(0)
+        data = socket.socket.recv(connection.sock, _READ_BYTES)
+        if connection.state is State.CLOSING:
+            connection.deadline = min(connection.closes_at, time.monotonic() + CLOSING_SILENCE_S)
+        elif not data and connection.state is State.BODY:
+            self._hand_over(connection, is_whole=True)  # to be told that its body was cut short
+            return
+        if not data:
+            self._close(connection)
+        elif connection.state is not State.CLOSING:
+            connection.buffer += data
+            if connection.state is State.IDLE:
+                connection.state, connection.deadline = State.HEAD, time.monotonic() + HEAD_S
+            self._hold(connection)
+            self._advance(connection)
+
+    def _advance(self, connection: Connection) -> None:
+        """Hand a request over as soon as enough of it is here."""
+        buffer = connection.buffer
+        if connection.state is State.HEAD:
+            end = _end_of_head(buffer)
+            if (end or len(buffer)) > MOST_HEAD_BYTES:
+                self._refuse(connection, 431, "request_header_fields_too_large", "The request's headers are too large.")
+                return
+            if end is None:
+                if buffer.count(b"\n") != buffer.count(b"\r\n"):
+                    self._hand_over(connection, is_whole=True)  # a bare LF, which the parser refuses
+                return
+            head = bytes(buffer[:end])
+            connection.wanted_bytes = end + _small_body_bytes(head)
+            if len(buffer) < connection.wanted_bytes:
+                self._wait(connection, State.BODY, SMALL_BODY_S)
+                connection.early_at = time.monotonic()
+                if _EXPECT.search(head):
+                    self._try_early(connection)
+                else:
+                    connection.early_at += EARLY_S
+                return
+        if len(buffer) >= connection.wanted_bytes:
+            self._hand_over(connection, is_whole=True)
+
+    def _try_early(self, connection: Connection) -> None:
+        """Have a request tried without its body, or leave it for the next look: many slow clients cost no more."""
+        if len(self._early) < _MOST_EARLY:
+            self._early.add(connection)
+            self._hand_over(connection, is_whole=False)
+
+    def _hand_over(self, connection: Connection, *, is_whole: bool) -> None:
+        self._release(connection)
+        connection.prepare(is_whole=is_whole)
+        if is_whole:
+            connection.buffer = bytearray()
+        self._hold(connection)
+        connection.state = State.REQUEST
+        self._start(connection)
+
+    def _expire(self, connection: Connection) -> None:
+        if connection.state is State.BODY:
+            self._refuse(connection, 408, "body_too_slow", "The request's body did not arrive in time; send it again.")
+        else:
+            self._close(connection)
+
+    def _refuse(self, connection: Connection, status: int, code: str, detail: str) -> None:
+        """Answer with a problem, and close."""
+        body = problem_for(status, detail, code)
+        connection.buffer, connection.is_last = bytearray(), True
+        try:
+            connection.sock.sendall(head_of(status, len(body)) + body)
+        except OSError:
+            self._close(connection)
+            return
+        self._go_on(connection)
+
+    def _warn(self, event: str, **fields: object) -> None:
+        if time.monotonic() >= self._warns_at:
+            self._warns_at = time.monotonic() + _WARN_S
+            log.warning(event, **fields)
+
+
+def head_of(status: int, byte_count: int) -> bytes:
+    """Return the head of an answer that is a problem document, and the connection's last."""
+    retry = "Retry-After: 5\r\n" if status == 503 else ""
+    always = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+    return (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n{retry}{always}"
+        f"Content-Type: application/problem+json\r\nContent-Length: {byte_count}\r\n\r\n"
+    ).encode()
+
+
+def _end_of_head(buffer: bytearray) -> int | None:
+    """Return where a request's body begins; None where its head has not arrived."""
+    start = 2 if buffer.startswith(b"\r\n") else 0  # an empty line before a request is to be ignored, RFC 9112 2.2
+    if buffer.startswith(b"\r\n", start):
+        return start + 2
+    end = buffer.find(b"\r\n\r\n", start)
+    return None if end < 0 else end + 4
+
+
+def _small_body_bytes(head: bytes) -> int:
+    """Return how much of a body is to be awaited; the parser alone decides where the body ends."""
+    found = _LENGTH.findall(head)
+    length = int(found[0]) if len(found) == 1 else 0
+    return length if length <= SMALL_BODY_BYTES else 0
+
+
+def _origin(address: str) -> str | None:
+    """Return what counts as one client; None for this machine."""
+    plain = plain_address(address) or address
+    return None if plain in ("127.0.0.1", "::1") else origin_of(plain)

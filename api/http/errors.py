@@ -1,0 +1,152 @@
+"""Every error answer: RFC 9457 `application/problem+json` with a stable code."""
+
+import re
+from http import HTTPStatus
+from typing import NoReturn
+from uuid import UUID
+
+import structlog
+from flask import Flask, Response, request
+from psycopg.errors import ForeignKeyViolation
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from sqlalchemy.exc import DataError, IntegrityError
+from werkzeug.exceptions import HTTPException
+
+from api.contract.schemas import InvalidParameter, Problem
+from api.http import naming
+from shared.errors import (
+    CarinaError,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    RequestError,
+    TransientError,
+    Unauthorized,
+)
+from shared.suggestions import AmbiguousName, suggest_choice
+
+log = structlog.get_logger()
+
+#: What a 503 tells the client to wait.
+RETRY_AFTER_S = 5
+
+
+def install(app: Flask) -> None:
+    """Make `app` answer every error with a problem document."""
+    app.register_error_handler(CarinaError, answer)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(Exception, answer_unforeseen)
+
+
+def reject_parameters(error: ValidationError) -> NoReturn:
+    """Raise `InvalidRequest` for what pydantic found; the values themselves are not repeated."""
+    invalid = InvalidRequest()
+    invalid.__cause__ = error
+    raise invalid
+
+
+def answer(error: CarinaError) -> Response:
+    """Return the problem document that says this error."""
+    status, headers = 500, {}
+    if isinstance(error, NotFound):
+        error = naming.explain(error)
+    if isinstance(error, RequestError):
+        status = error.status
+        if error.retry_after_s is not None:
+            headers["Retry-After"] = str(error.retry_after_s)
+    elif isinstance(error, TransientError):
+        status, headers["Retry-After"] = 503, str(RETRY_AFTER_S)
+        log.warning("request_failed", route=str(request.url_rule), code=error.code, detail=error.detail)
+    else:
+        log.error("request_failed", route=str(request.url_rule), code=error.code, exc_info=error)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    limit = error.limit if isinstance(error, LimitExceeded) else None
+    errors = _explain(error) if isinstance(error, RequestError) else None
+    candidates = list(error.candidates) or None if isinstance(error, NotFound | AmbiguousName) else None
+    detail = error.public_detail + _suggest(error)
+    return _respond(status, error.code, detail, headers, limit=limit, errors=errors, candidates=candidates)
+
+
+def _explain(error: RequestError) -> list[InvalidParameter] | None:
+    """What is wrong with which parameter, as far as the error knows; pydantic names the parts of the error's own."""
+    within = [error.parameter] if error.parameter else []
+    if not (isinstance(error, InvalidRequest) and isinstance(error.__cause__, ValidationError)):
+        return [InvalidParameter(name=name, detail=error.detail) for name in within] or None
+    return [
+        InvalidParameter(name=".".join(map(str, (*within, *each["loc"]))), detail=each["msg"] + suggestion_for(each))
+        for each in error.__cause__.errors(include_url=False)
+    ]
+
+
+def suggestion_for(found: ErrorDetails) -> str:
+    """Say what may have been meant by a value that is none of a list; empty where nothing is near."""
+    expected = found.get("ctx", {}).get("expected", "") if found["type"] in ("enum", "literal_error") else ""
+    return suggest_choice(found["input"], expected)
+
+
+def _suggest(error: CarinaError) -> str:
+    cause = error.__cause__ if isinstance(error, InvalidRequest) else None
+    found = cause.errors(include_url=False) if isinstance(cause, ValidationError) else []
+    suggested = ((each, suggestion_for(each)) for each in found)
+    return next((f" {each['loc'][-1]}:{meant}" for each, meant in suggested if meant and each["loc"]), "")
+
+
+def _answer_unfit_value(error: DataError) -> Response:
+    """Blame the request: what PostgreSQL cannot hold, as a NUL character or a huge number, is in no row to be found."""
+    log.warning("value_refused", route=str(request.url_rule), error=type(error.orig).__name__)
+    return answer(InvalidRequest("The request holds a value that cannot be stored, such as a NUL character."))
+
+
+def answer_unforeseen(error: Exception) -> Response:
+    """Return the problem document of an error that is not one of ours."""
+    if isinstance(error, DataError):
+        return _answer_unfit_value(error)
+    return _answer_conflict(error) if isinstance(error, IntegrityError) else _answer_unknown(error)
+
+
+def _answer_conflict(error: IntegrityError) -> Response:
+    """Say that a row which the request refers to was erased while the request was under way."""
+    if isinstance(error.orig, ForeignKeyViolation):
+        return answer(NotFound())
+    return _answer_unknown(error)
+
+
+def _answer_http(error: HTTPException) -> Response | HTTPException:
+    if error.code is None or error.code < 400:
+        return error  # a redirect
+    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    code = re.sub(r"[^a-z]+", "_", error.name.lower())
+    return _respond(error.code, code, error.description or error.name, headers)
+
+
+def _answer_unknown(error: Exception) -> Response:
+    log.error("request_crashed", route=str(request.url_rule), exc_info=error)
+    return _respond(500, CarinaError.code, CarinaError().detail)
+
+
+def _respond(
+    status: int,
+    code: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    *,
+    limit: str | None = None,
+    errors: list[InvalidParameter] | None = None,
+    candidates: list[UUID] | None = None,
+) -> Response:
+    title = HTTPStatus(status).phrase
+    problem = Problem(
+        title=title, status=status, detail=detail, code=code, limit=limit, errors=errors, candidates=candidates
+    )
+    body = problem.model_dump_json(exclude_none=True)
+    return Response(body, status, headers, content_type="application/problem+json")
+
+
+def problem_for(status: int, detail: str, code: str = "") -> bytes:
+    """Return the document of an error that no route is asked about; its code is by default the status' own name."""
+    title = HTTPStatus(status).phrase
+    code = code or re.sub(r"[^a-z]+", "_", title.lower())
+    problem = Problem(title=title, status=status, detail=detail, code=code)
+    return problem.model_dump_json(exclude_none=True).encode()

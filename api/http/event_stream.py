@@ -1,0 +1,71 @@
+"""Server-sent events: a bounded number of streams, never silent for long, and over when the process is to end."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import structlog
+from flask import Response, stream_with_context
+
+from api.http.services import services
+from shared.errors import TransientError, Unauthorized
+
+log = structlog.get_logger()
+
+#: A stream ends after the first, and the client comes again; it is never silent for longer than the second.
+STREAM_S, SILENCE_S = 240.0, 15.0
+RECONNECT_MS = 2000
+
+
+def described(what: str, name: str) -> dict[str, Any]:
+    """How the API's description tells of a stream."""
+    properties = {
+        "event": {"const": name},
+        "id": {"type": "string"},
+        "data": {"type": "string"},
+        "retry": {"type": "integer"},
+    }
+    schema = {"type": "object", "properties": properties}
+    return {"description": what, "content": {"text/event-stream": {"schema": schema}}}
+
+
+def event(name: str, data: str, *, id_: str | None = None) -> str:
+    """One event, as it is sent."""
+    lines = [f"event: {name}", *([] if id_ is None else [f"id: {id_}"]), f"data: {data}"]
+    return "\n".join(lines) + "\n\n"
+
+
+def respond(first: str, following: Iterator[str | None]) -> Response:
+    """Send an event, then those that follow; None says that there is nothing new.
+
+    Where as many streams are open as may be, the first is all, and the client looks again and again. A server that is
+    down ends the stream, and so does the end of the request's key or session, which a last event `end` tells.
+    """
+    first = f"retry: {RECONNECT_MS}\n{first}"
+    headers = {"X-Accel-Buffering": "no"}
+    long_polls = services().long_polls
+    if not long_polls.acquire(blocking=False):
+        return Response(first, headers=headers, content_type="text/event-stream")
+    body = stream_with_context(_told(first, following))
+    response = Response(body, headers=headers, content_type="text/event-stream")
+    response.call_on_close(long_polls.release)
+    return response
+
+
+def _told(first: str, following: Iterator[str | None]) -> Iterator[str]:
+    yield first
+    said = time.monotonic()
+    try:
+        for each in following:
+            if each is not None:
+                yield each
+            elif time.monotonic() - said > SILENCE_S:
+                yield ":\n\n"
+            else:
+                continue
+            said = time.monotonic()
+    except Unauthorized as error:
+        yield event("end", json.dumps({"code": error.code, "detail": error.public_detail}))
+    except TransientError as error:
+        log.warning("event_stream_ended", code=error.code)

@@ -1,0 +1,35 @@
+"""Whether the process lives, and whether the servers that it needs answer."""
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+
+from api.contract.schemas import DependencyState, Health, Readiness
+from api.http.auth import public
+from api.http.resource import as_json
+from api.http.services import services
+
+blueprint = APIBlueprint("health", __name__, abp_tags=[Tag(name="health")])
+
+
+@blueprint.get("/healthz", responses={200: Health})
+@public
+def healthz() -> Response:
+    """Say that the process answers."""
+    return as_json(Health())
+
+
+@blueprint.get("/readyz", responses={200: Readiness, 503: Readiness})
+@public
+def readyz() -> Response:
+    """Ask each server that the API uses, all at the same time. Without Redis it takes work, which waits longer."""
+    outcome = services().readiness.look()
+    answer = Readiness(
+        status="not_ready" if outcome.not_ready else "ready",
+        dependencies={
+            name: DependencyState(ok=each.ok, code=each.code, detail=each.detail)
+            for name, each in outcome.answers.items()
+        },
+        degraded=sorted(outcome.degraded),
+    )
+    return as_json(answer, 503 if outcome.not_ready else 200)

@@ -1,0 +1,138 @@
+"""Pulls the files out of a multipart body as it arrives. Nothing is spooled: at most a chunk is in memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedData, State
+
+from api.http.body import CHUNK_BYTES, Body
+from shared.bounded import LONGEST_STRING, is_odd
+from shared.errors import LimitExceeded, MalformedUpload, NoFiles, UnexpectedFile, UploadCutShort
+
+FIELD = "files"
+
+#: Of a part's headers.
+MOST_HEADER_BYTES = 16 * 1024
+#: Of what stands before the first and after the last part.
+_MOST_MARGIN_BYTES = 64 * 1024
+#: A chunk, and what comes before it.
+_MOST_BUFFERED_BYTES = CHUNK_BYTES + _MOST_MARGIN_BYTES
+#: Parts that are no files, which are skipped, and their size in all.
+_MOST_FIELDS, _MOST_FIELD_BYTES = 100, 1024**2
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file of the body."""
+
+    #: What the client calls it; only ever told back to the client.
+    name: str
+    #: Its bytes, to be read once and before the next file.
+    chunks: Iterator[bytes]
+
+
+def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterator[Upload]:
+    """Yield the files of a request's field `files`; what is left unread of a file is skipped before the next one.
+
+    Raises `NoFiles`, `LimitExceeded`, `UnexpectedFile`, `MalformedUpload`, and `UploadCutShort` from a file's chunks
+    before its last one, so that a file whose chunks come to their end has arrived as a whole.
+    """
+    whole = Body(request, max_bytes=max_bytes)
+    boundary = request.mimetype_params.get("boundary")
+    if request.mimetype != "multipart/form-data" or not boundary or request.content_length == 0:
+        raise NoFiles
+    body = _Form(whole, boundary.encode("latin-1", "replace"))
+    count, others = 0, _OtherFields()
+    while (part := body.next_part()) is not None:
+        if part.name != FIELD:
+            if isinstance(part, File):
+                raise UnexpectedFile
+            others.skip(body.chunks())
+        elif count == max_files:
+            raise LimitExceeded("max_files", max_files)
+        else:
+            count += 1
+            name = getattr(part, "filename", "")
+            if len(name) > LONGEST_STRING or is_odd(name):
+                raise MalformedUpload("The name of a file is too long, or has a control character or a line break.")
+            yield Upload(name, body.chunks())
+        body.skip()
+    if count == 0:
+        raise NoFiles
+
+
+class _OtherFields:
+    """Those that are no files, and are skipped."""
+
+    def __init__(self) -> None:
+        self._count = self._byte_count = 0
+
+    def skip(self, chunks: Iterator[bytes]) -> None:
+        """Read over one of them; raise `MalformedUpload` where they are too many or too large."""
+        self._count += 1
+        for chunk in chunks:
+            self._byte_count += len(chunk)
+            if self._byte_count > _MOST_FIELD_BYTES:
+                break
+        if self._count > _MOST_FIELDS or self._byte_count > _MOST_FIELD_BYTES:
+            raise MalformedUpload("The form has too many fields beside its files, or too large ones.")
+
+
+class _Form:
+    """A multipart body under way."""
+
+    def __init__(self, body: Body, boundary: bytes) -> None:
+        self._body = body
+        self._decoder = MultipartDecoder(boundary, _MOST_BUFFERED_BYTES)
+        self._in_part = False
+
+    def next_part(self) -> File | Field | None:
+        """Return the next part's head, or None at the end of the body."""
+        while self._decoder.state is not State.EPILOGUE:
+            event = self._next_event()
+            if isinstance(event, File | Field):
+                if sum(len(name) + len(value) for name, value in event.headers) > MOST_HEADER_BYTES:
+                    raise MalformedUpload("The headers of a part are too large.")
+                self._in_part = True
+                return event
+        return None
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes of the part that `next_part` returned."""
+        while self._in_part:
+            event = self._next_event()
+            assert isinstance(event, Data)
+            if not event.more_data:
+                self._in_part = False
+                if self._decoder.state is State.EPILOGUE:
+                    # The last file is whole only when the body is.
+                    self._read_epilogue()
+            if event.data:
+                yield event.data
+
+    def skip(self) -> None:
+        """Read over what is left of the part."""
+        for _ in self.chunks():
+            pass
+
+    def _next_event(self) -> object:
+        try:
+            while isinstance(event := self._decoder.next_event(), NeedData):
+                self._decoder.receive_data(self._read())
+        except (ValueError, AttributeError, RequestEntityTooLarge) as exc:
+            raise MalformedUpload from exc
+        return event
+
+    def _read(self) -> bytes:
+        """Return some bytes of the body; raise `UploadCutShort` when there are none."""
+        if chunk := self._body.read():
+            return chunk
+        raise UploadCutShort
+
+    def _read_epilogue(self) -> None:
+        start = self._body.bytes_read
+        while self._body.read():
+            if self._body.bytes_read - start > _MOST_MARGIN_BYTES:
+                raise MalformedUpload("The body goes on after its last part.")

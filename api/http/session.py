@@ -1,0 +1,117 @@
+"""Who is signed in to the console: a signed cookie that names a session's row, and never holds a key."""
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from uuid import UUID
+
+from flask import request
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from werkzeug.wrappers import Response
+
+from api.http.keyring import Credential, session_credential
+from api.http.services import services
+from shared.access.console_sessions import SESSION
+from shared.errors import RequestError, Unauthorized
+
+CSRF_HEADER = "X-CSRF-Token"
+CSRF_FIELD = "csrf_token"
+_SAFE = {"GET", "HEAD", "OPTIONS"}
+
+
+class ConsoleOff(RequestError):
+    """The console is off: `CARINA_SESSION_SECRET` is empty."""
+
+    code = "console_off"
+    status = 503
+
+
+class CsrfTokenWrong(RequestError):
+    """The request does not come from a page of this console; load the page again."""
+
+    code = "csrf_token_wrong"
+    status = 403
+
+
+@dataclass(frozen=True)
+class Cookie:
+    """What the cookie says."""
+
+    session_id: UUID
+    #: Sent back with every change, which another site's page could not.
+    csrf_token: str
+
+
+def require_secret() -> str:
+    """What cookies are signed with; raise `ConsoleOff` where there is none."""
+    secret = services().settings.session_secret.get_secret_value()
+    if not secret:
+        raise ConsoleOff
+    return secret
+
+
+def begin(response: Response, session_id: UUID) -> None:
+    """Sign in: have the browser send the cookie from now on, to this site only."""
+    value = {"session": str(session_id), "csrf": secrets.token_urlsafe(24)}
+    response.set_cookie(
+        _cookie_name(),
+        _signer().dumps(value),
+        max_age=SESSION,
+        path=_cookie_path(),
+        secure=request.is_secure,
+        httponly=True,
+        samesite="Strict",
+    )
+
+
+def end(response: Response) -> None:
+    """Have the browser forget the cookie."""
+    response.delete_cookie(
+        _cookie_name(), path=_cookie_path(), secure=request.is_secure, httponly=True, samesite="Strict"
+    )
+
+
+def current() -> Cookie | None:
+    """The cookie of this request, whose session may have ended; None where nobody is signed in."""
+    cookie = request.cookies.get(_cookie_name())
+    if not cookie or not services().settings.session_secret.get_secret_value():
+        return None
+    try:
+        value = _signer().loads(cookie, max_age=int(SESSION.total_seconds()))
+        return Cookie(UUID(value["session"]), str(value["csrf"]))
+    except (BadSignature, KeyError, TypeError, ValueError):
+        return None
+
+
+def credential() -> Credential:
+    """Return what the request is let in by if its session is live; raise `Unauthorized` or `CsrfTokenWrong`."""
+    session = current()
+    if session is None:
+        raise Unauthorized
+    if request.method not in _SAFE and not hmac.compare_digest(_sent_token().encode(), session.csrf_token.encode()):
+        raise CsrfTokenWrong
+    return session_credential(session.session_id)
+
+
+def _sent_token() -> str:
+    """The token of a script's header or, of a page's own form, of its field."""
+    token = request.headers.get(CSRF_HEADER)
+    if token is None and request.mimetype == "application/x-www-form-urlencoded":
+        token = request.form.get(CSRF_FIELD)
+    return token or ""
+
+
+def _cookie_name() -> str:
+    # The prefix has browsers refuse a cookie that another host of the same domain sets, which needs HTTPS; and one that
+    # is for a part of this host alone.
+    if not request.is_secure:
+        return "carina"
+    return "__Secure-carina" if request.script_root else "__Host-carina"
+
+
+def _cookie_path() -> str:
+    return request.script_root or "/"
+
+
+def _signer() -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(require_secret(), salt="carina-console")

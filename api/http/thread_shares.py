@@ -1,0 +1,59 @@
+"""Bounds how many request threads one API key, and all keys together, hold: uploads, long answers, event streams."""
+
+import threading
+from collections import Counter
+from functools import partial
+
+from flask import Flask, g
+
+from api.http.auth import identity
+from api.http.body import client_socket
+from shared.errors import RequestError
+from shared.settings import Settings
+
+
+class TooManyAtATime(RequestError):
+    """Too many requests of this API key are under way; send it again when one of them has been answered."""
+
+    code = "too_many_at_a_time"
+    status = 429
+    retry_after_s = 1
+
+
+class ServerBusy(RequestError):
+    """Too many requests are under way; send it again in a moment."""
+
+    code = "server_busy"
+    status = 503
+    retry_after_s = 1
+
+
+def install(app: Flask, settings: Settings) -> None:
+    """Let no key have more than three quarters of the threads, and all keys no more than seven eighths."""
+    per_key, in_all = _part(settings.api_threads, 3 / 4), _part(settings.api_threads, 7 / 8)
+    lock, counts = threading.Lock(), Counter[str]()
+
+    def acquire() -> None:
+        client = client_socket()
+        if client is None or "identity" not in g:
+            return  # requests without a key never hold a thread for long
+        key = str(identity().key_id)
+        with lock:
+            if counts[key] >= per_key:
+                raise TooManyAtATime
+            if counts.total() >= in_all:
+                raise ServerBusy
+            counts[key] += 1
+        client.when_answered(partial(release, key))
+
+    def release(key: str) -> None:
+        with lock:
+            counts[key] -= 1
+            if not counts[key]:
+                del counts[key]
+
+    app.before_request(acquire)
+
+
+def _part(threads: int, share: float) -> int:
+    return max(1, int(threads * share))

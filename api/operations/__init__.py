@@ -1,0 +1,1 @@
+"""Routes for operators: the queue and webhooks."""

@@ -1,0 +1,87 @@
+"""The queue: what it is like now, what it was like, and another try for what failed."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import UUID
+
+from flask import Response
+
+from api.contract.queue import HistoryAnswer, HistoryQuery, QueueAnswer, RetriedAnswer, RetryRequest
+from api.http.audit import note, unaudited
+from api.http.auth import identity, requires
+from api.http.event_stream import STREAM_S, described, event, respond
+from api.http.idempotency import idempotent
+from api.http.resource import as_json, resource
+from api.http.services import services
+from api.http.waiting import looks
+from api.operations.queue_watch import queue_watch
+from shared.queue.samples import read_history
+from shared.submissions.failures import retry_failures
+from shared.vocabulary.states import JobState, Scope, Stage
+
+#: Between two looks of a stream.
+LOOK_S = 1.0
+#: Of a history: about one for two pixels of a chart.
+POINTS = 360
+
+blueprint = resource("queue")
+
+_EVENTS = described("Events named `queue`, each with a QueueAnswer.", "queue")
+
+
+@blueprint.get("/v1/queue", responses={200: QueueAnswer})
+@requires(Scope.READ)
+@unaudited("It shows counts, codes and workers.")
+def show() -> Response:
+    """Show how full the queue is and what the workers do, and this project's failures of the last 24 hours.
+
+    All projects share the queue and its workers, so that these numbers are of all of them.
+    """
+    return as_json(queue_watch().look(identity().project_id))
+
+
+@blueprint.get("/v1/queue/history", responses={200: HistoryAnswer})
+@requires(Scope.READ)
+@unaudited("It shows counts, codes and workers.")
+def show_history(query: HistoryQuery) -> Response:
+    """Show what the queue was like: of a longer time fewer points."""
+    with services().database.begin() as session:
+        return as_json(HistoryAnswer.of(read_history(session, timedelta(hours=query.hours), points=POINTS)))
+
+
+@blueprint.get("/v1/queue/events", responses={200: _EVENTS})
+@requires(Scope.READ)
+@unaudited("It shows counts, codes and workers.")
+def stream() -> Response:
+    """Tell of each change of the queue; a stream ends after some minutes, to be opened anew."""
+    project_id = identity().project_id
+    first = queue_watch().look(project_id)
+    return respond(_event(first), _changes(project_id, first))
+
+
+@blueprint.post("/v1/jobs/retry", responses={200: RetriedAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def retry(body: RetryRequest) -> Response:
+    """Try again what failed lately with a code: each such job gets a successor.
+
+    A job does not whose image has a later one of the same model. What was rejected would be rejected again, and stays.
+    """
+    with services().database.begin() as session:
+        states = retry_failures(session, identity().project_id, body.code, timedelta(hours=body.hours))
+        note(code=body.code, jobs=len(states))
+    answer = RetriedAnswer(to_prepare=states.count(JobState.QUEUED), to_detect=states.count(JobState.READY))
+    for stage, count in ((Stage.PREPARE, answer.to_prepare), (Stage.DETECT, answer.to_detect)):
+        services().hints.send(stage, count)
+    return as_json(answer)
+
+
+def _changes(project_id: UUID, known: QueueAnswer) -> Iterator[str | None]:
+    for _ in looks(STREAM_S, (LOOK_S, LOOK_S)):
+        answer = queue_watch().look(project_id)
+        yield _event(answer) if answer != known else None
+        known = answer
+
+
+def _event(answer: QueueAnswer) -> str:
+    return event("queue", answer.model_dump_json())

@@ -1,0 +1,110 @@
+"""Reads the queue's numbers from PostgreSQL when Prometheus asks; no process keeps a count of its own to lose."""
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from sqlalchemy.orm import Session
+
+from api.http.kept import Kept
+from api.http.services import Services
+from shared.database import Database
+from shared.imaging.facts import Flag
+from shared.queue.numbers import JobCount, count_jobs, sum_work
+from shared.tables import Image, WebhookDelivery
+from shared.training.tasks import KINDS
+from shared.vocabulary.states import DeliveryState, JobState, Stage, TaskState
+
+
+class QueueMetrics(Collector):
+    """Jobs and how long they wait, doubtful images, the trainer's tasks, messages to webhooks, and workers' work."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._kept = Kept(self._read)
+
+    def collect(self) -> list[Metric]:
+        """Return all numbers as they were a moment ago; raises `DatabaseUnavailable`."""
+        return self._kept.get()
+
+    def _read(self) -> list[Metric]:
+        with self._database.begin() as session:
+            return [
+                *_jobs(session),
+                _flags(session),
+                *_tasks(session),
+                _deliveries(session),
+                *_workers(session),
+            ]
+
+
+def _jobs(session: Session) -> Iterator[Metric]:
+    found = count_jobs(session)
+    jobs = GaugeMetricFamily("carina_jobs", "Jobs by state.", labels=["state"])
+    for state in JobState:
+        jobs.add_metric([state], found.get(state, JobCount()).count)
+    oldest = GaugeMetricFamily(
+        "carina_oldest_waiting_seconds", "How long the oldest waiting job has waited.", labels=["stage"]
+    )
+    for stage in (Stage.PREPARE, Stage.DETECT):
+        oldest.add_metric([stage], found.get(stage.waiting, JobCount()).oldest_s)
+    yield from (jobs, oldest)
+
+
+def _flags(session: Session) -> Metric:
+    images = GaugeMetricFamily("carina_flagged_images", "Images by what makes them doubtful.", labels=["flag"])
+    for flag in Flag:
+        # As a literal, for the flag's own index.
+        flagged = Image.flags.contains(sa.literal_column(f"ARRAY['{flag}'::text]"))
+        images.add_metric([flag], session.scalar(sa.select(sa.func.count()).select_from(Image).where(flagged)) or 0)
+    return images
+
+
+def _tasks(session: Session) -> Iterator[Metric]:
+    tasks = GaugeMetricFamily("carina_tasks", "The trainer's tasks by kind and state.", labels=["kind", "state"])
+    oldest = GaugeMetricFamily(
+        "carina_oldest_waiting_task_seconds", "How long the oldest task has waited for a trainer.", labels=["kind"]
+    )
+    for kind, row in KINDS.items():
+        waited_s = sa.extract("epoch", sa.func.now() - sa.func.min(row.created_at))
+        found = {
+            each[0]: each
+            for each in session.execute(sa.select(row.state, sa.func.count(), waited_s).group_by(row.state))
+        }
+        for state in TaskState:
+            tasks.add_metric([kind, state], found[state][1] if state in found else 0)
+        oldest.add_metric([kind], float(found[TaskState.QUEUED][2]) if TaskState.QUEUED in found else 0)
+    yield from (tasks, oldest)
+
+
+def _deliveries(session: Session) -> Metric:
+    deliveries = GaugeMetricFamily(
+        "carina_webhook_deliveries", "Messages to webhooks that are on their way or given up.", labels=["state"]
+    )
+    for state in (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD):
+        # As a literal, for the state's own index: what was delivered is many times as much.
+        here = WebhookDelivery.state == sa.literal(state, literal_execute=True)
+        deliveries.add_metric([state], session.scalar(sa.select(sa.func.count()).where(here)) or 0)
+    return deliveries
+
+
+def _workers(session: Session) -> Iterator[Metric]:
+    work = sum_work(session)
+    workers = GaugeMetricFamily("carina_workers", "Workers that are alive.", labels=["stage"])
+    sizes = SummaryMetricFamily("carina_batch_size", "Images per batch.", labels=["stage"])
+    steps = SummaryMetricFamily("carina_step_seconds", "Seconds per batch.", labels=["stage"])
+    for stage, done in work.items():
+        workers.add_metric([stage], done.alive)
+        if stage is Stage.DETECT:  # the only one that works in batches
+            sizes.add_metric([stage], done.batches, float(done.images))
+            steps.add_metric([stage], done.batches, done.step_s)
+    expiries = CounterMetricFamily("carina_lease_expiries", "Leases that ran out.")
+    expiries.add_metric([], sum(done.expired_leases for done in work.values()))
+    yield from (workers, sizes, steps, expiries)
+
+
+def install(services: Services) -> None:
+    """Have `/metrics` show the queue."""
+    services.registry.register(QueueMetrics(services.installation))

@@ -1,0 +1,200 @@
+"""Webhooks: where a key is told of what happens in its project, and what became of the messages."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Response
+from sqlalchemy.orm import Session
+
+from api.contract.webhooks import (
+    DeliveriesAnswer,
+    DeliveriesQuery,
+    DeliveryAnswer,
+    DeliveryPath,
+    WebhookAnswer,
+    WebhookChange,
+    WebhookCreated,
+    WebhookPath,
+    WebhookRequest,
+    WebhooksAnswer,
+)
+from api.http.audit import note, unaudited
+from api.http.auth import identity, requires
+from api.http.idempotency import idempotent
+from api.http.paging import read_page
+from api.http.resource import as_json, resource
+from api.http.services import services
+from shared.errors import Forbidden, NotFound, RequestError
+from shared.notifications.address_guard import find_addresses, read_url
+from shared.notifications.deliveries import send_again
+from shared.notifications.webhooks import PING, is_deliverable, new_secret
+from shared.tables import Webhook, WebhookDelivery
+from shared.vocabulary.states import Scope, Stage
+
+#: Each event is written once for each of them.
+MOST_WEBHOOKS = 50
+
+blueprint = resource("webhooks")
+
+
+class TooManyWebhooks(RequestError):
+    """The project has as many webhooks as it may."""
+
+    code = "too_many_webhooks"
+    status = 409
+
+
+class WebhookDisabled(RequestError):
+    """The webhook is disabled, or its key is no longer good: nothing is sent to it."""
+
+    code = "webhook_disabled"
+    status = 409
+
+
+class DeliveryUnderWay(RequestError):
+    """The message is being sent right now."""
+
+    code = "delivery_under_way"
+    status = 409
+
+
+@blueprint.post("/v1/webhooks", responses={201: WebhookCreated})
+@requires(Scope.SUBMIT)
+@idempotent
+def create(body: WebhookRequest) -> Response:
+    """Add a webhook, which belongs to this request's key. Its secret is answered this once."""
+    _check(body.url)
+    webhook = Webhook(
+        project_id=identity().project_id,
+        api_key_id=identity().key_id,
+        url=body.url,
+        events=body.events,
+        secret=new_secret(),
+    )
+    with services().database.begin() as session:
+        if len(session.scalars(_mine()).all()) >= MOST_WEBHOOKS:
+            raise TooManyWebhooks
+        session.add(webhook)
+        session.flush()
+        session.refresh(webhook)
+        return as_json(WebhookCreated.model_validate(webhook), 201)
+
+
+@blueprint.get("/v1/webhooks", responses={200: WebhooksAnswer})
+@requires(Scope.READ)
+@unaudited("It shows settings.")
+def show_all() -> Response:
+    """Show the project's webhooks, the newest first."""
+    with services().database.begin() as session:
+        rows = session.scalars(_mine().order_by(Webhook.id.desc()))
+        return as_json(WebhooksAnswer(webhooks=[WebhookAnswer.model_validate(row) for row in rows]))
+
+
+@blueprint.get("/v1/webhooks/<uuid:webhook_id>", responses={200: WebhookAnswer})
+@requires(Scope.READ)
+@unaudited("It shows settings.")
+def show(path: WebhookPath) -> Response:
+    """Show a webhook."""
+    with services().database.begin() as session:
+        return as_json(WebhookAnswer.model_validate(_find(session, path)))
+
+
+@blueprint.patch("/v1/webhooks/<uuid:webhook_id>", responses={200: WebhookAnswer})
+@requires(Scope.SUBMIT)
+def change(path: WebhookPath, body: WebhookChange) -> Response:
+    """Change a webhook of this request's key; one that is enabled again gets what has waited meanwhile."""
+    if body.url is not None:
+        _check(body.url)
+    with services().database.begin() as session:
+        webhook = _find_own(session, path)
+        for name, value in body.model_dump(exclude_none=True).items():
+            setattr(webhook, name, value)
+        answer = WebhookAnswer.model_validate(webhook)
+    return as_json(answer)
+
+
+@blueprint.delete("/v1/webhooks/<uuid:webhook_id>", responses={204: None})
+@requires(Scope.SUBMIT)
+def delete(path: WebhookPath) -> Response:
+    """Remove a webhook of this request's key, with its messages."""
+    with services().database.begin() as session:
+        session.delete(_find_own(session, path))
+    return Response(status=204)
+
+
+@blueprint.post("/v1/webhooks/<uuid:webhook_id>/test", responses={202: DeliveryAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def test(path: WebhookPath) -> Response:
+    """Send a `ping` to a webhook of this request's key."""
+    with services().database.begin() as session:
+        webhook = _find_own(session, path, deliverable=True)
+        session.add(ping := WebhookDelivery(webhook_id=webhook.id, event=PING, payload={"webhook_id": str(webhook.id)}))
+        session.flush()
+        session.refresh(ping)
+        note(delivery_id=ping.id)
+        answer = DeliveryAnswer.model_validate(ping)
+    services().hints.send(Stage.NOTIFY, 1)
+    return as_json(answer, 202)
+
+
+@blueprint.get("/v1/webhooks/<uuid:webhook_id>/deliveries", responses={200: DeliveriesAnswer})
+@requires(Scope.READ)
+def show_deliveries(path: WebhookPath, query: DeliveriesQuery) -> Response:
+    """Show a webhook's messages, the newest first; those that were delivered are forgotten after 30 days."""
+    with services().database.begin() as session:
+        where = [WebhookDelivery.webhook_id == _find(session, path).id]
+        if query.state is not None:
+            # As a literal, for the index of dead messages.
+            where.append(WebhookDelivery.state == sa.literal(query.state, literal_execute=True))
+        rows, following = read_page(session, WebhookDelivery, query, *where)
+        deliveries = [DeliveryAnswer.model_validate(row) for row in rows]
+        return as_json(DeliveriesAnswer(deliveries=deliveries, next=following))
+
+
+@blueprint.post(
+    "/v1/webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/redeliver", responses={202: DeliveryAnswer}
+)
+@requires(Scope.SUBMIT)
+def redeliver(path: DeliveryPath) -> Response:
+    """Send a message to a webhook of this request's key again, now, with the same `webhook-id`."""
+    with services().database.begin() as session:
+        _find_own(session, path, deliverable=True)
+        of_webhook = WebhookDelivery.webhook_id == path.webhook_id
+        if (
+            session.scalar(sa.select(WebhookDelivery.id).where(WebhookDelivery.id == path.delivery_id, of_webhook))
+            is None
+        ):
+            raise NotFound
+        delivery = send_again(session, path.delivery_id)
+        if delivery is None:
+            raise DeliveryUnderWay
+        answer = DeliveryAnswer.model_validate(delivery)
+    services().hints.send(Stage.NOTIFY, 1)
+    return as_json(answer, 202)
+
+
+def _check(url: str) -> None:
+    """Raise `InvalidWebhookUrl`, `WebhookHostUnknown` or `WebhookAddressNotAllowed`."""
+    find_addresses(read_url(url), allow_private=services().settings.webhook_allow_private)
+
+
+def _mine() -> sa.Select[Any]:
+    return sa.select(Webhook).where(Webhook.project_id == identity().project_id)
+
+
+def _find(session: Session, path: WebhookPath) -> Webhook:
+    webhook: Webhook | None = session.scalar(_mine().where(Webhook.id == path.webhook_id))
+    if webhook is None:
+        raise NotFound
+    return webhook
+
+
+def _find_own(session: Session, path: WebhookPath, *, deliverable: bool = False) -> Webhook:
+    """Return a webhook that this request's key may change: its own, or for `admin` any of the project."""
+    webhook = _find(session, path)
+    if webhook.api_key_id != identity().key_id and not identity().may(Scope.ADMIN):
+        raise Forbidden("The webhook belongs to another key.")
+    if deliverable and not session.scalar(sa.select(is_deliverable()).where(Webhook.id == webhook.id)):
+        raise WebhookDisabled
+    return webhook

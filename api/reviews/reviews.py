@@ -1,0 +1,65 @@
+"""Reviews: what readers say of what a model found."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from flask import Response
+
+from api.contract.reviews import ReviewAnswer, ReviewQuery, ReviewRequest, UndoRequest
+from api.contract.schemas import ImagePath
+from api.http.audit import note
+from api.http.auth import identity, requires
+from api.http.idempotency import idempotent
+from api.http.resource import as_json, resource
+from api.http.services import services
+from shared.reviews.rows import ReviewThread, open_thread
+from shared.vocabulary.states import Scope
+
+blueprint = resource("reviews")
+
+
+@blueprint.get("/v1/images/<uuid:image_id>/reviews", responses={200: ReviewAnswer})
+@requires(Scope.READ)
+def show(path: ImagePath, query: ReviewQuery) -> Response:
+    """Show what readers say of a result on this image: its findings as they stand, and every event."""
+    with services().database.begin() as session:
+        thread = open_thread(session, identity().project_id, path.image_id, query.job_id, to_add=False)
+        return as_json(ReviewAnswer.of(thread, identity().key_id))
+
+
+@blueprint.post("/v1/images/<uuid:image_id>/reviews", responses={201: ReviewAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def add(path: ImagePath, body: ReviewRequest) -> Response:
+    """Say something of a result: accept, reject, change or draw a finding, or call the review done.
+
+    `after` is the last event that the reader has seen. What is about the same finding as a later one is refused with
+    `review_conflict`; all else is added behind it.
+    """
+    return _add(path.image_id, body, lambda thread: thread.say(identity(), body.event.said(), after=body.after))
+
+
+@blueprint.post("/v1/images/<uuid:image_id>/reviews/undo", responses={201: ReviewAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def undo(path: ImagePath, body: UndoRequest) -> Response:
+    """Take back the last thing that this key said of a result, unless somebody has built on it."""
+    return _add(path.image_id, body, lambda thread: thread.undo(identity(), after=body.after))
+
+
+@blueprint.post("/v1/images/<uuid:image_id>/reviews/redo", responses={201: ReviewAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def redo(path: ImagePath, body: UndoRequest) -> Response:
+    """Say again what this key took back last, unless it has gone on since."""
+    return _add(path.image_id, body, lambda thread: thread.redo(identity(), after=body.after))
+
+
+def _add(image_id: UUID, body: UndoRequest, event: Callable[[ReviewThread], None]) -> Response:
+    """Have an event added to a result's review, and show what it has come to."""
+    with services().database.begin() as session:
+        thread = open_thread(session, identity().project_id, image_id, body.job_id, to_add=True)
+        event(thread)
+        added = thread.events[-1]
+        note(job_id=body.job_id, event=added.number, said=added.action)
+        return as_json(ReviewAnswer.of(thread, identity().key_id), 201)

@@ -1,0 +1,82 @@
+"""What was found on a study's images: the active model's findings, and what other models found beside them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from api.contract.schemas import FindingsQuery
+from api.contract.studies import Finding, FindingsAnswer, ImageFindings, ModelReference, OtherResult, spacing_of
+from shared.database import is_any
+from shared.imaging.facts import PixelSpacing
+from shared.models import registry
+from shared.studies.results import NO_DUPLICATE, is_of_active_model, select_results, standing
+from shared.tables import Detection, Image, Job, Model
+from shared.vocabulary.states import JobState
+
+
+@dataclass
+class _OfImage:
+    """What there is of an image."""
+
+    image: Image
+    #: The job that was asked about: the active model's, unless the request names a model.
+    job: Job | None = None
+    model: Model | None = None
+    #: The results of other models, in their order.
+    others: list[tuple[Job, Model]] = field(default_factory=list)
+
+
+def read_findings(session: Session, study_id: UUID, query: FindingsQuery) -> FindingsAnswer:
+    """Describe what was found on a study's images, the oldest first."""
+    images = session.scalars(sa.select(Image).where(Image.study_id == study_id).order_by(Image.id)).all()
+    found = {image.id: _OfImage(image) for image in images}
+    jobs = sa.select(Job, Model).outerjoin(Model, Model.id == Job.model_id)
+    jobs = jobs.where(is_any(Job.image_id, found), NO_DUPLICATE)
+    if query.model_id is None:
+        jobs = jobs.where(is_of_active_model()).order_by(*standing())
+    else:
+        registry.require(session, query.model_id, parameter="model_id")
+        jobs = jobs.where(sa.or_(Job.model_id == query.model_id, Job.requested_model_id == query.model_id))
+        jobs = jobs.order_by(Job.state == JobState.SUCCEEDED, Job.id)
+    for job, model in session.execute(jobs):
+        found[job.image_id].job, found[job.image_id].model = job, model
+    for job, model in session.execute(select_results(is_any(Job.image_id, found))):
+        if job is not found[job.image_id].job:
+            found[job.image_id].others.append((job, model))
+
+    spacings = {
+        job.id: spacing_of(each.image)
+        for each in found.values()
+        for job in (each.job, *(job for job, _ in each.others))
+        if job is not None
+    }
+    boxes = _read_boxes(session, spacings, query.min_score)
+    active = registry.active(session)
+    return FindingsAnswer(
+        study_id=study_id,
+        active_model=ModelReference.of(active) if active else None,
+        images=[
+            ImageFindings.of(
+                each.image,
+                each.job,
+                each.model,
+                boxes[each.job.id] if each.job else [],
+                [OtherResult.of(job, model, boxes[job.id]) for job, model in each.others],
+            )
+            for each in found.values()
+        ],
+    )
+
+
+def _read_boxes(
+    session: Session, spacings: Mapping[UUID, PixelSpacing | None], min_score: float
+) -> dict[UUID, list[Finding]]:
+    """The findings of these jobs, of each the highest score first; `spacings` are those of their images."""
+    found: dict[UUID, list[Finding]] = {job_id: [] for job_id in spacings}
+    boxes = sa.select(Detection).where(is_any(Detection.job_id, spacings), Detection.score >= min_score)
+    for box in session.scalars(boxes.order_by(Detection.job_id, Detection.rank)):
+        found[box.job_id].append(Finding.of(box, spacings[box.job_id]))
+    return found

@@ -1,0 +1,108 @@
+"""Images: the rendition, and the findings drawn on it."""
+
+from io import BytesIO
+
+import numpy as np
+import PIL.Image
+import sqlalchemy as sa
+from flask import Response, request
+from sqlalchemy.orm import Session
+
+from api.contract.schemas import PNG, ImagePath, OverlayQuery
+from api.http.auth import identity, requires
+from api.http.resource import resource
+from api.http.services import services
+from shared.errors import NotFound, NotReady
+from shared.imaging.overlay import OverlayBox, assign_colours, draw_overlay
+from shared.models import registry
+from shared.object_store import rendition_key
+from shared.studies.results import select_results
+from shared.tables import Detection, Image, Job, Model
+from shared.vocabulary.states import Scope
+
+blueprint = resource("images")
+
+
+@blueprint.get("/v1/images/<uuid:image_id>/rendition.png", responses={200: PNG})
+@requires(Scope.READ)
+def rendition(path: ImagePath) -> Response:
+    """Show the picture that the detector sees."""
+    with services().database.begin() as session:
+        sha256 = _rendition_sha256(_find(session, path))
+    if request.if_none_match.contains(sha256):
+        response = Response(status=304)
+    else:
+        response = _png(services().store.get(rendition_key(sha256), sha256=sha256))
+    response.set_etag(sha256)
+    return response
+
+
+@blueprint.get("/v1/images/<uuid:image_id>/overlay.png", responses={200: PNG})
+@requires(Scope.READ)
+def overlay(path: ImagePath, query: OverlayQuery) -> Response:
+    """Show the active model's findings, drawn on the rendition; where it has no result, those of another model.
+
+    The strip below the picture says whose findings these are, and what that model's card warns of.
+    """
+    with services().database.begin() as session:
+        image = _find(session, path)
+        sha256 = _rendition_sha256(image)
+        results = select_results(Job.image_id == image.id).limit(1)
+        if query.model_id is not None:
+            registry.require(session, query.model_id, parameter="model_id")
+            results = results.where(Job.model_id == query.model_id)
+        row = session.execute(results).one_or_none()
+        if row is None:
+            raise NotReady("No job of this image has succeeded yet.")
+        job, model = row
+        boxes = sa.select(Detection).where(Detection.job_id == job.id, Detection.score >= query.min_score)
+        drawn = [_on_rendition(box, image) for box in session.scalars(boxes.order_by(Detection.rank))]
+        found = session.scalars(sa.select(Detection.class_name).where(Detection.job_id == job.id).distinct())
+        colours = assign_colours(found)
+        note = " · ".join([*_warnings(image), *_about(model, registry.active(session), query.min_score)])
+    png = services().store.get(rendition_key(sha256), sha256=sha256)
+    with PIL.Image.open(BytesIO(png)) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    return _png(draw_overlay(pixels, drawn, note, colours))
+
+
+def _find(session: Session, path: ImagePath) -> Image:
+    mine = sa.select(Image).where(Image.id == path.image_id, Image.project_id == identity().project_id)
+    image = session.scalar(mine)
+    if image is None:
+        raise NotFound
+    return image
+
+
+def _rendition_sha256(image: Image) -> str:
+    if image.rendition_sha256 is None:
+        raise NotReady("The image has no rendition yet.")
+    return image.rendition_sha256
+
+
+def _on_rendition(box: Detection, image: Image) -> OverlayBox:
+    """Scale a box from the original's pixels to the rendition's."""
+    x = (image.rendition_width_px or 0) / image.width_px
+    y = (image.rendition_height_px or 0) / image.height_px
+    corners = (box.x_min_px * x, box.y_min_px * y, box.x_max_px * x, box.y_max_px * y)
+    return OverlayBox(corners, box.class_name, box.score)
+
+
+def _warnings(image: Image) -> list[str]:
+    """What makes the image doubtful, as `Flag: suspected inversion`."""
+    return [f"Flag: {flag.replace('_', ' ')}" for flag in image.flags or ()]
+
+
+def _about(model: Model, active: Model | None, min_score: float) -> list[str]:
+    """Whose the findings are, whether they are the active model's, and the model's own warnings."""
+    training = f", {model.card['trained_on']}" if model.card.get("trained_on") else ""
+    about = [f"Model {model.name} {model.digest[:12]}{training}, scores from {min_score:g}"]
+    if active is None:
+        about.append("This model is not active; none is")
+    elif active.id != model.id:
+        about.append(f"Not a result of the active model {active.name} {active.digest[:12]}")
+    return [*about, *(f"Warning: {warning}" for warning in model.card.get("warnings", ()))]
+
+
+def _png(png: bytes) -> Response:
+    return Response(png, content_type="image/png")

@@ -1,0 +1,25 @@
+"""Many jobs at once, for whoever has sent many files and waits."""
+
+import sqlalchemy as sa
+from flask import Response
+
+from api.contract.schemas import JobAnswer, JobsAnswer, JobsQuery
+from api.http.audit import unaudited
+from api.http.auth import identity, requires
+from api.http.resource import as_json, resource
+from api.http.services import services
+from shared.tables import Image, Job
+from shared.vocabulary.states import Scope
+
+blueprint = resource("job_list", tag="jobs")
+
+
+@blueprint.get("/v1/jobs", responses={200: JobsAnswer})
+@requires(Scope.READ)
+@unaudited("It shows states and ids, and clients ask again and again.")
+def show_many(query: JobsQuery) -> Response:
+    """Show where jobs stand."""
+    mine = sa.select(Job, Image).join(Image, Image.id == Job.image_id)
+    mine = mine.where(Job.id.in_(query.id), Job.project_id == identity().project_id).order_by(Job.id)
+    with services().database.begin() as session:
+        return as_json(JobsAnswer(jobs=[JobAnswer.of(job, image) for job, image in session.execute(mine)]))

@@ -1,0 +1,242 @@
+"""Finds the studies that meet a search, the newest first, however many there are.
+
+Each condition is a *way* to studies: an index that yields those that meet it in the order of their ids, and a test of
+one study. The way with the fewest studies is walked, and stops with the page; the other conditions are tested on it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+
+from api.contract.study_list import StudiesQuery
+from shared.ids import first_id_at
+from shared.imaging.facts import Flag
+from shared.models import registry
+from shared.queue.top_scores import tenth_of
+from shared.studies.results import counts_in_search, is_standing
+from shared.suggestions import UnknownName
+from shared.tables import Image, Job, Study, Submission, TopScore
+from shared.vocabulary.states import JobState
+
+#: Ways with more studies than this are not compared any further.
+_MOST_COUNTED = 50_000
+_PRIORITIES = range(10)
+#: A page is a few rows of an index, read where they lie: workers would read far more, and a plan that was made for any
+#: parameters does not know how rare these are.
+_PLAN_FOR_A_PAGE = sa.text(
+    "SELECT set_config('max_parallel_workers_per_gather', '0', true), set_config('random_page_cost', '1.1', true),"
+    " set_config('plan_cache_mode', 'force_custom_plan', true)"
+)
+
+StudyId = InstrumentedAttribute[UUID]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A page of a search, the newest first, and the cursors of the pages beside it."""
+
+    study_ids: Sequence[UUID]
+    #: `before` and `after` of the pages of older and of newer studies.
+    older: UUID | None
+    newer: UUID | None
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The studies beside one in the list of a search."""
+
+    newer: UUID | None
+    older: UUID | None
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One condition."""
+
+    #: What is walked: rows of an index that holds the study's id as its last column, and which of them.
+    study_id: StudyId
+    where: Sequence[sa.ColumnElement[bool]]
+    #: Whether a study meets the condition.
+    test: Callable[[StudyId], sa.ColumnElement[bool]]
+    #: Values of the index's columns before the last, where it takes several; each is a run of rows in order.
+    runs: sa.TableValuedAlias | None = None
+    #: What else a row is to be, which the index does not tell.
+    also: Sequence[sa.ColumnElement[bool]] = ()
+
+
+def find(session: Session, project_id: UUID, query: StudiesQuery) -> Found:
+    """Return the page of a project's studies that a query asks for."""
+    session.execute(_PLAN_FOR_A_PAGE)
+    ways = _rarest_first(session, _ways(session, project_id, query), query)
+    if query.after is not None:
+        found = session.scalars(_walk(ways, query, upwards=True).limit(query.limit + 1)).all()
+        if len(found) > query.limit:
+            page = found[query.limit - 1 :: -1]
+            return Found(page, older=page[-1], newer=page[0])
+        # The first page, which is to be full.
+        query = query.model_copy(update={"after": None})
+    found = session.scalars(_walk(ways, query).limit(query.limit + 1)).all()
+    page = found[: query.limit]
+    older = page[-1] if len(found) > query.limit else None
+    newer = None if query.before is None else page[0] if page else query.before
+    return Found(page, older, newer)
+
+
+def find_neighbours(session: Session, project_id: UUID, query: StudiesQuery, study_id: UUID) -> Neighbours:
+    """Return the studies that stand beside one in a search's list, be that one in it or, by now, not."""
+    session.execute(_PLAN_FOR_A_PAGE)
+    query = query.model_copy(update={"limit": 1, "before": None, "after": None})
+    ways = _rarest_first(session, _ways(session, project_id, query), query)
+    newer = _walk(ways, query.model_copy(update={"after": study_id}), upwards=True)
+    older = _walk(ways, query.model_copy(update={"before": study_id}))
+    return Neighbours(newer=session.scalar(newer.limit(1)), older=session.scalar(older.limit(1)))
+
+
+def _rarest_first(session: Session, ways: Sequence[_Way], query: StudiesQuery) -> Sequence[_Way]:
+    return sorted(ways, key=lambda way: _count(session, way, query)) if len(ways) > 1 else ways
+
+
+def _walk(ways: Sequence[_Way], query: StudiesQuery, *, upwards: bool = False) -> sa.Select[UUID]:
+    """Select the ids of studies that the first way leads to and that meet the others, in order."""
+    first, *others = ways
+    tests = [way.test(first.study_id) for way in others]
+    rows = sa.select(first.study_id.label("study_id")).where(
+        *first.where, *first.also, *tests, *_bounds(first.study_id, query)
+    )
+    rows = rows.distinct().order_by(first.study_id.asc() if upwards else first.study_id.desc())
+    if first.runs is None:
+        return rows
+    run = rows.limit(query.limit + 1).correlate(first.runs).lateral("run")
+    merged = sa.select(run.c.study_id).select_from(first.runs).join(run, sa.true()).distinct()
+    return merged.order_by(run.c.study_id.asc() if upwards else run.c.study_id.desc())
+
+
+def _count(session: Session, way: _Way, query: StudiesQuery) -> int:
+    """How many rows there are to walk, at most `_MOST_COUNTED`."""
+    rows = sa.select(sa.literal(1)).where(*way.where, *_bounds(way.study_id, query))
+    if way.runs is not None:
+        run = rows.limit(_MOST_COUNTED).correlate(way.runs).lateral("run")
+        rows = sa.select(sa.literal(1)).select_from(way.runs).join(run, sa.true())
+    return session.scalar(sa.select(sa.func.count()).select_from(rows.limit(_MOST_COUNTED).subquery())) or 0
+
+
+def _bounds(study_id: StudyId, query: StudiesQuery) -> list[sa.ColumnElement[bool]]:
+    """The part of the way that the page's cursor and the times of receipt leave; ids begin with their time."""
+    bounds = []
+    if query.before is not None:
+        bounds.append(study_id < query.before)
+    if query.after is not None:
+        bounds.append(study_id > query.after)
+    if query.received_from is not None:
+        bounds.append(study_id >= first_id_at(query.received_from))
+    if query.received_before is not None:
+        bounds.append(study_id < first_id_at(query.received_before))
+    return bounds
+
+
+def _ways(session: Session, project_id: UUID, query: StudiesQuery) -> list[_Way]:
+    """The conditions of a query; those come first that are worth walking where many studies meet each."""
+    ways = []
+    if query.q is not None:
+        ways.append(_by_text(session, project_id, query))
+    if query.flag is not None:
+        ways.append(_by_flag(project_id, query.flag))
+    if query.finding is not None:
+        _require_class(session, query.finding)
+        ways.append(_by_finding(project_id, query.finding, query.min_score))
+    if query.state is not None or query.priority is not None:
+        states = query.state.job_states if query.state is not None else list(JobState)
+        by_job = _by_job(project_id, states, _PRIORITIES if query.priority is None else [query.priority])
+        # Among a million with findings hardly any is without a result: those are walked instead.
+        ways.insert(len(ways) if JobState.SUCCEEDED in states else 0, by_job)
+    return ways or [_Way(Study.id, [Study.project_id == project_id], lambda _: sa.true())]
+
+
+def _require_class(session: Session, name: str) -> None:
+    known = registry.class_names(session)
+    if known and name not in known:
+        raise UnknownName("class", name, known, parameter="finding")
+
+
+def _by_job(project_id: UUID, states: Sequence[str], priorities: Sequence[int]) -> _Way:
+    """By the job that says where any image stands."""
+    pairs = [(str(state), priority) for state in states for priority in priorities]
+    runs = (
+        sa.func.unnest(
+            sa.literal([state for state, _ in pairs], ARRAY(sa.Text())),
+            sa.literal([priority for _, priority in pairs], ARRAY(sa.SmallInteger())),
+        )
+        .table_valued("state", "priority", name="runs")
+        .render_derived()
+    )
+    job, other = aliased(Job), aliased(Job)
+    where = [job.project_id == project_id, job.state == runs.c.state, job.priority == runs.c.priority]
+
+    def test(study_id: StudyId) -> sa.ColumnElement[bool]:
+        image = aliased(Image)
+        of_study = sa.select(other.id).join(image, image.id == other.image_id).where(image.study_id == study_id)
+        return of_study.where(other.state.in_(states), other.priority.in_(priorities), is_standing(other)).exists()
+
+    return _Way(job.study_id, where, test, runs, [is_standing(job)])
+
+
+def _by_finding(project_id: UUID, class_name: str, min_score: float) -> _Way:
+    """By a class that the authoritative result of any image has; where it has none, any result."""
+    tenths = sa.literal(list(range(tenth_of(min_score), 11)), ARRAY(sa.SmallInteger()))
+    runs = sa.func.unnest(tenths).table_valued("tenth", name="runs").render_derived()
+    of_class = [TopScore.class_name == class_name, TopScore.score >= min_score]
+    where = [TopScore.project_id == project_id, TopScore.tenth == runs.c.tenth, *of_class]
+
+    def test(study_id: StudyId) -> sa.ColumnElement[bool]:
+        return sa.exists().where(TopScore.study_id == study_id, *of_class, counts_in_search())
+
+    return _Way(TopScore.study_id, where, test, runs, [counts_in_search()])
+
+
+def _by_flag(project_id: UUID, flag: Flag) -> _Way:
+    """By a flag of any image."""
+    image, other = aliased(Image), aliased(Image)
+
+    def flagged(row: type[Image]) -> sa.ColumnElement[bool]:
+        # As text, not as a parameter: each flag has an index of its own, which is taken where the condition is its own.
+        return row.flags.contains(sa.literal_column(f"ARRAY['{flag.value}'::text]"))
+
+    return _Way(
+        image.study_id,
+        [image.project_id == project_id, flagged(image)],
+        lambda study_id: sa.exists().where(other.study_id == study_id, flagged(other)),
+    )
+
+
+def _by_text(session: Session, project_id: UUID, query: StudiesQuery) -> _Way:
+    """By an exact id or UID, or the beginning of a digest."""
+    image = sa.select(Image.study_id).where(Image.project_id == project_id)
+    study = sa.select(Study.id).where(Study.project_id == project_id)
+    sought = []
+    if query.id_sought is not None:
+        job = sa.select(Job.study_id).where(Job.project_id == project_id, Job.id == query.id_sought)
+        sought += [study.where(Study.id == query.id_sought), image.where(Image.id == query.id_sought), job]
+        mine = sa.exists().where(Submission.id == query.id_sought, Submission.project_id == project_id)
+        if session.scalar(sa.select(mine)):
+            return _by_submission(query.id_sought)
+    if query.digest_sought is not None:
+        # What begins with it sorts between it and it followed by a letter that no digest has.
+        sought.append(image.where(Image.sha256.between(query.digest_sought, query.digest_sought + "g")))
+    if query.uid_sought is not None:
+        sought.append(study.where(Study.study_instance_uid == query.uid_sought))
+    study_ids = session.scalars(sa.union(*sought)).all()
+    return _Way(Study.id, [Study.id.in_(study_ids)], lambda study_id: study_id.in_(study_ids))
+
+
+def _by_submission(submission_id: UUID) -> _Way:
+    """By the submission that had any image analysed."""
+    job, other = aliased(Job), aliased(Job)
+
+    def test(study_id: StudyId) -> sa.ColumnElement[bool]:
+        return sa.exists().where(other.submission_id == submission_id, other.study_id == study_id)
+
+    return _Way(job.study_id, [job.submission_id == submission_id], test)

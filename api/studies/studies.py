@@ -1,0 +1,163 @@
+"""Studies: sending them, and what was found on them."""
+
+from collections import Counter
+from uuid import UUID
+
+import sqlalchemy as sa
+import structlog
+from flask import Response, request
+from sqlalchemy.orm import Session
+
+from api.contract.schemas import (
+    FileOutcome,
+    FileOutcomes,
+    FindingsQuery,
+    JobAnswer,
+    JobsAnswer,
+    RerunQuery,
+    StudyPath,
+    SubmitQuery,
+)
+from api.contract.studies import FindingsAnswer, ImageAnswer, StudyAnswer, StudyErased
+from api.http.audit import note, recorded
+from api.http.auth import identity, requires
+from api.http.body import takes_uploads
+from api.http.idempotency import idempotent
+from api.http.multipart import FIELD, Upload, read_uploads
+from api.http.resource import as_json, resource
+from api.http.services import services
+from api.studies.findings import read_findings
+from shared.erasure import erase_study
+from shared.errors import NotFound, PermanentError
+from shared.intake.receive import Intake, Received
+from shared.studies.reruns import ask_active_model
+from shared.tables import Image, Job, Study
+from shared.vocabulary.states import Scope, Stage
+
+log = structlog.get_logger()
+
+blueprint = resource("studies")
+
+_FILES = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {
+                    FIELD: {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "binary"},
+                        "description": "DICOM, PNG or JPEG files.",
+                    }
+                },
+            }
+        }
+    },
+}
+
+
+@blueprint.post("/v1/studies", responses={202: FileOutcomes}, openapi_extensions={"requestBody": _FILES})
+@requires(Scope.SUBMIT)
+@takes_uploads
+@idempotent
+def submit(query: SubmitQuery) -> Response:
+    """Send images; each file is answered on its own."""
+    settings = services().settings
+    intake = services().intake(
+        identity().project_id, priority=query.priority, model_id=query.model_id, key_id=identity().key_id
+    )
+    uploads = read_uploads(request, max_bytes=settings.max_upload_bytes, max_files=settings.max_files)
+    files: list[FileOutcome] = []
+    try:
+        files.extend(_receive(intake, upload, number) for number, upload in enumerate(uploads))
+    finally:
+        intake.send_hints()
+        note(files=len(files), study_ids=sorted({str(file.study_id) for file in files if file.study_id}))
+        outcomes = Counter(file.code or file.outcome for file in files)
+        log.info("files_received", project_id=str(identity().project_id), **outcomes)
+    return as_json(FileOutcomes(files=files), 202)
+
+
+@blueprint.get("/v1/studies/<uuid:study_id>", responses={200: StudyAnswer})
+@requires(Scope.READ)
+def show(path: StudyPath) -> Response:
+    """Show a study, its images and their jobs."""
+    with services().database.begin() as session:
+        study = _find(session, path.study_id)
+        images = session.scalars(sa.select(Image).where(Image.study_id == study.id).order_by(Image.id)).all()
+        of_study = sa.select(Job).join(Image, Image.id == Job.image_id).where(Image.study_id == study.id)
+        jobs: dict[UUID, list[Job]] = {image.id: [] for image in images}
+        for job in session.scalars(of_study.order_by(Job.id)):
+            jobs[job.image_id].append(job)
+        return as_json(StudyAnswer.of(study, [ImageAnswer.of(image, jobs[image.id]) for image in images]))
+
+
+@blueprint.get("/v1/studies/<uuid:study_id>/findings", responses={200: FindingsAnswer})
+@requires(Scope.READ)
+def findings(path: StudyPath, query: FindingsQuery) -> Response:
+    """Show what was found on a study's images: what the active model found, and other models' results beside it.
+
+    An image without a result of the active model has no `findings` then; `other_results` are under their models' names.
+    """
+    with services().database.begin() as session:
+        return as_json(read_findings(session, _find(session, path.study_id).id, query))
+
+
+@blueprint.post("/v1/studies/<uuid:study_id>/jobs", responses={202: JobsAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def rerun(path: StudyPath, query: RerunQuery) -> Response:
+    """Have the active model look at those of a study's images of which it has no result, and show its jobs.
+
+    After a promotion that is how an image gets the new model's result. Asked again, the same jobs are shown.
+    """
+    with services().database.begin() as session:
+        study = _find(session, path.study_id)
+        jobs, new = ask_active_model(session, study.id, query.priority)
+        note(jobs=len(new))
+        states = Counter(job.state for job in new)
+        answer = JobsAnswer(jobs=[JobAnswer.of(job, image) for job, image in jobs])
+    for stage in (Stage.PREPARE, Stage.DETECT):
+        services().hints.send(stage, states[stage.waiting])
+    return as_json(answer, 202)
+
+
+@blueprint.delete("/v1/studies/<uuid:study_id>", responses={200: StudyErased, 202: StudyErased})
+@requires(Scope.ADMIN)
+def erase(path: StudyPath) -> Response:
+    """Erase a study for good: its rows, originals, renditions, results and reviews; datasets made from it are marked.
+
+    202: objects are left, which are removed as soon as the object store allows; asking again says how many.
+    """
+    # Bytes that others have too stay, which only all projects' rows tell; the study is one of the key's project.
+    erased = erase_study(services().installation, services().store, identity().project_id, path.study_id)
+    note(images=erased.images, objects_left=erased.objects_left)
+    log.info("study_erased", study_id=str(path.study_id), images=erased.images, objects_left=erased.objects_left)
+    answer = StudyErased(study_id=path.study_id, images=erased.images, objects_left=erased.objects_left)
+    return as_json(answer, 202 if erased.objects_left else 200)
+
+
+def _receive(intake: Intake, upload: Upload, number: int) -> FileOutcome:
+    # An answer is kept where its request has an Idempotency-Key, and a file may be named after its patient.
+    name = upload.name if services().settings.deidentify == "off" else str(number)
+    try:
+        return FileOutcome.of(name, intake.receive(upload.chunks, also=_note))
+    except PermanentError as error:
+        return FileOutcome.rejected(name, error)
+
+
+def _note(session: Session, received: Received) -> None:
+    """Have each file recorded in the transaction of its own rows."""
+    note(files=1, study_ids=[str(received.study_id)])
+    recorded(session)
+
+
+def _find(session: Session, study_id: UUID) -> Study:
+    mine = sa.select(Study).where(Study.id == study_id, Study.project_id == identity().project_id)
+    study = session.scalar(mine)
+    if study is None:
+        raise NotFound
+    return study

@@ -1,0 +1,44 @@
+"""The list of studies: searched, the newest first."""
+
+from http import HTTPStatus
+from uuid import UUID
+
+from flask import Response, request
+
+from api.contract.studies import ModelReference
+from api.contract.study_list import StudiesAnswer, StudiesQuery
+from api.http.audit import note, unaudited
+from api.http.auth import identity, requires
+from api.http.resource import as_json, resource
+from api.http.services import services
+from api.studies.search import find
+from api.studies.summaries import summarize
+from shared.models import registry
+from shared.vocabulary.states import Scope
+
+blueprint = resource("study_list", tag="studies")
+
+
+@blueprint.get("/v1/studies", responses={200: StudiesAnswer})
+@requires(Scope.READ)
+@unaudited("What has not changed is not sent again.", only=HTTPStatus.NOT_MODIFIED)
+def show_all(query: StudiesQuery) -> Response:
+    """Show studies that meet every condition of the query, the newest first.
+
+    The answer has an `ETag`: asked with it in `If-None-Match`, what has not changed is answered with 304.
+    """
+    response = as_json(list_studies(identity().project_id, query))
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+def list_studies(project_id: UUID, query: StudiesQuery) -> StudiesAnswer:
+    """Return the page of a project's studies that a query asks for."""
+    with services().database.begin() as session:
+        found = find(session, project_id, query)
+        studies = summarize(session, found.study_ids, query.min_score)
+        active = registry.active(session)
+        active_model = ModelReference.of(active) if active else None
+    note(study_ids=[str(study_id) for study_id in found.study_ids])
+    return StudiesAnswer(studies=studies, active_model=active_model, next=found.older, previous=found.newer)

@@ -1,0 +1,185 @@
+"""Describes studies as lines of a list: in seven statements at most, however many studies and images these are."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from api.contract.studies import ModelReference
+from api.contract.study_list import OtherModelsFindings, StudySummary, TopFinding, Unfitness
+from shared.database import is_any
+from shared.imaging.facts import Flag
+from shared.reviews.fold import Review
+from shared.reviews.rows import fold_jobs
+from shared.studies.results import NO_DUPLICATE, select_results, standing
+from shared.tables import Detection, Image, Job, Model, ReviewEvent, Study
+from shared.vocabulary.states import JobState, ModelState
+
+#: A study with more images than this is not a study, but what somebody's anonymiser made of an archive.
+MOST_IMAGES = 1000
+#: What a study is said to be whose images differ: the first of these that any of them is.
+_WORST_FIRST = (
+    JobState.QUEUED,
+    JobState.PREPARING,
+    JobState.READY,
+    JobState.DETECTING,
+    JobState.FAILED,
+    JobState.REJECTED,
+    JobState.CANCELLED,
+    JobState.SUCCEEDED,
+)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A job that has succeeded."""
+
+    job_id: UUID
+    model_id: UUID
+    is_authoritative: bool
+
+
+@dataclass
+class _Line:
+    """What has been gathered of a study."""
+
+    study: Study
+    states: Counter[JobState] = field(default_factory=Counter)
+    priority: int = 0
+    flags: set[Flag] = field(default_factory=set)
+    problems: dict[str, Unfitness] = field(default_factory=dict)
+    #: The results of its images, by image: of each the authoritative one first, if it has one.
+    results: dict[UUID, list[_Result]] = field(default_factory=dict)
+
+
+def summarize(session: Session, study_ids: Sequence[UUID], min_score: float) -> list[StudySummary]:
+    """Describe these studies, in their order; findings with a lower score are left out."""
+    lines = _gather(session, study_ids)
+    _add_results(session, lines.values())
+    results = [result for line in lines.values() for of_image in line.results.values() for result in of_image]
+    findings = _find_top(session, [result.job_id for result in results], min_score)
+    reviews = _find_reviews(session, [of_image for line in lines.values() for of_image in line.results.values()])
+    used = _read_models(session, {result.model_id for result in results})
+    models = {model.id: ModelReference.of(model) for model in used}
+    return [_describe(lines[study_id], findings, reviews, models) for study_id in study_ids if study_id in lines]
+
+
+def _gather(session: Session, study_ids: Sequence[UUID]) -> dict[UUID, _Line]:
+    of_study = sa.select(Image.id, Image.flags).where(Image.study_id == Study.id)
+    images = of_study.order_by(Image.id.desc()).limit(MOST_IMAGES).correlate(Study).lateral("images")
+    of_image = sa.select(Job.id, Job.state, Job.priority, Job.code, Job.reason).where(Job.image_id == images.c.id)
+    of_image = of_image.where(NO_DUPLICATE).order_by(*(column.desc() for column in standing())).limit(1)
+    newest = of_image.correlate(images).lateral("standing")
+    rows = (
+        sa.select(Study, images.c.id.label("image_id"), images.c.flags, newest)
+        .select_from(Study)
+        .join(images, sa.true())
+        .join(newest, sa.true())
+        .where(Study.id.in_(study_ids))
+    )
+    lines: dict[UUID, _Line] = {}
+    for row in session.execute(rows):
+        line = lines.setdefault(row.Study.id, _Line(row.Study))
+        line.flags.update(Flag(flag) for flag in row.flags or ())
+        line.states[JobState(row.state)] += 1
+        line.priority = max(line.priority, row.priority)
+        if row.state in (JobState.REJECTED, JobState.FAILED):
+            line.problems.setdefault(row.code, Unfitness(code=row.code, reason=row.reason))
+        line.results[row.image_id] = []
+    return lines
+
+
+def _add_results(session: Session, lines: Collection[_Line]) -> None:
+    """Add the results of the lines' images; then leave out images without any."""
+    of_images = {image_id: of_image for line in lines for image_id, of_image in line.results.items()}
+    columns = (Job.image_id, Job.id, Job.model_id, Model.state)
+    for row in session.execute(select_results(is_any(Job.image_id, of_images)).with_only_columns(*columns)):
+        of_images[row.image_id].append(_Result(row.id, row.model_id, row.state == ModelState.ACTIVE))
+    for line in lines:
+        line.results = {image_id: of_image for image_id, of_image in line.results.items() if of_image}
+
+
+def _read_models(session: Session, model_ids: Collection[UUID]) -> Sequence[Model]:
+    """Read models; those that were active last first."""
+    if not model_ids:
+        return []
+    known = sa.select(Model).where(Model.id.in_(model_ids))
+    return session.scalars(known.order_by(Model.promoted_at.desc().nulls_last(), Model.id.desc())).all()
+
+
+def _find_top(session: Session, job_ids: Sequence[UUID], min_score: float) -> dict[UUID, dict[str, float]]:
+    """The highest score of each class of each result where any was found."""
+    found: dict[UUID, dict[str, float]] = {}
+    top = sa.func.max(Detection.score)
+    rows = sa.select(Detection.job_id, Detection.class_name, top).group_by(Detection.job_id, Detection.class_name)
+    for job_id, class_name, score in session.execute(
+        rows.where(is_any(Detection.job_id, job_ids), Detection.score >= min_score)
+    ):
+        found.setdefault(job_id, {})[class_name] = score
+    return found
+
+
+def _find_reviews(session: Session, results: Sequence[Sequence[_Result]]) -> dict[UUID, Review]:
+    """The review of each image's result, by job: of the authoritative one, else of the one reviewed last.
+
+    Those of which nothing was said are left out.
+    """
+    candidates = {
+        result.job_id: number
+        for number, of_image in enumerate(results)
+        for result in (of_image[:1] if of_image[0].is_authoritative else of_image)
+    }
+    reviewed = sa.select(ReviewEvent.job_id).where(is_any(ReviewEvent.job_id, candidates)).group_by(ReviewEvent.job_id)
+    last_wins = reviewed.order_by(sa.func.max(ReviewEvent.created_at), ReviewEvent.job_id)
+    last = {candidates[job_id]: job_id for job_id in session.scalars(last_wins)}
+    return fold_jobs(session, last.values())
+
+
+def _describe(
+    line: _Line,
+    findings: Mapping[UUID, Mapping[str, float]],
+    reviews: Mapping[UUID, Review],
+    models: Mapping[UUID, ModelReference],
+) -> StudySummary:
+    results = [result for of_image in line.results.values() for result in of_image]
+    authoritative = [result.job_id for result in results if result.is_authoritative]
+    others = {
+        model_id: jobs
+        for model_id in models
+        if (jobs := [one.job_id for one in results if one.model_id == model_id and not one.is_authoritative])
+    }
+    said = [reviews[result.job_id] for result in results if result.job_id in reviews]
+    said = [review for review in said if review.readers]
+    is_done = len(said) == len(line.results) and all(review.is_complete for review in said)
+    return StudySummary(
+        id=line.study.id,
+        study_instance_uid=line.study.study_instance_uid,
+        created_at=line.study.created_at,
+        image_count=line.states.total(),
+        state=next(state for state in _WORST_FIRST if line.states[state]),
+        states={state: line.states[state] for state in _WORST_FIRST if line.states[state]},
+        priority=line.priority,
+        flags=sorted(line.flags),
+        model=next((models[one.model_id] for one in results if one.is_authoritative), None),
+        authoritative_results=len(authoritative),
+        findings=_best_first(findings, authoritative),
+        other_results=[
+            OtherModelsFindings(model=models[model_id], results=len(jobs), findings=_best_first(findings, jobs))
+            for model_id, jobs in others.items()
+        ],
+        problems=list(line.problems.values()),
+        review=("done" if is_done else "begun") if said else None,
+    )
+
+
+def _best_first(findings: Mapping[UUID, Mapping[str, float]], job_ids: Sequence[UUID]) -> list[TopFinding]:
+    """The highest score of each class that these results have."""
+    best: dict[str, float] = {}
+    for job_id in job_ids:
+        for name, score in findings.get(job_id, {}).items():
+            best[name] = max(score, best.get(name, 0.0))
+    ordered = sorted(best.items(), key=lambda each: (-each[1], each[0]))
+    return [TopFinding(class_name=name, score=score) for name, score in ordered]

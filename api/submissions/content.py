@@ -1,0 +1,209 @@
+"""A file of a submission whose bytes come through this API, and are taken in at once."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask import Response, request
+from sqlalchemy.orm import Session
+
+from api.contract.submissions import FilePath, ManifestRow
+from api.http.audit import note
+from api.http.auth import identity, requires
+from api.http.body import Body, takes_uploads
+from api.http.resource import as_json, resource
+from api.http.services import services
+from api.submissions.manifest import read_row
+from api.submissions.submissions import find
+from shared.errors import (
+    CarinaError,
+    DigestMismatch,
+    FileTooLarge,
+    NotFound,
+    PermanentError,
+    RequestError,
+    SizeMismatch,
+    UploadError,
+)
+from shared.intake.archives import SNIFFED_BYTES, sniff_archive
+from shared.intake.receive import Received, in_parts
+from shared.submissions.progress import incoming_key, settle
+from shared.tables import SubmissionFile
+from shared.vocabulary.states import FileState, Scope, Stage
+
+blueprint = resource("content", tag="submissions")
+
+#: What bytes are taken for.
+_WANTED = (FileState.EXPECTED, FileState.ARRIVED)
+#: The bytes have been here. Sent again, because an answer was lost, they get the same one.
+_DONE = (
+    FileState.CHECKING,
+    FileState.ACCEPTED,
+    FileState.DUPLICATE,
+    FileState.UNPACKED,
+    FileState.REJECTED,
+    FileState.FAILED,
+)
+_BYTES = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+
+
+class FileNotExpected(RequestError):
+    """The submission does not wait for this file's bytes."""
+
+    code = "file_not_expected"
+    status = 409
+
+
+class ArchiveNotTaken(PermanentError):
+    """Archives are not taken where originals are de-identified: send the files in it on their own."""
+
+    code = "archive_not_taken"
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """A file as it was announced."""
+
+    submission_id: UUID
+    number: int
+    byte_count: int
+    sha256: str
+    priority: int
+    model_id: UUID | None
+    #: Whose quota it counts against.
+    key_id: UUID | None
+
+    def row(self) -> sa.ColumnElement[bool]:
+        return sa.and_(SubmissionFile.submission_id == self.submission_id, SubmissionFile.number == self.number)
+
+
+@blueprint.put(
+    "/v1/submissions/<uuid:submission_id>/files/<int:number>/content",
+    responses={200: ManifestRow},
+    openapi_extensions={"requestBody": _BYTES},
+)
+@requires(Scope.SUBMIT)
+@takes_uploads
+def put(path: FilePath) -> Response:
+    """Send a file's bytes; answered once it is taken in, or found to be unfit. Sent again it is answered the same."""
+    file = _expected(path)
+    if file is not None:
+        try:
+            _receive(file)
+        except FileNotExpected:
+            if _expected(path) is not None:  # else the same request, sent twice, was quicker elsewhere
+                raise
+        with services().database.unrecorded().begin() as session:
+            settle(session, path.submission_id)
+    with services().database.begin() as session:
+        return as_json(read_row(session, path.submission_id, path.number))
+
+
+def _expected(path: FilePath) -> _Expected | None:
+    """Return a file whose bytes are wanted; None for one that is done already. Raise `FileNotExpected`."""
+    with services().database.begin() as session:
+        submission = find(session, path.submission_id)
+        row = session.get(SubmissionFile, (path.submission_id, path.number))
+        if row is None:
+            raise NotFound
+        if row.state in _DONE:
+            return None
+        if row.state not in _WANTED or row.byte_count is None or row.sha256 is None:
+            raise FileNotExpected(f"The file is {row.state}.")
+        return _Expected(
+            submission_id=submission.id,
+            number=row.number,
+            byte_count=row.byte_count,
+            sha256=row.sha256,
+            priority=submission.priority,
+            model_id=submission.requested_model_id,
+            key_id=submission.api_key_id,
+        )
+
+
+def _receive(file: _Expected) -> None:
+    """Take in the request's body, or note why it is unfit; raise `FileNotExpected`."""
+    try:
+        _take_in(file)
+    except PermanentError as error:
+        _end(file, FileState.REJECTED, error)
+    except UploadError as error:
+        _end(file, FileState.FAILED, error)
+
+
+def _take_in(file: _Expected) -> None:
+    """Take in the request's body; raise what `Intake.receive` does, `UploadError` and `FileNotExpected`."""
+    # What was announced has a bound already; an archive may be larger than any film.
+    most_bytes = services().settings.max_upload_bytes
+    chunks = _checked(Body(request, max_bytes=max(most_bytes, file.byte_count)), file)
+    start = b""
+    while len(start) < SNIFFED_BYTES and (chunk := next(chunks, b"")):
+        start += chunk
+    chunks = chain([start], chunks)
+    if sniff_archive(start) is not None:
+        if services().settings.deidentify != "off":
+            raise ArchiveNotTaken  # it would lie in the store as it is until it is unpacked
+        services().store.put_parts(incoming_key(file.submission_id, file.number), in_parts(chunks))
+        _move(file, state=FileState.ARRIVED, available_at=sa.func.now())
+        services().hints.send(Stage.INTAKE, 1)
+        return
+
+    if file.byte_count > most_bytes:
+        raise FileTooLarge
+
+    def also(session: Session, received: Received) -> None:
+        note(study_id=received.study_id, image_id=received.image_id, job_id=received.job_id)
+        values = {"state": received.outcome, "image_id": received.image_id, "job_id": received.job_id}
+        _change(session, file, **values, finished_at=sa.func.now())
+
+    intake = services().intake(
+        identity().project_id,
+        priority=file.priority,
+        model_id=file.model_id,
+        submission_id=file.submission_id,
+        key_id=file.key_id,
+    )
+    try:
+        intake.receive(chunks, also=also)
+    except PermanentError:
+        for _ in chunks:  # Where it was damaged on its way, that is what is wrong with it.
+            pass
+        raise
+    finally:
+        intake.send_hints()
+
+
+def _checked(body: Body, file: _Expected) -> Iterator[bytes]:
+    """Yield a body that is just what was announced; raise `SizeMismatch` and `DigestMismatch` before its end."""
+    if request.content_length not in (None, file.byte_count):
+        raise SizeMismatch
+    digest = hashlib.sha256()
+    for chunk in body.chunks():
+        digest.update(chunk)
+        if body.bytes_read > file.byte_count:
+            raise SizeMismatch
+        yield chunk
+    if body.bytes_read != file.byte_count:
+        raise SizeMismatch
+    if digest.hexdigest() != file.sha256:
+        raise DigestMismatch
+
+
+def _end(file: _Expected, state: FileState, error: CarinaError) -> None:
+    _move(file, state=state, code=error.code, reason=error.public_detail, finished_at=sa.func.now())
+
+
+def _move(file: _Expected, **values: object) -> None:
+    with services().database.begin() as session:
+        _change(session, file, **values)
+
+
+def _change(session: Session, file: _Expected, **values: object) -> None:
+    """Change a file that is still wanted; raise `FileNotExpected` for one that was cancelled or is taken in already."""
+    wanted = sa.update(SubmissionFile).where(file.row(), SubmissionFile.state.in_(_WANTED))
+    wanted = wanted.values(**values).returning(SubmissionFile.number)
+    if session.scalar(wanted.execution_options(synchronize_session=False)) is None:
+        raise FileNotExpected

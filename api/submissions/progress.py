@@ -1,0 +1,75 @@
+"""How far a submission is: looked at once, waited for, or told as server-sent events."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from flask import Response, request
+
+from api.contract.submissions import ProgressQuery, SubmissionAnswer, SubmissionPath
+from api.http.audit import unaudited
+from api.http.auth import requires
+from api.http.event_stream import STREAM_S, described, event, respond
+from api.http.resource import as_json, resource
+from api.http.services import services
+from api.http.waiting import looks
+from api.submissions.submissions import look
+from shared.vocabulary.states import Scope
+
+blueprint = resource("progress", tag="submissions")
+
+#: The `id` of a stream's last event.
+FINAL = "final"
+
+_EVENTS = described("Events named `progress`, each with a SubmissionAnswer.", "progress")
+
+
+@blueprint.get("/v1/submissions/<uuid:submission_id>", responses={200: SubmissionAnswer})
+@requires(Scope.READ)
+@unaudited("It shows counts and states. Clients ask again and again.")
+def show(path: SubmissionPath, query: ProgressQuery) -> Response:
+    """Show a submission; with `wait`, once its counts or its state have changed or the time is over.
+
+    A final one is answered at once, and the answer may come early when many requests wait already.
+    """
+    answer = look(path.submission_id)
+    if query.wait > 0 and services().long_polls.acquire(blocking=False):
+        try:
+            changes = _changes(path.submission_id, answer, query.wait)
+            answer = next((change for change in changes if change is not None), answer)
+        finally:
+            services().long_polls.release()
+    return as_json(answer)
+
+
+@blueprint.get(
+    "/v1/submissions/<uuid:submission_id>/events", responses={200: _EVENTS, 204: {"description": "It is final."}}
+)
+@requires(Scope.READ)
+@unaudited("It shows counts and states.")
+def stream(path: SubmissionPath) -> Response:
+    """Tell of each change of a submission until it is final; a stream ends after some minutes, to be opened anew."""
+    answer = look(path.submission_id)
+    if answer.state.is_final and request.headers.get("Last-Event-ID") == FINAL:
+        return Response(status=204)  # which tells a browser not to come again
+    changes = _changes(path.submission_id, answer, STREAM_S)
+    return respond(_event(answer), (None if change is None else _event(change) for change in changes))
+
+
+def _changes(submission_id: UUID, known: SubmissionAnswer, within_s: float) -> Iterator[SubmissionAnswer | None]:
+    """Yield a submission whenever it has changed, and None whenever it has not, until it is final.
+
+    Each look is a transaction of its own: whoever waits holds no connection.
+    """
+    if known.state.is_final:
+        return
+    for _ in looks(within_s):
+        answer = look(submission_id)
+        changed = (answer.state, answer.counts) != (known.state, known.counts)
+        yield answer if changed else None
+        if answer.state.is_final:
+            return
+        known = answer
+
+
+def _event(answer: SubmissionAnswer) -> str:
+    return event("progress", answer.model_dump_json(), id_=FINAL if answer.state.is_final else None)

@@ -1,0 +1,259 @@
+"""Bulk submissions: many files that are sent, watched, retried and cancelled as one."""
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask import Response
+from sqlalchemy.orm import Session
+
+from api.contract.paging import PageQuery
+from api.contract.submissions import (
+    ArrivedRequest,
+    CreateQuery,
+    FilesRequest,
+    RetryAnswer,
+    SubmissionAnswer,
+    SubmissionCreated,
+    SubmissionPath,
+    SubmissionRequest,
+    SubmissionsAnswer,
+    UploadsAnswer,
+    UploadsQuery,
+)
+from api.http.audit import note, unaudited
+from api.http.auth import identity, requires
+from api.http.body import takes
+from api.http.idempotency import idempotent
+from api.http.paging import read_page
+from api.http.resource import as_json, resource
+from api.http.services import services
+from api.submissions.announcing import announce, describe_uploads
+from shared.errors import Forbidden, InvalidRequest, NotFound, RequestError
+from shared.models import registry
+from shared.object_store.incoming import Incoming, SourceRefused
+from shared.settings.import_places import limit_prefix, read_places
+from shared.submissions import changes
+from shared.submissions.changes import locked
+from shared.submissions.progress import close, settle, tally
+from shared.tables import Project, Submission, SubmissionFile
+from shared.vocabulary.states import FileState, Scope, Stage, SubmissionState
+
+blueprint = resource("submissions")
+
+#: Of files that are announced, the longest names included.
+_MOST_PAGE_BYTES = 1024**2
+
+
+class SubmissionNotOpen(RequestError):
+    """The submission takes no more files."""
+
+    code = "submission_not_open"
+    status = 409
+
+
+class BucketNotAllowed(Forbidden):
+    """`CARINA_IMPORT_BUCKETS` does not let this project import from there."""
+
+    code = "bucket_not_allowed"
+
+
+class BucketUnreadable(RequestError):
+    """The bucket is not there, or does not let Carina list it."""
+
+    code = "bucket_unreadable"
+    status = 422
+
+
+@blueprint.post("/v1/submissions", responses={201: SubmissionCreated})
+@requires(Scope.SUBMIT)
+@takes(_MOST_PAGE_BYTES)
+@idempotent
+def create(query: CreateQuery, body: SubmissionRequest) -> Response:
+    """Begin a submission with its first files, or, with `from`, of what lies in a bucket."""
+    if query.from_ is not None and body.files:
+        raise InvalidRequest("A submission has either files of its own or those of a bucket.")
+    bucket, prefix = _source(query.from_)
+    with services().database.begin() as session:
+        if body.model_id is not None:
+            registry.require(session, body.model_id, parameter="model_id")
+        submission = Submission(
+            project_id=identity().project_id,
+            api_key_id=identity().key_id,
+            priority=body.priority,
+            requested_model_id=body.model_id,
+            source_bucket=bucket,
+            source_prefix=prefix,
+        )
+        session.add(submission)
+        session.flush()
+        rows = announce(session, submission, body.files) if body.files else []
+        session.refresh(submission)
+        answer = describe(session, submission)
+        note(submission_id=answer.id, files=len(rows))
+        session.expunge_all()
+    if bucket is not None:
+        services().hints.send(Stage.INTAKE, 1)
+    return as_json(SubmissionCreated(submission=answer, uploads=describe_uploads(rows)), 201)
+
+
+@blueprint.get("/v1/submissions", responses={200: SubmissionsAnswer})
+@requires(Scope.READ)
+@unaudited("It shows counts and states.")
+def show_all(query: PageQuery) -> Response:
+    """Show the submissions of this project, the newest first."""
+    with services().database.begin() as session:
+        rows, following = read_page(session, Submission, query, Submission.project_id == identity().project_id)
+        answers = [describe(session, row) for row in rows]
+    return as_json(SubmissionsAnswer(submissions=answers, next=following))
+
+
+@blueprint.post("/v1/submissions/<uuid:submission_id>/files", responses={200: UploadsAnswer})
+@requires(Scope.SUBMIT)
+@takes(_MOST_PAGE_BYTES)
+@idempotent
+def add_files(path: SubmissionPath, body: FilesRequest) -> Response:
+    """Announce more files of an open submission."""
+    with services().database.begin() as session:
+        submission = locked(session, identity().project_id, path.submission_id)
+        if submission.state != SubmissionState.OPEN or submission.source_bucket is not None:
+            raise SubmissionNotOpen
+        rows = announce(session, submission, body.files)
+        session.refresh(submission)
+        note(files=len(rows))
+        session.expunge_all()
+    return as_json(UploadsAnswer(uploads=describe_uploads(rows)))
+
+
+@blueprint.get("/v1/submissions/<uuid:submission_id>/uploads", responses={200: UploadsAnswer})
+@requires(Scope.SUBMIT)
+def show_uploads(path: SubmissionPath, query: UploadsQuery) -> Response:
+    """Show the files that are still to be uploaded, with fresh URLs."""
+    with services().database.begin() as session:
+        submission = find(session, path.submission_id)
+        expected = sa.select(SubmissionFile).where(
+            SubmissionFile.submission_id == submission.id,
+            SubmissionFile.state == FileState.EXPECTED,
+            SubmissionFile.number > query.after,
+        )
+        found = session.scalars(expected.order_by(SubmissionFile.number).limit(query.limit + 1)).all()
+        session.expunge_all()
+    uploads = describe_uploads(found[: query.limit])
+    # What had no room for its URLs begins the next page.
+    told = [upload for upload in uploads if upload.url is not None or upload.parts is not None]
+    return as_json(UploadsAnswer(uploads=told, next=told[-1].number if len(told) < len(found) else None))
+
+
+@blueprint.post("/v1/submissions/<uuid:submission_id>/arrived", responses={200: SubmissionAnswer})
+@requires(Scope.SUBMIT)
+def mark_arrived(path: SubmissionPath, body: ArrivedRequest) -> Response:
+    """Say that these uploads are done, so that they are taken in; those that are past that stay as they are."""
+    with services().database.begin() as session:
+        submission = find(session, path.submission_id)
+        arrived = sa.update(SubmissionFile).where(
+            SubmissionFile.submission_id == submission.id,
+            SubmissionFile.number.in_(body.numbers),
+            SubmissionFile.state == FileState.EXPECTED,
+        )
+        arrived = arrived.values(state=FileState.ARRIVED, available_at=sa.func.now()).returning(SubmissionFile.number)
+        count = len(session.scalars(arrived.execution_options(synchronize_session=False)).all())
+        note(files=count)
+        answer = describe(session, submission)
+    services().hints.send(Stage.INTAKE, count)
+    return as_json(answer)
+
+
+@blueprint.post("/v1/submissions/<uuid:submission_id>/complete", responses={200: SubmissionAnswer})
+@requires(Scope.SUBMIT)
+def complete(path: SubmissionPath) -> Response:
+    """Say that no more files come, and that all uploads are done. Does nothing the second time."""
+    with services().database.begin() as session:
+        submission = find(session, path.submission_id)
+        if submission.state == SubmissionState.OPEN and submission.source_bucket is not None:
+            raise SubmissionNotOpen("The submission is complete once its bucket has been listed.")
+        count = close(session, submission.id)
+        note(files=count)
+    services().hints.send(Stage.INTAKE, count)
+    return as_json(look(path.submission_id))
+
+
+@blueprint.post("/v1/submissions/<uuid:submission_id>/retry", responses={200: RetryAnswer})
+@requires(Scope.SUBMIT)
+@idempotent
+def retry(path: SubmissionPath) -> Response:
+    """Try again what failed, and nothing else."""
+    with services().database.begin() as session:
+        submission = locked(session, identity().project_id, path.submission_id)
+        retried = changes.retry(session, submission)
+        counts = {Stage.INTAKE: retried.to_intake, Stage.PREPARE: retried.to_prepare, Stage.DETECT: retried.to_detect}
+        note(files=sum(counts.values()) + retried.to_upload)
+        session.flush()
+        session.refresh(submission)
+        answer = describe(session, submission)
+    for stage, count in counts.items():
+        services().hints.send(stage, count)
+    return as_json(RetryAnswer(retried=sum(counts.values()), to_upload=retried.to_upload, submission=answer))
+
+
+@blueprint.post("/v1/submissions/<uuid:submission_id>/cancel", responses={200: SubmissionAnswer})
+@requires(Scope.SUBMIT)
+def cancel(path: SubmissionPath) -> Response:
+    """Cancel what of a submission has not come to its end."""
+    with services().database.begin() as session:
+        submission = locked(session, identity().project_id, path.submission_id)
+        changes.cancel(session, submission)
+        session.refresh(submission)
+        answer = describe(session, submission)
+    return as_json(answer)
+
+
+def find(session: Session, submission_id: UUID) -> Submission:
+    """Return a submission of the key's project; raise `NotFound`."""
+    mine = sa.select(Submission).where(Submission.id == submission_id, Submission.project_id == identity().project_id)
+    submission = session.scalar(mine)
+    if submission is None:
+        raise NotFound
+    return submission
+
+
+def look(submission_id: UUID) -> SubmissionAnswer:
+    """Return where a submission stands; one that nothing is left of is ended now, not at the next sweep."""
+    with services().database.begin() as session:
+        answer = describe(session, find(session, submission_id))
+    counts = answer.counts
+    if answer.state != SubmissionState.PROCESSING or counts.expected + counts.arrived + counts.accepted:
+        return answer
+    with services().database.unrecorded().begin() as session:
+        settle(session, submission_id)
+        return describe(session, find(session, submission_id))
+
+
+def describe(session: Session, submission: Submission) -> SubmissionAnswer:
+    """Describe a submission as it is now."""
+    counted = tally(session, submission)
+    return SubmissionAnswer.of(submission, counted, session.scalars(sa.select(sa.func.now())).one())
+
+
+def allowed_prefix(bucket: str, prefix: str) -> str:
+    """Return what this project may read of a prefix; raise `BucketNotAllowed`."""
+    with services().database.begin() as session:
+        project = session.get_one(Project, identity().project_id).name
+    limited = limit_prefix(read_places(services().settings.import_buckets), project, bucket, prefix)
+    if limited is None:
+        raise BucketNotAllowed
+    return limited
+
+
+def _source(url: str | None) -> tuple[str | None, str | None]:
+    """Take `s3://bucket/prefix` apart; raise `BucketNotAllowed` and `BucketUnreadable`."""
+    if url is None:
+        return None, None
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    settings = services().settings
+    if bucket == settings.s3_bucket:
+        raise BucketNotAllowed
+    prefix = allowed_prefix(bucket, prefix)
+    try:
+        Incoming(settings).list_page(bucket, prefix, after=None, limit=1)
+    except SourceRefused as exc:
+        raise BucketUnreadable from exc
+    return bucket, prefix

@@ -1,0 +1,1 @@
+"""Routes of datasets, trainings, evaluations, schedules, models and the gate."""

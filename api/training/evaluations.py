@@ -1,0 +1,101 @@
+"""Evaluations: asking for one, its numbers, and what it found."""
+
+from flask import Response
+from sqlalchemy.orm import Session
+
+from api.contract.paging import PageQuery
+from api.contract.training import HTML, JSON, EvaluationAnswer, EvaluationPath, EvaluationRequest, EvaluationsAnswer
+from api.http.audit import unaudited
+from api.http.auth import identity, requires
+from api.http.idempotency import idempotent
+from api.http.paging import read_page
+from api.http.resource import as_json, resource
+from api.http.services import services
+from shared.errors import NotFound, NotReady
+from shared.object_store import result_key
+from shared.tables import Evaluation
+from shared.training import datasets
+from shared.training.evaluations import start_evaluation
+from shared.training.tasks import cancel_task
+from shared.vocabulary.states import Scope
+
+#: A report is one file with everything in it: it runs no script and fetches nothing, whatever got into it.
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+blueprint = resource("evaluations")
+
+
+@blueprint.post("/v1/evaluations", responses={202: EvaluationAnswer})
+@requires(Scope.TRAIN)
+@idempotent
+def evaluate(body: EvaluationRequest) -> Response:
+    """Queue an evaluation; a trainer takes it up."""
+    model_id = None if body.model == "active" else body.model
+    with services().database.begin() as session:
+        dataset = datasets.resolve(session, identity().project_id, body.dataset)
+        evaluation = start_evaluation(session, model_id=model_id, dataset=dataset, config=body.config)
+        return as_json(EvaluationAnswer.of(evaluation), 202)
+
+
+@blueprint.get("/v1/evaluations", responses={200: EvaluationsAnswer})
+@requires(Scope.READ)
+@unaudited("It shows figures of models.")
+def show_all(query: PageQuery) -> Response:
+    """Show evaluations, the newest first."""
+    with services().database.begin() as session:
+        rows, following = read_page(session, Evaluation, query)
+        return as_json(EvaluationsAnswer(evaluations=[EvaluationAnswer.of(row) for row in rows], next=following))
+
+
+@blueprint.get("/v1/evaluations/<uuid:evaluation_id>", responses={200: EvaluationAnswer})
+@requires(Scope.READ)
+@unaudited("It shows figures of models.")
+def show(path: EvaluationPath) -> Response:
+    """Show where an evaluation stands, and its metrics."""
+    with services().database.begin() as session:
+        return as_json(EvaluationAnswer.of(_find(session, path)))
+
+
+@blueprint.get("/v1/evaluations/<uuid:evaluation_id>/report", responses={200: HTML})
+@requires(Scope.TRAIN)
+def show_report(path: EvaluationPath) -> Response:
+    """Show an evaluation's report, a page that needs no other; it shows films."""
+    with services().database.begin() as session:
+        sha256 = _require(_find(session, path).report_sha256)
+    page = services().store.get(result_key(sha256, "html"), sha256=sha256)
+    headers = {"Content-Security-Policy": REPORT_POLICY}
+    return Response(page, headers=headers, content_type="text/html; charset=utf-8")
+
+
+@blueprint.get("/v1/evaluations/<uuid:evaluation_id>/detections", responses={200: JSON})
+@requires(Scope.TRAIN)
+def show_detections(path: EvaluationPath) -> Response:
+    """Show what the model found on each film, in pixels of the original."""
+    with services().database.begin() as session:
+        sha256 = _require(_find(session, path).detections_sha256)
+    return Response(services().store.get(result_key(sha256, "json"), sha256=sha256), content_type="application/json")
+
+
+@blueprint.post("/v1/evaluations/<uuid:evaluation_id>/cancel", responses={200: EvaluationAnswer})
+@requires(Scope.TRAIN)
+def cancel(path: EvaluationPath) -> Response:
+    """End an evaluation that has not come to its end."""
+    with services().database.begin() as session:
+        cancel_task(session, Evaluation, path.evaluation_id)
+        return as_json(EvaluationAnswer.of(_find(session, path)))
+
+
+def _find(session: Session, path: EvaluationPath) -> Evaluation:
+    evaluation = session.get(Evaluation, path.evaluation_id)
+    if evaluation is None:
+        raise NotFound(f"There is no evaluation {path.evaluation_id}.")
+    return evaluation
+
+
+def _require(sha256: str | None) -> str:
+    if sha256 is None:
+        raise NotReady("The evaluation has not succeeded yet.")
+    return sha256

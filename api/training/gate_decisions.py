@@ -1,0 +1,54 @@
+"""The gate: asking whether a candidate is to take the active model's place, and why it did or did not."""
+
+from flask import Response
+
+from api.contract.paging import PageQuery
+from api.contract.schedules import GateDecisionAnswer, GateDecisionPath, GateDecisionsAnswer, GateRequest
+from api.http.audit import unaudited
+from api.http.auth import identity, require_to_promote, requires
+from api.http.idempotency import idempotent
+from api.http.paging import read_page
+from api.http.resource import as_json, resource
+from api.http.services import services
+from shared.errors import NotFound
+from shared.tables import GateDecision
+from shared.training.gates import ask_gate
+from shared.vocabulary.states import Scope
+
+blueprint = resource("gate_decisions")
+
+
+@blueprint.post("/v1/gate-decisions", responses={202: GateDecisionAnswer})
+@requires(Scope.TRAIN)
+@idempotent
+def ask(body: GateRequest) -> Response:
+    """Queue a decision about a model; a trainer takes it up."""
+    require_to_promote(body.config)
+    with services().database.begin() as session:
+        decision = ask_gate(
+            session, project_id=identity().project_id, candidate_model_id=body.model_id, config=body.config
+        )
+        return as_json(GateDecisionAnswer.model_validate(decision), 202)
+
+
+@blueprint.get("/v1/gate-decisions", responses={200: GateDecisionsAnswer})
+@requires(Scope.READ)
+@unaudited("It shows figures of models.")
+def show_all(query: PageQuery) -> Response:
+    """Show decisions, the newest first."""
+    with services().database.begin() as session:
+        rows, following = read_page(session, GateDecision, query)
+        decisions = [GateDecisionAnswer.model_validate(row) for row in rows]
+        return as_json(GateDecisionsAnswer(gate_decisions=decisions, next=following))
+
+
+@blueprint.get("/v1/gate-decisions/<uuid:decision_id>", responses={200: GateDecisionAnswer})
+@requires(Scope.READ)
+@unaudited("It shows figures of models.")
+def show(path: GateDecisionPath) -> Response:
+    """Show where a decision stands, with its numbers and reasons."""
+    with services().database.begin() as session:
+        decision = session.get(GateDecision, path.decision_id)
+        if decision is None:
+            raise NotFound(f"There is no gate decision {path.decision_id}.")
+        return as_json(GateDecisionAnswer.model_validate(decision))

@@ -1,0 +1,118 @@
+"""Schedules: when to train again, and on what."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Response
+from sqlalchemy.orm import Session
+
+from api.contract.schedules import ScheduleAnswer, ScheduleChange, SchedulePath, ScheduleRequest, SchedulesAnswer
+from api.contract.training import TrainingAnswer
+from api.http.audit import unaudited
+from api.http.auth import identity, require_to_promote, requires
+from api.http.idempotency import idempotent
+from api.http.resource import as_json, resource
+from api.http.services import services
+from shared.tables import Schedule
+from shared.training.recipes import change_config, config_of
+from shared.training.schedules import (
+    create_schedule,
+    delete_schedule,
+    find_schedule,
+    read_schedule,
+    run_now,
+    update_schedule,
+)
+from shared.training.trainings import require_weights
+from shared.vocabulary.states import Scope
+
+blueprint = resource("schedules")
+
+
+@blueprint.get("/v1/schedules", responses={200: SchedulesAnswer})
+@requires(Scope.READ)
+@unaudited("It shows settings of trainings.")
+def show_all() -> Response:
+    """Show every schedule, by name."""
+    with services().database.begin() as session:
+        rows = session.scalars(sa.select(Schedule).order_by(Schedule.name))
+        return as_json(SchedulesAnswer(schedules=[ScheduleAnswer.model_validate(row) for row in rows]))
+
+
+@blueprint.post("/v1/schedules", responses={201: ScheduleAnswer})
+@requires(Scope.TRAIN)
+@idempotent
+def create(body: ScheduleRequest) -> Response:
+    """Add a schedule; a dataset of its name need not be there yet."""
+    values = {name: getattr(body, name) for name in ScheduleRequest.model_fields.keys() - {"recipe", "config"}}
+    require_to_promote(body.gate)
+    config = config_of(body.recipe, body.config)
+    require_weights(services().store, config)
+    with services().database.begin() as session:
+        return _answer(create_schedule(session, project_id=identity().project_id, config=config, **values), 201)
+
+
+@blueprint.get("/v1/schedules/<uuid:schedule_id>", responses={200: ScheduleAnswer})
+@requires(Scope.READ)
+@unaudited("It shows settings of trainings.")
+def show(path: SchedulePath) -> Response:
+    """Show a schedule, when it is due next, and what became of the last time."""
+    with services().database.begin() as session:
+        return _answer(find_schedule(session, identity().project_id, path.schedule_id))
+
+
+@blueprint.patch("/v1/schedules/<uuid:schedule_id>", responses={200: ScheduleAnswer})
+@requires(Scope.TRAIN)
+def change(path: SchedulePath, body: ScheduleChange) -> Response:
+    """Change a schedule. A new cron expression or zone counts from now, and so does being enabled again."""
+    with services().database.begin() as session:
+        schedule = find_schedule(session, identity().project_id, path.schedule_id, to_change=True)
+        changes = _changes(schedule, body)
+        if changes.keys() & {"config", "dataset_name", "gate"}:  # what is promoted in the end, and by which rule
+            require_to_promote(changes["gate"] if "gate" in changes else read_schedule(schedule)[1])
+        update_schedule(session, schedule, **changes)
+        return _show_changed(session, schedule)
+
+
+@blueprint.delete("/v1/schedules/<uuid:schedule_id>", responses={204: None})
+@requires(Scope.TRAIN)
+def delete(path: SchedulePath) -> Response:
+    """Remove a schedule; its runs stay."""
+    with services().database.begin() as session:
+        delete_schedule(session, find_schedule(session, identity().project_id, path.schedule_id, to_change=True))
+    return Response(status=204)
+
+
+@blueprint.post("/v1/schedules/<uuid:schedule_id>/run", responses={202: TrainingAnswer})
+@requires(Scope.TRAIN)
+@idempotent
+def run(path: SchedulePath) -> Response:
+    """Start a schedule's run now, whatever its rules say."""
+    with services().database.begin() as session:
+        return as_json(
+            TrainingAnswer.of(
+                run_now(session, find_schedule(session, identity().project_id, path.schedule_id, to_change=True))
+            ),
+            202,
+        )
+
+
+def _changes(schedule: Schedule, body: ScheduleChange) -> dict[str, Any]:
+    changes = {name: getattr(body, name) for name in body.model_fields_set - {"recipe", "config"}}
+    if body.recipe is not None:
+        changes["config"] = config_of(body.recipe, body.config or {})
+    elif body.config is not None:
+        changes["config"] = change_config(read_schedule(schedule)[0], body.config)
+    if "config" in changes:
+        require_weights(services().store, changes["config"])
+    return changes
+
+
+def _show_changed(session: Session, schedule: Schedule) -> Response:
+    session.flush()
+    session.refresh(schedule)
+    return _answer(schedule)
+
+
+def _answer(schedule: Schedule, status: int = 200) -> Response:
+    return as_json(ScheduleAnswer.model_validate(schedule), status)

@@ -1,0 +1,122 @@
+"""Trainings: asking for one, where it stands, and ending it."""
+
+import sqlalchemy as sa
+from flask import Response
+from sqlalchemy.orm import Session
+
+from api.contract.paging import PageQuery
+from api.contract.training import (
+    FILE,
+    TEXT,
+    EventsPath,
+    PointsQuery,
+    TrainingAnswer,
+    TrainingPath,
+    TrainingPointAnswer,
+    TrainingPointsAnswer,
+    TrainingRequest,
+    TrainingsAnswer,
+)
+from api.http.audit import unaudited
+from api.http.auth import identity, require_to_promote, requires
+from api.http.idempotency import idempotent
+from api.http.paging import read_page
+from api.http.resource import as_json, resource
+from api.http.services import services
+from shared.errors import NotFound
+from shared.object_store import result_key
+from shared.tables import TrainingPoint, TrainingRun
+from shared.training import datasets
+from shared.training.pretrained import require_pretrained
+from shared.training.recipes import config_of
+from shared.training.tasks import cancel_task
+from shared.training.trainings import require_weights, start_training
+from shared.vocabulary.states import Scope
+
+blueprint = resource("trainings")
+
+
+@blueprint.post("/v1/trainings", responses={202: TrainingAnswer})
+@requires(Scope.TRAIN)
+@idempotent
+def train(body: TrainingRequest) -> Response:
+    """Queue a training; a trainer takes it up."""
+    require_to_promote(body.gate)
+    config = config_of(body.recipe, body.config)
+    require_weights(services().store, config)
+    with services().database.begin() as session:
+        dataset = datasets.resolve(session, identity().project_id, body.dataset)
+        run = start_training(session, dataset=dataset, config=config, gate=body.gate, name=body.name)
+        require_pretrained(services().store, config)
+        return as_json(TrainingAnswer.of(run), 202)
+
+
+@blueprint.get("/v1/trainings", responses={200: TrainingsAnswer})
+@requires(Scope.READ)
+@unaudited("It shows settings and figures of trainings.")
+def show_all(query: PageQuery) -> Response:
+    """Show trainings, the newest first."""
+    with services().database.begin() as session:
+        runs, following = read_page(session, TrainingRun, query)
+        return as_json(TrainingsAnswer(trainings=[TrainingAnswer.of(run) for run in runs], next=following))
+
+
+@blueprint.get("/v1/trainings/<uuid:training_id>", responses={200: TrainingAnswer})
+@requires(Scope.READ)
+@unaudited("It shows settings and figures of trainings.")
+def show(path: TrainingPath) -> Response:
+    """Show where a training stands, and what came of it."""
+    with services().database.begin() as session:
+        return as_json(TrainingAnswer.of(_find(session, path)))
+
+
+@blueprint.get("/v1/trainings/<uuid:training_id>/points", responses={200: TrainingPointsAnswer})
+@requires(Scope.READ)
+@unaudited("It shows settings and figures of trainings.")
+def show_points(path: TrainingPath, query: PointsQuery) -> Response:
+    """Show the points of a training's curves, about one a second; a long training is thinned out."""
+    with services().database.begin() as session:
+        attempt = _find(session, path).attempt
+        mine = sa.select(TrainingPoint).where(
+            TrainingPoint.training_run_id == path.training_id, TrainingPoint.step > query.after
+        )
+        rows = session.scalars(mine.order_by(TrainingPoint.step))
+        points = [TrainingPointAnswer.model_validate(row) for row in rows]
+    return as_json(TrainingPointsAnswer(attempt=attempt, points=points))
+
+
+@blueprint.get("/v1/trainings/<uuid:training_id>/log", responses={200: TEXT})
+@requires(Scope.TRAIN)
+@unaudited("It shows what trainings log, and clients ask again and again.")
+def show_log(path: TrainingPath) -> Response:
+    """Show the last lines that a training's processes wrote."""
+    with services().database.begin() as session:
+        return Response(_find(session, path).log_tail, content_type="text/plain; charset=utf-8")
+
+
+@blueprint.get("/v1/trainings/<uuid:training_id>/events/<int:attempt>", responses={200: FILE})
+@requires(Scope.TRAIN)
+def show_events(path: EventsPath) -> Response:
+    """Send TensorBoard's event file of one attempt, up to its last checkpoint."""
+    with services().database.begin() as session:
+        sha256 = _find(session, path).events.get(str(path.attempt))
+    if sha256 is None:
+        raise NotFound(f"There is no event file of attempt {path.attempt}.")
+    content = services().store.get(result_key(sha256, "tfevents"), sha256=sha256)
+    return Response(content, content_type="application/octet-stream")
+
+
+@blueprint.post("/v1/trainings/<uuid:training_id>/cancel", responses={200: TrainingAnswer})
+@requires(Scope.TRAIN)
+def cancel(path: TrainingPath) -> Response:
+    """End a training that has not come to its end; a trainer that is at it notices within seconds."""
+    with services().database.begin() as session:
+        cancel_task(session, TrainingRun, path.training_id)
+        return as_json(TrainingAnswer.of(_find(session, path)))
+
+
+def _find(session: Session, path: TrainingPath) -> TrainingRun:
+    run = session.get(TrainingRun, path.training_id)
+    if run is None:
+        raise NotFound(f"There is no training {path.training_id}.")
+    return run

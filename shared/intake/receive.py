@@ -1,0 +1,340 @@
+"""The one path of a file, whichever way it came: bytes to the object store, then rows, then a hint.
+
+In that order, so that a row never names an object that is not there. Each file is durable on its own: what breaks off
+later in the request leaves it in place, and sending it again finds it as a duplicate.
+"""
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from shared.access.quotas import Quota, QuotaExceeded, find_quota
+from shared.database import Database
+from shared.erasure import discard, hold_object
+from shared.errors import ImageTooLarge, InvalidUid, TransientError
+from shared.imaging.element_names import name_of
+from shared.imaging.header import PREFIX_BYTES, ImageHeader, read_header
+from shared.models import registry
+from shared.object_store import PART_BYTES, ObjectStore, original_key
+from shared.processes.scratch import spooled_file
+from shared.queue.hints import Hints
+from shared.queue.known import count_on, jobs_with_a_future
+from shared.settings import Settings
+from shared.tables import Image, Job, Project, Study
+from shared.version import RENDITION_VERSION
+from shared.vocabulary.states import JobState, Stage
+
+#: A process gathers whole parts of so many files in memory, and of all others so few bytes, the rest on disk:
+#: slow clients are many, and each takes hours to fill a part.
+_IN_MEMORY, _SMALL_BYTES = threading.BoundedSemaphore(32), 256 * 1024
+#: What a file may hold beside its pixels, where it has to be held in memory.
+HEADER_BYTES = 64 * 1024**2
+#: Of a file's rows, while others make or end the job of the same image.
+_TRIES = 4
+#: One file of a process at a time is in memory whole.
+_deidentifying = threading.Lock()
+
+
+@dataclass(frozen=True)
+class _Original:
+    """A file that lies in the object store."""
+
+    header: ImageHeader
+    sha256: str
+    byte_count: int
+
+
+@dataclass(frozen=True)
+class Received:
+    """What became of a file that is fit: its rows, which are durable once `receive` has returned."""
+
+    outcome: Literal["accepted", "duplicate"]
+    #: Of what is stored: where that is de-identified, only `check` has seen the original's.
+    header: ImageHeader
+    sha256: str
+    byte_count: int
+    study_id: UUID
+    image_id: UUID
+    job_id: UUID
+
+
+class _Overtaken(TransientError):
+    """Somebody else has just made or ended the job of the same image."""
+
+
+#: Looks at a header before anything is stored; raises a `PermanentError` where the file is unfit.
+Check = Callable[[ImageHeader], None]
+#: Writes further rows in the transaction of a file's own; what it raises undoes both.
+Also = Callable[[Session, Received], None]
+
+
+class Intake:
+    """Takes in files for one project, one at a time. `send_hints` ends it, however it ends."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        store: ObjectStore,
+        hints: Hints,
+        project_id: UUID,
+        *,
+        priority: int = 5,
+        model_id: UUID | None = None,
+        submission_id: UUID | None = None,
+        key_id: UUID | None = None,
+    ) -> None:
+        """Raise `NotFound` when there is no such model. Files count against the quota of `key_id`, if it has one."""
+        self._settings = settings
+        self._database = database
+        self._object_store = store
+        self._hints = hints
+        self._project_id = project_id
+        self._priority = priority
+        self._model_id = model_id
+        self._submission_id = submission_id
+        self._pseudonym_key: bytes | None = None
+        self._quota: Quota | None = None
+        self._new_jobs: Counter[Stage] = Counter()
+        if model_id is not None or key_id is not None:
+            with database.begin() as session:
+                if model_id is not None:
+                    registry.require(session, model_id)
+                if key_id is not None:
+                    self._quota = find_quota(session, key_id)
+
+    def receive(self, chunks: Iterator[bytes], *, check: Check | None = None, also: Also | None = None) -> Received:
+        """Store a file and its rows; raise permanent errors for an unfit one, transient ones, and those of `chunks`.
+
+        Also raises `QuotaExceeded`, and keeps nothing of the file then.
+        """
+        if self._quota is not None:
+            chunks = self._within_quota(self._quota, chunks)
+        original = self._store(chunks, check)
+        try:
+            for _ in range(_TRIES - 1):
+                with suppress(IntegrityError, _Overtaken):
+                    return self._record(original, also)
+            return self._record(original, also)
+        except QuotaExceeded:  # another file was quicker
+            with self._database.begin() as session:
+                discard(session, original_key(original.sha256))
+            raise
+
+    def _within_quota(self, quota: Quota, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield a file's bytes, the last ones only if there is room for all; raise `QuotaExceeded`."""
+        with self._database.begin() as session:
+            quota.check(session, 1, 0)
+        byte_count, last = 0, b""
+        for chunk in chunks:
+            byte_count += len(chunk)
+            if last:
+                yield last
+            last = chunk
+        with self._database.begin() as session:
+            quota.check(session, 1, byte_count)
+        if last:
+            yield last
+
+    def send_hints(self) -> None:
+        """Wake workers for the jobs that were made."""
+        for stage, count in self._new_jobs.items():
+            self._hints.send(stage, count)
+        self._new_jobs.clear()
+
+    def _store(self, chunks: Iterator[bytes], check: Check | None) -> _Original:
+        """Put a file's bytes under their digest; at most a few parts of it are in memory."""
+        store, max_image_pixels = self._object_store, self._settings.max_image_pixels
+        parts = in_parts(chunks)
+        first = next(parts, b"")
+        whole = len(first) < PART_BYTES
+        # More may follow a full part; how much, nobody knows before the end.
+        total_bytes = len(first) if whole else len(first) + 1
+        header = read_header(first, total_bytes, max_image_pixels=max_image_pixels)
+        if header.invalid_uids:
+            raise InvalidUid(
+                f"{name_of(header.invalid_uids[0])} has more than 64 characters, "
+                "has characters that no UID has, or begins with a dot."
+            )
+        if check is not None:
+            check(header)
+        if self._settings.deidentify == "basic":
+            return self._store_deidentified(chain([first], parts))
+        if whole:
+            sha256 = hashlib.sha256(first).hexdigest()
+            store.put(original_key(sha256), first)
+            return _Original(header, sha256, len(first))
+
+        digest, byte_count = hashlib.sha256(), 0
+
+        def measured() -> Iterator[bytes]:
+            nonlocal byte_count
+            for part in chain([first], parts):
+                digest.update(part)
+                byte_count += len(part)
+                yield part
+
+        sha256 = store.put_stream(measured(), digest=digest)
+        return _Original(header, sha256, byte_count)
+
+    def _store_deidentified(self, parts: Iterator[bytes]) -> _Original:
+        """Put a file's bytes, de-identified, under the digest that they have then."""
+        from shared.deidentification import deidentify  # only where it is wanted: it takes time and memory to import
+
+        max_image_pixels = self._settings.max_image_pixels
+        max_bytes = 4 * max_image_pixels + HEADER_BYTES
+        with spooled_file(PART_BYTES) as file:
+            for part in parts:
+                if file.tell() + len(part) > max_bytes:
+                    raise ImageTooLarge
+                file.write(part)
+            with _deidentifying:
+                file.seek(0)
+                data = deidentify(file.read(), self._find_pseudonym_key(), max_bytes=max_bytes)
+        header = read_header(data[:PREFIX_BYTES], len(data), max_image_pixels=max_image_pixels)
+        sha256 = hashlib.sha256(data).hexdigest()
+        self._object_store.put(original_key(sha256), data)
+        return _Original(header, sha256, len(data))
+
+    def _find_pseudonym_key(self) -> bytes:
+        if self._pseudonym_key is None:
+            with self._database.begin() as session:
+                self._pseudonym_key = session.get_one(Project, self._project_id).pseudonym_key
+        return self._pseudonym_key
+
+    def _record(self, original: _Original, also: Also | None) -> Received:
+        """Find or make the rows of a stored file, in one transaction."""
+        with self._database.begin() as session:
+            hold_object(session, self._object_store, original_key(original.sha256))
+            known = self._find_job(session, original.sha256)
+            if known and not count_on(session, [known.id], self._submission_id, self._priority, wait=True):
+                raise _Overtaken
+            job = known or self._make_job(session, original)
+            received = Received(
+                outcome="duplicate" if known else "accepted",
+                header=original.header,
+                sha256=original.sha256,
+                byte_count=original.byte_count,
+                study_id=job.study_id,
+                image_id=job.image_id,
+                job_id=job.id,
+            )
+            stage = Stage.DETECT if job.state == JobState.READY else Stage.PREPARE
+            if also is not None:
+                also(session, received)
+            if self._quota is not None:
+                self._quota.charge(session, original.byte_count)
+        if not known:
+            self._new_jobs[stage] += 1
+        return received
+
+    def _find_job(self, session: Session, sha256: str) -> Job | None:
+        """Return the job that has the result of this file, or will have it."""
+        jobs = sa.select(Job).join(Image, Image.id == Job.image_id)
+        jobs = jobs.where(Image.project_id == self._project_id, Image.sha256 == sha256)
+        return session.scalar(jobs.where(*jobs_with_a_future(self._model_id)).order_by(Job.id.desc()).limit(1))
+
+    def _make_job(self, session: Session, original: _Original) -> Job:
+        """Make a job, and the image where there is none; raise `_Overtaken` when another request just has.
+
+        Workers lock jobs before images, so no job may be waited for from here on.
+        """
+        same = sa.select(Image).where(Image.project_id == self._project_id, Image.sha256 == original.sha256)
+        # Locked, so that of several requests that miss a job one makes it; workers can still refer to the image.
+        image = session.scalar(same.with_for_update(key_share=True))
+        if image is None:
+            image = self._add_image(session, original)
+        elif self._find_job(session, original.sha256) is not None:
+            raise _Overtaken
+        return self._add_job(session, image)
+
+    def _add_image(self, session: Session, original: _Original) -> Image:
+        header = original.header
+        image = Image(
+            project_id=self._project_id,
+            study_id=self._study_id(session, header.study_instance_uid),
+            sop_instance_uid=header.sop_instance_uid,
+            series_instance_uid=header.series_instance_uid,
+            sop_class_uid=header.sop_class_uid,
+            transfer_syntax_uid=header.transfer_syntax_uid,
+            modality=header.modality,
+            burned_in_annotation=header.burned_in_annotation,
+            sha256=original.sha256,
+            byte_count=original.byte_count,
+            media_type=header.media_type,
+            height_px=header.height_px,
+            width_px=header.width_px,
+        )
+        session.add(image)
+        session.flush()
+        return image
+
+    def _study_id(self, session: Session, study_instance_uid: str | None) -> UUID:
+        """Find or make the study; without a UID each image is a study of its own."""
+        study = (
+            insert(Study)
+            .values(project_id=self._project_id, study_instance_uid=study_instance_uid)
+            .on_conflict_do_nothing(index_elements=["project_id", "study_instance_uid"])
+            .returning(Study.id)
+        )
+        known = sa.select(Study.id).where(
+            Study.project_id == self._project_id, Study.study_instance_uid == study_instance_uid
+        )
+        return session.scalar(study) or session.scalars(known).one()
+
+    def _add_job(self, session: Session, image: Image) -> Job:
+        job = Job(
+            project_id=self._project_id,
+            image_id=image.id,
+            study_id=image.study_id,
+            submission_id=self._submission_id,
+            requested_model_id=self._model_id,
+            priority=self._priority,
+        )
+        return add_job(session, image, job)
+
+
+def add_job(session: Session, image: Image, job: Job) -> Job:
+    """Add a new job of an image, ready for detection where the image is prepared already."""
+    is_prepared = image.rendition_sha256 is not None and image.rendition_version == RENDITION_VERSION
+    job.state = JobState.READY if is_prepared else JobState.QUEUED
+    job.ready_at = sa.func.now() if is_prepared else None
+    session.add(job)
+    session.flush()
+    return job
+
+
+def in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes in parts of `PART_BYTES`, but for the last."""
+    in_memory = _IN_MEMORY.acquire(blocking=False)
+    try:
+        with spooled_file(0 if in_memory else _SMALL_BYTES) as part:
+            missing = PART_BYTES
+            for chunk in chunks:
+                left = memoryview(chunk)
+                while len(left) >= missing:
+                    part.write(left[:missing])
+                    part.seek(0)
+                    yield part.read()
+                    part.seek(0)
+                    part.truncate()
+                    left, missing = left[missing:], PART_BYTES
+                part.write(left)
+                missing -= len(left)
+            if missing < PART_BYTES:
+                part.seek(0)
+                yield part.read()
+    finally:
+        if in_memory:
+            _IN_MEMORY.release()

@@ -1,0 +1,46 @@
+"""Promotion by a person: what the gate decided about the model is shown, and why a refusal was overridden is kept."""
+
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from shared.errors import NotFound, RequestError
+from shared.models import registry
+from shared.models.gate_verdicts import GateVerdict, read_verdicts
+from shared.tables import Model
+from shared.vocabulary.states import ModelState
+
+
+class PromotionRefused(RequestError):
+    """The gate refused this model. Send a reason to promote it all the same."""
+
+    code = "promotion_refused"
+    status = 409
+    parameter = "reason"
+
+
+def audited(verdict: GateVerdict | None, reason: str | None) -> dict[str, object]:
+    """What the audit keeps of a promotion beside the model: the gate's decision, and the reason that a person typed."""
+    kept: dict[str, object] = {}
+    if verdict is not None:
+        kept |= {"gate_decision_id": verdict.decision_id, "gate": verdict.outcome or verdict.state}
+    return kept | ({"reason": reason} if reason else {})
+
+
+def promote_by_hand(session: Session, model_id: UUID, reason: str | None) -> tuple[Model, GateVerdict | None]:
+    """Make a model the active one as a person asks; return it with the gate's last decision about it.
+
+    Raises `NotFound`, and `PromotionRefused` where the gate refused it and there is no reason to override that. The
+    caller keeps the reason in the audit.
+    """
+    registry.hold(session)
+    model = session.get(Model, model_id)
+    if model is None:
+        raise NotFound(f"There is no model {model_id}.")
+    # The model is for all projects, so a refusal in any of them counts; only figures of it are shown.
+    verdict = read_verdicts(session, [model_id], of_all_projects=True).get(model_id)
+    is_refused = verdict is not None and verdict.outcome == "refused"
+    if is_refused and model.state != ModelState.ACTIVE and not reason:
+        assert verdict is not None
+        raise PromotionRefused(f"{verdict.in_words()} State a reason to promote it all the same.")
+    return registry.promote(session, model_id), verdict

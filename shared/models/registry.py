@@ -1,0 +1,111 @@
+"""The model registry: which detectors there are, and which one is active."""
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.database.lookup import find_meant
+from shared.detector.card import ModelCard
+from shared.errors import RequestError
+from shared.object_store import ObjectStore, weights_key
+from shared.suggestions import no_such, pick
+from shared.tables import Model
+from shared.vocabulary.states import ModelState
+
+
+class NothingToRollBackTo(RequestError):
+    """No model was active before this one."""
+
+    code = "nothing_to_roll_back_to"
+    status = 409
+
+
+def register(session: Session, store: ObjectStore, card: ModelCard, weights: bytes) -> Model:
+    """Store a model's weights, then its row; the same model a second time is the same row, with the new warnings."""
+    known = renew_warnings(session, card)
+    if known is not None:
+        return known
+    store.put(weights_key(card.weights_sha256), weights)
+    model = Model(
+        name=card.name, digest=card.digest, card=card.model_dump(mode="json"), weights_sha256=card.weights_sha256
+    )
+    session.add(model)
+    session.flush()
+    return model
+
+
+def renew_warnings(session: Session, card: ModelCard) -> Model | None:
+    """Return the card's model where it is registered, with the card's warnings in place of its own if it has any."""
+    known = session.scalar(sa.select(Model).where(Model.digest == card.digest))
+    if known is not None and card.warnings:
+        known.card = {**known.card, "warnings": list(card.warnings)}
+    return known
+
+
+def require(session: Session, model_id: UUID, *, parameter: str | None = None) -> Model:
+    """Return a model; raise `NotFound`, which may say which one was meant."""
+    model = session.get(Model, model_id)
+    if model is None:
+        raise no_such("model", str(model_id), find_meant(session, Model, model_id.hex), parameter=parameter)
+    return model
+
+
+def find(session: Session, name: str) -> Model:
+    """Return a model by its id, the beginning of it, or its name; raise `NotFound` and `AmbiguousName`."""
+    called = {row.id: row.name for row in session.execute(sa.select(Model.id, Model.name))}
+    return session.get_one(Model, pick("model", name, called))
+
+
+def class_names(session: Session) -> set[str]:
+    """Return the names of the classes that any model finds."""
+    cards = session.scalars(sa.select(Model.card["categories"]))
+    return {category["name"] for categories in cards for category in categories}
+
+
+def active(session: Session) -> Model | None:
+    """Return the active model, if there is one."""
+    return session.scalar(sa.select(Model).where(Model.state == ModelState.ACTIVE))
+
+
+def promote(session: Session, model_id: UUID) -> Model:
+    """Make a model the active one; workers load it between two batches. Raises `NotFound`."""
+    hold(session)
+    model = require(session, model_id)
+    current = active(session)
+    if current is not None and current.id != model.id:
+        _step_down(session, current, ModelState.RETIRED)
+    _activate(model)
+    return model
+
+
+def roll_back(session: Session) -> Model:
+    """Return to the model that was active before; raise `NothingToRollBackTo` when there was none.
+
+    The model that is rolled back becomes a candidate, so that the next roll back goes further into the past.
+    """
+    hold(session)
+    retired = sa.select(Model).where(Model.state == ModelState.RETIRED)
+    previous = session.scalar(retired.order_by(Model.retired_at.desc()).limit(1))
+    if previous is None:
+        raise NothingToRollBackTo
+    current = active(session)
+    if current is not None:
+        _step_down(session, current, ModelState.CANDIDATE)
+    _activate(previous)
+    return previous
+
+
+def hold(session: Session) -> None:
+    """Let no other transaction change which model is active, till this one ends."""
+    session.execute(sa.text("LOCK TABLE model IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def _step_down(session: Session, model: Model, state: ModelState) -> None:
+    model.state, model.retired_at = state, sa.func.clock_timestamp()
+    # One model is active at any moment, also inside the transaction: the index would object.
+    session.flush()
+
+
+def _activate(model: Model) -> None:
+    model.state, model.promoted_at = ModelState.ACTIVE, sa.func.clock_timestamp()

@@ -1,0 +1,23 @@
+"""The object store: immutable bytes under content-addressed keys, verified on read."""
+
+from shared.object_store.store import (
+    PART_BYTES,
+    ObjectStore,
+    checkpoint_key,
+    dataset_key,
+    original_key,
+    rendition_key,
+    result_key,
+    weights_key,
+)
+
+__all__ = [
+    "PART_BYTES",
+    "ObjectStore",
+    "checkpoint_key",
+    "dataset_key",
+    "original_key",
+    "rendition_key",
+    "result_key",
+    "weights_key",
+]

@@ -1,0 +1,147 @@
+"""What a process says of itself, for `carina probe` and `carina up`: one small file a process, replaced as a whole.
+
+Little is imported: a probe runs every few seconds, and starts in a fraction of one.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from shared.errors import CarinaError
+from shared.processes.scratch import is_private, make_private, own_folder
+
+#: Names the file; by default it lies in the temporary folder and is called after the process.
+VARIABLE = "CARINA_STATE_FILE"
+#: Between two signs of life, and how old the last one of a live process may be.
+SIGN_EVERY_S, ALIVE_WITHIN_S = 2.0, 30.0
+STARTING = {"process": "starting"}
+
+
+class NoStateFile(CarinaError):
+    """The process cannot write the file in which it describes itself."""
+
+    code = "no_state_file"
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """One process, as it last described itself."""
+
+    process: str
+    pid: int
+    #: When the process started, as the system counts: another process may get the same id later.
+    started: str
+    #: The last sign of life, in seconds of the system's monotonic clock.
+    alive_at_s: float
+    #: By the name of a server, the code of the error for which this process takes no work. Empty: it takes work.
+    not_ready: Mapping[str, str] = field(default_factory=dict)
+    #: Likewise of servers without which work goes on, but slower.
+    degraded: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone, also where its id belongs to another one."""
+        return _start_of(self.pid) != self.started
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last sign of life."""
+        return time.monotonic() - self.alive_at_s
+
+    def __str__(self) -> str:
+        return f"{self.process} (process {self.pid})"
+
+
+class StateFile:
+    """This process' own state, written by a thread that never waits for a server."""
+
+    def __init__(self, process: str, *, is_stuck: Callable[[], bool] = lambda: False) -> None:
+        """Write the first state. `is_stuck`: whether the process makes no progress; raises `NoStateFile`."""
+        self.path = _own_path(process)
+        self._is_stuck = is_stuck
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        pid = os.getpid()
+        self._state = ProcessState(process, pid, _start_of(pid), time.monotonic(), STARTING)
+        try:
+            self._write()
+        except OSError as exc:
+            raise NoStateFile(f"The state file {self.path} cannot be written: {exc.strerror}.") from exc
+        self._thread = threading.Thread(target=self._keep, name="state", daemon=True)
+        self._thread.start()
+
+    def tell(self, not_ready: Mapping[str, str], degraded: Mapping[str, str]) -> None:
+        """Say what keeps the process from taking work, and what makes it slower."""
+        self._change(not_ready=dict(not_ready), degraded=dict(degraded))
+
+    def __enter__(self) -> "StateFile":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Remove the file: the process ends in good order."""
+        self._stop.set()
+        self._thread.join()
+        with suppress(OSError):
+            self.path.unlink()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(SIGN_EVERY_S):
+            if not self._is_stuck():
+                # A full disk: the file grows old, and the process counts as hung.
+                with suppress(OSError):
+                    self._change(alive_at_s=time.monotonic())
+
+    def _change(self, **fields: Any) -> None:
+        with self._lock:
+            self._state = replace(self._state, **fields)
+            self._write()
+
+    def _write(self) -> None:
+        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        new.write_text(json.dumps(asdict(self._state)))
+        new.replace(self.path)
+
+
+def read(path: Path) -> ProcessState | None:
+    """Return the state in a file; None where there is none."""
+    try:
+        return ProcessState(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def find(process: str = "") -> list[tuple[Path, ProcessState]]:
+    """Return the states in the temporary folder, of processes of that name, those that have ended included."""
+    folder = own_folder()
+    paths = sorted(folder.glob(f"{process or '*'}-*.json")) if is_private(folder) else []
+    found = [(path, read(path)) for path in paths]
+    return [(path, state) for path, state in found if state and process in ("", state.process)]
+
+
+def _own_path(process: str) -> Path:
+    if given := os.environ.get(VARIABLE):
+        return Path(given)
+    folder = own_folder()
+    try:
+        make_private(folder)
+    except OSError as exc:
+        raise NoStateFile(f"The folder {folder} cannot be made ({exc.strerror}): set TMPDIR.") from exc
+    for path, state in find(process):
+        if state.has_ended:  # killed, for it would have removed the file
+            path.unlink(missing_ok=True)
+    return folder / f"{process}-{os.getpid()}.json"
+
+
+def _start_of(pid: int) -> str:
+    """When a process started; empty where it has ended, or is a zombie."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if after_name[0] in "ZX" else after_name[19]

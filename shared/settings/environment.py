@@ -1,0 +1,278 @@
+"""Every setting, read once per process from `CARINA_*` environment variables and passed in from there."""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import InvalidSettings
+from shared.network.addresses import check_public_url, is_dns_host
+from shared.network.redis_url import parse_url
+from shared.network.tls import CaBundleUnusable, find_ca_bundle
+from shared.network.urls import check_http_url
+from shared.settings.import_places import read_places
+from shared.settings.secret_files import read_secret_files
+
+Kind = TypeVar("Kind", bound=BaseSettings)
+
+
+def _check_ca_bundle(path: str) -> str:
+    try:
+        find_ca_bundle(path)
+    except CaBundleUnusable as exc:
+        raise ValueError(exc.detail) from exc
+    return path
+
+
+CaBundle = Annotated[
+    str,
+    AfterValidator(_check_ca_bundle),
+    Field(
+        validate_default=True,
+        description="PEM file of the certificate authorities to trust; empty: `SSL_CERT_FILE`, else those of certifi.",
+    ),
+]
+PublicUrl = Annotated[
+    str,
+    AfterValidator(check_public_url),
+    Field(description="Where clients reach the API, as `https://host/path`; empty: as each request says."),
+]
+
+
+def _check_origins(text: str) -> str:
+    try:
+        origins = [check_public_url(origin.strip()) for origin in text.split(",") if origin.strip()]
+    except ValueError:
+        origins = ["/"]
+    if any(urlsplit(origin).path for origin in origins):
+        raise ValueError("Name each origin as https://viewer.example, without a path, with commas between; no `*`.")
+    return ",".join(origins)
+
+
+def _check_redis_url(url: SecretStr) -> SecretStr:
+    parse_url(url.get_secret_value())
+    return url
+
+
+def _check_store_url(url: str) -> str:
+    if url and not is_dns_host(urlsplit(check_http_url(url)).hostname or ""):
+        raise ValueError("The host must be an IP address or a name of letters, digits, hyphens and dots.")
+    return url
+
+
+StoreUrl = Annotated[str, AfterValidator(_check_store_url)]
+
+
+class Settings(BaseSettings):
+    """What an operator may choose. Frozen; secrets have no default; every number is bounded."""
+
+    model_config = SettingsConfigDict(env_prefix="CARINA_", frozen=True, extra="ignore")
+
+    # Where things are.
+    database_url: SecretStr = Field(description="PostgreSQL, as `postgresql://user:password@host:port/name`.")
+    redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] = Field(
+        description="Redis, as `redis://:password@host:port/0`, `rediss://…` or `sentinel://…/0?master=NAME`."
+    )
+    s3_endpoint_url: StoreUrl = Field(
+        "", description="The S3-compatible object store's URL; empty: AWS, by its region."
+    )
+    s3_access_key_id: SecretStr = Field(SecretStr(""), description="Its access key; empty: the AWS SDK's own chain.")
+    s3_secret_access_key: SecretStr = Field(
+        SecretStr(""), validate_default=True, description="Its secret key; both keys or neither."
+    )
+    s3_session_token: SecretStr = Field(SecretStr(""), description="The token of temporary keys.")
+    database_connections: int = Field(20, ge=2, le=1000, description="Connections to PostgreSQL that a process keeps.")
+    s3_bucket: str = Field("carina", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="One bucket for all.")
+    s3_region: str = Field("us-east-1", description="The region that requests are signed for.")
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="Where the bucket's name goes: `path`, `virtual` (host); `auto`: `virtual` on AWS alone."
+    )
+    s3_public_url: StoreUrl = Field("", description="The object store's URL for clients that upload; empty: the same.")
+
+    ca_bundle: CaBundle = ""
+
+    # The API.
+    api_host: str = Field("127.0.0.1", description="Where the API listens: IPv4, IPv6 (`::` for both) or `unix:/path`.")
+    api_port: int = Field(8080, ge=0, le=65535, description="The port that the API binds to.")
+    public_url: PublicUrl = ""
+    api_threads: int = Field(2000, ge=1, le=10_000, description="Requests at a time; a slow upload is one all along.")
+    api_connections: int = Field(4000, ge=2, le=100_000, description="Connections at a time; most may be idle.")
+    connections_per_address: int = Field(
+        1024, ge=1, le=100_000, description="Those of one address, this machine's aside; behind trusted proxies unused."
+    )
+    max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="The largest request body, in bytes.")
+    max_files: int = Field(1000, ge=1, le=100_000, description="The most files in one request.")
+
+    session_secret: SecretStr = Field(SecretStr(""), description="Signs the console's cookies; empty: no console.")
+    trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies in front whose `X-Forwarded-*` is believed.")
+    rate_limit: str = Field("", description="What a key may ask for, as `600/minute`; empty: any amount.")
+    audit_days: int = Field(0, ge=0, description="Days for which audit rows are kept; 0: for good.")
+    cors_origins: Annotated[str, AfterValidator(_check_origins)] = Field(
+        "",
+        description="Origins whose web pages may read the API, as `https://a.example,https://b.example`; empty: none.",
+    )
+    deidentify: Literal["off", "basic"] = Field("off", description="`basic`: PS3.15's Basic Profile at intake.")
+
+    # Bulk submissions.
+    direct_uploads: bool = Field(
+        False, description="Whether clients upload straight to the object store, at `CARINA_S3_PUBLIC_URL`."
+    )
+    upload_url_s: int = Field(3600, ge=60, le=604_800, description="Seconds for which an upload's URL is good.")
+    upload_expires_h: float = Field(48, gt=0, le=8760, description="Hours after which unfinished uploads are removed.")
+    submission_expires_h: float = Field(168, gt=0, le=8760, description="Hours until an open submission is closed.")
+    import_buckets: str = Field(
+        "", description="From where each project may import: `project:bucket/prefix`, with commas between."
+    )
+    intake_threads: int = Field(4, ge=1, le=64, description="Files that one intake worker checks at a time.")
+    max_archive_entries: int = Field(100_000, ge=1, description="The most entries of one archive.")
+    max_archive_bytes: int = Field(200 * 1024**3, ge=1024, description="The most bytes that an archive may unpack to.")
+    max_archive_ratio: float = Field(200, ge=1, description="The most that an archive may grow by when unpacked.")
+
+    # Webhooks.
+    webhook_allow_private: bool = Field(False, description="Whether webhooks may point at private addresses.")
+    webhook_timeout_s: float = Field(10, ge=1, le=60, description="Seconds that a receiver may take.")
+    webhook_retry_h: float = Field(24, gt=0, le=168, description="Hours for which a message is tried again.")
+
+    # The DICOM listener.
+    dicom_host: str = Field("127.0.0.1", description="Where the DICOM listener listens; `::` for IPv4 and IPv6.")
+    dicom_port: int = Field(11112, ge=0, le=65535, description="The port that the DICOM listener binds to.")
+    dicom_ae_title: str = Field("CARINA", pattern=r"^[!-\[\]-~ ]{1,16}$", description="Its application entity title.")
+    dicom_allowed_aes: str = Field("", description="Titles that may send, with commas between; empty: nobody.")
+    dicom_project: str = Field("default", description="The project that owns what the listener takes in.")
+    dicom_key: str = Field(
+        "", max_length=100, description="Prefix of the API key whose daily quota C-STOREs count against; empty: none."
+    )
+    dicom_associations: int = Field(32, ge=1, le=1000, description="Associations at a time.")
+    dicom_pending: int = Field(
+        64, ge=1, le=1000, description="Connections at a time that have not asked for an association."
+    )
+    dicom_pending_per_address: int = Field(16, ge=1, le=1000, description="The most of these from one address.")
+    dicom_tls_certificate: str = Field("", description="PEM file; with it the listener speaks TLS only.")
+    dicom_tls_key: str = Field("", description="PEM file of the certificate's key.")
+    dicom_tls_ca: str = Field("", description="PEM file; with it senders must show a certificate that it signed.")
+
+    # The queue.
+    max_attempts: int = Field(4, ge=1, le=100, description="Tries per stage before a job is `failed`.")
+    lease_s: float = Field(60, ge=1, le=3600, description="Seconds until a silent worker's jobs go back.")
+    retry_backoff_s: float = Field(2, ge=0, le=600, description="Pause before the second try; doubles each time.")
+    sweep_interval_s: float = Field(15, ge=0.2, le=600, description="Seconds between two sweeps.")
+
+    # The prepare stage.
+    rendition_px: int = Field(1024, ge=64, le=4096, description="The longest side of a rendition, in pixels.")
+    max_image_pixels: int = Field(64_000_000, ge=4096, description="The most pixels that an image may claim.")
+    prepare_threads: int = Field(2, ge=1, le=64, description="Images that one prepare worker decodes at a time.")
+    decode_threads: int = Field(
+        1, ge=1, le=16, description="Threads that share one JPEG 2000 or JPEG XL image; more help where cores are idle."
+    )
+    decode_timeout_s: float = Field(60, ge=1, le=600, description="Seconds until a decode counts as hung.")
+    decoder_requires: str = Field(
+        "",
+        pattern=r"^(|(seccomp|landlock|namespaces)(, ?(seccomp|landlock|namespaces))*)$",
+        description="`seccomp`, `landlock`, `namespaces`, with commas between: decode nothing without these.",
+    )
+    suitability: Literal["off", "flag", "reject"] = Field(
+        "flag", description="What is done with a doubtful image: `off` (nothing), `flag` or `reject`."
+    )
+    chest_classifier_folder: str = Field("", description="The folder of the chest classifier; empty: the shipped one.")
+
+    # The detect stage.
+    batch_size: int = Field(16, ge=1, le=256, description="Images per forward pass, at most.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto` takes bf16 where the device gains.")
+    torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of the forward pass; 0: as PyTorch likes.")
+    fetch_threads: int = Field(8, ge=1, le=64, description="Renditions fetched at a time.")
+    step_timeout_s: float = Field(300, ge=1, le=3600, description="Seconds until a forward pass counts as hung.")
+
+    # The trainer.
+    trainer_processes: int = Field(0, ge=0, le=64, description="Ranks on this machine; 0: one a GPU, or one.")
+    trainer_nodes: int = Field(1, ge=1, le=256, description="Machines that train together.")
+    trainer_node_rank: int = Field(0, ge=0, le=255, description="0 leads and takes tasks; the others follow it.")
+    trainer_rendezvous: str = Field("", description="Where several machines meet, as `host:port` of the leader.")
+    trainer_cache_folder: str = Field("", description="Where renditions are kept near; empty: a temporary folder.")
+    trainer_cache_bytes: int = Field(20 * 1024**3, ge=0, description="The most that this cache may hold.")
+    trainer_stuck_s: float = Field(1800, ge=1, le=86_400, description="Seconds until a silent task counts as hung.")
+    trainer_poll_s: float = Field(2, ge=0.1, le=600, description="Seconds between two looks for a task.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
+
+    @field_validator("import_buckets")
+    @classmethod
+    def _names_projects(cls, entries: str) -> str:
+        read_places(entries)
+        return entries
+
+    @field_validator("s3_secret_access_key")
+    @classmethod
+    def _comes_with_its_key(cls, secret: SecretStr, info: ValidationInfo) -> SecretStr:
+        key = info.data.get("s3_access_key_id", SecretStr(""))
+        if bool(key.get_secret_value()) != bool(secret.get_secret_value()):
+            raise ValueError("Set both CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY, or neither.")
+        return secret
+
+    @field_validator("s3_session_token")
+    @classmethod
+    def _comes_with_keys(cls, token: SecretStr, info: ValidationInfo) -> SecretStr:
+        key = info.data.get("s3_access_key_id", SecretStr(""))
+        if token.get_secret_value() and not key.get_secret_value():
+            raise ValueError("CARINA_S3_SESSION_TOKEN needs CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY.")
+        return token
+
+    @property
+    def required_protections(self) -> list[str]:
+        """Without these no decoder process may start."""
+        return [word.strip() for word in self.decoder_requires.split(",") if word.strip()]
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read the settings from these variables instead of the process' own; raises `InvalidSettings`."""
+        given = {field: env[name] for field in cls.model_fields if (name := f"CARINA_{field.upper()}") in env}
+        given |= read_secret_files(cls, env)
+        try:
+            return cls.model_validate(given)
+        except ValidationError as exc:
+            raise InvalidSettings(explain(exc)) from None
+
+
+class SettingsWithoutHints(Settings):
+    """What a process needs that neither sends nor takes hints: no address of Redis."""
+
+    redis_url: SecretStr = SecretStr("")
+
+
+class ClientSettings(BaseSettings):
+    """What a client of the API needs."""
+
+    model_config = SettingsConfigDict(env_prefix="CARINA_", frozen=True, extra="ignore")
+
+    api_url: Annotated[str, AfterValidator(check_public_url)] = Field(
+        "http://127.0.0.1:8080", description="Where the API answers."
+    )
+    api_key: SecretStr = Field(description="The key sent as `Authorization: Bearer KEY`.")
+    public_url: PublicUrl = ""
+    ca_bundle: CaBundle = ""
+
+
+def read_settings(kind: type[Kind]) -> Kind:
+    """Read settings from the environment of this process; raises `InvalidSettings`."""
+    secrets: dict[str, Any] = read_secret_files(kind, os.environ)
+    try:
+        return kind(**secrets)
+    except ValidationError as exc:
+        raise InvalidSettings(explain(exc)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one sentence for each variable what is wrong with it; no value is repeated, since some are secret."""
+    told = error.errors(include_url=False, include_context=False, include_input=False)
+    names = {f"CARINA_{'_'.join(map(str, each['loc'])).upper()}": each for each in told}
+    missing = [name for name, each in names.items() if each["type"] == "missing"]
+    wrong = [
+        f"{name}: {each['msg'].removeprefix('Value error, ').rstrip('.')}"
+        for name, each in names.items()
+        if each["type"] != "missing"
+    ]
+    unset = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set" if missing else ""
+    return ". ".join(filter(None, [unset, *wrong])) + "."

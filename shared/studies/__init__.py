@@ -1,0 +1,1 @@
+"""What is known of a study: which of its results count."""

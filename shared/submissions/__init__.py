@@ -1,0 +1,1 @@
+"""Bulk submissions: their progress, changes of a whole one, and what failed."""

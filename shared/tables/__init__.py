@@ -1,0 +1,46 @@
+"""The rows that Carina keeps. PostgreSQL is the truth; everything else can be made again from these and the objects."""
+
+from shared.tables.access import ApiKey, AuditEvent, ConsoleSession, IdempotencyKey, Project, Usage
+from shared.tables.erasure import ErasedObject, Erasure
+from shared.tables.jobs import Detection, Job, QueueSample, TopScore, Worker
+from shared.tables.models import Model
+from shared.tables.notifications import Webhook, WebhookDelivery
+from shared.tables.reviews import ReviewEvent
+from shared.tables.rows import Owned, Row
+from shared.tables.studies import Image, Rendition, Study
+from shared.tables.submissions import Submission, SubmissionFile
+from shared.tables.training import Dataset, Evaluation, GateDecision, Schedule, Task, TrainingPoint, TrainingRun
+
+__all__ = [
+    "ApiKey",
+    "AuditEvent",
+    "ConsoleSession",
+    "Dataset",
+    "Detection",
+    "ErasedObject",
+    "Erasure",
+    "Evaluation",
+    "GateDecision",
+    "IdempotencyKey",
+    "Image",
+    "Job",
+    "Model",
+    "Owned",
+    "Project",
+    "QueueSample",
+    "Rendition",
+    "ReviewEvent",
+    "Row",
+    "Schedule",
+    "Study",
+    "Submission",
+    "SubmissionFile",
+    "Task",
+    "TopScore",
+    "TrainingPoint",
+    "TrainingRun",
+    "Usage",
+    "Webhook",
+    "WebhookDelivery",
+    "Worker",
+]

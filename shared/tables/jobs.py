@@ -1,0 +1,152 @@
+"""Jobs, what they found, and who works on them."""
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.ids import new_id
+from shared.tables.rows import NOW, Owned, Row, one_of
+from shared.vocabulary.states import JobState, Stage
+
+_OPEN = ", ".join(f"'{state}'" for state in JobState if not state.is_final)
+
+
+class Job(Owned, Row):
+    """One image under one model. The claim's order is priority, then age, which the key holds."""
+
+    __tablename__ = "job"
+    __table_args__ = (
+        one_of("state", JobState),
+        sa.CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
+        sa.CheckConstraint(
+            "(state IN ('preparing', 'detecting')) = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)",
+            name="lease",
+        ),
+        Index("job_waiting", "state", sa.desc("priority"), "id", postgresql_where=text("state IN ('queued', 'ready')")),
+        Index("job_leased", "lease_expires_at", postgresql_where=text("state IN ('preparing', 'detecting')")),
+        Index("job_open", "submission_id", postgresql_where=text(f"submission_id IS NOT NULL AND state IN ({_OPEN})")),
+        Index("job_counted_on", "id", postgresql_where=text(f"counted_on AND state IN ({_OPEN})")),
+        Index("job_result", "image_id", "model_id", unique=True, postgresql_where=text("state = 'succeeded'")),
+        Index("job_of_image", "image_id", "id"),
+        # These two are read backwards: the newest studies with a job like that.
+        Index("job_by_state", "project_id", "state", "priority", "study_id"),
+        Index("job_of_submission", "submission_id", "study_id", postgresql_where=text("submission_id IS NOT NULL")),
+        Index("job_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("job_unfit", "project_id", "finished_at", postgresql_where=text("state IN ('rejected', 'failed')")),
+        # Finished rows pile up behind a short queue: clean the queue's index long before a fifth of the table is dead.
+        {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01", "fillfactor": "80"}},
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"))
+    #: The image's, here for the order of a search.
+    study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"))
+    #: The bulk submission that it belongs to, if it does.
+    submission_id: Mapped[UUID | None] = mapped_column(ForeignKey("submission.id"))
+    #: The model that the request named, if it did.
+    requested_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
+    #: The model of this attempt: the requested one, else the one active at the claim.
+    model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
+    state: Mapped[str] = mapped_column(default=JobState.QUEUED)
+    priority: Mapped[int] = mapped_column(sa.SmallInteger, default=5)
+    #: Claims so far in this stage; with `lease_owner` the fence of every change.
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: Whether the next claim takes this job in a batch of its own, because it may have brought one down.
+    alone: Mapped[bool] = mapped_column(default=False)
+    #: Whether another request has sent the same image in since: its submission waits for the job, which outlives the
+    #: cancelling of its own.
+    counted_on: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    #: Not claimed before this time.
+    available_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    #: Why the job is rejected or failed, or why its last attempt was: a stable code and a sentence.
+    code: Mapped[str | None]
+    reason: Mapped[str | None]
+    #: Of the Carina that found what it found.
+    code_version: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    ready_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Detection(Row):
+    """One box that a model drew, in the pixel coordinates of the original image. Rank 0 has the highest score."""
+
+    __tablename__ = "detection"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    rank: Mapped[int] = mapped_column(sa.SmallInteger, primary_key=True)
+    model_id: Mapped[UUID] = mapped_column(ForeignKey("model.id"))
+    class_id: Mapped[int]
+    class_name: Mapped[str]
+    score: Mapped[float]
+    x_min_px: Mapped[float]
+    y_min_px: Mapped[float]
+    x_max_px: Mapped[float]
+    y_max_px: Mapped[float]
+
+
+class TopScore(Owned, Row):
+    """The highest score that a job gave to a class: what studies are found by; see `shared.studies.results`."""
+
+    __tablename__ = "top_score"
+    __table_args__ = (Index("top_score_of_class", "project_id", "class_name", "tenth", "study_id", "score"),)
+
+    # The other ids are the job's, and so need no foreign keys, which would cost each batch as much as its detections.
+    study_id: Mapped[UUID] = mapped_column(primary_key=True)
+    class_name: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    project_id: Mapped[UUID] = mapped_column()
+    image_id: Mapped[UUID]
+    score: Mapped[float]
+    #: The score's first decimal, so that the newest studies above a score lie in at most eleven runs of the index.
+    tenth: Mapped[int] = mapped_column(sa.SmallInteger)
+
+
+class Worker(Row):
+    """A worker process: its heartbeat and what it has done, which `/metrics` sums up."""
+
+    __tablename__ = "worker"
+    __table_args__ = (one_of("stage", Stage),)
+
+    #: The `lease_owner` of its jobs: unique to the process.
+    id: Mapped[str] = mapped_column(primary_key=True)
+    stage: Mapped[str]
+    device: Mapped[str | None]
+    model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
+    started_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    stopped_at: Mapped[datetime | None]
+    batches: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    images: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    step_s: Mapped[float] = mapped_column(default=0.0)
+    expired_leases: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+
+
+class QueueSample(Row):
+    """What the queue was like at a moment: see `shared.queue.samples`."""
+
+    __tablename__ = "queue_sample"
+
+    #: The beginning of the interval in which it was taken, of which there is one sample.
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    queued: Mapped[int] = mapped_column(sa.BigInteger)
+    preparing: Mapped[int] = mapped_column(sa.BigInteger)
+    ready: Mapped[int] = mapped_column(sa.BigInteger)
+    detecting: Mapped[int] = mapped_column(sa.BigInteger)
+    #: How long the oldest waiting job had waited.
+    oldest_waiting_s: Mapped[float]
+    #: How many jobs came to which end, and in how many seconds: since the sample before.
+    succeeded: Mapped[int] = mapped_column(sa.BigInteger)
+    rejected: Mapped[int] = mapped_column(sa.BigInteger)
+    failed: Mapped[int] = mapped_column(sa.BigInteger)
+    cancelled: Mapped[int] = mapped_column(sa.BigInteger)
+    elapsed_s: Mapped[float]
+    #: What all detect workers have done since there is a queue.
+    batches: Mapped[int] = mapped_column(sa.BigInteger)
+    images: Mapped[int] = mapped_column(sa.BigInteger)
+    step_s: Mapped[float]

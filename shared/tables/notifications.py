@@ -1,0 +1,62 @@
+"""Webhooks and their messages."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.ids import new_id
+from shared.tables.rows import NOW, Owned, Row, one_of
+from shared.vocabulary.states import DeliveryState
+
+
+class Webhook(Owned, Row):
+    """Where a key wants to be told of events."""
+
+    __tablename__ = "webhook"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"), index=True)
+    api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_key.id"))
+    url: Mapped[str]
+    #: Signs the messages; shown once.
+    secret: Mapped[str]
+    events: Mapped[list[str]]
+    enabled: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class WebhookDelivery(Row):
+    """One message to a webhook: what it says, and how often it was tried."""
+
+    __tablename__ = "webhook_delivery"
+    __table_args__ = (
+        one_of("state", DeliveryState),
+        sa.CheckConstraint(
+            "(state = 'sending') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)", name="lease"
+        ),
+        Index("webhook_delivery_waiting", "webhook_id", "available_at", postgresql_where=text("state = 'pending'")),
+        Index("webhook_delivery_leased", "lease_expires_at", postgresql_where=text("state = 'sending'")),
+        Index("webhook_delivery_of", "webhook_id", "id"),
+        Index("webhook_delivery_dead", "webhook_id", "id", postgresql_where=text("state = 'dead'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhook.id", ondelete="CASCADE"))
+    event: Mapped[str]
+    #: Ids, states and counts; never a patient's data.
+    payload: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(default=DeliveryState.PENDING)
+    attempt: Mapped[int] = mapped_column(default=0)
+    available_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    #: Of the last try: the receiver's status, or a stable code and a sentence.
+    response_status: Mapped[int | None]
+    code: Mapped[str | None]
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    finished_at: Mapped[datetime | None]

@@ -1,0 +1,89 @@
+"""Studies, their images and the renditions of these."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import ForeignKey, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.ids import new_id
+from shared.imaging.facts import Flag
+from shared.tables.rows import NOW, Owned, Row
+
+
+class Study(Owned, Row):
+    """The images of one examination, grouped by StudyInstanceUID; a PNG or JPEG is a study of its own."""
+
+    __tablename__ = "study"
+    __table_args__ = (
+        sa.UniqueConstraint("project_id", "study_instance_uid"),
+        Index("study_of_project", "project_id", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    study_instance_uid: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Image(Owned, Row):
+    """One radiograph: the original's bytes and, once prepared, its rendition. Unique by project and digest."""
+
+    __tablename__ = "image"
+    __table_args__ = (
+        sa.UniqueConstraint("project_id", "sha256"),
+        # Few images have one, and a search for a flag reads the newest of these only.
+        *(
+            Index(f"image_{flag}", "project_id", "study_id", postgresql_where=text(f"flags @> ARRAY['{flag}'::text]"))
+            for flag in Flag
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"), index=True)
+    sop_instance_uid: Mapped[str | None]
+    series_instance_uid: Mapped[str | None]
+    sop_class_uid: Mapped[str | None]
+    transfer_syntax_uid: Mapped[str | None]
+    modality: Mapped[str | None]
+    #: Whether the header says that the pixels show text, such as a name; None where it says nothing.
+    burned_in_annotation: Mapped[bool | None]
+    #: Hex digest of the original's bytes; its object key follows from it.
+    sha256: Mapped[str]
+    byte_count: Mapped[int] = mapped_column(sa.BigInteger)
+    media_type: Mapped[str]
+    #: Of the original, as its header says at intake and as decoded later.
+    height_px: Mapped[int]
+    width_px: Mapped[int]
+    rendition_sha256: Mapped[str | None]
+    rendition_version: Mapped[int | None]
+    rendition_height_px: Mapped[int | None]
+    rendition_width_px: Mapped[int | None]
+    #: What decoding has shown beside the pixels, as `shared.imaging.facts` describes it; None until it is prepared.
+    row_spacing_mm: Mapped[float | None]
+    column_spacing_mm: Mapped[float | None]
+    spacing_source: Mapped[str | None]
+    grey_levels: Mapped[list[str] | None]
+    flags: Mapped[list[str] | None]
+    chest_scores: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Rendition(Row):
+    """The rendition of an original that a dataset was made from, so that no import makes it twice."""
+
+    __tablename__ = "rendition"
+
+    #: Of the original's bytes.
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    #: The longest side that was asked for.
+    rendition_px: Mapped[int] = mapped_column(primary_key=True)
+    rendition_sha256: Mapped[str]
+    rendition_height_px: Mapped[int]
+    rendition_width_px: Mapped[int]
+    height_px: Mapped[int]
+    width_px: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)

@@ -1,0 +1,110 @@
+"""Bulk submissions and their files."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.ids import new_id
+from shared.tables.rows import NOW, Owned, Row, one_of
+from shared.vocabulary.states import FileState, SubmissionState
+
+
+class Submission(Owned, Row):
+    """Many files that are sent as one: uploaded one by one, unpacked from archives, or read from a bucket."""
+
+    __tablename__ = "submission"
+    __table_args__ = (
+        one_of("state", SubmissionState),
+        sa.CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
+        Index("submission_of_project", "project_id", "id"),
+        Index("submission_unfinished", "id", postgresql_where=text("state IN ('open', 'processing')")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    api_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("api_key.id"))
+    state: Mapped[str] = mapped_column(default=SubmissionState.OPEN)
+    priority: Mapped[int] = mapped_column(sa.SmallInteger, default=5)
+    requested_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
+    #: How many files it has, which is also the next one's number.
+    file_count: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    #: Of `from=s3://bucket/prefix`: where the files lie, and the last key that has been listed. The end of the listing
+    #: closes the submission, and clears the key, which may hold a name.
+    source_bucket: Mapped[str | None]
+    source_prefix: Mapped[str | None]
+    listed_to: Mapped[str | None]
+    #: Counts per outcome as they were last counted; those of a final submission are exact.
+    tally: Mapped[dict[str, Any] | None]
+    tallied_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    #: When it was said that no more files come.
+    closed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class SubmissionFile(Row):
+    """One file of a submission, from its announcement to its job: a row of the manifest."""
+
+    __tablename__ = "submission_file"
+    __table_args__ = (
+        one_of("state", FileState),
+        sa.CheckConstraint(
+            "(state = 'checking') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)", name="lease"
+        ),
+        Index(
+            "submission_file_waiting",
+            sa.desc("priority"),
+            "submission_id",
+            "number",
+            postgresql_where=text("state = 'arrived'"),
+        ),
+        Index("submission_file_leased", "lease_expires_at", postgresql_where=text("state = 'checking'")),
+        Index(
+            "submission_file_open",
+            "submission_id",
+            postgresql_where=text("state IN ('expected', 'arrived', 'checking')"),
+        ),
+        Index("submission_file_duplicate", "job_id", "submission_id", postgresql_where=text("state = 'duplicate'")),
+        Index(
+            "submission_file_entry",
+            "submission_id",
+            "archive_number",
+            "entry_number",
+            unique=True,
+            postgresql_where=text("archive_number IS NOT NULL"),
+        ),
+        {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01", "fillfactor": "80"}},
+    )
+
+    submission_id: Mapped[UUID] = mapped_column(ForeignKey("submission.id"), primary_key=True)
+    #: From 0, in the order of announcement.
+    number: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True)
+    #: What the client calls it; not kept where originals are de-identified.
+    name: Mapped[str | None]
+    #: As announced; both are checked against what arrives.
+    byte_count: Mapped[int | None] = mapped_column(sa.BigInteger)
+    sha256: Mapped[str | None]
+    state: Mapped[str] = mapped_column(default=FileState.EXPECTED)
+    #: The submission's, here for the order of the claim.
+    priority: Mapped[int] = mapped_column(sa.SmallInteger, default=5)
+    #: Of an entry of an archive: the archive's number and the entry's place in it.
+    archive_number: Mapped[int | None] = mapped_column(sa.BigInteger)
+    entry_number: Mapped[int | None]
+    #: Of a file from a bucket: its key there, until it is taken in or rejected.
+    source_key: Mapped[str | None]
+    #: Of a large upload: the object store's name for it.
+    upload_id: Mapped[str | None]
+    image_id: Mapped[UUID | None] = mapped_column(ForeignKey("image.id"))
+    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("job.id"))
+    code: Mapped[str | None]
+    reason: Mapped[str | None]
+    #: Claims so far; with `lease_owner` the fence of every change.
+    attempt: Mapped[int] = mapped_column(default=0)
+    available_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    finished_at: Mapped[datetime | None]

@@ -1,0 +1,23 @@
+"""Asking the gate for a decision; the command line and the API both do it here, a training does when it has ended."""
+
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from shared.models import registry
+from shared.tables import GateDecision
+from shared.training.config import GateConfig
+from shared.training.trainings import check_gate
+
+
+def ask_gate(session: Session, *, project_id: UUID, candidate_model_id: UUID, config: GateConfig) -> GateDecision:
+    """Queue a project's decision about a model and return its row; raises `NotFound` and what `check_gate` raises."""
+    registry.require(session, candidate_model_id, parameter="model_id")
+    check_gate(session, project_id, config)
+    decision = GateDecision(
+        project_id=project_id, candidate_model_id=candidate_model_id, config=config.model_dump(mode="json")
+    )
+    session.add(decision)
+    session.flush()
+    session.refresh(decision)
+    return decision

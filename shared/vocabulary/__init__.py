@@ -1,0 +1,1 @@
+"""The terms that rows, wire and code share: states, scopes, actions. Pure Python."""

@@ -1,0 +1,33 @@
+"""Sessions of processes that froze, or whose machine is gone, in the middle of a change of leased rows.
+
+PostgreSQL would keep the rows locked for as long as the process is frozen, or for hours until it notices that the
+machine is gone; expiring leases skips locked rows.
+"""
+
+from typing import cast
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.tables import Job, SubmissionFile, WebhookDelivery
+from shared.training.tasks import KINDS
+
+_LEASED = [Job.__tablename__, SubmissionFile.__tablename__, WebhookDelivery.__tablename__]
+_LEASED += [table.__tablename__ for table in KINDS.values()]
+_FROZEN = sa.text(
+    """
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = current_user AND state LIKE 'idle in transaction%'
+        AND state_change < clock_timestamp() - make_interval(secs => :after_s)
+        AND pid IN (
+            SELECT pid FROM pg_locks
+            WHERE relation IN (SELECT to_regclass(name) FROM unnest(CAST(:tables AS text[])) AS name)
+                AND mode IN ('RowShareLock', 'RowExclusiveLock')
+        )
+    """
+)
+
+
+def end_frozen_sessions(session: Session, *, after_s: float) -> int:
+    """End what has held locks on leased rows without a word for `after_s`, when its lease is lost; return how many."""
+    return cast("int", session.scalar(_FROZEN, {"after_s": after_s, "tables": _LEASED}))
