@@ -1,6 +1,6 @@
 """Writes every setting, from its one definition, where people look for it: `python -m deploy.document_settings`.
 
-`.env.example` is written whole; of the README only the table between `<!-- settings -->` and `<!-- /settings -->`.
+`.env.example` is written whole; of `docs/settings.md` only the table between its markers.
 """
 
 import re
@@ -50,8 +50,8 @@ def env_example() -> str:
     )
 
 
-def readme(text: str) -> str:
-    """The README with its table of settings as it should be; raises ValueError where the markers are missing."""
+def page(text: str) -> str:
+    """`docs/settings.md` with its table as it should be; raises ValueError where the markers are missing."""
     rows = "".join(
         f"| `{variable}` | {'required' if default is None else f'`{default}`'} | {meaning} |\n"
         for variable, default, meaning in settings()
@@ -59,15 +59,15 @@ def readme(text: str) -> str:
     table = f"\n| variable | default | meaning |\n|---|---|---|\n{rows}\n"
     written, count = _TABLE.subn(lambda _: table, text)
     if count != 1:
-        raise ValueError("README.md needs one <!-- settings --> ... <!-- /settings --> block.")
+        raise ValueError("docs/settings.md needs one <!-- settings --> ... <!-- /settings --> block.")
     return written
 
 
 def main() -> None:
     """Write both files."""
     (ROOT / ".env.example").write_text(env_example())
-    path = ROOT / "README.md"
-    path.write_text(readme(path.read_text()))
+    path = ROOT / "docs" / "settings.md"
+    path.write_text(page(path.read_text()))
 
 
 if __name__ == "__main__":

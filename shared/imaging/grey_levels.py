@@ -1,7 +1,7 @@
 """DICOM's grey-level chain (PS3.3 C.7.5.1.1.2, C.7.6.3, C.11.1 and C.11.2): modality, window, inversion; then 8 bits.
 
 Every step maps one stored integer to one value, so the whole chain is computed once for each value that the pixels'
-type can hold, and applied as one table. The README beside this file states each rule with its section.
+type can hold, and applied as one table. `docs/imaging.md` states each rule with its section.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The README's story, told by running it: every command and every line of Python in it, from `make setup` on."""
+"""Runs every command and every line of Python in the README and in the pages of `docs/`, from `make demo` on."""
 
 import json
 import os
@@ -21,7 +21,11 @@ from tests.requirements import end_without
 from tests.waiting import DEADLINE_S, wait_until_gone
 
 README = (REPOSITORY / "README.md").read_text()
-WAYS_IN = (REPOSITORY / "api" / "README.md").read_text()
+#: The pages whose `sh` and `python` blocks run after those of the README, in the same shell.
+RUN_PAGES = ("usage.md", "dicom.md")
+PAGES = {path.name: path.read_text() for path in sorted((REPOSITORY / "docs").glob("*.md"))}
+MAKE_DEMO = "make demo"
+MAKE_TEST = "make test"
 STAYS_UP = "The stack stays up"
 BLOCK = "=== the next block ==="
 #: Sends what the README's commands for curl send, on a machine without it.
@@ -46,9 +50,15 @@ print(httpx.request("POST" if files else "GET", url, headers=headers, files=file
 """
 
 
-def blocks(language: str) -> list[str]:
-    """Return the README's fenced blocks in a language. `console` blocks need a GPU, a checkpoint or Docker."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Return the fenced blocks that can run here, by language. `console` blocks need a GPU, files or Docker."""
+    return re.findall(r"^```(sh|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what a `make test ARGS=...` around this test has put there."""
+    ours = ("CARINA_", "MAKE", "MFLAGS", "ARGS", "PYTEST_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +75,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def demo(checkout: Path) -> Iterator[str]:
-    """Run `make setup` and `make demo` as the README says; yield what the demo printed, and leave by Ctrl-C."""
-    setup, demo = blocks("sh")[0].splitlines()
-    assert (setup, demo) == ("make setup", "make demo")
-    subprocess.run(setup.split(), cwd=checkout, check=True, timeout=DEADLINE_S)
-    # The options of a `make test ARGS=...` are not for this one.
-    ours = ("CARINA_", "MAKE", "ARGS")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    """Run `make demo` as the README says; yield what the demo printed, and leave by Ctrl-C."""
     with subprocess.Popen(
-        demo.split(),
+        MAKE_DEMO.split(),
         cwd=checkout,
-        env=clean | {"PYTHONUNBUFFERED": "1"},
+        env=clean_environment() | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -92,6 +96,20 @@ def demo(checkout: Path) -> Iterator[str]:
         os.killpg(running.pid, signal.SIGINT)
         running.communicate(timeout=DEADLINE_S)
     wait_until_gone(children)  # Ctrl-C leaves no process behind
+
+
+def test_the_readme_begins_with_two_commands() -> None:
+    assert [block for _, block in blocks(README)[:2]] == [f"{MAKE_DEMO}\n", f"{MAKE_TEST}\n"]
+
+
+def test_make_test_runs_the_tests(checkout: Path) -> None:
+    chosen = "ARGS=-q -p no:cacheprovider tests/unit/test_settings_documented.py"
+    command = [*MAKE_TEST.split(), chosen]
+    done = subprocess.run(
+        command, cwd=checkout, env=clean_environment(), capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\b4 passed\b", done.stdout), done.stdout
 
 
 def test_the_demo_loses_nothing_and_finds_most_of_what_was_planted(demo: str) -> None:
@@ -113,10 +131,9 @@ def test_the_second_terminal_runs_every_block_in_order(demo: str, checkout: Path
         (tmp_path / "curl").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/curl.py" "$@"\n')
         (tmp_path / "curl").chmod(0o755)
         path.append(str(tmp_path))
-    blocks_in_order = re.findall(r"^```(sh|python)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)[1:]
-    assert [language for language, _ in blocks_in_order].count("python") == 2
     session = ["set -eu"]
-    for language, block in blocks_in_order:
+    in_order = blocks(README)[2:] + [block for page in RUN_PAGES for block in blocks(PAGES[page])]
+    for language, block in in_order:
         session.append(f"echo '{BLOCK}'")
         session.append(f"python - <<'END OF BLOCK'\n{block}END OF BLOCK" if language == "python" else block)
     done = subprocess.run(
@@ -128,7 +145,7 @@ def test_the_second_terminal_runs_every_block_in_order(demo: str, checkout: Path
         timeout=DEADLINE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    doctor, commands, http, findings, outcomes = done.stdout.split(f"{BLOCK}\n")[1:]
+    _, commands, http, findings, doctor, outcomes, _, dicomweb = done.stdout.split(f"{BLOCK}\n")[1:]
     assert "PostgreSQL" in doctor
     assert re.search(r"duplicate[^{]* 1 ", commands), "the demo has sent these already"
     assert '"outcome":"duplicate"' in http.replace(" ", "")
@@ -137,6 +154,7 @@ def test_the_second_terminal_runs_every_block_in_order(demo: str, checkout: Path
     assert re.search(r"^\d+ duplicate [0-9a-f-]{36}$", outcomes, flags=re.MULTILINE)
     rejected = re.findall(r"^\d+ rejected:(\w+) None$", outcomes, flags=re.MULTILINE)
     assert sorted(rejected) == ["colour_image", "not_an_image", "unsupported_file_type"]
+    assert "00081199" in dicomweb, "STOW-RS lists what it has stored"
 
 
 @pytest.mark.parametrize("shell", ["bash", "dash", "sh"])
@@ -158,16 +176,17 @@ def test_the_env_file_is_read_with_and_without_export(tmp_path: Path) -> None:
     assert env_file.read(tmp_path / "env") == {"CARINA_API_KEY": "a", "CARINA_S3_BUCKET": "b c"}
 
 
-def test_the_readme_names_the_console_by_no_port_of_its_own() -> None:
-    story = README[: README.index("## Settings")]
-    assert "127.0.0.1:8080" not in story
-    assert story.index('export PATH="$PWD/.venv/bin:$PATH"') < story.index("carina doctor")
-    assert story.index('export PATH="$PWD/.venv/bin:$PATH"') < story.index("$ carina ")
+def test_no_block_that_runs_here_names_a_port_of_its_own() -> None:
+    assert [block for text in (README, *PAGES.values()) for _, block in blocks(text) if ":8080" in block] == []
+
+
+def test_only_the_pages_that_are_run_have_blocks_to_run() -> None:
+    assert {name for name, text in PAGES.items() if blocks(text)} == set(RUN_PAGES)
 
 
 def test_every_command_that_is_documented_exists() -> None:
     commands = r"(?:^|`|\$ |--rm \w+ |=\w+ )carina ((?:model|key|worker|webhook) \w+|[\w-]+)"
-    named = set(re.findall(commands, README + WAYS_IN, flags=re.MULTILINE))
+    named = set(re.findall(commands, "\n".join([README, *PAGES.values()]), flags=re.MULTILINE))
     assert {"up", "submit", "model import", "key create", "webhook create", "dicom-listener"} <= named
     for command in sorted(named):
         assert CliRunner().invoke(app, [*command.split(), "--help"]).exit_code == 0, command

@@ -1,8 +1,8 @@
-"""Settings, `.env.example` and the README say the same; `python -m deploy.document_settings` makes them do so."""
+"""Settings, `.env.example` and `docs/settings.md` are equal; `python -m deploy.document_settings` makes them do so."""
 
 import pytest
 
-from deploy.document_settings import ROOT, env_example, readme, settings
+from deploy.document_settings import ROOT, env_example, page, settings
 
 
 def test_every_setting_says_what_it_means() -> None:
@@ -13,11 +13,11 @@ def test_env_example_lists_every_setting() -> None:
     assert (ROOT / ".env.example").read_text() == env_example()
 
 
-def test_the_readme_lists_every_setting() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert readme(text) == text
+def test_the_page_lists_every_setting() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    assert page(text) == text
 
 
-def test_a_readme_without_the_table_is_refused() -> None:
+def test_a_page_without_the_table_is_refused() -> None:
     with pytest.raises(ValueError, match="settings"):
-        readme("# Carina\n")
+        page("# Settings\n")

@@ -1,4 +1,4 @@
-"""The grey-level chain, rule by rule as the README beside it states them; expected levels were computed by hand."""
+"""The grey-level chain, rule by rule as `docs/imaging.md` states them; expected levels were computed by hand."""
 
 from io import BytesIO
 from typing import Any
