@@ -5,7 +5,8 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from api.console import assets, model_pages, queue_page, schedule_pages, sign_in, training_pages, viewer, worklist
-from api.contract.schemas import NOTICE, Problem
+from api.contract.findings import NOTICE
+from api.contract.problems import Problem
 from api.dicom.web import headers as dicom_headers
 from api.dicom.web import qido, rendered, stow
 from api.http import (

@@ -16,7 +16,7 @@ import typer
 from rich.progress import track
 
 from api.client import Carina, FileOutcome, Finding, ImageFindings
-from api.contract.studies import ModelReference
+from api.contract.models import ModelReference
 from deploy.cli.clients import EXIT_NO_RESULT, await_jobs, connect, send
 from deploy.cli.console import complain, err, is_json, story, tell
 from deploy.cli.environment import client_settings_of, read_environment

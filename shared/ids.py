@@ -6,8 +6,6 @@ import time
 from datetime import datetime
 from uuid import UUID
 
-import sqlalchemy as sa
-
 
 def new_id() -> UUID:
     """Return a UUIDv7: 48 bits of Unix milliseconds, then 74 random bits (RFC 9562, section 5.7)."""
@@ -29,14 +27,3 @@ def first_id(days_ago: float) -> UUID:
 def first_id_at(moment: datetime) -> UUID:
     """Return the least UUIDv7 that can have been made at this time; none is older than 1970."""
     return UUID(int=max(0, math.floor(moment.timestamp() * 1000)) << 80)
-
-
-def new_id_in_sql() -> sa.ColumnElement[UUID]:
-    """The same as an expression of PostgreSQL's, for rows that a query makes; its own `uuidv7()` is new in 18."""
-    # A version 4 whose first 48 bits are the time, and whose version's bits 0100 become 0111.
-    return sa.literal_column(
-        "encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) PLACING"
-        " substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6),"
-        " 52, 1), 53, 1), 'hex')::uuid",
-        sa.Uuid(),
-    )

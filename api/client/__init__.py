@@ -11,10 +11,13 @@ from api.client.submissions import Submissions
 from api.client.trainings import Trainings
 from api.client.unreachable import ApiUnavailable, CertificateNotTrusted
 from api.client.webhooks import Webhooks
+from api.contract.files import FileOutcome
+from api.contract.findings import Finding, FindingsAnswer, ImageFindings
+from api.contract.jobs import JobAnswer
+from api.contract.models import ModelAnswer
 from api.contract.queue import QueueAnswer, RetriedAnswer
 from api.contract.reviews import ReviewAnswer
-from api.contract.schemas import FileOutcome, JobAnswer, ModelAnswer
-from api.contract.studies import Finding, FindingsAnswer, ImageAnswer, ImageFindings, StudyAnswer, StudyErased
+from api.contract.studies import ImageAnswer, StudyAnswer, StudyErased
 from api.contract.study_list import SearchedState, StudiesQuery, StudySummary
 from api.contract.submissions import ManifestRow, SubmissionAnswer, Upload
 from api.contract.training import EvaluationAnswer, TrainingAnswer

@@ -24,7 +24,7 @@ from tenacity import (
 from api.client.unreachable import ApiUnavailable, CertificateNotTrusted
 from api.client.unreachable import explain as explain_http
 from api.contract.paging import Page
-from api.contract.schemas import Problem
+from api.contract.problems import Problem
 from shared.errors import CarinaError, ObjectStoreUnavailable, TransientError
 from shared.network.proxies import http_client
 from shared.network.tls import make_context

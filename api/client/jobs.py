@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from uuid import UUID
 
 from api.client.connection import Connection, look_until
+from api.contract.jobs import MOST_JOBS, JobAnswer, JobsAnswer
 from api.contract.queue import QueueAnswer, RetriedAnswer, RetryRequest
-from api.contract.schemas import MOST_JOBS, JobAnswer, JobsAnswer
 from shared.ids import new_id
 
 

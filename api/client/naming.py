@@ -4,7 +4,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from api.client.connection import Connection, RequestRefused
-from api.contract.schemas import ModelsAnswer
+from api.contract.models import ModelsAnswer
 from shared.suggestions import AmbiguousName, digits_of, no_such, pick
 
 #: Where the API says which ids begin like one.

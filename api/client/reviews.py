@@ -3,8 +3,8 @@
 from uuid import UUID
 
 from api.client.connection import Connection
+from api.contract.findings import Box
 from api.contract.reviews import ReviewAnswer, ReviewRequest, UndoRequest
-from api.contract.studies import Box
 from shared.ids import new_id
 from shared.vocabulary.review_actions import ReviewAction
 

@@ -5,8 +5,11 @@ from pathlib import Path
 from uuid import UUID
 
 from api.client.connection import Connection, Params
-from api.contract.schemas import FileOutcome, FileOutcomes, JobAnswer, JobsAnswer, ModelAnswer, ModelsAnswer
-from api.contract.studies import FindingsAnswer, StudyAnswer, StudyErased
+from api.contract.files import FileOutcome, FileOutcomes
+from api.contract.findings import FindingsAnswer
+from api.contract.jobs import JobAnswer, JobsAnswer
+from api.contract.models import ModelAnswer, ModelsAnswer
+from api.contract.studies import StudyAnswer, StudyErased
 from api.contract.study_list import StudiesAnswer, StudiesQuery, StudySummary
 
 #: A request ends with the file that brings it to either; what breaks off is sent again as a whole.

@@ -14,8 +14,8 @@ from api.contract.webhooks import (
     WebhooksAnswer,
 )
 from shared.ids import new_id
-from shared.notifications.webhooks import WebhookEvent
 from shared.vocabulary.states import DeliveryState
+from shared.vocabulary.webhook_events import WebhookEvent
 
 
 class Webhooks(Connection):

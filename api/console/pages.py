@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from api.console.assets import asset_url
-from api.contract.schemas import NOTICE
+from api.contract.findings import NOTICE
 from api.http import session
 from api.http.auth import identity
 from api.http.errors import answer_unforeseen

@@ -12,11 +12,12 @@ from api.console import words
 from api.console.pages import console_blueprint, show
 from api.console.training_choices import read_choices
 from api.contract.paging import PageQuery
-from api.contract.training import EvaluationAnswer, TrainingAnswer
+from api.contract.training import EvaluationAnswer
 from api.http.audit import unaudited
 from api.http.auth import requires
 from api.http.paging import read_page
 from api.http.services import services
+from api.training.answers import describe_training
 from shared.errors import InvalidRequest, NotFound
 from shared.tables import Dataset, Evaluation, GateDecision, Model, Schedule, TrainingRun
 from shared.vocabulary.states import Scope
@@ -37,7 +38,7 @@ def trainings() -> Response:
         runs, following = read_page(session, TrainingRun, query)
         return show(
             "trainings.html",
-            runs=[TrainingAnswer.of(run) for run in runs],
+            runs=[describe_training(run) for run in runs],
             following=following,
             datasets=_names(session, Dataset, [run.dataset_id for run in runs]),
             schedules=_names(session, Schedule, [run.schedule_id for run in runs]),
@@ -57,10 +58,10 @@ def training(training_id: UUID) -> Response:
             raise NotFound(f"There is no training {training_id}.")
         evaluations = sa.select(Evaluation).where(Evaluation.model_id == run.model_id).order_by(Evaluation.id.desc())
         decisions = sa.select(GateDecision).where(GateDecision.training_run_id == run.id).order_by(GateDecision.id)
-        asked = [EvaluationAnswer.of(row) for row in session.scalars(evaluations)]
+        asked = [EvaluationAnswer.model_validate(row) for row in session.scalars(evaluations)]
         return show(
             "training.html",
-            run=TrainingAnswer.of(run),
+            run=describe_training(run),
             dataset=session.get_one(Dataset, run.dataset_id),
             schedule=None if run.schedule_id is None else session.get(Schedule, run.schedule_id),
             parent=None if run.initial_model_id is None else session.get(Model, run.initial_model_id),

@@ -8,10 +8,13 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from api.contract.jobs import JobAnswer
+from api.contract.models import ModelReference
 from api.contract.reviews import ReviewAnswer
-from api.contract.schemas import JobAnswer
-from api.contract.studies import ImageAnswer, ModelReference
+from api.contract.studies import ImageAnswer
 from api.contract.study_list import StudiesQuery
+from api.reviews.answers import describe_review
+from api.studies.answers import describe_image, describe_job, refer_to
 from api.studies.search import find_neighbours
 from api.studies.summaries import MOST_IMAGES
 from shared.access.keys import Identity
@@ -80,7 +83,7 @@ def read_study(session: Session, study_id: UUID, reader: Identity, worklist: Stu
         newer=beside.newer,
         older=beside.older,
         image_count=session.scalar(sa.select(sa.func.count()).where(of_study)) or 0,
-        active_model=ModelReference.of(active) if active else None,
+        active_model=refer_to(active) if active else None,
         images=_read_images(session, images, reader),
     )
 
@@ -114,11 +117,11 @@ def _describe(
     found = {finding.class_name for finding in thread.detected()} if thread else ()
     names = (category.name for result in results for category in result.classes)
     return ViewedImage(
-        **ImageAnswer.of(image, jobs).model_dump(),
+        **describe_image(image, jobs).model_dump(),
         has_rendition=image.rendition_sha256 is not None,
-        standing_job=JobAnswer.of(standing_job, image) if standing_job else None,
+        standing_job=describe_job(standing_job, image) if standing_job else None,
         results=results,
-        review=ReviewAnswer.of(thread, reader.key_id) if thread else None,
+        review=describe_review(thread, reader.key_id) if thread else None,
         # Those of what was found are the overlay's, whatever else the models can find.
         colours=assign_colours(names) | assign_colours(found),
     )
@@ -126,4 +129,4 @@ def _describe(
 
 def _result(job: Job, model: Model) -> Result:
     classes = [Category.model_validate(category) for category in model.card["categories"]]
-    return Result(job_id=job.id, model=ModelReference.of(model), classes=classes, finished_at=job.finished_at)
+    return Result(job_id=job.id, model=refer_to(model), classes=classes, finished_at=job.finished_at)

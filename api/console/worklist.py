@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from werkzeug.wrappers import Response as AnyResponse
 
 from api.console.pages import console_blueprint, show, show_problem
-from api.contract.studies import ModelReference
+from api.contract.models import ModelReference
 from api.contract.study_list import LEAST_DIGEST, SearchedState, StudiesAnswer, StudiesQuery
 from api.http.audit import unaudited
 from api.http.auth import identity, requires

@@ -1,1 +1,1 @@
-"""The wire types: what the API takes and gives, as pydantic models."""
+"""The wire types of the API: pydantic models and nothing else, shared by server, client and command line."""

@@ -1,13 +1,12 @@
-"""What the API takes and gives of audit rows; see `api.contract.schemas`."""
+"""Audit rows."""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.contract.paging import Page, PageQuery
-from shared.tables import AuditEvent
 
 
 class AuditQuery(PageQuery):
@@ -20,6 +19,8 @@ class AuditQuery(PageQuery):
 class AuditEventAnswer(BaseModel):
     """Who did what, or saw whose pixels."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     id: UUID
     api_key_id: UUID | None
     #: Who acted where there was no key.
@@ -30,11 +31,6 @@ class AuditEventAnswer(BaseModel):
     status: int | None
     remote_address: str | None
     created_at: datetime
-
-    @classmethod
-    def of(cls, row: AuditEvent) -> "AuditEventAnswer":
-        """Describe a row."""
-        return cls.model_validate(row, from_attributes=True)
 
 
 class AuditEventsAnswer(Page):

@@ -1,4 +1,4 @@
-"""What the API takes and gives about datasets."""
+"""Datasets and their imports."""
 
 from typing import Any
 from uuid import UUID
@@ -8,8 +8,6 @@ from pydantic import BaseModel
 from api.contract.paging import Page
 from api.contract.training import TaskAnswer
 from shared.bounded import Bounded
-from shared.tables import Dataset
-from shared.vocabulary.states import TaskState
 
 COCO: dict[str, Any] = {
     "description": "The COCO document.",
@@ -40,30 +38,6 @@ class DatasetAnswer(TaskAnswer):
     #: Counts by split, class, reader and box size; failures by code; `noted`, what was left out or changed by code; and
     #: `notes`, a sentence for each of these and each warning, with the first three lines or annotations.
     summary: dict[str, Any] | None
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> "DatasetAnswer":
-        """Describe a dataset's row."""
-        return cls(
-            id=dataset.id,
-            state=TaskState(dataset.state),
-            attempt=dataset.attempt,
-            progress=dataset.progress,
-            code=dataset.code,
-            reason=dataset.reason,
-            created_at=dataset.created_at,
-            started_at=dataset.started_at,
-            finished_at=dataset.finished_at,
-            name=dataset.name,
-            source=dataset.source,
-            digest=dataset.digest,
-            rendition_version=dataset.rendition_version,
-            image_count=dataset.image_count,
-            box_count=dataset.box_count,
-            failure_count=dataset.failure_count,
-            erased_count=dataset.erased_count,
-            summary=dataset.summary,
-        )
 
 
 class DatasetsAnswer(Page):

@@ -15,7 +15,7 @@ class PageQuery(Bounded):
 
 
 class Page(BaseModel):
-    """What all pages say."""
+    """What all pages have in common."""
 
     #: `before` of the next page; None on the last one.
     next: UUID | None

@@ -1,17 +1,12 @@
-"""What the API tells of the queue."""
+"""The queue: its numbers now, and its history."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.bounded import Bounded
 from shared.vocabulary.states import JobState, Stage
-
-if TYPE_CHECKING:  # a client needs no queue
-    from shared.queue.samples import Span
-    from shared.submissions.failures import Failure
 
 
 class HistoryQuery(Bounded):
@@ -64,6 +59,8 @@ class WorkerAnswer(BaseModel):
 class FailureAnswer(BaseModel):
     """Jobs of this key's project that ended without a result for the same reason, and were not tried again since."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     code: str
     #: `rejected`: the input is unfit, and would be rejected again. `failed`: may be tried again.
     state: JobState
@@ -72,18 +69,6 @@ class FailureAnswer(BaseModel):
     #: Of the latest.
     reason: str | None
     study_ids: list[UUID]
-
-    @classmethod
-    def of(cls, failure: "Failure") -> "FailureAnswer":
-        """Describe a failure."""
-        return cls(
-            code=failure.code,
-            state=failure.state,
-            count=failure.count,
-            latest_at=failure.latest_at,
-            reason=failure.reason,
-            study_ids=list(failure.study_ids),
-        )
 
 
 class QueueNumbers(BaseModel):
@@ -127,24 +112,3 @@ class HistoryAnswer(BaseModel):
     #: Of the batches meanwhile, on average; None where there was none.
     batch_images: list[float | None]
     step_s: list[float | None]
-
-    @classmethod
-    def of(cls, spans: "list[Span]") -> "HistoryAnswer":
-        """Turn spans into columns."""
-        return cls(
-            at=[span.at for span in spans],
-            queued=[span.queued for span in spans],
-            preparing=[span.preparing for span in spans],
-            ready=[span.ready for span in spans],
-            detecting=[span.detecting for span in spans],
-            oldest_waiting_s=[round(span.oldest_waiting_s, 1) for span in spans],
-            succeeded_per_min=[_per_min(span.succeeded, span) for span in spans],
-            rejected_per_min=[_per_min(span.rejected, span) for span in spans],
-            failed_per_min=[_per_min(span.failed, span) for span in spans],
-            batch_images=[round(span.images / span.batches, 2) if span.batches else None for span in spans],
-            step_s=[round(span.step_s / span.batches, 4) if span.batches else None for span in spans],
-        )
-
-
-def _per_min(count: int, span: "Span") -> float:
-    return round(60 * count / span.elapsed_s, 2)

@@ -1,4 +1,4 @@
-"""What the API takes and gives about reviews."""
+"""Reviews of results by readers."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -6,12 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.contract.schemas import NOTICE
-from api.contract.studies import Box, ModelReference, box_in_mm, spacing_of
+from api.contract.findings import NOTICE, Box
+from api.contract.models import ModelReference
 from shared.bounded import MOST_INT4, Bounded, Int4
-from shared.reviews.fold import ReviewedFinding, finding_of
-from shared.reviews.rows import ReviewThread, Said
-from shared.tables import Image, ReviewEvent
 from shared.vocabulary.review_actions import ReviewAction, Verdict
 
 #: A box that no number of pixels could hold is not looked at.
@@ -34,20 +31,12 @@ class Accept(Bounded):
     action: Literal["accept"]
     finding_id: _FindingId
 
-    def said(self) -> Said:
-        """The same for the rows."""
-        return Said(ReviewAction.ACCEPT, self.finding_id)
-
 
 class Reject(Bounded):
     """There is no such finding."""
 
     action: Literal["reject"]
     finding_id: _FindingId
-
-    def said(self) -> Said:
-        """The same for the rows."""
-        return Said(ReviewAction.REJECT, self.finding_id)
 
 
 class Change(Bounded):
@@ -58,10 +47,6 @@ class Change(Bounded):
     class_id: Int4 | None = None
     box_xyxy_px: _BoxPx | None = Field(None, description="In pixels of the original image.")
 
-    def said(self) -> Said:
-        """The same for the rows."""
-        return Said(ReviewAction.CHANGE, self.finding_id, self.class_id, self.box_xyxy_px)
-
 
 class Draw(Bounded):
     """Here is a finding that the model has missed."""
@@ -70,19 +55,11 @@ class Draw(Bounded):
     class_id: Int4 = Field(description="One of the model's.")
     box_xyxy_px: _BoxPx = Field(description="In pixels of the original image.")
 
-    def said(self) -> Said:
-        """The same for the rows."""
-        return Said(ReviewAction.DRAW, None, self.class_id, self.box_xyxy_px)
-
 
 class NoFinding(Bounded):
     """The image shows nothing: every finding is rejected, and the review is done."""
 
     action: Literal["no_finding"]
-
-    def said(self) -> Said:
-        """The same for the rows."""
-        return Said(ReviewAction.NO_FINDING)
 
 
 class Complete(Bounded):
@@ -92,10 +69,6 @@ class Complete(Bounded):
     min_score: float = Field(
         0.0, ge=0, le=1, description="Findings with a lower score were not looked at, and count as rejected."
     )
-
-    def said(self) -> Said:
-        """The same for the rows."""
-        return Said(ReviewAction.COMPLETE, min_score=self.min_score)
 
 
 class UndoRequest(Bounded):
@@ -125,21 +98,6 @@ class ReviewedFindingAnswer(BaseModel):
     #: Whether a reader has given it another box or class than it had.
     is_changed: bool
 
-    @classmethod
-    def of(cls, finding: ReviewedFinding, image: Image) -> "ReviewedFindingAnswer":
-        """Describe a finding on its image."""
-        spacing = spacing_of(image)
-        return cls(
-            id=finding.id,
-            class_id=finding.class_id,
-            class_name=finding.class_name,
-            score=finding.score,
-            box_xyxy_px=finding.box_xyxy_px,
-            box_xyxy_mm=spacing and box_in_mm(finding.box_xyxy_px, spacing),
-            verdict=finding.verdict,
-            is_changed=finding.is_changed,
-        )
-
 
 class ReviewEventAnswer(BaseModel):
     """One thing that a reader said."""
@@ -155,20 +113,6 @@ class ReviewEventAnswer(BaseModel):
     api_key_id: UUID
     reader: str
     created_at: datetime
-
-    @classmethod
-    def of(cls, event: ReviewEvent) -> "ReviewEventAnswer":
-        """Describe an event's row."""
-        return cls(
-            number=event.number,
-            action=ReviewAction(event.action),
-            finding_id=finding_of(event),
-            undoes=event.undoes,
-            class_name=event.class_name,
-            api_key_id=event.api_key_id,
-            reader=event.reader,
-            created_at=event.created_at,
-        )
 
 
 class ReviewAnswer(BaseModel):
@@ -189,20 +133,3 @@ class ReviewAnswer(BaseModel):
     findings: list[ReviewedFindingAnswer]
     events: list[ReviewEventAnswer]
     notice: str = NOTICE
-
-    @classmethod
-    def of(cls, thread: ReviewThread, key_id: UUID) -> "ReviewAnswer":
-        """Describe a result's review to the holder of a key."""
-        review = thread.fold()
-        return cls(
-            image_id=thread.image.id,
-            job_id=thread.job.id,
-            model=ModelReference.of(thread.model),
-            last_event=review.last_event,
-            is_complete=review.is_complete,
-            complete_from_score=review.complete_from_score,
-            may_undo=thread.may_undo(key_id),
-            may_redo=thread.may_redo(key_id),
-            findings=[ReviewedFindingAnswer.of(finding, thread.image) for finding in review.findings],
-            events=[ReviewEventAnswer.of(event) for event in thread.events],
-        )

@@ -1,4 +1,4 @@
-"""What the API takes and gives about schedules and the gate."""
+"""Schedules, and decisions of the gate."""
 
 from datetime import datetime
 from typing import Any, Self
@@ -107,8 +107,6 @@ class GateRequest(Bounded):
 
 class GateDecisionAnswer(TaskAnswer):
     """A decision of the gate; what follows `config` is None before it has succeeded."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     candidate_model_id: UUID
     #: Of the training that made the candidate, where that asked for the decision.

@@ -1,4 +1,4 @@
-"""What a search for studies asks, and what it answers; see `api.contract.schemas`."""
+"""The search for studies: its query, and its result."""
 
 import re
 from datetime import MAXYEAR, UTC, date, datetime, timedelta
@@ -8,9 +8,9 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
 
+from api.contract.findings import NOTICE
+from api.contract.models import ModelReference
 from api.contract.paging import Page, PageQuery
-from api.contract.schemas import NOTICE
-from api.contract.studies import ModelReference
 from shared.imaging.facts import Flag
 from shared.vocabulary.states import JobState
 

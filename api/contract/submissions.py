@@ -1,7 +1,7 @@
-"""What the API takes and gives of bulk submissions; see `api.contract.schemas`."""
+"""Bulk submissions: files, uploads, counts and the manifest."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field, StrictInt
@@ -9,10 +9,6 @@ from pydantic import BaseModel, Field, StrictInt
 from shared.bounded import Bounded
 from shared.imaging.facts import Flag
 from shared.vocabulary.states import SubmissionState
-
-if TYPE_CHECKING:  # a client needs no database
-    from shared.submissions.progress import Tally
-    from shared.tables import Submission
 
 #: The most files that one request announces, and the most rows of a page.
 PAGE_FILES = 1000
@@ -124,29 +120,6 @@ class SubmissionAnswer(BaseModel):
     created_at: datetime
     closed_at: datetime | None
     finished_at: datetime | None
-
-    @classmethod
-    def of(cls, submission: "Submission", tally: "Tally", now: datetime) -> "SubmissionAnswer":
-        """Describe a submission's row, and what its files have come to."""
-        since_s = ((submission.finished_at or now) - submission.created_at).total_seconds()
-        done = tally.total - tally.open
-        files_per_s = done / max(since_s, 0.001) if done else None
-        source = f"s3://{submission.source_bucket}/{submission.source_prefix}" if submission.source_bucket else None
-        return cls(
-            id=submission.id,
-            state=SubmissionState(submission.state),
-            priority=submission.priority,
-            model_id=submission.requested_model_id,
-            source=source,
-            file_count=submission.file_count,
-            counts=Counts(**tally.counts),
-            codes=tally.codes,
-            files_per_s=files_per_s,
-            eta_s=tally.open / files_per_s if files_per_s else None,
-            created_at=submission.created_at,
-            closed_at=submission.closed_at,
-            finished_at=submission.finished_at,
-        )
 
 
 class SubmissionsAnswer(BaseModel):

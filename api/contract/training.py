@@ -1,4 +1,4 @@
-"""What the API takes and gives about trainings and evaluations."""
+"""Trainings and evaluations."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.contract.paging import Page
 from shared.bounded import MOST_INT4, Bounded, Int4
-from shared.tables import Evaluation, Task, TrainingRun
 from shared.training.config import EvaluationConfig, GateConfig
 from shared.vocabulary.states import TaskState
 
@@ -60,6 +59,8 @@ class EvaluationRequest(Bounded):
 class TaskAnswer(BaseModel):
     """Where a task of the trainer stands."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     id: UUID
     state: TaskState
     #: How often it was begun, or gone on with.
@@ -92,24 +93,6 @@ class TrainingAnswer(TaskAnswer):
     model_id: UUID | None
     #: What to know about it, such as classes that the model to start from lacks.
     notes: list[str] = []
-
-    @classmethod
-    def of(cls, run: TrainingRun) -> "TrainingAnswer":
-        """Describe a training's row."""
-        return cls(
-            **_task(run),
-            name=run.name,
-            dataset_id=run.dataset_id,
-            config=run.config,
-            config_digest=run.config_digest,
-            gate=run.gate,
-            schedule_id=run.schedule_id,
-            due_at=run.due_at,
-            late_s=None if run.due_at is None else (run.created_at - run.due_at).total_seconds(),
-            events=sorted(map(int, run.events)),
-            model_id=run.model_id,
-            notes=run.notes,
-        )
 
 
 class TrainingsAnswer(Page):
@@ -153,23 +136,8 @@ class EvaluationAnswer(TaskAnswer):
     config: dict[str, Any]
     metrics: dict[str, Any] | None
 
-    @classmethod
-    def of(cls, evaluation: Evaluation) -> "EvaluationAnswer":
-        """Describe an evaluation's row."""
-        return cls(
-            **_task(evaluation),
-            model_id=evaluation.model_id,
-            dataset_id=evaluation.dataset_id,
-            config=evaluation.config,
-            metrics=evaluation.metrics,
-        )
-
 
 class EvaluationsAnswer(Page):
     """Evaluations, the newest first."""
 
     evaluations: list[EvaluationAnswer]
-
-
-def _task(row: Task) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in TaskAnswer.model_fields}

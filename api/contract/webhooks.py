@@ -1,4 +1,4 @@
-"""What the API takes and gives about webhooks; see `api.contract.schemas`."""
+"""Webhooks and the messages sent to them."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.contract.paging import Page, PageQuery
 from shared.bounded import Bounded
-from shared.notifications.webhooks import WebhookEvent
 from shared.vocabulary.states import DeliveryState
+from shared.vocabulary.webhook_events import WebhookEvent
 
 #: As `shared.notifications.address_guard.MOST_URL_CHARACTERS`.
 _URL = "Where to POST messages to: `https://` or `http://`, without credentials."

@@ -86,7 +86,7 @@ def show_all(query: AuditQuery) -> Response:
         if query.action is not None:
             require_action(session, query.action, lambda: current_app.view_functions)
         rows, following = read_page(session, AuditEvent, query, *where)
-        return as_json(AuditEventsAnswer(events=[AuditEventAnswer.of(row) for row in rows], next=following))
+        return as_json(AuditEventsAnswer(events=[AuditEventAnswer.model_validate(row) for row in rows], next=following))
 
 
 def _begin() -> None:

@@ -11,7 +11,7 @@ import flask_openapi3_swagger
 from flask import Blueprint, Response, current_app
 from flask_openapi3.openapi import OpenAPI
 
-from api.contract.schemas import PROBLEM
+from api.contract.problems import PROBLEM
 from api.http.address import absolute
 from api.http.auth import is_public, public
 from api.http.idempotency import HEADER, REPLAYED

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from sqlalchemy.exc import DataError, IntegrityError
 from werkzeug.exceptions import HTTPException
 
-from api.contract.schemas import InvalidParameter, Problem
+from api.contract.problems import InvalidParameter, Problem
 from api.http import naming
 from shared.errors import (
     CarinaError,

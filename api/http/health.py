@@ -4,7 +4,7 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
-from api.contract.schemas import DependencyState, Health, Readiness
+from api.contract.health import DependencyState, Health, Readiness
 from api.http.auth import public
 from api.http.resource import as_json
 from api.http.services import services

@@ -3,7 +3,7 @@
 from flask import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from api.contract.schemas import METRICS
+from api.contract.health import METRICS
 from api.http.audit import unaudited
 from api.http.auth import requires
 from api.http.resource import resource

@@ -5,7 +5,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
-from api.contract.schemas import PROBLEMS
+from api.contract.problems import PROBLEMS
 
 
 def resource(name: str, *, tag: str | None = None, kind: type[APIBlueprint] = APIBlueprint) -> APIBlueprint:

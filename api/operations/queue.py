@@ -14,6 +14,7 @@ from api.http.idempotency import idempotent
 from api.http.resource import as_json, resource
 from api.http.services import services
 from api.http.waiting import looks
+from api.operations.answers import describe_history
 from api.operations.queue_watch import queue_watch
 from shared.queue.samples import read_history
 from shared.submissions.failures import retry_failures
@@ -46,7 +47,7 @@ def show() -> Response:
 def show_history(query: HistoryQuery) -> Response:
     """Show what the queue was like: of a longer time fewer points."""
     with services().database.begin() as session:
-        return as_json(HistoryAnswer.of(read_history(session, timedelta(hours=query.hours), points=POINTS)))
+        return as_json(describe_history(read_history(session, timedelta(hours=query.hours), points=POINTS)))
 
 
 @blueprint.get("/v1/queue/events", responses={200: _EVENTS})

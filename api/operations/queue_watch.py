@@ -50,7 +50,9 @@ class QueueWatch:
 
     def _read_failures(self, project_id: UUID) -> list[FailureAnswer]:
         with self._database.begin() as session:
-            return [FailureAnswer.of(failure) for failure in list_failures(session, project_id, FAILURES_OF)]
+            return [
+                FailureAnswer.model_validate(failure) for failure in list_failures(session, project_id, FAILURES_OF)
+            ]
 
     def _read_numbers(self) -> QueueNumbers:
         with self._database.begin() as session:

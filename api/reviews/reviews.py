@@ -6,13 +6,15 @@ from uuid import UUID
 from flask import Response
 
 from api.contract.reviews import ReviewAnswer, ReviewQuery, ReviewRequest, UndoRequest
-from api.contract.schemas import ImagePath
+from api.contract.studies import ImagePath
 from api.http.audit import note
 from api.http.auth import identity, requires
 from api.http.idempotency import idempotent
 from api.http.resource import as_json, resource
 from api.http.services import services
-from shared.reviews.rows import ReviewThread, open_thread
+from api.reviews.answers import describe_review
+from shared.reviews.rows import ReviewThread, Said, open_thread
+from shared.vocabulary.review_actions import ReviewAction
 from shared.vocabulary.states import Scope
 
 blueprint = resource("reviews")
@@ -24,7 +26,7 @@ def show(path: ImagePath, query: ReviewQuery) -> Response:
     """Show what readers say of a result on this image: its findings as they stand, and every event."""
     with services().database.begin() as session:
         thread = open_thread(session, identity().project_id, path.image_id, query.job_id, to_add=False)
-        return as_json(ReviewAnswer.of(thread, identity().key_id))
+        return as_json(describe_review(thread, identity().key_id))
 
 
 @blueprint.post("/v1/images/<uuid:image_id>/reviews", responses={201: ReviewAnswer})
@@ -36,7 +38,15 @@ def add(path: ImagePath, body: ReviewRequest) -> Response:
     `after` is the last event that the reader has seen. What is about the same finding as a later one is refused with
     `review_conflict`; all else is added behind it.
     """
-    return _add(path.image_id, body, lambda thread: thread.say(identity(), body.event.said(), after=body.after))
+    return _add(
+        path.image_id,
+        body,
+        lambda thread: thread.say(
+            identity(),
+            Said(ReviewAction(body.event.action), **body.event.model_dump(exclude={"action"})),
+            after=body.after,
+        ),
+    )
 
 
 @blueprint.post("/v1/images/<uuid:image_id>/reviews/undo", responses={201: ReviewAnswer})
@@ -62,4 +72,4 @@ def _add(image_id: UUID, body: UndoRequest, event: Callable[[ReviewThread], None
         event(thread)
         added = thread.events[-1]
         note(job_id=body.job_id, event=added.number, said=added.action)
-        return as_json(ReviewAnswer.of(thread, identity().key_id), 201)
+        return as_json(describe_review(thread, identity().key_id), 201)

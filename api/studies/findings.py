@@ -7,8 +7,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from api.contract.schemas import FindingsQuery
-from api.contract.studies import Finding, FindingsAnswer, ImageFindings, ModelReference, OtherResult, spacing_of
+from api.contract.findings import Finding, FindingsAnswer, FindingsQuery
+from api.studies.answers import describe_finding, describe_findings, describe_other_result, refer_to, spacing_of
 from shared.database import is_any
 from shared.imaging.facts import PixelSpacing
 from shared.models import registry
@@ -57,14 +57,14 @@ def read_findings(session: Session, study_id: UUID, query: FindingsQuery) -> Fin
     active = registry.active(session)
     return FindingsAnswer(
         study_id=study_id,
-        active_model=ModelReference.of(active) if active else None,
+        active_model=refer_to(active) if active else None,
         images=[
-            ImageFindings.of(
+            describe_findings(
                 each.image,
                 each.job,
                 each.model,
                 boxes[each.job.id] if each.job else [],
-                [OtherResult.of(job, model, boxes[job.id]) for job, model in each.others],
+                [describe_other_result(job, model, boxes[job.id]) for job, model in each.others],
             )
             for each in found.values()
         ],
@@ -78,5 +78,5 @@ def _read_boxes(
     found: dict[UUID, list[Finding]] = {job_id: [] for job_id in spacings}
     boxes = sa.select(Detection).where(is_any(Detection.job_id, spacings), Detection.score >= min_score)
     for box in session.scalars(boxes.order_by(Detection.job_id, Detection.rank)):
-        found[box.job_id].append(Finding.of(box, spacings[box.job_id]))
+        found[box.job_id].append(describe_finding(box, spacings[box.job_id]))
     return found

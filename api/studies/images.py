@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from flask import Response, request
 from sqlalchemy.orm import Session
 
-from api.contract.schemas import PNG, ImagePath, OverlayQuery
+from api.contract.findings import OverlayQuery
+from api.contract.studies import PNG, ImagePath
 from api.http.auth import identity, requires
 from api.http.resource import resource
 from api.http.services import services

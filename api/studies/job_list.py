@@ -3,11 +3,12 @@
 import sqlalchemy as sa
 from flask import Response
 
-from api.contract.schemas import JobAnswer, JobsAnswer, JobsQuery
+from api.contract.jobs import JobsAnswer, JobsQuery
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
 from api.http.resource import as_json, resource
 from api.http.services import services
+from api.studies.answers import describe_job
 from shared.tables import Image, Job
 from shared.vocabulary.states import Scope
 
@@ -22,4 +23,4 @@ def show_many(query: JobsQuery) -> Response:
     mine = sa.select(Job, Image).join(Image, Image.id == Job.image_id)
     mine = mine.where(Job.id.in_(query.id), Job.project_id == identity().project_id).order_by(Job.id)
     with services().database.begin() as session:
-        return as_json(JobsAnswer(jobs=[JobAnswer.of(job, image) for job, image in session.execute(mine)]))
+        return as_json(JobsAnswer(jobs=[describe_job(job, image) for job, image in session.execute(mine)]))

@@ -6,12 +6,13 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
-from api.contract.schemas import JobAnswer, JobPath, JobQuery
+from api.contract.jobs import JobAnswer, JobPath, JobQuery
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
 from api.http.resource import as_json, resource
 from api.http.services import services
 from api.http.waiting import looks
+from api.studies.answers import describe_job
 from shared.errors import JobIsFinal, NotFound
 from shared.queue import outcome
 from shared.tables import Image, Job
@@ -67,4 +68,4 @@ def _find(session: Session, job_id: UUID) -> JobAnswer:
     row = session.execute(mine.where(Job.id == job_id, Job.project_id == identity().project_id)).one_or_none()
     if row is None:
         raise NotFound
-    return JobAnswer.of(row[0], row[1])
+    return describe_job(row[0], row[1])

@@ -8,17 +8,10 @@ import structlog
 from flask import Response, request
 from sqlalchemy.orm import Session
 
-from api.contract.schemas import (
-    FileOutcome,
-    FileOutcomes,
-    FindingsQuery,
-    JobAnswer,
-    JobsAnswer,
-    RerunQuery,
-    StudyPath,
-    SubmitQuery,
-)
-from api.contract.studies import FindingsAnswer, ImageAnswer, StudyAnswer, StudyErased
+from api.contract.files import FileOutcome, FileOutcomes, SubmitQuery
+from api.contract.findings import FindingsAnswer, FindingsQuery
+from api.contract.jobs import JobsAnswer
+from api.contract.studies import RerunQuery, StudyAnswer, StudyErased, StudyPath
 from api.http.audit import note, recorded
 from api.http.auth import identity, requires
 from api.http.body import takes_uploads
@@ -26,6 +19,7 @@ from api.http.idempotency import idempotent
 from api.http.multipart import FIELD, Upload, read_uploads
 from api.http.resource import as_json, resource
 from api.http.services import services
+from api.studies.answers import describe_file, describe_image, describe_job, describe_study
 from api.studies.findings import read_findings
 from shared.erasure import erase_study
 from shared.errors import NotFound, PermanentError
@@ -92,7 +86,7 @@ def show(path: StudyPath) -> Response:
         jobs: dict[UUID, list[Job]] = {image.id: [] for image in images}
         for job in session.scalars(of_study.order_by(Job.id)):
             jobs[job.image_id].append(job)
-        return as_json(StudyAnswer.of(study, [ImageAnswer.of(image, jobs[image.id]) for image in images]))
+        return as_json(describe_study(study, [describe_image(image, jobs[image.id]) for image in images]))
 
 
 @blueprint.get("/v1/studies/<uuid:study_id>/findings", responses={200: FindingsAnswer})
@@ -119,7 +113,7 @@ def rerun(path: StudyPath, query: RerunQuery) -> Response:
         jobs, new = ask_active_model(session, study.id, query.priority)
         note(jobs=len(new))
         states = Counter(job.state for job in new)
-        answer = JobsAnswer(jobs=[JobAnswer.of(job, image) for job, image in jobs])
+        answer = JobsAnswer(jobs=[describe_job(job, image) for job, image in jobs])
     for stage in (Stage.PREPARE, Stage.DETECT):
         services().hints.send(stage, states[stage.waiting])
     return as_json(answer, 202)
@@ -144,9 +138,9 @@ def _receive(intake: Intake, upload: Upload, number: int) -> FileOutcome:
     # An answer is kept where its request has an Idempotency-Key, and a file may be named after its patient.
     name = upload.name if services().settings.deidentify == "off" else str(number)
     try:
-        return FileOutcome.of(name, intake.receive(upload.chunks, also=_note))
+        return describe_file(name, intake.receive(upload.chunks, also=_note))
     except PermanentError as error:
-        return FileOutcome.rejected(name, error)
+        return describe_file(name, error)
 
 
 def _note(session: Session, received: Received) -> None:

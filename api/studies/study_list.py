@@ -5,12 +5,12 @@ from uuid import UUID
 
 from flask import Response, request
 
-from api.contract.studies import ModelReference
 from api.contract.study_list import StudiesAnswer, StudiesQuery
 from api.http.audit import note, unaudited
 from api.http.auth import identity, requires
 from api.http.resource import as_json, resource
 from api.http.services import services
+from api.studies.answers import refer_to
 from api.studies.search import find
 from api.studies.summaries import summarize
 from shared.models import registry
@@ -39,6 +39,6 @@ def list_studies(project_id: UUID, query: StudiesQuery) -> StudiesAnswer:
         found = find(session, project_id, query)
         studies = summarize(session, found.study_ids, query.min_score)
         active = registry.active(session)
-        active_model = ModelReference.of(active) if active else None
+        active_model = refer_to(active) if active else None
     note(study_ids=[str(study_id) for study_id in found.study_ids])
     return StudiesAnswer(studies=studies, active_model=active_model, next=found.older, previous=found.newer)

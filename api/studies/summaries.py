@@ -8,8 +8,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from api.contract.studies import ModelReference
+from api.contract.models import ModelReference
 from api.contract.study_list import OtherModelsFindings, StudySummary, TopFinding, Unfitness
+from api.studies.answers import refer_to
 from shared.database import is_any
 from shared.imaging.facts import Flag
 from shared.reviews.fold import Review
@@ -63,7 +64,7 @@ def summarize(session: Session, study_ids: Sequence[UUID], min_score: float) -> 
     findings = _find_top(session, [result.job_id for result in results], min_score)
     reviews = _find_reviews(session, [of_image for line in lines.values() for of_image in line.results.values()])
     used = _read_models(session, {result.model_id for result in results})
-    models = {model.id: ModelReference.of(model) for model in used}
+    models = {model.id: refer_to(model) for model in used}
     return [_describe(lines[study_id], findings, reviews, models) for study_id in study_ids if study_id in lines]
 
 

@@ -28,6 +28,7 @@ from api.http.paging import read_page
 from api.http.resource import as_json, resource
 from api.http.services import services
 from api.submissions.announcing import announce, describe_uploads
+from api.submissions.answers import describe_submission
 from shared.errors import Forbidden, InvalidRequest, NotFound, RequestError
 from shared.models import registry
 from shared.object_store.incoming import Incoming, SourceRefused
@@ -230,7 +231,7 @@ def look(submission_id: UUID) -> SubmissionAnswer:
 def describe(session: Session, submission: Submission) -> SubmissionAnswer:
     """Describe a submission as it is now."""
     counted = tally(session, submission)
-    return SubmissionAnswer.of(submission, counted, session.scalars(sa.select(sa.func.now())).one())
+    return describe_submission(submission, counted, session.scalars(sa.select(sa.func.now())).one())
 
 
 def allowed_prefix(bucket: str, prefix: str) -> str:

@@ -40,7 +40,7 @@ def import_(body: DatasetRequest) -> Response:
         dataset = Dataset(name=request.name, source=request.source.model_dump(mode="json"))
         session.add(dataset)
         session.flush()
-        return as_json(DatasetAnswer.of(dataset), 202)
+        return as_json(DatasetAnswer.model_validate(dataset), 202)
 
 
 @blueprint.get("/v1/datasets", responses={200: DatasetsAnswer})
@@ -50,7 +50,7 @@ def show_all(query: PageQuery) -> Response:
     """Show datasets, the newest first."""
     with services().database.begin() as session:
         rows, following = read_page(session, Dataset, query)
-        return as_json(DatasetsAnswer(datasets=[DatasetAnswer.of(row) for row in rows], next=following))
+        return as_json(DatasetsAnswer(datasets=[DatasetAnswer.model_validate(row) for row in rows], next=following))
 
 
 @blueprint.get("/v1/datasets/<uuid:dataset_id>", responses={200: DatasetAnswer})
@@ -59,7 +59,7 @@ def show_all(query: PageQuery) -> Response:
 def show(path: DatasetPath) -> Response:
     """Show where an import stands, and what is in the dataset."""
     with services().database.begin() as session:
-        return as_json(DatasetAnswer.of(_find(session, path)))
+        return as_json(DatasetAnswer.model_validate(_find(session, path)))
 
 
 @blueprint.get("/v1/datasets/<uuid:dataset_id>/coco", responses={200: COCO})
@@ -87,7 +87,7 @@ def cancel(path: DatasetPath) -> Response:
     """End an import that has not come to its end; a trainer that is at it notices within seconds."""
     with services().database.begin() as session:
         cancel_task(session, Dataset, path.dataset_id)
-        return as_json(DatasetAnswer.of(_find(session, path)))
+        return as_json(DatasetAnswer.model_validate(_find(session, path)))
 
 
 def _find(session: Session, path: DatasetPath) -> Dataset:

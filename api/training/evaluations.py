@@ -37,7 +37,7 @@ def evaluate(body: EvaluationRequest) -> Response:
     with services().database.begin() as session:
         dataset = datasets.resolve(session, identity().project_id, body.dataset)
         evaluation = start_evaluation(session, model_id=model_id, dataset=dataset, config=body.config)
-        return as_json(EvaluationAnswer.of(evaluation), 202)
+        return as_json(EvaluationAnswer.model_validate(evaluation), 202)
 
 
 @blueprint.get("/v1/evaluations", responses={200: EvaluationsAnswer})
@@ -47,7 +47,9 @@ def show_all(query: PageQuery) -> Response:
     """Show evaluations, the newest first."""
     with services().database.begin() as session:
         rows, following = read_page(session, Evaluation, query)
-        return as_json(EvaluationsAnswer(evaluations=[EvaluationAnswer.of(row) for row in rows], next=following))
+        return as_json(
+            EvaluationsAnswer(evaluations=[EvaluationAnswer.model_validate(row) for row in rows], next=following)
+        )
 
 
 @blueprint.get("/v1/evaluations/<uuid:evaluation_id>", responses={200: EvaluationAnswer})
@@ -56,7 +58,7 @@ def show_all(query: PageQuery) -> Response:
 def show(path: EvaluationPath) -> Response:
     """Show where an evaluation stands, and its metrics."""
     with services().database.begin() as session:
-        return as_json(EvaluationAnswer.of(_find(session, path)))
+        return as_json(EvaluationAnswer.model_validate(_find(session, path)))
 
 
 @blueprint.get("/v1/evaluations/<uuid:evaluation_id>/report", responses={200: HTML})
@@ -85,7 +87,7 @@ def cancel(path: EvaluationPath) -> Response:
     """End an evaluation that has not come to its end."""
     with services().database.begin() as session:
         cancel_task(session, Evaluation, path.evaluation_id)
-        return as_json(EvaluationAnswer.of(_find(session, path)))
+        return as_json(EvaluationAnswer.model_validate(_find(session, path)))
 
 
 def _find(session: Session, path: EvaluationPath) -> Evaluation:

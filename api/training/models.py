@@ -4,15 +4,17 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
-from api.contract.schemas import ModelAnswer, ModelPath, ModelsAnswer, PromotionRequest
+from api.contract.models import ModelAnswer, ModelPath, ModelsAnswer, PromotionRequest
 from api.http.audit import note, unaudited
 from api.http.auth import requires
 from api.http.json_body import body_is_optional
 from api.http.resource import as_json, resource
 from api.http.services import services
+from api.training.answers import describe_model
 from shared.models import registry
-from shared.models.gate_verdicts import GateVerdict, read_verdicts
+from shared.models.gate_verdicts import read_verdicts
 from shared.models.promotion import audited, promote_by_hand
+from shared.models.verdict import GateVerdict
 from shared.tables import Model
 from shared.vocabulary.states import Scope
 
@@ -27,7 +29,7 @@ def show_all() -> Response:
     with services().database.begin() as session:
         rows = session.scalars(sa.select(Model).order_by(Model.id.desc())).all()
         verdicts = read_verdicts(session, [row.id for row in rows])
-        return as_json(ModelsAnswer(models=[ModelAnswer.of(row, verdicts.get(row.id)) for row in rows]))
+        return as_json(ModelsAnswer(models=[describe_model(row, verdicts.get(row.id)) for row in rows]))
 
 
 @blueprint.post("/v1/models/<uuid:model_id>/promote", responses={200: ModelAnswer})
@@ -56,4 +58,4 @@ def roll_back() -> Response:
 def _show_changed(session: Session, model: Model, verdict: GateVerdict | None) -> Response:
     session.flush()
     session.refresh(model)
-    return as_json(ModelAnswer.of(model, verdict))
+    return as_json(describe_model(model, verdict))

@@ -13,6 +13,7 @@ from api.http.auth import identity, require_to_promote, requires
 from api.http.idempotency import idempotent
 from api.http.resource import as_json, resource
 from api.http.services import services
+from api.training.answers import describe_training
 from shared.tables import Schedule
 from shared.training.recipes import change_config, config_of
 from shared.training.schedules import (
@@ -90,7 +91,7 @@ def run(path: SchedulePath) -> Response:
     """Start a schedule's run now, whatever its rules say."""
     with services().database.begin() as session:
         return as_json(
-            TrainingAnswer.of(
+            describe_training(
                 run_now(session, find_schedule(session, identity().project_id, path.schedule_id, to_change=True))
             ),
             202,

@@ -23,6 +23,7 @@ from api.http.idempotency import idempotent
 from api.http.paging import read_page
 from api.http.resource import as_json, resource
 from api.http.services import services
+from api.training.answers import describe_training
 from shared.errors import NotFound
 from shared.object_store import result_key
 from shared.tables import TrainingPoint, TrainingRun
@@ -48,7 +49,7 @@ def train(body: TrainingRequest) -> Response:
         dataset = datasets.resolve(session, identity().project_id, body.dataset)
         run = start_training(session, dataset=dataset, config=config, gate=body.gate, name=body.name)
         require_pretrained(services().store, config)
-        return as_json(TrainingAnswer.of(run), 202)
+        return as_json(describe_training(run), 202)
 
 
 @blueprint.get("/v1/trainings", responses={200: TrainingsAnswer})
@@ -58,7 +59,7 @@ def show_all(query: PageQuery) -> Response:
     """Show trainings, the newest first."""
     with services().database.begin() as session:
         runs, following = read_page(session, TrainingRun, query)
-        return as_json(TrainingsAnswer(trainings=[TrainingAnswer.of(run) for run in runs], next=following))
+        return as_json(TrainingsAnswer(trainings=[describe_training(run) for run in runs], next=following))
 
 
 @blueprint.get("/v1/trainings/<uuid:training_id>", responses={200: TrainingAnswer})
@@ -67,7 +68,7 @@ def show_all(query: PageQuery) -> Response:
 def show(path: TrainingPath) -> Response:
     """Show where a training stands, and what came of it."""
     with services().database.begin() as session:
-        return as_json(TrainingAnswer.of(_find(session, path)))
+        return as_json(describe_training(_find(session, path)))
 
 
 @blueprint.get("/v1/trainings/<uuid:training_id>/points", responses={200: TrainingPointsAnswer})
@@ -112,7 +113,7 @@ def cancel(path: TrainingPath) -> Response:
     """End a training that has not come to its end; a trainer that is at it notices within seconds."""
     with services().database.begin() as session:
         cancel_task(session, TrainingRun, path.training_id)
-        return as_json(TrainingAnswer.of(_find(session, path)))
+        return as_json(describe_training(_find(session, path)))
 
 
 def _find(session: Session, path: TrainingPath) -> TrainingRun:

@@ -145,7 +145,7 @@ def watch_evaluation(database: Database, evaluation_id: UUID) -> Evaluation:
 
 
 def _describe(evaluation: Evaluation) -> dict[str, Any]:
-    return EvaluationAnswer.of(evaluation).model_dump(mode="json")
+    return EvaluationAnswer.model_validate(evaluation).model_dump(mode="json")
 
 
 def _write_report(settings: Settings, evaluation: Evaluation, path: Path) -> None:

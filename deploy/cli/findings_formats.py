@@ -19,7 +19,7 @@ from shared.vocabulary.states import JobState
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, Finding, FindingsAnswer, ImageFindings
-    from api.contract.studies import ModelReference
+    from api.contract.models import ModelReference
 
 CSV_COLUMNS = (
     "study_id",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.markup import escape
 
-from api.contract.studies import ModelReference
+from api.contract.models import ModelReference
 from shared.vocabulary.states import ModelState
 
 

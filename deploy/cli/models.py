@@ -16,7 +16,7 @@ from deploy.cli.tables import Table
 from shared.bounded import is_odd
 from shared.database import Database
 from shared.detector.card import ModelCard
-from shared.models.gate_verdicts import MOST_REASON
+from shared.models.verdict import MOST_REASON
 from shared.tables import Model
 
 app = Application(help="The detectors that Carina knows, and which of them is active.", no_args_is_help=True)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from sqlalchemy.orm import Session
 
 from api.contract.schedules import ScheduleAnswer
-from api.contract.training import TrainingAnswer
+from api.training.answers import describe_training
 from deploy.cli import gate_options
 from deploy.cli import training_options as options
 from deploy.cli.application import Application
@@ -227,7 +227,7 @@ def run(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> No
     with database.begin() as session:
         started = schedules.run_now(session, schedules.find_schedule(session, project_id, name, to_change=True))
         note(session, "schedule.run", schedule_id=started.schedule_id, training_id=started.id)
-        show_result(TrainingAnswer.of(started).model_dump(mode="json"), f"training {started.id} of {started.name}")
+        show_result(describe_training(started).model_dump(mode="json"), f"training {started.id} of {started.name}")
 
 
 def _change(session: Session, schedule: Schedule, **changes: Any) -> None:

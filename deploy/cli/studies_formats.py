@@ -6,8 +6,8 @@ from typing import IO
 from rich.console import Console
 from rich.markup import escape
 
-from api.contract.schemas import NOTICE
-from api.contract.studies import ModelReference
+from api.contract.findings import NOTICE
+from api.contract.models import ModelReference
 from api.contract.study_list import StudySummary, TopFinding
 from deploy.cli.console import PIPED_WIDTH, out
 from deploy.cli.model_names import name_model, warnings_of

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 import typer
 from rich.markup import escape
 
-from api.contract.training import TrainingAnswer
+from api.training.answers import describe_training
 from deploy.cli import training_options as options
 from deploy.cli.application import Application
 from deploy.cli.audit import note
@@ -182,7 +182,7 @@ def events(
 
 
 def _describe(run: TrainingRun) -> dict[str, Any]:
-    return TrainingAnswer.of(run).model_dump(mode="json")
+    return describe_training(run).model_dump(mode="json")
 
 
 def _watch(database: Database, run_id: UUID) -> None:

@@ -12,9 +12,9 @@ from deploy.cli.clients import connect
 from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data
 from deploy.cli.tables import Column, Table
-from shared.notifications.webhooks import WebhookEvent
 from shared.suggestions import digits_of, pick
 from shared.vocabulary.states import DeliveryState
+from shared.vocabulary.webhook_events import WebhookEvent
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina

@@ -6,7 +6,8 @@ from sqlalchemy.orm import Session
 
 from shared.errors import NotFound, RequestError
 from shared.models import registry
-from shared.models.gate_verdicts import GateVerdict, read_verdicts
+from shared.models.gate_verdicts import read_verdicts
+from shared.models.verdict import GateVerdict
 from shared.tables import Model
 from shared.vocabulary.states import ModelState
 

@@ -7,7 +7,6 @@ import base64
 import hmac
 import secrets
 from collections.abc import Collection, Mapping
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -15,17 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
+from shared.database.ids import new_id_in_sql
 from shared.database.project_scope import ACROSS_PROJECTS
-from shared.ids import new_id_in_sql
 from shared.tables import ApiKey, Image, Job, Webhook, WebhookDelivery
-
-
-class WebhookEvent(StrEnum):
-    """What a webhook can be told of."""
-
-    SUBMISSION_COMPLETED = "submission.completed"  # a bulk submission has come to its end, with or without errors
-    JOB_FINISHED = "job.finished"  # a job has succeeded, or was rejected, failed or cancelled
-
+from shared.vocabulary.webhook_events import WebhookEvent
 
 #: What is sent to try a webhook.
 PING = "ping"

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from shared.ids import new_id_in_sql
+from shared.database.ids import new_id_in_sql
 from shared.tables import Image, Job, SubmissionFile
 from shared.version import RENDITION_VERSION
 from shared.vocabulary.states import FileState, JobState

@@ -21,6 +21,7 @@ from shared.queue.outcome import DUPLICATE
 from shared.settings import Settings
 from shared.tables import Job, Submission, SubmissionFile
 from shared.vocabulary.states import FileState, JobState, SubmissionState
+from shared.vocabulary.webhook_events import WebhookEvent
 
 log = structlog.get_logger()
 
@@ -200,7 +201,7 @@ def end(session: Session, submission: Submission, state: SubmissionState, counte
     submission.tally, submission.tallied_at = asdict(counted), sa.func.now()
     session.flush()
     payload: dict[str, Any] = {"submission_id": str(submission.id), "state": str(state), "counts": counted.counts}
-    webhooks.announce(session, submission.project_id, webhooks.WebhookEvent.SUBMISSION_COMPLETED, payload)
+    webhooks.announce(session, submission.project_id, WebhookEvent.SUBMISSION_COMPLETED, payload)
 
 
 def sweep_submissions(database: Database, settings: Settings) -> None:

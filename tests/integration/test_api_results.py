@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.contract.schemas import NOTICE
+from api.contract.findings import NOTICE
 from shared.database import Database
 from shared.imaging.facts import Flag
 from shared.object_store import ObjectStore, rendition_key

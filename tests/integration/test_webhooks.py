@@ -20,12 +20,13 @@ from shared.access.keys import verify_key
 from shared.database import Database
 from shared.errors import DetectionFailed, PermanentError
 from shared.notifications.deliveries import DELIVERED_KEPT_DAYS, MOST_AT_ONCE, forget_delivered
-from shared.notifications.webhooks import WebhookEvent, announce
+from shared.notifications.webhooks import announce
 from shared.queue.claim import claim, expire_leases
 from shared.queue.outcome import DUPLICATE, cancel, give_up_or_retry, succeed
 from shared.settings import Settings
 from shared.tables import ApiKey, Image, Job, Webhook, WebhookDelivery
 from shared.vocabulary.states import DeliveryState, Stage
+from shared.vocabulary.webhook_events import WebhookEvent
 from tests.certificates import Authority
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Api, Keys, Server

@@ -11,7 +11,7 @@ from typing import Self
 
 from flask import request
 
-from api.contract.schemas import PROBLEM
+from api.contract.problems import PROBLEM
 from shared.errors import RequestError
 
 DICOM = "application/dicom"

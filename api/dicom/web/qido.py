@@ -9,7 +9,7 @@ from flask import Response, request
 from flask_openapi3.types import ResponseDict
 from sqlalchemy.orm import Session
 
-from api.contract.schemas import PROBLEM
+from api.contract.problems import PROBLEM
 from api.dicom.web.dicom_json import OFFERED, DataSet, answer, attribute, key_of, select
 from api.dicom.web.headers import header_cache
 from api.dicom.web.media_types import NOT_ACCEPTABLE, accepted, choose

@@ -7,7 +7,7 @@ from flask import Response
 from flask_openapi3.types import ResponseDict
 from pydantic import ConfigDict, Field
 
-from api.contract.schemas import PROBLEM
+from api.contract.problems import PROBLEM
 from api.dicom.web.media_types import NOT_ACCEPTABLE, RELATED, NotAcceptable, accepted, choose
 from api.dicom.web.parts import related
 from api.dicom.web.resources import (

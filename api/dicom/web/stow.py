@@ -13,7 +13,7 @@ from flask import Response, request
 from flask_openapi3.types import ResponseDict
 from sqlalchemy.orm import Session
 
-from api.contract.schemas import PROBLEM
+from api.contract.problems import PROBLEM
 from api.dicom.web.dicom_json import OFFERED, DataSet, attribute, to_text
 from api.dicom.web.media_types import DICOM, NOT_ACCEPTABLE, accepted, choose
 from api.dicom.web.related import Part, read_parts

@@ -10,7 +10,7 @@ from typing import TypeVar
 from flask import Response
 from flask_openapi3.types import ResponseDict
 
-from api.contract.schemas import PROBLEM
+from api.contract.problems import PROBLEM
 from api.dicom.web.dicom_json import OFFERED, DataSet, answer, attribute, from_dataset, key_of
 from api.dicom.web.frames import fetch_frame
 from api.dicom.web.headers import Headers, header_cache, read_header

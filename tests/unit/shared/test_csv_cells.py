@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from api.client import FindingsAnswer
-from api.contract.studies import ModelReference
+from api.contract.models import ModelReference
 from api.contract.study_list import StudySummary
 from api.submissions.manifest import _as_csv
 from deploy.cli import findings_formats, studies_formats, submissions

@@ -1,0 +1,84 @@
+"""Findings on a study's images: the active model's, and beside them other models' results."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from api.contract.models import ModelReference
+from api.contract.studies import ImageFacts
+from shared.bounded import Bounded
+from shared.vocabulary.states import JobState
+
+NOTICE = "For research use only. Not a medical device."
+
+Box = tuple[float, float, float, float]
+
+
+class FindingsQuery(Bounded):
+    """Which findings."""
+
+    min_score: float = Field(0.0, ge=0, le=1, description="Leave out findings with a lower score.")
+    model_id: UUID | None = Field(None, description="What this model has found; by default the active one.")
+
+
+class OverlayQuery(FindingsQuery):
+    """Which findings to draw."""
+
+    min_score: float = Field(0.3, ge=0, le=1, description="Leave out findings with a lower score.")
+
+
+class Finding(BaseModel):
+    """One box, from the top left corner of the original image."""
+
+    class_id: int
+    class_name: str
+    score: float
+    #: In pixels of the original.
+    box_xyxy_px: Box
+    box_xyxy_mm: Box | None = Field(
+        description="The same in mm, by the image's `pixel_spacing`: unless that is calibrated, at the detector, where "
+        "the body's shadow is larger than the body. Null where a pixel's size is not known."
+    )
+
+
+class OtherResult(BaseModel):
+    """What another model found on an image: never the authoritative result, unless the request named a model."""
+
+    job_id: UUID
+    model: ModelReference
+    #: Of the Carina that made the result.
+    code_version: str | None
+    finished_at: datetime | None
+    #: The highest score first.
+    findings: list[Finding]
+
+
+class ImageFindings(ImageFacts):
+    """What the active model, or the one that was asked for, found on one image; empty until its job has succeeded."""
+
+    image_id: UUID
+    #: None where the image has no job of that model.
+    job_id: UUID | None
+    state: JobState | None
+    code: str | None
+    reason: str | None
+    model: ModelReference | None
+    #: Of the Carina that made the result.
+    code_version: str | None
+    #: Whether this is the active model's result.
+    is_authoritative: bool
+    #: The highest score first.
+    findings: list[Finding]
+    #: What other models found, the one that was active last first.
+    other_results: list[OtherResult]
+
+
+class FindingsAnswer(BaseModel):
+    """What was found on a study's images."""
+
+    study_id: UUID
+    #: Whose findings are authoritative; None where no model is active.
+    active_model: ModelReference | None
+    images: list[ImageFindings]
+    notice: str = NOTICE

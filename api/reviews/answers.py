@@ -1,0 +1,53 @@
+"""Reviews as the API's answers."""
+
+from uuid import UUID
+
+from api.contract.reviews import ReviewAnswer, ReviewedFindingAnswer, ReviewEventAnswer
+from api.studies.answers import box_in_mm, refer_to, spacing_of
+from shared.reviews.fold import ReviewedFinding, finding_of
+from shared.reviews.rows import ReviewThread
+from shared.tables import Image, ReviewEvent
+from shared.vocabulary.review_actions import ReviewAction
+
+
+def describe_review(thread: ReviewThread, key_id: UUID) -> ReviewAnswer:
+    """Describe the review of a result to the holder of a key."""
+    review = thread.fold()
+    return ReviewAnswer(
+        image_id=thread.image.id,
+        job_id=thread.job.id,
+        model=refer_to(thread.model),
+        last_event=review.last_event,
+        is_complete=review.is_complete,
+        complete_from_score=review.complete_from_score,
+        may_undo=thread.may_undo(key_id),
+        may_redo=thread.may_redo(key_id),
+        findings=[_describe_finding(finding, thread.image) for finding in review.findings],
+        events=[_describe_event(event) for event in thread.events],
+    )
+
+
+def _describe_finding(finding: ReviewedFinding, image: Image) -> ReviewedFindingAnswer:
+    return ReviewedFindingAnswer(
+        id=finding.id,
+        class_id=finding.class_id,
+        class_name=finding.class_name,
+        score=finding.score,
+        box_xyxy_px=finding.box_xyxy_px,
+        box_xyxy_mm=box_in_mm(finding.box_xyxy_px, spacing_of(image)),
+        verdict=finding.verdict,
+        is_changed=finding.is_changed,
+    )
+
+
+def _describe_event(event: ReviewEvent) -> ReviewEventAnswer:
+    return ReviewEventAnswer(
+        number=event.number,
+        action=ReviewAction(event.action),
+        finding_id=finding_of(event),
+        undoes=event.undoes,
+        class_name=event.class_name,
+        api_key_id=event.api_key_id,
+        reader=event.reader,
+        created_at=event.created_at,
+    )

@@ -1,0 +1,152 @@
+"""Rows of studies, images, jobs and findings as the API's answers."""
+
+from typing import Any
+
+from api.contract.files import FileOutcome
+from api.contract.findings import Box, Finding, ImageFindings, OtherResult
+from api.contract.jobs import JobAnswer
+from api.contract.models import ModelReference
+from api.contract.studies import ImageAnswer, StudyAnswer
+from shared.errors import PermanentError
+from shared.imaging.facts import Flag, PixelSpacing, SpacingSource
+from shared.intake.receive import Received
+from shared.tables import Detection, Image, Job, Model, Study
+from shared.vocabulary.states import JobState, ModelState
+
+
+def describe_file(name: str, outcome: Received | PermanentError) -> FileOutcome:
+    """Say how a file was received, or why it is rejected."""
+    if isinstance(outcome, PermanentError):
+        return FileOutcome(name=name, outcome="rejected", code=outcome.code, reason=outcome.detail)
+    return FileOutcome(
+        name=name,
+        outcome=outcome.outcome,
+        study_id=outcome.study_id,
+        image_id=outcome.image_id,
+        job_id=outcome.job_id,
+    )
+
+
+def describe_job(job: Job, image: Image) -> JobAnswer:
+    """Describe a job of an image."""
+    return JobAnswer(
+        id=job.id,
+        study_id=image.study_id,
+        image_id=job.image_id,
+        model_id=job.model_id or job.requested_model_id,
+        state=JobState(job.state),
+        code=job.code,
+        reason=job.reason,
+        flags=None if image.flags is None else [Flag(flag) for flag in image.flags],
+        attempt=job.attempt,
+        priority=job.priority,
+        created_at=job.created_at,
+        ready_at=job.ready_at,
+        finished_at=job.finished_at,
+    )
+
+
+def describe_image(image: Image, jobs: list[Job]) -> ImageAnswer:
+    """Describe an image with its jobs."""
+    return ImageAnswer(
+        **_facts(image),
+        id=image.id,
+        media_type=image.media_type,
+        byte_count=image.byte_count,
+        sha256=image.sha256,
+        burned_in_annotation=image.burned_in_annotation,
+        created_at=image.created_at,
+        jobs=[describe_job(job, image) for job in jobs],
+    )
+
+
+def describe_study(study: Study, images: list[ImageAnswer]) -> StudyAnswer:
+    """Describe a study with its images."""
+    return StudyAnswer(
+        id=study.id, study_instance_uid=study.study_instance_uid, created_at=study.created_at, images=images
+    )
+
+
+def describe_finding(detection: Detection, spacing: PixelSpacing | None) -> Finding:
+    """Describe a detection on an image with this spacing."""
+    box_xyxy_px = (detection.x_min_px, detection.y_min_px, detection.x_max_px, detection.y_max_px)
+    return Finding(
+        class_id=detection.class_id,
+        class_name=detection.class_name,
+        score=detection.score,
+        box_xyxy_px=box_xyxy_px,
+        box_xyxy_mm=box_in_mm(box_xyxy_px, spacing),
+    )
+
+
+def refer_to(model: Model) -> ModelReference:
+    """Name the model of a result."""
+    return ModelReference(
+        id=model.id,
+        name=model.name,
+        digest=model.digest,
+        state=ModelState(model.state),
+        trained_on=model.card.get("trained_on", ""),
+        warnings=model.card.get("warnings", []),
+    )
+
+
+def describe_other_result(job: Job, model: Model, findings: list[Finding]) -> OtherResult:
+    """Describe a succeeded job of a model other than the one asked for."""
+    return OtherResult(
+        job_id=job.id,
+        model=refer_to(model),
+        code_version=job.code_version,
+        finished_at=job.finished_at,
+        findings=findings,
+    )
+
+
+def describe_findings(
+    image: Image, job: Job | None, model: Model | None, findings: list[Finding], other_results: list[OtherResult]
+) -> ImageFindings:
+    """Describe the findings of an image's job, and other models' results beside them."""
+    has_succeeded = job is not None and job.state == JobState.SUCCEEDED
+    return ImageFindings(
+        **_facts(image),
+        image_id=image.id,
+        job_id=job.id if job else None,
+        state=JobState(job.state) if job else None,
+        code=job.code if job else None,
+        reason=job.reason if job else None,
+        model=refer_to(model) if model else None,
+        code_version=job.code_version if job else None,
+        is_authoritative=has_succeeded and model is not None and model.state == ModelState.ACTIVE,
+        findings=findings,
+        other_results=other_results,
+    )
+
+
+def spacing_of(image: Image) -> PixelSpacing | None:
+    """Return the size of an image's pixels, if it is known."""
+    if image.spacing_source is None or image.row_spacing_mm is None or image.column_spacing_mm is None:
+        return None
+    source = SpacingSource(image.spacing_source)
+    return PixelSpacing(row_mm=image.row_spacing_mm, column_mm=image.column_spacing_mm, source=source)
+
+
+def box_in_mm(box_xyxy_px: Box, spacing: PixelSpacing | None) -> Box | None:
+    """Return a box in mm from the same corner; None where a pixel's size is not known."""
+    if spacing is None:
+        return None
+    x_min, y_min, x_max, y_max = box_xyxy_px
+    across, down = spacing.column_mm, spacing.row_mm
+    return x_min * across, y_min * down, x_max * across, y_max * down
+
+
+def _facts(image: Image) -> dict[str, Any]:
+    """Return the fields of `ImageFacts`."""
+    return {
+        "height_px": image.height_px,
+        "width_px": image.width_px,
+        "pixel_spacing": spacing_of(image),
+        "flags": image.flags,
+        "grey_levels": image.grey_levels,
+        "chest_scores": image.chest_scores,
+        "rendition_version": image.rendition_version,
+    }

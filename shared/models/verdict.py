@@ -1,0 +1,37 @@
+"""The gate's last decision about a model, as people see it before they promote the model."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from shared.vocabulary.states import TaskState
+
+#: The most characters of a promotion's reason.
+MOST_REASON = 500
+
+
+class GateVerdict(BaseModel):
+    """The gate's last decision about a model."""
+
+    decision_id: UUID
+    state: TaskState
+    #: `passed`: good enough, but promotion was not asked for. None until it is decided.
+    outcome: Literal["promoted", "passed", "refused"] | None
+    #: mAP@0.4 of the model, and of the one that was active then; None where none was, or nothing is decided.
+    candidate_map40: float | None
+    active_map40: float | None
+    gain: float | None
+    low: float | None
+    high: float | None
+    created_at: datetime
+
+    def in_words(self) -> str:
+        """The decision and both figures, as a sentence."""
+        if self.outcome is None:
+            return f"The gate has not decided about this model: its decision is {self.state}."
+        verdict = {"refused": "refused", "passed": "passed", "promoted": "promoted"}[self.outcome]
+        active = "no model was active" if self.active_map40 is None else f"{self.active_map40:.4f} of the active model"
+        figures = "" if self.candidate_map40 is None else f" mAP@0.4 {self.candidate_map40:.4f}; {active}."
+        return f"The gate {verdict} this model.{figures}"
