@@ -29,6 +29,7 @@ from shared.errors import (
     NotFound,
     ObjectMissing,
     ObjectStoreUnavailable,
+    Place,
     RequestError,
     TransientError,
 )
@@ -66,15 +67,16 @@ _OPEN_TASKS = [state for state in TaskState if not state.is_final]
 
 
 class ErasedMeanwhile(TransientError):
-    """The same file was erased while it was being taken in; send it again."""
+    """The same image was erased while the file was processed. Send it again."""
 
     code = "erased_meanwhile"
 
 
 class DatasetErased(RequestError):
-    """Images of the dataset were erased since it was made; make the dataset anew."""
+    """Images of the dataset have been erased. Create the dataset again."""
 
     code = "dataset_has_erased_images"
+    places = Place.REQUEST | Place.TASK
     status = 409
 
 
@@ -364,7 +366,7 @@ def _mark(
     if lost:
         counted = sa.update(Dataset).where(Dataset.id == dataset_id)
         session.execute(counted.values(erased_count=Dataset.erased_count + len(lost)))
-        why = {"code": DatasetErased.code, "reason": DatasetErased.__doc__}
+        why = {"code": DatasetErased.code, "reason": DatasetErased.meaning()}
         for task in (TrainingRun, Evaluation):
             at_work = sa.update(task).where(task.dataset_id == dataset_id, task.state.in_(_OPEN_TASKS))
             ended = {"state": TaskState.FAILED, "lease_owner": None, "lease_expires_at": None, **why}

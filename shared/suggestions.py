@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from uuid import UUID
 
-from shared.errors import NotFound, RequestError
+from shared.errors import NotFound, Place, RequestError, plain_code
 
 #: So many words at most are listed where none is near, and so many ids where several begin alike.
 LISTED = 5
@@ -17,22 +17,30 @@ _BEGINNING = re.compile(rf"[0-9a-f]{{{LEAST_DIGITS},32}}")
 _SUGGESTED_OF = re.compile(r"'([^']*)'")
 
 
-class UnknownName(RequestError):
-    """There is nothing of this name."""
+#: Codes by the kind of thing that a request names.
+_UNKNOWN = {
+    what: plain_code(f"unknown_{what}", f"There is no {what} with this name.", Place.REQUEST, status=422)
+    for what in ("action", "class", "code")
+}
 
-    code = "unknown_name"
+
+class UnknownName(RequestError, shares_code=True):
+    """There is nothing with this name."""
+
     status = 422
+    #: The codes of `_UNKNOWN` have theirs.
+    places = Place(0)
 
     def __init__(self, what: str, name: str, known: Iterable[str], *, parameter: str | None = None) -> None:
         """`what` is the kind of thing, as "class"; the code is `unknown_class` then."""
         words = sorted(set(known))
         listed = f" There are {', '.join(words)}." if 0 < len(words) <= _WORDS_LISTED else ""
         super().__init__(f"There is no {what} {name!r}.{did_you_mean(name, words) or listed}", parameter=parameter)
-        self.code = f"unknown_{what.replace(' ', '_')}"
+        self.code = _UNKNOWN[what]
 
 
 class AmbiguousName(RequestError):
-    """Several things have this name, or an id that begins like this."""
+    """Several things have this name, or an id that begins with it. `candidates` lists them."""
 
     code = "ambiguous_name"
     status = 409

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 import structlog
 
 from shared.database import Database
-from shared.errors import DatabaseUnavailable
+from shared.errors import DatabaseUnavailable, Place, plain_code
 from shared.ids import new_id
 from shared.log import configure_logging
 from shared.object_store import ObjectStore, checkpoint_key
@@ -47,7 +47,7 @@ SEEN_EVERY_S = 20.0
 LAST_WORDS_S = 2.0
 _RENEW_S = 1.0
 
-TASK_CRASHED = "trainer_process_lost"
+TASK_CRASHED = plain_code("trainer_process_lost", "The process of the task died, in every attempt.", Place.TASK)
 #: The last line of a traceback, as a rank prints it or a process alone.
 _EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception)\b")
 

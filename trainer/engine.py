@@ -25,7 +25,7 @@ LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_re
 
 
 class NonFiniteLoss(PermanentError):
-    """The loss or its gradient is not a finite number."""
+    """The loss or its gradient is not a finite number. Lower the learning rate."""
 
     code = "non_finite_loss"
 

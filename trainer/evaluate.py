@@ -41,32 +41,32 @@ _MOST_NAMED = 5
 
 
 class EvaluationMeetsTraining(PermanentError):
-    """The model has learnt from images or patients that it would be evaluated on."""
+    """The model was trained on images or patients of the evaluation split. Choose another split."""
 
     code = "evaluation_meets_training"
 
 
 class NothingToEvaluate(PermanentError):
-    """The split holds no image."""
+    """The split contains no image."""
 
     code = "nothing_to_evaluate"
 
 
 class ClassesDiffer(PermanentError):
-    """The model and the dataset have no class in common, by its name."""
+    """The model and the dataset have no class name in common."""
 
     code = "classes_differ"
 
 
 class EvaluationPending(TransientError):
-    """The evaluation that this needs has not come to its end."""
+    """The evaluation that the gate needs has not finished."""
 
     code = "evaluation_pending"
     counts = False
 
 
 class EvaluationFailed(PermanentError):
-    """The evaluation that this needs has failed."""
+    """The evaluation that the gate needs has failed."""
 
     code = "evaluation_failed"
 

@@ -21,7 +21,8 @@ LEFT_AFTER_CLEANING = 0.9
 
 
 class FilmMissing(PermanentError):
-    """A film of the dataset is missing in the object store, as where its study was erased; make the dataset anew."""
+    """An image of the dataset is missing in the object store, for example because its study was erased. Create the
+    dataset again."""
 
     code = "film_missing"
 

@@ -26,7 +26,7 @@ from trainer.sampling import plan_epoch, shares, steps_of
 
 
 class NothingToTrainOn(PermanentError):
-    """The dataset has no true box among its training films."""
+    """The training split of the dataset contains no box."""
 
     code = "nothing_to_train_on"
 

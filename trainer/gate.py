@@ -38,14 +38,14 @@ ALREADY_ACTIVE = "The candidate is the active model already, so that there is no
 
 
 class BaselineChanged(TransientError):
-    """Another model became active while the gate compared; it decides anew."""
+    """Another model became active during the comparison. The gate compares again."""
 
     code = "baseline_changed"
     counts = False
 
 
 class Undecidable(PermanentError):
-    """The evaluation set allows no comparison."""
+    """The evaluation split allows no comparison."""
 
     code = "gate_undecidable"
 

@@ -32,31 +32,31 @@ log = structlog.get_logger()
 
 
 class MaterialMissing(PermanentError):
-    """An object that the task needs (dataset, weights, checkpoint) is no longer in the object store."""
+    """An object that the task needs (dataset, weights or checkpoint) is no longer in the object store."""
 
-    code = "object_missing"
+    code = "material_missing"
 
 
 class UnreadableTask(PermanentError):
-    """The config, or the model's card, was written by another version of Carina and cannot be read; ask anew."""
+    """The task's configuration or the model's card was written by another version of Carina. Start a new task."""
 
     code = "unreadable_task"
 
 
 class TaskDefect(PermanentError):
-    """The task met an error that it would meet again."""
+    """The task failed with an error that would occur again."""
 
     code = "task_defect"
 
 
 class TrainerUnfit(TransientError):
-    """This trainer cannot do the task."""
+    """This trainer cannot do the task. Another trainer tries it."""
 
     code = "trainer_unfit"
 
 
 class DiskFull(TransientError):
-    """The trainer's disk is full; the task goes on once there is space."""
+    """The trainer's disk is full. The task continues when there is space."""
 
     code = "disk_full"
     counts = False

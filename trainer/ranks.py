@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class DeviceUnavailable(TransientError):
-    """CARINA_DEVICE asks for a GPU, and this trainer has none that PyTorch can use."""
+    """`CARINA_DEVICE` requires a GPU, and PyTorch finds none on this trainer."""
 
     code = "device_unavailable"
 

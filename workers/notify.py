@@ -13,7 +13,7 @@ import httpx
 import structlog
 
 from shared.database import Database
-from shared.errors import CarinaError
+from shared.errors import CarinaError, Place, plain_code
 from shared.network.tls import make_context
 from shared.notifications.address_guard import Address, find_addresses, host_of, read_url
 from shared.notifications.deliveries import (
@@ -43,6 +43,13 @@ MOST_READ_BYTES = 4096
 TIDY_S, FORGET_S = 1.0, 60.0
 #: A pause is longer or shorter by up to this part of it, so that not all messages come back at once.
 JITTER = 0.25
+REFUSED = plain_code("receiver_refused", "The receiver answered with another status than 2xx.", Place.DELIVERY)
+TIMED_OUT = plain_code("receiver_timed_out", "The receiver did not answer in time.", Place.DELIVERY)
+UNREACHABLE = plain_code(
+    "receiver_unreachable",
+    "No connection to the receiver, an invalid certificate, or an answer that is not HTTP.",
+    Place.DELIVERY,
+)
 
 
 class Notify:
@@ -144,15 +151,15 @@ class Notify:
         except CarinaError as error:
             return Answer(None, error.code, error.public_detail)
         except (TimeoutError, httpx.TimeoutException):
-            return Answer(None, "receiver_timed_out", "The receiver did not answer in time.")
+            return Answer(None, TIMED_OUT, "The receiver did not answer in time.")
         except httpx.HTTPError as error:
-            return Answer(None, "receiver_unreachable", f"No answer came back ({type(error).__name__}).")
+            return Answer(None, UNREACHABLE, f"No answer came back ({type(error).__name__}).")
         except Exception as error:  # one message's trouble is its own
             log.error("message_failed", delivery_id=str(claimed.delivery_id), exc_info=error)
-            return Answer(None, "internal_error", type(error).__name__)
+            return Answer(None, CarinaError.code, type(error).__name__)
         if status // 100 == 2:
             return Answer(status)
-        return Answer(status, "receiver_refused", f"The receiver answered {status}.")
+        return Answer(status, REFUSED, f"The receiver answered {status}.")
 
     def _send(self, claimed: DeliveryClaim) -> int:
         url = read_url(claimed.url)

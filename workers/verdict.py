@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 class UnexpectedError(TransientError):
-    """Carina met an error that it does not know."""
+    """An unexpected error occurred. The worker's log has its traceback."""
 
     code = "unexpected_error"
 

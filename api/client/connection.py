@@ -25,7 +25,7 @@ from api.client.unreachable import ApiUnavailable, CertificateNotTrusted
 from api.client.unreachable import explain as explain_http
 from api.contract.paging import Page
 from api.contract.problems import Problem
-from shared.errors import CarinaError, ObjectStoreUnavailable, TransientError
+from shared.errors import CarinaError, ObjectStoreUnavailable, Place, TransientError, plain_code
 from shared.network.proxies import http_client
 from shared.network.tls import make_context
 from shared.network.urls import check_http_url
@@ -47,6 +47,8 @@ _LEAST_FIRST_S, _MOST_FIRST_S = 0.5, 10.0
 _ALIVE_S = 25.0
 #: Where the answer is no problem document, the URL names another server. Proxies answer with other ones.
 _OF_ANOTHER_SERVER = {400, 401, 403, 404, 405, 406, 410, 501}
+#: Of an error answer that a proxy made.
+UNKNOWN_ERROR = plain_code("unknown_error", "A proxy or another server answered with an error.", Place.PYTHON_CLIENT)
 _UNAVAILABLE = {httpx.codes.TOO_MANY_REQUESTS, 502, 503, 504}
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -57,8 +59,8 @@ Params = Mapping[str, str | float | list[str]]
 Body = Callable[[], bytes | Iterator[bytes]]
 
 
-class RequestRefused(CarinaError):
-    """The API answered with an error; `code` and the text are the answer's own."""
+class RequestRefused(CarinaError, shares_code=True):
+    """The API answered with an error; `code` and the message are those of the answer."""
 
     def __init__(self, problem: Problem) -> None:
         named = [f"{each.name}: {each.detail}" for each in problem.errors or () if each.detail not in problem.detail]
@@ -70,43 +72,43 @@ class RequestRefused(CarinaError):
 
 
 class UnexpectedAnswer(CarinaError):
-    """The server answers, but not as Carina's API does: the URL names another server, or another version."""
+    """The server does not answer as Carina's API does. Check the URL and the version of the server."""
 
     code = "unexpected_answer"
 
 
 class InvalidUrl(CarinaError):
-    """The URL of the API cannot be used."""
+    """The URL of the API is not valid."""
 
     code = "invalid_url"
 
 
 class InvalidKey(CarinaError):
-    """The API key holds a character that no key holds: copy it anew."""
+    """The API key contains a character that no key contains. Copy the key again."""
 
     code = "invalid_key"
 
 
 class UnfitText(CarinaError):
-    """A value cannot be sent: it is too long, or is not text in Unicode."""
+    """A value cannot be sent: it is too long or is not valid Unicode text."""
 
     code = "unfit_text"
 
 
 class UploadRefused(CarinaError):
-    """The object store refuses an upload."""
+    """The object store refused an upload."""
 
     code = "upload_refused"
 
 
 class StoreUnreachable(CarinaError):
-    """The object store that the server names cannot be reached from here."""
+    """The object store's address cannot be reached from this machine."""
 
     code = "object_store_unreachable"
 
 
-class UrlExpired(UploadRefused):
-    """The object store refuses a presigned URL, most likely because its time is over."""
+class UrlExpired(UploadRefused, shares_code=True):
+    """The object store refused a presigned URL, most likely because it has expired."""
 
 
 class Connection:
@@ -416,4 +418,4 @@ def _problem(response: httpx.Response) -> Problem:
     except ValidationError:
         phrase = response.reason_phrase or "error"
         detail = f"The server answered {response.status_code} {phrase}."
-        return Problem(title=phrase, status=response.status_code, detail=detail, code="unknown_error")
+        return Problem(title=phrase, status=response.status_code, detail=detail, code=UNKNOWN_ERROR)

@@ -13,9 +13,9 @@ OnUnreadable = Callable[[Path, Exception], object]
 
 
 class UnreadableFile(PermanentError):
-    """The file cannot be read, or has changed while it was sent."""
+    """The file cannot be read, or changed while it was being sent."""
 
-    code = "unreadable_file"
+    code = "unreadable_local_file"
 
 
 class UnreadableDicomdir(PermanentError):
@@ -25,7 +25,7 @@ class UnreadableDicomdir(PermanentError):
 
 
 class UnsafeReference(PermanentError):
-    """The DICOMDIR names a file outside of its folder."""
+    """The DICOMDIR refers to a file outside its folder."""
 
     code = "unsafe_reference"
 

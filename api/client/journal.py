@@ -28,13 +28,13 @@ _FIELDS = "path, byte_count, mtime_ns, sha256, name, number, state, reason"
 
 
 class SubmissionUnderWay(CarinaError):
-    """Another process is sending the same files."""
+    """Another process is sending the same files. Wait until it has finished."""
 
     code = "submission_under_way"
 
 
 class JournalUnusable(CarinaError):
-    """The file that notes how far a submission is cannot be used."""
+    """The file that records the progress of a submission cannot be used."""
 
     code = "journal_unusable"
 

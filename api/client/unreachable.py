@@ -19,7 +19,7 @@ class ApiUnavailable(TransientError):
 
 
 class CertificateNotTrusted(ApiUnavailable):
-    """The certificate of the server cannot be verified."""
+    """The server's TLS certificate cannot be verified. Set `CARINA_CA_BUNDLE` to its certificate authority."""
 
     code = "certificate_not_trusted"
 

@@ -23,7 +23,8 @@ _FIRST_PAGE = "/console/studies"
 
 
 class SentFromElsewhere(RequestError):
-    """The form was sent from another site's page, or a proxy changes this one's host; sign in from the page itself."""
+    """The form was not sent from this console. Sign in from the console's own page; behind a proxy, check its host
+    headers."""
 
     code = "sent_from_elsewhere"
     status = 403

@@ -24,7 +24,7 @@ from api.dicom.gate import Gate
 from api.dicom.peer import Peer
 from api.dicom.server import SILENCE_S, Server
 from shared.database import Database
-from shared.errors import CarinaError, TransientError
+from shared.errors import SetupError, TransientError
 from shared.imaging.transfer_syntaxes import PACKINGS
 from shared.intake.receive import HEADER_BYTES, Intake
 from shared.log import configure_logging
@@ -46,8 +46,8 @@ GRACE_S = 30
 PDU_BYTES = 128 * 1024
 
 
-class ListenerMisconfigured(CarinaError):
-    """The DICOM listener cannot start as it is set up."""
+class ListenerMisconfigured(SetupError):
+    """The DICOM listener cannot start with these settings."""
 
     code = "listener_misconfigured"
 

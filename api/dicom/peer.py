@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from api.dicom.server import SILENCE_S
 from shared.access import audit
 from shared.access.quotas import QuotaExceeded
-from shared.errors import CarinaError, ImageTooLarge, NotAnImage, PermanentError, TransientError
+from shared.errors import CarinaError, ImageTooLarge, NotAnImage, PermanentError, Place, TransientError
 from shared.imaging.header import ImageHeader
 from shared.intake.receive import Received
 
@@ -46,9 +46,10 @@ PROCESSING_FAILURE = 0x0110
 
 
 class IdentifierMismatch(PermanentError):
-    """The data set is another object, or of another kind, than the message says."""
+    """The data set's SOP class or instance UID differs from that of the C-STORE message."""
 
     code = "identifier_mismatch"
+    places = Place.FILE
 
 
 class Peer:

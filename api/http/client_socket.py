@@ -29,7 +29,7 @@ MOST_UNSENT_BYTES = 4 * 1024**2
 
 
 class BodyTooSlow(RequestError):
-    """The request's body did not arrive in time; send it again."""
+    """The request body did not arrive in time. Send it again."""
 
     code = "body_too_slow"
     status = 408

@@ -29,9 +29,10 @@ from typing import Any
 import structlog
 from gunicorn.workers.gthread import TConn
 
-from api.http.client_socket import MIN_BYTES_PER_S, SILENCE_S, ClientSocket
-from api.http.errors import problem_for
+from api.http.client_socket import MIN_BYTES_PER_S, SILENCE_S, BodyTooSlow, ClientSocket
+from api.http.errors import STATUS_CODES, problem_for
 from api.http.headers import HEADERS
+from shared.errors import Place, plain_code
 from shared.network.addresses import origin_of, plain_address
 
 log = structlog.get_logger()
@@ -51,7 +52,8 @@ MOST_HEAD_BYTES, SMALL_BODY_BYTES = 32 * 1024, 64 * 1024
 #: The most that all clients' unfinished requests and unsent answers may hold.
 MOST_HELD_BYTES = 128 * 1024**2
 _READ_BYTES = 64 * 1024
-_TOO_MANY = "Too many connections of this address have a request under way; close some, or try again later."
+_CLOSE_SOME = "Your address has too many open connections. Close some, or try again later."
+_TOO_MANY = plain_code("too_many_connections", _CLOSE_SOME, Place.REQUEST, status=503)
 #: The shortest time between two looks at the deadlines, and between two warnings.
 _LOOK_S, _WARN_S = 0.25, 60.0
 
@@ -128,7 +130,7 @@ class Connections:
         if connection.address is not None:
             count = self._counts[connection.address] = self._counts.get(connection.address, 0) + 1
             if self._per_address is not None and count > self._per_address and not self.make_room(connection.address):
-                self._refuse(connection, 503, "too_many_connections", _TOO_MANY)
+                self._refuse(connection, 503, _TOO_MANY, _CLOSE_SOME)
                 return
         self._wait(connection, State.HEAD, HEAD_S)
 
@@ -290,7 +292,7 @@ class Connections:
         if connection.state is State.HEAD:
             end = _end_of_head(buffer)
             if (end or len(buffer)) > MOST_HEAD_BYTES:
-                self._refuse(connection, 431, "request_header_fields_too_large", "The request's headers are too large.")
+                self._refuse(connection, 431, STATUS_CODES[431], "The request's headers are too large.")
                 return
             if end is None:
                 if buffer.count(b"\n") != buffer.count(b"\r\n"):
@@ -326,7 +328,7 @@ class Connections:
 
     def _expire(self, connection: Connection) -> None:
         if connection.state is State.BODY:
-            self._refuse(connection, 408, "body_too_slow", "The request's body did not arrive in time; send it again.")
+            self._refuse(connection, 408, BodyTooSlow.code, BodyTooSlow.meaning())
         else:
             self._close(connection)
 

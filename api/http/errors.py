@@ -1,6 +1,5 @@
 """Every error answer: RFC 9457 `application/problem+json` with a stable code."""
 
-import re
 from http import HTTPStatus
 from typing import NoReturn
 from uuid import UUID
@@ -17,19 +16,43 @@ from api.contract.problems import InvalidParameter, Problem
 from api.http import naming
 from shared.errors import (
     CarinaError,
+    Forbidden,
     InvalidRequest,
     LimitExceeded,
     NotFound,
+    Place,
     RequestError,
     TransientError,
     Unauthorized,
+    UnsupportedMediaType,
+    plain_code,
 )
 from shared.suggestions import AmbiguousName, suggest_choice
 
 log = structlog.get_logger()
 
-#: What a 503 tells the client to wait.
+#: The value of `Retry-After` in answers with status 503.
 RETRY_AFTER_S = 5
+#: Codes of the errors that Flask and gunicorn find by themselves.
+STATUS_CODES = {
+    400: RequestError.code,
+    401: Unauthorized.code,
+    403: Forbidden.code,
+    404: NotFound.code,
+    405: plain_code("method_not_allowed", "The route has no such method.", Place.REQUEST, status=405),
+    411: plain_code("length_required", "Send the body with `Content-Length`.", Place.REQUEST, status=411),
+    413: plain_code(
+        "request_entity_too_large", "The body is larger than this route accepts.", Place.REQUEST, status=413
+    ),
+    414: plain_code("uri_too_long", "The URL is too long.", Place.REQUEST, status=414),
+    415: UnsupportedMediaType.code,
+    431: plain_code(
+        "request_header_fields_too_large", "The headers of the request are too large.", Place.REQUEST, status=431
+    ),
+    500: CarinaError.code,
+    501: plain_code("not_implemented", "The transfer encoding is not supported.", Place.REQUEST, status=501),
+    505: plain_code("http_version_not_supported", "Use HTTP/1.1.", Place.REQUEST, status=505),
+}
 
 
 def install(app: Flask) -> None:
@@ -117,8 +140,7 @@ def _answer_http(error: HTTPException) -> Response | HTTPException:
     if error.code is None or error.code < 400:
         return error  # a redirect
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    code = re.sub(r"[^a-z]+", "_", error.name.lower())
-    return _respond(error.code, code, error.description or error.name, headers)
+    return _respond(error.code, _code_of(error.code), error.description or error.name, headers)
 
 
 def _answer_unknown(error: Exception) -> Response:
@@ -145,8 +167,10 @@ def _respond(
 
 
 def problem_for(status: int, detail: str, code: str = "") -> bytes:
-    """Return the document of an error that no route is asked about; its code is by default the status' own name."""
-    title = HTTPStatus(status).phrase
-    code = code or re.sub(r"[^a-z]+", "_", title.lower())
-    problem = Problem(title=title, status=status, detail=detail, code=code)
+    """Return the document of an error that is found before a route is chosen."""
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code or _code_of(status))
     return problem.model_dump_json(exclude_none=True).encode()
+
+
+def _code_of(status: int) -> str:
+    return STATUS_CODES.get(status) or HTTPStatus(status).name.lower()

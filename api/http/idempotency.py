@@ -41,14 +41,14 @@ View = TypeVar("View")
 
 
 class IdempotencyKeyReused(RequestError):
-    """The Idempotency-Key belongs to another request."""
+    """The Idempotency-Key was used for another request. Use a new key for each request."""
 
     code = "idempotency_key_reused"
     status = 409
 
 
 class IdempotencyKeyInUse(RequestError):
-    """The first request with this Idempotency-Key has not been answered yet."""
+    """The first request with this Idempotency-Key is still being processed. Send it again later."""
 
     code = "idempotency_key_in_use"
     status = 409

@@ -19,7 +19,7 @@ from shared.bounded import (
     MOST_VALUES,
     is_odd,
 )
-from shared.errors import InvalidRequest, RequestError
+from shared.errors import InvalidRequest, RequestError, UnsupportedMediaType
 
 #: Of a number: more digits than any that is taken.
 _MOST_DIGITS = 40
@@ -40,24 +40,20 @@ class MalformedJson(RequestError):
     code = "malformed_json"
 
 
-class NotJson(RequestError):
-    """The route takes JSON: send `Content-Type: application/json`."""
-
-    code = "unsupported_media_type"
-    status = 415
-
-
 class Request(flask.Request):
     """A request whose JSON is always read by `read_json`."""
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        """Return the body's object; raise `NotJson`, `MalformedJson` and `InvalidRequest`, also where `silent`."""
+        """Return the body's object, also where `silent`.
+
+        Raises `UnsupportedMediaType`, `MalformedJson` and `InvalidRequest`.
+        """
         if not (force or self.is_json):
             if not self.mimetype and not self.content_length:
                 if getattr(flask.current_app.view_functions[self.endpoint or ""], "body_is_optional", False):
                     return {}
                 raise InvalidRequest("The route takes a JSON object in its body.")
-            raise NotJson
+            raise UnsupportedMediaType("The route takes JSON: send `Content-Type: application/json`.")
         return read_json(self.get_data())
 
 

@@ -31,7 +31,7 @@ _TIMEOUT_S, _QUIET_S = 0.25, 5.0
 
 
 class RateLimited(RequestError):
-    """The API key has sent too many requests; wait as `Retry-After` says."""
+    """The API key has sent too many requests. Wait for the seconds in `Retry-After`."""
 
     code = "rate_limited"
     status = 429

@@ -20,14 +20,14 @@ _SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
 class ConsoleOff(RequestError):
-    """The console is off: `CARINA_SESSION_SECRET` is empty."""
+    """The console is off. Set `CARINA_SESSION_SECRET` to turn it on."""
 
     code = "console_off"
     status = 503
 
 
 class CsrfTokenWrong(RequestError):
-    """The request does not come from a page of this console; load the page again."""
+    """The form is outdated or was not sent from this console. Reload the page."""
 
     code = "csrf_token_wrong"
     status = 403

@@ -13,7 +13,7 @@ from shared.settings import Settings
 
 
 class TooManyAtATime(RequestError):
-    """Too many requests of this API key are under way; send it again when one of them has been answered."""
+    """This API key has too many requests in progress. Send it again when one of them has been answered."""
 
     code = "too_many_at_a_time"
     status = 429
@@ -21,7 +21,7 @@ class TooManyAtATime(RequestError):
 
 
 class ServerBusy(RequestError):
-    """Too many requests are under way; send it again in a moment."""
+    """The server has too many requests in progress. Send it again later."""
 
     code = "server_busy"
     status = 503

@@ -24,7 +24,7 @@ from api.http.idempotency import idempotent
 from api.http.paging import read_page
 from api.http.resource import as_json, resource
 from api.http.services import services
-from shared.errors import Forbidden, NotFound, RequestError
+from shared.errors import Forbidden, NotFound, Place, RequestError
 from shared.notifications.address_guard import find_addresses, read_url
 from shared.notifications.deliveries import send_again
 from shared.notifications.webhooks import PING, is_deliverable, new_secret
@@ -38,21 +38,22 @@ blueprint = resource("webhooks")
 
 
 class TooManyWebhooks(RequestError):
-    """The project has as many webhooks as it may."""
+    """The project has the maximum number of webhooks. Delete one first."""
 
     code = "too_many_webhooks"
     status = 409
 
 
 class WebhookDisabled(RequestError):
-    """The webhook is disabled, or its key is no longer good: nothing is sent to it."""
+    """The webhook is disabled, or its API key has ended. Enable it first."""
 
     code = "webhook_disabled"
+    places = Place.REQUEST | Place.DELIVERY
     status = 409
 
 
 class DeliveryUnderWay(RequestError):
-    """The message is being sent right now."""
+    """The message is being sent at the moment."""
 
     code = "delivery_under_way"
     status = 409

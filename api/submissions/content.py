@@ -24,6 +24,7 @@ from shared.errors import (
     FileTooLarge,
     NotFound,
     PermanentError,
+    Place,
     RequestError,
     SizeMismatch,
     UploadError,
@@ -51,16 +52,17 @@ _BYTES = {"required": True, "content": {"application/octet-stream": {"schema": {
 
 
 class FileNotExpected(RequestError):
-    """The submission does not wait for this file's bytes."""
+    """The submission does not expect an upload of this file."""
 
     code = "file_not_expected"
     status = 409
 
 
 class ArchiveNotTaken(PermanentError):
-    """Archives are not taken where originals are de-identified: send the files in it on their own."""
+    """Archives are not accepted while originals are de-identified. Send the files one by one."""
 
     code = "archive_not_taken"
+    places = Place.FILE
 
 
 @dataclass(frozen=True)

@@ -46,20 +46,20 @@ _MOST_PAGE_BYTES = 1024**2
 
 
 class SubmissionNotOpen(RequestError):
-    """The submission takes no more files."""
+    """The submission is complete and accepts no more files."""
 
     code = "submission_not_open"
     status = 409
 
 
 class BucketNotAllowed(Forbidden):
-    """`CARINA_IMPORT_BUCKETS` does not let this project import from there."""
+    """`CARINA_IMPORT_BUCKETS` does not allow this project to import from this place."""
 
     code = "bucket_not_allowed"
 
 
 class BucketUnreadable(RequestError):
-    """The bucket is not there, or does not let Carina list it."""
+    """The bucket does not exist, or does not allow Carina to list it."""
 
     code = "bucket_unreadable"
     status = 422

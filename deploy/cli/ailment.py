@@ -3,5 +3,5 @@
 from shared.errors import CarinaError
 
 
-class Ailment(CarinaError):
-    """Something is not as it should be."""
+class Ailment(CarinaError, shares_code=True):
+    """A check of `carina doctor` failed."""

@@ -19,7 +19,7 @@ Data = Annotated[
 
 
 class NoStack(CarinaError):
-    """The folder holds no stack that is up."""
+    """No stack is running in this folder. Start one with `carina up`."""
 
     code = "no_stack"
 

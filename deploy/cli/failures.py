@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError
 from deploy.cli.console import complain, explain
 from deploy.cli.environment import NoStack
 from deploy.cli.extras import explain_missing
-from shared.errors import CarinaError, InvalidSettings, TransientError
+from shared.errors import CarinaError, InvalidSettings, Place, TransientError, plain_code
 from shared.processes.scratch import EXIT_NO_SCRATCH, ScratchUnwritable, new_text_file
 
 _DOCTOR = "`carina doctor` checks every server."
@@ -23,6 +23,9 @@ _UNSET = "Start a stack here with `carina up`, name the folder of one with --dat
 #: Codes that say that the command line names something that there is not, or that is several things.
 _WRONG_NAME = re.compile(r"unknown_(?!error)|ambiguous_name")
 _WRONG = "Correct this, or unset it to have the default."
+_INVALID = plain_code("invalid_value", "A value of the command line is not valid.", Place.COMMAND_LINE)
+_EXTRA_MISSING = plain_code("extra_missing", "A part of the package is not installed.", Place.COMMAND_LINE)
+_FILE_ERROR = plain_code("file_error", "The operating system refused to read or write a file.", Place.COMMAND_LINE)
 
 
 class Exit(IntEnum):
@@ -76,18 +79,18 @@ def _explain(error: BaseException) -> Failure:
                 f"{error.code}: {error.detail}", Exit.USAGE if _WRONG_NAME.match(error.code) else Exit.FAILED
             )
         case ValidationError():
-            return Failure(f"invalid_value: {explain(error)}.", Exit.USAGE)
+            return Failure(f"{_INVALID}: {explain(error)}.", Exit.USAGE)
         case UnicodeEncodeError() | DataError():
-            return Failure("invalid_value: A value is not text in Unicode, or is out of range.", Exit.USAGE)
+            return Failure(f"{_INVALID}: A value is not text in Unicode, or is out of range.", Exit.USAGE)
         case ModuleNotFoundError():
             message, install = explain_missing(error.name or "")
-            return Failure(f"extra_missing: {message}", hint=install)
+            return Failure(f"{_EXTRA_MISSING}: {message}", hint=install)
         case OSError():
-            return Failure(f"file_error: {_of_the_system(error)}", hint=_HINTS.get(error.errno or 0))
+            return Failure(f"{_FILE_ERROR}: {_of_the_system(error)}", hint=_HINTS.get(error.errno or 0))
         case _:
             where = _write_report(error)
             hint = f"Please report this as a defect. {where} says where it happened." if where else None
-            return Failure(f"internal_error: Carina met an error that it does not expect ({_words(error)}).", hint=hint)
+            return Failure(f"{CarinaError.code}: An unexpected error occurred ({_words(error)}).", hint=hint)
 
 
 _HINTS = {

@@ -79,9 +79,9 @@ def _results(image: "ImageFindings") -> Iterator[_Result]:
 
 
 class ModelsDiffer(CarinaError):
-    """The images were looked at by models whose classes differ, which one COCO document cannot say."""
+    """The findings come from models with different classes, which one COCO document cannot hold. Choose one model."""
 
-    code = "classes_differ"
+    code = "models_differ"
 
 
 def write_table(studies: "Iterable[FindingsAnswer]", file: IO[str] | None) -> None:

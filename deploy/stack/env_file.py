@@ -9,7 +9,7 @@ from deploy.stack.folder import write_private
 
 
 class EnvFileUnreadable(StackError):
-    """The file that says how to reach the stack cannot be read."""
+    """The file with the addresses of the stack cannot be read."""
 
     code = "env_file_unreadable"
 

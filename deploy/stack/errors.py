@@ -10,12 +10,12 @@ class StackError(CarinaError):
 
 
 class StackInUse(StackError):
-    """Another `carina up` holds this data folder."""
+    """Another `carina up` uses this data folder."""
 
     code = "stack_in_use"
 
 
 class ComponentFailed(StackError):
-    """A component of the stack did not come up."""
+    """A component of the stack did not start."""
 
     code = "component_failed"

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.errors import RequestError
+from shared.errors import Place, RequestError
 from shared.tables import ApiKey, Usage
 
 #: Of PostgreSQL's clock; the session's time zone does not matter.
@@ -21,9 +21,10 @@ _TODAY = sa.cast(sa.func.timezone("UTC", sa.func.now()), sa.Date)
 
 
 class QuotaExceeded(RequestError):
-    """The API key has sent as many files or bytes as it may in a day."""
+    """The API key has used up its daily quota of files or bytes."""
 
     code = "quota_exceeded"
+    places = Place.REQUEST | Place.FILE
     status = 429
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from shared.errors import CarinaError
+from shared.errors import SetupError
 from shared.network.tls import find_ca_bundle
 
 
-class MalformedDatabaseUrl(CarinaError):
-    """CARINA_DATABASE_URL is not a URL as postgresql://user:password@host:port/name."""
+class MalformedDatabaseUrl(SetupError):
+    """`CARINA_DATABASE_URL` does not have the form `postgresql://user:password@host:port/name`."""
 
     code = "malformed_database_url"
 

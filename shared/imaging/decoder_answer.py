@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from pydantic import TypeAdapter
 
-from shared.errors import CarinaError, DecoderProcessLost, PermanentError
+from shared.errors import CODES, CarinaError, DecoderProcessLost, PermanentError, PlainCode
 from shared.imaging.rendition import Rendition
 
 _HEAD = struct.Struct(">II")  # bytes of the JSON object, bytes of the PNG
@@ -21,8 +21,6 @@ _MOST_DETAIL_CHARACTERS = 500
 _PNG_HEAD = struct.Struct(">16sII")
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
-_KINDS: list[type[CarinaError]] = [*PermanentError.__subclasses__(), PermanentError, DecoderProcessLost]
-_ERRORS = {kind.code: kind for kind in _KINDS}
 _RENDITION = TypeAdapter(Rendition)
 
 
@@ -59,12 +57,19 @@ def read_answer(read: Callable[[int], bytes], rendition_px: int, max_image_pixel
     try:
         fields = json.loads(text)
         if "code" in fields:
-            return _ERRORS[fields["code"]](str(fields["detail"])[:_MOST_DETAIL_CHARACTERS])
+            return _error_class(fields["code"])(str(fields["detail"])[:_MOST_DETAIL_CHARACTERS])
         rendition = _RENDITION.validate_python({**fields, "png": png}, strict=False)
     except (ValueError, TypeError, LookupError, RecursionError) as exc:
         raise UnbelievableAnswer from exc
     _check_sizes(rendition, rendition_px, max_image_pixels)
     return rendition
+
+
+def _error_class(code: str) -> type[CarinaError]:
+    found = CODES[code]
+    if isinstance(found, PlainCode) or not issubclass(found, PermanentError | DecoderProcessLost):
+        raise UnbelievableAnswer
+    return found
 
 
 def _check_sizes(rendition: Rendition, rendition_px: int, max_image_pixels: int) -> None:

@@ -65,7 +65,7 @@ def quietly(error: type[CarinaError] = MalformedDicom) -> Iterator[None]:
             raise
         except Exception as exc:  # noqa: BLE001 - a hostile file gets nearly anything raised
             # Not `from exc`: its message may quote a patient's data, and a log would show it.
-            raise error(f"{(error.__doc__ or '').strip()} ({type(exc).__name__})") from None
+            raise error(f"{error.meaning()} ({type(exc).__name__})") from None
 
 
 @dataclass(frozen=True)

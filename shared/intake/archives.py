@@ -17,7 +17,7 @@ from enum import StrEnum
 from gzip import GzipFile
 from typing import IO, TYPE_CHECKING, cast
 
-from shared.errors import PermanentError
+from shared.errors import PermanentError, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,14 +35,16 @@ _MOST_TRAILING_BYTES = 1024**2
 _DIRECTORY_ENTRY, _ENCRYPTED = b"PK\x01\x02", 0x1
 
 
-class ArchiveError(PermanentError):
-    """The archive cannot be unpacked any further."""
+class ArchiveError(PermanentError, shares_code=True):
+    """The archive cannot be unpacked."""
 
-    code = "malformed_archive"
+    places = Place.FILE
 
 
 class MalformedArchive(ArchiveError):
-    """The archive is damaged, or cut short; what came before has been taken."""
+    """The archive is damaged or incomplete. Entries before the damage were processed."""
+
+    code = "malformed_archive"
 
 
 class ArchiveTooLarge(ArchiveError):
@@ -58,31 +60,31 @@ class ArchiveTooManyEntries(ArchiveError):
 
 
 class ArchiveRatio(ArchiveError):
-    """The archive grows by more than `CARINA_MAX_ARCHIVE_RATIO` when it is unpacked."""
+    """The archive unpacks to more than `CARINA_MAX_ARCHIVE_RATIO` times its size."""
 
     code = "archive_ratio"
 
 
 class NestedArchive(PermanentError):
-    """The archive's entry is an archive itself, which is not unpacked."""
+    """The archive entry is an archive itself. Nested archives are not unpacked."""
 
     code = "nested_archive"
 
 
 class EncryptedEntry(PermanentError):
-    """The archive's entry is encrypted."""
+    """The archive entry is encrypted."""
 
     code = "encrypted_entry"
 
 
 class UnsupportedCompression(PermanentError):
-    """The archive's entry is neither stored nor deflated."""
+    """The archive entry uses an unsupported compression method. Use `stored` or `deflated`."""
 
     code = "unsupported_compression"
 
 
 class DamagedEntry(PermanentError):
-    """The archive's entry is damaged."""
+    """The archive entry is damaged."""
 
     code = "damaged_entry"
 

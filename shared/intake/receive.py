@@ -69,8 +69,8 @@ class Received:
     job_id: UUID
 
 
-class _Overtaken(TransientError):
-    """Somebody else has just made or ended the job of the same image."""
+class _Overtaken(TransientError, shares_code=True):
+    """Another request created or ended the job of the same image first."""
 
 
 #: Looks at a header before anything is stored; raises a `PermanentError` where the file is unfit.

@@ -13,7 +13,7 @@ from shared.vocabulary.states import ModelState
 
 
 class PromotionRefused(RequestError):
-    """The gate refused this model. Send a reason to promote it all the same."""
+    """The gate refused this model. Send a `reason` to promote it anyway."""
 
     code = "promotion_refused"
     status = 409

@@ -3,14 +3,14 @@
 import os
 import ssl
 
-from shared.errors import CarinaError
+from shared.errors import SetupError
 
 #: Read in this order where no file is given; the first that is set counts. The others are those of OpenSSL, Requests
 #: and the AWS SDK.
 VARIABLES = ("CARINA_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 
-class CaBundleUnusable(CarinaError):
+class CaBundleUnusable(SetupError):
     """The file of certificate authorities cannot be used."""
 
     code = "ca_bundle_unusable"

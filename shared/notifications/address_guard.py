@@ -9,7 +9,7 @@ import socket
 
 import httpx
 
-from shared.errors import RequestError
+from shared.errors import Place, RequestError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -22,23 +22,25 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class InvalidWebhookUrl(RequestError):
-    """A webhook's URL is `http://` or `https://`, has a host, and holds no credentials."""
+    """The URL of a webhook must start with `http://` or `https://`, have a host and contain no credentials."""
 
     code = "invalid_webhook_url"
     status = 422
 
 
 class WebhookHostUnknown(RequestError):
-    """The host of the webhook's URL has no address."""
+    """The host name of the webhook's URL cannot be resolved."""
 
     code = "webhook_host_unknown"
+    places = Place.REQUEST | Place.DELIVERY
     status = 422
 
 
 class WebhookAddressNotAllowed(RequestError):
-    """The webhook's host has an address that messages may not go to, such as a private one."""
+    """The address of the webhook's host is not allowed, for example because it is private."""
 
     code = "webhook_address_not_allowed"
+    places = Place.REQUEST | Place.DELIVERY
     status = 422
 
 

@@ -19,6 +19,7 @@ from shared.errors import (
     ObjectMissing,
     ObjectStoreRefused,
     ObjectStoreUnavailable,
+    Place,
     TransientError,
 )
 from shared.object_store import ObjectStore
@@ -37,9 +38,10 @@ _REFUSED = {"AccessDenied", "InvalidObjectState", "NoSuchBucket"}
 
 
 class SourceRefused(TransientError):
-    """The bucket is not there, or does not let Carina read it."""
+    """The source bucket does not exist, or does not allow Carina to read the object."""
 
     code = "source_refused"
+    places = Place.FILE
 
 
 @dataclass(frozen=True)

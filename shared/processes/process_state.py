@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from shared.errors import CarinaError
+from shared.errors import SetupError
 from shared.processes.scratch import is_private, make_private, own_folder
 
 #: Names the file; by default it lies in the temporary folder and is called after the process.
@@ -23,8 +23,8 @@ SIGN_EVERY_S, ALIVE_WITHIN_S = 2.0, 30.0
 STARTING = {"process": "starting"}
 
 
-class NoStateFile(CarinaError):
-    """The process cannot write the file in which it describes itself."""
+class NoStateFile(SetupError):
+    """The process cannot write its state file."""
 
     code = "no_state_file"
 

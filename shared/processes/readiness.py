@@ -10,7 +10,7 @@ import structlog
 
 from shared import migrations
 from shared.database import Database
-from shared.errors import CarinaError, SchemaOutdated, TransientError
+from shared.errors import CarinaError, Place, SchemaOutdated, TransientError, plain_code
 from shared.object_store import ObjectStore
 
 log = structlog.get_logger()
@@ -18,6 +18,7 @@ log = structlog.get_logger()
 #: How long a server may take to answer.
 ANSWER_S = 2.0
 #: Codes whose sentence may be shown to anybody.
+NO_ANSWER = plain_code("no_answer_in_time", "The server did not answer within the time of the check.", Place.HEALTH)
 _PUBLIC = (SchemaOutdated,)
 
 
@@ -56,7 +57,7 @@ class Ping:
         if thread is not None:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
-                return Answer(ok=False, code="no_answer_in_time")
+                return Answer(ok=False, code=NO_ANSWER)
         return self._answer
 
     def _run(self) -> None:

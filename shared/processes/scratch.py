@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from shared.errors import CarinaError
+from shared.errors import SetupError
 
 #: What a process ends with that has no such folder.
 EXIT_NO_SCRATCH = 5
@@ -29,14 +29,14 @@ _CACHES = {
 }
 
 
-class ScratchUnwritable(CarinaError):
+class ScratchUnwritable(SetupError):
     """The folder for temporary files is not writable."""
 
     code = "scratch_unwritable"
 
 
-class FolderNotOurs(CarinaError):
-    """A folder for files of ours alone is a link, or others may write to it."""
+class FolderNotOurs(SetupError):
+    """The folder for temporary files is a link, or other users may write to it."""
 
     code = "folder_not_ours"
 

@@ -15,11 +15,16 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from shared.database import is_any
+from shared.errors import Place, plain_code
 from shared.notifications.webhooks import announce_jobs
 from shared.tables import Image, Job, Model
 from shared.vocabulary.states import JobState, ModelState, Stage
 
-LOST_WORKER = "worker_lost"
+LOST_WORKER = plain_code(
+    "worker_lost",
+    "The worker of the job or file died or hung, in every attempt.",
+    Place.JOB | Place.FILE,
+)
 
 
 @dataclass(frozen=True)

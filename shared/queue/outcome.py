@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from shared.errors import CarinaError, PermanentError
+from shared.errors import CarinaError, PermanentError, Place, plain_code
 from shared.imaging.facts import ImageFacts
 from shared.notifications.webhooks import announce_jobs
 from shared.queue.claim import Claim, fenced, final_values, waiting_values
@@ -20,7 +20,9 @@ from shared.version import code_version
 from shared.vocabulary.states import JobState, Stage
 
 #: The code of a job that was cancelled because another one of its image has the result.
-DUPLICATE = "duplicate"
+DUPLICATE = plain_code(
+    "duplicate", "The job was cancelled because another job of the same image has the result.", Place.JOB, is_final=True
+)
 #: A backoff never grows beyond this.
 LONGEST_BACKOFF_S = 300.0
 

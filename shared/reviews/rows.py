@@ -23,21 +23,21 @@ OfJob = TypeVar("OfJob", Detection, ReviewEvent)
 
 
 class ReviewConflict(RequestError):
-    """Somebody has changed the same finding meanwhile; look at the review again."""
+    """Somebody else has changed the same finding. Load the review again."""
 
     code = "review_conflict"
     status = 409
 
 
 class ReviewIncomplete(RequestError):
-    """Some findings have been neither accepted nor rejected."""
+    """Some findings are neither accepted nor rejected. Decide them first."""
 
     code = "review_incomplete"
     status = 409
 
 
 class NothingToTakeBack(RequestError):
-    """This key has said nothing of the result that could be taken back, or said again."""
+    """This key has no action on the result to undo or to redo."""
 
     code = "nothing_to_take_back"
     status = 409

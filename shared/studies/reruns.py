@@ -5,7 +5,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from shared.errors import RequestError
+from shared.errors import NoActiveModel, Place, RequestError
 from shared.intake.receive import add_job
 from shared.models import registry
 from shared.studies.results import is_of_active_model, standing
@@ -13,11 +13,11 @@ from shared.tables import Image, Job
 from shared.vocabulary.states import JobState
 
 
-class NothingToRunWith(RequestError):
-    """No model is active, so there is none to look at the study. Promote one first."""
+class NothingToRunWith(NoActiveModel, RequestError, shares_code=True):
+    """No model is active, so the study cannot be processed again. Promote a model first."""
 
-    code = "no_active_model"
     status = 409
+    places = Place.REQUEST
 
 
 def ask_active_model(session: Session, study_id: UUID, priority: int) -> tuple[list[tuple[Job, Image]], list[Job]]:

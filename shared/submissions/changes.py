@@ -23,7 +23,7 @@ _NOT_HERE = [NotUploaded.code, SizeMismatch.code, DigestMismatch.code]
 
 
 class SubmissionIsFinal(RequestError):
-    """The submission has come to its end."""
+    """The submission has finished."""
 
     code = "submission_is_final"
     status = 409

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session, aliased
 
-from shared.errors import CarinaError
+from shared.errors import CODES
 from shared.queue.numbers import is_one_of
 from shared.queue.retry import make_successors
 from shared.submissions.changes import reopen
@@ -18,8 +18,8 @@ from shared.vocabulary.states import FileState, JobState, SubmissionState
 
 #: Studies that a failure names at most.
 _NAMED = 5
-#: Of jobs, beside those of errors that this process knows.
-_OTHER_CODES = frozenset({"worker_lost", "duplicate", "unexpected_error", "unknown"})
+#: Codes of jobs beside those that this process has registered; "unknown" stands for a job without a code.
+_OTHER_CODES = frozenset({"unexpected_error", "unknown"})
 
 
 @dataclass(frozen=True)
@@ -98,17 +98,12 @@ def retry_failures(session: Session, project_id: UUID, code: str, within: timede
 
 
 def _require_code(session: Session, project_id: UUID, code: str) -> None:
-    if code in (known := _codes_of(CarinaError) | _OTHER_CODES):
+    if code in (known := CODES.keys() | _OTHER_CODES):
         return
     # A worker of another version may know more.
     seen = sa.select(_code()).where(*_unfit(project_id, timedelta(days=365), (JobState.REJECTED, JobState.FAILED)))
     if code not in (known := known | set(session.scalars(seen.distinct()))):
         raise UnknownName("code", code, known, parameter="code")
-
-
-def _codes_of(error: type[CarinaError]) -> set[str]:
-    """The codes of an error and of all that derive from it."""
-    return {error.code}.union(*(_codes_of(each) for each in error.__subclasses__()))
 
 
 def _code() -> sa.ColumnElement[str]:

@@ -30,7 +30,7 @@ class InvalidCron(RequestError):
 
 
 class InvalidTimeZone(RequestError):
-    """There is no such time zone."""
+    """This time zone does not exist."""
 
     code = "invalid_time_zone"
     status = 422

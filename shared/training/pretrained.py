@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shared.detector.card import Architecture
-from shared.errors import ObjectMissing, RequestError
+from shared.errors import ObjectMissing, Place, RequestError
 from shared.object_store import ObjectStore
 from shared.training.config import TrainingConfig
 
@@ -27,9 +27,10 @@ _REACH_S = 4.0
 
 
 class WeightsUnavailable(RequestError):
-    """The weights to start from cannot be fetched."""
+    """The initial weights cannot be fetched."""
 
     code = "weights_unavailable"
+    places = Place.REQUEST | Place.TASK
     status = 409
 
 

@@ -19,7 +19,7 @@ from shared.vocabulary.states import Overlap
 
 
 class ScheduleExists(RequestError):
-    """There is a schedule of this name."""
+    """A schedule with this name exists already."""
 
     code = "schedule_exists"
     status = 409

@@ -13,7 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from shared.errors import NotFound, RequestError
+from shared.errors import NotFound, Place, RequestError, plain_code
 from shared.queue.claim import in_seconds
 from shared.tables import Dataset, Evaluation, GateDecision, Task, TrainingRun
 from shared.vocabulary.states import TaskState
@@ -30,14 +30,14 @@ KINDS: dict[str, type[Task]] = {
 #: Kinds of which the oldest goes first even while it pauses after a loss: a younger one may take days.
 IN_ORDER = frozenset({"evaluation", "training"})
 
-LOST_TRAINER = "trainer_lost"
+LOST_TRAINER = plain_code("trainer_lost", "The trainer of the task died or hung, in every attempt.", Place.TASK)
 _FELL_SILENT = "The trainer that had the task fell silent."
 #: Trainers renew a lease about once a second. One that has not done so for this long may be gone.
 SILENT_S = 5.0
 
 
 class TaskIsFinal(RequestError):
-    """The task has come to its end and cannot be cancelled."""
+    """The task has finished and cannot be cancelled."""
 
     code = "task_is_final"
     status = 409

@@ -27,7 +27,7 @@ _EVALUATED_ON = "gate.evaluation_dataset_id"
 
 
 class AlreadyStarted(RequestError):
-    """The schedule's run of this time has been started already."""
+    """The schedule's run for this time has been started already."""
 
     code = "already_started"
     status = 409

@@ -164,7 +164,7 @@ def test_a_loss_that_is_no_number_fails_the_run_and_keeps_the_step(
     ("change", "code"),
     [
         ({"config": {"architecture": "another version's"}}, "unreadable_task"),
-        ({"config": tiny_config(initial_weights=f"object:{'0' * 64}").model_dump(mode="json")}, "object_missing"),
+        ({"config": tiny_config(initial_weights=f"object:{'0' * 64}").model_dump(mode="json")}, "material_missing"),
     ],
 )
 def test_what_cannot_heal_is_tried_once(

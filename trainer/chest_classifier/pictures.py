@@ -28,7 +28,7 @@ _TIMEOUT_S = 60.0
 
 
 class NothingToLearnFrom(CarinaError):
-    """There are too few pictures to train or to evaluate with."""
+    """There are too few pictures to train or evaluate with."""
 
     code = "nothing_to_learn_from"
 

@@ -23,13 +23,13 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class MalformedAnnotations(PermanentError):
-    """The annotations cannot be used."""
+    """The annotations cannot be read."""
 
     code = "malformed_annotations"
 
 
 class ImplausibleBoxes(MalformedAnnotations):
-    """The boxes are not in pixels of these films."""
+    """The boxes are not in pixels of these images. Check their units."""
 
     code = "implausible_boxes"
 

@@ -44,13 +44,13 @@ OnProgress = Callable[[Literal["drawing", "rendering"], int, int, int], None]
 
 
 class UnreadablePlace(PermanentError):
-    """A file or folder that the import names cannot be read."""
+    """A file or folder of the import cannot be read."""
 
     code = "unreadable_place"
 
 
 class NothingToImport(PermanentError):
-    """No image is left to make a dataset of."""
+    """No image is left to create a dataset from."""
 
     code = "nothing_to_import"
 

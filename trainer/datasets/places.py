@@ -14,7 +14,7 @@ SUFFIXES = (".dicom", ".dcm", "", ".png", ".jpg", ".jpeg")
 
 
 class UnsafeFileName(PermanentError):
-    """The annotations name a file outside the images' folder."""
+    """The annotations refer to a file outside the image folder."""
 
     code = "unsafe_file_name"
 
@@ -26,7 +26,7 @@ class ImageMissing(PermanentError):
 
 
 class AmbiguousImage(PermanentError):
-    """Several files may be this image."""
+    """Several files match this image."""
 
     code = "ambiguous_image"
 

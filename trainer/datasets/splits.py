@@ -25,7 +25,7 @@ _NORMAL = "normal"
 
 
 class SplitImpossible(PermanentError):
-    """The images cannot be dealt out as asked."""
+    """The images cannot be split as requested."""
 
     code = "split_impossible"
 

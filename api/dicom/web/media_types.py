@@ -31,7 +31,7 @@ _PLUS = re.compile(r"(application/\w+) (?=json|xml)", re.IGNORECASE)
 
 
 class NotAcceptable(RequestError):
-    """The answer cannot be given in any of the media types and transfer syntaxes that the request accepts."""
+    """The route cannot return any of the media types and transfer syntaxes of the header `Accept`."""
 
     code = "not_acceptable"
     status = 406
@@ -40,13 +40,6 @@ class NotAcceptable(RequestError):
     def of(cls, offered: Iterable[str]) -> Self:
         """Return the error that lists what can be given."""
         return cls(f"The answer cannot be given as the request accepts it. It can be given as: {', '.join(offered)}.")
-
-
-class UnsupportedMediaType(RequestError):
-    """The request's body has another media type than `multipart/related; type="application/dicom"`."""
-
-    code = "unsupported_media_type"
-    status = 415
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from flask import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
-from api.dicom.web.media_types import DICOM, RELATED, UnsupportedMediaType, parse_media_type
+from api.dicom.web.media_types import DICOM, RELATED, parse_media_type
 from api.http.body import Body
-from shared.errors import LimitExceeded, MalformedUpload, RequestError, UploadCutShort
+from shared.errors import LimitExceeded, MalformedUpload, RequestError, UnsupportedMediaType, UploadCutShort
 
 #: Of what stands before the first part and after the last one.
 _MOST_PREAMBLE_BYTES = _MOST_EPILOGUE_BYTES = 64 * 1024
@@ -20,7 +20,7 @@ _NO_BOUNDARY = "The boundary that the Content-Type states begins no line of the 
 
 
 class NoInstances(RequestError):
-    """The request holds no instance."""
+    """The request contains no DICOM instance."""
 
     code = "no_instances"
 
@@ -48,7 +48,7 @@ def read_parts(request: Request, *, max_bytes: int, max_parts: int) -> Iterator[
         yield Part(DICOM, Body(request, max_bytes=max_bytes).chunks())
         return
     if sent.name != RELATED or sent.part not in (DICOM, None) or not sent.boundary:
-        raise UnsupportedMediaType
+        raise UnsupportedMediaType('Send a body of the type `multipart/related; type="application/dicom"`.')
     body = _Related(Body(request, max_bytes=max_bytes), sent.boundary)
     count = 0
     while (media_type := body.next_part()) is not None:

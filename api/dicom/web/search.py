@@ -40,7 +40,8 @@ _KEYWORDS = {entry[4].lower() for entry in DicomDictionary.values() if entry[4]}
 
 
 class NotSearchable(RequestError):
-    """Studies are searched by UIDs, SOP classes and modalities only; the database holds nothing of a patient."""
+    """This attribute cannot be searched for: only UIDs, SOP classes and modalities can. Carina's database holds no
+    patient data."""
 
     code = "attribute_not_searchable"
 

@@ -24,7 +24,7 @@ from api.http.auth import identity, requires
 from api.http.body import takes_uploads
 from api.http.idempotency import forget_answer, idempotent
 from api.http.services import services
-from shared.errors import CarinaError, PermanentError, UnsupportedFileType
+from shared.errors import CarinaError, PermanentError, Place, UnsupportedFileType
 from shared.imaging.dicom_file import read_dicom
 from shared.imaging.header import ImageHeader, check_identity
 from shared.intake.receive import Intake, Received
@@ -37,9 +37,10 @@ warn_of_unknown(blueprint)
 
 
 class StudyMismatch(PermanentError):
-    """The instance belongs to another study than the one that the request names."""
+    """The instance belongs to another study than the URL names."""
 
     code = "study_uid_mismatch"
+    places = Place.FILE
 
 
 #: FailureReason (0008,1197) by our code. PS3.18 table I.2-2 gives the classes and leaves `xx` to us.

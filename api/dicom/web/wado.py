@@ -64,7 +64,7 @@ _METADATA: ResponseDict = {
 
 
 class UnreadableInstance(RequestError):
-    """The stored instance has pixel data that cannot be read."""
+    """The pixel data of the stored instance cannot be read."""
 
     code = "unreadable_instance"
     status = 409

@@ -7,9 +7,9 @@ import pytest
 from flask import Flask, Request
 from werkzeug.test import EnvironBuilder
 
-from api.dicom.web.media_types import NotAcceptable, UnsupportedMediaType, choose, parse_accept, parse_media_type
+from api.dicom.web.media_types import NotAcceptable, choose, parse_accept, parse_media_type
 from api.dicom.web.related import NoInstances, read_parts
-from shared.errors import CarinaError, LimitExceeded, MalformedUpload, UploadCutShort
+from shared.errors import CarinaError, LimitExceeded, MalformedUpload, UnsupportedMediaType, UploadCutShort
 
 #: Among them what looks like a boundary and is none.
 FILES = [b"\r\n--frontie", b"", b"--frontier", b"\r\n\r\n--fron\r\n--frontie\r", bytes(range(256)) * 20]

@@ -22,7 +22,7 @@ class Empty(BaseModel):
 @pytest.mark.parametrize(
     ("error", "code", "again"),
     [
-        (ObjectMissing(), "object_missing", False),
+        (ObjectMissing(), "material_missing", False),
         (ObjectCorrupt(), "object_corrupt", True),
         (FolderNotOurs(), "trainer_unfit", True),
         (OSError(errno.ENOSPC, "No space left"), "disk_full", True),
