@@ -196,7 +196,7 @@ def test_a_time_that_has_its_run_gets_no_second_one(diary: Diary) -> None:
     diary.create(overlap=Overlap.QUEUE, skip_unchanged=False)
     diary.beat()
     diary.set(next_at=DUE)
-    assert diary.say() == "Not started: The schedule's run of this time has been started already."
+    assert diary.say() == "Not started: The schedule's run for this time has been started already."
     assert len(diary.runs) == 1
     assert diary.schedule.next_at == DUE + DAY
 

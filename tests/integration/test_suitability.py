@@ -62,7 +62,7 @@ def test_a_rejection_is_the_first_reason_and_comes_with_a_sentence(workshop: Wor
         prepare.run()
     job = workshop.job(job_id)
     assert (job.state, job.code, job.attempt) == ("rejected", "not_a_radiograph", 1)
-    assert job.reason == "By its header the image was made by another kind of device than one for radiographs."
+    assert job.reason == "The image is not a radiograph: its header names another kind of device."
 
 
 def test_a_refusals_code_is_its_flag() -> None:
