@@ -21,7 +21,7 @@ test: tools ## Run the tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: tools ## Send every route made-up requests (CASES=2000, ROUTES=all), and check every answer
-	CASES=$(or $(CASES),2000) $(BIN)/python -m pytest --timeout 0 tests/integration/test_api_schema.py $(ARGS)
+	CASES=$(or $(CASES),2000) $(BIN)/python -m pytest --timeout 0 tests/integration/http/test_schema.py $(ARGS)
 
 fuzz-files: tools ## Send hostile files (CASES=20000, JOBS=1) on every way that files take, and check what they come to
 	$(BIN)/python -m tests.fuzz --cases $(or $(CASES),20000) --jobs $(or $(JOBS),1) $(ARGS)

@@ -23,8 +23,8 @@ from shared.errors import CarinaError
 from shared.models import registry
 from shared.object_store import ObjectStore
 from shared.settings import Settings
-from tests.conftest import REPOSITORY
 from tests.e2e.films import Films
+from tests.requirements import REPOSITORY
 from tests.waiting import DEADLINE_S, wait_for
 
 COMMAND = [sys.executable, "-m", "deploy.cli"]

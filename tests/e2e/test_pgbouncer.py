@@ -13,11 +13,11 @@ from shared import migrations
 from shared.database import Database
 from shared.tables import Job, Worker
 from shared.vocabulary.states import Stage
-from tests.conftest import REPOSITORY
 from tests.e2e.conftest import Stack, running_stack
 from tests.e2e.films import Films, assert_undisturbed
 from tests.own_pgbouncer import own_pgbouncer
 from tests.own_postgres import OwnPostgres, own_postgres
+from tests.requirements import REPOSITORY
 
 pytestmark = pytest.mark.needs("pgbouncer")
 

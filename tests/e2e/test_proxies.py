@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.stack import env_file
-from tests.conftest import REPOSITORY
+from tests.requirements import REPOSITORY
 from tests.waiting import DEADLINE_S
 
 COMMAND = [sys.executable, "-m", "deploy.cli"]

@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.stack import env_file
-from tests.conftest import REPOSITORY
-from tests.requirements import end_without
+from tests.requirements import REPOSITORY, end_without
 from tests.waiting import DEADLINE_S, wait_until_gone
 
 README = (REPOSITORY / "README.md").read_text()
@@ -103,7 +102,7 @@ def test_the_readme_begins_with_two_commands() -> None:
 
 
 def test_make_test_runs_the_tests(checkout: Path) -> None:
-    chosen = "ARGS=-q -p no:cacheprovider tests/unit/test_settings_documented.py"
+    chosen = "ARGS=-q -p no:cacheprovider tests/unit/deploy/test_settings_documented.py"
     command = [*MAKE_TEST.split(), chosen]
     done = subprocess.run(
         command, cwd=checkout, env=clean_environment(), capture_output=True, text=True, timeout=DEADLINE_S

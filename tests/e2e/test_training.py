@@ -9,8 +9,8 @@ from deploy.stack import env_file
 from shared.object_store import ObjectStore
 from shared.tables import Evaluation
 from shared.vocabulary.states import ModelState, TaskState
-from tests.conftest import REPOSITORY
 from tests.e2e.conftest import COMMAND, Stack
+from tests.requirements import REPOSITORY
 from tests.tiny_dataset import store_dataset
 from tests.waiting import DEADLINE_S
 

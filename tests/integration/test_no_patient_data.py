@@ -31,8 +31,8 @@ from shared.object_store import ObjectStore
 from shared.settings import Settings
 from shared.tables import ApiKey, Image, Job, Webhook
 from shared.vocabulary.states import JobState, Scope
-from tests.conftest import REPOSITORY
 from tests.planted import FILM, TRACES, make_planted
+from tests.requirements import REPOSITORY
 from tests.synthetic_dicom import make_dicom
 from tests.waiting import DEADLINE_S, wait_for
 

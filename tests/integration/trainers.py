@@ -15,7 +15,7 @@ from shared.database import Database
 from shared.settings import Settings
 from shared.tables import Task
 from shared.training.tasks import expire_tasks
-from tests.conftest import REPOSITORY
+from tests.requirements import REPOSITORY
 from tests.waiting import DEADLINE_S, wait_until_gone
 
 

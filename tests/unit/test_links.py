@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.requirements import REPOSITORY
 
 FOLDERS = ("docs", "api", "workers", "trainer", "shared", "deploy", "tests")
 PAGES = sorted(

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from deploy.pictures import syntaxes
+from tests.requirements import REPOSITORY
 
-COMMITTED = Path(__file__).parents[3] / "shared/imaging/syntaxes.png"
+COMMITTED = REPOSITORY / "shared/imaging/syntaxes.png"
 
 
 def test_a_film_comes_out_of_eight_syntaxes_as_it_went_in() -> None:

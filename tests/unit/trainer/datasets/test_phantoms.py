@@ -12,7 +12,7 @@ from shared.detector.placing import place
 from shared.imaging.rendition import make_rendition, read_rendition
 from shared.phantoms import CLASS_NAMES, encode_dicom, make_phantom
 from shared.training.dataset_source import PhantomsSource
-from tests.conftest import REPOSITORY
+from tests.requirements import REPOSITORY
 from tests.waiting import wait_for, wait_until_gone
 from trainer.datasets.phantoms import FIRST_SEED, choose_evenly, draw_films
 

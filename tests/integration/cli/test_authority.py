@@ -1,0 +1,136 @@
+"""The command line shows the active model's findings first, names other models, and shows what cards warn of."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from shared.database import Database
+from shared.tables import Job
+from shared.vocabulary.states import JobState, ModelState
+from tests.integration.conftest import Api, Keys, Server
+from tests.integration.studies.test_authority import WARNING, Film, Ward
+
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def ward(api: Api, keys: Keys, database: Database, server: Server, monkeypatch: pytest.MonkeyPatch) -> Ward:
+    monkeypatch.setenv("CARINA_API_URL", server.url)
+    monkeypatch.setenv("CARINA_API_KEY", keys.both)
+    monkeypatch.setenv("COLUMNS", "200")
+    return Ward(api, database, keys.both)
+
+
+@pytest.fixture
+def film(ward: Ward) -> Film:
+    """A film of which an active model and, later, a candidate have a result."""
+    active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
+    film = ward.film()
+    ward.result(film, active, {"Nodule": 0.9})
+    ward.result(film, candidate, {"Nodule": 0.7, "Mass": 0.6})
+    return film
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def pick(found: list[dict[str, str]], *columns: str) -> list[tuple[str, ...]]:
+    return [tuple(row[column] for column in columns) for row in found]
+
+
+def test_findings_are_the_active_models_and_others_are_named(carina: Command, ward: Ward, film: Film) -> None:
+    study = str(film.study_id)
+    told = carina("findings", study)
+    assert told.index("0.90") < told.index("0.70")
+    assert "(candidate)" in told
+    assert "(active)" not in told
+    assert f"active {_digest(ward, 'active')} warns: {WARNING}" in told
+    assert f"candidate {_digest(ward, 'candidate')} warns: {WARNING}" in told
+
+    columns = ("class_name", "score", "model", "model_state", "is_authoritative", "model_warnings")
+    assert pick(rows(carina("findings", study, "--format", "csv")), *columns) == [
+        ("Nodule", "0.9", "active", "active", "true", WARNING),
+        ("Nodule", "0.7", "candidate", "candidate", "false", WARNING),
+        ("Mass", "0.6", "candidate", "candidate", "false", WARNING),
+    ]
+    (image,) = json.loads(carina("findings", study, "--json"))["images"]
+    assert (image["model"]["warnings"], image["is_authoritative"]) == ([WARNING], True)
+    assert [other["model"]["name"] for other in image["other_results"]] == ["candidate"]
+    coco = json.loads(carina("findings", study, "--format", "coco"))
+    assert [one["score"] for one in coco["annotations"]] == [0.9], "one result an image"
+    assert (coco["images"][0]["model"], coco["images"][0]["is_authoritative"]) == ("active", True)
+    assert list(coco["info"]["model_warnings"].values()) == [[WARNING]]
+
+
+def test_findings_of_a_model_that_was_active_before_are_named(carina: Command, ward: Ward, film: Film) -> None:
+    ward.promote(ward.model("after"))
+    study = str(film.study_id)
+    told = carina("findings", study)
+    assert "none (no result)" in told
+    assert "(retired)" in told
+    first, *others = rows(carina("findings", study, "--format", "csv"))
+    assert (first["class_name"], first["state"], first["is_authoritative"]) == ("", "", "false")
+    assert pick(others, "model", "model_state") == [("active", "retired"), *[("candidate", "candidate")] * 2]
+    coco = json.loads(carina("findings", study, "--format", "coco"))
+    (image,) = coco["images"]
+    assert (image["model"], image["model_state"], image["is_authoritative"]) == ("active", "retired", False)
+    assert [one["score"] for one in coco["annotations"]] == [0.9]
+
+
+def test_the_list_of_studies_names_other_models(carina: Command, ward: Ward, film: Film) -> None:
+    told = carina("studies")
+    assert told.index("Nodule 0.90") < told.index("(candidate):") < told.index("Nodule 0.70")
+    assert WARNING in told
+    (row,) = rows(carina("studies", "--format", "csv"))
+    assert pick([row], "findings", "model", "authoritative_results") == [("Nodule 0.9", "active", "1")]
+    digest = _digest(ward, "candidate")
+    assert row["other_results"] == f"candidate {digest} (candidate): Nodule 0.7; Mass 0.6"
+    assert row["model_warnings"] == f"active: {WARNING} candidate: {WARNING}"
+    ward.promote(ward.model("after"))
+    assert "no result of the active model" in carina("studies")
+    (line,) = json.loads(carina("studies", "--json"))
+    assert (line["model"], line["findings"], len(line["other_results"])) == (None, [], 2)
+
+
+def test_reviews_name_the_model_and_what_its_card_warns_of(carina: Command, film: Film) -> None:
+    told = carina("reviews", str(film.id))
+    assert "model active" in told
+    assert WARNING in told
+
+
+def test_a_study_is_given_to_the_active_model_again(
+    carina: Command, ward: Ward, film: Film, database: Database
+) -> None:
+    after = ward.model("after")
+    ward.promote(after)
+    told = carina("rerun", str(film.study_id), "--priority", "7")
+    assert "queued" in told
+    (job,) = json.loads(carina("rerun", str(film.study_id)[:20], "--json"))
+    assert job["id"][:13] in told
+    with database.begin() as session:
+        (row,) = session.scalars(sa.select(Job).where(Job.requested_model_id == after))
+        assert (str(row.id), row.priority) == (job["id"], 7)
+
+
+def test_a_candidates_later_job_hides_no_failure_of_the_active_models(
+    carina: Command, ward: Ward, database: Database
+) -> None:
+    active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
+    film = ward.film()
+    failed: dict[str, Any] = {"code": "detection_failed", "finished_at": sa.func.now()}
+    ward.job(film, JobState.FAILED, model_id=active, **failed)
+    ward.job(film, JobState.SUCCEEDED, model_id=candidate, requested_model_id=candidate)
+    assert "1 jobs are tried again" in carina("retry", "--code", "detection_failed")
+    assert ward.line(film)["state"] == "queued"
+    assert "0 jobs are tried again" in carina("retry", "--code", "detection_failed")
+
+
+def _digest(ward: Ward, name: str) -> str:
+    models = ward.api.get("/v1/models").get_json()["models"]
+    return next(model["digest"] for model in models if model["name"] == name)[:8]
