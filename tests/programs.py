@@ -25,7 +25,6 @@ PACKAGES = {
     "nginx": "nginx",
     "openssl": "openssl",
     "pgbouncer": "pgbouncer",
-    "rclone": "rclone",
     "redis-server": "redis-server",
     "setpriv": "util-linux",
     "storescu": "dcmtk",

@@ -22,7 +22,7 @@ from api.contract.study_list import SearchedState, StudiesQuery, StudySummary
 from api.contract.submissions import ManifestRow, SubmissionAnswer, Upload
 from api.contract.training import EvaluationAnswer, TrainingAnswer
 from api.contract.webhooks import DeliveryAnswer, WebhookAnswer, WebhookCreated
-from shared.imaging.facts import Flag
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.review_actions import ReviewAction
 
 __all__ = [

@@ -12,6 +12,7 @@ from api.console.viewer_data import read_study
 from api.contract.study_list import StudiesQuery
 from api.http.auth import identity, requires
 from api.http.services import services
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import Scope
 
 blueprint = console_blueprint("viewer")
@@ -28,6 +29,7 @@ def study(study_id: UUID) -> Response:
         "viewer.html",
         study=viewed,
         study_json=as_data(viewed.model_dump_json()),
+        flag_words={flag: {"label": flag.label, "meaning": flag.meaning} for flag in Flag},
         worklist_query=worklist_query,
         modules=paths_under("js/viewer/"),
     )

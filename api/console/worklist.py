@@ -17,9 +17,9 @@ from api.http.auth import identity, requires
 from api.http.errors import suggestion_for
 from api.http.services import services
 from api.studies.study_list import list_studies
-from shared.imaging.facts import Flag
 from shared.models import registry
 from shared.suggestions import UnknownName
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import Scope
 
 blueprint = console_blueprint("worklist")

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from shared.bounded import Bounded
-from shared.imaging.facts import Flag
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState
 
 #: The most jobs that one request asks for.

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 
 from api.contract.jobs import JobAnswer
 from shared.bounded import Bounded
-from shared.imaging.facts import ChestScores, Flag, PixelSpacing
+from shared.imaging.facts import ChestScores, PixelSpacing
+from shared.vocabulary.flags import Flag
 
 PNG: dict[str, Any] = {
     "description": "The picture.",

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_val
 from api.contract.findings import NOTICE
 from api.contract.models import ModelReference
 from api.contract.paging import Page, PageQuery
-from shared.imaging.facts import Flag
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState
 
 #: The least of a digest that is searched for; fewer characters would find too many.

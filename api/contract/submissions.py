@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, StrictInt
 
 from shared.bounded import Bounded
-from shared.imaging.facts import Flag
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import SubmissionState
 
 #: The most files that one request announces, and the most rows of a page.

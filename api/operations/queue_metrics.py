@@ -11,10 +11,11 @@ from sqlalchemy.orm import Session
 from api.http.kept import Kept
 from api.http.services import Services
 from shared.database import Database
-from shared.imaging.facts import Flag
 from shared.queue.numbers import JobCount, count_jobs, sum_work
 from shared.tables import Image, WebhookDelivery
+from shared.tables.studies import is_flagged
 from shared.training.tasks import KINDS
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import DeliveryState, JobState, Stage, TaskState
 
 
@@ -55,10 +56,11 @@ def _jobs(session: Session) -> Iterator[Metric]:
 
 def _flags(session: Session) -> Metric:
     images = GaugeMetricFamily("carina_flagged_images", "Images by what makes them doubtful.", labels=["flag"])
-    for flag in Flag:
-        # As a literal, for the flag's own index.
-        flagged = Image.flags.contains(sa.literal_column(f"ARRAY['{flag}'::text]"))
-        images.add_metric([flag], session.scalar(sa.select(sa.func.count()).select_from(Image).where(flagged)) or 0)
+    flags = sa.select(sa.func.unnest(Image.flags).label("flag")).where(is_flagged()).subquery()
+    counted = sa.select(flags.c.flag, sa.func.count()).group_by(flags.c.flag)
+    found: dict[str, int] = {row.flag: row[1] for row in session.execute(counted)}
+    for each in Flag:
+        images.add_metric([each], found.get(each, 0))
     return images
 
 

@@ -8,9 +8,10 @@ from api.contract.jobs import JobAnswer
 from api.contract.models import ModelReference
 from api.contract.studies import ImageAnswer, StudyAnswer
 from shared.errors import PermanentError
-from shared.imaging.facts import Flag, PixelSpacing, SpacingSource
+from shared.imaging.facts import PixelSpacing, SpacingSource
 from shared.intake.receive import Received
 from shared.tables import Detection, Image, Job, Model, Study
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState, ModelState
 
 

@@ -19,6 +19,7 @@ from shared.models import registry
 from shared.object_store import rendition_key
 from shared.studies.results import select_results
 from shared.tables import Detection, Image, Job, Model
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import Scope
 
 blueprint = resource("images")
@@ -90,8 +91,8 @@ def _on_rendition(box: Detection, image: Image) -> OverlayBox:
 
 
 def _warnings(image: Image) -> list[str]:
-    """What makes the image doubtful, as `Flag: suspected inversion`."""
-    return [f"Flag: {flag.replace('_', ' ')}" for flag in image.flags or ()]
+    """What makes the image doubtful, as `Flag: Suspected inversion`."""
+    return [f"Flag: {Flag(flag).label}" for flag in image.flags or ()]
 
 
 def _about(model: Model, active: Model | None, min_score: float) -> list[str]:

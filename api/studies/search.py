@@ -14,19 +14,20 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from api.contract.study_list import StudiesQuery
 from shared.ids import first_id_at
-from shared.imaging.facts import Flag
 from shared.models import registry
 from shared.queue.top_scores import tenth_of
 from shared.studies.results import counts_in_search, is_standing
 from shared.suggestions import UnknownName
 from shared.tables import Image, Job, Study, Submission, TopScore
+from shared.tables.studies import is_flagged
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState
 
 #: Ways with more studies than this are not compared any further.
-_MOST_COUNTED = 50_000
+_MOST_COUNTED = 20_000
 _PRIORITIES = range(10)
-#: A page is a few rows of an index, read where they lie: workers would read far more, and a plan that was made for any
-#: parameters does not know how rare these are.
+#: A page is a few rows of an index, read in order: parallel workers would read far more, and a generic plan does not
+#: know how rare the searched values are.
 _PLAN_FOR_A_PAGE = sa.text(
     "SELECT set_config('max_parallel_workers_per_gather', '0', true), set_config('random_page_cost', '1.1', true),"
     " set_config('plan_cache_mode', 'force_custom_plan', true)"
@@ -67,6 +68,15 @@ class _Way:
     #: What else a row is to be, which the index does not tell.
     also: Sequence[sa.ColumnElement[bool]] = ()
 
+    def newest(self) -> sa.ScalarSelect[UUID]:
+        """The newest study to which the way leads."""
+        rows = sa.select(self.study_id.label("study_id")).where(*self.where).order_by(self.study_id.desc()).limit(1)
+        if self.runs is None:
+            return rows.scalar_subquery()
+        run = rows.correlate(self.runs).lateral("newest")
+        newest = sa.select(run.c.study_id).select_from(self.runs).join(run, sa.true())
+        return newest.order_by(run.c.study_id.desc()).limit(1).scalar_subquery()
+
 
 def find(session: Session, project_id: UUID, query: StudiesQuery) -> Found:
     """Return the page of a project's studies that a query asks for."""
@@ -103,7 +113,8 @@ def _rarest_first(session: Session, ways: Sequence[_Way], query: StudiesQuery) -
 def _walk(ways: Sequence[_Way], query: StudiesQuery, *, upwards: bool = False) -> sa.Select[UUID]:
     """Select the ids of studies that the first way leads to and that meet the others, in order."""
     first, *others = ways
-    tests = [way.test(first.study_id) for way in others]
+    # Without the bound, a walk down passes every newer study of the first way before it meets one of the others.
+    tests = [test for way in others for test in (first.study_id <= way.newest(), way.test(first.study_id))]
     rows = sa.select(first.study_id.label("study_id")).where(
         *first.where, *first.also, *tests, *_bounds(first.study_id, query)
     )
@@ -179,7 +190,8 @@ def _by_job(project_id: UUID, states: Sequence[str], priorities: Sequence[int]) 
     def test(study_id: StudyId) -> sa.ColumnElement[bool]:
         image = aliased(Image)
         of_study = sa.select(other.id).join(image, image.id == other.image_id).where(image.study_id == study_id)
-        return of_study.where(other.state.in_(states), other.priority.in_(priorities), is_standing(other)).exists()
+        of_study = of_study.where(other.state.in_(states), other.priority.in_(priorities), is_standing(other))
+        return _exists(of_study)
 
     return _Way(job.study_id, where, test, runs, [is_standing(job)])
 
@@ -192,7 +204,7 @@ def _by_finding(project_id: UUID, class_name: str, min_score: float) -> _Way:
     where = [TopScore.project_id == project_id, TopScore.tenth == runs.c.tenth, *of_class]
 
     def test(study_id: StudyId) -> sa.ColumnElement[bool]:
-        return sa.exists().where(TopScore.study_id == study_id, *of_class, counts_in_search())
+        return _exists(sa.select(TopScore.job_id).where(TopScore.study_id == study_id, *of_class, counts_in_search()))
 
     return _Way(TopScore.study_id, where, test, runs, [counts_in_search()])
 
@@ -201,15 +213,20 @@ def _by_flag(project_id: UUID, flag: Flag) -> _Way:
     """By a flag of any image."""
     image, other = aliased(Image), aliased(Image)
 
-    def flagged(row: type[Image]) -> sa.ColumnElement[bool]:
-        # As text, not as a parameter: each flag has an index of its own, which is taken where the condition is its own.
-        return row.flags.contains(sa.literal_column(f"ARRAY['{flag.value}'::text]"))
+    where = [image.project_id == project_id, is_flagged(image), image.flags.contains([flag])]
 
-    return _Way(
-        image.study_id,
-        [image.project_id == project_id, flagged(image)],
-        lambda study_id: sa.exists().where(other.study_id == study_id, flagged(other)),
-    )
+    def test(study_id: StudyId) -> sa.ColumnElement[bool]:
+        return _exists(sa.select(other.id).where(other.study_id == study_id, other.flags.contains([flag])))
+
+    return _Way(image.study_id, where, test)
+
+
+def _exists(rows: sa.Select[UUID]) -> sa.ColumnElement[bool]:
+    """Whether there are such rows, looked up for each study that is walked.
+
+    Without the OFFSET the planner may join instead, and read everything that meets this condition.
+    """
+    return rows.offset(0).exists()
 
 
 def _by_text(session: Session, project_id: UUID, query: StudiesQuery) -> _Way:
@@ -237,6 +254,6 @@ def _by_submission(submission_id: UUID) -> _Way:
     job, other = aliased(Job), aliased(Job)
 
     def test(study_id: StudyId) -> sa.ColumnElement[bool]:
-        return sa.exists().where(other.submission_id == submission_id, other.study_id == study_id)
+        return _exists(sa.select(other.id).where(other.submission_id == submission_id, other.study_id == study_id))
 
     return _Way(job.study_id, [job.submission_id == submission_id], test)

@@ -12,11 +12,11 @@ from api.contract.models import ModelReference
 from api.contract.study_list import OtherModelsFindings, StudySummary, TopFinding, Unfitness
 from api.studies.answers import refer_to
 from shared.database import is_any
-from shared.imaging.facts import Flag
 from shared.reviews.fold import Review
 from shared.reviews.rows import fold_jobs
 from shared.studies.results import NO_DUPLICATE, select_results, standing
 from shared.tables import Detection, Image, Job, Model, ReviewEvent, Study
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState, ModelState
 
 #: A study with more images than this is not a study, but what somebody's anonymiser made of an archive.

@@ -13,7 +13,7 @@ from deploy.cli.clients import connect
 from deploy.cli.console import explain, is_json, opened
 from deploy.cli.environment import Data
 from deploy.cli.studies_formats import write_csv, write_json, write_jsonl, write_table
-from shared.imaging.facts import Flag
+from shared.vocabulary.flags import Flag
 
 #: Studies asked for at a time.
 _PAGE = 500

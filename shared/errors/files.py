@@ -97,46 +97,14 @@ class InvalidModelFile(PermanentError):
 
 
 class UnsuitableImage(PermanentError):
-    """The image is not a frontal chest radiograph on which findings can be detected."""
+    """The image is not a frontal chest radiograph on which findings can be detected; its code is that of a flag."""
 
     code = "unsuitable_image"
     places = Place.JOB
 
-
-class NotARadiograph(UnsuitableImage):
-    """The image is not a radiograph: its header names another kind of device."""
-
-    code = "not_a_radiograph"
-
-
-class NotAChest(UnsuitableImage):
-    """The image does not show a chest."""
-
-    code = "not_a_chest"
-
-
-class LateralView(UnsuitableImage):
-    """The image is a lateral view by its header. Send a frontal view."""
-
-    code = "lateral_view"
-
-
-class RotatedImage(UnsuitableImage):
-    """The chest is shown rotated to its side or upside down."""
-
-    code = "rotated"
-
-
-class EmptyExposure(UnsuitableImage):
-    """The image shows nothing: it has almost no contrast."""
-
-    code = "empty_exposure"
-
-
-class ClippedExposure(UnsuitableImage):
-    """Large parts of the image are completely black or white, so findings there are lost."""
-
-    code = "clipped_exposure"
+    def __init__(self, flag: str, meaning: str) -> None:
+        super().__init__(meaning)
+        self.code = flag
 
 
 class FileTooLarge(PermanentError):

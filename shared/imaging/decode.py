@@ -6,7 +6,6 @@ from shared.errors import UndecodablePixelData
 from shared.imaging.cells import CellLayout, read_cells, read_layout, sign_extend
 from shared.imaging.codecs import decode_codestream
 from shared.imaging.dicom_file import DicomFile, quietly, read_dicom
-from shared.imaging.facts import Flag
 from shared.imaging.frames import inflate, read_frame
 from shared.imaging.geometry import Geometry, read_geometry
 from shared.imaging.grey_levels import GreyLevels, Pixels, full_range, read_grey_levels
@@ -15,6 +14,7 @@ from shared.imaging.pictures import decode_picture
 from shared.imaging.rle import unpack_rle
 from shared.imaging.tagged_view import read_tag_flags
 from shared.imaging.transfer_syntaxes import PACKINGS, Packing
+from shared.vocabulary.flags import Flag
 
 
 @dataclass(frozen=True)

@@ -4,28 +4,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
-class Flag(StrEnum):
-    """Why an image may be unfit for a detector of frontal chest radiographs, or misread. Stable; part of the API."""
-
-    #: By its tags it was made by another modality than CR or DX and their like.
-    NOT_A_RADIOGRAPH = "not_a_radiograph"
-    #: By its tags or its pixels it shows another part of the body, or nothing that looks like a chest.
-    NOT_A_CHEST = "not_a_chest"
-    #: By its tags it was taken from the side.
-    LATERAL_VIEW = "lateral_view"
-    #: By its pixels the chest lies on its side or upside down.
-    ROTATED = "rotated"
-    #: Dark and bright look swapped, as after a wrong photometric interpretation. Shown as tagged all the same.
-    SUSPECTED_INVERSION = "suspected_inversion"
-    #: Nothing was exposed: next to no contrast.
-    EMPTY_EXPOSURE = "empty_exposure"
-    #: Much of the picture sits at the lowest or the highest value, where findings are lost.
-    CLIPPED_EXPOSURE = "clipped_exposure"
-    #: So few pixels that small findings cannot be made out.
-    LOW_RESOLUTION = "low_resolution"
-    #: The file breaks the DICOM standard and was read in the one way that makes sense; `grey_levels` say how.
-    IRREGULAR_FILE = "irregular_file"
+from shared.vocabulary.flags import Flag
 
 
 class SpacingSource(StrEnum):

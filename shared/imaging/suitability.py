@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.imaging.chest_classifier.classifier import ChestClassifier
-from shared.imaging.facts import ChestScores, Flag
+from shared.imaging.facts import ChestScores
+from shared.vocabulary.flags import Flag
 
 #: The shortest side, in pixels of the original. A chest is about 35 cm across: below this a pixel is 0.7 mm and more,
 #: five times a detector's own, a nodule of 5 mm is 7 pixels wide, and a rendition of 1,024 px would have to invent

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from shared.errors import MalformedDicom
 from shared.imaging.dicom_file import DicomFile, quietly
-from shared.imaging.facts import Flag
+from shared.vocabulary.flags import Flag
 
 _CODES: dict[str, list[str]] = json.loads((Path(__file__).parent / "tagged_view.json").read_text())
 

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.imaging.facts import Flag
 from shared.tables import Model
+from shared.vocabulary.flags import Flag
 
 #: The classes of VinBigData but one, of which the first is found most often; and that one, found long ago on a few.
 CLASSES = [

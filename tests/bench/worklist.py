@@ -17,8 +17,8 @@ from api.studies.search import find, find_neighbours
 from shared.access.keys import create_key
 from shared.database import Database
 from shared.ids import new_id
-from shared.imaging.facts import Flag
 from shared.tables import Image, Project, Study, Submission
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState, Scope
 from tests.bench.figure import Figure
 from tests.bench.queue_rows import add_demo_model

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from shared.imaging.chest_classifier.card import Rate, Tested
 from shared.imaging.chest_classifier.classifier import ChestClassifier
-from shared.imaging.facts import Flag
+from shared.vocabulary.flags import Flag
 from trainer.chest_classifier.others import part
 from trainer.chest_classifier.pictures import Picture
 

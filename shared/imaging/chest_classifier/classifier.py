@@ -14,7 +14,8 @@ from safetensors.numpy import load as load_safetensors
 from shared.errors import ChestClassifierUnusable
 from shared.imaging.chest_classifier.card import CLASSES, ChestClassifierCard
 from shared.imaging.chest_classifier.network import Floats, forward, prepare
-from shared.imaging.facts import ChestScores, Flag
+from shared.imaging.facts import ChestScores
+from shared.vocabulary.flags import Flag
 
 CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
 SHIPPED = Path(__file__).parent / "shipped"

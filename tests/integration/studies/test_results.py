@@ -15,13 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.contract.findings import NOTICE
 from shared.database import Database
-from shared.imaging.facts import Flag
 from shared.object_store import ObjectStore, rendition_key
 from shared.queue.claim import Claim, claim
 from shared.queue.outcome import FoundBox, StoredRendition, mark_ready, succeed
 from shared.settings import Settings
 from shared.tables import Dataset, Image, Job, Model, Worker
 from shared.version import RENDITION_VERSION, code_version
+from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import ModelState, Stage
 from tests.integration.conftest import Api, png
 from tests.integration.rows import add_dataset, home

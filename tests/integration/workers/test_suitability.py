@@ -2,13 +2,11 @@
 
 import numpy as np
 
-from shared.errors import PermanentError
-from shared.imaging.facts import Flag
 from shared.phantoms import make_phantom
 from shared.tables import Image
+from shared.vocabulary.flags import Flag
 from tests.integration.workshop import Workshop
 from tests.synthetic_dicom import make_dicom
-from workers.suitability import REFUSALS
 
 CHEST = np.rint(255 * make_phantom(31, 560, 520).pixels).astype(np.uint8)
 GOOD = make_dicom(CHEST, SOPInstanceUID="1.2.1")
@@ -65,11 +63,11 @@ def test_a_rejection_is_the_first_reason_and_comes_with_a_sentence(workshop: Wor
     assert job.reason == "The image is not a radiograph: its header names another kind of device."
 
 
-def test_a_refusals_code_is_its_flag() -> None:
-    assert {flag: error.code for flag, error in REFUSALS.items()} == {flag: str(flag) for flag in REFUSALS}
-    assert set(Flag) - set(REFUSALS) == {
+def test_every_flag_has_words_and_those_of_uncertain_findings_never_reject() -> None:
+    assert all(flag.label and flag.meaning.endswith(".") for flag in Flag)
+    assert len({flag.label for flag in Flag}) == len(Flag)
+    assert {flag for flag in Flag if not flag.rejects} == {
         Flag.SUSPECTED_INVERSION,
         Flag.LOW_RESOLUTION,
         Flag.IRREGULAR_FILE,
     }
-    assert all(issubclass(error, PermanentError) for error in REFUSALS.values())

@@ -2,8 +2,9 @@
 
 import re
 
-from shared.imaging.facts import Flag, SpacingSource
+from shared.imaging.facts import SpacingSource
 from shared.imaging.transfer_syntaxes import PACKINGS
+from shared.vocabulary.flags import Flag
 from tests.requirements import REPOSITORY
 
 ROOT = "1.2.840.10008.1.2"

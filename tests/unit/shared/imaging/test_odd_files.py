@@ -20,10 +20,10 @@ from shared.deidentification import deidentify
 from shared.errors import PermanentError
 from shared.imaging import dicom_bounds
 from shared.imaging.dicom_file import read_dicom
-from shared.imaging.facts import Flag
 from shared.imaging.header import read_header
 from shared.imaging.rendition import make_rendition
 from shared.phantoms.encoding import UIDS, TransferSyntax, encode_frame
+from shared.vocabulary.flags import Flag
 from tests.golden_films import golden_film
 from tests.hostile import element, insert
 from tests.rendering import chain_of, show

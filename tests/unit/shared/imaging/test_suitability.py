@@ -16,10 +16,10 @@ from shared.imaging.chest_classifier.classifier import (
     ChestClassifier,
     load_classifier,
 )
-from shared.imaging.facts import Flag
 from shared.imaging.rendition import make_rendition
 from shared.imaging.suitability import judge
 from shared.phantoms import demo_studies, encode_dicom, make_phantom
+from shared.vocabulary.flags import Flag
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
 #: A seed that nothing was trained on.

@@ -6,9 +6,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from shared.imaging.dicom_file import read_dicom
-from shared.imaging.facts import Flag
 from shared.imaging.header import PREFIX_BYTES
 from shared.imaging.tagged_view import read_tag_flags
+from shared.vocabulary.flags import Flag
 from tests.synthetic_dicom import make_dicom, make_film
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from shared.imaging.chest_classifier.classifier import load_classifier
-from shared.imaging.facts import Flag
 from shared.imaging.rendition import make_rendition
+from shared.vocabulary.flags import Flag
 from tests.requirements import SHARED_DATA
 from trainer.chest_classifier.__main__ import FILMS
 from trainer.chest_classifier.evaluation import measure, measure_on_chests

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from shared.imaging.chest_classifier.card import ChestClassifierCard
 from shared.imaging.chest_classifier.classifier import CARD_FILE, ChestClassifier
 from shared.imaging.chest_classifier.network import forward, standardise
-from shared.imaging.facts import Flag
 from shared.imaging.isolation import DecoderPool
 from shared.phantoms import make_phantom
+from shared.vocabulary.flags import Flag
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 from trainer.chest_classifier.__main__ import app, main
 from trainer.chest_classifier.evaluation import rate

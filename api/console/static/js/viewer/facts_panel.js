@@ -1,7 +1,9 @@
 // Above the findings: which study and image this is, where its job stands, and what makes the image doubtful.
 
-import { element } from "../page.js";
-import { STATES, SPACINGS, flagWords, minute } from "./words.js";
+import { data, element } from "../page.js";
+import { STATES, SPACINGS, minute } from "./words.js";
+
+const FLAGS = data("flags");
 
 export class FactsPanel {
   #state;
@@ -29,8 +31,8 @@ export class FactsPanel {
   #flags(image) {
     if (!image?.flags?.length) return [];
     const lines = image.flags.map((flag) => {
-      const [name, meaning] = flagWords(flag);
-      return element("li", {}, element("strong", {}, name), meaning ? `: ${meaning}` : "");
+      const { label, meaning } = FLAGS[flag];
+      return element("li", {}, element("strong", {}, label), `: ${meaning}`);
     });
     return [element("ul", { className: "flags", "aria-label": "What makes the image doubtful" }, ...lines)];
   }
