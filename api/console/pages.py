@@ -32,7 +32,7 @@ MENU = (
 )
 
 #: What an error page is headed by.
-_TITLES = {403: "Not with this key", 404: "There is nothing here", 429: "Too much at once", 503: "Not now"}
+_TITLES = {403: "Not allowed with this key", 404: "Page not found", 429: "Too many requests", 503: "Temporarily unavailable"}
 
 
 def console_blueprint(name: str) -> Blueprint:
@@ -52,7 +52,7 @@ def show(template: str, status: int = 200, **values: object) -> Response:
 
 def show_problem(status: int, code: str, detail: str | None) -> Response:
     """Say in the console's own frame why there is no page, and offer to try again where that may help."""
-    title, may_retry = _TITLES.get(status, "This did not work"), status >= 500 or status == 429
+    title, may_retry = _TITLES.get(status, "Something went wrong"), status >= 500 or status == 429
     return show("error.html", status, title=title, code=code, detail=detail, may_retry=may_retry)
 
 

@@ -56,9 +56,9 @@ def begin() -> Response:
     try:
         found = services().keyring.identify(request.form.get("key", "").strip())
     except Unauthorized as error:
-        return _show_form(following, 401, error.detail if isinstance(error, KeyExpired) else "This is no valid key.")
+        return _show_form(following, 401, error.detail if isinstance(error, KeyExpired) else "The API key is not valid.")
     if not found.may(Scope.READ):
-        return _show_form(following, 403, "This key may not read; the console needs the scope “read”.")
+        return _show_form(following, 403, "This key cannot read. The console needs the scope “read”.")
     with services().installation.begin() as rows:
         session_id = begin_session(rows, found.key_id)
         record_sign(rows, found)

@@ -84,7 +84,7 @@ def test_the_worklist_names_the_models_that_are_not_active(page: Page, film: Ima
         session.execute(sa.delete(Detection).where(Detection.model_id == newcomer))
         session.execute(sa.delete(Job).where(Job.model_id == newcomer))
         registry.promote(session, newcomer)
-    expect(row).to_contain_text("No result of the active model newcomer")
+    expect(row).to_contain_text("No result from the active model newcomer")
     expect(row.locator(".other-model", has_text="veteran")).to_contain_text("retired")
 
 
@@ -105,11 +105,11 @@ def test_the_viewer_says_whose_findings_these_are_and_asks_the_active_model(
     wait_until_shown(page, film.study_id)
     expect(note).to_contain_text("Not the active model's findings.")
     expect(note).to_contain_text("a retired model. The active model, newcomer")
-    expect(note).to_contain_text("has no result of this image")
+    expect(note).to_contain_text("has no result for this image")
     expect(page.locator(".pane .caption").first).to_contain_text("veteran")
     expect(page.locator(".pane .caption").first).to_contain_text("retired model")
     page.get_by_role("button", name="Have newcomer look at this study").click()
-    expect(page.get_by_role("status").filter(has_text="Waiting for the detector")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="Waiting for detection")).to_be_visible()
     expect(page.get_by_role("button", name="Have newcomer look at this study")).to_have_count(0)
     with database.begin() as session:
         (job,) = session.scalars(sa.select(Job).where(Job.requested_model_id == newcomer))
@@ -125,7 +125,7 @@ def test_the_viewer_says_whose_findings_these_are_and_asks_the_active_model(
     first.select_option(index=1)
     expect(note).to_contain_text("Not the active model's findings.")
     expect(note).to_contain_text("are under “Findings of”")
-    page.get_by_label("Beside it").select_option(index=1)
+    page.get_by_label("Compare with").select_option(index=1)
     expect(note).to_contain_text(DEMO)
     expect(note).to_contain_text(OTHER)
 

@@ -55,7 +55,7 @@ def test_a_schedules_dialog_says_beside_each_field_what_is_wrong(page: Page, key
     dialog = page.get_by_role("dialog")
     save = dialog.get_by_role("button", name="Save")
     name, cron, zone = (dialog.get_by_label(label, exact=True) for label in ("Name", "When (cron)", "Time zone"))
-    config = dialog.get_by_label("Keys that are to differ, as JSON")
+    config = dialog.get_by_label("Settings to change, as JSON")
 
     save.click()  # what the browser finds
     is_blamed(name, "Fill in this field")

@@ -68,7 +68,7 @@ def test_a_link_to_the_sign_in_leads_nowhere_else(browser: FlaskClient, keys: Ke
 def test_a_wrong_key_is_refused_and_said_to_be(browser: FlaskClient, keys: Keys) -> None:
     answer = sign_in(browser, "carina_0_0")
     assert answer.status_code == 401
-    assert "This is no valid key." in answer.text
+    assert "The API key is not valid." in answer.text
     assert "Set-Cookie" not in answer.headers
     assert sign_in(browser, keys.submit).status_code == 403  # may not read
 

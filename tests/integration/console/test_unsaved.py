@@ -106,14 +106,14 @@ def test_nothing_is_lost_when_the_api_is_killed(page: Page, mortal: MortalApi, f
     assert kept(page) == []
     mortal.kill()
     say(page, 1, "x")
-    standing(page, "Offline: 1 verdict waits")
+    standing(page, "Offline: 1 verdict not saved")
     page.get_by_role("button", name="Mass, score 0.50, 21 × 60 mm, rejected").wait_for()
     draw(page)
-    standing(page, "Offline: 2 verdicts wait")
+    standing(page, "Offline: 2 verdicts not saved")
     drawn = page.get_by_role("button", name="Mass, score drawn")
     drawn.click()
     page.keyboard.press("x")  # of a box that has no number yet
-    standing(page, "Offline: 3 verdicts wait")
+    standing(page, "Offline: 3 verdicts not saved")
     # Ids, verdicts and boxes: no picture, no name.
     assert {key for entry in kept(page) for key in entry} == {
         *("reader", "id", "at", "study_id", "image_id", "job_id"),
@@ -135,7 +135,7 @@ def test_what_waits_is_sent_after_the_page_was_closed(page: Page, film: Image, r
     page.context.set_offline(True)
     say(page, 0, "x")
     say(page, 1, "a")
-    standing(page, "Offline: 2 verdicts wait")
+    standing(page, "Offline: 2 verdicts not saved")
     page.goto("about:blank")
     page.context.set_offline(False)
     assert said(reader, film.id) == []
@@ -151,7 +151,7 @@ def test_an_answer_that_is_lost_leads_to_no_second_event(page: Page, film: Image
 
     page.route("**/reviews", lose)
     draw(page)
-    standing(page, "Offline: 1 verdict waits")
+    standing(page, "Offline: 1 verdict not saved")
     wait_for(lambda: said(reader, film.id))
     page.unroute("**/reviews")
     standing(page, "Saved")
@@ -164,7 +164,7 @@ def test_what_a_proxy_answers_in_place_of_the_server_saves_and_refuses_nothing(
 ) -> None:
     page.route("**/reviews", lambda route: route.fulfill(status=status, content_type="text/html", body="<p>Hello</p>"))
     say(page, 0, "x")
-    standing(page, "Not saved yet: 1 verdict waits")
+    standing(page, "1 verdict not saved")
     page.unroute("**/reviews")
     standing(page, "Saved")
     assert said(reader, film.id) == [("reject", "model-0")]
@@ -173,10 +173,10 @@ def test_what_a_proxy_answers_in_place_of_the_server_saves_and_refuses_nothing(
 def test_what_another_tab_said_and_took_back_is_said_again(page: Page, film: Image, reader: Carina) -> None:
     page.context.set_offline(True)
     say(page, 0, "x")
-    standing(page, "Offline: 1 verdict waits")
+    standing(page, "Offline: 1 verdict not saved")
     reader.undo_review(reader.add_to_review(reader.review(film.id), ReviewAction.REJECT, "model-0"))
     page.context.set_offline(False)
-    question = page.get_by_role("dialog", name="Somebody else changed this review meanwhile")
+    question = page.get_by_role("dialog", name="Another reader has changed this review")
     question.get_by_role("button", name="Save mine").click()
     standing(page, "Saved")
     assert reader.review(film.id).findings[0].verdict == Verdict.REJECTED
@@ -188,7 +188,7 @@ def test_a_verdict_on_an_erased_image_holds_up_no_other_one(
     other = add_film(database, store, keys.both, 1)
     page.context.set_offline(True)
     say(page, 0, "x")
-    standing(page, "Offline: 1 verdict waits")
+    standing(page, "Offline: 1 verdict not saved")
     name, text = page.evaluate("() => Object.entries({ ...localStorage })[0]")
     entry = json.loads(text)
     # Older than the server's memory of keys, so that the review is looked at before.
@@ -212,7 +212,7 @@ def test_a_session_that_ends_leads_back_and_nobody_else_sends_it(
 ) -> None:
     page.context.set_offline(True)
     say(page, 0, "x")
-    standing(page, "Offline: 1 verdict waits")
+    standing(page, "Offline: 1 verdict not saved")
     with database.begin() as session:
         session.execute(sa.delete(ConsoleSession))
     cookies = {cookie["name"]: cookie["value"] for cookie in page.context.cookies()}
@@ -240,23 +240,23 @@ def test_a_session_that_ends_leads_back_and_nobody_else_sends_it(
     assert said(reader, film.id) == [("accept", "model-1"), ("reject", "model-0")]
 
 
-@pytest.mark.parametrize("choice", ["Save mine", "Leave it as it is", "Decide later"])
+@pytest.mark.parametrize("choice", ["Save mine", "Keep theirs", "Decide later"])
 def test_who_meets_anothers_word_sees_both_and_chooses(
     page: Page, mortal: MortalApi, keys: Keys, film: Image, reader: Carina, choice: str
 ) -> None:
     page.context.set_offline(True)
     say(page, 0, "x")
     say(page, 1, "a")
-    standing(page, "Offline: 2 verdicts wait")
+    standing(page, "Offline: 2 verdicts not saved")
     with Carina(mortal.url, keys.admin) as colleague:
         colleague.add_to_review(colleague.review(film.id), ReviewAction.ACCEPT, "model-0")
     page.context.set_offline(False)
-    question = page.get_by_role("dialog", name="Somebody else changed this review meanwhile")
+    question = page.get_by_role("dialog", name="Another reader has changed this review")
     expect(question).to_contain_text("Mass rejected")
     expect(question).to_contain_text("admin accepted Mass (box 5, 6, 25, 36 px)")
     question.get_by_role("button", name=choice).click()
     if choice == "Decide later":
-        standing(page, "Not saved yet: 2 verdicts wait")
+        standing(page, "2 verdicts not saved")
         page.get_by_role("button", name="Sign out").click()
         warning = page.get_by_role("dialog", name="Sign out, and lose 2 verdicts?")
         warning.get_by_role("button", name="Cancel").click()

@@ -105,7 +105,7 @@ def test_no_finding_asks_before_it_discards_what_was_drawn(
             page.get_by_role("button", name="No finding").click()
 
     say_it()
-    question = page.get_by_role("dialog", name="No finding on this image?")
+    question = page.get_by_role("dialog", name="Set “no finding” for this image?")
     expect(question).to_contain_text("1 drawn box and 1 accepted finding")
     question.get_by_role("button", name="Cancel").click()
     expect(question).to_have_count(0)

@@ -276,7 +276,7 @@ def test_what_cannot_be_understood_is_said_to_be(mine: Api, page: FlaskClient) -
         assert {error["name"].split(".")[0] for error in answer.get_json()["errors"]} == {name}
         shown = page.get("/console/studies", query_string={name: value})
         assert shown.status_code == 422, (name, value)
-        assert "This search cannot be understood" in shown.text
+        assert "This search is not valid" in shown.text
         assert f'id="error-{name}"' in shown.text or f"<code>{name}</code>: " in shown.text
     for name in ("q", "finding"):
         assert mine.get("/v1/studies", **{name: "a\x00b"}).get_json()["code"] == "invalid_request"

@@ -27,7 +27,7 @@ function showTrouble() {
   const time = since.toLocaleTimeString("en-GB", { timeStyle: "short" });
   const again = element("button", { type: "button", onclick: () => busy(retry(again)) }, "Try again");
   return trouble.replaceChildren(element("p", {}, `${problem.message} `, element("code", {}, problem.code),
-    ` What you see is from ${time} or before.`), again);
+    ` This page shows data from ${time} or earlier.`), again);
 }
 
 async function retry(button) {
@@ -67,7 +67,7 @@ document.querySelector("form.who")?.addEventListener("submit", async (event) => 
   if (!count || connection.isAway) return;
   event.preventDefault();
   const agreed = await ask({
-    title: count === 1 ? "Sign out, and lose a verdict?" : `Sign out, and lose ${count} verdicts?`,
+    title: count === 1 ? "Sign out and lose 1 unsaved verdict?" : `Sign out and lose ${count} unsaved verdicts?`,
     text: "The server does not have them yet. Signing out removes them from this browser.",
     agree: "Sign out and lose them",
   });

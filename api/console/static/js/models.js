@@ -18,7 +18,7 @@ function reloadSaying(words) {
 
 // The server asks for a reason where the gate of any project refused the model, and the audit keeps it.
 function reasonFields(isNeeded) {
-  const label = isNeeded ? "Why promote it all the same? The audit keeps this." : "Reason, which the audit keeps; needed if the gate refused the model";
+  const label = isNeeded ? "Reason for promoting it anyway (kept in the audit)" : "Reason (kept in the audit; required if the gate refused the model)";
   return [element("label", { htmlFor: "reason" }, label),
     element("input", { id: "reason", name: "reason", required: isNeeded, maxLength: 500, autocomplete: "off" })];
 }
@@ -33,7 +33,7 @@ for (const button of document.querySelectorAll("[data-promote]")) {
   button.addEventListener("click", async () => {
     const model = await ask({
       title: `Promote ${name}?`,
-      text: ["It detects every image from now on that names no model. Workers change over between two batches.", gate],
+      text: ["From now on it is used for every image whose request names no model. Workers switch to it between two batches.", gate],
       fields: reasonFields(outcome === "refused"),
       agree: "Promote",
       work: (form) => send("POST", `/v1/models/${id}/promote`, promotion(form)),
@@ -44,7 +44,7 @@ for (const button of document.querySelectorAll("[data-promote]")) {
 
 const rollBack = document.getElementById("roll-back");
 rollBack?.addEventListener("click", () => change(
-  { title: `Roll back to ${rollBack.dataset.name}?`, text: "The model that was active before detects again; the one that is active now becomes a candidate.", agree: "Roll back" },
+  { title: `Roll back to ${rollBack.dataset.name}?`, text: "The previous model becomes active again. The current one becomes a candidate.", agree: "Roll back" },
   "/v1/models/rollback", (model) => `${model.name} is active again.`));
 
 const dialog = document.getElementById("evaluate");
@@ -61,7 +61,7 @@ if (dialog) {
     const evaluation = await send("POST", "/v1/evaluations",
       { model: model.value, dataset: dataset.value, config: { split: split.value } });
     dialog.close();
-    say("The evaluation is on its way; its figures appear here.");
+    say("The evaluation is queued. Its figures appear here.");
     untilDone(evaluation.id).then(() => location.reload());
   });
 }

@@ -19,17 +19,17 @@ const x = { label: "Time", time: true };
 place.replaceChildren();
 const charts = [
   new Chart(place, { title: "Jobs by state", x, steps: WHOLE, lines: [
-    { key: "queued", label: "wait for prepare", show: whole }, { key: "preparing", label: "in preparation", show: whole },
-    { key: "ready", label: "wait for detect", show: whole }, { key: "detecting", label: "in detection", show: whole }] }),
-  new Chart(place, { title: "Finished a minute", x, lines: [
+    { key: "queued", label: "waiting to be prepared", show: whole }, { key: "preparing", label: "being prepared", show: whole },
+    { key: "ready", label: "waiting for detection", show: whole }, { key: "detecting", label: "detection running", show: whole }] }),
+  new Chart(place, { title: "Finished per minute", x, lines: [
     { key: "succeeded_per_min", label: "succeeded", show: (value) => value.toFixed(1) },
     { key: "failed_per_min", label: "failed", show: (value) => value.toFixed(1) },
     { key: "rejected_per_min", label: "rejected", show: (value) => value.toFixed(1) }] }),
-  new Chart(place, { title: "How long the oldest job has waited", x, least_top: 10, steps: SECONDS, lines: [
+  new Chart(place, { title: "Waiting time of the oldest job", x, least_top: 10, steps: SECONDS, lines: [
     { key: "oldest_waiting_s", label: "oldest", show: duration }] }),
-  new Chart(place, { title: "Images in a batch", x, lines: [
+  new Chart(place, { title: "Images per batch", x, lines: [
     { key: "batch_images", label: "images", show: (value) => value.toFixed(1), points: true }] }),
-  new Chart(place, { title: "Time of a batch", x, least_top: 0.01, lines: [
+  new Chart(place, { title: "Time per batch", x, least_top: 0.01, lines: [
     { key: "step_s", label: "step", show: milliseconds, points: true }] }),
 ];
 
@@ -47,14 +47,14 @@ function write(selector, text) {
 function showNumbers(queue) {
   for (const [state, jobs] of Object.entries(queue.jobs)) write(`[data-jobs="${state}"]`, count(jobs));
   for (const [stage, seconds] of Object.entries(queue.oldest_waiting_s)) {
-    write(`[data-oldest="${stage}"]`, seconds ? `oldest ${duration(seconds)}` : "none waits");
+    write(`[data-oldest="${stage}"]`, seconds ? `oldest ${duration(seconds)}` : "none waiting");
   }
   write('[data-finished="minute"]', count(total(queue.finished_last_minute)));
   write('[data-finished="day"]', `${count(total(queue.finished_last_day))} in 24 h`);
   write('[data-batch="images"]', queue.batch_images === null ? "–" : queue.batch_images.toFixed(1));
   write('[data-batch="step"]', queue.step_s === null ? "–" : milliseconds(queue.step_s));
   write('[data-tasks="running"]', count(total(queue.tasks.map((task) => task.running))));
-  write('[data-tasks="waiting"]', `${count(total(queue.tasks.map((task) => task.waiting)))} wait`);
+  write('[data-tasks="waiting"]', `${count(total(queue.tasks.map((task) => task.waiting)))} waiting`);
 }
 
 const cell = (className, ...content) => element("td", { className }, ...content);
@@ -105,13 +105,13 @@ async function retryFailed(failure) {
   const images = failure.count === 1 ? "image" : "images";
   const retried = await ask({
     title: `Try ${count(failure.count)} ${images} again?`,
-    text: `Each gets a new job in the place of the one that failed with ${failure.code}.`,
+    text: `Each image gets a new job that replaces the one that failed with ${failure.code}.`,
     agree: "Try again",
     work: () => send("POST", "/v1/jobs/retry", { code: failure.code }),
   });
   if (!retried) return;
   const jobs = retried.to_prepare + retried.to_detect;
-  say(jobs ? `${count(jobs)} ${jobs === 1 ? "job is" : "jobs are"} on the way.` : "There was nothing left to try again.");
+  say(jobs ? `${count(jobs)} ${jobs === 1 ? "job is" : "jobs are"} queued.` : "Nothing was left to try again.");
 }
 
 function show(queue) {
@@ -129,7 +129,7 @@ function follow() {
     live.className = "tag good";
   });
   events.addEventListener("error", () => {
-    live.textContent = "connecting again";
+    live.textContent = "reconnecting";
     live.className = "tag wait";
     // A browser gives up on an answer that is no stream, as when the session has ended; then `get` leads to the sign-in.
     if (events.readyState === EventSource.CLOSED) get("/v1/queue").catch(() => {}).then(() => setTimeout(follow, 5000));

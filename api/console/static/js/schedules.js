@@ -14,7 +14,7 @@ const patch = (schedule, changes) => send("PATCH", `/v1/schedules/${schedule.id}
 const ACTIONS = {
   async run(schedule) {
     const run = await ask({
-      title: `Run ${schedule.name} now?`, text: "A training starts, whatever the schedule's rules say.", agree: "Run now",
+      title: `Run ${schedule.name} now?`, text: "A training starts now, regardless of the schedule's rules.", agree: "Run now",
       work: () => send("POST", `/v1/schedules/${schedule.id}/run`),
     });
     if (run) location.assign(at(`/console/training/${run.id}`));
@@ -63,7 +63,7 @@ function open(schedule) {
 function fill(fields, schedule) {
   for (const key of ["name", "cron", "time_zone", "dataset_name", "overlap"]) fields[key].value = schedule[key];
   fields.skip_unchanged.checked = schedule.skip_unchanged;
-  const kept = element("option", { value: "" }, "as it is");
+  const kept = element("option", { value: "" }, "unchanged");
   for (const key of ["epochs", "batch_size", "learning_rate"]) kept.dataset[key] = schedule.config[key];
   fields.recipe.prepend(kept);
   fields.recipe.value = "";

@@ -87,7 +87,7 @@ async function look() {
   const run = await get(path);
   await Promise.all([readPoints(), mayTrain ? readLog() : null]);
   show(run);
-  // What came of it stands in the page that the server makes.
+  // The server renders the result.
   if (FINAL.includes(run.state) && !FINAL.includes(state)) location.reload();
   state = run.state;
 }
@@ -110,7 +110,7 @@ async function awaitEvaluations() {
 document.getElementById("cancel")?.addEventListener("click", async () => {
   const cancelled = await ask({
     title: "Cancel this training?",
-    text: "It ends within seconds, and cannot be gone on with. There will be no model.",
+    text: "It ends within seconds and cannot be resumed. It produces no model.",
     agree: "Cancel the training",
     work: () => send("POST", `${path}/cancel`),
   });

@@ -37,7 +37,7 @@ function parse(text) {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new FieldError("config", `This is not JSON: ${error.message}`);
+    throw new FieldError("config", `This is not valid JSON: ${error.message}`);
   }
   if (value === null || typeof value !== "object" || Array.isArray(value)) {
     throw new FieldError("config", "Write an object, as in {\"epochs\": 3}.");

@@ -28,7 +28,7 @@ class Sender extends EventTarget {
   // {error} where it was refused.
   add({ study_id, image_id, job_id, path = "", said = null, seen, words }) {
     if (entries().length >= MOST) {
-      return Promise.resolve({ error: new Error(`${MOST} verdicts wait to be saved: wait until the server has taken them.`) });
+      return Promise.resolve({ error: new Error(`${MOST} verdicts are not saved yet. Wait until the server has taken them.`) });
     }
     const name = nextName();
     put({ name, reader, id: newKey(), at: Date.now(), study_id, image_id, job_id, path, said, words, seen, mine: [], after: null, looks: 0 });
@@ -195,7 +195,7 @@ function address({ image_id }) {
 // A proxy that wants a sign-in of its own answers with a page: nothing is saved then.
 function reviewIn(answer) {
   if (typeof answer?.last_event === "number") return answer;
-  throw new ApiError({ detail: "Something else than Carina's server answered." }, 502);
+  throw new ApiError({ detail: "The answer did not come from Carina's server." }, 502);
 }
 
 // Of the server, the network or the session, not of what was said. What has no code is not of the API, but of a proxy.

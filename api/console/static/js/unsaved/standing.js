@@ -35,12 +35,12 @@ export function showStanding(place) {
 
 function standing() {
   const count = entries().length;
-  const waits = count === 1 ? "1 verdict waits" : `${count} verdicts wait`;
+  const waits = count === 1 ? "1 verdict not saved" : `${count} verdicts not saved`;
   if (!count) return [sender.hasSaved ? "Saved" : "", "good"];
-  if (isFleeting()) return [`Not saved yet: ${waits}. Keep this page open`, "bad"];
+  if (isFleeting()) return [`${waits}. Keep this page open`, "bad"];
   if (sender.problem?.status === 0) return [`Offline: ${waits}`, "wait"];
   if (sender.problem?.status === 401) return [`Signed out: ${waits}`, "wait"];
-  if (sender.problem || sender.conflicts.size) return [`Not saved yet: ${waits}`, "wait"];
+  if (sender.problem || sender.conflicts.size) return [waits, "wait"];
   return ["Saving…", "wait"];
 }
 
@@ -57,13 +57,13 @@ function choose(jobId) {
     [event.reader, ACTIONS[event.action], nameOf(event), boxOf(event.finding_id, review)].filter(Boolean).join(" "),
     " ", element("time", { className: "quiet", dateTime: event.created_at }, minute(event.created_at))));
   const dialog = element("dialog", { className: "conflict", "aria-labelledby": "conflict-title" },
-    element("h2", { id: "conflict-title" }, "Somebody else changed this review meanwhile"),
+    element("h2", { id: "conflict-title" }, "Another reader has changed this review"),
     element("h3", {}, "You"), element("p", {}, entry.words, " ", boxText(entry.said?.box_xyxy_px)),
     element("h3", {}, "Since then"), element("ul", {}, ...theirs),
-    element("p", {}, element("a", { href: at(`/console/studies/${entry.study_id}`) }, "Look at the study")),
+    element("p", {}, element("a", { href: at(`/console/studies/${entry.study_id}`) }, "Open the study")),
     element("form", { method: "dialog", className: "row" },
       element("button", { value: "mine", className: "primary" }, "Save mine"),
-      element("button", { value: "theirs" }, "Leave it as it is"),
+      element("button", { value: "theirs" }, "Keep theirs"),
       element("button", { value: "" }, "Decide later")));
   dialog.addEventListener("close", async () => {
     dialog.remove();

@@ -16,7 +16,7 @@ export class Compare {
     this.#beside.addEventListener("change", () => this.#put(this.#beside.value));
     this.element = element("div", { className: "results" },
       element("label", { htmlFor: "result" }, "Findings of"), this.#select,
-      element("label", { htmlFor: "beside" }, "Beside it"), this.#beside);
+      element("label", { htmlFor: "beside" }, "Compare with"), this.#beside);
   }
 
   get isPossible() {
@@ -35,7 +35,7 @@ export class Compare {
     this.element.hidden = !this.isPossible;
     if (!this.isPossible || !review) return;
     this.#select.replaceChildren(...this.#state.image.results.map((result) => option(result, review.job_id)));
-    this.#beside.replaceChildren(element("option", { value: "" }, "nothing"),
+    this.#beside.replaceChildren(element("option", { value: "" }, "none"),
       ...this.#others().map((result) => option(result, other?.job_id)));
   }
 

@@ -34,7 +34,7 @@ export class FactsPanel {
       const { label, meaning } = FLAGS[flag];
       return element("li", {}, element("strong", {}, label), `: ${meaning}`);
     });
-    return [element("ul", { className: "flags", "aria-label": "What makes the image doubtful" }, ...lines)];
+    return [element("ul", { className: "flags", "aria-label": "Flags of the image" }, ...lines)];
   }
 
   // Said where the latest job has not succeeded; an earlier result may still be shown below.
@@ -49,10 +49,10 @@ export class FactsPanel {
     const rows = [
       ["Size", `${image.width_px} × ${image.height_px} px`],
       ["Pixel", spacing ? `${spacing.column_mm.toFixed(3)} × ${spacing.row_mm.toFixed(3)} mm, measured ` +
-        `${SPACINGS[spacing.source] ?? spacing.source}` : "size not known: findings are measured in pixels"],
+        `${SPACINGS[spacing.source] ?? spacing.source}` : "size unknown: findings are measured in pixels"],
       ["Brightness", image.grey_levels?.join(" → ") || "–"],
-      ["Text in the pixels", { true: "yes, says the header", false: "no, says the header" }[image.burned_in_annotation] ??
-        "not said"],
+      ["Text in the pixels", { true: "yes, by the header", false: "no, by the header" }[image.burned_in_annotation] ??
+        "not stated"],
       ...Object.entries(image.chest_scores?.scores ?? {}).map(([name, score]) => [
         `Looks like ${name.replaceAll("_", " ")}`, score.toFixed(2)]),
       ["Study", study.study_instance_uid ?? study.id],

@@ -20,7 +20,7 @@ export class Filters {
     none.addEventListener("click", () => this.#hide([...this.#counts().keys()]));
     this.element = element("div", { className: "finding-filters" },
       element("div", { className: "row spread" },
-        element("label", { htmlFor: "min-score" }, "Show from score "), this.#value),
+        element("label", { htmlFor: "min-score" }, "Minimum score "), this.#value),
       this.#slider,
       element("div", { className: "row spread" }, element("span", { className: "quiet" }, "Classes"),
         element("span", {}, all, none)),

@@ -88,6 +88,6 @@ export class FindingsList {
   #why() {
     const { review, findings } = this.#state;
     if (!review) return "";
-    return findings.length ? "No finding passes the score and the classes above." : "The model has found nothing.";
+    return findings.length ? "No finding matches the minimum score and the classes above." : "The model found nothing.";
   }
 }

@@ -102,11 +102,11 @@ function refresh() {
 // What stands in the place of a film that is not there.
 function instead() {
   if (state.film) return [];
-  if (state.isLoading) return [element("p", { role: "status" }, "Loading the film…")];
-  if (state.problem) return [element("p", { role: "alert" }, "The film cannot be shown. ", state.problem), element("p", {},
+  if (state.isLoading) return [element("p", { role: "status" }, "Loading the image…")];
+  if (state.problem) return [element("p", { role: "alert" }, "The image cannot be shown. ", state.problem), element("p", {},
     element("button", { type: "button", onclick: () => navigation.image(state.index) }, "Try again"))];
   const job = state.image.standing_job;
-  return [element("p", {}, ...(job ? jobWords(job) : ["Nothing has been asked about this image."]))];
+  return [element("p", {}, ...(job ? jobWords(job) : ["There is no job for this image."]))];
 }
 
 let isDrawing = false;

@@ -30,12 +30,12 @@ export class ModelNote {
     const active = study.active_model;
     const hasResult = image.results.some((result) => result.model.state === "active");
     const why = !active ? "No model is active."
-      : hasResult ? `Those of the active model, ${named(active)}, are under “Findings of”.`
-        : `The active model, ${named(active)}, has no result of this image.`;
+      : hasResult ? `The active model, ${named(active)}, has a result too: choose it under “Findings of”.`
+        : `The active model, ${named(active)}, has no result for this image.`;
     const words = element("p", {}, element("strong", {}, "Not the active model's findings."),
-      ` They are of ${named(review.model)}, a ${MODEL_STATES[review.model.state]}. ${why}`);
+      ` They come from ${named(review.model)}, a ${MODEL_STATES[review.model.state]}. ${why}`);
     if (!active || hasResult || !this.#mayRerun(image)) return [words];
-    this.#rerun.textContent = `Have ${active.name} look at this study`;
+    this.#rerun.textContent = `Run ${active.name} on this study`;
     return [words, element("p", {}, this.#rerun)];
   }
 

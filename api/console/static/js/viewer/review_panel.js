@@ -33,7 +33,7 @@ export class ReviewPanel {
       this.#standing,
       element("div", { className: "actions", role: "group", "aria-label": "The whole review" },
         noFinding, complete, undo, redo),
-      element("details", {}, element("summary", {}, "Who said what"), this.#history));
+      element("details", {}, element("summary", {}, "History"), this.#history));
   }
 
   refresh() {
@@ -52,7 +52,7 @@ export class ReviewPanel {
     this.chosen.classList.toggle("waiting", !finding);
     this.#about.textContent = finding
       ? `${finding.class_name} · ${sizeText(finding.box_xyxy_px, this.#state.image.pixel_spacing)}`
-      : may.submit ? "Select a finding to accept, reject or change it." : "This key may look, but not review.";
+      : may.submit ? "Select a finding to accept, reject or change it." : "This key can read but not review.";
     this.#standing.textContent = this.#words(review);
     this.#history.replaceChildren(...review.events.map((event) => this.#line(event)));
   }
@@ -64,11 +64,11 @@ export class ReviewPanel {
   #words(review) {
     if (review.is_complete) {
       const accepted = review.findings.filter((one) => one.verdict === "accepted").length;
-      return `The review is done: ${accepted === 1 ? "1 finding" : `${accepted} findings`}.`;
+      return `Review complete: ${accepted === 1 ? "1 finding" : `${accepted} findings`}.`;
     }
     const open = this.#open().length;
-    if (open) return `${open} of the findings from score ${this.#state.minScore.toFixed(2)} on to be decided.`;
-    return review.findings.length ? "Every finding from this score on is decided." : "Nothing to decide.";
+    if (open) return `${open} of the findings with a score of at least ${this.#state.minScore.toFixed(2)} are undecided.`;
+    return review.findings.length ? "Every finding with at least this score is decided." : "Nothing to decide.";
   }
 
   #line(event) {

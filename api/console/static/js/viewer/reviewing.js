@@ -46,24 +46,24 @@ export class Reviewing {
     const kept = this.isPossible ? this.#state.findings.filter((finding) => finding.verdict === "accepted") : [];
     const drawn = kept.filter((finding) => finding.score === null).length;
     const agreed = !kept.length || await ask({
-      title: "No finding on this image?",
-      text: `That rejects ${[counted(drawn, "drawn box", "drawn boxes"), counted(kept.length - drawn, "accepted finding",
-        "accepted findings")].filter(Boolean).join(" and ")}. Undo brings them back.`,
+      title: "Set “no finding” for this image?",
+      text: `This rejects ${[counted(drawn, "drawn box", "drawn boxes"), counted(kept.length - drawn, "accepted finding",
+        "accepted findings")].filter(Boolean).join(" and ")}. Undo restores them.`,
       agree: "No finding",
     });
-    return agreed ? this.#say({ action: "no_finding" }, "No finding: the review is done") : null;
+    return agreed ? this.#say({ action: "no_finding" }, "No finding. The review is complete.") : null;
   }
 
   complete() {
-    return this.#say({ action: "complete", min_score: this.#state.minScore }, "The review is done");
+    return this.#say({ action: "complete", min_score: this.#state.minScore }, "The review is complete");
   }
 
   undo() {
-    return this.#post("/undo", null, "Taken back");
+    return this.#post("/undo", null, "Undone");
   }
 
   redo() {
-    return this.#post("/redo", null, "Said again");
+    return this.#post("/redo", null, "Redone");
   }
 
   #name(id) {

@@ -8,17 +8,17 @@ const LOOK_AGAIN_MS = 1000;
 
 export function makeTrainingData() {
   const name = element("input", { id: "dataset-name", name: "name", value: "reviews", required: true, maxLength: 100,
-    pattern: "[A-Za-z0-9][A-Za-z0-9._ \\-]*", title: "Begin with a letter or digit; then letters, digits, . _ - and spaces." });
+    pattern: "[A-Za-z0-9][A-Za-z0-9._ \\-]*", title: "Start with a letter or digit, followed by letters, digits, . _ - and spaces." });
   const outcome = element("p", { role: "status" });
   const start = element("button", { className: "primary" }, "Make the dataset");
   const close = element("button", { type: "button" }, "Close");
   const form = element("form", {},
-    element("label", { htmlFor: "dataset-name" }, "Name; the same name again is a new version"), name,
+    element("label", { htmlFor: "dataset-name" }, "Name (an existing name gets a new version)"), name,
     element("p", { className: "row answers" }, start, close));
   const dialog = element("dialog", { className: "training", "aria-labelledby": "training-title" },
     element("h2", { id: "training-title" }, "Training data from reviews"),
-    element("p", {}, "Takes every image of this project whose review is done, with the findings that were accepted, " +
-      "changed or drawn. Four of five patients are for training, the fifth for validation."),
+    element("p", {}, "Uses every image of this project whose review is complete, with the findings that were accepted, " +
+      "changed or drawn. Four of five patients go to training, the fifth to validation."),
     form, outcome);
   onSubmit(form, () => make(name.value, outcome, dialog));
   close.addEventListener("click", () => dialog.close());
@@ -30,7 +30,7 @@ export function makeTrainingData() {
 async function make(name, outcome, dialog) {
   let dataset = await send("POST", "/v1/datasets", { name, source: { format: "reviews" } });
   while (dialog.isConnected && !dataset.finished_at) {
-    outcome.textContent = dataset.state === "queued" ? "Waits for a trainer…" : "Is being made…";
+    outcome.textContent = dataset.state === "queued" ? "Waiting for a trainer…" : "Being made…";
     await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
     dataset = await get(`/v1/datasets/${dataset.id}`);
   }

@@ -15,7 +15,7 @@ export class View {
     this.y = film.height / 2;
   }
 
-  // One pixel of the film on one of the screen's own.
+  // Actual size: one image pixel per screen pixel.
   oneToOne() {
     this.isFit = false;
     this.scale = 1 / devicePixelRatio;

@@ -3,10 +3,10 @@
 export const STATES = {
   queued: "Waiting to be prepared",
   preparing: "Being prepared",
-  ready: "Waiting for the detector",
-  detecting: "Being looked at by the detector",
-  succeeded: "Looked at",
-  rejected: "Cannot be looked at",
+  ready: "Waiting for detection",
+  detecting: "Detection running",
+  succeeded: "Finished",
+  rejected: "Rejected",
   failed: "Failed",
   cancelled: "Cancelled",
 };
@@ -19,15 +19,15 @@ export const VERDICTS = { undecided: "not decided", accepted: "accepted", reject
 export const MARKS = { undecided: "?", accepted: "✓", rejected: "✕" };
 
 export const ACTIONS = {
-  accept: "accepted", reject: "rejected", change: "changed", draw: "drew", no_finding: "said: no finding",
-  complete: "called the review done", undo: "took back", redo: "said again",
+  accept: "accepted", reject: "rejected", change: "changed", draw: "drew", no_finding: "set “no finding”",
+  complete: "completed the review", undo: "undid", redo: "redid",
 };
 
 export const SPACINGS = {
   calibrated: "at the patient (calibrated)",
   detector: "at the detector, where things look up to a tenth larger than they are",
   film: "on the scanned film",
-  unspecified: "the file does not say where",
+  unspecified: "on a plane that the file does not state",
 };
 
 const DAY = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium" });
