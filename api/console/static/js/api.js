@@ -1,4 +1,4 @@
-// The one way from a page to its server: the session's token with every change, errors with their stable code, and
+// All requests of a page: adds the CSRF token to changes, turns errors into `ApiError` with a stable code, and keeps
 // `connection`, which knows whether the server answers.
 
 const root = meta("root");
@@ -21,7 +21,7 @@ export class ApiError extends Error {
   }
 }
 
-// Tells by the event `change` where the server is away, or fails what the page shows; `problem` is an ApiError then.
+// Emits `change` when the server becomes unreachable or a shown part fails; `problem` is an ApiError then.
 class Connection extends EventTarget {
   answeredAt = Date.now();
   #isAway = null;
@@ -51,8 +51,8 @@ class Connection extends EventTarget {
 
 export const connection = new Connection();
 
-// While the page is being left, requests that end with it, or with the sign-out, are no trouble and lead nowhere.
-const LEAVING_MS = 10000; // a download leaves no page
+// While the page is being left, aborted requests are not errors.
+const LEAVING_MS = 10000; // a download does not leave the page
 let leftAt = -Infinity;
 addEventListener("beforeunload", () => { leftAt = Date.now(); });
 addEventListener("pageshow", () => { leftAt = -Infinity; });
@@ -100,7 +100,7 @@ export async function get(path, options = {}) {
   return read(await request(at(path), options));
 }
 
-// What is sent again under the same `key` is done once.
+// Requests with the same idempotency `key` take effect once.
 export async function send(method, path, body, { key, ...options } = {}) {
   const attempt = () => {
     const headers = { "X-CSRF-Token": token };
@@ -127,7 +127,7 @@ export function signIn() {
   return new Promise(() => {}); // the page is about to go
 }
 
-// Somebody has signed in anew in another tab: where it is the same reader, the page goes on with the new session.
+// If the same reader has signed in again in another tab, the page continues with the new session.
 async function renewToken() {
   const answer = await request(location.href, { isQuiet: true, stays: true });
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -136,7 +136,7 @@ async function renewToken() {
   return true;
 }
 
-// What the console's own error page says, as a problem document does.
+// Reads the console's HTML error page as a problem.
 function readProblem(text) {
   const main = new DOMParser().parseFromString(text, "text/html").querySelector("main");
   return { code: main?.querySelector("code")?.textContent, detail: main?.querySelector("p")?.textContent };

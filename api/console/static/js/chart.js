@@ -4,7 +4,7 @@ import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { element } from "./page.js";
 
 const HEIGHT_PX = 200;
-const LEAST_SPAN_S = 120; // else a single sample would stand in the middle of a year
+const LEAST_SPAN_S = 120; // uPlot would show a year around a single sample
 const ROWS = 60; // of the table, the latest
 // What an axis of whole numbers, and one of seconds, may count by: no two of its ticks then read the same.
 export const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6];
@@ -97,7 +97,7 @@ export class Chart {
       axes: [{ ...axis, space: 80, values: (_, ticks) => this.ticks(ticks) },
         { ...axis, size: 72, incrs: this.steps, values: (_, ticks) => ticks.map((tick) => this.say(this.lines[0], tick)) }],
       series: [
-        // While nobody points at it, the legend says how it stands.
+        // Without a pointer over the chart, the legend shows the latest values.
         { label: this.x.label, value: (_, value) => this.sayX(value ?? this.columns.x.at(-1)) },
         ...this.lines.map((line, number) => ({
           label: line.label,
@@ -139,7 +139,7 @@ export class Chart {
     return [Math.min(0, low ?? 0), Math.max(this.least_top, (high ?? 0) * 1.06)];
   }
 
-  // Only while somebody reads it: a table of each new point costs more than the drawing.
+  // Only while the table is open: rebuilding it costs more than drawing.
   fillTable() {
     if (!this.details.open || !this.columns) return;
     const { x } = this.columns;

@@ -2,7 +2,7 @@
 
 import { element } from "./page.js";
 
-// A mistake that the page finds itself, in the form in which the API tells of one.
+// A field error found by the page, in the API's form.
 export class FieldError extends Error {
   constructor(name, detail) {
     super(detail);
@@ -10,9 +10,9 @@ export class FieldError extends Error {
   }
 }
 
-// Asks before work that cannot be taken back, with `fields` (labels and inputs) to be filled in where it needs any. The
-// dialog stays open until `work(form)` is done, and says why where that is refused. Resolves to what `work` returned, by
-// default true; to undefined where the person cancelled.
+// Confirms an action that cannot be undone, with optional `fields` (labels and inputs). The
+// dialog stays open until `work(form)` is done, and shows the error if it fails. Resolves to the result of `work`, by
+// default true; to undefined if the user cancels.
 export function ask({ title, text, agree, fields = [], work = async () => true }) {
   return new Promise((resolve) => {
     const form = element("form", { method: "dialog" },
@@ -35,9 +35,9 @@ export function ask({ title, text, agree, fields = [], work = async () => true }
   });
 }
 
-// Does what a form asks for. Whatever is wrong with a field, by the browser, the page or the API, stands beside it.
+// Submits a form with `work`. Errors of the browser, the page or the API are shown beside their fields.
 export function onSubmit(form, work) {
-  form.noValidate = true; // a browser's own words go away by themselves, and do not reach a field that is folded away
+  form.noValidate = true; // the browser's own messages disappear, and do not show for collapsed fields
   form.addEventListener("input", ({ target }) => clear(target));
   form.closest("dialog")?.addEventListener("close", () => clearAll(form));
   form.addEventListener("submit", async (event) => {
@@ -65,7 +65,7 @@ function wordsFor(field) {
   return (field.validity.patternMismatch && field.title) || field.validationMessage;
 }
 
-// Marks the fields that an error names, and goes to the first; what belongs to no field stands at the form's end.
+// Marks the fields that an error names, and focuses the first; other errors are shown at the form's end.
 function show(form, error, submitter = null) {
   const marked = [];
   const others = [];

@@ -1,4 +1,4 @@
-// What every page has around it: whether the server answers, what is not saved yet, and that something is loading.
+// The frame of every page: connection errors, unsaved verdicts, the loading sign.
 
 import { at, connection, request } from "./api.js";
 import { ask } from "./dialog.js";
@@ -6,7 +6,7 @@ import { busy, element } from "./page.js";
 import { showStanding } from "./unsaved/standing.js";
 import { clear, entries } from "./unsaved/store.js";
 
-const QUIET_S = 10; // so long nothing is asked by a page before the frame asks whether the server is there
+const QUIET_S = 10; // after this silence the frame checks whether the server answers
 const AWAY_S = 3;
 const trouble = document.getElementById("trouble");
 const standing = document.getElementById("unsaved");
@@ -42,8 +42,8 @@ async function watch() {
   setTimeout(watch, 1000 * (connection.isAway ? AWAY_S : QUIET_S));
 }
 
-// While the server is away a link would lead to the browser's own error page, and from there nowhere. An answer that was on
-// its way when the network went says nothing about what comes next.
+// While the server is unreachable, a link would lead to the browser's own error page. An answer that was on
+// its way when the network went down does not mean that the server is reachable.
 function guard(event, go) {
   const mayGo = navigator.onLine && !connection.isAway;
   if (mayGo || event.defaultPrevented) return;
@@ -61,7 +61,7 @@ document.addEventListener("submit", (event) => {
   if (form.method !== "dialog") guard(event, () => form.requestSubmit());
 });
 
-// Signing out is for good: what nobody has saved by then is gone.
+// Signing out discards verdicts that are not saved.
 document.querySelector("form.who")?.addEventListener("submit", async (event) => {
   const count = entries().length;
   if (!count || connection.isAway) return;

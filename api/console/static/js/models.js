@@ -1,4 +1,4 @@
-// Models: which one detects is changed here, and only after a question.
+// Models: promotes, rolls back and evaluates, each after a confirmation.
 
 import { get, send } from "./api.js";
 import { ask, onSubmit } from "./dialog.js";
@@ -69,7 +69,7 @@ if (dialog) {
 async function untilDone(id) {
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
-    const seen = await get(`/v1/evaluations/${id}`).catch(() => null); // the next look will tell
+    const seen = await get(`/v1/evaluations/${id}`).catch(() => null); // the next poll tries again
     if (["succeeded", "failed", "cancelled"].includes(seen?.state)) return;
   }
 }

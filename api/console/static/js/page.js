@@ -16,7 +16,7 @@ export function say(text, { bad = false, for_ms = bad ? 10000 : 4000 } = {}) {
   setTimeout(() => message.remove(), for_ms);
 }
 
-// Runs what a person asked for, and says that it takes a while; says why where it fails.
+// Runs an action that the user asked for: shows that it is running, and the reason if it fails.
 export async function attempt(work) {
   try {
     return await busy(work());
@@ -26,7 +26,7 @@ export async function attempt(work) {
   }
 }
 
-// What went wrong, with its code.
+// An error's message with its code.
 export function sentence({ message, code }) {
   return code ? `${message} (${code})` : message;
 }
@@ -66,12 +66,12 @@ export function age(time) {
 const NUMBER = new Intl.NumberFormat("en-GB");
 export const count = (value) => NUMBER.format(value);
 
-// A figure of a training: one that has diverged is told by its size.
+// A training figure; values of a diverged training in scientific notation.
 export function figure(value, digits = 3) {
   return Math.abs(value) >= 1e5 ? value.toExponential(1) : value.toFixed(digits);
 }
 
-// What the server left in the page for its script: `<script type="application/json" id=ID>`.
+// Data that the server put into the page: `<script type="application/json" id=ID>`.
 export function data(id) {
   return JSON.parse(document.getElementById(id).textContent);
 }

@@ -70,7 +70,7 @@ function workerRow(worker) {
     cell("number nowrap", worker.step_s === null ? "–" : milliseconds(worker.step_s)), cell("mono nowrap", worker.id));
 }
 
-// What the server wrote, or would have written, where there is none.
+// The row that the server renders when there is no worker.
 const noWorkers = [element("tr", {}, element("td", { colSpan: 9 }, "No worker has been seen in 24 hours."))];
 
 function showWorkers(workers) {
@@ -94,7 +94,7 @@ function failureRow(failure) {
 let shown = "";
 function showFailures(failures) {
   const now = JSON.stringify(failures);
-  if (now === shown) return; // whoever is at a button keeps it
+  if (now === shown) return; // keeps the focus on a button
   shown = now;
   document.querySelector("#failures tbody").replaceChildren(...failures.map(failureRow));
   document.getElementById("failures").hidden = failures.length === 0;

@@ -53,7 +53,7 @@ function open(schedule) {
   form.reset();
   fields.recipe.querySelector('[value=""]')?.remove();
   document.getElementById("dialog-title").textContent = schedule ? `Edit ${schedule.name}` : "Add a schedule";
-  fields.name.disabled = Boolean(schedule); // a name is for good
+  fields.name.disabled = Boolean(schedule); // a schedule's name cannot change
   fields.time_zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
   if (schedule) fill(fields, schedule);
   fields.recipe.dispatchEvent(new Event("change"));
@@ -74,7 +74,7 @@ function fill(fields, schedule) {
   fields.promote.checked = schedule.gate.promote;
 }
 
-// What the dialog does not show of a gate stays as it was.
+// Keeps the gate's fields that the dialog does not show.
 function gateOf(form) {
   const gate = readGate(form);
   const before = edited?.gate;

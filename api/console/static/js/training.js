@@ -33,7 +33,7 @@ async function readPoints() {
   const after = points.length ? points.at(-1).step : -1;
   let answer = await get(`${path}/points?after=${after}`);
   if (answer.attempt !== attemptSeen) {
-    // A new attempt does the steps after the last checkpoint anew.
+    // A new attempt repeats the steps after the last checkpoint.
     if (attemptSeen !== null) answer = await get(`${path}/points`);
     attemptSeen = answer.attempt;
     points = answer.points;
@@ -93,16 +93,16 @@ async function look() {
 }
 
 async function keepLooking() {
-  if (!document.hidden) await look().catch(() => {}); // the next look will tell
+  if (!document.hidden) await look().catch(() => {}); // the next poll tries again
   if (!FINAL.includes(state)) setTimeout(keepLooking, EVERY_MS);
 }
 
-// The evaluation comes after the training; its figures stand in the page that the server makes.
+// The evaluation follows the training; the server renders its figures.
 async function awaitEvaluations() {
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
     const looks = pending.map((evaluation) => get(`/v1/evaluations/${evaluation}`));
-    const seen = await Promise.all(looks).catch(() => []); // the next look will tell
+    const seen = await Promise.all(looks).catch(() => []); // the next poll tries again
     if (seen.some((evaluation) => FINAL.includes(evaluation.state))) return location.reload();
   }
 }

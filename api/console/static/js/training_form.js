@@ -1,10 +1,10 @@
-// The fields that say what a training is made of, as the API takes them.
+// Reads the fields of a training's recipe, config and gate as the API takes them.
 
 import { FieldError } from "./dialog.js";
 
 const NUMBERS = ["epochs", "batch_size", "learning_rate", "seed"];
 
-// Shows what a recipe has where nothing is filled in.
+// Shows the recipe's values as placeholders.
 export function describeRecipe(form) {
   const show = () => {
     const { dataset } = form.recipe.selectedOptions[0];

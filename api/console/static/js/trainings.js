@@ -1,4 +1,4 @@
-// The list of trainings: its rows move on, and a dialog starts another one.
+// The list of trainings: refreshes its rows, and starts a training from a dialog.
 
 import { at, get, request, send } from "./api.js";
 import { onSubmit } from "./dialog.js";
@@ -44,7 +44,7 @@ function update(row, run) {
 const rowOf = (id) => document.querySelector(`#trainings [data-id="${id}"]`);
 const isNewestPage = !new URLSearchParams(location.search).has("before");
 
-// The page's own rows are the server's: so are those that it has by now and this one has not.
+// Adds rows for trainings that started after the page was loaded, as the server renders them.
 async function addNew() {
   const [newest] = (await get("/v1/trainings?limit=1")).trainings;
   if (!newest || rowOf(newest.id)) return;
@@ -64,7 +64,7 @@ async function look() {
 }
 
 async function keepLooking() {
-  await look().catch(() => {}); // the next look will tell
+  await look().catch(() => {}); // the next poll tries again
   setTimeout(keepLooking, EVERY_MS);
 }
 

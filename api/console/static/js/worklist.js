@@ -1,4 +1,4 @@
-// Keeps the worklist up to date: rows change where they are, and new studies wait for a click so that nothing moves.
+// Keeps the worklist up to date: updates rows in place, and adds new studies on a click so that nothing moves.
 
 import { request } from "./api.js";
 import { age, attempt, count } from "./page.js";
@@ -13,7 +13,7 @@ let pause_ms = PAUSE_MS;
 let timer = null;
 let isLooking = false;
 let last = { address: null, etag: null };
-let unseen = 0; // how many studies there are above those that are shown
+let unseen = 0; // the number of new studies that are not shown yet
 const served = new Map(); // rows as the server sent them, by their id
 
 function rowsOf(place) {
@@ -28,7 +28,7 @@ function remember(rows) {
   for (const row of rows) served.set(row.id, row.outerHTML);
 }
 
-// The page's own address, for as many rows as there are: those below would not be told of otherwise.
+// The page's address with a limit that covers all rows shown, so that the lower ones are updated too.
 function address() {
   const asked = new URLSearchParams(location.search);
   const wanted = rowsOf(list).length + unseen;
@@ -81,7 +81,7 @@ function replaceRow(known, row) {
 
 function announce(rows) {
   const first = rows.findIndex((row) => served.has(row.id));
-  const isGap = first === -1; // more have come than were asked for: how many, nobody knows
+  const isGap = first === -1; // more new studies than were requested; their number is unknown
   unseen = isGap ? 0 : first;
   button.hidden = first === 0;
   button.textContent = first === 1 ? "1 new study" : `${count(isGap ? rows.length : first)}${isGap ? "+" : ""} new studies`;
@@ -115,7 +115,7 @@ async function look() {
     if (page) update(page);
     pause_ms = PAUSE_MS;
   } catch {
-    pause_ms = Math.min(2 * pause_ms, LONGEST_PAUSE_MS); // a server that is away or busy is left in peace
+    pause_ms = Math.min(2 * pause_ms, LONGEST_PAUSE_MS); // polls less often while the server is unreachable or busy
   }
   isLooking = false;
   showAges();

@@ -1,4 +1,4 @@
-// Whether others have said something meanwhile that an unsaved entry does not know of.
+// Finds changes by other readers that conflict with an unsaved entry.
 
 // The events of a review that came after what the entry's reader had seen, about the same finding or the whole image.
 export function eventsAgainst(entry, review) {

@@ -1,4 +1,4 @@
-// A review as it will be once what waits is saved.
+// A review with the unsaved entries applied.
 
 import { unsavedId } from "./sender.js";
 

@@ -1,7 +1,7 @@
-// Sends what a reader said, one entry after the other, and again until the server has acknowledged it.
+// Sends a reader's review actions in order, and repeats each until the server has acknowledged it.
 //
-// Each entry is stored before it is sent, and goes with a key of its own, so that it is done once however often it is
-// sent. Events: `change` where the standing may differ; `saved` {entry, number, review}; `review` {entry, review}, where
+// Each entry is stored before it is sent, and has its own idempotency key, so that it takes effect once however often it is
+// sent. Events: `change` when the saved state may differ; `saved` {entry, number, review}; `review` {entry, review}, where
 // others have changed one; `refused` {entry, error}.
 
 import { ApiError, get, isLeaving, reader, send, signIn } from "../api.js";
@@ -14,12 +14,12 @@ const MOST_LOOKS = 3; // at a review that others change while an entry is on its
 const REMEMBERED_MS = 24 * 3600 * 1000; // the server knows a key for twice as long
 
 class Sender extends EventTarget {
-  version = 0; // rises with each change of what waits
+  version = 0; // rises with each change of the unsaved entries
   problem = null; // why nothing can be sent at present
   conflicts = new Map(); // by job: {entry, review, against}; its entries wait for the reader's choice
   hasSaved = false;
   isSending = false;
-  #fresh = new Map(); // entries whose first try is not over, by name: who is to be told of its end
+  #fresh = new Map(); // callbacks of entries whose first attempt is running, by name
   #latest = new Map(); // the latest review that the server told of, by job
   #pause_s = 1;
   #timer = null;
@@ -43,7 +43,7 @@ class Sender extends EventTarget {
     });
   }
 
-  // What is shown as if it were saved: all but what is on its first way.
+  // Entries shown as if saved: all except those in their first attempt.
   waiting(jobId) {
     return entries().filter(({ name, job_id }) => job_id === jobId && !this.#fresh.has(name));
   }
@@ -66,7 +66,7 @@ class Sender extends EventTarget {
     if (this.problem?.status === 401 && !isBusy) signIn(); // all is kept until then
   }
 
-  // The reader has seen both and chosen: `isMine` says it again, else it is dropped with what else was said of the same.
+  // Resolves a conflict: with `isMine` the entry is sent again, else it and later entries on the same finding are dropped.
   choose(jobId, isMine) {
     const { entry, review } = this.conflicts.get(jobId);
     for (const other of entries().filter((one) => one.job_id === jobId)) {
@@ -105,7 +105,7 @@ class Sender extends EventTarget {
       const against = known ? eventsAgainst(entry, known) : [];
       if (against.length) return this.#meet(entry, known, against);
       entry.after = Math.max(entry.seen, known?.last_event ?? 0);
-      put(entry); // sent again, it has to be the same to the letter
+      put(entry); // a retry must be identical to the first attempt
     } else if (Date.now() - entry.at > REMEMBERED_MS && !entry.looks) {
       return this.#look(entry);
     }
@@ -121,7 +121,7 @@ class Sender extends EventTarget {
     }
   }
 
-  // Looks at what has become of the review: the entry may be in it, or others may have said something of the same.
+  // Reads the review: the entry may be in it already, or another reader may have changed the same finding.
   async #look(entry) {
     const review = reviewIn(await get(`${address(entry)}?job_id=${entry.job_id}`, { stays: true, isQuiet: true }));
     this.#latest.set(entry.job_id, review);
@@ -192,13 +192,13 @@ function address({ image_id }) {
   return `/v1/images/${image_id}/reviews`;
 }
 
-// A proxy that wants a sign-in of its own answers with a page: nothing is saved then.
+// A proxy with its own sign-in answers with a page; then nothing was saved.
 function reviewIn(answer) {
   if (typeof answer?.last_event === "number") return answer;
   throw new ApiError({ detail: "The answer did not come from Carina's server." }, 502);
 }
 
-// Of the server, the network or the session, not of what was said. What has no code is not of the API, but of a proxy.
+// Whether the error concerns the server, network or session rather than the entry. An error without a code is a proxy's.
 function mayPass({ status, code }) {
   return status === 0 || status >= 500 || [401, 403, 408, 429].includes(status)
     || ["idempotency_key_in_use", "unknown"].includes(code);

@@ -1,4 +1,4 @@
-// Says on every page what is saved and what waits, and lets the reader choose where others said something else meanwhile.
+// Shows on every page what is not saved yet, and lets the reader resolve conflicts.
 
 import { at } from "../api.js";
 import { element, say } from "../page.js";
@@ -24,7 +24,7 @@ export function showStanding(place) {
   });
   sender.addEventListener("refused", ({ detail: { entry, error } }) =>
     say(`Not saved: ${entry.words}. ${error.message} (${error.code})`, { bad: true, for_ms: 60000 }));
-  addEventListener("storage", refresh); // another tab has said or saved something
+  addEventListener("storage", refresh); // another tab has changed the entries
   addEventListener("online", () => sender.send());
   addEventListener("beforeunload", (event) => {
     if (isFleeting()) event.preventDefault(); // the browser asks whether to leave
@@ -49,7 +49,7 @@ function askNext() {
   if (jobId) choose(jobId);
 }
 
-// Shows what the reader said and what others said meanwhile. Closed without a choice, it can be opened again.
+// Shows both versions of a conflict. If closed without a choice, it can be opened again.
 function choose(jobId) {
   const { entry, review, against } = sender.conflicts.get(jobId);
   const nameOf = (event) => review.findings.find(({ id }) => id === event.finding_id)?.class_name ?? event.class_name ?? "";

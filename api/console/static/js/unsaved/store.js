@@ -40,7 +40,7 @@ export function remove(name) {
   try {
     localStorage.removeItem(PREFIX + name);
   } catch {
-    // Where nothing can be stored nothing is.
+    // If storage is unavailable, there are no stored entries.
   }
 }
 

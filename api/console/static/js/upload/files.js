@@ -1,7 +1,7 @@
 // Which files there are to send: those that were chosen or dropped, and those in folders, found as they are needed.
 
 const OF_NO_USE = /^(\..*|thumbs\.db|desktop\.ini|dicomdir)$/i;
-// What is called like a film is no folder. To ask the browser costs it up to half a millisecond each, all in one go.
+// A name with an image's extension is taken for a file: asking the browser costs up to half a millisecond each.
 const FILM = /\.(dcm|dicom|png|jpe?g)$/i;
 
 // To be called while the drop is being handled: afterwards the browser forgets what was dropped.
@@ -33,7 +33,7 @@ async function* walkFolder(folder) {
   const reader = folder.createReader();
   for (;;) {
     const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!entries.length) return; // a reader answers some at a time, and nothing when it is through
+    if (!entries.length) return; // a directory reader returns batches, and an empty one at the end
     yield* walk(entries);
   }
 }

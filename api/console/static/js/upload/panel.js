@@ -1,10 +1,10 @@
-// What an upload looks like: a bar, counts of everything, and rows for what is under way, in trouble or last done.
+// Renders an upload: progress bar, counts, and rows of files that are being sent, failed or finished last.
 
 import { at } from "../api.js";
 import { count, element } from "../page.js";
 import { isTrouble, isUnderWay } from "./uploads.js";
 
-const PAUSE_MS = 300; // between two drawings, however much happens
+const PAUSE_MS = 300; // the least time between two renderings
 const MOST_TROUBLES = 100;
 const MOST_DONE = 20;
 const TAGS = { succeeded: "good", rejected: "bad", failed: "bad", "not sent": "bad", duplicate: "", "cancelled here": "", cancelled: "" };

@@ -1,4 +1,4 @@
-// Follows what was sent to its result, up to a hundred jobs in one question.
+// Polls the jobs of sent files, up to a hundred in one request.
 
 import { get } from "../api.js";
 
@@ -29,12 +29,12 @@ export class Results extends EventTarget {
       this.#pause_ms = Math.min(2 * this.#pause_ms, LONGEST_PAUSE_MS);
     }
     if (ended) document.dispatchEvent(new Event("studies-sent"));
-    // Where all that were asked for have ended, others behind them may have, too.
+    // If all requested jobs have ended, later ones may have, too.
     const pause_ms = ended === AT_ONCE ? 0 : this.#pause_ms;
     this.#timer = this.#open.size ? setTimeout(() => this.#look(), pause_ms) : null;
   }
 
-  // Returns whether it is the end.
+  // Returns whether the job has ended.
   #note(job) {
     const item = this.#open.get(job.id);
     Object.assign(item, { state: job.state, code: job.code, reason: job.reason });

@@ -1,9 +1,9 @@
-// One file on its way: sent, and sent again where the network or the server failed, never stored twice.
+// Sends one file, with retries after network or server failures; it is never stored twice.
 
 import { at, authorise } from "../api.js";
 
 const MOST_TRIES = 6;
-const LONGEST_PAUSE_S = 60; // who is to wait for longer, as for a new day's quota, is asked to try again instead
+const LONGEST_PAUSE_S = 60; // for longer pauses, such as an exhausted quota, the user retries
 const WORTH_ANOTHER_TRY = new Set([0, 429, 502, 503, 504]);
 
 export class NotSent extends Error {

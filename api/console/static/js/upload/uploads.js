@@ -1,4 +1,4 @@
-// All files of an upload: four on their way at a time, each with what has become of it.
+// All files of an upload with their states; sends four at a time.
 // Events: `change`, often; `arrived` with an item that the server has; `end` when nothing is left to send.
 
 import { newKey } from "../unsaved/store.js";
@@ -32,7 +32,7 @@ export class Uploads extends EventTarget {
     this.#next();
   }
 
-  // What has arrived stays there.
+  // Files that have arrived stay on the server.
   cancel() {
     for (const item of this.#waiting.splice(0)) item.state = "cancelled here";
     this.#stop.abort();
@@ -44,7 +44,7 @@ export class Uploads extends EventTarget {
     return this.isReading + this.#running + this.#waiting.length > 0;
   }
 
-  // The part of all files that is sent, 0 to 1.
+  // The fraction of all files that is sent, 0 to 1.
   get progress() {
     const sent = this.items.reduce((sum, item) => sum + (isUnderWay(item) ? item.sent : 1), 0);
     return this.items.length ? sent / this.items.length : 0;

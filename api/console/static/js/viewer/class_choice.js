@@ -2,7 +2,7 @@
 
 import { element } from "../page.js";
 
-// Resolves to one of the classes, or to null where the reader thought better of it.
+// Resolves to one of the classes, or to null if the reader cancels.
 export function chooseClass(classes, colourOf, { title, chosen = null }) {
   return new Promise((resolve) => {
     const buttons = classes.map((one) =>
@@ -30,7 +30,7 @@ export function swatch(colour) {
 }
 
 function walk(event, buttons) {
-  event.stopPropagation(); // no shortcut of the page
+  event.stopPropagation(); // the page's shortcuts must not fire
   const place = buttons.indexOf(document.activeElement);
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (step) {

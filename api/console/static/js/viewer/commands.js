@@ -1,4 +1,4 @@
-// What buttons and keys do, and the table of keys.
+// The commands behind buttons and keys, and the table of keyboard shortcuts.
 
 import { showShortcuts } from "./keys.js";
 import { PRESETS, choosePreset } from "./presets.js";
@@ -59,7 +59,7 @@ export class Commands {
 
   reject() { return this.#decide("reject"); }
 
-  // Leaves what the reader is at, one thing at a time, and in the end the page.
+  // Closes one thing at a time (box, line, tool, finding), and at last the page.
   leave() {
     const { state } = this.#page;
     if (state.measure) this.#picture(() => { state.measure = null; });
@@ -76,7 +76,7 @@ export class Commands {
     if (answer && state.selected === selected) list.step(1, { undecided: true });
   }
 
-  // A tool that is in use already is put away.
+  // Choosing the current tool again returns to the default tool.
   #use(tool) {
     const { state } = this.#page;
     state.tool = state.tool === tool ? "window" : tool;

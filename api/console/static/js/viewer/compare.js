@@ -23,7 +23,7 @@ export class Compare {
     return (this.#state.image?.results.length ?? 0) > 1;
   }
 
-  // Puts the next other result beside the one that is shown, or takes it away.
+  // Shows or hides another result beside the current one.
   toggle() {
     if (!this.isPossible) return;
     const other = this.#others()[0];

@@ -15,7 +15,7 @@ export class Editing {
     this.#reviewing = reviewing;
   }
 
-  // Shows the handles of the selected finding, or puts them away.
+  // Shows or hides the handles of the selected finding.
   toggle() {
     const finding = this.#state.finding(this.#state.selected);
     if (this.#state.draft) return this.cancel();
@@ -41,7 +41,7 @@ export class Editing {
     this.#state.changed();
   }
 
-  // Whether a key was about the box that is being edited.
+  // Handles a key for the box being edited; returns whether it did.
   key(event) {
     const { draft, image } = this.#state;
     if (!draft) return false;
@@ -65,7 +65,7 @@ export class Editing {
   async change(id, box) {
     await this.#reviewing.change(id, { box });
     if (this.#state.selected !== id || this.#state.tool === "draw") return;
-    this.#state.draft = { id, box: this.#state.finding(id)?.box_xyxy_px ?? box }; // the handles stay till they are put away
+    this.#state.draft = { id, box: this.#state.finding(id)?.box_xyxy_px ?? box }; // keeps the handles visible
     this.#state.changed();
   }
 

@@ -13,5 +13,5 @@ export async function eraseStudy({ id, image_count: count }, navigation) {
     agree: "Erase the study",
     work: () => navigation.end(() => send("DELETE", `/v1/studies/${id}`)),
   });
-  if (answer !== undefined) location.replace(worklist()); // so that no way leads back to a page that is gone
+  if (answer !== undefined) location.replace(worklist()); // so that Back does not return to the erased study
 }

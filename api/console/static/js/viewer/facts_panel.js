@@ -1,4 +1,4 @@
-// Above the findings: which study and image this is, where its job stands, and what makes the image doubtful.
+// Above the findings: the study, the image, its job's state and its flags.
 
 import { data, element } from "../page.js";
 import { STATES, SPACINGS, minute } from "./words.js";
@@ -37,7 +37,7 @@ export class FactsPanel {
     return [element("ul", { className: "flags", "aria-label": "Flags of the image" }, ...lines)];
   }
 
-  // Said where the latest job has not succeeded; an earlier result may still be shown below.
+  // Shown if the latest job has not succeeded; an earlier result may be shown below.
   #standing(image) {
     const job = image?.standing_job;
     if (!job || job.state === "succeeded") return [];

@@ -10,7 +10,7 @@ export function loadFilm(imageId, { urgent = true } = {}) {
   const known = films.get(imageId);
   const loading = known ?? load(imageId, urgent);
   films.delete(imageId);
-  films.set(imageId, loading); // now the last to go
+  films.set(imageId, loading); // now the most recently used
   if (!known) loading.catch(() => films.delete(imageId));
   for (const id of films.keys()) {
     if (films.size <= KEPT) break;
@@ -33,8 +33,8 @@ export class Film {
   #context;
   #pixels;
   #values;
-  #shown = null; // the table that the canvas was last painted by
-  #counts = null; // of each grey value, once somebody asks
+  #shown = null; // the window that the canvas was last painted with
+  #counts = null; // the histogram, computed on demand
 
   constructor(bitmap) {
     this.width = bitmap.width;

@@ -1,4 +1,4 @@
-// Which findings are shown: from a score on, and of which classes.
+// Filters the findings by minimum score and class.
 
 import { element } from "../page.js";
 import { swatch } from "./class_choice.js";
@@ -35,7 +35,7 @@ export class Filters {
     if (focused) this.#classes.querySelector(`[data-class="${CSS.escape(focused)}"]`)?.focus();
   }
 
-  // Of each class that was found: how many findings the score lets through.
+  // For each class found, the number of findings with at least the minimum score.
   #counts() {
     const counts = new Map();
     for (const finding of this.#state.findings) {

@@ -87,7 +87,7 @@ function windowing(state) {
   };
 }
 
-// Nothing moves before the pointer has left the place; where it never does, the finding under it is selected.
+// A pointer that does not move is a click, which selects the finding under it.
 function withClick(pane, state, start, gesture) {
   let isDrag = false;
   return {

@@ -35,7 +35,7 @@ export class Grey {
     return this.centre === 127.5 && this.width === 255 && !this.isInverted;
   }
 
-  // Of each grey value the four bytes of its pixel, as one number: putting a film on its canvas is one look-up a pixel.
+  // Maps each grey value to its RGBA pixel as one number, so that painting costs one look-up per pixel.
   table() {
     const table = new Uint32Array(256);
     const lowest = this.centre - this.width / 2;

@@ -1,4 +1,4 @@
-// Which line a box has on the film, by where its finding stands.
+// Explains the box line styles, one for each verdict.
 
 import { element } from "../page.js";
 import { make } from "./svg.js";

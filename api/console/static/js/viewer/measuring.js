@@ -30,7 +30,7 @@ export function placeMeasure(state, pane) {
   state.moved();
 }
 
-// Whether a key was about the line.
+// Handles a key for the measuring line; returns whether it did.
 export function measureKey(event, state) {
   const { measure, image, tool } = state;
   if (!measure || tool !== "measure" || !STEPS[event.key]) return false;

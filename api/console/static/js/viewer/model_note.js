@@ -1,4 +1,4 @@
-// Whose findings are shown: said where they are not the active model's, with what the models' cards warn of.
+// States when the shown findings are not the active model's, and the warnings of the models' cards.
 
 import { send } from "../api.js";
 import { attempt, element } from "../page.js";

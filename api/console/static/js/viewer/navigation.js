@@ -9,7 +9,7 @@ import { day } from "./words.js";
 
 export class Navigation {
   #state;
-  #pane; // what a film is fitted into
+  #pane; // the pane that a film is fitted into
   #wanted = null; // the study that was asked for last
   #waiting = new Waiting(() => attempt(() => this.#reload()));
 
@@ -42,12 +42,12 @@ export class Navigation {
     if (count > 1) this.image((this.#state.index + by + count) % count);
   }
 
-  // Shows the study again as it is by now.
+  // Reloads the study.
   renew() {
     return this.#reload();
   }
 
-  // Does what the study that is shown does not outlast: its job is not waited for meanwhile.
+  // Runs work that ends the shown study, such as erasing it; its job is not followed meanwhile.
   async end(work) {
     this.#waiting.follow(null);
     try {
@@ -58,7 +58,7 @@ export class Navigation {
     }
   }
 
-  // Resolves to whether the study is shown: another one may be wanted by the time that it is there.
+  // Resolves to whether the study is shown; false if the reader has asked for another one meanwhile.
   async #open(id) {
     this.#wanted = id;
     const study = await fetchStudy(id);
@@ -91,17 +91,17 @@ export class Navigation {
     }
     this.#waiting.follow(openJob(image));
     state.changed();
-    requestAnimationFrame(() => { document.body.dataset.shown = study.id; }); // on the screen, for whoever measures
+    requestAnimationFrame(() => { document.body.dataset.shown = study.id; }); // tells measurements when the study is on the screen
   }
 
-  // What was fetched ahead may be old by now: others review too, and jobs get on.
+  // Data that was prefetched may be out of date: other readers review, and jobs finish.
   async #renew(id) {
     const before = this.#state.study;
     const now = await fetchStudy(id, { again: true }).catch(() => null);
     if (!now || this.#state.study !== before || JSON.stringify(now) === JSON.stringify(before)) return;
     const isBusy = this.#state.draft !== null || document.querySelector("dialog[open]") !== null;
     if (!isBusy && now.images.every((image, index) => isNewer(image, before.images[index]))) await this.#replace(now);
-    else keep(before); // the reader has gone on meanwhile
+    else keep(before); // the reader has made changes meanwhile
   }
 
   async #reload() {
@@ -117,12 +117,12 @@ export class Navigation {
   }
 }
 
-// The latest job of any model that has not come to its end.
+// The latest unfinished job of any model.
 function openJob(image) {
   return image?.jobs.findLast((job) => !job.finished_at) ?? null;
 }
 
-// Whether an image tells at least what is known of it, and of the same result.
+// Whether fetched data of an image are of the same result and at least as new as those shown.
 function isNewer(image, known) {
   if (!known?.review) return true;
   return image.review?.job_id === known.review.job_id && image.review.last_event >= known.review.last_event;

@@ -58,7 +58,7 @@ export class Pane {
     return under.sort((one, other) => area(one.box_xyxy_px) - area(other.box_xyxy_px))[0] ?? null;
   }
 
-  // Where it is `fine`, a film that is made smaller is drawn with care, which takes too long while something moves.
+  // `isFine` uses high-quality downscaling, which is too slow while something moves.
   draw({ isFine = true } = {}) {
     const { film, view, grey } = this.#state;
     const context = this.#canvas.getContext("2d", { alpha: false });
@@ -91,7 +91,7 @@ export class Pane {
     return { from: { x: x1, y: y1 }, to: { x: x2, y: y2 }, label: lengthText(measure, image.pixel_spacing) };
   }
 
-  // What is no picture: words instead of a film, and whose findings these are.
+  // Sets the text parts: a message in place of the image, and the caption that names the model.
   describe(words) {
     this.#words.replaceChildren(...words);
     this.#words.hidden = words.length === 0;

@@ -7,13 +7,13 @@ export const PRESETS = [
   { name: "Dense", keys: "4", words: "Window for the brighter parts, as heart and bones", from: 0.4, to: 0.995 },
 ];
 
-// Puts a preset on, or away where it is on already.
+// Turns a preset on, or off if it is on.
 export function choosePreset(preset, { grey, film, image }) {
   if (grey.preset === preset.name) {
     grey.showAll();
     return;
   }
-  // Where dark and bright are swapped, so are the lungs.
+  // If dark and bright are swapped, so are the ranges.
   const isSwapped = image.flags.includes("suspected_inversion");
   const [from, to] = isSwapped ? [1 - preset.to, 1 - preset.from] : [preset.from, preset.to];
   grey.show(film.valueBelow(from), film.valueBelow(to), preset.name);

@@ -1,4 +1,4 @@
-// The reader's buttons: for the selected finding, and for the review as a whole; and who has said what before.
+// The reader's buttons for the selected finding and for the whole review, and the review's history.
 
 import { element } from "../page.js";
 import { sizeText } from "./boxes.js";
@@ -10,7 +10,7 @@ export class ReviewPanel {
   #standing = element("p", {});
   #history = element("ol", { className: "history" });
   #buttons;
-  chosen; // what is said of the selected finding: it stays in sight, however long the list is
+  chosen; // about the selected finding; stays visible however long the list is
   element;
 
   constructor(state, reviewing, editing, commands) {

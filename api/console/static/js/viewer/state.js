@@ -1,4 +1,4 @@
-// What the page shows and what the reader has chosen: one object that every part reads, and that tells of changes.
+// The viewer's state: what is shown and what the reader has chosen. Emits events on changes.
 
 import { Grey } from "./grey.js";
 import { View } from "./view.js";
@@ -18,7 +18,7 @@ export class State extends EventTarget {
   minScore = Number(sessionStorage.getItem(MIN_SCORE) ?? 0.3);
   hiddenClasses = new Set(); // names, so that they hold for the next study too
   areBoxesShown = true;
-  // Else only that of the box that is chosen or pointed at: on a phone a dozen of them would hide the film.
+  // If false, only the selected or hovered box has a label: on a phone, many labels would hide the image.
   areLabelsShown = matchMedia("(min-width: 640px)").matches;
   measure = null; // a distance on the image: {from, to}, in pixels of the original
   selected = null;
@@ -26,7 +26,7 @@ export class State extends EventTarget {
   isSpaceHeld = false; // then a drag pans, whatever the tool
   draft = null; // a box that is being moved, resized or drawn: {id, box}; id null for a new one
 
-  foresee = (review) => review; // with what waits to be saved: set by whoever knows that
+  foresee = (review) => review; // applies changes that are not saved yet
 
   constructor(may) {
     super();
@@ -54,7 +54,7 @@ export class State extends EventTarget {
     return this.findings.find((finding) => finding.id === id) ?? null;
   }
 
-  // Those that the slider and the classes let through; what a reader has drawn has no score, and always counts.
+  // Findings that pass the filters. Drawn boxes have no score and always pass.
   visible(review = this.review) {
     return (review?.findings ?? []).filter(
       (finding) => this.isInScore(finding) && !this.hiddenClasses.has(finding.class_name));

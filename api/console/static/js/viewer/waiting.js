@@ -1,4 +1,4 @@
-// Waits for a job that is under way, and tells when it has got on.
+// Follows a running job and reports each change of its state.
 
 import { get } from "../api.js";
 
@@ -13,7 +13,7 @@ export class Waiting {
     this.#onChange = onChange;
   }
 
-  // Follows one job, or none; the one before is left.
+  // Follows one job, or none; stops following the previous one.
   follow(job) {
     this.#stop?.abort();
     this.#stop = null;
@@ -26,7 +26,7 @@ export class Waiting {
     let { state } = job;
     while (!signal.aborted) {
       try {
-        // The answer comes when the job has ended, or after a while: a state on the way is seen then.
+        // The answer comes when the job has ended or after a while; then it may show an intermediate state.
         const now = await get(`/v1/jobs/${job.id}?wait=${state === "queued" ? 2 : WAIT_S}`, { signal });
         if (now.state !== state) this.#onChange(now);
         if (now.finished_at) return;

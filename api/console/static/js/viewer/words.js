@@ -1,4 +1,4 @@
-// What the codes of the API mean, in words for whoever looks at a film.
+// User-visible words for codes of the API.
 
 export const STATES = {
   queued: "Waiting to be prepared",
