@@ -124,7 +124,7 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
                 page.keyboard.press("a")
                 expect(finding).not_to_have_attribute("aria-label", re.compile("not decided"))
         page.get_by_role("button", name="Review done").click()
-        page.get_by_text(re.compile("^The review is done:")).wait_for()
+        page.get_by_text(re.compile("^Review complete:")).wait_for()
         if number < len(films) - 1:
             here = page.locator("body").get_attribute("data-shown")
             page.keyboard.press("]")

@@ -68,7 +68,7 @@ def test_a_schedules_dialog_says_beside_each_field_what_is_wrong(page: Page, key
     config.evaluate("field => { field.value = '{\"epochs\": }'; }")
     dialog.locator("details").evaluate("folded => { folded.open = false; }")
     save.click()  # what the page finds, in a field that is folded away
-    is_blamed(config, "This is not JSON")
+    is_blamed(config, "This is not valid JSON")
     config.fill('{"epochs": 0}')
     dialog.locator("details").evaluate("folded => { folded.open = false; }")
     save.click()  # and what the API finds, one after the other
@@ -131,7 +131,7 @@ def test_a_key_that_is_not_valid_is_said_at_its_field(page: Page, server: Server
     page.get_by_role("button", name="Sign out").click()
     page.get_by_label("API key").fill("carina_0_0")
     page.get_by_role("button", name="Sign in").click()
-    is_blamed(page.get_by_label("API key"), "no valid key")
+    is_blamed(page.get_by_label("API key"), "The API key is not valid")
 
 
 @pytest.mark.parametrize("path", ["training", "models", "schedules"])

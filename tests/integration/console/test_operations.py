@@ -106,7 +106,7 @@ def test_pages_are_there_before_anything_else_is(browse: Callable[[str], FlaskCl
     browser = browse(keys.admin)
     for path, words in zip(
         PAGES,
-        ("No worker has been seen", "No training has been asked for", "There is no model", "no schedule"),
+        ("No worker has been seen", "There are no trainings yet", "There is no model", "no schedules"),
         strict=True,
     ):
         page = browser.get(path)

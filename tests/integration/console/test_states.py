@@ -31,7 +31,7 @@ PAGES = {
         "/console/studies/{study}",
         "list",
         "Findings",
-        "Nothing has been asked about this image",
+        "There is no job for this image",
     ),
     "/console/queue": ("/console/queue", "heading", "Queue", "carina worker"),
     "/console/training": ("/console/training", "heading", "Training", "carina dataset import"),

@@ -258,7 +258,7 @@ def test_who_meets_anothers_word_sees_both_and_chooses(
     if choice == "Decide later":
         standing(page, "2 verdicts not saved")
         page.get_by_role("button", name="Sign out").click()
-        warning = page.get_by_role("dialog", name="Sign out, and lose 2 verdicts?")
+        warning = page.get_by_role("dialog", name="Sign out and lose 2 unsaved verdicts?")
         warning.get_by_role("button", name="Cancel").click()
         assert len(kept(page)) == 2
         page.get_by_role("button", name="Sign out").click()

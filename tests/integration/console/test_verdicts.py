@@ -112,7 +112,7 @@ def test_no_finding_asks_before_it_discards_what_was_drawn(
     assert reader.review(film.id).last_event == 2
     say_it()
     question.get_by_role("button", name="No finding").click()
-    page.get_by_text("The review is done: 0 findings.").wait_for()
+    page.get_by_text("Review complete: 0 findings.").wait_for()
     assert reader.review(film.id).is_complete
 
 
@@ -120,5 +120,5 @@ def test_no_finding_does_not_ask_where_nothing_is_lost(page: Page, film: Image, 
     page.goto(f"/console/studies/{film.study_id}")
     wait_until_shown(page, film.study_id)
     page.keyboard.press("n")
-    page.get_by_text("The review is done: 0 findings.").wait_for()
+    page.get_by_text("Review complete: 0 findings.").wait_for()
     assert reader.review(film.id).is_complete

@@ -183,7 +183,7 @@ def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
     page.keyboard.press("x")
     page.get_by_role("button", name="Mass, score 0.50, 21 × 60 mm, rejected").wait_for()
     page.keyboard.press("y")
-    page.get_by_text("The review is done: 1 finding.").wait_for()
+    page.get_by_text("Review complete: 1 finding.").wait_for()
     review = api.get(f"/v1/images/{newer.id}/reviews").get_json()
     assert (review["is_complete"], review["complete_from_score"]) == (True, 0.3)
     box = review["findings"][0]["box_xyxy_px"]
@@ -198,7 +198,7 @@ def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
     wait_until_shown(page, older.study_id)
     page.go_back()
     wait_until_shown(page, newer.study_id)
-    page.get_by_text("The review is done: 1 finding.").wait_for()
+    page.get_by_text("Review complete: 1 finding.").wait_for()
 
 
 def test_a_film_that_was_fitted_stays_so_when_its_pane_changes(

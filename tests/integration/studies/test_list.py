@@ -377,7 +377,7 @@ def test_an_empty_list_says_what_to_do(page: FlaskClient, workshop: Workshop) ->
     assert "No studies yet" in empty
     assert "carina submit" in empty
     assert "No model is active" not in empty
-    assert "No study meets these conditions" in page.get("/console/studies?state=failed").text
+    assert "No study matches these filters" in page.get("/console/studies?state=failed").text
     assert "no older studies" in page.get(f"/console/studies?before={new_id()}").text
     with workshop.database.begin() as session:
         session.execute(sa.update(Model).values(state=ModelState.RETIRED))
@@ -393,7 +393,7 @@ def test_only_who_may_submit_is_offered_to(page: FlaskClient, workshop: Workshop
     page.post("/console/sign-in", data={"key": key})
     looking = page.get("/console/studies").text
     assert "upload" not in looking
-    assert "Your key may look, but not send" in looking
+    assert "Your key can read but not submit" in looking
 
 
 def test_many_jobs_are_asked_for_at_once(api: Api, keys: Keys, mine: Api, workshop: Workshop) -> None:
