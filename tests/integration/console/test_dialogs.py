@@ -64,7 +64,7 @@ def test_a_schedules_dialog_says_beside_each_field_what_is_wrong(page: Page, key
     expect(name).not_to_have_attribute("aria-invalid", "true")
     cron.fill("99 3 * * *")
     zone.fill("Europe/Atlantis")
-    dialog.get_by_label("Dataset, by name").fill("films")
+    dialog.get_by_label("Dataset name").fill("films")
     config.evaluate("field => { field.value = '{\"epochs\": }'; }")
     dialog.locator("details").evaluate("folded => { folded.open = false; }")
     save.click()  # what the page finds, in a field that is folded away
