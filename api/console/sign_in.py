@@ -56,7 +56,8 @@ def begin() -> Response:
     try:
         found = services().keyring.identify(request.form.get("key", "").strip())
     except Unauthorized as error:
-        return _show_form(following, 401, error.detail if isinstance(error, KeyExpired) else "The API key is not valid.")
+        why = error.detail if isinstance(error, KeyExpired) else "The API key is not valid."
+        return _show_form(following, 401, why)
     if not found.may(Scope.READ):
         return _show_form(following, 403, "This key cannot read. The console needs the scope “read”.")
     with services().installation.begin() as rows:
