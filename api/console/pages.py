@@ -32,7 +32,12 @@ MENU = (
 )
 
 #: What an error page is headed by.
-_TITLES = {403: "Not allowed with this key", 404: "Page not found", 429: "Too many requests", 503: "Temporarily unavailable"}
+_TITLES = {
+    403: "Not allowed with this key",
+    404: "Page not found",
+    429: "Too many requests",
+    503: "Temporarily unavailable",
+}
 
 
 def console_blueprint(name: str) -> Blueprint:
