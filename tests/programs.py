@@ -25,6 +25,7 @@ PACKAGES = {
     "nginx": "nginx",
     "openssl": "openssl",
     "pgbouncer": "pgbouncer",
+    "rclone": "rclone",
     "redis-server": "redis-server",
     "setpriv": "util-linux",
     "storescu": "dcmtk",

@@ -180,7 +180,8 @@ def test_no_block_that_runs_here_names_a_port_of_its_own() -> None:
 
 
 def test_only_the_pages_that_are_run_have_blocks_to_run() -> None:
-    assert {name for name, text in PAGES.items() if blocks(text)} == set(RUN_PAGES)
+    run_by_test_backup = "operations.md"
+    assert {name for name, text in PAGES.items() if blocks(text)} == {*RUN_PAGES, run_by_test_backup}
 
 
 def test_every_command_that_is_documented_exists() -> None:
