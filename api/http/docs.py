@@ -22,7 +22,7 @@ blueprint = Blueprint("docs", __name__)
 _making = threading.Lock()
 
 _SWAGGER = files(flask_openapi3_swagger) / "templates" / "swagger"
-_PAGE = files("api") / "docs_page"
+_PAGE = files("api.http") / "docs_page"
 _ASSETS = {
     "swagger-ui.css": (_SWAGGER / "css" / "swagger-ui.css", "text/css"),
     "swagger-ui-bundle.js": (_SWAGGER / "js" / "swagger-ui-bundle.js", "text/javascript"),
