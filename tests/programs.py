@@ -1,4 +1,4 @@
-"""The programs that tests talk to, and the Debian packages they come from; prints the packages that are missing here.
+"""The programs that tests and `make lint` need, and their Debian packages; prints the packages that are missing here.
 
 `.ci/run` runs this file before anything is installed, so it needs nothing but Python itself.
 """
@@ -23,6 +23,7 @@ PACKAGES = {
     "libOrthancPostgreSQLIndex.so": "orthanc-postgresql",
     "make": "make",
     "nginx": "nginx",
+    "npm": "npm",
     "openssl": "openssl",
     "pgbouncer": "pgbouncer",
     "rclone": "rclone",

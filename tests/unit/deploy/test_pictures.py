@@ -10,7 +10,7 @@ from PIL import Image
 from deploy.pictures import syntaxes
 from tests.requirements import REPOSITORY
 
-COMMITTED = REPOSITORY / "shared/imaging/syntaxes.png"
+COMMITTED = REPOSITORY / "docs/pictures/syntaxes.png"
 
 
 def test_a_film_comes_out_of_eight_syntaxes_as_it_went_in() -> None:

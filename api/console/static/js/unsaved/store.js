@@ -56,7 +56,8 @@ export function isFleeting() {
 // A name that sorts behind all others.
 export function nextName() {
   const last = Number(entries().at(-1)?.name.slice(0, 15) ?? 0);
-  return String(Math.max(Date.now(), last + 1)).padStart(15, "0") + `-${newKey().slice(0, 6)}`;
+  const time = String(Math.max(Date.now(), last + 1)).padStart(15, "0");
+  return `${time}-${newKey().slice(0, 6)}`;
 }
 
 export function newKey() {

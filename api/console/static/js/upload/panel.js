@@ -13,7 +13,6 @@ const UNSENT = ["waiting", "sending", "not sent", "cancelled here"];
 
 export class Panel {
   #uploads;
-  #place;
   #rows = new Map();
   #timer = null;
   #title = element("h2", {});
@@ -26,7 +25,6 @@ export class Panel {
   #close = element("button", { type: "button" }, "Close");
 
   constructor(place, uploads, onClose) {
-    this.#place = place;
     this.#uploads = uploads;
     this.#cancel.addEventListener("click", () => uploads.cancel());
     this.#retry.addEventListener("click", () => uploads.retry());

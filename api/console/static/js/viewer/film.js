@@ -71,7 +71,10 @@ export class Film {
     }, new Float64Array(256));
     const inside = this.#counts.subarray(1, 255);
     let left = share * inside.reduce((sum, count) => sum + count, 0);
-    const at = inside.findIndex((count) => (left -= count) <= 0);
+    const at = inside.findIndex((count) => {
+      left -= count;
+      return left <= 0;
+    });
     return at === -1 ? 255 : at + 1;
   }
 
