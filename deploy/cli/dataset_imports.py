@@ -152,13 +152,6 @@ def reviews(
     _import(name, source, project, data)
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.add_typer(imports, name="import")
-    app.command()(phantoms)
-    app.command()(reviews)
-
-
 def _import(name: str, source: Source, project: str, data: Path | None) -> None:
     try:
         TypeAdapter(Name).validate_python(name)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 import typer
 from rich.markup import escape
 
-from deploy.cli.application import Application
+from deploy.cli.application import Application, Part
 from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data, settings_of
 from deploy.cli.projects import InProject, open_project
@@ -20,6 +20,8 @@ from shared.tables import Dataset
 from shared.training import datasets
 
 app = Application(help="What models are trained and evaluated on.", no_args_is_help=True)
+for name, attribute in {"import": "imports", "phantoms": "phantoms", "reviews": "reviews"}.items():
+    app.parts[name] = Part(f"deploy.cli.dataset_imports:{attribute}")
 #: In the order in which they are shown; PostgreSQL keeps none of a JSON object's keys.
 _SPLITS, _SIZES = ("train", "val", "test"), ("small", "medium", "large")
 

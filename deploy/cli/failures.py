@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from pydantic import ValidationError
-from sqlalchemy.exc import DataError
 
 from deploy.cli.console import complain, explain
 from deploy.cli.environment import NoStack
@@ -80,7 +79,7 @@ def _explain(error: BaseException) -> Failure:
             )
         case ValidationError():
             return Failure(f"{_INVALID}: {explain(error)}.", Exit.USAGE)
-        case UnicodeEncodeError() | DataError():
+        case _ if isinstance(error, UnicodeEncodeError) or type(error).__name__ == "DataError":  # of SQLAlchemy
             return Failure(f"{_INVALID}: A value is not text in Unicode, or is out of range.", Exit.USAGE)
         case ModuleNotFoundError():
             message, install = explain_missing(error.name or "")

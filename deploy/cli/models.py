@@ -7,11 +7,11 @@ import sqlalchemy as sa
 import typer
 from rich.markup import escape
 
-from deploy.cli.application import Application
+from deploy.cli.application import Application, Part
 from deploy.cli.audit import note
 from deploy.cli.console import is_json, out, print_json, show_result
 from deploy.cli.environment import Data, settings_of
-from deploy.cli.model_imports import CARD, WEIGHTS, describe_model, import_model
+from deploy.cli.model_imports import CARD, WEIGHTS, describe_model
 from deploy.cli.tables import Table
 from shared.bounded import is_odd
 from shared.database import Database
@@ -23,7 +23,7 @@ app = Application(help="The detectors that Carina knows, and which of them is ac
 
 Named = Annotated[str, typer.Argument(metavar="MODEL", help="Its id, the beginning of it, or its name.")]
 
-app.command("import")(import_model)
+app.parts["import"] = Part("deploy.cli.model_imports:import_model")
 
 
 @app.command("list")
