@@ -28,11 +28,11 @@ from api.http import (
 from api.http.auth import authenticate
 from api.http.json_body import Request
 from api.http.services import NAME, Services
-from api.operations import queue, queue_metrics, queue_watch, webhooks
+from api.operations import keys, queue, queue_metrics, queue_watch, webhooks
 from api.reviews import reviews
 from api.studies import images, job_list, jobs, studies, study_list
 from api.submissions import content, manifest, progress, submissions
-from api.training import datasets, evaluations, gate_decisions, models, schedules, trainings
+from api.training import datasets, evaluations, gate_decisions, models, schedules, trainings, weights
 from shared.settings import Settings
 
 
@@ -84,6 +84,7 @@ def create_app(settings: Settings) -> OpenAPI:
         images,
         reviews,
         models,
+        weights,
         datasets,
         trainings,
         evaluations,
@@ -93,6 +94,7 @@ def create_app(settings: Settings) -> OpenAPI:
         metrics,
         audit,
         webhooks,
+        keys,
         stow,
         qido,
         rendered,  # with the routes of `wado`

@@ -1,6 +1,9 @@
 """From empty servers to a system that takes studies: the schema, the bucket, a first key, a model to start with."""
 
 from collections.abc import Mapping
+from uuid import UUID
+
+from sqlalchemy.orm import Session
 
 from shared import migrations
 from shared.access.audit import CLI, record
@@ -11,6 +14,7 @@ from shared.errors import Unauthorized
 from shared.models import registry
 from shared.object_store import ObjectStore
 from shared.settings import Settings
+from shared.tables import Model
 from shared.vocabulary.states import Scope
 
 
@@ -35,13 +39,11 @@ def bootstrap(env: Mapping[str, str]) -> str:
     database = Database.from_settings(settings)
     try:
         with database.begin() as session:
-            card, weights = load_demo_model()
-            if registry.active(session) is not None:
-                registry.renew_warnings(session, card)  # an earlier version registered it without them
+            if registry.active(session) is None:
+                _add_demo_model(session, settings)
             else:
-                model = registry.register(session, ObjectStore(settings), card, weights)
-                registry.promote(session, model.id)
-                record(session, action="model.demo", subject={"model_id": model.id}, actor=CLI)
+                # An earlier version registered it without them.
+                registry.renew_warnings(session, load_demo_model()[0])
         with database.begin() as session:
             key = env.get("CARINA_API_KEY", "")
             try:
@@ -54,3 +56,22 @@ def bootstrap(env: Mapping[str, str]) -> str:
             return key
     finally:
         database.close()
+
+
+def register_demo_model(settings: Settings) -> tuple[UUID, str]:
+    """Register the demo model, which becomes active if no model is; return its id and state."""
+    database = Database.from_settings(settings)
+    try:
+        with database.begin() as session:
+            model = _add_demo_model(session, settings)
+            return model.id, model.state
+    finally:
+        database.close()
+
+
+def _add_demo_model(session: Session, settings: Settings) -> Model:
+    model = registry.register(session, ObjectStore(settings), *load_demo_model())
+    if registry.active(session) is None:
+        registry.promote(session, model.id)
+    record(session, action="model.demo", subject={"model_id": model.id}, actor=CLI)
+    return model

@@ -293,7 +293,8 @@ class Connection:
                     path,
                     params=params,
                     files=parts or None,
-                    json=None if body is None else body.model_dump(mode="json"),
+                    # A change says only what is to change.
+                    json=None if body is None else body.model_dump(mode="json", exclude_unset=method == "PATCH"),
                     content=None if content is None else content(),
                     headers=headers,
                 )

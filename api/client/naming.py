@@ -5,6 +5,7 @@ from uuid import UUID
 
 from api.client.connection import Connection, RequestRefused
 from api.contract.models import ModelsAnswer
+from api.contract.schedules import ScheduleAnswer, SchedulesAnswer
 from shared.suggestions import AmbiguousName, digits_of, no_such, pick
 
 #: Where the API says which ids begin like one.
@@ -14,6 +15,8 @@ _PATHS = {
     "job": "/v1/jobs/{}",
     "submission": "/v1/submissions/{}",
     "webhook": "/v1/webhooks/{}",
+    "training": "/v1/trainings/{}",
+    "evaluation": "/v1/evaluations/{}",
 }
 
 
@@ -21,7 +24,7 @@ class Naming(Connection):
     """What is meant by a name."""
 
     def find_id(self, name: str, *kinds: str) -> UUID:
-        """Return the id of a study, image, job, submission or webhook by its beginning; a whole one is not looked up.
+        """Return an id by its beginning; `kinds` are those of `_PATHS`. A whole id is not looked up.
 
         Raises `NotFound` and `AmbiguousName` of `shared`, and what requests raise.
         """
@@ -38,6 +41,11 @@ class Naming(Connection):
         """Return the id of a model by the id, its beginning, or its name; raises as `find_id` does."""
         models = self._get(ModelsAnswer, "/v1/models").models
         return pick("model", name, {model.id: model.name for model in models})
+
+    def find_schedule(self, name: str) -> ScheduleAnswer:
+        """Return a schedule by its name, the id or its beginning; raises as `find_id` does."""
+        schedules = {each.id: each for each in self._get(SchedulesAnswer, "/v1/schedules").schedules}
+        return schedules[pick("schedule", name, {id_: each.name for id_, each in schedules.items()})]
 
     def _beginning(self, kind: str, name: str) -> list[UUID]:
         try:

@@ -8,7 +8,6 @@ from api.client.connection import Connection, Params
 from api.contract.files import FileOutcome, FileOutcomes
 from api.contract.findings import FindingsAnswer
 from api.contract.jobs import JobAnswer, JobsAnswer
-from api.contract.models import ModelAnswer, ModelsAnswer
 from api.contract.studies import StudyAnswer, StudyErased
 from api.contract.study_list import StudiesAnswer, StudiesQuery, StudySummary
 
@@ -73,10 +72,6 @@ class Studies(Connection):
     def overlay(self, image_id: UUID, *, min_score: float = 0.3) -> bytes:
         """Return the rendition with its findings drawn on it, as a PNG file."""
         return self._request("GET", f"/v1/images/{image_id}/overlay.png", {"min_score": min_score})
-
-    def models(self) -> list[ModelAnswer]:
-        """Return every model, the newest first."""
-        return self._get(ModelsAnswer, "/v1/models").models
 
 
 def _bundles(paths: Iterable[Path]) -> Iterator[list[Path]]:

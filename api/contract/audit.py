@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from api.contract.paging import Page, PageQuery
 
@@ -14,6 +14,15 @@ class AuditQuery(PageQuery):
 
     action: str | None = Field(None, max_length=100, description="Only this action, as `images.rendition`.")
     api_key_id: UUID | None = Field(None, description="Only what this key did.")
+    api_key_prefix: str | None = Field(None, max_length=100, description="Only what the key with this prefix did.")
+    since: AwareDatetime | None = Field(None, description="Only from this time on.")
+    project: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Of the project of this name instead of the key's own; `*`: of all projects and of none, as what "
+        "was done with the database's credentials. Needs the scope `system`.",
+    )
 
 
 class AuditEventAnswer(BaseModel):
@@ -22,7 +31,11 @@ class AuditEventAnswer(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
+    #: None: it was done to no project's rows, or with the database's own credentials.
+    project_id: UUID | None
     api_key_id: UUID | None
+    #: The public part of that key.
+    api_key_prefix: str | None = None
     #: Who acted where there was no key.
     actor: str | None
     action: str

@@ -3,9 +3,9 @@
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from api.contract.paging import Page
+from api.contract.paging import Page, PageQuery
 from api.contract.training import TaskAnswer
 from shared.bounded import Bounded
 
@@ -19,6 +19,17 @@ class DatasetPath(Bounded):
     """Which dataset."""
 
     dataset_id: UUID
+
+
+class DatasetsQuery(PageQuery):
+    """Which datasets."""
+
+    named: str | None = Field(
+        None,
+        max_length=100,
+        description="Only the dataset with this id, this beginning of an id, or this name: of a name the latest one "
+        "that succeeded, else the latest one.",
+    )
 
 
 class DatasetAnswer(TaskAnswer):

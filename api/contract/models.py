@@ -17,6 +17,14 @@ class ModelPath(Bounded):
     model_id: UUID
 
 
+class ModelRequest(Bounded):
+    """A model to register."""
+
+    card: dict[str, Any] = Field(
+        description="The model's card, as an exported model has it; `weights_sha256` names weights that are stored."
+    )
+
+
 class PromotionRequest(Bounded):
     """Why a model is promoted; may be left out, body and all, unless the gate refused the model."""
 

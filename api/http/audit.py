@@ -22,8 +22,8 @@ from api.http.paging import read_page
 from api.http.resource import as_json, resource
 from api.http.services import NAME, services
 from shared.access.audit import record, require_action
-from shared.access.keys import Identity
-from shared.errors import CarinaError
+from shared.access.keys import Identity, find_key, find_project, read_prefixes
+from shared.errors import CarinaError, Forbidden
 from shared.tables import AuditEvent
 from shared.vocabulary.states import Scope
 
@@ -77,16 +77,31 @@ def record_sign(session: Session, signed: Identity) -> None:
 @requires(Scope.ADMIN)
 def show_all(query: AuditQuery) -> Response:
     """Show who did what and who saw whose pixels in this project, the newest first."""
-    where = [AuditEvent.project_id == identity().project_id]
-    if query.action is not None:
-        where.append(AuditEvent.action == query.action)
-    if query.api_key_id is not None:
-        where.append(AuditEvent.api_key_id == query.api_key_id)
-    with services().database.begin() as session:
+    if query.project is not None and not identity().may(Scope.SYSTEM):
+        raise Forbidden("To read another project's audit, the API key needs the scope `system`.", parameter="project")
+    where = [
+        *((AuditEvent.action == query.action,) if query.action is not None else ()),
+        *((AuditEvent.api_key_id == query.api_key_id,) if query.api_key_id is not None else ()),
+        *((AuditEvent.created_at >= query.since,) if query.since is not None else ()),
+    ]
+    # Without `project` the session itself is limited to the key's own.
+    database = services().database if query.project is None else services().installation
+    with database.begin() as session:
+        if query.project not in (None, "*"):
+            where.append(AuditEvent.project_id == find_project(session, query.project or ""))
         if query.action is not None:
             require_action(session, query.action, lambda: current_app.view_functions)
+        if query.api_key_prefix is not None:
+            where.append(AuditEvent.api_key_id == find_key(session, query.api_key_prefix))
         rows, following = read_page(session, AuditEvent, query, *where)
-        return as_json(AuditEventsAnswer(events=[AuditEventAnswer.model_validate(row) for row in rows], next=following))
+        prefixes = read_prefixes(session, {row.api_key_id for row in rows if row.api_key_id is not None})
+        events = [
+            AuditEventAnswer.model_validate(row).model_copy(
+                update={"api_key_prefix": prefixes.get(row.api_key_id) if row.api_key_id else None}
+            )
+            for row in rows
+        ]
+        return as_json(AuditEventsAnswer(events=events, next=following))
 
 
 def _begin() -> None:

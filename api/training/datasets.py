@@ -3,8 +3,15 @@
 from flask import Response
 from sqlalchemy.orm import Session
 
-from api.contract.datasets import COCO, DatasetAnswer, DatasetPath, DatasetsAnswer, FailedImage, FailuresAnswer
-from api.contract.paging import PageQuery
+from api.contract.datasets import (
+    COCO,
+    DatasetAnswer,
+    DatasetPath,
+    DatasetsAnswer,
+    DatasetsQuery,
+    FailedImage,
+    FailuresAnswer,
+)
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
 from api.http.idempotency import idempotent
@@ -15,6 +22,7 @@ from api.submissions.submissions import allowed_prefix
 from shared.errors import NotFound, NotReady
 from shared.object_store import dataset_key, result_key
 from shared.tables import Dataset
+from shared.training import datasets
 from shared.training.dataset_source import DatasetRequest
 from shared.training.tasks import cancel_task
 from shared.vocabulary.states import Scope
@@ -46,9 +54,12 @@ def import_(body: DatasetRequest) -> Response:
 @blueprint.get("/v1/datasets", responses={200: DatasetsAnswer})
 @requires(Scope.READ)
 @unaudited("It shows counts and settings of imports.")
-def show_all(query: PageQuery) -> Response:
-    """Show datasets, the newest first."""
+def show_all(query: DatasetsQuery) -> Response:
+    """Show datasets, the newest first; `named` finds one by its name."""
     with services().database.begin() as session:
+        if query.named is not None:
+            found = datasets.find(session, identity().project_id, query.named, parameter="named")
+            return as_json(DatasetsAnswer(datasets=[DatasetAnswer.model_validate(found)], next=None))
         rows, following = read_page(session, Dataset, query)
         return as_json(DatasetsAnswer(datasets=[DatasetAnswer.model_validate(row) for row in rows], next=following))
 

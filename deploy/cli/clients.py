@@ -13,8 +13,6 @@ from deploy.cli.environment import client_settings_of
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, FileOutcome
 
-#: Something that was sent in has no result.
-EXIT_NO_RESULT = 3
 #: A command against a server that is down says so at once; one that was there before is waited for.
 _FIRST_ANSWER_S = 2.5
 

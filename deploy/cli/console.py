@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.console import Console, ConsoleDimensions
 from rich.progress import Progress, ProgressColumn
 from rich.text import Text
@@ -83,7 +83,10 @@ def remark(message: str) -> None:
 
 
 def show_result(value: object, *lines: str) -> None:
-    """Print the result of a command: with `--json` the value, else the lines as they are, without markup."""
+    """Print the result of a command: with `--json` the value, else the lines as they are, without markup.
+
+    Here and below, answers of the API are printed as the API sends them.
+    """
     if is_json():
         print_json(value)
         return
@@ -94,7 +97,7 @@ def show_result(value: object, *lines: str) -> None:
 def tell(value: object, *lines: str) -> None:
     """Print one of several results, each as it comes: with `--json` on a line of its own."""
     if is_json():
-        sys.stdout.write(json.dumps(value, default=str) + "\n")
+        sys.stdout.write(json.dumps(value, default=_plain) + "\n")
         sys.stdout.flush()
     else:
         show_result(value, *lines)
@@ -102,7 +105,11 @@ def tell(value: object, *lines: str) -> None:
 
 def print_json(value: object) -> None:
     """Print a value as JSON on standard output, undecorated."""
-    sys.stdout.write(json.dumps(value, default=str, indent=2) + "\n")
+    sys.stdout.write(json.dumps(value, default=_plain, indent=2) + "\n")
+
+
+def _plain(value: object) -> object:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
 def progress_of(*columns: ProgressColumn) -> Progress:

@@ -1,78 +1,126 @@
-"""`carina dataset`: list, show, export, failures; `import` is next door."""
+"""`carina dataset`: phantoms, reviews, list, show, export, failures; `import` is in `dataset_imports`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import sqlalchemy as sa
 import typer
+from pydantic import ValidationError
 from rich.markup import escape
 
-from deploy.cli.application import Application, Part
-from deploy.cli.console import is_json, out, print_json, show_result
-from deploy.cli.environment import Data, settings_of
-from deploy.cli.projects import InProject, open_project
-from deploy.cli.tables import Column, Table
-from shared.access.keys import FIRST_PROJECT
-from shared.errors import NotReady
-from shared.object_store import ObjectStore, dataset_key, result_key
-from shared.tables import Dataset
-from shared.training import datasets
+from api.contract.datasets import DatasetAnswer
+from deploy.cli.application import Application
+from deploy.cli.clients import connect
+from deploy.cli.console import explain, is_json, out, print_json, show_result, tell
+from deploy.cli.environment import Data
+from deploy.cli.following import follow, may_leave
+from deploy.cli.tables import Column, Table, print_list
+from shared.training.dataset_source import DatasetRequest, PhantomsSource, ReviewsSource, SplitPlan
 
 app = Application(help="What models are trained and evaluated on.", no_args_is_help=True)
-for name, attribute in {"import": "imports", "phantoms": "phantoms", "reviews": "reviews"}.items():
-    app.parts[name] = Part(f"deploy.cli.dataset_imports:{attribute}")
 #: In the order in which they are shown; PostgreSQL keeps none of a JSON object's keys.
 _SPLITS, _SIZES = ("train", "val", "test"), ("small", "medium", "large")
+_PHANTOMS, _REVIEWS = PhantomsSource(), ReviewsSource()
 
 NameOrId = Annotated[str, typer.Argument(help="A name, which is its latest version, or an id.")]
+NewName = Annotated[str, typer.Option(help="Name of the dataset; a known name makes a new version.")]
+ValShare = Annotated[float, typer.Option(help="Share of the patients to evaluate on while training.")]
+TestShare = Annotated[float, typer.Option(help="Share of the patients to keep for the end.")]
+Seed = Annotated[int, typer.Option(help="Seed of the assignment of patients to splits.")]
+FromDicom = Annotated[
+    bool, typer.Option(help="Tell patients apart by DICOM's PatientID (a pseudonym is stored, never the id).")
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")]
+
+
+@app.command()
+def phantoms(
+    name: NewName = "phantoms",
+    films: Annotated[int, typer.Option(help="How many images to draw.")] = _PHANTOMS.films,
+    seed: Annotated[int, typer.Option(help="Images of another seed are other images.")] = _PHANTOMS.seed,
+    natural: Annotated[
+        bool, typer.Option("--natural", help="Draw classes as often as real radiographs show them.")
+    ] = False,
+    negative_share: Annotated[float, typer.Option(help="Share of the images that are black for white.")] = 0,
+    val_share: ValShare = _PHANTOMS.splits.val,
+    test_share: TestShare = _PHANTOMS.splits.test,
+    detach: Detach = False,
+    data: Data = None,
+) -> None:
+    """Have a trainer make a dataset of synthetic images with known lesions of 14 classes.
+
+    Ctrl-C only stops watching.
+    """
+    chosen = {"films": films, "seed": seed, "balanced": not natural, "negative_share": negative_share}
+    splits = plan_splits(val_share, test_share, seed)
+    _make(name, {"format": "phantoms", "splits": splits, **chosen}, data, detach=detach)
+
+
+@app.command()
+def reviews(
+    name: NewName = "reviews",
+    val_share: ValShare = _REVIEWS.splits.val,
+    test_share: TestShare = _REVIEWS.splits.test,
+    seed: Seed = _REVIEWS.splits.seed,
+    patients_from_dicom: FromDicom = True,
+    detach: Detach = False,
+    data: Data = None,
+) -> None:
+    """Have a trainer make a dataset of the images whose review is done, with the findings that readers accepted.
+
+    Ctrl-C only stops watching.
+    """
+    splits = plan_splits(val_share, test_share, seed)
+    source = {"format": "reviews", "patients_from_dicom": patients_from_dicom, "splits": splits}
+    _make(name, source, data, detach=detach)
 
 
 @app.command("list")
-def list_(
-    project: InProject = FIRST_PROJECT,
-    data: Data = None,
-) -> None:
+def list_(data: Data = None) -> None:
     """List all datasets, newest first."""
-    database, _ = open_project(settings_of(data), project)
-    with database.begin() as session:
-        rows = session.scalars(sa.select(Dataset).order_by(Dataset.id.desc())).all()
-        if is_json():
-            print_json([_describe(row) for row in rows])
-            return
-        table = Table(Column("id", no_wrap=True), "name", "state", "images", "boxes", "failures", "digest", "made")
-        for row in rows:
-            counts = ("" if count is None else f"{count:,}" for count in _counts(row))
-            made = f"{row.created_at:%Y-%m-%d %H:%M}"
-            table.add_row(str(row.id), escape(row.name), escape(_state(row)), *counts, (row.digest or "")[:12], made)
-    out.print(table)
+    with connect(data) as client:
+        found = list(client.datasets())
+    rows = [
+        (
+            each.id,
+            each.name,
+            _state(each),
+            *(
+                "" if count is None else f"{count:,}"
+                for count in (each.image_count, each.box_count, each.failure_count)
+            ),
+            (each.digest or "")[:12],
+            f"{each.created_at:%Y-%m-%d %H:%M}",
+        )
+        for each in found
+    ]
+    columns = (Column("id", no_wrap=True), "name", "state", "images", "boxes", "failures", "digest", "made")
+    print_list(found, columns, rows)
 
 
 @app.command()
 def show(
     dataset: NameOrId,
-    figure: Annotated[Path | None, typer.Option(help="Draw classes and places into this .png or .svg file.")] = None,
-    project: InProject = FIRST_PROJECT,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw classes and places into this .png or .svg file, which needs the extra `trainer`."),
+    ] = None,
     data: Data = None,
 ) -> None:
     """Show what is in a dataset, by split, class, reader and size."""
-    settings = settings_of(data)
-    database, project_id = open_project(settings, project)
-    with database.begin() as session:
-        row = datasets.find(session, project_id, dataset)
-        session.expunge(row)
-    if figure is not None:
-        from trainer.datasets.figure import draw_figure, format_of
+    with connect(data) as client:
+        found = client.find_dataset(dataset)
+        if figure is not None:
+            from trainer.datasets.figure import draw_figure, format_of
 
-        format_ = format_of(figure.name)
-        figure.write_bytes(draw_figure(_read_document(ObjectStore(settings), row), format_))
+            format_ = format_of(figure.name)
+            figure.write_bytes(draw_figure(client.dataset_document(found.id), format_))
     if is_json():
-        print_json(_describe(row) | {"source": row.source, "summary": row.summary})
+        print_json(found)
         return
-    out.print(escape(f"{row.id} {row.name}: {_state(row)}"), soft_wrap=True)
-    if row.summary is not None:
-        print_summary(row.summary)
-        out.print(f"digest {row.digest}, renditions of version {row.rendition_version}", soft_wrap=True)
+    out.print(escape(f"{found.id} {found.name}: {_state(found)}"), soft_wrap=True)
+    if found.summary is not None:
+        print_summary(found.summary)
+        out.print(f"digest {found.digest}, renditions of version {found.rendition_version}", soft_wrap=True)
     if figure is not None:
         out.print(str(figure), soft_wrap=True)
 
@@ -81,46 +129,71 @@ def show(
 def export(
     dataset: NameOrId,
     output: Annotated[Path, typer.Option(help="Write the COCO document into this file.", dir_okay=False)],
-    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Write a dataset as a COCO document, which pycocotools loads."""
-    settings = settings_of(data)
-    database, project_id = open_project(settings, project)
-    with database.begin() as session:
-        row = datasets.resolve(session, project_id, dataset)
-        session.expunge(row)
-    document = _read_document(ObjectStore(settings), row)
-    output.write_bytes(document)
-    described = {"id": row.id, "file": str(output), "image_count": row.image_count, "box_count": row.box_count}
-    show_result(described, f"{output}: {row.image_count:,} images, {row.box_count:,} boxes")
+    with connect(data) as client:
+        found = client.find_dataset(dataset)
+        output.write_bytes(client.dataset_document(found.id))
+    described = {
+        "id": found.id,
+        "file": str(output),
+        "image_count": found.image_count,
+        "box_count": found.box_count,
+    }
+    show_result(described, f"{output}: {found.image_count:,} images, {found.box_count:,} boxes")
 
 
 @app.command()
-def failures(
-    dataset: NameOrId,
-    project: InProject = FIRST_PROJECT,
-    data: Data = None,
-) -> None:
+def failures(dataset: NameOrId, data: Data = None) -> None:
     """List the images that could not be taken into a dataset, and why."""
-    settings = settings_of(data)
-    database, project_id = open_project(settings, project)
-    with database.begin() as session:
-        sha256 = datasets.resolve(session, project_id, dataset).failures_sha256
-    if sha256 is None:
-        raise NotReady("The list of failures was removed, because it named an image that was erased.")
-    listed = ObjectStore(settings).get(result_key(sha256, "jsonl"), sha256=sha256)
-    found = [json.loads(line) for line in listed.splitlines()]
-    if is_json():
-        print_json(found)
-        return
-    if not found:
+    with connect(data) as client:
+        found = client.dataset_failures(client.find_dataset(dataset).id)
+    if not found and not is_json():
         out.print("Every image was taken.")
         return
-    table = Table("image", "code", "reason")
-    for failure in found:
-        table.add_row(escape(failure["file_name"]), failure["code"], escape(failure["reason"]))
-    out.print(table)
+    rows = [(failure.file_name, failure.code, failure.reason) for failure in found]
+    print_list(found, ["image", "code", "reason"], rows)
+
+
+def plan_splits(val_share: float, test_share: float, seed: int, *, keep: bool = False) -> SplitPlan:
+    """Return how patients are split; raises `typer.BadParameter`."""
+    train_share = round(1 - val_share - test_share, 9)
+    if train_share < 0:
+        raise typer.BadParameter("The shares of val and test must not add up to more than 1.")
+    try:
+        return SplitPlan(train=train_share, val=val_share, test=test_share, seed=seed, keep=keep)
+    except ValidationError as exc:
+        raise typer.BadParameter(explain(exc)) from exc
+
+
+def print_made(name: str, described: dict[str, Any], *, is_new: bool = True) -> None:
+    """Print a dataset that was made: `id`, `image_count`, `box_count`, `failure_count` and `summary`."""
+    if is_json():
+        tell({"id": described["id"], "name": name, "is_new": is_new} | described)
+        return
+    print_summary(described["summary"])
+    same = "" if is_new else ", the same as the latest version: no new version was made"
+    counts = f"{described['image_count']:,} images, {described['box_count']:,} boxes"
+    out.print(f"{described['id']} {name}: {counts}{same}", soft_wrap=True, markup=False)
+    if described["failure_count"]:
+        out.print(f"`carina dataset failures {described['id']}` lists the images that are missing.", soft_wrap=True)
+
+
+def _make(name: str, source: dict[str, Any], data: Path | None, *, detach: bool) -> None:
+    try:
+        request = DatasetRequest.model_validate({"name": name, "source": source})
+    except ValidationError as exc:
+        raise typer.BadParameter(explain(exc)) from exc
+    with connect(data) as client:
+        asked = client.import_dataset(request)
+        if detach:
+            show_result(asked, f"import {asked.id} of {name}")
+            return
+        with may_leave(f"`carina dataset show {asked.id}`"):
+            made = follow(client, asked, lambda: client.dataset(asked.id))
+    counted = {"id", "image_count", "box_count", "failure_count", "summary"}
+    print_made(name, made.model_dump(mode="json", include=counted))
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -158,34 +231,7 @@ def _add(table: Table, what: str, *numbers: int) -> None:
     table.add_row(what, *(f"{number:,}" for number in numbers))
 
 
-def _read_document(store: ObjectStore, row: Dataset) -> bytes:
-    if row.digest is None:
-        raise NotReady(f"Dataset {row.id} is {row.state}: there is no document.")
-    return store.get(dataset_key(row.digest), sha256=row.digest)
-
-
-def _describe(row: Dataset) -> dict[str, Any]:
-    columns = (
-        "id",
-        "name",
-        "state",
-        "digest",
-        "rendition_version",
-        "progress",
-        "code",
-        "reason",
-        "erased_count",
-        "created_at",
-    )
-    counts = zip(("image_count", "box_count", "failure_count"), _counts(row), strict=True)
-    return {name: getattr(row, name) for name in columns} | dict(counts)
-
-
-def _counts(row: Dataset) -> tuple[int | None, int | None, int | None]:
-    return row.image_count, row.box_count, row.failure_count
-
-
-def _state(row: Dataset) -> str:
+def _state(row: DatasetAnswer) -> str:
     why = f" ({row.code}: {row.reason})" if row.code else ""
     done = f" {row.progress['done']:,} of {row.progress['total']:,}" if row.state == "running" and row.progress else ""
     erased = f" ({row.erased_count:,} images were erased)" if row.erased_count else ""

@@ -10,7 +10,7 @@ from deploy.stack import env_file, state
 from deploy.stack.folder import DEFAULT_DATA, Folder
 from shared.errors import CarinaError
 from shared.settings import ClientSettings, Settings, read_settings
-from shared.settings.secret_files import forget_files
+from shared.settings.secret_files import forget_files, is_given
 
 Data = Annotated[
     Path | None,
@@ -39,6 +39,12 @@ def client_settings_of(data: Path | None) -> ClientSettings:
     """Return where the API is and the key for it; raises `InvalidSettings` and `NoStack`."""
     read_environment(data)
     return read_settings(ClientSettings)
+
+
+def has_database_alone(data: Path | None) -> bool:
+    """Whether the settings name the database and no API key, as on the machine where an installation begins."""
+    read_environment(data)
+    return is_given("CARINA_DATABASE_URL", os.environ) and not is_given("CARINA_API_KEY", os.environ)
 
 
 def read_environment(data: Path | None) -> None:

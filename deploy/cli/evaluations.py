@@ -1,43 +1,37 @@
 """`carina evaluate`, and `carina evaluation`: list, show, report."""
 
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated, Any
 
-import sqlalchemy as sa
 import typer
+from rich.markup import escape
 
 from api.contract.training import EvaluationAnswer
 from deploy.cli.application import Application
-from deploy.cli.audit import note
-from deploy.cli.console import err, is_json, out, print_json, tell
-from deploy.cli.environment import Data, settings_of
-from deploy.cli.following import follow, how_far_is_evaluation, read, require_success
-from deploy.cli.projects import InProject, open_project
-from deploy.cli.results import print_metrics
-from deploy.cli.tables import Column, Table
-from shared.access.keys import FIRST_PROJECT
-from shared.database import Database
-from shared.errors import NotReady
-from shared.models import registry
-from shared.settings import Settings
-from shared.tables import Evaluation
-from shared.training import datasets
+from deploy.cli.clients import connect
+from deploy.cli.console import is_json, out, print_json, tell
+from deploy.cli.environment import Data
+from deploy.cli.following import follow, may_leave
+from deploy.cli.tables import Column, Table, print_list
 from shared.training.config import EvaluationConfig, Split
-from shared.training.evaluations import start_evaluation
 
-EXIT_INTERRUPTED = 130
+if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
+    from api.client import Carina
+
 _DEFAULTS = EvaluationConfig()
 
 app = Application(help="Evaluations: their numbers and reports.", no_args_is_help=True)
 
 Chosen = Annotated[str, typer.Argument(metavar="EVALUATION", help="An evaluation, as `carina evaluate` printed it.")]
+Metrics = Mapping[str, Any]
 
 
 def evaluate(
     dataset: Annotated[str, typer.Option(help="A dataset's name (its latest version) or id.")],
     model: Annotated[str, typer.Option(help="A model's id or name, or `active`.")] = "active",
-    split: Annotated[Split, typer.Option(help="Which images of it.")] = _DEFAULTS.split,
+    split: Annotated[Split, typer.Option(help="Split of the dataset to evaluate on.")] = _DEFAULTS.split,
     score_threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out detections below this score.")
     ] = _DEFAULTS.score_threshold,
@@ -45,12 +39,11 @@ def evaluate(
     bootstrap_samples: Annotated[
         int, typer.Option(min=0, max=100_000, help="Resamples behind each interval; 0: no intervals.")
     ] = _DEFAULTS.bootstrap_samples,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = _DEFAULTS.seed,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = _DEFAULTS.seed,
     report: Annotated[
         Path | None, typer.Option(help="Write the report to this HTML file.", dir_okay=False, writable=True)
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")] = False,
-    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Evaluate a model on a split of a dataset. Ctrl-C only stops watching."""
@@ -61,58 +54,41 @@ def evaluate(
         bootstrap_samples=bootstrap_samples,
         seed=seed,
     )
-    settings = settings_of(data)
-    database, project_id = open_project(settings, project)
-    with database.begin() as session:
-        met = datasets.resolve(session, project_id, dataset)
-        asked = start_evaluation(
-            session,
-            model_id=None if model == "active" else registry.find(session, model).id,
-            dataset=met,
-            config=config,
-        )
-        evaluation_id = asked.id
-        note(session, "evaluation.start", evaluation_id=evaluation_id)
-        said = f"evaluation {evaluation_id} of model {asked.model_id}, on {split} of dataset {met.id}"
-        tell(_describe(asked), said)
-    if detach:
-        return
-    try:
-        evaluation = watch_evaluation(database, evaluation_id)
-    except KeyboardInterrupt:
-        err.print(f"\nIt goes on: `carina evaluation show {evaluation_id}`.")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    if report is not None:
-        _write_report(settings, evaluation, report)
+    with connect(data) as client:
+        model_id = None if model == "active" else client.find_model(model)
+        asked = client.evaluate(dataset, model=model_id or "active", config=config)
+        tell(asked, f"evaluation {asked.id} of model {asked.model_id}, on {split} of dataset {asked.dataset_id}")
+        if detach:
+            return
+        with may_leave(f"`carina evaluation show {asked.id}`"):
+            watch_evaluation(client, asked)
+        if report is not None:
+            _write_report(client, asked, report)
 
 
 @app.command("list")
 def list_(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 20,
-    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """List evaluations, newest first."""
-    database, _ = open_project(settings_of(data), project)
-    with database.begin() as session:
-        rows = session.scalars(sa.select(Evaluation).order_by(Evaluation.id.desc()).limit(count)).all()
-        if is_json():
-            print_json([_describe(row) for row in rows])
-            return
-        table = Table(Column("id", no_wrap=True), "model", "dataset", "split", "state", "mAP at IoU > 0.4")
-        for row in rows:
-            value = row.metrics["map40"]["value"] if row.metrics else None
-            figure = "" if value is None else f"{value:.3f}"
-            table.add_row(str(row.id), str(row.model_id), str(row.dataset_id), row.config["split"], row.state, figure)
-    out.print(table)
+    with connect(data) as client:
+        found = list(islice(client.evaluations(), count))
+    rows = []
+    for each in found:
+        value = each.metrics["map40"]["value"] if each.metrics else None
+        figure = "" if value is None else f"{value:.3f}"
+        rows.append((each.id, each.model_id, each.dataset_id, each.config["split"], each.state, figure))
+    print_list(found, [Column("id", no_wrap=True), "model", "dataset", "split", "state", "mAP at IoU > 0.4"], rows)
 
 
 @app.command()
 def show(chosen: Chosen, data: Data = None) -> None:
     """Show an evaluation's numbers."""
-    evaluation = read(Database.from_settings(settings_of(data)), Evaluation, chosen)
+    with connect(data) as client:
+        evaluation = client.evaluation(client.find_id(chosen, "evaluation"))
     if is_json():
-        print_json(_describe(evaluation))
+        print_json(evaluation)
         return
     out.print(f"evaluation {evaluation.id} of model {evaluation.model_id}: {evaluation.state}", soft_wrap=True)
     if evaluation.metrics is not None:
@@ -127,32 +103,71 @@ def report(
     output: Annotated[Path, typer.Option(help="The HTML file to write.", dir_okay=False, writable=True)],
     data: Data = None,
 ) -> None:
-    """Write an evaluation's report, one HTML file with everything in it. It shows films: mind who reads it."""
-    settings = settings_of(data)
-    evaluation = read(Database.from_settings(settings), Evaluation, chosen)
-    _write_report(settings, evaluation, output)
+    """Write an evaluation's report, one self-contained HTML file. It shows images of patients: mind who reads it."""
+    with connect(data) as client:
+        _write_report(client, client.evaluation(client.find_id(chosen, "evaluation")), output)
 
 
-def watch_evaluation(database: Database, evaluation_id: UUID) -> Evaluation:
+def watch_evaluation(client: "Carina", evaluation: EvaluationAnswer) -> None:
     """Follow an evaluation to its end and print its numbers; exits where it has none."""
-    evaluation = follow(database, Evaluation, evaluation_id, how_far_is_evaluation)
-    require_success(evaluation)
-    assert evaluation.metrics is not None
+    evaluation = follow(client, evaluation, lambda: client.evaluation(evaluation.id))
     if not is_json():
+        assert evaluation.metrics is not None
         print_metrics(evaluation.metrics)
-    tell(_describe(evaluation), f"report: `carina evaluation report {evaluation.id} --output report.html`")
-    return evaluation
+    tell(evaluation, f"report: `carina evaluation report {evaluation.id} --output report.html`")
 
 
-def _describe(evaluation: Evaluation) -> dict[str, Any]:
-    return EvaluationAnswer.model_validate(evaluation).model_dump(mode="json")
-
-
-def _write_report(settings: Settings, evaluation: Evaluation, path: Path) -> None:
-    from shared.object_store import ObjectStore, result_key
-
-    sha256 = evaluation.report_sha256
-    if sha256 is None:
-        raise NotReady(f"Evaluation {evaluation.id} is {evaluation.state} and has no report.")
-    path.write_bytes(ObjectStore(settings).get(result_key(sha256, "html"), sha256=sha256))
+def _write_report(client: "Carina", evaluation: EvaluationAnswer, path: Path) -> None:
+    path.write_bytes(client.report(evaluation.id))
     tell({"id": evaluation.id, "file": str(path)}, str(path))
+
+
+def print_metrics(metrics: Metrics) -> None:
+    """Print an evaluation's numbers: the headlines with their intervals, FROC, and each class."""
+    percent = round(100 * metrics["confidence"])
+    table = Table("metric", "value", f"{percent}% interval", title=f"On {metrics['images']} images")
+    for name, key in (
+        ("mAP at IoU > 0.4", "map40"),
+        ("COCO AP at IoU 0.5 to 0.95", "coco_ap"),
+        ("COCO AP at IoU 0.5", "coco_ap50"),
+        ("FROC, mean sensitivity", "froc_mean"),
+        ("image AUROC", "auroc"),
+    ):
+        table.add_row(name, *_estimate(metrics[key]))
+    out.print(table)
+    froc = Table("false positives an image", *(f"{point['false_positives']:g}" for point in metrics["froc"]))
+    froc.add_row("lesions found", *(_number(point["lesions"]["value"]) for point in metrics["froc"]))
+    froc.add_row("images with lesions found", *(_number(point["images"]["value"]) for point in metrics["froc"]))
+    out.print(froc)
+    classes = Table("class", "images", "boxes", "AP at IoU > 0.4", "COCO AP", "AUROC")
+    for row in metrics["categories"]:
+        counts = (str(row["images"]), str(row["boxes"]))
+        classes.add_row(escape(row["name"]), *counts, *(_number(row[key]) for key in ("ap40", "ap", "auroc")))
+    out.print(classes)
+    _print_normals(metrics)
+    # Evaluations of earlier versions know of neither.
+    for missing in metrics.get("missing", ()):
+        closest = f"; its most similar class is {missing['closest']!r}" if missing["closest"] else ""
+        said = f"The model has no class {missing['name']!r} ({missing['boxes']:,} boxes){closest}. It is in no mean."
+        out.print(said, soft_wrap=True, markup=False)
+
+
+def _print_normals(metrics: Metrics) -> None:
+    points = metrics.get("normal_films") or []
+    if not points:
+        return
+    films = metrics["images"] - metrics["images_with_findings"]
+    normals = Table("score from", *(f"{point['threshold']:g}" for point in points), title=f"On {films} normal films")
+    normals.add_row("false positives a film", *(_number(point["false_positives"]) for point in points))
+    normals.add_row("films with one", *(_number(point["films_marked"]) for point in points))
+    out.print(normals)
+
+
+def _estimate(estimate: Mapping[str, float | None]) -> tuple[str, str]:
+    low, high = estimate["low"], estimate["high"]
+    interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return _number(estimate["value"]), interval
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -7,36 +7,24 @@ import re
 import sys
 import traceback
 from dataclasses import dataclass
-from enum import IntEnum
 
 from pydantic import ValidationError
 
 from deploy.cli.console import complain, explain
 from deploy.cli.environment import NoStack
+from deploy.cli.exits import Exit
 from deploy.cli.extras import explain_missing
 from shared.errors import CarinaError, InvalidSettings, Place, TransientError, plain_code
-from shared.processes.scratch import EXIT_NO_SCRATCH, ScratchUnwritable, new_text_file
+from shared.processes.scratch import ScratchUnwritable, new_text_file
 
 _DOCTOR = "`carina doctor` checks every server."
 _UNSET = "Start a stack here with `carina up`, name the folder of one with --data DIR, or set what is missing."
-#: Codes that say that the command line names something that there is not, or that is several things.
-_WRONG_NAME = re.compile(r"unknown_(?!error)|ambiguous_name")
+#: Codes of what is wrong on the command line: a name that does not exist or is ambiguous, a malformed value.
+_WRONG_NAME = re.compile(r"unknown_(?!error)|ambiguous_name|invalid_rate_limit")
 _WRONG = "Correct this, or unset it to have the default."
 _INVALID = plain_code("invalid_value", "A value of the command line is not valid.", Place.COMMAND_LINE)
 _EXTRA_MISSING = plain_code("extra_missing", "A part of the package is not installed.", Place.COMMAND_LINE)
 _FILE_ERROR = plain_code("file_error", "The operating system refused to read or write a file.", Place.COMMAND_LINE)
-
-
-class Exit(IntEnum):
-    """What the command's exit codes mean."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    NO_RESULT = 3
-    UNREACHABLE = 4
-    NO_SCRATCH = EXIT_NO_SCRATCH
-    INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -79,8 +67,8 @@ def _explain(error: BaseException) -> Failure:
             )
         case ValidationError():
             return Failure(f"{_INVALID}: {explain(error)}.", Exit.USAGE)
-        case _ if isinstance(error, UnicodeEncodeError) or type(error).__name__ == "DataError":  # of SQLAlchemy
-            return Failure(f"{_INVALID}: A value is not text in Unicode, or is out of range.", Exit.USAGE)
+        case UnicodeEncodeError():
+            return Failure(f"{_INVALID}: A value is not text in Unicode.", Exit.USAGE)
         case ModuleNotFoundError():
             message, install = explain_missing(error.name or "")
             return Failure(f"{_EXTRA_MISSING}: {message}", hint=install)

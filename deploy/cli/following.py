@@ -1,32 +1,37 @@
 """Following a task of the trainer until its end, under a progress bar."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
-from uuid import UUID
+from typing import TYPE_CHECKING, TypeVar
 
-import sqlalchemy as sa
 import typer
 from rich.progress import BarColumn, TextColumn
-from sqlalchemy.orm import Session
 
-from deploy.cli.clients import EXIT_NO_RESULT
-from deploy.cli.console import complain, progress_of, remark
-from shared.database import Database
-from shared.database.lookup import find_id
-from shared.tables import Evaluation, GateDecision, Task, TrainingRun, Worker
+from api.contract.datasets import DatasetAnswer
+from api.contract.schedules import GateDecisionAnswer
+from api.contract.training import EvaluationAnswer, TaskAnswer, TrainingAnswer
+from deploy.cli.console import complain, err, progress_of, remark
+from deploy.cli.exits import Exit
 from shared.vocabulary.states import Stage, TaskState
 
-Followed = TypeVar("Followed", bound=Task)
+if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
+    from api.client import Carina
 
-#: Between two looks at a row; the trainer writes it about once a second.
-POLL_S = 0.5
-#: How long the database may be away while somebody watches.
-PATIENCE_S = 60.0
-#: A trainer that is just starting is none that is missing.
+Followed = TypeVar("Followed", bound=TaskAnswer)
+
+#: Between two looks at a task; the trainer reports about once a second.
+POLL_S = 1.0
+#: A trainer that is just starting is not missed.
 MISSED_AFTER_S = 3.0
+_NAMES: dict[type[TaskAnswer], str] = {
+    DatasetAnswer: "import",
+    EvaluationAnswer: "evaluation",
+    GateDecisionAnswer: "decision",
+    TrainingAnswer: "training",
+}
 
 
 @dataclass(frozen=True)
@@ -39,95 +44,73 @@ class HowFar:
     words: str
 
 
-def follow(database: Database, row: type[Followed], task_id: UUID, show: Callable[[Followed], HowFar]) -> Followed:
-    """Show how far a task is until its end; return its row as it is then. Raises `NotFound`."""
+def follow(client: "Carina", task: Followed, look: Callable[[], Followed]) -> Followed:
+    """Show the progress of a task until its end; return it as it is then. Exits where it has no result."""
     began, warned = time.monotonic(), False
     columns = (TextColumn("{task.description:<11}"), BarColumn(), TextColumn("{task.fields[words]}"))
     with progress_of(*columns) as progress:
-        bar = progress.add_task(_name(row), total=None, words="")
-        task = read(database, row, task_id)
+        bar = progress.add_task(_NAMES[type(task)], total=None, words="")
         while True:
-            how_far = _waiting(task) or show(task)
+            how_far = measure(task)
             progress.update(bar, completed=how_far.done, total=how_far.total, words=how_far.words)
-            if TaskState(task.state).is_final:
-                return task
-            if not warned and _waiting(task) and time.monotonic() - began > MISSED_AFTER_S:
+            if task.state.is_final:
+                break
+            is_waiting = task.state in (TaskState.QUEUED, TaskState.INTERRUPTED)
+            if not warned and is_waiting and time.monotonic() - began > MISSED_AFTER_S:
                 warned = True
-                if not database.persist(_any_trainer, within_s=PATIENCE_S):
+                if not any(worker.stage == Stage.TRAIN and worker.alive for worker in client.queue().workers):
                     remark("No trainer is alive: start one with `carina trainer`.")
             time.sleep(POLL_S)
-            task = read(database, row, task_id, within_s=PATIENCE_S)
+            task = look()
+    require_success(task)
+    return task
 
 
-def read(database: Database, row: type[Followed], task: UUID | str, *, within_s: float = 0) -> Followed:
-    """Return a task's row, to be read after its session, by its id or the beginning of it.
-
-    Raises `NotFound`, `AmbiguousName`, and `DatabaseUnavailable` after so long.
-    """
-
-    def find(session: Session) -> Followed:
-        found = session.get_one(row, find_id(session, _name(row), str(task)))
-        session.expunge(found)
-        return found
-
-    return database.persist(find, within_s=within_s)
+@contextmanager
+def may_leave(advice: str) -> Iterator[None]:
+    """Let Ctrl-C end the watching, not the task; `advice` says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"\nIt goes on: {advice}.", markup=False)
+        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-def require_success(task: Task) -> None:
-    """Say why a task that has come to its end has no result, if so, and exit."""
+def require_success(task: TaskAnswer) -> None:
+    """Say why a task that has ended has no result, if so, and exit."""
     if task.state != TaskState.SUCCEEDED:
         why = f": {task.code}: {task.reason}" if task.code else ""
-        complain(f"{_name(type(task))} {task.id} is {task.state}{why}")
-        raise typer.Exit(EXIT_NO_RESULT)
+        complain(f"{_NAMES[type(task)]} {task.id} is {task.state}{why}")
+        raise typer.Exit(Exit.NO_RESULT)
 
 
-def how_far_is_training(run: TrainingRun) -> HowFar:
-    """Say how far a training is."""
-    done = run.progress
-    if not done:
-        return HowFar(0, None, _ended(run) or "starting")
-    total = done["epochs"] * done["steps_in_epoch"]
-    left = timedelta(seconds=done["eta_s"])
-    words = (
-        f"epoch {min(done['epoch'] + 1, done['epochs'])}/{done['epochs']}  loss {done.get('loss', 0):.3f}  "
-        f"lr {done.get('learning_rate', 0):.2g}  {done['images_per_s']:.1f} images/s  {left} left"
-    )
-    return HowFar(done["steps_done"], total, _ended(run) or words)
-
-
-def how_far_is_evaluation(evaluation: Evaluation) -> HowFar:
-    """Say how far an evaluation is."""
-    done = evaluation.progress
-    images, total = done.get("images", 0), done.get("images_total")
-    words = f"computing {done['computing']}" if "computing" in done else f"{images} images"
-    return HowFar(images, total, _ended(evaluation) or (words if done else "starting"))
-
-
-def how_far_is_decision(decision: GateDecision) -> HowFar:
-    """Say how far a gate's decision is; it waits for its evaluations."""
-    return HowFar(0, 1, _ended(decision) or "comparing with the active model")
-
-
-def _name(row: type[Task]) -> str:
-    """What people call it: a training, an evaluation, a decision."""
-    return {TrainingRun: "training", GateDecision: "decision"}.get(row, str(row.__tablename__))
-
-
-def _waiting(task: Task) -> HowFar | None:
-    match TaskState(task.state):
-        case TaskState.QUEUED:
-            return HowFar(0, None, "waits for a trainer")
-        case TaskState.INTERRUPTED:
+def measure(task: TaskAnswer) -> HowFar:
+    """Return how far a task is, in the words of its kind."""
+    done = task.progress
+    match task:
+        case _ if task.state == TaskState.QUEUED:
+            return HowFar(0, None, "waiting for a trainer")
+        case _ if task.state == TaskState.INTERRUPTED:
             why = f" ({task.code})" if task.code else ""
-            return HowFar(0, None, f"interrupted{why}; waits for a trainer")
-    return None
+            return HowFar(0, None, f"interrupted{why}; waiting for a trainer")
+        case GateDecisionAnswer():
+            return HowFar(0, 1, _ended(task) or "comparing with the active model")
+        case _ if not done:
+            return HowFar(0, None, _ended(task) or "starting")
+        case TrainingAnswer():
+            words = (
+                f"epoch {min(done['epoch'] + 1, done['epochs'])}/{done['epochs']}  loss {done.get('loss', 0):.3f}  "
+                f"lr {done.get('learning_rate', 0):.2g}  {done['images_per_s']:.1f} images/s  "
+                f"{timedelta(seconds=done['eta_s'])} left"
+            )
+            return HowFar(done["steps_done"], done["epochs"] * done["steps_in_epoch"], _ended(task) or words)
+        case EvaluationAnswer():
+            words = f"computing {done['computing']}" if "computing" in done else f"{done.get('images', 0)} images"
+            return HowFar(done.get("images", 0), done.get("images_total"), _ended(task) or words)
+    failed = f"  {done['failed']} failed" if done.get("failed") else ""
+    words = f"{done['what']} {done['done']:,} of {done['total']:,}{failed}"
+    return HowFar(done["done"], done["total"], _ended(task) or words)
 
 
-def _ended(task: Task) -> str | None:
-    return task.state if TaskState(task.state).is_final else None
-
-
-def _any_trainer(session: Session) -> bool:
-    from shared.queue.hints import is_alive  # brings Celery along
-
-    return bool(session.scalar(sa.select(sa.exists().where(Worker.stage == Stage.TRAIN, is_alive()))))
+def _ended(task: TaskAnswer) -> str | None:
+    return task.state if task.state.is_final else None

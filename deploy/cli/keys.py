@@ -1,102 +1,101 @@
-"""`carina key`: create, list, revoke."""
+"""`carina key`: create, list, revoke. The first key and keys of other projects come straight from the database."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import sqlalchemy as sa
 import typer
-from rich.markup import escape
 
+from api.contract.keys import KeyAnswer, KeyRequest
 from deploy.cli.application import Application
-from deploy.cli.audit import note
-from deploy.cli.console import is_json, out, print_json, show_result
-from deploy.cli.environment import Data, settings_of
-from deploy.cli.tables import Table
-from shared.access.keys import FIRST_PROJECT, Allowance, create_key, prefix_of, revoke_key
-from shared.database import Database
-from shared.tables import ApiKey, Project
+from deploy.cli.clients import connect
+from deploy.cli.console import show_result
+from deploy.cli.environment import Data, has_database_alone
+from deploy.cli.tables import print_list
 from shared.vocabulary.states import Scope
+
+if TYPE_CHECKING:  # the database is only loaded by the commands that use it
+    from api.client import Carina
+    from deploy.cli.database_keys import DatabaseKeys
 
 app = Application(help="API keys: one project each, shown once, hashed at rest.", no_args_is_help=True)
 
-
-def _check_rate(rate: str | None) -> str | None:
-    if rate is not None:
-        import limits
-
-        try:
-            limits.parse_many(rate)
-        except ValueError:
-            raise typer.BadParameter(f"{rate!r} is no rate; write it as 600/minute.") from None
-    return rate
+Project = Annotated[
+    str | None,
+    typer.Option(
+        help="Use the keys of this project through the database, whose credentials the command then needs.",
+        show_default="the project of CARINA_API_KEY",
+    ),
+]
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")] = "unnamed",
-    project: Annotated[str, typer.Option(help="Its project; made where it is new.")] = FIRST_PROJECT,
+    project: Project = None,
     scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; repeat for several.")] = None,
-    expires_days: Annotated[float | None, typer.Option(min=0, help="Days until it ends by itself.")] = None,
-    rate_limit: Annotated[
-        str | None, typer.Option(callback=_check_rate, help="Requests that it may send, as 600/minute.")
+    expires_days: Annotated[
+        float | None, typer.Option(min=0, max=36_500, help="Days until the key ends by itself.")
     ] = None,
+    rate_limit: Annotated[str | None, typer.Option(help="Requests that it may send, as 600/minute.")] = None,
     files_per_day: Annotated[int | None, typer.Option(min=1, help="Files that it may send in a day.")] = None,
     bytes_per_day: Annotated[int | None, typer.Option(min=1, help="Bytes that it may send in a day.")] = None,
     data: Data = None,
 ) -> None:
-    """Make a key and print it: the only time that anybody sees it."""
-    expires_at = datetime.now(UTC) + timedelta(days=expires_days) if expires_days is not None else None
-    with Database.from_settings(settings_of(data)).begin() as session:
-        key = create_key(
-            session,
-            project_name=project,
-            name=name,
-            scopes=scope or [Scope.SUBMIT, Scope.READ],
-            allowance=Allowance(expires_at, rate_limit, files_per_day, bytes_per_day),
-        )
-        note(session, "key.create", prefix=prefix_of(key))
-    show_result({"key": key, "prefix": prefix_of(key), "name": name, "project": project}, key)
+    """Create a key and print it: its secret is shown only this once.
+
+    Without an API key it makes the first one of the project `default`, or that of --project, in the database.
+    """
+    request = KeyRequest(
+        name=name,
+        scopes=scope or [Scope.SUBMIT, Scope.READ],
+        expires_at=datetime.now(UTC) + timedelta(days=expires_days) if expires_days is not None else None,
+        rate_limit=rate_limit,
+        files_per_day=files_per_day,
+        bytes_per_day=bytes_per_day,
+    )
+    with _keys(project, data) as keys:
+        made = keys.create_key(request)
+    show_result({"key": made.key, "prefix": made.prefix, "name": made.name, "project": made.project}, made.key)
 
 
 @app.command("list")
-def list_(
-    data: Data = None,
-) -> None:
-    """List all keys, without their secrets."""
-    rows = sa.select(ApiKey, Project.name).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id)
-    with Database.from_settings(settings_of(data)).begin() as session:
-        found = session.execute(rows).all()
-        if is_json():
-            limited = ("rate_limit", "files_per_day", "bytes_per_day")
-            columns = ("prefix", "name", "scopes", *limited, "created_at", "expires_at", "revoked_at")
-            print_json(
-                [{"project": project} | {name: getattr(key, name) for name in columns} for key, project in found]
-            )
-            return
-        table = Table("prefix", "name", "project", "scopes", "limits", "state")
-        for key, project in found:
-            table.add_row(
-                key.prefix, escape(key.name), escape(project), ", ".join(key.scopes), _limits_of(key), _state_of(key)
-            )
-    out.print(table)
+def list_(project: Project = None, data: Data = None) -> None:
+    """List the keys of the project, without their secrets."""
+    with _keys(project, data) as keys:
+        found = keys.keys()
+    rows = [(key.prefix, key.name, key.project, ", ".join(key.scopes), _limits(key), _state(key)) for key in found]
+    print_list(found, ["prefix", "name", "project", "scopes", "limits", "state"], rows)
 
 
 @app.command()
-def revoke(prefix: Annotated[str, typer.Argument(help="As `carina key list` shows it.")], data: Data = None) -> None:
-    """End a key for good."""
-    with Database.from_settings(settings_of(data)).begin() as session:
-        revoke_key(session, prefix)
-        note(session, "key.revoke", prefix=prefix)
+def revoke(
+    prefix: Annotated[str, typer.Argument(help="As `carina key list` shows it.")],
+    project: Project = None,
+    data: Data = None,
+) -> None:
+    """Revoke a key for good."""
+    with _keys(project, data) as keys:
+        keys.revoke_key(prefix)
     show_result({"prefix": prefix, "revoked": True}, f"{prefix} is revoked")
 
 
-def _limits_of(key: ApiKey) -> str:
+def _keys(project: str | None, data: Path | None) -> "Carina | DatabaseKeys":
+    """The keys over HTTP; in the database if a project is named, or if only the database's credentials are set."""
+    if not has_database_alone(data) and project is None:
+        return connect(None)
+    from deploy.cli.database_keys import DatabaseKeys
+
+    return DatabaseKeys(project)
+
+
+def _limits(key: KeyAnswer) -> str:
     daily = ((key.files_per_day, "files/day"), (key.bytes_per_day, "bytes/day"))
     per_day = [f"{most} {unit}" for most, unit in daily if most is not None]
     return ", ".join([key.rate_limit, *per_day] if key.rate_limit else per_day)
 
 
-def _state_of(key: ApiKey) -> str:
+def _state(key: KeyAnswer) -> str:
     if key.revoked_at is not None:
         return f"revoked {key.revoked_at:%Y-%m-%d %H:%M}"
     if key.expires_at is None:

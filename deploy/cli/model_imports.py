@@ -12,13 +12,11 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 
-from deploy.cli.audit import note
+from deploy.cli.clients import connect
 from deploy.cli.console import busy, explain, show_result
-from deploy.cli.environment import Data, settings_of
-from shared.database import Database
+from deploy.cli.environment import Data
 from shared.detector.card import Category, ModelCard
 from shared.errors import InvalidModelFile
-from shared.tables import Model
 
 if TYPE_CHECKING:
     from shared.detector.checkpoints import Checkpoint
@@ -75,7 +73,7 @@ def import_model(
     ] = None,
     name: Annotated[str | None, typer.Option(help="What to call it.", show_default="the file's name")] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Make it the active model at once.")] = False,
-    canvas_px: Annotated[int | None, typer.Option(help="Side of the square that films are fitted onto.")] = None,
+    canvas_px: Annotated[int | None, typer.Option(help="Side of the square that images are fitted onto.")] = None,
     anchor_sizes: Annotated[
         str | None, typer.Option(metavar="JSON", help="Anchor sizes in canvas pixels, as [32],[64],[128],[256],[512].")
     ] = None,
@@ -97,19 +95,17 @@ def import_model(
     rendition_version: Annotated[
         int | None, typer.Option(help="Version of the renditions that it was trained on.")
     ] = None,
-    trained_on: Annotated[str | None, typer.Option(help="What it was trained on, for people.")] = None,
+    trained_on: Annotated[str | None, typer.Option(help="Description of the training data, for people.")] = None,
     warnings: Annotated[
         list[str] | None,
         typer.Option("--warning", help="What a reader must know, shown beside its findings; may be repeated."),
     ] = None,
     data: Data = None,
 ) -> None:
-    """Import a trained model. It is a candidate until it is promoted."""
-    from shared.models import registry
-    from shared.models.promotion import promote_by_hand
-    from shared.object_store import ObjectStore
+    """Import a trained model. It is a candidate until it is promoted. Needs a key with the scope `system`.
 
-    settings = settings_of(data)
+    The file is read and checked on this machine, which needs the extra `worker`, and then sent to the API.
+    """
     said = {
         "canvas_px": canvas_px,
         "anchor_sizes_px": _read_numbers("--anchor-sizes", anchor_sizes),
@@ -127,18 +123,14 @@ def import_model(
     with busy(f"Reading {escape(file.name)}"):
         card, weights, notes = _read_model(file, categories, order, name, said)
     card = _warn(card, warnings or ())
-    with busy(f"Storing {len(weights) / 1e6:.0f} MB"), Database.from_settings(settings).begin() as session:
-        model = registry.register(session, ObjectStore(settings), card, weights)
-        note(session, "model.import", model_id=model.id, promoted=promote)
+    with connect(data) as client:
+        with busy(f"Sending {len(weights) / 1e6:.0f} MB"):
+            client.put_weights(card.weights_sha256, weights)
+        model = client.register_model(card.model_dump(mode="json"))
         if promote:
-            promote_by_hand(session, model.id, reason=None)
-        line = f"{model.id} {model.name} ({card.architecture}, {len(card.categories)} classes): {model.state}"
-        show_result(describe_model(model) | {"notes": notes}, line, *(f"  {each}" for each in notes))
-
-
-def describe_model(model: Model) -> dict[str, Any]:
-    """Return what is printed of a model as JSON."""
-    return {name: getattr(model, name) for name in ("id", "name", "state", "digest", "card")}
+            model = client.promote(model.id)
+    line = f"{model.id} {model.name} ({card.architecture}, {len(card.categories)} classes): {model.state}"
+    show_result(model.model_dump(mode="json") | {"notes": notes}, line, *(f"  {each}" for each in notes))
 
 
 def _read_model(
@@ -152,7 +144,7 @@ def _read_model(
         folder = file if file.is_dir() else file.parent
         file, listed = folder / WEIGHTS, listed or folder / CARD
     if not file.is_file():
-        raise typer.BadParameter(f"{file} is no file.")
+        raise typer.BadParameter(f"{file} is not a file.")
     if listed is None and (beside := file.with_name(CARD)).is_file():
         listed = beside
     if listed is None:
@@ -236,7 +228,7 @@ def _read_categories(path: Path) -> _Given:
             raise ValueError("there are none")
     except (OSError, ValueError, KeyError, RecursionError) as exc:
         raise InvalidModelFile(
-            f'{path} holds no COCO categories: a list like [{{"id": 0, "name": "Aortic enlargement"}}, ...].'
+            f'{path} has no COCO categories, which are a list like [{{"id": 0, "name": "Aortic enlargement"}}, ...].'
         ) from exc
     return _Given(categories)
 
@@ -258,7 +250,7 @@ def _read_numbers(option: str, text: str | None) -> list[Any] | None:
     try:
         values = json.loads(f"[{text}]")
     except ValueError as exc:
-        raise typer.BadParameter(f"{option} {text}: this is no list of numbers.") from exc
+        raise typer.BadParameter(f"{option} {text}: not a list of numbers.") from exc
     if len(values) == 1 and isinstance(values[0], list) and any(isinstance(each, list) for each in values[0]):
         values = values[0]
     if option == "--anchor-sizes":

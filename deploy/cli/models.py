@@ -3,47 +3,43 @@
 from pathlib import Path
 from typing import Annotated
 
-import sqlalchemy as sa
 import typer
-from rich.markup import escape
+from pydantic import ValidationError
 
-from deploy.cli.application import Application, Part
-from deploy.cli.audit import note
-from deploy.cli.console import is_json, out, print_json, show_result
-from deploy.cli.environment import Data, settings_of
-from deploy.cli.model_imports import CARD, WEIGHTS, describe_model
-from deploy.cli.tables import Table
-from shared.bounded import is_odd
-from shared.database import Database
+from api.contract.models import ModelAnswer, PromotionRequest
+from deploy.cli.application import Application
+from deploy.cli.clients import connect
+from deploy.cli.console import busy, explain, show_result
+from deploy.cli.environment import Data, has_database_alone, settings_of
+from deploy.cli.model_imports import CARD, WEIGHTS, import_model
+from deploy.cli.tables import print_list
 from shared.detector.card import ModelCard
-from shared.models.verdict import MOST_REASON
-from shared.tables import Model
+from shared.vocabulary.states import ModelState
 
 app = Application(help="The detectors that Carina knows, and which of them is active.", no_args_is_help=True)
 
 Named = Annotated[str, typer.Argument(metavar="MODEL", help="Its id, the beginning of it, or its name.")]
 
-app.parts["import"] = Part("deploy.cli.model_imports:import_model")
+app.command("import")(import_model)
 
 
 @app.command("list")
-def list_(
-    data: Data = None,
-) -> None:
+def list_(data: Data = None) -> None:
     """List all models, newest first."""
-    with Database.from_settings(settings_of(data)).begin() as session:
-        rows = session.scalars(sa.select(Model).order_by(Model.id.desc())).all()
-        if is_json():
-            print_json([describe_model(row) for row in rows])
-            return
-        table = Table("id", "name", "architecture", "classes", "state", "made")
-        for row in rows:
-            card = row.card
-            made = f"{row.created_at:%Y-%m-%d %H:%M}"
-            table.add_row(
-                str(row.id), escape(row.name), card["architecture"], str(len(card["categories"])), row.state, made
-            )
-    out.print(table)
+    with connect(data) as client:
+        found = client.models()
+    rows = [
+        (
+            model.id,
+            model.name,
+            model.card["architecture"],
+            len(model.card["categories"]),
+            model.state,
+            f"{model.created_at:%Y-%m-%d %H:%M}",
+        )
+        for model in found
+    ]
+    print_list(found, ["id", "name", "architecture", "classes", "state", "made"], rows)
 
 
 @app.command()
@@ -52,15 +48,15 @@ def export(
     output: Annotated[Path, typer.Option(help="The folder that card.json and weights.safetensors go to.")],
     data: Data = None,
 ) -> None:
-    """Write a model to a folder; `carina model import` takes it, and so does torchvision's own Faster R-CNN."""
-    from shared.models import registry
-    from shared.object_store import ObjectStore, weights_key
+    """Write a model to a folder, which `carina model import` takes. Needs a key with the scope `system`.
 
-    settings = settings_of(data)
-    with Database.from_settings(settings).begin() as session:
-        row = registry.find(session, model)
-        model_id, card, sha256 = row.id, ModelCard.model_validate(row.card), row.weights_sha256
-    weights = ObjectStore(settings).get(weights_key(sha256), sha256=sha256)
+    torchvision's own Faster R-CNN loads the weights too.
+    """
+    with connect(data) as client:
+        model_id = client.find_model(model)
+        card = next(ModelCard.model_validate(each.card) for each in client.models() if each.id == model_id)
+        with busy("Fetching the weights"):
+            weights = client.weights(model_id)
     output.mkdir(parents=True, exist_ok=True)
     (output / WEIGHTS).write_bytes(weights)
     (output / CARD).write_text(card.model_dump_json(indent=2) + "\n")
@@ -70,59 +66,56 @@ def export(
 
 @app.command()
 def demo(data: Data = None) -> None:
-    """Register the small model that ships with Carina; it becomes active where no model is."""
-    from shared.detector.demo import load_demo_model
-    from shared.models import registry
-    from shared.object_store import ObjectStore
+    """Register the small model that ships with Carina; it becomes active if no model is. Needs a key with `system`.
 
-    settings = settings_of(data)
-    with Database.from_settings(settings).begin() as session:
-        model = registry.register(session, ObjectStore(settings), *load_demo_model())
-        if registry.active(session) is None:
-            registry.promote(session, model.id)
-        note(session, "model.demo", model_id=model.id)
-        show_result(describe_model(model), f"{model.id} {model.name}: {model.state}. {model.card['trained_on']}")
+    Without an API key it is registered in the database, whose credentials the command then needs.
+    """
+    from shared.detector.demo import load_demo_model
+
+    if has_database_alone(data):
+        from deploy.bootstrap import register_demo_model
+
+        model_id, state = register_demo_model(settings_of(None))
+        card = load_demo_model()[0]
+        described = {"id": model_id, "name": card.name, "state": state, "digest": card.digest, "card": card}
+        show_result(described, f"{model_id} {card.name}: {state}. {card.trained_on}")
+        return
+    card, weights = load_demo_model()
+    with connect(data) as client:
+        client.put_weights(card.weights_sha256, weights)
+        model = client.register_model(card.model_dump(mode="json"))
+        if not any(each.state == ModelState.ACTIVE for each in client.models()):
+            model = client.promote(model.id)
+    show_result(model, f"{model.id} {model.name}: {model.state}. {model.card['trained_on']}")
 
 
 @app.command()
 def promote(
     model: Named,
-    reason: Annotated[
-        str | None, typer.Option(help="Why, where the gate refused the model; the audit keeps it.")
-    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, if the gate refused the model; the audit keeps it.")] = None,
     data: Data = None,
 ) -> None:
-    """Make a model the active one; workers change over between two batches.
+    """Make a model the active one; workers change over between two batches. Needs a key with the scope `system`.
 
-    Shows the gate's last decision about it. Where that is a refusal, --reason is needed.
+    Shows the gate's last decision about the model. After a refusal, --reason is needed.
     """
-    from shared.models import registry
-    from shared.models.promotion import audited, promote_by_hand
-
-    reason = _read_reason(reason)
-    with Database.from_settings(settings_of(data)).begin() as session:
-        row, verdict = promote_by_hand(session, registry.find(session, model).id, reason)
-        note(session, "model.promote", model_id=row.id, **audited(verdict, reason))
-        gate = verdict.model_dump(mode="json") if verdict else None
-        said = verdict.in_words() if verdict else "The gate has not been asked about this model."
-        show_result(describe_model(row) | {"gate": gate}, f"{row.id} {row.name}: {row.state}", said)
+    try:
+        PromotionRequest(reason=reason)
+    except ValidationError as exc:
+        raise typer.BadParameter(explain(exc)) from exc
+    with connect(data) as client:
+        promoted = client.promote(client.find_model(model), reason=reason)
+    gate = promoted.gate
+    said = gate.in_words() if gate else "The gate has not been asked about this model."
+    _show(promoted, said)
 
 
 @app.command()
 def rollback(data: Data = None) -> None:
-    """Return to the model that was active before."""
-    from shared.models import registry
-
-    with Database.from_settings(settings_of(data)).begin() as session:
-        model = registry.roll_back(session)
-        note(session, "model.rollback", model_id=model.id)
-        show_result(describe_model(model), f"{model.id} {model.name}: {model.state}")
+    """Return to the model that was active before. Needs a key with the scope `system`."""
+    with connect(data) as client:
+        _show(client.roll_back())
 
 
-def _read_reason(reason: str | None) -> str | None:
-    if reason is None:
-        return None
-    reason = reason.strip()
-    if not 1 <= len(reason) <= MOST_REASON or is_odd(reason):
-        raise typer.BadParameter(f"--reason takes one line of 1 to {MOST_REASON} characters.")
-    return reason
+def _show(model: ModelAnswer, *more: str) -> None:
+    show_result(model, f"{model.id} {model.name}: {model.state}", *more)

@@ -1,20 +1,23 @@
-"""Which project a command is about: `--project`, by default the first one."""
+"""The project of an import from this machine, which goes to the database itself."""
 
-from typing import Annotated
+import os
 from uuid import UUID
 
-import typer
-
-from shared.access.keys import find_project
+from shared.access.keys import FIRST_PROJECT, find_project, open_project, verify_key
 from shared.database import Database
-from shared.settings import Settings
+from shared.settings import ClientSettings, Settings, read_settings
+from shared.settings.secret_files import is_given
 
-InProject = Annotated[str, typer.Option("--project", help="The project.")]
 
-
-def open_project(settings: Settings, name: str) -> tuple[Database, UUID]:
-    """Return the database, limited to a project, and the project's id; raise `NotFound`."""
+def connect_to_project(settings: Settings, name: str | None) -> tuple[Database, UUID]:
+    """Return the database, limited to a project, and the project's id; raise `NotFound` and `Unauthorized`."""
     database = Database.from_settings(settings)
     with database.begin() as session:
-        project_id = find_project(session, name)
+        if name is not None:
+            project_id = find_project(session, name)
+        elif is_given("CARINA_API_KEY", os.environ):
+            key = read_settings(ClientSettings).api_key.get_secret_value()
+            project_id = verify_key(session, key).project_id
+        else:
+            project_id = open_project(session, FIRST_PROJECT)
     return database.of_project(project_id), project_id

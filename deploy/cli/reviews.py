@@ -27,7 +27,7 @@ def reviews(
         job_id = client.find_id(job, "job") if job else None
         review = client.review(client.find_id(image, "image"), job_id=job_id)
     if is_json():
-        print_json(review.model_dump(mode="json"))
+        print_json(review)
         return
     _print_findings(review)
     _print_events(review)

@@ -3,39 +3,28 @@
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-import sqlalchemy as sa
 import typer
-from rich.markup import escape
-from sqlalchemy.orm import Session
 
-from api.contract.schedules import ScheduleAnswer
-from api.training.answers import describe_training
-from deploy.cli import gate_options
+from api.contract.schedules import ScheduleAnswer, ScheduleRequest
 from deploy.cli import training_options as options
 from deploy.cli.application import Application
-from deploy.cli.audit import note
-from deploy.cli.console import is_json, out, print_json, show_result
-from deploy.cli.environment import Data, settings_of
-from deploy.cli.projects import InProject, open_project
-from deploy.cli.tables import Column, Table
+from deploy.cli.clients import connect
+from deploy.cli.console import show_result
+from deploy.cli.environment import Data
+from deploy.cli.tables import Column, print_answer, print_list
 from deploy.cli.weights import name_weights
-from shared.access.keys import FIRST_PROJECT
-from shared.object_store import ObjectStore
-from shared.tables import Schedule
-from shared.training import schedules
 from shared.training.config import GateConfig, TrainingConfig
-from shared.training.recipes import require_base
-from shared.training.trainings import require_weights
+from shared.training.recipes import RECIPES, change_config
 from shared.vocabulary.states import Overlap
 
 app = Application(help="Schedules: when to train again, and on what.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="What it is called.")]
+Name = Annotated[str, typer.Argument(help="The schedule's name.")]
 Cron = "Minute, hour, day of the month, month, day of the week, as in '0 3 * * 0'."
-TimeZone = "In which the cron expression is meant, as in Europe/Berlin."
+TimeZone = "Time zone of the cron expression, as Europe/Berlin."
 DatasetName = "Train on the latest dataset of this name."
-OverlapWith = "While the last run has not come to its end: leave the time out, or queue behind it."
-Always = "Train also when neither data nor config has changed."
+OverlapWith = "If the last run is still going on: `skip` this time, or `queue` behind it."
+Always = "Train also if neither data nor config has changed."
 
 
 @app.command()
@@ -53,37 +42,33 @@ def create(
     weights: options.Weights = None,
     seed: options.Seed = None,
     changes: options.Changes = None,
-    gate_dataset: gate_options.GateDataset = None,
-    gate_split: gate_options.GateSplit = None,
-    least_gain: gate_options.LeastGain = None,
-    confidence: gate_options.Confidence = None,
-    most_class_drop: gate_options.MostClassDrop = None,
-    counted_from_boxes: gate_options.CountedFromBoxes = None,
+    gate_dataset: options.GateDataset = None,
+    gate_split: options.GateSplit = None,
+    least_gain: options.LeastGain = None,
+    confidence: options.Confidence = None,
+    most_class_drop: options.MostClassDrop = None,
+    counted_from_boxes: options.CountedFromBoxes = None,
     overlap: Annotated[Overlap, typer.Option(help=OverlapWith)] = Overlap.SKIP,
     always: Annotated[bool, typer.Option("--always", help=Always)] = False,
-    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
-    """Add a schedule. A dataset of the name need not be there yet."""
-    settings = settings_of(data)
-    database, project_id = open_project(settings, project)
-    config = options.read_config(
+    """Add a schedule. A dataset of the name need not exist yet."""
+    config = options.read_changes(
         recipe,
-        changes or [],
+        changes,
         architecture=arch,
         epochs=epochs,
         batch_size=batch_size,
         canvas_px=canvas_px,
         learning_rate=learning_rate,
-        initial_weights=None if weights is None else name_weights(weights, database),
         seed=seed,
     )
-    require_base(recipe, config)
-    require_weights(ObjectStore(settings), config)
-    with database.begin() as session:
-        gate = gate_options.read_gate(
-            session,
-            project_id,
+    with connect(data) as client:
+        if weights is not None:
+            architecture = change_config(RECIPES[recipe], config).architecture
+            config["initial_weights"] = name_weights(client, weights, architecture)
+        gate = options.read_gate(
+            client,
             None,
             dataset=gate_dataset,
             split=gate_split,
@@ -92,56 +77,45 @@ def create(
             most_class_drop=most_class_drop,
             counted_from_boxes=counted_from_boxes,
         )
-        made = schedules.create_schedule(
-            session,
-            project_id=project_id,
+        request = ScheduleRequest(
             name=name,
             cron=cron,
             time_zone=time_zone,
             dataset_name=dataset,
+            recipe=recipe,
             config=config,
             gate=gate,
             overlap=overlap,
             skip_unchanged=not always,
         )
-        note(session, "schedule.create", schedule_id=made.id)
-        show_result(_describe(made), f"{made.id} {name}: next {_tell_time(made)}")
+        made = client.create_schedule(request)
+    show_result(made, f"{made.id} {name}: next {_next_time(made)}")
 
 
 @app.command("list")
-def list_(project: InProject = FIRST_PROJECT, data: Data = None) -> None:
+def list_(data: Data = None) -> None:
     """List all schedules, when each is due next, and what became of the last time."""
-    database, _ = open_project(settings_of(data), project)
-    with database.begin() as session:
-        rows = session.scalars(sa.select(Schedule).order_by(Schedule.name)).all()
-        if is_json():
-            print_json([_describe(row) for row in rows])
-            return
-        table = Table(Column("name", no_wrap=True), "cron", "dataset", "gate", "next", "last")
-        for row in rows:
-            gate = "yes" if row.gate else "no"
-            cron = f"{row.cron} {row.time_zone}"
-            table.add_row(
-                escape(row.name), cron, escape(row.dataset_name), gate, _tell_time(row), escape(row.last_outcome or "")
-            )
-    out.print(table)
+    with connect(data) as client:
+        found = client.schedules()
+    rows = [
+        (
+            each.name,
+            f"{each.cron} {each.time_zone}",
+            each.dataset_name,
+            "yes" if each.gate else "no",
+            _next_time(each),
+            each.last_outcome,
+        )
+        for each in found
+    ]
+    print_list(found, [Column("name", no_wrap=True), "cron", "dataset", "gate", "next", "last"], rows)
 
 
 @app.command()
-def show(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
+def show(name: Name, data: Data = None) -> None:
     """Show a schedule with its config and gate."""
-    database, project_id = open_project(settings_of(data), project)
-    with database.begin() as session:
-        described = _describe(schedules.find_schedule(session, project_id, name))
-    if is_json():
-        print_json(described)
-        return
-    table = Table("", escape(name))
-    for key, value in described.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{inner}={each}" for inner, each in value.items())
-        table.add_row(key, escape("" if value is None else str(value)))
-    out.print(table)
+    with connect(data) as client:
+        print_answer(client.find_schedule(name), name)
 
 
 @app.command()
@@ -152,37 +126,31 @@ def update(
     time_zone: Annotated[str | None, typer.Option(help=TimeZone)] = None,
     recipe: Annotated[str | None, typer.Option(help="Start from this config instead of the schedule's.")] = None,
     changes: options.Changes = None,
-    gate_dataset: gate_options.GateDataset = None,
-    gate_split: gate_options.GateSplit = None,
-    least_gain: gate_options.LeastGain = None,
-    confidence: gate_options.Confidence = None,
-    most_class_drop: gate_options.MostClassDrop = None,
-    counted_from_boxes: gate_options.CountedFromBoxes = None,
-    no_gate: Annotated[bool, typer.Option("--no-gate", help="Let nobody decide any more.")] = False,
+    gate_dataset: options.GateDataset = None,
+    gate_split: options.GateSplit = None,
+    least_gain: options.LeastGain = None,
+    confidence: options.Confidence = None,
+    most_class_drop: options.MostClassDrop = None,
+    counted_from_boxes: options.CountedFromBoxes = None,
+    no_gate: Annotated[bool, typer.Option("--no-gate", help="Remove the gate: no automatic promotion.")] = False,
     overlap: Annotated[Overlap | None, typer.Option(help=OverlapWith)] = None,
     always: Annotated[bool | None, typer.Option("--always/--when-changed", help=Always)] = None,
-    project: InProject = FIRST_PROJECT,
     data: Data = None,
 ) -> None:
     """Change a schedule; all that is not named stays as it is. A new cron expression or zone counts from now."""
-    settings = settings_of(data)
-    plain = {"cron": cron, "time_zone": time_zone, "dataset_name": dataset, "overlap": overlap}
+    plain = {"cron": cron, "time_zone": time_zone, "dataset_name": dataset, "overlap": overlap, "recipe": recipe}
     changed: dict[str, Any] = {key: value for key, value in plain.items() if value is not None}
     if always is not None:
         changed["skip_unchanged"] = not always
-    database, project_id = open_project(settings, project)
-    with database.begin() as session:
-        schedule = schedules.find_schedule(session, project_id, name, to_change=True)
+    with connect(data) as client:
+        schedule = client.find_schedule(name)
         if recipe is not None or changes:
-            base = recipe or TrainingConfig.model_validate(schedule.config)
-            changed["config"] = options.read_config(base, changes or [])
-            if recipe is not None:
-                require_base(recipe, changed["config"])
-            require_weights(ObjectStore(settings), changed["config"])
-        gate = gate_options.read_gate(
-            session,
-            project_id,
-            None if schedule.gate is None or no_gate else GateConfig.model_validate(schedule.gate),
+            config = options.read_changes(recipe or TrainingConfig.model_validate(schedule.config), changes)
+            changed |= {"config": config} if config else {}
+        before = GateConfig.model_validate(schedule.gate) if schedule.gate else None
+        gate = options.read_gate(
+            client,
+            None if no_gate else before,
             dataset=gate_dataset,
             split=gate_split,
             least_gain=least_gain,
@@ -190,58 +158,48 @@ def update(
             most_class_drop=most_class_drop,
             counted_from_boxes=counted_from_boxes,
         )
-        _change(session, schedule, **changed, gate=gate)
+        if gate != before:
+            changed["gate"] = gate
+        schedule = client.change_schedule(schedule.id, **changed)
+    _show_changed(schedule)
 
 
 @app.command()
-def enable(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
+def enable(name: Name, data: Data = None) -> None:
     """Have a schedule come due again, from now on."""
-    database, project_id = open_project(settings_of(data), project)
-    with database.begin() as session:
-        _change(session, schedules.find_schedule(session, project_id, name, to_change=True), enabled=True)
+    with connect(data) as client:
+        _show_changed(client.change_schedule(client.find_schedule(name).id, enabled=True))
 
 
 @app.command()
-def disable(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
+def disable(name: Name, data: Data = None) -> None:
     """Have a schedule come due no more; a run that has begun goes on."""
-    database, project_id = open_project(settings_of(data), project)
-    with database.begin() as session:
-        _change(session, schedules.find_schedule(session, project_id, name, to_change=True), enabled=False)
+    with connect(data) as client:
+        _show_changed(client.change_schedule(client.find_schedule(name).id, enabled=False))
 
 
 @app.command()
-def delete(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
+def delete(name: Name, data: Data = None) -> None:
     """Remove a schedule; its runs stay."""
-    database, project_id = open_project(settings_of(data), project)
-    with database.begin() as session:
-        schedule = schedules.find_schedule(session, project_id, name, to_change=True)
-        note(session, "schedule.delete", schedule_id=schedule.id)
-        schedules.delete_schedule(session, schedule)
-        show_result({"id": schedule.id, "name": schedule.name, "deleted": True}, f"{schedule.name} is deleted")
+    with connect(data) as client:
+        schedule = client.find_schedule(name)
+        client.delete_schedule(schedule.id)
+    show_result({"id": schedule.id, "name": schedule.name, "deleted": True}, f"{schedule.name} is deleted")
 
 
 @app.command()
-def run(name: Name, project: InProject = FIRST_PROJECT, data: Data = None) -> None:
+def run(name: Name, data: Data = None) -> None:
     """Start a schedule's run now, whatever its rules say."""
-    database, project_id = open_project(settings_of(data), project)
-    with database.begin() as session:
-        started = schedules.run_now(session, schedules.find_schedule(session, project_id, name, to_change=True))
-        note(session, "schedule.run", schedule_id=started.schedule_id, training_id=started.id)
-        show_result(describe_training(started).model_dump(mode="json"), f"training {started.id} of {started.name}")
+    with connect(data) as client:
+        started = client.run_schedule(client.find_schedule(name).id)
+    show_result(started, f"training {started.id} of {started.name}")
 
 
-def _change(session: Session, schedule: Schedule, **changes: Any) -> None:
-    schedules.update_schedule(session, schedule, **changes)
-    note(session, "schedule.update", schedule_id=schedule.id)
-    session.flush()
-    show_result(_describe(schedule), f"{schedule.name}: next {_tell_time(schedule)}")
+def _show_changed(schedule: ScheduleAnswer) -> None:
+    show_result(schedule, f"{schedule.name}: next {_next_time(schedule)}")
 
 
-def _describe(schedule: Schedule) -> dict[str, Any]:
-    return ScheduleAnswer.model_validate(schedule).model_dump(mode="json")
-
-
-def _tell_time(schedule: Schedule) -> str:
+def _next_time(schedule: ScheduleAnswer) -> str:
     """Say when a schedule is due next, on its own clock."""
     if schedule.next_at is None:
         return "never: disabled"

@@ -7,11 +7,12 @@ from uuid import UUID
 import typer
 from pydantic import ValidationError
 
-from deploy.cli.clients import EXIT_NO_RESULT, connect
-from deploy.cli.console import explain, is_json, out, print_json, show_result, tell
+from deploy.cli.clients import connect
+from deploy.cli.console import explain, is_json, print_json, show_result, tell
 from deploy.cli.environment import Data
+from deploy.cli.exits import Exit
 from deploy.cli.submissions import final_count, has_every_result, print_summary, progress_bar
-from deploy.cli.tables import Column, Table
+from deploy.cli.tables import Column, print_list
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, JobAnswer, SubmissionAnswer
@@ -36,7 +37,7 @@ def status(
     submissions = [one for one in found if isinstance(one, SubmissionAnswer)]
     jobs = [one for one in found if not isinstance(one, SubmissionAnswer)]
     if is_json():
-        print_json([one.model_dump(mode="json") for one in found])
+        print_json(found)
     else:
         if jobs:
             print_jobs(jobs)
@@ -47,7 +48,7 @@ def status(
     lost = any(job.state != "succeeded" for job in jobs)
     lost = lost or any(not one.state.is_final or not has_every_result(one) for one in submissions)
     if wait and lost:
-        raise typer.Exit(EXIT_NO_RESULT)
+        raise typer.Exit(Exit.NO_RESULT)
 
 
 def retry(
@@ -82,7 +83,7 @@ def cancel(
             is_submission = isinstance(found, SubmissionAnswer)
             one = client.cancel_submission(found.id) if is_submission else client.cancel(found.id)
             if is_json():
-                tell(one.model_dump(mode="json"))
+                tell(one)
             elif isinstance(one, SubmissionAnswer):
                 print_summary(one)
             else:
@@ -100,7 +101,7 @@ def _retry_submission(client: "Carina", submission_id: UUID, paths: list[Path]) 
         said.append(f"{missing} files have to be sent again: `carina retry {submission_id} PATH`")
     show_result({"submission_id": submission_id, "retried": answer.retried, "sent": sent, "missing": missing}, *said)
     if missing:
-        raise typer.Exit(EXIT_NO_RESULT)
+        raise typer.Exit(Exit.NO_RESULT)
 
 
 def _retry_failed(client: "Carina", code: str, hours: float) -> None:
@@ -108,7 +109,7 @@ def _retry_failed(client: "Carina", code: str, hours: float) -> None:
         answer = client.retry_failed(code, hours=hours)
     except ValidationError as exc:
         raise typer.BadParameter(explain(exc)) from exc
-    show_result(answer.model_dump(mode="json"), f"{answer.to_prepare + answer.to_detect:,} jobs are tried again")
+    show_result(answer, f"{answer.to_prepare + answer.to_detect:,} jobs are tried again")
 
 
 def _find(client: "Carina", name: str) -> "SubmissionAnswer | JobAnswer":
@@ -133,19 +134,22 @@ def _await(client: "Carina", one: "SubmissionAnswer | JobAnswer", timeout_s: flo
 
 
 def print_jobs(jobs: "list[JobAnswer]") -> None:
-    """Print where jobs stand, as a table."""
-    table = Table(Column("job", no_wrap=True), "state", "attempt", "code", "reason", "flags")
-    for job in jobs:
-        flags = ", ".join(job.flags or ())
-        table.add_row(str(job.id), job.state, str(job.attempt), job.code or "", job.reason or "", flags)
-    out.print(table)
+    """Print where jobs stand."""
+    rows = [(job.id, job.state, job.attempt, job.code, job.reason, ", ".join(job.flags or ())) for job in jobs]
+    print_list(jobs, [Column("job", no_wrap=True), "state", "attempt", "code", "reason", "flags"], rows)
 
 
 def _print_submissions(submissions: "list[SubmissionAnswer]") -> None:
-    table = Table(Column("submission", no_wrap=True), "state", "priority", "done", "without result", "since")
-    for one in submissions:
-        counts = one.counts
-        done = f"{final_count(one):,}/{one.file_count:,}"
-        lost = counts.rejected + counts.failed + counts.cancelled
-        table.add_row(str(one.id), one.state, str(one.priority), done, f"{lost:,}", f"{one.created_at:%Y-%m-%d %H:%M}")
-    out.print(table)
+    rows = [
+        (
+            one.id,
+            one.state,
+            one.priority,
+            f"{final_count(one):,}/{one.file_count:,}",
+            f"{one.counts.rejected + one.counts.failed + one.counts.cancelled:,}",
+            f"{one.created_at:%Y-%m-%d %H:%M}",
+        )
+        for one in submissions
+    ]
+    columns = (Column("submission", no_wrap=True), "state", "priority", "done", "without result", "since")
+    print_list(submissions, columns, rows)

@@ -1,4 +1,4 @@
-"""`carina studies`: the studies that meet a search, for people and for other programs."""
+"""`carina studies`, `rerun` and `erase`: searching studies, detecting again, and removing a study for good."""
 
 from enum import StrEnum
 from itertools import islice
@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from api.contract.study_list import SearchedState, StudiesQuery
 from deploy.cli.clients import connect
-from deploy.cli.console import explain, is_json, opened
+from deploy.cli.console import explain, is_json, opened, out, show_result
 from deploy.cli.environment import Data
+from deploy.cli.status import print_jobs
 from deploy.cli.studies_formats import write_csv, write_json, write_jsonl, write_table
 from shared.vocabulary.flags import Flag
 
@@ -75,3 +76,37 @@ def _search(**asked: object) -> StudiesQuery:
         return StudiesQuery.model_validate({name: value for name, value in asked.items() if value is not None})
     except ValidationError as exc:
         raise typer.BadParameter(explain(exc)) from exc
+
+
+def rerun(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Studies, as `carina studies` prints.")],
+    priority: Annotated[int, typer.Option(min=0, max=9, help="A higher one goes first.")] = 5,
+    data: Data = None,
+) -> None:
+    """Have the active model look at images of which it has no result, as after a promotion."""
+    with connect(data) as client:
+        study_ids = [client.find_id(study, "study") for study in studies]
+        jobs = [job for study_id in study_ids for job in client.rerun(study_id, priority=priority)]
+    print_jobs(jobs)
+    if not is_json():
+        out.print("`carina status JOB --wait` waits for a job.")
+
+
+def erase(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's id.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: Data = None,
+) -> None:
+    """Erase a study for good: originals, renditions, findings and reviews. Needs a key with the scope `admin`."""
+    with connect(data) as client:
+        study_id = client.find_id(study, "study")
+        if not yes:
+            images = len(client.study(study_id).images)
+            typer.confirm(f"Erase the study {study_id} with {images} images for good?", abort=True, err=True)
+        erased = client.erase_study(study_id)
+    later = f"{erased.objects_left} objects are removed as soon as the object store allows."
+    show_result(
+        erased,
+        f"erased study {erased.study_id}: {erased.images} images",
+        *([later] if erased.objects_left else []),
+    )

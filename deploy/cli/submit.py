@@ -10,9 +10,10 @@ from uuid import UUID
 
 import typer
 
-from deploy.cli.clients import EXIT_NO_RESULT, connect
+from deploy.cli.clients import connect
 from deploy.cli.console import complain, err, is_json, out, print_json, remark
 from deploy.cli.environment import Data
+from deploy.cli.exits import Exit
 from deploy.cli.submissions import (
     LISTED,
     Bar,
@@ -30,7 +31,6 @@ from deploy.cli.submissions import (
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, Journal, SubmissionAnswer
 
-EXIT_INTERRUPTED = 130
 #: Where a few files are sent, their fitness is worth waiting for.
 _FEW_S = 10.0
 
@@ -84,21 +84,21 @@ def submit(
         except KeyboardInterrupt:
             given_up = f"; `carina cancel {journal.submission_id}` gives it up" if journal.submission_id else ""
             err.print(f"Interrupted. The same command goes on where this one stopped{given_up}.", soft_wrap=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+            raise typer.Exit(Exit.INTERRUPTED) from None
         try:
             _report(client, submission, journal, unreadable, manifest, timeout_s=timeout_s if wait else 0)
         except RequestRefused as exc:
             if exc.status != HTTPStatus.FORBIDDEN:
                 raise
             if is_json():
-                print_json({"submission": submission.model_dump(mode="json"), "files": None})
+                print_json({"submission": submission, "files": None})
             else:
                 print_summary(submission, unreadable)
             remark("Only a key with the scope `read` is told what became of each file.")
         if submission.state.is_final or not wait:
             journal.remove()
     if unreadable or not has_every_result(submission) or (wait and not submission.state.is_final):
-        raise typer.Exit(EXIT_NO_RESULT)
+        raise typer.Exit(Exit.NO_RESULT)
 
 
 def _require_files(paths: list[Path], recursive: bool) -> None:

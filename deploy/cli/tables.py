@@ -6,15 +6,19 @@ goes into a file or another program is a list as soon as a cell would have to be
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pydantic import BaseModel
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
 from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
-__all__ = ["Column", "Table"]
+from deploy.cli.console import is_json, out, print_json
+
+__all__ = ["Column", "Table", "print_answer", "print_list"]
 
 #: A longer word may be folded.
 _LONGEST_WORD = 16
@@ -83,6 +87,30 @@ class Table(RichTable):
                     table.add_row(cells.texts[0], cells.texts[number])
             table.add_row("", "")
         return table
+
+
+def print_list(answers: Sequence[object], columns: Iterable[str | Column], rows: Iterable[Sequence[object]]) -> None:
+    """Print answers of the API: as JSON, or as a table with a row of plain text for each."""
+    if is_json():
+        print_json(answers)
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    out.print(table)
+
+
+def print_answer(answer: BaseModel, title: str) -> None:
+    """Print one answer of the API: as JSON, or as a table with a row for each field."""
+    if is_json():
+        print_json(answer)
+        return
+    table = Table("", escape(title))
+    for name, value in answer.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{inner}={each}" for inner, each in value.items())
+        table.add_row(name, Text("" if value is None else str(value)))
+    out.print(table)
 
 
 def _text(console: Console, cell: object) -> Text:

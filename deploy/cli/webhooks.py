@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
-from rich.markup import escape
 
 from deploy.cli.application import Application
 from deploy.cli.clients import connect
-from deploy.cli.console import is_json, out, print_json, show_result
+from deploy.cli.console import show_result
 from deploy.cli.environment import Data
-from deploy.cli.tables import Column, Table
+from deploy.cli.tables import Column, print_list
 from shared.suggestions import digits_of, pick
 from shared.vocabulary.states import DeliveryState
 from shared.vocabulary.webhook_events import WebhookEvent
@@ -33,7 +32,7 @@ def create(
     """Add a webhook, and print the secret that its messages are signed with: it is shown this once."""
     with connect(data) as client:
         made = client.create_webhook(url, event or list(WebhookEvent))
-    show_result(made.model_dump(mode="json"), f"{made.id} {made.url}", f"secret {made.secret}")
+    show_result(made, f"{made.id} {made.url}", f"secret {made.secret}")
 
 
 @app.command("list")
@@ -41,14 +40,8 @@ def list_(data: Data = None) -> None:
     """List the project's webhooks."""
     with connect(data) as client:
         webhooks = client.webhooks()
-    if is_json():
-        print_json([webhook.model_dump(mode="json") for webhook in webhooks])
-        return
-    table = Table(Column("webhook", no_wrap=True), "url", "events", "enabled")
-    for webhook in webhooks:
-        enabled = "yes" if webhook.enabled else "no"
-        table.add_row(str(webhook.id), escape(webhook.url), ", ".join(webhook.events), enabled)
-    out.print(table)
+    rows = [(each.id, each.url, ", ".join(each.events), "yes" if each.enabled else "no") for each in webhooks]
+    print_list(webhooks, [Column("webhook", no_wrap=True), "url", "events", "enabled"], rows)
 
 
 @app.command("test")
@@ -56,7 +49,7 @@ def try_out(webhook: Hook, data: Data = None) -> None:
     """Send a `ping`."""
     with connect(data) as client:
         message = client.test_webhook(client.find_id(webhook, "webhook"))
-    show_result(message.model_dump(mode="json"), f"message {message.id}")
+    show_result(message, f"message {message.id}")
 
 
 @app.command()
@@ -64,7 +57,7 @@ def enable(webhook: Hook, data: Data = None) -> None:
     """Send messages again; what has waited meanwhile goes first."""
     with connect(data) as client:
         changed = client.enable_webhook(client.find_id(webhook, "webhook"))
-    show_result(changed.model_dump(mode="json"), f"{changed.id} is enabled")
+    show_result(changed, f"{changed.id} is enabled")
 
 
 @app.command()
@@ -72,7 +65,7 @@ def disable(webhook: Hook, data: Data = None) -> None:
     """Send no more messages until it is enabled again."""
     with connect(data) as client:
         changed = client.enable_webhook(client.find_id(webhook, "webhook"), enabled=False)
-    show_result(changed.model_dump(mode="json"), f"{changed.id} is disabled")
+    show_result(changed, f"{changed.id} is disabled")
 
 
 @app.command()
@@ -94,16 +87,8 @@ def deliveries(
     """List a webhook's messages and what became of them, the newest first."""
     with connect(data) as client:
         found = list(islice(client.deliveries(client.find_id(webhook, "webhook"), state=state), most))
-    if is_json():
-        print_json([delivery.model_dump(mode="json") for delivery in found])
-        return
-    table = Table(Column("message", no_wrap=True), "event", "state", "tries", "status", "code")
-    for delivery in found:
-        status = "" if delivery.response_status is None else str(delivery.response_status)
-        table.add_row(
-            str(delivery.id), delivery.event, delivery.state, str(delivery.attempt), status, delivery.code or ""
-        )
-    out.print(table)
+    rows = [(each.id, each.event, each.state, each.attempt, each.response_status, each.code) for each in found]
+    print_list(found, [Column("message", no_wrap=True), "event", "state", "tries", "status", "code"], rows)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Initial weights that lie in a file: checked against the network, and brought to where every trainer finds them."""
+"""Initial weights in a file: checked against the network, and sent to where every trainer finds them."""
 
 import hashlib
 import re
@@ -7,54 +7,48 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from deploy.cli.console import busy
-from shared.database import Database
-from shared.detector.card import Architecture, Category, ModelCard
-from shared.models import registry
+from deploy.cli.console import busy, remark
+from shared.detector.card import Architecture
 
-if TYPE_CHECKING:
-    from shared.object_store import ObjectStore
+if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
+    from api.client import Carina
 
-_NAMED = re.compile(r"none|torchvision|(model|object):.*")
+_NAMED = re.compile(r"none|torchvision|object:.*")
 
 
-def name_weights(named: str, database: Database) -> str:
-    """Return weights as a config names them: of `model:NAME` the model's id. Raises what `models.find` raises."""
-    kind, _, model = named.partition(":")
-    if kind != "model":
-        return named
-    with database.begin() as session:
-        return f"model:{registry.find(session, model).id}"
+def name_weights(client: "Carina", weights: str, architecture: Architecture) -> str:
+    """Return weights as a config names them: of `model:NAME` the model's id; a file is sent to the API first.
 
-
-def store_weights(named: str, architecture: Architecture, store: "ObjectStore") -> str:
-    """Return how a config names these weights; what is a file is stored first.
-
-    Raises `typer.BadParameter` where there is no such file, and `InvalidModelFile` for one that the network's backbone
-    cannot begin with.
+    Raises `typer.BadParameter` where there is no such file, `InvalidModelFile` for one that the network's backbone
+    cannot begin with, and what `Carina.find_model` raises.
     """
-    from shared.object_store import weights_key
-
-    if _NAMED.fullmatch(named):
-        return named
-    path = Path(named)
+    if _NAMED.fullmatch(weights):
+        return weights
+    kind, _, model = weights.partition(":")
+    if kind == "model":
+        return f"model:{client.find_model(model)}"
+    path = Path(weights)
     if not path.is_file():
-        raise typer.BadParameter(f"--weights {named}: this is no file, and none of none, torchvision and model:ID.")
+        raise typer.BadParameter(f"--weights {weights}: not a file, and none of none, torchvision and model:ID.")
     with busy(f"Reading {path.name}"):
         content = path.read_bytes()
         _check_fit(content, architecture)
     sha256 = hashlib.sha256(content).hexdigest()
-    with busy(f"Storing {len(content) / 1e6:.0f} MB"):
-        store.put(weights_key(sha256), content)
+    with busy(f"Sending {len(content) / 1e6:.0f} MB"):
+        client.put_weights(sha256, content)
     return f"object:{sha256}"
 
 
 def _check_fit(content: bytes, architecture: Architecture) -> None:
-    # PyTorch takes seconds to load, which only those who name a file have to wait for.
-    from shared.detector.architectures import BLUEPRINTS, build
-    from shared.detector.checkpoints import read_checkpoint
+    try:  # PyTorch takes seconds to load, which only those who name a file have to wait for.
+        from shared.detector.architectures import BLUEPRINTS, build
+        from shared.detector.checkpoints import read_checkpoint
+        from trainer.initial_weights import fill
+    except ModuleNotFoundError:
+        remark("PyTorch is not installed here, so only the trainer will check whether the weights fit the network.")
+        return
+    from shared.detector.card import Category, ModelCard
     from shared.version import RENDITION_VERSION
-    from trainer.initial_weights import fill
 
     blueprint = BLUEPRINTS[architecture]
     card = ModelCard(

@@ -20,20 +20,9 @@ OFF_API = frozenset(
     {
         "dataset.import",
         "dicom.store",
-        "evaluation.start",
-        "gate.ask",
         "key.create",
         "key.revoke",
         "model.demo",
-        "model.import",
-        "model.promote",
-        "model.rollback",
-        "schedule.create",
-        "schedule.delete",
-        "schedule.run",
-        "schedule.update",
-        "training.cancel",
-        "training.start",
     }
 )
 #: Rows that are looked through for an action that was meant.

@@ -4,15 +4,16 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.bounded import is_odd
-from shared.errors import KeyExpired, NotFound, Unauthorized
+from shared.errors import Forbidden, KeyExpired, NotFound, RequestError, Unauthorized
 from shared.suggestions import no_such
 from shared.tables import ApiKey, Project
 from shared.vocabulary.states import Scope
@@ -33,6 +34,14 @@ class Allowance:
 
 
 NO_END = Allowance()
+
+
+class InvalidRateLimit(RequestError):
+    """A rate limit is written as `600/minute`."""
+
+    code = "invalid_rate_limit"
+    status = 422
+    parameter = "rate_limit"
 
 
 @dataclass(frozen=True)
@@ -65,37 +74,81 @@ def create_key(
     scopes: Collection[Scope],
     allowance: Allowance = NO_END,
 ) -> str:
-    """Make a key, and its project where that is new. The returned text is the only copy of the secret."""
-    project = session.scalar(sa.select(Project).where(Project.name == project_name)) or _add_project(
-        session, project_name
-    )
+    """Create a key, and its project where that is new. The returned text is the only copy of the secret."""
+    return add_key(session, open_project(session, project_name), name, scopes, allowance)[1]
+
+
+def add_key(
+    session: Session, project_id: UUID, name: str, scopes: Collection[Scope], allowance: Allowance = NO_END
+) -> tuple[ApiKey, str]:
+    """Create a key of a project; return its row and the only copy of the secret. Raises `InvalidRateLimit`."""
+    if allowance.rate_limit is not None:
+        import limits  # only where somebody sets a limit
+
+        try:
+            limits.parse_many(allowance.rate_limit)
+        except ValueError as exc:
+            raise InvalidRateLimit(
+                f"{allowance.rate_limit!r} is not a rate limit. Write it as 600/minute.", parameter="rate_limit"
+            ) from exc
     prefix, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-    session.add(
-        ApiKey(
-            project_id=project.id,
-            name=name,
-            prefix=prefix,
-            secret_sha256=_digest(secret),
-            scopes=sorted(scopes),
-            **asdict(allowance),
-        )
+    row = ApiKey(
+        project_id=project_id,
+        name=name,
+        prefix=prefix,
+        secret_sha256=_digest(secret),
+        scopes=sorted(scopes),
+        **asdict(allowance),
     )
-    return f"carina_{prefix}_{secret}"
+    session.add(row)
+    return row, f"carina_{prefix}_{secret}"
+
+
+def require_grantable(by: Identity, scopes: Collection[Scope]) -> None:
+    """Raise `Forbidden` where a key asks for another key with more rights than its own."""
+    if by.allowance != NO_END:
+        raise Forbidden("An API key that expires or has limits cannot create other keys.")
+    if missing := sorted(scope for scope in scopes if not by.may(scope)):
+        raise Forbidden(f"The API key cannot grant a scope that it does not have: {', '.join(missing)}.")
 
 
 def find_project(session: Session, name: str) -> UUID:
-    """Return the id of a project; raise `NotFound`. The first one is made where it is missing."""
+    """Return the id of a project; raise `NotFound`."""
     project_id = session.scalar(sa.select(Project.id).where(Project.name == name))
-    if project_id is None and name != FIRST_PROJECT:
+    if project_id is None:
         known = session.scalars(sa.select(Project.name))
         raise NotFound(f"{no_such('project', name, names=known)} `carina key create --project` makes one.")
-    return project_id or _add_project(session, name).id
+    return project_id
 
 
-def _add_project(session: Session, name: str) -> Project:
-    session.add(project := Project(name=name))
-    session.flush()
-    return project
+def open_project(session: Session, name: str) -> UUID:
+    """Return the id of a project, which is made if it is new."""
+    project_id = session.scalar(sa.select(Project.id).where(Project.name == name))
+    if project_id is None:
+        session.add(project := Project(name=name))
+        session.flush()
+        return project.id
+    return project_id
+
+
+def describe_key(session: Session, row: ApiKey) -> dict[str, Any]:
+    """Return what may be shown of a key: all but the digest of its secret, with its project's name."""
+    shown = ("id", "prefix", "name", "scopes", "created_at", "revoked_at", *(field.name for field in fields(Allowance)))
+    return {name: getattr(row, name) for name in shown} | {"project": session.get_one(Project, row.project_id).name}
+
+
+def find_key(session: Session, prefix: str) -> UUID:
+    """Return the id of the key with a prefix, which may be revoked; raise `NotFound`."""
+    known: dict[str, UUID] = {row.prefix: row.id for row in session.execute(sa.select(ApiKey.prefix, ApiKey.id))}
+    if prefix not in known:
+        raise no_such("key", prefix, names=known)
+    return known[prefix]
+
+
+def read_prefixes(session: Session, key_ids: Collection[UUID]) -> dict[UUID, str]:
+    """Return the prefixes of keys by their ids."""
+    rows = session.execute(sa.select(ApiKey.id, ApiKey.prefix).where(ApiKey.id.in_(key_ids)))
+    return {row.id: row.prefix for row in rows}
 
 
 def prefix_of(key: str) -> str:
@@ -127,12 +180,16 @@ def identity_of(row: ApiKey | None) -> Identity:
     return identity
 
 
-def revoke_key(session: Session, prefix: str) -> None:
-    """End a key for good; raise `NotFound` when no live key has this prefix."""
+def revoke_key(session: Session, prefix: str, project_id: UUID | None = None) -> ApiKey:
+    """Revoke a key, by default of any project; raise `NotFound` if no live key has this prefix."""
     live = sa.update(ApiKey).where(ApiKey.prefix == prefix, ApiKey.revoked_at.is_(None))
-    if session.execute(live.values(revoked_at=sa.func.now()).returning(ApiKey.id)).first() is None:
+    if project_id is not None:
+        live = live.where(ApiKey.project_id == project_id)
+    revoked: ApiKey | None = session.scalar(live.values(revoked_at=sa.func.now()).returning(ApiKey))
+    if revoked is None:
         known = session.scalars(sa.select(ApiKey.prefix).where(ApiKey.revoked_at.is_(None)))
         raise no_such("live key", prefix, names=known)
+    return revoked
 
 
 def _digest(secret: str) -> str:

@@ -22,11 +22,19 @@ class NothingToRollBackTo(RequestError):
 
 
 def register(session: Session, store: ObjectStore, card: ModelCard, weights: bytes) -> Model:
-    """Store a model's weights, then its row; the same model a second time is the same row, with the new warnings."""
+    """Store a model's weights, then its row, as `add_model` does."""
     known = renew_warnings(session, card)
     if known is not None:
         return known
     store.put(weights_key(card.weights_sha256), weights)
+    return add_model(session, card)
+
+
+def add_model(session: Session, card: ModelCard) -> Model:
+    """Add the row of a model whose weights are stored; the same model again is the same row, with the new warnings."""
+    known = renew_warnings(session, card)
+    if known is not None:
+        return known
     model = Model(
         name=card.name, digest=card.digest, card=card.model_dump(mode="json"), weights_sha256=card.weights_sha256
     )

@@ -115,7 +115,7 @@ def change_config(config: TrainingConfig, changes: Mapping[str, Any]) -> Trainin
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        said = f"The config is not valid: {where + ': ' if where else ''}{first['msg']}."
+        said = f"The config is not valid: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}."
         raise InvalidRequest(said, parameter="config") from exc
 
 

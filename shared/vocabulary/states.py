@@ -124,4 +124,4 @@ class Scope(StrEnum):
     READ = "read"  # see jobs, findings, pixels and models
     TRAIN = "train"  # import datasets, train, evaluate, schedule
     ADMIN = "admin"  # everything in the key's project
-    SYSTEM = "system"  # what changes something for all projects: which model is active
+    SYSTEM = "system"  # what all projects share: the models, and which one is active; every project's audit

@@ -34,6 +34,15 @@ from tests.ports import free_port
 from tests.tiny_model import make_tiny_model
 from tests.waiting import DEADLINE_S, wait_for
 
+#: Settings of servers that do not exist.
+NOWHERE = {
+    "CARINA_DATABASE_URL": "postgresql://carina:secret@127.0.0.1:1/carina",
+    "CARINA_REDIS_URL": "redis://127.0.0.1:1/0",
+    "CARINA_S3_ENDPOINT_URL": "http://127.0.0.1:1",
+    "CARINA_S3_ACCESS_KEY_ID": "key",
+    "CARINA_S3_SECRET_ACCESS_KEY": "secret",
+}
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -212,6 +221,20 @@ def _await_health(process: ForkServerProcess, port: int) -> None:
         return False
 
     wait_for(answers)
+
+
+@pytest.fixture
+def local_operator(carina: Callable[..., str], server: Server, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands reach the served API with a key that may do anything, and the servers behind it."""
+    monkeypatch.setenv("CARINA_API_URL", server.url)
+    monkeypatch.setenv("CARINA_API_KEY", keys.system)
+
+
+@pytest.fixture
+def operator(local_operator: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands reach the served API alone: the settings of the other servers lead nowhere."""
+    for name, value in NOWHERE.items():
+        monkeypatch.setenv(name, value)
 
 
 def png(seed: int = 0, side_px: int = 80) -> bytes:

@@ -6,7 +6,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from shared.access.keys import FIRST_PROJECT, find_project
+from shared.access.keys import FIRST_PROJECT, open_project
 from shared.database import Database
 from shared.ids import new_id
 from shared.tables import Dataset, Detection, Image, Job, Model, Project, Study
@@ -17,7 +17,7 @@ from tests.tiny_model import CATEGORIES
 def home(session: Session) -> UUID:
     """The project of this test's keys, else the one of the command line."""
     ward = session.scalar(sa.select(Project.id).where(Project.name == "ward"))
-    return ward or find_project(session, FIRST_PROJECT)
+    return ward or open_project(session, FIRST_PROJECT)
 
 
 def home_of(database: Database) -> UUID:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from api.http.services import NAME
-from shared.access.keys import verify_key
+from shared.access.keys import prefix_of, verify_key
 from shared.database import Database
 from shared.database.project_scope import CHILDREN
 from shared.ids import new_id
@@ -61,6 +61,7 @@ BY_PATH = {
         "/v1/datasets/{dataset_id}/cancel",
         "/v1/evaluations/{evaluation_id}/cancel",
         "/v1/jobs/{job_id}/cancel",
+        "/v1/keys/{prefix}/revoke",
         "/v1/schedules/{schedule_id}/run",
         "/v1/studies/{study_id}/jobs",
         "/v1/trainings/{training_id}/cancel",
@@ -109,6 +110,7 @@ LISTS: dict[str, list[dict[str, str]]] = {
     "/v1/evaluations": [{}],
     "/v1/gate-decisions": [{}],
     "/v1/jobs": [{"id": "{job_id}"}],
+    "/v1/keys": [{}],
     "/v1/queue": [{}],
     "/v1/queue/events": [{}],
     "/v1/queue/history": [{}],
@@ -155,6 +157,7 @@ BY_BODY: dict[str, list[tuple[dict[str, Any], int, str]]] = {
     ],
     "/v1/gate-decisions": [({"model_id": "{model_id}", "config": _GATE}, 404, "not_found")],
     "/v1/jobs/retry": [({"code": "internal_error"}, 200, "")],
+    "/v1/keys": [({"scopes": ["system"]}, 403, "forbidden")],
     "/v1/schedules": [
         ({**_NIGHTLY, "gate": _GATE}, 404, "not_found"),
         ({**_NIGHTLY, "config": _HELD_OUT}, 404, "not_found"),
@@ -171,7 +174,12 @@ BY_BODY: dict[str, list[tuple[dict[str, Any], int, str]]] = {
 #: Operations that take files; what they are sent names no row. Tests below send the first project's films.
 BY_FILE = {"POST": ["/v1/studies", "/dicom-web/studies", _STUDY]}
 #: What all projects share: to see it takes `read`, to change it takes `system`, which no key here has.
-SHARED = {"GET": ["/v1/models"], "POST": ["/v1/models/{model_id}/promote", "/v1/models/rollback"]}
+SHARED = {
+    "GET": ["/v1/models", "/v1/models/{model_id}/weights"],
+    "POST": ["/v1/models", "/v1/models/{model_id}/promote", "/v1/models/rollback"],
+}
+#: Weights are found by their digest; whoever may train may send them.
+BY_DIGEST = {"PUT": ["/v1/weights/{sha256}"]}
 #: Operations that take no key.
 PUBLIC = {
     "GET": [
@@ -266,7 +274,8 @@ def ward(api: Api, keys: Keys, database: Database, store: ObjectStore) -> Ward:
         session.add_all((decision, audit, delivery, expected, point))
         session.flush()
         ids = {
-            "project_id": project_id, "key_id": owner.key_id, "audit_id": audit.id, "dataset_id": dataset.id,
+            "project_id": project_id, "key_id": owner.key_id, "prefix": prefix_of(keys.submit), "audit_id": audit.id,
+            "dataset_id": dataset.id,
             "study_id": study.id, "image_id": image.id, "job_id": queued.id, "failed_id": failed.id,
             "result_id": result.id, "model_id": model.id, "training_id": training.id, "evaluation_id": evaluation.id,
             "decision_id": decision.id, "schedule_id": schedule.id, "webhook_id": webhook.id,
@@ -292,7 +301,7 @@ def test_every_operation_says_how_it_names_its_rows(api: Api) -> None:
     }
     known = {
         (method, path)
-        for table in (BY_PATH, EMPTY_BY_PATH, BY_FILE, SHARED, PUBLIC)
+        for table in (BY_PATH, EMPTY_BY_PATH, BY_FILE, BY_DIGEST, SHARED, PUBLIC)
         for method, paths in table.items()
         for path in paths
     }
@@ -376,6 +385,9 @@ def test_what_all_projects_share_is_changed_with_the_scope_system_only(
         for path in SHARED["POST"]:
             answer = _call(api, key, "POST", path, ward.ids, None)
             assert (answer.status_code, answer.get_json()["code"]) == (403, "forbidden"), path
+        for path, query in (("/v1/models/{model_id}/weights", {}), ("/v1/audit-events", {"project": "*"})):
+            answer = api.as_(key).get(path.format(**ward.ids), **query)
+            assert (answer.status_code, answer.get_json()["code"]) == (403, "forbidden"), path
     gate = {"evaluation_dataset_id": str(ward.ids["dataset_id"])}
     own = api.as_(keys.admin)
     path = f"/v1/schedules/{ward.ids['schedule_id']}"
@@ -456,7 +468,7 @@ def _nobodys(ids: Mapping[str, Any]) -> dict[str, Any]:
     """Ids of the same kinds that no row has; the model's stay, for models are shared."""
     uids = {"study_uid": "1.2.840.9", "series_uid": "1.2.840.9.1", "instance_uid": "1.2.840.9.1.1"}
     fresh = {name: new_id() for name in ids if name.endswith("_id") and name != "model_id"}
-    return {**ids, **fresh, **uids, "sha256": "c" * 64}
+    return {**ids, **fresh, **uids, "sha256": "c" * 64, "prefix": "ab" * 6}
 
 
 def _without(response: Any, ids: Mapping[str, Any]) -> str:

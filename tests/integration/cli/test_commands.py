@@ -19,8 +19,9 @@ from shared.detector.architectures import build
 from shared.detector.card import ModelCard
 from shared.detector.demo import load_demo_model
 from shared.errors import Unauthorized
-from shared.tables import Model
+from shared.tables import ApiKey, Model
 from shared.vocabulary.states import Scope
+from tests.integration.conftest import NOWHERE as SERVERS_NOWHERE
 from tests.integration.conftest import Keys, Server
 from tests.requirements import REPOSITORY
 from tests.tiny_model import CATEGORIES, make_tiny_model
@@ -30,21 +31,63 @@ USAGE, FAILED, UNREACHABLE = 2, 1, 4
 NOWHERE = "postgresql://carina:x@127.0.0.1:1/carina"
 Command = Callable[..., str]
 
+pytestmark = pytest.mark.usefixtures("local_operator")
 
-def test_a_key_works_from_its_creation_to_its_revocation(carina: Command, database: Database) -> None:
-    key = carina("key", "create", "ward 7", "--project", "lungs", "--scope", "submit").strip()
+
+def test_the_first_key_comes_from_the_database(
+    carina: Command, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.begin() as session:
+        session.execute(sa.delete(ApiKey))
+    monkeypatch.delenv("CARINA_API_KEY")
+    key = carina("key", "create").strip()
+    with database.begin() as session:
+        assert verify_key(session, key).scopes == {Scope.SUBMIT, Scope.READ}
+    (listed,) = json.loads(carina("key", "list", "--json"))
+    assert (listed["prefix"], listed["project"]) == (key.split("_")[1], "default")
+    assert "is revoked" in carina("key", "revoke", listed["prefix"])
+
+
+def test_a_key_of_another_project_comes_from_the_database(carina: Command, keys: Keys) -> None:
+    theirs = carina("key", "create", "ward 7", "--project", "lungs", "--scope", "submit").split("_")[1]
+    (listed,) = json.loads(carina("key", "list", "--project", "lungs", "--json"))
+    assert (listed["prefix"], listed["name"], listed["scopes"]) == (theirs, "ward 7", ["submit"])
+    assert theirs not in carina("key", "list"), "which shows the keys of the API key's project"
+    assert "not_found" in carina("key", "revoke", theirs, code=FAILED)
+    assert "not_found" in carina("key", "revoke", keys.both.split("_")[1], "--project", "lungs", code=FAILED)
+    assert "is revoked" in carina("key", "revoke", theirs, "--project", "lungs")
+    assert "There is no project 'lugs'. Did you mean lungs?" in carina("key", "list", "--project", "lugs", code=FAILED)
+
+
+def test_a_key_works_from_its_creation_to_its_revocation(
+    carina: Command, database: Database, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SERVERS_NOWHERE.items():
+        monkeypatch.setenv(name, value)
+    key = carina("key", "create", "ward 7", "--scope", "submit").strip().splitlines()[-1]
     with database.begin() as session:
         identity = verify_key(session, key)
     assert identity.scopes == {Scope.SUBMIT}
 
     listed = json.loads(carina("key", "list", "--json"))
-    assert [(row["name"], row["project"], row["scopes"]) for row in listed] == [("ward 7", "lungs", ["submit"])]
+    assert (listed[-1]["name"], listed[-1]["project"], listed[-1]["scopes"]) == ("ward 7", "ward", ["submit"])
     assert key.split("_", 2)[2] not in json.dumps(listed), "a list shows no secret"
 
-    carina("key", "revoke", listed[0]["prefix"])
+    carina("key", "revoke", listed[-1]["prefix"])
     with database.begin() as session, pytest.raises(Unauthorized):
         verify_key(session, key)
-    assert "not_found" in carina("key", "revoke", listed[0]["prefix"], code=FAILED)
+    assert "not_found" in carina("key", "revoke", listed[-1]["prefix"], code=FAILED)
+
+
+def test_a_key_grants_no_more_than_it_may_itself(carina: Command, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARINA_API_KEY", keys.admin)
+    said = carina("key", "create", "--scope", "system", code=FAILED)
+    assert "forbidden: The API key cannot grant a scope that it does not have: system." in said
+    brief = carina("key", "create", "--scope", "admin", "--expires-days", "1").splitlines()[-1]
+    monkeypatch.setenv("CARINA_API_KEY", brief)
+    assert "that expires or has limits cannot create" in carina("key", "create", code=FAILED)
+    monkeypatch.setenv("CARINA_API_KEY", keys.read)
+    assert "forbidden" in carina("key", "list", code=FAILED)
 
 
 def test_a_checkpoint_becomes_a_model_that_is_promoted_and_rolled_back(carina: Command, tmp_path: Path) -> None:
@@ -280,7 +323,8 @@ def run(environ: dict[str, str], *arguments: str) -> "subprocess.CompletedProces
 def test_exit_codes_tell_a_wrong_setting_from_a_server_that_is_down(environ: dict[str, str]) -> None:
     no_api = {"CARINA_API_URL": "http://127.0.0.1:1", "CARINA_API_KEY": "carina_x_y"}
     for variables, arguments, code, said in (
-        ({}, ["key", "list"], USAGE, "CARINA_DATABASE_URL"),
+        ({}, ["key", "list"], USAGE, "CARINA_API_KEY"),
+        ({}, ["key", "list", "--project", "x"], USAGE, "CARINA_DATABASE_URL"),
         ({}, ["key", "list", "--data", "/nowhere"], USAGE, "The stack in /nowhere is not up"),
         (environ | {"CARINA_DATABASE_URL": NOWHERE}, ["key", "list"], UNREACHABLE, "database_unavailable"),
         (no_api, ["submit", "/nowhere/film.dcm"], USAGE, "/nowhere/film.dcm"),

@@ -11,18 +11,11 @@ import pytest
 
 from deploy.cli import clients, main
 from tests.every_command import every_command
+from tests.integration.conftest import NOWHERE as SERVERS_NOWHERE
 from tests.requirements import REPOSITORY
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 4
-NOWHERE = {
-    "CARINA_DATABASE_URL": "postgresql://carina:secret@127.0.0.1:1/carina",
-    "CARINA_REDIS_URL": "redis://127.0.0.1:1/0",
-    "CARINA_S3_ENDPOINT_URL": "http://127.0.0.1:1",
-    "CARINA_S3_ACCESS_KEY_ID": "key",
-    "CARINA_S3_SECRET_ACCESS_KEY": "secret",
-    "CARINA_API_URL": "http://127.0.0.1:1",
-    "CARINA_API_KEY": "carina_x_y",
-}
+NOWHERE = SERVERS_NOWHERE | {"CARINA_API_URL": "http://127.0.0.1:1", "CARINA_API_KEY": "carina_x_y"}
 #: They start what they need, have nothing to reach, or name every server.
 LOCAL = {"up", "down", "ps", "demo", "doctor", "probe", "completion"}
 #: They start before their servers, and wait for them.
@@ -118,7 +111,14 @@ def test_a_server_that_is_down_is_named_with_exit_code_4(run: Run, commands: lis
 def test_a_wrong_setting_is_named_by_every_process(
     run: Run, variables: dict[str, str], told: str, tmp_path: Path
 ) -> None:
-    for command in ("api", "worker intake", "migrate", "key list", "doctor", f"up --data {tmp_path / 'data'}"):
+    for command in (
+        "api",
+        "worker intake",
+        "migrate",
+        "key list --project x",
+        "doctor",
+        f"up --data {tmp_path / 'data'}",
+    ):
         code, said = run(*command.split(), **NOWHERE | variables)
         assert (code, is_one_error(said), told in said) == (USAGE, True, True), said
 

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from shared.database import Database
 from shared.ids import new_id
 from shared.tables import GateDecision, TrainingRun
@@ -11,6 +13,8 @@ from shared.training.config import GateConfig, TrainingConfig
 from shared.vocabulary.states import TaskState
 from tests.integration.cli.test_commands import FAILED, USAGE
 from tests.integration.rows import add_dataset, add_model
+
+pytestmark = pytest.mark.usefixtures("operator")
 
 SUNDAYS = ["schedule", "create", "sundays", "--cron", "0 3 * * 0", "--time-zone", "Europe/Berlin", "--dataset", "films"]
 

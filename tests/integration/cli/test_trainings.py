@@ -22,8 +22,11 @@ from shared.object_store import ObjectStore, result_key, weights_key
 from shared.tables import Dataset, Evaluation, TrainingRun, Worker
 from shared.vocabulary.states import ModelState, TaskState
 from tests.integration.cli.test_commands import FAILED, USAGE
+from tests.integration.conftest import Keys, Server
 from tests.integration.rows import add_dataset, add_model
 from tests.requirements import REPOSITORY
+
+pytestmark = pytest.mark.usefixtures("operator")
 
 NO_RESULT, INTERRUPTED = 3, 130
 TRAIN = ("train", "--dataset", "films", "--arch", "carina_small", "--weights", "none", "--detach")
@@ -31,7 +34,7 @@ Carina = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
-def films(database: Database) -> UUID:
+def films(database: Database, keys: Keys) -> UUID:
     """A dataset to train on."""
     with database.begin() as session:
         return add_dataset(session).id
@@ -83,7 +86,7 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(carina: Carina, databas
         "--recipe=cake": "There is no recipe 'cake'",
         "--set=epoch=3": "Did you mean epochs?",
         "--epochs=0": "greater than or equal to 1",
-        "--weights=nowhere.pth": "this is no file",
+        "--weights=nowhere.pth": "not a file",
         "--least-gain=0.1": "--gate-dataset",
     }.items():
         said = carina("train", "--dataset", "films", option, code=USAGE)
@@ -191,11 +194,12 @@ def test_an_evaluation_is_shown_and_its_report_written(
 
 
 def test_whoever_watches_learns_that_no_trainer_is_there_and_may_leave(
-    carina: Carina, environ: dict[str, str], database: Database
+    carina: Carina, server: Server, keys: Keys
 ) -> None:
     training_id = started(carina(*TRAIN))
     command = [sys.executable, "-m", "deploy.cli", "training", "follow", training_id]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)} | environ
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+    env |= {"CARINA_API_URL": server.url, "CARINA_API_KEY": keys.admin}
     with subprocess.Popen(command, env=env, cwd="/", stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stderr is not None
         for line in watching.stderr:
@@ -208,7 +212,11 @@ def test_whoever_watches_learns_that_no_trainer_is_there_and_may_leave(
     assert show(carina, training_id)["state"] == "queued"
 
 
-def test_the_doctor_misses_a_trainer_once_something_waits_for_it(carina: Carina, database: Database) -> None:
+def test_the_doctor_misses_a_trainer_once_something_waits_for_it(
+    carina: Carina, database: Database, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
     assert "ok    trainer: 0 alive, 0 tasks wait" in carina("doctor", code=FAILED)
     carina(*TRAIN)
     assert "wrong trainer: none is alive, and 1 tasks wait for one" in carina("doctor", code=FAILED)

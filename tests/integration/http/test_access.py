@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from api.http.keyring import Keyring
 from api.http.services import NAME
-from shared.access.keys import revoke_key, verify_key
+from shared.access.keys import create_key, prefix_of, revoke_key, verify_key
 from shared.database import Database
 from shared.errors import Unauthorized
 from shared.ids import new_id
@@ -45,6 +45,12 @@ SCOPES = {
     ("POST", "/v1/images/{image_id}/reviews/undo"): Scope.SUBMIT,
     ("POST", "/v1/images/{image_id}/reviews/redo"): Scope.SUBMIT,
     ("GET", "/v1/models"): Scope.READ,
+    ("POST", "/v1/models"): Scope.SYSTEM,
+    ("GET", "/v1/models/{model_id}/weights"): Scope.SYSTEM,
+    ("PUT", "/v1/weights/{sha256}"): Scope.TRAIN,
+    ("GET", "/v1/keys"): Scope.ADMIN,
+    ("POST", "/v1/keys"): Scope.ADMIN,
+    ("POST", "/v1/keys/{prefix}/revoke"): Scope.ADMIN,
     ("GET", "/metrics"): Scope.READ,
     ("GET", "/v1/queue"): Scope.READ,
     ("GET", "/v1/queue/history"): Scope.READ,
@@ -210,6 +216,8 @@ def ids(api: Api, keys: Keys, database: Database) -> dict[str, object]:
         session.flush()
         rows = {"training_id": training.id, "attempt": 1, "evaluation_id": evaluation.id, "model_id": model.id}
         rows |= {"dataset_id": dataset.id, "schedule_id": schedule.id, "decision_id": decision.id}
+        spare = create_key(session, project_name="ward", name="spare", scopes=[Scope.READ])
+        rows |= {"prefix": prefix_of(spare), "sha256": digest}
         rows |= {"webhook_id": webhook.id, "delivery_id": delivery.id}
         rows |= {"submission_id": submission.id, "number": 0}
         rows |= {"study_uid": "1.2.3", "series_uid": "1.2.3.1", "instance_uid": "1.2.3.4", "frames": "1"}
@@ -301,7 +309,7 @@ def test_errors_of_routing_are_problems(api: Api) -> None:
     assert (response.status_code, problem_of(response)) == (404, "not_found")
     response = api.get("/v1/jobs/not-an-id")
     assert (response.status_code, problem_of(response)) == (404, "not_found")
-    response = api.post("/v1/models")
+    response = api.post("/v1/queue")
     assert (response.status_code, problem_of(response)) == (405, "method_not_allowed")
     assert "GET" in response.headers["Allow"]
 

@@ -96,28 +96,32 @@ def test_the_rows_come_in_pages_and_are_a_projects_own(api: Api, keys: Keys, dat
 
 
 def test_the_command_line_shows_rows_and_leaves_its_own(
-    api: Api, keys: Keys, carina: Callable[..., str], database: Database
+    local_operator: None, api: Api, keys: Keys, carina: Callable[..., str], database: Database
 ) -> None:
     api.send(("a.png", png()))
-    key = carina(
-        "key", "create", "ward 7", "--expires-days", "30", "--rate-limit", "600/minute", "--files-per-day", "9"
-    )
-    key = key.splitlines()[-1]  # after what the API has logged
+    limited = ("--expires-days", "30", "--rate-limit", "600/minute", "--files-per-day", "9")
+    key = carina("key", "create", "ward 7", *limited).splitlines()[-1]  # after what the API has logged
     prefix = key.split("_")[1]
     listed = carina("key", "list")
     assert "600/minute, 9 files/day" in listed
     assert "live until" in listed
     carina("key", "revoke", prefix)
+    elsewhere = carina("key", "create", "--project", "lungs").split("_")[1]
     shown = carina("audit")
-    assert shown.index("key.revoke") < shown.index("key.create") < shown.index("studies.submit")
-    assert "cli" in shown
-    assert carina("audit", "--action", "key.create", "--json").count(prefix) == 1
+    assert shown.index("keys.revoke") < shown.index("keys.create") < shown.index("studies.submit")
+    assert elsewhere not in shown
+    assert carina("audit", "--action", "keys.create", "--json").count(prefix) == 1
     assert keys.both.split("_")[1] in carina("audit", "--key", keys.both.split("_")[1])
-    assert "key.create" not in carina("audit", "--project", "ward")
+    assert "studies.submit" not in carina("audit", "--since", "2999-01-01")
+    everywhere = carina("audit", "--project", "*")
+    assert "cli" in everywhere
+    assert elsewhere in everywhere
+    assert "studies.submit" in carina("audit", "--project", "ward")
+    assert "studies.submit" not in carina("audit", "--project", "lungs")
     assert "Did you mean studies.submit?" in carina("audit", "--action", "study.submit", code=2)
     assert "studies.erase" not in carina("audit", "--action", "studies.erase")  # known, though nobody has done it yet
     assert f"Did you mean {prefix}?" in carina("audit", "--key", prefix[:-1], code=1)
     assert "Did you mean ward?" in carina("audit", "--project", "wrd", code=1)
-    assert "no rate" in carina("key", "create", "--rate-limit", "often", code=2)
+    assert "is not a rate limit" in carina("key", "create", "--rate-limit", "often", code=2)
     with database.begin() as session:
         assert key.strip().split("_", 2)[2] not in str(session.scalars(sa.select(AuditEvent.subject)).all())

@@ -112,19 +112,26 @@ def test_a_refusal_in_another_project_counts_and_shows_its_figures_only(
 
 
 def test_the_command_asks_for_a_reason_too(
-    carina: Callable[..., str], keys: Keys, database: Database, candidate: UUID, decide: Callable[..., None]
+    operator: None,
+    carina: Callable[..., str],
+    keys: Keys,
+    database: Database,
+    candidate: UUID,
+    decide: Callable[..., None],
 ) -> None:
     decide(keys.system, passes=False)
     said = " ".join(carina("model", "promote", str(candidate), code=1).split())
     assert "promotion_refused" in said
     assert "mAP@0.4 0.4100; 0.5500 of the active model" in said
-    assert "one line" in " ".join(carina("model", "promote", str(candidate), "--reason", "  ", code=2).split())
+    assert "at least 1 character" in " ".join(
+        carina("model", "promote", str(candidate), "--reason", " ", code=2).split()
+    )
     assert not is_active(database, candidate)
     answer = json.loads(carina("model", "promote", str(candidate), "--reason", REASON, "--json"))
     assert (answer["gate"]["outcome"], answer["gate"]["candidate_map40"]) == ("refused", 0.41)
     with database.begin() as session:
-        event = session.query(AuditEvent).filter_by(action="model.promote").one()
-        assert (event.actor, event.subject["reason"], event.subject["gate"]) == ("cli", REASON, "refused")
+        event = session.query(AuditEvent).filter_by(action="models.promote", status=200).one()
+        assert (event.subject["reason"], event.subject["gate"]) == (REASON, "refused")
 
 
 def test_the_page_shows_the_decision_and_asks_for_the_reason(

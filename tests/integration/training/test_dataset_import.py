@@ -241,7 +241,9 @@ def rendered(database: Database) -> set[str]:
         return set(session.scalars(sa.select(Rendition.rendition_sha256)))
 
 
-def test_the_command_line_shows_and_exports_a_dataset(films: VinBigDataSource, carina: Command, tmp_path: Path) -> None:
+def test_the_command_line_shows_and_exports_a_dataset(
+    local_operator: None, films: VinBigDataSource, carina: Command, tmp_path: Path
+) -> None:
     given = ("--csv", films.annotations, "--images", films.images, "--val-share", "0.5", "--test-share", "0")
     said = carina("dataset", "import", "vinbigdata", *given)
     assert "8 images, 6 boxes" in said

@@ -120,7 +120,7 @@ def test_boxes_that_vanish_in_float32_are_in_no_dataset(import_: Import, tmp_pat
     assert summary["noted"] == {"box_without_area": 6}
 
 
-def test_the_command_line_says_which_rows_were_left_out(carina: Command, tmp_path: Path) -> None:
+def test_the_command_line_says_which_rows_were_left_out(local_operator: None, carina: Command, tmp_path: Path) -> None:
     path, images = tmp_path / "train.csv", draw(tmp_path / "films", 600, 700)
     past, flat = "film0,Nodule/Mass,8,R1,550,650,640,720", "film0,Nodule/Mass,8,R1,50,50,50,90"
     path.write_text(table(*ROWS, past, flat))

@@ -269,6 +269,7 @@ def test_normal_films_are_evaluated(
     database: Database,
     store: ObjectStore,
     demo_id: UUID,
+    operator: None,
     carina: Command,
     categories: list[str],
 ) -> None:

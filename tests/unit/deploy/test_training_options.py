@@ -3,13 +3,13 @@
 import pytest
 import typer
 
-from deploy.cli.training_options import read_config
-from shared.training.recipes import RECIPES, REFERENCE
+from deploy.cli.training_options import read_changes
+from shared.training.recipes import RECIPES, REFERENCE, change_config
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_alone_is_that_recipe(recipe: str) -> None:
-    assert read_config(recipe, []) == RECIPES[recipe]
+    assert read_changes(recipe, []) == {}
 
 
 def test_settings_change_single_keys_and_options_have_the_last_word() -> None:
@@ -23,7 +23,9 @@ def test_settings_change_single_keys_and_options_have_the_last_word() -> None:
         "initial_weights=object:" + "a" * 64,
         "scale_learning_rate=false",
     ]
-    config = read_config("reference", settings, epochs=5, batch_size=None)
+    changes = read_changes("reference", settings, epochs=5, batch_size=None)
+    assert changes["augmentation"] == {"gamma": [0.8, 1.2]}, "what is not named is left to the server"
+    config = change_config(REFERENCE, changes)
     assert (config.epochs, config.ema_decay, config.optimizer, config.clip_norm) == (5, None, "adamw", 1.5)
     assert (config.milestones, config.augmentation.gamma) == ((1, 2), (0.8, 1.2))
     assert (config.initial_weights, config.scale_learning_rate) == ("object:" + "a" * 64, False)
@@ -54,5 +56,5 @@ def test_settings_change_single_keys_and_options_have_the_last_word() -> None:
 )
 def test_what_is_wrong_is_said_in_a_line(recipe: str, setting: str, said: str) -> None:
     with pytest.raises(typer.BadParameter, match=said) as refused:
-        read_config(recipe, [setting])
+        read_changes(recipe, [setting])
     assert "\n" not in refused.value.message

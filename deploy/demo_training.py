@@ -4,11 +4,10 @@ from pathlib import Path
 
 import typer
 
-from deploy.cli import dataset_imports, trainings
+from deploy.cli import datasets, trainings
+from deploy.cli.clients import connect
 from deploy.cli.console import complain, story
-from deploy.cli.environment import settings_of
-from shared.database import Database
-from shared.models import registry
+from shared.vocabulary.states import ModelState
 
 DATASET = "two-machines"
 FILMS = 160
@@ -24,16 +23,14 @@ def teach(data: Path) -> None:
 
     Raises `typer.Exit` where a step fails.
     """
-    settings = settings_of(data)
-    database = Database.from_settings(settings)
-    before = _active(database)
+    before = _active(data)
     story().rule("A second machine")
     story().print(
         "A second machine's films come black for white, which the active model has never seen. It is taught on films of"
         " both, and the gate promotes the result only if it is better beyond chance on films kept apart."
     )
     _say(f"carina dataset phantoms --name {DATASET} --films {FILMS} --negative-share {NEGATIVE_SHARE}")
-    dataset_imports.phantoms(
+    datasets.phantoms(
         name=DATASET, films=FILMS, negative_share=NEGATIVE_SHARE, val_share=VAL_SHARE, test_share=0, data=data
     )
     _say(f"carina train --dataset {DATASET} --recipe fine_tune --weights model:{before} --gate-dataset {DATASET}")
@@ -46,19 +43,16 @@ def teach(data: Path) -> None:
         name="two-machines",
         data=data,
     )
-    after = _active(database)
-    database.close()
+    after = _active(data)
     if after == before:
         complain("The gate has kept the model that was active.")
         raise typer.Exit(1)
     story().print(f"[green]promoted:[/] model {after} reads every film from here on; `carina model rollback` undoes it")
 
 
-def _active(database: Database) -> str:
-    with database.begin() as session:
-        model = registry.active(session)
-        assert model is not None, "the stack starts with one"
-        return str(model.id)
+def _active(data: Path) -> str:
+    with connect(data) as client:
+        return next(str(model.id) for model in client.models() if model.state == ModelState.ACTIVE)
 
 
 def _say(command: str) -> None:

@@ -17,12 +17,13 @@ from rich.progress import track
 
 from api.client import Carina, FileOutcome, Finding, ImageFindings
 from api.contract.models import ModelReference
-from deploy.cli.clients import EXIT_NO_RESULT, await_jobs, connect, send
+from deploy.cli.clients import await_jobs, connect, send
 from deploy.cli.console import complain, err, is_json, story, tell
-from deploy.cli.demo_training import teach
 from deploy.cli.environment import client_settings_of, read_environment
+from deploy.cli.exits import Exit
 from deploy.cli.model_names import warnings_of
 from deploy.cli.tables import Table
+from deploy.demo_training import teach
 from deploy.stack import processes
 from shared.detector.boxes import iou
 from shared.network.proxies import http_client
@@ -40,7 +41,7 @@ def demo(data: Path, *, exit_when_done: bool, studies: int, seed: int, train: bo
     """Start the stack, send in synthetic chest films and bad files, show what was found, and stay up.
 
     With `train`, half of the films are a second machine's, which the model is taught first. Raises `typer.Exit` with
-    `EXIT_NO_RESULT` when a file has not the outcome that it should have.
+    `Exit.NO_RESULT` when a file has not the outcome that it should have.
     """
     with _stack(data) as ours:
         if train:
@@ -70,7 +71,7 @@ def demo(data: Path, *, exit_when_done: bool, studies: int, seed: int, train: bo
                 tell({"films": shown, "bad_files": refused, "new": new, "took_s": round(took_s, 1), "lost": lost})
         if lost:
             complain(f"{len(lost)} of {len(outcomes)} files have no right outcome: {', '.join(lost)}")
-            raise typer.Exit(EXIT_NO_RESULT)
+            raise typer.Exit(Exit.NO_RESULT)
         story().print(f"[green]nothing was lost:[/] each of {len(outcomes)} files has its outcome")
         if ours is not None and not exit_when_done:
             story().print("The stack stays up; Ctrl-C stops it.")

@@ -1,0 +1,64 @@
+"""What the API takes and gives about API keys."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, Field
+
+from shared.bounded import MOST_INT8, Bounded
+from shared.vocabulary.states import Scope
+
+_Count = Annotated[int, Field(ge=1, le=MOST_INT8)]
+
+
+class KeyPath(Bounded):
+    """Which key."""
+
+    prefix: str = Field(max_length=100, description="The public part of the key, as the list of keys shows it.")
+
+
+class KeyRequest(Bounded):
+    """The key to create, in the project of the key that asks for it."""
+
+    name: str = Field("unnamed", min_length=1, max_length=200, description="What the key is for.")
+    scopes: list[Scope] = Field(
+        [Scope.SUBMIT, Scope.READ],
+        min_length=1,
+        max_length=len(Scope),
+        description="What the key may do; no scope that the requesting key does not have.",
+    )
+    expires_at: AwareDatetime | None = Field(None, description="When the key ends by itself.")
+    rate_limit: str | None = Field(None, max_length=100, description="Requests that it may send, as `600/minute`.")
+    files_per_day: _Count | None = Field(None, description="Files that it may send in a day.")
+    bytes_per_day: _Count | None = Field(None, description="Bytes that it may send in a day.")
+
+
+class KeyAnswer(BaseModel):
+    """An API key without its secret."""
+
+    id: UUID
+    #: The public part of the key.
+    prefix: str
+    name: str
+    #: The name of its project.
+    project: str
+    scopes: list[Scope]
+    rate_limit: str | None
+    files_per_day: int | None
+    bytes_per_day: int | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class KeyCreated(KeyAnswer):
+    """A new API key. This answer is the only copy of the secret."""
+
+    key: str
+
+
+class KeysAnswer(BaseModel):
+    """Every key of the project, also revoked ones, in the order of their creation."""
+
+    keys: list[KeyAnswer]
