@@ -41,8 +41,8 @@ hypothesis_settings.register_profile("any machine", deadline=None)
 hypothesis_settings.load_profile("any machine")
 #: How long a browser waits for what it is to find.
 BROWSER_MS = DEADLINE_S * 1000
-#: No test outlives its machine. To wait for the disk takes most of a second whenever a database is made and dropped.
-FORGETFUL = ("fsync = off", "full_page_writes = off")
+#: No data outlives a test: PostgreSQL neither waits for the disk nor reads files through its own memory to copy them.
+FORGETFUL = ("fsync = off", "full_page_writes = off", "synchronous_commit = off", "file_copy_method = clone")
 
 
 def pytest_configure(config: pytest.Config) -> None:

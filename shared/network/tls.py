@@ -2,6 +2,8 @@
 
 import os
 import ssl
+from functools import lru_cache
+from pathlib import Path
 
 from shared.errors import SetupError
 
@@ -23,12 +25,19 @@ def find_ca_bundle(given: str = "") -> str | None:
     if not path:
         return None
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+        found = Path(path).stat()
+        _check_certificates(path, found.st_mtime_ns, found.st_size, found.st_ino)
     except OSError as exc:  # ssl.SSLError is one
         reason = "it holds no certificate in PEM format" if isinstance(exc, ssl.SSLError) else exc.strerror
         named = VARIABLES[0] if given else variable
         raise CaBundleUnusable(f"{named} names {path}, which cannot be used: {reason}.") from exc
     return path
+
+
+@lru_cache(maxsize=8)
+def _check_certificates(path: str, *_version: int) -> None:
+    """Load the certificates once for each version of the file: a whole bundle takes tens of milliseconds."""
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
 
 
 def make_context(given: str = "") -> ssl.SSLContext:
