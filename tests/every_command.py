@@ -5,6 +5,7 @@ import typing
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import typer
@@ -15,18 +16,15 @@ from deploy.cli import app
 def every_command(folder: Path) -> Iterator[list[str]]:
     """Yield each command with its required arguments; files are made in `folder`."""
     (folder / "file").write_bytes(b"x")
-    for path, function in _walk(app):
+    for path, function in _walk(typer.main.get_command(app)):
         yield [*path, *_arguments(function, folder)]
 
 
-def _walk(part: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Callable[..., object]]]:
-    for command in part.registered_commands:
-        assert command.callback is not None
-        name = command.name or command.callback.__name__.rstrip("_").replace("_", "-")
-        yield (*path, name), command.callback
-    for group in part.registered_groups:
-        assert group.typer_instance is not None
-        yield from _walk(group.typer_instance, (*path, str(group.name)))
+def _walk(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Callable[..., object]]]:
+    for name, part in getattr(command, "commands", {}).items():
+        yield from _walk(part, (*path, name))
+    if not hasattr(command, "commands"):
+        yield path, command.callback
 
 
 def _arguments(function: Callable[..., object], folder: Path) -> Iterator[str]:

@@ -1,5 +1,6 @@
-"""A typed client of the API. It imports nothing of the server but the schemas, and so needs no Flask."""
+"""A typed client of the API: the wire types, httpx, pydantic and tenacity, and nothing of a server."""
 
+from api.client.bulk import BulkSubmissions
 from api.client.connection import RequestRefused, UnexpectedAnswer
 from api.client.jobs import Jobs
 from api.client.journal import Journal
@@ -9,7 +10,6 @@ from api.client.naming import Naming
 from api.client.reviews import Reviews
 from api.client.sending import Progress
 from api.client.studies import Studies
-from api.client.submissions import Submissions
 from api.client.trainings import Trainings
 from api.client.unreachable import ApiUnavailable, CertificateNotTrusted
 from api.client.webhooks import Webhooks
@@ -63,5 +63,5 @@ __all__ = [
 ]
 
 
-class Carina(Submissions, Studies, Jobs, Reviews, Models, Trainings, Webhooks, Keys, Naming):
+class Carina(BulkSubmissions, Studies, Jobs, Reviews, Models, Trainings, Webhooks, Keys, Naming):
     """The API at one URL, under one key; see `Connection` for what holds of every method."""

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import httpx
@@ -16,13 +15,11 @@ import httpx
 from api.client.connection import RequestRefused
 from api.client.files import OnUnreadable, UnreadableFile
 from api.client.journal import Journal, LocalFile
+from api.client.submissions import Submissions
 from api.client.uploading import OnFallback, Stopped, Uploader
 from api.contract.submissions import AnnouncedFile, Part, SubmissionAnswer, SubmissionRequest, Upload
 from shared.errors import CarinaError
 from shared.vocabulary.states import FileState, SubmissionState
-
-if TYPE_CHECKING:
-    from api.client.submissions import Submissions
 
 #: Files are announced by so many, or so many bytes: while a page is uploaded the next one is hashed. The first pages
 #: are smaller, so that the uploads begin at once.
@@ -59,7 +56,7 @@ class Sender:
 
     def __init__(
         self,
-        client: "Submissions",
+        client: Submissions,
         journal: Journal,
         threads: int,
         names: bool = False,

@@ -3,18 +3,15 @@
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from api.client.connection import StoreUnreachable, UploadRefused, UrlExpired
 from api.client.files import UnreadableFile
 from api.client.journal import LocalFile
+from api.client.submissions import Submissions
 from api.contract.submissions import Part, Upload
 from shared.errors import CarinaError, ObjectStoreUnavailable
 from shared.vocabulary.states import FileState
-
-if TYPE_CHECKING:
-    from api.client.submissions import Submissions
 
 #: Hears why files go through the API that were to go into the object store.
 OnFallback = Callable[[CarinaError], object]
@@ -39,7 +36,7 @@ class Uploader:
 
     def __init__(
         self,
-        client: "Submissions",
+        client: Submissions,
         stopped: threading.Event | None = None,
         on_fallback: OnFallback = lambda _: None,
     ) -> None:

@@ -12,10 +12,8 @@ import time
 import warnings
 from types import TracebackType
 from typing import Any
-from uuid import UUID
 
 import pynetdicom._config
-import sqlalchemy as sa
 import structlog
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -23,20 +21,16 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from api.dicom.gate import Gate
 from api.dicom.peer import Peer
 from api.dicom.server import SILENCE_S, Server
-from shared.database import Database
-from shared.errors import SetupError, TransientError
+from api.dicom.storage import ListenerMisconfigured, Storage
+from shared.errors import TransientError
 from shared.imaging.transfer_syntaxes import PACKINGS
-from shared.intake.receive import HEADER_BYTES, Intake
 from shared.log import configure_logging
 from shared.network.addresses import bare_host, join_host_port
-from shared.object_store import ObjectStore
 from shared.processes.lookout import Lookout
 from shared.processes.loops import LONGEST_PAUSE_S, Loop
 from shared.processes.process_state import StateFile
 from shared.processes.readiness import Readiness, storing
-from shared.queue.hints import Hints
 from shared.settings import Settings
-from shared.tables import ApiKey, Project
 
 log = structlog.get_logger()
 
@@ -44,12 +38,6 @@ log = structlog.get_logger()
 GRACE_S = 30
 #: Of the messages that senders are asked to cut objects into.
 PDU_BYTES = 128 * 1024
-
-
-class ListenerMisconfigured(SetupError):
-    """The DICOM listener cannot start with these settings."""
-
-    code = "listener_misconfigured"
 
 
 def run_listener(settings: Settings) -> None:
@@ -84,10 +72,7 @@ class Listener:
     def __init__(self, settings: Settings) -> None:
         """Raise `ListenerMisconfigured` and `DatabaseUnavailable`; nothing listens before the context is entered."""
         _keep_quiet()
-        self.settings = settings
-        #: A film of the most pixels that are allowed, at 32 bits each.
-        self.max_object_bytes = min(settings.max_upload_bytes, 4 * settings.max_image_pixels + HEADER_BYTES)
-        self.stopping = threading.Event()
+        self._settings = settings
         self.peers: set[Peer] = set()
         allowed = [title for word in settings.dicom_allowed_aes.split(",") if (title := word.strip())]
         if not allowed:
@@ -106,13 +91,11 @@ class Listener:
         self._ae.add_supported_context(Verification, ALL_TRANSFER_SYNTAXES)
         self.gate = Gate(settings, allowed)
         self._tls = _tls(settings)
-        self.database, self.store = Database.from_settings(settings), ObjectStore(settings)
-        self.hints = Hints(settings, self.database)
+        self.storage = Storage.from_settings(settings)
         try:
-            self.project_id, self.key_id = self._find_project(), self._find_key()
             self._server = self._listen()
         except BaseException:
-            self.database.close()
+            self.storage.database.close()
             raise
         self._accepting = Loop("accept", lambda: self._server.serve_forever(0.1), every_s=0.1)
 
@@ -123,7 +106,8 @@ class Listener:
 
     def readiness(self) -> Readiness:
         """Return the questions to the servers that it uses."""
-        return Readiness(storing(self.database, self.store), wanted={"redis": self.hints.check})
+        storage = self.storage
+        return Readiness(storing(storage.database, storage.store), wanted={"redis": storage.hints.check})
 
     def __enter__(self) -> "Listener":
         self._accepting.start()
@@ -131,7 +115,7 @@ class Listener:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         """Accept nobody any more, let what is being stored be answered, and end every association."""
-        self.stopping.set()
+        self.storage.stopping.set()
         self._server.shutdown()  # waits for the loop, so before that is stopped
         self._accepting.stop()
         self.gate.close()
@@ -140,36 +124,10 @@ class Listener:
             for peer in list(self.peers):
                 peer.end_when_idle()
             time.sleep(0.02)
-        self.database.close()
-
-    def intake(self) -> Intake:
-        """Return the way in for one association."""
-        return Intake(self.settings, self.database, self.store, self.hints, self.project_id, key_id=self.key_id)
-
-    def _find_key(self) -> UUID | None:
-        prefix = self.settings.dicom_key
-        if not prefix:
-            return None
-        with self.database.begin() as session:
-            key_id = session.scalar(sa.select(ApiKey.id).where(ApiKey.prefix == prefix))
-        if key_id is None:
-            raise ListenerMisconfigured(
-                f"There is no API key {prefix!r}, which CARINA_DICOM_KEY names: `carina key list` shows the prefixes."
-            )
-        return key_id
-
-    def _find_project(self) -> Any:
-        name = self.settings.dicom_project
-        with self.database.begin() as session:
-            project_id = session.scalar(sa.select(Project.id).where(Project.name == name))
-        if project_id is None:
-            raise ListenerMisconfigured(
-                f"There is no project {name!r}, which CARINA_DICOM_PROJECT names: `carina key create` makes one."
-            )
-        return project_id
+        self.storage.database.close()
 
     def _serve(self, association: Any, address: str) -> None:
-        peer = Peer(self, association, address)
+        peer = Peer(self.storage, association, address)
         self.peers.add(peer)
         try:
             association.start()
@@ -179,7 +137,7 @@ class Listener:
             self.peers.discard(peer)
 
     def _listen(self) -> Server:
-        address = (bare_host(self.settings.dicom_host), self.settings.dicom_port)
+        address = (bare_host(self._settings.dicom_host), self._settings.dicom_port)
         try:
             server = self._ae.make_server(address, ssl_context=self._tls, server_class=Server)
         except OSError as exc:

@@ -4,7 +4,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from pydicom.dataset import Dataset
@@ -12,14 +12,12 @@ from pynetdicom import evt
 from sqlalchemy.orm import Session
 
 from api.dicom.server import SILENCE_S
+from api.dicom.storage import Storage
 from shared.access import audit
 from shared.access.quotas import QuotaExceeded
 from shared.errors import CarinaError, ImageTooLarge, NotAnImage, PermanentError, Place, TransientError
 from shared.imaging.header import ImageHeader
 from shared.intake.receive import Received
-
-if TYPE_CHECKING:
-    from api.dicom.listener import Listener
 
 log = structlog.get_logger()
 
@@ -55,11 +53,11 @@ class IdentifierMismatch(PermanentError):
 class Peer:
     """One association: what its objects came to. Only `end_when_idle` is called from elsewhere than its threads."""
 
-    def __init__(self, listener: "Listener", association: Any, address: str) -> None:
-        self._listener = listener
+    def __init__(self, storage: Storage, association: Any, address: str) -> None:
+        self._storage = storage
         self._association = association
         self._address = address
-        self._intake = listener.intake()
+        self._intake = storage.intake()
         self._outcomes: Counter[str] = Counter()
         self._byte_count = 0
         self._started = time.monotonic()
@@ -96,7 +94,7 @@ class Peer:
             )
             if refused := {code: count for code, count in self._outcomes.items() if code not in _TAKEN}:
                 try:
-                    self._listener.database.persist(lambda session: self._record(session, refused), within_s=AUDIT_S)
+                    self._storage.database.persist(lambda session: self._record(session, refused), within_s=AUDIT_S)
                 except CarinaError as exc:
                     log.error("audit_failed", **said, error=exc.code)
 
@@ -109,14 +107,14 @@ class Peer:
             session,
             action="dicom.store",
             subject=subject,
-            project_id=self._listener.project_id,
+            project_id=self._storage.project_id,
             actor=f"ae:{self._title}",
             remote_address=self._address,
         )
 
     def _on_store(self, event: evt.Event) -> Dataset:
         self._busy = True
-        if self._listener.stopping.is_set():
+        if self._storage.stopping.is_set():
             return _answer(OUT_OF_RESOURCES, "stopping")
         if self._cut_off:
             return _answer(CANNOT_UNDERSTAND, self._cut_off)
@@ -158,7 +156,7 @@ class Peer:
         self._message_bytes += len(event.data)
         self._command_bytes += _count_command(event.data)
         seconds = time.monotonic() - self._message_began
-        if self._message_bytes > self._listener.max_object_bytes or self._command_bytes > MOST_COMMAND_BYTES:
+        if self._message_bytes > self._storage.max_object_bytes or self._command_bytes > MOST_COMMAND_BYTES:
             self._cut(ImageTooLarge.code)
         elif seconds > SILENCE_S and self._message_bytes < seconds * LEAST_BYTES_PER_S:
             self._cut("sender_too_slow")

@@ -5,55 +5,60 @@ from importlib.metadata import version
 
 import typer
 
-from deploy.cli import (
-    dataset_imports,  # noqa: F401 - registers itself
-    datasets,
-    evaluations,
-    gate,
-    keys,
-    models,
-    schedules,
-    services,
-    stack,
-    trainings,
-    webhooks,
-)
-from deploy.cli.application import Application, Group
-from deploy.cli.audit import audit
-from deploy.cli.completion import completion
-from deploy.cli.doctor import doctor
+from deploy.cli.application import Application, Part
 from deploy.cli.exits import explain_exits
 from deploy.cli.failures import report
-from deploy.cli.findings import findings
-from deploy.cli.reviews import reviews
-from deploy.cli.status import cancel, retry, status
-from deploy.cli.studies import erase, rerun, studies
-from deploy.cli.submit import submit
+
+#: By heading and name, the function or application of each command, in `deploy.cli`.
+_COMMANDS = {
+    "One machine": {"demo": "stack:demo", "up": "stack:up", "down": "stack:down", "ps": "stack:ps"},
+    "Processes": {
+        "api": "services:api",
+        "dicom-listener": "services:dicom_listener",
+        "worker": "services:worker",
+        "trainer": "services:trainer",
+        "beat": "services:beat",
+        "migrate": "services:migrate",
+        "probe": "services:probe",
+    },
+    "Studies": {
+        "submit": "submit:submit",
+        "status": "status:status",
+        "studies": "studies:studies",
+        "erase": "studies:erase",
+        "findings": "findings:findings",
+        "reviews": "reviews:reviews",
+        "rerun": "studies:rerun",
+        "retry": "status:retry",
+        "cancel": "status:cancel",
+    },
+    None: {
+        "model": "models:app",
+        "dataset": "datasets:app",
+        "key": "keys:app",
+        "webhook": "webhooks:app",
+        "doctor": "doctor:doctor",
+        "audit": "audit:audit",
+        "completion": "completion:completion",
+    },
+    "Training": {
+        "train": "trainings:train",
+        "evaluate": "evaluations:evaluate",
+        "training": "trainings:app",
+        "evaluation": "evaluations:app",
+        "gate": "gate:gate",
+        "schedule": "schedules:app",
+    },
+}
 
 app = Application(
-    cls=Group,
     help="Chest X-ray abnormality detection as a distributed, queue-based system. For research use only.",
     epilog=explain_exits(),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (stack, services):
-    part.register(app)
-for command in (submit, status, studies, erase, findings, reviews, rerun, retry, cancel):
-    app.command(rich_help_panel="Studies")(command)
-app.add_typer(models.app, name="model")
-app.add_typer(datasets.app, name="dataset")
-app.add_typer(keys.app, name="key")
-app.add_typer(webhooks.app, name="webhook")
-app.command(rich_help_panel="Training")(trainings.train)
-app.command(rich_help_panel="Training")(evaluations.evaluate)
-app.add_typer(trainings.app, name="training", rich_help_panel="Training")
-app.add_typer(evaluations.app, name="evaluation", rich_help_panel="Training")
-app.command(rich_help_panel="Training")(gate.gate)
-app.add_typer(schedules.app, name="schedule", rich_help_panel="Training")
-app.command()(doctor)
-app.command()(audit)
-app.command()(completion)
+for panel, places in _COMMANDS.items():
+    app.parts |= {name: Part(f"deploy.cli.{place}", panel) for name, place in places.items()}
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,15 +1,19 @@
-"""What all commands have: `--json`, `--quiet`, and a suggestion for a word that is not one of an option's."""
+"""What all commands have in common: `--json`, `--quiet`, suggestions, and that each is loaded when it is used."""
 
 import inspect
 import re
+from collections import UserDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
-from typing import Annotated, Any, TypeVar
+from importlib import import_module
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 from deploy.cli import console
+from deploy.cli.extras import explain_missing
 from shared.suggestions import did_you_mean
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -18,12 +22,47 @@ _OPTIONS = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print errors on standard error, and nothing else.")],
 }
+_TAKES_ANYTHING = {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
 #: As Typer words it.
 _NOT_ONE_OF = re.compile(r"'(?P<word>.*)' is not one of (?P<words>'.*')\.?")
 
 
+@dataclass(frozen=True)
+class Part:
+    """A command or a group of commands that is loaded when it is used.
+
+    So a command needs no package and no time but its own. `place` is the `module:attribute` of a function or of an
+    `Application`, `panel` the heading in the help.
+    """
+
+    place: str
+    panel: str | None = None
+
+    def load(self, name: str) -> Any:
+        """Return the command; if a package is missing, one that says so."""
+        module, _, attribute = self.place.partition(":")
+        try:
+            found = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as exc:
+            found, options = _unavailable(exc), _TAKES_ANYTHING | {"help": " ".join(explain_missing(exc.name or ""))}
+        else:
+            options = getattr(found, "options", {})
+        if isinstance(found, Application):
+            command: Any = typer.main.get_group(found)
+            command.name, command.rich_help_panel = name, self.panel
+            return command
+        alone = Application(add_completion=False)
+        alone.command(name, rich_help_panel=self.panel, **options)(found)
+        return typer.main.get_command(alone)
+
+
 class Application(typer.Typer):
     """A set of commands, each of which has the options of all."""
+
+    def __init__(self, **options: Any) -> None:
+        #: Commands by name, beside those that are registered.
+        self.parts: dict[str, Part] = {}
+        super().__init__(cls=type("Group", (Group,), {"parts": self.parts}), **options)
 
     def command(self, *args: Any, **options: Any) -> Callable[[Command], Command]:
         """Register a command."""
@@ -36,8 +75,29 @@ class Application(typer.Typer):
         return add
 
 
+class Commands(UserDict[str, Any]):
+    """The commands of a group by name; a part is loaded when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a command."""
+        found = super().__getitem__(name)
+        if isinstance(found, Part):
+            found = self.data[name] = found.load(name)
+        return found
+
+
 class Group(TyperGroup):
-    """The root of all commands."""
+    """A group of commands, as the command line runs it."""
+
+    parts: ClassVar[dict[str, Part]]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = Commands({**self.parts, **self.commands})
+
+    def list_commands(self, _: Any) -> list[str]:
+        """Return the names of the commands, without loading these."""
+        return list(self.commands)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; a word that is not one of an option's gets a suggestion."""
@@ -63,4 +123,11 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ]
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
     run.__annotations__ = {**command.__annotations__, **_OPTIONS}
+    return run
+
+
+def _unavailable(missing: ModuleNotFoundError) -> Callable[[], None]:
+    def run() -> None:
+        raise missing
+
     return run

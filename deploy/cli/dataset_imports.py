@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from deploy.cli.application import Application
 from deploy.cli.console import busy, explain, progress_of
-from deploy.cli.datasets import FromDicom, NewName, Seed, TestShare, ValShare, app, plan_splits, print_made
+from deploy.cli.datasets import FromDicom, NewName, Seed, TestShare, ValShare, plan_splits, print_made
 from deploy.cli.environment import Data, settings_of
 from shared.training.dataset_source import CocoSource, Consensus, Name, Source, SplitPlan, VinBigDataSource
 
@@ -26,7 +26,6 @@ imports = Application(
     help="Make a dataset of files on this machine; needs the credentials of the database and the object store.",
     no_args_is_help=True,
 )
-app.add_typer(imports, name="import")
 
 InProject = Annotated[
     str | None, typer.Option("--project", help="The project.", show_default="that of CARINA_API_KEY, or `default`")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from api.contract.datasets import DatasetAnswer
-from deploy.cli.application import Application
+from deploy.cli.application import Application, Part
 from deploy.cli.clients import connect
 from deploy.cli.console import explain, is_json, out, print_json, show_result, tell
 from deploy.cli.environment import Data
@@ -17,6 +17,7 @@ from deploy.cli.tables import Column, Table, print_list
 from shared.training.dataset_source import DatasetRequest, PhantomsSource, ReviewsSource, SplitPlan
 
 app = Application(help="What models are trained and evaluated on.", no_args_is_help=True)
+app.parts["import"] = Part("deploy.cli.dataset_imports:imports")
 #: In the order in which they are shown; PostgreSQL keeps none of a JSON object's keys.
 _SPLITS, _SIZES = ("train", "val", "test"), ("small", "medium", "large")
 _PHANTOMS, _REVIEWS = PhantomsSource(), ReviewsSource()

@@ -4,6 +4,10 @@ import importlib.util
 
 #: By extra, the modules that Carina imports of it.
 MODULES = {
+    "server": (
+        *("alembic", "boto3", "celery", "cronsim", "cv2", "numpy", "PIL", "prometheus_client"),
+        *("psycopg", "redis", "sqlalchemy", "structlog", "tzdata"),
+    ),
     "api": (
         *("flask", "flask_limiter", "flask_openapi3", "gunicorn", "itsdangerous", "jinja2"),
         *("limits", "pynetdicom", "python_multipart", "werkzeug"),

@@ -7,11 +7,11 @@ import typer
 from pydantic import ValidationError
 
 from api.contract.models import ModelAnswer, PromotionRequest
-from deploy.cli.application import Application
+from deploy.cli.application import Application, Part
 from deploy.cli.clients import connect
 from deploy.cli.console import busy, explain, show_result
 from deploy.cli.environment import Data, has_database_alone, settings_of
-from deploy.cli.model_imports import CARD, WEIGHTS, import_model
+from deploy.cli.model_imports import CARD, WEIGHTS
 from deploy.cli.tables import print_list
 from shared.detector.card import ModelCard
 from shared.vocabulary.states import ModelState
@@ -20,7 +20,7 @@ app = Application(help="The detectors that Carina knows, and which of them is ac
 
 Named = Annotated[str, typer.Argument(metavar="MODEL", help="Its id, the beginning of it, or its name.")]
 
-app.command("import")(import_model)
+app.parts["import"] = Part("deploy.cli.model_imports:import_model")
 
 
 @app.command("list")

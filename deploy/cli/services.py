@@ -86,6 +86,13 @@ def probe(context: typer.Context) -> None:
     raise typer.Exit(main([*context.args, *(["--json"] if is_json() else [])]))
 
 
+#: What it takes, help included, is the probe's own affair.
+probe.options = {  # type: ignore[attr-defined]
+    "add_help_option": False,
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+}
+
+
 def _prepare(data: Path | None, *extras: str, uses_redis: bool = True) -> Settings:
     """Return the settings of a process that runs on, which writes nothing but temporary files from here on.
 
@@ -99,11 +106,3 @@ def _prepare(data: Path | None, *extras: str, uses_redis: bool = True) -> Settin
         with suppress(HintNotSent):
             require_answer(settings.redis_url.get_secret_value(), settings.ca_bundle)
     return settings
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    for command in (api, dicom_listener, worker, trainer, beat, migrate):
-        app.command(rich_help_panel="Processes")(command)
-    anything = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(rich_help_panel="Processes", add_help_option=False, context_settings=anything)(probe)

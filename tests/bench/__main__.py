@@ -28,6 +28,7 @@ class Bench(StrEnum):
     SUBMISSIONS = "submissions"
     HOSTILE_CLIENTS = "hostile_clients"
     WORKLIST = "worklist"
+    CLIENT_IMPORT = "client_import"
     FAKE_DEVICE = "fake_device"
     END_TO_END = "end_to_end"
     DECODE = "decode"

@@ -25,8 +25,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import deploy
+from deploy.cli import stack as commands
 from deploy.cli.console import ask
-from deploy.stack import commands, env_file, state
+from deploy.stack import env_file, state
 from deploy.stack.errors import StackInUse
 from deploy.stack.folder import Folder
 from deploy.stack.logs import MAX_BYTES, Log
@@ -37,7 +38,8 @@ ROOT = Path(deploy.__file__).parent.parent
 PROGRAM = '''
 import asyncio, os, sys
 from pathlib import Path
-from deploy.stack import commands, probes
+from deploy.cli import stack as commands
+from deploy.stack import probes
 from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder
 from deploy.stack.stack import Application, Stack

@@ -200,7 +200,7 @@ def test_an_outage_asks_the_sender_to_try_again(
         raise ObjectStoreUnavailable
 
     with monkeypatch.context() as outage:
-        outage.setattr(listener.store, "put", put)
+        outage.setattr(listener.storage.store, "put", put)
         [answer] = send(listener.port, dicom(1))
         assert (answer.Status, answer.ErrorComment) == (0xA700, "object_store_unavailable")
         assert not rows(database, Image)

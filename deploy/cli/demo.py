@@ -19,11 +19,11 @@ from api.client import Carina, FileOutcome, Finding, ImageFindings
 from api.contract.models import ModelReference
 from deploy.cli.clients import await_jobs, connect, send
 from deploy.cli.console import complain, err, is_json, story, tell
+from deploy.cli.demo_training import teach
 from deploy.cli.environment import client_settings_of, read_environment
 from deploy.cli.exits import Exit
 from deploy.cli.model_names import warnings_of
 from deploy.cli.tables import Table
-from deploy.demo_training import teach
 from deploy.stack import processes
 from shared.detector.boxes import iou
 from shared.network.proxies import http_client
