@@ -15,14 +15,14 @@ ROOT = Path(__file__).parents[1]
 _TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOTALL)
 
 _HEAD = """\
-# docker-compose.yml reads `.env`, where this may be copied to. Its secrets are files of this folder: `make secrets`.
+# docker-compose.yml reads `.env`; copy this file there. Its secrets are files in this folder: `make secrets`.
 #SECRETS_FOLDER=./secrets
 
 # Where docker-compose.yml publishes the API.
 #API_PUBLISH=127.0.0.1:8080
 
-# Every setting of Carina with its default. docker-compose.yml and `carina up` set the required ones by themselves. A
-# secret may lie in a file instead, which a variable with `_FILE` at its end names: `CARINA_DATABASE_URL_FILE`.
+# Every setting of Carina with its default. docker-compose.yml and `carina up` set the required ones. A secret can be
+# given as a file, which a variable with `_FILE` at its end names: `CARINA_DATABASE_URL_FILE`.
 """
 
 

@@ -38,7 +38,7 @@ CaBundle = Annotated[
 PublicUrl = Annotated[
     str,
     AfterValidator(check_public_url),
-    Field(description="Where clients reach the API, as `https://host/path`; empty: as each request says."),
+    Field(description="URL of the API for clients, as `https://host/path`; empty: that of each request."),
 ]
 
 
@@ -79,37 +79,40 @@ class Settings(BaseSettings):
     s3_endpoint_url: StoreUrl = Field(
         "", description="The S3-compatible object store's URL; empty: AWS, by its region."
     )
-    s3_access_key_id: SecretStr = Field(SecretStr(""), description="Its access key; empty: the AWS SDK's own chain.")
+    s3_access_key_id: SecretStr = Field(SecretStr(""), description="Its access key; empty: AWS SDK's default chain.")
     s3_secret_access_key: SecretStr = Field(
-        SecretStr(""), validate_default=True, description="Its secret key; both keys or neither."
+        SecretStr(""), validate_default=True, description="Its secret key; set both keys or neither."
     )
     s3_session_token: SecretStr = Field(SecretStr(""), description="The token of temporary keys.")
-    database_connections: int = Field(20, ge=2, le=1000, description="Connections to PostgreSQL that a process keeps.")
-    s3_bucket: str = Field("carina", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="One bucket for all.")
+    database_connections: int = Field(20, ge=2, le=1000, description="The most connections of a process to PostgreSQL.")
+    s3_bucket: str = Field("carina", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="The bucket.")
     s3_region: str = Field("us-east-1", description="The region that requests are signed for.")
     s3_addressing: Literal["auto", "path", "virtual"] = Field(
-        "auto", description="Where the bucket's name goes: `path`, `virtual` (host); `auto`: `virtual` on AWS alone."
+        "auto", description="Place of the bucket's name: `path`, `virtual` (host); `auto`: `virtual` on AWS only."
     )
     s3_public_url: StoreUrl = Field("", description="The object store's URL for clients that upload; empty: the same.")
 
     ca_bundle: CaBundle = ""
 
     # The API.
-    api_host: str = Field("127.0.0.1", description="Where the API listens: IPv4, IPv6 (`::` for both) or `unix:/path`.")
+    api_host: str = Field("127.0.0.1", description="Address of the API: IPv4, IPv6 (`::` for both) or `unix:/path`.")
     api_port: int = Field(8080, ge=0, le=65535, description="The port that the API binds to.")
     public_url: PublicUrl = ""
-    api_threads: int = Field(2000, ge=1, le=10_000, description="Requests at a time; a slow upload is one all along.")
+    api_threads: int = Field(2000, ge=1, le=10_000, description="Requests at a time, slow uploads included.")
     api_connections: int = Field(4000, ge=2, le=100_000, description="Connections at a time; most may be idle.")
     connections_per_address: int = Field(
-        1024, ge=1, le=100_000, description="Those of one address, this machine's aside; behind trusted proxies unused."
+        1024,
+        ge=1,
+        le=100_000,
+        description="The same from one address, except this machine; off behind trusted proxies.",
     )
     max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="The largest request body, in bytes.")
     max_files: int = Field(1000, ge=1, le=100_000, description="The most files in one request.")
 
     session_secret: SecretStr = Field(SecretStr(""), description="Signs the console's cookies; empty: no console.")
-    trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies in front whose `X-Forwarded-*` is believed.")
-    rate_limit: str = Field("", description="What a key may ask for, as `600/minute`; empty: any amount.")
-    audit_days: int = Field(0, ge=0, description="Days for which audit rows are kept; 0: for good.")
+    trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies in front whose `X-Forwarded-*` is trusted.")
+    rate_limit: str = Field("", description="Request rate of a key, as `600/minute`; empty: unlimited.")
+    audit_days: int = Field(0, ge=0, description="Days for which audit rows are kept; 0: forever.")
     cors_origins: Annotated[str, AfterValidator(_check_origins)] = Field(
         "",
         description="Origins whose web pages may read the API, as `https://a.example,https://b.example`; empty: none.",
@@ -118,85 +121,85 @@ class Settings(BaseSettings):
 
     # Bulk submissions.
     direct_uploads: bool = Field(
-        False, description="Whether clients upload straight to the object store, at `CARINA_S3_PUBLIC_URL`."
+        False, description="Whether clients upload directly to the object store, at `CARINA_S3_PUBLIC_URL`."
     )
-    upload_url_s: int = Field(3600, ge=60, le=604_800, description="Seconds for which an upload's URL is good.")
+    upload_url_s: int = Field(3600, ge=60, le=604_800, description="Seconds for which an upload's URL is valid.")
     upload_expires_h: float = Field(48, gt=0, le=8760, description="Hours after which unfinished uploads are removed.")
     submission_expires_h: float = Field(168, gt=0, le=8760, description="Hours until an open submission is closed.")
     import_buckets: str = Field(
-        "", description="From where each project may import: `project:bucket/prefix`, with commas between."
+        "", description="Places from which each project may import: `project:bucket/prefix`, separated by commas."
     )
     intake_threads: int = Field(4, ge=1, le=64, description="Files that one intake worker checks at a time.")
-    max_archive_entries: int = Field(100_000, ge=1, description="The most entries of one archive.")
-    max_archive_bytes: int = Field(200 * 1024**3, ge=1024, description="The most bytes that an archive may unpack to.")
-    max_archive_ratio: float = Field(200, ge=1, description="The most that an archive may grow by when unpacked.")
+    max_archive_entries: int = Field(100_000, ge=1, description="The most entries in one archive.")
+    max_archive_bytes: int = Field(200 * 1024**3, ge=1024, description="The most unpacked bytes of an archive.")
+    max_archive_ratio: float = Field(200, ge=1, description="The largest ratio of unpacked to packed size.")
 
     # Webhooks.
     webhook_allow_private: bool = Field(False, description="Whether webhooks may point at private addresses.")
-    webhook_timeout_s: float = Field(10, ge=1, le=60, description="Seconds that a receiver may take.")
-    webhook_retry_h: float = Field(24, gt=0, le=168, description="Hours for which a message is tried again.")
+    webhook_timeout_s: float = Field(10, ge=1, le=60, description="Seconds within which a receiver must answer.")
+    webhook_retry_h: float = Field(24, gt=0, le=168, description="Hours for which a message is retried.")
 
     # The DICOM listener.
-    dicom_host: str = Field("127.0.0.1", description="Where the DICOM listener listens; `::` for IPv4 and IPv6.")
+    dicom_host: str = Field("127.0.0.1", description="Address of the DICOM listener; `::` for IPv4 and IPv6.")
     dicom_port: int = Field(11112, ge=0, le=65535, description="The port that the DICOM listener binds to.")
     dicom_ae_title: str = Field("CARINA", pattern=r"^[!-\[\]-~ ]{1,16}$", description="Its application entity title.")
-    dicom_allowed_aes: str = Field("", description="Titles that may send, with commas between; empty: nobody.")
-    dicom_project: str = Field("default", description="The project that owns what the listener takes in.")
+    dicom_allowed_aes: str = Field("", description="Titles that may send, separated by commas; empty: none.")
+    dicom_project: str = Field("default", description="The project that owns the received images.")
     dicom_key: str = Field(
-        "", max_length=100, description="Prefix of the API key whose daily quota C-STOREs count against; empty: none."
+        "", max_length=100, description="Prefix of the API key whose daily quota counts C-STORE requests; empty: none."
     )
     dicom_associations: int = Field(32, ge=1, le=1000, description="Associations at a time.")
-    dicom_pending: int = Field(
-        64, ge=1, le=1000, description="Connections at a time that have not asked for an association."
-    )
+    dicom_pending: int = Field(64, ge=1, le=1000, description="Connections at a time without an association.")
     dicom_pending_per_address: int = Field(16, ge=1, le=1000, description="The most of these from one address.")
     dicom_tls_certificate: str = Field("", description="PEM file; with it the listener speaks TLS only.")
     dicom_tls_key: str = Field("", description="PEM file of the certificate's key.")
-    dicom_tls_ca: str = Field("", description="PEM file; with it senders must show a certificate that it signed.")
+    dicom_tls_ca: str = Field("", description="PEM file; with it senders must present a certificate signed by it.")
 
     # The queue.
-    max_attempts: int = Field(4, ge=1, le=100, description="Tries per stage before a job is `failed`.")
-    lease_s: float = Field(60, ge=1, le=3600, description="Seconds until a silent worker's jobs go back.")
-    retry_backoff_s: float = Field(2, ge=0, le=600, description="Pause before the second try; doubles each time.")
+    max_attempts: int = Field(4, ge=1, le=100, description="Attempts per stage before a job is `failed`.")
+    lease_s: float = Field(60, ge=1, le=3600, description="Seconds until a silent worker's lease expires.")
+    retry_backoff_s: float = Field(2, ge=0, le=600, description="Pause before the second attempt; doubles each time.")
     sweep_interval_s: float = Field(15, ge=0.2, le=600, description="Seconds between two sweeps.")
 
     # The prepare stage.
     rendition_px: int = Field(1024, ge=64, le=4096, description="The longest side of a rendition, in pixels.")
-    max_image_pixels: int = Field(64_000_000, ge=4096, description="The most pixels that an image may claim.")
+    max_image_pixels: int = Field(64_000_000, ge=4096, description="The most pixels of an image.")
     prepare_threads: int = Field(2, ge=1, le=64, description="Images that one prepare worker decodes at a time.")
     decode_threads: int = Field(
-        1, ge=1, le=16, description="Threads that share one JPEG 2000 or JPEG XL image; more help where cores are idle."
+        1, ge=1, le=16, description="Threads for one JPEG 2000 or JPEG XL image; more are faster if cores are idle."
     )
     decode_timeout_s: float = Field(60, ge=1, le=600, description="Seconds until a decode counts as hung.")
     decoder_requires: str = Field(
         "",
         pattern=r"^(|(seccomp|landlock|namespaces)(, ?(seccomp|landlock|namespaces))*)$",
-        description="`seccomp`, `landlock`, `namespaces`, with commas between: decode nothing without these.",
+        description="`seccomp`, `landlock`, `namespaces`, separated by commas: required protections.",
     )
     suitability: Literal["off", "flag", "reject"] = Field(
-        "flag", description="What is done with a doubtful image: `off` (nothing), `flag` or `reject`."
+        "flag", description="Treatment of a doubtful image: `off` (none), `flag` or `reject`."
     )
     chest_classifier_folder: str = Field("", description="The folder of the chest classifier; empty: the shipped one.")
 
     # The detect stage.
-    batch_size: int = Field(16, ge=1, le=256, description="Images per forward pass, at most.")
+    batch_size: int = Field(16, ge=1, le=256, description="Most images in a forward pass.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto` takes bf16 where the device gains.")
-    torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of the forward pass; 0: as PyTorch likes.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto`: bf16 where it is faster.")
+    torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of the forward pass; 0: PyTorch's choice.")
     fetch_threads: int = Field(8, ge=1, le=64, description="Renditions fetched at a time.")
     step_timeout_s: float = Field(300, ge=1, le=3600, description="Seconds until a forward pass counts as hung.")
 
     # The trainer.
-    trainer_processes: int = Field(0, ge=0, le=64, description="Ranks on this machine; 0: one a GPU, or one.")
+    trainer_processes: int = Field(0, ge=0, le=64, description="Ranks on this machine; 0: one per GPU, or one.")
     trainer_nodes: int = Field(1, ge=1, le=256, description="Machines that train together.")
-    trainer_node_rank: int = Field(0, ge=0, le=255, description="0 leads and takes tasks; the others follow it.")
-    trainer_rendezvous: str = Field("", description="Where several machines meet, as `host:port` of the leader.")
-    trainer_cache_folder: str = Field("", description="Where renditions are kept near; empty: a temporary folder.")
-    trainer_cache_bytes: int = Field(20 * 1024**3, ge=0, description="The most that this cache may hold.")
+    trainer_node_rank: int = Field(0, ge=0, le=255, description="This machine; 0 leads and takes tasks.")
+    trainer_rendezvous: str = Field("", description="The leader of several machines, as `host:port`.")
+    trainer_cache_folder: str = Field("", description="Cache of renditions; empty: a temporary folder.")
+    trainer_cache_bytes: int = Field(20 * 1024**3, ge=0, description="The largest size of this cache.")
     trainer_stuck_s: float = Field(1800, ge=1, le=86_400, description="Seconds until a silent task counts as hung.")
-    trainer_poll_s: float = Field(2, ge=0.1, le=600, description="Seconds between two looks for a task.")
+    trainer_poll_s: float = Field(2, ge=0.1, le=600, description="Seconds between two queries for a task.")
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The lowest level that is logged."
+    )
 
     @field_validator("import_buckets")
     @classmethod
@@ -248,7 +251,7 @@ class ClientSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CARINA_", frozen=True, extra="ignore")
 
     api_url: Annotated[str, AfterValidator(check_public_url)] = Field(
-        "http://127.0.0.1:8080", description="Where the API answers."
+        "http://127.0.0.1:8080", description="URL of the API, for the command line."
     )
     api_key: SecretStr = Field(description="The key sent as `Authorization: Bearer KEY`.")
     public_url: PublicUrl = ""
