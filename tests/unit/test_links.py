@@ -14,6 +14,8 @@ PAGES = sorted(
 )
 #: `[text](target)` and `![text](target)`; the text may hold a picture or code.
 LINK = re.compile(r"\]\(([^()\s]+)\)")
+#: A file or folder of the repository, as code in a page.
+NAMED_FILE = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`")
 ELSEWHERE = re.compile(r"[a-z]+:")
 
 
@@ -50,6 +52,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if not path.exists() or (anchor and anchor not in anchors(path.read_text()))
     ]
     assert broken == []
+
+
+def test_every_file_that_a_page_names_exists() -> None:
+    """In `contributing.md` most of all: its lists are where a change goes."""
+    named = {
+        (page.name, path)
+        for page in PAGES
+        if page.name != "CHANGELOG.md"  # tells of earlier versions, too
+        for path in NAMED_FILE.findall(without_blocks(page.read_text()))
+    }
+    assert len(named) > 20
+    assert [(page, path) for page, path in sorted(named) if not (REPOSITORY / path).exists()] == []
 
 
 def test_every_page_of_the_docs_is_reached_from_the_readme() -> None:
