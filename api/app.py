@@ -5,7 +5,6 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from api.console import assets, model_pages, queue_page, schedule_pages, sign_in, training_pages, viewer, worklist
-from api.contract.findings import NOTICE
 from api.contract.problems import Problem
 from api.dicom.web import headers as dicom_headers
 from api.dicom.web import qido, rendered, stow
@@ -40,7 +39,7 @@ def create_app(settings: Settings) -> OpenAPI:
     """Build the application; it connects to nothing before the first request needs it."""
     app = OpenAPI(
         "api",
-        info=Info(title="Carina", version="1", description=f"Findings on chest radiographs. {NOTICE}"),
+        info=Info(title="Carina", version="1", description=docs.INTRODUCTION),
         security_schemes={
             "bearer": {"type": "http", "scheme": "bearer"},
             # As the password; the user's name does not matter.

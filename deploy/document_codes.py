@@ -13,6 +13,7 @@ import shared
 import trainer
 import workers
 from api.http.client_socket import BodyTooSlow
+from api.http.errors import status_of
 from api.http.limits import RateLimited
 from shared.access.quotas import QuotaExceeded
 from shared.errors import (
@@ -113,11 +114,7 @@ def _statuses(entry: type[CarinaError] | PlainCode) -> set[int]:
     """The statuses of the answers that carry the code."""
     if isinstance(entry, PlainCode):
         return {entry.status} if entry.status else set()
-    return {_status(kind) for kind in _sharing(entry) if Place.REQUEST in _places(kind)}
-
-
-def _status(kind: type[CarinaError]) -> int:
-    return kind.status if issubclass(kind, RequestError) else 503 if issubclass(kind, TransientError) else 500
+    return {status_of(kind) for kind in _sharing(entry) if Place.REQUEST in _places(kind)}
 
 
 def _tried_again(entry: type[CarinaError] | PlainCode) -> str:

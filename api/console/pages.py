@@ -12,8 +12,8 @@ from api.console.assets import asset_url
 from api.contract.findings import NOTICE
 from api.http import session
 from api.http.auth import identity
-from api.http.errors import answer_unforeseen
-from shared.errors import CarinaError, RequestError, TransientError, Unauthorized
+from api.http.errors import answer_unforeseen, status_of
+from shared.errors import CarinaError, Unauthorized
 from shared.vocabulary.states import Scope
 
 #: Nothing comes from elsewhere, no script or style stands in a page, and no other site may frame one.
@@ -86,8 +86,7 @@ def _show_error(error: CarinaError) -> AnyResponse:
     if isinstance(error, Unauthorized):
         going = request.script_root + request.full_path.rstrip("?")
         return redirect(f"{request.script_root}/console/sign-in?next={quote(going)}")
-    status = error.status if isinstance(error, RequestError) else 503 if isinstance(error, TransientError) else 500
-    return show_problem(status, error.code, error.public_detail)
+    return show_problem(status_of(type(error)), error.code, error.public_detail)
 
 
 def _show_http_error(error: HTTPException) -> AnyResponse:

@@ -9,11 +9,6 @@ from api.contract.paging import Page, PageQuery
 from api.contract.training import TaskAnswer
 from shared.bounded import Bounded
 
-COCO: dict[str, Any] = {
-    "description": "The COCO document.",
-    "content": {"application/json": {"schema": {"type": "object"}}},
-}
-
 
 class DatasetPath(Bounded):
     """Which dataset."""

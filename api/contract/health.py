@@ -1,13 +1,8 @@
 """Liveness, readiness and metrics of the API."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel
-
-METRICS: dict[str, Any] = {
-    "description": "The metrics.",
-    "content": {"text/plain": {"schema": {"type": "string"}}},
-}
 
 
 class Health(BaseModel):

@@ -1,7 +1,6 @@
 """Studies and their images."""
 
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -10,11 +9,6 @@ from api.contract.jobs import JobAnswer
 from shared.bounded import Bounded
 from shared.imaging.facts import ChestScores, PixelSpacing
 from shared.vocabulary.flags import Flag
-
-PNG: dict[str, Any] = {
-    "description": "The picture.",
-    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-}
 
 
 class StudyPath(Bounded):

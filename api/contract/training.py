@@ -11,14 +11,6 @@ from shared.bounded import MOST_INT4, Bounded, Int4
 from shared.training.config import EvaluationConfig, GateConfig
 from shared.vocabulary.states import TaskState
 
-FILE: dict[str, Any] = {
-    "description": "The file.",
-    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-}
-TEXT: dict[str, Any] = {"description": "The lines.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-HTML: dict[str, Any] = {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}
-JSON: dict[str, Any] = {"description": "The document.", "content": {"application/json": {"schema": {"type": "object"}}}}
-
 
 class TrainingPath(Bounded):
     """Which training."""

@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session
 
 from api.contract.audit import AuditEventAnswer, AuditEventsAnswer, AuditQuery
 from api.http.auth import check_again, identity, requires
-from api.http.errors import answer
+from api.http.errors import answer, may_raise
 from api.http.paging import read_page
 from api.http.resource import as_json, resource
 from api.http.services import NAME, services
 from shared.access.audit import record, require_action
 from shared.access.keys import Identity, find_key, find_project, read_prefixes
-from shared.errors import CarinaError, Forbidden
+from shared.errors import CarinaError, Forbidden, NotFound
 from shared.tables import AuditEvent
 from shared.vocabulary.states import Scope
 
@@ -75,8 +75,13 @@ def record_sign(session: Session, signed: Identity) -> None:
 
 @blueprint.get("/v1/audit-events", responses={200: AuditEventsAnswer})
 @requires(Scope.ADMIN)
+@may_raise("unknown_action", NotFound)
 def show_all(query: AuditQuery) -> Response:
-    """Show who did what and who saw whose pixels in this project, the newest first."""
+    """List audit events.
+
+    Who changed what and who viewed which images in this project, the newest first. To read the audit of another
+    project, name it in `project`; the key then needs the scope `system` too.
+    """
     if query.project is not None and not identity().may(Scope.SYSTEM):
         raise Forbidden("To read another project's audit, the API key needs the scope `system`.", parameter="project")
     where = [

@@ -1,7 +1,8 @@
 """Every error answer: RFC 9457 `application/problem+json` with a stable code."""
 
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 from uuid import UUID
 
 import structlog
@@ -15,12 +16,21 @@ from werkzeug.exceptions import HTTPException
 from api.contract.problems import InvalidParameter, Problem
 from api.http import naming
 from shared.errors import (
+    CODES,
+    BucketMissing,
     CarinaError,
+    ClockSkew,
     Forbidden,
     InvalidRequest,
     LimitExceeded,
     NotFound,
+    ObjectCorrupt,
+    ObjectMissing,
+    ObjectStoreBusy,
+    ObjectStoreRefused,
+    ObjectStoreUnavailable,
     Place,
+    PlainCode,
     RequestError,
     TransientError,
     Unauthorized,
@@ -55,6 +65,38 @@ STATUS_CODES = {
 }
 
 
+#: The errors of a view that uses the object store, and of one that reads objects from it.
+STORE_ERRORS = (ObjectStoreUnavailable, ObjectStoreBusy, ObjectStoreRefused, BucketMissing, ClockSkew)
+READS_OBJECTS = (*STORE_ERRORS, ObjectMissing, ObjectCorrupt)
+#: An error that a view may answer: its class, or its code if no class has it.
+Answerable = type[CarinaError] | str
+View = TypeVar("View", bound=Callable[..., object])
+
+
+def may_raise(*errors: Answerable) -> Callable[[View], View]:
+    """State the errors of a view in the API's description, beyond those that follow from its other decorators."""
+
+    def mark(view: View) -> View:
+        view.errors = errors  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def entry_of(error: Answerable) -> type[CarinaError] | PlainCode:
+    """Return the class, or the entry of a code that no class has."""
+    return CODES[error] if isinstance(error, str) else error
+
+
+def status_of(entry: type[CarinaError] | PlainCode) -> int:
+    """Return the status of an answer with this error; 0 if none has it."""
+    if isinstance(entry, PlainCode):
+        return entry.status or 0
+    if issubclass(entry, RequestError):
+        return entry.status
+    return HTTPStatus.SERVICE_UNAVAILABLE if issubclass(entry, TransientError) else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 def install(app: Flask) -> None:
     """Make `app` answer every error with a problem document."""
     app.register_error_handler(CarinaError, answer)
@@ -71,15 +113,14 @@ def reject_parameters(error: ValidationError) -> NoReturn:
 
 def answer(error: CarinaError) -> Response:
     """Return the problem document that says this error."""
-    status, headers = 500, {}
+    headers = {}
     if isinstance(error, NotFound):
         error = naming.explain(error)
     if isinstance(error, RequestError):
-        status = error.status
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
     elif isinstance(error, TransientError):
-        status, headers["Retry-After"] = 503, str(RETRY_AFTER_S)
+        headers["Retry-After"] = str(RETRY_AFTER_S)
         log.warning("request_failed", route=str(request.url_rule), code=error.code, detail=error.detail)
     else:
         log.error("request_failed", route=str(request.url_rule), code=error.code, exc_info=error)
@@ -89,6 +130,7 @@ def answer(error: CarinaError) -> Response:
     errors = _explain(error) if isinstance(error, RequestError) else None
     candidates = list(error.candidates) or None if isinstance(error, NotFound | AmbiguousName) else None
     detail = error.public_detail + _suggest(error)
+    status = status_of(type(error))
     return _respond(status, error.code, detail, headers, limit=limit, errors=errors, candidates=candidates)
 
 

@@ -27,7 +27,8 @@ def described(what: str, name: str) -> dict[str, Any]:
         "retry": {"type": "integer"},
     }
     schema = {"type": "object", "properties": properties}
-    return {"description": what, "content": {"text/event-stream": {"schema": schema}}}
+    example = {"event": name, "data": '{"state": "processing", …}', "retry": RECONNECT_MS}
+    return {"description": what, "content": {"text/event-stream": {"schema": schema, "example": example}}}
 
 
 def event(name: str, data: str, *, id_: str | None = None) -> str:

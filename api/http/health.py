@@ -15,14 +15,21 @@ blueprint = APIBlueprint("health", __name__, abp_tags=[Tag(name="health")])
 @blueprint.get("/healthz", responses={200: Health})
 @public
 def healthz() -> Response:
-    """Say that the process answers."""
+    """Check that the process is alive.
+
+    Does not contact any other server.
+    """
     return as_json(Health())
 
 
 @blueprint.get("/readyz", responses={200: Readiness, 503: Readiness})
 @public
 def readyz() -> Response:
-    """Ask each server that the API uses, all at the same time. Without Redis it takes work, which waits longer."""
+    """Check that the API can accept work.
+
+    Contacts every server that the API needs, all at the same time. Status 503 means that a required server does not
+    answer. Without Redis the API is ready, but work waits longer.
+    """
     outcome = services().readiness.look()
     answer = Readiness(
         status="not_ready" if outcome.not_ready else "ready",

@@ -1,5 +1,7 @@
 """What all resources' blueprints have in common."""
 
+from typing import Any
+
 from flask import Response, g
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
@@ -17,6 +19,13 @@ def resource(name: str, *, tag: str | None = None, kind: type[APIBlueprint] = AP
         abp_security=[{"bearer": []}, {"basic": []}],
         abp_responses={**PROBLEMS},
     )
+
+
+def file_answer(media_type: str, description: str, example: str | dict[str, Any] | None = None) -> dict[str, Any]:
+    """Describe an answer that is no model: bytes, or text or a JSON object with an example."""
+    kind = {"type": "object"} if isinstance(example, dict) else {"type": "string"}
+    content = {"schema": kind | {"format": "binary"}} if example is None else {"schema": kind, "example": example}
+    return {"description": description, "content": {media_type: content}}
 
 
 def as_json(answer: BaseModel, status: int = 200) -> Response:

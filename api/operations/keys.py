@@ -18,10 +18,11 @@ blueprint = resource("keys")
 @blueprint.post("/v1/keys", responses={201: KeyCreated})
 @requires(Scope.ADMIN)
 def create(body: KeyRequest) -> Response:
-    """Create a key of this key's project.
+    """Create an API key.
 
-    The answer is the only copy of the secret, so the request takes no `Idempotency-Key`: an answer that is lost leaves
-    a key to revoke. A key that expires or has limits cannot create keys.
+    The key belongs to the project of the requesting key. The answer is the only copy of the secret, so the request
+    takes no `Idempotency-Key`: if the answer is lost, revoke the key and create another. A key that expires or has
+    limits cannot create keys.
     """
     require_grantable(identity(), body.scopes)
     allowance = Allowance(body.expires_at, body.rate_limit, body.files_per_day, body.bytes_per_day)
@@ -36,7 +37,10 @@ def create(body: KeyRequest) -> Response:
 @blueprint.get("/v1/keys", responses={200: KeysAnswer})
 @requires(Scope.ADMIN)
 def show_all() -> Response:
-    """Show every key of this key's project, without secrets."""
+    """List API keys.
+
+    Returns every key of the project, also revoked ones, without secrets.
+    """
     with services().database.begin() as session:
         rows = session.scalars(sa.select(ApiKey).order_by(ApiKey.id))
         return as_json(KeysAnswer(keys=[KeyAnswer(**describe_key(session, row)) for row in rows]))
@@ -45,6 +49,9 @@ def show_all() -> Response:
 @blueprint.post("/v1/keys/<prefix>/revoke", responses={200: KeyAnswer})
 @requires(Scope.ADMIN)
 def revoke(path: KeyPath) -> Response:
-    """Revoke a key of this key's project for good."""
+    """Revoke an API key.
+
+    The key stops working within seconds, permanently.
+    """
     with services().database.begin() as session:
         return as_json(KeyAnswer(**describe_key(session, revoke_key(session, path.prefix))))

@@ -9,6 +9,7 @@ from flask import Response
 from api.contract.queue import HistoryAnswer, HistoryQuery, QueueAnswer, RetriedAnswer, RetryRequest
 from api.http.audit import note, unaudited
 from api.http.auth import identity, requires
+from api.http.errors import may_raise
 from api.http.event_stream import STREAM_S, described, event, respond
 from api.http.idempotency import idempotent
 from api.http.resource import as_json, resource
@@ -34,9 +35,10 @@ _EVENTS = described("Events named `queue`, each with a QueueAnswer.", "queue")
 @requires(Scope.READ)
 @unaudited("It shows counts, codes and workers.")
 def show() -> Response:
-    """Show how full the queue is and what the workers do, and this project's failures of the last 24 hours.
+    """Show the queue.
 
-    All projects share the queue and its workers, so that these numbers are of all of them.
+    The numbers are of all projects, because these share the queue and its workers. `failures` are those of this project
+    in the last 24 hours.
     """
     return as_json(queue_watch().look(identity().project_id))
 
@@ -45,7 +47,10 @@ def show() -> Response:
 @requires(Scope.READ)
 @unaudited("It shows counts, codes and workers.")
 def show_history(query: HistoryQuery) -> Response:
-    """Show what the queue was like: of a longer time fewer points."""
+    """Show the queue's history.
+
+    Samples are kept for 7 days. A longer time has a lower resolution.
+    """
     with services().database.begin() as session:
         return as_json(describe_history(read_history(session, timedelta(hours=query.hours), points=POINTS)))
 
@@ -54,7 +59,10 @@ def show_history(query: HistoryQuery) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows counts, codes and workers.")
 def stream() -> Response:
-    """Tell of each change of the queue; a stream ends after some minutes, to be opened anew."""
+    """Stream the queue's state.
+
+    Server-sent events: one event for each change. A stream ends after some minutes; connect again to continue.
+    """
     project_id = identity().project_id
     first = queue_watch().look(project_id)
     return respond(_event(first), _changes(project_id, first))
@@ -63,10 +71,12 @@ def stream() -> Response:
 @blueprint.post("/v1/jobs/retry", responses={200: RetriedAnswer})
 @requires(Scope.SUBMIT)
 @idempotent
+@may_raise("unknown_code")
 def retry(body: RetryRequest) -> Response:
-    """Try again what failed lately with a code: each such job gets a successor.
+    """Retry failed jobs.
 
-    A job does not whose image has a later one of the same model. What was rejected would be rejected again, and stays.
+    Makes a new job for each job that failed with this code within the last hours, unless its image has a later job of
+    the same model. Rejected jobs are not retried, because they would be rejected again.
     """
     with services().database.begin() as session:
         states = retry_failures(session, identity().project_id, body.code, timedelta(hours=body.hours))

@@ -20,12 +20,19 @@ from api.contract.webhooks import (
 )
 from api.http.audit import note, unaudited
 from api.http.auth import identity, requires
+from api.http.errors import may_raise
 from api.http.idempotency import idempotent
 from api.http.paging import read_page
 from api.http.resource import as_json, resource
 from api.http.services import services
 from shared.errors import Forbidden, NotFound, Place, RequestError
-from shared.notifications.address_guard import find_addresses, read_url
+from shared.notifications.address_guard import (
+    InvalidWebhookUrl,
+    WebhookAddressNotAllowed,
+    WebhookHostUnknown,
+    find_addresses,
+    read_url,
+)
 from shared.notifications.deliveries import send_again
 from shared.notifications.webhooks import PING, is_deliverable, new_secret
 from shared.tables import Webhook, WebhookDelivery
@@ -62,8 +69,12 @@ class DeliveryUnderWay(RequestError):
 @blueprint.post("/v1/webhooks", responses={201: WebhookCreated})
 @requires(Scope.SUBMIT)
 @idempotent
+@may_raise(TooManyWebhooks, InvalidWebhookUrl, WebhookHostUnknown, WebhookAddressNotAllowed)
 def create(body: WebhookRequest) -> Response:
-    """Add a webhook, which belongs to this request's key. Its secret is answered this once."""
+    """Create a webhook.
+
+    The webhook belongs to the key of this request. Its secret is shown only in this answer.
+    """
     _check(body.url)
     webhook = Webhook(
         project_id=identity().project_id,
@@ -85,7 +96,10 @@ def create(body: WebhookRequest) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows settings.")
 def show_all() -> Response:
-    """Show the project's webhooks, the newest first."""
+    """List webhooks.
+
+    Returns the webhooks of the project, the newest first, without their secrets.
+    """
     with services().database.begin() as session:
         rows = session.scalars(_mine().order_by(Webhook.id.desc()))
         return as_json(WebhooksAnswer(webhooks=[WebhookAnswer.model_validate(row) for row in rows]))
@@ -95,15 +109,23 @@ def show_all() -> Response:
 @requires(Scope.READ)
 @unaudited("It shows settings.")
 def show(path: WebhookPath) -> Response:
-    """Show a webhook."""
+    """Show a webhook.
+
+    The secret is not shown.
+    """
     with services().database.begin() as session:
         return as_json(WebhookAnswer.model_validate(_find(session, path)))
 
 
 @blueprint.patch("/v1/webhooks/<uuid:webhook_id>", responses={200: WebhookAnswer})
 @requires(Scope.SUBMIT)
+@may_raise(InvalidWebhookUrl, WebhookHostUnknown, WebhookAddressNotAllowed)
 def change(path: WebhookPath, body: WebhookChange) -> Response:
-    """Change a webhook of this request's key; one that is enabled again gets what has waited meanwhile."""
+    """Change a webhook.
+
+    Fields that are left out stay as they are. Only the webhook's own key or an `admin` key may change it. A webhook
+    that is enabled again receives the messages that have waited.
+    """
     if body.url is not None:
         _check(body.url)
     with services().database.begin() as session:
@@ -117,7 +139,10 @@ def change(path: WebhookPath, body: WebhookChange) -> Response:
 @blueprint.delete("/v1/webhooks/<uuid:webhook_id>", responses={204: None})
 @requires(Scope.SUBMIT)
 def delete(path: WebhookPath) -> Response:
-    """Remove a webhook of this request's key, with its messages."""
+    """Delete a webhook.
+
+    Its messages are deleted too. Only the webhook's own key or an `admin` key may delete it.
+    """
     with services().database.begin() as session:
         session.delete(_find_own(session, path))
     return Response(status=204)
@@ -126,8 +151,12 @@ def delete(path: WebhookPath) -> Response:
 @blueprint.post("/v1/webhooks/<uuid:webhook_id>/test", responses={202: DeliveryAnswer})
 @requires(Scope.SUBMIT)
 @idempotent
+@may_raise(WebhookDisabled)
 def test(path: WebhookPath) -> Response:
-    """Send a `ping` to a webhook of this request's key."""
+    """Send a test message to a webhook.
+
+    Sends a `ping`. Only the webhook's own key or an `admin` key may do so.
+    """
     with services().database.begin() as session:
         webhook = _find_own(session, path, deliverable=True)
         session.add(ping := WebhookDelivery(webhook_id=webhook.id, event=PING, payload={"webhook_id": str(webhook.id)}))
@@ -142,7 +171,10 @@ def test(path: WebhookPath) -> Response:
 @blueprint.get("/v1/webhooks/<uuid:webhook_id>/deliveries", responses={200: DeliveriesAnswer})
 @requires(Scope.READ)
 def show_deliveries(path: WebhookPath, query: DeliveriesQuery) -> Response:
-    """Show a webhook's messages, the newest first; those that were delivered are forgotten after 30 days."""
+    """List a webhook's messages.
+
+    The newest first. Delivered messages are deleted after 30 days.
+    """
     with services().database.begin() as session:
         where = [WebhookDelivery.webhook_id == _find(session, path).id]
         if query.state is not None:
@@ -157,8 +189,12 @@ def show_deliveries(path: WebhookPath, query: DeliveriesQuery) -> Response:
     "/v1/webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/redeliver", responses={202: DeliveryAnswer}
 )
 @requires(Scope.SUBMIT)
+@may_raise(WebhookDisabled, DeliveryUnderWay)
 def redeliver(path: DeliveryPath) -> Response:
-    """Send a message to a webhook of this request's key again, now, with the same `webhook-id`."""
+    """Send a message again.
+
+    It is sent at once, with the same `webhook-id`.
+    """
     with services().database.begin() as session:
         _find_own(session, path, deliverable=True)
         of_webhook = WebhookDelivery.webhook_id == path.webhook_id

@@ -9,11 +9,12 @@ from api.contract.reviews import ReviewAnswer, ReviewQuery, ReviewRequest, UndoR
 from api.contract.studies import ImagePath
 from api.http.audit import note
 from api.http.auth import identity, requires
+from api.http.errors import may_raise
 from api.http.idempotency import idempotent
 from api.http.resource import as_json, resource
 from api.http.services import services
 from api.reviews.answers import describe_review
-from shared.reviews.rows import ReviewThread, Said, open_thread
+from shared.reviews.rows import NothingToTakeBack, ReviewConflict, ReviewIncomplete, ReviewThread, Said, open_thread
 from shared.vocabulary.review_actions import ReviewAction
 from shared.vocabulary.states import Scope
 
@@ -23,7 +24,10 @@ blueprint = resource("reviews")
 @blueprint.get("/v1/images/<uuid:image_id>/reviews", responses={200: ReviewAnswer})
 @requires(Scope.READ)
 def show(path: ImagePath, query: ReviewQuery) -> Response:
-    """Show what readers say of a result on this image: its findings as they stand, and every event."""
+    """Show the review of a result.
+
+    Returns the findings as readers have left them, and every event of the review.
+    """
     with services().database.begin() as session:
         thread = open_thread(session, identity().project_id, path.image_id, query.job_id, to_add=False)
         return as_json(describe_review(thread, identity().key_id))
@@ -32,11 +36,12 @@ def show(path: ImagePath, query: ReviewQuery) -> Response:
 @blueprint.post("/v1/images/<uuid:image_id>/reviews", responses={201: ReviewAnswer})
 @requires(Scope.SUBMIT)
 @idempotent
+@may_raise(ReviewConflict, ReviewIncomplete)
 def add(path: ImagePath, body: ReviewRequest) -> Response:
-    """Say something of a result: accept, reject, change or draw a finding, or call the review done.
+    """Add an event to a review.
 
-    `after` is the last event that the reader has seen. What is about the same finding as a later one is refused with
-    `review_conflict`; all else is added behind it.
+    Accept, reject, change or draw a finding, or complete the review. `after` is the last event that the reader has
+    seen. The event is refused with `review_conflict` if a later event is about the same finding.
     """
     return _add(
         path.image_id,
@@ -52,16 +57,24 @@ def add(path: ImagePath, body: ReviewRequest) -> Response:
 @blueprint.post("/v1/images/<uuid:image_id>/reviews/undo", responses={201: ReviewAnswer})
 @requires(Scope.SUBMIT)
 @idempotent
+@may_raise(NothingToTakeBack, ReviewConflict)
 def undo(path: ImagePath, body: UndoRequest) -> Response:
-    """Take back the last thing that this key said of a result, unless somebody has built on it."""
+    """Undo the last event of a review.
+
+    Undoes the last event of this key, unless a later event depends on it.
+    """
     return _add(path.image_id, body, lambda thread: thread.undo(identity(), after=body.after))
 
 
 @blueprint.post("/v1/images/<uuid:image_id>/reviews/redo", responses={201: ReviewAnswer})
 @requires(Scope.SUBMIT)
 @idempotent
+@may_raise(NothingToTakeBack, ReviewConflict)
 def redo(path: ImagePath, body: UndoRequest) -> Response:
-    """Say again what this key took back last, unless it has gone on since."""
+    """Redo an event of a review.
+
+    Repeats the event that this key has undone last, unless the key has added another event since.
+    """
     return _add(path.image_id, body, lambda thread: thread.redo(identity(), after=body.after))
 
 

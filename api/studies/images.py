@@ -9,9 +9,10 @@ from flask import Response, request
 from sqlalchemy.orm import Session
 
 from api.contract.findings import OverlayQuery
-from api.contract.studies import PNG, ImagePath
+from api.contract.studies import ImagePath
 from api.http.auth import identity, requires
-from api.http.resource import resource
+from api.http.errors import READS_OBJECTS, may_raise
+from api.http.resource import file_answer, resource
 from api.http.services import services
 from shared.errors import NotFound, NotReady
 from shared.imaging.overlay import OverlayBox, assign_colours, draw_overlay
@@ -25,10 +26,14 @@ from shared.vocabulary.states import Scope
 blueprint = resource("images")
 
 
-@blueprint.get("/v1/images/<uuid:image_id>/rendition.png", responses={200: PNG})
+@blueprint.get("/v1/images/<uuid:image_id>/rendition.png", responses={200: file_answer("image/png", "The picture.")})
 @requires(Scope.READ)
+@may_raise(NotReady, *READS_OBJECTS)
 def rendition(path: ImagePath) -> Response:
-    """Show the picture that the detector sees."""
+    """Show an image's rendition.
+
+    Returns the 8-bit picture that the detector sees. `If-None-Match` with its `ETag` is answered with status 304.
+    """
     with services().database.begin() as session:
         sha256 = _rendition_sha256(_find(session, path))
     if request.if_none_match.contains(sha256):
@@ -39,12 +44,14 @@ def rendition(path: ImagePath) -> Response:
     return response
 
 
-@blueprint.get("/v1/images/<uuid:image_id>/overlay.png", responses={200: PNG})
+@blueprint.get("/v1/images/<uuid:image_id>/overlay.png", responses={200: file_answer("image/png", "The picture.")})
 @requires(Scope.READ)
+@may_raise(NotReady, *READS_OBJECTS)
 def overlay(path: ImagePath, query: OverlayQuery) -> Response:
-    """Show the active model's findings, drawn on the rendition; where it has no result, those of another model.
+    """Show an image's rendition with its findings.
 
-    The strip below the picture says whose findings these are, and what that model's card warns of.
+    Draws the findings of the active model, or those of another model if the active one has no result. The strip below
+    the picture names the model and repeats the warnings of its card.
     """
     with services().database.begin() as session:
         image = _find(session, path)

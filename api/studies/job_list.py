@@ -19,7 +19,10 @@ blueprint = resource("job_list", tag="jobs")
 @requires(Scope.READ)
 @unaudited("It shows states and ids, and clients ask again and again.")
 def show_many(query: JobsQuery) -> Response:
-    """Show where jobs stand."""
+    """Show several jobs.
+
+    Returns up to 100 jobs, sorted by id. Ids that are unknown in this project are left out.
+    """
     mine = sa.select(Job, Image).join(Image, Image.id == Job.image_id)
     mine = mine.where(Job.id.in_(query.id), Job.project_id == identity().project_id).order_by(Job.id)
     with services().database.begin() as session:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from api.contract.jobs import JobAnswer, JobPath, JobQuery
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
+from api.http.errors import may_raise
 from api.http.resource import as_json, resource
 from api.http.services import services
 from api.http.waiting import looks
@@ -27,9 +28,10 @@ blueprint = resource("jobs")
 @requires(Scope.READ)
 @unaudited("It shows states and ids, and clients ask again and again.")
 def show(path: JobPath, query: JobQuery) -> Response:
-    """Show a job; with `wait`, once it is final or the time is over.
+    """Show a job.
 
-    The answer may come early when many requests wait already.
+    With `wait`, the answer comes when the job is final or the time is over. It may come earlier if many requests are
+    waiting already.
     """
     if query.wait > 0 and services().long_polls.acquire(blocking=False):
         try:
@@ -41,8 +43,12 @@ def show(path: JobPath, query: JobQuery) -> Response:
 
 @blueprint.post("/v1/jobs/<uuid:job_id>/cancel", responses={200: JobAnswer})
 @requires(Scope.SUBMIT)
+@may_raise(JobIsFinal)
 def cancel(path: JobPath) -> Response:
-    """Cancel a job that is not final yet."""
+    """Cancel a job.
+
+    A job that has finished cannot be cancelled.
+    """
     with services().database.begin() as session:
         changed = outcome.cancel(session, identity().project_id, path.job_id)
         answer = _find(session, path.job_id)

@@ -15,6 +15,7 @@ from api.contract.studies import RerunQuery, StudyAnswer, StudyErased, StudyPath
 from api.http.audit import note, recorded
 from api.http.auth import identity, requires
 from api.http.body import takes_uploads
+from api.http.errors import STORE_ERRORS, may_raise
 from api.http.idempotency import idempotent
 from api.http.multipart import FIELD, Upload, read_uploads
 from api.http.resource import as_json, resource
@@ -22,9 +23,9 @@ from api.http.services import services
 from api.studies.answers import describe_file, describe_image, describe_job, describe_study
 from api.studies.findings import read_findings
 from shared.erasure import erase_study
-from shared.errors import NotFound, PermanentError
+from shared.errors import MalformedUpload, NoFiles, NotFound, PermanentError, UnexpectedFile
 from shared.intake.receive import Intake, Received
-from shared.studies.reruns import ask_active_model
+from shared.studies.reruns import NothingToRunWith, ask_active_model
 from shared.tables import Image, Job, Study
 from shared.vocabulary.states import Scope, Stage
 
@@ -57,8 +58,15 @@ _FILES = {
 @requires(Scope.SUBMIT)
 @takes_uploads
 @idempotent
+@may_raise(NoFiles, UnexpectedFile, MalformedUpload, NotFound)
 def submit(query: SubmitQuery) -> Response:
-    """Send images; each file is answered on its own."""
+    """Send images.
+
+    Send one or more files in the multipart field `files`. Each file is answered on its own: `accepted` with the ids of
+    its study, image and job; `duplicate` if the project has the same bytes already; or `rejected` with a code and a
+    reason. Accepted files stay accepted even if the connection breaks at a later file. To send many files, make a
+    submission.
+    """
     settings = services().settings
     intake = services().intake(
         identity().project_id, priority=query.priority, model_id=query.model_id, key_id=identity().key_id
@@ -78,7 +86,10 @@ def submit(query: SubmitQuery) -> Response:
 @blueprint.get("/v1/studies/<uuid:study_id>", responses={200: StudyAnswer})
 @requires(Scope.READ)
 def show(path: StudyPath) -> Response:
-    """Show a study, its images and their jobs."""
+    """Show a study with its images and their jobs.
+
+    Images and jobs are sorted from the oldest to the newest.
+    """
     with services().database.begin() as session:
         study = _find(session, path.study_id)
         images = session.scalars(sa.select(Image).where(Image.study_id == study.id).order_by(Image.id)).all()
@@ -92,9 +103,10 @@ def show(path: StudyPath) -> Response:
 @blueprint.get("/v1/studies/<uuid:study_id>/findings", responses={200: FindingsAnswer})
 @requires(Scope.READ)
 def findings(path: StudyPath, query: FindingsQuery) -> Response:
-    """Show what was found on a study's images: what the active model found, and other models' results beside it.
+    """Show the findings on a study's images.
 
-    An image without a result of the active model has no `findings` then; `other_results` are under their models' names.
+    `findings` are those of the active model, or of `model_id`. They are empty until the image's job has succeeded.
+    `other_results` has the findings of other models. Boxes are in pixels of the original image.
     """
     with services().database.begin() as session:
         return as_json(read_findings(session, _find(session, path.study_id).id, query))
@@ -103,10 +115,12 @@ def findings(path: StudyPath, query: FindingsQuery) -> Response:
 @blueprint.post("/v1/studies/<uuid:study_id>/jobs", responses={202: JobsAnswer})
 @requires(Scope.SUBMIT)
 @idempotent
+@may_raise(NothingToRunWith)
 def rerun(path: StudyPath, query: RerunQuery) -> Response:
-    """Have the active model look at those of a study's images of which it has no result, and show its jobs.
+    """Process a study again with the active model.
 
-    After a promotion that is how an image gets the new model's result. Asked again, the same jobs are shown.
+    Makes a job for each image that has no result of the active model, for example after a promotion, and returns the
+    active model's job of each image. Sent again, it returns the same jobs.
     """
     with services().database.begin() as session:
         study = _find(session, path.study_id)
@@ -121,10 +135,12 @@ def rerun(path: StudyPath, query: RerunQuery) -> Response:
 
 @blueprint.delete("/v1/studies/<uuid:study_id>", responses={200: StudyErased, 202: StudyErased})
 @requires(Scope.ADMIN)
+@may_raise(*STORE_ERRORS)
 def erase(path: StudyPath) -> Response:
-    """Erase a study for good: its rows, originals, renditions, results and reviews; datasets made from it are marked.
+    """Erase a study.
 
-    202: objects are left, which are removed as soon as the object store allows; asking again says how many.
+    Erases the study's rows, originals, renditions, results and reviews permanently; datasets made from it are marked.
+    Status 202 means that some objects are not removed yet; they are removed as soon as the object store allows it.
     """
     # Bytes that others have too stay, which only all projects' rows tell; the study is one of the key's project.
     erased = erase_study(services().installation, services().store, identity().project_id, path.study_id)

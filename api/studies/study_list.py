@@ -8,6 +8,7 @@ from flask import Response, request
 from api.contract.study_list import StudiesAnswer, StudiesQuery
 from api.http.audit import note, unaudited
 from api.http.auth import identity, requires
+from api.http.errors import may_raise
 from api.http.resource import as_json, resource
 from api.http.services import services
 from api.studies.answers import refer_to
@@ -22,10 +23,12 @@ blueprint = resource("study_list", tag="studies")
 @blueprint.get("/v1/studies", responses={200: StudiesAnswer})
 @requires(Scope.READ)
 @unaudited("What has not changed is not sent again.", only=HTTPStatus.NOT_MODIFIED)
+@may_raise("unknown_class")
 def show_all(query: StudiesQuery) -> Response:
-    """Show studies that meet every condition of the query, the newest first.
+    """List and search studies.
 
-    The answer has an `ETag`: asked with it in `If-None-Match`, what has not changed is answered with 304.
+    Returns the studies that meet every condition, the newest first. Send the answer's `ETag` in `If-None-Match` to get
+    status 304 when nothing has changed.
     """
     response = as_json(list_studies(identity().project_id, query))
     response.add_etag()

@@ -14,6 +14,7 @@ from api.contract.submissions import FilePath, ManifestRow
 from api.http.audit import note
 from api.http.auth import identity, requires
 from api.http.body import Body, takes_uploads
+from api.http.errors import may_raise
 from api.http.resource import as_json, resource
 from api.http.services import services
 from api.submissions.manifest import read_row
@@ -89,8 +90,13 @@ class _Expected:
 )
 @requires(Scope.SUBMIT)
 @takes_uploads
+@may_raise(FileNotExpected)
 def put(path: FilePath) -> Response:
-    """Send a file's bytes; answered once it is taken in, or found to be unfit. Sent again it is answered the same."""
+    """Upload a file of a submission.
+
+    Send the file's bytes as the body. The answer comes when the file is stored or rejected. Sending it again is safe
+    and gets the same answer.
+    """
     file = _expected(path)
     if file is not None:
         try:

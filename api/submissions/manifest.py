@@ -37,8 +37,8 @@ _ANSWER: dict[str, Any] = {
     "description": "A page of rows, or a stream of all.",
     "content": {
         "application/json": {"schema": {name: value for name, value in _PAGE.items() if name != "$defs"}},
-        "application/jsonl": {"schema": {"type": "string"}},
-        "text/csv": {"schema": {"type": "string"}},
+        "application/jsonl": {"schema": {"type": "string"}, "example": '{"number":0,"outcome":"succeeded",…}\n'},
+        "text/csv": {"schema": {"type": "string"}, "example": "number,name,…\r\n0,chest-001.dcm,…\r\n"},
     },
 }
 
@@ -46,7 +46,10 @@ _ANSWER: dict[str, Any] = {
 @blueprint.get("/v1/submissions/<uuid:submission_id>/manifest", responses={200: _ANSWER})
 @requires(Scope.READ)
 def show(path: SubmissionPath, query: ManifestQuery) -> Response:
-    """Show what became of each file: a page as JSON, or all as a stream of JSON lines or CSV."""
+    """Show the outcome of each file of a submission.
+
+    As a page of JSON, or with `format` all rows as a stream of JSON lines or CSV.
+    """
     with services().database.begin() as session:
         find(session, path.submission_id)
         if query.format == "json":

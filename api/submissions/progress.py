@@ -27,9 +27,10 @@ _EVENTS = described("Events named `progress`, each with a SubmissionAnswer.", "p
 @requires(Scope.READ)
 @unaudited("It shows counts and states. Clients ask again and again.")
 def show(path: SubmissionPath, query: ProgressQuery) -> Response:
-    """Show a submission; with `wait`, once its counts or its state have changed or the time is over.
+    """Show a submission.
 
-    A final one is answered at once, and the answer may come early when many requests wait already.
+    With `wait`, the answer comes when the counts or the state have changed or the time is over. It may come earlier if
+    many requests are waiting already.
     """
     answer = look(path.submission_id)
     if query.wait > 0 and services().long_polls.acquire(blocking=False):
@@ -47,7 +48,11 @@ def show(path: SubmissionPath, query: ProgressQuery) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows counts and states.")
 def stream(path: SubmissionPath) -> Response:
-    """Tell of each change of a submission until it is final; a stream ends after some minutes, to be opened anew."""
+    """Stream a submission's progress.
+
+    Server-sent events: one event for each change until the submission is final. A stream ends after some minutes;
+    connect again to continue.
+    """
     answer = look(path.submission_id)
     if answer.state.is_final and request.headers.get("Last-Event-ID") == FINAL:
         return Response(status=204)  # which tells a browser not to come again

@@ -23,6 +23,7 @@ from api.contract.submissions import (
 from api.http.audit import note, unaudited
 from api.http.auth import identity, requires
 from api.http.body import takes
+from api.http.errors import STORE_ERRORS, may_raise
 from api.http.idempotency import idempotent
 from api.http.paging import read_page
 from api.http.resource import as_json, resource
@@ -34,7 +35,7 @@ from shared.models import registry
 from shared.object_store.incoming import Incoming, SourceRefused
 from shared.settings.import_places import limit_prefix, read_places
 from shared.submissions import changes
-from shared.submissions.changes import locked
+from shared.submissions.changes import SubmissionIsFinal, locked
 from shared.submissions.progress import close, settle, tally
 from shared.tables import Project, Submission, SubmissionFile
 from shared.vocabulary.states import FileState, Scope, Stage, SubmissionState
@@ -69,8 +70,13 @@ class BucketUnreadable(RequestError):
 @requires(Scope.SUBMIT)
 @takes(_MOST_PAGE_BYTES)
 @idempotent
+@may_raise(BucketNotAllowed, BucketUnreadable, NotFound, *STORE_ERRORS)
 def create(query: CreateQuery, body: SubmissionRequest) -> Response:
-    """Begin a submission with its first files, or, with `from`, of what lies in a bucket."""
+    """Create a submission.
+
+    A submission groups many files. Announce the first files with their size and SHA-256; the answer says where to
+    upload each. With `from=s3://bucket/prefix`, Carina imports the files of a bucket instead.
+    """
     if query.from_ is not None and body.files:
         raise InvalidRequest("A submission has either files of its own or those of a bucket.")
     bucket, prefix = _source(query.from_)
@@ -101,7 +107,10 @@ def create(query: CreateQuery, body: SubmissionRequest) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows counts and states.")
 def show_all(query: PageQuery) -> Response:
-    """Show the submissions of this project, the newest first."""
+    """List submissions.
+
+    Returns the submissions of the project, the newest first.
+    """
     with services().database.begin() as session:
         rows, following = read_page(session, Submission, query, Submission.project_id == identity().project_id)
         answers = [describe(session, row) for row in rows]
@@ -112,8 +121,12 @@ def show_all(query: PageQuery) -> Response:
 @requires(Scope.SUBMIT)
 @takes(_MOST_PAGE_BYTES)
 @idempotent
+@may_raise(SubmissionNotOpen, *STORE_ERRORS)
 def add_files(path: SubmissionPath, body: FilesRequest) -> Response:
-    """Announce more files of an open submission."""
+    """Announce more files of a submission.
+
+    The submission must still be open. The answer says where to upload each file.
+    """
     with services().database.begin() as session:
         submission = locked(session, identity().project_id, path.submission_id)
         if submission.state != SubmissionState.OPEN or submission.source_bucket is not None:
@@ -127,8 +140,12 @@ def add_files(path: SubmissionPath, body: FilesRequest) -> Response:
 
 @blueprint.get("/v1/submissions/<uuid:submission_id>/uploads", responses={200: UploadsAnswer})
 @requires(Scope.SUBMIT)
+@may_raise(*STORE_ERRORS)
 def show_uploads(path: SubmissionPath, query: UploadsQuery) -> Response:
-    """Show the files that are still to be uploaded, with fresh URLs."""
+    """List the files that are not uploaded yet.
+
+    Returns fresh upload URLs, for example after the first ones have expired.
+    """
     with services().database.begin() as session:
         submission = find(session, path.submission_id)
         expected = sa.select(SubmissionFile).where(
@@ -147,7 +164,10 @@ def show_uploads(path: SubmissionPath, query: UploadsQuery) -> Response:
 @blueprint.post("/v1/submissions/<uuid:submission_id>/arrived", responses={200: SubmissionAnswer})
 @requires(Scope.SUBMIT)
 def mark_arrived(path: SubmissionPath, body: ArrivedRequest) -> Response:
-    """Say that these uploads are done, so that they are taken in; those that are past that stay as they are."""
+    """Report finished uploads.
+
+    Carina then checks these files. Files that are already being processed are not changed.
+    """
     with services().database.begin() as session:
         submission = find(session, path.submission_id)
         arrived = sa.update(SubmissionFile).where(
@@ -165,8 +185,12 @@ def mark_arrived(path: SubmissionPath, body: ArrivedRequest) -> Response:
 
 @blueprint.post("/v1/submissions/<uuid:submission_id>/complete", responses={200: SubmissionAnswer})
 @requires(Scope.SUBMIT)
+@may_raise(SubmissionNotOpen)
 def complete(path: SubmissionPath) -> Response:
-    """Say that no more files come, and that all uploads are done. Does nothing the second time."""
+    """Complete a submission.
+
+    Tells Carina that all files are announced and uploaded. A second call changes nothing.
+    """
     with services().database.begin() as session:
         submission = find(session, path.submission_id)
         if submission.state == SubmissionState.OPEN and submission.source_bucket is not None:
@@ -180,8 +204,12 @@ def complete(path: SubmissionPath) -> Response:
 @blueprint.post("/v1/submissions/<uuid:submission_id>/retry", responses={200: RetryAnswer})
 @requires(Scope.SUBMIT)
 @idempotent
+@may_raise(SubmissionIsFinal)
 def retry(path: SubmissionPath) -> Response:
-    """Try again what failed, and nothing else."""
+    """Retry the failed files of a submission.
+
+    Only files that failed are processed again. Files that did not arrive are to be uploaded again.
+    """
     with services().database.begin() as session:
         submission = locked(session, identity().project_id, path.submission_id)
         retried = changes.retry(session, submission)
@@ -197,8 +225,12 @@ def retry(path: SubmissionPath) -> Response:
 
 @blueprint.post("/v1/submissions/<uuid:submission_id>/cancel", responses={200: SubmissionAnswer})
 @requires(Scope.SUBMIT)
+@may_raise(SubmissionIsFinal)
 def cancel(path: SubmissionPath) -> Response:
-    """Cancel what of a submission has not come to its end."""
+    """Cancel a submission.
+
+    Cancels the files and jobs that have not finished. Results that exist are kept.
+    """
     with services().database.begin() as session:
         submission = locked(session, identity().project_id, path.submission_id)
         changes.cancel(session, submission)

@@ -1,10 +1,10 @@
 """Datasets: importing one from the object store, where it stands, and what is in it."""
 
 from flask import Response
+from flask_openapi3.types import ResponseDict
 from sqlalchemy.orm import Session
 
 from api.contract.datasets import (
-    COCO,
     DatasetAnswer,
     DatasetPath,
     DatasetsAnswer,
@@ -14,31 +14,44 @@ from api.contract.datasets import (
 )
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
+from api.http.errors import READS_OBJECTS, may_raise
 from api.http.idempotency import idempotent
 from api.http.paging import read_page
-from api.http.resource import as_json, resource
+from api.http.resource import as_json, file_answer, resource
 from api.http.services import services
-from api.submissions.submissions import allowed_prefix
+from api.submissions.submissions import BucketNotAllowed, allowed_prefix
 from shared.errors import NotFound, NotReady
 from shared.object_store import dataset_key, result_key
+from shared.suggestions import AmbiguousName
 from shared.tables import Dataset
 from shared.training import datasets
 from shared.training.dataset_source import DatasetRequest
-from shared.training.tasks import cancel_task
+from shared.training.tasks import TaskIsFinal, cancel_task
 from shared.vocabulary.states import Scope
 
 blueprint = resource("datasets")
+
+_COCO_EXAMPLE = {
+    "images": [{"id": 1, "file_name": "0042.dicom", "width": 2500, "height": 3000, "split": "train"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 3, "bbox": [912.5, 1410.0, 890.5, 585.5], "area": 521387.75}
+    ],
+    "categories": [{"id": 3, "name": "Cardiomegaly"}],
+}
+_COCO: ResponseDict = {"200": file_answer("application/json", "The COCO document.", _COCO_EXAMPLE)}
 
 
 @blueprint.post("/v1/datasets", responses={202: DatasetAnswer})
 @requires(Scope.TRAIN)
 @idempotent
+@may_raise(BucketNotAllowed)
 def import_(body: DatasetRequest) -> Response:
-    """Queue an import of what lies in the object store, or of what readers made of findings; a trainer takes it up.
+    """Import a dataset.
 
-    Format `reviews` takes the images of the key's project whose review is done. For the others annotations and images
-    are named by key and prefix, outside Carina's own folders, or as `s3://BUCKET/KEY`, at a place that
-    `CARINA_IMPORT_BUCKETS` gives the key's project. The same name again is a new version.
+    Queues an import; a trainer performs it. With the format `reviews`, the dataset is made of the project's images
+    whose review is complete. Otherwise annotations and images are keys of the object store, outside Carina's own
+    folders, or `s3://bucket/key` at a place that `CARINA_IMPORT_BUCKETS` allows. Importing the same name again makes a
+    new version.
     """
     bucket = services().settings.s3_bucket
     request = body.in_bucket(bucket).in_project(identity().project_id)
@@ -54,8 +67,12 @@ def import_(body: DatasetRequest) -> Response:
 @blueprint.get("/v1/datasets", responses={200: DatasetsAnswer})
 @requires(Scope.READ)
 @unaudited("It shows counts and settings of imports.")
+@may_raise(NotFound, AmbiguousName)
 def show_all(query: DatasetsQuery) -> Response:
-    """Show datasets, the newest first; `named` finds one by its name."""
+    """List datasets.
+
+    Returns datasets and imports, the newest first; with `named` the latest one of that name.
+    """
     with services().database.begin() as session:
         if query.named is not None:
             found = datasets.find(session, identity().project_id, query.named, parameter="named")
@@ -68,15 +85,22 @@ def show_all(query: DatasetsQuery) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows counts and settings of imports.")
 def show(path: DatasetPath) -> Response:
-    """Show where an import stands, and what is in the dataset."""
+    """Show a dataset.
+
+    Shows the progress of its import and, when that has succeeded, its contents.
+    """
     with services().database.begin() as session:
         return as_json(DatasetAnswer.model_validate(_find(session, path)))
 
 
-@blueprint.get("/v1/datasets/<uuid:dataset_id>/coco", responses={200: COCO})
+@blueprint.get("/v1/datasets/<uuid:dataset_id>/coco", responses=_COCO)
 @requires(Scope.TRAIN)
+@may_raise(NotReady, *READS_OBJECTS)
 def show_coco(path: DatasetPath) -> Response:
-    """Send the dataset as a COCO document: boxes in pixels of the originals, and the digests of all images."""
+    """Download a dataset as a COCO document.
+
+    Boxes are in pixels of the originals.
+    """
     with services().database.begin() as session:
         digest = _require(_find(session, path).digest)
     return Response(services().store.get(dataset_key(digest), sha256=digest), content_type="application/json")
@@ -84,8 +108,12 @@ def show_coco(path: DatasetPath) -> Response:
 
 @blueprint.get("/v1/datasets/<uuid:dataset_id>/failures", responses={200: FailuresAnswer})
 @requires(Scope.TRAIN)
+@may_raise(NotReady, *READS_OBJECTS)
 def show_failures(path: DatasetPath) -> Response:
-    """Show every image that could not be taken, and why."""
+    """List the images that an import could not use.
+
+    Each with a code and a reason.
+    """
     with services().database.begin() as session:
         sha256 = _require(_find(session, path).failures_sha256)
     lines = services().store.get(result_key(sha256, "jsonl"), sha256=sha256).splitlines()
@@ -94,8 +122,12 @@ def show_failures(path: DatasetPath) -> Response:
 
 @blueprint.post("/v1/datasets/<uuid:dataset_id>/cancel", responses={200: DatasetAnswer})
 @requires(Scope.TRAIN)
+@may_raise(TaskIsFinal)
 def cancel(path: DatasetPath) -> Response:
-    """End an import that has not come to its end; a trainer that is at it notices within seconds."""
+    """Cancel an import.
+
+    A trainer that works on it stops within seconds.
+    """
     with services().database.begin() as session:
         cancel_task(session, Dataset, path.dataset_id)
         return as_json(DatasetAnswer.model_validate(_find(session, path)))

@@ -1,22 +1,26 @@
 """Evaluations: asking for one, its numbers, and what it found."""
 
 from flask import Response
+from flask_openapi3.types import ResponseDict
 from sqlalchemy.orm import Session
 
 from api.contract.paging import PageQuery
-from api.contract.training import HTML, JSON, EvaluationAnswer, EvaluationPath, EvaluationRequest, EvaluationsAnswer
+from api.contract.training import EvaluationAnswer, EvaluationPath, EvaluationRequest, EvaluationsAnswer
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
+from api.http.errors import READS_OBJECTS, may_raise
 from api.http.idempotency import idempotent
 from api.http.paging import read_page
-from api.http.resource import as_json, resource
+from api.http.resource import as_json, file_answer, resource
 from api.http.services import services
+from shared.erasure import DatasetErased
 from shared.errors import NotFound, NotReady
 from shared.object_store import result_key
+from shared.suggestions import AmbiguousName
 from shared.tables import Evaluation
 from shared.training import datasets
 from shared.training.evaluations import start_evaluation
-from shared.training.tasks import cancel_task
+from shared.training.tasks import TaskIsFinal, cancel_task
 from shared.vocabulary.states import Scope
 
 #: A report is one file with everything in it: it runs no script and fetches nothing, whatever got into it.
@@ -27,12 +31,24 @@ REPORT_POLICY = (
 
 blueprint = resource("evaluations")
 
+_DETECTIONS_EXAMPLE = {
+    "images": [
+        {"image_id": 1, "category_ids": [3], "boxes_xyxy": [[912.5, 1410.0, 1803.0, 1995.5]], "scores": [0.87]},
+    ]
+}
+_REPORT: ResponseDict = {"200": file_answer("text/html", "The page.", "<!doctype html>…")}
+_DETECTIONS: ResponseDict = {"200": file_answer("application/json", "The detections.", _DETECTIONS_EXAMPLE)}
+
 
 @blueprint.post("/v1/evaluations", responses={202: EvaluationAnswer})
 @requires(Scope.TRAIN)
 @idempotent
+@may_raise(NotFound, NotReady, AmbiguousName, DatasetErased)
 def evaluate(body: EvaluationRequest) -> Response:
-    """Queue an evaluation; a trainer takes it up."""
+    """Start an evaluation.
+
+    Queues an evaluation of a model on a split of a dataset; a trainer performs it.
+    """
     model_id = None if body.model == "active" else body.model
     with services().database.begin() as session:
         dataset = datasets.resolve(session, identity().project_id, body.dataset)
@@ -44,7 +60,10 @@ def evaluate(body: EvaluationRequest) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows figures of models.")
 def show_all(query: PageQuery) -> Response:
-    """Show evaluations, the newest first."""
+    """List evaluations.
+
+    The newest first.
+    """
     with services().database.begin() as session:
         rows, following = read_page(session, Evaluation, query)
         return as_json(
@@ -56,15 +75,25 @@ def show_all(query: PageQuery) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows figures of models.")
 def show(path: EvaluationPath) -> Response:
-    """Show where an evaluation stands, and its metrics."""
+    """Show an evaluation.
+
+    Shows its progress and, when it has succeeded, its metrics.
+    """
     with services().database.begin() as session:
         return as_json(EvaluationAnswer.model_validate(_find(session, path)))
 
 
-@blueprint.get("/v1/evaluations/<uuid:evaluation_id>/report", responses={200: HTML})
+@blueprint.get(
+    "/v1/evaluations/<uuid:evaluation_id>/report",
+    responses=_REPORT,
+)
 @requires(Scope.TRAIN)
+@may_raise(NotReady, *READS_OBJECTS)
 def show_report(path: EvaluationPath) -> Response:
-    """Show an evaluation's report, a page that needs no other; it shows films."""
+    """Show an evaluation's report.
+
+    A self-contained HTML page. It shows images of the dataset.
+    """
     with services().database.begin() as session:
         sha256 = _require(_find(session, path).report_sha256)
     page = services().store.get(result_key(sha256, "html"), sha256=sha256)
@@ -72,10 +101,17 @@ def show_report(path: EvaluationPath) -> Response:
     return Response(page, headers=headers, content_type="text/html; charset=utf-8")
 
 
-@blueprint.get("/v1/evaluations/<uuid:evaluation_id>/detections", responses={200: JSON})
+@blueprint.get(
+    "/v1/evaluations/<uuid:evaluation_id>/detections",
+    responses=_DETECTIONS,
+)
 @requires(Scope.TRAIN)
+@may_raise(NotReady, *READS_OBJECTS)
 def show_detections(path: EvaluationPath) -> Response:
-    """Show what the model found on each film, in pixels of the original."""
+    """Download an evaluation's detections.
+
+    The model's detections on each image, in pixels of the original.
+    """
     with services().database.begin() as session:
         sha256 = _require(_find(session, path).detections_sha256)
     return Response(services().store.get(result_key(sha256, "json"), sha256=sha256), content_type="application/json")
@@ -83,8 +119,12 @@ def show_detections(path: EvaluationPath) -> Response:
 
 @blueprint.post("/v1/evaluations/<uuid:evaluation_id>/cancel", responses={200: EvaluationAnswer})
 @requires(Scope.TRAIN)
+@may_raise(TaskIsFinal)
 def cancel(path: EvaluationPath) -> Response:
-    """End an evaluation that has not come to its end."""
+    """Cancel an evaluation.
+
+    A trainer that works on it stops within seconds.
+    """
     with services().database.begin() as session:
         cancel_task(session, Evaluation, path.evaluation_id)
         return as_json(EvaluationAnswer.model_validate(_find(session, path)))

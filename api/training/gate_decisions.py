@@ -6,11 +6,13 @@ from api.contract.paging import PageQuery
 from api.contract.schedules import GateDecisionAnswer, GateDecisionPath, GateDecisionsAnswer, GateRequest
 from api.http.audit import unaudited
 from api.http.auth import identity, require_to_promote, requires
+from api.http.errors import may_raise
 from api.http.idempotency import idempotent
 from api.http.paging import read_page
 from api.http.resource import as_json, resource
 from api.http.services import services
-from shared.errors import NotFound
+from shared.erasure import DatasetErased
+from shared.errors import NotFound, NotReady
 from shared.tables import GateDecision
 from shared.training.gates import ask_gate
 from shared.vocabulary.states import Scope
@@ -21,8 +23,13 @@ blueprint = resource("gate_decisions")
 @blueprint.post("/v1/gate-decisions", responses={202: GateDecisionAnswer})
 @requires(Scope.TRAIN)
 @idempotent
+@may_raise(NotFound, NotReady, DatasetErased)
 def ask(body: GateRequest) -> Response:
-    """Queue a decision about a model; a trainer takes it up."""
+    """Ask the gate about a model.
+
+    Queues a comparison of the model with the active one; a trainer performs it. With `promote`, the key needs `system`
+    too.
+    """
     require_to_promote(body.config)
     with services().database.begin() as session:
         decision = ask_gate(
@@ -35,7 +42,10 @@ def ask(body: GateRequest) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows figures of models.")
 def show_all(query: PageQuery) -> Response:
-    """Show decisions, the newest first."""
+    """List gate decisions.
+
+    The newest first.
+    """
     with services().database.begin() as session:
         rows, following = read_page(session, GateDecision, query)
         decisions = [GateDecisionAnswer.model_validate(row) for row in rows]
@@ -46,7 +56,10 @@ def show_all(query: PageQuery) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows figures of models.")
 def show(path: GateDecisionPath) -> Response:
-    """Show where a decision stands, with its numbers and reasons."""
+    """Show a gate decision.
+
+    Shows its progress and, when it is made, its figures and an explanation.
+    """
     with services().database.begin() as session:
         decision = session.get(GateDecision, path.decision_id)
         if decision is None:

@@ -10,6 +10,7 @@ from api.contract.weights import WEIGHTS
 from api.http.audit import note, unaudited
 from api.http.auth import requires
 from api.http.body import takes
+from api.http.errors import READS_OBJECTS, STORE_ERRORS, may_raise
 from api.http.json_body import body_is_optional
 from api.http.resource import as_json, resource
 from api.http.services import services
@@ -18,7 +19,8 @@ from shared.detector.card import ModelCard
 from shared.errors import InvalidRequest, NotFound
 from shared.models import registry
 from shared.models.gate_verdicts import read_verdicts
-from shared.models.promotion import audited, promote_by_hand
+from shared.models.promotion import PromotionRefused, audited, promote_by_hand
+from shared.models.registry import NothingToRollBackTo
 from shared.models.verdict import GateVerdict
 from shared.object_store import weights_key
 from shared.tables import Model
@@ -34,7 +36,10 @@ blueprint = resource("models")
 @requires(Scope.READ)
 @unaudited("It shows models.")
 def show_all() -> Response:
-    """Show every model, the newest first."""
+    """List models.
+
+    The newest first, each with the gate's last decision.
+    """
     with services().database.begin() as session:
         rows = session.scalars(sa.select(Model).order_by(Model.id.desc())).all()
         verdicts = read_verdicts(session, [row.id for row in rows])
@@ -44,10 +49,12 @@ def show_all() -> Response:
 @blueprint.post("/v1/models", responses={201: ModelAnswer})
 @requires(Scope.SYSTEM)
 @takes(_MOST_CARD_BYTES)
+@may_raise(NotFound, *STORE_ERRORS)
 def register(body: ModelRequest) -> Response:
-    """Register a model whose weights are stored (`PUT /v1/weights/SHA256`) as a candidate.
+    """Register a model.
 
-    The same model again is the same one; warnings of the card, if it has any, replace those that it had.
+    Registers a candidate whose weights are stored with `PUT /v1/weights/{sha256}`. Registering the same model again
+    returns the same one; warnings of the card replace earlier ones.
     """
     try:
         card = ModelCard.model_validate(body.card)
@@ -65,8 +72,12 @@ def register(body: ModelRequest) -> Response:
 
 @blueprint.get("/v1/models/<uuid:model_id>/weights", responses={200: WEIGHTS})
 @requires(Scope.SYSTEM)
+@may_raise(*READS_OBJECTS)
 def send_weights(path: ModelPath) -> Response:
-    """Send a model's weights. The model's `card` says how to use them."""
+    """Download a model's weights.
+
+    A safetensors file. The model's `card` has what is needed to use it.
+    """
     with services().database.begin() as session:
         sha256 = registry.require(session, path.model_id).weights_sha256
     return Response(
@@ -77,10 +88,12 @@ def send_weights(path: ModelPath) -> Response:
 @blueprint.post("/v1/models/<uuid:model_id>/promote", responses={200: ModelAnswer})
 @requires(Scope.SYSTEM)
 @body_is_optional
+@may_raise(PromotionRefused)
 def promote(path: ModelPath, body: PromotionRequest) -> Response:
-    """Make a model the active one; workers change over between two batches. Show the gate's last decision about it.
+    """Promote a model.
 
-    Where the gate refused the model a `reason` is needed, which the audit keeps.
+    Makes the model the active one for all projects. Workers change over between two batches. If the gate refused the
+    model, a `reason` is needed; the audit keeps it.
     """
     with services().database.begin() as session:
         model, verdict = promote_by_hand(session, path.model_id, body.reason)
@@ -90,8 +103,12 @@ def promote(path: ModelPath, body: PromotionRequest) -> Response:
 
 @blueprint.post("/v1/models/rollback", responses={200: ModelAnswer})
 @requires(Scope.SYSTEM)
+@may_raise(NothingToRollBackTo)
 def roll_back() -> Response:
-    """Return to the model that was active before."""
+    """Return to the previously active model.
+
+    Changes the active model for all projects.
+    """
     with services().database.begin() as session:
         model = registry.roll_back(session)
         return _show_changed(session, model, read_verdicts(session, [model.id]).get(model.id))

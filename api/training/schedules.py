@@ -10,13 +10,19 @@ from api.contract.schedules import ScheduleAnswer, ScheduleChange, SchedulePath,
 from api.contract.training import TrainingAnswer
 from api.http.audit import unaudited
 from api.http.auth import identity, require_to_promote, requires
+from api.http.errors import may_raise
 from api.http.idempotency import idempotent
 from api.http.resource import as_json, resource
 from api.http.services import services
 from api.training.answers import describe_training
+from shared.erasure import DatasetErased
+from shared.errors import NotFound, NotReady
 from shared.tables import Schedule
+from shared.training.cron import InvalidCron, InvalidTimeZone
+from shared.training.pretrained import WeightsUnavailable
 from shared.training.recipes import change_config, config_of
 from shared.training.schedules import (
+    ScheduleExists,
     create_schedule,
     delete_schedule,
     find_schedule,
@@ -24,7 +30,7 @@ from shared.training.schedules import (
     run_now,
     update_schedule,
 )
-from shared.training.trainings import require_weights
+from shared.training.trainings import AlreadyStarted, require_weights
 from shared.vocabulary.states import Scope
 
 blueprint = resource("schedules")
@@ -34,7 +40,10 @@ blueprint = resource("schedules")
 @requires(Scope.READ)
 @unaudited("It shows settings of trainings.")
 def show_all() -> Response:
-    """Show every schedule, by name."""
+    """List schedules.
+
+    Sorted by name.
+    """
     with services().database.begin() as session:
         rows = session.scalars(sa.select(Schedule).order_by(Schedule.name))
         return as_json(SchedulesAnswer(schedules=[ScheduleAnswer.model_validate(row) for row in rows]))
@@ -43,8 +52,12 @@ def show_all() -> Response:
 @blueprint.post("/v1/schedules", responses={201: ScheduleAnswer})
 @requires(Scope.TRAIN)
 @idempotent
+@may_raise(ScheduleExists, InvalidCron, InvalidTimeZone, WeightsUnavailable, NotFound)
 def create(body: ScheduleRequest) -> Response:
-    """Add a schedule; a dataset of its name need not be there yet."""
+    """Create a schedule.
+
+    Trains repeatedly by a cron expression. A dataset with the given name need not exist yet.
+    """
     values = {name: getattr(body, name) for name in ScheduleRequest.model_fields.keys() - {"recipe", "config"}}
     require_to_promote(body.gate)
     config = config_of(body.recipe, body.config)
@@ -57,15 +70,23 @@ def create(body: ScheduleRequest) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows settings of trainings.")
 def show(path: SchedulePath) -> Response:
-    """Show a schedule, when it is due next, and what became of the last time."""
+    """Show a schedule.
+
+    Shows when it is due next and the outcome of its last run.
+    """
     with services().database.begin() as session:
         return _answer(find_schedule(session, identity().project_id, path.schedule_id))
 
 
 @blueprint.patch("/v1/schedules/<uuid:schedule_id>", responses={200: ScheduleAnswer})
 @requires(Scope.TRAIN)
+@may_raise(InvalidCron, InvalidTimeZone, WeightsUnavailable)
 def change(path: SchedulePath, body: ScheduleChange) -> Response:
-    """Change a schedule. A new cron expression or zone counts from now, and so does being enabled again."""
+    """Change a schedule.
+
+    Fields that are left out stay as they are. A new cron expression or time zone applies from now on, and so does
+    enabling the schedule again.
+    """
     with services().database.begin() as session:
         schedule = find_schedule(session, identity().project_id, path.schedule_id, to_change=True)
         changes = _changes(schedule, body)
@@ -78,7 +99,10 @@ def change(path: SchedulePath, body: ScheduleChange) -> Response:
 @blueprint.delete("/v1/schedules/<uuid:schedule_id>", responses={204: None})
 @requires(Scope.TRAIN)
 def delete(path: SchedulePath) -> Response:
-    """Remove a schedule; its runs stay."""
+    """Delete a schedule.
+
+    Its trainings are kept.
+    """
     with services().database.begin() as session:
         delete_schedule(session, find_schedule(session, identity().project_id, path.schedule_id, to_change=True))
     return Response(status=204)
@@ -87,8 +111,12 @@ def delete(path: SchedulePath) -> Response:
 @blueprint.post("/v1/schedules/<uuid:schedule_id>/run", responses={202: TrainingAnswer})
 @requires(Scope.TRAIN)
 @idempotent
+@may_raise(NotReady, AlreadyStarted, DatasetErased)
 def run(path: SchedulePath) -> Response:
-    """Start a schedule's run now, whatever its rules say."""
+    """Run a schedule now.
+
+    Starts a training at once, whatever the schedule's rules are.
+    """
     with services().database.begin() as session:
         return as_json(
             describe_training(

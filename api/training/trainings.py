@@ -2,12 +2,11 @@
 
 import sqlalchemy as sa
 from flask import Response
+from flask_openapi3.types import ResponseDict
 from sqlalchemy.orm import Session
 
 from api.contract.paging import PageQuery
 from api.contract.training import (
-    FILE,
-    TEXT,
     EventsPath,
     PointsQuery,
     TrainingAnswer,
@@ -19,29 +18,39 @@ from api.contract.training import (
 )
 from api.http.audit import unaudited
 from api.http.auth import identity, require_to_promote, requires
+from api.http.errors import READS_OBJECTS, may_raise
 from api.http.idempotency import idempotent
 from api.http.paging import read_page
-from api.http.resource import as_json, resource
+from api.http.resource import as_json, file_answer, resource
 from api.http.services import services
 from api.training.answers import describe_training
-from shared.errors import NotFound
+from shared.erasure import DatasetErased
+from shared.errors import NotFound, NotReady
 from shared.object_store import result_key
+from shared.suggestions import AmbiguousName
 from shared.tables import TrainingPoint, TrainingRun
 from shared.training import datasets
-from shared.training.pretrained import require_pretrained
+from shared.training.pretrained import WeightsUnavailable, require_pretrained
 from shared.training.recipes import config_of
-from shared.training.tasks import cancel_task
+from shared.training.tasks import TaskIsFinal, cancel_task
 from shared.training.trainings import require_weights, start_training
 from shared.vocabulary.states import Scope
 
 blueprint = resource("trainings")
 
+_EVENTS: ResponseDict = {"200": file_answer("application/octet-stream", "The event file.")}
+_LOG: ResponseDict = {"200": file_answer("text/plain", "The lines.", "epoch 1 step 20 loss 0.61\n")}
+
 
 @blueprint.post("/v1/trainings", responses={202: TrainingAnswer})
 @requires(Scope.TRAIN)
 @idempotent
+@may_raise(NotFound, NotReady, AmbiguousName, WeightsUnavailable, DatasetErased)
 def train(body: TrainingRequest) -> Response:
-    """Queue a training; a trainer takes it up."""
+    """Start a training.
+
+    Queues a training on a dataset; a trainer performs it. The result is a candidate model.
+    """
     require_to_promote(body.gate)
     config = config_of(body.recipe, body.config)
     require_weights(services().store, config)
@@ -56,7 +65,10 @@ def train(body: TrainingRequest) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows settings and figures of trainings.")
 def show_all(query: PageQuery) -> Response:
-    """Show trainings, the newest first."""
+    """List trainings.
+
+    The newest first.
+    """
     with services().database.begin() as session:
         runs, following = read_page(session, TrainingRun, query)
         return as_json(TrainingsAnswer(trainings=[describe_training(run) for run in runs], next=following))
@@ -66,7 +78,10 @@ def show_all(query: PageQuery) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows settings and figures of trainings.")
 def show(path: TrainingPath) -> Response:
-    """Show where a training stands, and what came of it."""
+    """Show a training.
+
+    Shows its progress and, when it has succeeded, its model.
+    """
     with services().database.begin() as session:
         return as_json(describe_training(_find(session, path)))
 
@@ -75,7 +90,10 @@ def show(path: TrainingPath) -> Response:
 @requires(Scope.READ)
 @unaudited("It shows settings and figures of trainings.")
 def show_points(path: TrainingPath, query: PointsQuery) -> Response:
-    """Show the points of a training's curves, about one a second; a long training is thinned out."""
+    """Show a training's curves.
+
+    About one point per second; a long training has fewer.
+    """
     with services().database.begin() as session:
         attempt = _find(session, path).attempt
         mine = sa.select(TrainingPoint).where(
@@ -86,19 +104,32 @@ def show_points(path: TrainingPath, query: PointsQuery) -> Response:
     return as_json(TrainingPointsAnswer(attempt=attempt, points=points))
 
 
-@blueprint.get("/v1/trainings/<uuid:training_id>/log", responses={200: TEXT})
+@blueprint.get(
+    "/v1/trainings/<uuid:training_id>/log",
+    responses=_LOG,
+)
 @requires(Scope.TRAIN)
 @unaudited("It shows what trainings log, and clients ask again and again.")
 def show_log(path: TrainingPath) -> Response:
-    """Show the last lines that a training's processes wrote."""
+    """Show a training's log.
+
+    The last lines that the processes of the training wrote.
+    """
     with services().database.begin() as session:
         return Response(_find(session, path).log_tail, content_type="text/plain; charset=utf-8")
 
 
-@blueprint.get("/v1/trainings/<uuid:training_id>/events/<int:attempt>", responses={200: FILE})
+@blueprint.get(
+    "/v1/trainings/<uuid:training_id>/events/<int:attempt>",
+    responses=_EVENTS,
+)
 @requires(Scope.TRAIN)
+@may_raise(*READS_OBJECTS)
 def show_events(path: EventsPath) -> Response:
-    """Send TensorBoard's event file of one attempt, up to its last checkpoint."""
+    """Download a training's TensorBoard file.
+
+    The event file of one attempt, up to its last checkpoint.
+    """
     with services().database.begin() as session:
         sha256 = _find(session, path).events.get(str(path.attempt))
     if sha256 is None:
@@ -109,8 +140,12 @@ def show_events(path: EventsPath) -> Response:
 
 @blueprint.post("/v1/trainings/<uuid:training_id>/cancel", responses={200: TrainingAnswer})
 @requires(Scope.TRAIN)
+@may_raise(TaskIsFinal)
 def cancel(path: TrainingPath) -> Response:
-    """End a training that has not come to its end; a trainer that is at it notices within seconds."""
+    """Cancel a training.
+
+    A trainer that works on it stops within seconds.
+    """
     with services().database.begin() as session:
         cancel_task(session, TrainingRun, path.training_id)
         return as_json(describe_training(_find(session, path)))

@@ -22,10 +22,10 @@ blueprint = resource("weights", tag="models")
 @requires(Scope.TRAIN)
 @takes_uploads
 def put(path: WeightsPath) -> Response:
-    """Store a weights file under its SHA-256.
+    """Upload model weights.
 
-    `POST /v1/models` registers a model with these weights; a training begins with them if its `initial_weights` is
-    `object:SHA256`. The same file again changes nothing.
+    Stores a weights file under its SHA-256. Register a model with it with `POST /v1/models`, or start a training from
+    it with `initial_weights` set to `object:SHA256`. Sending the same file again changes nothing.
     """
     body = Body(request, max_bytes=services().settings.max_upload_bytes)
     services().store.put_parts(weights_key(path.sha256), in_parts(_checked(body, path.sha256)))

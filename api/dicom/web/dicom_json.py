@@ -26,6 +26,15 @@ _CHARACTER_SET, _PIXEL_REPRESENTATION = Tag("SpecificCharacterSet"), Tag("PixelR
 OFFERED = (DICOM_JSON, "application/json")
 
 
+def described(description: str, *examples: DataSet, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Describe an answer in DICOM JSON; `schema` is by default that of an array of data sets."""
+    content = {
+        "schema": schema or {"type": "array", "items": {"type": "object"}},
+        "example": list(examples) if schema is None else examples[0],
+    }
+    return {"description": description, "content": dict.fromkeys(OFFERED, content)}
+
+
 def key_of(keyword: str) -> str:
     """Return an attribute's tag as DICOM JSON writes it."""
     tag = tag_for_keyword(keyword)

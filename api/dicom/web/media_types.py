@@ -11,7 +11,6 @@ from typing import Self
 
 from flask import request
 
-from api.contract.problems import PROBLEM
 from shared.errors import RequestError
 
 DICOM = "application/dicom"
@@ -23,7 +22,6 @@ OCTETS = "application/octet-stream"
 ANY = "*"
 
 #: What each route may answer besides, for its description.
-NOT_ACCEPTABLE = {"description": "It cannot be given in a media type and transfer syntax that is accepted.", **PROBLEM}
 
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 _MOST_ELEMENTS = 100

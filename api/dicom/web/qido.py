@@ -9,10 +9,9 @@ from flask import Response, request
 from flask_openapi3.types import ResponseDict
 from sqlalchemy.orm import Session
 
-from api.contract.problems import PROBLEM
-from api.dicom.web.dicom_json import OFFERED, DataSet, answer, attribute, key_of, select
+from api.dicom.web.dicom_json import OFFERED, DataSet, answer, attribute, described, key_of, select
 from api.dicom.web.headers import header_cache
-from api.dicom.web.media_types import NOT_ACCEPTABLE, accepted, choose
+from api.dicom.web.media_types import NotAcceptable, accepted, choose
 from api.dicom.web.resources import (
     ADDRESSABLE,
     PREFIX,
@@ -26,10 +25,19 @@ from api.dicom.web.resources import (
     latest,
     url_of,
 )
-from api.dicom.web.search import MOST_RESULTS, SearchQuery, is_parameter, read_conditions, read_fields, warnings
+from api.dicom.web.search import (
+    MOST_RESULTS,
+    NotSearchable,
+    SearchQuery,
+    is_parameter,
+    read_conditions,
+    read_fields,
+    warnings,
+)
 from api.dicom.web.warnings import add_warnings, warn_of_unknown
 from api.http.audit import note
 from api.http.auth import identity, requires
+from api.http.errors import READS_OBJECTS, may_raise
 from api.http.services import services
 from shared.imaging.header import DICOM
 from shared.tables import Image, Study
@@ -38,14 +46,8 @@ from shared.vocabulary.states import Scope
 blueprint = dicomweb("qido")
 warn_of_unknown(blueprint, is_parameter)
 
-_RESULTS: ResponseDict = {
-    "200": {
-        "description": "The data sets that match; an empty array where none does.",
-        "content": {name: {"schema": {"type": "array", "items": {"type": "object"}}} for name in OFFERED},
-    },
-    "400": {"description": "It asks for an attribute that cannot be searched by.", **PROBLEM},
-    "406": NOT_ACCEPTABLE,
-}
+_STUDY = attribute("StudyInstanceUID", "1.2.826.0.1.3680043.8.498.1") | attribute("ModalitiesInStudy", "DX")
+_RESULTS: ResponseDict = {"200": described("The data sets that match; an empty array if none does.", _STUDY)}
 
 
 #: What a result says at its level and at those above, PS3.18 tables 10.6.3-3 to 10.6.3-5.
@@ -61,43 +63,73 @@ _ATTRIBUTES = {
 
 @blueprint.get(f"{PREFIX}/studies", responses=_RESULTS)
 @requires(Scope.READ)
+@may_raise(NotSearchable, NotAcceptable, *READS_OBJECTS)
 def search_studies(query: SearchQuery) -> Response:
-    """Search for studies."""
+    """Search for studies (QIDO-RS).
+
+    Search by UIDs, SOP classes and modalities, with query parameters by keyword or tag. Patient data cannot be
+    searched.
+    """
     return _search(Level.STUDY, query)
 
 
 @blueprint.get(f"{PREFIX}/series", responses=_RESULTS)
 @requires(Scope.READ)
+@may_raise(NotSearchable, NotAcceptable, *READS_OBJECTS)
 def search_series(query: SearchQuery) -> Response:
-    """Search for series."""
+    """Search for series (QIDO-RS).
+
+    Search by UIDs, SOP classes and modalities, with query parameters by keyword or tag. Patient data cannot be
+    searched.
+    """
     return _search(Level.SERIES, query)
 
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/series", responses=_RESULTS)
 @requires(Scope.READ)
+@may_raise(NotSearchable, NotAcceptable, *READS_OBJECTS)
 def search_series_of_study(path: StudyUid, query: SearchQuery) -> Response:
-    """Search for series of a study."""
+    """Search for series of a study (QIDO-RS).
+
+    Search by UIDs, SOP classes and modalities, with query parameters by keyword or tag. Patient data cannot be
+    searched.
+    """
     return _search(Level.SERIES, query, path)
 
 
 @blueprint.get(f"{PREFIX}/instances", responses=_RESULTS)
 @requires(Scope.READ)
+@may_raise(NotSearchable, NotAcceptable, *READS_OBJECTS)
 def search_instances(query: SearchQuery) -> Response:
-    """Search for instances."""
+    """Search for instances (QIDO-RS).
+
+    Search by UIDs, SOP classes and modalities, with query parameters by keyword or tag. Patient data cannot be
+    searched.
+    """
     return _search(Level.INSTANCE, query)
 
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/instances", responses=_RESULTS)
 @requires(Scope.READ)
+@may_raise(NotSearchable, NotAcceptable, *READS_OBJECTS)
 def search_instances_of_study(path: StudyUid, query: SearchQuery) -> Response:
-    """Search for instances of a study."""
+    """Search for instances of a study (QIDO-RS).
+
+    Search by UIDs, SOP classes and modalities, with query parameters by keyword or tag. Patient data cannot be
+    searched.
+    """
     return _search(Level.INSTANCE, query, path)
 
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances", responses=_RESULTS)
 @requires(Scope.READ)
+@may_raise(NotSearchable, NotAcceptable, *READS_OBJECTS)
 def search_instances_of_series(path: SeriesUid, query: SearchQuery) -> Response:
-    """Search for instances of a series."""
+    """Search for instances of a series (QIDO-RS).
+
+    Search by UIDs, SOP classes and modalities, with query parameters by keyword or tag. Patient data cannot be
+    searched.
+    """
     return _search(Level.INSTANCE, query, path)
 
 

@@ -7,8 +7,7 @@ from flask import Response
 from flask_openapi3.types import ResponseDict
 from pydantic import ConfigDict, Field
 
-from api.contract.problems import PROBLEM
-from api.dicom.web.media_types import NOT_ACCEPTABLE, RELATED, NotAcceptable, accepted, choose
+from api.dicom.web.media_types import RELATED, NotAcceptable, accepted, choose
 from api.dicom.web.parts import related
 from api.dicom.web.resources import (
     PREFIX,
@@ -24,6 +23,7 @@ from api.dicom.web.viewport import Viewport, read_viewport
 from api.dicom.web.wado import blueprint
 from api.dicom.web.warnings import know_parameters
 from api.http.auth import requires
+from api.http.errors import READS_OBJECTS, may_raise
 from api.http.services import services
 from shared.bounded import Bounded
 from shared.errors import NotReady
@@ -37,15 +37,10 @@ _SERIES = f"{_STUDY}/series/<series_uid>"
 _INSTANCE = f"{_SERIES}/instances/<instance_uid>"
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
-_ERRORS: ResponseDict = {"406": NOT_ACCEPTABLE, "409": {"description": "The picture is not made yet.", **PROBLEM}}
 _PICTURE: ResponseDict = {
-    "200": {"description": "The picture that the detector sees.", "content": {PNG: _BYTES, JPEG: _BYTES}},
-    **_ERRORS,
+    "200": {"description": "The picture that the detector sees.", "content": {PNG: _BYTES, JPEG: _BYTES}}
 }
-_PICTURES: ResponseDict = {
-    "200": {"description": "The pictures that the detector sees.", "content": {RELATED: _BYTES}},
-    **_ERRORS,
-}
+_PICTURES: ResponseDict = {"200": {"description": "The pictures that the detector sees.", "content": {RELATED: _BYTES}}}
 
 
 class RenderedQuery(Bounded):
@@ -63,15 +58,23 @@ class RenderedQuery(Bounded):
 
 @blueprint.get(f"{_INSTANCE}/rendered", responses=_PICTURE)
 @requires(Scope.READ)
+@may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def rendered(path: InstanceUid, query: RenderedQuery) -> Response:
-    """Show an instance as the detector sees it."""
+    """Show an instance as a picture (WADO-RS).
+
+    The rendition that the detector sees, as PNG or JPEG.
+    """
     return _picture(find(path), query, read_viewport(query.viewport))
 
 
 @blueprint.get(f"{_INSTANCE}/frames/<frames>/rendered", responses=_PICTURE)
 @requires(Scope.READ)
+@may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def rendered_frames(path: FramesPath, query: RenderedQuery) -> Response:
-    """Show an instance's frame as the detector sees it."""
+    """Show an instance's frame as a picture (WADO-RS).
+
+    The rendition that the detector sees, as PNG or JPEG.
+    """
     found = find(path)
     check_frames(path)
     return _picture(found, query, read_viewport(query.viewport))
@@ -79,43 +82,67 @@ def rendered_frames(path: FramesPath, query: RenderedQuery) -> Response:
 
 @blueprint.get(f"{_SERIES}/rendered", responses=_PICTURES)
 @requires(Scope.READ)
+@may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def rendered_series(path: SeriesUid, query: RenderedQuery) -> Response:
-    """Show a series' instances as the detector sees them."""
+    """Show a series' instances as pictures (WADO-RS).
+
+    The rendition that the detector sees, as PNG or JPEG.
+    """
     return _pictures(find(path), query)
 
 
 @blueprint.get(f"{_STUDY}/rendered", responses=_PICTURES)
 @requires(Scope.READ)
+@may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def rendered_study(path: StudyUid, query: RenderedQuery) -> Response:
-    """Show a study's instances as the detector sees them."""
+    """Show a study's instances as pictures (WADO-RS).
+
+    The rendition that the detector sees, as PNG or JPEG.
+    """
     return _pictures(find(path), query)
 
 
 @blueprint.get(f"{_INSTANCE}/thumbnail", responses=_PICTURE)
 @requires(Scope.READ)
+@may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def thumbnail(path: InstanceUid, query: RenderedQuery) -> Response:
-    """Show an instance as a small picture."""
+    """Show an instance as a thumbnail (WADO-RS).
+
+    A small picture of the rendition that the detector sees.
+    """
     return _thumbnail(path, query)
 
 
 @blueprint.get(f"{_INSTANCE}/frames/<frames>/thumbnail", responses=_PICTURE)
 @requires(Scope.READ)
+@may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def frames_thumbnail(path: FramesPath, query: RenderedQuery) -> Response:
-    """Show an instance's frame as a small picture."""
+    """Show an instance's frame as a thumbnail (WADO-RS).
+
+    A small picture of the rendition that the detector sees.
+    """
     return _thumbnail(path, query)
 
 
 @blueprint.get(f"{_SERIES}/thumbnail", responses=_PICTURE)
 @requires(Scope.READ)
+@may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def series_thumbnail(path: SeriesUid, query: RenderedQuery) -> Response:
-    """Show a series' first instance that has a picture as a small one."""
+    """Show a series as a thumbnail (WADO-RS).
+
+    A small picture of its first instance that has a rendition.
+    """
     return _thumbnail(path, query)
 
 
 @blueprint.get(f"{_STUDY}/thumbnail", responses=_PICTURE)
 @requires(Scope.READ)
+@may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def study_thumbnail(path: StudyUid, query: RenderedQuery) -> Response:
-    """Show a study's first instance that has a picture as a small one."""
+    """Show a study as a thumbnail (WADO-RS).
+
+    A small picture of its first instance that has a rendition.
+    """
     return _thumbnail(path, query)
 
 

@@ -46,6 +46,9 @@ class NotSearchable(RequestError):
     code = "attribute_not_searchable"
 
 
+_VALUES = "Only results with one of these values, with commas between."
+
+
 class SearchQuery(Bounded):
     """What to search for: attributes by keyword or tag, several values with commas between."""
 
@@ -55,12 +58,12 @@ class SearchQuery(Bounded):
     offset: int = Field(0, ge=0, le=2**31, description="How many results to leave out.")
     includefield: list[str] = Field([], description="Further attributes to answer, or `all`.")
     fuzzymatching: str | None = Field(None, description="Not supported, as names are not searched.")
-    StudyInstanceUID: str | None = None
-    SeriesInstanceUID: str | None = None
-    SOPInstanceUID: str | None = None
-    SOPClassUID: str | None = None
-    Modality: str | None = None
-    ModalitiesInStudy: str | None = None
+    StudyInstanceUID: str | None = Field(None, description=_VALUES)
+    SeriesInstanceUID: str | None = Field(None, description=_VALUES)
+    SOPInstanceUID: str | None = Field(None, description=_VALUES)
+    SOPClassUID: str | None = Field(None, description=_VALUES)
+    Modality: str | None = Field(None, description=_VALUES)
+    ModalitiesInStudy: str | None = Field(None, description=_VALUES)
 
 
 def read_conditions(arguments: MultiDict[str, str]) -> list[sa.ColumnElement[bool]]:

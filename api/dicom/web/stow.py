@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -13,18 +12,18 @@ from flask import Response, request
 from flask_openapi3.types import ResponseDict
 from sqlalchemy.orm import Session
 
-from api.contract.problems import PROBLEM
-from api.dicom.web.dicom_json import OFFERED, DataSet, attribute, to_text
-from api.dicom.web.media_types import DICOM, NOT_ACCEPTABLE, accepted, choose
-from api.dicom.web.related import Part, read_parts
+from api.dicom.web.dicom_json import OFFERED, DataSet, attribute, described, to_text
+from api.dicom.web.media_types import DICOM, NotAcceptable, accepted, choose
+from api.dicom.web.related import NoInstances, Part, read_parts
 from api.dicom.web.resources import PREFIX, StudyUid, dicomweb, url_of
 from api.dicom.web.warnings import warn_of_unknown
 from api.http.audit import note, recorded
 from api.http.auth import identity, requires
 from api.http.body import takes_uploads
+from api.http.errors import may_raise
 from api.http.idempotency import forget_answer, idempotent
 from api.http.services import services
-from shared.errors import CarinaError, PermanentError, Place, UnsupportedFileType
+from shared.errors import CarinaError, MalformedUpload, PermanentError, Place, UnsupportedFileType, UnsupportedMediaType
 from shared.imaging.dicom_file import read_dicom
 from shared.imaging.header import ImageHeader, check_identity
 from shared.intake.receive import Intake, Received
@@ -71,13 +70,11 @@ _BODY = {
         DICOM: {"schema": {"type": "string", "format": "binary"}},
     },
 }
-_MODULE: dict[str, Any] = {"content": {name: {"schema": {"type": "object"}} for name in OFFERED}}
+_MODULE = attribute("RetrieveURL", "https://carina.example/dicom-web/studies/1.2.826.0.1.3680043.8.498.1")
 _RESPONSES: ResponseDict = {
-    "200": {"description": "All instances are stored.", **_MODULE},
-    "202": {"description": "Some instances are stored; of the others it says why not.", **_MODULE},
-    "409": {"description": "No instance is stored; it says why.", **_MODULE},
-    "406": NOT_ACCEPTABLE,
-    "415": {"description": "The body is no `multipart/related` of instances, nor an instance.", **PROBLEM},
+    "200": described("All instances are stored.", _MODULE, schema={"type": "object"}),
+    "202": described("Some instances are stored; the others have a reason.", _MODULE, schema={"type": "object"}),
+    "409": described("No instance is stored; each has a reason.", _MODULE, schema={"type": "object"}),
 }
 
 
@@ -105,8 +102,13 @@ class _Failed:
 @requires(Scope.SUBMIT)
 @takes_uploads
 @idempotent
+@may_raise(NoInstances, MalformedUpload, UnsupportedMediaType, NotAcceptable)
 def store() -> Response:
-    """Store instances."""
+    """Store instances (STOW-RS).
+
+    Send DICOM files as `multipart/related`, or one as `application/dicom`. Each instance is answered on its own. Status
+    202 means that some instances are not stored, 409 that none is; the answer has a reason for each.
+    """
     return _store(None)
 
 
@@ -114,8 +116,12 @@ def store() -> Response:
 @requires(Scope.SUBMIT)
 @takes_uploads
 @idempotent
+@may_raise(NoInstances, MalformedUpload, UnsupportedMediaType, NotAcceptable)
 def store_study(path: StudyUid) -> Response:
-    """Store instances of one study."""
+    """Store instances of one study (STOW-RS).
+
+    As without a study; an instance of another study is refused with `study_uid_mismatch`.
+    """
     return _store(path.study_uid)
 
 

@@ -10,11 +10,10 @@ from typing import TypeVar
 from flask import Response
 from flask_openapi3.types import ResponseDict
 
-from api.contract.problems import PROBLEM
-from api.dicom.web.dicom_json import OFFERED, DataSet, answer, attribute, from_dataset, key_of
+from api.dicom.web.dicom_json import OFFERED, DataSet, answer, attribute, described, from_dataset, key_of
 from api.dicom.web.frames import fetch_frame
 from api.dicom.web.headers import Headers, header_cache, read_header
-from api.dicom.web.media_types import DICOM, NOT_ACCEPTABLE, OCTETS, RELATED, NotAcceptable, accepted, choose
+from api.dicom.web.media_types import DICOM, OCTETS, RELATED, NotAcceptable, accepted, choose
 from api.dicom.web.parts import primed, related
 from api.dicom.web.resources import (
     PREFIX,
@@ -30,6 +29,7 @@ from api.dicom.web.resources import (
 from api.dicom.web.warnings import warn_of_unknown
 from api.http.audit import note
 from api.http.auth import requires
+from api.http.errors import READS_OBJECTS, may_raise
 from api.http.services import services
 from shared.errors import MalformedDicom, MultiFrameImage, RequestError, UndecodablePixelData
 from shared.object_store import ObjectStore, original_key
@@ -43,23 +43,19 @@ warn_of_unknown(blueprint)
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _INSTANCES: ResponseDict = {"200": {"description": "The instances as they were sent.", "content": {RELATED: _BYTES}}}
 _INSTANCE: ResponseDict = {
-    "200": {"description": "The instance as it was sent.", "content": {RELATED: _BYTES, DICOM: _BYTES}},
-    "406": NOT_ACCEPTABLE,
+    "200": {"description": "The instance as it was sent.", "content": {RELATED: _BYTES, DICOM: _BYTES}}
 }
 _FRAMES: ResponseDict = {
     "200": {
         "description": "The frame: native values in little endian, or the compressed codestream as it was sent.",
         "content": {RELATED: _BYTES, OCTETS: _BYTES, "image/*": _BYTES},
-    },
-    "406": NOT_ACCEPTABLE,
-    "409": {"description": "The stored pixel data cannot be read.", **PROBLEM},
+    }
 }
 _METADATA: ResponseDict = {
-    "200": {
-        "description": "All attributes but the pixel data, of which it says where they are.",
-        "content": {name: {"schema": {"type": "array", "items": {"type": "object"}}} for name in OFFERED},
-    },
-    "406": NOT_ACCEPTABLE,
+    "200": described(
+        "All attributes but the pixel data, which have a `BulkDataURI`.",
+        attribute("SOPInstanceUID", "1.2.826.0.1.3680043.8.498.1.1.1") | attribute("Rows", 3000),
+    )
 }
 
 
@@ -72,36 +68,56 @@ class UnreadableInstance(RequestError):
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>", responses=_INSTANCES)
 @requires(Scope.READ)
+@may_raise(NotAcceptable, *READS_OBJECTS)
 def retrieve_study(path: StudyUid) -> Response:
-    """Retrieve a study's instances."""
+    """Retrieve a study's instances (WADO-RS).
+
+    As `multipart/related` DICOM files, with the bytes that were stored.
+    """
     return _retrieve(find(path))
 
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>", responses=_INSTANCES)
 @requires(Scope.READ)
+@may_raise(NotAcceptable, *READS_OBJECTS)
 def retrieve_series(path: SeriesUid) -> Response:
-    """Retrieve a series' instances."""
+    """Retrieve a series' instances (WADO-RS).
+
+    As `multipart/related` DICOM files, with the bytes that were stored.
+    """
     return _retrieve(find(path))
 
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>", responses=_INSTANCE)
 @requires(Scope.READ)
+@may_raise(NotAcceptable, *READS_OBJECTS)
 def retrieve_instance(path: InstanceUid) -> Response:
-    """Retrieve an instance."""
+    """Retrieve an instance (WADO-RS).
+
+    As a DICOM file, alone or within `multipart/related`, with the bytes that were stored.
+    """
     return _retrieve(find(path), alone=True)
 
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/metadata", responses=_METADATA)
 @requires(Scope.READ)
+@may_raise(NotAcceptable, *READS_OBJECTS)
 def study_metadata(path: StudyUid) -> Response:
-    """Show what the headers of a study's instances say."""
+    """Show the headers of a study's instances (WADO-RS).
+
+    All attributes but the pixel data, as DICOM JSON.
+    """
     return _metadata(find(path))
 
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/metadata", responses=_METADATA)
 @requires(Scope.READ)
+@may_raise(NotAcceptable, *READS_OBJECTS)
 def series_metadata(path: SeriesUid) -> Response:
-    """Show what the headers of a series' instances say."""
+    """Show the headers of a series' instances (WADO-RS).
+
+    All attributes but the pixel data, as DICOM JSON.
+    """
     return _metadata(find(path))
 
 
@@ -109,8 +125,12 @@ def series_metadata(path: SeriesUid) -> Response:
     f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/metadata", responses=_METADATA
 )
 @requires(Scope.READ)
+@may_raise(NotAcceptable, *READS_OBJECTS)
 def instance_metadata(path: InstanceUid) -> Response:
-    """Show what an instance's header says."""
+    """Show an instance's header (WADO-RS).
+
+    All attributes but the pixel data, as DICOM JSON.
+    """
     return _metadata(find(path))
 
 
@@ -118,8 +138,12 @@ def instance_metadata(path: InstanceUid) -> Response:
     f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/frames/<frames>", responses=_FRAMES
 )
 @requires(Scope.READ)
+@may_raise(NotAcceptable, UnreadableInstance, *READS_OBJECTS)
 def frames(path: FramesPath) -> Response:
-    """Retrieve an instance's frame; each has one."""
+    """Retrieve an instance's frame (WADO-RS).
+
+    The pixel data of frame 1, the only one, in a transfer syntax of the header `Accept`.
+    """
     (instance,) = find(path)
     check_frames(path)
     return _frame(instance)
@@ -127,8 +151,12 @@ def frames(path: FramesPath) -> Response:
 
 @blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/bulkdata", responses=_FRAMES)
 @requires(Scope.READ)
+@may_raise(NotAcceptable, UnreadableInstance, *READS_OBJECTS)
 def bulkdata(path: InstanceUid) -> Response:
-    """Retrieve what the metadata leave out, the pixel data."""
+    """Retrieve an instance's pixel data (WADO-RS).
+
+    The value that the metadata refer to as bulk data.
+    """
     return _frame(find(path)[0])
 
 
