@@ -4,6 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from flask_openapi3.openapi import OpenAPI
 from pydantic import SecretStr
 
 from api.app import create_app
@@ -22,8 +23,8 @@ This page is generated: `python -m deploy.document_routes`.
 """
 
 
-def describe() -> dict[str, Any]:
-    """Return the API's description. No server is contacted for it."""
+def make_app() -> OpenAPI:
+    """Return the API as it would be in a stack; it contacts no server before a request needs one."""
     nowhere = SecretStr("postgresql://nobody@127.0.0.1:1/nothing")
     settings = Settings.model_validate(
         {
@@ -34,7 +35,12 @@ def describe() -> dict[str, Any]:
             "s3_secret_access_key": "none",
         }
     )
-    document: dict[str, Any] = create_app(settings).test_client().get("/openapi.json").get_json()
+    return create_app(settings)
+
+
+def describe() -> dict[str, Any]:
+    """Return the API's description."""
+    document: dict[str, Any] = make_app().test_client().get("/openapi.json").get_json()
     return document
 
 

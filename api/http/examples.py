@@ -102,7 +102,7 @@ VALUES: dict[str, Any] = {
     "KeyAnswer.name": "gateway", "KeyCreated.name": "gateway", "KeyRequest.name": "gateway", "rate_limit": "600/minute",
     "files_per_day": 10000, "bytes_per_day": None, "revoked_at": None, "key": "carina_3f2a9c1b7d04_EXAMPLE",
     "api_key_prefix": "3f2a9c1b7d04", "named": "chest",
-    "ModelRequest.card": {"name": "chest-2026-01", "weights_sha256": _SHA256, "architecture": "fasterrcnn_resnet50_fpn"},
+    "ModelRequest.card": {"name": "chest-2026-01", "weights_sha256": _SHA256, "canvas_px": 1024},
     # operations
     "ok": True, "dependencies": {"database": {"ok": True, "code": None, "detail": None}},
     "DependencyState.detail": None, "InvalidParameter.detail": "Input should be less than or equal to 9",

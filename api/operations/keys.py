@@ -6,9 +6,10 @@ from flask import Response
 from api.contract.keys import KeyAnswer, KeyCreated, KeyPath, KeyRequest, KeysAnswer
 from api.http.audit import note
 from api.http.auth import identity, requires
+from api.http.errors import may_raise
 from api.http.resource import as_json, resource
 from api.http.services import services
-from shared.access.keys import Allowance, add_key, describe_key, require_grantable, revoke_key
+from shared.access.keys import Allowance, InvalidRateLimit, add_key, describe_key, require_grantable, revoke_key
 from shared.tables import ApiKey
 from shared.vocabulary.states import Scope
 
@@ -17,6 +18,7 @@ blueprint = resource("keys")
 
 @blueprint.post("/v1/keys", responses={201: KeyCreated})
 @requires(Scope.ADMIN)
+@may_raise(InvalidRateLimit)
 def create(body: KeyRequest) -> Response:
     """Create an API key.
 
