@@ -20,8 +20,8 @@ from api.http import (
     idempotency,
     limits,
     metrics,
-    naming,
-    odd_text,
+    path_ids,
+    text_checks,
     thread_shares,
 )
 from api.http.auth import authenticate
@@ -64,8 +64,8 @@ def create_app(settings: Settings) -> OpenAPI:
     errors.install(app)
     app.before_request(body.bound)
     limits.install(app, settings)
-    odd_text.install(app)
-    naming.install(app)
+    text_checks.install(app)
+    path_ids.install(app)
     thread_shares.install(app, settings)
     app.before_request(body.read_chunks)
     idempotency.install(app)

@@ -1,4 +1,4 @@
-"""Who may call what. Each view says so in a decorator; a view that says nothing can be called by nobody."""
+"""Access control: each view states in a decorator who may call it. A view without one refuses every request."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _PUBLIC = "public"
 
 
 def requires(scope: Scope) -> Callable[[View], View]:
-    """Let a view be called with a key that has this scope only."""
+    """Require a key with this scope to call a view."""
 
     def mark(view: View) -> View:
         view.access = scope  # type: ignore[attr-defined]
@@ -31,20 +31,20 @@ def requires(scope: Scope) -> Callable[[View], View]:
 
 
 def public(view: View) -> View:
-    """Let a view be called by anybody."""
+    """Allow calls without a key."""
     view.access = _PUBLIC  # type: ignore[attr-defined]
     return view
 
 
 def is_public(view: object) -> bool:
-    """Whether anybody may call a view."""
+    """Whether a view needs no key."""
     return getattr(view, "access", None) == _PUBLIC
 
 
 def authenticate() -> None:
-    """Check the request's key before anything else of it is read; raise `Unauthorized` or `Forbidden`."""
+    """Check the request's key before its body is read; raise `Unauthorized` or `Forbidden`."""
     if request.endpoint is None:
-        return  # there is no such route; the answer is 404 or 405
+        return  # no such route: the answer is 404 or 405
     access = getattr(current_app.view_functions[request.endpoint], "access", None)
     if access == _PUBLIC:
         return
@@ -57,9 +57,9 @@ def authenticate() -> None:
 
 
 def check_again(open_session: Session | None = None) -> None:
-    """Raise `Unauthorized` or `KeyExpired` once the request's key or session has ended, `KEPT_S` late at most.
+    """Raise `Unauthorized` or `KeyExpired` if the request's key or session has ended, at most `KEPT_S` late.
 
-    Call it while a request lasts, also within a transaction, whose connection is used then.
+    Long-lived requests call it repeatedly. Within a transaction, pass its session to use the same connection.
     """
     if open_session is None:
         services().keyring.look_up(g.credential)
@@ -69,13 +69,13 @@ def check_again(open_session: Session | None = None) -> None:
 
 
 def _key() -> str | None:
-    """The key as the request carries it: a bearer token, or Basic's password, as many DICOM systems send no other.
+    """Return the request's key: a bearer token, or the password of Basic, the only scheme of many DICOM systems.
 
-    None where it carries none; then whoever is signed in to the console may have sent it.
+    None if there is no `Authorization` header; the request may then come from a user of the console.
     """
     try:
         authorization = request.authorization
-    except ValueError as exc:  # werkzeug decodes Basic's base64, which takes ASCII only
+    except ValueError as exc:  # werkzeug's base64 decoder accepts ASCII only
         raise Unauthorized from exc
     if authorization is None:
         return None
@@ -86,7 +86,7 @@ def _key() -> str | None:
 
 
 def require_to_promote(gate: GateConfig | None) -> None:
-    """Raise `Forbidden` where a gate is to promote a model for all projects and the key may not."""
+    """Raise `Forbidden` if the gate promotes models, which affects all projects, and the key lacks `system`."""
     if gate is not None and gate.promote and not identity().may(Scope.SYSTEM):
         raise Forbidden(
             "A gate that promotes changes the active model for all projects, which needs a key with the scope `system`."
@@ -96,6 +96,6 @@ def require_to_promote(gate: GateConfig | None) -> None:
 
 
 def identity() -> Identity:
-    """Return whom the request's key stands for."""
+    """Return the project, scopes and limits of the request's key."""
     found: Identity = g.identity
     return found

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from werkzeug.exceptions import HTTPException
 
 from api.contract.problems import InvalidParameter, Problem
-from api.http import naming
+from api.http import path_ids
 from shared.errors import (
     CODES,
     BucketMissing,
@@ -115,7 +115,7 @@ def answer(error: CarinaError) -> Response:
     """Return the problem document that says this error."""
     headers = {}
     if isinstance(error, NotFound):
-        error = naming.explain(error)
+        error = path_ids.explain(error)
     if isinstance(error, RequestError):
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)

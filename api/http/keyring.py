@@ -1,4 +1,4 @@
-"""Verified keys, kept for a few seconds so that a client that polls does not cost a query more each time."""
+"""A cache of verified keys, so that a polling client does not cost a database query for each request."""
 
 import hashlib
 import time
@@ -12,47 +12,47 @@ from shared.access.console_sessions import find_session
 from shared.access.keys import Identity, verify_key
 from shared.database import Database
 
-#: For so long a process may not notice that a key or a session has ended.
+#: How long a process may accept a key or a session after it has ended.
 KEPT_S = 2.0
 _MOST_KEPT = 1000
 
 
 @dataclass(frozen=True)
 class Credential:
-    """What a request was let in by, to be looked up again while it lasts."""
+    """What a request authenticates with; it can be verified again while the request is in progress."""
 
-    #: By which the look-up is kept: a digest or an id, so that no key in clear stays in memory.
+    #: The cache's key: a digest or an id, so that no API key stays in memory.
     name: bytes
     #: Raises `Unauthorized` or `KeyExpired` once it has ended.
     find: Callable[[Session], Identity]
 
 
 def key_credential(key: str) -> Credential:
-    """An API key in clear."""
+    """Return the credential of an API key."""
     return Credential(hashlib.sha256(key.encode()).digest(), lambda session: verify_key(session, key))
 
 
 def session_credential(session_id: UUID) -> Credential:
-    """A session of the console."""
+    """Return the credential of a console session."""
     return Credential(session_id.bytes, lambda session: find_session(session, session_id))
 
 
 class Keyring:
-    """Verifies API keys and sessions of the console against PostgreSQL. Thread-safe."""
+    """Verifies API keys and console sessions against PostgreSQL. Thread-safe."""
 
     def __init__(self, database: Database, *, kept_s: float = KEPT_S) -> None:
-        """A revoked key may work for `kept_s` longer."""
+        """A revoked key may keep working for `kept_s`."""
         self._database = database
         self._kept_s = kept_s
-        #: Whom a credential stands for, and until when.
+        #: The identity of a credential, and when it expires from the cache.
         self._kept: dict[bytes, tuple[Identity, float]] = {}
 
     def identify(self, key: str) -> Identity:
-        """Return whom a key stands for; raise `Unauthorized` or `KeyExpired`."""
+        """Return the identity of a key; raise `Unauthorized` or `KeyExpired`."""
         return self.look_up(key_credential(key))
 
     def look_up(self, credential: Credential) -> Identity:
-        """Return whom a credential stands for; raise `Unauthorized` or `KeyExpired`."""
+        """Return the identity of a credential; raise `Unauthorized` or `KeyExpired`."""
         now = time.monotonic()
         identity, until = self._kept.get(credential.name, (None, 0.0))
         if identity is not None and now < until:
@@ -66,5 +66,5 @@ class Keyring:
         return identity
 
     def forget(self, credential: Credential) -> None:
-        """Have a credential that has just ended be looked up the next time."""
+        """Remove a credential from the cache, so that its end is noticed at once."""
         self._kept.pop(credential.name, None)

@@ -1,6 +1,6 @@
-"""How many requests a key may send in a time (Flask-Limiter), counted on Redis. Quotas: `shared.access.quotas`.
+"""Rate limits by key (Flask-Limiter), counted in Redis. Daily quotas are in `shared.access.quotas`.
 
-While Redis is down everything passes, and one warning says so.
+If Redis is down, requests are not limited, and one warning is logged.
 """
 
 import time
@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 
 log = structlog.get_logger()
 
-#: How long an answer of Redis may take, and for how long nobody asks after one that did not come.
+#: Timeout of a Redis call, and the pause before the next call after a failed one.
 _TIMEOUT_S, _QUIET_S = 0.25, 5.0
 
 
@@ -38,7 +38,7 @@ class RateLimited(RequestError):
 
 
 class _PassingStorage(RedisStorage):
-    """Counts on Redis; while it does not, be it down or full or a replica, all counts are 0."""
+    """Counts in Redis; all counts are 0 while Redis is down, full or a read-only replica."""
 
     STORAGE_SCHEME = ["carina"]  # noqa: RUF012 - as its base has it
 
@@ -60,7 +60,7 @@ class _PassingStorage(RedisStorage):
         if self._is_down:
             if time.monotonic() < self._quiet_until:
                 return otherwise
-            self._quiet_until = time.monotonic() + _QUIET_S  # this request asks, and no other
+            self._quiet_until = time.monotonic() + _QUIET_S  # only this request tries again
         try:
             found = question()
         except (redis.RedisError, OSError) as exc:
@@ -74,7 +74,7 @@ class _PassingStorage(RedisStorage):
 
 
 def install(app: Flask, settings: Settings) -> None:
-    """Limit what each key asks for; called after its key is known. Raise `ValueError` for an unreadable setting."""
+    """Limit the requests of each key. Call it after `authenticate`. Raise `ValueError` for an invalid setting."""
     limits.parse_many(settings.rate_limit or "1/second")
 
     def rate_limit() -> str:

@@ -12,9 +12,9 @@ from api.http.auth import identity, requires
 from api.http.errors import may_raise
 from api.http.event_stream import STREAM_S, described, event, respond
 from api.http.idempotency import idempotent
+from api.http.polling import poll
 from api.http.resource import as_json, resource
 from api.http.services import services
-from api.http.waiting import looks
 from api.operations.answers import describe_history
 from api.operations.queue_watch import queue_watch
 from shared.queue.samples import read_history
@@ -88,7 +88,7 @@ def retry(body: RetryRequest) -> Response:
 
 
 def _changes(project_id: UUID, known: QueueAnswer) -> Iterator[str | None]:
-    for _ in looks(STREAM_S, (LOOK_S, LOOK_S)):
+    for _ in poll(STREAM_S, (LOOK_S, LOOK_S)):
         answer = queue_watch().look(project_id)
         yield _event(answer) if answer != known else None
         known = answer

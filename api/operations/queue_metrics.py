@@ -8,8 +8,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session
 
-from api.http.kept import Kept
 from api.http.services import Services
+from api.http.ttl_cache import TtlCache
 from shared.database import Database
 from shared.queue.numbers import JobCount, count_jobs, sum_work
 from shared.tables import Image, WebhookDelivery
@@ -24,7 +24,7 @@ class QueueMetrics(Collector):
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._kept = Kept(self._read)
+        self._kept = TtlCache(self._read)
 
     def collect(self) -> list[Metric]:
         """Return all numbers as they were a moment ago; raises `DatabaseUnavailable`."""

@@ -9,8 +9,8 @@ from flask import Flask, current_app
 from sqlalchemy.orm import Session
 
 from api.contract.queue import FailureAnswer, QueueAnswer, QueueNumbers, WaitingTasks, WorkerAnswer
-from api.http.kept import Kept
 from api.http.services import Services
+from api.http.ttl_cache import TtlCache
 from shared.database import Database
 from shared.queue.hints import is_alive
 from shared.queue.numbers import LEASED, WAITING, JobCount, WorkDone, count_finished, count_open_jobs, sum_work
@@ -36,15 +36,15 @@ class QueueWatch:
     def __init__(self, database: Database, *, batch_size: int) -> None:
         self._database = database
         self._batch_size = batch_size
-        self._numbers = Kept(self._read_numbers, least_s=LEAST_S)
-        self._failures: dict[UUID, Kept[list[FailureAnswer]]] = {}
+        self._numbers = TtlCache(self._read_numbers, least_s=LEAST_S)
+        self._failures: dict[UUID, TtlCache[list[FailureAnswer]]] = {}
         self._lock = threading.Lock()
 
     def look(self, project_id: UUID) -> QueueAnswer:
         """Return the queue's numbers and a project's failures; raises `DatabaseUnavailable`."""
         with self._lock:
             if project_id not in self._failures:
-                self._failures[project_id] = Kept(lambda: self._read_failures(project_id))
+                self._failures[project_id] = TtlCache(lambda: self._read_failures(project_id))
             failures = self._failures[project_id]
         return QueueAnswer(**dict(self._numbers.get()), failures=failures.get())
 

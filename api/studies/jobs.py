@@ -10,9 +10,9 @@ from api.contract.jobs import JobAnswer, JobPath, JobQuery
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
 from api.http.errors import may_raise
+from api.http.polling import poll
 from api.http.resource import as_json, resource
 from api.http.services import services
-from api.http.waiting import looks
 from api.studies.answers import describe_job
 from shared.errors import JobIsFinal, NotFound
 from shared.queue import outcome
@@ -58,7 +58,7 @@ def cancel(path: JobPath) -> Response:
 
 
 def _wait_for_end(job_id: UUID, wait_s: float) -> JobAnswer:
-    answer, waiting = _look(job_id), looks(wait_s)
+    answer, waiting = _look(job_id), poll(wait_s)
     while not answer.state.is_final and next(waiting, _OVER) is not _OVER:
         answer = _look(job_id)
     return answer

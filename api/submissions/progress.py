@@ -9,9 +9,9 @@ from api.contract.submissions import ProgressQuery, SubmissionAnswer, Submission
 from api.http.audit import unaudited
 from api.http.auth import requires
 from api.http.event_stream import STREAM_S, described, event, respond
+from api.http.polling import poll
 from api.http.resource import as_json, resource
 from api.http.services import services
-from api.http.waiting import looks
 from api.submissions.submissions import look
 from shared.vocabulary.states import Scope
 
@@ -67,7 +67,7 @@ def _changes(submission_id: UUID, known: SubmissionAnswer, within_s: float) -> I
     """
     if known.state.is_final:
         return
-    for _ in looks(within_s):
+    for _ in poll(within_s):
         answer = look(submission_id)
         changed = (answer.state, answer.counts) != (known.state, known.counts)
         yield answer if changed else None

@@ -1,7 +1,7 @@
-"""An id in a path that names nothing: which one was meant.
+"""Ids in paths: suggestions for unknown ids, and lookup by the beginning of an id.
 
-A path takes whole ids only. The beginning of one is answered as an id that there is not, too, but with the ids that
-begin like it, which is how the command line finds the id that it then asks for.
+A path accepts complete ids only. The beginning of an id is answered with an error that lists the ids that begin with
+it; the command line uses this to find the complete id.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from shared.suggestions import LEAST_DIGITS, AmbiguousName, digits_of, no_such
 
 
 class _Id(UUIDConverter):
-    """An id, or the beginning of one, which is left as text."""
+    """A complete id as a UUID, or the beginning of an id as text."""
 
     regex = rf"[0-9A-Fa-f][0-9A-Fa-f-]{{{LEAST_DIGITS - 1},35}}"
 
@@ -33,17 +33,17 @@ class _Id(UUIDConverter):
 
 
 def install(app: Flask) -> None:
-    """Take beginnings of ids in paths; call it before any route is registered, and after the key is known."""
+    """Accept beginnings of ids in paths. Call it before any route is registered; ids are looked up after the key."""
     app.url_map.converters["uuid"] = _Id
     app.before_request(_refuse_beginnings)
 
 
 def explain(error: NotFound) -> NotFound:
-    """Return an error about an id of the path with the ids that may have been meant."""
+    """Return the error, with suggestions if it is about an id of the path."""
     for name, value in (request.view_args or {}).items():
         kind = name.removesuffix("_id")
         if isinstance(value, UUID) and kind in KINDS and "identity" in g and not error.candidates:
-            # Where the database does not answer, there is no suggestion.
+            # Without the database there are no suggestions.
             with contextlib.suppress(CarinaError):
                 if ids := _meant(kind, str(value)):
                     return no_such(kind, str(value), ids)
