@@ -33,7 +33,7 @@ from shared.processes.readiness import Readiness, storing
 from shared.queue.workers import mark_seen, mark_stopped
 from shared.settings import Settings
 from shared.training.tasks import TaskClaim, claim_task, interrupt_task, lose_task, lose_tasks_of, renew_task
-from shared.vocabulary.states import Stage, TaskState
+from shared.vocabulary.states import TaskState, WorkerKind
 from trainer.launch import command_of, follow
 from trainer.process import TRAINER_PID, is_alive
 
@@ -74,12 +74,12 @@ def run_trainer(settings: Settings) -> None:
 
 def make_owner(pid: int) -> str:
     """Name a trainer's process, of this machine and this table of processes; no two have one name."""
-    return f"{Stage.TRAIN}@{socket.gethostname()}:{pid}:{_process_table()}{new_id().hex[-8:]}"
+    return f"{WorkerKind.TRAIN}@{socket.gethostname()}:{pid}:{_process_table()}{new_id().hex[-8:]}"
 
 
 def process_of(owner: str) -> int | None:
     """Return the process id in such a name if it is one of this machine's; processes elsewhere cannot be looked at."""
-    named = re.fullmatch(rf"{Stage.TRAIN}@(.*):(\d+):(\w{{8}})\w{{8}}", owner)
+    named = re.fullmatch(rf"{WorkerKind.TRAIN}@(.*):(\d+):(\w{{8}})\w{{8}}", owner)
     return int(named[2]) if named and (named[1], named[3]) == (socket.gethostname(), _process_table()) else None
 
 
@@ -140,7 +140,7 @@ class Agent:
 
     def _mark_seen(self, session: sa.orm.Session) -> None:
         if time.monotonic() - self._seen_at >= SEEN_EVERY_S:
-            mark_seen(session, self.owner, Stage.TRAIN)
+            mark_seen(session, self.owner, WorkerKind.TRAIN)
             self._seen_at = time.monotonic()
 
     def _carry_out(self, claim: TaskClaim) -> None:

@@ -87,7 +87,7 @@ def main() -> None:
     configure_logging(settings.log_level)
     structlog.contextvars.bind_contextvars(task=kind, task_id=task_id)
     watch_parents()
-    claim = TaskClaim(kind, UUID(task_id), owner, int(attempt))
+    claim = TaskClaim(kind=kind, task_id=UUID(task_id), owner=owner, attempt=int(attempt))
     work = Work(settings, Database.from_settings(settings), ObjectStore(settings), claim)
     try:
         _run(kind, work)

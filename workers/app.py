@@ -1,4 +1,4 @@
-"""A worker process: Celery delivers hints to one stage, one at a time, until a signal says stop."""
+"""A worker process: Celery delivers the hints for one kind of worker, one at a time, until a signal says stop."""
 
 import signal
 import threading
@@ -19,7 +19,7 @@ from shared.processes.process_state import StateFile
 from shared.processes.readiness import Readiness, storing
 from shared.queue.hints import Hints, make_celery
 from shared.settings import Settings
-from shared.vocabulary.states import Stage
+from shared.vocabulary.states import WorkerKind
 from workers.heartbeat import Heartbeat
 from workers.listening import HintListener, Wakeups
 
@@ -38,7 +38,7 @@ def run_prepare(settings: Settings) -> None:
     from workers.prepare import Prepare
 
     load_classifier(settings.chest_classifier_folder)  # a faulty one is to be known now, not by the first image
-    with _Process(settings, Stage.PREPARE, stuck_after_s=2 * settings.decode_timeout_s) as process:
+    with _Process(settings, WorkerKind.PREPARE, stuck_after_s=2 * settings.decode_timeout_s) as process:
         pool = DecoderPool(
             settings.prepare_threads,
             settings.decode_timeout_s,
@@ -73,7 +73,7 @@ def run_detect(settings: Settings) -> None:
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     device = describe_device(settings.device)
-    with _Process(settings, Stage.DETECT, stuck_after_s=settings.step_timeout_s, device=device) as process:
+    with _Process(settings, WorkerKind.DETECT, stuck_after_s=settings.step_timeout_s, device=device) as process:
         shelf = Shelf(
             process.database,
             process.store,
@@ -91,7 +91,7 @@ def run_intake(settings: Settings) -> None:
     from shared.object_store.incoming import Incoming
     from workers.intake import Receive
 
-    with _Process(settings, Stage.INTAKE, stuck_after_s=settings.step_timeout_s) as process:
+    with _Process(settings, WorkerKind.INTAKE, stuck_after_s=settings.step_timeout_s) as process:
         receive = Receive(
             settings,
             process.database,
@@ -107,7 +107,7 @@ def run_notify(settings: Settings) -> None:
     """Send messages to webhooks until SIGTERM."""
     from workers.notify import Notify
 
-    with _Process(settings, Stage.NOTIFY, stuck_after_s=settings.step_timeout_s) as process:
+    with _Process(settings, WorkerKind.NOTIFY, stuck_after_s=settings.step_timeout_s) as process:
         # Whoever ends a job has no time to hint at its messages; an idle look is one query.
         process.unasked_s = min(NOTIFY_LOOK_S, process.unasked_s)
         process.serve(Notify(settings, process.database, process.heartbeat, process.stop).run)
@@ -120,7 +120,7 @@ def run_beat(settings: Settings) -> None:
     from workers.garbage import Garbage
     from workers.sweep import sweep
 
-    with _Process(settings, Stage.SWEEP, stuck_after_s=settings.step_timeout_s) as process:
+    with _Process(settings, WorkerKind.SWEEP, stuck_after_s=settings.step_timeout_s) as process:
         process.unasked_s = process.deaf_s = settings.sweep_interval_s
         garbage = Garbage(settings, process.database, Incoming(settings))
 
@@ -133,11 +133,13 @@ def run_beat(settings: Settings) -> None:
 
 
 class _Process:
-    """What every worker process has, closed in reverse order at its end."""
+    """The connections and threads of every worker process, closed in reverse order at its end."""
 
-    def __init__(self, settings: Settings, stage: Stage, *, stuck_after_s: float, device: str | None = None) -> None:
+    def __init__(
+        self, settings: Settings, kind: WorkerKind, *, stuck_after_s: float, device: str | None = None
+    ) -> None:
         configure_logging(settings.log_level)
-        self.stage = stage
+        self.kind = kind
         self._device = device
         self.app: Celery = make_celery(settings)
         self.database = Database.from_settings(settings)
@@ -146,9 +148,7 @@ class _Process:
         # A worker that waits for a server is not stuck: for the database it waits up to half a lease
         # (`Database.persist`), for the object store for as long as its client tries.
         waits_s = settings.lease_s / 2 + LONGEST_REQUEST_S
-        self.heartbeat = Heartbeat(
-            self.database, stage, lease_s=settings.lease_s, stuck_after_s=stuck_after_s + waits_s
-        )
+        self.heartbeat = Heartbeat(self.database, kind, lease_s=settings.lease_s, stuck_after_s=stuck_after_s + waits_s)
         self.stop = threading.Event()
         self._wakeups = Wakeups()
         #: How often to look for work that nobody hinted at, and how often while Redis takes or brings no hints.
@@ -158,11 +158,11 @@ class _Process:
 
     @cached_property
     def store(self) -> ObjectStore:
-        """The object store; not every stage has its keys."""
+        """The object store; not every kind of worker has its keys."""
         return ObjectStore(self._settings)
 
     def __enter__(self) -> "_Process":
-        name = "beat" if self.stage == Stage.SWEEP else str(self.stage)
+        name = "beat" if self.kind == WorkerKind.SWEEP else str(self.kind)
         self._state = self.closing.enter_context(StateFile(name, is_stuck=self.heartbeat.is_stuck))
         self.closing.callback(self.database.close)
         self.heartbeat.start(self._device)
@@ -176,7 +176,7 @@ class _Process:
         """Call `work` at once, then for each hint, and now and then without one, until a signal stops the process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        listener = HintListener(self.app, self.stage, self._wakeups.ask)
+        listener = HintListener(self.app, self.kind, self._wakeups.ask)
         self.closing.enter_context(listener)
         lookout = self.closing.enter_context(Lookout(self._readiness(), self._state))
         self.closing.callback(self._wakeups.stop)
@@ -192,18 +192,18 @@ class _Process:
                 work()
                 failures = 0
             except TransientError as exc:
-                log.warning("work_failed", stage=self.stage, code=exc.code, detail=exc.detail)
+                log.warning("work_failed", stage=self.kind, code=exc.code, detail=exc.detail)
                 failures = min(failures + 1, 10)
             except Exception as exc:
-                log.error("work_failed", stage=self.stage, exc_info=exc)
+                log.error("work_failed", stage=self.kind, exc_info=exc)
                 failures = min(failures + 1, 10)
             self._wakeups.done(asked)
             asked = self._wakeups.wait(patience_s)
 
     def _readiness(self) -> Readiness:
-        stores = self.stage in (Stage.INTAKE, Stage.PREPARE, Stage.DETECT)
+        stores = self.kind in (WorkerKind.INTAKE, WorkerKind.PREPARE, WorkerKind.DETECT)
         needed = storing(self.database, self.store if stores else None)
-        return Readiness(needed, wanted={"redis": partial(self.hints.check, self.stage)})
+        return Readiness(needed, wanted={"redis": partial(self.hints.check, self.kind)})
 
     def _on_signal(self, *_: object) -> None:
         self.stop.set()

@@ -13,8 +13,8 @@ from shared.errors import CarinaError
 from shared.imaging.rendition import read_rendition
 from shared.object_store import ObjectStore, rendition_key
 from shared.queue.claim import Claim, claim, ids
+from shared.queue.stages import DETECT
 from shared.settings import Settings
-from shared.vocabulary.states import Stage
 from workers.heartbeat import Heartbeat
 from workers.shelf import Shelf
 from workers.verdict import known, pass_verdict
@@ -51,13 +51,13 @@ class Batches:
         """Return a batch, or None when nothing is ready; raises `DatabaseUnavailable`."""
         lease_s = self._settings.lease_s
         with self._database.begin() as session:
-            claims = claim(session, Stage.DETECT, self._heartbeat.owner, limit=self.limit, lease_s=lease_s)
+            claims = claim(session, DETECT, self._heartbeat.owner, limit=self.limit, lease_s=lease_s)
         if not claims:
             return None
         self._heartbeat.hold(claims)
         model_id = claims[0].model_id
         assert model_id is not None, "a claim for detection fixes the model"
-        log.info("claimed", stage=Stage.DETECT, job_ids=ids(claims), model_id=str(model_id))
+        log.info("claimed", stage=str(DETECT), job_ids=ids(claims), model_id=str(model_id))
         try:
             canvas_px = self._shelf.card(model_id).canvas_px
         except CarinaError as error:
@@ -78,5 +78,5 @@ class Batches:
 
     def give_back(self, claimed: Claim, error: CarinaError, *, alone: bool = False) -> None:
         """Pass the verdict on a job that cannot be detected now."""
-        pass_verdict(self._database, self._settings, Stage.DETECT, claimed, error, alone=alone)
+        pass_verdict(self._database, self._settings, claimed, error, alone=alone)
         self._heartbeat.drop([claimed])

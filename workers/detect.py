@@ -20,11 +20,12 @@ from shared.database import Database
 from shared.detector.placing import Placed
 from shared.detector.runtime import Detection, Detector
 from shared.errors import CarinaError, DatabaseUnavailable, DetectionFailed, DeviceOutOfMemory
-from shared.queue.claim import Claim, release
+from shared.leases import release
+from shared.queue.claim import Claim
 from shared.queue.outcome import FoundBox, succeed
+from shared.queue.stages import DETECT
 from shared.settings import Settings
 from shared.tables import Worker
-from shared.vocabulary.states import Stage
 from workers.batches import Batch, Batches
 from workers.heartbeat import Heartbeat
 from workers.shelf import Shelf
@@ -68,7 +69,7 @@ class Detect:
                 committing = self._committer.submit(self._commit, found, step_s)
             committing.result()
         except DatabaseUnavailable:
-            log.warning("claim_failed", stage=Stage.DETECT)
+            log.warning("claim_failed", stage=str(DETECT))
         finally:
             running: list[Future[Any]] = [upcoming, committing]
             wait(running)
@@ -147,7 +148,7 @@ class Detect:
             return
         try:
             with self._database.begin() as session:
-                release(session, Stage.DETECT, claims)
+                release(session, claims)
         except DatabaseUnavailable:
             log.warning("release_failed", size=len(claims))
         self._heartbeat.drop(claims)

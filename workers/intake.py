@@ -33,17 +33,11 @@ from shared.errors import (
 )
 from shared.intake.archives import ArchiveError, ArchiveKind, Entry, Limits, sniff_archive, unpack
 from shared.intake.receive import Intake, Received
+from shared.leases import reason_of, release
 from shared.object_store import PART_BYTES
 from shared.object_store.incoming import Incoming, IncomingFile, SeekableFile
 from shared.processes.loops import watched
-from shared.queue.files import (
-    FileClaim,
-    claim_files,
-    finish_file,
-    give_up_or_retry_file,
-    holds_file,
-    release_file,
-)
+from shared.queue.files import FileClaim, claim_files, finish_file, give_up_or_retry_file, holds_file
 from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.submissions.progress import allocate, incoming_key, settle
@@ -298,14 +292,13 @@ class Receive:
     def _wait_for_quota(self, claim: FileClaim, exceeded: QuotaExceeded) -> None:
         """Have a file wait, and the rest of an archive, until its key may send more; its bytes stay where they are."""
         pause_s = exceeded.retry_after_s or seconds_to_midnight()
-        why = {"code": exceeded.code, "reason": exceeded.public_detail}
         with suppress(DatabaseUnavailable), self._database.begin() as session:
-            release_file(session, claim, pause_s=pause_s, **why)
+            release(session, [claim], pause_s=pause_s, **reason_of(exceeded))
         log.info("file_waits_for_quota", **_about(claim), pause_s=pause_s)
 
     def _put_aside(self, claim: FileClaim) -> None:
         with suppress(DatabaseUnavailable), self._database.begin() as session:
-            release_file(session, claim)
+            release(session, [claim])
         log.info("file_put_aside", **_about(claim))
 
 

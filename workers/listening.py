@@ -21,7 +21,7 @@ from kombu.exceptions import KombuError
 from shared.errors import HintNotSent
 from shared.processes.loops import Loop
 from shared.queue.hints import task_name
-from shared.vocabulary.states import Stage
+from shared.vocabulary.states import WorkerKind
 
 
 class Wakeups:
@@ -70,11 +70,11 @@ class Wakeups:
 class HintListener:
     """Hears the hints of one stage while its context lasts."""
 
-    def __init__(self, app: Celery, stage: Stage, on_hint: Callable[[], None]) -> None:
-        self._app, self._stage = app, stage
+    def __init__(self, app: Celery, kind: WorkerKind, on_hint: Callable[[], None]) -> None:
+        self._app, self._kind = app, kind
         self._consumer: _Consumer | None = None
         self._loop = Loop("hints", reporting(self._consume), every_s=0.5)
-        app.task(name=task_name(stage), shared=False)(on_hint)  # of this application alone
+        app.task(name=task_name(kind), shared=False)(on_hint)  # of this application alone
         app.finalize()
         app.set_default()  # of every thread: Celery's worker asks for the current application of its own
         # What Celery says of a lost Redis, with its traces, the loop says in a line.
@@ -100,8 +100,8 @@ class HintListener:
     def _consume(self) -> None:
         self._consumer = _Consumer(
             app=self._app,
-            hostname=f"{self._stage}-{os.getpid()}@{socket.gethostname()}",
-            queues=[str(self._stage)],
+            hostname=f"{self._kind}-{os.getpid()}@{socket.gethostname()}",
+            queues=[str(self._kind)],
             pool_cls="solo",
             concurrency=1,
             # The loop without callbacks: it fails where it stands, and not in a later turn.

@@ -15,7 +15,7 @@ from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.submissions.progress import allocate, close, settle
 from shared.tables import Submission, SubmissionFile
-from shared.vocabulary.states import FileState, Stage
+from shared.vocabulary.states import FileState, WorkerKind
 
 log = structlog.get_logger()
 
@@ -78,7 +78,7 @@ class Listing:
             if not more:
                 close(session, submission_id)
         log.info("keys_listed", submission_id=str(submission_id), count=count, more=more)
-        self._hints.send(Stage.INTAKE, count)
+        self._hints.send(WorkerKind.INTAKE, count)
         if not more:
             with self._database.begin() as session:
                 settle(session, submission_id)  # There may have been nothing.

@@ -20,15 +20,15 @@ from shared.notifications.deliveries import (
     Answer,
     DeliveryClaim,
     claim_deliveries,
+    delete_delivered,
     end_delivery,
     expire_deliveries,
-    forget_delivered,
     pause_s_after,
 )
 from shared.notifications.webhooks import sign
 from shared.processes.loops import watched
 from shared.settings import Settings
-from shared.vocabulary.states import DeliveryState, Stage
+from shared.vocabulary.states import DeliveryState, WorkerKind
 from workers.heartbeat import Heartbeat
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ class Notify:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="notify")
         self._tls = make_context(settings.ca_bundle)
         #: Webhooks whose last try failed.
-        self._troubled: set[UUID] = set()
+        self._failing: set[UUID] = set()
         self._forget_at = time.monotonic()
         #: A message that takes longer has lost its lease: every step of a try has a bound below this.
         self._lease_s = settings.webhook_timeout_s + settings.lease_s
@@ -92,10 +92,10 @@ class Notify:
                 log.warning("deliveries_expired", count=expired)
             if time.monotonic() >= self._forget_at:
                 with self._database.begin() as session:
-                    forget_delivered(session)
+                    delete_delivered(session)
                 self._forget_at = time.monotonic() + FORGET_S
         except CarinaError as error:
-            log.warning("tidying_failed", stage=Stage.NOTIFY, code=error.code)
+            log.warning("tidying_failed", stage=WorkerKind.NOTIFY, code=error.code)
 
     def _claim(self, busy: Counter[UUID]) -> list[DeliveryClaim]:
         if self._stop.is_set() or busy.total() == THREADS:
@@ -108,18 +108,18 @@ class Notify:
                     limit=THREADS - busy.total(),
                     lease_s=self._lease_s,
                     busy=busy,
-                    troubled=self._troubled.copy(),
+                    failing=self._failing.copy(),
                 )
         except CarinaError as error:
-            log.warning("claim_failed", stage=Stage.NOTIFY, code=error.code)
+            log.warning("claim_failed", stage=WorkerKind.NOTIFY, code=error.code)
             return []
 
     def _deliver(self, claimed: DeliveryClaim) -> None:
         answer = self._try(claimed)
         if answer.code is None:
-            self._troubled.discard(claimed.webhook_id)
+            self._failing.discard(claimed.webhook_id)
         else:
-            self._troubled.add(claimed.webhook_id)
+            self._failing.add(claimed.webhook_id)
         pause_s = pause_s_after(
             claimed.attempt,
             backoff_s=self._settings.retry_backoff_s,

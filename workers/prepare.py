@@ -16,9 +16,9 @@ from shared.processes.loops import watched
 from shared.queue.claim import Claim, claim, ids
 from shared.queue.hints import Hints
 from shared.queue.outcome import StoredRendition, mark_ready, refuse
+from shared.queue.stages import PREPARE
 from shared.settings import Settings
 from shared.tables import Image
-from shared.vocabulary.states import Stage
 from workers.heartbeat import Heartbeat
 from workers.suitability import kept, refusal
 from workers.verdict import known, pass_verdict
@@ -64,13 +64,13 @@ class Prepare:
         lease_s = self._settings.lease_s
         try:
             with self._database.begin() as session:
-                claims = claim(session, Stage.PREPARE, self._heartbeat.owner, limit=limit, lease_s=lease_s)
+                claims = claim(session, PREPARE, self._heartbeat.owner, limit=limit, lease_s=lease_s)
         except CarinaError as error:
-            log.warning("claim_failed", stage=Stage.PREPARE, code=error.code)
+            log.warning("claim_failed", stage=str(PREPARE), code=error.code)
             return []
         self._heartbeat.hold(claims)
         if claims:
-            log.info("claimed", stage=Stage.PREPARE, job_ids=ids(claims))
+            log.info("claimed", stage=str(PREPARE), job_ids=ids(claims))
         return claims
 
     def _prepare(self, claimed: Claim) -> None:
@@ -85,11 +85,11 @@ class Prepare:
             elif refused:
                 log.info("image_refused", job_id=str(claimed.job_id), code=refused.code)
             if not refused:
-                self._hints.send(Stage.DETECT, 1)
+                self._hints.send_for([PREPARE.done])
         except Exception as exc:  # noqa: BLE001 - the worker's loop: an error is a job's, never the worker's
             # A lost decoder is retried once in a batch of its own; the second time the image is the culprit.
             error = DecoderCrashed() if isinstance(exc, DecoderProcessLost) and claimed.alone else known(exc)
-            pass_verdict(self._database, self._settings, Stage.PREPARE, claimed, error, alone=True)
+            pass_verdict(self._database, self._settings, claimed, error, alone=True)
         finally:
             self._heartbeat.drop([claimed])
 

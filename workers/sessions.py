@@ -1,4 +1,4 @@
-"""Sessions of processes that froze, or whose machine is gone, in the middle of a change of leased rows.
+"""Ends the database sessions of processes that froze, or whose machine is gone, while they changed leased rows.
 
 PostgreSQL would keep the rows locked for as long as the process is frozen, or for hours until it notices that the
 machine is gone; expiring leases skips locked rows.
@@ -9,11 +9,8 @@ from typing import cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from shared.tables import Job, SubmissionFile, WebhookDelivery
-from shared.training.tasks import KINDS
+from shared.leases import leased_tables
 
-_LEASED = [Job.__tablename__, SubmissionFile.__tablename__, WebhookDelivery.__tablename__]
-_LEASED += [table.__tablename__ for table in KINDS.values()]
 _FROZEN = sa.text(
     """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -29,5 +26,5 @@ _FROZEN = sa.text(
 
 
 def end_frozen_sessions(session: Session, *, after_s: float) -> int:
-    """End what has held locks on leased rows without a word for `after_s`, when its lease is lost; return how many."""
-    return cast("int", session.scalar(_FROZEN, {"after_s": after_s, "tables": _LEASED}))
+    """End sessions that have held locks on leased rows and done nothing for `after_s`; return how many."""
+    return cast("int", session.scalar(_FROZEN, {"after_s": after_s, "tables": leased_tables()}))

@@ -1,4 +1,4 @@
-"""The sweep: whatever fell off the way is put back on it, and what is due is started, by whichever beat ticks."""
+"""The sweep: takes back expired leases, hints again, starts what is due and samples the queue. Every beat runs it."""
 
 from collections.abc import Callable
 
@@ -8,28 +8,31 @@ from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
+from shared.leases import is_due
 from shared.queue.claim import expire_leases
-from shared.queue.files import count_arrived, expire_file_leases, is_listing
+from shared.queue.files import expire_file_leases, is_listing
 from shared.queue.hints import Hints
 from shared.queue.samples import take_sample
+from shared.queue.stages import STAGES
 from shared.settings import Settings
 from shared.submissions.progress import sweep_submissions
-from shared.tables import Job, Submission, Worker
+from shared.tables import Job, Submission, SubmissionFile, Worker
+from shared.tables.rows import Leased
 from shared.training.due import claim_due
 from shared.training.tasks import expire_tasks
-from shared.vocabulary.states import Stage
+from shared.vocabulary.states import FileState, LeasedState, WorkerKind
 from workers.sessions import end_frozen_sessions
 
 log = structlog.get_logger()
 
-#: More hints than this many jobs call for are never of use at once.
+#: More rows than this would only mean more hints than there are workers.
 COUNTED_AT_MOST = 10_000
 
 
 def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> None:
-    """Take back what froze or expired, hint at all that waits, start what is due, end submissions, sample the queue.
+    """Do all steps of a sweep. Two sweeps can run at once.
 
-    Two sweeps at once do no harm. Each step has its own transaction, and one that fails does not stop the next.
+    Each step has its own transaction, and a step that fails does not stop the next.
     """
 
     def frozen_sessions() -> None:
@@ -90,11 +93,12 @@ def _expire_tasks(settings: Settings, database: Database) -> None:
 
 def _hint(database: Database, hints: Hints) -> None:
     with database.begin() as session:
-        counts = {stage: _count_waiting(session, stage) for stage in (Stage.PREPARE, Stage.DETECT)}
+        counts = {stage.worker: _count_due(session, Job, stage.waiting) for stage in STAGES}
         listings = sa.select(sa.func.count()).select_from(Submission).where(is_listing())
-        counts[Stage.INTAKE] = count_arrived(session, at_most=COUNTED_AT_MOST) + (session.scalar(listings) or 0)
-    for stage, count in counts.items():
-        hints.send(stage, count)
+        files = _count_due(session, SubmissionFile, FileState.ARRIVED)
+        counts[WorkerKind.INTAKE] = files + (session.scalar(listings) or 0)
+    for kind, count in counts.items():
+        hints.send(kind, count)
 
 
 def _try(step: Callable[[], None]) -> None:
@@ -106,6 +110,6 @@ def _try(step: Callable[[], None]) -> None:
         log.error("sweep_failed", step=step.__name__, exc_info=exc)
 
 
-def _count_waiting(session: Session, stage: Stage) -> int:
-    due = sa.select(Job.id).where(Job.state == stage.waiting, Job.available_at <= sa.func.now()).limit(COUNTED_AT_MOST)
+def _count_due(session: Session, table: type[Leased], state: LeasedState) -> int:
+    due = sa.select(sa.literal(1)).select_from(table).where(is_due(table, state)).limit(COUNTED_AT_MOST)
     return session.scalar(sa.select(sa.func.count()).select_from(due.subquery())) or 0

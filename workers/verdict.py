@@ -4,10 +4,9 @@ import structlog
 
 from shared.database import Database
 from shared.errors import CarinaError, DatabaseUnavailable, TransientError
-from shared.queue.claim import Claim, release
+from shared.queue.claim import Claim
 from shared.queue.outcome import give_up_or_retry
 from shared.settings import Settings
-from shared.vocabulary.states import Stage
 
 log = structlog.get_logger()
 
@@ -27,31 +26,26 @@ def known(exc: Exception) -> CarinaError:
 
 
 def pass_verdict(
-    database: Database, settings: Settings, stage: Stage, claim: Claim, error: CarinaError, *, alone: bool = False
+    database: Database, settings: Settings, claim: Claim, error: CarinaError, *, alone: bool = False
 ) -> None:
     """Commit what the error means for the job. An outage of a server costs the job none of its attempts."""
-    state: str | None
     try:
         with database.begin() as session:
-            if isinstance(error, TransientError) and not error.counts:
-                state = stage.waiting if release(session, stage, [claim], pause_s=settings.retry_backoff_s) else None
-            else:
-                state = give_up_or_retry(
-                    session,
-                    stage,
-                    claim,
-                    error,
-                    max_attempts=settings.max_attempts,
-                    backoff_s=settings.retry_backoff_s,
-                    alone=alone,
-                )
+            state = give_up_or_retry(
+                session,
+                claim,
+                error,
+                max_attempts=settings.max_attempts,
+                backoff_s=settings.retry_backoff_s,
+                alone=alone,
+            )
     except DatabaseUnavailable:
         log.warning("verdict_not_committed", job_id=str(claim.job_id), code=error.code)
         return
     log.info(
         "job_set_back",
         job_id=str(claim.job_id),
-        stage=stage,
+        stage=str(claim.stage),
         state=state,
         code=error.code,
         detail=error.detail,

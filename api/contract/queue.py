@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.bounded import Bounded
-from shared.vocabulary.states import JobState, Stage
+from shared.vocabulary.states import JobState, WorkerKind
 
 
 class HistoryQuery(Bounded):
@@ -41,7 +41,7 @@ class WorkerAnswer(BaseModel):
     """A worker process."""
 
     id: str
-    stage: Stage
+    stage: WorkerKind
     device: str | None
     #: Under which a detect worker last worked.
     model_id: UUID | None
@@ -77,7 +77,7 @@ class QueueNumbers(BaseModel):
     #: By state, of jobs that are not final.
     jobs: dict[JobState, int]
     #: By stage; 0 where nothing waits.
-    oldest_waiting_s: dict[Stage, float]
+    oldest_waiting_s: dict[WorkerKind, float]
     finished_last_minute: dict[JobState, int]
     finished_last_day: dict[JobState, int]
     #: Images in a batch of the last minutes, on average, and the most that there may be; None without a batch.

@@ -18,8 +18,9 @@ from api.http.services import services
 from api.operations.answers import describe_history
 from api.operations.queue_watch import queue_watch
 from shared.queue.samples import read_history
+from shared.queue.stages import STAGES
 from shared.submissions.failures import retry_failures
-from shared.vocabulary.states import JobState, Scope, Stage
+from shared.vocabulary.states import Scope
 
 #: Between two looks of a stream.
 LOOK_S = 1.0
@@ -81,10 +82,8 @@ def retry(body: RetryRequest) -> Response:
     with services().database.begin() as session:
         states = retry_failures(session, identity().project_id, body.code, timedelta(hours=body.hours))
         note(code=body.code, jobs=len(states))
-    answer = RetriedAnswer(to_prepare=states.count(JobState.QUEUED), to_detect=states.count(JobState.READY))
-    for stage, count in ((Stage.PREPARE, answer.to_prepare), (Stage.DETECT, answer.to_detect)):
-        services().hints.send(stage, count)
-    return as_json(answer)
+    services().hints.send_for(states)
+    return as_json(RetriedAnswer(**{f"to_{stage}": states.count(stage.waiting) for stage in STAGES}))
 
 
 def _changes(project_id: UUID, known: QueueAnswer) -> Iterator[str | None]:

@@ -12,11 +12,12 @@ from api.http.services import Services
 from api.http.ttl_cache import TtlCache
 from shared.database import Database
 from shared.queue.numbers import JobCount, count_jobs, sum_work
+from shared.queue.stages import DETECT, STAGES
 from shared.tables import Image, WebhookDelivery
 from shared.tables.studies import is_flagged
 from shared.training.tasks import KINDS
 from shared.vocabulary.flags import Flag
-from shared.vocabulary.states import DeliveryState, JobState, Stage, TaskState
+from shared.vocabulary.states import DeliveryState, JobState, TaskState
 
 
 class QueueMetrics(Collector):
@@ -49,8 +50,8 @@ def _jobs(session: Session) -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "carina_oldest_waiting_seconds", "How long the oldest waiting job has waited.", labels=["stage"]
     )
-    for stage in (Stage.PREPARE, Stage.DETECT):
-        oldest.add_metric([stage], found.get(stage.waiting, JobCount()).oldest_s)
+    for stage in STAGES:
+        oldest.add_metric([str(stage)], found.get(stage.waiting, JobCount()).oldest_s)
     yield from (jobs, oldest)
 
 
@@ -97,11 +98,11 @@ def _workers(session: Session) -> Iterator[Metric]:
     workers = GaugeMetricFamily("carina_workers", "Workers that are alive.", labels=["stage"])
     sizes = SummaryMetricFamily("carina_batch_size", "Images per batch.", labels=["stage"])
     steps = SummaryMetricFamily("carina_step_seconds", "Seconds per batch.", labels=["stage"])
-    for stage, done in work.items():
-        workers.add_metric([stage], done.alive)
-        if stage is Stage.DETECT:  # the only one that works in batches
-            sizes.add_metric([stage], done.batches, float(done.images))
-            steps.add_metric([stage], done.batches, done.step_s)
+    for kind, done in work.items():
+        workers.add_metric([kind], done.alive)
+        if kind is DETECT.worker:  # the only workers that record batches
+            sizes.add_metric([kind], done.batches, float(done.images))
+            steps.add_metric([kind], done.batches, done.step_s)
     expiries = CounterMetricFamily("carina_lease_expiries", "Leases that ran out.")
     expiries.add_metric([], sum(done.expired_leases for done in work.values()))
     yield from (workers, sizes, steps, expiries)

@@ -12,13 +12,14 @@ from api.contract.queue import FailureAnswer, QueueAnswer, QueueNumbers, Waiting
 from api.http.services import Services
 from api.http.ttl_cache import TtlCache
 from shared.database import Database
-from shared.queue.hints import is_alive
 from shared.queue.numbers import LEASED, WAITING, JobCount, WorkDone, count_finished, count_open_jobs, sum_work
 from shared.queue.samples import count_past, work_before
+from shared.queue.stages import DETECT, STAGES
+from shared.queue.workers import is_alive
 from shared.submissions.failures import list_failures
 from shared.tables import Model, Worker
 from shared.training.tasks import KINDS
-from shared.vocabulary.states import Stage, TaskState
+from shared.vocabulary.states import TaskState, WorkerKind
 
 LEAST_S = 1.0
 #: Under which name the application keeps its watch.
@@ -57,14 +58,13 @@ class QueueWatch:
     def _read_numbers(self) -> QueueNumbers:
         with self._database.begin() as session:
             jobs, now = count_open_jobs(session), session.scalars(sa.select(sa.func.now())).one()
-            done = sum_work(session).get(Stage.DETECT, WorkDone())
+            done = sum_work(session).get(DETECT.worker, WorkDone())
             before = work_before(session, now - _RECENTLY) or done
             batches, images = done.batches - before.batches, done.images - before.images
             return QueueNumbers(
                 jobs={state: jobs.get(state, JobCount()).count for state in (*WAITING, *LEASED)},
                 oldest_waiting_s={
-                    stage: round(jobs.get(stage.waiting, JobCount()).oldest_s, 1)
-                    for stage in (Stage.PREPARE, Stage.DETECT)
+                    stage.worker: round(jobs.get(stage.waiting, JobCount()).oldest_s, 1) for stage in STAGES
                 },
                 finished_last_minute=count_finished(session, now - timedelta(minutes=1)),
                 finished_last_day=count_past(session, now, timedelta(days=1)),
@@ -97,7 +97,7 @@ def _workers(session: Session) -> list[WorkerAnswer]:
     return [
         WorkerAnswer(
             id=worker.id,
-            stage=Stage(worker.stage),
+            stage=WorkerKind(worker.stage),
             device=worker.device,
             model_id=worker.model_id,
             model_name=model_name,

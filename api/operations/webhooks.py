@@ -36,7 +36,7 @@ from shared.notifications.address_guard import (
 from shared.notifications.deliveries import send_again
 from shared.notifications.webhooks import PING, is_deliverable, new_secret
 from shared.tables import Webhook, WebhookDelivery
-from shared.vocabulary.states import Scope, Stage
+from shared.vocabulary.states import Scope, WorkerKind
 
 #: Each event is written once for each of them.
 MOST_WEBHOOKS = 50
@@ -164,7 +164,7 @@ def test(path: WebhookPath) -> Response:
         session.refresh(ping)
         note(delivery_id=ping.id)
         answer = DeliveryAnswer.model_validate(ping)
-    services().hints.send(Stage.NOTIFY, 1)
+    services().hints.send(WorkerKind.NOTIFY, 1)
     return as_json(answer, 202)
 
 
@@ -207,7 +207,7 @@ def redeliver(path: DeliveryPath) -> Response:
         if delivery is None:
             raise DeliveryUnderWay
         answer = DeliveryAnswer.model_validate(delivery)
-    services().hints.send(Stage.NOTIFY, 1)
+    services().hints.send(WorkerKind.NOTIFY, 1)
     return as_json(answer, 202)
 
 

@@ -27,7 +27,7 @@ from shared.errors import MalformedUpload, NoFiles, NotFound, PermanentError, Un
 from shared.intake.receive import Intake, Received
 from shared.studies.reruns import NothingToRunWith, ask_active_model
 from shared.tables import Image, Job, Study
-from shared.vocabulary.states import Scope, Stage
+from shared.vocabulary.states import Scope
 
 log = structlog.get_logger()
 
@@ -126,10 +126,9 @@ def rerun(path: StudyPath, query: RerunQuery) -> Response:
         study = _find(session, path.study_id)
         jobs, new = ask_active_model(session, study.id, query.priority)
         note(jobs=len(new))
-        states = Counter(job.state for job in new)
+        states = [job.state for job in new]
         answer = JobsAnswer(jobs=[describe_job(job, image) for job, image in jobs])
-    for stage in (Stage.PREPARE, Stage.DETECT):
-        services().hints.send(stage, states[stage.waiting])
+    services().hints.send_for(states)
     return as_json(answer, 202)
 
 

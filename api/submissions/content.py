@@ -34,7 +34,7 @@ from shared.intake.archives import SNIFFED_BYTES, sniff_archive
 from shared.intake.receive import Received, in_parts
 from shared.submissions.progress import incoming_key, settle
 from shared.tables import SubmissionFile
-from shared.vocabulary.states import FileState, Scope, Stage
+from shared.vocabulary.states import FileState, Scope, WorkerKind
 
 blueprint = resource("content", tag="submissions")
 
@@ -156,7 +156,7 @@ def _take_in(file: _Expected) -> None:
             raise ArchiveNotTaken  # it would lie in the store as it is until it is unpacked
         services().store.put_parts(incoming_key(file.submission_id, file.number), in_parts(chunks))
         _move(file, state=FileState.ARRIVED, available_at=sa.func.now())
-        services().hints.send(Stage.INTAKE, 1)
+        services().hints.send(WorkerKind.INTAKE, 1)
         return
 
     if file.byte_count > most_bytes:

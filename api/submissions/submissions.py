@@ -38,7 +38,7 @@ from shared.submissions import changes
 from shared.submissions.changes import SubmissionIsFinal, locked
 from shared.submissions.progress import close, settle, tally
 from shared.tables import Project, Submission, SubmissionFile
-from shared.vocabulary.states import FileState, Scope, Stage, SubmissionState
+from shared.vocabulary.states import FileState, Scope, SubmissionState, WorkerKind
 
 blueprint = resource("submissions")
 
@@ -99,7 +99,7 @@ def create(query: CreateQuery, body: SubmissionRequest) -> Response:
         note(submission_id=answer.id, files=len(rows))
         session.expunge_all()
     if bucket is not None:
-        services().hints.send(Stage.INTAKE, 1)
+        services().hints.send(WorkerKind.INTAKE, 1)
     return as_json(SubmissionCreated(submission=answer, uploads=describe_uploads(rows)), 201)
 
 
@@ -179,7 +179,7 @@ def mark_arrived(path: SubmissionPath, body: ArrivedRequest) -> Response:
         count = len(session.scalars(arrived.execution_options(synchronize_session=False)).all())
         note(files=count)
         answer = describe(session, submission)
-    services().hints.send(Stage.INTAKE, count)
+    services().hints.send(WorkerKind.INTAKE, count)
     return as_json(answer)
 
 
@@ -197,7 +197,7 @@ def complete(path: SubmissionPath) -> Response:
             raise SubmissionNotOpen("The submission is complete once its bucket has been listed.")
         count = close(session, submission.id)
         note(files=count)
-    services().hints.send(Stage.INTAKE, count)
+    services().hints.send(WorkerKind.INTAKE, count)
     return as_json(look(path.submission_id))
 
 
@@ -213,14 +213,15 @@ def retry(path: SubmissionPath) -> Response:
     with services().database.begin() as session:
         submission = locked(session, identity().project_id, path.submission_id)
         retried = changes.retry(session, submission)
-        counts = {Stage.INTAKE: retried.to_intake, Stage.PREPARE: retried.to_prepare, Stage.DETECT: retried.to_detect}
-        note(files=sum(counts.values()) + retried.to_upload)
+        to_upload = retried.files.count(FileState.EXPECTED)
+        count = len(retried.files) + len(retried.jobs)
+        note(files=count)
         session.flush()
         session.refresh(submission)
         answer = describe(session, submission)
-    for stage, count in counts.items():
-        services().hints.send(stage, count)
-    return as_json(RetryAnswer(retried=sum(counts.values()), to_upload=retried.to_upload, submission=answer))
+    services().hints.send(WorkerKind.INTAKE, len(retried.files) - to_upload)
+    services().hints.send_for(retried.jobs)
+    return as_json(RetryAnswer(retried=count - to_upload, to_upload=to_upload, submission=answer))
 
 
 @blueprint.post("/v1/submissions/<uuid:submission_id>/cancel", responses={200: SubmissionAnswer})

@@ -20,7 +20,7 @@ from shared.errors import CarinaError, NoActiveModel
 from shared.settings import ClientSettings, Settings
 from shared.settings.secret_files import is_given
 from shared.tables import Worker
-from shared.vocabulary.states import Stage, TaskState
+from shared.vocabulary.states import TaskState, WorkerKind
 
 if TYPE_CHECKING:
     from shared.queue.hints import Hints
@@ -210,24 +210,24 @@ def _model(database: Database) -> str:
 
 
 def _workers(database: Database) -> str:
-    from shared.queue.hints import is_alive
+    from shared.queue.workers import is_alive
 
     alive = sa.select(Worker.stage, sa.func.count().label("count")).where(is_alive()).group_by(Worker.stage)
     with database.begin() as session:
         counts = {row.stage: row.count for row in session.execute(alive)}
-    stages = (Stage.INTAKE, Stage.PREPARE, Stage.DETECT, Stage.NOTIFY, Stage.SWEEP)
-    if missing := [stage for stage in stages if stage not in counts]:
+    kinds = [kind for kind in WorkerKind if kind is not WorkerKind.TRAIN]
+    if missing := [kind for kind in kinds if kind not in counts]:
         raise Ailment(f"none is alive for {', '.join(missing)}")
-    return ", ".join(f"{counts[stage]} {stage}" for stage in stages)
+    return ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
 
 
 def _trainer(database: Database) -> str:
     """Findings need no trainer; it is missed once something waits for it."""
-    from shared.queue.hints import is_alive
+    from shared.queue.workers import is_alive
     from shared.training.tasks import KINDS
 
     with database.begin() as session:
-        alive = sa.select(sa.func.count()).where(Worker.stage == Stage.TRAIN, is_alive())
+        alive = sa.select(sa.func.count()).where(Worker.stage == WorkerKind.TRAIN, is_alive())
         count = session.scalar(alive) or 0
         waiting = sum(
             session.scalar(sa.select(sa.func.count()).where(row.state.in_(WAITING))) or 0 for row in KINDS.values()

@@ -15,7 +15,7 @@ from api.contract.schedules import GateDecisionAnswer
 from api.contract.training import EvaluationAnswer, TaskAnswer, TrainingAnswer
 from deploy.cli.console import complain, err, progress_of, remark
 from deploy.cli.exits import Exit
-from shared.vocabulary.states import Stage, TaskState
+from shared.vocabulary.states import TaskState, WorkerKind
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina
@@ -58,7 +58,7 @@ def follow(client: "Carina", task: Followed, look: Callable[[], Followed]) -> Fo
             is_waiting = task.state in (TaskState.QUEUED, TaskState.INTERRUPTED)
             if not warned and is_waiting and time.monotonic() - began > MISSED_AFTER_S:
                 warned = True
-                if not any(worker.stage == Stage.TRAIN and worker.alive for worker in client.queue().workers):
+                if not any(worker.stage == WorkerKind.TRAIN and worker.alive for worker in client.queue().workers):
                     remark("No trainer is alive: start one with `carina trainer`.")
             time.sleep(POLL_S)
             task = look()

@@ -6,7 +6,6 @@ later in the request leaves it in place, and sending it again finds it as a dupl
 
 import hashlib
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from shared.queue.known import count_on, jobs_with_a_future
 from shared.settings import Settings
 from shared.tables import Image, Job, Project, Study
 from shared.version import RENDITION_VERSION
-from shared.vocabulary.states import JobState, Stage
+from shared.vocabulary.states import JobState
 
 #: A process gathers whole parts of so many files in memory, and of all others so few bytes, the rest on disk:
 #: slow clients are many, and each takes hours to fill a part.
@@ -106,7 +105,7 @@ class Intake:
         self._submission_id = submission_id
         self._pseudonym_key: bytes | None = None
         self._quota: Quota | None = None
-        self._new_jobs: Counter[Stage] = Counter()
+        self._new_jobs: list[str] = []
         if model_id is not None or key_id is not None:
             with database.begin() as session:
                 if model_id is not None:
@@ -149,8 +148,7 @@ class Intake:
 
     def send_hints(self) -> None:
         """Wake workers for the jobs that were made."""
-        for stage, count in self._new_jobs.items():
-            self._hints.send(stage, count)
+        self._hints.send_for(self._new_jobs)
         self._new_jobs.clear()
 
     def _store(self, chunks: Iterator[bytes], check: Check | None) -> _Original:
@@ -230,13 +228,13 @@ class Intake:
                 image_id=job.image_id,
                 job_id=job.id,
             )
-            stage = Stage.DETECT if job.state == JobState.READY else Stage.PREPARE
+            state = job.state
             if also is not None:
                 also(session, received)
             if self._quota is not None:
                 self._quota.charge(session, original.byte_count)
         if not known:
-            self._new_jobs[stage] += 1
+            self._new_jobs.append(state)
         return received
 
     def _find_job(self, session: Session, sha256: str) -> Job | None:

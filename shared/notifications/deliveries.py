@@ -1,4 +1,4 @@
-"""Messages to webhooks on their way: leased, sent, tried again, given up. Every change is fenced, as a job's is."""
+"""The messages of the outbox on their way to webhooks: claimed, sent, tried again, given up."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -12,22 +12,34 @@ from sqlalchemy.orm import Session
 
 from shared.database import is_any
 from shared.ids import first_id
+from shared.leases import (
+    Lease,
+    change,
+    change_held,
+    expired,
+    final_values,
+    in_seconds,
+    is_due,
+    leased_values,
+    lost,
+    pause_after,
+    waiting_values,
+)
 from shared.notifications.webhooks import is_deliverable
-from shared.queue.claim import LOST_WORKER, in_seconds
 from shared.tables import Webhook, WebhookDelivery
 from shared.vocabulary.states import DeliveryState
 
-#: Under way to one webhook at a time, so that a slow receiver holds up nobody else; and where the last try failed.
-MOST_AT_ONCE, MOST_WHERE_TROUBLED = 8, 1
-#: Bounds of the pause before the next try.
+#: Messages that are sent to one webhook at a time, so that a slow receiver delays no other one; and after a failure.
+MOST_AT_ONCE, MOST_AFTER_FAILURE = 8, 1
+#: Bounds of the pause before the next attempt.
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 7200.0
-#: Delivered messages are forgotten after this time; dead ones are kept as long as their webhook.
+#: Delivered messages are deleted after this time; dead ones are kept as long as their webhook.
 DELIVERED_KEPT_DAYS = 30
-_FORGOTTEN_AT_ONCE = 10_000
+_DELETED_AT_ONCE = 10_000
 
 
-@dataclass(frozen=True)
-class DeliveryClaim:
+@dataclass(frozen=True, kw_only=True)
+class DeliveryClaim(Lease):
     """A message that this process holds under a lease."""
 
     delivery_id: UUID
@@ -37,13 +49,26 @@ class DeliveryClaim:
     event: str
     payload: Mapping[str, Any]
     created_at: datetime
-    owner: str
-    attempt: int
+
+    @property
+    def table(self) -> type[WebhookDelivery]:
+        """Messages."""
+        return WebhookDelivery
+
+    @property
+    def key(self) -> tuple[UUID]:
+        """The message's id."""
+        return (self.delivery_id,)
+
+    @property
+    def waiting_state(self) -> DeliveryState:
+        """The state in which the message waits to be sent."""
+        return DeliveryState.PENDING
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a try: the receiver's status, or why there is none."""
+    """The result of an attempt: the receiver's status, or why there is none."""
 
     status: int | None
     code: str | None = None
@@ -51,22 +76,18 @@ class Answer:
 
 
 def claim_deliveries(
-    session: Session, owner: str, *, limit: int, lease_s: float, busy: Mapping[UUID, int], troubled: Collection[UUID]
+    session: Session, owner: str, *, limit: int, lease_s: float, busy: Mapping[UUID, int], failing: Collection[UUID]
 ) -> list[DeliveryClaim]:
-    """Lease up to `limit` messages that are due, each webhook's oldest first, and every webhook's before any's second.
+    """Lease up to `limit` messages that are due: the oldest of each webhook, then the second of each, and so on.
 
-    `busy` says how many messages this process is sending to a webhook, `troubled` where its last try failed.
+    `busy` counts the messages that this process is sending to a webhook; `failing` are webhooks that failed last.
     """
-    most = dict.fromkeys(troubled, MOST_WHERE_TROUBLED)
+    most = dict.fromkeys(failing, MOST_AFTER_FAILURE)
     full = [webhook_id for webhook_id, count in busy.items() if count >= most.get(webhook_id, MOST_AT_ONCE)]
-    # For each webhook on its own: a long queue to one of them is not read through to find the others' messages.
+    # For each webhook on its own, so that a long queue of one is not read through to find the messages of the others.
     due = (
         sa.select(WebhookDelivery.id, WebhookDelivery.available_at)
-        .where(
-            WebhookDelivery.webhook_id == Webhook.id,
-            WebhookDelivery.state == DeliveryState.PENDING,
-            WebhookDelivery.available_at <= sa.func.now(),
-        )
+        .where(WebhookDelivery.webhook_id == Webhook.id, is_due(WebhookDelivery, DeliveryState.PENDING))
         .order_by(WebhookDelivery.available_at)
         .limit(MOST_AT_ONCE)
         .with_for_update(skip_locked=True)
@@ -92,12 +113,7 @@ def claim_deliveries(
     taken = (
         sa.update(WebhookDelivery)
         .where(is_any(WebhookDelivery.id, chosen), Webhook.id == WebhookDelivery.webhook_id)
-        .values(
-            state=DeliveryState.SENDING,
-            lease_owner=owner,
-            lease_expires_at=in_seconds(lease_s),
-            attempt=WebhookDelivery.attempt + 1,
-        )
+        .values(**leased_values(WebhookDelivery, DeliveryState.SENDING, owner, lease_s))
         .returning(
             WebhookDelivery.id.label("delivery_id"),
             *(WebhookDelivery.webhook_id, Webhook.url, Webhook.secret),
@@ -110,80 +126,51 @@ def claim_deliveries(
 
 
 def end_delivery(session: Session, claim: DeliveryClaim, answer: Answer, pause_s: float | None) -> DeliveryState | None:
-    """Note a receiver's answer; return the message's new state, or None when it was no longer ours.
+    """Record a receiver's answer; return the message's new state, or None when it was no longer ours.
 
-    `pause_s` is the time until the next try, None where there is to be none. 2xx means delivered; 410, Gone, disables
-    the webhook.
+    `pause_s` is the time until the next attempt, None if there is none. 2xx means delivered; 410 disables the webhook.
     """
     if answer.status is not None and answer.status // 100 == 2:
-        state = DeliveryState.DELIVERED
+        values = final_values(DeliveryState.DELIVERED)
     elif answer.status == 410 or pause_s is None:
-        state = DeliveryState.DEAD
+        values = final_values(DeliveryState.DEAD)
     else:
-        state = DeliveryState.PENDING
-    pending = state is DeliveryState.PENDING
-    change = (
-        sa.update(WebhookDelivery)
-        .where(
-            WebhookDelivery.id == claim.delivery_id,
-            WebhookDelivery.lease_owner == claim.owner,
-            WebhookDelivery.attempt == claim.attempt,
-            WebhookDelivery.lease_expires_at > sa.func.now(),
-        )
-        .values(
-            **_unleased(state),
-            available_at=in_seconds(pause_s or 0) if pending else WebhookDelivery.available_at,
-            finished_at=None if pending else sa.func.now(),
-            response_status=answer.status,
-            code=answer.code,
-            reason=answer.reason,
-        )
-        .returning(WebhookDelivery.id)
-    )
-    if session.execute(change.execution_options(synchronize_session=False)).first() is None:
+        values = waiting_values(DeliveryState.PENDING, pause_s)
+    answered = {"response_status": answer.status, "code": answer.code, "reason": answer.reason}
+    if not change_held(session, [claim], **values, **answered):
         return None
     if answer.status == 410:
         session.execute(sa.update(Webhook).where(Webhook.id == claim.webhook_id).values(enabled=False))
-    return state
+    return DeliveryState(values["state"])
 
 
 def pause_s_after(attempt: int, *, backoff_s: float, retry_s: float) -> float | None:
-    """The pause after this many tries, which doubles; None when all pauses together would exceed `retry_s`."""
+    """The pause after so many attempts, which doubles; None when all pauses together would exceed `retry_s`."""
     first_s = max(backoff_s, SHORTEST_PAUSE_S)
-    pauses = [min(first_s * 2.0 ** min(number, 30), LONGEST_PAUSE_S) for number in range(attempt)]
+    pauses = [pause_after(number, first_s=first_s, longest_s=LONGEST_PAUSE_S) for number in range(1, attempt + 1)]
     return pauses[-1] if sum(pauses) <= retry_s else None
 
 
 def expire_deliveries(session: Session, *, retry_s: float) -> int:
-    """Take back what silent workers were sending; return how much that was.
+    """Take back the messages of silent workers; return how many.
 
-    Messages to a webhook that is disabled, or whose key is no longer good, wait for `retry_s` and then are dead.
+    Messages to a webhook that is disabled, or whose key is no longer valid, wait for `retry_s` and then are dead.
     """
-    expired = sa.select(WebhookDelivery.id).where(
-        WebhookDelivery.state == DeliveryState.SENDING, WebhookDelivery.lease_expires_at <= sa.func.now()
-    )
-    lost = {"code": LOST_WORKER, "reason": "The worker that was sending the message fell silent."}
-    back = (
-        sa.update(WebhookDelivery)
-        .where(WebhookDelivery.id.in_(expired.with_for_update(skip_locked=True)))
-        .values(**_unleased(DeliveryState.PENDING), available_at=sa.func.now(), **lost)
-        .returning(WebhookDelivery.id)
-    )
-    count = len(session.execute(back.execution_options(synchronize_session=False)).all())
-    off = {"code": "webhook_disabled", "reason": "The webhook is disabled, or its key is no longer good."}
-    if silent := session.scalars(sa.select(Webhook.id).where(~is_deliverable())).all():
-        given_up = sa.update(WebhookDelivery).where(
-            is_any(WebhookDelivery.webhook_id, silent),
+    silent = expired(WebhookDelivery, DeliveryState.SENDING)
+    count = len(change(session, WebhookDelivery, silent, **waiting_values(DeliveryState.PENDING), **lost("message")))
+    if off := session.scalars(sa.select(Webhook.id).where(~is_deliverable())).all():
+        given_up = sa.and_(
+            is_any(WebhookDelivery.webhook_id, off),
             WebhookDelivery.state == DeliveryState.PENDING,
             WebhookDelivery.available_at <= in_seconds(-retry_s),
         )
-        given_up = given_up.values(**_unleased(DeliveryState.DEAD), finished_at=sa.func.now(), **off)
-        session.execute(given_up.execution_options(synchronize_session=False))
+        why = {"code": "webhook_disabled", "reason": "The webhook is disabled, or its key is no longer valid."}
+        change(session, WebhookDelivery, given_up, **final_values(DeliveryState.DEAD), **why)
     return count
 
 
 def send_again(session: Session, delivery_id: UUID) -> WebhookDelivery | None:
-    """Have a message sent now, and tried for as long as a new one; return it, or None while it is being sent."""
+    """Send a message now, and retry it for as long as a new one; return it, or None while it is being sent."""
     change = (
         sa.update(WebhookDelivery)
         .where(WebhookDelivery.id == delivery_id, WebhookDelivery.state != DeliveryState.SENDING)
@@ -193,16 +180,12 @@ def send_again(session: Session, delivery_id: UUID) -> WebhookDelivery | None:
     return session.scalar(change.execution_options(synchronize_session=False))
 
 
-def forget_delivered(session: Session) -> None:
-    """Remove messages that were delivered long ago."""
+def delete_delivered(session: Session) -> None:
+    """Delete messages that were delivered long ago."""
     old = (
         sa.select(WebhookDelivery.id)
         .where(WebhookDelivery.id < first_id(DELIVERED_KEPT_DAYS), WebhookDelivery.state == DeliveryState.DELIVERED)
         .order_by(WebhookDelivery.id)
-        .limit(_FORGOTTEN_AT_ONCE)
+        .limit(_DELETED_AT_ONCE)
     )
     session.execute(sa.delete(WebhookDelivery).where(WebhookDelivery.id.in_(old)))
-
-
-def _unleased(state: DeliveryState) -> dict[str, Any]:
-    return {"state": state, "lease_owner": None, "lease_expires_at": None}

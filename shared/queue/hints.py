@@ -1,10 +1,11 @@
-"""Hints: Celery messages that say "there is work in this stage", and nothing else.
+"""Hints: Celery messages that say "there is work for this kind of worker", and nothing else.
 
-Losing one loses nothing, for the sweep hints again; sending one never holds up or fails whoever sends it.
+A lost hint loses no work, because the sweep hints again. Sending one never blocks or fails the sender.
 """
 
 import time
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Iterable
 
 import redis
 import sqlalchemy as sa
@@ -14,16 +15,16 @@ from kombu.exceptions import KombuError
 
 from shared.database import Database
 from shared.errors import DatabaseUnavailable, HintNotSent, RedisClusterUnsupported
+from shared.queue.stages import STAGES
+from shared.queue.workers import is_alive
 from shared.redis_connection import celery_options, connect
 from shared.settings import Settings
 from shared.tables import Worker
-from shared.vocabulary.states import Stage
+from shared.vocabulary.states import JobState, WorkerKind
 
 log = structlog.get_logger()
 
-#: A worker that has not been seen for this long counts as gone.
-SEEN_WITHIN = timedelta(seconds=90)
-#: After Redis failed to take a hint, the next ones are left to the sweep for this long.
+#: After Redis did not take a hint, no hints are sent for this long; the sweep sends them later.
 QUIET_S = 5.0
 
 
@@ -34,13 +35,13 @@ def make_celery(settings: Settings) -> Celery:
         **celery_options(settings),
         task_ignore_result=True,
         task_acks_late=False,
-        task_default_queue=Stage.SWEEP,
-        task_routes={task_name(stage): {"queue": str(stage)} for stage in Stage},
+        task_default_queue=WorkerKind.SWEEP,
+        task_routes={task_name(kind): {"queue": str(kind)} for kind in WorkerKind},
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_enable_remote_control=False,
         worker_send_task_events=False,
-        # A consumer that loses Redis ends, for any reason; `workers.listening` starts the next one.
+        # A consumer that loses Redis ends, for any reason; `workers.hint_listener` starts the next one.
         broker_connection_retry=False,
         broker_connection_retry_on_startup=False,
         broker_connection_max_retries=1,
@@ -48,14 +49,9 @@ def make_celery(settings: Settings) -> Celery:
     return app
 
 
-def task_name(stage: Stage) -> str:
-    """The name of the Celery task that wakes a stage."""
-    return f"carina.{stage}"
-
-
-def is_alive() -> sa.ColumnElement[bool]:
-    """The condition under which a worker's row stands for a process that lives."""
-    return sa.and_(Worker.stopped_at.is_(None), Worker.seen_at > sa.func.now() - SEEN_WITHIN)
+def task_name(kind: WorkerKind) -> str:
+    """The name of the Celery task that wakes a kind of worker."""
+    return f"carina.{kind}"
 
 
 class Hints:
@@ -65,67 +61,72 @@ class Hints:
         self._app = app or make_celery(settings)
         self._database = database
         self._redis = connect(settings)
-        #: Jobs that one hint stands for: what a worker of the stage takes at a time.
-        self._jobs_per_hint = {
-            Stage.PREPARE: settings.prepare_threads,
-            Stage.DETECT: settings.batch_size,
-            Stage.SWEEP: 1,
-            Stage.INTAKE: settings.intake_threads,
-            Stage.NOTIFY: 1000,
+        #: The most rows that one hint stands for: as many as a worker takes at a time.
+        self._rows_per_hint = {
+            WorkerKind.SWEEP: 1,
+            WorkerKind.INTAKE: settings.intake_threads,
+            WorkerKind.NOTIFY: 1000,
+            **{stage.worker: stage.batch_size(settings) for stage in STAGES},
         }
         self._is_down, self._quiet_until = False, 0.0
 
-    def send(self, stage: Stage, waiting: int) -> int:
-        """Send min(workers, ceil(waiting / batch)) hints, less those that nobody has taken yet; return how many.
+    def send_for(self, states: Iterable[JobState | str]) -> None:
+        """Wake the stages that jobs of these states wait for."""
+        counts = Counter(map(str, states))
+        for stage in STAGES:
+            self.send(stage.worker, counts[stage.waiting])
 
-        Never raises for a server that is down: the sweep will hint again.
+    def send(self, kind: WorkerKind, waiting: int) -> int:
+        """Send min(workers, ceil(waiting / batch)) hints, less those that are still in the queue; return how many.
+
+        Never raises if a server is unavailable: the sweep will hint again.
         """
         if waiting <= 0 or time.monotonic() < self._quiet_until:
             return 0
-        if self._is_down:  # this sender finds out whether it still is, and no other
+        if self._is_down:  # only this sender checks whether it still is
             self._quiet_until = time.monotonic() + QUIET_S
         try:
-            sent = self._send(stage, waiting)
+            sent = self._send(kind, waiting)
         except (HintNotSent, DatabaseUnavailable, redis.RedisError, KombuError, OSError) as exc:
             self._is_down, self._quiet_until = True, time.monotonic() + QUIET_S
-            log.warning("hint_not_sent", stage=stage, error=type(exc).__name__)
+            log.warning("hint_not_sent", stage=kind, error=type(exc).__name__)
             return 0
         self._is_down, self._quiet_until = False, 0.0
         return sent
 
-    def _send(self, stage: Stage, waiting: int) -> int:
-        missing = -(-waiting // self._jobs_per_hint[stage]) - (pending := self._pending(stage))
-        if missing <= 0:  # the usual thing under load, and so it is known before the database is asked
+    def _send(self, kind: WorkerKind, waiting: int) -> int:
+        missing = -(-waiting // self._rows_per_hint[kind]) - (pending := self._pending(kind))
+        if missing <= 0:  # the usual case under load, so it is decided before the database is asked
             return 0
-        missing = min(missing, self._live_workers(stage) - pending)
+        missing = min(missing, self._live_workers(kind) - pending)
         for _ in range(missing):
-            self._app.send_task(task_name(stage), retry=False)
+            self._app.send_task(task_name(kind), retry=False)
         return max(missing, 0)
 
     def close(self) -> None:
-        """Close the connections that look at what is waiting; Celery keeps its own for the process."""
+        """Close the connections that read the queues; Celery keeps its own for the process."""
         self._redis.close()
 
-    def check(self, stage: Stage = Stage.PREPARE) -> None:
-        """Write what a hint would write, and take it back; raise `HintNotSent` where Redis does not take it.
+    def check(self, kind: WorkerKind = WorkerKind.PREPARE) -> None:
+        """Write the bytes of a hint and remove them again; raise `HintNotSent` if Redis does not accept them.
 
         A PING proves too little: a replica answers it, and so does a server whose memory or disk is full.
         """
         try:
             with self._redis.pipeline(transaction=True) as commands:
-                commands.lpush(str(stage), b"")
-                commands.lpop(str(stage))
+                commands.lpush(str(kind), b"")
+                commands.lpop(str(kind))
                 commands.execute()
         except redis.exceptions.MovedError as exc:
             raise RedisClusterUnsupported from exc
         except (redis.RedisError, OSError) as exc:
             raise HintNotSent(f"Redis takes no hints: {str(exc).rstrip('.') or type(exc).__name__}.") from exc
 
-    def _pending(self, stage: Stage) -> int:
-        # A hint still in the list will be taken after our commit, so it stands for our jobs too.
-        return int(self._redis.llen(str(stage)))
+    def _pending(self, kind: WorkerKind) -> int:
+        # A hint that is still in the list will be taken after our commit, so it covers our rows too.
+        return int(self._redis.llen(str(kind)))
 
-    def _live_workers(self, stage: Stage) -> int:
-        alive = sa.select(sa.func.count()).where(Worker.stage == stage, is_alive())
+    def _live_workers(self, kind: WorkerKind) -> int:
+        alive = sa.select(sa.func.count()).where(Worker.stage == kind, is_alive())
         with self._database.begin() as session:
             return max(1, session.scalar(alive) or 0)

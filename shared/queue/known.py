@@ -1,6 +1,6 @@
-"""Jobs that somebody counts on who sends the same image in again.
+"""Jobs shared with later requests for the same image.
 
-Such a job goes on when the submission that made it is cancelled, and is as urgent as the most urgent of those requests.
+Such a job goes on when the submission that made it is cancelled, and has the highest priority of all those requests.
 """
 
 from collections.abc import Collection
@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from shared.tables import Job
 from shared.vocabulary.states import JobState
 
-#: Whether a job has not come to its end.
-IS_OPEN = Job.state.in_([state for state in JobState if not state.is_final])
+#: The condition that a job is not final.
+IS_OPEN = Job.state.in_(JobState.open())
 
 
 def jobs_with_a_future(model_id: UUID | None) -> list[sa.ColumnElement[bool]]:
-    """The conditions of a job that has a result or may get one: what failed or was cancelled is tried anew."""
+    """The conditions of a job that has a result or may get one: an image whose job failed gets a new one."""
     conditions: list[sa.ColumnElement[bool]] = [Job.state.not_in([JobState.FAILED, JobState.CANCELLED])]
     if model_id is not None:
         conditions.append(sa.or_(Job.requested_model_id == model_id, Job.model_id == model_id))
@@ -27,9 +27,9 @@ def jobs_with_a_future(model_id: UUID | None) -> list[sa.ColumnElement[bool]]:
 def count_on(
     session: Session, job_ids: Collection[UUID], submission_id: UUID | None, priority: int, *, wait: bool
 ) -> set[UUID]:
-    """Have a request of this priority count on jobs; return those that it can count on.
+    """Let a request of this priority share jobs; return those that it can share.
 
-    It cannot on those that have meanwhile ended without a result and, unless told to wait, on those that somebody is
+    It cannot share jobs that have meanwhile ended without a result or, unless it is to wait, jobs that somebody else is
     changing. Jobs of the request's own submission are not changed: they end with it.
     """
     jobs = sa.select(Job.id, Job.state, Job.submission_id).where(Job.id.in_(job_ids), *jobs_with_a_future(None))

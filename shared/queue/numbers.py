@@ -1,4 +1,4 @@
-"""How full the queue is, counted in PostgreSQL: no process keeps a number of its own to lose."""
+"""Counts the queue in PostgreSQL: no process keeps a count of its own that it could lose."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -7,27 +7,27 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from shared.queue.hints import is_alive
+from shared.queue.workers import is_alive
 from shared.tables import Job, Worker
-from shared.vocabulary.states import JobState, Stage
+from shared.vocabulary.states import JobState, Phase, WorkerKind
 
-WAITING = (JobState.QUEUED, JobState.READY)
-LEASED = (JobState.PREPARING, JobState.DETECTING)
-FINAL = tuple(state for state in JobState if state.is_final)
+WAITING = JobState.in_phase(Phase.WAITING)
+LEASED = JobState.in_phase(Phase.LEASED)
+FINAL = JobState.in_phase(Phase.FINAL)
 
 
 @dataclass(frozen=True)
 class JobCount:
-    """The jobs of one state."""
+    """The number and age of the jobs of one state."""
 
     count: int = 0
-    #: Since when the oldest has been there to be worked on; of a waiting state, how long it has waited.
+    #: The age of the oldest since it could be worked on; of a waiting state, how long it has waited.
     oldest_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class WorkDone:
-    """What the workers of a stage have done, those that have ended among them."""
+    """The work of all workers of one kind, including those that have ended."""
 
     alive: int = 0
     batches: int = 0
@@ -37,25 +37,25 @@ class WorkDone:
 
 
 def count_jobs(session: Session) -> dict[JobState, JobCount]:
-    """Count all jobs by state, which reads the whole table: 0.3 s with a million."""
+    """Count all jobs by state. Reads the whole table: 0.3 s with a million jobs."""
     return _count(session, sa.true())
 
 
 def count_open_jobs(session: Session) -> dict[JobState, JobCount]:
-    """Count the jobs that are not final by state; the time that it takes does not grow with those that are."""
-    # One after the other, for each has an index of its own.
+    """Count the jobs that are not final by state; the time does not grow with the number of final jobs."""
+    # In two statements, because each has an index of its own.
     return _count(session, is_one_of(WAITING)) | _count(session, is_one_of(LEASED))
 
 
 def count_finished(session: Session, after: datetime, until: datetime | None = None) -> dict[JobState, int]:
-    """Count the jobs that came to their end within a time, by state."""
+    """Count the jobs that ended within a time, by state."""
     within = [Job.finished_at > after] + ([Job.finished_at <= until] if until is not None else [])
     rows = session.execute(sa.select(Job.state, sa.func.count()).where(*within).group_by(Job.state))
     return dict.fromkeys(FINAL, 0) | {JobState(state): count for state, count in rows}
 
 
-def sum_work(session: Session) -> dict[Stage, WorkDone]:
-    """Sum up what workers have done, by stage."""
+def sum_work(session: Session) -> dict[WorkerKind, WorkDone]:
+    """Sum up the work of all workers, by kind."""
     rows = session.execute(
         sa.select(
             Worker.stage,
@@ -66,11 +66,11 @@ def sum_work(session: Session) -> dict[Stage, WorkDone]:
             sa.func.sum(Worker.expired_leases),
         ).group_by(Worker.stage)
     )
-    return {Stage(row[0]): WorkDone(row[1], int(row[2]), int(row[3]), row[4], int(row[5])) for row in rows}
+    return {WorkerKind(row[0]): WorkDone(row[1], int(row[2]), int(row[3]), row[4], int(row[5])) for row in rows}
 
 
 def is_one_of(states: Collection[JobState]) -> sa.ColumnElement[bool]:
-    """The condition on a job's state, written out: of a parameter PostgreSQL cannot tell that a partial index fits."""
+    """The condition on a job's state as literals: PostgreSQL uses no partial index for a parameter."""
     return Job.state.in_([sa.literal(str(state), sa.Text(), literal_execute=True) for state in states])
 
 

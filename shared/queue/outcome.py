@@ -1,4 +1,4 @@
-"""How a leased job comes out of a stage: further, rejected, tried again, or failed. All fenced; see `claim`."""
+"""The outcome of a stage for a leased job: handed on, rejected, tried again, or failed. Every change is fenced."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,25 +11,25 @@ from sqlalchemy.orm import Session, aliased
 
 from shared.errors import CarinaError, PermanentError, Place, plain_code
 from shared.imaging.facts import ImageFacts
-from shared.notifications.webhooks import announce_jobs
-from shared.queue.claim import Claim, fenced, final_values, waiting_values
+from shared.leases import change_held, ends_as, held, is_outage, reason_of, try_again, waiting_values
+from shared.queue.claim import Claim
+from shared.queue.ending import end_jobs
 from shared.queue.known import IS_OPEN
 from shared.queue.top_scores import keep_top_scores
 from shared.tables import Detection, Image, Job
 from shared.version import code_version
-from shared.vocabulary.states import JobState, Stage
+from shared.vocabulary.states import JobState
 
 #: The code of a job that was cancelled because another one of its image has the result.
 DUPLICATE = plain_code(
     "duplicate", "The job was cancelled because another job of the same image has the result.", Place.JOB, is_final=True
 )
-#: A backoff never grows beyond this.
-LONGEST_BACKOFF_S = 300.0
+_NO_REASON = {"code": None, "reason": None}
 
 
 @dataclass(frozen=True)
 class StoredRendition:
-    """What an image's row says of its rendition."""
+    """The rendition of an image, as the image's row describes it."""
 
     sha256: str
     version: int
@@ -52,33 +52,18 @@ class FoundBox:
 
 def mark_ready(session: Session, claim: Claim, rendition: StoredRendition) -> bool:
     """Hand a prepared job on to detect. Return whether it was still ours."""
-    change = (
-        sa.update(Job)
-        .where(fenced([claim]))
-        .values(
-            **waiting_values(Stage.DETECT, 0),
-            attempt=0,
-            alone=False,
-            code=None,
-            reason=None,
-            ready_at=sa.func.now(),
-        )
-        .returning(Job.id)
-    )
-    if session.execute(change).first() is None:
+    ready = waiting_values(claim.stage.done) | _NO_REASON | {"attempt": 0, "alone": False, "ready_at": sa.func.now()}
+    if not change_held(session, [claim], **ready):
         return False
     _store(session, claim, rendition)
     return True
 
 
 def refuse(session: Session, claim: Claim, rendition: StoredRendition, error: PermanentError) -> bool:
-    """Reject a prepared job, and keep what shows why. Return whether it was still ours."""
-    why = {"code": error.code, "reason": error.public_detail}
-    change = sa.update(Job).where(fenced([claim])).values(**final_values(JobState.REJECTED), **why).returning(Job.id)
-    if session.execute(change).first() is None:
+    """Reject a prepared job, and keep the rendition, which shows why. Return whether it was still ours."""
+    if not end_jobs(session, held([claim]), JobState.REJECTED, **reason_of(error)):
         return False
     _store(session, claim, rendition)
-    announce_jobs(session, [claim.job_id])
     return True
 
 
@@ -119,9 +104,9 @@ def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[
     firsts: dict[tuple[UUID, UUID | None], Claim] = {}
     for claim in found:
         firsts.setdefault((claim.image_id, claim.model_id), claim)
-    ours = _end_as_succeeded(session, firsts.values())
-    if seconds := found.keys() - firsts.values():
-        ours |= _end_as_succeeded(session, seconds)
+    ours: set[UUID] = set()
+    for claims in (firsts.values(), found.keys() - firsts.values()):
+        ours |= _end_as_succeeded(session, claims) if claims else set()
     rows = [
         {
             "job_id": claim.job_id,
@@ -152,73 +137,35 @@ def _best(boxes: Sequence[FoundBox]) -> dict[str, float]:
 
 
 def _end_as_succeeded(session: Session, claims: Collection[Claim]) -> set[UUID]:
-    still_ours = sa.update(Job).where(fenced(claims)).returning(Job.id)
-    still_ours = still_ours.execution_options(synchronize_session=False)
     while True:
         try:
             with session.begin_nested():
-                values = final_values(JobState.SUCCEEDED)
-                values |= {"code": None, "reason": None, "code_version": code_version()}
-                succeeded = set(session.scalars(still_ours.values(**values)))
+                values = _NO_REASON | {"code_version": code_version()}
+                return set(end_jobs(session, held(claims), JobState.SUCCEEDED, **values))
         except IntegrityError:
             first = aliased(Job)
             has_result = (first.image_id == Job.image_id, first.model_id == Job.model_id)
             second = sa.exists().where(*has_result, first.state == JobState.SUCCEEDED)
             why = {"code": DUPLICATE, "reason": "Another job of this image has the result under this model."}
-            cancelled = still_ours.where(second).values(**final_values(JobState.CANCELLED), **why)
-            duplicates = session.scalars(cancelled).all()
-            if not duplicates:
+            if not end_jobs(session, sa.and_(held(claims), second), JobState.CANCELLED, **why):
                 raise
-            announce_jobs(session, duplicates)
-        else:
-            announce_jobs(session, succeeded)
-            return succeeded
 
 
 def give_up_or_retry(
-    session: Session,
-    stage: Stage,
-    claim: Claim,
-    error: CarinaError,
-    *,
-    max_attempts: int,
-    backoff_s: float,
-    alone: bool = False,
+    session: Session, claim: Claim, error: CarinaError, *, max_attempts: int, backoff_s: float, alone: bool = False
 ) -> JobState | None:
-    """End or repeat a job after an error; return its new state, or None when it was no longer ours.
+    """End a job after an error, or have it tried again; return its new state, or None if it was no longer ours.
 
-    A permanent error rejects it. A transient one sends it back with a backoff that doubles, until its attempts are used
-    up and it has failed.
+    `shared.leases.ends_as` decides. `alone` is for a job that may have failed its batch.
     """
-    why: dict[str, object] = {"code": error.code, "reason": error.public_detail}
-    if isinstance(error, PermanentError):
-        state = JobState.REJECTED
-        values = final_values(state)
-    elif claim.attempt >= max_attempts:
-        state = JobState.FAILED
-        values = final_values(state)
-    else:
-        state = stage.waiting
-        pause_s = min(backoff_s * 2 ** (claim.attempt - 1), LONGEST_BACKOFF_S)
-        values = waiting_values(stage, pause_s) | {"alone": claim.alone or alone}
-    change = sa.update(Job).where(fenced([claim])).values(**values, **why).returning(Job.id)
-    done = session.execute(change.execution_options(synchronize_session=False)).first()
-    if done is None:
-        return None
-    if state.is_final:
-        announce_jobs(session, [claim.job_id])
-    return state
+    if final := ends_as(error, claim.attempt, max_attempts=max_attempts):
+        state = JobState(final)
+        return state if end_jobs(session, held([claim]), state, **reason_of(error)) else None
+    alone = claim.alone or (alone and not is_outage(error))
+    return claim.stage.waiting if try_again(session, claim, error, backoff_s=backoff_s, alone=alone) else None
 
 
 def cancel(session: Session, project_id: UUID, job_id: UUID) -> bool:
     """Cancel a job that is not final yet; return whether it was changed. A worker that holds it cannot commit."""
-    change = (
-        sa.update(Job)
-        .where(Job.id == job_id, Job.project_id == project_id, IS_OPEN)
-        .values(**final_values(JobState.CANCELLED))
-        .returning(Job.id)
-    )
-    if session.execute(change).first() is None:
-        return False
-    announce_jobs(session, [job_id])
-    return True
+    open_job = sa.and_(Job.id == job_id, Job.project_id == project_id, IS_OPEN)
+    return bool(end_jobs(session, open_job, JobState.CANCELLED))

@@ -1,36 +1,36 @@
-"""Another try for jobs that have failed. A job that has come to its end stays so: it gets a successor."""
+"""Another try for jobs that have failed. A final job is never changed: it gets a successor."""
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.database.ids import new_id_in_sql
+from shared.queue.stages import DETECT, PREPARE
 from shared.tables import Image, Job, SubmissionFile
 from shared.version import RENDITION_VERSION
 from shared.vocabulary.states import FileState, JobState
+
+#: The columns that a successor does not inherit: its own identity, and those that tell what became of its predecessor.
+NOT_INHERITED = frozenset(
+    {"id", "submission_id", "model_id", "state", "attempt", "alone", "counted_on", "available_at", "lease_owner"}
+    | {"lease_expires_at", "code", "reason", "code_version", "created_at", "ready_at", "finished_at"}
+)
 
 
 def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
     """Make a job for each that has failed, and point its submission's file at it; return the new jobs' states.
 
     `failed` has `job_id`, and `submission_id` and `number` of the file that the new job is for, if it is for one. The
-    caller holds what keeps others from doing the same at once.
+    caller holds a lock that keeps others from doing the same at once.
     """
     is_ready = sa.and_(Image.rendition_sha256.is_not(None), Image.rendition_version == RENDITION_VERSION)
     successor = (
         sa.select(
             failed.c.number,
             new_id_in_sql().label("id"),
-            Job.image_id,
-            Job.study_id,
-            Job.project_id,
             failed.c.submission_id,
-            Job.requested_model_id,
-            Job.priority,
-            sa.case((is_ready, JobState.READY), else_=JobState.QUEUED).label("state"),
+            sa.case((is_ready, DETECT.waiting), else_=PREPARE.waiting).label("state"),
             sa.case((is_ready, sa.func.now())).label("ready_at"),
-            sa.literal(0).label("attempt"),
-            sa.false().label("alone"),
-            sa.false().label("counted_on"),
+            *(column for column in Job.__table__.columns if column.name not in NOT_INHERITED),
         )
         .select_from(failed)
         .join(Job, Job.id == failed.c.job_id)
@@ -39,7 +39,7 @@ def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
     )
     columns = [column for column in successor.c if column.key != "number"]
     names = [column.key for column in columns]
-    jobs = sa.insert(Job).from_select(names, sa.select(*columns), include_defaults=False).returning(Job.id)
+    jobs = sa.insert(Job).from_select(names, sa.select(*columns)).returning(Job.id)
     files = (
         sa.update(SubmissionFile)
         .where(SubmissionFile.submission_id == successor.c.submission_id, SubmissionFile.number == successor.c.number)

@@ -1,4 +1,4 @@
-"""What the queue was like: the sweep samples it, and pages draw it."""
+"""The history of the queue: the sweep takes samples, and pages draw them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.queue.numbers import FINAL, LEASED, WAITING, JobCount, WorkDone, count_finished, count_open_jobs, sum_work
+from shared.queue.stages import DETECT
 from shared.tables import QueueSample
-from shared.vocabulary.states import JobState, Stage
+from shared.vocabulary.states import JobState
 
-#: One sample each; whichever beat comes first takes it.
+#: Each interval has one sample; the first beat in it takes it.
 INTERVAL = timedelta(seconds=15)
 KEPT_FOR = timedelta(days=7)
 _EPOCH = sa.literal(datetime(2000, 1, 1, tzinfo=UTC), sa.DateTime(timezone=True))
@@ -22,40 +23,40 @@ _EPOCH = sa.literal(datetime(2000, 1, 1, tzinfo=UTC), sa.DateTime(timezone=True)
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of the past, from one or more samples."""
+    """A part of the past, from one or more samples."""
 
     at: datetime
-    #: The most that there were at a sample, and the longest wait.
+    #: The maximum over its samples: jobs of each state, and the longest wait.
     queued: int
     preparing: int
     ready: int
     detecting: int
     oldest_waiting_s: float
-    #: Jobs that came to this end meanwhile, and in how many seconds.
+    #: Jobs that ended in each state, and in how many seconds.
     succeeded: int
     rejected: int
     failed: int
     cancelled: int
     elapsed_s: float
-    #: What detect workers did meanwhile.
+    #: The work of detect workers.
     batches: int
     images: int
     step_s: float
 
 
 def take_sample(session: Session) -> bool:
-    """Write down what the queue is like, unless a beat has in this interval; return whether it was done.
+    """Store a sample of the queue, unless this interval has one; return whether it was stored.
 
-    Removes what is older than `KEPT_FOR`.
+    Deletes samples that are older than `KEPT_FOR`.
     """
     at = session.scalars(sa.select(sa.func.date_bin(INTERVAL, sa.func.now(), _EPOCH))).one()
     before = session.scalar(sa.select(sa.func.max(QueueSample.at)).where(QueueSample.at >= at - KEPT_FOR))
     if before is not None and before >= at:
         return False
     since = before or at - INTERVAL
-    jobs, done = count_open_jobs(session), sum_work(session).get(Stage.DETECT, WorkDone())
+    jobs, done = count_open_jobs(session), sum_work(session).get(DETECT.worker, WorkDone())
     levels = {str(state): jobs.get(state, JobCount()).count for state in (*WAITING, *LEASED)}
-    # From sample to sample without a gap, so that each end counts once.
+    # From sample to sample without a gap, so that each ended job counts once.
     ends = {str(state): count for state, count in count_finished(session, since, at).items()}
     values: dict[str, Any] = {
         "at": at,
@@ -75,13 +76,13 @@ def take_sample(session: Session) -> bool:
 
 
 def read_history(session: Session, past: timedelta, *, points: int) -> list[Span]:
-    """Return the spans of some past time, the oldest first, about as many as `points`."""
+    """Return the spans of some past time, the oldest first; about as many as `points`."""
     sample = QueueSample
     wanted = sample.at > sa.func.now() - past
     width = max(INTERVAL, past / points)
 
     def gain(column: sa.orm.InstrumentedAttribute[int] | sa.orm.InstrumentedAttribute[float]) -> sa.Label[float]:
-        # Rows of workers are never removed; should one be, nothing was undone.
+        # Rows of workers are never deleted; if one were, its work would still count.
         more = column - sa.func.lag(column).over(order_by=sample.at)
         return sa.func.greatest(more, 0).label(column.key)
 
@@ -104,12 +105,12 @@ def read_history(session: Session, past: timedelta, *, points: int) -> list[Span
 
 
 def _whole(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """The row with counts for the decimals that PostgreSQL makes of their sums."""
+    """The row with its sums as integers, of which PostgreSQL makes decimals."""
     return {str(name): int(value) if isinstance(value, Decimal) else value for name, value in row.items()}
 
 
 def count_past(session: Session, now: datetime, past: timedelta) -> dict[JobState, int]:
-    """Count the jobs that came to their end in some past time, by state: from samples, as far as there are any."""
+    """Count the jobs that ended in some past time, by state: from samples as far as there are any."""
     columns = {state: QueueSample.__table__.c[state] for state in FINAL}
     sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in columns.values()]
     latest, *counted = session.execute(
@@ -120,7 +121,7 @@ def count_past(session: Session, now: datetime, past: timedelta) -> dict[JobStat
 
 
 def work_before(session: Session, moment: datetime) -> WorkDone | None:
-    """Return what detect workers had done at the first sample after a moment, if there is one."""
+    """Return the work of detect workers at the first sample after a moment, if there is one."""
     first = sa.select(QueueSample).where(QueueSample.at >= moment).order_by(QueueSample.at).limit(1)
     sample = session.scalar(first)
     return None if sample is None else WorkDone(batches=sample.batches, images=sample.images, step_s=sample.step_s)

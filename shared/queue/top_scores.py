@@ -1,4 +1,4 @@
-"""What studies are found by: of each class the highest score that a result has."""
+"""The highest score of each class in a result, by which studies are searched."""
 
 import math
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from shared.tables import Job, TopScore
 
 
 def keep_top_scores(session: Session, top_scores: Mapping[UUID, Mapping[str, float]]) -> None:
-    """Keep the top scores, by class, of jobs that have just succeeded.
+    """Store the top scores, by class, of jobs that have just succeeded.
 
-    Call it in the transaction that committed their detections. Those of other models stay, for any model can become the
-    active one: `shared.studies.results.counts_in_search` says which count.
+    Call it in the transaction that commits their detections. The scores of other models stay, because any model can
+    become the active one: `shared.studies.results.counts_in_search` says which count.
     """
     rows = [(job_id, name, score) for job_id, scores in top_scores.items() for name, score in scores.items()]
     if not rows:

@@ -1,20 +1,30 @@
-"""The row of a worker process: by it others know that the process lives."""
+"""The row of a worker process, which tells others that the process is alive."""
+
+from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.tables import Worker
-from shared.vocabulary.states import Stage
+from shared.vocabulary.states import WorkerKind
+
+#: A worker that has not been seen for this long is not alive.
+SEEN_WITHIN = timedelta(seconds=90)
 
 
-def mark_seen(session: Session, owner: str, stage: Stage, device: str | None = None) -> None:
-    """Say that this process lives; its row is made where it is missing, as after a backup was restored."""
-    row = insert(Worker).values(id=owner, stage=stage, device=device)
+def is_alive() -> sa.ColumnElement[bool]:
+    """The condition that a worker's process is alive."""
+    return sa.and_(Worker.stopped_at.is_(None), Worker.seen_at > sa.func.now() - SEEN_WITHIN)
+
+
+def mark_seen(session: Session, owner: str, kind: WorkerKind, device: str | None = None) -> None:
+    """Record that this process is alive; inserts its row if it is missing, as after a backup was restored."""
+    row = insert(Worker).values(id=owner, stage=kind, device=device)
     seen = {"seen_at": sa.func.now(), "stopped_at": None}
     session.execute(row.on_conflict_do_update(index_elements=[Worker.id], set_=seen))
 
 
 def mark_stopped(session: Session, owner: str) -> None:
-    """Say that this process has ended in good order."""
+    """Record that this process has ended cleanly."""
     session.execute(sa.update(Worker).where(Worker.id == owner).values(stopped_at=sa.func.now()))

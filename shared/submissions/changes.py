@@ -1,6 +1,6 @@
-"""What may be asked of a bulk submission as a whole: to try again what failed, and to stop.
+"""Changes of a whole bulk submission: to retry what failed, and to cancel.
 
-The submission is locked by the caller, as in `locked`; then follow its files, then jobs.
+The caller locks the submission, as `locked` does; after it the files are locked, then the jobs.
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.errors import DigestMismatch, NotFound, NotUploaded, RequestError, SizeMismatch
-from shared.notifications import webhooks
-from shared.queue.claim import final_values
+from shared.leases import change, final_values
+from shared.queue.ending import end_jobs
 from shared.queue.known import IS_OPEN
 from shared.queue.retry import make_successors
 from shared.submissions.progress import count, end
 from shared.tables import Job, Submission, SubmissionFile
 from shared.vocabulary.states import FileState, JobState, SubmissionState
 
-#: The codes of what has to be sent again.
-_NOT_HERE = [NotUploaded.code, SizeMismatch.code, DigestMismatch.code]
+#: The codes of files that must be uploaded again.
+_NOT_ARRIVED = [NotUploaded.code, SizeMismatch.code, DigestMismatch.code]
 
 
 class SubmissionIsFinal(RequestError):
@@ -31,16 +31,14 @@ class SubmissionIsFinal(RequestError):
 
 @dataclass(frozen=True)
 class Retried:
-    """How many files are tried again, by where they go on."""
+    """The new states of the files and jobs that are tried again."""
 
-    to_upload: int
-    to_intake: int
-    to_prepare: int
-    to_detect: int
+    files: list[FileState]
+    jobs: list[JobState]
 
 
 def locked(session: Session, project_id: UUID, submission_id: UUID) -> Submission:
-    """Return a submission that nobody else changes until the transaction's end; raise `NotFound`."""
+    """Lock a submission until the end of the transaction, and return it; raise `NotFound`."""
     mine = sa.select(Submission).where(Submission.id == submission_id, Submission.project_id == project_id)
     # Files and jobs can still be added to it.
     submission = session.scalar(mine.with_for_update(key_share=True))
@@ -50,67 +48,48 @@ def locked(session: Session, project_id: UUID, submission_id: UUID) -> Submissio
 
 
 def retry(session: Session, submission: Submission) -> Retried:
-    """Give failed jobs successors, and failed files another try; raise `SubmissionIsFinal` for a cancelled one.
+    """Give failed jobs successors, and failed files another try; raise `SubmissionIsFinal` if it was cancelled.
 
-    What was rejected would be rejected again, and stays so.
+    Rejected files and jobs stay, because they would be rejected again.
     """
     if submission.state == SubmissionState.CANCELLED:
         raise SubmissionIsFinal("The submission was cancelled.")
-    files = _retry_files(session, submission.id)
-    stages = _retry_jobs(session, submission)
-    retried = Retried(
-        to_upload=files.count(FileState.EXPECTED),
-        to_intake=files.count(FileState.ARRIVED),
-        to_prepare=stages.count(JobState.QUEUED),
-        to_detect=stages.count(JobState.READY),
-    )
-    if files or stages:
+    retried = Retried(_retry_files(session, submission.id), _retry_jobs(session, submission))
+    if retried.files or retried.jobs:
         reopen(submission)
     return retried
 
 
 def reopen(submission: Submission) -> None:
-    """Have a locked submission go on, of which something is tried again."""
+    """Continue a locked submission of which something is tried again."""
     if submission.state == SubmissionState.COMPLETED_WITH_ERRORS:
         submission.state, submission.finished_at, submission.tally = SubmissionState.PROCESSING, None, None
-        # From here on it is waited for what is to be uploaded.
+        # The time within which files must be uploaded begins again.
         submission.closed_at = sa.func.now()
 
 
 def cancel(session: Session, submission: Submission) -> None:
-    """Cancel what is not final; whoever holds some of it cannot commit. Raise `SubmissionIsFinal`.
+    """Cancel files and jobs that are not final; their workers can no longer commit. Raise `SubmissionIsFinal`.
 
-    Jobs that others count on leave the submission and go on.
+    Jobs that are shared with later requests leave the submission and go on.
     """
     if SubmissionState(submission.state).is_final:
         raise SubmissionIsFinal(f"The submission is {submission.state} already.")
-    open_files = [state for state in FileState if not state.is_final]
-    files = sa.update(SubmissionFile).where(
-        SubmissionFile.submission_id == submission.id, SubmissionFile.state.in_(open_files)
-    )
-    session.execute(_silently(files.values(**final_values_of_files(FileState.CANCELLED), source_key=None)))
+    files = SubmissionFile.submission_id == submission.id
+    open_files = sa.and_(files, SubmissionFile.state.in_(FileState.open()))
+    change(session, SubmissionFile, open_files, **final_values(FileState.CANCELLED), source_key=None)
     # A statement of its own, which sees the job of a file that has just been accepted.
-    jobs = sa.update(Job).where(Job.submission_id == submission.id, IS_OPEN).returning(Job.id)
-    ended = jobs.where(~Job.counted_on).values(**final_values(JobState.CANCELLED))
-    webhooks.announce_jobs(session, session.scalars(_silently(ended)).all())
-    # What is left: a request that counts on a job only now has waited for the statement before.
-    left = session.scalars(_silently(jobs.values(submission_id=None))).all()
-    theirs = sa.update(SubmissionFile).where(
-        SubmissionFile.submission_id == submission.id,
-        SubmissionFile.state == FileState.ACCEPTED,
-        SubmissionFile.job_id.in_(left),
-    )
-    session.execute(_silently(theirs.values(state=FileState.CANCELLED)))
+    open_jobs = sa.and_(Job.submission_id == submission.id, IS_OPEN)
+    end_jobs(session, sa.and_(open_jobs, ~Job.counted_on), JobState.CANCELLED)
+    # The rest: a request that begins to share a job only now has waited for the statement before.
+    shared = change(session, Job, open_jobs, submission_id=None)
+    of_shared = sa.and_(files, SubmissionFile.state == FileState.ACCEPTED, SubmissionFile.job_id.in_(shared))
+    change(session, SubmissionFile, of_shared, state=FileState.CANCELLED)
     end(session, submission, SubmissionState.CANCELLED, count(session, submission.id))
 
 
-def final_values_of_files(state: FileState) -> dict[str, object]:
-    """The columns of a file that intake is done with."""
-    return {"state": state, "lease_owner": None, "lease_expires_at": None, "finished_at": sa.func.now()}
-
-
-def _retry_files(session: Session, submission_id: UUID) -> list[str]:
-    to_upload = sa.and_(SubmissionFile.code.in_(_NOT_HERE), SubmissionFile.source_key.is_(None))
+def _retry_files(session: Session, submission_id: UUID) -> list[FileState]:
+    to_upload = sa.and_(SubmissionFile.code.in_(_NOT_ARRIVED), SubmissionFile.source_key.is_(None))
     again = (
         sa.update(SubmissionFile)
         .where(SubmissionFile.submission_id == submission_id, SubmissionFile.state == FileState.FAILED)
@@ -124,11 +103,11 @@ def _retry_files(session: Session, submission_id: UUID) -> list[str]:
         )
         .returning(SubmissionFile.state)
     )
-    return list(session.scalars(_silently(again)))
+    return [FileState(state) for state in session.scalars(again.execution_options(synchronize_session=False))]
 
 
 def _retry_jobs(session: Session, submission: Submission) -> list[JobState]:
-    """Make a job for each that has failed, whoever made that; return their states."""
+    """Make a successor for each failed job of the submission's files; return their states."""
     failed = (
         sa.select(SubmissionFile.job_id, SubmissionFile.submission_id, SubmissionFile.number)
         .join(Job, Job.id == SubmissionFile.job_id)
@@ -139,7 +118,3 @@ def _retry_jobs(session: Session, submission: Submission) -> list[JobState]:
         )
     )
     return make_successors(session, failed.subquery())
-
-
-def _silently(change: sa.Update) -> sa.Update:
-    return change.execution_options(synchronize_session=False)

@@ -1,6 +1,6 @@
-"""Bulk submissions: their files' numbers, what these have come to, and the end of it all.
+"""The progress of bulk submissions: the outcome of their files, and their end.
 
-Whoever changes a submission and its files in one transaction locks the submission first, then its files, then jobs.
+A transaction that changes a submission and its files locks the submission first, then its files, then jobs.
 """
 
 import time
@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 
 from shared.access.quotas import QuotaExceeded
 from shared.database import Database
-from shared.notifications import webhooks
+from shared.leases import change, waiting_values
+from shared.notifications.outbox import announce
 from shared.queue.known import IS_OPEN
 from shared.queue.outcome import DUPLICATE
 from shared.settings import Settings
@@ -25,28 +26,28 @@ from shared.vocabulary.webhook_events import WebhookEvent
 
 log = structlog.get_logger()
 
-#: A count that took longer than the first is kept, and used for as many times longer as the second says.
+#: A count that took longer than `SLOW_COUNT_S` is stored, and used for `KEPT_FOR` times as long as it took.
 SLOW_COUNT_S, KEPT_FOR = 0.25, 20
 
-_OPEN_FILE = SubmissionFile.state.in_([state for state in FileState if not state.is_final])
+_OPEN_FILE = SubmissionFile.state.in_(FileState.open())
 _HAS_JOB = SubmissionFile.state.in_([FileState.ACCEPTED, FileState.DUPLICATE])
 _UNFIT = [FileState.REJECTED, FileState.FAILED]
-#: What keeps it out, or what it waits for.
-_SAYS_WHY = sa.or_(
+#: Files whose own code is shown: unfit ones, and those that wait for their quota.
+_HAS_CODE = sa.or_(
     SubmissionFile.state.in_(_UNFIT),
     sa.and_(SubmissionFile.state == FileState.ARRIVED, SubmissionFile.code == QuotaExceeded.code),
 )
-#: Its image was there already, and has a result or waits for one.
+#: Files whose image was there already, and has a result or waits for one.
 _IS_DUPLICATE = sa.or_(
     sa.and_(Job.state == JobState.CANCELLED, Job.code == DUPLICATE),
     sa.and_(SubmissionFile.state == FileState.DUPLICATE, sa.or_(Job.state == JobState.SUCCEEDED, IS_OPEN)),
 )
-#: Its image's first job, which it counts on, is not done.
+#: Duplicates that wait for the job of an earlier request.
 _IS_OPEN_DUPLICATE = sa.and_(SubmissionFile.state == FileState.DUPLICATE, Job.counted_on, IS_OPEN)
 
-#: To be joined to files, so that the job of one that was taken in says how it goes on.
+#: Joins files with their jobs, whose states continue those of accepted files.
 JOB_OF_FILE = sa.and_(Job.id == SubmissionFile.job_id, _HAS_JOB)
-#: What a file has come to, in the manifest's words; `code` and `reason` say why it was rejected or failed.
+#: The outcome of a file in the manifest; `CODE` and `REASON` say why it was rejected or failed.
 OUTCOME: sa.ColumnElement[str] = sa.case(
     (SubmissionFile.state == FileState.CHECKING, sa.literal_column("'arrived'")),
     (~_HAS_JOB, SubmissionFile.state),
@@ -55,41 +56,41 @@ OUTCOME: sa.ColumnElement[str] = sa.case(
     else_=Job.state,
 )
 _JOB_IS_UNFIT = Job.state.in_([JobState.REJECTED, JobState.FAILED])
-CODE: sa.ColumnElement[str | None] = sa.case((_SAYS_WHY, SubmissionFile.code), (_JOB_IS_UNFIT, Job.code))
-REASON: sa.ColumnElement[str | None] = sa.case((_SAYS_WHY, SubmissionFile.reason), (_JOB_IS_UNFIT, Job.reason))
+CODE: sa.ColumnElement[str | None] = sa.case((_HAS_CODE, SubmissionFile.code), (_JOB_IS_UNFIT, Job.code))
+REASON: sa.ColumnElement[str | None] = sa.case((_HAS_CODE, SubmissionFile.reason), (_JOB_IS_UNFIT, Job.reason))
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How many of a submission's files have come to what."""
+    """The number of a submission's files by outcome."""
 
-    #: By outcome; those that no file has come to are left out.
+    #: By outcome, without those that no file has.
     counts: dict[str, int] = field(default_factory=dict)
-    #: Of the rejected and failed ones.
+    #: By code, of rejected and failed files.
     codes: dict[str, int] = field(default_factory=dict)
-    #: Of the duplicates, those whose image's first job is not done.
+    #: Duplicates that wait for the job of an earlier request.
     open_duplicates: int = 0
     #: How long it took to count them.
     took_s: float = 0.0
 
     @property
     def open(self) -> int:
-        """How many have not come to their end."""
+        """How many files are not final."""
         return self.open_duplicates + sum(self.counts.get(name, 0) for name in ("expected", "arrived", "accepted"))
 
     @property
     def errors(self) -> int:
-        """How many will never have a result."""
+        """How many files will not have a result."""
         return sum(self.counts.get(outcome, 0) for outcome in ("rejected", "failed", "cancelled"))
 
     @property
     def total(self) -> int:
-        """How many there are."""
+        """The number of files."""
         return sum(self.counts.values())
 
 
 def incoming_key(submission_id: UUID, number: int) -> str:
-    """Where a client puts a file of a submission."""
+    """The object key to which a client uploads a file of a submission."""
     return f"incoming/{submission_id}/{number}"
 
 
@@ -106,25 +107,21 @@ def allocate(session: Session, submission_id: UUID, count: int) -> int:
 
 
 def close(session: Session, submission_id: UUID) -> int:
-    """Take no more files, as all have been announced or listed; what is expected still counts as arrived now.
+    """Take no more files, because all have been announced or listed; expected files count as arrived from now on.
 
-    Return how many that were. Does nothing the second time, nor to a final submission.
+    Returns how many those were. Does nothing the second time, or to a final submission.
     """
     unfinished = (Submission.id == submission_id, Submission.state.in_(["open", "processing"]))
     closed = sa.update(Submission).where(*unfinished).returning(Submission.id)
     closed = closed.values(state=SubmissionState.PROCESSING, closed_at=sa.func.now())
     if session.scalar(closed.execution_options(synchronize_session=False)) is None:
         return 0
-    late = sa.update(SubmissionFile).where(
-        SubmissionFile.submission_id == submission_id, SubmissionFile.state == FileState.EXPECTED
-    )
-    values = {"state": FileState.ARRIVED, "available_at": sa.func.now()}
-    done = session.execute(late.values(**values).execution_options(synchronize_session=False))
-    return int(done.rowcount)  # type: ignore[attr-defined]
+    late = sa.and_(SubmissionFile.submission_id == submission_id, SubmissionFile.state == FileState.EXPECTED)
+    return len(change(session, SubmissionFile, late, **waiting_values(FileState.ARRIVED)))
 
 
 def count(session: Session, submission_id: UUID) -> Tally:
-    """Count what a submission's files have come to; a second or two for a million."""
+    """Count a submission's files by outcome; takes a second or two for a million files."""
     begun = time.monotonic()
     outcomes = (
         sa.select(
@@ -150,17 +147,16 @@ def count(session: Session, submission_id: UUID) -> Tally:
 
 
 def tally(session: Session, submission: Submission) -> Tally:
-    """Return what a submission's files have come to: of a final one as frozen, else as of now.
+    """Return the number of a submission's files by outcome: of a final submission as stored at its end, else as of now.
 
-    Where counting is slow it is done by one caller at a time, and not before it is worth it; the others get what was
-    counted last.
+    Where counting is slow, one caller at a time counts, and not too often; the others get the last count.
     """
     kept = Tally(**submission.tally) if submission.tally is not None else None
     if kept is not None:
         age_s = session.scalars(sa.select(sa.extract("epoch", sa.func.now() - submission.tallied_at))).one()
         if SubmissionState(submission.state).is_final or age_s < kept.took_s * KEPT_FOR:
             return kept
-        # Ends with the transaction.
+        # The lock ends with the transaction.
         if not session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(submission.id.int >> 65))):
             return kept
     counted = count(session, submission.id)
@@ -170,11 +166,10 @@ def tally(session: Session, submission: Submission) -> Tally:
 
 
 def settle(session: Session, submission_id: UUID) -> bool:
-    """End a closed submission of which no file and no job is open; return whether that was done.
+    """End a closed submission that has no open file and no open job; return whether that was done.
 
-    Jobs that its duplicates count on are waited for like its own.
-    Never waits: one that somebody else is changing is left for the next time, which the sweep makes sure of. Call it
-    once what may have been last is committed.
+    Jobs that its duplicates share count like its own. Never waits for a lock: the sweep ends a submission that somebody
+    else is changing now. Call it after the commit of a file or job that may have been the last.
     """
     closed = sa.select(Submission).where(
         Submission.id == submission_id,
@@ -196,21 +191,21 @@ def settle(session: Session, submission_id: UUID) -> bool:
 
 
 def end(session: Session, submission: Submission, state: SubmissionState, counted: Tally) -> None:
-    """Give a locked submission its last state and tally, and tell who wants to hear of it."""
+    """Give a locked submission its final state and tally, and announce its end."""
     submission.state, submission.finished_at = state, sa.func.now()
     submission.tally, submission.tallied_at = asdict(counted), sa.func.now()
     session.flush()
     payload: dict[str, Any] = {"submission_id": str(submission.id), "state": str(state), "counts": counted.counts}
-    webhooks.announce(session, submission.project_id, WebhookEvent.SUBMISSION_COMPLETED, payload)
+    announce(session, submission.project_id, WebhookEvent.SUBMISSION_COMPLETED, payload)
 
 
 def sweep_submissions(database: Database, settings: Settings) -> None:
-    """Close the submissions that nobody goes on with, and end those that are done. Two sweeps at once do no harm."""
-    forgotten = sa.select(Submission.id).where(
+    """Close the submissions that their clients have abandoned, and end those that are done. Can run twice at once."""
+    abandoned = sa.select(Submission.id).where(
         Submission.state.in_(["open", "processing"]),
         sa.func.coalesce(Submission.closed_at, Submission.created_at)
         < sa.func.now() - timedelta(hours=settings.submission_expires_h),
-        # One that is still being listed is not waiting for a client.
+        # A submission that is still being listed does not wait for a client.
         sa.or_(Submission.state == SubmissionState.PROCESSING, Submission.source_bucket.is_(None)),
         sa.or_(
             Submission.state == SubmissionState.OPEN,
@@ -221,7 +216,7 @@ def sweep_submissions(database: Database, settings: Settings) -> None:
     )
     done = sa.select(Submission.id).where(Submission.state == SubmissionState.PROCESSING, ~_has_open(Submission.id))
     with database.begin() as session:
-        closing, ending = session.scalars(forgotten).all(), session.scalars(done).all()
+        closing, ending = session.scalars(abandoned).all(), session.scalars(done).all()
     for submission_id in closing:
         with database.begin() as session:
             close(session, submission_id)
@@ -232,7 +227,7 @@ def sweep_submissions(database: Database, settings: Settings) -> None:
 
 
 def _has_open(submission_id: Any) -> sa.ColumnElement[bool]:
-    # In one statement, and so at one moment: a file that becomes accepted gets its job in the same transaction.
+    # One statement sees one moment: a file becomes accepted and gets its job in the same transaction.
     return sa.or_(
         sa.exists().where(SubmissionFile.submission_id == submission_id, _OPEN_FILE),
         sa.exists().where(Job.submission_id == submission_id, IS_OPEN),

@@ -8,27 +8,25 @@ from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.tables.rows import NOW, Owned, Row, one_of
-from shared.vocabulary.states import JobState, Stage
+from shared.tables.rows import NOW, Leased, Owned, Row, leased_by, listed, one_of
+from shared.vocabulary.states import JobState, Phase, WorkerKind
 
-_OPEN = ", ".join(f"'{state}'" for state in JobState if not state.is_final)
+_OPEN = f"state IN ({listed(JobState.open())})"
+_WAITING = text(f"state IN ({listed(JobState.in_phase(Phase.WAITING))})")
+_LEASED = text(f"state IN ({listed(JobState.in_phase(Phase.LEASED))})")
 
 
-class Job(Owned, Row):
+class Job(Owned, Leased, Row):
     """One image under one model. The claim's order is priority, then age, which the key holds."""
 
     __tablename__ = "job"
     __table_args__ = (
-        one_of("state", JobState),
+        *leased_by(JobState),
         sa.CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
-        sa.CheckConstraint(
-            "(state IN ('preparing', 'detecting')) = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)",
-            name="lease",
-        ),
-        Index("job_waiting", "state", sa.desc("priority"), "id", postgresql_where=text("state IN ('queued', 'ready')")),
-        Index("job_leased", "lease_expires_at", postgresql_where=text("state IN ('preparing', 'detecting')")),
-        Index("job_open", "submission_id", postgresql_where=text(f"submission_id IS NOT NULL AND state IN ({_OPEN})")),
-        Index("job_counted_on", "id", postgresql_where=text(f"counted_on AND state IN ({_OPEN})")),
+        Index("job_waiting", "state", sa.desc("priority"), "id", postgresql_where=_WAITING),
+        Index("job_leased", "lease_expires_at", postgresql_where=_LEASED),
+        Index("job_open", "submission_id", postgresql_where=text(f"submission_id IS NOT NULL AND {_OPEN}")),
+        Index("job_counted_on", "id", postgresql_where=text(f"counted_on AND {_OPEN}")),
         Index("job_result", "image_id", "model_id", unique=True, postgresql_where=text("state = 'succeeded'")),
         Index("job_of_image", "image_id", "id"),
         # These two are read backwards: the newest studies with a job like that.
@@ -52,25 +50,14 @@ class Job(Owned, Row):
     model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
     state: Mapped[str] = mapped_column(default=JobState.QUEUED)
     priority: Mapped[int] = mapped_column(sa.SmallInteger, default=5)
-    #: Claims so far in this stage; with `lease_owner` the fence of every change.
-    attempt: Mapped[int] = mapped_column(default=0)
     #: Whether the next claim takes this job in a batch of its own, because it may have brought one down.
     alone: Mapped[bool] = mapped_column(default=False)
     #: Whether another request has sent the same image in since: its submission waits for the job, which outlives the
     #: cancelling of its own.
     counted_on: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
-    #: Not claimed before this time.
-    available_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    lease_owner: Mapped[str | None]
-    lease_expires_at: Mapped[datetime | None]
-    #: Why the job is rejected or failed, or why its last attempt was: a stable code and a sentence.
-    code: Mapped[str | None]
-    reason: Mapped[str | None]
-    #: Of the Carina that found what it found.
+    #: The version of Carina that made the result.
     code_version: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     ready_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
 
 class Detection(Row):
@@ -111,7 +98,7 @@ class Worker(Row):
     """A worker process: its heartbeat and what it has done, which `/metrics` sums up."""
 
     __tablename__ = "worker"
-    __table_args__ = (one_of("stage", Stage),)
+    __table_args__ = (one_of("stage", WorkerKind),)
 
     #: The `lease_owner` of its jobs: unique to the process.
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -4,12 +4,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import sqlalchemy as sa
 from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.tables.rows import NOW, Owned, Row, one_of
+from shared.tables.rows import NOW, Leased, Owned, Row, leased_by
 from shared.vocabulary.states import DeliveryState
 
 
@@ -29,15 +28,12 @@ class Webhook(Owned, Row):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
-class WebhookDelivery(Row):
+class WebhookDelivery(Leased, Row):
     """One message to a webhook: what it says, and how often it was tried."""
 
     __tablename__ = "webhook_delivery"
     __table_args__ = (
-        one_of("state", DeliveryState),
-        sa.CheckConstraint(
-            "(state = 'sending') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)", name="lease"
-        ),
+        *leased_by(DeliveryState),
         Index("webhook_delivery_waiting", "webhook_id", "available_at", postgresql_where=text("state = 'pending'")),
         Index("webhook_delivery_leased", "lease_expires_at", postgresql_where=text("state = 'sending'")),
         Index("webhook_delivery_of", "webhook_id", "id"),
@@ -50,13 +46,5 @@ class WebhookDelivery(Row):
     #: Ids, states and counts; never a patient's data.
     payload: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(default=DeliveryState.PENDING)
-    attempt: Mapped[int] = mapped_column(default=0)
-    available_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    lease_owner: Mapped[str | None]
-    lease_expires_at: Mapped[datetime | None]
-    #: Of the last try: the receiver's status, or a stable code and a sentence.
+    #: The receiver's status at the last attempt; None where there was no answer.
     response_status: Mapped[int | None]
-    code: Mapped[str | None]
-    reason: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    finished_at: Mapped[datetime | None]

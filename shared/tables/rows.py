@@ -1,5 +1,6 @@
 """The base of every table, and what tables have in common."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -10,18 +11,27 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from shared.vocabulary.states import LeasedState, Phase
+
 #: When a row was made, by the database's clock.
 NOW = sa.func.now()
 
 
-def listed(words: type[StrEnum]) -> str:
-    """Words as SQL takes them in a list."""
+def listed(words: Iterable[StrEnum]) -> str:
+    """Words as a list in SQL."""
     return ", ".join(f"'{word}'" for word in words)
 
 
 def one_of(column: str, words: type[StrEnum]) -> sa.CheckConstraint:
     """A CHECK that the column holds one of the words."""
     return sa.CheckConstraint(f"{column} IN ({listed(words)})", name=column)
+
+
+def leased_by(states: type[LeasedState]) -> tuple[sa.CheckConstraint, ...]:
+    """The CHECKs of a leased table: its states, and a lease in exactly those states in which a worker holds the row."""
+    leased = listed(states.in_phase(Phase.LEASED))
+    lease = f"(state IN ({leased})) = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)"
+    return one_of("state", states), sa.CheckConstraint(lease, name="lease")
 
 
 class Row(DeclarativeBase):
@@ -44,7 +54,24 @@ class Row(DeclarativeBase):
     }
 
 
+class Leased:
+    """The columns of rows that workers lease: see `shared.leases`. The primary key is the table's own."""
+
+    state: Mapped[str]
+    #: Claims so far; with `lease_owner` the fence of every change.
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: Not claimed before this time.
+    available_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    #: Why the row was rejected or failed, or why its last attempt was: a stable code and a sentence.
+    code: Mapped[str | None]
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    finished_at: Mapped[datetime | None]
+
+
 class Owned:
-    """The column of what a project owns: see `shared.database.project_scope`."""
+    """The project column of rows that belong to a project: see `shared.database.project_scope`."""
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"))

@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.tables.rows import NOW, Owned, Row, one_of
+from shared.tables.rows import NOW, Leased, Owned, Row, leased_by, one_of
 from shared.vocabulary.states import FileState, SubmissionState
 
 
@@ -45,15 +45,12 @@ class Submission(Owned, Row):
     finished_at: Mapped[datetime | None]
 
 
-class SubmissionFile(Row):
+class SubmissionFile(Leased, Row):
     """One file of a submission, from its announcement to its job: a row of the manifest."""
 
     __tablename__ = "submission_file"
     __table_args__ = (
-        one_of("state", FileState),
-        sa.CheckConstraint(
-            "(state = 'checking') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)", name="lease"
-        ),
+        *leased_by(FileState),
         Index(
             "submission_file_waiting",
             sa.desc("priority"),
@@ -99,12 +96,3 @@ class SubmissionFile(Row):
     upload_id: Mapped[str | None]
     image_id: Mapped[UUID | None] = mapped_column(ForeignKey("image.id"))
     job_id: Mapped[UUID | None] = mapped_column(ForeignKey("job.id"))
-    code: Mapped[str | None]
-    reason: Mapped[str | None]
-    #: Claims so far; with `lease_owner` the fence of every change.
-    attempt: Mapped[int] = mapped_column(default=0)
-    available_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    lease_owner: Mapped[str | None]
-    lease_expires_at: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    finished_at: Mapped[datetime | None]

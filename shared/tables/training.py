@@ -10,44 +10,30 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.tables.rows import NOW, Owned, Row, one_of
-from shared.vocabulary.states import Overlap, TaskState
+from shared.tables.rows import NOW, Leased, Owned, Row, leased_by, listed, one_of
+from shared.vocabulary.states import Overlap, Phase, TaskState
 
 
-class Task(Owned, Row):
-    """The columns of what the trainer leases: see `shared.training.tasks`."""
+class Task(Owned, Leased, Row):
+    """The columns of the trainer's tasks: see `shared.training.tasks`."""
 
     __abstract__ = True
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     state: Mapped[str] = mapped_column(default=TaskState.QUEUED)
-    #: Claims so far; with `lease_owner` the fence of every change.
-    attempt: Mapped[int] = mapped_column(default=0)
-    #: Attempts that ended without a word since the task last got on.
+    #: Attempts that were lost since the task last made progress.
     losses: Mapped[int] = mapped_column(default=0)
-    #: Not claimed before this time.
-    available_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    lease_owner: Mapped[str | None]
-    lease_expires_at: Mapped[datetime | None]
     #: How far it is, for whoever waits: its keys depend on the kind of task.
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
     #: The last lines that its processes wrote.
     log_tail: Mapped[str] = mapped_column(default="")
-    #: Why it failed, or why its last attempt did: a stable code and a sentence.
-    code: Mapped[str | None]
-    reason: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
 
 def _task_args(name: str) -> tuple[Any, ...]:
-    waiting = text("state IN ('queued', 'interrupted')")
+    waiting = text(f"state IN ({listed(TaskState.in_phase(Phase.WAITING))})")
     return (
-        one_of("state", TaskState),
-        sa.CheckConstraint(
-            "(state = 'running') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)", name="lease"
-        ),
+        *leased_by(TaskState),
         Index(f"{name}_waiting", "id", postgresql_where=waiting),
         Index(f"{name}_of_project", "project_id", "id"),
     )

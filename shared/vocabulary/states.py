@@ -1,28 +1,63 @@
-"""The words for where a job, a submission, a model or a key stands."""
+"""The states of jobs, files, deliveries, tasks, submissions and models; the kinds of worker; the scopes of a key."""
 
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
+from typing import Self
 
 
-class JobState(StrEnum):
-    """Where a job is on its one way through."""
+class Phase(Enum):
+    """The part of a row's life that a state belongs to: see `shared.leases`."""
 
-    QUEUED = "queued"  # its original is stored; waits for prepare
-    PREPARING = "preparing"  # leased by a prepare worker
-    READY = "ready"  # its rendition is stored; waits for detect
-    DETECTING = "detecting"  # leased by a detect worker
-    SUCCEEDED = "succeeded"  # its detections are committed
-    REJECTED = "rejected"  # the input is unfit: `code` says why
-    FAILED = "failed"  # its attempts are used up: `code` says on what
-    CANCELLED = "cancelled"  # somebody asked for that
+    EXPECTED = auto()  # there is nothing to work on yet
+    WAITING = auto()  # a worker may claim it
+    LEASED = auto()  # a worker holds it
+    FINAL = auto()  # it will not change again, unless another try is asked for
+
+
+class LeasedState(StrEnum):
+    """The base of the states of rows that workers lease."""
+
+    _value_: str
+    phase: Phase
+
+    # The default is for type checkers, which take `JobState("queued")` for a call of this.
+    def __new__(cls, value: str, phase: Phase = Phase.FINAL) -> Self:
+        """Make a state that knows its phase."""
+        state = str.__new__(cls, value)
+        state._value_, state.phase = value, phase
+        return state
 
     @property
     def is_final(self) -> bool:
-        """Whether the job will never change again."""
-        return self in (JobState.SUCCEEDED, JobState.REJECTED, JobState.FAILED, JobState.CANCELLED)
+        """Whether no worker will change the row again."""
+        return self.phase is Phase.FINAL
+
+    @classmethod
+    def in_phase(cls, *phases: Phase) -> tuple[Self, ...]:
+        """Return the states of these phases, in the order of their definition."""
+        return tuple(state for state in cls if state.phase in phases)
+
+    @classmethod
+    def open(cls) -> tuple[Self, ...]:
+        """Return the states that are not final."""
+        return tuple(state for state in cls if not state.is_final)
 
 
-class Stage(StrEnum):
-    """What a worker process does; also the name of its Celery queue."""
+# `shared.queue.stages` has the stages that these states belong to.
+class JobState(LeasedState):
+    """The states of a job."""
+
+    QUEUED = "queued", Phase.WAITING  # its original is stored; waits for prepare
+    PREPARING = "preparing", Phase.LEASED  # leased by a prepare worker
+    READY = "ready", Phase.WAITING  # its rendition is stored; waits for detect
+    DETECTING = "detecting", Phase.LEASED  # leased by a detect worker
+    SUCCEEDED = "succeeded", Phase.FINAL  # its detections are committed
+    REJECTED = "rejected", Phase.FINAL  # the input is unfit: `code` says why
+    FAILED = "failed", Phase.FINAL  # its attempts are used up: `code` names the last error
+    CANCELLED = "cancelled", Phase.FINAL  # on request, or because another job of its image has the result
+
+
+class WorkerKind(StrEnum):
+    """The kinds of worker process; each has a Celery queue of this name for its hints."""
 
     PREPARE = "prepare"
     DETECT = "detect"
@@ -31,90 +66,70 @@ class Stage(StrEnum):
     INTAKE = "intake"
     NOTIFY = "notify"
 
-    @property
-    def waiting(self) -> JobState:
-        """The state from which this stage claims."""
-        return {Stage.PREPARE: JobState.QUEUED, Stage.DETECT: JobState.READY}[self]
-
-    @property
-    def leased(self) -> JobState:
-        """The state of a job that this stage is working on."""
-        return {Stage.PREPARE: JobState.PREPARING, Stage.DETECT: JobState.DETECTING}[self]
-
 
 class SubmissionState(StrEnum):
-    """Where a bulk submission is."""
+    """The states of a bulk submission."""
 
     OPEN = "open"  # takes more files
-    PROCESSING = "processing"  # takes no more; some have not come to their end
-    COMPLETED = "completed"  # every file was accepted or known, and every job has succeeded
-    COMPLETED_WITH_ERRORS = "completed_with_errors"  # as the manifest says
-    CANCELLED = "cancelled"  # somebody asked for that
+    PROCESSING = "processing"  # takes no more files; some files or jobs are not final
+    COMPLETED = "completed"  # every file was accepted or a duplicate, and every job has succeeded
+    COMPLETED_WITH_ERRORS = "completed_with_errors"  # the manifest lists the errors
+    CANCELLED = "cancelled"  # on request
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing will change again, unless somebody asks for another try."""
+        """Whether the submission will not change again, unless another try is asked for."""
         return self not in (SubmissionState.OPEN, SubmissionState.PROCESSING)
 
 
-class FileState(StrEnum):
-    """Where one file of a submission is, until it has a job."""
+class FileState(LeasedState):
+    """The states of one file of a submission, until it has a job."""
 
-    EXPECTED = "expected"  # its upload has not been seen yet
-    ARRIVED = "arrived"  # lies in the object store; waits for intake
-    CHECKING = "checking"  # leased by an intake worker
-    ACCEPTED = "accepted"  # has an image and a job, which says the rest
-    DUPLICATE = "duplicate"  # its image was there already
-    UNPACKED = "unpacked"  # an archive: its entries are files of their own
-    REJECTED = "rejected"  # the input is unfit: `code` says why
-    FAILED = "failed"  # did not arrive whole, or attempts are used up: `code` says on what
-    CANCELLED = "cancelled"  # somebody asked for that
-    ERASED = "erased"  # its study was erased; the row stays for the count, without its name
-
-    @property
-    def is_final(self) -> bool:
-        """Whether intake is done with the file."""
-        return self not in (FileState.EXPECTED, FileState.ARRIVED, FileState.CHECKING)
+    EXPECTED = "expected", Phase.EXPECTED  # its upload has not been seen yet
+    ARRIVED = "arrived", Phase.WAITING  # is in the object store; waits for intake
+    CHECKING = "checking", Phase.LEASED  # leased by an intake worker
+    ACCEPTED = "accepted", Phase.FINAL  # has an image and a job, whose state continues the file's
+    DUPLICATE = "duplicate", Phase.FINAL  # its image was there already
+    UNPACKED = "unpacked", Phase.FINAL  # an archive: its entries are files of their own
+    REJECTED = "rejected", Phase.FINAL  # the input is unfit: `code` says why
+    FAILED = "failed", Phase.FINAL  # did not arrive whole, or attempts are used up: `code` names the last error
+    CANCELLED = "cancelled", Phase.FINAL  # on request
+    ERASED = "erased", Phase.FINAL  # its study was erased; the row stays for the count, without its name
 
 
-class DeliveryState(StrEnum):
-    """Where one message to a webhook is."""
+class DeliveryState(LeasedState):
+    """The states of one message to a webhook."""
 
-    PENDING = "pending"  # waits for its time
-    SENDING = "sending"  # leased by a notify worker
-    DELIVERED = "delivered"  # the receiver answered 2xx
-    DEAD = "dead"  # given up; may be sent again on request
+    PENDING = "pending", Phase.WAITING  # waits for its time
+    SENDING = "sending", Phase.LEASED  # leased by a notify worker
+    DELIVERED = "delivered", Phase.FINAL  # the receiver answered 2xx
+    DEAD = "dead", Phase.FINAL  # given up; can be sent again on request
 
 
-class TaskState(StrEnum):
-    """Where a task of the trainer is: an import, a training, an evaluation or a decision."""
+class TaskState(LeasedState):
+    """The states of a task of the trainer: an import, a training, an evaluation or a decision."""
 
-    QUEUED = "queued"  # waits for a trainer
-    RUNNING = "running"  # leased by a trainer
-    INTERRUPTED = "interrupted"  # its trainer stopped or was lost; goes on from the last checkpoint
-    SUCCEEDED = "succeeded"  # its result is committed
-    FAILED = "failed"  # `code` says why
-    CANCELLED = "cancelled"  # somebody asked for that
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the task will never change again."""
-        return self in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED)
+    QUEUED = "queued", Phase.WAITING  # waits for a trainer
+    RUNNING = "running", Phase.LEASED  # leased by a trainer
+    INTERRUPTED = "interrupted", Phase.WAITING  # its trainer stopped or was lost; continues from the last checkpoint
+    SUCCEEDED = "succeeded", Phase.FINAL  # its result is committed
+    FAILED = "failed", Phase.FINAL  # `code` says why
+    CANCELLED = "cancelled", Phase.FINAL  # on request
 
 
 class Overlap(StrEnum):
-    """What a schedule does when it is due while its last run has not come to its end."""
+    """What a schedule does when it is due while its last run is not final."""
 
-    SKIP = "skip"  # leaves this time out
+    SKIP = "skip"  # skips this time
     QUEUE = "queue"  # waits behind it
 
 
 class ModelState(StrEnum):
-    """Where a model stands; exactly one is active, or none."""
+    """The states of a model; at most one is active."""
 
     CANDIDATE = "candidate"  # imported or trained, never promoted, or rolled back
     ACTIVE = "active"  # detects every job that names no model
-    RETIRED = "retired"  # was active; a roll back returns to the latest of these
+    RETIRED = "retired"  # was active; a rollback returns to the latest of these
 
 
 class Scope(StrEnum):

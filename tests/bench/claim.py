@@ -9,7 +9,7 @@ from api.operations.queue_metrics import QueueMetrics
 from shared.database import Database
 from shared.queue.claim import Claim, claim
 from shared.queue.outcome import FoundBox, succeed
-from shared.vocabulary.states import Stage
+from shared.queue.stages import DETECT
 from tests.bench.figure import Figure
 from tests.bench.queue_rows import add_demo_model, add_jobs
 from tests.bench.servers import servers
@@ -58,7 +58,7 @@ def _claim(database: Database, owner: str) -> tuple[list[Claim], float]:
     """Claim a batch; return it, and the milliseconds from the start of the transaction to its commit."""
     begun = time.perf_counter()
     with database.begin() as session:
-        claims = claim(session, Stage.DETECT, owner, limit=BATCH, lease_s=LEASE_S)
+        claims = claim(session, DETECT, owner, limit=BATCH, lease_s=LEASE_S)
     took_ms = 1000 * (time.perf_counter() - begun)
     if len(claims) < BATCH:
         raise RuntimeError(f"{len(claims)} jobs claimed instead of {BATCH}")

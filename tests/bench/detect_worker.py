@@ -10,7 +10,7 @@ from shared.database import Database
 from shared.log import configure_logging
 from shared.object_store import ObjectStore
 from shared.settings import Settings
-from shared.vocabulary.states import Stage
+from shared.vocabulary.states import WorkerKind
 from workers.batches import Batches
 from workers.detect import Detect
 from workers.heartbeat import Heartbeat
@@ -35,7 +35,7 @@ def detect_worker(settings: Settings, load: Load, make_batches: type[Batches] = 
     store = ObjectStore(settings)
     shelf = Shelf(database, store, load)
     shelf.load_active()
-    heartbeat = Heartbeat(database, Stage.DETECT, lease_s=settings.lease_s, stuck_after_s=settings.step_timeout_s)
+    heartbeat = Heartbeat(database, WorkerKind.DETECT, lease_s=settings.lease_s, stuck_after_s=settings.step_timeout_s)
     heartbeat.start()
     batches = make_batches(settings, database, store, shelf, heartbeat)
     try:

@@ -20,8 +20,9 @@ from api.serve import serve
 from shared.access.keys import create_key
 from shared.database import Database
 from shared.queue.claim import claim
+from shared.queue.stages import PREPARE
 from shared.settings import Settings
-from shared.vocabulary.states import Scope, Stage
+from shared.vocabulary.states import Scope
 from tests.bench.figure import Figure
 from tests.bench.queue_rows import add_jobs
 from tests.bench.servers import servers
@@ -68,7 +69,7 @@ def _overtake(database: Database, http: httpx.Client) -> Iterator[Figure]:
         begun = time.perf_counter()
         (file,) = _answer(http.post("/v1/studies?priority=9", files={"files": ("film.png", _png(seed))}))["files"]
         with database.begin() as session:
-            (claimed,) = claim(session, Stage.PREPARE, "bench", limit=1, lease_s=3600)
+            (claimed,) = claim(session, PREPARE, "bench", limit=1, lease_s=3600)
         took_ms.append(1000 * (time.perf_counter() - begun))
         if str(claimed.job_id) != file["job_id"]:
             raise RuntimeError("An urgent study did not overtake the backlog.")

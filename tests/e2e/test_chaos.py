@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from shared.models import registry
 from shared.queue.hints import is_alive, make_celery, task_name
 from shared.tables import Image, Job, Worker
-from shared.vocabulary.states import JobState, Stage
+from shared.vocabulary.states import JobState, WorkerKind
 from tests.e2e.conftest import Stack
 from tests.e2e.films import Films, assert_undisturbed, await_state, freeze_in_mid_batch, unfinished
 from tests.waiting import wait_until_gone
@@ -152,7 +152,7 @@ def test_hints_delivered_many_times(stack: Stack, films: Films) -> None:
     app = make_celery(stack.settings)
     sent = films.send(16)
     for _ in range(30):
-        for stage in Stage:  # of the sweep too: as if many beats ticked
+        for stage in WorkerKind:  # of the sweep too: as if many beats ticked
             app.send_task(task_name(stage), retry=False)
     assert_undisturbed(stack, films, sent)
     attempts = stack.query(sa.select(sa.func.max(Job.attempt)).where(Job.id.in_(sent)))[0][0]

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from shared import migrations
 from shared.database import Database
 from shared.tables import Job, Worker
-from shared.vocabulary.states import Stage
+from shared.vocabulary.states import WorkerKind
 from tests.e2e.conftest import Stack, running_stack
 from tests.e2e.films import Films, assert_undisturbed
 from tests.own_pgbouncer import own_pgbouncer
@@ -69,7 +69,7 @@ def test_claims_commits_requests_and_migrations(stack: Stack, films: Films, serv
     assert_undisturbed(stack, films, sent)
     assert stack.query(sa.select(sa.func.max(Job.attempt)).where(Job.id.in_(sent)))[0][0] == 1
     seen = sa.select(Worker.stage).where(Worker.seen_at > sa.func.now() - sa.text("interval '90 s'"))
-    assert {row.stage for row in stack.query(seen)} == set(Stage)
+    assert {row.stage for row in stack.query(seen)} == set(WorkerKind)
     said = stack.said.read_text() + "".join(path.read_text() for path in (stack.data / "log").iterdir())
     for complaint in ("loop_failed", "database_unavailable", "Traceback", "sweep_failed"):
         assert complaint not in said, said

@@ -26,7 +26,7 @@ from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.submissions.progress import incoming_key
 from shared.tables import Image, Job, Project, Submission, SubmissionFile
-from shared.vocabulary.states import FileState, Stage, SubmissionState
+from shared.vocabulary.states import FileState, SubmissionState, WorkerKind
 from tests.synthetic_dicom import make_dicom
 from workers import listing
 from workers.heartbeat import Heartbeat
@@ -108,7 +108,7 @@ class Desk:
     def receiving(self, stop: threading.Event | None = None, **changed: object) -> Iterator[Receive]:
         """An intake worker under these settings."""
         settings = self.settings.model_copy(update=changed)
-        heartbeat = Heartbeat(self.database, Stage.INTAKE, lease_s=settings.lease_s, stuck_after_s=60)
+        heartbeat = Heartbeat(self.database, WorkerKind.INTAKE, lease_s=settings.lease_s, stuck_after_s=60)
         heartbeat.start()
         try:
             yield Receive(settings, self.database, Incoming(settings), self.hints, heartbeat, stop or threading.Event())
@@ -187,7 +187,7 @@ def fork_and_kill() -> None:
 
 def _take_in(settings: Settings, incoming: Incoming, ready: int) -> None:
     database = Database.from_settings(settings)
-    heartbeat = Heartbeat(database, Stage.INTAKE, lease_s=settings.lease_s, stuck_after_s=60)
+    heartbeat = Heartbeat(database, WorkerKind.INTAKE, lease_s=settings.lease_s, stuck_after_s=60)
     heartbeat.start()
     worker = Receive(settings, database, incoming, Hints(settings, database), heartbeat, threading.Event())
     os.write(ready, b"!")

@@ -20,11 +20,12 @@ from shared.models import registry
 from shared.object_store import ObjectStore, original_key, rendition_key
 from shared.queue.claim import Claim, claim
 from shared.queue.hints import Hints
+from shared.queue.stages import Stage
 from shared.settings import Settings
 from shared.tables import Detection as DetectionRow
 from shared.tables import Image, Job, Project, Study
 from shared.version import RENDITION_VERSION
-from shared.vocabulary.states import JobState, Stage
+from shared.vocabulary.states import JobState, WorkerKind
 from tests.synthetic_dicom import make_dicom, make_film
 from tests.waiting import wait_for
 from workers.batches import Batches
@@ -176,7 +177,7 @@ class Workshop:
         """A prepare worker under these settings."""
         settings = self.settings.model_copy(update=changed)
         pool = decoders or DecoderPool(settings.prepare_threads, settings.decode_timeout_s)
-        with self._alive(Stage.PREPARE, settings) as heartbeat, pool:
+        with self._alive(WorkerKind.PREPARE, settings) as heartbeat, pool:
             yield Prepare(
                 settings,
                 self.database,
@@ -196,15 +197,15 @@ class Workshop:
     ) -> Iterator[Detect]:
         """A detect worker under these settings; `before` sees each batch."""
         settings = self.settings.model_copy(update=changed)
-        with self._alive(Stage.DETECT, settings) as heartbeat:
+        with self._alive(WorkerKind.DETECT, settings) as heartbeat:
             store = ObjectStore(settings)
             shelf = Shelf(self.database, store, lambda card, weights: Watched(card, weights, before))
             batches = Batches(settings, self.database, store, shelf, heartbeat)
             yield Detect(settings, self.database, shelf, batches, heartbeat, stop or threading.Event())
 
     @contextmanager
-    def _alive(self, stage: Stage, settings: Settings) -> Iterator[Heartbeat]:
-        heartbeat = Heartbeat(self.database, stage, lease_s=settings.lease_s, stuck_after_s=settings.step_timeout_s)
+    def _alive(self, kind: WorkerKind, settings: Settings) -> Iterator[Heartbeat]:
+        heartbeat = Heartbeat(self.database, kind, lease_s=settings.lease_s, stuck_after_s=settings.step_timeout_s)
         heartbeat.start()
         try:
             yield heartbeat

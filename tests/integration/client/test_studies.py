@@ -14,8 +14,9 @@ from shared.access.keys import create_key
 from shared.errors import DetectionFailed
 from shared.ids import new_id
 from shared.queue.outcome import FoundBox, give_up_or_retry, succeed
+from shared.queue.stages import DETECT
 from shared.tables import Image, Job
-from shared.vocabulary.states import ModelState, Scope, Stage
+from shared.vocabulary.states import ModelState, Scope
 from tests.integration.conftest import Server
 from tests.integration.rows import add_image, add_model, add_result
 from tests.integration.workshop import Workshop
@@ -52,11 +53,11 @@ def jobs(workshop: Workshop) -> list[UUID]:
     with workshop.database.begin() as session:
         add_model(session, state=ModelState.ACTIVE)
     jobs = workshop.rows(5)
-    claims = {claimed.job_id: claimed for claimed in workshop.claim(Stage.DETECT)}
+    claims = {claimed.job_id: claimed for claimed in workshop.claim(DETECT)}
     nodule, mass = FoundBox(1, "Nodule", 0.9, (1, 2, 3, 4)), FoundBox(2, "Mass [old]", 0.5, (1, 2, 3, 4))
     with workshop.database.begin() as session:
         succeed(session, {claims[jobs[0]]: [nodule], claims[jobs[1]]: [nodule, mass]})
-        give_up_or_retry(session, Stage.DETECT, claims[jobs[2]], DetectionFailed(), max_attempts=1, backoff_s=0)
+        give_up_or_retry(session, claims[jobs[2]], DetectionFailed(), max_attempts=1, backoff_s=0)
         session.get_one(Image, session.get_one(Job, jobs[1]).image_id).flags = ["rotated"]
     return jobs
 

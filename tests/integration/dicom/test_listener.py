@@ -40,7 +40,7 @@ from shared.object_store import ObjectStore, original_key
 from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.tables import AuditEvent, Image, Job, Project, Study
-from shared.vocabulary.states import Scope, Stage
+from shared.vocabulary.states import Scope, WorkerKind
 from tests.certificates import Authority
 from tests.integration.workshop import dicom, film
 from tests.ports import free_port
@@ -134,7 +134,7 @@ def test_an_object_that_is_sent_again_is_a_duplicate(listener: Listener, databas
 
 def test_workers_are_woken(listener: Listener, hints: Hints, settings: Settings) -> None:
     send(listener.port, dicom(1), dicom(2))
-    wait_for(lambda: hints._redis.llen(str(Stage.PREPARE)) == 1)
+    wait_for(lambda: hints._redis.llen(str(WorkerKind.PREPARE)) == 1)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from shared.object_store import ObjectStore
 from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.tables import AuditEvent, Project
-from shared.vocabulary.states import Stage
+from shared.vocabulary.states import WorkerKind
 from tests.integration.api_process import start_api
 from tests.integration.conftest import Keys, png
 from tests.requirements import needs_ipv6
@@ -158,7 +158,7 @@ def test_servers_at_ipv6_addresses(settings: Settings, database: Database) -> No
             connected = Database.from_settings(there)
             with connected.begin() as session:
                 assert session.scalar(sa.text("SELECT inet_server_port()"))
-            assert Hints(there, connected).send(Stage.PREPARE, 1)
+            assert Hints(there, connected).send(WorkerKind.PREPARE, 1)
             connected.close()
         store = ObjectStore(there)
         store.put("originals/a", b"film")

@@ -19,13 +19,14 @@ import sqlalchemy as sa
 from shared.access.keys import verify_key
 from shared.database import Database
 from shared.errors import DetectionFailed, PermanentError
-from shared.notifications.deliveries import DELIVERED_KEPT_DAYS, MOST_AT_ONCE, forget_delivered
-from shared.notifications.webhooks import announce
+from shared.notifications.deliveries import DELIVERED_KEPT_DAYS, MOST_AT_ONCE, delete_delivered
+from shared.notifications.outbox import announce
 from shared.queue.claim import claim, expire_leases
 from shared.queue.outcome import DUPLICATE, cancel, give_up_or_retry, succeed
+from shared.queue.stages import DETECT
 from shared.settings import Settings
 from shared.tables import ApiKey, Image, Job, Webhook, WebhookDelivery
-from shared.vocabulary.states import DeliveryState, Stage
+from shared.vocabulary.states import DeliveryState, WorkerKind
 from shared.vocabulary.webhook_events import WebhookEvent
 from tests.certificates import Authority
 from tests.integration.conftest import Api, Keys, Server
@@ -70,7 +71,7 @@ def quick_notify(settings: Settings, database: Database) -> Notify:
 
 
 def make_notify(settings: Settings, database: Database, stop: threading.Event | None = None) -> Notify:
-    heartbeat = Heartbeat(database, Stage.NOTIFY, lease_s=settings.lease_s, stuck_after_s=60)
+    heartbeat = Heartbeat(database, WorkerKind.NOTIFY, lease_s=settings.lease_s, stuck_after_s=60)
     return Notify(settings, database, heartbeat, stop or threading.Event())
 
 
@@ -142,13 +143,13 @@ def test_each_end_of_a_job_is_told_once_and_in_its_own_transaction(workshop: Wor
     database = workshop.database
     workshop.rows(5)
     with database.begin() as session:
-        claims = claim(session, Stage.DETECT, "worker", limit=5, lease_s=60)
+        claims = claim(session, DETECT, "worker", limit=5, lease_s=60)
     good, bad, lost, slow, unlucky = claims
     with database.begin() as session:
         assert succeed(session, {good: []}) == {good.job_id}
-        give_up_or_retry(session, Stage.DETECT, bad, PermanentError(), max_attempts=4, backoff_s=1)
-        give_up_or_retry(session, Stage.DETECT, lost, DetectionFailed(), max_attempts=1, backoff_s=1)
-        give_up_or_retry(session, Stage.DETECT, slow, DetectionFailed(), max_attempts=4, backoff_s=9)  # not its end
+        give_up_or_retry(session, bad, PermanentError(), max_attempts=4, backoff_s=1)
+        give_up_or_retry(session, lost, DetectionFailed(), max_attempts=1, backoff_s=1)
+        give_up_or_retry(session, slow, DetectionFailed(), max_attempts=4, backoff_s=9)  # not its end
     workshop.set(unlucky.job_id, lease_expires_at="epoch")
     with database.begin() as session:
         expire_leases(session, max_attempts=1)
@@ -159,7 +160,7 @@ def test_each_end_of_a_job_is_told_once_and_in_its_own_transaction(workshop: Wor
         study_id = session.get_one(Image, good.image_id).study_id
         session.add(Job(project_id=workshop.project_id, image_id=good.image_id, study_id=study_id, state="ready"))
     with database.begin() as session:
-        (second,) = claim(session, Stage.DETECT, "worker", limit=5, lease_s=60)
+        (second,) = claim(session, DETECT, "worker", limit=5, lease_s=60)
         assert succeed(session, {second: []}) == set()
     # What is rolled back was never told.
     with pytest.raises(RuntimeError), database.begin() as session:  # noqa: PT012
@@ -469,12 +470,12 @@ def test_what_was_delivered_long_ago_is_forgotten_but_nothing_else(
         for delivery_id, state in zip(ids, (DeliveryState.DELIVERED, DeliveryState.DEAD), strict=False):
             change = sa.update(WebhookDelivery).where(WebhookDelivery.id == delivery_id)
             session.execute(change.values(state=state))
-        forget_delivered(session)
+        delete_delivered(session)
     assert len(deliveries(database)) == 3
     later = time.time_ns() + (DELIVERED_KEPT_DAYS * 86_400 + 60) * 10**9
     monkeypatch.setattr("shared.ids.time.time_ns", lambda: later)
     with database.begin() as session:
-        forget_delivered(session)
+        delete_delivered(session)
     assert [row.id for row in deliveries(database)] == ids[1:]
 
 

@@ -9,11 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from shared.database import Database
-from shared.ids import new_id
-from shared.queue.claim import Claim
+from shared.leases import Lease
 from shared.settings import Settings
 from shared.tables import Dataset, Worker
-from shared.vocabulary.states import Stage
+from shared.vocabulary.states import WorkerKind
 from tests.integration.rows import home
 from tests.waiting import wait_for
 from trainer.agent import Agent
@@ -47,7 +46,7 @@ def age(database: Database) -> float | None:
 @pytest.fixture
 def heartbeat(database: Database) -> Iterator[Heartbeat]:
     """Beats ten times a second."""
-    beating = Heartbeat(database, Stage.PREPARE, lease_s=0.3, stuck_after_s=60)
+    beating = Heartbeat(database, WorkerKind.PREPARE, lease_s=0.3, stuck_after_s=60)
     beating.start("cpu")
     yield beating
     beating.stop()
@@ -111,9 +110,9 @@ def test_a_trainer_takes_tasks_after_any_error(
 
 def test_a_worker_that_waits_for_a_server_is_not_stuck(settings: Settings) -> None:
     """Half a lease for the database and all tries of the object store, however short a decode may be."""
-    process = _Process(settings.model_copy(update={"lease_s": 600.0}), Stage.PREPARE, stuck_after_s=60.0)
+    process = _Process(settings.model_copy(update={"lease_s": 600.0}), WorkerKind.PREPARE, stuck_after_s=60.0)
     heartbeat = process.heartbeat
-    heartbeat.hold([Claim(new_id(), new_id(), "", 1, 1, None, heartbeat.owner, 1, alone=False)])
+    heartbeat.hold([Lease(owner=heartbeat.owner, attempt=1)])
     waits_s = 300.0 + 90.0
     for silent_s, is_stuck in ((waits_s, False), (waits_s + 61, True)):
         heartbeat._progressed_at = time.monotonic() - silent_s

@@ -5,8 +5,8 @@ import sqlalchemy as sa
 
 from shared.errors import DatabaseUnavailable
 from shared.queue.claim import claim, expire_leases
+from shared.queue.stages import DETECT
 from shared.tables import Job
-from shared.vocabulary.states import Stage
 from tests.integration.workshop import Workshop
 from tests.waiting import wait_for
 from workers.sessions import end_frozen_sessions
@@ -30,7 +30,7 @@ def locked(workshop: Workshop, job_ids: list) -> bool:
 def test_a_session_that_froze_in_the_middle_of_a_change_is_ended(workshop: Workshop) -> None:
     job_ids = workshop.rows(3)
     with workshop.database.begin() as session:
-        claim(session, Stage.DETECT, "frozen", limit=3, lease_s=0.01)
+        claim(session, DETECT, "frozen", limit=3, lease_s=0.01)
 
     def freeze() -> None:
         with workshop.database.begin() as frozen:
@@ -63,7 +63,7 @@ def test_leases_expire_where_frozen_sessions_cannot_be_ended(workshop: Workshop)
     """As where the user has no right to look at other sessions: here their view fails for any user."""
     job_ids = workshop.rows(3)
     with workshop.database.begin() as session:
-        claim(session, Stage.DETECT, "frozen", limit=3, lease_s=0.01)
+        claim(session, DETECT, "frozen", limit=3, lease_s=0.01)
         session.execute(sa.text("CREATE VIEW pg_locks AS SELECT 1 / 0 AS pid, 0::oid AS relation, '' AS mode"))
         name = session.scalar(sa.text("SELECT current_database()"))
         session.execute(sa.text(f'ALTER DATABASE "{name}" SET search_path = public, pg_catalog'))

@@ -14,7 +14,7 @@ from shared.database import Database
 from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.tables import Worker
-from shared.vocabulary.states import JobState, Stage
+from shared.vocabulary.states import JobState, WorkerKind
 from tests.integration.workshop import Workshop, film
 from workers.sweep import sweep
 
@@ -25,7 +25,7 @@ def queues(settings: Settings) -> redis.Redis:
     return redis.Redis.from_url(settings.redis_url.get_secret_value())
 
 
-def add_workers(database: Database, count: int, stage: Stage = Stage.DETECT, **columns: object) -> None:
+def add_workers(database: Database, count: int, stage: WorkerKind = WorkerKind.DETECT, **columns: object) -> None:
     with database.begin() as session:
         session.add_all(Worker(id=f"{stage}-{number}-{columns}", stage=stage, **columns) for number in range(count))
 
@@ -37,27 +37,27 @@ def test_hints_fan_out_to_workers_but_not_beyond_the_batches(
     add_workers(database, 3)
     add_workers(database, 2, seen_at=hour_ago)
     add_workers(database, 2, stopped_at=sa.func.now())
-    add_workers(database, 2, Stage.PREPARE)
+    add_workers(database, 2, WorkerKind.PREPARE)
     sizes = (0, 1, settings.batch_size, settings.batch_size + 1, 100 * settings.batch_size)
     for waiting, expected in zip(sizes, (0, 1, 1, 2, 3), strict=True):
-        queues.delete(Stage.DETECT)
-        assert hints.send(Stage.DETECT, waiting) == expected
-        assert queues.llen(Stage.DETECT) == expected
+        queues.delete(WorkerKind.DETECT)
+        assert hints.send(WorkerKind.DETECT, waiting) == expected
+        assert queues.llen(WorkerKind.DETECT) == expected
 
 
 def test_a_hint_that_nobody_took_stands_for_the_next_one_too(hints: Hints, queues: redis.Redis) -> None:
-    assert [hints.send(Stage.PREPARE, 1) for _ in range(3)] == [1, 0, 0]
-    queues.lpop(Stage.PREPARE)
-    assert hints.send(Stage.PREPARE, 1) == 1
+    assert [hints.send(WorkerKind.PREPARE, 1) for _ in range(3)] == [1, 0, 0]
+    queues.lpop(WorkerKind.PREPARE)
+    assert hints.send(WorkerKind.PREPARE, 1) == 1
 
 
 def test_a_sweep_hints_again_after_redis_was_wiped(workshop: Workshop, queues: redis.Redis) -> None:
     workshop.rows(3, JobState.READY)
-    workshop.hints.send(Stage.DETECT, 3)
+    workshop.hints.send(WorkerKind.DETECT, 3)
     queues.flushall()
     sweep(workshop.settings, workshop.database, workshop.hints, "beat")
-    assert queues.llen(Stage.DETECT) == 1
-    assert queues.llen(Stage.PREPARE) == 0
+    assert queues.llen(WorkerKind.DETECT) == 1
+    assert queues.llen(WorkerKind.PREPARE) == 0
 
 
 def accepted(server: socket.socket) -> int:
@@ -78,10 +78,10 @@ def test_a_redis_that_gives_no_answer_holds_up_one_sender_once(
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = SecretStr(f"redis://127.0.0.1:{deaf.getsockname()[1]}/0")
         hints = Hints(settings.model_copy(update={"redis_url": url}), database)
-        assert hints.send(Stage.DETECT, 1) == 0  # after the socket's timeout
+        assert hints.send(WorkerKind.DETECT, 1) == 0  # after the socket's timeout
         connections = accepted(deaf)
         assert connections
-        assert [hints.send(Stage.DETECT, 1) for _ in range(3)] == [0] * 3
+        assert [hints.send(WorkerKind.DETECT, 1) for _ in range(3)] == [0] * 3
         assert not accepted(deaf), "the next senders do not ask"
 
 

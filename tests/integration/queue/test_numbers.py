@@ -21,7 +21,7 @@ from shared.submissions.failures import list_failures, retry_failures
 from shared.submissions.progress import settle
 from shared.tables import Image, Job, QueueSample, Submission, SubmissionFile, Worker
 from shared.version import RENDITION_VERSION
-from shared.vocabulary.states import JobState, Stage
+from shared.vocabulary.states import JobState, WorkerKind
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.rows import add_model
 from tests.integration.workshop import Workshop
@@ -54,10 +54,10 @@ def test_the_queue_counts_what_waits_what_is_done_and_who_works(api: Api, databa
     set_jobs(database, jobs[3:], state=JobState.SUCCEEDED, finished_at=sa.func.now())
     with database.begin() as session:
         model = add_model(session)
-        session.add(Worker(id="detect@a:1:x", stage=Stage.DETECT, device="cpu", model_id=model.id))
+        session.add(Worker(id="detect@a:1:x", stage=WorkerKind.DETECT, device="cpu", model_id=model.id))
         silent = datetime.now(UTC) - timedelta(minutes=5)
-        session.add(Worker(id="prepare@b:2:y", stage=Stage.PREPARE, seen_at=silent))
-        session.add(Worker(id="prepare@b:3:z", stage=Stage.PREPARE, stopped_at=silent))
+        session.add(Worker(id="prepare@b:2:y", stage=WorkerKind.PREPARE, seen_at=silent))
+        session.add(Worker(id="prepare@b:3:z", stage=WorkerKind.PREPARE, stopped_at=silent))
     found = queue(api)
     assert found["jobs"] == {"queued": 3, "preparing": 0, "ready": 0, "detecting": 0}
     assert 590 < found["oldest_waiting_s"]["prepare"] < 660

@@ -17,7 +17,7 @@ from shared.errors import HintNotSent, RedisClusterUnsupported
 from shared.queue.hints import Hints, make_celery
 from shared.redis_connection import require_answer
 from shared.settings import Settings
-from shared.vocabulary.states import Scope, Stage
+from shared.vocabulary.states import Scope, WorkerKind
 from tests.certificates import Authority
 from tests.integration.child_processes import Processes
 from tests.integration.conftest import Api
@@ -40,8 +40,8 @@ def assert_serves(settings: Settings, database: Database, make_api: Callable[[Se
     require_answer(settings.redis_url.get_secret_value(), settings.ca_bundle)
     hints, heard = Hints(settings, database), threading.Event()
     hints.check()
-    assert hints.send(Stage.NOTIFY, 1) == 1
-    with HintListener(make_celery(settings), Stage.NOTIFY, heard.set):
+    assert hints.send(WorkerKind.NOTIFY, 1) == 1
+    with HintListener(make_celery(settings), WorkerKind.NOTIFY, heard.set):
         assert heard.wait(DEADLINE_S)
     hints.close()
     with database.begin() as session:
@@ -102,7 +102,7 @@ def test_sentinels_and_a_failover_in_mid_work(
         wait_for(lambda: processes.is_well("prepare"))
         hints = Hints(settings, database)
         jobs = workshop.queue(*(dicom(number) for number in range(8)))
-        hints.send(Stage.PREPARE, len(jobs))
+        hints.send(WorkerKind.PREPARE, len(jobs))
         wait_for(lambda: "ready" in workshop.states(jobs))
         master.kill()
         wait_for(lambda: workshop.states(jobs) == ["ready"] * 8)
@@ -110,7 +110,7 @@ def test_sentinels_and_a_failover_in_mid_work(
         wait_for(lambda: processes.is_well("prepare"))
         wait_for(lambda: any("b" in client["flags"] for client in replica.admin.client_list()))
         jobs = workshop.queue(dicom(8))
-        wait_for(lambda: hints.send(Stage.PREPARE, 1))
+        wait_for(lambda: hints.send(WorkerKind.PREPARE, 1))
         wait_for(lambda: workshop.states(jobs) == ["ready"])
         hints.close()
         assert processes.stop("prepare") == 0

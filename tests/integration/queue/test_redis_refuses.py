@@ -14,7 +14,7 @@ import pytest
 from shared.object_store import original_key
 from shared.queue.hints import Hints
 from shared.settings import Settings
-from shared.vocabulary.states import JobState, Stage
+from shared.vocabulary.states import JobState, WorkerKind
 from tests.integration.child_processes import Processes
 from tests.integration.conftest import Keys, png
 from tests.integration.workshop import Workshop, dicom
@@ -208,7 +208,7 @@ def test_a_worker_starts_while_redis_refuses(
     _until(lambda: _is_heard(broken), "hints heard")
     (job,) = workshop.queue(dicom(3))
     hints = Hints(settings.model_copy(update={"redis_url": type(settings.redis_url)(broken.url)}), workshop.database)
-    assert hints.send(Stage.PREPARE, 1) == 1
+    assert hints.send(WorkerKind.PREPARE, 1) == 1
     _until(lambda: workshop.states([job]) == ["ready"], "work found by a hint")
     hints.close()
     assert processes.stop("prepare") == 0, processes.said("prepare")

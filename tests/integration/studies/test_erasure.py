@@ -25,6 +25,7 @@ from shared.intake.receive import Intake
 from shared.object_store import ObjectStore, dataset_key, original_key, rendition_key, result_key
 from shared.queue.hints import Hints
 from shared.queue.outcome import FoundBox, succeed
+from shared.queue.stages import DETECT
 from shared.settings import Settings
 from shared.tables import (
     AuditEvent,
@@ -39,7 +40,7 @@ from shared.tables import (
     Study,
     TrainingRun,
 )
-from shared.vocabulary.states import Stage, TaskState
+from shared.vocabulary.states import TaskState
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.rows import add_dataset, home
 from tests.integration.workshop import Workshop, dicom
@@ -70,7 +71,7 @@ def detect_all(workshop: Workshop, model_id: UUID) -> None:
     with workshop.preparing() as prepare:
         prepare.run()
     with workshop.database.begin() as session:
-        claims = workshop.claim(Stage.DETECT)
+        claims = workshop.claim(DETECT)
         assert claims
         assert {claim.model_id for claim in claims} == {model_id}
         succeed(session, {claim: [FoundBox(1, "nodule", 0.9, (1, 2, 30, 40))] for claim in claims})
@@ -210,7 +211,7 @@ def test_a_worker_that_holds_a_job_of_the_study_writes_nothing(
     study_id = admin.send(("a.dcm", file)).get_json()["files"][0]["study_id"]
     with workshop.preparing() as prepare:
         prepare.run()
-    claims = workshop.claim(Stage.DETECT)
+    claims = workshop.claim(DETECT)
     assert admin.delete(f"/v1/studies/{study_id}").status_code == 200
     with database.begin() as session:
         assert succeed(session, {claim: [FoundBox(1, "nodule", 0.9, (1, 2, 30, 40))] for claim in claims}) == set()

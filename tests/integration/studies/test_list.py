@@ -16,10 +16,11 @@ from shared.database import Database
 from shared.errors import DetectionFailed, UndecodablePixelData
 from shared.ids import first_id_at, new_id
 from shared.queue.outcome import DUPLICATE, FoundBox, cancel, give_up_or_retry, succeed
+from shared.queue.stages import DETECT
 from shared.reviews.rows import fold_jobs, read_threads
 from shared.settings import Settings
 from shared.tables import Image, Job, Model, Study, Submission
-from shared.vocabulary.states import JobState, ModelState, Scope, Stage
+from shared.vocabulary.states import JobState, ModelState, Scope
 from tests.integration.conftest import Api, Keys
 from tests.integration.console.test_viewer import data_of
 from tests.integration.rows import add_model
@@ -62,7 +63,7 @@ def found(api: Api, **query: object) -> list[str]:
 
 def finish(workshop: Workshop, scores: dict[UUID, dict[str, float]]) -> None:
     """Have ready jobs succeed with a box of each of these classes."""
-    claims = {claimed: scores[claimed.job_id] for claimed in workshop.claim(Stage.DETECT) if claimed.job_id in scores}
+    claims = {claimed: scores[claimed.job_id] for claimed in workshop.claim(DETECT) if claimed.job_id in scores}
     assert len(claims) == len(scores)
     boxes = {
         claimed: [FoundBox(1, name, score, (1, 2, 3, 4)) for name, score in classes.items()]
@@ -130,11 +131,11 @@ def test_by_the_state_and_priority_of_the_latest_job(mine: Api, workshop: Worksh
     jobs = workshop.rows(6, priority=3)
     good, bad, lost, stopped, urgent, waiting = jobs
     workshop.set(urgent, priority=9)
-    claims = {claimed.job_id: claimed for claimed in workshop.claim(Stage.DETECT)}
+    claims = {claimed.job_id: claimed for claimed in workshop.claim(DETECT)}
     with workshop.database.begin() as session:
         succeed(session, {claims[good]: []})
-        give_up_or_retry(session, Stage.DETECT, claims[bad], UndecodablePixelData(), max_attempts=1, backoff_s=0)
-        give_up_or_retry(session, Stage.DETECT, claims[lost], DetectionFailed(), max_attempts=1, backoff_s=0)
+        give_up_or_retry(session, claims[bad], UndecodablePixelData(), max_attempts=1, backoff_s=0)
+        give_up_or_retry(session, claims[lost], DetectionFailed(), max_attempts=1, backoff_s=0)
         cancel(session, workshop.project_id, stopped)
     workshop.set(waiting, state="queued", lease_owner=None, lease_expires_at=None)
     for state, expected in {

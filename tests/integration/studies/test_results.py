@@ -18,11 +18,12 @@ from shared.database import Database
 from shared.object_store import ObjectStore, rendition_key
 from shared.queue.claim import Claim, claim
 from shared.queue.outcome import FoundBox, StoredRendition, mark_ready, succeed
+from shared.queue.stages import DETECT, PREPARE, Stage
 from shared.settings import Settings
 from shared.tables import Dataset, Image, Job, Model, Worker
 from shared.version import RENDITION_VERSION, code_version
 from shared.vocabulary.flags import Flag
-from shared.vocabulary.states import ModelState, Stage
+from shared.vocabulary.states import ModelState, WorkerKind
 from tests.integration.conftest import Api, png
 from tests.integration.rows import add_dataset, home
 from tests.waiting import wait_for
@@ -53,7 +54,7 @@ def take(database: Database, stage: Stage) -> Claim:
 
 def prepare(database: Database, store: ObjectStore) -> bytes:
     """Do what a prepare worker does, with one job; return the rendition."""
-    taken = take(database, Stage.PREPARE)
+    taken = take(database, PREPARE)
     content = png(99, RENDITION_PX)
     sha256 = hashlib.sha256(content).hexdigest()
     store.put(rendition_key(sha256), content)
@@ -65,7 +66,7 @@ def prepare(database: Database, store: ObjectStore) -> bytes:
 
 def detect(database: Database, boxes: tuple[FoundBox, ...] = BOXES) -> None:
     """Do what a detect worker does, with one job."""
-    taken = take(database, Stage.DETECT)
+    taken = take(database, DETECT)
     with database.begin() as session:
         assert succeed(session, {taken: boxes}) == {taken.job_id}
 
@@ -131,7 +132,7 @@ def test_a_job_is_cancelled_once(api: Api, database: Database) -> None:
     assert first.get_json()["finished_at"]
     assert (second.status_code, second.get_json()["code"]) == (409, "job_is_final")
     with database.begin() as session:
-        assert claim(session, Stage.PREPARE, "test-worker", limit=1, lease_s=60) == []
+        assert claim(session, PREPARE, "test-worker", limit=1, lease_s=60) == []
 
 
 def test_a_study_shows_its_images_and_their_jobs(api: Api, database: Database) -> None:
@@ -208,8 +209,8 @@ def test_a_job_that_gave_way_to_another_hides_no_findings(api: Api, database: Da
     assert named["outcome"] == "accepted"
     for _ in range(2):
         prepare(database, store)
-    first = take(database, Stage.DETECT)
-    second = take(database, Stage.DETECT)
+    first = take(database, DETECT)
+    second = take(database, DETECT)
     for taken in (first, second):
         with database.begin() as session:
             succeed(session, {taken: BOXES})
@@ -297,10 +298,10 @@ def test_metrics_count_jobs_waiting_and_work(api: Api, database: Database, store
         session.execute(sa.update(Job).values(created_at=hour))
         session.execute(sa.update(Job).where(Job.ready_at.is_not(None)).values(ready_at=minute))
         work = {"batches": 4, "images": 10, "step_s": 2.5}
-        session.add(Worker(id="a", stage=Stage.DETECT, **work))
-        session.add(Worker(id="b", stage=Stage.DETECT, **work, stopped_at=sa.func.now()))
-        session.add(Worker(id="c", stage=Stage.SWEEP, expired_leases=3))
-        session.add(Worker(id="d", stage=Stage.TRAIN))
+        session.add(Worker(id="a", stage=WorkerKind.DETECT, **work))
+        session.add(Worker(id="b", stage=WorkerKind.DETECT, **work, stopped_at=sa.func.now()))
+        session.add(Worker(id="c", stage=WorkerKind.SWEEP, expired_leases=3))
+        session.add(Worker(id="d", stage=WorkerKind.TRAIN))
         doubtful = sa.select(sa.func.min(sa.cast(Image.id, sa.Text)).cast(sa.Uuid)).scalar_subquery()
         session.execute(sa.update(Image).where(Image.id == doubtful).values(flags=[Flag.ROTATED, Flag.LATERAL_VIEW]))
         add_dataset(session)

@@ -14,9 +14,10 @@ from pydantic import SecretStr
 from shared.database import Database
 from shared.errors import DigestMismatch, ObjectStoreRefused
 from shared.intake.archives import ArchiveKind
+from shared.leases import renew
 from shared.object_store import PART_BYTES
 from shared.object_store.incoming import Incoming
-from shared.queue.files import claim_files, finish_file, renew_files
+from shared.queue.files import claim_files, finish_file
 from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.submissions.progress import incoming_key
@@ -261,7 +262,7 @@ def test_files_of_a_silent_worker_are_tried_again_until_attempts_are_used_up(des
         with desk.database.begin() as session:
             (claim,) = claim_files(session, "gone", limit=9, lease_s=-1)
             assert claim.attempt == attempt
-            assert renew_files(session, [claim], lease_s=60) == 0
+            assert renew(session, [claim], lease_s=60) == 0
             assert not finish_file(session, claim, FileState.UNPACKED)
         sweep(desk.settings.model_copy(update={"max_attempts": 2}), desk.database, hints, "beat")
     assert desk.outcomes(submission_id) == ["failed:worker_lost"]

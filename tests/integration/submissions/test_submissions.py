@@ -22,16 +22,18 @@ import sqlalchemy as sa
 
 from api.submissions import announcing
 from shared.database import Database
+from shared.leases import final_values, renew
 from shared.object_store import ObjectStore
-from shared.queue.claim import claim, final_values, renew
+from shared.queue.claim import claim
 from shared.queue.files import claim_files, finish_file
 from shared.queue.hints import Hints
+from shared.queue.stages import PREPARE
 from shared.settings import Settings
 from shared.submissions import changes, progress
 from shared.submissions.progress import sweep_submissions
 from shared.tables import Image, Job, Submission, SubmissionFile, WebhookDelivery
 from shared.version import RENDITION_VERSION
-from shared.vocabulary.states import FileState, JobState, Scope, Stage
+from shared.vocabulary.states import FileState, JobState, Scope
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.submitting import Desk
 from tests.waiting import DEADLINE_S, wait_for, wait_until_blocked
@@ -498,7 +500,7 @@ def test_cancelling_ends_all_that_is_open_and_nobody_can_commit(api: Api, desk: 
     api.post(f"{path}/arrived", {"numbers": [0, 1]})
     desk.receive()
     with database.begin() as session:
-        (job,) = claim(session, Stage.PREPARE, "preparer", limit=1, lease_s=60)
+        (job,) = claim(session, PREPARE, "preparer", limit=1, lease_s=60)
     api.post(f"{path}/arrived", {"numbers": [2]})
     with database.begin() as session:
         (file,) = claim_files(session, "receiver", limit=1, lease_s=60)

@@ -177,7 +177,7 @@ def test_weights_in_a_file_are_recognised_as_a_models(
         first = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=tiny_config())
         first.model_id = parent_id
         run_id = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=config).id
-    work = Work(settings, database, store, TaskClaim("training", run_id, "somebody", 1))
+    work = Work(settings, database, store, TaskClaim(kind="training", task_id=run_id, owner="somebody", attempt=1))
     found = recognise(work, fetch(config.initial_weights, config.architecture, database, store), config)
     assert found.card == card
     with database.begin() as session:
@@ -211,7 +211,7 @@ def test_what_needs_an_evaluation_waits_for_it_and_reuses_it(
     with database.begin() as session:
         run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=tiny_config())
         asking = claim_task(session, "somebody", lease_s=60)
-        assert asking == TaskClaim("training", run.id, "somebody", 1)
+        assert asking == TaskClaim(kind="training", task_id=run.id, owner="somebody", attempt=1)
     work = Work(settings, database, store, asking)
     for _ in range(2):
         with pytest.raises(EvaluationPending):

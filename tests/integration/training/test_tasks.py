@@ -1,5 +1,6 @@
 """A task is held by one trainer at a time, and comes to one end."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -78,7 +79,7 @@ def test_who_does_not_hold_the_task_changes_nothing(database: Database, change: 
     assert held is not None
     owner = "other" if change == "owner" else held.owner
     attempt = held.attempt + (change == "attempt")
-    stale = TaskClaim(held.kind, held.task_id, owner, attempt)
+    stale = replace(held, owner=owner, attempt=attempt)
     with database.begin() as session:
         if change == "cancelled":
             cancel_task(session, Dataset, task_id)

@@ -1,0 +1,41 @@
+"""The stages of a job, in their order: the one table from which claims, hints, numbers, samples and pages derive."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared.settings import Settings
+from shared.vocabulary.states import JobState, WorkerKind
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a job: workers claim jobs that are `waiting`, hold them as `leased`, and leave them as `done`."""
+
+    #: The workers of the stage, whose Celery queue takes its hints.
+    worker: WorkerKind
+    waiting: JobState
+    leased: JobState
+    #: The state after success: the next stage's `waiting`, or the end.
+    done: JobState
+    #: The most jobs that a worker claims at a time, which is also what one hint stands for.
+    batch_size: Callable[[Settings], int]
+
+    def __str__(self) -> str:
+        return str(self.worker)
+
+
+PREPARE = Stage(
+    worker=WorkerKind.PREPARE,
+    waiting=JobState.QUEUED,
+    leased=JobState.PREPARING,
+    done=JobState.READY,
+    batch_size=lambda settings: settings.prepare_threads,
+)
+DETECT = Stage(
+    worker=WorkerKind.DETECT,
+    waiting=JobState.READY,
+    leased=JobState.DETECTING,
+    done=JobState.SUCCEEDED,
+    batch_size=lambda settings: settings.batch_size,
+)
+STAGES = (PREPARE, DETECT)
