@@ -1,1 +1,1 @@
-"""What Celery runs: `prepare` makes renditions, `detect` finds, `sweep` brings back what was lost on the way."""
+"""The Celery workers: `intake`, `prepare`, `detect`, `notify` and `sweep`."""

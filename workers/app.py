@@ -21,13 +21,13 @@ from shared.queue.hints import Hints, make_celery
 from shared.settings import Settings
 from shared.vocabulary.states import WorkerKind
 from workers.heartbeat import Heartbeat
-from workers.listening import HintListener, Wakeups
+from workers.hint_listener import HintListener, Wakeups
 
 log = structlog.get_logger()
 
-#: Between two looks for work while no hint can come.
+#: Seconds between two looks for work while hints do not arrive.
 DEAF_LOOK_S = 1.0
-#: Between two looks for messages to send.
+#: Seconds between two looks for messages to send.
 NOTIFY_LOOK_S = 1.0
 
 
@@ -37,7 +37,7 @@ def run_prepare(settings: Settings) -> None:
     from shared.imaging.isolation import DecoderPool
     from workers.prepare import Prepare
 
-    load_classifier(settings.chest_classifier_folder)  # a faulty one is to be known now, not by the first image
+    load_classifier(settings.chest_classifier_folder)  # so that a faulty one fails now, and not the first image
     with _Process(settings, WorkerKind.PREPARE, stuck_after_s=2 * settings.decode_timeout_s) as process:
         pool = DecoderPool(
             settings.prepare_threads,
@@ -68,21 +68,21 @@ def run_detect(settings: Settings) -> None:
     from shared.detector.runtime import Detector, describe_device
     from workers.batches import Batches
     from workers.detect import Detect
-    from workers.shelf import Shelf
+    from workers.model_cache import ModelCache
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     device = describe_device(settings.device)
     with _Process(settings, WorkerKind.DETECT, stuck_after_s=settings.step_timeout_s, device=device) as process:
-        shelf = Shelf(
+        models = ModelCache(
             process.database,
             process.store,
             lambda card, weights: Detector(card, weights, settings.device, settings.precision),
         )
-        shelf.load_active()
-        batches = Batches(settings, process.database, process.store, shelf, process.heartbeat)
+        models.load_active()
+        batches = Batches(settings, process.database, process.store, models, process.heartbeat)
         process.serve(
-            Detect(settings, process.database, shelf, batches, process.heartbeat, process.stop).run,
+            Detect(settings, process.database, models, batches, process.heartbeat, process.stop).run,
         )
 
 
@@ -108,7 +108,7 @@ def run_notify(settings: Settings) -> None:
     from workers.notify import Notify
 
     with _Process(settings, WorkerKind.NOTIFY, stuck_after_s=settings.step_timeout_s) as process:
-        # Whoever ends a job has no time to hint at its messages; an idle look is one query.
+        # The end of a job sends no hint about its messages; a look without work is one query.
         process.unasked_s = min(NOTIFY_LOOK_S, process.unasked_s)
         process.serve(Notify(settings, process.database, process.heartbeat, process.stop).run)
 
@@ -117,17 +117,17 @@ def run_beat(settings: Settings) -> None:
     """Sweep every `sweep_interval_s`, with or without Redis, until SIGTERM. Any number of these may run."""
     from shared.erasure import go_on_with_all
     from shared.object_store.incoming import Incoming
-    from workers.garbage import Garbage
+    from workers.cleanup import Cleanup
     from workers.sweep import sweep
 
     with _Process(settings, WorkerKind.SWEEP, stuck_after_s=settings.step_timeout_s) as process:
         process.unasked_s = process.deaf_s = settings.sweep_interval_s
-        garbage = Garbage(settings, process.database, Incoming(settings))
+        cleanup = Cleanup(settings, process.database, Incoming(settings))
 
         def tick() -> None:
             sweep(settings, process.database, process.hints, process.heartbeat.owner)
             go_on_with_all(process.database, process.store)
-            garbage.collect_when_due()
+            cleanup.run_when_due()
 
         process.serve(tick)
 
@@ -151,7 +151,7 @@ class _Process:
         self.heartbeat = Heartbeat(self.database, kind, lease_s=settings.lease_s, stuck_after_s=stuck_after_s + waits_s)
         self.stop = threading.Event()
         self._wakeups = Wakeups()
-        #: How often to look for work that nobody hinted at, and how often while Redis takes or brings no hints.
+        #: Seconds between two looks for work without a hint, and while Redis takes or delivers no hints.
         self.unasked_s = 2 * settings.sweep_interval_s
         self.deaf_s = min(DEAF_LOOK_S, self.unasked_s)
         self.closing = ExitStack()
@@ -173,7 +173,7 @@ class _Process:
         self.closing.close()
 
     def serve(self, work: Callable[[], None]) -> None:
-        """Call `work` at once, then for each hint, and now and then without one, until a signal stops the process."""
+        """Call `work` at once, then for each hint, and periodically without one, until a signal stops the process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         listener = HintListener(self.app, self.kind, self._wakeups.ask)
@@ -185,7 +185,7 @@ class _Process:
         def patience_s() -> float:
             if failures:
                 return min(DEAF_LOOK_S * (1 << failures), self.unasked_s)
-            return self.unasked_s if listener.hears and lookout.hints_flow else self.deaf_s
+            return self.unasked_s if listener.is_connected and lookout.hints_flow else self.deaf_s
 
         while not self.stop.is_set():
             try:

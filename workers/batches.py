@@ -1,4 +1,4 @@
-"""The next batch: claimed, fetched and placed on its model's canvas while the one before it is on the device."""
+"""The next batch: claimed, fetched and placed on its model's canvas while the previous one is on the device."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from shared.object_store import ObjectStore, rendition_key
 from shared.queue.claim import Claim, claim, ids
 from shared.queue.stages import DETECT
 from shared.settings import Settings
+from workers.failures import record_failure, to_carina_error
 from workers.heartbeat import Heartbeat
-from workers.shelf import Shelf
-from workers.verdict import known, pass_verdict
+from workers.model_cache import ModelCache
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Jobs of one model whose pixels are at hand. May be empty, when none of those claimed could be fetched."""
+    """Jobs of one model with their pixels. Empty if none of the claimed images could be fetched."""
 
     model_id: UUID
     images: dict[Claim, Placed]
@@ -34,17 +34,17 @@ class Batches:
     """Makes batches; `next` runs in a thread beside the one that detects."""
 
     def __init__(
-        self, settings: Settings, database: Database, store: ObjectStore, shelf: Shelf, heartbeat: Heartbeat
+        self, settings: Settings, database: Database, store: ObjectStore, models: ModelCache, heartbeat: Heartbeat
     ) -> None:
         #: Jobs per claim; halved when the device runs out of memory.
         self.limit = settings.batch_size
         self._settings = settings
         self._database = database
         self._store = store
-        self._shelf = shelf
+        self._models = models
         self._heartbeat = heartbeat
         self._threads = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
-        # Whole images are decoded side by side; OpenCV's own threads would only take turns with the device's.
+        # Images are decoded in parallel; OpenCV's own threads would only compete with the device's.
         cv2.setNumThreads(1)
 
     def next(self) -> Batch | None:
@@ -59,7 +59,7 @@ class Batches:
         assert model_id is not None, "a claim for detection fixes the model"
         log.info("claimed", stage=str(DETECT), job_ids=ids(claims), model_id=str(model_id))
         try:
-            canvas_px = self._shelf.card(model_id).canvas_px
+            canvas_px = self._models.card(model_id).canvas_px
         except CarinaError as error:
             for claimed in claims:
                 self.give_back(claimed, error)
@@ -72,11 +72,11 @@ class Batches:
         try:
             png = self._store.get(rendition_key(claimed.input_sha256), sha256=claimed.input_sha256)
             return place(read_rendition(png), canvas_px)
-        except Exception as exc:  # noqa: BLE001 - one image's trouble is its own, never its batch's
-            self.give_back(claimed, known(exc))
+        except Exception as exc:  # noqa: BLE001 - the failure of one image must not fail its batch
+            self.give_back(claimed, to_carina_error(exc))
             return None
 
     def give_back(self, claimed: Claim, error: CarinaError, *, alone: bool = False) -> None:
-        """Pass the verdict on a job that cannot be detected now."""
-        pass_verdict(self._database, self._settings, claimed, error, alone=alone)
+        """Record the failure of a job that cannot be detected now."""
+        record_failure(self._database, self._settings, claimed, error, alone=alone)
         self._heartbeat.drop([claimed])

@@ -1,7 +1,6 @@
-"""The detect stage: one forward pass a batch, one fenced commit a batch, and never a device that waits.
+"""The detect stage: one forward pass and one fenced commit for each batch.
 
-Three things go on at a time: the next batch is claimed and fetched, this one is on the device, the last one is being
-committed.
+The device never waits: while a batch is on it, the next one is claimed and fetched, and the previous one is committed.
 """
 
 import os
@@ -28,11 +27,11 @@ from shared.settings import Settings
 from shared.tables import Worker
 from workers.batches import Batch, Batches
 from workers.heartbeat import Heartbeat
-from workers.shelf import Shelf
+from workers.model_cache import ModelCache
 
 log = structlog.get_logger()
 
-#: What a process ends with when its device fails on a blank image too (EX_OSERR of sysexits.h).
+#: The exit code of a process whose device fails on a blank image too (EX_OSERR of sysexits.h).
 EXIT_DEVICE_LOST = 71
 
 
@@ -43,14 +42,14 @@ class Detect:
         self,
         settings: Settings,
         database: Database,
-        shelf: Shelf,
+        models: ModelCache,
         batches: Batches,
         heartbeat: Heartbeat,
         stop: threading.Event,
     ) -> None:
         self._settings = settings
         self._database = database
-        self._shelf = shelf
+        self._models = models
         self._batches = batches
         self._heartbeat = heartbeat
         self._stop = stop
@@ -58,7 +57,7 @@ class Detect:
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
 
     def run(self) -> None:
-        """Work until nothing is ready or the stop flag is set; then nothing is held any more."""
+        """Work until nothing is ready or the stop flag is set; then release all leases."""
         committing: Future[None] = self._committer.submit(lambda: None)
         upcoming = self._fetcher.submit(self._batches.next)
         try:
@@ -77,7 +76,7 @@ class Detect:
 
     def _step(self, batch: Batch) -> tuple[dict[Claim, list[FoundBox]], float]:
         try:
-            detector = self._shelf.detector(batch.model_id)
+            detector = self._models.detector(batch.model_id)
         except CarinaError as error:
             for claimed in batch.images:
                 self._batches.give_back(claimed, error)
@@ -90,7 +89,7 @@ class Detect:
     def _detect(
         self, detector: Detector, images: Sequence[tuple[Claim, Placed]]
     ) -> list[tuple[Claim, Placed, Sequence[Detection]]]:
-        """Detect; a batch that fails is halved until the culprit stands alone."""
+        """Detect; a batch that fails is halved until the image that causes it is alone."""
         self._heartbeat.mark_progress()
         try:
             results = detector.detect([placed for _, placed in images])
@@ -112,7 +111,7 @@ class Detect:
         return []
 
     def _end_if_the_device_is_lost(self, detector: Detector) -> None:
-        # After some CUDA errors every call of this process fails: then no image is to blame, and a new process is due.
+        # After some CUDA errors every call of this process fails: no image is the cause, and only a new process helps.
         try:
             detector.detect([detector.place(np.zeros((64, 64), np.uint8))])
         except Exception as exc:
@@ -139,7 +138,7 @@ class Detect:
             committed = self._database.persist(change, within_s=self._settings.lease_s / 2)
             log.info("batch_committed", size=len(found), committed=committed, step_s=round(step_s, 4))
         except DatabaseUnavailable:
-            log.warning("commit_failed", size=len(found))  # The leases run out, and the jobs come back.
+            log.warning("commit_failed", size=len(found))  # The leases expire, and the jobs come back.
         finally:
             self._heartbeat.drop(found)
 

@@ -43,9 +43,9 @@ from shared.settings import Settings
 from shared.submissions.progress import allocate, incoming_key, settle
 from shared.tables import SubmissionFile
 from shared.vocabulary.states import FileState
+from workers.bucket_listing import BucketListing
+from workers.failures import to_carina_error
 from workers.heartbeat import Heartbeat
-from workers.listing import Listing
-from workers.verdict import known
 
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ class Receive:
         self._hints = hints
         self._heartbeat = heartbeat
         self._stop = stop
-        self._listing = Listing(settings, database, incoming, hints, stop)
+        self._listing = BucketListing(settings, database, incoming, hints, stop)
         self._threads = ThreadPoolExecutor(settings.intake_threads, thread_name_prefix="intake")
         self._limits = Limits(
             entries=settings.max_archive_entries,
@@ -133,7 +133,7 @@ class Receive:
         except QuotaExceeded as exc:
             self._wait_for_quota(claim, exc)
         except Exception as exc:  # noqa: BLE001 - the worker's loop: an error is a file's, never the worker's
-            self._pass_verdict(claim, known(exc))
+            self._record_failure(claim, to_carina_error(exc))
         finally:
             self._heartbeat.drop([claim])
 
@@ -261,7 +261,7 @@ class Receive:
             with suppress(CarinaError):
                 self._incoming.delete(incoming_key(claim.submission_id, claim.number))
 
-    def _pass_verdict(self, claim: FileClaim, error: CarinaError) -> None:
+    def _record_failure(self, claim: FileClaim, error: CarinaError) -> None:
         """Commit what the error means for the file."""
         settings = self._settings
         if isinstance(error, UploadError):

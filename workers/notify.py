@@ -1,4 +1,4 @@
-"""The notify worker: sends messages to webhooks, several at a time, until each was delivered or is given up."""
+"""The notify worker: sends the messages of the outbox to webhooks, several at a time."""
 
 import asyncio
 import json
@@ -33,15 +33,15 @@ from workers.heartbeat import Heartbeat
 
 log = structlog.get_logger()
 
-#: Messages under way at a time.
+#: Messages that are sent at a time.
 THREADS = 32
-#: Between two looks at what is due, while others are being sent.
+#: Seconds between two looks for due messages while others are being sent.
 LOOK_S = 0.25
-#: Of a receiver's answer no more is read than this, and none of it is used.
+#: The most bytes of a receiver's answer that are read; none are used.
 MOST_READ_BYTES = 4096
-#: Between two looks for what silent workers were sending; and between two removals of what was delivered long ago.
-TIDY_S, FORGET_S = 1.0, 60.0
-#: A pause is longer or shorter by up to this part of it, so that not all messages come back at once.
+#: Seconds between two expirations of leases, and between two deletions of messages that were delivered long ago.
+TIDY_S, DELETE_S = 1.0, 60.0
+#: A pause is longer or shorter by up to this fraction, so that messages do not all come back at once.
 JITTER = 0.25
 REFUSED = plain_code("receiver_refused", "The receiver answered with another status than 2xx.", Place.DELIVERY)
 TIMED_OUT = plain_code("receiver_timed_out", "The receiver did not answer in time.", Place.DELIVERY)
@@ -53,7 +53,7 @@ UNREACHABLE = plain_code(
 
 
 class Notify:
-    """Sends what is due."""
+    """Sends messages that are due."""
 
     def __init__(self, settings: Settings, database: Database, heartbeat: Heartbeat, stop: threading.Event) -> None:
         self._settings = settings
@@ -62,14 +62,14 @@ class Notify:
         self._stop = stop
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="notify")
         self._tls = make_context(settings.ca_bundle)
-        #: Webhooks whose last try failed.
+        #: Webhooks whose last attempt failed.
         self._failing: set[UUID] = set()
-        self._forget_at = time.monotonic()
-        #: A message that takes longer has lost its lease: every step of a try has a bound below this.
+        self._delete_at = time.monotonic()
+        #: No message takes longer: each step of an attempt has a bound below this.
         self._lease_s = settings.webhook_timeout_s + settings.lease_s
 
     def run(self) -> None:
-        """Send messages until none is due or the stop flag is set; what has begun is always finished."""
+        """Send messages until none is due or the stop flag is set; messages that have begun are always finished."""
         running: dict[Future[None], UUID] = {}
         tidy_at = 0.0
         while True:
@@ -90,10 +90,10 @@ class Notify:
                 expired = expire_deliveries(session, retry_s=self._settings.webhook_retry_h * 3600)
             if expired:
                 log.warning("deliveries_expired", count=expired)
-            if time.monotonic() >= self._forget_at:
+            if time.monotonic() >= self._delete_at:
                 with self._database.begin() as session:
                     delete_delivered(session)
-                self._forget_at = time.monotonic() + FORGET_S
+                self._delete_at = time.monotonic() + DELETE_S
         except CarinaError as error:
             log.warning("tidying_failed", stage=WorkerKind.NOTIFY, code=error.code)
 
@@ -133,7 +133,7 @@ class Notify:
             )
         except CarinaError as error:
             log.warning("answer_lost", delivery_id=str(claimed.delivery_id), code=error.code)
-            return  # The lease runs out, and the message is sent again.
+            return  # The lease expires, and the message is sent again.
         say = log.warning if state is DeliveryState.DEAD else log.info
         say(
             "message_tried",
@@ -154,7 +154,7 @@ class Notify:
             return Answer(None, TIMED_OUT, "The receiver did not answer in time.")
         except httpx.HTTPError as error:
             return Answer(None, UNREACHABLE, f"No answer came back ({type(error).__name__}).")
-        except Exception as error:  # one message's trouble is its own
+        except Exception as error:  # a failure must not stop the other messages
             log.error("message_failed", delivery_id=str(claimed.delivery_id), exc_info=error)
             return Answer(None, CarinaError.code, type(error).__name__)
         if status // 100 == 2:
@@ -181,13 +181,13 @@ class Notify:
         """POST to the first of these addresses that accepts a connection; return its status. Follows no redirect."""
         status = None
         timeout_s = self._settings.webhook_timeout_s
-        # No proxy from the environment: it would resolve the name anew.
+        # No proxy from the environment: it would resolve the name again.
         client = httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=httpx.Timeout(timeout_s))
         try:
             async with asyncio.timeout(timeout_s), client:
                 response = await self._connect(client, url, addresses, headers, body)
                 status = response.status_code
-                # A receiver that is still answering would be cut off otherwise.
+                # Read the answer, so that the receiver is not cut off while it sends it.
                 await _read(response)
         except (TimeoutError, httpx.HTTPError):
             if status is None:

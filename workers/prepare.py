@@ -1,4 +1,4 @@
-"""The prepare stage: an uploaded original becomes a rendition, the 8-bit PNG that training and serving both read."""
+"""The prepare stage: makes the rendition of an original, the 8-bit PNG that training and serving both read."""
 
 import hashlib
 import threading
@@ -19,9 +19,9 @@ from shared.queue.outcome import StoredRendition, mark_ready, refuse
 from shared.queue.stages import PREPARE
 from shared.settings import Settings
 from shared.tables import Image
+from workers.failures import record_failure, to_carina_error
 from workers.heartbeat import Heartbeat
 from workers.suitability import kept, refusal
-from workers.verdict import known, pass_verdict
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ class Prepare:
         self._threads = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
 
     def run(self) -> None:
-        """Claim and prepare until nothing is queued or the stop flag is set; what runs is always finished."""
+        """Claim and prepare until nothing is queued or the stop flag is set; begun jobs are always finished."""
         running: set[Future[None]] = set()
         while True:
             free = self._settings.prepare_threads - len(running)
@@ -86,10 +86,10 @@ class Prepare:
                 log.info("image_refused", job_id=str(claimed.job_id), code=refused.code)
             if not refused:
                 self._hints.send_for([PREPARE.done])
-        except Exception as exc:  # noqa: BLE001 - the worker's loop: an error is a job's, never the worker's
-            # A lost decoder is retried once in a batch of its own; the second time the image is the culprit.
-            error = DecoderCrashed() if isinstance(exc, DecoderProcessLost) and claimed.alone else known(exc)
-            pass_verdict(self._database, self._settings, claimed, error, alone=True)
+        except Exception as exc:  # noqa: BLE001 - the worker's loop: an error belongs to the job
+            # A lost decoder is retried once in a batch of its own; the second time the image is the cause.
+            error = DecoderCrashed() if isinstance(exc, DecoderProcessLost) and claimed.alone else to_carina_error(exc)
+            record_failure(self._database, self._settings, claimed, error, alone=True)
         finally:
             self._heartbeat.drop([claimed])
 

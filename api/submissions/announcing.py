@@ -13,7 +13,7 @@ from api.http.auth import identity
 from api.http.services import services
 from shared.access.quotas import find_quota
 from shared.errors import FileTooLarge, ObjectMissing
-from shared.queue.known import count_on, jobs_with_a_future
+from shared.queue.shared_jobs import count_on, jobs_with_a_future
 from shared.submissions.progress import allocate, incoming_key
 from shared.tables import Image, Job, Submission, SubmissionFile
 from shared.vocabulary.states import FileState

@@ -28,7 +28,7 @@ from shared.models import registry
 from shared.object_store import PART_BYTES, ObjectStore, original_key
 from shared.processes.scratch import spooled_file
 from shared.queue.hints import Hints
-from shared.queue.known import count_on, jobs_with_a_future
+from shared.queue.shared_jobs import count_on, jobs_with_a_future
 from shared.settings import Settings
 from shared.tables import Image, Job, Project, Study
 from shared.version import RENDITION_VERSION

@@ -14,7 +14,7 @@ from shared.imaging.facts import ImageFacts
 from shared.leases import change_held, ends_as, held, is_outage, reason_of, try_again, waiting_values
 from shared.queue.claim import Claim
 from shared.queue.ending import end_jobs
-from shared.queue.known import IS_OPEN
+from shared.queue.shared_jobs import IS_OPEN
 from shared.queue.top_scores import keep_top_scores
 from shared.tables import Detection, Image, Job
 from shared.version import code_version

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from shared.errors import DigestMismatch, NotFound, NotUploaded, RequestError, SizeMismatch
 from shared.leases import change, final_values
 from shared.queue.ending import end_jobs
-from shared.queue.known import IS_OPEN
 from shared.queue.retry import make_successors
+from shared.queue.shared_jobs import IS_OPEN
 from shared.submissions.progress import count, end
 from shared.tables import Job, Submission, SubmissionFile
 from shared.vocabulary.states import FileState, JobState, SubmissionState

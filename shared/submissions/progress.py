@@ -17,8 +17,8 @@ from shared.access.quotas import QuotaExceeded
 from shared.database import Database
 from shared.leases import change, waiting_values
 from shared.notifications.outbox import announce
-from shared.queue.known import IS_OPEN
 from shared.queue.outcome import DUPLICATE
+from shared.queue.shared_jobs import IS_OPEN
 from shared.settings import Settings
 from shared.tables import Job, Submission, SubmissionFile
 from shared.vocabulary.states import FileState, JobState, SubmissionState

@@ -14,7 +14,7 @@ from shared.vocabulary.states import WorkerKind
 from workers.batches import Batches
 from workers.detect import Detect
 from workers.heartbeat import Heartbeat
-from workers.shelf import Load, Shelf
+from workers.model_cache import Load, ModelCache
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Worker:
     """The parts that a bench looks at."""
 
     database: Database
-    shelf: Shelf
+    models: ModelCache
     detect: Detect
 
 
@@ -33,13 +33,13 @@ def detect_worker(settings: Settings, load: Load, make_batches: type[Batches] = 
     configure_logging("info")
     database = Database.from_settings(settings)
     store = ObjectStore(settings)
-    shelf = Shelf(database, store, load)
-    shelf.load_active()
+    models = ModelCache(database, store, load)
+    models.load_active()
     heartbeat = Heartbeat(database, WorkerKind.DETECT, lease_s=settings.lease_s, stuck_after_s=settings.step_timeout_s)
     heartbeat.start()
-    batches = make_batches(settings, database, store, shelf, heartbeat)
+    batches = make_batches(settings, database, store, models, heartbeat)
     try:
-        yield Worker(database, shelf, Detect(settings, database, shelf, batches, heartbeat, threading.Event()))
+        yield Worker(database, models, Detect(settings, database, models, batches, heartbeat, threading.Event()))
     finally:
         heartbeat.stop()
         database.close()

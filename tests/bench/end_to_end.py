@@ -72,7 +72,7 @@ def _work(settings: Settings, digests: Sequence[str]) -> _Paces:
         with worker.database.begin() as session:
             model = registry.active(session)
             assert model is not None
-            detector = worker.shelf.detector(model.id)
+            detector = worker.models.detector(model.id)
         store = ObjectStore(settings)
         pngs = (store.get(rendition_key(digest), sha256=digest) for digest in digests)
         images = [detector.place(read_rendition(png)) for png in pngs]

@@ -28,7 +28,7 @@ from shared.submissions.progress import incoming_key
 from shared.tables import Image, Job, Project, Submission, SubmissionFile
 from shared.vocabulary.states import FileState, SubmissionState, WorkerKind
 from tests.synthetic_dicom import make_dicom
-from workers import listing
+from workers import bucket_listing
 from workers.heartbeat import Heartbeat
 from workers.intake import Receive
 
@@ -162,7 +162,7 @@ class Desk:
 
 def fork_and_kill() -> None:
     """For each number of seconds that is read from standard input, run an intake worker for so long at most."""
-    listing.PAGE_KEYS = 7
+    bucket_listing.PAGE_KEYS = 7
     settings = Settings()
     incoming = Incoming(settings)  # takes half a second, and connects to nothing
     for line in sys.stdin:

@@ -31,8 +31,8 @@ from tests.waiting import wait_for
 from workers.batches import Batches
 from workers.detect import Detect
 from workers.heartbeat import Heartbeat
+from workers.model_cache import ModelCache
 from workers.prepare import Prepare
-from workers.shelf import Shelf
 from workers.sweep import sweep
 
 HEIGHT_PX, WIDTH_PX = 96, 80
@@ -199,9 +199,9 @@ class Workshop:
         settings = self.settings.model_copy(update=changed)
         with self._alive(WorkerKind.DETECT, settings) as heartbeat:
             store = ObjectStore(settings)
-            shelf = Shelf(self.database, store, lambda card, weights: Watched(card, weights, before))
-            batches = Batches(settings, self.database, store, shelf, heartbeat)
-            yield Detect(settings, self.database, shelf, batches, heartbeat, stop or threading.Event())
+            models = ModelCache(self.database, store, lambda card, weights: Watched(card, weights, before))
+            batches = Batches(settings, self.database, store, models, heartbeat)
+            yield Detect(settings, self.database, models, batches, heartbeat, stop or threading.Event())
 
     @contextmanager
     def _alive(self, kind: WorkerKind, settings: Settings) -> Iterator[Heartbeat]:

@@ -25,7 +25,7 @@ from tests.integration.workshop import Workshop, dicom
 from tests.own_redis import OwnRedis, Sentinel
 from tests.ports import free_port
 from tests.waiting import DEADLINE_S, wait_for
-from workers.listening import HintListener
+from workers.hint_listener import HintListener
 
 SECRET = "of-the-server"
 

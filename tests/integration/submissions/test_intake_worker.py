@@ -24,7 +24,7 @@ from shared.submissions.progress import incoming_key
 from shared.vocabulary.states import FileState
 from tests.integration.submitting import Desk, large, make_archive
 from tests.integration.workshop import dicom
-from workers.listing import Listing
+from workers.bucket_listing import BucketListing
 from workers.sweep import sweep
 
 
@@ -291,7 +291,7 @@ def bucket(settings: Settings) -> Incoming:
 def test_what_lies_in_a_bucket_is_listed_once_and_taken_in(
     desk: Desk, bucket: Incoming, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.listing.PAGE_KEYS", 3)
+    monkeypatch.setattr("workers.bucket_listing.PAGE_KEYS", 3)
     for number in range(10):
         bucket.put(f"films/{number % 2}/film {number}.dcm", dicom(number))
     bucket.put("films/all.zip", make_archive(ArchiveKind.ZIP, dicom(3), dicom(20)))
@@ -331,7 +331,7 @@ def test_a_file_that_has_gone_from_its_bucket_fails_and_can_be_tried_again_from_
 ) -> None:
     bucket.put("film.dcm", dicom(1))
     submission_id = desk.import_from(f"{settings.s3_bucket}-pacs", "")
-    Listing(settings, desk.database, desk.incoming, desk.hints, threading.Event()).run()
+    BucketListing(settings, desk.database, desk.incoming, desk.hints, threading.Event()).run()
     bucket.delete("film.dcm")
     desk.receive()
     assert desk.outcomes(submission_id) == ["failed:not_uploaded"]

@@ -32,7 +32,7 @@ from tests.integration.workshop import dicom, film
 from tests.requirements import REPOSITORY
 from tests.synthetic_dicom import make_dicom
 from tests.waiting import DEADLINE_S, wait_for
-from workers.garbage import Garbage
+from workers.cleanup import Cleanup
 
 #: In every kind of upload; a tenth of them in a file that is streamed in parts.
 CUTS = 200
@@ -44,7 +44,7 @@ class Audit:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._database, self._incoming = database, Incoming(settings)
-        self._garbage = Garbage(settings.model_copy(update={"upload_expires_h": 0}), database, self._incoming)
+        self._cleanup = Cleanup(settings.model_copy(update={"upload_expires_h": 0}), database, self._incoming)
 
     def no_harm_done(self) -> int:
         """Every object is whole and every row has what it names; return how many images there are."""
@@ -69,10 +69,10 @@ class Audit:
         return [*self._incoming.keys("incoming/"), *parts]
 
     def sweep(self) -> None:
-        """Collect garbage of any age until nothing is left over: requests that were cut off may still be ending."""
+        """Clean up leftovers of any age until nothing is left over: requests that were cut off may still be ending."""
 
         def is_clear() -> bool:
-            self._garbage.collect()
+            self._cleanup.run()
             return not self.left_over()
 
         wait_for(is_clear, self.left_over, pause_s=0.1)

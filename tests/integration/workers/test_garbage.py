@@ -17,7 +17,7 @@ from shared.tables import ApiKey, AuditEvent, IdempotencyKey, TrainingRun
 from shared.vocabulary.states import FileState, Scope, TaskState
 from tests.integration.rows import add_dataset, home
 from tests.integration.submitting import Desk
-from workers.garbage import Garbage
+from workers.cleanup import Cleanup
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def test_uploads_that_nobody_waits_for_are_removed_once_they_are_old(
     incoming.create_upload(f"incoming/{new_id()}")
 
     before = sorted(incoming.keys(""))
-    Garbage(settings, database, incoming).collect()
+    Cleanup(settings, database, incoming).run()
     assert (sorted(incoming.keys("")), len(desk.multiparts())) == (before, 3)
-    Garbage(settings.model_copy(update={"upload_expires_h": 0}), database, incoming).collect()
+    Cleanup(settings.model_copy(update={"upload_expires_h": 0}), database, incoming).run()
     assert sorted(incoming.keys("")) == sorted([incoming_key(submission_id, 0), "originals/aa/aa"])
     assert desk.multiparts() == [incoming_key(submission_id, 2)]
 
@@ -62,7 +62,7 @@ def test_checkpoints_stay_while_somebody_may_go_on_with_them(
             session.flush()
             keys[state] = checkpoint_key(run.id, "0" * 64)
         incoming.put(keys[state], b"!")
-    Garbage(settings, database, incoming).collect()
+    Cleanup(settings, database, incoming).run()
     assert set(incoming.keys("")) == {keys[TaskState.FAILED], keys[TaskState.INTERRUPTED]}
 
 
@@ -80,9 +80,9 @@ def test_old_answers_go_and_audit_rows_only_where_that_is_wanted(
             session.add(AuditEvent(action=str(hours), subject={}, created_at=since))
 
     def kept(**changed: object) -> tuple[set[str], set[str]]:
-        garbage = Garbage(settings.model_copy(update=changed), database, incoming)
-        garbage.collect_when_due()
-        garbage.collect_when_due()  # not again within the hour
+        cleanup = Cleanup(settings.model_copy(update=changed), database, incoming)
+        cleanup.run_when_due()
+        cleanup.run_when_due()  # not again within the hour
         with database.begin() as session:
             answers = {row.key for row in session.query(IdempotencyKey)}
             return answers, {row.action for row in session.query(AuditEvent)}
@@ -97,6 +97,6 @@ def test_a_bucket_that_may_not_be_listed_keeps_no_other_step_from_its_work(
     refused = Incoming(settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")}))
     with database.begin() as session:
         session.add(AuditEvent(action="old", subject={}, created_at=datetime.now(UTC) - timedelta(days=2)))
-    Garbage(settings.model_copy(update={"audit_days": 1}), database, refused).collect()
+    Cleanup(settings.model_copy(update={"audit_days": 1}), database, refused).run()
     with database.begin() as session:
         assert session.query(AuditEvent).count() == 0

@@ -1,7 +1,7 @@
-"""Celery's consumer in a thread that outlives it: whatever ends the consumer, the next one is started.
+"""Celery's consumer in a thread that starts the next one whenever a consumer ends.
 
 Celery's own retries cover a lost connection only. A replica, a full server, a refused password or command end its
-consumer, and with it the process. Here they cost hints for a while, and work is found by looking for it.
+consumer, and with it the process. Here they only delay hints, and the worker looks for work without them.
 """
 
 import logging
@@ -25,7 +25,7 @@ from shared.vocabulary.states import WorkerKind
 
 
 class Wakeups:
-    """Between the consumer's thread, which is told to work, and the main thread, which works. Thread-safe."""
+    """Passes hints from the consumer's thread to the main thread, which works. Thread-safe."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -33,7 +33,7 @@ class Wakeups:
         self._stopped = False
 
     def ask(self) -> None:
-        """Ask for a round of work, and return once one that began later has ended: a busy worker takes no hints."""
+        """Ask for a round of work, and return when a later round has ended: a busy worker takes no hints."""
         with self._condition:
             self._asked += 1
             mine = self._asked
@@ -41,9 +41,9 @@ class Wakeups:
             self._condition.wait_for(lambda: self._done >= mine or self._stopped)
 
     def wait(self, patience_s: Callable[[], float]) -> int:
-        """Return once a round is asked for, after `patience_s`, or at `stop`; what is returned is given to `done`.
+        """Return when a round is asked for, after `patience_s`, or at `stop`; pass the returned number to `done`.
 
-        The patience is asked for again and again: it shrinks when Redis fails in the meantime.
+        The patience is read again every second, because it shrinks when Redis fails.
         """
         began = time.monotonic()
         with self._condition:
@@ -55,20 +55,20 @@ class Wakeups:
             return self._asked
 
     def done(self, asked: int) -> None:
-        """Say that a round has ended which began when so many had been asked for."""
+        """Record the end of a round that began when so many had been asked for."""
         with self._condition:
             self._done = asked
             self._condition.notify_all()
 
     def stop(self) -> None:
-        """Let everybody go on who waits."""
+        """Wake all threads that wait."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()
 
 
 class HintListener:
-    """Hears the hints of one stage while its context lasts."""
+    """Receives the hints for one kind of worker while its context lasts."""
 
     def __init__(self, app: Celery, kind: WorkerKind, on_hint: Callable[[], None]) -> None:
         self._app, self._kind = app, kind
@@ -77,12 +77,12 @@ class HintListener:
         app.task(name=task_name(kind), shared=False)(on_hint)  # of this application alone
         app.finalize()
         app.set_default()  # of every thread: Celery's worker asks for the current application of its own
-        # What Celery says of a lost Redis, with its traces, the loop says in a line.
+        # The loop logs a lost Redis in one line; Celery would log a traceback each time.
         for name in ("celery.worker", "kombu.transport.redis"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     @property
-    def hears(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether a consumer is connected, as far as it knows."""
         consumer = self._consumer
         return consumer is not None and consumer.is_ready
@@ -92,7 +92,7 @@ class HintListener:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Hear no more. The thread ends within seconds, or with the process: a lost hint loses nothing."""
+        """Receive no more hints. The thread ends within seconds, or with the process; a lost hint loses no work."""
         self._loop.ask_to_stop()
         if (consumer := self._consumer) is not None:
             consumer.close()
@@ -104,7 +104,7 @@ class HintListener:
             queues=[str(self._kind)],
             pool_cls="solo",
             concurrency=1,
-            # The loop without callbacks: it fails where it stands, and not in a later turn.
+            # The loop without callbacks raises its errors at once, and not in a later turn.
             use_eventloop=False,
             without_gossip=True,
             without_mingle=True,
@@ -119,7 +119,7 @@ class HintListener:
 
 
 class _Consumer(WorkController):  # type: ignore[misc]
-    """Celery's worker; in `run` it neither handles errors nor ends the process."""
+    """Celery's worker, whose `run` neither handles errors nor ends the process."""
 
     is_ready = False
 
@@ -136,13 +136,13 @@ class _Consumer(WorkController):  # type: ignore[misc]
 
 
 def reporting(step: Callable[[], object]) -> Callable[[], None]:
-    """Return a step that raises `HintNotSent` for whatever Redis makes of Celery, which ends by SystemExit too."""
+    """Return a step that raises `HintNotSent` for all errors of Redis and Celery, including Celery's SystemExit."""
 
     def run() -> None:
         try:
             step()
         except (redis.RedisError, KombuError, OSError, SystemExit) as exc:
             cause = exc.__cause__ or exc
-            raise HintNotSent(f"Redis is of no use at present: {type(cause).__name__}: {cause}") from exc
+            raise HintNotSent(f"Redis is not available: {type(cause).__name__}: {cause}") from exc
 
     return run

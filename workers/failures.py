@@ -1,4 +1,4 @@
-"""What a job gets when its stage raised: rejected, tried again, failed, or handed back unharmed."""
+"""Records the failure of a job's stage: the job is rejected, tried again, or failed."""
 
 import structlog
 
@@ -17,18 +17,18 @@ class UnexpectedError(TransientError):
     code = "unexpected_error"
 
 
-def known(exc: Exception) -> CarinaError:
-    """Return the error itself if it is ours, else an `UnexpectedError` that names its type, and log the rest."""
+def to_carina_error(exc: Exception) -> CarinaError:
+    """Return the error itself if it is a `CarinaError`; else log it, and return an `UnexpectedError` with its type."""
     if isinstance(exc, CarinaError):
         return exc
     log.error("unexpected_error", exc_info=exc)
-    return UnexpectedError(f"Carina met an error that it does not know: {type(exc).__name__}.")
+    return UnexpectedError(f"An unexpected error occurred: {type(exc).__name__}.")
 
 
-def pass_verdict(
+def record_failure(
     database: Database, settings: Settings, claim: Claim, error: CarinaError, *, alone: bool = False
 ) -> None:
-    """Commit what the error means for the job. An outage of a server costs the job none of its attempts."""
+    """Commit the job's new state after an error. An outage of a server does not count as an attempt."""
     try:
         with database.begin() as session:
             state = give_up_or_retry(
@@ -40,7 +40,7 @@ def pass_verdict(
                 alone=alone,
             )
     except DatabaseUnavailable:
-        log.warning("verdict_not_committed", job_id=str(claim.job_id), code=error.code)
+        log.warning("failure_not_committed", job_id=str(claim.job_id), code=error.code)
         return
     log.info(
         "job_set_back",

@@ -1,4 +1,4 @@
-"""The model that a detect worker holds: at most one on the device, changed between two batches."""
+"""The models of a detect worker: at most one is on the device, and it is changed between two batches."""
 
 import gc
 from collections.abc import Callable
@@ -22,8 +22,8 @@ log = structlog.get_logger()
 Load = Callable[[ModelCard, bytes], Detector]
 
 
-class Shelf:
-    """Cards for every thread that asks; one loaded detector for the thread that detects."""
+class ModelCache:
+    """Cards for all threads; one loaded detector for the thread that detects."""
 
     def __init__(self, database: Database, store: ObjectStore, load: Load) -> None:
         self._database = database
@@ -40,20 +40,20 @@ class Shelf:
         return self._cards[model_id]
 
     def detector(self, model_id: UUID) -> Detector:
-        """Return the model, loaded; the one before it is freed first. Raises `ModelUnusable` or an outage."""
+        """Return the loaded model; the previous one is freed first. Raises `ModelUnusable`, or an outage."""
         if self._loaded is None or self._loaded[0] != model_id:
             self._free()
             self._loaded = model_id, self._fetch_and_load(model_id)
             log.info("model_loaded", model_id=str(model_id))
             trained_on = self.card(model_id).rendition_version
-            if trained_on != RENDITION_VERSION:  # it works, but nobody has measured how well
+            if trained_on != RENDITION_VERSION:  # it works, but its quality on these renditions was never measured
                 log.warning(
                     "model_of_other_renditions", model_id=str(model_id), trained_on=trained_on, served=RENDITION_VERSION
                 )
         return self._loaded[1]
 
     def load_active(self) -> None:
-        """Load the active model before the first job asks for it; without one, or without servers, do nothing."""
+        """Load the active model before the first job needs it; does nothing without one, or in an outage."""
         with suppress(CarinaError):
             with self._database.begin() as session:
                 model = registry.active(session)

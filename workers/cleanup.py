@@ -1,4 +1,4 @@
-"""What nobody will ask for again: left-over uploads and checkpoints, old answers and old audit rows."""
+"""The hourly cleanup: left-over uploads and checkpoints, old answers, audit rows and console sessions."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,7 @@ from shared.vocabulary.states import FileState, TaskState
 
 log = structlog.get_logger()
 
-#: Seconds between two collections of a process.
+#: Seconds between two cleanups of a process.
 INTERVAL_S = 3600.0
 #: How long an `Idempotency-Key` is remembered.
 ANSWERS_KEPT = timedelta(hours=48)
@@ -33,8 +33,8 @@ _AT_A_TIME = 1000
 Item = TypeVar("Item")
 
 
-class Garbage:
-    """Collects at a low rate: each process once an hour, and one at a time."""
+class Cleanup:
+    """Deletes what is left over: each process once an hour, and only one process at a time."""
 
     def __init__(self, settings: Settings, database: Database, incoming: Incoming) -> None:
         self._settings = settings
@@ -42,20 +42,20 @@ class Garbage:
         self._incoming = incoming
         self._next_at = 0.0
 
-    def collect_when_due(self) -> None:
-        """Collect if the last time was long ago; what fails is tried again the next time."""
+    def run_when_due(self) -> None:
+        """Run if the last time was an hour ago; a step that fails is tried again the next time."""
         if time.monotonic() < self._next_at:
             return
         self._next_at = time.monotonic() + INTERVAL_S
         try:
             with self._database.begin() as session:
                 if session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK, 0))):
-                    self.collect()
+                    self.run()
         except CarinaError as error:
             log.warning("garbage_not_collected", code=error.code)
 
-    def collect(self) -> None:
-        """Remove all that is left over; each thing on its own, and harmless wherever it is cut short."""
+    def run(self) -> None:
+        """Delete everything that is left over. Can be interrupted anywhere."""
         steps: tuple[Callable[[], int], ...] = (
             self._uploads,
             self._parts,
@@ -69,13 +69,13 @@ class Garbage:
             name = step.__name__.strip("_")
             try:
                 counts[name] = step()
-            except CarinaError as error:  # a bucket that may not be listed keeps no other step from its work
+            except CarinaError as error:  # without the right to list a bucket, the other steps still run
                 log.warning("garbage_not_collected", step=name, code=error.code, detail=error.detail)
         if any(counts.values()):
             log.info("garbage_collected", **counts)
 
     def _uploads(self) -> int:
-        """Objects that no open file waits for, be they of a client or of a stream that was cut off."""
+        """Uploaded objects that no open file waits for: of clients, and of streams that were cut off."""
         old = (key for key, written_at in self._incoming.objects(INCOMING) if self._is_old(written_at))
         count = 0
         for keys in _batches(old):
@@ -85,7 +85,7 @@ class Garbage:
         return count
 
     def _parts(self) -> int:
-        """Uploads in parts that no open file waits for."""
+        """Multipart uploads that no open file waits for."""
         old = (upload for upload in self._incoming.unfinished_uploads() if self._is_old(upload.initiated_at))
         count = 0
         for uploads in _batches(old):
@@ -97,7 +97,7 @@ class Garbage:
         return count
 
     def _checkpoints(self) -> int:
-        """Checkpoints of trainings that nobody will go on with, which their trainer was killed before removing."""
+        """Checkpoints of final trainings whose trainer was killed before it deleted them."""
         count = 0
         for keys in _batches(self._incoming.keys(_CHECKPOINTS)):
             runs = {run_id for key in keys if (run_id := _uuid(key.removeprefix(_CHECKPOINTS).partition("/")[0]))}
@@ -133,12 +133,12 @@ class Garbage:
                 return count
 
     def _wanted(self, keys: set[str]) -> set[str]:
-        """Those of these keys that a file waits for which is not final."""
+        """Return those of these keys that belong to an open file."""
         names = [key.removeprefix(INCOMING).partition("/") for key in keys]
         files = [(_uuid(first), int(last)) for first, _, last in names if last.isdecimal() and _uuid(first)]
         open_files = sa.select(SubmissionFile.submission_id, SubmissionFile.number).where(
             sa.tuple_(SubmissionFile.submission_id, SubmissionFile.number).in_(files),
-            SubmissionFile.state.in_([state for state in FileState if not state.is_final]),
+            SubmissionFile.state.in_(FileState.open()),
         )
         with self._database.begin() as session:
             found = session.execute(open_files).all() if files else []

@@ -1,4 +1,4 @@
-"""Files of a bucket that a submission is read from: their keys become rows, a page at a time."""
+"""Lists the bucket of a submission: its keys become files of the submission, a page at a time."""
 
 import threading
 from uuid import UUID
@@ -20,12 +20,12 @@ from shared.vocabulary.states import FileState, WorkerKind
 log = structlog.get_logger()
 
 PAGE_KEYS = 1000
-#: Sets these locks apart from other advisory ones.
+#: Distinguishes these advisory locks from others.
 _LOCK = 4_101
 
 
-class Listing:
-    """Lists what submissions are to be read from. Several at once do no harm: one lists a submission at a time."""
+class BucketListing:
+    """Lists the buckets of submissions. Several can run at once: a lock lets one of them list a submission."""
 
     def __init__(
         self, settings: Settings, database: Database, incoming: Incoming, hints: Hints, stop: threading.Event
@@ -37,7 +37,7 @@ class Listing:
         self._stop = stop
 
     def run(self) -> None:
-        """List until all is listed, somebody else does it, or the stop flag is set."""
+        """List until everything is listed, another process lists it, or the stop flag is set."""
         try:
             with self._database.begin() as session:
                 by_priority = sa.select(Submission.id).where(is_listing())
@@ -50,13 +50,13 @@ class Listing:
                 while not self._stop.is_set() and self._list_page(submission_id):
                     pass
             except CarinaError as error:
-                # Tried again at the next look; `cancel` ends one whose bucket has gone.
+                # Tried again at the next look. A submission whose bucket is gone must be cancelled.
                 log.warning("listing_failed", submission_id=str(submission_id), code=error.code, detail=error.detail)
 
     def _list_page(self, submission_id: UUID) -> bool:
-        """Add rows for the next page of keys; return whether there are more. All or nothing, wherever it ends."""
+        """Add rows for the next page of keys, in one transaction; return whether there are more pages."""
         with self._database.begin() as session:
-            # A lock on the row would hold up whoever cancels, for as long as the object store takes.
+            # A lock on the row would block a cancellation for as long as the object store takes.
             lock = sa.func.pg_try_advisory_xact_lock(_LOCK, submission_id.int & 0x7FFFFFFF)
             if not session.scalar(sa.select(lock)):
                 return False
@@ -72,7 +72,7 @@ class Listing:
             if session.scalar(still.with_for_update(key_share=True)) is None:
                 return False
             count = self._add_files(session, submission, [key for key in keys if not key.endswith("/")])
-            # A key may hold a name, so that the last one is not kept longer than it is of use.
+            # A key may hold a name, so the last one is deleted at the end.
             listed_to = keys[-1] if more else None
             session.execute(sa.update(Submission).where(Submission.id == submission_id).values(listed_to=listed_to))
             if not more:
@@ -81,7 +81,7 @@ class Listing:
         self._hints.send(WorkerKind.INTAKE, count)
         if not more:
             with self._database.begin() as session:
-                settle(session, submission_id)  # There may have been nothing.
+                settle(session, submission_id)  # The bucket may have been empty.
         return more
 
     def _add_files(self, session: Session, submission: Submission, keys: list[str]) -> int:
