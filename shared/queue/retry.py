@@ -14,6 +14,14 @@ NOT_INHERITED = frozenset(
     {"id", "submission_id", "model_id", "state", "attempt", "alone", "counted_on", "available_at", "lease_owner"}
     | {"lease_expires_at", "code", "reason", "code_version", "created_at", "ready_at", "finished_at"}
 )
+_COLUMNS = Job.__table__.columns
+_INHERITED = [column for column in _COLUMNS if column.name not in NOT_INHERITED]
+#: Python's defaults of the others. The database knows its own.
+_DEFAULTS = [
+    sa.cast(column.default.arg, column.type).label(column.name)
+    for column in _COLUMNS
+    if column.name in NOT_INHERITED - {"state"} and column.default is not None and column.default.is_scalar
+]
 
 
 def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
@@ -30,7 +38,8 @@ def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
             failed.c.submission_id,
             sa.case((is_ready, DETECT.waiting), else_=PREPARE.waiting).label("state"),
             sa.case((is_ready, sa.func.now())).label("ready_at"),
-            *(column for column in Job.__table__.columns if column.name not in NOT_INHERITED),
+            *_INHERITED,
+            *_DEFAULTS,
         )
         .select_from(failed)
         .join(Job, Job.id == failed.c.job_id)
@@ -39,7 +48,7 @@ def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
     )
     columns = [column for column in successor.c if column.key != "number"]
     names = [column.key for column in columns]
-    jobs = sa.insert(Job).from_select(names, sa.select(*columns)).returning(Job.id)
+    jobs = sa.insert(Job).from_select(names, sa.select(*columns), include_defaults=False).returning(Job.id)
     files = (
         sa.update(SubmissionFile)
         .where(SubmissionFile.submission_id == successor.c.submission_id, SubmissionFile.number == successor.c.number)
