@@ -1,4 +1,4 @@
-"""The model that a detect worker holds."""
+"""The models of a detect worker."""
 
 import pytest
 from structlog.testing import capture_logs

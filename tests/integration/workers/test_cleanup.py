@@ -1,4 +1,4 @@
-"""What is collected, and what is left alone."""
+"""What the cleanup deletes, and what it leaves alone."""
 
 from datetime import UTC, datetime, timedelta
 
