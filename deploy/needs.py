@@ -5,6 +5,7 @@ Settings that are no secret go to every process: one that was left out by mistak
 
 from collections.abc import Mapping
 
+from shared.queue.stages import STAGES
 from shared.settings import ClientSettings, Settings
 from shared.settings.secret_files import secrets_of
 
@@ -17,8 +18,7 @@ NEEDS = {
     "api": DATABASE | REDIS | OBJECTS | CONSOLE,
     "dicom-listener": DATABASE | REDIS | OBJECTS,
     "intake": DATABASE | REDIS | OBJECTS,
-    "prepare": DATABASE | REDIS | OBJECTS,
-    "detect": DATABASE | REDIS | OBJECTS,
+    **{str(stage): DATABASE | REDIS | OBJECTS for stage in STAGES},
     "notify": DATABASE | REDIS,
     "trainer": DATABASE | OBJECTS,
     "beat": DATABASE | REDIS | OBJECTS,

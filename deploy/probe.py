@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shared.processes.process_state import ALIVE_WITHIN_S, VARIABLE, NoStateFile, ProcessState, find, read
+from shared.vocabulary.states import SERVED
 
-STAGES = ("prepare", "detect", "intake", "notify", "beat", "trainer", "dicom-listener")
+#: The names of the processes' state files.
+STAGES = (*SERVED, "beat", "trainer", "dicom-listener")
 
 
 class ProbeFailed(Exception):

@@ -132,6 +132,16 @@ def run_beat(settings: Settings) -> None:
         process.serve(tick)
 
 
+#: How to run each kind of worker; the trainer has a room of its own.
+RUN: dict[WorkerKind, Callable[[Settings], None]] = {
+    WorkerKind.INTAKE: run_intake,
+    WorkerKind.PREPARE: run_prepare,
+    WorkerKind.DETECT: run_detect,
+    WorkerKind.NOTIFY: run_notify,
+    WorkerKind.SWEEP: run_beat,
+}
+
+
 class _Process:
     """The connections and threads of every worker process, closed in reverse order at its end."""
 

@@ -1,4 +1,4 @@
-"""The queue's page: what waits, who works, what failed, and how it has been."""
+"""The page of the queue: waiting jobs, workers, failures and history."""
 
 from flask import Response
 
@@ -7,6 +7,7 @@ from api.console.pages import console_blueprint, show
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
 from api.operations.queue_watch import queue_watch
+from shared.queue.stages import STAGES
 from shared.vocabulary.states import Scope
 
 blueprint = console_blueprint("queue_page")
@@ -16,5 +17,5 @@ blueprint = console_blueprint("queue_page")
 @requires(Scope.READ)
 @unaudited("It shows counts, codes and workers.")
 def queue() -> Response:
-    """Show the queue as it is; the script goes on from there."""
-    return show("queue.html", queue=queue_watch().look(identity().project_id), words=words)
+    """Show the queue as it is now; the script keeps it up to date."""
+    return show("queue.html", queue=queue_watch().look(identity().project_id), stages=STAGES, words=words)

@@ -1,9 +1,10 @@
 """The queue: its numbers now, and its history."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from shared.bounded import Bounded
 from shared.vocabulary.states import JobState, WorkerKind
@@ -96,14 +97,14 @@ class QueueAnswer(QueueNumbers):
     failures: list[FailureAnswer]
 
 
-class HistoryAnswer(BaseModel):
-    """What the queue was like, as columns of equal length, the oldest first."""
+#: A column for each open state, such as `queued`: the most jobs at any time of a span.
+_COLUMNS: Any = {state.value: (list[int], ...) for state in JobState.open()}
+
+
+class HistoryAnswer(create_model("JobsByState", **_COLUMNS)):  # type: ignore[misc]
+    """The history of the queue, as columns of equal length, the oldest first."""
 
     at: list[datetime]
-    queued: list[int]
-    preparing: list[int]
-    ready: list[int]
-    detecting: list[int]
     oldest_waiting_s: list[float]
     #: Jobs that came to this end, a minute.
     succeeded_per_min: list[float]

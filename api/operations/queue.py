@@ -18,7 +18,7 @@ from api.http.services import services
 from api.operations.answers import describe_history
 from api.operations.queue_watch import queue_watch
 from shared.queue.samples import read_history
-from shared.queue.stages import STAGES
+from shared.queue.stages import PREPARE
 from shared.submissions.failures import retry_failures
 from shared.vocabulary.states import Scope
 
@@ -83,7 +83,7 @@ def retry(body: RetryRequest) -> Response:
         states = retry_failures(session, identity().project_id, body.code, timedelta(hours=body.hours))
         note(code=body.code, jobs=len(states))
     services().hints.send_for(states)
-    return as_json(RetriedAnswer(**{f"to_{stage}": states.count(stage.waiting) for stage in STAGES}))
+    return as_json(RetriedAnswer(to_prepare=states.count(PREPARE.waiting), to_detect=states.count(PREPARE.done)))
 
 
 def _changes(project_id: UUID, known: QueueAnswer) -> Iterator[str | None]:

@@ -22,16 +22,7 @@ from shared.vocabulary.states import JobState, ModelState
 #: A study with more images than this is not a study, but what somebody's anonymiser made of an archive.
 MOST_IMAGES = 1000
 #: What a study is said to be whose images differ: the first of these that any of them is.
-_WORST_FIRST = (
-    JobState.QUEUED,
-    JobState.PREPARING,
-    JobState.READY,
-    JobState.DETECTING,
-    JobState.FAILED,
-    JobState.REJECTED,
-    JobState.CANCELLED,
-    JobState.SUCCEEDED,
-)
+_WORST_FIRST = (*JobState.open(), JobState.FAILED, JobState.REJECTED, JobState.CANCELLED, JobState.SUCCEEDED)
 
 
 @dataclass(frozen=True)

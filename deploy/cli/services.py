@@ -1,8 +1,8 @@
 """The long-running processes, as containers and the embedded stack start them."""
 
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -11,17 +11,10 @@ from deploy.cli.environment import Data, settings_of
 from deploy.cli.extras import require
 from shared.errors import HintNotSent
 from shared.processes.scratch import use_scratch
+from shared.queue.stages import STAGES
 from shared.redis_connection import require_answer
 from shared.settings import Settings, SettingsWithoutHints
-
-
-class WorkerStage(StrEnum):
-    """Which stage a worker process serves."""
-
-    INTAKE = "intake"
-    PREPARE = "prepare"
-    DETECT = "detect"
-    NOTIFY = "notify"
+from shared.vocabulary.states import SERVED, WorkerKind
 
 
 def api(data: Data = None) -> None:
@@ -32,26 +25,28 @@ def api(data: Data = None) -> None:
     serve(settings)
 
 
-def worker(stage: WorkerStage, data: Data = None) -> None:
-    """Work in one stage: `detect` needs one GPU or CPU, the others CPU. Start as many as there is hardware for."""
-    settings = _prepare(data, *(("worker",) if stage in (WorkerStage.PREPARE, WorkerStage.DETECT) else ()))
-    from workers import app
+def _served(name: str) -> WorkerKind:
+    if name not in SERVED:
+        raise typer.BadParameter(f"{name} is not one of {', '.join(SERVED)}.")
+    return WorkerKind(name)
 
-    run = {
-        WorkerStage.INTAKE: app.run_intake,
-        WorkerStage.PREPARE: app.run_prepare,
-        WorkerStage.DETECT: app.run_detect,
-        WorkerStage.NOTIFY: app.run_notify,
-    }[stage]
-    run(settings)
+
+def worker(
+    stage: Annotated[WorkerKind, typer.Argument(parser=_served, metavar=f"[{'|'.join(SERVED)}]")], data: Data = None
+) -> None:
+    """Work in one stage: `detect` needs one GPU or CPU, the others CPU. Start as many as there is hardware for."""
+    settings = _prepare(data, *(("worker",) if stage in {each.worker for each in STAGES} else ()))
+    from workers.app import RUN
+
+    RUN[stage](settings)
 
 
 def beat(data: Data = None) -> None:
     """Tick: bring back lost jobs and hint again. Several of these do no harm."""
     settings = _prepare(data)
-    from workers.app import run_beat
+    from workers.app import RUN
 
-    run_beat(settings)
+    RUN[WorkerKind.SWEEP](settings)
 
 
 def dicom_listener(data: Data = None) -> None:

@@ -14,6 +14,7 @@ from deploy.stack.component import Component
 from deploy.stack.folder import Folder
 from shared.network.addresses import join_host_port, reachable_host
 from shared.processes import process_state
+from shared.vocabulary.states import SERVED, WorkerKind
 
 #: Both end what they hold within 30 s; a worker that does not loses its leases, and others take over.
 _STOP_S = 35
@@ -48,11 +49,14 @@ def carina_components(
         ready_timeout_s=_READY_S,
         hint="Is a setting wrong?",
     )
-    prepare = [_worker(folder, env, f"prepare-{number}", "worker", "prepare") for number in range(prepare_workers)]
-    detect = [_worker(folder, env, f"detect-{number}", "worker", "detect") for number in range(detect_workers)]
+    counts = {WorkerKind.PREPARE: prepare_workers, WorkerKind.DETECT: detect_workers}
+    workers = [
+        _worker(folder, env, f"{kind}-{number}", "worker", str(kind))
+        for kind in SERVED
+        for number in range(counts.get(kind, 1))
+    ]
     train = [_trainer(folder, env, f"trainer-{number}") for number in range(trainers)]
-    intake, notify = (_worker(folder, env, name, "worker", name) for name in ("intake", "notify"))
-    return [api, intake, *prepare, *detect, notify, *train, _worker(folder, env, "beat", "beat")]
+    return [api, *workers, *train, _worker(folder, env, "beat", "beat")]
 
 
 def with_code(env: Mapping[str, str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.database.ids import new_id_in_sql
-from shared.queue.stages import DETECT, PREPARE
+from shared.queue.stages import PREPARE
 from shared.tables import Image, Job, SubmissionFile
 from shared.version import RENDITION_VERSION
 from shared.vocabulary.states import FileState, JobState
@@ -36,7 +36,7 @@ def make_successors(session: Session, failed: sa.Subquery) -> list[JobState]:
             failed.c.number,
             new_id_in_sql().label("id"),
             failed.c.submission_id,
-            sa.case((is_ready, DETECT.waiting), else_=PREPARE.waiting).label("state"),
+            sa.case((is_ready, PREPARE.done), else_=PREPARE.waiting).label("state"),
             sa.case((is_ready, sa.func.now())).label("ready_at"),
             *_INHERITED,
             *_DEFAULTS,

@@ -26,17 +26,10 @@ class Span:
     """A part of the past, from one or more samples."""
 
     at: datetime
-    #: The maximum over its samples: jobs of each state, and the longest wait.
-    queued: int
-    preparing: int
-    ready: int
-    detecting: int
+    #: By state: of an open one the most jobs at any sample, of a final one the jobs that ended in it.
+    jobs: Mapping[JobState, int]
+    #: The longest wait at any sample.
     oldest_waiting_s: float
-    #: Jobs that ended in each state, and in how many seconds.
-    succeeded: int
-    rejected: int
-    failed: int
-    cancelled: int
     elapsed_s: float
     #: The work of detect workers.
     batches: int
@@ -86,8 +79,9 @@ def read_history(session: Session, past: timedelta, *, points: int) -> list[Span
         more = column - sa.func.lag(column).over(order_by=sample.at)
         return sa.func.greatest(more, 0).label(column.key)
 
-    levels = [sample.queued, sample.preparing, sample.ready, sample.detecting, sample.oldest_waiting_s]
-    flows = [sample.succeeded, sample.rejected, sample.failed, sample.cancelled, sample.elapsed_s]
+    states: Any = QueueSample.__table__.c
+    levels: list[Any] = [*(states[state] for state in JobState.open()), sample.oldest_waiting_s]
+    flows: list[Any] = [*(states[state] for state in FINAL), sample.elapsed_s]
     gains = [gain(column) for column in (sample.batches, sample.images, sample.step_s)]
     each = sa.select(sample.at, *levels, *flows, *gains).where(wanted).subquery()
     span = sa.func.date_bin(width, each.c.at, _EPOCH)
@@ -101,12 +95,14 @@ def read_history(session: Session, past: timedelta, *, points: int) -> list[Span
         .group_by(span)
         .order_by(span)
     )
-    return [Span(**_whole(row)) for row in rows.mappings()]
+    return [_span(dict(row)) for row in rows.mappings()]
 
 
-def _whole(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """The row with its sums as integers, of which PostgreSQL makes decimals."""
-    return {str(name): int(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+def _span(row: dict[Any, Any]) -> Span:
+    jobs = {state: int(row.pop(str(state))) for state in JobState}
+    # PostgreSQL makes decimals of sums of counts.
+    others: dict[str, Any] = {name: int(each) if isinstance(each, Decimal) else each for name, each in row.items()}
+    return Span(jobs=jobs, **others)
 
 
 def count_past(session: Session, now: datetime, past: timedelta) -> dict[JobState, int]:

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from shared.settings import Settings
 from shared.vocabulary.states import JobState, WorkerKind
+
+if TYPE_CHECKING:  # the table itself loads no library
+    from shared.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Stage:
     #: The state after success: the next stage's `waiting`, or the end.
     done: JobState
     #: The most jobs that a worker claims at a time, which is also what one hint stands for.
-    batch_size: Callable[[Settings], int]
+    batch_size: "Callable[[Settings], int]"
 
     def __str__(self) -> str:
         return str(self.worker)

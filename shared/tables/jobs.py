@@ -115,25 +115,22 @@ class Worker(Row):
 
 
 class QueueSample(Row):
-    """What the queue was like at a moment: see `shared.queue.samples`."""
+    """The queue at one moment: see `shared.queue.samples`. A column for each state of jobs is added below."""
 
     __tablename__ = "queue_sample"
 
-    #: The beginning of the interval in which it was taken, of which there is one sample.
+    #: The beginning of the interval to which the sample belongs.
     at: Mapped[datetime] = mapped_column(primary_key=True)
-    queued: Mapped[int] = mapped_column(sa.BigInteger)
-    preparing: Mapped[int] = mapped_column(sa.BigInteger)
-    ready: Mapped[int] = mapped_column(sa.BigInteger)
-    detecting: Mapped[int] = mapped_column(sa.BigInteger)
     #: How long the oldest waiting job had waited.
     oldest_waiting_s: Mapped[float]
-    #: How many jobs came to which end, and in how many seconds: since the sample before.
-    succeeded: Mapped[int] = mapped_column(sa.BigInteger)
-    rejected: Mapped[int] = mapped_column(sa.BigInteger)
-    failed: Mapped[int] = mapped_column(sa.BigInteger)
-    cancelled: Mapped[int] = mapped_column(sa.BigInteger)
+    #: The time since the previous sample.
     elapsed_s: Mapped[float]
-    #: What all detect workers have done since there is a queue.
+    #: The work of all detect workers since the beginning.
     batches: Mapped[int] = mapped_column(sa.BigInteger)
     images: Mapped[int] = mapped_column(sa.BigInteger)
     step_s: Mapped[float]
+
+
+for _state in JobState:
+    # Of an open state the jobs at that moment; of a final one the jobs that ended in it since the previous sample.
+    setattr(QueueSample, _state, mapped_column(sa.BigInteger, nullable=False))

@@ -18,12 +18,14 @@ class LeasedState(StrEnum):
 
     _value_: str
     phase: Phase
+    #: The state in the words of pages.
+    words: str
 
-    # The default is for type checkers, which take `JobState("queued")` for a call of this.
-    def __new__(cls, value: str, phase: Phase = Phase.FINAL) -> Self:
-        """Make a state that knows its phase."""
+    # The defaults are for type checkers, which take `JobState("queued")` for a call of this.
+    def __new__(cls, value: str, phase: Phase = Phase.FINAL, words: str = "") -> Self:
+        """Make a state that knows its phase and its words."""
         state = str.__new__(cls, value)
-        state._value_, state.phase = value, phase
+        state._value_, state.phase, state.words = value, phase, words or value.capitalize()
         return state
 
     @property
@@ -46,10 +48,10 @@ class LeasedState(StrEnum):
 class JobState(LeasedState):
     """The states of a job."""
 
-    QUEUED = "queued", Phase.WAITING  # its original is stored; waits for prepare
-    PREPARING = "preparing", Phase.LEASED  # leased by a prepare worker
-    READY = "ready", Phase.WAITING  # its rendition is stored; waits for detect
-    DETECTING = "detecting", Phase.LEASED  # leased by a detect worker
+    QUEUED = "queued", Phase.WAITING, "Waiting to be prepared"  # its original is stored
+    PREPARING = "preparing", Phase.LEASED, "Being prepared"
+    READY = "ready", Phase.WAITING, "Waiting for detection"  # its rendition is stored
+    DETECTING = "detecting", Phase.LEASED, "Detection running"
     SUCCEEDED = "succeeded", Phase.FINAL  # its detections are committed
     REJECTED = "rejected", Phase.FINAL  # the input is unfit: `code` says why
     FAILED = "failed", Phase.FINAL  # its attempts are used up: `code` names the last error
@@ -65,6 +67,10 @@ class WorkerKind(StrEnum):
     TRAIN = "train"
     INTAKE = "intake"
     NOTIFY = "notify"
+
+
+#: The kinds that `carina worker` runs; sweep and train have commands of their own.
+SERVED = tuple(kind for kind in WorkerKind if kind not in (WorkerKind.SWEEP, WorkerKind.TRAIN))
 
 
 class SubmissionState(StrEnum):

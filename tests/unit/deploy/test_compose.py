@@ -19,11 +19,12 @@ from deploy.document_settings import ROOT
 from deploy.make_secrets import make_secrets
 from deploy.needs import NEEDS, SECRETS
 from shared.settings import Settings
+from shared.vocabulary.states import SERVED
 from trainer.agent import STOP_S
 
 COMPOSE = ROOT / "docker-compose.yml"
 CPU = ROOT / "deploy" / "compose.cpu.yml"
-OURS = {"api", "dicom-listener", "intake", "notify", "prepare", "detect", "trainer", "beat", "migrate"}
+OURS = {"api", "dicom-listener", *SERVED, "trainer", "beat", "migrate"}
 ALL = OURS | {"postgres", "redis", "object-store"}
 ON_A_GPU = ("detect", "trainer")
 

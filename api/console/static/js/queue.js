@@ -18,9 +18,8 @@ const x = { label: "Time", time: true };
 
 place.replaceChildren();
 const charts = [
-  new Chart(place, { title: "Jobs by state", x, steps: WHOLE, lines: [
-    { key: "queued", label: "waiting to be prepared", show: whole }, { key: "preparing", label: "being prepared", show: whole },
-    { key: "ready", label: "waiting for detection", show: whole }, { key: "detecting", label: "detection running", show: whole }] }),
+  new Chart(place, { title: "Jobs by state", x, steps: WHOLE, lines: [...document.querySelectorAll("[data-jobs]")].map(
+    (figure) => ({ key: figure.dataset.jobs, label: figure.previousElementSibling.textContent.toLowerCase(), show: whole })) }),
   new Chart(place, { title: "Finished per minute", x, lines: [
     { key: "succeeded_per_min", label: "succeeded", show: (value) => value.toFixed(1) },
     { key: "failed_per_min", label: "failed", show: (value) => value.toFixed(1) },
