@@ -25,20 +25,18 @@ def api(data: Data = None) -> None:
     serve(settings)
 
 
-def _served(name: str) -> WorkerKind:
+def _served(name: str) -> str:
     if name not in SERVED:
         raise typer.BadParameter(f"{name} is not one of {', '.join(SERVED)}.")
-    return WorkerKind(name)
+    return name
 
 
-def worker(
-    stage: Annotated[WorkerKind, typer.Argument(parser=_served, metavar=f"[{'|'.join(SERVED)}]")], data: Data = None
-) -> None:
+def worker(stage: Annotated[str, typer.Argument(parser=_served, metavar="|".join(SERVED))], data: Data = None) -> None:
     """Work in one stage: `detect` needs one GPU or CPU, the others CPU. Start as many as there is hardware for."""
     settings = _prepare(data, *(("worker",) if stage in {each.worker for each in STAGES} else ()))
     from workers.app import RUN
 
-    RUN[stage](settings)
+    RUN[WorkerKind(stage)](settings)
 
 
 def beat(data: Data = None) -> None:
