@@ -24,14 +24,14 @@ class RetryRequest(Bounded):
 
 
 class RetriedAnswer(BaseModel):
-    """How many jobs are tried again, by the stage at which they go on."""
+    """The number of jobs that are tried again, by the stage at which they continue."""
 
     to_prepare: int
     to_detect: int
 
 
 class WaitingTasks(BaseModel):
-    """The trainer's tasks of one kind that have not come to their end."""
+    """The open tasks of the trainer, of one kind."""
 
     kind: str
     waiting: int
@@ -44,12 +44,12 @@ class WorkerAnswer(BaseModel):
     id: str
     stage: WorkerKind
     device: str | None
-    #: Under which a detect worker last worked.
+    #: The model of a detect worker's last batch.
     model_id: UUID | None
     model_name: str | None
     started_at: datetime
     seen_at: datetime
-    #: Whether it has been seen lately enough to count as alive.
+    #: Whether it was seen within the last 90 s.
     alive: bool
     batches: int
     images: int
@@ -73,25 +73,25 @@ class FailureAnswer(BaseModel):
 
 
 class QueueNumbers(BaseModel):
-    """How full the queue is and what the workers do: of the whole system, whose workers all projects share."""
+    """The numbers of the queue and its workers, which all projects share."""
 
     #: By state, of jobs that are not final.
     jobs: dict[JobState, int]
-    #: By stage; 0 where nothing waits.
+    #: By stage; 0 if no job waits.
     oldest_waiting_s: dict[WorkerKind, float]
     finished_last_minute: dict[JobState, int]
     finished_last_day: dict[JobState, int]
-    #: Images in a batch of the last minutes, on average, and the most that there may be; None without a batch.
+    #: The average images of a batch in the last minutes, None without a batch; and the most possible.
     batch_images: float | None
     batch_size: int
-    #: Seconds that a batch of the last minutes took, on average.
+    #: The average seconds of a batch of the last minutes.
     step_s: float | None
     tasks: list[WaitingTasks]
     workers: list[WorkerAnswer]
 
 
 class QueueAnswer(QueueNumbers):
-    """The queue, and what this key's project has to know of it."""
+    """The queue, and the failures of the key's project."""
 
     #: Of the last 24 hours.
     failures: list[FailureAnswer]
@@ -106,10 +106,10 @@ class HistoryAnswer(create_model("JobsByState", **_COLUMNS)):  # type: ignore[mi
 
     at: list[datetime]
     oldest_waiting_s: list[float]
-    #: Jobs that came to this end, a minute.
+    #: Jobs that ended in this state, per minute.
     succeeded_per_min: list[float]
     rejected_per_min: list[float]
     failed_per_min: list[float]
-    #: Of the batches meanwhile, on average; None where there was none.
+    #: Averages of the batches in the span; None without a batch.
     batch_images: list[float | None]
     step_s: list[float | None]

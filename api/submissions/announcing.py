@@ -13,7 +13,7 @@ from api.http.auth import identity
 from api.http.services import services
 from shared.access.quotas import find_quota
 from shared.errors import FileTooLarge, ObjectMissing
-from shared.queue.shared_jobs import count_on, jobs_with_a_future
+from shared.queue.shared_jobs import share_jobs, shareable
 from shared.submissions.progress import allocate, incoming_key
 from shared.tables import Image, Job, Submission, SubmissionFile
 from shared.vocabulary.states import FileState
@@ -149,12 +149,12 @@ def _keep_upload_id(row: SubmissionFile, known: str | None, begun: str) -> str |
 
 def _known(session: Session, submission: Submission, digests: set[str]) -> dict[str, tuple[UUID, UUID]]:
     """Return the images of the project with these digests and a job to count on, and that job, by digest."""
-    job = sa.select(Job.id).where(Job.image_id == Image.id, *jobs_with_a_future(submission.requested_model_id))
+    job = sa.select(Job.id).where(Job.image_id == Image.id, *shareable(submission.requested_model_id))
     job = job.order_by(Job.id.desc()).limit(1)
     latest = job.correlate(Image).lateral("latest")
     rows = sa.select(Image.sha256, Image.id, latest.c.id).join(latest, sa.true())
     rows = rows.where(Image.project_id == submission.project_id, Image.sha256.in_(digests))
     known = session.execute(rows).all()
     # What a worker is just changing is not waited for: it locks many jobs at once, as we do. Such a file is sent.
-    safe = count_on(session, [job_id for *_, job_id in known], submission.id, submission.priority, wait=False)
+    safe = share_jobs(session, [job_id for *_, job_id in known], submission.id, submission.priority, wait=False)
     return {sha256: (image_id, job_id) for sha256, image_id, job_id in known if job_id in safe}

@@ -28,7 +28,7 @@ from shared.models import registry
 from shared.object_store import PART_BYTES, ObjectStore, original_key
 from shared.processes.scratch import spooled_file
 from shared.queue.hints import Hints
-from shared.queue.shared_jobs import count_on, jobs_with_a_future
+from shared.queue.shared_jobs import share_jobs, shareable
 from shared.settings import Settings
 from shared.tables import Image, Job, Project, Study
 from shared.version import RENDITION_VERSION
@@ -216,7 +216,7 @@ class Intake:
         with self._database.begin() as session:
             hold_object(session, self._object_store, original_key(original.sha256))
             known = self._find_job(session, original.sha256)
-            if known and not count_on(session, [known.id], self._submission_id, self._priority, wait=True):
+            if known and not share_jobs(session, [known.id], self._submission_id, self._priority, wait=True):
                 raise _Overtaken
             job = known or self._make_job(session, original)
             received = Received(
@@ -241,7 +241,7 @@ class Intake:
         """Return the job that has the result of this file, or will have it."""
         jobs = sa.select(Job).join(Image, Image.id == Job.image_id)
         jobs = jobs.where(Image.project_id == self._project_id, Image.sha256 == sha256)
-        return session.scalar(jobs.where(*jobs_with_a_future(self._model_id)).order_by(Job.id.desc()).limit(1))
+        return session.scalar(jobs.where(*shareable(self._model_id)).order_by(Job.id.desc()).limit(1))
 
     def _make_job(self, session: Session, original: _Original) -> Job:
         """Make a job, and the image where there is none; raise `_Overtaken` when another request just has.

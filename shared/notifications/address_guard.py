@@ -1,7 +1,7 @@
-"""Where a webhook may point, so that nobody reaches through us what only we can reach (SSRF).
+"""Checks the addresses of webhooks, so that nobody can use them to reach servers in our network (SSRF).
 
-The addresses that a name stands for are checked when a webhook is made, and again before each message, which then goes
-to a checked address: a name that changes its answer in between gains nothing.
+The addresses of a name are checked when a webhook is made, and again before each message, which is sent to a checked
+address. A name that changes its addresses in between gains nothing.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from shared.errors import Place, RequestError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MOST_URL_CHARACTERS = 2000
-#: Where clouds tell a machine its secrets, as far as the address' range does not say that already.
+#: The metadata services of clouds, which hold secrets, where the address' range does not tell.
 _METADATA = {
     ipaddress.ip_address(text) for text in ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254")
 }
@@ -50,14 +50,14 @@ def read_url(text: str) -> httpx.URL:
         url = httpx.URL(text)
     except (httpx.InvalidURL, UnicodeError) as exc:
         raise InvalidWebhookUrl from exc
-    # The host as it is, for to show it as Unicode may fail.
+    # The raw host, because decoding it to Unicode may fail.
     if url.scheme not in ("http", "https") or not url.raw_host or url.userinfo or len(text) > MOST_URL_CHARACTERS:
         raise InvalidWebhookUrl
     return url
 
 
 def find_addresses(url: httpx.URL, *, allow_private: bool) -> list[Address]:
-    """Resolve a URL's host, now; raise `WebhookHostUnknown`, or `WebhookAddressNotAllowed` if any address is."""
+    """Resolve a URL's host; raise `WebhookHostUnknown`, or `WebhookAddressNotAllowed` if any address is forbidden."""
     try:
         found = socket.getaddrinfo(host_of(url), None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:
@@ -69,12 +69,12 @@ def find_addresses(url: httpx.URL, *, allow_private: bool) -> list[Address]:
 
 
 def host_of(url: httpx.URL) -> str:
-    """The host in ASCII, as it is resolved and as a certificate names it."""
+    """The host in ASCII, as for DNS and certificates."""
     return url.raw_host.decode().rstrip(".")
 
 
 def is_allowed(address: Address, *, allow_private: bool) -> bool:
-    """Whether messages may go to an address. Private ones may be allowed; a cloud's metadata never is."""
+    """Whether messages may be sent to an address. Private ones can be allowed; a cloud's metadata service never is."""
     inner = _embedded(address)
     if inner is not None:
         return is_allowed(inner, allow_private=allow_private)
@@ -87,7 +87,7 @@ def is_allowed(address: Address, *, allow_private: bool) -> bool:
 
 
 def _embedded(address: Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that packets to this IPv6 address would end at, if they would."""
+    """The IPv4 address to which packets to this IPv6 address are translated, if any."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
     if address in _NAT64:

@@ -16,7 +16,7 @@ from shared.vocabulary.states import JobState
 IS_OPEN = Job.state.in_(JobState.open())
 
 
-def jobs_with_a_future(model_id: UUID | None) -> list[sa.ColumnElement[bool]]:
+def shareable(model_id: UUID | None) -> list[sa.ColumnElement[bool]]:
     """The conditions of a job that has a result or may get one: an image whose job failed gets a new one."""
     conditions: list[sa.ColumnElement[bool]] = [Job.state.not_in([JobState.FAILED, JobState.CANCELLED])]
     if model_id is not None:
@@ -24,7 +24,7 @@ def jobs_with_a_future(model_id: UUID | None) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def count_on(
+def share_jobs(
     session: Session, job_ids: Collection[UUID], submission_id: UUID | None, priority: int, *, wait: bool
 ) -> set[UUID]:
     """Let a request of this priority share jobs; return those that it can share.
@@ -32,7 +32,7 @@ def count_on(
     It cannot share jobs that have meanwhile ended without a result or, unless it is to wait, jobs that somebody else is
     changing. Jobs of the request's own submission are not changed: they end with it.
     """
-    jobs = sa.select(Job.id, Job.state, Job.submission_id).where(Job.id.in_(job_ids), *jobs_with_a_future(None))
+    jobs = sa.select(Job.id, Job.state, Job.submission_id).where(Job.id.in_(job_ids), *shareable(None))
     rows = session.execute(jobs).all()
     own = {row.id for row in rows if submission_id is not None and row.submission_id == submission_id}
     safe = own | {row.id for row in rows if JobState(row.state).is_final}

@@ -1,4 +1,4 @@
-"""The jobs that a project will get no result of, by the reason's code; and another try for those that failed."""
+"""The jobs of a project that have no result, by error code; and another try for those that failed."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from shared.suggestions import UnknownName
 from shared.tables import Image, Job, Submission, SubmissionFile
 from shared.vocabulary.states import FileState, JobState, SubmissionState
 
-#: Studies that a failure names at most.
+#: The most studies that a failure names.
 _NAMED = 5
 #: Codes of jobs beside those that this process has registered; "unknown" stands for a job without a code.
 _OTHER_CODES = frozenset({"unexpected_error", "unknown"})
@@ -27,7 +27,7 @@ class Failure:
     """Jobs that were rejected or have failed for the same reason, without a later job of the same image and model."""
 
     code: str
-    #: A `rejected` input would be rejected again; what has `failed` may be tried again.
+    #: A `rejected` image would be rejected again; a `failed` job can be tried again.
     state: JobState
     count: int
     latest_at: datetime
@@ -38,7 +38,7 @@ class Failure:
 
 
 def list_failures(session: Session, project_id: UUID, within: timedelta) -> list[Failure]:
-    """List what went wrong lately, the most frequent first; what failed of a cancelled submission nobody waits for."""
+    """List recent failures, the most frequent first; without failed jobs of cancelled submissions."""
     code = _code()
     newest_first = sa.func.array_agg(aggregate_order_by(Image.study_id, Job.finished_at.desc()))
     reasons = sa.func.array_agg(aggregate_order_by(Job.reason, Job.finished_at.desc()))
@@ -65,13 +65,13 @@ def list_failures(session: Session, project_id: UUID, within: timedelta) -> list
 
 
 def retry_failures(session: Session, project_id: UUID, code: str, within: timedelta) -> list[JobState]:
-    """Give the jobs that failed lately with this code successors; return their states. The second time there is none.
+    """Give the jobs that failed lately with this code successors; return the successors' states.
 
-    Those of a cancelled submission stay as they are. Raises `UnknownName` for a code that no job can have.
+    A second call makes none. Jobs of cancelled submissions get none. Raises `UnknownName` for an unknown code.
     """
     _require_code(session, project_id, code)
     failed = (*_unfit(project_id, within, (JobState.FAILED,)), _code() == code)
-    # Submissions first, then jobs, as everywhere; what is locked is looked at anew, for others may have been here.
+    # Submissions are locked first, then jobs, as everywhere. The rows are read again after the lock.
     submission_ids = sa.select(Job.submission_id).where(*failed, Job.submission_id.is_not(None)).distinct()
     submissions = session.scalars(
         sa.select(Submission)
@@ -100,7 +100,7 @@ def retry_failures(session: Session, project_id: UUID, code: str, within: timede
 def _require_code(session: Session, project_id: UUID, code: str) -> None:
     if code in (known := CODES.keys() | _OTHER_CODES):
         return
-    # A worker of another version may know more.
+    # A worker of another version may have other codes.
     seen = sa.select(_code()).where(*_unfit(project_id, timedelta(days=365), (JobState.REJECTED, JobState.FAILED)))
     if code not in (known := known | set(session.scalars(seen.distinct()))):
         raise UnknownName("code", code, known, parameter="code")
@@ -112,7 +112,7 @@ def _code() -> sa.ColumnElement[str]:
 
 def _unfit(project_id: UUID, within: timedelta, states: tuple[JobState, ...]) -> tuple[sa.ColumnElement[bool], ...]:
     later = aliased(Job)
-    # Another model's later job says nothing of this one's.
+    # A later job of another model does not replace this one.
     is_of_same_model = sa.or_(
         sa.func.coalesce(later.model_id, later.requested_model_id)
         == sa.func.coalesce(Job.model_id, Job.requested_model_id),

@@ -1,4 +1,4 @@
-"""Jobs, what they found, and who works on them."""
+"""Jobs and their detections, workers, and samples of the queue."""
 
 from datetime import datetime
 from uuid import UUID
@@ -29,31 +29,30 @@ class Job(Owned, Leased, Row):
         Index("job_counted_on", "id", postgresql_where=text(f"counted_on AND {_OPEN}")),
         Index("job_result", "image_id", "model_id", unique=True, postgresql_where=text("state = 'succeeded'")),
         Index("job_of_image", "image_id", "id"),
-        # These two are read backwards: the newest studies with a job like that.
+        # These two are read backwards, for the newest studies with such a job.
         Index("job_by_state", "project_id", "state", "priority", "study_id"),
         Index("job_of_submission", "submission_id", "study_id", postgresql_where=text("submission_id IS NOT NULL")),
         Index("job_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("job_unfit", "project_id", "finished_at", postgresql_where=text("state IN ('rejected', 'failed')")),
-        # Finished rows pile up behind a short queue: clean the queue's index long before a fifth of the table is dead.
+        # Most rows are final: vacuum the short queue's index long before a fifth of the table is dead.
         {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01", "fillfactor": "80"}},
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"))
-    #: The image's, here for the order of a search.
+    #: The study of the image, here for the order of a search.
     study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"))
-    #: The bulk submission that it belongs to, if it does.
+    #: The bulk submission of the job, if any.
     submission_id: Mapped[UUID | None] = mapped_column(ForeignKey("submission.id"))
-    #: The model that the request named, if it did.
+    #: The model that the request named, if any.
     requested_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
     #: The model of this attempt: the requested one, else the one active at the claim.
     model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
     state: Mapped[str] = mapped_column(default=JobState.QUEUED)
     priority: Mapped[int] = mapped_column(sa.SmallInteger, default=5)
-    #: Whether the next claim takes this job in a batch of its own, because it may have brought one down.
+    #: Whether the next claim takes this job in a batch of its own, because it may have failed an earlier batch.
     alone: Mapped[bool] = mapped_column(default=False)
-    #: Whether another request has sent the same image in since: its submission waits for the job, which outlives the
-    #: cancelling of its own.
+    #: Whether a later request shares the job: see `shared.queue.shared_jobs`.
     counted_on: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     #: The version of Carina that made the result.
     code_version: Mapped[str | None]
@@ -78,12 +77,12 @@ class Detection(Row):
 
 
 class TopScore(Owned, Row):
-    """The highest score that a job gave to a class: what studies are found by; see `shared.studies.results`."""
+    """The highest score of a class in a job, by which studies are searched; see `shared.studies.results`."""
 
     __tablename__ = "top_score"
     __table_args__ = (Index("top_score_of_class", "project_id", "class_name", "tenth", "study_id", "score"),)
 
-    # The other ids are the job's, and so need no foreign keys, which would cost each batch as much as its detections.
+    # The other ids are copies of the job's. Foreign keys would cost each batch as much as its detections.
     study_id: Mapped[UUID] = mapped_column(primary_key=True)
     class_name: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
@@ -95,12 +94,12 @@ class TopScore(Owned, Row):
 
 
 class Worker(Row):
-    """A worker process: its heartbeat and what it has done, which `/metrics` sums up."""
+    """A worker process: its heartbeat, and its work, which `/metrics` sums up."""
 
     __tablename__ = "worker"
     __table_args__ = (one_of("stage", WorkerKind),)
 
-    #: The `lease_owner` of its jobs: unique to the process.
+    #: The `lease_owner` of its rows; unique to the process.
     id: Mapped[str] = mapped_column(primary_key=True)
     stage: Mapped[str]
     device: Mapped[str | None]

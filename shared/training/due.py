@@ -1,4 +1,4 @@
-"""What a beat does with the schedules that are due. Any number of beats may do it at once."""
+"""Starts the schedules that are due. Any number of beats can do it at once."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,26 +16,26 @@ from shared.training.schedules import database_now, no_dataset, read_schedule, s
 from shared.training.trainings import hold_out
 from shared.vocabulary.states import Overlap, TaskState
 
-#: A beat that comes later than this after a time says so.
+#: A run that starts later than this after its time has a note about it.
 PUNCTUAL = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a schedule's time."""
+    """The outcome of a schedule's time."""
 
     schedule_id: UUID
-    #: None where the time was left out.
+    #: None if the time was skipped.
     run_id: UUID | None
-    #: In a sentence or two, as the schedule's row has it.
+    #: One or two sentences, which are stored in the schedule's row.
     said: str
 
 
 def claim_due(session: Session, now: datetime | None = None) -> list[Outcome]:
-    """Start the runs of all schedules that are due, or say why not; `now` is the database's time unless it is given.
+    """Start the runs of all schedules that are due, or record why not; `now` is the database's time by default.
 
-    Times that nobody was there for become one run, of the last of them. A schedule that another beat is at is left to
-    it, and `(schedule_id, due_at)` is unique besides.
+    Several missed times become one run, of the last of them. A schedule that another beat has locked is skipped, and
+    `(schedule_id, due_at)` is unique.
     """
     now = now or database_now(session)
     due = sa.select(Schedule).where(Schedule.enabled, Schedule.next_at <= now).order_by(Schedule.next_at)
@@ -55,7 +55,7 @@ def _take(session: Session, schedule: Schedule, now: datetime) -> Outcome:
     except RequestError as error:
         said = f"Not started: {error.detail}"
     except ValidationError:
-        said = "Not started: this version of Carina cannot read the schedule's config or gate; set it anew."
+        said = "Not started: this version of Carina cannot read the schedule's config or gate. Set them again."
     said += _tell_lateness(passed, now)
     schedule.last_at, schedule.next_at, schedule.last_outcome = passed[-1], next_at, said
     return Outcome(schedule.id, run_id, said)
@@ -68,7 +68,7 @@ def _start_or_skip(session: Session, schedule: Schedule, due_at: datetime) -> tu
     last = _last_run(session, schedule)
     underway = last is not None and not TaskState(last.state).is_final
     if last is not None and underway and schedule.overlap == Overlap.SKIP:
-        return None, f"Skipped: run {last.id} has not come to its end."
+        return None, f"Skipped: run {last.id} is not finished."
     if last is not None and schedule.skip_unchanged and _is_same(session, schedule, dataset, last):
         return None, f"Skipped: nothing changed since run {last.id}."
     run = start_run(session, schedule, dataset, due_at)
@@ -76,7 +76,7 @@ def _start_or_skip(session: Session, schedule: Schedule, due_at: datetime) -> tu
 
 
 def _last_run(session: Session, schedule: Schedule) -> TrainingRun | None:
-    """Return the newest run that has succeeded or still may."""
+    """Return the newest run that has succeeded or is still open."""
     hopeless = (TaskState.FAILED, TaskState.CANCELLED)
     runs = sa.select(TrainingRun).where(TrainingRun.schedule_id == schedule.id, TrainingRun.state.not_in(hopeless))
     return session.scalar(runs.order_by(TrainingRun.due_at.desc()).limit(1))
@@ -104,7 +104,7 @@ def _tell_lateness(passed: list[datetime], now: datetime) -> str:
 
 
 def _spell(duration: timedelta) -> str:
-    """Say how long, in the two largest units that are not 0."""
+    """Return a duration in its two largest units that are not 0."""
     minutes = int(duration.total_seconds() // 60)
     parts = [(minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min")]
     return " ".join([f"{count} {unit}" for count, unit in parts if count][:2])

@@ -40,7 +40,7 @@ def create_schedule(
     skip_unchanged: bool = True,
     enabled: bool = True,
 ) -> Schedule:
-    """Add a schedule to a project; a dataset of the name need not be there yet.
+    """Add a schedule to a project; a dataset of the name may be imported later.
 
     Raises `InvalidCron`, `InvalidTimeZone`, `ScheduleExists`, and what `check_config` and `check_gate` raise.
     """
@@ -66,14 +66,14 @@ def create_schedule(
     )
     schedule = session.scalar(added)
     if schedule is None:
-        raise ScheduleExists(f"There is a schedule {name!r} already.")
+        raise ScheduleExists(f"A schedule {name!r} exists already.")
     return schedule
 
 
 def find_schedule(session: Session, project_id: UUID, named: str | UUID, *, to_change: bool = False) -> Schedule:
-    """Return a project's schedule of a name or id, or the beginning of one; raise `NotFound` and `AmbiguousName`.
+    """Return a project's schedule by its name or id, or the beginning of one; raise `NotFound` and `AmbiguousName`.
 
-    No beat touches one that is `to_change` meanwhile.
+    With `to_change` the schedule is locked, so that no beat starts a run of it meanwhile.
     """
     rows = sa.select(Schedule.id, Schedule.name).where(Schedule.project_id == project_id)
     called = {row.id: row.name for row in session.execute(rows)}
@@ -85,9 +85,9 @@ def find_schedule(session: Session, project_id: UUID, named: str | UUID, *, to_c
 
 
 def update_schedule(session: Session, schedule: Schedule, **changes: Any) -> None:
-    """Change what `create_schedule` set, but for the name; raises what that raises.
+    """Change the columns that `create_schedule` sets, except the name; raises the same errors.
 
-    A new cron expression or zone, like being enabled again, counts from now: no time before is made up for.
+    After a new cron expression, a new time zone or being enabled, only times from now on count.
     """
     if changes.keys() & {"config", "gate", "dataset_name"}:
         config, gate = changes.get("config"), changes.get("gate")
@@ -108,12 +108,12 @@ def update_schedule(session: Session, schedule: Schedule, **changes: Any) -> Non
 
 
 def delete_schedule(session: Session, schedule: Schedule) -> None:
-    """Remove a schedule; its runs stay, and go on."""
+    """Delete a schedule; its runs stay, and go on."""
     session.delete(schedule)
 
 
 def run_now(session: Session, schedule: Schedule) -> TrainingRun:
-    """Start a schedule's run by hand, whatever its rules say; raises `NotReady` and what `start_training` raises."""
+    """Start a run of a schedule now, without its rules; raises `NotReady` and the errors of `start_training`."""
     now = database_now(session)
     dataset = datasets.latest(session, schedule.project_id, schedule.dataset_name)
     if dataset is None:
@@ -124,7 +124,7 @@ def run_now(session: Session, schedule: Schedule) -> TrainingRun:
 
 
 def start_run(session: Session, schedule: Schedule, dataset: Dataset, due_at: datetime) -> TrainingRun:
-    """Start a schedule's run for one of its times; raises what `start_training` raises."""
+    """Start a run of a schedule for one of its times; raises the errors of `start_training`."""
     config, gate = read_schedule(schedule)
     return start_training(
         session,
@@ -138,16 +138,16 @@ def start_run(session: Session, schedule: Schedule, dataset: Dataset, due_at: da
 
 
 def read_schedule(schedule: Schedule) -> tuple[TrainingConfig, GateConfig | None]:
-    """Return what a schedule trains and what it asks; pydantic's `ValidationError` if an older version wrote that."""
+    """Return a schedule's config and gate; raises pydantic's `ValidationError` if another version wrote them."""
     gate = None if schedule.gate is None else GateConfig.model_validate(schedule.gate)
     return TrainingConfig.model_validate(schedule.config), gate
 
 
 def no_dataset(schedule: Schedule) -> str:
-    """Say that a schedule has nothing to train on."""
+    """Return the message that a schedule has no dataset to train on."""
     return f"there is no dataset {schedule.dataset_name!r} whose import has succeeded."
 
 
 def database_now(session: Session) -> datetime:
-    """Return the database's time, at which this transaction began: clocks of other machines do not matter."""
+    """Return the time at which this transaction began, by the database's clock."""
     return session.scalars(sa.select(sa.func.now())).one()

@@ -87,7 +87,7 @@ def test_a_schedules_dialog_says_beside_each_field_what_is_wrong(page: Page, key
     cron.fill("0 3 * * 0")
     assert cron.get_attribute("aria-describedby") == "cron-hint"
     save.click()
-    is_blamed(name, "There is a schedule 'nights' already")
+    is_blamed(name, "A schedule 'nights' exists already")
     dialog.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Add a schedule").click()
     expect(page.locator("[aria-invalid]")).to_have_count(0)

@@ -240,7 +240,7 @@ def test_a_run_that_lasts_keeps_the_next_one_away(diary: Diary, state: TaskState
         if state is not TaskState.RUNNING:
             values = {"state": state, "lease_owner": None, "lease_expires_at": None}
             session.execute(sa.update(TrainingRun).values(**values))
-    assert diary.say(DUE + DAY) == f"Skipped: run {run.id} has not come to its end."
+    assert diary.say(DUE + DAY) == f"Skipped: run {run.id} is not finished."
     diary.end()
     assert diary.say(DUE + 2 * DAY).startswith("Started")
 
