@@ -13,7 +13,7 @@ from api.contract.study_list import StudiesQuery
 from api.http.auth import identity, requires
 from api.http.services import services
 from shared.vocabulary.flags import Flag
-from shared.vocabulary.states import Scope
+from shared.vocabulary.states import JobState, Scope
 
 blueprint = console_blueprint("viewer")
 
@@ -29,6 +29,7 @@ def study(study_id: UUID) -> Response:
         "viewer.html",
         study=viewed,
         study_json=as_data(viewed.model_dump_json()),
+        state_words={state: state.words for state in JobState},
         flag_words={flag: {"label": flag.label, "meaning": flag.meaning} for flag in Flag},
         worklist_query=worklist_query,
         modules=paths_under("js/viewer/"),

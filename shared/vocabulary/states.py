@@ -52,7 +52,7 @@ class JobState(LeasedState):
     PREPARING = "preparing", Phase.LEASED, "Being prepared"
     READY = "ready", Phase.WAITING, "Waiting for detection"  # its rendition is stored
     DETECTING = "detecting", Phase.LEASED, "Detection running"
-    SUCCEEDED = "succeeded", Phase.FINAL  # its detections are committed
+    SUCCEEDED = "succeeded", Phase.FINAL, "Finished"  # its detections are committed
     REJECTED = "rejected", Phase.FINAL  # the input is unfit: `code` says why
     FAILED = "failed", Phase.FINAL  # its attempts are used up: `code` names the last error
     CANCELLED = "cancelled", Phase.FINAL  # on request, or because another job of its image has the result

@@ -8,7 +8,8 @@ const PAUSE_MS = 300; // the least time between two renderings
 const MOST_TROUBLES = 100;
 const MOST_DONE = 20;
 const TAGS = { succeeded: "good", rejected: "bad", failed: "bad", "not sent": "bad", duplicate: "", "cancelled here": "", cancelled: "" };
-const ORDER = ["succeeded", "detecting", "ready", "preparing", "queued", "accepted", "duplicate", "sending", "waiting", "rejected", "failed", "not sent", "cancelled", "cancelled here"];
+// States that are not listed, those of open jobs, follow "succeeded".
+const ORDER = ["succeeded", "accepted", "duplicate", "sending", "waiting", "rejected", "failed", "not sent", "cancelled", "cancelled here"];
 const UNSENT = ["waiting", "sending", "not sent", "cancelled here"];
 
 export class Panel {
@@ -53,7 +54,9 @@ export class Panel {
     if (!isSending && this.#spoken.textContent !== title) this.#spoken.textContent = title;
     this.#title.textContent = title;
     this.#bar.value = progress;
-    this.#counts.replaceChildren(...ORDER.filter((state) => counts.has(state)).map((state) => tag(state, count(counts.get(state)))));
+    const rank = (state) => (ORDER.includes(state) ? ORDER.indexOf(state) : 0.5);
+    const states = [...counts.keys()].sort((one, other) => rank(one) - rank(other));
+    this.#counts.replaceChildren(...states.map((state) => tag(state, count(counts.get(state)))));
     this.#cancel.hidden = !isSending;
     this.#close.hidden = isSending;
     this.#retry.hidden = isSending || !counts.has("not sent");

@@ -1,9 +1,10 @@
 // Above the findings: the study, the image, its job's state and its flags.
 
 import { data, element } from "../page.js";
-import { STATES, SPACINGS, minute } from "./words.js";
+import { SPACINGS, minute } from "./words.js";
 
 const FLAGS = data("flags");
+const STATES = data("states");
 
 export class FactsPanel {
   #state;

@@ -1,16 +1,5 @@
 // User-visible words for codes of the API.
 
-export const STATES = {
-  queued: "Waiting to be prepared",
-  preparing: "Being prepared",
-  ready: "Waiting for detection",
-  detecting: "Detection running",
-  succeeded: "Finished",
-  rejected: "Rejected",
-  failed: "Failed",
-  cancelled: "Cancelled",
-};
-
 export const MODEL_STATES = { active: "active model", candidate: "candidate", retired: "retired model" };
 
 export const VERDICTS = { undecided: "not decided", accepted: "accepted", rejected: "rejected" };
