@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 import structlog
+import torch
 from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.detector.placing import Placed
-from shared.detector.runtime import Detection, Detector
+from shared.detector.runtime import Detection, Detector, describe_device
 from shared.errors import CarinaError, DatabaseUnavailable, DetectionFailed, DeviceOutOfMemory
 from shared.leases import release
 from shared.queue.claim import Claim
@@ -25,14 +26,34 @@ from shared.queue.outcome import FoundBox, succeed
 from shared.queue.stages import DETECT
 from shared.settings import Settings
 from shared.tables import Worker
+from shared.vocabulary.states import WorkerKind
 from workers.batches import Batch, Batches
 from workers.heartbeat import Heartbeat
 from workers.model_cache import ModelCache
+from workers.process import WorkerProcess
 
 log = structlog.get_logger()
 
 #: The exit code of a process whose device fails on a blank image too (EX_OSERR of sysexits.h).
 EXIT_DEVICE_LOST = 71
+
+
+def run(settings: Settings) -> None:
+    """Detect on one device until SIGTERM."""
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    device = describe_device(settings.device)
+    with WorkerProcess(settings, WorkerKind.DETECT, stuck_after_s=settings.step_timeout_s, device=device) as process:
+        models = ModelCache(
+            process.database,
+            process.store,
+            lambda card, weights: Detector(card, weights, settings.device, settings.precision),
+        )
+        models.load_active()
+        batches = Batches(settings, process.database, process.store, models, process.heartbeat)
+        process.serve(
+            Detect(settings, process.database, models, batches, process.heartbeat, process.stop).run,
+        )
 
 
 class Detect:

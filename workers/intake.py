@@ -42,10 +42,11 @@ from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.submissions.progress import allocate, incoming_key, settle
 from shared.tables import SubmissionFile
-from shared.vocabulary.states import FileState
+from shared.vocabulary.states import FileState, WorkerKind
 from workers.bucket_listing import BucketListing
 from workers.failures import to_carina_error
 from workers.heartbeat import Heartbeat
+from workers.process import WorkerProcess
 
 log = structlog.get_logger()
 
@@ -53,6 +54,20 @@ log = structlog.get_logger()
 LOOK_S = 1.0
 #: After how many entries of an archive the prepare workers are told.
 HINT_AFTER = 16
+
+
+def run(settings: Settings) -> None:
+    """Take in the files of bulk submissions until SIGTERM."""
+    with WorkerProcess(settings, WorkerKind.INTAKE, stuck_after_s=settings.step_timeout_s) as process:
+        receive = Receive(
+            settings,
+            process.database,
+            Incoming(settings),
+            process.hints,
+            process.heartbeat,
+            process.stop,
+        )
+        process.serve(receive.run)
 
 
 class LeaseLostError(Exception):

@@ -30,6 +30,7 @@ from shared.processes.loops import watched
 from shared.settings import Settings
 from shared.vocabulary.states import DeliveryState, WorkerKind
 from workers.heartbeat import Heartbeat
+from workers.process import WorkerProcess
 
 log = structlog.get_logger()
 
@@ -50,6 +51,16 @@ UNREACHABLE = plain_code(
     "No connection to the receiver, an invalid certificate, or an answer that is not HTTP.",
     Place.DELIVERY,
 )
+#: Seconds between two looks for messages to send, without a hint.
+UNASKED_LOOK_S = 1.0
+
+
+def run(settings: Settings) -> None:
+    """Send messages to webhooks until SIGTERM."""
+    with WorkerProcess(settings, WorkerKind.NOTIFY, stuck_after_s=settings.step_timeout_s) as process:
+        # The end of a job sends no hint about its messages; a look without work is one query.
+        process.unasked_s = min(UNASKED_LOOK_S, process.unasked_s)
+        process.serve(Notify(settings, process.database, process.heartbeat, process.stop).run)
 
 
 class Notify:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from shared.database import Database
 from shared.erasure import discard, hold_object
 from shared.errors import CarinaError, DecoderCrashed, DecoderProcessLost, PermanentError
+from shared.imaging.chest_classifier.classifier import load_classifier
 from shared.imaging.isolation import DecoderPool
 from shared.object_store import ObjectStore, original_key, rendition_key
 from shared.processes.loops import watched
@@ -19,11 +20,39 @@ from shared.queue.outcome import StoredRendition, mark_ready, refuse
 from shared.queue.stages import PREPARE
 from shared.settings import Settings
 from shared.tables import Image
+from shared.vocabulary.states import WorkerKind
 from workers.failures import record_failure, to_carina_error
 from workers.heartbeat import Heartbeat
+from workers.process import WorkerProcess
 from workers.suitability import kept, refusal
 
 log = structlog.get_logger()
+
+
+def run(settings: Settings) -> None:
+    """Prepare images until SIGTERM."""
+    load_classifier(settings.chest_classifier_folder)  # so that a faulty one fails now, and not the first image
+    with WorkerProcess(settings, WorkerKind.PREPARE, stuck_after_s=2 * settings.decode_timeout_s) as process:
+        pool = DecoderPool(
+            settings.prepare_threads,
+            settings.decode_timeout_s,
+            threads=settings.decode_threads,
+            classifier_folder=settings.chest_classifier_folder,
+            required=settings.required_protections,
+        )
+        decoders = process.closing.enter_context(pool)
+        if settings.required_protections:
+            decoders.protections()
+        prepare = Prepare(
+            settings,
+            process.database,
+            process.store,
+            process.hints,
+            process.heartbeat,
+            decoders,
+            process.stop,
+        )
+        process.serve(prepare.run)
 
 
 class Prepare:

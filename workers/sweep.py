@@ -7,8 +7,10 @@ import structlog
 from sqlalchemy.orm import Session
 
 from shared.database import Database
+from shared.erasure import go_on_with_all
 from shared.errors import DatabaseUnavailable
 from shared.leases import is_due
+from shared.object_store.incoming import Incoming
 from shared.queue.claim import expire_leases
 from shared.queue.files import expire_file_leases, is_listing
 from shared.queue.hints import Hints
@@ -21,12 +23,28 @@ from shared.tables.rows import Leased
 from shared.training.due import claim_due
 from shared.training.tasks import expire_tasks
 from shared.vocabulary.states import FileState, LeasedState, WorkerKind
+from workers.cleanup import Cleanup
+from workers.process import WorkerProcess
 from workers.sessions import end_frozen_sessions
 
 log = structlog.get_logger()
 
 #: More rows than this would only mean more hints than there are workers.
 COUNTED_AT_MOST = 10_000
+
+
+def run(settings: Settings) -> None:
+    """Sweep every `sweep_interval_s`, with or without Redis, until SIGTERM. Any number of these may run."""
+    with WorkerProcess(settings, WorkerKind.SWEEP, stuck_after_s=settings.step_timeout_s) as process:
+        process.unasked_s = process.deaf_s = settings.sweep_interval_s
+        cleanup = Cleanup(settings, process.database, Incoming(settings))
+
+        def tick() -> None:
+            sweep(settings, process.database, process.hints, process.heartbeat.owner)
+            go_on_with_all(process.database, process.store)
+            cleanup.run_when_due()
+
+        process.serve(tick)
 
 
 def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> None:

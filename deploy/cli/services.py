@@ -1,6 +1,7 @@
 """The long-running processes, as containers and the embedded stack start them."""
 
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from shared.processes.scratch import use_scratch
 from shared.queue.stages import STAGES
 from shared.redis_connection import require_answer
 from shared.settings import Settings, SettingsWithoutHints
-from shared.vocabulary.states import SERVED, WorkerKind
+from shared.vocabulary.states import SERVED
 
 
 def api(data: Data = None) -> None:
@@ -34,17 +35,15 @@ def _served(name: str) -> str:
 def worker(stage: Annotated[str, typer.Argument(parser=_served, metavar="|".join(SERVED))], data: Data = None) -> None:
     """Work in one stage: `detect` needs one GPU or CPU, the others CPU. Start as many as there is hardware for."""
     settings = _prepare(data, *(("worker",) if stage in {each.worker for each in STAGES} else ()))
-    from workers.app import RUN
-
-    RUN[WorkerKind(stage)](settings)
+    import_module(f"workers.{stage}").run(settings)
 
 
 def beat(data: Data = None) -> None:
     """Tick: bring back lost jobs and hint again. Several of these do no harm."""
     settings = _prepare(data)
-    from workers.app import RUN
+    from workers.sweep import run
 
-    RUN[WorkerKind.SWEEP](settings)
+    run(settings)
 
 
 def dicom_listener(data: Data = None) -> None:

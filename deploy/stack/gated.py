@@ -15,7 +15,7 @@ GATE = "CARINA_STACK_GATE"
 _CODE = {
     ("migrate",): ("deploy.bootstrap", "alembic.command"),
     ("api",): ("api.serve",),
-    ("worker", "detect"): ("workers.app", "workers.detect", "shared.detector.runtime"),
+    ("worker", "detect"): ("workers.detect", "shared.detector.runtime"),
 }
 _POLL_S = 0.05
 

@@ -1,4 +1,4 @@
-"""A detect worker as `workers.app` assembles it, less the message that wakes it."""
+"""A detect worker as `workers.detect` assembles it, less the message that wakes it."""
 
 import os
 import threading

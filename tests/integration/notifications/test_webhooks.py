@@ -443,7 +443,7 @@ def test_a_worker_that_is_killed_while_it_sends_leaves_a_message_that_is_sent_ag
     create(api, receiver.url)
     tell(database, ward)
     quick = {"CARINA_WEBHOOK_ALLOW_PRIVATE": "true", "CARINA_WEBHOOK_TIMEOUT_S": "60"}
-    code = "from shared.settings import Settings; from workers.app import run_notify; run_notify(Settings())"
+    code = "from shared.settings import Settings; from workers.notify import run; run(Settings())"
     with subprocess.Popen([sys.executable, "-c", code], env=os.environ | environ | quick, cwd=REPOSITORY) as worker:
         try:
             wait_for(lambda: len(receiver.messages) == 1)

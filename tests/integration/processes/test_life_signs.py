@@ -16,8 +16,8 @@ from shared.vocabulary.states import WorkerKind
 from tests.integration.rows import home
 from tests.waiting import wait_for
 from trainer.agent import Agent
-from workers.app import _Process
 from workers.heartbeat import Heartbeat
+from workers.process import WorkerProcess
 
 
 def run(database: Database, statement: str) -> None:
@@ -110,7 +110,7 @@ def test_a_trainer_takes_tasks_after_any_error(
 
 def test_a_worker_that_waits_for_a_server_is_not_stuck(settings: Settings) -> None:
     """Half a lease for the database and all tries of the object store, however short a decode may be."""
-    process = _Process(settings.model_copy(update={"lease_s": 600.0}), WorkerKind.PREPARE, stuck_after_s=60.0)
+    process = WorkerProcess(settings.model_copy(update={"lease_s": 600.0}), WorkerKind.PREPARE, stuck_after_s=60.0)
     heartbeat = process.heartbeat
     heartbeat.hold([Lease(owner=heartbeat.owner, attempt=1)])
     waits_s = 300.0 + 90.0

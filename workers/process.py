@@ -27,122 +27,9 @@ log = structlog.get_logger()
 
 #: Seconds between two looks for work while hints do not arrive.
 DEAF_LOOK_S = 1.0
-#: Seconds between two looks for messages to send.
-NOTIFY_LOOK_S = 1.0
 
 
-def run_prepare(settings: Settings) -> None:
-    """Prepare images until SIGTERM."""
-    from shared.imaging.chest_classifier.classifier import load_classifier
-    from shared.imaging.isolation import DecoderPool
-    from workers.prepare import Prepare
-
-    load_classifier(settings.chest_classifier_folder)  # so that a faulty one fails now, and not the first image
-    with _Process(settings, WorkerKind.PREPARE, stuck_after_s=2 * settings.decode_timeout_s) as process:
-        pool = DecoderPool(
-            settings.prepare_threads,
-            settings.decode_timeout_s,
-            threads=settings.decode_threads,
-            classifier_folder=settings.chest_classifier_folder,
-            required=settings.required_protections,
-        )
-        decoders = process.closing.enter_context(pool)
-        if settings.required_protections:
-            decoders.protections()
-        prepare = Prepare(
-            settings,
-            process.database,
-            process.store,
-            process.hints,
-            process.heartbeat,
-            decoders,
-            process.stop,
-        )
-        process.serve(prepare.run)
-
-
-def run_detect(settings: Settings) -> None:
-    """Detect on one device until SIGTERM."""
-    import torch
-
-    from shared.detector.runtime import Detector, describe_device
-    from workers.batches import Batches
-    from workers.detect import Detect
-    from workers.model_cache import ModelCache
-
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
-    device = describe_device(settings.device)
-    with _Process(settings, WorkerKind.DETECT, stuck_after_s=settings.step_timeout_s, device=device) as process:
-        models = ModelCache(
-            process.database,
-            process.store,
-            lambda card, weights: Detector(card, weights, settings.device, settings.precision),
-        )
-        models.load_active()
-        batches = Batches(settings, process.database, process.store, models, process.heartbeat)
-        process.serve(
-            Detect(settings, process.database, models, batches, process.heartbeat, process.stop).run,
-        )
-
-
-def run_intake(settings: Settings) -> None:
-    """Take in the files of bulk submissions until SIGTERM."""
-    from shared.object_store.incoming import Incoming
-    from workers.intake import Receive
-
-    with _Process(settings, WorkerKind.INTAKE, stuck_after_s=settings.step_timeout_s) as process:
-        receive = Receive(
-            settings,
-            process.database,
-            Incoming(settings),
-            process.hints,
-            process.heartbeat,
-            process.stop,
-        )
-        process.serve(receive.run)
-
-
-def run_notify(settings: Settings) -> None:
-    """Send messages to webhooks until SIGTERM."""
-    from workers.notify import Notify
-
-    with _Process(settings, WorkerKind.NOTIFY, stuck_after_s=settings.step_timeout_s) as process:
-        # The end of a job sends no hint about its messages; a look without work is one query.
-        process.unasked_s = min(NOTIFY_LOOK_S, process.unasked_s)
-        process.serve(Notify(settings, process.database, process.heartbeat, process.stop).run)
-
-
-def run_beat(settings: Settings) -> None:
-    """Sweep every `sweep_interval_s`, with or without Redis, until SIGTERM. Any number of these may run."""
-    from shared.erasure import go_on_with_all
-    from shared.object_store.incoming import Incoming
-    from workers.cleanup import Cleanup
-    from workers.sweep import sweep
-
-    with _Process(settings, WorkerKind.SWEEP, stuck_after_s=settings.step_timeout_s) as process:
-        process.unasked_s = process.deaf_s = settings.sweep_interval_s
-        cleanup = Cleanup(settings, process.database, Incoming(settings))
-
-        def tick() -> None:
-            sweep(settings, process.database, process.hints, process.heartbeat.owner)
-            go_on_with_all(process.database, process.store)
-            cleanup.run_when_due()
-
-        process.serve(tick)
-
-
-#: How to run each kind of worker; the trainer has a room of its own.
-RUN: dict[WorkerKind, Callable[[Settings], None]] = {
-    WorkerKind.INTAKE: run_intake,
-    WorkerKind.PREPARE: run_prepare,
-    WorkerKind.DETECT: run_detect,
-    WorkerKind.NOTIFY: run_notify,
-    WorkerKind.SWEEP: run_beat,
-}
-
-
-class _Process:
+class WorkerProcess:
     """The connections and threads of every worker process, closed in reverse order at its end."""
 
     def __init__(
@@ -171,7 +58,7 @@ class _Process:
         """The object store; not every kind of worker has its keys."""
         return ObjectStore(self._settings)
 
-    def __enter__(self) -> "_Process":
+    def __enter__(self) -> "WorkerProcess":
         name = "beat" if self.kind == WorkerKind.SWEEP else str(self.kind)
         self._state = self.closing.enter_context(StateFile(name, is_stuck=self.heartbeat.is_stuck))
         self.closing.callback(self.database.close)
