@@ -18,6 +18,7 @@ from shared.processes.lookout import Lookout
 from shared.processes.process_state import StateFile
 from shared.processes.readiness import Readiness, storing
 from shared.queue.hints import Hints, make_celery
+from shared.queue.stages import STAGES
 from shared.settings import Settings
 from shared.vocabulary.states import WorkerKind
 from workers.heartbeat import Heartbeat
@@ -98,7 +99,7 @@ class WorkerProcess:
             asked = self._wakeups.wait(patience_s)
 
     def _readiness(self) -> Readiness:
-        stores = self.kind in (WorkerKind.INTAKE, WorkerKind.PREPARE, WorkerKind.DETECT)
+        stores = self.kind in (WorkerKind.INTAKE, *(stage.worker for stage in STAGES))
         needed = storing(self.database, self.store if stores else None)
         return Readiness(needed, wanted={"redis": partial(self.hints.check, self.kind)})
 

@@ -708,4 +708,4 @@ def test_webhooks_by_command(
     carina("webhook", "delete", made["id"])
     assert deliveries(database) == []
     assert "no such thing" in carina("webhook", "test", made["id"], code=1)
-    assert "may not go to" in carina("webhook", "create", "http://169.254.169.254/", code=1)
+    assert "is not allowed" in carina("webhook", "create", "http://169.254.169.254/", code=1)
