@@ -15,7 +15,8 @@ import redis
 import sqlalchemy as sa
 
 from shared.models import registry
-from shared.queue.hints import is_alive, make_celery, task_name
+from shared.queue.hints import make_celery, task_name
+from shared.queue.workers import is_alive
 from shared.tables import Image, Job, Worker
 from shared.vocabulary.states import JobState, WorkerKind
 from tests.e2e.conftest import Stack
