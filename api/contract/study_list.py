@@ -28,21 +28,14 @@ Moment = Annotated[AwareDatetime | date, Field(union_mode="left_to_right")]
 class SearchedState(StrEnum):
     """The states of jobs, and one word for those that are not final."""
 
-    QUEUED = JobState.QUEUED
-    PREPARING = JobState.PREPARING
-    READY = JobState.READY
-    DETECTING = JobState.DETECTING
-    SUCCEEDED = JobState.SUCCEEDED
-    REJECTED = JobState.REJECTED
-    FAILED = JobState.FAILED
-    CANCELLED = JobState.CANCELLED
+    vars().update({state.name: state.value for state in JobState})  # the members, such as `FAILED = "failed"`
     OPEN = "open"
 
     @property
     def job_states(self) -> list[JobState]:
         """The states that are meant."""
         if self is SearchedState.OPEN:
-            return [state for state in JobState if not state.is_final]
+            return list(JobState.open())
         return [JobState(self)]
 
 

@@ -82,7 +82,7 @@ def test_a_search_yields_studies_page_by_page(client: Carina, workshop: Workshop
     assert [study.id for study in client.studies(StudiesQuery(limit=2, before=newest_first[1]))] == newest_first[2:]
     (rotated,) = client.studies(StudiesQuery(finding="Nodule", min_score=0.6, flag=Flag.ROTATED))
     assert (rotated.id, [each.class_name for each in rotated.findings]) == (newest_first[3], ["Nodule"])
-    (failed,) = client.studies(StudiesQuery(state=SearchedState.FAILED))
+    (failed,) = client.studies(StudiesQuery(state=SearchedState("failed")))
     assert [problem.code for problem in failed.problems] == ["detection_failed"]
 
 
