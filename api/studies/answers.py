@@ -11,7 +11,6 @@ from shared.errors import PermanentError
 from shared.imaging.facts import PixelSpacing, SpacingSource
 from shared.intake.receive import Received
 from shared.tables import Detection, Image, Job, Model, Study
-from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState, ModelState
 
 
@@ -29,22 +28,9 @@ def describe_file(name: str, outcome: Received | PermanentError) -> FileOutcome:
 
 
 def describe_job(job: Job, image: Image) -> JobAnswer:
-    """Describe a job of an image."""
-    return JobAnswer(
-        id=job.id,
-        study_id=image.study_id,
-        image_id=job.image_id,
-        model_id=job.model_id or job.requested_model_id,
-        state=JobState(job.state),
-        code=job.code,
-        reason=job.reason,
-        flags=None if image.flags is None else [Flag(flag) for flag in image.flags],
-        attempt=job.attempt,
-        priority=job.priority,
-        created_at=job.created_at,
-        ready_at=job.ready_at,
-        finished_at=job.finished_at,
-    )
+    """Describe a job of an image: the columns of the fields' names, except for two."""
+    columns = {name: getattr(job, name) for name in JobAnswer.model_fields.keys() - {"flags", "model_id"}}
+    return JobAnswer(**columns, flags=image.flags, model_id=job.model_id or job.requested_model_id)
 
 
 def describe_image(image: Image, jobs: list[Job]) -> ImageAnswer:

@@ -7,6 +7,7 @@ from uuid import UUID
 import typer
 from pydantic import ValidationError
 
+from api.contract.jobs import JobAnswer
 from deploy.cli.clients import connect
 from deploy.cli.console import explain, is_json, print_json, show_result, tell
 from deploy.cli.environment import Data
@@ -15,7 +16,7 @@ from deploy.cli.submissions import final_count, has_every_result, print_summary,
 from deploy.cli.tables import Column, print_list
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
-    from api.client import Carina, JobAnswer, SubmissionAnswer
+    from api.client import Carina, SubmissionAnswer
 
 
 def status(
@@ -133,10 +134,15 @@ def _await(client: "Carina", one: "SubmissionAnswer | JobAnswer", timeout_s: flo
         return client.wait_submission(one.id, timeout_s=timeout_s, on_progress=bar.followed)
 
 
-def print_jobs(jobs: "list[JobAnswer]") -> None:
-    """Print where jobs stand."""
-    rows = [(job.id, job.state, job.attempt, job.code, job.reason, ", ".join(job.flags or ())) for job in jobs]
-    print_list(jobs, [Column("job", no_wrap=True), "state", "attempt", "code", "reason", "flags"], rows)
+def print_jobs(jobs: list[JobAnswer]) -> None:
+    """Print the fields of jobs, except ids, the priority and times."""
+    columns = [name for name in JobAnswer.model_fields if not name.endswith(("id", "_at")) and name != "priority"]
+    fields = ([getattr(job, name) for name in columns] for job in jobs)
+    rows = [
+        (job.id, *(", ".join(field) if isinstance(field, list) else field for field in row))
+        for job, row in zip(jobs, fields, strict=True)
+    ]
+    print_list(jobs, [Column("job", no_wrap=True), *columns], rows)
 
 
 def _print_submissions(submissions: "list[SubmissionAnswer]") -> None:
