@@ -32,7 +32,10 @@ def _served(name: str) -> str:
     return name
 
 
-def worker(stage: Annotated[str, typer.Argument(parser=_served, metavar="|".join(SERVED))], data: Data = None) -> None:
+def worker(
+    stage: Annotated[str, typer.Argument(parser=_served, metavar="STAGE", help=f"One of {', '.join(SERVED)}.")],
+    data: Data = None,
+) -> None:
     """Work in one stage: `detect` needs one GPU or CPU, the others CPU. Start as many as there is hardware for."""
     settings = _prepare(data, *(("worker",) if stage in {each.worker for each in STAGES} else ()))
     import_module(f"workers.{stage}").run(settings)
