@@ -55,28 +55,17 @@ This section is generated: `python -m deploy.document_commands`.
 def page() -> str:
     """Return `docs/cli.md` as it should be."""
     exits = "\n".join(f"| {code.value} | {code.meaning} |" for code in Exit)
-    return _HEAD.format(exits=exits) + "".join(_describe(name, each) for name, each in _commands(app, "carina"))
+    commands = _commands(typer.main.get_command(app), "carina")
+    return _HEAD.format(exits=exits) + "".join(_describe(name, each) for name, each in commands)
 
 
-def _commands(part: typer.Typer, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield each command with its whole name, groups last."""
-    root: Any = typer.main.get_group(part)
-    groups = {}
-    for name, command in root.commands.items():
-        if hasattr(command, "commands"):
-            groups[name] = command
-        else:
-            yield f"{path} {name}", command
-    for name, group in groups.items():
-        yield from ((f"{path} {name} {below}", each) for below, each in _flat(group))
-
-
-def _flat(group: Any) -> Iterator[tuple[str, Any]]:
+def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield each command with its whole name."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
-            yield from ((f"{name} {below}", each) for below, each in _flat(command))
+            yield from _commands(command, f"{path} {name}")
         else:
-            yield name, command
+            yield f"{path} {name}", command
 
 
 def _describe(name: str, command: Any) -> str:
