@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from shared.detector.boxes import rescale
 from shared.errors import PermanentError
-from shared.imaging.rendition import make_rendition, read_rendition
+from shared.imaging.rendition import Rendition, make_rendition, read_rendition
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
 #: A film that stored values are repeated on has this many pixels on each side.
@@ -18,6 +19,13 @@ SIDE_PX = 64
 def show(data: bytes, rendition_px: int = 1024) -> NDArray[np.uint8]:
     """The pixels of a file's rendition."""
     return read_rendition(make_rendition(data, rendition_px=rendition_px, max_image_pixels=MAX_PIXELS).png)
+
+
+def scale_xy(rendition: Rendition) -> tuple[float, float]:
+    """Factors from a rendition's pixels to its original's."""
+    sizes = (rendition.width_px, rendition.height_px), (rendition.original_width_px, rendition.original_height_px)
+    _, _, x, y = rescale((0, 0, 1, 1), *sizes)[0].tolist()
+    return x, y
 
 
 def chain_of(data: bytes) -> list[str]:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
+from shared.detector.boxes import rescale
 from shared.detector.card import Category, ModelCard
 from shared.detector.placing import Placed
 from shared.detector.runtime import Detection, Detector
@@ -188,7 +189,7 @@ def to_material(
             for film in films
         },
         found=found,
-        sizes_px={film.image_id: (film.width_px, film.height_px) for film in films},
+        sizes_px={film.image_id: film.size_px for film in films},
     )
 
 
@@ -288,9 +289,8 @@ def _groups(
 
 def boxes_of(film: Film, detections: Sequence[Detection]) -> Boxes:
     """Return a film's detections, now in pixels of the original."""
-    scale = np.array([film.width_px / film.rendition_width_px, film.height_px / film.rendition_height_px] * 2)
     return Boxes(
         np.array([detection.category_id for detection in detections], np.int64),
-        np.array([detection.box_xyxy_px for detection in detections], np.float64).reshape(-1, 4) * scale,
+        rescale([detection.box_xyxy_px for detection in detections], film.rendition_size_px, film.size_px),
         np.array([detection.score for detection in detections], np.float64),
     )

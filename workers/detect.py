@@ -17,6 +17,7 @@ import torch
 from sqlalchemy.orm import Session
 
 from shared.database import Database
+from shared.detector.boxes import rescale
 from shared.detector.placing import Placed
 from shared.detector.runtime import Detection, Detector, describe_device
 from shared.errors import CarinaError, DatabaseUnavailable, DetectionFailed, DeviceOutOfMemory
@@ -175,19 +176,9 @@ class Detect:
 
 
 def _in_original_pixels(claimed: Claim, placed: Placed, detections: Sequence[Detection]) -> list[FoundBox]:
-    """Scale boxes from the rendition's pixels to the original's; both count from the image's top left edge."""
-    x, y = claimed.width_px / placed.width_px, claimed.height_px / placed.height_px
+    rendition_px, original_px = (placed.width_px, placed.height_px), (claimed.width_px, claimed.height_px)
+    boxes = rescale([detection.box_xyxy_px for detection in detections], rendition_px, original_px).tolist()
     return [
-        FoundBox(
-            class_id=detection.category_id,
-            class_name=detection.category_name,
-            score=detection.score,
-            box_xyxy_px=(
-                detection.box_xyxy_px[0] * x,
-                detection.box_xyxy_px[1] * y,
-                detection.box_xyxy_px[2] * x,
-                detection.box_xyxy_px[3] * y,
-            ),
-        )
-        for detection in detections
+        FoundBox(detection.category_id, detection.category_name, detection.score, tuple(box))
+        for detection, box in zip(detections, boxes, strict=True)
     ]

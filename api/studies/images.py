@@ -14,6 +14,7 @@ from api.http.auth import identity, requires
 from api.http.errors import READS_OBJECTS, may_raise
 from api.http.resource import file_answer, resource
 from api.http.services import services
+from shared.detector.boxes import rescale
 from shared.errors import NotFound, NotReady
 from shared.imaging.overlay import OverlayBox, assign_colours, draw_overlay
 from shared.models import registry
@@ -91,10 +92,10 @@ def _rendition_sha256(image: Image) -> str:
 
 def _on_rendition(box: Detection, image: Image) -> OverlayBox:
     """Scale a box from the original's pixels to the rendition's."""
-    x = (image.rendition_width_px or 0) / image.width_px
-    y = (image.rendition_height_px or 0) / image.height_px
-    corners = (box.x_min_px * x, box.y_min_px * y, box.x_max_px * x, box.y_max_px * y)
-    return OverlayBox(corners, box.class_name, box.score)
+    corners = (box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px)
+    rendition_px = (image.rendition_width_px or 0, image.rendition_height_px or 0)
+    (scaled,) = rescale(corners, (image.width_px, image.height_px), rendition_px).tolist()
+    return OverlayBox(tuple(scaled), box.class_name, box.score)
 
 
 def _warnings(image: Image) -> list[str]:

@@ -1,7 +1,23 @@
 """Arithmetic on boxes: xyxy, in pixels, edges counted from the top left corner of the image."""
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+#: Width and height of a picture in pixels.
+Size = tuple[int, int]
+
+
+def rescale(boxes_xyxy: ArrayLike, from_px: Size, to_px: Size) -> NDArray[np.float64]:
+    """Return boxes [n, 4] of a picture as boxes of the same picture at another size.
+
+    The one way from a rendition to its original and back. Coordinates are of pixel edges, so that 0 and the far edge
+    meet. The factors of x and y differ a little where the shorter side was rounded, and much where the original's
+    pixels are oblong.
+    """
+    boxes: NDArray[Any] = np.asarray(boxes_xyxy).reshape(-1, 4)
+    return np.asarray(boxes * np.tile(np.divide(to_px, from_px), 2), np.float64)
 
 
 def iou(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:

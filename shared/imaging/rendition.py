@@ -37,14 +37,6 @@ class Rendition:
     facts: ImageFacts = field(default_factory=ImageFacts)
     version: int = RENDITION_VERSION
 
-    @property
-    def scale_xy(self) -> tuple[float, float]:
-        """Factors from rendition to original pixels; coordinates are of pixel edges, so that 0 and the far edge meet.
-
-        The two differ a little where the shorter side was rounded, and much where the original's pixels are oblong.
-        """
-        return self.original_width_px / self.width_px, self.original_height_px / self.height_px
-
 
 def make_rendition(
     data: bytes,

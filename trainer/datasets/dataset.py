@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.detector.boxes import Size, rescale
 from shared.detector.card import Category
 from shared.errors import ObjectCorrupt
 from shared.training.config import Split
@@ -44,8 +45,17 @@ class Film:
     @property
     def boxes_on_rendition(self) -> NDArray[np.float32]:
         """The boxes in pixels of the rendition, float32 [n, 4]."""
-        scale = np.array([self.rendition_width_px / self.width_px, self.rendition_height_px / self.height_px] * 2)
-        return np.asarray(self.boxes_xyxy_px * scale, np.float32)
+        return rescale(self.boxes_xyxy_px, self.size_px, self.rendition_size_px).astype(np.float32)
+
+    @property
+    def size_px(self) -> Size:
+        """Width and height of the original."""
+        return self.width_px, self.height_px
+
+    @property
+    def rendition_size_px(self) -> Size:
+        """Width and height of the rendition."""
+        return self.rendition_width_px, self.rendition_height_px
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from itertools import compress
 
 import numpy as np
 
+from shared.detector.boxes import rescale
 from trainer.datasets.annotations import Annotations, Box, ImplausibleBoxes
 from trainer.datasets.dataset import can_be_seen
 from trainer.datasets.document import Content, is_held, place
@@ -72,10 +73,8 @@ def drop_vanishing(content: Content) -> Content:
     notes = Notes.of(content.annotations)
     images = []
     for image, picture in zip(content.annotations.images, content.pictures, strict=True):
-        scale = np.array(
-            [picture.rendition_width_px / picture.width_px, picture.rendition_height_px / picture.height_px]
-        )
-        on_rendition = np.array([box.xyxy_px for box in image.boxes]).reshape(-1, 4) * np.tile(scale, 2)
+        sizes = (picture.width_px, picture.height_px), (picture.rendition_width_px, picture.rendition_height_px)
+        on_rendition = rescale([box.xyxy_px for box in image.boxes], *sizes)
         seen = can_be_seen(on_rendition.astype(np.float32)).tolist()
         for box, is_seen in zip(image.boxes, seen, strict=True):
             if not is_seen:

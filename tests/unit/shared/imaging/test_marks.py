@@ -9,6 +9,7 @@ from PIL import Image
 
 from shared.imaging.rendition import Rendition, make_rendition, read_rendition
 from tests.planted_marks import WINDOW, Mark, measure
+from tests.rendering import scale_xy
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
 LONGEST_PX = 200
@@ -25,7 +26,7 @@ def render(film: NDArray[np.uint16], spacing: tuple[float, float] = (0.2, 0.2)) 
 
 def back(rendition: Rendition, place: tuple[float, ...]) -> NDArray[np.float64]:
     """Coordinates of the rendition, x, y, x, y and so on, as coordinates of the original."""
-    return np.array(place) * np.tile(rendition.scale_xy, len(place) // 2)
+    return np.array(place) * np.tile(scale_xy(rendition), len(place) // 2)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
@@ -42,7 +43,7 @@ def test_the_edges_of_a_mark_come_back(height_px: int, width_px: int, spacing: t
         mark = Mark(left, top, left + wide, top + high)
         rendition = render(mark.on(height_px, width_px), spacing)
         found = back(rendition, measure(read_rendition(rendition.png)))
-        finest = np.maximum(0.1, np.tile(rendition.scale_xy, 2) / 100)
+        finest = np.maximum(0.1, np.tile(scale_xy(rendition), 2) / 100)
         assert (np.abs(found - mark.box_xyxy_px) < np.minimum(finest, 0.5)).all()
 
 
@@ -53,7 +54,7 @@ def test_the_smallest_mark_lies_within_half_a_pixel_of_the_rendition(
 ) -> None:
     """And exactly where it should where nothing was made smaller. Nothing finer can be read off the brightest pixel."""
     random = np.random.default_rng(height_px + width_px)
-    scale_x, scale_y = render(Mark(0, 0, 1, 1).on(height_px, width_px), spacing).scale_xy
+    scale_x, scale_y = scale_xy(render(Mark(0, 0, 1, 1).on(height_px, width_px), spacing))
     wide, high = int(scale_x), int(scale_y)  # as much as one pixel of the rendition can hold
     places = [(0, 0), (height_px - high, width_px - wide), (height_px // 2, width_px // 2)]
     places += [(int(random.integers(height_px - high)), int(random.integers(width_px - wide))) for _ in range(3)]
@@ -62,7 +63,7 @@ def test_the_smallest_mark_lies_within_half_a_pixel_of_the_rendition(
         pixels = read_rendition(rendition.png)
         row, column = np.unravel_index(pixels.argmax(), pixels.shape)
         found = back(rendition, (column + 0.5, row + 0.5))
-        half = np.array(rendition.scale_xy) / 2
+        half = np.array(scale_xy(rendition)) / 2
         off = np.abs(found - (left + wide / 2, top + high / 2))
         assert (off <= half * 1.01).all()  # two that it lies between may be equally bright to 8 bits
         assert (off[half == 0.5] == 0).all()
