@@ -38,7 +38,6 @@ _PLACES = {
     "shared.intake": Place.FILE,
     "deploy": Place.COMMAND_LINE,
     "trainer": Place.TASK,
-    "trainer.chest_classifier": Place.COMMAND_LINE,
     "workers": Place.JOB | Place.FILE,
 }
 #: Requests that may be sent again as they are, beside those with a `Retry-After`.

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from shared.imaging.chest_classifier.card import Rate, Tested
 from shared.imaging.chest_classifier.classifier import ChestClassifier
 from shared.vocabulary.flags import Flag
-from trainer.chest_classifier.others import part
-from trainer.chest_classifier.pictures import Picture
+from tools.chest_classifier.negatives import part
+from tools.chest_classifier.pictures import Picture
 
 Rendition = NDArray[np.uint8]
 

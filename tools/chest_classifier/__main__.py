@@ -1,4 +1,4 @@
-"""Trains and evaluates the classifier of whole films: `python -m trainer.chest_classifier --help`."""
+"""Train and evaluate the classifier of whole images: `python -m tools.chest_classifier --help`."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -16,11 +16,11 @@ from shared.errors import CarinaError
 from shared.imaging.chest_classifier.card import ChestClassifierCard, Tested
 from shared.imaging.chest_classifier.classifier import CARD_FILE, SHIPPED, WEIGHTS_FILE, ChestClassifier
 from shared.version import RENDITION_VERSION
-from trainer.chest_classifier.evaluation import measure, measure_on_chests
-from trainer.chest_classifier.fit import SIDE_PX, choose_thresholds, fit
-from trainer.chest_classifier.material import Material, draw_others, draw_phantoms
-from trainer.chest_classifier.pictures import read_pictures, split
-from trainer.chest_classifier.projections import read_ct, views
+from tools.chest_classifier.evaluation import measure, measure_on_chests
+from tools.chest_classifier.fit import SIDE_PX, choose_thresholds, fit
+from tools.chest_classifier.material import Material, draw_negatives, draw_phantoms
+from tools.chest_classifier.pictures import NothingToLearnFrom, read_pictures, split
+from tools.chest_classifier.projections import read_ct, views
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(highlight=False)
@@ -61,7 +61,7 @@ def train(
         [picture.film for picture in fitted],
         drawn,
         {kind: [picture.film for picture in pictures] for kind, pictures in kinds.items()},
-        draw_others(drawn_count, seed),
+        draw_negatives(drawn_count, seed),
     )
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"), console=console) as progress:
@@ -122,8 +122,8 @@ def project(
         console.print(f"{out / kind}: {len(pictures)} pictures", soft_wrap=True)
 
 
-def _sources(films: list[Path], others: list[Path] | None) -> dict[str, list[Path]]:
-    return {FILMS: films, **{folder.name: [folder] for folder in others or []}}
+def _sources(films: list[Path], negatives: list[Path] | None) -> dict[str, list[Path]]:
+    return {FILMS: films, **{folder.name: [folder] for folder in negatives or []}}
 
 
 def _write(card: ChestClassifierCard, folder: Path) -> None:
@@ -140,11 +140,11 @@ def _table(tested: dict[str, Tested]) -> Table:
 
 
 def main() -> None:
-    """Run a command; an error of ours is one sentence, not a traceback."""
+    """Run a command; print an expected error as one sentence."""
     try:
         app()
-    except CarinaError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error[/] {error.detail}", soft_wrap=True)
+    except (CarinaError, NothingToLearnFrom) as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]error[/] {error}", soft_wrap=True)
         raise SystemExit(1) from error
 
 

@@ -7,17 +7,17 @@ from shared.imaging.chest_classifier.classifier import load_classifier
 from shared.imaging.rendition import make_rendition
 from shared.vocabulary.flags import Flag
 from tests.requirements import SHARED_DATA
-from trainer.chest_classifier.__main__ import FILMS
-from trainer.chest_classifier.evaluation import measure, measure_on_chests
-from trainer.chest_classifier.pictures import read_pictures
+from tools.chest_classifier.__main__ import FILMS
+from tools.chest_classifier.evaluation import measure, measure_on_chests
+from tools.chest_classifier.pictures import read_pictures
 
 pytestmark = pytest.mark.needs("shared/data")
 
 
 def test_on_films_of_patients_it_has_not_seen_it_does_what_its_card_says() -> None:
     classifier = load_classifier()
-    others = {kind: [SHARED_DATA / "dicom" / kind] for kind in ("chest", "other")}
-    kinds = read_pictures({FILMS: [SHARED_DATA / "nih-rsna/val.json"], **others})
+    negatives = {kind: [SHARED_DATA / "dicom" / kind] for kind in ("chest", "other")}
+    kinds = read_pictures({FILMS: [SHARED_DATA / "nih-rsna/val.json"], **negatives})
     tested = measure_on_chests(classifier, FILMS, kinds.pop(FILMS))
     tested |= {
         kind: measure(classifier, [picture.rendition for picture in pictures]) for kind, pictures in kinds.items()

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from shared.imaging.chest_classifier.card import CLASSES, FRONTAL, INVERTED, OTHER, ROTATED
 from shared.imaging.chest_classifier.network import standardise
 from shared.phantoms import make_phantom
-from trainer.chest_classifier.others import DRAWN, part, shuffled
-from trainer.chest_classifier.pictures import SIDE_PX
-from trainer.chest_classifier.variation import Floats, turn, vary
+from tools.chest_classifier.negatives import DRAWN, part, shuffled
+from tools.chest_classifier.pictures import SIDE_PX
+from tools.chest_classifier.variation import Floats, turn, vary
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def _one_of(things: Sequence[T], rng: np.random.Generator) -> T:
     return things[int(rng.integers(len(things)))]
 
 
-def draw_others(count: int, seed: int = 0) -> dict[str, list[Floats]]:
+def draw_negatives(count: int, seed: int = 0) -> dict[str, list[Floats]]:
     """Draw as many pictures of each kind."""
     rng = np.random.default_rng(seed)
     return {kind: [draw(rng, SIDE_PX) for _ in range(count)] for kind, draw in DRAWN.items()}

@@ -20,12 +20,12 @@ from shared.imaging.isolation import DecoderPool
 from shared.phantoms import make_phantom
 from shared.vocabulary.flags import Flag
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
-from trainer.chest_classifier.__main__ import app, main
-from trainer.chest_classifier.evaluation import rate
-from trainer.chest_classifier.fit import SIDE_PX
-from trainer.chest_classifier.network import Network
-from trainer.chest_classifier.pictures import NothingToLearnFrom, Picture, read_pictures, split
-from trainer.chest_classifier.projections import read_ct, views
+from tools.chest_classifier.__main__ import app, main
+from tools.chest_classifier.evaluation import rate
+from tools.chest_classifier.fit import SIDE_PX
+from tools.chest_classifier.network import Network
+from tools.chest_classifier.pictures import NothingToLearnFrom, Picture, read_pictures, split
+from tools.chest_classifier.projections import read_ct, views
 
 
 def film(seed: int) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from shared.errors import CarinaError, DecoderProcessLost, PermanentError
+from shared.errors import DecoderProcessLost, PermanentError
 from shared.imaging.dicom_file import read_patient_id
 from shared.imaging.isolation import DecoderPool
 from shared.imaging.rendition import read_rendition
@@ -27,10 +27,8 @@ _MAX_IMAGE_PIXELS = 64_000_000
 _TIMEOUT_S = 60.0
 
 
-class NothingToLearnFrom(CarinaError):
-    """There are too few pictures to train or evaluate with."""
-
-    code = "nothing_to_learn_from"
+class NothingToLearnFrom(Exception):
+    """There are too few pictures to train or evaluate with; the text says why."""
 
 
 @dataclass(frozen=True)

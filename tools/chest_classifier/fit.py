@@ -8,9 +8,9 @@ from torch import nn
 
 from shared.imaging.chest_classifier.card import CLASSES, INVERTED, OTHER, ROTATED, Thresholds
 from shared.imaging.chest_classifier.network import standardise
-from trainer.chest_classifier.material import Material
-from trainer.chest_classifier.network import Network
-from trainer.chest_classifier.variation import Floats, vary
+from tools.chest_classifier.material import Material
+from tools.chest_classifier.network import Network
+from tools.chest_classifier.variation import Floats, vary
 
 SIDE_PX = 64
 _LEARNING_RATE, _WEIGHT_DECAY = 4e-3, 1e-2
