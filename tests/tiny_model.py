@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from shared.detector.architectures import BLUEPRINTS, build
 from shared.detector.card import Category, ModelCard
+from shared.detector.families import build, plan_of
 from shared.detector.placing import place
 from shared.detector.weights import encode_weights
 from shared.phantoms import make_phantom
@@ -27,7 +27,7 @@ def make_tiny_model(
         architecture="carina_small",
         categories=tuple(categories),
         canvas_px=canvas_px,
-        anchor_sizes_px=BLUEPRINTS["carina_small"].anchor_sizes_px,
+        anchor_sizes_px=plan_of("carina_small").anchor_sizes_px,
         score_threshold=0.0,
         max_detections=3,
         rendition_version=RENDITION_VERSION,

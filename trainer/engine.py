@@ -5,23 +5,19 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._pytree import tree_map
-from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.image_list import ImageList
 
 from shared.detector.card import ModelCard
+from shared.detector.families import family_of
 from shared.detector.runtime import choose_precision
 from shared.errors import PermanentError
 from shared.training.config import TrainingConfig
 from trainer.optimization import Average, learning_rate, make_optimizer
 from trainer.ranks import Ranks
-from trainer.regions import seed_samplers
-
-LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
 
 
 class NonFiniteLoss(PermanentError):
@@ -67,30 +63,27 @@ class Batch:
 
 
 class Losses(nn.Module):
-    """Faster R-CNN's four losses of a batch, as means over the anchors and regions of all ranks."""
+    """A batch's losses, as means over the anchors, regions or images of all ranks."""
 
-    def __init__(self, model: FasterRCNN, card: ModelCard, ranks: Ranks, *, bf16: bool, channels_last: bool) -> None:
+    def __init__(self, model: nn.Module, card: ModelCard, ranks: Ranks, *, bf16: bool, channels_last: bool) -> None:
         super().__init__()
         self.model = model
         self._ranks = ranks
         self._bf16 = bf16
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._samplers = seed_samplers(model)
+        self._losses = family_of(card.architecture).make_losses(model)
         self._mean = 255 * torch.tensor(card.image_mean, device=ranks.device)[:, None, None]  # [3, 1, 1], of 8 bits
         self._std = 255 * torch.tensor(card.image_std, device=ranks.device)[:, None, None]
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the losses in the order of `LOSSES`, float32 [4]; their mean over the ranks is the loss of all."""
-        for sampler in self._samplers:
-            sampler.seeds = batch.seeds
+        """Return the losses in the order of the family's names; their mean over the ranks is the loss of all."""
         with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._bf16):
-            losses = compute_losses(self.model, self._normalise(batch.canvases), batch.boxes, batch.labels)
-        # torchvision divides by the number drawn on this rank; what counts is the number drawn on all.
-        drawn = [batch.counts * sampler.drawn for sampler in self._samplers]
-        of_all = self._ranks.sum(drawn)
-        share = [self._ranks.world * own / max(total, 1) for own, total in zip(drawn, of_all, strict=True)]
-        weights = torch.tensor([share[0], share[0], share[1], share[1]], device=batch.canvases.device)
-        return torch.stack([losses[name].float() for name in LOSSES]) * weights
+            losses, counts = self._losses(self._normalise(batch.canvases), batch.boxes, batch.labels, batch.seeds)
+        # Each is a mean over this rank's anchors, regions or images; the mean over those of all ranks is wanted.
+        own = [batch.counts * count for count in counts]
+        of_all = self._ranks.sum(own)
+        share = [self._ranks.world * mine / max(total, 1) for mine, total in zip(own, of_all, strict=True)]
+        return losses.float() * torch.tensor(share, device=losses.device)
 
     def _normalise(self, canvases: Tensor) -> Tensor:
         images: Tensor = (canvases[:, None].float() - self._mean) / self._std  # [B, 3, S, S]
@@ -100,13 +93,12 @@ class Losses(nn.Module):
 class Trainee:
     """Everything that training changes: the model, its moving average and the optimizer's memory."""
 
-    def __init__(self, model: FasterRCNN, card: ModelCard, config: TrainingConfig, ranks: Ranks) -> None:
+    def __init__(self, model: nn.Module, card: ModelCard, config: TrainingConfig, ranks: Ranks) -> None:
         self.config = config
         self.ranks = ranks
-        self.model = model.to(
-            ranks.device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format
-        )
-        keep_boxes_in_float32(model)
+        self.model = model.to(ranks.device)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         precision = choose_precision(ranks.device) if config.precision == "auto" else config.precision
         self.losses: nn.Module = Losses(
             model, card, ranks, bf16=precision == "bf16", channels_last=config.channels_last
@@ -121,7 +113,7 @@ class Trainee:
 
     def state_dict(self) -> dict[str, object]:
         """Return everything, to be loaded again."""
-        parts = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
+        parts: dict[str, Any] = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: Mapping[str, dict[str, object]]) -> None:
@@ -136,6 +128,7 @@ def train_one_epoch(
 ) -> Iterator[dict[str, float]]:
     """Train on each step's batches, and yield its losses and learning rate after it; raises `NonFiniteLoss`."""
     config, ranks = trainee.config, trainee.ranks
+    names = family_of(config.architecture).loss_names
     set_training(trainee.model, batch_norm=config.train_batch_norm)
     for step, batches in enumerate(steps, start=first_step):
         # The position is all the randomness there is, so that a resumed run goes on as it would have.
@@ -145,7 +138,7 @@ def train_one_epoch(
             group["lr"] = rate
 
         trainee.optimizer.zero_grad()
-        losses = torch.zeros(len(LOSSES), device=ranks.device)
+        losses = torch.zeros(len(names), device=ranks.device)
         for number, batch in enumerate(batches, start=1):
             with _gradients_stay_here(trainee.losses, more_to_come=number < len(batches)):
                 part = trainee.losses(batch.to(ranks.device)) / len(batches)
@@ -159,29 +152,10 @@ def train_one_epoch(
             raise NonFiniteLoss([id_ for ids in of_all for id_ in ids], batches)
         trainee.optimizer.step()
         trainee.average.update(trainee.model)
-        yield {**dict(zip(LOSSES, means, strict=True)), "loss": sum(means), "learning_rate": rate}
+        yield {**dict(zip(names, means, strict=True)), "loss": sum(means), "learning_rate": rate}
 
 
-def compute_losses(model: FasterRCNN, images: Tensor, boxes: list[Tensor], labels: list[Tensor]) -> dict[str, Tensor]:
-    """Return the losses of proposals and of regions; images float32 [B, 3, S, S], normalised, boxes as in `Batch`."""
-    targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]
-    sizes = [(images.shape[2], images.shape[3])] * len(images)
-    features = model.backbone(images)
-    proposals, proposal_losses = model.rpn(ImageList(images, sizes), features, targets)
-    _, region_losses = model.roi_heads(features, proposals, sizes, targets)
-    return {**proposal_losses, **region_losses}
-
-
-def keep_boxes_in_float32(model: FasterRCNN) -> None:
-    """Let a model train under bf16 autocast: what boxes are computed from leaves its heads as float32.
-
-    bf16 has 8 bits of precision, so that an edge at 300 pixels would be one pixel off or more.
-    """
-    for module in (model.backbone, model.rpn.head, model.roi_heads.box_predictor):
-        module.register_forward_hook(lambda _module, _inputs, outputs: tree_map(lambda t: t.float(), outputs))
-
-
-def set_training(model: FasterRCNN, *, batch_norm: bool = False) -> None:
+def set_training(model: nn.Module, *, batch_norm: bool = False) -> None:
     """Put a model in training mode; batch norm keeps the statistics that it came with unless it is to learn."""
     model.train()
     for module in model.modules():

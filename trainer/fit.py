@@ -9,11 +9,11 @@ from typing import Protocol
 
 import torch
 from torch import nn
-from torchvision.models.detection import FasterRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
-from shared.detector.architectures import BLUEPRINTS, Blueprint, build
 from shared.detector.card import ModelCard
+from shared.detector.families import build, family_of, plan_of
+from shared.detector.families.family import Plan
 from shared.detector.weights import encode_weights
 from shared.errors import PermanentError
 from shared.training.config import TrainingConfig
@@ -78,9 +78,8 @@ def draft_card(config: TrainingConfig, dataset: Dataset, name: str, base: ModelC
     """
     if not dataset.categories:
         raise NothingToTrainOn("The dataset has no class: it can be evaluated on, and not trained on.")
-    blueprint = BLUEPRINTS[config.architecture]
     kept = {} if base is None else base.model_dump(include={"image_mean", "image_std", "batch_norm_eps"})
-    shape: Blueprint | ModelCard = blueprint
+    shape: Plan | ModelCard = plan_of(config.architecture)
     ratios = config.anchor_aspect_ratios
     if base is not None and base.architecture == config.architecture:
         shape = base
@@ -108,7 +107,7 @@ def fit(
     config: TrainingConfig,
     dataset: Dataset,
     card: ModelCard,
-    initialise: Callable[[FasterRCNN], None],
+    initialise: Callable[[nn.Module], None],
     read: ReadFilm,
     ranks: Ranks,
     keeper: Keeper,
@@ -126,9 +125,10 @@ def fit(
     torch.manual_seed(config.seed)
     model = build(card)
     initialise(model)
+    body = family_of(card.architecture).body(model)
     if config.train_batch_norm:
-        thaw_batch_norm(model.backbone.body)
-    freeze(model, config.frozen_stages)
+        thaw_batch_norm(body)
+    freeze(body, config.frozen_stages)
     trainee = Trainee(model, card, config, ranks)
     together = config.batch_size * config.accumulate * ranks.world
     position = _resume(trainee, keeper.load(), together)
@@ -155,10 +155,9 @@ def fit(
     return card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()}), weights
 
 
-def freeze(model: FasterRCNN, stages: int) -> None:
-    """Keep the first stages of the backbone as they are."""
-    children: list[nn.Module] = list(model.backbone.body.children())
-    for child in children[:stages]:
+def freeze(body: nn.Module, stages: int) -> None:
+    """Keep the first stages of a backbone as they are."""
+    for child in list(body.children())[:stages]:
         child.requires_grad_(False)
 
 

@@ -5,30 +5,24 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
-from torch import Tensor
-from torchvision.models import MobileNet_V2_Weights, MobileNet_V3_Large_Weights, ResNet50_Weights
-from torchvision.models.detection import FasterRCNN
+import torch
+from torch import Tensor, nn
 
 from shared.database import Database
-from shared.detector.card import Architecture, ModelCard
+from shared.detector.architectures import Architecture
+from shared.detector.card import ModelCard
 from shared.detector.checkpoints import read_checkpoint
+from shared.detector.families import family_of
 from shared.detector.weights import decode_weights
 from shared.errors import InvalidModelFile, NotFound
 from shared.object_store import ObjectStore, weights_key
 from shared.tables import Model
-from shared.training.pretrained import read_pretrained, unavailable
+from shared.training.pretrained import pretrained_url, read_pretrained, unavailable
 
 log = structlog.get_logger()
 
-_IMAGENET: dict[Architecture, ResNet50_Weights | MobileNet_V2_Weights | MobileNet_V3_Large_Weights] = {
-    "fasterrcnn_resnet50_fpn": ResNet50_Weights.IMAGENET1K_V1,
-    "fasterrcnn_mobilenet_v3_large_320_fpn": MobileNet_V3_Large_Weights.IMAGENET1K_V1,
-    "fasterrcnn_mobilenet_v2_fpn": MobileNet_V2_Weights.IMAGENET1K_V1,
-    "carina_small": MobileNet_V2_Weights.IMAGENET1K_V1,
-}
-_LAST_LAYER = "roi_heads.box_predictor."
 #: What classifiers of ImageNet put before the names of the backbone's weights.
-_PREFIXES = ("backbone.body.", "features.", "")
+_PREFIXES = ("features.", "")
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ def _fetch_imagenet(architecture: Architecture, store: ObjectStore) -> dict[str,
     content = read_pretrained(store, architecture)
     if content is None:
         try:
-            _IMAGENET[architecture].get_state_dict(progress=False, check_hash=True)
+            torch.hub.load_state_dict_from_url(pretrained_url(architecture), progress=False, check_hash=True)
         except (OSError, RuntimeError) as exc:  # RuntimeError: what came has another digest.
             raise unavailable(architecture) from exc
         content = read_pretrained(store, architecture)
@@ -71,26 +65,26 @@ def _fetch_imagenet(architecture: Architecture, store: ObjectStore) -> dict[str,
     return read_checkpoint(content).state
 
 
-def fill(
-    model: FasterRCNN, state: Mapping[str, Tensor], *, card: ModelCard | None = None, base: ModelCard | None = None
-) -> None:
-    """Fill a model with what fits of a detector's or a backbone's weights; raises `InvalidModelFile`.
+def fill(model: nn.Module, state: Mapping[str, Tensor], card: ModelCard, base: ModelCard | None = None) -> None:
+    """Fill the card's model with what fits of a detector's or a backbone's weights; raises `InvalidModelFile`.
 
-    The backbone must fit wholly. The pyramid and the heads are taken where names and shapes agree. With the cards of
-    both models, the last layer is taken class by class, by name: a class that the base lacks begins at random.
+    The backbone must fit wholly. The pyramid and the heads are taken where names and shapes agree. With the card of the
+    base model, the last layer is taken class by class, by name: a class that the base lacks begins at random.
     """
     if not state:
         return
-    if card is not None and base is not None:
+    if base is not None:
         state = {**state, **_match_classes(model, state, card, base)}
-    body = model.backbone.body
+    body = family_of(card.architecture).body(model)
+    body_name = next(name for name, module in model.named_modules() if module is body) + "."
+    prefixes = (body_name, *_PREFIXES)
     own = {name: weight for name, weight in body.state_dict().items() if not name.endswith("num_batches_tracked")}
-    for prefix in _PREFIXES:
+    for prefix in prefixes:
         if all(prefix + name in state and state[prefix + name].shape == weight.shape for name, weight in own.items()):
             body.load_state_dict({name: state[prefix + name] for name in own}, strict=False)
             break
     else:
-        missing = [name for name in own if not any(prefix + name in state for prefix in _PREFIXES)]
+        missing = [name for name in own if not any(prefix + name in state for prefix in prefixes)]
         raise InvalidModelFile(
             f"The initial weights do not fit the backbone: {len(missing)} of its {len(own)} weights are not among them"
             + (f", for example {missing[0]}." if missing else ", and others have another shape.")
@@ -98,14 +92,14 @@ def fill(
     rest = {
         name: state[name]
         for name, weight in model.state_dict().items()
-        if not name.startswith("backbone.body.") and name in state and state[name].shape == weight.shape
+        if not name.startswith(body_name) and name in state and state[name].shape == weight.shape
     }
     model.load_state_dict(rest, strict=False)
     log.info("initial_weights", backbone=len(own), pyramid_and_heads=len(rest))
 
 
 def _match_classes(
-    model: FasterRCNN, state: Mapping[str, Tensor], card: ModelCard, base: ModelCard
+    model: nn.Module, state: Mapping[str, Tensor], card: ModelCard, base: ModelCard
 ) -> dict[str, Tensor]:
     """Return the last layer with the base's rows for background and the classes of the same name, else the model's."""
     theirs = {category.name.casefold(): label for label, category in enumerate(base.categories, start=1)}
@@ -114,16 +108,17 @@ def _match_classes(
         for label, category in enumerate(card.categories, start=1)
         if category.name.casefold() in theirs
     ]
+    family = family_of(card.architecture)
     layer = {}
     for name, weight in model.state_dict().items():
-        if not name.startswith(_LAST_LAYER) or name not in state:
+        if name not in state:
             continue
-        # A class has one row of scores, and four of box coordinates.
-        mine = weight.detach().clone().reshape(len(card.categories) + 1, -1, *weight.shape[1:])
-        given = state[name].reshape(len(base.categories) + 1, -1, *state[name].shape[1:])
-        if mine.shape[1:] != given.shape[1:]:
+        filled = weight.clone(memory_format=torch.contiguous_format)
+        mine = family.by_class(name, filled, len(card.categories) + 1)
+        given = family.by_class(name, state[name], len(base.categories) + 1)
+        if mine is None or given is None or mine.shape[1:] != given.shape[1:]:
             continue
         for label, their_label in rows:
             mine[label] = given[their_label]
-        layer[name] = mine.flatten(0, 1)
+        layer[name] = filled
     return layer

@@ -62,7 +62,7 @@ def run(work: Work) -> None:
                 config,
                 dataset,
                 draft,
-                lambda model: initial_weights.fill(model, begun_from.state, card=draft, base=begun_from.card),
+                lambda model: initial_weights.fill(model, begun_from.state, draft, begun_from.card),
                 read,
                 ranks,
                 keeper,

@@ -196,12 +196,14 @@ def _is_background(category: Category) -> bool:
 
 
 def _assumptions(card: ModelCard, said: Mapping[str, Any]) -> list[str]:
+    from shared.detector.families import plan_of
+
     values = card.model_dump(mode="json")
     assumed = [
         f"{field} {json.dumps(values[field])} ({option})" for field, option in _UNSAID.items() if field not in said
     ]
     notes = [f"Assumed, for weights do not tell: {'; '.join(assumed)}."] if assumed else []
-    if "batch_norm_eps" not in said and card.architecture == "fasterrcnn_resnet50_fpn" and card.batch_norm_eps > 0:
+    if "batch_norm_eps" not in said and plan_of(card.architecture).coco_batch_norm_eps == 0 < card.batch_norm_eps:
         notes.append(
             "If its training began from torchvision's COCO weights, whose batch_norm_eps is 0, import it again with "
             "--batch-norm-eps 0."

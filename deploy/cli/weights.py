@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from deploy.cli.console import busy, remark
-from shared.detector.card import Architecture
+from shared.detector.architectures import Architecture
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina
@@ -41,8 +41,8 @@ def name_weights(client: "Carina", weights: str, architecture: Architecture) -> 
 
 def _check_fit(content: bytes, architecture: Architecture) -> None:
     try:  # PyTorch takes seconds to load, which only those who name a file have to wait for.
-        from shared.detector.architectures import BLUEPRINTS, build
         from shared.detector.checkpoints import read_checkpoint
+        from shared.detector.families import build, plan_of
         from trainer.initial_weights import fill
     except ModuleNotFoundError:
         remark("PyTorch is not installed here, so only the trainer will check whether the weights fit the network.")
@@ -50,14 +50,14 @@ def _check_fit(content: bytes, architecture: Architecture) -> None:
     from shared.detector.card import Category, ModelCard
     from shared.version import RENDITION_VERSION
 
-    blueprint = BLUEPRINTS[architecture]
+    plan = plan_of(architecture)
     card = ModelCard(
         name="weights",
         architecture=architecture,
         categories=(Category(id=1, name="any"),),
-        canvas_px=blueprint.canvas_px,
-        anchor_sizes_px=blueprint.anchor_sizes_px,
+        canvas_px=plan.canvas_px,
+        anchor_sizes_px=plan.anchor_sizes_px,
         rendition_version=RENDITION_VERSION,
         weights_sha256="0" * 64,
     )
-    fill(build(card), read_checkpoint(content).state)
+    fill(build(card), read_checkpoint(content).state, card)

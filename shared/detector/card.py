@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,28 +17,7 @@ from pydantic import (
 )
 
 from shared.bounded import is_odd
-
-Architecture = Literal[
-    "fasterrcnn_resnet50_fpn",
-    "fasterrcnn_mobilenet_v3_large_320_fpn",
-    "fasterrcnn_mobilenet_v2_fpn",
-    "carina_small",
-]
-
-#: Levels of each architecture's feature pyramid.
-PYRAMID_LEVELS: dict[Architecture, int] = {
-    "fasterrcnn_resnet50_fpn": 5,
-    "fasterrcnn_mobilenet_v3_large_320_fpn": 3,
-    "fasterrcnn_mobilenet_v2_fpn": 5,
-    "carina_small": 3,
-}
-#: Architectures whose backbones have the same weights, by the backbone's name.
-BACKBONES: dict[Architecture, str] = {
-    "fasterrcnn_resnet50_fpn": "resnet50",
-    "fasterrcnn_mobilenet_v3_large_320_fpn": "mobilenet_v3_large",
-    "fasterrcnn_mobilenet_v2_fpn": "mobilenet_v2",
-    "carina_small": "mobilenet_v2",
-}
+from shared.detector.architectures import ARCHITECTURES, Architecture
 
 
 def _one_line(text: str) -> str:
@@ -157,7 +136,7 @@ def check_anchors(
         raise ValueError("anchor_aspect_ratios must be positive numbers")
     if sizes_px is None:
         return
-    levels = PYRAMID_LEVELS[architecture]
+    levels = ARCHITECTURES[architecture].pyramid_levels
     if len(sizes_px) != levels:
         raise ValueError(f"anchor_sizes_px has {len(sizes_px)} levels, but {architecture} has {levels}")
     if len({len(sizes) for sizes in sizes_px}) > 1 or not sizes_px[0]:

@@ -10,19 +10,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import Tensor
-from torchvision.models.detection import FasterRCNN
+from torch import Tensor, nn
 
-from shared.detector.architectures import BLUEPRINTS, build
-from shared.detector.card import Architecture, Category, ModelCard
+from shared.detector.architectures import ARCHITECTURES, Architecture
+from shared.detector.card import Category, ModelCard
 from shared.detector.checkpoints import Checkpoint, read_checkpoint
+from shared.detector.families import build, family_of, plan_of, recognise
 from shared.errors import InvalidModelFile
 from shared.version import RENDITION_VERSION
 
-_SCORES = "roi_heads.box_predictor.cls_score.weight"
-_ANCHORS = "rpn.head.cls_logits.weight"
-#: A weight of torchvision's second version of a detector, whose heads differ.
-_SECOND_VERSION = "rpn.head.conv.1.0.weight"
 #: Outputs of torchvision's COCO detectors, background included.
 _COCO_OUTPUTS = 91
 #: Keys that an error names at most.
@@ -64,7 +60,7 @@ def content_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_model(card: ModelCard, weights: bytes) -> FasterRCNN:
+def load_model(card: ModelCard, weights: bytes) -> nn.Module:
     """Return the card's network with these weights, on the CPU; raises `InvalidModelFile`."""
     if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
         raise InvalidModelFile("The weights are not the ones that the model card names.")
@@ -90,15 +86,15 @@ def import_checkpoint(
     if not isinstance(source, Checkpoint):
         source = read_checkpoint(source.read_bytes() if isinstance(source, Path) else source)
     state = source.state
-    architecture = _recognise(state, (architecture,) if architecture else tuple(BLUEPRINTS))
-    blueprint = BLUEPRINTS[architecture]
+    architecture = _recognise(state, architecture)
+    plan = plan_of(architecture)
     assumed = {
-        "canvas_px": blueprint.canvas_px,
-        "anchor_sizes_px": blueprint.anchor_sizes_px,
+        "canvas_px": plan.canvas_px,
+        "anchor_sizes_px": plan.anchor_sizes_px,
         "rendition_version": RENDITION_VERSION,
     }
-    if architecture == "fasterrcnn_resnet50_fpn" and _outputs_of(state) == _COCO_OUTPUTS:
-        assumed["batch_norm_eps"] = 0.0  # torchvision's own COCO checkpoint was trained so.
+    if family_of(architecture).count_outputs(state) == _COCO_OUTPUTS:
+        assumed["batch_norm_eps"] = plan.coco_batch_norm_eps
     chosen = {key: value for key, value in said.items() if value is not None}
     draft = ModelCard.model_validate(
         assumed
@@ -116,36 +112,28 @@ def _counts(key: str) -> bool:
     return not key.endswith("num_batches_tracked")
 
 
-def _outputs_of(state: Mapping[str, Tensor]) -> int | None:
-    scores = state.get(_SCORES)
-    return None if scores is None else len(scores)
+def _recognise(state: Mapping[str, Tensor], stated: Architecture | None) -> Architecture:
+    """Return the architecture of these weights; raises `InvalidModelFile` for an unknown one or not the stated one."""
+    found = recognise(state.keys())
+    if found is not None and stated in (None, found):
+        return found
+    wanted = stated or " or ".join(ARCHITECTURES)
+    seen = f"they are those of {found}" if found else f"it has {_name(list(state))}"
+    raise InvalidModelFile(f"The checkpoint's weights are not those of {wanted}: {seen}.")
 
 
-def _recognise(state: Mapping[str, Tensor], candidates: Sequence[Architecture]) -> Architecture:
-    if _SECOND_VERSION in state:
-        raise InvalidModelFile(
-            "The checkpoint is of the second version of a torchvision detector, as fasterrcnn_resnet50_fpn_v2 "
-            f"({_SECOND_VERSION}). Carina runs the first version: train fasterrcnn_resnet50_fpn."
-        )
-    for architecture in candidates:
-        if BLUEPRINTS[architecture].hallmark in state:
-            return architecture
-    raise InvalidModelFile(
-        f"The checkpoint's weights are not those of {' or '.join(candidates)}: it has {_name(list(state))}."
-    )
-
-
-def _fill(model: FasterRCNN, state: Mapping[str, Tensor], card: ModelCard) -> None:
+def _fill(model: nn.Module, state: Mapping[str, Tensor], card: ModelCard) -> None:
     """Load a state dict, or say in one sentence why it does not fit."""
-    outputs = _outputs_of(state)
+    family = family_of(card.architecture)
+    outputs, anchors = family.count_outputs(state), family.count_anchors(state)
     if outputs is not None and outputs != len(card.categories) + 1:
         raise InvalidModelFile(_wrong_outputs(outputs, card.categories))
     expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
-    if _ANCHORS in state and len(state[_ANCHORS]) != len(model.state_dict()[_ANCHORS]):
+    sizes, ratios = len(card.anchor_sizes_px[0]), len(card.anchor_aspect_ratios)
+    if anchors is not None and anchors != sizes * ratios:
         raise InvalidModelFile(
-            f"The checkpoint's {_ANCHORS} has {len(state[_ANCHORS])} anchors at each place, but the card's anchors "
-            f"({len(card.anchor_sizes_px[0])} sizes on a level, {len(card.anchor_aspect_ratios)} aspect ratios) are "
-            f"{len(card.anchor_sizes_px[0]) * len(card.anchor_aspect_ratios)}. Give the anchors of its training."
+            f"The checkpoint has {anchors} anchors at each place, but the card has {sizes * ratios} ({sizes} sizes on "
+            f"a level, {ratios} aspect ratios). Give the anchors that the model was trained with."
         )
     for key, shape in expected.items():
         if key in state and state[key].shape != shape:

@@ -8,7 +8,8 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from shared.bounded import MOST_INT4, Bounded
-from shared.detector.card import Architecture, check_anchors
+from shared.detector.architectures import Architecture
+from shared.detector.card import check_anchors
 
 Split = Literal["train", "val", "test"]
 Range = tuple[float, float]

@@ -10,18 +10,12 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from shared.detector.card import Architecture
+from shared.detector.architectures import ARCHITECTURES, Architecture
 from shared.errors import ObjectMissing, Place, RequestError
 from shared.object_store import ObjectStore
 from shared.training.config import TrainingConfig
 
-#: As torchvision names them; the last part is the beginning of the file's SHA-256.
-FILES: dict[Architecture, str] = {
-    "fasterrcnn_resnet50_fpn": "resnet50-0676ba61.pth",
-    "fasterrcnn_mobilenet_v3_large_320_fpn": "mobilenet_v3_large-8738ca79.pth",
-    "fasterrcnn_mobilenet_v2_fpn": "mobilenet_v2-b0353104.pth",
-    "carina_small": "mobilenet_v2-b0353104.pth",
-}
+#: Where PyTorch publishes them.
 SOURCE = "https://download.pytorch.org/models/"
 _REACH_S = 4.0
 
@@ -36,18 +30,24 @@ class WeightsUnavailable(RequestError):
 
 def pretrained_key(architecture: Architecture) -> str:
     """Return the object's key of an architecture's ImageNet weights."""
-    return f"models/imagenet/{FILES[architecture]}"
+    return f"models/imagenet/{ARCHITECTURES[architecture].imagenet_file}"
+
+
+def pretrained_url(architecture: Architecture) -> str:
+    """Return where an architecture's ImageNet weights can be downloaded."""
+    return SOURCE + ARCHITECTURES[architecture].imagenet_file
 
 
 def read_pretrained(store: ObjectStore, architecture: Architecture) -> bytes | None:
     """Return the file from the object store, else from this machine's cache of PyTorch's, which is then stored."""
+    file = ARCHITECTURES[architecture].imagenet_file
     with suppress(ObjectMissing):
         content = store.read(pretrained_key(architecture))
-        if _is_whole(content, FILES[architecture]):
+        if _is_whole(content, file):
             return content
     with suppress(OSError):
-        content = (_cache_folder() / FILES[architecture]).read_bytes()
-        if _is_whole(content, FILES[architecture]):
+        content = (_cache_folder() / file).read_bytes()
+        if _is_whole(content, file):
             store.put(pretrained_key(architecture), content)
             return content
     return None
@@ -60,14 +60,14 @@ def require_pretrained(store: ObjectStore, config: TrainingConfig) -> None:
     """
     if config.initial_weights != "torchvision" or store.has(pretrained_key(config.architecture)):
         return
-    if read_pretrained(store, config.architecture) is None and not _is_reachable(SOURCE + FILES[config.architecture]):
+    if read_pretrained(store, config.architecture) is None and not _is_reachable(pretrained_url(config.architecture)):
         raise unavailable(config.architecture)
 
 
 def unavailable(architecture: Architecture) -> WeightsUnavailable:
     """Return the error that says what to do."""
     return WeightsUnavailable(
-        f"The ImageNet weights of {architecture} cannot be fetched: {SOURCE}{FILES[architecture]} does not answer. "
+        f"The ImageNet weights of {architecture} cannot be fetched: {pretrained_url(architecture)} does not answer. "
         "Start from `model:ID` or `none`, or fetch that file elsewhere and name it with `carina train --weights FILE`."
     )
 

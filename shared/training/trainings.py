@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.detector.card import BACKBONES
+from shared.detector.architectures import ARCHITECTURES
 from shared.erasure import require_whole
 from shared.errors import InvalidRequest, NotFound, NotReady, RequestError
 from shared.models import registry
@@ -165,8 +165,8 @@ def check_config(session: Session, project_id: UUID, config: TrainingConfig) -> 
         said = f"{config.initial_weights} names no model: the id is malformed."
         raise InvalidRequest(said, parameter="config.initial_weights") from exc
     model = registry.require(session, model_id, parameter="config.initial_weights")
-    theirs = BACKBONES.get(model.card.get("architecture", config.architecture))
-    if theirs != BACKBONES[config.architecture]:
+    theirs = ARCHITECTURES.get(model.card.get("architecture", config.architecture))
+    if theirs is None or theirs.imagenet_file != ARCHITECTURES[config.architecture].imagenet_file:
         said = (
             f"The model {model_id} is a {model.card['architecture']}; its weights do not fit {config.architecture}. "
             "Choose the same architecture."

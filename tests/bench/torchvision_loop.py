@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_tensor
 
-from shared.detector.architectures import build
+from shared.detector.families import build
 from shared.training.config import TrainingConfig
 from tests.bench.training_rank import WARM_UP, read_dataset
 from trainer.fit import draft_card

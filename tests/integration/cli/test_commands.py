@@ -15,9 +15,9 @@ import torch
 
 from shared.access.keys import verify_key
 from shared.database import Database
-from shared.detector.architectures import build
 from shared.detector.card import ModelCard
 from shared.detector.demo import load_demo_model
+from shared.detector.families import build
 from shared.errors import Unauthorized
 from shared.tables import ApiKey, Model
 from shared.vocabulary.states import Scope

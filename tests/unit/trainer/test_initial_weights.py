@@ -2,13 +2,15 @@
 
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from shared.detector.architectures import build
+from shared.detector.architectures import ARCHITECTURES
 from shared.detector.card import Category
+from shared.detector.families import build
 from shared.detector.weights import decode_weights
 from shared.errors import InvalidModelFile, ObjectMissing
 from shared.training import pretrained
@@ -33,7 +35,7 @@ def detector(seed: int) -> dict[str, torch.Tensor]:
 def test_a_detector_of_other_classes_hands_on_all_but_its_last_layer() -> None:
     model, state = build(CARD), detector(1)
     own_classes = model.state_dict()[CLASSES].clone()
-    fill(model, state)
+    fill(model, state, CARD)
     for name in (BODY + KERNEL, PYRAMID, "roi_heads.box_head.fc6.weight"):
         assert torch.equal(model.state_dict()[name], state[name])
     assert torch.equal(model.state_dict()[CLASSES], own_classes)
@@ -46,7 +48,7 @@ def test_classes_are_handed_on_by_name_whatever_their_places() -> None:
     card = base.model_copy(update={"categories": tuple(categories)})
     model = build(card)
     own = {name: weight.clone() for name, weight in model.state_dict().items()}
-    fill(model, state, card=card, base=base)
+    fill(model, state, card, base)
     scores, boxes = model.roi_heads.box_predictor.cls_score, model.roi_heads.box_predictor.bbox_pred
     # The base has Mass, Opacity and Fibrosis as outputs 1 to 3; output 0 is background.
     assert torch.equal(scores.weight[[0, 2, 3]], state[CLASSES][[0, 1, 2]])
@@ -82,7 +84,8 @@ def test_imagenet_weights_come_from_the_object_store_and_are_checked(
     buffer = io.BytesIO()
     torch.save({f"features.{name}": weight for name, weight in features.items()}, buffer)
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-    monkeypatch.setitem(pretrained.FILES, "carina_small", f"mobilenet_v2-{digest[:8]}.pth")
+    described = replace(ARCHITECTURES["carina_small"], imagenet_file=f"mobilenet_v2-{digest[:8]}.pth")
+    monkeypatch.setitem(ARCHITECTURES, "carina_small", described)
     store = MemoryStore()
     key = pretrained.pretrained_key("carina_small")
 
@@ -98,7 +101,7 @@ def test_imagenet_weights_come_from_the_object_store_and_are_checked(
     assert store.objects[key] == buffer.getvalue()
     pretrained.require_pretrained(store, TrainingConfig(architecture="carina_small"))
     state = fetch("torchvision", "carina_small", None, store).state
-    fill(build(CARD), state)
+    fill(build(CARD), state, CARD)
 
 
 def test_without_the_internet_imagenet_weights_are_refused_before_and_in_the_training(
@@ -138,21 +141,21 @@ def test_a_classifiers_features_fill_the_body_alone(prefix: str) -> None:
     model = build(CARD)
     own_pyramid = model.state_dict()[PYRAMID].clone()
     features = {prefix + n.removeprefix(BODY): w for n, w in detector(1).items() if n.startswith(BODY)}
-    fill(model, features | {"classifier.1.weight": torch.zeros(3)})
+    fill(model, features | {"classifier.1.weight": torch.zeros(3)}, CARD)
     assert torch.equal(model.state_dict()[BODY + KERNEL], features[prefix + KERNEL])
     assert torch.equal(model.state_dict()[PYRAMID], own_pyramid)
 
 
 def test_weights_of_another_backbone_are_refused_by_name() -> None:
     with pytest.raises(InvalidModelFile, match=r"weights are not among them, for example \d"):
-        fill(build(CARD), {"layer1.0.conv1.weight": torch.zeros(1)})
+        fill(build(CARD), {"layer1.0.conv1.weight": torch.zeros(1)}, CARD)
     features = {n.removeprefix(BODY): w[:1] for n, w in detector(1).items() if n.startswith(BODY)}
     with pytest.raises(InvalidModelFile, match="another shape"):
-        fill(build(CARD), features)
+        fill(build(CARD), features, CARD)
 
 
 def test_nothing_changes_nothing() -> None:
     model = build(CARD)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    fill(model, {})
+    fill(model, {}, CARD)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, batched_nms, box_iou
 
-from shared.detector.architectures import BLUEPRINTS, build
-from shared.detector.card import Architecture, Category, ModelCard
+from shared.detector.architectures import Architecture
+from shared.detector.card import Category, ModelCard
 from shared.detector.demo import load_demo_model
+from shared.detector.families import build, plan_of
 from shared.detector.placing import Placed, place
 from shared.detector.runtime import Detection, Detector
 from shared.detector.suppression import suppress
@@ -37,7 +39,7 @@ def random_model(
         architecture=architecture,
         categories=CATEGORIES,
         canvas_px=canvas_px,
-        anchor_sizes_px=BLUEPRINTS[architecture].anchor_sizes_px,
+        anchor_sizes_px=plan_of(architecture).anchor_sizes_px,
         rendition_version=1,
         weights_sha256="0" * 64,
     ).model_copy(update=fields)
@@ -47,8 +49,17 @@ def random_model(
         if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
             module.register_forward_pre_hook(_take_statistics)
     with torch.no_grad():
-        image = torch.from_numpy(place(films()[2], canvas_px).canvas).float().expand(1, 3, -1, -1) / 57 - 2
+        mean, std = (torch.tensor(values)[:, None, None] for values in (draft.image_mean, draft.image_std))
+        image = ((torch.from_numpy(place(films()[2], canvas_px).canvas) / 255 - mean) / std)[None]
         features = model.backbone(image)
+        if isinstance(model, RetinaNet):
+            for head, last in (
+                (model.head.classification_head, model.head.classification_head.cls_logits),
+                (model.head.regression_head, model.head.regression_head.bbox_reg),
+            ):
+                _spread(last, head.conv(features["0"]), 0.7)
+            model.head.classification_head.cls_logits.bias[:: len(CATEGORIES) + 1] = -20  # output 0 is never used
+            return _finished(draft, model)
         hidden = model.rpn.head.conv(features["0"])
         _spread(model.rpn.head.cls_logits, hidden, 2.0)
         _spread(model.rpn.head.bbox_pred, hidden, 0.3)
@@ -58,6 +69,10 @@ def random_model(
         hidden = model.roi_heads.box_head(regions)
         _spread(model.roi_heads.box_predictor.cls_score, hidden, 0.7)
         _spread(model.roi_heads.box_predictor.bbox_pred, hidden, 1.0)
+    return _finished(draft, model)
+
+
+def _finished(draft: ModelCard, model: nn.Module) -> tuple[ModelCard, bytes]:
     weights = encode_weights(model.state_dict(), torch.float32)
     return draft.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()}), weights
 
@@ -125,15 +140,29 @@ def torchvisions_own(card: ModelCard, weights: bytes, placed: Placed) -> tuple[D
     )
 
 
-@pytest.mark.parametrize("architecture", ["carina_small", "fasterrcnn_mobilenet_v3_large_320_fpn"])
-def test_results_equal_torchvisions_own_forward(architecture: Architecture) -> None:
-    card, weights = random_model(architecture)
+@pytest.mark.parametrize(
+    ("architecture", "canvas_px", "score", "edge_px", "misses"),
+    [
+        ("carina_small", 256, 1e-3, 0.5, 0),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", 256, 1e-3, 0.5, 0),
+        # Random weights this deep enlarge rounding: torchvision's own results move by as much from float32 to float64.
+        ("fasterrcnn_resnet50_fpn_v2", 64, 0.03, 8, 5),
+        ("retinanet_resnet50_fpn", 128, 1e-3, 0.5, 0),
+    ],
+)
+def test_results_equal_torchvisions_own_forward(
+    architecture: Architecture, canvas_px: int, score: float, edge_px: float, misses: int
+) -> None:
+    card, weights = random_model(architecture, canvas_px)
     detector = Detector(card, weights, "cpu", "fp32")
     placed = detector.place(films()[2])
     expected, actual = torchvisions_own(card, weights, placed), detector.detect([placed])[0]
     assert len(actual) == len(expected) > 10
     assert {detection.category_id for detection in actual} == {30, 7, 12}
-    assert unmatched(expected, actual, score=1e-3, edge_px=0.5) == []
+    # torchvision's RetinaNet reports boxes without area, too.
+    expected = tuple(one for one in expected if overlap(one, one) > 0.5)
+    assert len(expected) > 10
+    assert len(unmatched(expected, actual, score, edge_px)) <= misses
 
 
 def test_an_image_gets_the_same_result_whatever_its_company() -> None:

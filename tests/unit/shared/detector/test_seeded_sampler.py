@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
-from trainer.regions import SeededSampler
+from shared.detector.families.seeded_sampler import SeededSampler
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Which anchors and regions the heads learn from, drawn for each image by itself.
+"""Which anchors and regions a head learns from, drawn for each image by itself.
 
 torchvision draws them from one stream for the whole process, so that an image's draw depends on its company. Here it
 depends on the image's own seed: two ranks of batch b compute what one of batch 2b does, and a resumed run goes on as it
@@ -7,7 +7,6 @@ would have.
 
 import torch
 from torch import Tensor
-from torchvision.models.detection import FasterRCNN
 
 
 class SeededSampler:
@@ -40,16 +39,6 @@ class SeededSampler:
         wanted = min(len(positives), int(self._per_image * self._positive_share))
         positive = _mask(match, positives, wanted, generator)
         return positive, _mask(match, negatives, min(len(negatives), self._per_image - wanted), generator)
-
-
-def seed_samplers(model: FasterRCNN) -> tuple[SeededSampler, SeededSampler]:
-    """Put seeded samplers into a model, and return those of its RPN and of its box head."""
-    samplers = []
-    for head in (model.rpn, model.roi_heads):
-        usual = head.fg_bg_sampler
-        head.fg_bg_sampler = SeededSampler(usual.batch_size_per_image, usual.positive_fraction)
-        samplers.append(head.fg_bg_sampler)
-    return samplers[0], samplers[1]
 
 
 def _mask(match: Tensor, candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:

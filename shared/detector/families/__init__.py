@@ -1,0 +1,41 @@
+"""The kinds of network, one module each: how they are built, trained, run and recognised.
+
+To add an architecture, write its module here and name it twice in `shared.detector.architectures`: in the list of names
+and in the table.
+"""
+
+from collections.abc import Collection
+from importlib import import_module
+
+from torch import nn
+
+from shared.detector.architectures import ARCHITECTURES, Architecture
+from shared.detector.card import ModelCard
+from shared.detector.families.family import Family, Plan
+
+
+def family_of(architecture: Architecture) -> Family:
+    """Return what builds, trains and runs an architecture."""
+    module = import_module(f"{__name__}.{ARCHITECTURES[architecture].family}")
+    family: Family = module.FAMILY
+    return family
+
+
+def plan_of(architecture: Architecture) -> Plan:
+    """Return an architecture's defaults and hallmark."""
+    return family_of(architecture).plans[architecture]
+
+
+def build(card: ModelCard) -> nn.Module:
+    """Return the card's network with random weights; its state dict has torchvision's keys."""
+    return family_of(card.architecture).build(card)
+
+
+def recognise(names: Collection[str]) -> Architecture | None:
+    """Return the architecture whose hallmark is among the names of a checkpoint's weights.
+
+    Of several, the one with the longest hallmark: it is the most specific.
+    """
+    hallmarks = {architecture: plan_of(architecture).hallmark for architecture in ARCHITECTURES}
+    matching = [architecture for architecture, hallmark in hallmarks.items() if all(name in names for name in hallmark)]
+    return max(matching, key=lambda architecture: len(hallmarks[architecture]), default=None)

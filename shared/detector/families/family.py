@@ -1,0 +1,103 @@
+"""The interface of a family of networks, which the runtime, the trainer and the import of checkpoints share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from torchvision.ops import FrozenBatchNorm2d
+
+from shared.detector.architectures import Architecture
+from shared.detector.card import ModelCard
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What distinguishes an architecture from others, and the defaults of its cards."""
+
+    #: Names of weights by which a checkpoint is recognised.
+    hallmark: tuple[str, ...]
+    canvas_px: int
+    #: One tuple of sizes per level of the feature pyramid, finest first.
+    anchor_sizes_px: tuple[tuple[float, ...], ...]
+    #: Batch norm's epsilon of torchvision's COCO checkpoint.
+    coco_batch_norm_eps: float = 1e-5
+
+
+class Losses(Protocol):
+    """The losses of one batch."""
+
+    def __call__(
+        self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
+    ) -> tuple[Tensor, list[int]]:
+        """Return the losses, [L] in the order of `Family.loss_names`, and the number that each is a mean over.
+
+        `images` is float32 [B, 3, S, S], normalised; `boxes` float32 [n, 4] xyxy in canvas pixels; `labels` int64 [n],
+        from 1; `seeds` one for each image, from which everything random is drawn.
+        """
+
+
+#: Maps images [B, 3, S, S], normalised, and their content's (width, height), [B, 2], to detections, float32
+#: [B, max_detections, 6]: box xyxy in canvas pixels, score, label. Label 0 marks an empty row; an image whose logits
+#: are not finite has NaN throughout.
+Inference = Callable[[Tensor, Tensor], Tensor]
+
+
+class Family(ABC):
+    """One kind of network. Each `model` is what `build` has returned."""
+
+    plans: Mapping[Architecture, Plan]
+    #: The parts of the loss, as the figures of a training name them.
+    loss_names: tuple[str, ...]
+
+    @abstractmethod
+    def build(self, card: ModelCard) -> nn.Module:
+        """Return the card's network with random weights."""
+
+    @abstractmethod
+    def body(self, model: nn.Module) -> nn.Module:
+        """Return the part that starts from ImageNet's weights; its children are the stages that can be frozen."""
+
+    @abstractmethod
+    def make_losses(self, model: nn.Module) -> Losses:
+        """Prepare a model for training, and return its losses."""
+
+    @abstractmethod
+    def make_inference(self, model: nn.Module, card: ModelCard, dtype: torch.dtype) -> Inference:
+        """Cast the costly layers of a model that is on its device, and return its forward pass."""
+
+    @abstractmethod
+    def count_outputs(self, state: Mapping[str, Tensor]) -> int | None:
+        """Return the classes that a checkpoint predicts, background included; None if it does not tell."""
+
+    @abstractmethod
+    def count_anchors(self, state: Mapping[str, Tensor]) -> int | None:
+        """Return a checkpoint's anchors at each place; None if it does not tell."""
+
+    @abstractmethod
+    def by_class(self, name: str, weight: Tensor, outputs: int) -> Tensor | None:
+        """Return a weight of the last layer as a view [outputs, ...]; None for a weight of other layers."""
+
+
+def count_rows(state: Mapping[str, Tensor], name: str) -> int | None:
+    """Return the first dimension of a weight; None if there is no such weight."""
+    return len(state[name]) if name in state and state[name].ndim else None
+
+
+def set_batch_norm_eps(model: nn.Module, eps: float) -> None:
+    """Set the epsilon of every batch norm, frozen or not."""
+    norms: list[Any] = [each for each in model.modules() if isinstance(each, FrozenBatchNorm2d | nn.BatchNorm2d)]
+    for norm in norms:
+        norm.eps = eps
+
+
+def keep_float32(*modules: nn.Module) -> None:
+    """Let modules train under bf16 autocast, but return float32: boxes are computed from their outputs.
+
+    bf16 has 8 bits of precision, so that an edge at 300 pixels would be one pixel off or more.
+    """
+    for module in modules:
+        module.register_forward_hook(lambda _module, _inputs, outputs: tree_map(lambda t: t.float(), outputs))

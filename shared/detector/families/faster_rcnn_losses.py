@@ -1,0 +1,39 @@
+"""Faster R-CNN's four losses."""
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.image_list import ImageList
+
+from shared.detector.families.family import keep_float32
+from shared.detector.families.seeded_sampler import SeededSampler
+
+LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+
+
+class FasterRcnnLosses:
+    """The losses of the RPN over the anchors drawn, and of the box head over the regions drawn: see `family.Losses`."""
+
+    def __init__(self, model: FasterRCNN) -> None:
+        self._model = model
+        keep_float32(model.backbone, model.rpn.head, model.roi_heads.box_predictor)
+        self._samplers = []
+        for head in (model.rpn, model.roi_heads):
+            usual = head.fg_bg_sampler
+            head.fg_bg_sampler = SeededSampler(usual.batch_size_per_image, usual.positive_fraction)
+            self._samplers.append(head.fg_bg_sampler)
+
+    def __call__(
+        self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
+    ) -> tuple[Tensor, list[int]]:
+        """Return the losses in the order of `LOSSES`, [4], and how many anchors or regions each is a mean of."""
+        for sampler in self._samplers:
+            sampler.seeds = seeds
+        targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]
+        sizes = [(images.shape[2], images.shape[3])] * len(images)
+        features = self._model.backbone(images)
+        proposals, proposal_losses = self._model.rpn(ImageList(images, sizes), features, targets)
+        _, region_losses = self._model.roi_heads(features, proposals, sizes, targets)
+        losses = {**proposal_losses, **region_losses}
+        anchors, regions = (sampler.drawn for sampler in self._samplers)
+        return torch.stack([losses[name].float() for name in LOSSES]), [anchors, anchors, regions, regions]
