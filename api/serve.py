@@ -129,7 +129,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             self._connections.finished(conn, is_kept=error is None and fs.result())
 
     def murder_keepalived(self, force: bool = False) -> None:
-        self._connections.look(force=force)
+        self._connections.check_deadlines(force=force)
 
     def _cap_keepalive(self, deadline: float) -> None:
         self._connections.end_idle(deadline)

@@ -1,7 +1,7 @@
-"""Where clients reach this API: as `CARINA_PUBLIC_URL` names it, else as the request and trusted proxies say.
+"""The API's address as clients use it: `CARINA_PUBLIC_URL`, or else the address in the request and its trusted proxies.
 
-Everything that makes a URL asks the request, whose scheme, host and prefix (WSGI's `SCRIPT_NAME`) are set right here,
-before Flask sees it. A proxy strips its prefix from the path, and says it in `X-Forwarded-Prefix`.
+URLs are made from the request, whose scheme, host and prefix (WSGI's `SCRIPT_NAME`) are corrected here before Flask
+reads them. A proxy that strips a prefix from the path sends the prefix in `X-Forwarded-Prefix`.
 """
 
 from collections.abc import Iterable
@@ -23,22 +23,22 @@ _SCHEMES = {"http": "80", "https": "443"}
 
 
 def install(app: Flask, settings: Settings) -> None:
-    """Have every request of `app` know its address as clients do."""
+    """Correct the address of every request of `app`."""
     inner = _Address(app.wsgi_app, settings.public_url)
     if (proxies := settings.trusted_proxies) == 0:
         app.wsgi_app = inner  # type: ignore[method-assign]
         return
-    # Each proxy adds to the list of addresses; scheme, host, port and prefix are what the nearest one says.
+    # Each proxy appends to the list of addresses; scheme, host, port and prefix are those of the nearest proxy.
     app.wsgi_app = ProxyFix(inner, x_for=proxies, x_proto=1, x_host=1, x_port=1, x_prefix=1)  # type: ignore[method-assign]
 
 
 def absolute(path: str) -> str:
-    """Return the URL of a path of ours, as clients reach it; the one place that makes absolute URLs."""
+    """Return the absolute URL of a path, as clients use it. All absolute URLs are made here."""
     return request.root_url.rstrip("/") + path
 
 
 class _Address:
-    """WSGI middleware that sets the address of a request, or refuses an address that is not valid in a URL."""
+    """WSGI middleware that corrects the address of a request, or refuses an invalid one."""
 
     def __init__(self, app: "WSGIApplication", public_url: str) -> None:
         self._app = app
@@ -58,7 +58,7 @@ class _Address:
                 )
         if host is not None:
             environ["HTTP_HOST"] = host
-            # Also for HTTP/1.0, which knows no Host, and for what looks at these two alone.
+            # For HTTP/1.0, which has no Host header, and for code that reads only these two.
             environ["SERVER_NAME"], environ["SERVER_PORT"] = _split(host, _SCHEMES[scheme])
         environ["wsgi.url_scheme"], environ["SCRIPT_NAME"] = scheme, prefix
         return self._app(environ, start_response)
@@ -68,9 +68,9 @@ def _complaint(scheme: str, host: str | None, prefix: str) -> str | None:
     if scheme not in _SCHEMES:
         return "X-Forwarded-Proto must be http or https."
     if host is not None and not is_authority(host):
-        return "The host that the request names, in Host or in X-Forwarded-Host and -Port, is not a host."
+        return "The host in Host, or in X-Forwarded-Host and X-Forwarded-Port, is not valid."
     if not is_prefix(prefix):
-        return "X-Forwarded-Prefix must be a path such as /carina, of letters, digits and . _ ~ - alone."
+        return "X-Forwarded-Prefix must be a path such as /carina, with only letters, digits and . _ ~ - in it."
     return None
 
 
@@ -80,6 +80,6 @@ def _split(host: str, default_port: str) -> tuple[str, str]:
 
 
 def _remote_address(environ: dict[str, Any]) -> str:
-    """The client's address; a proxy may add its port, and a dual-stack socket writes IPv4 addresses as IPv6."""
+    """Return the client's address without a port, and an IPv4 address of a dual-stack socket as IPv4."""
     peer = environ.get("werkzeug.proxy_fix.orig", {}).get("REMOTE_ADDR") or ""
     return plain_address(environ.get("REMOTE_ADDR") or "") or plain_address(peer) or ""

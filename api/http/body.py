@@ -1,7 +1,7 @@
-"""Bounds every request's body, and reads those of uploads as they arrive.
+"""Limits the size of request bodies, and streams uploads.
 
-A body has `SMALL_BYTES` at most, and `PUBLIC_BYTES` for a public view, unless a decorator of the view says otherwise.
-No body is read before the request's key has been checked.
+The limit is `SMALL_BYTES`, or `PUBLIC_BYTES` for a public view, unless a decorator of the view sets another one. No
+body is read before the request's key has been checked.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,17 +17,17 @@ from shared.errors import LimitExceeded, UploadCutShort
 
 View = TypeVar("View", bound=Callable[..., object])
 
-#: The most that is read at a time.
+#: The largest chunk that is read at once.
 CHUNK_BYTES = 256 * 1024
-#: Of a view that takes no upload.
+#: Limit of a view that accepts no upload.
 SMALL_BYTES = 64 * 1024
-#: Of a view that anybody may call: a form with a key.
+#: Limit of a public view, such as the sign-in form.
 PUBLIC_BYTES = 4 * 1024
 _MOST_FORM_PARTS = 100
 
 
 def takes(most_bytes: int) -> Callable[[View], View]:
-    """Let a view's requests have larger bodies, which are still read as a whole."""
+    """Raise the limit of a view whose body is still read as a whole."""
 
     def mark(view: View) -> View:
         view.most_bytes = most_bytes  # type: ignore[attr-defined]
@@ -37,27 +37,27 @@ def takes(most_bytes: int) -> Callable[[View], View]:
 
 
 def takes_uploads(view: View) -> View:
-    """Let a view read its requests' bodies itself, as they arrive; it sets the limit."""
+    """Let a view stream the body itself, with a limit of its own."""
     view.takes_uploads = True  # type: ignore[attr-defined]
     return view
 
 
 def install(app: Flask) -> None:
-    """Bound the bodies of all requests to `app`; `bound` is to be called once their key is known."""
+    """Limit the bodies of all requests to `app`. `bound` must be called after the key is known."""
     app.config.update(MAX_FORM_MEMORY_SIZE=SMALL_BYTES, MAX_FORM_PARTS=_MOST_FORM_PARTS)
     app.before_request(_bound_first)
     app.after_request(_pace)
 
 
 def _bound_first() -> None:
-    """Bound what is read before the request's key is known, such as a form's token."""
+    """Limit the data that is read before the key is known, such as the token of a form."""
     request.max_content_length = SMALL_BYTES
 
 
 def bound() -> None:
-    """Apply the view's limit; raise `RequestEntityTooLarge`, or `BodyPending` where only the body is still missing."""
+    """Apply the view's limit; raise `RequestEntityTooLarge`, or `BodyPending` if only the body is still missing."""
     if request.endpoint is None:
-        return  # there is no such route; the answer is 404 or 405
+        return  # no such route: the answer is 404 or 405
     view, client = current_app.view_functions[request.endpoint], client_socket()
     if hasattr(view, "takes_uploads"):
         request.max_content_length = None
@@ -69,11 +69,11 @@ def bound() -> None:
     if (request.content_length or 0) > most_bytes:
         raise RequestEntityTooLarge
     if is_public(view) and "Transfer-Encoding" in request.headers:
-        raise LengthRequired("Send the body with Content-Length; chunks are not taken here.")
+        raise LengthRequired("Send the body with Content-Length; this route does not accept chunks.")
     if client is not None:
         client.require_body()
         if is_public(view) and not client.is_body_here:
-            raise UploadCutShort  # no thread waits for it
+            raise UploadCutShort  # a public view must not make a thread wait
 
 
 def read_chunks() -> None:
@@ -86,55 +86,55 @@ def read_chunks() -> None:
         data = request.environ["wsgi.input"].read(most_bytes + 1)
     except BodyTooSlow:
         raise
-    except Exception as exc:  # each server has errors of its own for chunks that are none
-        raise UploadCutShort("The body's chunks are malformed, or end early.") from exc
+    except Exception as exc:  # each server has its own errors for malformed chunks
+        raise UploadCutShort("The chunks of the body are malformed or incomplete.") from exc
     if len(data) > most_bytes:
         raise RequestEntityTooLarge
     request.environ["wsgi.input"] = BytesIO(data)
 
 
 def _pace(response: Response) -> Response:
-    """Have an answer that is made while it is sent held up by a slow client."""
+    """Produce a streamed answer only as fast as its client reads."""
     if response.is_streamed and (client := client_socket()) is not None:
         client.write_as_produced()
     return response
 
 
 def client_socket() -> ClientSocket | None:
-    """The client's socket; None where the application is called without a server."""
+    """Return the client's socket; None if the application runs without a server."""
     client: ClientSocket | None = request.environ.get("gunicorn.socket")
     return client
 
 
 class Body:
-    """A body under way, to be read once."""
+    """The body of a request, to be read once."""
 
     def __init__(self, request: Request, *, max_bytes: int) -> None:
-        """Raise `LimitExceeded` for a body that says it is larger than `max_bytes`."""
-        #: None for a chunked body, of whose end the server makes sure.
+        """Raise `LimitExceeded` if `Content-Length` is above `max_bytes`."""
+        #: None for a chunked body, whose end the server verifies.
         self._announced_bytes = request.content_length
         if self._announced_bytes is not None and self._announced_bytes > max_bytes:
             raise LimitExceeded("max_upload_bytes", max_bytes)
         self._stream = request.stream
         self._max_bytes = max_bytes
-        #: How much has been read.
+        #: Bytes read so far.
         self.bytes_read = 0
 
     def read(self) -> bytes:
-        """Return some bytes, or none at the end; raise `UploadCutShort` before it, and `LimitExceeded`."""
+        """Return the next bytes, or none at the end; raise `UploadCutShort` or `LimitExceeded`."""
         try:
             chunk = self._stream.read(CHUNK_BYTES)
-        except Exception as exc:  # each server has errors of its own for a body that ends early
+        except Exception as exc:  # each server has its own errors for an incomplete body
             raise UploadCutShort from exc
         self.bytes_read += len(chunk)
         if not chunk and self._announced_bytes is not None and self.bytes_read < self._announced_bytes:
-            # Behind gunicorn a stream that breaks off looks like one that ends.
+            # With gunicorn, an interrupted stream looks like a complete one.
             raise UploadCutShort
         if self.bytes_read > self._max_bytes:
             raise LimitExceeded("max_upload_bytes", self._max_bytes)
         return chunk
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield all of it; errors as of `read`."""
+        """Yield the whole body; raises what `read` raises."""
         while chunk := self.read():
             yield chunk

@@ -1,19 +1,19 @@
-"""Keeps idle and slow clients away from the request threads, and bounds how many connections there are.
+"""Keeps idle and slow clients away from the request threads, and limits the number of connections.
 
-A connection is in one of these states. In all but `REQUEST` the worker's event loop looks after it, which costs no
-thread, and each has its time:
+A connection is in one of these states. In every state but `REQUEST` the worker's event loop handles it, without a
+thread and with a time limit:
 
-* `IDLE`: answered and kept alive; no byte of another request has come.
-* `HEAD`: the request line and headers of a request are arriving.
-* `BODY`: the head is here, and a small body is arriving. After a moment, or at once if the client waits for
-  `100 Continue`, the request is tried without its body: where its key is not valid it is answered, and where only the
-  body is missing it comes back (`BodyPending`). Large and chunked bodies are read by the thread.
-* `REQUEST`: a thread works on it, or will.
-* `ANSWER`: the client is taking the rest of an answer.
-* `CLOSING`: the answer is sent. What the client still sends is dropped, or it might not see the answer.
+* `IDLE`: the last request is answered; the connection is kept alive for the next one.
+* `HEAD`: the request line and the headers of a request are arriving.
+* `BODY`: the head is complete, and a small body is arriving. After a moment, or at once if the client waits for
+  `100 Continue`, the request is tried without its body: if its key is not valid it is answered; if only the body is
+  missing it returns to this state (`BodyPending`). Large and chunked bodies are read by the thread.
+* `REQUEST`: a thread processes the request, or it waits for a thread.
+* `ANSWER`: the client is receiving the rest of an answer.
+* `CLOSING`: the answer is sent. Further data of the client is read and dropped, so that it receives the answer.
 
-When there are too many, the connection that has been longest in its state makes room for a new one. No address gets
-more than its share; a full address makes room among its own.
+If there are too many connections, the one that has been in its state for the longest time is closed for a new one. Each
+address has a limit too; a new connection of an address at its limit replaces an older one of the same address.
 """
 
 import math
@@ -37,32 +37,32 @@ from shared.network.addresses import origin_of, plain_address
 
 log = structlog.get_logger()
 
-#: How long a request's head may take, from its first byte or, of a new connection, from the start.
+#: Time limit of a request's head, from its first byte or, for a new connection, from its start.
 HEAD_S = 15.0
-#: How long an answered connection waits for its next request.
+#: Time limit between an answer and the next request.
 IDLE_S = 15.0
-#: How long a small body may take, and after which time the request is first tried without it.
+#: Time limit of a small body, and the time after which the request is tried without it.
 SMALL_BODY_S, EARLY_S = 30.0, 1.0
-#: How many requests may be tried without their bodies at a time.
+#: Requests that may be tried without their bodies at the same time.
 _MOST_EARLY = 8
-#: How long a client may be silent, and how long it may go on sending, after its last answer.
+#: Time limits after the last answer: without any data, and in total.
 CLOSING_SILENCE_S, CLOSING_S = 5.0, 30.0
-#: The largest head, and the largest body that is awaited here.
+#: The largest head, and the largest body that the event loop waits for.
 MOST_HEAD_BYTES, SMALL_BODY_BYTES = 32 * 1024, 64 * 1024
-#: The most that all clients' unfinished requests and unsent answers may hold.
+#: Memory limit of all unfinished requests and unsent answers together.
 MOST_HELD_BYTES = 128 * 1024**2
 _READ_BYTES = 64 * 1024
 _CLOSE_SOME = "Your address has too many open connections. Close some, or try again later."
 _TOO_MANY = plain_code("too_many_connections", _CLOSE_SOME, Place.REQUEST, status=503)
-#: The shortest time between two looks at the deadlines, and between two warnings.
-_LOOK_S, _WARN_S = 0.25, 60.0
+#: The shortest time between two checks of the deadlines, and between two warnings.
+_CHECK_S, _WARN_S = 0.25, 60.0
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r\n", re.IGNORECASE)
 _EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 
 
 class State(Enum):
-    """Where a connection stands; see above."""
+    """The state of a connection; see the module's docstring."""
 
     IDLE = auto()
     HEAD = auto()
@@ -73,7 +73,7 @@ class State(Enum):
 
 
 class Connection(TConn):  # type: ignore[misc]
-    """A client's connection; the event loop or one thread has it, never both."""
+    """A client's connection. Either the event loop or one thread uses it, never both."""
 
     sock: ClientSocket
 
@@ -81,22 +81,22 @@ class Connection(TConn):  # type: ignore[misc]
         super().__init__(cfg, sock, client, server)
         self.parser: Any
         self.data_ready = True
-        #: The client's address or network, for the limit per address; None where that is not counted.
+        #: The client's address or network, for the limit per address; None if it is not counted.
         self.address = _origin(client[0]) if isinstance(client, tuple) else None
         self.state = State.HEAD
         self.deadline = self.closes_at = 0.0
-        #: What has arrived and is in no thread's hands.
+        #: Data that has arrived and is not yet passed to a thread.
         self.buffer = bytearray()
-        #: Whether the answer under way is the last one.
+        #: Whether the connection closes after the current answer.
         self.is_last = False
-        #: How many bytes make the request complete; when to try it with fewer.
+        #: The size of the complete request, and when to try it before it is complete.
         self.wanted_bytes = 0
         self.early_at = 0.0
         #: What counts towards `MOST_HELD_BYTES`.
         self.held_bytes = 0
 
     def prepare(self, *, is_whole: bool) -> None:
-        """Get ready for a thread, which is to read what has arrived before what is still to come."""
+        """Prepare the connection for a thread, which first reads the data that has arrived already."""
         self.parser, self.initialized = None, False
         self.init()
         self.parser.unreader.unread(bytes(self.buffer))
@@ -104,7 +104,7 @@ class Connection(TConn):  # type: ignore[misc]
 
 
 class Connections:
-    """The connections of a worker. Only the thread of the event loop calls this."""
+    """The connections of a worker process. Not thread-safe: only the event loop's thread may call it."""
 
     def __init__(
         self,
@@ -114,19 +114,19 @@ class Connections:
         *,
         per_address: int | None,
     ) -> None:
-        """`start` has a thread take over a connection; `closed` is called once for each connection that has ended."""
+        """`start` passes a connection to a thread; `closed` is called once for each closed connection."""
         self._poller, self._start, self._closed = poller, start, closed
         self._per_address = per_address
-        #: Those that no thread has, the longest in its state first.
+        #: Connections that no thread uses; the one that has been in its state for the longest time comes first.
         self._waiting: dict[Connection, None] = {}
         self._counts: dict[str, int] = {}
         self._held_bytes = 0
-        self._looks_at = self._warns_at = 0.0
-        #: Those that are being tried without their bodies.
+        self._checks_at = self._warns_at = 0.0
+        #: Connections whose request is being tried without its body.
         self._early: set[Connection] = set()
 
     def add(self, connection: Connection) -> None:
-        """Begin with a new connection."""
+        """Accept a new connection."""
         if connection.address is not None:
             count = self._counts[connection.address] = self._counts.get(connection.address, 0) + 1
             if self._per_address is not None and count > self._per_address and not self.make_room(connection.address):
@@ -137,7 +137,7 @@ class Connections:
     def make_room(self, address: str | None = None) -> bool:
         """Close the connection, of this address or of any, that has waited longest; return whether there was one.
 
-        What its client has sent and nobody has read yet may be the rest of a request: that one is answered instead.
+        Unread data is read first. If it completes a request, the request is answered and the next connection is tried.
         """
         for connection in list(self._waiting):
             if address is None or connection.address == address:
@@ -151,14 +151,14 @@ class Connections:
         return False
 
     def finished(self, connection: Connection, *, is_kept: bool) -> None:
-        """Go on after a thread has answered a request."""
+        """Continue after a thread has answered a request."""
         self._early.discard(connection)
         rest = connection.sock.rest() if is_kept else None
         connection.buffer, connection.is_last = bytearray(rest or b""), rest is None
         self._go_on(connection)
 
     def await_body(self, connection: Connection) -> None:
-        """Wait for the body of a request of which nothing else is missing."""
+        """Wait for the body of a request that is otherwise complete and accepted."""
         self._early.discard(connection)
         connection.early_at = math.inf
         try:
@@ -168,12 +168,12 @@ class Connections:
             return
         self._wait(connection, State.BODY, SMALL_BODY_S)
 
-    def look(self, *, force: bool = False) -> None:
-        """Close all whose time is over, or all."""
+    def check_deadlines(self, *, force: bool = False) -> None:
+        """Close the connections whose time limit is over; with `force`, close all."""
         now = time.monotonic()
-        if now < self._looks_at and not force:
+        if now < self._checks_at and not force:
             return
-        self._looks_at = now + _LOOK_S
+        self._checks_at = now + _CHECK_S
         for connection in list(self._waiting):
             if connection not in self._waiting:
                 continue  # closed to make room
@@ -185,7 +185,7 @@ class Connections:
                 self._try_early(connection)
 
     def end_idle(self, deadline: float) -> None:
-        """Let no connection be idle beyond this time."""
+        """Limit the time of idle connections."""
         for connection in self._waiting:
             if connection.state is State.IDLE or (connection.state is State.HEAD and not connection.buffer):
                 connection.deadline = min(connection.deadline, deadline)
@@ -193,7 +193,7 @@ class Connections:
     # --- what happens to a connection ---
 
     def _wait(self, connection: Connection, state: State, for_s: float) -> None:
-        """Put a connection into a state that the event loop looks after."""
+        """Put a connection into a state that the event loop handles."""
         event = selectors.EVENT_WRITE if state is State.ANSWER else selectors.EVENT_READ
         self._release(connection)
         self._waiting[connection] = None
@@ -202,7 +202,7 @@ class Connections:
         self._hold(connection)
 
     def _release(self, connection: Connection) -> None:
-        """Stop looking after a connection."""
+        """Stop handling a connection in the event loop."""
         if connection in self._waiting:
             del self._waiting[connection]
             self._poller.unregister(connection.sock)
@@ -218,7 +218,7 @@ class Connections:
         self._closed()
 
     def _hold(self, connection: Connection) -> None:
-        """Account for what a connection holds, and make room where all hold too much."""
+        """Count the memory of a connection, and close others if the limit is exceeded."""
         held_bytes = len(connection.buffer) + connection.sock.unsent_bytes
         self._held_bytes += held_bytes - connection.held_bytes
         connection.held_bytes = held_bytes
@@ -251,7 +251,7 @@ class Connections:
             self._go_on(connection)
 
     def _go_on(self, connection: Connection) -> None:
-        """Send the rest of an answer; then go on with the next request, or close."""
+        """Send the rest of an answer; then continue with the next request, or close."""
         if connection.sock.fileno() < 0:
             self._close(connection)
         elif connection.sock.unsent_bytes:
@@ -275,7 +275,7 @@ class Connections:
         if connection.state is State.CLOSING:
             connection.deadline = min(connection.closes_at, time.monotonic() + CLOSING_SILENCE_S)
         elif not data and connection.state is State.BODY:
-            self._hand_over(connection, is_whole=True)  # to be told that its body was cut short
+            self._hand_over(connection, is_whole=True)  # the thread answers that the body was cut short
             return
         if not data:
             self._close(connection)
@@ -287,7 +287,7 @@ class Connections:
             self._advance(connection)
 
     def _advance(self, connection: Connection) -> None:
-        """Hand a request over as soon as enough of it is here."""
+        """Pass a request to a thread as soon as enough of it has arrived."""
         buffer = connection.buffer
         if connection.state is State.HEAD:
             end = _end_of_head(buffer)
@@ -312,7 +312,7 @@ class Connections:
             self._hand_over(connection, is_whole=True)
 
     def _try_early(self, connection: Connection) -> None:
-        """Have a request tried without its body, or leave it for the next look: many slow clients cost no more."""
+        """Try a request without its body, unless too many are tried: slow clients must not use all threads."""
         if len(self._early) < _MOST_EARLY:
             self._early.add(connection)
             self._hand_over(connection, is_whole=False)

@@ -1,7 +1,6 @@
-"""Lets the pages of chosen origins read what the API answers, as browsers ask for it (the Fetch standard, section 3.3).
+"""CORS: lets web pages of the origins in `CARINA_CORS_ORIGINS` read the API's answers (Fetch standard, section 3.3).
 
-Which origins these are, `CARINA_CORS_ORIGINS` alone says. A page sends a key of its own: no cookie is ever taken from
-another origin, for no answer allows credentials.
+A page sends an API key of its own. Cookies of other origins are never accepted, because no answer allows credentials.
 """
 
 from http import HTTPStatus
@@ -10,17 +9,17 @@ from flask import Flask, Response, request
 
 from shared.settings import Settings
 
-#: DICOMweb and the API; not the console, whose pages no other origin has to read.
+#: DICOMweb and the API, but not the console, which other origins need not read.
 _PATHS = ("/dicom-web/", "/v1/")
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = "Accept, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID"
 _ANSWER_HEADERS = "Content-Disposition, ETag, Idempotency-Replayed, Location, Retry-After, Warning"
-#: For how long a browser need not ask again.
+#: How long a browser may cache the answer to a preflight request.
 _MAX_AGE_S = 600
 
 
 def install(app: Flask, settings: Settings) -> None:
-    """Add the headers to the answers of `app`, errors included; call it before the key of a request is looked at."""
+    """Add the headers to all answers of `app`, including errors. Call it before the key is checked."""
     origins = frozenset(settings.cors_origins.split(",")) - {""}
     if not origins:
         return
@@ -30,7 +29,7 @@ def install(app: Flask, settings: Settings) -> None:
         return origin if origin in origins and request.path.startswith(_PATHS) else None
 
     def answer_preflight() -> Response | None:
-        """Answer a browser that asks whether a page may send a request; it sends no key with that."""
+        """Answer a preflight request, which carries no key."""
         if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers or not allowed():
             return None
         headers = {

@@ -1,4 +1,4 @@
-"""Every error answer: RFC 9457 `application/problem+json` with a stable code."""
+"""Error answers: RFC 9457 `application/problem+json` with a stable code."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -98,21 +98,21 @@ def status_of(entry: type[CarinaError] | PlainCode) -> int:
 
 
 def install(app: Flask) -> None:
-    """Make `app` answer every error with a problem document."""
+    """Answer every error of `app` with a problem document."""
     app.register_error_handler(CarinaError, answer)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, answer_unforeseen)
 
 
 def reject_parameters(error: ValidationError) -> NoReturn:
-    """Raise `InvalidRequest` for what pydantic found; the values themselves are not repeated."""
+    """Raise `InvalidRequest` for errors of pydantic. The message does not repeat the values."""
     invalid = InvalidRequest()
     invalid.__cause__ = error
     raise invalid
 
 
 def answer(error: CarinaError) -> Response:
-    """Return the problem document that says this error."""
+    """Return the problem document of an error."""
     headers = {}
     if isinstance(error, NotFound):
         error = path_ids.explain(error)
@@ -135,7 +135,7 @@ def answer(error: CarinaError) -> Response:
 
 
 def _explain(error: RequestError) -> list[InvalidParameter] | None:
-    """What is wrong with which parameter, as far as the error knows; pydantic names the parts of the error's own."""
+    """Name the invalid parameters; those of pydantic are below the error's own parameter."""
     within = [error.parameter] if error.parameter else []
     if not (isinstance(error, InvalidRequest) and isinstance(error.__cause__, ValidationError)):
         return [InvalidParameter(name=name, detail=error.detail) for name in within] or None
@@ -146,7 +146,7 @@ def _explain(error: RequestError) -> list[InvalidParameter] | None:
 
 
 def suggestion_for(found: ErrorDetails) -> str:
-    """Say what may have been meant by a value that is none of a list; empty where nothing is near."""
+    """Suggest a value if an invalid one is similar to an allowed one; else return an empty string."""
     expected = found.get("ctx", {}).get("expected", "") if found["type"] in ("enum", "literal_error") else ""
     return suggest_choice(found["input"], expected)
 
@@ -159,20 +159,20 @@ def _suggest(error: CarinaError) -> str:
 
 
 def _answer_unfit_value(error: DataError) -> Response:
-    """Blame the request: what PostgreSQL cannot hold, as a NUL character or a huge number, is in no row to be found."""
+    """Answer 422: a value that PostgreSQL cannot store, such as a NUL character, is an error of the request."""
     log.warning("value_refused", route=str(request.url_rule), error=type(error.orig).__name__)
     return answer(InvalidRequest("The request holds a value that cannot be stored, such as a NUL character."))
 
 
 def answer_unforeseen(error: Exception) -> Response:
-    """Return the problem document of an error that is not one of ours."""
+    """Return the problem document of an error that is not a `CarinaError`."""
     if isinstance(error, DataError):
         return _answer_unfit_value(error)
     return _answer_conflict(error) if isinstance(error, IntegrityError) else _answer_unknown(error)
 
 
 def _answer_conflict(error: IntegrityError) -> Response:
-    """Say that a row which the request refers to was erased while the request was under way."""
+    """Answer 404 if a row that the request refers to was erased during the request."""
     if isinstance(error.orig, ForeignKeyViolation):
         return answer(NotFound())
     return _answer_unknown(error)

@@ -1,8 +1,8 @@
-"""The headers of every answer: no cache keeps it, no browser guesses its type, and no other site shows it."""
+"""Security headers of every answer: no caching, no guessing of media types, no embedding in other sites."""
 
 from flask import Flask, Response
 
-#: What an answer says unless its view says otherwise: pages and pictures of the console, and files that never change.
+#: Defaults; a view may set other values, as the console's pages, pictures and static files do.
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -13,7 +13,7 @@ HEADERS = {
 
 
 def install(app: Flask) -> None:
-    """Add the headers to the answers of `app`, errors included; call it before everything that answers."""
+    """Add the headers to all answers of `app`, including errors. Call it before anything that may answer."""
     app.after_request(_add)
 
 

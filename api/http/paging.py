@@ -1,6 +1,6 @@
-"""Long lists, page by page: the newest rows first, each page beginning where the one before ended.
+"""Pages of long lists, the newest rows first.
 
-A page is found by its first key, not by counting, so that rows that are added meanwhile shift nothing.
+A page is found by the id of its first row, not by an offset, so that new rows do not shift the pages.
 """
 
 from collections.abc import Sequence
