@@ -1,4 +1,4 @@
-"""Server-sent events: a bounded number of streams, never silent for long, and over when the process is to end."""
+"""Server-sent events: a limited number of streams, with regular signs of life, that end when the process stops."""
 
 import json
 import time
@@ -13,13 +13,13 @@ from shared.errors import TransientError, Unauthorized
 
 log = structlog.get_logger()
 
-#: A stream ends after the first, and the client comes again; it is never silent for longer than the second.
+#: The length of a stream, after which the client reconnects; and the longest time without any data.
 STREAM_S, SILENCE_S = 240.0, 15.0
 RECONNECT_MS = 2000
 
 
 def described(what: str, name: str) -> dict[str, Any]:
-    """How the API's description tells of a stream."""
+    """Describe a stream for `/openapi.json`."""
     properties = {
         "event": {"const": name},
         "id": {"type": "string"},
@@ -32,16 +32,16 @@ def described(what: str, name: str) -> dict[str, Any]:
 
 
 def event(name: str, data: str, *, id_: str | None = None) -> str:
-    """One event, as it is sent."""
+    """Format one event."""
     lines = [f"event: {name}", *([] if id_ is None else [f"id: {id_}"]), f"data: {data}"]
     return "\n".join(lines) + "\n\n"
 
 
 def respond(first: str, following: Iterator[str | None]) -> Response:
-    """Send an event, then those that follow; None says that there is nothing new.
+    """Stream an event, then the following ones; None in `following` means that nothing has changed.
 
-    Where as many streams are open as may be, the first is all, and the client looks again and again. A server that is
-    down ends the stream, and so does the end of the request's key or session, which a last event `end` tells.
+    If the maximum number of streams is open, only the first event is sent, and the client reconnects. If a server is
+    down, or the key or session ends, a last event `end` is sent and the stream ends.
     """
     first = f"retry: {RECONNECT_MS}\n{first}"
     headers = {"X-Accel-Buffering": "no"}

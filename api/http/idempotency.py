@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: a request that is sent again with its key gets the first one's answer, and does nothing.
+"""`Idempotency-Key`: a repeated request gets the answer of the first one and changes nothing.
 
-The body is digested as the view reads it, so that uploads stay streams; boundaries of multipart bodies are left out of
-the digest, because a client makes new ones for each try.
+The body is hashed while the view reads it, so that uploads are streamed. Multipart boundaries are left out of the
+digest, because clients make new ones for each try.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ log = structlog.get_logger()
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
-#: A first request that has shown no sign of life for this long has died; reading its body is one.
+#: A first request whose lock has not been renewed for this long counts as dead. Reading its body renews the lock.
 LOCK_S = 120.0
-#: How often a request under way says that it lives; its client may be silent for `api.serve.SILENCE_S` between.
+#: How often the lock is renewed while the body is read; must be well below `LOCK_S`.
 _RENEWED_EVERY_S = 30.0
 _CHUNK_BYTES = 256 * 1024
 _VALID = re.compile(r"[!-~]{1,255}")
@@ -56,25 +56,25 @@ class IdempotencyKeyInUse(RequestError):
 
 
 def idempotent(view: View) -> View:
-    """Let requests to this view carry an `Idempotency-Key`."""
+    """Allow an `Idempotency-Key` in requests to this view."""
     view.idempotent = True  # type: ignore[attr-defined]
     return view
 
 
 def install(app: Flask) -> None:
-    """Look after the views that are marked so; they are called only after the request's key is known."""
+    """Handle `Idempotency-Key` for the views marked `idempotent`. Call it after `authenticate`."""
     app.before_request(_begin)
     app.after_request(_end)
 
 
 def forget_answer() -> None:
-    """Keep no answer of this request: sent again, it is carried out again."""
+    """Do not store the answer of this request: a repeated request is executed again."""
     g.forgets_answer = True
 
 
 @dataclass
 class _Claim:
-    """The row of a request under way. `locked_until` is the fence of its changes."""
+    """The row of a request in progress. `locked_until` fences its changes."""
 
     id: UUID
     locked_until: datetime
@@ -84,7 +84,7 @@ class _Claim:
         return sa.and_(IdempotencyKey.id == self.id, IdempotencyKey.locked_until == self.locked_until)
 
     def renew(self) -> None:
-        """Say now and then that the request lives; one that was taken over just goes on."""
+        """Extend the lock periodically. If another request has taken over, this is a no-op."""
         if time.monotonic() - self.renewed < _RENEWED_EVERY_S:
             return
         self.renewed = time.monotonic()
@@ -94,7 +94,7 @@ class _Claim:
 
 
 class _Digest(io.RawIOBase):
-    """A body that is digested while it is read."""
+    """A body that is hashed while it is read."""
 
     def __init__(self, body: IO[bytes], boundary: bytes, byte_count: int | None, claim: _Claim | None = None) -> None:
         self._body = body
@@ -102,7 +102,7 @@ class _Digest(io.RawIOBase):
         self._byte_count = byte_count
         self._claim = claim
         self._digest = hashlib.sha256()
-        #: What may hold the beginning of a boundary.
+        #: The end of the data read so far, which may contain the beginning of a boundary.
         self._tail = b""
         self._bytes_read = 0
         self._ended = False
@@ -121,18 +121,18 @@ class _Digest(io.RawIOBase):
         return len(data)
 
     def read_on(self, most_bytes: int) -> None:
-        """Read what the view has left, up to so many bytes."""
+        """Read the data that the view has not read, up to `most_bytes`."""
         most_bytes += self._bytes_read
         while not self.is_whole and self._bytes_read < most_bytes and self.read(_CHUNK_BYTES):
             pass
 
     @property
     def is_whole(self) -> bool:
-        """Whether the body was read to its end; one that broke off has none."""
+        """Whether the body was read to its end; false if it was interrupted."""
         return self._bytes_read == self._byte_count if self._byte_count is not None else self._ended
 
     def fingerprint(self) -> str:
-        """Of the request: where it goes, and what it says."""
+        """Return a digest of the request's method, URL and body."""
         body = self._digest.copy()
         body.update(self._tail)
         where = f"{request.method} {request.full_path}\n"
@@ -169,7 +169,7 @@ def _begin() -> Response | None:
 
 
 def _claim(session: Session, key: str) -> _Claim | None:
-    """Make the key's row, or take over that of a request that died; None where there is another one."""
+    """Create the key's row, or take over the row of a dead request; None if another request has the key."""
     mine = insert(IdempotencyKey).values(id=new_id(), api_key_id=identity().key_id, key=key, locked_until=_lock_end())
     died = sa.and_(IdempotencyKey.status.is_(None), IdempotencyKey.locked_until < sa.func.now())
     mine = mine.on_conflict_do_update(
@@ -180,7 +180,7 @@ def _claim(session: Session, key: str) -> _Claim | None:
 
 
 def _first(session: Session, key: str) -> IdempotencyKey:
-    """Return what the first request was answered; raise `IdempotencyKeyInUse`."""
+    """Return the row with the answer of the first request; raise `IdempotencyKeyInUse` if there is none yet."""
     known = sa.select(IdempotencyKey).where(IdempotencyKey.api_key_id == identity().key_id, IdempotencyKey.key == key)
     row = session.scalar(known)
     if row is None or row.status is None:
@@ -195,13 +195,13 @@ def _replay(first: IdempotencyKey, body: _Digest) -> Response:
         raise LimitExceeded("max_upload_bytes", most_bytes)
     try:
         body.read_on(most_bytes + 1)
-    except Exception as exc:  # each server has errors of its own for a body that ends early
+    except Exception as exc:  # each server has its own errors for an incomplete body
         raise UploadCutShort from exc
     if not body.is_whole:
         raise UploadCutShort
     if body.fingerprint() != first.fingerprint:
         raise IdempotencyKeyReused
-    g.replayed = True  # the first request has left the audit's row
+    g.replayed = True  # the first request has its audit row already
     return Response(first.body, first.status, {REPLAYED: "true"}, content_type=first.content_type)
 
 
@@ -209,9 +209,9 @@ def _end(response: Response) -> Response:
     claim, body = g.pop("idempotency", (None, None))
     if claim is None:
         return response
-    with suppress(Exception):  # A body that breaks off here is not whole, which is all there is to know.
+    with suppress(Exception):  # An interrupted body is not whole, so its answer is not stored.
         body.read_on(_CHUNK_BYTES)
-    # Failures are not kept, nor what the client is to mend or to wait for: the key is free for the next try.
+    # Answers that a later try may change are not stored: the key is free for that try.
     keep = response.status_code < 500 and response.status_code not in (422, 429) and body.is_whole
     keep = keep and not g.pop("forgets_answer", False)
     change: sa.Update | sa.Delete = sa.delete(IdempotencyKey).where(claim.is_mine())
@@ -232,5 +232,5 @@ def _end(response: Response) -> Response:
 
 
 def _lock_end() -> sa.ColumnElement[datetime]:
-    # Of the clock, not of the transaction: a fence differs with each renewal.
+    # The time of the clock, not of the transaction, so that each renewal changes the fence.
     return sa.func.clock_timestamp() + timedelta(seconds=LOCK_S)

@@ -21,7 +21,7 @@ from shared.bounded import (
 )
 from shared.errors import InvalidRequest, RequestError, UnsupportedMediaType
 
-#: Of a number: more digits than any that is taken.
+#: More digits than any accepted number has.
 _MOST_DIGITS = 40
 
 
@@ -29,7 +29,7 @@ View = TypeVar("View", bound=Callable[..., object])
 
 
 def body_is_optional(view: View) -> View:
-    """Let a view be called without a body, which is an empty object to it then."""
+    """Allow requests without a body; the view gets an empty object."""
     view.body_is_optional = True  # type: ignore[attr-defined]
     return view
 
@@ -41,7 +41,7 @@ class MalformedJson(RequestError):
 
 
 class Request(flask.Request):
-    """A request whose JSON is always read by `read_json`."""
+    """A request whose JSON is parsed by `read_json`."""
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """Return the body's object, also where `silent`.
@@ -52,13 +52,13 @@ class Request(flask.Request):
             if not self.mimetype and not self.content_length:
                 if getattr(flask.current_app.view_functions[self.endpoint or ""], "body_is_optional", False):
                     return {}
-                raise InvalidRequest("The route takes a JSON object in its body.")
-            raise UnsupportedMediaType("The route takes JSON: send `Content-Type: application/json`.")
+                raise InvalidRequest("Send a JSON object as the body.")
+            raise UnsupportedMediaType("Send JSON with `Content-Type: application/json`.")
         return read_json(self.get_data())
 
 
 def read_json(data: bytes) -> dict[str, Any]:
-    """Return an object within all bounds; raise `MalformedJson` and `InvalidRequest`."""
+    """Parse a JSON object and check its limits; raise `MalformedJson` or `InvalidRequest`."""
     try:
         found = json.loads(
             data.decode("utf-8-sig"),
@@ -82,29 +82,29 @@ def read_json(data: bytes) -> dict[str, Any]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise MalformedJson("An object of the body has the same key twice.")
+        raise MalformedJson("An object in the body has the same key twice.")
     return found
 
 
 def _refuse_constant(_: str) -> NoReturn:
-    raise MalformedJson("NaN and Infinity are no numbers of JSON.")
+    raise MalformedJson("JSON has no NaN and no Infinity.")
 
 
 def _integer(text: str) -> int:
     if len(text) > _MOST_DIGITS or abs(number := int(text)) > MOST_INT8:
-        raise InvalidRequest(f"A number of the body is out of range: whole numbers are at most {MOST_INT8}.")
+        raise InvalidRequest(f"A number in the body is out of range: integers are at most {MOST_INT8}.")
     return number
 
 
 def _float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise InvalidRequest("A number of the body is out of range.")
+        raise InvalidRequest("A number in the body is out of range.")
     return number
 
 
 def _check(found: dict[str, Any]) -> None:
-    """Raise `InvalidRequest` for what is too long, too much, too deep, or text of more than one line."""
+    """Raise `InvalidRequest` for long or multi-line strings, too many values, or too deep nesting."""
     level: list[Any] = [found]
     count = 0
     for _ in range(MOST_DEPTH):
@@ -118,15 +118,17 @@ def _check(found: dict[str, Any]) -> None:
 
 
 def _inside(value: Any) -> Iterator[Any]:
-    """Yield what a list or an object holds, its keys too; check what is none."""
+    """Yield the items of a list or an object, including keys; check a string."""
     if isinstance(value, str):
         if len(value) > LONGEST_STRING:
-            raise InvalidRequest(f"A string of the body has more than {LONGEST_STRING} characters.")
+            raise InvalidRequest(f"A string in the body has more than {LONGEST_STRING} characters.")
         if is_odd(value):
-            raise InvalidRequest("A string of the body has a control character, a line break or half a surrogate pair.")
+            raise InvalidRequest(
+                "A string in the body contains a control character, a line break or half a surrogate pair."
+            )
     elif isinstance(value, dict | list):
         if len(value) > MOST_ITEMS:
-            raise InvalidRequest(f"A list or object of the body has more than {MOST_ITEMS} items.")
+            raise InvalidRequest(f"A list or object in the body has more than {MOST_ITEMS} items.")
         yield from value
         if isinstance(value, dict):
             yield from value.values()

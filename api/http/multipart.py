@@ -1,4 +1,4 @@
-"""Pulls the files out of a multipart body as it arrives. Nothing is spooled: at most a chunk is in memory."""
+"""Reads the files of a multipart body while it arrives. Nothing is written to disk; at most one chunk is in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,31 +13,31 @@ from shared.errors import LimitExceeded, MalformedUpload, NoFiles, UnexpectedFil
 
 FIELD = "files"
 
-#: Of a part's headers.
+#: Limit of a part's headers.
 MOST_HEADER_BYTES = 16 * 1024
-#: Of what stands before the first and after the last part.
+#: Limit of the data before the first part and after the last one.
 _MOST_MARGIN_BYTES = 64 * 1024
-#: A chunk, and what comes before it.
+#: A chunk and the data before it.
 _MOST_BUFFERED_BYTES = CHUNK_BYTES + _MOST_MARGIN_BYTES
-#: Parts that are no files, which are skipped, and their size in all.
+#: Limits of the parts that are not files, which are skipped: their number and their total size.
 _MOST_FIELDS, _MOST_FIELD_BYTES = 100, 1024**2
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One file of the body."""
+    """A file in the body."""
 
-    #: What the client calls it; only ever told back to the client.
+    #: The client's name for the file; only returned to the client.
     name: str
-    #: Its bytes, to be read once and before the next file.
+    #: Its content, to be read once and before the next file.
     chunks: Iterator[bytes]
 
 
 def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterator[Upload]:
-    """Yield the files of a request's field `files`; what is left unread of a file is skipped before the next one.
+    """Yield the files in the field `files`; unread data of a file is skipped before the next file.
 
-    Raises `NoFiles`, `LimitExceeded`, `UnexpectedFile`, `MalformedUpload`, and `UploadCutShort` from a file's chunks
-    before its last one, so that a file whose chunks come to their end has arrived as a whole.
+    Raises `NoFiles`, `LimitExceeded`, `UnexpectedFile` and `MalformedUpload`. Reading an incomplete file raises
+    `UploadCutShort` before its last chunk, so a file that was read to its end has arrived completely.
     """
     whole = Body(request, max_bytes=max_bytes)
     boundary = request.mimetype_params.get("boundary")
@@ -56,7 +56,9 @@ def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterato
             count += 1
             name = getattr(part, "filename", "")
             if len(name) > LONGEST_STRING or is_odd(name):
-                raise MalformedUpload("The name of a file is too long, or has a control character or a line break.")
+                raise MalformedUpload(
+                    "The name of a file is too long, or contains a control character or a line break."
+                )
             yield Upload(name, body.chunks())
         body.skip()
     if count == 0:
@@ -64,24 +66,24 @@ def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterato
 
 
 class _OtherFields:
-    """Those that are no files, and are skipped."""
+    """Skips the fields that are not files."""
 
     def __init__(self) -> None:
         self._count = self._byte_count = 0
 
     def skip(self, chunks: Iterator[bytes]) -> None:
-        """Read over one of them; raise `MalformedUpload` where they are too many or too large."""
+        """Skip a field; raise `MalformedUpload` if there are too many or they are too large."""
         self._count += 1
         for chunk in chunks:
             self._byte_count += len(chunk)
             if self._byte_count > _MOST_FIELD_BYTES:
                 break
         if self._count > _MOST_FIELDS or self._byte_count > _MOST_FIELD_BYTES:
-            raise MalformedUpload("The form has too many fields beside its files, or too large ones.")
+            raise MalformedUpload("The form has too many or too large fields beside its files.")
 
 
 class _Form:
-    """A multipart body under way."""
+    """The multipart body of a request."""
 
     def __init__(self, body: Body, boundary: bytes) -> None:
         self._body = body
@@ -89,7 +91,7 @@ class _Form:
         self._in_part = False
 
     def next_part(self) -> File | Field | None:
-        """Return the next part's head, or None at the end of the body."""
+        """Return the head of the next part; None at the end of the body."""
         while self._decoder.state is not State.EPILOGUE:
             event = self._next_event()
             if isinstance(event, File | Field):
@@ -107,13 +109,13 @@ class _Form:
             if not event.more_data:
                 self._in_part = False
                 if self._decoder.state is State.EPILOGUE:
-                    # The last file is whole only when the body is.
+                    # The last file is complete only if the body is.
                     self._read_epilogue()
             if event.data:
                 yield event.data
 
     def skip(self) -> None:
-        """Read over what is left of the part."""
+        """Skip the rest of the part."""
         for _ in self.chunks():
             pass
 
@@ -126,7 +128,7 @@ class _Form:
         return event
 
     def _read(self) -> bytes:
-        """Return some bytes of the body; raise `UploadCutShort` when there are none."""
+        """Return the next bytes of the body; raise `UploadCutShort` at its end."""
         if chunk := self._body.read():
             return chunk
         raise UploadCutShort
@@ -135,4 +137,4 @@ class _Form:
         start = self._body.bytes_read
         while self._body.read():
             if self._body.bytes_read - start > _MOST_MARGIN_BYTES:
-                raise MalformedUpload("The body goes on after its last part.")
+                raise MalformedUpload("The body continues after its last part.")

@@ -1,4 +1,4 @@
-"""What all resources' blueprints have in common."""
+"""Blueprints and answers of all resources."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from api.contract.problems import PROBLEMS
 
 
 def resource(name: str, *, tag: str | None = None, kind: type[APIBlueprint] = APIBlueprint) -> APIBlueprint:
-    """Return a blueprint whose routes take a key and answer errors as problems; `tag` groups it with others."""
+    """Return a blueprint whose routes need a key and answer errors as problems; `tag` groups it in the description."""
     return kind(
         name,
         __name__,
@@ -29,6 +29,6 @@ def file_answer(media_type: str, description: str, example: str | dict[str, Any]
 
 
 def as_json(answer: BaseModel, status: int = 200) -> Response:
-    """Return a model as a JSON response, with times in UTC; the audit row of a change names its `id`."""
+    """Return a model as a JSON response. The audit row of a change records the model's `id`."""
     g.answer_id = getattr(answer, "id", None)
     return Response(answer.model_dump_json(), status, content_type="application/json")

@@ -1,4 +1,4 @@
-"""What the API's views work with: one set a process, built by `create_app` and reached through the application."""
+"""The connections and shared state of the API's views: one set per process, built by `create_app`."""
 
 import threading
 from dataclasses import dataclass, field
@@ -15,33 +15,33 @@ from shared.processes.readiness import Readiness, storing
 from shared.queue.hints import Hints
 from shared.settings import Settings
 
-#: Under which name the application keeps them.
+#: Their name in the application's extensions.
 NAME = "carina"
-#: Each looks at the database twice a second.
+#: Limits the load on the database: each long poll queries it twice a second.
 _MOST_LONG_POLLS = 200
 
 
 @dataclass(frozen=True)
 class Services:
-    """The process' connections and the state that its requests share. Safe to share between threads."""
+    """The process's connections and the state that requests share. Thread-safe."""
 
     settings: Settings
-    #: The rows of all projects, for what is not done for one of them. Views have `database`.
+    #: Access to the rows of all projects, for work that belongs to no project. Views use `database`.
     installation: Database
     store: ObjectStore
     hints: Hints
     keyring: Keyring
-    #: What `/metrics` shows.
+    #: The metrics of `/metrics`.
     registry: CollectorRegistry
     readiness: Readiness
-    #: Taken by each long poll, so that these can never hold every request thread.
+    #: Held by each long poll, so that long polls cannot use all request threads.
     long_polls: threading.BoundedSemaphore
-    #: Set when the process is to end: long polls return at once.
+    #: Set when the process stops: long polls return at once.
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Services":
-        """Build the services; nothing is connected to before it is needed."""
+        """Build the services. Connections are opened when first needed."""
         database, store = Database.from_settings(settings), ObjectStore(settings)
         hints = Hints(settings, database)
         return cls(
@@ -57,9 +57,9 @@ class Services:
 
     @property
     def database(self) -> Database:
-        """The rows of the project of this request's key; the database keeps to it when the request is over.
+        """Access to the rows of the project of this request's key, also after the request has ended.
 
-        Raises `AttributeError` where there is no key, as in public views: these say `installation`.
+        Raises `AttributeError` if there is no key, as in public views, which use `installation`.
         """
         return self.installation.of_project(g.identity.project_id)
 
@@ -78,7 +78,7 @@ class Services:
         submission_id: UUID | None = None,
         key_id: UUID | None = None,
     ) -> Intake:
-        """Return the way in for a project's files; raise `NotFound` when there is no such model."""
+        """Return the intake of a project's files; raise `NotFound` if the model does not exist."""
         return Intake(
             self.settings,
             self.database,

@@ -1,4 +1,4 @@
-"""Who is signed in to the console: a signed cookie that names a session's row, and never holds a key."""
+"""Sessions of the console: a signed cookie with the id of the session's row. It never contains an API key."""
 
 import hmac
 import secrets
@@ -35,15 +35,15 @@ class CsrfTokenWrong(RequestError):
 
 @dataclass(frozen=True)
 class Cookie:
-    """What the cookie says."""
+    """The contents of the cookie."""
 
     session_id: UUID
-    #: Sent back with every change, which another site's page could not.
+    #: Sent back with every change; pages of other sites cannot know it.
     csrf_token: str
 
 
 def require_secret() -> str:
-    """What cookies are signed with; raise `ConsoleOff` where there is none."""
+    """Return the secret that signs cookies; raise `ConsoleOff` if there is none."""
     secret = services().settings.session_secret.get_secret_value()
     if not secret:
         raise ConsoleOff
@@ -51,7 +51,7 @@ def require_secret() -> str:
 
 
 def begin(response: Response, session_id: UUID) -> None:
-    """Sign in: have the browser send the cookie from now on, to this site only."""
+    """Sign in: set the cookie, for this site only."""
     value = {"session": str(session_id), "csrf": secrets.token_urlsafe(24)}
     response.set_cookie(
         _cookie_name(),
@@ -65,14 +65,14 @@ def begin(response: Response, session_id: UUID) -> None:
 
 
 def end(response: Response) -> None:
-    """Have the browser forget the cookie."""
+    """Sign out: delete the cookie."""
     response.delete_cookie(
         _cookie_name(), path=_cookie_path(), secure=request.is_secure, httponly=True, samesite="Strict"
     )
 
 
 def current() -> Cookie | None:
-    """The cookie of this request, whose session may have ended; None where nobody is signed in."""
+    """Return the request's cookie, whose session may have ended; None if nobody is signed in."""
     cookie = request.cookies.get(_cookie_name())
     if not cookie or not services().settings.session_secret.get_secret_value():
         return None
@@ -84,7 +84,7 @@ def current() -> Cookie | None:
 
 
 def credential() -> Credential:
-    """Return what the request is let in by if its session is live; raise `Unauthorized` or `CsrfTokenWrong`."""
+    """Return the credential of the request's session; raise `Unauthorized` or `CsrfTokenWrong`."""
     session = current()
     if session is None:
         raise Unauthorized
@@ -94,7 +94,7 @@ def credential() -> Credential:
 
 
 def _sent_token() -> str:
-    """The token of a script's header or, of a page's own form, of its field."""
+    """Return the CSRF token from the header of a script or the field of a form."""
     token = request.headers.get(CSRF_HEADER)
     if token is None and request.mimetype == "application/x-www-form-urlencoded":
         token = request.form.get(CSRF_FIELD)
@@ -102,8 +102,8 @@ def _sent_token() -> str:
 
 
 def _cookie_name() -> str:
-    # The prefix has browsers refuse a cookie that another host of the same domain sets, which needs HTTPS; and one that
-    # is for a part of this host alone.
+    # With these prefixes browsers refuse cookies set by another host of the same domain. They require HTTPS, and
+    # `__Host-` requires the path `/`.
     if not request.is_secure:
         return "carina"
     return "__Secure-carina" if request.script_root else "__Host-carina"

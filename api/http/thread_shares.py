@@ -1,4 +1,4 @@
-"""Bounds how many request threads one API key, and all keys together, hold: uploads, long answers, event streams."""
+"""Limits the request threads that one API key, and all keys together, may use at the same time."""
 
 import threading
 from collections import Counter
@@ -29,14 +29,14 @@ class ServerBusy(RequestError):
 
 
 def install(app: Flask, settings: Settings) -> None:
-    """Let no key have more than three quarters of the threads, and all keys no more than seven eighths."""
+    """Limit each key to three quarters of the threads, and all keys together to seven eighths."""
     per_key, in_all = _part(settings.api_threads, 3 / 4), _part(settings.api_threads, 7 / 8)
     lock, counts = threading.Lock(), Counter[str]()
 
     def acquire() -> None:
         client = client_socket()
         if client is None or "identity" not in g:
-            return  # requests without a key never hold a thread for long
+            return  # requests without a key are always short
         key = str(identity().key_id)
         with lock:
             if counts[key] >= per_key:
