@@ -1,11 +1,10 @@
 """The notify worker: sends the messages of the outbox to webhooks, several at a time."""
 
-import asyncio
-import json
 import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from uuid import UUID
 
@@ -14,8 +13,7 @@ import structlog
 
 from shared.database import Database
 from shared.errors import CarinaError, Place, plain_code
-from shared.network.tls import make_context
-from shared.notifications.address_guard import Address, find_addresses, host_of, read_url
+from shared.notifications.address_guard import InvalidWebhookUrl
 from shared.notifications.deliveries import (
     Answer,
     DeliveryClaim,
@@ -25,12 +23,12 @@ from shared.notifications.deliveries import (
     expire_deliveries,
     pause_s_after,
 )
-from shared.notifications.webhooks import sign
 from shared.processes.loops import watched
 from shared.settings import Settings
 from shared.vocabulary.states import DeliveryState, WorkerKind
 from workers.heartbeat import Heartbeat
 from workers.process import WorkerProcess
+from workers.webhook_sender import WebhookSender
 
 log = structlog.get_logger()
 
@@ -38,8 +36,6 @@ log = structlog.get_logger()
 THREADS = 32
 #: Seconds between two looks for due messages while others are being sent.
 LOOK_S = 0.25
-#: The most bytes of a receiver's answer that are read; none are used.
-MOST_READ_BYTES = 4096
 #: Seconds between two expirations of leases, and between two deletions of messages that were delivered long ago.
 TIDY_S, DELETE_S = 1.0, 60.0
 #: A pause is longer or shorter by up to this fraction, so that messages do not all come back at once.
@@ -72,7 +68,9 @@ class Notify:
         self._heartbeat = heartbeat
         self._stop = stop
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="notify")
-        self._tls = make_context(settings.ca_bundle)
+        webhook = WebhookSender(settings).send
+        #: How to send a message, by the scheme of its URL; returns an HTTP status.
+        self._senders: dict[str, Callable[[DeliveryClaim], int]] = {"http": webhook, "https": webhook}
         #: Webhooks whose last attempt failed.
         self._failing: set[UUID] = set()
         self._delete_at = time.monotonic()
@@ -158,7 +156,10 @@ class Notify:
 
     def _try(self, claimed: DeliveryClaim) -> Answer:
         try:
-            status = self._send(claimed)
+            send = self._senders.get(claimed.url.partition(":")[0].lower())
+            if send is None:
+                raise InvalidWebhookUrl
+            status = send(claimed)
         except CarinaError as error:
             return Answer(None, error.code, error.public_detail)
         except (TimeoutError, httpx.TimeoutException):
@@ -171,63 +172,3 @@ class Notify:
         if status // 100 == 2:
             return Answer(status)
         return Answer(status, REFUSED, f"The receiver answered {status}.")
-
-    def _send(self, claimed: DeliveryClaim) -> int:
-        url = read_url(claimed.url)
-        addresses = find_addresses(url, allow_private=self._settings.webhook_allow_private)
-        message = {"type": claimed.event, "timestamp": claimed.created_at.isoformat(), "data": claimed.payload}
-        body = json.dumps(message, separators=(",", ":")).encode()
-        message_id, timestamp = str(claimed.delivery_id), str(int(time.time()))
-        headers = {
-            "Host": url.netloc.decode(),
-            "Content-Type": "application/json",
-            "User-Agent": "Carina-Webhooks/1",
-            "webhook-id": message_id,
-            "webhook-timestamp": timestamp,
-            "webhook-signature": sign(claimed.secret, message_id, timestamp, body),
-        }
-        return asyncio.run(self._post(url, addresses, headers, body))
-
-    async def _post(self, url: httpx.URL, addresses: list[Address], headers: dict[str, str], body: bytes) -> int:
-        """POST to the first of these addresses that accepts a connection; return its status. Follows no redirect."""
-        status = None
-        timeout_s = self._settings.webhook_timeout_s
-        # No proxy from the environment: it would resolve the name again.
-        client = httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=httpx.Timeout(timeout_s))
-        try:
-            async with asyncio.timeout(timeout_s), client:
-                response = await self._connect(client, url, addresses, headers, body)
-                status = response.status_code
-                # Read the answer, so that the receiver is not cut off while it sends it.
-                await _read(response)
-        except (TimeoutError, httpx.HTTPError):
-            if status is None:
-                raise
-        assert status is not None, "a request without an answer raises"
-        return status
-
-    async def _connect(
-        self, client: httpx.AsyncClient, url: httpx.URL, addresses: list[Address], headers: dict[str, str], body: bytes
-    ) -> httpx.Response:
-        for address in addresses:
-            request = client.build_request(
-                "POST",
-                url.copy_with(host=str(address)),
-                headers=headers,
-                content=body,
-                extensions={"sni_hostname": host_of(url)},
-            )
-            try:
-                return await client.send(request, stream=True)
-            except httpx.ConnectError:
-                if address == addresses[-1]:
-                    raise
-        raise AssertionError("a name that is known has an address")
-
-
-async def _read(response: httpx.Response) -> None:
-    read = 0
-    async for chunk in response.aiter_raw():
-        read += len(chunk)
-        if read >= MOST_READ_BYTES:
-            break
