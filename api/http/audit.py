@@ -1,7 +1,7 @@
-"""The audit rows of the API. A request of a key leaves one unless it fails to read, or its view is marked `unaudited`.
+"""The audit rows of the API: one for each request with a key, except failed reads and views marked `unaudited`.
 
-A change and its row are one transaction: `Database.before_commit` writes the row wherever a transaction of a POST, PUT,
-PATCH or DELETE has changed anything. All else is recorded before the first byte of the answer goes out.
+A change and its audit row are one transaction: `Database.before_commit` writes the row if a transaction of a POST, PUT,
+PATCH or DELETE has changed anything. Reads are recorded before the first byte of the answer is sent.
 """
 
 import re
@@ -34,21 +34,21 @@ View = TypeVar("View", bound=Callable[..., object])
 blueprint = resource("audit")
 
 _CHANGES = {"POST", "PUT", "PATCH", "DELETE"}
-#: Of a session: its transaction leaves a row whether it has changed anything or not.
+#: Set in `Session.info`: the transaction writes a row even if it changes nothing.
 _ALWAYS = "audit_always"
 
 
 def install(app: OpenAPI) -> None:
-    """Record the requests of every view, also of those that are still to be registered; call it last of its kind."""
+    """Record the requests of every view. Call it after all other functions that handle requests."""
     app.extensions[NAME].installation.before_commit = _record_change
     app.before_request(_begin)
     app.after_request(_end)
 
 
 def unaudited(reason: str, *, only: HTTPStatus | None = None) -> Callable[[View], View]:
-    """Let reads of this view leave no row, or only those answered with one status; `reason` says why that is right.
+    """Do not record reads of this view, or only those with status `only`; `reason` explains why.
 
-    Only for answers that hold no pixels, no attributes of a patient and no findings. Changes are always recorded.
+    Only for answers without pixels, patient data and findings. Changes are always recorded.
     """
 
     def mark(view: View) -> View:
@@ -59,12 +59,12 @@ def unaudited(reason: str, *, only: HTTPStatus | None = None) -> Callable[[View]
 
 
 def note(**subject: object) -> None:
-    """Add ids or counts to what this request's next row says that it acted upon; never a name or a patient's data."""
+    """Add ids or counts to the subject of this request's next row; never names or patient data."""
     g.audit_subject = {**g.get("audit_subject", {}), **subject}
 
 
 def recorded(session: Session) -> None:
-    """Have a transaction of a change leave a row even where there turns out to be nothing to change."""
+    """Make a transaction write a row even if it changes nothing."""
     session.info[_ALWAYS] = True
 
 
@@ -110,13 +110,13 @@ def show_all(query: AuditQuery) -> Response:
 
 
 def _begin() -> None:
-    """Have the transactions of a change recorded from here on; those before are the framework's own."""
+    """Record transactions from here on; earlier ones belong to the framework."""
     if "identity" in g and request.method in _CHANGES:
         g.audit_changes = 0
 
 
 def _record_change(session: Session) -> None:
-    """Write the row of a change in the change's own transaction, unless its key or session has ended meanwhile."""
+    """Write the row of a change in its own transaction; raise if the key or session has ended meanwhile."""
     if not has_request_context() or "audit_changes" not in g:
         return
     check_again(session)
@@ -139,7 +139,7 @@ def _end(response: Response) -> Response:
             _write(session, identity(), response.status_code)
     except CarinaError as exc:
         log.error("audit_event_lost", action=request.endpoint, status=response.status_code, error=exc.code)
-        # Each change has its row already, and a refusal shows nothing. All else can still be kept back.
+        # Changes have their rows already, and refusals show nothing. Any other answer is withheld without its row.
         if not changes and response.status_code < 400:
             response.close()
             return answer(exc)
@@ -156,7 +156,7 @@ def _is_recorded(status: int) -> bool:
 
 
 def _expected_status() -> int | None:
-    """What the view answers when all goes well, as the API's description has it."""
+    """Return the lowest success status that the API's description lists."""
     assert isinstance(current_app, OpenAPI)
     assert request.url_rule is not None
     item = current_app.paths.get(re.sub(r"<(?:[^:<>]+:)?(\w+)>", r"{\1}", request.url_rule.rule))

@@ -1,4 +1,4 @@
-"""The API's description: `/openapi.json`, and `/docs`, which shows it and asks no other server for anything."""
+"""The API's description: `/openapi.json`, and `/docs`, which shows it without loading anything from other servers."""
 
 import threading
 from functools import cache
@@ -27,7 +27,7 @@ _ASSETS = {
     "swagger-ui-bundle.js": (_SWAGGER / "js" / "swagger-ui-bundle.js", "text/javascript"),
     "start.js": (_PAGE / "start.js", "text/javascript"),
 }
-#: Swagger UI sets style attributes and draws with data URLs; nothing comes from, or goes to, elsewhere.
+#: Swagger UI sets style attributes and draws with data URLs. Other origins are never contacted.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -37,7 +37,7 @@ _POLICY = (
 @blueprint.get("/openapi.json")
 @public
 def description() -> dict[str, Any]:
-    """Show the description."""
+    """Return the description."""
     app = current_app
     assert isinstance(app, OpenAPI)
     with _making:
@@ -50,14 +50,14 @@ def description() -> dict[str, Any]:
 @blueprint.get("/docs")
 @public
 def page() -> Response:
-    """Show the description to people."""
+    """Show the description in the browser."""
     return _send((_PAGE / "index.html").read_bytes(), "text/html; charset=utf-8")
 
 
 @blueprint.get("/docs/<name>")
 @public
 def asset(name: str) -> Response:
-    """Send what the page is made of."""
+    """Send a file of the page."""
     if name not in _ASSETS:
         raise NotFound
     return _send(_content(name), _ASSETS[name][1])
@@ -65,7 +65,7 @@ def asset(name: str) -> Response:
 
 @cache
 def _content(name: str) -> bytes:
-    """An asset's bytes, which all answers share."""
+    """Return a file's bytes, which are read once."""
     return _ASSETS[name][0].read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether the servers that it needs answer."""
+"""Liveness of the process, and readiness of the servers that it needs."""
 
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint

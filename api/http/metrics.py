@@ -1,4 +1,4 @@
-"""The queue and its workers, for Prometheus."""
+"""Metrics of the queue and its workers for Prometheus."""
 
 from flask import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest

@@ -1,4 +1,4 @@
-"""The queue: what it is like now, what it was like, and another try for what failed."""
+"""The queue: its state, its history, and retrying failed jobs."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,9 +22,9 @@ from shared.queue.stages import PREPARE
 from shared.submissions.failures import retry_failures
 from shared.vocabulary.states import Scope
 
-#: Between two looks of a stream.
-LOOK_S = 1.0
-#: Of a history: about one for two pixels of a chart.
+#: The pause between two checks of a stream.
+CHECK_S = 1.0
+#: The points of a history: about one for two pixels of a chart.
 POINTS = 360
 
 blueprint = resource("queue")
@@ -87,7 +87,7 @@ def retry(body: RetryRequest) -> Response:
 
 
 def _changes(project_id: UUID, known: QueueAnswer) -> Iterator[str | None]:
-    for _ in poll(STREAM_S, (LOOK_S, LOOK_S)):
+    for _ in poll(STREAM_S, (CHECK_S, CHECK_S)):
         answer = queue_watch().look(project_id)
         yield _event(answer) if answer != known else None
         known = answer

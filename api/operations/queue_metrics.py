@@ -1,4 +1,4 @@
-"""Reads the queue's numbers from PostgreSQL when Prometheus asks; no process keeps a count of its own to lose."""
+"""Metrics of the queue, read from PostgreSQL for each scrape, so that no process has counters to lose."""
 
 from collections.abc import Iterator
 
@@ -25,11 +25,11 @@ class QueueMetrics(Collector):
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._kept = TtlCache(self._read)
+        self._metrics = TtlCache(self._read)
 
     def collect(self) -> list[Metric]:
-        """Return all numbers as they were a moment ago; raises `DatabaseUnavailable`."""
-        return self._kept.get()
+        """Return the cached metrics; raises `DatabaseUnavailable`."""
+        return self._metrics.get()
 
     def _read(self) -> list[Metric]:
         with self._database.begin() as session:
@@ -87,7 +87,7 @@ def _deliveries(session: Session) -> Metric:
         "carina_webhook_deliveries", "Messages to webhooks that are on their way or given up.", labels=["state"]
     )
     for state in (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD):
-        # As a literal, for the state's own index: what was delivered is many times as much.
+        # As a literal, to use the partial index: most messages are delivered.
         here = WebhookDelivery.state == sa.literal(state, literal_execute=True)
         deliveries.add_metric([state], session.scalar(sa.select(sa.func.count()).where(here)) or 0)
     return deliveries
@@ -109,5 +109,5 @@ def _workers(session: Session) -> Iterator[Metric]:
 
 
 def install(services: Services) -> None:
-    """Have `/metrics` show the queue."""
+    """Add the queue's metrics to `/metrics`."""
     services.registry.register(QueueMetrics(services.installation))

@@ -1,4 +1,4 @@
-"""Looks at the queue for everybody who watches it: once a second at most, however many they are."""
+"""The queue's state for all clients that watch it, read at most once per second."""
 
 import threading
 from datetime import timedelta
@@ -22,17 +22,17 @@ from shared.training.tasks import KINDS
 from shared.vocabulary.states import TaskState, WorkerKind
 
 LEAST_S = 1.0
-#: Under which name the application keeps its watch.
+#: Its name in the application's extensions.
 _NAME = "carina.queue_watch"
-#: Over which a batch's fill and time are averaged.
+#: The time over which batches are averaged.
 _RECENTLY = timedelta(minutes=5)
 FAILURES_OF = timedelta(hours=24)
-#: For so long a silent worker is shown, so that somebody sees that it is missing.
+#: How long a silent worker is shown as missing.
 _MISSED_FOR = timedelta(hours=24)
 
 
 class QueueWatch:
-    """The queue as it was a moment ago. Thread-safe."""
+    """The cached state of the queue. Thread-safe."""
 
     def __init__(self, database: Database, *, batch_size: int) -> None:
         self._database = database
@@ -113,7 +113,7 @@ def _workers(session: Session) -> list[WorkerAnswer]:
 
 
 def install(app: Flask, services: Services) -> None:
-    """Give the application its watch."""
+    """Add the watch to the application."""
     app.extensions[_NAME] = QueueWatch(services.installation, batch_size=services.settings.batch_size)
 
 

@@ -1,4 +1,4 @@
-"""Webhooks: where a key is told of what happens in its project, and what became of the messages."""
+"""Webhooks of a project and the messages sent to them."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ from shared.notifications.webhooks import PING, is_deliverable, new_secret
 from shared.tables import Webhook, WebhookDelivery
 from shared.vocabulary.states import Scope, WorkerKind
 
-#: Each event is written once for each of them.
+#: Limits the rows that each event writes: one per webhook.
 MOST_WEBHOOKS = 50
 
 blueprint = resource("webhooks")
@@ -178,7 +178,7 @@ def show_deliveries(path: WebhookPath, query: DeliveriesQuery) -> Response:
     with services().database.begin() as session:
         where = [WebhookDelivery.webhook_id == _find(session, path).id]
         if query.state is not None:
-            # As a literal, for the index of dead messages.
+            # As a literal, to use the partial index of dead messages.
             where.append(WebhookDelivery.state == sa.literal(query.state, literal_execute=True))
         rows, following = read_page(session, WebhookDelivery, query, *where)
         deliveries = [DeliveryAnswer.model_validate(row) for row in rows]
@@ -228,7 +228,7 @@ def _find(session: Session, path: WebhookPath) -> Webhook:
 
 
 def _find_own(session: Session, path: WebhookPath, *, deliverable: bool = False) -> Webhook:
-    """Return a webhook that this request's key may change: its own, or for `admin` any of the project."""
+    """Return a webhook that this key may change: its own or, with `admin`, any webhook of the project."""
     webhook = _find(session, path)
     if webhook.api_key_id != identity().key_id and not identity().may(Scope.ADMIN):
         raise Forbidden("The webhook belongs to another key.")

@@ -1,4 +1,4 @@
-"""Reviews: what readers say of what a model found."""
+"""Reviews of results by readers."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -79,7 +79,7 @@ def redo(path: ImagePath, body: UndoRequest) -> Response:
 
 
 def _add(image_id: UUID, body: UndoRequest, event: Callable[[ReviewThread], None]) -> Response:
-    """Have an event added to a result's review, and show what it has come to."""
+    """Add an event to a review, and return the review."""
     with services().database.begin() as session:
         thread = open_thread(session, identity().project_id, image_id, body.job_id, to_add=True)
         event(thread)

@@ -1,4 +1,4 @@
-"""What was found on a study's images: the active model's findings, and what other models found beside them."""
+"""The findings on a study's images: those of the active model, and those of other models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ from shared.vocabulary.states import JobState
 
 @dataclass
 class _OfImage:
-    """What there is of an image."""
+    """An image with its jobs and results."""
 
     image: Image
-    #: The job that was asked about: the active model's, unless the request names a model.
+    #: The job of the requested model, which is the active one by default.
     job: Job | None = None
     model: Model | None = None
     #: The results of other models, in their order.
@@ -30,7 +30,7 @@ class _OfImage:
 
 
 def read_findings(session: Session, study_id: UUID, query: FindingsQuery) -> FindingsAnswer:
-    """Describe what was found on a study's images, the oldest first."""
+    """Describe the findings on a study's images, the oldest image first."""
     images = session.scalars(sa.select(Image).where(Image.study_id == study_id).order_by(Image.id)).all()
     found = {image.id: _OfImage(image) for image in images}
     jobs = sa.select(Job, Model).outerjoin(Model, Model.id == Job.model_id)
@@ -74,7 +74,7 @@ def read_findings(session: Session, study_id: UUID, query: FindingsQuery) -> Fin
 def _read_boxes(
     session: Session, spacings: Mapping[UUID, PixelSpacing | None], min_score: float
 ) -> dict[UUID, list[Finding]]:
-    """The findings of these jobs, of each the highest score first; `spacings` are those of their images."""
+    """Return the findings by job, the highest score first; `spacings` are those of the jobs' images."""
     found: dict[UUID, list[Finding]] = {job_id: [] for job_id in spacings}
     boxes = sa.select(Detection).where(is_any(Detection.job_id, spacings), Detection.score >= min_score)
     for box in session.scalars(boxes.order_by(Detection.job_id, Detection.rank)):

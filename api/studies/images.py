@@ -1,4 +1,4 @@
-"""Images: the rendition, and the findings drawn on it."""
+"""Images: the rendition, and the rendition with its findings."""
 
 from io import BytesIO
 
@@ -99,12 +99,12 @@ def _on_rendition(box: Detection, image: Image) -> OverlayBox:
 
 
 def _warnings(image: Image) -> list[str]:
-    """What makes the image doubtful, as `Flag: Suspected inversion`."""
+    """Return the image's flags, as `Flag: Suspected inversion`."""
     return [f"Flag: {Flag(flag).label}" for flag in image.flags or ()]
 
 
 def _about(model: Model, active: Model | None, min_score: float) -> list[str]:
-    """Whose the findings are, whether they are the active model's, and the model's own warnings."""
+    """Return the model of the findings, whether it is active, and its warnings."""
     training = f", {model.card['trained_on']}" if model.card.get("trained_on") else ""
     about = [f"Model {model.name} {model.digest[:12]}{training}, scores from {min_score:g}"]
     if active is None:

@@ -1,4 +1,4 @@
-"""Many jobs at once, for whoever has sent many files and waits."""
+"""Several jobs in one request, for clients that wait for many jobs."""
 
 import sqlalchemy as sa
 from flask import Response
@@ -17,7 +17,7 @@ blueprint = resource("job_list", tag="jobs")
 
 @blueprint.get("/v1/jobs", responses={200: JobsAnswer})
 @requires(Scope.READ)
-@unaudited("It shows states and ids, and clients ask again and again.")
+@unaudited("It shows states and ids, and clients poll it.")
 def show_many(query: JobsQuery) -> Response:
     """Show several jobs.
 

@@ -1,4 +1,4 @@
-"""Jobs: where they stand, and cancelling them."""
+"""Jobs: showing and cancelling them."""
 
 from uuid import UUID
 
@@ -26,7 +26,7 @@ blueprint = resource("jobs")
 
 @blueprint.get("/v1/jobs/<uuid:job_id>", responses={200: JobAnswer})
 @requires(Scope.READ)
-@unaudited("It shows states and ids, and clients ask again and again.")
+@unaudited("It shows states and ids, and clients poll it.")
 def show(path: JobPath, query: JobQuery) -> Response:
     """Show a job.
 
@@ -38,7 +38,7 @@ def show(path: JobPath, query: JobQuery) -> Response:
             return as_json(_wait_for_end(path.job_id, query.wait))
         finally:
             services().long_polls.release()
-    return as_json(_look(path.job_id))
+    return as_json(_read(path.job_id))
 
 
 @blueprint.post("/v1/jobs/<uuid:job_id>/cancel", responses={200: JobAnswer})
@@ -53,18 +53,18 @@ def cancel(path: JobPath) -> Response:
         changed = outcome.cancel(session, identity().project_id, path.job_id)
         answer = _find(session, path.job_id)
     if not changed:
-        raise JobIsFinal(f"The job is {answer.state} already.")
+        raise JobIsFinal(f"The job is already {answer.state}.")
     return as_json(answer)
 
 
 def _wait_for_end(job_id: UUID, wait_s: float) -> JobAnswer:
-    answer, waiting = _look(job_id), poll(wait_s)
+    answer, waiting = _read(job_id), poll(wait_s)
     while not answer.state.is_final and next(waiting, _OVER) is not _OVER:
-        answer = _look(job_id)
+        answer = _read(job_id)
     return answer
 
 
-def _look(job_id: UUID) -> JobAnswer:
+def _read(job_id: UUID) -> JobAnswer:
     with services().database.begin() as session:
         return _find(session, job_id)
 

@@ -1,7 +1,7 @@
-"""Finds the studies that meet a search, the newest first, however many there are.
+"""Searches for studies, the newest first, fast for any number of studies.
 
-Each condition is a *way* to studies: an index that yields those that meet it in the order of their ids, and a test of
-one study. The way with the fewest studies is walked, and stops with the page; the other conditions are tested on it.
+Each condition is a *way* to studies: an index that yields the matching studies in the order of their ids, and a test of
+a single study. The way with the fewest studies is read until the page is full; the other conditions are tested on it.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from shared.tables.studies import is_flagged
 from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState
 
-#: Ways with more studies than this are not compared any further.
+#: Ways are counted up to this many studies.
 _MOST_COUNTED = 20_000
 _PRIORITIES = range(10)
 #: A page is a few rows of an index, read in order: parallel workers would read far more, and a generic plan does not
@@ -38,7 +38,7 @@ StudyId = InstrumentedAttribute[UUID]
 
 @dataclass(frozen=True)
 class Found:
-    """A page of a search, the newest first, and the cursors of the pages beside it."""
+    """A page of a search, the newest first, and the cursors of its neighbour pages."""
 
     study_ids: Sequence[UUID]
     #: `before` and `after` of the pages of older and of newer studies.
@@ -48,7 +48,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The studies beside one in the list of a search."""
+    """The neighbours of a study in the results of a search."""
 
     newer: UUID | None
     older: UUID | None
@@ -56,20 +56,20 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class _Way:
-    """One condition."""
+    """A condition, as an index and a test."""
 
-    #: What is walked: rows of an index that holds the study's id as its last column, and which of them.
+    #: The rows that are read: of an index whose last column is the study's id.
     study_id: StudyId
     where: Sequence[sa.ColumnElement[bool]]
     #: Whether a study meets the condition.
     test: Callable[[StudyId], sa.ColumnElement[bool]]
-    #: Values of the index's columns before the last, where it takes several; each is a run of rows in order.
+    #: Several values of the index's first columns, if the condition has them; each value is an ordered run of rows.
     runs: sa.TableValuedAlias | None = None
-    #: What else a row is to be, which the index does not tell.
+    #: Further conditions on a row, which the index does not cover.
     also: Sequence[sa.ColumnElement[bool]] = ()
 
     def newest(self) -> sa.ScalarSelect[UUID]:
-        """The newest study to which the way leads."""
+        """Select the newest study of this way."""
         rows = sa.select(self.study_id.label("study_id")).where(*self.where).order_by(self.study_id.desc()).limit(1)
         if self.runs is None:
             return rows.scalar_subquery()
@@ -79,7 +79,7 @@ class _Way:
 
 
 def find(session: Session, project_id: UUID, query: StudiesQuery) -> Found:
-    """Return the page of a project's studies that a query asks for."""
+    """Return a page of a project's studies that match a query."""
     session.execute(_PLAN_FOR_A_PAGE)
     ways = _rarest_first(session, _ways(session, project_id, query), query)
     if query.after is not None:
@@ -87,7 +87,7 @@ def find(session: Session, project_id: UUID, query: StudiesQuery) -> Found:
         if len(found) > query.limit:
             page = found[query.limit - 1 :: -1]
             return Found(page, older=page[-1], newer=page[0])
-        # The first page, which is to be full.
+        # Fill the first page.
         query = query.model_copy(update={"after": None})
     found = session.scalars(_walk(ways, query).limit(query.limit + 1)).all()
     page = found[: query.limit]
@@ -97,7 +97,7 @@ def find(session: Session, project_id: UUID, query: StudiesQuery) -> Found:
 
 
 def find_neighbours(session: Session, project_id: UUID, query: StudiesQuery, study_id: UUID) -> Neighbours:
-    """Return the studies that stand beside one in a search's list, be that one in it or, by now, not."""
+    """Return the neighbours of a study in the results of a search, also if it does not match any more."""
     session.execute(_PLAN_FOR_A_PAGE)
     query = query.model_copy(update={"limit": 1, "before": None, "after": None})
     ways = _rarest_first(session, _ways(session, project_id, query), query)
@@ -111,9 +111,9 @@ def _rarest_first(session: Session, ways: Sequence[_Way], query: StudiesQuery) -
 
 
 def _walk(ways: Sequence[_Way], query: StudiesQuery, *, upwards: bool = False) -> sa.Select[UUID]:
-    """Select the ids of studies that the first way leads to and that meet the others, in order."""
+    """Select the ids of the studies of the first way that match the other ways, in order."""
     first, *others = ways
-    # Without the bound, a walk down passes every newer study of the first way before it meets one of the others.
+    # Without this bound, the newest studies of the first way would be read in vain.
     tests = [test for way in others for test in (first.study_id <= way.newest(), way.test(first.study_id))]
     rows = sa.select(first.study_id.label("study_id")).where(
         *first.where, *first.also, *tests, *_bounds(first.study_id, query)
@@ -127,7 +127,7 @@ def _walk(ways: Sequence[_Way], query: StudiesQuery, *, upwards: bool = False) -
 
 
 def _count(session: Session, way: _Way, query: StudiesQuery) -> int:
-    """How many rows there are to walk, at most `_MOST_COUNTED`."""
+    """Count the rows of a way, up to `_MOST_COUNTED`."""
     rows = sa.select(sa.literal(1)).where(*way.where, *_bounds(way.study_id, query))
     if way.runs is not None:
         run = rows.limit(_MOST_COUNTED).correlate(way.runs).lateral("run")
@@ -136,7 +136,7 @@ def _count(session: Session, way: _Way, query: StudiesQuery) -> int:
 
 
 def _bounds(study_id: StudyId, query: StudiesQuery) -> list[sa.ColumnElement[bool]]:
-    """The part of the way that the page's cursor and the times of receipt leave; ids begin with their time."""
+    """Return the limits of the page's cursor and of the times of receipt; ids begin with their time."""
     bounds = []
     if query.before is not None:
         bounds.append(study_id < query.before)
@@ -150,7 +150,7 @@ def _bounds(study_id: StudyId, query: StudiesQuery) -> list[sa.ColumnElement[boo
 
 
 def _ways(session: Session, project_id: UUID, query: StudiesQuery) -> list[_Way]:
-    """The conditions of a query; those come first that are worth walking where many studies meet each."""
+    """Return the conditions of a query, the most selective ones first if many studies match each."""
     ways = []
     if query.q is not None:
         ways.append(_by_text(session, project_id, query))
@@ -162,7 +162,7 @@ def _ways(session: Session, project_id: UUID, query: StudiesQuery) -> list[_Way]
     if query.state is not None or query.priority is not None:
         states = query.state.job_states if query.state is not None else list(JobState)
         by_job = _by_job(project_id, states, _PRIORITIES if query.priority is None else [query.priority])
-        # Among a million with findings hardly any is without a result: those are walked instead.
+        # Almost every study with findings has a result, so this condition comes last.
         ways.insert(len(ways) if JobState.SUCCEEDED in states else 0, by_job)
     return ways or [_Way(Study.id, [Study.project_id == project_id], lambda _: sa.true())]
 

@@ -1,4 +1,4 @@
-"""Studies: sending them, and what was found on them."""
+"""Studies: sending, showing, processing again and erasing them; their findings."""
 
 from collections import Counter
 from uuid import UUID
@@ -141,7 +141,7 @@ def erase(path: StudyPath) -> Response:
     Erases the study's rows, originals, renditions, results and reviews permanently; datasets made from it are marked.
     Status 202 means that some objects are not removed yet; they are removed as soon as the object store allows it.
     """
-    # Bytes that others have too stay, which only all projects' rows tell; the study is one of the key's project.
+    # Objects that other projects use are kept, so the rows of all projects are needed. The study is the project's own.
     erased = erase_study(services().installation, services().store, identity().project_id, path.study_id)
     note(images=erased.images, objects_left=erased.objects_left)
     log.info("study_erased", study_id=str(path.study_id), images=erased.images, objects_left=erased.objects_left)
@@ -150,7 +150,7 @@ def erase(path: StudyPath) -> Response:
 
 
 def _receive(intake: Intake, upload: Upload, number: int) -> FileOutcome:
-    # An answer is kept where its request has an Idempotency-Key, and a file may be named after its patient.
+    # The answer may be stored for its Idempotency-Key, and a file may be named after its patient.
     name = upload.name if services().settings.deidentify == "off" else str(number)
     try:
         return describe_file(name, intake.receive(upload.chunks, also=_note))
@@ -159,7 +159,7 @@ def _receive(intake: Intake, upload: Upload, number: int) -> FileOutcome:
 
 
 def _note(session: Session, received: Received) -> None:
-    """Have each file recorded in the transaction of its own rows."""
+    """Record each file in the transaction of its own rows."""
     note(files=1, study_ids=[str(received.study_id)])
     recorded(session)
 

@@ -1,4 +1,4 @@
-"""The list of studies: searched, the newest first."""
+"""The list of studies and its search."""
 
 from http import HTTPStatus
 from uuid import UUID
@@ -22,7 +22,7 @@ blueprint = resource("study_list", tag="studies")
 
 @blueprint.get("/v1/studies", responses={200: StudiesAnswer})
 @requires(Scope.READ)
-@unaudited("What has not changed is not sent again.", only=HTTPStatus.NOT_MODIFIED)
+@unaudited("Nothing is shown if nothing has changed.", only=HTTPStatus.NOT_MODIFIED)
 @may_raise("unknown_class")
 def show_all(query: StudiesQuery) -> Response:
     """List and search studies.

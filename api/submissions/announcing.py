@@ -1,4 +1,4 @@
-"""Files of a submission that are told of before they come: their rows, and where to put their bytes."""
+"""Announced files of a submission: their rows and their upload URLs."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,28 +18,28 @@ from shared.submissions.progress import allocate, incoming_key
 from shared.tables import Image, Job, Submission, SubmissionFile
 from shared.vocabulary.states import FileState
 
-#: A larger file is uploaded in parts.
+#: Larger files are uploaded in parts.
 WHOLE_BYTES = 64 * 1024**2
-#: Of a part, unless there would be too many.
+#: The size of a part, and the maximum number of parts, for which larger files get larger parts.
 _PART_BYTES, _MOST_PARTS = 64 * 1024**2, 1000
-#: A bound on an answer's size; each takes some 600 bytes and half a millisecond.
+#: Limit of the URLs in an answer; each takes about 600 bytes and 0.5 ms.
 _MOST_URLS = 10_000
 
 
 def announce(session: Session, submission: Submission, files: Sequence[AnnouncedFile]) -> list[SubmissionFile]:
-    """Add files to a locked submission. What the project has a result of already, or will have, is a duplicate.
+    """Add files to a locked submission. Files whose image has a result or an open job are duplicates.
 
     Raises `QuotaExceeded`.
     """
     settings = services().settings
     identifiable = settings.deidentify == "off"
-    # Where originals are replaced, none has the digest of what is sent.
+    # De-identified originals have other digests than the files that are sent.
     known = _known(session, submission, {file.sha256 for file in files}) if identifiable else {}
     most_bytes = settings.max_upload_bytes
     if not through_api():
         most_bytes = max(most_bytes, settings.max_archive_bytes)
     to_send = [file for file in files if file.sha256 not in known and file.byte_count <= most_bytes]
-    # They count once they are taken in, as far as there is room for them then.
+    # They count against the quota when they are processed; this check refuses hopeless requests early.
     if (quota := find_quota(session, identity().key_id)) is not None:
         quota.check(session, len(to_send), sum(file.byte_count for file in to_send))
     first = allocate(session, submission.id, len(files))
@@ -67,24 +67,24 @@ def announce(session: Session, submission: Submission, files: Sequence[Announced
 
 
 def through_api() -> bool:
-    """Whether uploads go through this API: identifiable bytes must never lie in the store."""
+    """Whether uploads go through this API: identifiable files must never be stored."""
     settings = services().settings
     return not settings.direct_uploads or settings.deidentify != "off"
 
 
 def describe_uploads(rows: Sequence[SubmissionFile]) -> list[Upload]:
-    """Say where to put each file that is expected; needs the object store for large ones. Call it without a session."""
+    """Return the upload URLs of expected files. Large files need the object store, so call it outside a transaction."""
     uploads, urls = [], 0
     for row in rows:
         upload = Upload(number=row.number, state=row.state)
         if row.state == FileState.EXPECTED and urls < _MOST_URLS:
-            _say_where(upload, row)
+            _set_urls(upload, row)
             urls += len(upload.parts or (1,))
         uploads.append(upload)
     return uploads
 
 
-def _say_where(upload: Upload, row: SubmissionFile) -> None:
+def _set_urls(upload: Upload, row: SubmissionFile) -> None:
     store = services().store
     assert row.byte_count is not None
     if through_api():
@@ -111,7 +111,7 @@ def _say_where(upload: Upload, row: SubmissionFile) -> None:
 
 
 def _cut(byte_count: int) -> list[tuple[int, int, int]]:
-    """Cut a file into parts; return their numbers, offsets and sizes."""
+    """Divide a file into parts; return their numbers, offsets and sizes."""
     part_bytes = max(_PART_BYTES, -(-byte_count // _MOST_PARTS))
     return [
         (number, offset, min(part_bytes, byte_count - offset))
@@ -120,7 +120,7 @@ def _cut(byte_count: int) -> list[tuple[int, int, int]]:
 
 
 def _upload_in_parts(row: SubmissionFile, key: str) -> tuple[str, dict[int, int]]:
-    """Return the name of a file's upload, begun now if it is not yet or no more, and the parts that have arrived."""
+    """Return the id of a file's multipart upload, which is created if it is missing, and the uploaded parts."""
     store = services().store
     known = row.upload_id
     while True:
@@ -128,7 +128,7 @@ def _upload_in_parts(row: SubmissionFile, key: str) -> tuple[str, dict[int, int]
             try:
                 return known, store.uploaded_parts(key, known)
             except ObjectMissing:
-                pass  # removed, because nobody went on with it for too long
+                pass  # removed because it was abandoned
         begun = store.create_upload(key)
         now = _keep_upload_id(row, known, begun)
         if now == begun:
@@ -139,7 +139,7 @@ def _upload_in_parts(row: SubmissionFile, key: str) -> tuple[str, dict[int, int]
 
 
 def _keep_upload_id(row: SubmissionFile, known: str | None, begun: str) -> str | None:
-    """Note an upload's name in place of the one that was known; return the name that is noted then."""
+    """Store the id of an upload in place of the known one; return the id that is stored."""
     mine = sa.and_(SubmissionFile.submission_id == row.submission_id, SubmissionFile.number == row.number)
     change = sa.update(SubmissionFile).where(mine, SubmissionFile.upload_id.is_not_distinct_from(known))
     with services().database.unrecorded().begin() as session:
@@ -148,13 +148,13 @@ def _keep_upload_id(row: SubmissionFile, known: str | None, begun: str) -> str |
 
 
 def _known(session: Session, submission: Submission, digests: set[str]) -> dict[str, tuple[UUID, UUID]]:
-    """Return the images of the project with these digests and a job to count on, and that job, by digest."""
+    """Return, by digest, the project's images with a shareable job, and that job."""
     job = sa.select(Job.id).where(Job.image_id == Image.id, *shareable(submission.requested_model_id))
     job = job.order_by(Job.id.desc()).limit(1)
     latest = job.correlate(Image).lateral("latest")
     rows = sa.select(Image.sha256, Image.id, latest.c.id).join(latest, sa.true())
     rows = rows.where(Image.project_id == submission.project_id, Image.sha256.in_(digests))
     known = session.execute(rows).all()
-    # What a worker is just changing is not waited for: it locks many jobs at once, as we do. Such a file is sent.
+    # Do not wait for rows that a worker has locked, to avoid deadlocks; such a file is uploaded again.
     safe = share_jobs(session, [job_id for *_, job_id in known], submission.id, submission.priority, wait=False)
     return {sha256: (image_id, job_id) for sha256, image_id, job_id in known if job_id in safe}

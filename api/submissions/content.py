@@ -1,4 +1,4 @@
-"""A file of a submission whose bytes come through this API, and are taken in at once."""
+"""Uploads of submission files through this API. Each file is processed while it arrives."""
 
 import hashlib
 from collections.abc import Iterator
@@ -38,9 +38,9 @@ from shared.vocabulary.states import FileState, Scope, WorkerKind
 
 blueprint = resource("content", tag="submissions")
 
-#: What bytes are taken for.
+#: States in which an upload is accepted.
 _WANTED = (FileState.EXPECTED, FileState.ARRIVED)
-#: The bytes have been here. Sent again, because an answer was lost, they get the same one.
+#: States after the upload. A repeated upload gets the same answer as the first one.
 _DONE = (
     FileState.CHECKING,
     FileState.ACCEPTED,
@@ -68,7 +68,7 @@ class ArchiveNotTaken(PermanentError):
 
 @dataclass(frozen=True)
 class _Expected:
-    """A file as it was announced."""
+    """An announced file."""
 
     submission_id: UUID
     number: int
@@ -76,7 +76,7 @@ class _Expected:
     sha256: str
     priority: int
     model_id: UUID | None
-    #: Whose quota it counts against.
+    #: The key whose quota it counts against.
     key_id: UUID | None
 
     def row(self) -> sa.ColumnElement[bool]:
@@ -102,7 +102,7 @@ def put(path: FilePath) -> Response:
         try:
             _receive(file)
         except FileNotExpected:
-            if _expected(path) is not None:  # else the same request, sent twice, was quicker elsewhere
+            if _expected(path) is not None:  # else the same upload, sent twice, has finished in another request
                 raise
         with services().database.unrecorded().begin() as session:
             settle(session, path.submission_id)
@@ -111,7 +111,7 @@ def put(path: FilePath) -> Response:
 
 
 def _expected(path: FilePath) -> _Expected | None:
-    """Return a file whose bytes are wanted; None for one that is done already. Raise `FileNotExpected`."""
+    """Return the expected file; None if it is uploaded already. Raise `FileNotExpected`."""
     with services().database.begin() as session:
         submission = find(session, path.submission_id)
         row = session.get(SubmissionFile, (path.submission_id, path.number))
@@ -133,7 +133,7 @@ def _expected(path: FilePath) -> _Expected | None:
 
 
 def _receive(file: _Expected) -> None:
-    """Take in the request's body, or note why it is unfit; raise `FileNotExpected`."""
+    """Process the body, or record why it is rejected; raise `FileNotExpected`."""
     try:
         _take_in(file)
     except PermanentError as error:
@@ -143,8 +143,8 @@ def _receive(file: _Expected) -> None:
 
 
 def _take_in(file: _Expected) -> None:
-    """Take in the request's body; raise what `Intake.receive` does, `UploadError` and `FileNotExpected`."""
-    # What was announced has a bound already; an archive may be larger than any film.
+    """Process the body; raises what `Intake.receive` raises, `UploadError` and `FileNotExpected`."""
+    # The announced size was checked already; archives may be larger than single files.
     most_bytes = services().settings.max_upload_bytes
     chunks = _checked(Body(request, max_bytes=max(most_bytes, file.byte_count)), file)
     start = b""
@@ -153,7 +153,7 @@ def _take_in(file: _Expected) -> None:
     chunks = chain([start], chunks)
     if sniff_archive(start) is not None:
         if services().settings.deidentify != "off":
-            raise ArchiveNotTaken  # it would lie in the store as it is until it is unpacked
+            raise ArchiveNotTaken  # identifiable files would be stored until it is unpacked
         services().store.put_parts(incoming_key(file.submission_id, file.number), in_parts(chunks))
         _move(file, state=FileState.ARRIVED, available_at=sa.func.now())
         services().hints.send(WorkerKind.INTAKE, 1)
@@ -177,7 +177,7 @@ def _take_in(file: _Expected) -> None:
     try:
         intake.receive(chunks, also=also)
     except PermanentError:
-        for _ in chunks:  # Where it was damaged on its way, that is what is wrong with it.
+        for _ in chunks:  # If the upload is damaged, report that error instead.
             pass
         raise
     finally:
@@ -185,7 +185,7 @@ def _take_in(file: _Expected) -> None:
 
 
 def _checked(body: Body, file: _Expected) -> Iterator[bytes]:
-    """Yield a body that is just what was announced; raise `SizeMismatch` and `DigestMismatch` before its end."""
+    """Yield the body; raise `SizeMismatch` or `DigestMismatch` before its end if it differs from the announcement."""
     if request.content_length not in (None, file.byte_count):
         raise SizeMismatch
     digest = hashlib.sha256()
@@ -210,7 +210,7 @@ def _move(file: _Expected, **values: object) -> None:
 
 
 def _change(session: Session, file: _Expected, **values: object) -> None:
-    """Change a file that is still wanted; raise `FileNotExpected` for one that was cancelled or is taken in already."""
+    """Change a file that is still expected; raise `FileNotExpected` if it was cancelled or processed meanwhile."""
     wanted = sa.update(SubmissionFile).where(file.row(), SubmissionFile.state.in_(_WANTED))
     wanted = wanted.values(**values).returning(SubmissionFile.number)
     if session.scalar(wanted.execution_options(synchronize_session=False)) is None:

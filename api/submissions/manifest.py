@@ -1,6 +1,6 @@
-"""The manifest of a submission: a row for each file. It is read a slice at a time, and so never held as a whole.
+"""The manifest of a submission: one row per file, streamed in slices.
 
-Each slice has a transaction of its own: a client that reads slowly keeps no connection, and no dead rows alive.
+Each slice is a transaction of its own, so a slow client holds no connection and delays no vacuum.
 """
 
 import io
@@ -28,7 +28,7 @@ from shared.vocabulary.states import Scope
 
 blueprint = resource("manifest", tag="submissions")
 
-#: Of a stream.
+#: Rows of a slice.
 _SLICE_ROWS = 5000
 _FIELDS = tuple(ManifestRow.model_fields)
 _TYPES = {"jsonl": "application/jsonl", "csv": "text/csv; charset=utf-8"}
@@ -71,7 +71,7 @@ def read_row(session: Session, submission_id: UUID, number: int) -> ManifestRow:
 
 
 def _read(session: Session, submission_id: UUID, after: int, limit: int) -> Sequence[Sequence[Any]]:
-    """Return the next rows, as `_FIELDS` has them."""
+    """Return the next rows, with the columns of `_FIELDS`."""
     outcome = OUTCOME + sa.func.coalesce(sa.literal(":") + CODE, "")
     rows = (
         sa.select(
@@ -83,7 +83,7 @@ def _read(session: Session, submission_id: UUID, after: int, limit: int) -> Sequ
             SubmissionFile.sha256,
             outcome,
             REASON,
-            # As text, for a `UUID` takes longer to make and to write than all the rest of a row.
+            # As text: making and writing a `UUID` takes longer than the rest of a row.
             *(sa.cast(id_, sa.Text) for id_ in (Image.study_id, SubmissionFile.image_id, SubmissionFile.job_id)),
             Image.flags,
         )

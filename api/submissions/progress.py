@@ -1,4 +1,4 @@
-"""How far a submission is: looked at once, waited for, or told as server-sent events."""
+"""The progress of a submission: read once, by a long poll, or as server-sent events."""
 
 from collections.abc import Iterator
 from uuid import UUID
@@ -12,12 +12,12 @@ from api.http.event_stream import STREAM_S, described, event, respond
 from api.http.polling import poll
 from api.http.resource import as_json, resource
 from api.http.services import services
-from api.submissions.submissions import look
+from api.submissions.submissions import read_progress
 from shared.vocabulary.states import Scope
 
 blueprint = resource("progress", tag="submissions")
 
-#: The `id` of a stream's last event.
+#: The `id` of the last event of a stream.
 FINAL = "final"
 
 _EVENTS = described("Events named `progress`, each with a SubmissionAnswer.", "progress")
@@ -25,14 +25,14 @@ _EVENTS = described("Events named `progress`, each with a SubmissionAnswer.", "p
 
 @blueprint.get("/v1/submissions/<uuid:submission_id>", responses={200: SubmissionAnswer})
 @requires(Scope.READ)
-@unaudited("It shows counts and states. Clients ask again and again.")
+@unaudited("It shows counts and states, and clients poll it.")
 def show(path: SubmissionPath, query: ProgressQuery) -> Response:
     """Show a submission.
 
     With `wait`, the answer comes when the counts or the state have changed or the time is over. It may come earlier if
     many requests are waiting already.
     """
-    answer = look(path.submission_id)
+    answer = read_progress(path.submission_id)
     if query.wait > 0 and services().long_polls.acquire(blocking=False):
         try:
             changes = _changes(path.submission_id, answer, query.wait)
@@ -53,22 +53,22 @@ def stream(path: SubmissionPath) -> Response:
     Server-sent events: one event for each change until the submission is final. A stream ends after some minutes;
     connect again to continue.
     """
-    answer = look(path.submission_id)
+    answer = read_progress(path.submission_id)
     if answer.state.is_final and request.headers.get("Last-Event-ID") == FINAL:
-        return Response(status=204)  # which tells a browser not to come again
+        return Response(status=204)  # tells the browser not to reconnect
     changes = _changes(path.submission_id, answer, STREAM_S)
     return respond(_event(answer), (None if change is None else _event(change) for change in changes))
 
 
 def _changes(submission_id: UUID, known: SubmissionAnswer, within_s: float) -> Iterator[SubmissionAnswer | None]:
-    """Yield a submission whenever it has changed, and None whenever it has not, until it is final.
+    """Yield the submission after each change, and None after each check without one, until it is final.
 
-    Each look is a transaction of its own: whoever waits holds no connection.
+    Each check is a transaction of its own, so no connection is held in between.
     """
     if known.state.is_final:
         return
     for _ in poll(within_s):
-        answer = look(submission_id)
+        answer = read_progress(submission_id)
         changed = (answer.state, answer.counts) != (known.state, known.counts)
         yield answer if changed else None
         if answer.state.is_final:

@@ -1,4 +1,4 @@
-"""Bulk submissions: many files that are sent, watched, retried and cancelled as one."""
+"""Bulk submissions: many files that are sent, retried and cancelled together."""
 
 from uuid import UUID
 
@@ -42,7 +42,7 @@ from shared.vocabulary.states import FileState, Scope, SubmissionState, WorkerKi
 
 blueprint = resource("submissions")
 
-#: Of files that are announced, the longest names included.
+#: Limit of a request that announces files, with the longest names.
 _MOST_PAGE_BYTES = 1024**2
 
 
@@ -78,7 +78,7 @@ def create(query: CreateQuery, body: SubmissionRequest) -> Response:
     upload each. With `from=s3://bucket/prefix`, Carina imports the files of a bucket instead.
     """
     if query.from_ is not None and body.files:
-        raise InvalidRequest("A submission has either files of its own or those of a bucket.")
+        raise InvalidRequest("Send either `files` or `from`, not both.")
     bucket, prefix = _source(query.from_)
     with services().database.begin() as session:
         if body.model_id is not None:
@@ -156,7 +156,7 @@ def show_uploads(path: SubmissionPath, query: UploadsQuery) -> Response:
         found = session.scalars(expected.order_by(SubmissionFile.number).limit(query.limit + 1)).all()
         session.expunge_all()
     uploads = describe_uploads(found[: query.limit])
-    # What had no room for its URLs begins the next page.
+    # Files without a URL, because the answer is full, begin the next page.
     told = [upload for upload in uploads if upload.url is not None or upload.parts is not None]
     return as_json(UploadsAnswer(uploads=told, next=told[-1].number if len(told) < len(found) else None))
 
@@ -194,11 +194,11 @@ def complete(path: SubmissionPath) -> Response:
     with services().database.begin() as session:
         submission = find(session, path.submission_id)
         if submission.state == SubmissionState.OPEN and submission.source_bucket is not None:
-            raise SubmissionNotOpen("The submission is complete once its bucket has been listed.")
+            raise SubmissionNotOpen("The submission is completed by Carina when its bucket has been listed.")
         count = close(session, submission.id)
         note(files=count)
     services().hints.send(WorkerKind.INTAKE, count)
-    return as_json(look(path.submission_id))
+    return as_json(read_progress(path.submission_id))
 
 
 @blueprint.post("/v1/submissions/<uuid:submission_id>/retry", responses={200: RetryAnswer})
@@ -249,8 +249,8 @@ def find(session: Session, submission_id: UUID) -> Submission:
     return submission
 
 
-def look(submission_id: UUID) -> SubmissionAnswer:
-    """Return where a submission stands; one that nothing is left of is ended now, not at the next sweep."""
+def read_progress(submission_id: UUID) -> SubmissionAnswer:
+    """Return a submission's progress. If nothing is left to do, it is finished now instead of at the next sweep."""
     with services().database.begin() as session:
         answer = describe(session, find(session, submission_id))
     counts = answer.counts
@@ -262,13 +262,13 @@ def look(submission_id: UUID) -> SubmissionAnswer:
 
 
 def describe(session: Session, submission: Submission) -> SubmissionAnswer:
-    """Describe a submission as it is now."""
+    """Describe the current state of a submission."""
     counted = tally(session, submission)
     return describe_submission(submission, counted, session.scalars(sa.select(sa.func.now())).one())
 
 
 def allowed_prefix(bucket: str, prefix: str) -> str:
-    """Return what this project may read of a prefix; raise `BucketNotAllowed`."""
+    """Return the part of a prefix that this project may read; raise `BucketNotAllowed`."""
     with services().database.begin() as session:
         project = session.get_one(Project, identity().project_id).name
     limited = limit_prefix(read_places(services().settings.import_buckets), project, bucket, prefix)
@@ -278,7 +278,7 @@ def allowed_prefix(bucket: str, prefix: str) -> str:
 
 
 def _source(url: str | None) -> tuple[str | None, str | None]:
-    """Take `s3://bucket/prefix` apart; raise `BucketNotAllowed` and `BucketUnreadable`."""
+    """Parse `s3://bucket/prefix`; raise `BucketNotAllowed` and `BucketUnreadable`."""
     if url is None:
         return None, None
     bucket, _, prefix = url.removeprefix("s3://").partition("/")

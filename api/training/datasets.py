@@ -1,4 +1,4 @@
-"""Datasets: importing one from the object store, where it stands, and what is in it."""
+"""Datasets: importing, showing and cancelling them."""
 
 from flask import Response
 from flask_openapi3.types import ResponseDict
@@ -142,5 +142,5 @@ def _find(session: Session, path: DatasetPath) -> Dataset:
 
 def _require(sha256: str | None) -> str:
     if sha256 is None:
-        raise NotReady("The import has not succeeded, so there is nothing to show yet.")
+        raise NotReady("The import has not succeeded yet.")
     return sha256

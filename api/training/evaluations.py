@@ -1,4 +1,4 @@
-"""Evaluations: asking for one, its numbers, and what it found."""
+"""Evaluations: starting, showing and cancelling them; their reports."""
 
 from flask import Response
 from flask_openapi3.types import ResponseDict
@@ -23,7 +23,7 @@ from shared.training.evaluations import start_evaluation
 from shared.training.tasks import TaskIsFinal, cancel_task
 from shared.vocabulary.states import Scope
 
-#: A report is one file with everything in it: it runs no script and fetches nothing, whatever got into it.
+#: A report is self-contained. The policy forbids scripts and requests, whatever its content is.
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

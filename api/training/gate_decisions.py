@@ -1,4 +1,4 @@
-"""The gate: asking whether a candidate is to take the active model's place, and why it did or did not."""
+"""Decisions of the gate: whether a candidate should replace the active model, and why."""
 
 from flask import Response
 

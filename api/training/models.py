@@ -1,4 +1,4 @@
-"""Models: which detectors there are, and which one is active. All projects share them, so changes need `system`."""
+"""Models: listing, registering and promoting them. All projects share models, so changes need the scope `system`."""
 
 import sqlalchemy as sa
 from flask import Response

@@ -1,4 +1,4 @@
-"""Schedules: when to train again, and on what."""
+"""Schedules of repeated trainings."""
 
 from typing import Any
 
@@ -90,7 +90,7 @@ def change(path: SchedulePath, body: ScheduleChange) -> Response:
     with services().database.begin() as session:
         schedule = find_schedule(session, identity().project_id, path.schedule_id, to_change=True)
         changes = _changes(schedule, body)
-        if changes.keys() & {"config", "dataset_name", "gate"}:  # what is promoted in the end, and by which rule
+        if changes.keys() & {"config", "dataset_name", "gate"}:  # these decide which model is promoted
             require_to_promote(changes["gate"] if "gate" in changes else read_schedule(schedule)[1])
         update_schedule(session, schedule, **changes)
         return _show_changed(session, schedule)

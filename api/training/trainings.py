@@ -1,4 +1,4 @@
-"""Trainings: asking for one, where it stands, and ending it."""
+"""Trainings: starting, showing and cancelling them."""
 
 import sqlalchemy as sa
 from flask import Response
@@ -109,7 +109,7 @@ def show_points(path: TrainingPath, query: PointsQuery) -> Response:
     responses=_LOG,
 )
 @requires(Scope.TRAIN)
-@unaudited("It shows what trainings log, and clients ask again and again.")
+@unaudited("It shows logs of trainings, and clients poll it.")
 def show_log(path: TrainingPath) -> Response:
     """Show a training's log.
 

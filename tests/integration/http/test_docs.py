@@ -35,7 +35,7 @@ def test_a_browser_shows_the_routes_without_any_outside_request(server: Server, 
     run = subprocess.run(
         [*command, f"{server.url}/docs"], capture_output=True, text=True, timeout=DEADLINE_S, check=True
     )
-    for shown in ("Findings on chest radiographs", "/v1/studies", "/v1/audit-events"):
+    for shown in ("abnormalities on chest radiographs", "/v1/studies", "/v1/audit-events"):
         assert shown in run.stdout
     with PIL.Image.open(picture) as shot:
         assert len(shot.convert("RGB").getcolors(1200 * 1600) or ()) > 100
