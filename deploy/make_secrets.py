@@ -1,4 +1,4 @@
-"""`make secrets`: make the files of docker-compose.yml's secrets, each once. Needs nothing but Python."""
+"""`make secrets`: creates the files of docker-compose.yml's secrets that do not exist yet. Needs only Python."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""Which secrets each process of Carina needs: `carina up` and docker-compose.yml give it those and no others.
+"""The secrets that each process of Carina needs: `carina up` and docker-compose.yml pass these and no others.
 
 Settings that are no secret go to every process: one that was left out by mistake would quietly become its default.
 """

@@ -1,4 +1,4 @@
-"""The API as the commands use it, and a few files sent at once."""
+"""The client of the API as commands use it, with progress bars."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +13,12 @@ from deploy.cli.environment import client_settings_of
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, FileOutcome
 
-#: A command against a server that is down says so at once; one that was there before is waited for.
+#: How long a command waits for the first answer of a server; a server that has answered before is waited for.
 _FIRST_ANSWER_S = 2.5
 
 
 def connect(data: Path | None) -> "Carina":
-    """Return a client for the API that the settings name."""
+    """Return a client of the API at `CARINA_API_URL`."""
     from api.client import Carina
 
     settings = client_settings_of(data)

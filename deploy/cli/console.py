@@ -64,7 +64,7 @@ def is_quiet() -> bool:
 
 
 def story() -> Console:
-    """Where a command tells how it goes on: standard error where standard output holds JSON."""
+    """Return the console for progress messages: standard error if standard output holds JSON."""
     return err if is_json() else out
 
 
@@ -95,7 +95,7 @@ def show_result(value: object, *lines: str) -> None:
 
 
 def tell(value: object, *lines: str) -> None:
-    """Print one of several results, each as it comes: with `--json` on a line of its own."""
+    """Print one of several results as soon as it is known: with `--json` as one line."""
     if is_json():
         sys.stdout.write(json.dumps(value, default=_plain) + "\n")
         sys.stdout.flush()
@@ -119,7 +119,7 @@ def progress_of(*columns: ProgressColumn) -> Progress:
 
 @contextmanager
 def busy(what: str) -> Iterator[None]:
-    """Say on standard error what is being done while this lasts."""
+    """Show on standard error what is being done while the block runs."""
     if is_quiet():
         yield
         return
@@ -129,7 +129,7 @@ def busy(what: str) -> Iterator[None]:
 
 @contextmanager
 def opened(output: Path | None) -> Iterator[IO[str]]:
-    """A file that is there as a whole or not at all; without a path, standard output."""
+    """Open a file that appears only once it is complete; without a path, standard output."""
     if output is None:
         yield sys.stdout
         return
@@ -140,7 +140,7 @@ def opened(output: Path | None) -> Iterator[IO[str]]:
 
 
 def explain(error: ValidationError) -> str:
-    """Say in one line what is wrong with which of the values that were chosen."""
+    """Return in one line which values are not valid, and why."""
     return "; ".join(
         ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))))
         for each in error.errors(include_url=False)

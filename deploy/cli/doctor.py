@@ -1,4 +1,4 @@
-"""`carina doctor`: check every dependency, say what is wrong and how to mend it."""
+"""`carina doctor`: checks every dependency, and says what is wrong and how to repair it."""
 
 import os
 from collections.abc import Callable
@@ -10,9 +10,8 @@ import sqlalchemy as sa
 import typer
 from rich.markup import escape
 
-from deploy.cli.ailment import Ailment
 from deploy.cli.console import is_json, out, tell
-from deploy.cli.doctor_api import check_api, check_key
+from deploy.cli.doctor_api import CheckFailed, check_api, check_key
 from deploy.cli.environment import Data, client_settings_of, read_environment, settings_of
 from deploy.cli.extras import MODULES, explain_missing, find_missing
 from shared.database import Database
@@ -25,27 +24,27 @@ from shared.vocabulary.states import TaskState, WorkerKind
 if TYPE_CHECKING:
     from shared.queue.hints import Hints
 
-#: A trainer takes these up.
+#: A trainer takes tasks in these states.
 WAITING = (TaskState.QUEUED, TaskState.INTERRUPTED)
 _COLOURS = {"ok": "green", "degraded": "yellow", "wrong": "red"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that has to hold."""
+    """One condition that must be met."""
 
     name: str
-    #: Returns what was found; raises when it does not hold.
+    #: Returns what was found; raises if the condition is not met.
     run: Callable[[], str]
     remedy: str
-    #: The check without which this one would only say the same again.
+    #: The check whose failure would make this one fail too.
     needs: str = ""
-    #: Work goes on without it.
+    #: Carina works without it.
     is_optional: bool = False
 
 
 def doctor(data: Data = None) -> None:
-    """Check each dependency and say what is wrong and how to mend it.
+    """Check each dependency, and say what is wrong and how to repair it.
 
     With CARINA_API_URL and CARINA_API_KEY alone it checks what a client needs.
     """
@@ -102,7 +101,7 @@ def _client_checks(settings: ClientSettings) -> list[Check]:
 
 
 def _checks(settings: Settings, from_environment: bool) -> list[Check]:
-    # Commands import what is slow to load when they run, so that the others need not wait for it.
+    # Imported here because it is slow to load, and other commands do not need it.
     from shared.object_store import ObjectStore
     from shared.queue.hints import Hints
 
@@ -110,7 +109,7 @@ def _checks(settings: Settings, from_environment: bool) -> list[Check]:
     where = "the environment" if from_environment else "the stack's env file"
     return [
         Check("packages", _packages, "Install what this machine runs: pip install 'carina[all]'.", is_optional=True),
-        Check("device", lambda: _device(settings), "Set CARINA_DEVICE=cpu, or mend the GPU's driver."),
+        Check("device", lambda: _device(settings), "Set CARINA_DEVICE=cpu, or repair the GPU's driver."),
         Check(
             "decoders",
             lambda: _decoders(settings),
@@ -160,7 +159,7 @@ def _redis(settings: Settings, hints: "Hints") -> str:
 def _packages() -> str:
     if missing := {extra: names for extra in MODULES if (names := find_missing(extra))}:
         told = "; ".join(f"{extra}: {', '.join(names)}" for extra, names in missing.items())
-        raise Ailment(f"not every extra is installed ({told})")
+        raise CheckFailed(f"not every extra is installed ({told})")
     return f"Carina {version('carina')} with every extra"
 
 
@@ -172,9 +171,9 @@ def _device(settings: Settings) -> str:
     except ModuleNotFoundError:
         return "not checked, because PyTorch is not installed"
     except (ImportError, OSError, RuntimeError) as exc:  # a library of CUDA's is missing or broken
-        raise Ailment(f"PyTorch cannot be used ({str(exc).partition(chr(10))[0]})") from exc
+        raise CheckFailed(f"PyTorch cannot be used ({str(exc).partition(chr(10))[0]})") from exc
     if settings.device.startswith("cuda") and not cuda:
-        raise Ailment(f"CARINA_DEVICE is {settings.device}, but PyTorch sees no GPU")
+        raise CheckFailed(f"CARINA_DEVICE is {settings.device}, but PyTorch sees no GPU")
     return torch.cuda.get_device_name() if cuda and settings.device != "cpu" else "CPU"
 
 
@@ -195,7 +194,7 @@ def _schema(database: Database) -> str:
     from shared import migrations
 
     if not migrations.is_current(database):
-        raise Ailment("the tables are not those of this version")
+        raise CheckFailed("the tables are not those of this version")
     return "up to date"
 
 
@@ -217,12 +216,12 @@ def _workers(database: Database) -> str:
         counts = {row.stage: row.count for row in session.execute(alive)}
     kinds = [kind for kind in WorkerKind if kind is not WorkerKind.TRAIN]
     if missing := [kind for kind in kinds if kind not in counts]:
-        raise Ailment(f"none is alive for {', '.join(missing)}")
+        raise CheckFailed(f"none is alive for {', '.join(missing)}")
     return ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
 
 
 def _trainer(database: Database) -> str:
-    """Findings need no trainer; it is missed once something waits for it."""
+    """Findings need no trainer, so its absence is wrong only while a task waits for one."""
     from shared.queue.workers import is_alive
     from shared.training.tasks import KINDS
 
@@ -233,5 +232,5 @@ def _trainer(database: Database) -> str:
             session.scalar(sa.select(sa.func.count()).where(row.state.in_(WAITING))) or 0 for row in KINDS.values()
         )
     if waiting and not count:
-        raise Ailment(f"none is alive, and {waiting} tasks wait for one")
+        raise CheckFailed(f"none is alive, and {waiting} tasks wait for one")
     return f"{count} alive, {waiting} tasks wait"

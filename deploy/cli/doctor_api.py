@@ -1,20 +1,24 @@
-"""What `carina doctor` checks of the API: all that somebody can check who has its URL and a key alone."""
+"""The checks of `carina doctor` that need only the URL of the API and a key."""
 
 import time
 from email.utils import parsedate_to_datetime
 
 import httpx
 
-from deploy.cli.ailment import Ailment
+from shared.errors import CarinaError
 from shared.settings import ClientSettings
 
-#: Signatures of requests to an object store are refused from a quarter of an hour on; half of that is worth a word.
+#: An object store refuses signed requests if clocks differ by 15 minutes; half of that is reported.
 MOST_SKEW_S = 450
 _JSON = ("application/json", "application/problem+json")
 
 
+class CheckFailed(CarinaError, shares_code=True):
+    """A check of `carina doctor` failed."""
+
+
 def check_api(settings: ClientSettings) -> str:
-    """Say what answers at the API's URL; raises `Ailment` and the errors of the client."""
+    """Return what answers at the URL of the API; raises `CheckFailed` and the errors of the client."""
     from api.client.unreachable import ApiUnavailable, explain
     from shared.network.proxies import http_client
     from shared.network.tls import make_context
@@ -25,15 +29,15 @@ def check_api(settings: ClientSettings) -> str:
         except httpx.TransportError as exc:
             raise explain(exc, ApiUnavailable, "The API", settings.api_url) from exc
         if ready.headers.get("Content-Type", "").partition(";")[0] not in _JSON:
-            raise Ailment(f"The server at {settings.api_url} is not Carina's API")
+            raise CheckFailed(f"The server at {settings.api_url} is not Carina's API")
         _check_clock(ready.headers.get("Date"))
         if not ready.is_success:
-            raise Ailment(f"The API at {settings.api_url} answers, but is not ready")
+            raise CheckFailed(f"The API at {settings.api_url} answers, but is not ready")
     return f"ready at {settings.api_url}"
 
 
 def check_key(settings: ClientSettings) -> str:
-    """Say what the key may do; raises `Ailment` where it is not valid."""
+    """Return what the key may do; raises `CheckFailed` if it is not valid."""
     from api.client import Carina, RequestRefused
 
     key = settings.api_key.get_secret_value()
@@ -43,7 +47,7 @@ def check_key(settings: ClientSettings) -> str:
         except RequestRefused as exc:
             if exc.status == 403:
                 return "valid, without the scope `read`"
-            raise Ailment(exc.detail.rstrip(".")) from exc
+            raise CheckFailed(exc.detail.rstrip(".")) from exc
     return "valid, with the scope `read`"
 
 
@@ -52,7 +56,7 @@ def _check_clock(date: str | None) -> None:
         return
     skew_s = time.time() - parsedate_to_datetime(date).timestamp()
     if abs(skew_s) > MOST_SKEW_S:
-        raise Ailment(
+        raise CheckFailed(
             f"The clock of this machine and that of the API differ by {abs(skew_s) / 60:.0f} minutes: "
             "set both by a time server"
         )

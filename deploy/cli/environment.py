@@ -1,4 +1,4 @@
-"""Where a command finds its settings: `--data DIR`, else the environment, else a stack in `./.carina`."""
+"""The settings of a command: from `--data DIR`, else the environment, else a stack in `./.carina`."""
 
 import os
 from pathlib import Path
@@ -48,7 +48,7 @@ def has_database_alone(data: Path | None) -> bool:
 
 
 def read_environment(data: Path | None) -> None:
-    """Take a stack's `env` file into the environment of this process. A named folder goes before the environment.
+    """Read a stack's `env` file into the environment of this process. A named folder overrides the environment.
 
     Raises `NoStack` where the stack is not up, and `EnvFileUnreadable`.
     """

@@ -1,8 +1,8 @@
-"""Which extra of the package brings a module that is not installed."""
+"""Which extra of the package contains a module that is not installed."""
 
 import importlib.util
 
-#: By extra, the modules that Carina imports of it.
+#: The modules that Carina imports from each extra.
 MODULES = {
     "server": (
         *("alembic", "boto3", "celery", "cronsim", "cv2", "numpy", "PIL", "prometheus_client"),
@@ -19,7 +19,7 @@ MODULES = {
 
 
 def explain_missing(module: str) -> tuple[str, str]:
-    """Say which extra, or failing that which package, is missing, and how to install it."""
+    """Return which extra, or else which package, is missing, and how to install it."""
     package = module.partition(".")[0]
     extra = next((extra for extra, modules in MODULES.items() if package in modules), None)
     if extra is None:

@@ -1,4 +1,4 @@
-"""Every error that ends a command, as one line with a hint and an exit code."""
+"""Prints an error that ends a command as one line with a hint, and returns its exit code."""
 
 import contextlib
 import errno
@@ -29,7 +29,7 @@ _FILE_ERROR = plain_code("file_error", "The operating system refused to read or 
 
 @dataclass(frozen=True)
 class Failure:
-    """What to say of an error."""
+    """The message, exit code and hint of an error."""
 
     message: str
     exit: Exit = Exit.FAILED
@@ -101,7 +101,7 @@ def _words(error: BaseException) -> str:
 
 
 def _write_report(error: BaseException) -> str | None:
-    """Keep the traceback of an unexpected error in a file of the user's, and return its path."""
+    """Write the traceback of an unexpected error to a file that only the user can read, and return its path."""
     try:
         return str(new_text_file("carina-error-", "".join(traceback.format_exception(error))))
     except OSError:

@@ -1,4 +1,4 @@
-"""`carina findings`: what was found in a study or a whole submission, for people and for other programs."""
+"""`carina findings`: the findings of a study or of a whole submission, as a table or for other programs."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +18,12 @@ from deploy.cli.findings_formats import write_coco, write_csv, write_json, write
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, FindingsAnswer
 
-#: Studies asked for at a time.
+#: Studies that are requested at the same time.
 _THREADS = 8
 
 
 class Format(StrEnum):
-    """How findings are shown."""
+    """Output formats of findings."""
 
     TABLE = "table"
     JSON = "json"
@@ -33,13 +33,13 @@ class Format(StrEnum):
 
 def findings(
     of: Annotated[str, typer.Argument(metavar="ID", help="A study or a submission, as `submit` printed it.")],
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out findings below this score.")] = 0.3,
-    how: Annotated[Format, typer.Option("--format", help="`coco` is what pycocotools reads.")] = Format.TABLE,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write into this file.", dir_okay=False)] = None,
-    overlay: Annotated[Path | None, typer.Option(help="Write the images with boxes into this folder.")] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Minimum score.")] = 0.3,
+    how: Annotated[Format, typer.Option("--format", help="`coco` can be read by pycocotools.")] = Format.TABLE,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.", dir_okay=False)] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Write the images with boxes to this folder.")] = None,
     data: Data = None,
 ) -> None:
-    """Show what was found in a study, or in all images of a submission."""
+    """Show the findings of a study, or of all images of a submission."""
     how = Format.JSON if is_json() else how
     with connect(data) as client:
         studies, is_study = _studies(client, client.find_id(of, "study", "submission"), min_score)

@@ -1,4 +1,4 @@
-"""`carina model import`: a checkpoint with what it cannot say, or what `carina model export` wrote."""
+"""`carina model import`: a checkpoint with options for what it does not contain, or an exported model."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shared.detector.checkpoints import Checkpoint
 
 CARD, WEIGHTS = "card.json", "weights.safetensors"
-#: What weights cannot tell, by the option that states it.
+#: Properties that weights do not contain, and their options.
 _UNSAID = {
     "canvas_px": "--canvas-px",
     "anchor_sizes_px": "--anchor-sizes",
@@ -38,7 +38,7 @@ _UNSAID = {
 
 
 class Order(StrEnum):
-    """Which output stands for which category."""
+    """Order of the categories of the model's outputs."""
 
     LISTED = "listed"  # the first category of the file is output 1
     ID = "id"  # the category with the smallest id is output 1
@@ -71,7 +71,7 @@ def import_model(
             help="Whether outputs 1, 2, ... are the categories as `listed` or by `id`; needed where these differ.",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call it.", show_default="the file's name")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.", show_default="the file's name")] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Make it the active model at once.")] = False,
     canvas_px: Annotated[int | None, typer.Option(help="Side of the square that images are fitted onto.")] = None,
     anchor_sizes: Annotated[
@@ -89,16 +89,16 @@ def import_model(
     batch_norm_eps: Annotated[
         float | None, typer.Option(help="Of the backbone: 0 for weights that began from torchvision's COCO weights.")
     ] = None,
-    score_threshold: Annotated[float | None, typer.Option(help="Lowest score of a finding.")] = None,
+    score_threshold: Annotated[float | None, typer.Option(help="Minimum score of a finding.")] = None,
     nms_iou: Annotated[float | None, typer.Option(help="Findings of one class overlap by at most this.")] = None,
-    max_detections: Annotated[int | None, typer.Option(help="Most findings of an image.")] = None,
+    max_detections: Annotated[int | None, typer.Option(help="Maximum number of findings of an image.")] = None,
     rendition_version: Annotated[
         int | None, typer.Option(help="Version of the renditions that it was trained on.")
     ] = None,
     trained_on: Annotated[str | None, typer.Option(help="Description of the training data, for people.")] = None,
     warnings: Annotated[
         list[str] | None,
-        typer.Option("--warning", help="What a reader must know, shown beside its findings; may be repeated."),
+        typer.Option("--warning", help="Sentence shown beside the findings of the model; may be repeated."),
     ] = None,
     data: Data = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Models in the output of commands: their names, whether they are the active one, and what their cards warn of."""
+"""Models in the output of commands: name, state if not active, and the warnings of the card."""
 
 from collections.abc import Iterable, Iterator
 

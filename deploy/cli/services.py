@@ -42,7 +42,7 @@ def worker(
 
 
 def beat(data: Data = None) -> None:
-    """Tick: bring back lost jobs and hint again. Several of these do no harm."""
+    """Run the sweep: return lost jobs to the queue and wake workers. Several of these processes may run."""
     settings = _prepare(data)
     from workers.sweep import run
 
@@ -50,7 +50,7 @@ def beat(data: Data = None) -> None:
 
 
 def dicom_listener(data: Data = None) -> None:
-    """Take in what DICOM application entities send (C-STORE); CARINA_DICOM_ALLOWED_AES says who may."""
+    """Receive DICOM objects (C-STORE) from the application entities in CARINA_DICOM_ALLOWED_AES."""
     settings = _prepare(data, "api")
     from api.dicom.listener import run_listener
 
@@ -58,7 +58,7 @@ def dicom_listener(data: Data = None) -> None:
 
 
 def trainer(data: Data = None) -> None:
-    """Import datasets, train, evaluate and decide, one task at a time. Start one on each machine that is to train."""
+    """Import datasets, train, evaluate and run the gate, one task at a time. Start one on each training machine."""
     settings = _prepare(data, "worker", "trainer", uses_redis=False)
     from trainer.agent import run_trainer
 
@@ -66,7 +66,7 @@ def trainer(data: Data = None) -> None:
 
 
 def migrate(data: Data = None) -> None:
-    """Bring the database's schema up to date and make sure of the bucket."""
+    """Update the database schema, and create the bucket if it does not exist."""
     from deploy.bootstrap import migrate as bring_up_to_date
 
     bring_up_to_date(settings_of(data, SettingsWithoutHints))
@@ -75,7 +75,7 @@ def migrate(data: Data = None) -> None:
 
 
 def probe(context: typer.Context) -> None:
-    """Ask whether a process is alive or takes work: `carina probe live`, `carina probe ready`."""
+    """Check whether a process is alive or takes work: `carina probe live`, `carina probe ready`."""
     from deploy.probe import main
 
     raise typer.Exit(main([*context.args, *(["--json"] if is_json() else [])]))
@@ -97,7 +97,7 @@ def _prepare(data: Path | None, *extras: str, uses_redis: bool = True) -> Settin
     use_scratch()
     settings = settings_of(data, Settings if uses_redis else SettingsWithoutHints)
     if uses_redis:
-        # Where it does not answer, the process starts all the same, and works without hints.
+        # If Redis does not answer, the process starts anyway and works without hints.
         with suppress(HintNotSent):
             require_answer(settings.redis_url.get_secret_value(), settings.ca_bundle)
     return settings

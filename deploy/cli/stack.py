@@ -29,12 +29,12 @@ def up(
     data: Data = DEFAULT_DATA,
     prepare_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 1,
     detect_workers: Annotated[int, typer.Option(min=0, help="Processes that run the detector.")] = 1,
-    trainers: Annotated[int, typer.Option(min=0, help="Processes that take trainings; each does one at a time.")] = 1,
+    trainers: Annotated[int, typer.Option(min=0, help="Trainer processes; each runs one task at a time.")] = 1,
     servers_only: Annotated[
-        bool, typer.Option("--servers-only", help="Only PostgreSQL, Redis and the object store: run the rest yourself.")
+        bool, typer.Option("--servers-only", help="Start only PostgreSQL, Redis and the object store.")
     ] = False,
 ) -> None:
-    """Run the whole of Carina on this machine, until Ctrl-C.
+    """Run all of Carina on this machine, until Ctrl-C.
 
     Servers named by CARINA_DATABASE_URL, CARINA_REDIS_URL or CARINA_S3_ENDPOINT_URL are used instead of our own.
     """
@@ -70,7 +70,7 @@ def _bootstrap(env: Mapping[str, str]) -> str:
 
 
 def down(data: Data = DEFAULT_DATA) -> None:
-    """Stop the stack of a data folder, and return once all of it is gone."""
+    """Stop the stack of a data folder, and return once all its processes have ended."""
     with _system_errors_told():
         stopped = stop(Folder(data))
     tell({"data": str(data), "stopped": stopped}, f"{'Stopped the stack' if stopped else 'Nothing runs'} in {data}.")
@@ -93,14 +93,14 @@ def ps(data: Data = DEFAULT_DATA) -> None:
 
 def demo(
     data: Annotated[
-        Path, typer.Option("--data", help="The data folder; kept, so that a second demo is quick.")
+        Path, typer.Option("--data", help="The data folder. It is kept, so a second demo is quick.")
     ] = DEFAULT_DATA,
     exit_when_done: Annotated[bool, typer.Option("--exit", help="Stop at the end instead of staying up.")] = False,
     studies: Annotated[int, typer.Option(min=1, help="How many phantom studies.")] = 24,
-    seed: Annotated[int, typer.Option(help="Another seed draws other films.")] = 2_000_000,
-    train: Annotated[bool, typer.Option("--train", help="First teach the model a second machine's films.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic images.")] = 2_000_000,
+    train: Annotated[bool, typer.Option("--train", help="First train on images of a second machine.")] = False,
 ) -> None:
-    """Start the stack, send in synthetic chest films and bad files, and show what was found."""
+    """Start the stack, send synthetic radiographs and bad files, and show the findings."""
     require("stack")
     from deploy.cli.demo import demo as run_demo
 

@@ -1,4 +1,4 @@
-"""`carina status`, `retry` and `cancel`: where submissions and jobs stand, and how they go on."""
+"""`carina status`, `retry` and `cancel`: the progress of submissions and jobs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,11 +23,11 @@ def status(
     ids: Annotated[
         list[str] | None, typer.Argument(help="Submissions or jobs; by default the latest submissions.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for their end.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until they are finished.")] = False,
     timeout_s: Annotated[float, typer.Option(help="How long to wait, in seconds.")] = float("inf"),
     data: Data = None,
 ) -> None:
-    """Say where submissions and jobs stand."""
+    """Show the progress of submissions and jobs."""
     from api.client import SubmissionAnswer
 
     with connect(data) as client:
@@ -54,14 +54,12 @@ def status(
 
 def retry(
     submission: Annotated[str | None, typer.Argument(help="A submission.")] = None,
-    paths: Annotated[
-        list[Path] | None, typer.Argument(help="Where the files lie that have to be sent again.", exists=True)
-    ] = None,
-    code: Annotated[str | None, typer.Option(help="In place of a submission: every job that failed with this.")] = None,
-    hours: Annotated[float, typer.Option(min=0, max=8760, help="With --code: so long ago at most.")] = 24,
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders to send again.", exists=True)] = None,
+    code: Annotated[str | None, typer.Option(help="Retry all jobs that failed with this code.")] = None,
+    hours: Annotated[float, typer.Option(min=0, max=8760, help="With --code: failed within so many hours.")] = 24,
     data: Data = None,
 ) -> None:
-    """Try again what failed, and nothing else: of a submission, or all that failed with a code."""
+    """Retry the failed files of a submission, or all jobs that failed with a code."""
     with connect(data) as client:
         if submission is not None and code is None:
             _retry_submission(client, client.find_id(submission, "submission"), paths or [])
@@ -75,7 +73,7 @@ def cancel(
     ids: Annotated[list[str], typer.Argument(help="Submissions or jobs.")],
     data: Data = None,
 ) -> None:
-    """Cancel submissions, with all of theirs that has no result yet, or jobs."""
+    """Cancel jobs, or all unfinished jobs of submissions."""
     from api.client import SubmissionAnswer
 
     with connect(data) as client:

@@ -16,12 +16,12 @@ from deploy.cli.status import print_jobs
 from deploy.cli.studies_formats import write_csv, write_json, write_jsonl, write_table
 from shared.vocabulary.flags import Flag
 
-#: Studies asked for at a time.
+#: Studies in one page of the API.
 _PAGE = 500
 
 
 class Format(StrEnum):
-    """How studies are shown."""
+    """Output formats of studies."""
 
     TABLE = "table"
     JSON = "json"
@@ -34,24 +34,24 @@ def studies(
         str | None,
         typer.Argument(
             metavar="ID",
-            help="Of a study, an image, a job or a submission; a StudyInstanceUID; how an original's SHA-256 begins.",
+            help="Id of a study, image, job or submission, StudyInstanceUID, or beginning of an original's SHA-256.",
         ),
     ] = None,
     state: Annotated[
-        SearchedState | None, typer.Option(help="Of the latest job of an image; `open`: not final.")
+        SearchedState | None, typer.Option(help="State of the latest job of an image; `open`: not final.")
     ] = None,
-    finding: Annotated[str | None, typer.Option(help="A class that was found, by its name.")] = None,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out findings below this score.")] = 0.3,
-    flag: Annotated[Flag | None, typer.Option(help="What makes an image doubtful.")] = None,
-    priority: Annotated[int | None, typer.Option(min=0, max=9, help="Of the latest job of an image.")] = None,
-    since: Annotated[str | None, typer.Option(help="Received on this day or later, or from this time on.")] = None,
-    until: Annotated[str | None, typer.Option(help="Received on this day or earlier, or until this time.")] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many, the newest.")] = 50,
-    every: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
+    finding: Annotated[str | None, typer.Option(help="Name of a class that was found.")] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Minimum score.")] = 0.3,
+    flag: Annotated[Flag | None, typer.Option(help="Flag of an image.")] = None,
+    priority: Annotated[int | None, typer.Option(min=0, max=9, help="Priority of the latest job of an image.")] = None,
+    since: Annotated[str | None, typer.Option(help="Received on or after this day or time.")] = None,
+    until: Annotated[str | None, typer.Option(help="Received on or before this day or time.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many of the newest to show.")] = 50,
+    every: Annotated[bool, typer.Option("--all", help="Show all of them.")] = False,
     how: Annotated[
         Format, typer.Option("--format", help="`jsonl` and `csv` have a line for each study.")
     ] = Format.TABLE,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write into this file.", dir_okay=False)] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.", dir_okay=False)] = None,
     data: Data = None,
 ) -> None:
     """Search studies by state, finding, flag, priority and time, the newest first; days and times are UTC."""
@@ -80,10 +80,10 @@ def _search(**asked: object) -> StudiesQuery:
 
 def rerun(
     studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Studies, as `carina studies` prints.")],
-    priority: Annotated[int, typer.Option(min=0, max=9, help="A higher one goes first.")] = 5,
+    priority: Annotated[int, typer.Option(min=0, max=9, help="A higher priority goes first.")] = 5,
     data: Data = None,
 ) -> None:
-    """Have the active model look at images of which it has no result, as after a promotion."""
+    """Run the active model on images for which it has no result, for example after a promotion."""
     with connect(data) as client:
         study_ids = [client.find_id(study, "study") for study in studies]
         jobs = [job for study_id in study_ids for job in client.rerun(study_id, priority=priority)]

@@ -1,4 +1,4 @@
-"""What the commands about bulk submissions share: the journal's place, the bar, the summary and the manifest."""
+"""Journal, progress bar, summary and manifest of bulk submissions, for several commands."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, Journal, SubmissionAnswer
     from api.client import Progress as Sent
 
-#: So many files are shown one by one; of more there is the manifest.
+#: Up to this many files are shown one by one; more are written to a manifest.
 LISTED = 50
 COLUMNS = (
     "path",
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 def journal_place(api_url: str, paths: Sequence[Path]) -> Path:
-    """Where it is noted how far the sending of these paths to this API is."""
+    """Return the path of the journal of sending these paths to this API."""
     state = os.environ.get("XDG_STATE_HOME")
     if not state:
         try:
@@ -57,7 +57,7 @@ class Bar:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("sending", total=None, words="")
-        #: Of what is to be sent, once it has been counted.
+        #: How many files there are to send, once they have been counted.
         self._files: int | None = None
         self._known_bytes: int | None = None
 
@@ -104,7 +104,7 @@ def progress_bar() -> Iterator[Bar]:
 
 @contextmanager
 def counted(paths: Iterable[Path], recursive: bool, bar: Bar) -> Iterator[None]:
-    """Count beside the sending how much there is to send, so that it need not wait for that."""
+    """Count the files to send in another thread, so that sending begins at once."""
     from api.client.files import walk
 
     over = threading.Event()
@@ -129,13 +129,13 @@ def counted(paths: Iterable[Path], recursive: bool, bar: Bar) -> Iterator[None]:
 
 
 def final_count(submission: "SubmissionAnswer") -> int:
-    """Count the files whose outcome will not change any more."""
+    """Return the number of files with a final outcome."""
     counts = submission.counts
     return submission.file_count - counts.expected - counts.arrived - counts.accepted
 
 
 def local_manifest(client: "Carina", submission: "SubmissionAnswer", journal: "Journal") -> Iterator[Row]:
-    """Yield what became of every file, by its path on this machine; last those that could not be announced."""
+    """Yield the outcome of each file with its local path; files that could not be announced come last."""
     for row in client.manifest(submission.id):
         # An archive's entries are shown under the archive.
         file = journal.file(row.number if row.archive_number is None else row.archive_number)
@@ -151,9 +151,9 @@ def local_manifest(client: "Carina", submission: "SubmissionAnswer", journal: "J
 
 
 def write_manifest(rows: Iterable[Row], path: Path) -> None:
-    """Write rows as CSV, or as JSON lines into a file that is named `.jsonl`; whole or not at all."""
+    """Write rows as CSV, or as JSON lines if the file is named `.jsonl`; all of them or none."""
     part = path.with_name(f"{path.name}.part")
-    # Paths need not be text in Unicode; here they come back as the bytes that they are.
+    # Paths may contain bytes that are not Unicode text; they are written unchanged.
     with part.open("w", newline="", errors="surrogateescape") as file:
         if path.suffix == ".jsonl":
             for row in rows:
@@ -168,7 +168,7 @@ def write_manifest(rows: Iterable[Row], path: Path) -> None:
 
 
 def print_rows(rows: Iterable[Row], states: Mapping[str, str]) -> None:
-    """Print a line for each file; `states` says how the jobs ended that duplicates point at."""
+    """Print a line for each file; `states` are the final states of the jobs of duplicates."""
     table = Table("file", "outcome", "reason", Column("study", no_wrap=True), Column("job", no_wrap=True))
     for row in rows:
         name = Path(row["path"] or "").name + (f"[{row['entry_number']}]" if row["entry_number"] is not None else "")
@@ -180,7 +180,7 @@ def print_rows(rows: Iterable[Row], states: Mapping[str, str]) -> None:
 
 
 def print_summary(submission: "SubmissionAnswer", unreadable: int = 0) -> None:
-    """Print how many files came to what, and why."""
+    """Print the number of files by outcome and code."""
     out.print(f"submission {submission.id}: {submission.state}, {submission.file_count} files", soft_wrap=True)
     table = Table("outcome", "code", Column("files", justify="right"))
     for outcome, count in submission.counts.model_dump().items():

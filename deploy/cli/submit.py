@@ -1,4 +1,4 @@
-"""`carina submit`: any number of files, interrupted or not."""
+"""`carina submit`: sends any number of files, and continues after an interruption."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ from deploy.cli.submissions import (
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina, Journal, SubmissionAnswer
 
-#: Where a few files are sent, their fitness is worth waiting for.
+#: How long to wait until a few files are accepted or rejected.
 _FEW_S = 10.0
 
 
@@ -40,20 +40,20 @@ def submit(
         list[Path],
         typer.Argument(help="DICOM, PNG or JPEG files, archives of them, DICOMDIRs, or folders.", exists=True),
     ],
-    recursive: Annotated[bool, typer.Option(help="Go into the folders of a folder.")] = True,
+    recursive: Annotated[bool, typer.Option(help="Include subfolders.")] = True,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
     timeout_s: Annotated[float, typer.Option(help="How long to wait, in seconds.")] = float("inf"),
-    priority: Annotated[int, typer.Option(min=0, max=9, help="9 is taken first.")] = 5,
+    priority: Annotated[int, typer.Option(min=0, max=9, help="9 goes first.")] = 5,
     model: Annotated[str | None, typer.Option("--model", help="The model to detect with: its id or name.")] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="Write what became of each file here, as .csv or .jsonl.", dir_okay=False)
+        Path | None, typer.Option(help="Write the outcome of each file to this .csv or .jsonl file.", dir_okay=False)
     ] = None,
-    names: Annotated[bool, typer.Option("--names", help="Tell the server the files' names.")] = False,
-    resume: Annotated[bool, typer.Option("--resume/--new", help="Go on with what was interrupted.")] = True,
+    names: Annotated[bool, typer.Option("--names", help="Send the names of the files to the server.")] = False,
+    resume: Annotated[bool, typer.Option("--resume/--new", help="Continue an interrupted submission.")] = True,
     threads: Annotated[int, typer.Option(min=1, max=64, help="Uploads at a time.")] = 8,
     data: Data = None,
 ) -> None:
-    """Send studies in, and say of each file what became of it. What was interrupted goes on with the same command."""
+    """Send studies, and print the outcome of each file. Repeat the command to continue after an interruption."""
     from api.client import Journal, RequestRefused
 
     unreadable = 0
@@ -102,7 +102,7 @@ def submit(
 
 
 def _require_files(paths: list[Path], recursive: bool) -> None:
-    """Raise `typer.BadParameter` where there is nothing to send, which is more likely a wrong path than meant."""
+    """Raise `typer.BadParameter` if there is nothing to send: most likely the path is wrong."""
     from api.client.files import walk
 
     unreadable: list[Path] = []
@@ -113,19 +113,19 @@ def _require_files(paths: list[Path], recursive: bool) -> None:
 
 
 def _greet(journal: "Journal", resume: bool) -> None:
-    """Say what an earlier run has left."""
+    """Say whether a submission of an earlier run is continued."""
     earlier = journal.submission_id
     if earlier is None:
         return
     if resume:
-        remark(f"going on with submission {earlier}")
+        remark(f"continuing submission {earlier}")
     else:
         remark(f"leaving submission {earlier} as it is; `carina cancel {earlier}` ends it")
         journal.reset()
 
 
 def _await(client: "Carina", submission: "SubmissionAnswer", timeout_s: float | None, bar: Bar) -> "SubmissionAnswer":
-    """Wait for the results; without a time, of a few files for their being accepted or not."""
+    """Wait for the results; without a time limit, only until a few files are accepted or rejected."""
     from api.client import RequestRefused
 
     if timeout_s is not None:
@@ -151,7 +151,7 @@ def _report(
     *,
     timeout_s: float,
 ) -> None:
-    """Say what became of each file, on the terminal or in a file, and how many came to what."""
+    """Print the outcome of each file, on the terminal or to a file, and the number of files by outcome."""
     is_short = submission.file_count + unreadable <= LISTED
     if manifest is None and not is_short and not is_json():
         manifest = Path(f"carina-{submission.id}.csv")
@@ -165,19 +165,19 @@ def _report(
         print_rows(rows, _ends_of_duplicates(client, rows, timeout_s))
     print_summary(submission, unreadable)
     if manifest is not None:
-        out.print(f"what became of each file: {manifest}", soft_wrap=True)
+        out.print(f"outcome of each file: {manifest}", soft_wrap=True)
     if not submission.state.is_final:
         out.print(f"[dim]`carina status {submission.id} --wait` waits for the results.[/]", soft_wrap=True)
 
 
 def _ends_of_duplicates(client: "Carina", rows: Iterable[Row], timeout_s: float) -> dict[str, str]:
-    """Wait for the jobs of images that were there already; what is asked of a submission are only its own."""
+    """Wait for the jobs of duplicates, which belong to earlier submissions."""
     jobs = [UUID(row["job_id"]) for row in rows if row["outcome"] == "duplicate" and row["job_id"]]
     return {str(job.id): job.state for job in client.wait(jobs, timeout_s=timeout_s)}
 
 
 def _print_json(submission: "SubmissionAnswer", rows: Iterable[Row]) -> None:
-    """Print all at once what need not fit into memory."""
+    """Print row by row: the whole need not fit into memory."""
     sys.stdout.write(f'{{"submission": {submission.model_dump_json()}, "files": [')
     for count, row in enumerate(rows):
         sys.stdout.write(("," if count else "") + "\n" + json.dumps(row))

@@ -1,4 +1,4 @@
-"""Tables that fit the terminal and lose nothing: ids are shortened, long words are folded, narrow terminals get lists.
+"""Tables that fit the terminal: ids are shortened, long words are wrapped, narrow terminals get lists.
 
 Where a table does not fit a terminal with whole ids, each is cut to a beginning that tells it from the others of its
 column, and which every command takes in place of the id. Where it does not fit even so, each row becomes a list. What

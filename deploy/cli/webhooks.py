@@ -18,18 +18,18 @@ from shared.vocabulary.webhook_events import WebhookEvent
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina
 
-app = Application(help="Webhooks: be told by HTTP of what has happened.", no_args_is_help=True)
+app = Application(help="Webhooks: events are sent to a URL.", no_args_is_help=True)
 
 Hook = Annotated[str, typer.Argument(metavar="WEBHOOK", help="A webhook, as `list` printed it.")]
 
 
 @app.command()
 def create(
-    url: Annotated[str, typer.Argument(help="Where to POST messages to.")],
-    event: Annotated[list[WebhookEvent] | None, typer.Option(help="Of what to tell; by default of everything.")] = None,
+    url: Annotated[str, typer.Argument(help="The URL to send messages to.")],
+    event: Annotated[list[WebhookEvent] | None, typer.Option(help="Event to send; by default all.")] = None,
     data: Data = None,
 ) -> None:
-    """Add a webhook, and print the secret that its messages are signed with: it is shown this once."""
+    """Add a webhook, and print the secret that signs its messages. The secret is shown only this once."""
     with connect(data) as client:
         made = client.create_webhook(url, event or list(WebhookEvent))
     show_result(made, f"{made.id} {made.url}", f"secret {made.secret}")
@@ -54,7 +54,7 @@ def try_out(webhook: Hook, data: Data = None) -> None:
 
 @app.command()
 def enable(webhook: Hook, data: Data = None) -> None:
-    """Send messages again; what has waited meanwhile goes first."""
+    """Resume sending; messages that have waited go first."""
     with connect(data) as client:
         changed = client.enable_webhook(client.find_id(webhook, "webhook"))
     show_result(changed, f"{changed.id} is enabled")
@@ -62,7 +62,7 @@ def enable(webhook: Hook, data: Data = None) -> None:
 
 @app.command()
 def disable(webhook: Hook, data: Data = None) -> None:
-    """Send no more messages until it is enabled again."""
+    """Send no messages until the webhook is enabled again."""
     with connect(data) as client:
         changed = client.enable_webhook(client.find_id(webhook, "webhook"), enabled=False)
     show_result(changed, f"{changed.id} is disabled")
@@ -80,11 +80,11 @@ def delete(webhook: Hook, data: Data = None) -> None:
 @app.command()
 def deliveries(
     webhook: Hook,
-    state: Annotated[DeliveryState | None, typer.Option(help="`dead` are those that were given up.")] = None,
-    most: Annotated[int, typer.Option("--limit", min=1, help="The most to list.")] = 50,
+    state: Annotated[DeliveryState | None, typer.Option(help="`dead`: Carina has given up sending them.")] = None,
+    most: Annotated[int, typer.Option("--limit", min=1, help="How many to list at most.")] = 50,
     data: Data = None,
 ) -> None:
-    """List a webhook's messages and what became of them, the newest first."""
+    """List a webhook's messages and their delivery, the newest first."""
     with connect(data) as client:
         found = list(islice(client.deliveries(client.find_id(webhook, "webhook"), state=state), most))
     rows = [(each.id, each.event, each.state, each.attempt, each.response_status, each.code) for each in found]
@@ -95,7 +95,7 @@ def deliveries(
 def redeliver(
     webhook: Hook,
     messages: Annotated[list[str] | None, typer.Argument(help="Messages, as `deliveries` printed them.")] = None,
-    dead: Annotated[bool, typer.Option("--dead", help="All that were given up.")] = False,
+    dead: Annotated[bool, typer.Option("--dead", help="All messages that Carina has given up sending.")] = False,
     data: Data = None,
 ) -> None:
     """Send messages again."""
