@@ -1,7 +1,7 @@
 """A typed client of the API: the wire types, httpx, pydantic and tenacity, and nothing of a server."""
 
 from api.client.bulk import BulkSubmissions
-from api.client.connection import RequestRefused, UnexpectedAnswer
+from api.client.errors import RequestRefused, UnexpectedAnswer
 from api.client.jobs import Jobs
 from api.client.journal import Journal
 from api.client.keys import Keys

@@ -34,10 +34,10 @@ class BulkSubmissions(Submissions):
     ) -> SubmissionAnswer:
         """Send files, folders, archives and DICOMDIRs as one submission; with `wait`, return it once it is final.
 
-        Files are hashed and uploaded by `threads`, in constant memory. With the `journal` of an earlier call that was
-        interrupted, that one's submission goes on. `names`: tell the server the files' names, which may say who the
-        patient is. `on_unreadable` hears of what cannot be sent; without it the first such file raises its error.
-        `on_fallback` hears why files go through the API if the object store cannot be reached from here.
+        Files are hashed and uploaded by `threads`, in constant memory. With the `journal` of an interrupted call, its
+        submission continues. `names` sends the files' names to the server, which may identify the patient.
+        `on_unreadable` is called for each file that cannot be sent; without it the first one raises its error.
+        `on_fallback` is called with the reason if files go through the API instead of the object store.
         """
 
         def give_up(_: Path, error: Exception) -> None:
@@ -54,16 +54,16 @@ class BulkSubmissions(Submissions):
         return self.wait_submission(submission.id) if wait else submission
 
     def upload(self, submission_id: UUID, upload: Upload, path: Path, uploader: Uploader | None = None) -> None:
-        """Put one file where the server says, else through the API; call `arrived` then, which never harms."""
+        """Upload one file to where the server wants it, else through the API; call `arrived` afterwards."""
         uploader, file = uploader or Uploader(self), LocalFile.at(path)
         parts = [None] if upload.parts is None else [part for part in upload.parts if not part.done]
         if not all(uploader.put(submission_id, file, upload, part) for part in parts):
             uploader.put_through_api(submission_id, file, upload.number)
 
     def resend(self, submission_id: UUID, paths: Iterable[Path]) -> int:
-        """Upload what a submission still expects from wherever it lies in these paths; return how many files that was.
+        """Find the files that a submission still expects by size and digest, upload them, and return their number.
 
-        Files are known by their size and digest. Sent one after another: these are the few of a `retry_submission`.
+        They are sent one after another: after `retry_submission` there are few.
         """
         expected: dict[int, dict[str, list[Upload]]] = {}
         uploads = {upload.number: upload for upload in self.uploads(submission_id)}

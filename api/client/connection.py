@@ -1,14 +1,11 @@
-"""One API under one key: requests that are tried again, and errors as exceptions."""
+"""The connection to one API with one key: retries, and error answers as exceptions."""
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -21,109 +18,57 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from api.client.errors import (
+    InvalidKey,
+    InvalidUrl,
+    RequestRefused,
+    StoreUnreachable,
+    UnexpectedAnswer,
+    UnfitText,
+    UploadRefused,
+    UrlExpired,
+    problem_of,
+    read_problem,
+)
+from api.client.first_answer import FirstAnswer
 from api.client.unreachable import ApiUnavailable, CertificateNotTrusted
 from api.client.unreachable import explain as explain_http
 from api.contract.paging import Page
-from api.contract.problems import Problem
-from shared.errors import CarinaError, ObjectStoreUnavailable, Place, TransientError, plain_code
+from shared.errors import CarinaError, ObjectStoreUnavailable, TransientError
 from shared.network.proxies import http_client
 from shared.network.tls import make_context
 from shared.network.urls import check_http_url
 
 log = logging.getLogger("carina.client")
 
-LONG_POLL_S = 20.0
-#: Between two looks where the server did not wait.
-PAUSE_S = 0.5
-#: To read: the longest of a long poll and of storing a large file after its last byte.
+#: Reading takes longest for a long poll, and for storing a large file after its last byte.
 _TIMEOUT = httpx.Timeout(30, connect=10, read=120)
-#: For each step of asking whether the object store is there; all of them together take less than 10 s.
+#: For each step of the check whether the object store can be reached; all steps take less than 10 s.
 _REACH_S = 3.0
-#: A server that has not answered for so long is given up on, unless it has answered before.
+#: How long to try until a server has answered once.
 FIRST_ANSWER_S = 2.5
-#: To connect for the first time, or to wait for the answer, whatever is asked for.
-_LEAST_FIRST_S, _MOST_FIRST_S = 0.5, 10.0
-#: For each step of asking a server whether it is alive while it owes the first answer; a busy one takes seconds.
-_ALIVE_S = 25.0
-#: Where the answer is no problem document, the URL names another server. Proxies answer with other ones.
+#: With these statuses and without a problem document, the answer is another server's. Proxies answer with other ones.
 _OF_ANOTHER_SERVER = {400, 401, 403, 404, 405, 406, 410, 501}
-#: Of an error answer that a proxy made.
-UNKNOWN_ERROR = plain_code("unknown_error", "A proxy or another server answered with an error.", Place.PYTHON_CLIENT)
 _UNAVAILABLE = {httpx.codes.TOO_MANY_REQUESTS, 502, 503, 504}
 
 Answer = TypeVar("Answer", bound=BaseModel)
 PageAnswer = TypeVar("PageAnswer", bound=Page)
-Looked = TypeVar("Looked")
 Params = Mapping[str, str | float | list[str]]
 #: A request's body, made anew for every try.
 Body = Callable[[], bytes | Iterator[bytes]]
 
 
-class RequestRefused(CarinaError, shares_code=True):
-    """The API answered with an error; `code` and the message are those of the answer."""
-
-    def __init__(self, problem: Problem) -> None:
-        named = [f"{each.name}: {each.detail}" for each in problem.errors or () if each.detail not in problem.detail]
-        super().__init__(" ".join([problem.detail, *named]))
-        self.code = problem.code
-        self.status = problem.status
-        #: Of `not_found` and `ambiguous_name`: the ids of things that may have been meant.
-        self.candidates = problem.candidates or []
-
-
-class UnexpectedAnswer(CarinaError):
-    """The server does not answer as Carina's API does. Check the URL and the version of the server."""
-
-    code = "unexpected_answer"
-
-
-class InvalidUrl(CarinaError):
-    """The URL of the API is not valid."""
-
-    code = "invalid_url"
-
-
-class InvalidKey(CarinaError):
-    """The API key contains a character that no key contains. Copy the key again."""
-
-    code = "invalid_key"
-
-
-class UnfitText(CarinaError):
-    """A value cannot be sent: it is too long or is not valid Unicode text."""
-
-    code = "unfit_text"
-
-
-class UploadRefused(CarinaError):
-    """The object store refused an upload."""
-
-    code = "upload_refused"
-
-
-class StoreUnreachable(CarinaError):
-    """The object store's address cannot be reached from this machine."""
-
-    code = "object_store_unreachable"
-
-
-class UrlExpired(UploadRefused, shares_code=True):
-    """The object store refused a presigned URL, most likely because it has expired."""
-
-
 class Connection:
     """The API at one URL, under one key. Use it in a `with` block, or call `close`. Safe to share between threads.
 
-    Every method raises `RequestRefused` for an error answer, and `ApiUnavailable` when there was no answer for
-    `retry_for_s`. Until then a request is tried again with a growing pause, which does no harm: a file that did arrive
-    is answered as a duplicate, and what creates something says by its `Idempotency-Key` that it is the same again.
-    `on_retry` hears a sentence before each further try; by default it is logged as a warning.
+    Methods raise `RequestRefused` for an error answer, and `ApiUnavailable` after `retry_for_s` without an answer.
+    Until then they repeat the request with growing pauses. That is safe: a file that arrived before is answered as a
+    duplicate, and requests that create something carry an `Idempotency-Key`. `on_retry` is called with a sentence
+    before each repetition; by default the sentence is logged as a warning.
     """
 
     #: Whether there has been any answer.
     _has_answered = False
-    #: When the first request began.
-    _began_s: float | None = None
 
     def __init__(
         self,
@@ -137,8 +82,8 @@ class Connection:
     ) -> None:
         """Connect when needed. Raises `InvalidUrl`, `InvalidKey` and `CaBundleUnusable`.
 
-        `first_answer_s` bounds the tries until the first answer: a server that never answered is more likely at another
-        address than about to come up. `ca_bundle`: PEM file of the authorities to trust; by default `CARINA_CA_BUNDLE`.
+        `first_answer_s` is the limit until the first answer: if a server has never answered, its URL is probably wrong.
+        `ca_bundle` names a PEM file of trusted certificate authorities; the default is `CARINA_CA_BUNDLE`.
         """
         try:
             self.api_url = check_http_url(api_url).rstrip("/")
@@ -155,6 +100,7 @@ class Connection:
             self._http = http_client(base_url=self.api_url, headers=headers, verify=tls, timeout=_TIMEOUT)
         except httpx.InvalidURL as exc:
             raise InvalidUrl(f"{api_url!r} cannot be the URL of the API: {exc}.") from exc
+        self._first = FirstAnswer(first_answer_s, on_retry)
         #: For presigned URLs, which carry their own signature: the key is not for the object store.
         self._store_http = http_client(verify=tls, timeout=httpx.Timeout(30, connect=10, read=60))
         self._retrying = Retrying(
@@ -179,19 +125,19 @@ class Connection:
         self._store_http.close()
 
     def put_through_api(self, url: str, body: Body, headers: Mapping[str, str]) -> None:
-        """Put bytes to the API itself, at the address that this client has: the key goes to no other one."""
+        """Upload through the API, at the URL of this client: no other address gets the key."""
         path = url.rpartition("/v1/")[2]
         self._request("PUT", f"/v1/{path}", content=body, headers=headers)
 
     def reach_store(self, url: str) -> None:
-        """Return once the object store of a presigned URL answers, whatever it says; else raise `StoreUnreachable`."""
+        """Check that the object store of a presigned URL answers, with any status; else raise `StoreUnreachable`."""
         try:
             self._store_http.head(urljoin(url, "/"), timeout=_REACH_S)
         except httpx.TransportError as exc:
             raise StoreUnreachable(explain_http(exc, ObjectStoreUnavailable, "The object store", url).detail) from exc
 
     def put_into_store(self, url: str, body: Body, headers: Mapping[str, str]) -> None:
-        """Put bytes to a presigned URL.
+        """Upload to a presigned URL.
 
         Raises `ObjectStoreUnavailable`, `StoreUnreachable`, `UrlExpired` and `UploadRefused`.
         """
@@ -210,7 +156,7 @@ class Connection:
         return pause_s if self._has_answered else min(pause_s, self._left_s(state))
 
     def _announce(self, state: RetryCallState) -> None:
-        """Say that a try has failed and when the next one follows; before the first answer, once."""
+        """Tell `on_retry` of a failed try and of the next one; until the first answer only once."""
         if not self._has_answered and state.attempt_number > 1:
             return
         error = state.outcome.exception() if state.outcome else None
@@ -226,7 +172,7 @@ class Connection:
         try:
             response = self._store_http.put(url, content=body(), headers=headers)
         except httpx.TransportError as exc:
-            self.reach_store(url)  # else there is no use in trying again
+            self.reach_store(url)  # another try is of use only if it can be reached
             raise explain_http(exc, ObjectStoreUnavailable, "The object store", url) from exc
         if response.status_code == httpx.codes.FORBIDDEN:
             raise UrlExpired(f"The object store at {host} refuses the upload's URL.")
@@ -239,7 +185,7 @@ class Connection:
         return self._read(answer, self._request("GET", path, params))
 
     def _pages(self, answer: type[PageAnswer], path: str, **params: str | float) -> Iterator[PageAnswer]:
-        """Yield the pages of a long list, each from where the one before ended."""
+        """Yield the pages of a long list."""
         while True:
             page = self._get(answer, path, **params)
             yield page
@@ -250,7 +196,7 @@ class Connection:
     def _post(
         self, answer: type[Answer], path: str, body: BaseModel | None = None, key: str | None = None, **params: str
     ) -> Answer:
-        """Send a body; `key` makes of a second try the same request."""
+        """Send a body; requests with the same idempotency `key` take effect once."""
         headers = {"Idempotency-Key": key} if key else {}
         return self._read(answer, self._request("POST", path, params, body=body, headers=headers))
 
@@ -299,124 +245,36 @@ class Connection:
                     headers=headers,
                 )
                 if not self._has_answered and (files or content is not None):
-                    # An upload may take its time, so a server is known by something smaller.
-                    self._send_first(self._http.build_request("GET", "/healthz"))
+                    # An upload may take long, so a small request finds out whether there is a server.
+                    self._first.send(self._http, self._http.build_request("GET", "/healthz"))
                     self._has_answered = True
-                response = self._http.send(request) if self._has_answered else self._send_first(request)
+                response = self._http.send(request) if self._has_answered else self._first.send(self._http, request)
             except httpx.TransportError as exc:
                 raise explain_http(exc, ApiUnavailable, "The API", self.api_url) from exc
             except (UnicodeEncodeError, httpx.InvalidURL) as exc:
                 raise UnfitText from exc
         self._has_answered = True
+        self._check(response)
+        return response.content
+
+    def _check(self, response: httpx.Response) -> None:
+        """Raise the error of an answer that is not a success."""
         after = response.headers.get("Retry-After", "")
         after_s = float(after) if after.isdecimal() else 0.0
-        # 409 with a time: the same request is still being answered. A day's quota is not waited for.
+        # 409 with Retry-After: the same request is in progress. A quota that is used up for the day is not waited for.
         again = response.status_code in _UNAVAILABLE or (after and response.status_code == httpx.codes.CONFLICT)
         if again and not (response.status_code == httpx.codes.TOO_MANY_REQUESTS and after_s > self._retry_for_s):
-            unavailable = ApiUnavailable(_problem(response).detail)
+            unavailable = ApiUnavailable(problem_of(response).detail)
             unavailable.retry_after_s, unavailable.status = after_s, response.status_code
             raise unavailable
-        if response.is_redirect or (response.status_code in _OF_ANOTHER_SERVER and not _is_problem(response)):
+        if response.is_redirect or (response.status_code in _OF_ANOTHER_SERVER and read_problem(response) is None):
             where = f" and leads to {location}" if (location := response.headers.get("Location")) else ""
             raise UnexpectedAnswer(
                 f"The server at {self.api_url} answers {response.status_code}{where}, not as Carina's API does: "
                 "the URL names another server."
             )
         if not response.is_success:
-            raise RequestRefused(_problem(response))
-        return response.content
-
-    def _send_first(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; give up where there is no connection within `first_answer_s`, names and all addresses tried.
-
-        Neither a resolver nor a host with several addresses keeps to a timeout of the HTTP client. Where there is a
-        connection and no answer, the server is asked whether it is alive: if it is, the answer is waited for.
-        """
-        limit_s = self._limit_first_s()
-        settled: Future[httpx.Response] = Future()
-        moved = threading.Event()
-
-        def trace(event: str, of: Mapping[str, Any]) -> None:
-            if event.endswith("send_request_headers.started") and of["request"].method != b"CONNECT":
-                # What is given up on is not sent once there is a connection after all.
-                if not settled.running() and not settled.set_running_or_notify_cancel():
-                    raise httpx.ConnectTimeout("given up")
-                moved.set()
-
-        def send() -> None:
-            try:
-                response = self._http.send(request)
-            except BaseException as exc:  # noqa: BLE001 - raised where it is waited for
-                if not settled.cancelled():
-                    settled.set_exception(exc)
-            else:
-                settled.set_result(response)
-            moved.set()
-
-        request.extensions["trace"] = trace
-        request.extensions["timeout"] = {**request.extensions["timeout"], "connect": limit_s}
-        threading.Thread(target=send, daemon=True).start()
-        if not moved.wait(limit_s) and settled.cancel():
-            raise httpx.ConnectTimeout(f"timed out after {limit_s:g} s", request=request)
-        self._require_life(settled)
-        return settled.result()
-
-    def _require_life(self, owed: Future[httpx.Response]) -> None:
-        """Return once there is an answer, or the server is known to be alive; else raise httpx's error."""
-        wait([owed], timeout=self._limit_first_s())
-        if owed.done():
-            return
-        self._on_retry(f"The API at {self.api_url} takes its time; giving up in {_ALIVE_S:g} s unless it is alive.")
-        try:
-            self._http.get("/healthz", timeout=_ALIVE_S)
-        except httpx.TransportError:
-            if not owed.done():
-                raise
-
-    def _limit_first_s(self) -> float:
-        """How long the first answer is still waited for."""
-        if self._began_s is None:
-            self._began_s = time.monotonic()
-        left_s = self._began_s + self._first_answer_s - time.monotonic()
-        return max(_LEAST_FIRST_S, min(left_s, _MOST_FIRST_S))
-
-
-def look_until(
-    look: Callable[[float], Looked],
-    is_over: Callable[[Looked], bool],
-    timeout_s: float,
-    on_look: Callable[[Looked], object] = lambda _: None,
-    pause_s: float = PAUSE_S,
-) -> Looked:
-    """Look until it is over or the time is; return the last look. `look` is told how long the server may wait."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        asked = time.monotonic()
-        looked = look(min(LONG_POLL_S, max(0.0, deadline - asked)))
-        on_look(looked)
-        now = time.monotonic()
-        if is_over(looked) or now >= deadline:
-            return looked
-        # The server answers early when too many wait, or when it is about to end.
-        time.sleep(max(0.0, min(deadline - now, asked + pause_s - now)))
+            raise RequestRefused(problem_of(response))
 
 
 _growing_s = wait_random_exponential(multiplier=0.3, max=10)
-
-
-def _is_problem(response: httpx.Response) -> bool:
-    try:
-        Problem.model_validate_json(response.content)
-    except ValidationError:
-        return False
-    return True
-
-
-def _problem(response: httpx.Response) -> Problem:
-    """Read an error answer; one that a proxy made is no problem document."""
-    try:
-        return Problem.model_validate_json(response.content)
-    except ValidationError:
-        phrase = response.reason_phrase or "error"
-        detail = f"The server answered {response.status_code} {phrase}."
-        return Problem(title=phrase, status=response.status_code, detail=detail, code=UNKNOWN_ERROR)

@@ -1,4 +1,4 @@
-"""Which files there are to send: folders are walked, and a DICOMDIR names its own."""
+"""The files to send: those in folders, and those that a DICOMDIR names."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +8,7 @@ from shared.errors import PermanentError
 
 DICOMDIR = "DICOMDIR"
 
-#: Hears of what cannot be sent, and why.
+#: Called with each file that cannot be sent, and its error.
 OnUnreadable = Callable[[Path, Exception], object]
 
 
@@ -68,7 +68,7 @@ def _of_dicomdir(path: Path, on_unreadable: OnUnreadable) -> Iterator[Path]:
 
     try:
         records = dcmread(path).DirectoryRecordSequence
-        # What names no file is a patient, a study or a series.
+        # Records without a file stand for a patient, a study or a series.
         references = [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
     except (OSError, InvalidDicomError, AttributeError, ValueError, TypeError, KeyError) as exc:
         on_unreadable(path, exc if isinstance(exc, OSError) else UnreadableDicomdir())
@@ -77,7 +77,7 @@ def _of_dicomdir(path: Path, on_unreadable: OnUnreadable) -> Iterator[Path]:
     for reference in references:
         names = [reference] if isinstance(reference, str) else list(reference)
         file = path.parent.joinpath(*names)
-        # A disc's names are in capitals; where it is mounted they may not be.
+        # Names are in capitals on a disc, but a mounted disc may show them in small letters.
         if not file.exists():
             file = path.parent.joinpath(*(name.lower() for name in names))
         if any("/" in name or name in ("", ".", "..") for name in names) or not file.resolve().is_relative_to(folder):

@@ -1,10 +1,11 @@
-"""Jobs: where they stand, waiting for them, and another try."""
+"""Jobs: their states, waiting for them, and retries."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from uuid import UUID
 
-from api.client.connection import Connection, look_until
+from api.client.connection import Connection
+from api.client.waiting import look_until
 from api.contract.jobs import MOST_JOBS, JobAnswer, JobsAnswer
 from api.contract.queue import QueueAnswer, RetriedAnswer, RetryRequest
 from shared.ids import new_id
@@ -18,7 +19,7 @@ class Jobs(Connection):
         return self._get(JobAnswer, f"/v1/jobs/{job_id}", wait=wait_s)
 
     def jobs(self, job_ids: Iterable[UUID]) -> Iterator[JobAnswer]:
-        """Yield jobs, asked for by the hundred; one that there is not is left out."""
+        """Yield jobs, a hundred a request; ids without a job are left out."""
         ids = [str(job_id) for job_id in job_ids]
         for start in range(0, len(ids), MOST_JOBS):
             yield from self._get(JobsAnswer, "/v1/jobs", id=ids[start : start + MOST_JOBS]).jobs
@@ -30,7 +31,7 @@ class Jobs(Connection):
         timeout_s: float = float("inf"),
         on_job: Callable[[JobAnswer], object] = lambda _: None,
     ) -> list[JobAnswer]:
-        """Wait until all jobs are final or the time is over; return them as they are. `on_job` hears of each end."""
+        """Wait until all jobs are final or the time is over; return them as they are. `on_job` gets each final job."""
         deadline = time.monotonic() + timeout_s
         return [self._wait_for(job_id, deadline, on_job) for job_id in dict.fromkeys(job_ids)]
 
@@ -39,11 +40,11 @@ class Jobs(Connection):
         return self._post(JobAnswer, f"/v1/jobs/{job_id}/cancel")
 
     def queue(self) -> QueueAnswer:
-        """Return how full the queue is, what the workers do, and what of this project failed in the last 24 hours."""
+        """Return the numbers of the queue, the workers, and this project's failures of the last 24 hours."""
         return self._get(QueueAnswer, "/v1/queue")
 
     def retry_failed(self, code: str, *, hours: float = 24) -> RetriedAnswer:
-        """Try again what failed with a code in the last hours, unless its image has a later job of the same model."""
+        """Retry jobs that failed with a code in the last hours, unless the image has a later job of the same model."""
         body = RetryRequest(code=code, hours=hours)
         return self._post(RetriedAnswer, "/v1/jobs/retry", body, key=str(new_id()))
 

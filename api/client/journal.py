@@ -1,4 +1,4 @@
-"""What has become of a submission's files on this side, in an SQLite file: by it an interrupted one goes on."""
+"""The journal of a submission's files, an SQLite file from which an interrupted submission continues."""
 
 import os
 import sqlite3
@@ -41,27 +41,27 @@ class JournalUnusable(CarinaError):
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file as it was when it was looked at."""
+    """A file, with the size and the time that it had."""
 
     path: Path
     byte_count: int
     mtime_ns: int
     sha256: str = ""
     name: str = ""
-    #: Which of the submission's it is; None until the server has said.
+    #: The file's number in the submission; None until the server has given one.
     number: int | None = None
-    #: hashed, announced, uploaded (but the server was not told), done, or the code of why it was not sent.
+    #: hashed, announced, uploaded (not reported to the server yet), done, or the code of the error.
     state: str = "hashed"
     reason: str | None = None
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Look at a file; raises `OSError`."""
+        """Read the file's size and time; raises `OSError`."""
         stat = path.stat()
         return cls(path, stat.st_size, stat.st_mtime_ns)
 
     def is_as_it_was(self) -> bool:
-        """Whether the file has the size and the time that it had."""
+        """Whether the file still has this size and time."""
         try:
             now = LocalFile.at(self.path)
         except OSError:
@@ -70,16 +70,16 @@ class LocalFile:
 
 
 class Journal:
-    """The files of one submission. Safe to share between threads; of several processes one has it.
+    """The files of one submission. Safe to share between threads; only one process can open it.
 
-    A process may be killed at any line: what is written before something is asked of the server says how to ask for
-    the same again.
+    A process may be killed at any line. The journal is written before each request, so that the next process can repeat
+    the request.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        """Open a journal, or make it; without a path it lasts as long as the object.
+        """Open or create a journal; without a path it lasts as long as the object.
 
-        Raises `SubmissionUnderWay`; as every method, raises `JournalUnusable`.
+        Raises `SubmissionUnderWay` and, as every method, `JournalUnusable`.
         """
         self._path = path
         self._lock = threading.Lock()
@@ -92,7 +92,7 @@ class Journal:
             # "" is a temporary file of SQLite's own, which stays in memory while it is small.
             self._db = sqlite3.connect(path or "", isolation_level=None, check_same_thread=False, timeout=1)
         with self._translated(), _closed_on_error(self._db):
-            # The first write locks others out for good; a process that is killed lets go. No power cut is waited for.
+            # The first write locks the file until the process ends. After a power cut the last writes may be lost.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
@@ -109,30 +109,30 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def remove(self) -> None:
-        """Forget everything."""
+        """Delete the journal."""
         self.close()
         if self._path is not None:
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
     def reset(self) -> None:
-        """Begin with another submission."""
+        """Start with another submission."""
         with self._translated():
             self._db.executescript("DELETE FROM file; DELETE FROM submission;")
         self._write("INSERT INTO submission (key) VALUES (?)", str(uuid4()))
 
     @property
     def key(self) -> str:
-        """The idempotency key under which the submission is made."""
+        """The idempotency key of the request that creates the submission."""
         return str(self._one("SELECT key FROM submission"))
 
     @property
     def submission_id(self) -> UUID | None:
-        """The submission, once it is made."""
+        """The submission, once it is created."""
         found = self._one("SELECT id FROM submission")
         return UUID(str(found)) if found else None
 
@@ -142,7 +142,7 @@ class Journal:
 
     @property
     def is_sent(self) -> bool:
-        """Whether everything was sent, so that the submission may be closed."""
+        """Whether all files were sent, so that the submission may be closed."""
         return bool(self._one("SELECT is_sent FROM submission"))
 
     @is_sent.setter
@@ -150,13 +150,13 @@ class Journal:
         self._write("UPDATE submission SET is_sent = ?", is_sent)
 
     def done(self) -> tuple[int, int]:
-        """Count the files that need not be sent any more, and their bytes."""
+        """Return the number and the bytes of the files that need not be sent again."""
         counted = "SELECT count(*), coalesce(sum(byte_count), 0) FROM file WHERE state IN ('uploaded', 'done')"
         [(files, byte_count)] = self._rows(counted)
         return int(str(files)), int(str(byte_count))
 
     def knows(self, file: LocalFile) -> bool:
-        """Whether the file is known as it is now."""
+        """Whether the journal knows the file with this size and time."""
         row = self._one(
             "SELECT 1 FROM file WHERE path = ? AND byte_count = ? AND mtime_ns = ? AND number IS NOT NULL",
             os.fsencode(file.path),
@@ -166,7 +166,7 @@ class Journal:
         return row is not None
 
     def add_page(self, key: str, files: Iterable[LocalFile]) -> None:
-        """Note files that are about to be announced together, under an idempotency key."""
+        """Add files that are about to be announced together under an idempotency key."""
         rows = [
             (os.fsencode(file.path), file.byte_count, file.mtime_ns, file.sha256, file.name, key, file.state)
             for file in files
@@ -179,7 +179,7 @@ class Journal:
             )
 
     def number_page(self, key: str, numbers: Sequence[int]) -> None:
-        """Note the numbers that the server gave to the files of a page."""
+        """Store the numbers that the server gave to the files of a page."""
         with self._translated(), self._lock, self._db:
             self._db.execute("BEGIN")
             rows = self._db.execute("SELECT rowid FROM file WHERE page = ? ORDER BY rowid", [key]).fetchall()
@@ -189,12 +189,12 @@ class Journal:
             )
 
     def pages_without_numbers(self) -> list[tuple[str, list[LocalFile]]]:
-        """Return what was about to be announced when an earlier process ended."""
+        """Return the pages that an earlier process was about to announce."""
         rows = self._rows("SELECT page, " + _FIELDS + " FROM file WHERE state = 'hashed' ORDER BY rowid")
         return [(key, [_file(row[1:]) for row in page]) for key, page in groupby(rows, key=lambda row: str(row[0]))]
 
     def mark(self, numbers: Iterable[int], state: str, reason: str | None = None) -> None:
-        """Note where these files stand."""
+        """Store the state of these files."""
         with self._translated(), self._lock, self._db:
             self._db.execute("BEGIN")
             self._db.executemany(
@@ -203,7 +203,7 @@ class Journal:
             )
 
     def add_unreadable(self, path: Path, code: str, reason: str) -> None:
-        """Note a file that cannot be announced."""
+        """Add a file that cannot be announced."""
         self._write(
             "INSERT INTO file (path, byte_count, mtime_ns, name, state, reason) VALUES (?, 0, 0, '', ?, ?)",
             os.fsencode(path),
@@ -212,7 +212,7 @@ class Journal:
         )
 
     def forget_unreadable(self) -> None:
-        """Let files that could not be announced be looked at again."""
+        """Remove the files that could not be announced, so that they are tried again."""
         self._write("DELETE FROM file WHERE number IS NULL AND state <> 'hashed'")
 
     def unreadable(self) -> Iterator[LocalFile]:
@@ -220,12 +220,12 @@ class Journal:
         return map(_file, self._rows(f"SELECT {_FIELDS} FROM file WHERE number IS NULL AND state <> 'hashed'"))
 
     def has_open(self) -> bool:
-        """Whether files were announced that are not uploaded."""
+        """Whether announced files are still to be uploaded."""
         left = "SELECT 1 FROM file WHERE number IS NOT NULL AND state NOT IN ('uploaded', 'done')"
         return bool(self._one(f"SELECT EXISTS ({left})"))
 
     def uploaded(self) -> list[int]:
-        """Return the numbers of files that are uploaded, which the server was not told."""
+        """Return the numbers of uploaded files that are not reported to the server yet."""
         return [int(str(row[0])) for row in self._rows("SELECT number FROM file WHERE state = 'uploaded'")]
 
     def file(self, number: int) -> LocalFile | None:
@@ -256,8 +256,8 @@ class Journal:
 
     def _unusable(self, reason: str | None) -> JournalUnusable:
         return JournalUnusable(
-            f"How far this submission is cannot be noted in {self._path or 'a temporary file'}: {reason}. "
-            "XDG_STATE_HOME names the folder for that."
+            f"The journal of this submission, {self._path or 'a temporary file'}, cannot be used: {reason}. "
+            "Set XDG_STATE_HOME to a folder that can be written to."
         )
 
 

@@ -1,14 +1,15 @@
-"""Things as people name them: ids whole or by their beginning, models by their name."""
+"""Names that people type: ids, beginnings of ids, and names of models."""
 
 from urllib.parse import quote
 from uuid import UUID
 
-from api.client.connection import Connection, RequestRefused
+from api.client.connection import Connection
+from api.client.errors import RequestRefused
 from api.contract.models import ModelsAnswer
 from api.contract.schedules import ScheduleAnswer, SchedulesAnswer
 from shared.suggestions import AmbiguousName, digits_of, no_such, pick
 
-#: Where the API says which ids begin like one.
+#: Routes that answer with the ids that begin with a text.
 _PATHS = {
     "study": "/v1/studies/{}",
     "image": "/v1/images/{}/reviews",
@@ -21,10 +22,10 @@ _PATHS = {
 
 
 class Naming(Connection):
-    """What is meant by a name."""
+    """Finds what a name stands for."""
 
     def find_id(self, name: str, *kinds: str) -> UUID:
-        """Return an id by its beginning; `kinds` are those of `_PATHS`. A whole id is not looked up.
+        """Return an id by its beginning; `kinds` are those of `_PATHS`. A full id is not looked up.
 
         Raises `NotFound` and `AmbiguousName` of `shared`, and what requests raise.
         """

@@ -1,4 +1,4 @@
-"""Reviews: what readers say of what a model found."""
+"""Reviews of results by readers."""
 
 from uuid import UUID
 
@@ -10,10 +10,10 @@ from shared.vocabulary.review_actions import ReviewAction
 
 
 class Reviews(Connection):
-    """The review of each result, said as the reader who holds this key.
+    """Reads and adds to reviews, as the reader who holds this key.
 
-    Whoever adds to a review passes the one that they have seen, and gets the one that it has become; `RequestRefused`
-    with `review_conflict` says that somebody else has spoken of the same finding meanwhile.
+    A change takes the review that the reader has seen, and returns the review after the change. If another reader has
+    changed the same finding meanwhile, it is refused with `review_conflict`.
     """
 
     def review(self, image_id: UUID, *, job_id: UUID | None = None) -> ReviewAnswer:
@@ -35,7 +35,7 @@ class Reviews(Connection):
     ) -> ReviewAnswer:
         """Accept, reject or change a finding, draw one, or call the review done; as `POST /v1/images/ID/reviews`.
 
-        Raises pydantic's `ValidationError` for what does not go with the action.
+        Raises pydantic's `ValidationError` for a value that the action does not take.
         """
         said = {"finding_id": finding_id, "class_id": class_id, "box_xyxy_px": box_xyxy_px, "min_score": min_score}
         event = {"action": action.value} | {name: value for name, value in said.items() if value is not None}
@@ -43,11 +43,11 @@ class Reviews(Connection):
         return self._post(ReviewAnswer, _path(review.image_id), body, key=str(new_id()))
 
     def undo_review(self, review: ReviewAnswer) -> ReviewAnswer:
-        """Take back what this key said last; refused with `nothing_to_take_back` where there is nothing."""
+        """Undo this key's last action; refused with `nothing_to_take_back` if there is none."""
         return self._post(ReviewAnswer, f"{_path(review.image_id)}/undo", _seen(review), key=str(new_id()))
 
     def redo_review(self, review: ReviewAnswer) -> ReviewAnswer:
-        """Say again what this key took back last; refused as `undo_review` is."""
+        """Redo the action that this key undid last; refused as `undo_review` is."""
         return self._post(ReviewAnswer, f"{_path(review.image_id)}/redo", _seen(review), key=str(new_id()))
 
 

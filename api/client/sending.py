@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from api.client.connection import RequestRefused
+from api.client.errors import RequestRefused
 from api.client.files import OnUnreadable, UnreadableFile
 from api.client.journal import Journal, LocalFile
 from api.client.submissions import Submissions
@@ -21,19 +21,19 @@ from api.contract.submissions import AnnouncedFile, Part, SubmissionAnswer, Subm
 from shared.errors import CarinaError
 from shared.vocabulary.states import FileState, SubmissionState
 
-#: Files are announced by so many, or so many bytes: while a page is uploaded the next one is hashed. The first pages
-#: are smaller, so that the uploads begin at once.
+#: The most files and bytes that are announced together; while they are uploaded the next ones are hashed. The first
+#: pages are smaller, so that uploads start at once.
 PAGE_FILES, PAGE_BYTES, FIRST_FILES = 500, 1024**3, 16
-#: The server is told of so many uploads at a time.
+#: Finished uploads are reported to the server in groups of this size.
 ARRIVED_FILES = 100
 _CHUNK_BYTES = 1024**2
-#: Refusals that say something of one file, not of the submission.
+#: Refusals that concern one file only, not the submission.
 _OF_ONE_FILE = {400, 411, 413, 415, 422}
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the sending is: files and bytes that the server has or does not want, or that cannot be read."""
+    """Files and bytes that are done: uploaded, not wanted by the server, or unreadable."""
 
     files: int
     byte_count: int
@@ -47,7 +47,7 @@ class _Open:
     upload: Upload
     tasks_left: int
     has_failed: bool = False
-    #: The object store did not take it, or some part of it.
+    #: Whether the object store did not take the file or a part of it.
     is_left_to_api: bool = False
 
 
@@ -72,16 +72,16 @@ class Sender:
         self._on_unreadable = on_unreadable
         self._lock = threading.Lock()
         self._progress = Progress(0, 0)
-        #: Uploaded, but the server was not told.
+        #: Uploaded files that are not reported to the server yet.
         self._arrived: list[int] = []
         self._stopped = threading.Event()
         self._error: BaseException | None = None
         self._uploader = Uploader(client, self._stopped, on_fallback)
-        #: So many uploads wait or are under way.
+        #: Limits the uploads that wait or run.
         self._room = threading.BoundedSemaphore(2 * PAGE_FILES)
 
     def send(self, walk: Callable[..., Iterator[Path]], request: SubmissionRequest) -> SubmissionAnswer:
-        """Send the files of a walk but for what the journal knows as sent; close the submission, and return it."""
+        """Send the files of a walk that the journal does not know as sent; close the submission and return it."""
         self._submission_id, is_open = self._begin(request)
         self._count(*self._journal.done())
         if not is_open:
@@ -105,7 +105,7 @@ class Sender:
         return self._client.complete(self._submission_id)
 
     def _begin(self, request: SubmissionRequest) -> tuple[UUID, bool]:
-        """Find the submission that the journal is about, or make one; return whether it takes files."""
+        """Return the journal's submission or a new one, and whether it takes files."""
         known = self._journal.submission_id
         if known is not None:
             state = self._state(known)
@@ -113,7 +113,7 @@ class Sender:
                 return known, False
             if state == SubmissionState.OPEN:
                 return known, True
-            # It was cancelled, or closed because nothing came for too long. What it knows is sent no second time.
+            # It was cancelled, or closed after a long time without files. The server knows the files that it has.
             self._journal.reset()
         made = self._client.create_submission(request, key=self._journal.key).submission
         self._journal.submission_id = made.id
@@ -123,14 +123,14 @@ class Sender:
         try:
             return self._client.submission(submission_id).state
         except RequestRefused as exc:
-            if exc.status == httpx.codes.FORBIDDEN:  # a key that may only submit has to believe its journal
+            if exc.status == httpx.codes.FORBIDDEN:  # a key with the scope `submit` alone has to rely on the journal
                 return SubmissionState.PROCESSING if self._journal.is_sent else SubmissionState.OPEN
             if exc.status == httpx.codes.NOT_FOUND:
                 return None
             raise
 
     def _go_on(self, uploaders: ThreadPoolExecutor) -> None:
-        """Do what an earlier process left undone."""
+        """Finish what an earlier process has begun."""
         for key, files in self._journal.pages_without_numbers():
             for file, upload in zip(files, self._announce(key, files), strict=True):
                 if upload.state != FileState.EXPECTED:
@@ -140,12 +140,12 @@ class Sender:
             return
         for upload in self._client.uploads(self._submission_id):
             known = self._journal.file(upload.number)
-            # One that has changed meanwhile is announced anew.
+            # A file that has changed since is announced again.
             if known is not None and known.is_as_it_was():
                 self._start(known, upload, uploaders)
 
     def _pages(self, paths: Iterable[Path]) -> Iterator[list[LocalFile]]:
-        """Cut the files that are not known yet into what is announced at once."""
+        """Divide the files that the journal does not know into pages."""
         page: dict[Path, LocalFile] = {}
         byte_count, most_files = 0, min(FIRST_FILES, PAGE_FILES)
         for path in paths:
@@ -215,7 +215,7 @@ class Sender:
             self._take_room()
 
     def _run(self, opened: _Open, part: Part | None) -> None:
-        """Upload a file or a part of one; what goes wrong beyond this file ends the whole."""
+        """Upload a file or a part of it; an error that concerns more than this file stops the submission."""
         try:
             if not self._stopped.is_set():
                 self._upload(opened, part)
@@ -242,7 +242,7 @@ class Sender:
 
     @contextmanager
     def _failing(self, opened: _Open) -> Iterator[None]:
-        """Note what goes wrong with this file alone; the rest is raised."""
+        """Record an error that concerns this file only; raise others."""
         try:
             yield
         except (OSError, UnreadableFile) as exc:

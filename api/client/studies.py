@@ -11,7 +11,7 @@ from api.contract.jobs import JobAnswer, JobsAnswer
 from api.contract.studies import StudyAnswer, StudyErased
 from api.contract.study_list import StudiesAnswer, StudiesQuery, StudySummary
 
-#: A request ends with the file that brings it to either; what breaks off is sent again as a whole.
+#: The most bytes and files of one request; after a broken connection the whole request is repeated.
 BUNDLE_BYTES, BUNDLE_FILES = 64 * 1024**2, 50
 
 
@@ -26,9 +26,9 @@ class Studies(Connection):
         model_id: UUID | None = None,
         on_file: Callable[[FileOutcome], object] = lambda _: None,
     ) -> list[FileOutcome]:
-        """Send files, streamed from disk; return what became of each, in their order. `on_file` hears of each.
+        """Send files, streamed from disk; return their outcomes in order. `on_file` gets each outcome as it comes.
 
-        For more than some dozens see `submit_all`.
+        For more than a few dozen files see `submit_all`.
         """
         params: Params = {"priority": priority} | ({"model_id": str(model_id)} if model_id else {})
         outcomes = []
@@ -42,7 +42,7 @@ class Studies(Connection):
     def studies(self, search: StudiesQuery | None = None) -> Iterator[StudySummary]:
         """Yield the studies that meet a search, by default all, the newest first, in pages of its `limit`.
 
-        `before` says where to begin; `after`, which is for turning back, is passed over.
+        `before` is the start of the list; `after` is ignored.
         """
         asked = (search or StudiesQuery()).model_dump(mode="json", exclude_none=True, exclude={"after"})
         for page in self._pages(StudiesAnswer, "/v1/studies", **asked):
@@ -53,7 +53,7 @@ class Studies(Connection):
         return self._get(StudyAnswer, f"/v1/studies/{study_id}")
 
     def rerun(self, study_id: UUID, *, priority: int = 5) -> list[JobAnswer]:
-        """Have the active model look at images of a study of which it has no result; return its job of each image."""
+        """Queue the images of a study for the active model, where it has no result; return its job of each image."""
         answer = self._request("POST", f"/v1/studies/{study_id}/jobs", {"priority": priority})
         return self._read(JobsAnswer, answer).jobs
 
@@ -62,7 +62,7 @@ class Studies(Connection):
         return self._read(StudyErased, self._request("DELETE", f"/v1/studies/{study_id}"))
 
     def findings(self, study_id: UUID, *, min_score: float = 0.0) -> FindingsAnswer:
-        """Return what the active model found on a study's images, and beside it what other models found."""
+        """Return the active model's findings on a study's images, and other models' results beside them."""
         return self._get(FindingsAnswer, f"/v1/studies/{study_id}/findings", min_score=min_score)
 
     def rendition(self, image_id: UUID) -> bytes:
@@ -75,7 +75,7 @@ class Studies(Connection):
 
 
 def _bundles(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """Cut the files into what goes into one request."""
+    """Divide the files into requests."""
     bundle: list[Path] = []
     byte_count = 0
     for path in paths:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 from uuid import UUID
 
-from api.client.connection import Connection, look_until
+from api.client.connection import Connection
+from api.client.waiting import look_until
 from api.contract.datasets import DatasetAnswer, DatasetsAnswer, FailedImage, FailuresAnswer
 from api.contract.schedules import (
     GateDecisionAnswer,
@@ -28,12 +29,12 @@ from shared.ids import new_id
 from shared.training.config import EvaluationConfig, GateConfig
 from shared.training.dataset_source import DatasetRequest
 
-#: Between two looks at what takes minutes or hours.
+#: Between two looks at a task, which takes minutes or hours.
 TASK_PAUSE_S = 2.0
 
 
 class Trainings(Connection):
-    """What the trainer does on request."""
+    """Trainings and evaluations by the trainer."""
 
     def train(
         self,
@@ -44,9 +45,9 @@ class Trainings(Connection):
         gate: GateConfig | None = None,
         name: str | None = None,
     ) -> TrainingAnswer:
-        """Ask for a training on a dataset's id or name; `config` holds what differs from the recipe.
+        """Ask for a training on a dataset's id or name; `config` holds the differences from the recipe.
 
-        Sent once only: a second try after a lost answer could begin a second training.
+        Sent once only: a repeated request could start a second training.
         """
         body = TrainingRequest(dataset=dataset, recipe=recipe, config=dict(config or {}), gate=gate, name=name)
         return self._read(TrainingAnswer, self._attempt("POST", "/v1/trainings", {}, body=body))

@@ -1,4 +1,4 @@
-"""Why a server gave no answer over HTTP, in words and as an error of ours."""
+"""Errors of httpx as errors of Carina, with the reason in words."""
 
 import re
 
@@ -12,9 +12,9 @@ class ApiUnavailable(TransientError):
     """The API does not answer."""
 
     code = "api_unavailable"
-    #: Seconds after which the server asks to be tried again.
+    #: The seconds of the answer's `Retry-After`.
     retry_after_s = 0.0
-    #: What the server answered, if it did.
+    #: The status of the answer, if there was one.
     status: int | None = None
 
 
@@ -40,7 +40,7 @@ _REASONS = {
 
 
 def explain(error: httpx.TransportError, kind: type[TransientError], server: str, url: str) -> TransientError:
-    """Return our error for one of httpx; `server` begins its sentence, as "The API"."""
+    """Return Carina's error for one of httpx; `server` is the subject of its sentence, such as "The API"."""
     where = httpx.URL(url)
     said = _chain(error)
     if found := re.search(r"CERTIFICATE_VERIFY_FAILED\] certificate verify failed:? ?([^(]*)", said):

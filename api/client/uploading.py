@@ -1,11 +1,11 @@
-"""Puts one file, or one part of a large one, where the server says."""
+"""Uploads one file, or one part of a large file, to the object store or through the API."""
 
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from uuid import UUID
 
-from api.client.connection import StoreUnreachable, UploadRefused, UrlExpired
+from api.client.errors import StoreUnreachable, UploadRefused, UrlExpired
 from api.client.files import UnreadableFile
 from api.client.journal import LocalFile
 from api.client.submissions import Submissions
@@ -13,13 +13,13 @@ from api.contract.submissions import Part, Upload
 from shared.errors import CarinaError, ObjectStoreUnavailable
 from shared.vocabulary.states import FileState
 
-#: Hears why files go through the API that were to go into the object store.
+#: Called with the reason why files go through the API instead of the object store.
 OnFallback = Callable[[CarinaError], object]
 
-#: A smaller body is sent at once, from memory.
+#: A body up to this size is sent from memory.
 _WHOLE_BYTES = 8 * 1024**2
 _CHUNK_BYTES = 1024**2
-#: A URL that is refused so often is not refused for its age.
+#: After so many refused URLs, the reason is not their age.
 _MOST_URLS = 3
 
 
@@ -30,8 +30,8 @@ class Stopped(Exception):
 class Uploader:
     """Uploads files until `stopped` is set. Safe to share between threads.
 
-    If the object store cannot be reached, or refuses what the server allowed, `on_fallback` hears why, and from then on
-    every file is left to the API.
+    If the object store cannot be reached or refuses an upload, `on_fallback` is called with the reason, and from then
+    on every file goes through the API.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class Uploader:
         self._is_reached = self._is_given_up = False
 
     def put(self, submission_id: UUID, file: LocalFile, upload: Upload, part: Part | None) -> bool:
-        """Upload a file or a part of one; return False where the whole file is left to `put_through_api`.
+        """Upload a file or a part of it; return False if the whole file has to go through `put_through_api`.
 
-        Raises `UnreadableFile` and `OSError` of the file, `Stopped`, and what the client raises.
+        Raises `UnreadableFile` and `OSError` of the file, `Stopped`, and the errors of the client.
         """
         if upload.through_api:
             self._put_once(file, upload, part)
@@ -69,7 +69,7 @@ class Uploader:
         self._put_once(file, Upload(number=number, state=FileState.EXPECTED, url=url, through_api=True), None)
 
     def _may_use_store(self, upload: Upload, part: Part | None) -> bool:
-        """Whether the object store answers; it is asked once, before the first upload."""
+        """Return whether the object store can be reached; checked once, before the first upload."""
         with self._lock:
             if not self._is_reached and not self._is_given_up:
                 self._is_reached = True
@@ -87,7 +87,7 @@ class Uploader:
             self._on_fallback(error)
 
     def _put_into_store(self, submission_id: UUID, file: LocalFile, upload: Upload, part: Part | None) -> None:
-        """Put a file or a part of one; a URL that has grown too old is asked for anew."""
+        """Upload a file or a part of it; get a new URL for one that has expired."""
         for _ in range(_MOST_URLS):
             try:
                 self._put_once(file, upload, part)

@@ -1,4 +1,4 @@
-"""Webhooks, and what became of their messages."""
+"""Webhooks and their messages."""
 
 from collections.abc import Iterator, Sequence
 from uuid import UUID
@@ -19,19 +19,19 @@ from shared.vocabulary.webhook_events import WebhookEvent
 
 
 class Webhooks(Connection):
-    """Where this key is told of events."""
+    """The webhooks of the project."""
 
     def webhooks(self) -> list[WebhookAnswer]:
         """Return the project's webhooks, the newest first."""
         return self._get(WebhooksAnswer, "/v1/webhooks").webhooks
 
     def create_webhook(self, url: str, events: Sequence[WebhookEvent] = tuple(WebhookEvent)) -> WebhookCreated:
-        """Make a webhook; keep its `secret`, which is not told again."""
+        """Create a webhook. Keep its `secret`: it is shown only this time."""
         body = WebhookRequest(url=url, events=list(events))
         return self._post(WebhookCreated, "/v1/webhooks", body, key=str(new_id()))
 
     def enable_webhook(self, webhook_id: UUID, *, enabled: bool = True) -> WebhookAnswer:
-        """Have messages sent to a webhook, or no more."""
+        """Enable or disable a webhook."""
         answer = self._request("PATCH", f"/v1/webhooks/{webhook_id}", body=WebhookChange(enabled=enabled))
         return self._read(WebhookAnswer, answer)
 

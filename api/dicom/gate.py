@@ -1,8 +1,8 @@
-"""The way from a TCP connection to a DICOM association, before pynetdicom sees a byte.
+"""From a TCP connection to a DICOM association, before pynetdicom reads a byte.
 
-A stranger costs one thread and the bytes of one request, for `ASSOCIATE_S` at most and only within the caps. An
-association counts from the moment at which a complete request by an allowed title has been read. The messages are those
-of PS3.8 section 9.3.
+An unknown peer costs one thread and the memory of one request, for at most `ASSOCIATE_S`, and the number of such peers
+is limited. An association counts once a complete request with an allowed title has been read. The messages are those of
+PS3.8 section 9.3.
 """
 
 import contextlib
@@ -19,23 +19,23 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from shared.network.addresses import origin_of
 from shared.settings import Settings
 
-#: From the connection to the last byte of the association request, a TLS handshake included. Bytes do not extend it.
+#: From the connection to the last byte of the association request, with the TLS handshake. Bytes do not extend it.
 ASSOCIATE_S = 10
-#: A refused peer may take this long to read why, and to close the connection.
+#: How long a refused peer may take to read the reason and to close the connection.
 LINGER_S = 2
-#: Of an association request: 128 presentation contexts with every transfer syntax come to half of it.
+#: The largest association request; 128 presentation contexts with every transfer syntax need half of it.
 MOST_REQUEST_BYTES = 256 * 1024
 
 _HEAD = struct.Struct(">BxI")
 _ASSOCIATE_RQ = 0x01
-#: Up to the first item, with both titles in it.
+#: The fixed part of a request, which contains both titles.
 _LEAST_REQUEST_BYTES = 74
 _CALLED, _CALLING = slice(10, 26), slice(26, 42)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a connection gets no association, and the message that says so."""
+    """The reason why a connection gets no association, and the message to the peer."""
 
     code: str
     message: bytes
@@ -57,7 +57,7 @@ TOO_MANY = _reject("too_many_associations", 2, 3, 2)
 # PS3.8 table 9-26.
 NO_REQUEST = _abort("no_association_request", 2)
 REQUEST_UNREADABLE = _abort("association_request_unreadable", 6)
-#: Its sender is in the middle of a message that is not waited for, and would not read an answer.
+#: The peer is still sending a message that is not read to its end, and would not read an answer.
 REQUEST_TOO_LARGE = Refusal("association_request_too_large", b"")
 
 
@@ -80,13 +80,13 @@ class Caller:
         self.deadline = time.monotonic() + ASSOCIATE_S
 
     def encrypt(self, context: ssl.SSLContext) -> None:
-        """Speak TLS from here on; raise `OSError`."""
+        """Start TLS; raise `OSError`."""
         self.connection = context.wrap_socket(self.connection, server_side=True, do_handshake_on_connect=False)
         self.connection.settimeout(self._left_s())
-        self.connection.do_handshake()  # the timeout is for all of it, not for each message
+        self.connection.do_handshake()  # the timeout is for the whole handshake
 
     def read_request(self) -> bytes:
-        """Return the association request; raise `Refused`, or `OSError` where the peer does not send one in time."""
+        """Return the association request; raise `Refused`, or `OSError` if none arrives in time."""
         head = self._read(_HEAD.size)
         kind, byte_count = _HEAD.unpack(head)
         if kind != _ASSOCIATE_RQ:
@@ -96,7 +96,7 @@ class Caller:
         return head + self._read(byte_count)
 
     def part(self, message: bytes) -> None:
-        """Send a last message, and close once the peer has or `LINGER_S` later: an earlier close could discard it."""
+        """Send a last message; close after the peer or after `LINGER_S`: an earlier close could discard the message."""
         if not message:
             self.connection.close()
             return
@@ -125,7 +125,7 @@ class Caller:
 
 
 class Gate:
-    """Decides which connections get an association, by caps and by title. Thread-safe."""
+    """Decides by limits and titles which connections get an association. Thread-safe."""
 
     def __init__(self, settings: Settings, allowed_titles: list[str]) -> None:
         self._own_title = settings.dicom_ae_title.strip()
@@ -141,16 +141,16 @@ class Gate:
 
     @property
     def pending(self) -> int:
-        """How many connections have no association yet."""
+        """The number of connections without an association."""
         return len(self._pending)
 
     @property
     def associations(self) -> int:
-        """How many associations there are."""
+        """The number of associations."""
         return self._associations
 
     def enter(self, caller: Caller) -> bool:
-        """Count a connection as pending until `leave`; whether the caps let it in."""
+        """Count a connection as pending until `leave`; return whether the limits allow it."""
         with self._lock:
             is_full = len(self._pending) >= self._most_pending
             if self._closed or is_full or self._by_origin[caller.origin] >= self._most_pending_of_one:
@@ -160,10 +160,10 @@ class Gate:
             return True
 
     def leave(self, caller: Caller) -> None:
-        """The connection is no longer pending."""
+        """Stop counting a connection as pending."""
         with self._lock:
             self._pending.remove(caller)
-            self._by_origin -= Counter([caller.origin])  # without origins that have none left
+            self._by_origin -= Counter([caller.origin])  # drops origins with no connection left
 
     def admit(self, request: bytes) -> None:
         """Count an association until `release`; raise `Refused`."""
@@ -178,7 +178,7 @@ class Gate:
             message = A_ASSOCIATE_RQ()
             message.decode(request)
             wants = message.to_primitive().presentation_context_definition_list
-        except Exception as exc:  # whatever pynetdicom cannot read: it says so in many ways
+        except Exception as exc:  # pynetdicom raises many kinds of errors for unreadable requests
             raise Refused(REQUEST_UNREADABLE, calling) from exc
         if not wants:
             raise Refused(REQUEST_UNREADABLE, calling)
@@ -190,7 +190,7 @@ class Gate:
             self._associations += 1
 
     def release(self) -> None:
-        """An association has ended."""
+        """Stop counting an association."""
         with self._lock:
             self._associations -= 1
 
@@ -199,5 +199,5 @@ class Gate:
         with self._lock:
             self._closed = True
             for caller in self._pending:
-                with contextlib.suppress(OSError):  # it has just gone
+                with contextlib.suppress(OSError):  # the peer has just closed it
                     caller.connection.shutdown(socket.SHUT_RDWR)

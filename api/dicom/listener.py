@@ -1,7 +1,7 @@
-"""DICOM's own way in: a storage SCP (C-STORE and C-ECHO, PS3.4 annexes A and B) on the intake that HTTP uses.
+"""The DICOM listener: a storage SCP (C-STORE and C-ECHO, PS3.4 annexes A and B) with the same intake as HTTP.
 
-A process of its own. Success is answered once the object and its rows are durable; anything else makes the sender keep
-its copy, and sending that again is harmless. An association is served by threads of its own.
+It is a process of its own, and each association has its own threads. It answers success once the object and its rows
+are durable. After any other answer the sender keeps its copy, and may send it again without harm.
 """
 
 import logging
@@ -34,14 +34,14 @@ from shared.settings import Settings
 
 log = structlog.get_logger()
 
-#: How long objects that are being stored may take when the process is asked to end.
+#: How long running stores may take when the process is asked to stop.
 GRACE_S = 30
-#: Of the messages that senders are asked to cut objects into.
+#: The largest message that senders are asked to use.
 PDU_BYTES = 128 * 1024
 
 
 def run_listener(settings: Settings) -> None:
-    """Take in objects until SIGTERM; raise `ListenerMisconfigured`."""
+    """Receive objects until SIGTERM; raise `ListenerMisconfigured`."""
     configure_logging(settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -55,7 +55,7 @@ def run_listener(settings: Settings) -> None:
 
 
 def _wait_for_database(settings: Settings, stop: threading.Event) -> "Listener | None":
-    """Make the listener once the database says which project it serves; None where `stop` is set before."""
+    """Make the listener once the database answers; None if `stop` is set before."""
     pause_s = 0.0
     while not stop.wait(pause_s):
         try:
@@ -67,7 +67,7 @@ def _wait_for_database(settings: Settings, stop: threading.Event) -> "Listener |
 
 
 class Listener:
-    """The listening socket, the connections of this process, and the associations at present."""
+    """The listening socket, and the associations of this process."""
 
     def __init__(self, settings: Settings) -> None:
         """Raise `ListenerMisconfigured` and `DatabaseUnavailable`; nothing listens before the context is entered."""
@@ -84,8 +84,8 @@ class Listener:
         self._ae.maximum_pdu_size = PDU_BYTES
         self._ae.acse_timeout = SILENCE_S
         self._ae.dimse_timeout = self._ae.network_timeout = SILENCE_S
-        # Whatever is no image is refused by a code of its own, which says more than an association without it. What
-        # packs its pixels in a way that nothing here unpacks is refused before it is sent.
+        # All SOP classes are accepted: an object that is no image is refused with a code, which says more than a
+        # refused context. Transfer syntaxes without a decoder are not offered, so such objects are not sent at all.
         for context in AllStoragePresentationContexts:
             self._ae.add_supported_context(str(context.abstract_syntax), list(PACKINGS))
         self._ae.add_supported_context(Verification, ALL_TRANSFER_SYNTAXES)
@@ -101,11 +101,11 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return int(self._server.server_address[1])
 
     def readiness(self) -> Readiness:
-        """Return the questions to the servers that it uses."""
+        """Return the checks of the servers that it uses."""
         storage = self.storage
         return Readiness(storing(storage.database, storage.store), wanted={"redis": storage.hints.check})
 
@@ -114,9 +114,9 @@ class Listener:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        """Accept nobody any more, let what is being stored be answered, and end every association."""
+        """Stop accepting connections, let running stores be answered, and end every association."""
         self.storage.stopping.set()
-        self._server.shutdown()  # waits for the loop, so before that is stopped
+        self._server.shutdown()  # waits for the loop, which therefore is stopped after it
         self._accepting.stop()
         self.gate.close()
         deadline = time.monotonic() + GRACE_S
@@ -144,7 +144,7 @@ class Listener:
             raise ListenerMisconfigured(f"{join_host_port(*address)} cannot be listened on: {exc.strerror}.") from exc
         assert isinstance(server, Server)
         server.gate, server.serve = self.gate, self._serve
-        self._ae._servers.append(server)  # as AE.start_server does, which takes no class
+        self._ae._servers.append(server)  # as AE.start_server does, which does not take a class
         return server
 
 
@@ -166,7 +166,7 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _keep_quiet() -> None:
-    """Silence what would quote a patient's data: pynetdicom's log, pydicom's warnings, tracebacks of threads."""
+    """Silence texts that may quote patient data: pynetdicom's log, pydicom's warnings, tracebacks of threads."""
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
     pynetdicom._config.LOG_HANDLER_LEVEL = "none"
     warnings.filterwarnings("ignore", module=r"pydicom|pynetdicom")

@@ -1,4 +1,4 @@
-"""One association of the DICOM listener: stores its objects, answers them, and says at the end what was done."""
+"""One association of the DICOM listener: stores its objects, answers them, and reports them at the end."""
 
 import struct
 import time
@@ -21,23 +21,23 @@ from shared.intake.receive import Received
 
 log = structlog.get_logger()
 
-#: How long the row of the audit may take to be written.
+#: How long the audit row may take to be written.
 AUDIT_S = 30
-#: Workers are woken after so many objects, or once this much time has passed.
+#: Workers get a hint after so many objects or so many seconds.
 HINT_OBJECTS, HINT_S = 16, 1.0
-#: Of an object, once its sending has taken `SILENCE_S`. A sender that is slower holds an association without need.
+#: The slowest rate of an object that has taken longer than `SILENCE_S`: slower senders would block an association.
 LEAST_BYTES_PER_S = 8 * 1024
-#: Nobody may send more than one object before the answer to it, but pynetdicom would keep any number in memory.
+#: A sender must await each answer before its next object, but pynetdicom would keep any number in memory.
 MOST_UNANSWERED = 4
-#: Of the commands before an object, which are some hundred bytes and parsed whole.
+#: The largest command before an object. Commands have some hundred bytes and are parsed as a whole.
 MOST_COMMAND_BYTES = 64 * 1024
 
-#: Outcomes of objects that are stored, each with an audit row in its own transaction.
+#: Outcomes of stored objects; their audit rows are written in their own transactions.
 _TAKEN = ("accepted", "duplicate")
 
 # PS3.4 table B.2-1.
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
-#: A warning, and no failure: after one of these senders leave out what is left to send, here the images of a study.
+#: A warning: after a failure, senders would leave out the remaining images of the study.
 ELEMENTS_DISCARDED = 0xB006
 # PS3.7 annex C.
 PROCESSING_FAILURE = 0x0110
@@ -51,7 +51,7 @@ class IdentifierMismatch(PermanentError):
 
 
 class Peer:
-    """One association: what its objects came to. Only `end_when_idle` is called from elsewhere than its threads."""
+    """One association and the outcomes of its objects. Only `end_when_idle` may be called from other threads."""
 
     def __init__(self, storage: Storage, association: Any, address: str) -> None:
         self._storage = storage
@@ -61,15 +61,15 @@ class Peer:
         self._outcomes: Counter[str] = Counter()
         self._byte_count = 0
         self._started = time.monotonic()
-        #: Whether an object is being stored whose sender has not been answered.
+        #: Whether an object is in progress whose sender has not been answered.
         self._busy = False
         self._unhinted, self._hinted_at = 0, time.monotonic()
-        #: Of the message that is coming in, and since when it is.
+        #: The size of the message that is arriving, and the time when it began.
         self._message_bytes = self._command_bytes = 0
         self._message_began = 0.0
-        #: Objects and commands that have come in and have not been answered.
+        #: Objects and commands that have arrived and are not answered yet.
         self._unanswered = 0
-        #: The code for which the association ends before its sender wants.
+        #: The code of the error for which the association is ended.
         self._cut_off = ""
         association.bind(evt.EVT_C_STORE, self._on_store)
         association.bind(evt.EVT_DATA_RECV, self._on_data)
@@ -82,7 +82,7 @@ class Peer:
             self._association.abort()
 
     def report(self) -> None:
-        """Say what was done: hints, a line of the log, and a row of the audit where objects were refused."""
+        """Send the hints, log the outcomes, and record refused objects in the audit."""
         self._intake.send_hints()
         said = {"ae_title": self._title, "address": self._address}
         if self._association.is_rejected:
@@ -150,7 +150,7 @@ class Peer:
         return received.outcome
 
     def _on_data(self, event: evt.Event) -> None:
-        """Keep an object that never ends from filling the memory, and from holding an association."""
+        """End the association if an object is too large or too slow."""
         if not self._message_bytes:
             self._message_began = time.monotonic()
         self._message_bytes += len(event.data)
@@ -179,7 +179,7 @@ class Peer:
 
 
 def _count_command(message: bytes) -> int:
-    """How many bytes of a command a P-DATA-TF message carries, PS3.8 section 9.3.5 and annex E.2."""
+    """Return how many bytes of a command a P-DATA-TF message carries, PS3.8 section 9.3.5 and annex E.2."""
     if message[:1] != b"\x04":
         return 0
     position, count = 6, 0
@@ -199,7 +199,7 @@ def _status_of(error: CarinaError) -> int:
         case PermanentError():
             return CANNOT_UNDERSTAND
         case TransientError() | QuotaExceeded():
-            return OUT_OF_RESOURCES  # which senders take for a reason to try again
+            return OUT_OF_RESOURCES  # senders try again later
         case _:
             return PROCESSING_FAILURE
 

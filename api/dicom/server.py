@@ -1,4 +1,4 @@
-"""The DICOM listener's socket, and pynetdicom's associations on the connections that the gate lets in."""
+"""The DICOM listener's socket, and pynetdicom's associations on the connections that the gate admits."""
 
 import contextlib
 import queue
@@ -17,20 +17,20 @@ from shared.network.addresses import plain_address
 
 log = structlog.get_logger()
 
-#: A peer that sends or takes nothing for this long is gone; a PDU has this long to come in.
+#: How long a peer may be silent, and how long one PDU may take to arrive.
 SILENCE_S = 60
-#: Of any message, whatever it says: pynetdicom gathers up to 4 GiB.
+#: The largest message. pynetdicom itself would collect up to 4 GiB.
 MOST_PDU_BYTES = 1024**2
-#: Connections beyond the caps are told so; so many may be waiting to read it.
+#: The most refused connections that are kept open to read the refusal.
 _MOST_TURNED_AWAY = 128
 _REPORT_EVERY_S = 10.0
 
-#: Serves an association, given it and the peer's address, until it has ended.
+#: Serves an association until it ends; gets the association and the peer's address.
 Serve = Callable[[Association, str], None]
 
 
 class Server(ThreadedAssociationServer):
-    """pynetdicom's server; but what a peer can hold up is its own thread, never the one that accepts."""
+    """pynetdicom's server, changed so that a slow peer blocks only its own thread, never the accepting one."""
 
     daemon_threads = True
     request_queue_size: ClassVar[int] = 128  # type: ignore[misc]
@@ -50,19 +50,19 @@ class Server(ThreadedAssociationServer):
         return connection, (plain, port, *more) if plain == host else (plain, port)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give the connection a thread where the caps allow it."""
+        """Give the connection a thread if the limits allow it."""
         caller = Caller(request, client_address[0])
         if not self.gate.enter(caller):
             self._turn_away(request)
             return
         try:
             super().process_request(caller, client_address)  # type: ignore[arg-type]
-        except BaseException:  # there is no thread to be had
+        except BaseException:  # no thread could be started
             self.gate.leave(caller)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection from its beginning to its end."""
+        """Serve a connection until it ends."""
         caller: Caller = request
         try:
             self._receive(caller, client_address)
@@ -80,7 +80,7 @@ class Server(ThreadedAssociationServer):
         super().shutdown_request(request.connection if isinstance(request, Caller) else request)
 
     def service_actions(self) -> None:
-        """Close what has been turned away, and log how many there were."""
+        """Close refused connections, and log their number."""
         super().service_actions()
         now = time.monotonic()
         while self._turned_away and self._turned_away[0][0] < now:
@@ -90,14 +90,14 @@ class Server(ThreadedAssociationServer):
             self._turned_away_count, self._reported_at = 0, now
 
     def server_close(self) -> None:
-        """Close the listening socket, and what has been turned away."""
+        """Close the listening socket and the refused connections."""
         super().server_close()
         while self._turned_away:
             self._turned_away.popleft()[1].close()
 
     def _turn_away(self, connection: socket.socket) -> None:
         self._turned_away_count += 1
-        if self.ssl_context is not None:  # a message in clear would mean nothing to the peer
+        if self.ssl_context is not None:  # the peer expects TLS and could not read the message
             connection.close()
             return
         connection.setblocking(False)
@@ -121,7 +121,7 @@ class Server(ThreadedAssociationServer):
             self.gate.release()
 
     def _read_request(self, caller: Caller) -> bytes | None:
-        """Return the request of an association that has been admitted; None where there is none."""
+        """Return the request of an admitted association; None if the connection gets none."""
         try:
             if self.ssl_context is not None:
                 caller.encrypt(self.ssl_context)
@@ -139,7 +139,7 @@ class Server(ThreadedAssociationServer):
 
 
 class _Connection(RequestHandler):
-    """Serves an association whose request has been read and admitted, from its beginning to its end."""
+    """Serves an association whose request has been read and admitted, until it ends."""
 
     server: Server
 
@@ -149,14 +149,14 @@ class _Connection(RequestHandler):
 
     def handle(self) -> None:
         association = self._create_association()
-        # The socket below announces the connection to pynetdicom again, so forget the first time.
+        # The socket below announces the connection to pynetdicom again, so drop the first event.
         association.dul.event_queue = queue.Queue()
         association.dul.socket = _Socket(association, self.request, self._association_request)
         self.request.settimeout(SILENCE_S)
         try:
             self.server.serve(association, self.client_address[0])
         finally:
-            # pynetdicom leaves a thread where its other one has failed, and the socket where the peer has gone first.
+            # pynetdicom leaves its thread running after an error, and the socket open if the peer closed first.
             association.dul.kill_dul()
             with contextlib.suppress(OSError):
                 self.request.shutdown(socket.SHUT_RDWR)

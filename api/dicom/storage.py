@@ -1,4 +1,4 @@
-"""What the associations of a listener store with: one project's intake, and the servers behind it."""
+"""Where the associations of a listener store objects: a project, and the servers behind its intake."""
 
 import threading
 from dataclasses import dataclass, field

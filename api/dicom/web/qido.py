@@ -15,6 +15,8 @@ from api.dicom.web.media_types import NotAcceptable, accepted, choose
 from api.dicom.web.resources import (
     ADDRESSABLE,
     PREFIX,
+    SERIES,
+    STUDY,
     Instance,
     Level,
     SeriesUid,
@@ -85,7 +87,7 @@ def search_series(query: SearchQuery) -> Response:
     return _search(Level.SERIES, query)
 
 
-@blueprint.get(f"{PREFIX}/studies/<study_uid>/series", responses=_RESULTS)
+@blueprint.get(f"{STUDY}/series", responses=_RESULTS)
 @requires(Scope.READ)
 @may_raise(NotSearchable, NotAcceptable, *READS_OBJECTS)
 def search_series_of_study(path: StudyUid, query: SearchQuery) -> Response:
@@ -109,7 +111,7 @@ def search_instances(query: SearchQuery) -> Response:
     return _search(Level.INSTANCE, query)
 
 
-@blueprint.get(f"{PREFIX}/studies/<study_uid>/instances", responses=_RESULTS)
+@blueprint.get(f"{STUDY}/instances", responses=_RESULTS)
 @requires(Scope.READ)
 @may_raise(NotSearchable, NotAcceptable, *READS_OBJECTS)
 def search_instances_of_study(path: StudyUid, query: SearchQuery) -> Response:
@@ -121,7 +123,7 @@ def search_instances_of_study(path: StudyUid, query: SearchQuery) -> Response:
     return _search(Level.INSTANCE, query, path)
 
 
-@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances", responses=_RESULTS)
+@blueprint.get(f"{SERIES}/instances", responses=_RESULTS)
 @requires(Scope.READ)
 @may_raise(NotSearchable, NotAcceptable, *READS_OBJECTS)
 def search_instances_of_series(path: SeriesUid, query: SearchQuery) -> Response:

@@ -10,7 +10,9 @@ from pydantic import ConfigDict, Field
 from api.dicom.web.media_types import RELATED, NotAcceptable, accepted, choose
 from api.dicom.web.parts import related
 from api.dicom.web.resources import (
-    PREFIX,
+    INSTANCE,
+    SERIES,
+    STUDY,
     FramesPath,
     Instance,
     InstanceUid,
@@ -32,10 +34,6 @@ from shared.vocabulary.states import Scope
 
 PNG, JPEG = "image/png", "image/jpeg"
 _THUMBNAIL = Viewport(256, 256)
-_STUDY = f"{PREFIX}/studies/<study_uid>"
-_SERIES = f"{_STUDY}/series/<series_uid>"
-_INSTANCE = f"{_SERIES}/instances/<instance_uid>"
-
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _PICTURE: ResponseDict = {
     "200": {"description": "The picture that the detector sees.", "content": {PNG: _BYTES, JPEG: _BYTES}}
@@ -56,7 +54,7 @@ class RenderedQuery(Bounded):
     )
 
 
-@blueprint.get(f"{_INSTANCE}/rendered", responses=_PICTURE)
+@blueprint.get(f"{INSTANCE}/rendered", responses=_PICTURE)
 @requires(Scope.READ)
 @may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def rendered(path: InstanceUid, query: RenderedQuery) -> Response:
@@ -67,7 +65,7 @@ def rendered(path: InstanceUid, query: RenderedQuery) -> Response:
     return _picture(find(path), query, read_viewport(query.viewport))
 
 
-@blueprint.get(f"{_INSTANCE}/frames/<frames>/rendered", responses=_PICTURE)
+@blueprint.get(f"{INSTANCE}/frames/<frames>/rendered", responses=_PICTURE)
 @requires(Scope.READ)
 @may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def rendered_frames(path: FramesPath, query: RenderedQuery) -> Response:
@@ -80,7 +78,7 @@ def rendered_frames(path: FramesPath, query: RenderedQuery) -> Response:
     return _picture(found, query, read_viewport(query.viewport))
 
 
-@blueprint.get(f"{_SERIES}/rendered", responses=_PICTURES)
+@blueprint.get(f"{SERIES}/rendered", responses=_PICTURES)
 @requires(Scope.READ)
 @may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def rendered_series(path: SeriesUid, query: RenderedQuery) -> Response:
@@ -91,7 +89,7 @@ def rendered_series(path: SeriesUid, query: RenderedQuery) -> Response:
     return _pictures(find(path), query)
 
 
-@blueprint.get(f"{_STUDY}/rendered", responses=_PICTURES)
+@blueprint.get(f"{STUDY}/rendered", responses=_PICTURES)
 @requires(Scope.READ)
 @may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def rendered_study(path: StudyUid, query: RenderedQuery) -> Response:
@@ -102,7 +100,7 @@ def rendered_study(path: StudyUid, query: RenderedQuery) -> Response:
     return _pictures(find(path), query)
 
 
-@blueprint.get(f"{_INSTANCE}/thumbnail", responses=_PICTURE)
+@blueprint.get(f"{INSTANCE}/thumbnail", responses=_PICTURE)
 @requires(Scope.READ)
 @may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def thumbnail(path: InstanceUid, query: RenderedQuery) -> Response:
@@ -113,7 +111,7 @@ def thumbnail(path: InstanceUid, query: RenderedQuery) -> Response:
     return _thumbnail(path, query)
 
 
-@blueprint.get(f"{_INSTANCE}/frames/<frames>/thumbnail", responses=_PICTURE)
+@blueprint.get(f"{INSTANCE}/frames/<frames>/thumbnail", responses=_PICTURE)
 @requires(Scope.READ)
 @may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def frames_thumbnail(path: FramesPath, query: RenderedQuery) -> Response:
@@ -124,7 +122,7 @@ def frames_thumbnail(path: FramesPath, query: RenderedQuery) -> Response:
     return _thumbnail(path, query)
 
 
-@blueprint.get(f"{_SERIES}/thumbnail", responses=_PICTURE)
+@blueprint.get(f"{SERIES}/thumbnail", responses=_PICTURE)
 @requires(Scope.READ)
 @may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def series_thumbnail(path: SeriesUid, query: RenderedQuery) -> Response:
@@ -135,7 +133,7 @@ def series_thumbnail(path: SeriesUid, query: RenderedQuery) -> Response:
     return _thumbnail(path, query)
 
 
-@blueprint.get(f"{_STUDY}/thumbnail", responses=_PICTURE)
+@blueprint.get(f"{STUDY}/thumbnail", responses=_PICTURE)
 @requires(Scope.READ)
 @may_raise(NotReady, NotAcceptable, *READS_OBJECTS)
 def study_thumbnail(path: StudyUid, query: RenderedQuery) -> Response:

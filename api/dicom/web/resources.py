@@ -22,6 +22,9 @@ from shared.imaging.header import DICOM, UID_PATTERN
 from shared.tables import Image, Study
 
 PREFIX = "/dicom-web"
+STUDY = f"{PREFIX}/studies/<study_uid>"
+SERIES = f"{STUDY}/series/<series_uid>"
+INSTANCE = f"{SERIES}/instances/<instance_uid>"
 
 _UID = f"^{UID_PATTERN}$"
 #: A row that has a place in DICOMweb: PNG and JPEG have no UIDs, nor have some files that only look like DICOM.

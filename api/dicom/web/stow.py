@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from api.dicom.web.dicom_json import OFFERED, DataSet, attribute, described, to_text
 from api.dicom.web.media_types import DICOM, NotAcceptable, accepted, choose
 from api.dicom.web.related import NoInstances, Part, read_parts
-from api.dicom.web.resources import PREFIX, StudyUid, dicomweb, url_of
+from api.dicom.web.resources import PREFIX, STUDY, StudyUid, dicomweb, url_of
 from api.dicom.web.warnings import warn_of_unknown
 from api.http.audit import note, recorded
 from api.http.auth import identity, requires
@@ -112,7 +112,7 @@ def store() -> Response:
     return _store(None)
 
 
-@blueprint.post(f"{PREFIX}/studies/<study_uid>", responses=_RESPONSES, openapi_extensions={"requestBody": _BODY})
+@blueprint.post(STUDY, responses=_RESPONSES, openapi_extensions={"requestBody": _BODY})
 @requires(Scope.SUBMIT)
 @takes_uploads
 @idempotent

@@ -16,7 +16,9 @@ from api.dicom.web.headers import Headers, header_cache, read_header
 from api.dicom.web.media_types import DICOM, OCTETS, RELATED, NotAcceptable, accepted, choose
 from api.dicom.web.parts import primed, related
 from api.dicom.web.resources import (
-    PREFIX,
+    INSTANCE,
+    SERIES,
+    STUDY,
     FramesPath,
     Instance,
     InstanceUid,
@@ -66,7 +68,7 @@ class UnreadableInstance(RequestError):
     status = 409
 
 
-@blueprint.get(f"{PREFIX}/studies/<study_uid>", responses=_INSTANCES)
+@blueprint.get(STUDY, responses=_INSTANCES)
 @requires(Scope.READ)
 @may_raise(NotAcceptable, *READS_OBJECTS)
 def retrieve_study(path: StudyUid) -> Response:
@@ -77,7 +79,7 @@ def retrieve_study(path: StudyUid) -> Response:
     return _retrieve(find(path))
 
 
-@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>", responses=_INSTANCES)
+@blueprint.get(SERIES, responses=_INSTANCES)
 @requires(Scope.READ)
 @may_raise(NotAcceptable, *READS_OBJECTS)
 def retrieve_series(path: SeriesUid) -> Response:
@@ -88,7 +90,7 @@ def retrieve_series(path: SeriesUid) -> Response:
     return _retrieve(find(path))
 
 
-@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>", responses=_INSTANCE)
+@blueprint.get(INSTANCE, responses=_INSTANCE)
 @requires(Scope.READ)
 @may_raise(NotAcceptable, *READS_OBJECTS)
 def retrieve_instance(path: InstanceUid) -> Response:
@@ -99,7 +101,7 @@ def retrieve_instance(path: InstanceUid) -> Response:
     return _retrieve(find(path), alone=True)
 
 
-@blueprint.get(f"{PREFIX}/studies/<study_uid>/metadata", responses=_METADATA)
+@blueprint.get(f"{STUDY}/metadata", responses=_METADATA)
 @requires(Scope.READ)
 @may_raise(NotAcceptable, *READS_OBJECTS)
 def study_metadata(path: StudyUid) -> Response:
@@ -110,7 +112,7 @@ def study_metadata(path: StudyUid) -> Response:
     return _metadata(find(path))
 
 
-@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/metadata", responses=_METADATA)
+@blueprint.get(f"{SERIES}/metadata", responses=_METADATA)
 @requires(Scope.READ)
 @may_raise(NotAcceptable, *READS_OBJECTS)
 def series_metadata(path: SeriesUid) -> Response:
@@ -121,9 +123,7 @@ def series_metadata(path: SeriesUid) -> Response:
     return _metadata(find(path))
 
 
-@blueprint.get(
-    f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/metadata", responses=_METADATA
-)
+@blueprint.get(f"{INSTANCE}/metadata", responses=_METADATA)
 @requires(Scope.READ)
 @may_raise(NotAcceptable, *READS_OBJECTS)
 def instance_metadata(path: InstanceUid) -> Response:
@@ -134,9 +134,7 @@ def instance_metadata(path: InstanceUid) -> Response:
     return _metadata(find(path))
 
 
-@blueprint.get(
-    f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/frames/<frames>", responses=_FRAMES
-)
+@blueprint.get(f"{INSTANCE}/frames/<frames>", responses=_FRAMES)
 @requires(Scope.READ)
 @may_raise(NotAcceptable, UnreadableInstance, *READS_OBJECTS)
 def frames(path: FramesPath) -> Response:
@@ -149,7 +147,7 @@ def frames(path: FramesPath) -> Response:
     return _frame(instance)
 
 
-@blueprint.get(f"{PREFIX}/studies/<study_uid>/series/<series_uid>/instances/<instance_uid>/bulkdata", responses=_FRAMES)
+@blueprint.get(f"{INSTANCE}/bulkdata", responses=_FRAMES)
 @requires(Scope.READ)
 @may_raise(NotAcceptable, UnreadableInstance, *READS_OBJECTS)
 def bulkdata(path: InstanceUid) -> Response:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from api.client import ApiUnavailable, Carina, RequestRefused, UnexpectedAnswer, connection
-from api.client.connection import InvalidUrl
+from api.client import ApiUnavailable, Carina, RequestRefused, UnexpectedAnswer, first_answer
+from api.client.errors import InvalidUrl
 from shared.errors import CarinaError
 
 KEY = "carina_x_y"
@@ -131,7 +131,7 @@ def test_a_host_that_answers_no_attempt_to_connect_is_given_up_on() -> None:
 def test_a_server_that_takes_connections_and_never_answers_is_given_up_on(
     is_upload: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_ALIVE_S", 0.5)
+    monkeypatch.setattr(first_answer, "_ALIVE_S", 0.5)
     (film := tmp_path / "film.dcm").write_bytes(b"x")
     with silent() as url, Carina(url, KEY, on_retry=lambda _: None) as client:
         began = time.monotonic()
