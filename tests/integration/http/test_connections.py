@@ -25,7 +25,7 @@ CLIENTS = 40
 def with_settings(change: str = "", **environ: object) -> pytest.MarkDecorator:
     """Serve with two threads, these variables, and after a statement that changes `connections` or `sockets`."""
     set_them = f"os.environ |= { ({name: str(value) for name, value in environ.items()})!r}"
-    imports = "from api import client_socket as sockets, connections"
+    imports = "from api.http import client_socket as sockets, connections"
     return pytest.mark.parametrize("server", ["; ".join([_FEW_THREADS, set_them, imports, change])], indirect=True)
 
 
