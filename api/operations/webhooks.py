@@ -30,8 +30,7 @@ from shared.notifications.address_guard import (
     InvalidWebhookUrl,
     WebhookAddressNotAllowed,
     WebhookHostUnknown,
-    find_addresses,
-    read_url,
+    check_destination,
 )
 from shared.notifications.deliveries import send_again
 from shared.notifications.webhooks import PING, is_deliverable, new_secret
@@ -213,7 +212,7 @@ def redeliver(path: DeliveryPath) -> Response:
 
 def _check(url: str) -> None:
     """Raise `InvalidWebhookUrl`, `WebhookHostUnknown` or `WebhookAddressNotAllowed`."""
-    find_addresses(read_url(url), allow_private=services().settings.webhook_allow_private)
+    check_destination(url, allow_private=services().settings.webhook_allow_private)
 
 
 def _mine() -> sa.Select[Any]:

@@ -68,6 +68,11 @@ def find_addresses(url: httpx.URL, *, allow_private: bool) -> list[Address]:
     return addresses
 
 
+def check_destination(text: str, *, allow_private: bool) -> None:
+    """Check the URL of a new webhook; raises the errors of `read_url` and `find_addresses`."""
+    find_addresses(read_url(text), allow_private=allow_private)
+
+
 def host_of(url: httpx.URL) -> str:
     """The host in ASCII, as for DNS and certificates."""
     return url.raw_host.decode().rstrip(".")
