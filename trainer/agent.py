@@ -1,7 +1,7 @@
-"""The trainer: takes one task after the other, and keeps the processes that do it.
+"""The trainer: takes one task after the other and runs the processes that do it.
 
-A task is a leased row, never a long message. Its processes can be killed at any moment: what they had done is in the
-object store, and the row goes back to be gone on with, by this trainer or another one.
+A task is a leased row, never a long message. Its processes can be killed at any moment: their checkpoints are in the
+object store, and this trainer or another one continues the row.
 """
 
 import hashlib
@@ -9,11 +9,8 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -35,25 +32,21 @@ from shared.settings import Settings
 from shared.training.tasks import TaskClaim, claim_task, interrupt_task, lose_task, lose_tasks_of, renew_task
 from shared.vocabulary.states import TaskState, WorkerKind
 from trainer.launch import command_of, follow
-from trainer.process import TRAINER_PID, is_alive
+from trainer.process import is_alive
+from trainer.task_process import TaskProcess, last_error
 
 log = structlog.get_logger()
 
-LOG_LINES = 200
-#: How long a process that was asked to stop may take to write its checkpoint.
-STOP_S = 30.0
 SEEN_EVERY_S = 20.0
-#: How long processes may go on whose task has come to its end.
+#: How long the processes of a finished task may run on before they are killed.
 LAST_WORDS_S = 2.0
 _RENEW_S = 1.0
 
 TASK_CRASHED = plain_code("trainer_process_lost", "The process of the task died, in every attempt.", Place.TASK)
-#: The last line of a traceback, as a rank prints it or a process alone.
-_EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception)\b")
 
 
 def run_trainer(settings: Settings) -> None:
-    """Take tasks until SIGTERM; on a machine that follows another one, its share of that one's trainings."""
+    """Take tasks until SIGTERM; on a machine that follows a leading one, join the trainings of that one."""
     configure_logging(settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -73,19 +66,19 @@ def run_trainer(settings: Settings) -> None:
 
 
 def make_owner(pid: int) -> str:
-    """Name a trainer's process, of this machine and this table of processes; no two have one name."""
+    """Return a unique name for a trainer's process, with its machine and its table of processes."""
     return f"{WorkerKind.TRAIN}@{socket.gethostname()}:{pid}:{_process_table()}{new_id().hex[-8:]}"
 
 
 def process_of(owner: str) -> int | None:
-    """Return the process id in such a name if it is one of this machine's; processes elsewhere cannot be looked at."""
+    """Return the process id in such a name; None for a process of another machine, which cannot be examined."""
     named = re.fullmatch(rf"{WorkerKind.TRAIN}@(.*):(\d+):(\w{{8}})\w{{8}}", owner)
     return int(named[2]) if named and (named[1], named[3]) == (socket.gethostname(), _process_table()) else None
 
 
 @cache
 def _process_table() -> str:
-    """Tell this machine since it started, and a container from another one of the same name; empty if unknown."""
+    """Identify this boot of the machine and this container; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
         return hashlib.sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:8]
@@ -106,16 +99,16 @@ class Agent:
         self._looked_at = time.monotonic()
 
     def is_stuck(self) -> bool:
-        """Whether it has looked neither for a task nor after the one that it does for too long."""
+        """Whether it has neither looked for a task nor watched its current one for too long."""
         return time.monotonic() - self._looked_at > max(
             self._settings.trainer_stuck_s, 3 * self._settings.trainer_poll_s
         )
 
     def run(self) -> None:
-        """Look for a task, do it, look again, until the stop flag is set."""
+        """Look for tasks and do them until the stop flag is set."""
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             self._mark_seen(session)
-            # Its own predecessor's task goes on now, and not only when the lease ends.
+            # The task of this trainer's predecessor continues now, not only when its lease ends.
             lost = lose_tasks_of(session, self._is_gone, max_attempts=self._settings.max_attempts)
             log.info("trainer_started", tasks_taken_back=lost)
         run_steps("trainer", self._step, self._stop, every_s=self._settings.trainer_poll_s)
@@ -135,7 +128,7 @@ class Agent:
             claim = claim_task(session, self.owner, lease_s=self._settings.lease_s)
         if claim is None:
             return False
-        self._carry_out(claim)
+        self._do(claim)
         return True
 
     def _mark_seen(self, session: sa.orm.Session) -> None:
@@ -143,22 +136,22 @@ class Agent:
             mark_seen(session, self.owner, WorkerKind.TRAIN)
             self._seen_at = time.monotonic()
 
-    def _carry_out(self, claim: TaskClaim) -> None:
-        """Start the task's processes, keep its lease while they run, and see to its row when they have ended."""
+    def _do(self, claim: TaskClaim) -> None:
+        """Start the task's processes, renew its lease while they run, and update its row when they have ended."""
         log.info("task_started", task=claim.kind, task_id=str(claim.task_id), attempt=claim.attempt)
-        process = _Process(command_of(claim, self._settings))
+        process = TaskProcess(command_of(claim, self._settings))
         try:
-            ours = self._keep(claim, process)
+            ours = self._renew_while_running(claim, process)
         finally:
             code = process.end()
         self._database.persist(
-            lambda session: self._see_to(session, claim, process, ours), within_s=self._settings.lease_s
+            lambda session: self._record_end(session, claim, process, ours), within_s=self._settings.lease_s
         )
         self._clean_up(claim)
         log.info("task_ended", task=claim.kind, task_id=str(claim.task_id), exit_code=code, ours=ours)
 
-    def _keep(self, claim: TaskClaim, process: "_Process") -> bool:
-        """Renew the lease until the processes end or hang; return whether the task was ours to the end."""
+    def _renew_while_running(self, claim: TaskClaim, process: TaskProcess) -> bool:
+        """Renew the lease until the processes end or hang; return whether this trainer still owns the task."""
         kept_at = moved_at = time.monotonic()
         asked, progress = False, None
         while process.is_running(_RENEW_S):
@@ -179,7 +172,7 @@ class Agent:
                 continue
             if not ours:
                 if state == TaskState.SUCCEEDED:
-                    process.is_running(LAST_WORDS_S)  # It is about to end by itself.
+                    process.is_running(LAST_WORDS_S)  # It is about to exit.
                 return False
             kept_at = time.monotonic()
             if tail is not None or progress != before:
@@ -190,15 +183,15 @@ class Agent:
         return True
 
     def _clean_up(self, claim: TaskClaim) -> None:
-        """Remove the checkpoints of a training that nobody will go on with."""
+        """Remove the checkpoints of a training that is over."""
         with self._database.begin() as session:
             state = session.get_one(claim.table, claim.task_id).state
         if claim.kind == "training" and state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
             for key in self._store.keys(checkpoint_key(claim.task_id, "").removesuffix(".pt")):
                 self._store.delete(key)
 
-    def _see_to(self, session: sa.orm.Session, claim: TaskClaim, process: "_Process", ours: bool) -> None:
-        """Write down the last words, and give back a task whose processes have not brought it to its end."""
+    def _record_end(self, session: sa.orm.Session, claim: TaskClaim, process: TaskProcess, ours: bool) -> None:
+        """Store the end of the log, and give back a task that its processes did not finish."""
         tail = process.log_tail()
         own_attempt = sa.and_(claim.table.id == claim.task_id, claim.table.attempt == claim.attempt)
         session.execute(sa.update(claim.table).where(own_attempt).values(log_tail=tail))
@@ -215,87 +208,3 @@ class Agent:
             max_attempts=self._settings.max_attempts,
             pause_s=self._settings.retry_backoff_s,
         )
-
-
-def last_error(log: str) -> str:
-    """Return the last exception that a log names, but for torchrun's own, which only says that there was one."""
-    named = [line for line in log.splitlines() if _EXCEPTION.match(line) and "ChildFailedError" not in line]
-    return named[-1] if named else "its log names no exception."
-
-
-class _Process:
-    """The processes of a task, and what they say."""
-
-    def __init__(self, command: list[str]) -> None:
-        environ = os.environ | {
-            TRAINER_PID: str(os.getpid()),
-            "PYTHONUNBUFFERED": "1",
-            # A folder called `shared` where the trainer stands must not be taken for ours.
-            "PYTHONSAFEPATH": "1",
-        }
-        self._process = subprocess.Popen(
-            command,
-            env=environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        self.was_asked_to_stop = False
-        self._kill_at = float("inf")
-        self._lines: deque[str] = deque(maxlen=LOG_LINES)
-        self._news = False
-        self._reader = threading.Thread(target=self._read, name="log", daemon=True)
-        self._reader.start()
-
-    @property
-    def exit_code(self) -> int | None:
-        """The exit code of the first process; negative for a signal."""
-        return self._process.returncode
-
-    def is_running(self, wait_s: float) -> bool:
-        """Wait so long for the end, and return whether it has not come."""
-        try:
-            self._process.wait(min(wait_s, max(0.0, self._kill_at - time.monotonic())))
-        except subprocess.TimeoutExpired:
-            if time.monotonic() >= self._kill_at:
-                self._process.kill()
-            return True
-        return False
-
-    def ask_to_stop(self) -> None:
-        """Ask for a checkpoint and an end; after `STOP_S` no longer ask."""
-        self.was_asked_to_stop = True
-        self._kill_at = time.monotonic() + STOP_S
-        self._process.terminate()
-
-    def end(self) -> int:
-        """End what still runs, at once, and return the exit code; ranks notice that their launcher is gone."""
-        if self._process.poll() is None:
-            self._process.kill()
-        code = self._process.wait()
-        self._reader.join(timeout=5)
-        return code
-
-    def new_log_tail(self) -> str | None:
-        """Return the last lines, or None when there are no new ones."""
-        if not self._news:
-            return None
-        self._news = False
-        return self.log_tail()
-
-    def log_tail(self) -> str:
-        """Return the last lines."""
-        return "\n".join(list(self._lines))
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                with suppress(OSError):  # Where nobody reads it any more, the processes go on all the same.
-                    sys.stdout.write(line)
-                    sys.stdout.flush()
-                # PostgreSQL's text cannot hold a zero.
-                self._lines.append(line.rstrip("\n").replace("\0", ""))
-                self._news = True

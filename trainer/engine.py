@@ -1,4 +1,4 @@
-"""One epoch of training: the steps, their losses, and everything that they change."""
+"""One epoch of training: the steps, their losses, and the state that they change."""
 
 import math
 import warnings
@@ -26,17 +26,17 @@ class NonFiniteLoss(PermanentError):
     code = "non_finite_loss"
 
     def __init__(self, image_ids: Sequence[int], batches: Sequence["Batch"], keys: Sequence[str] = ()) -> None:
-        #: The images of all ranks in that step, and what this rank made of its own.
+        #: The images of all ranks in that step, and this rank's batches.
         self.image_ids = sorted(set(image_ids))
         self.batches = batches
         kept = f" The step's batches are kept as {', '.join(keys)}." if keys else ""
         super().__init__(
             f"The loss or its gradient is not a finite number in the step with the images {self.image_ids}.{kept} "
-            "A look at these films may help; so may a smaller learning rate, a longer warm-up or fp32."
+            "Check these images, or try a smaller learning rate, a longer warm-up or fp32."
         )
 
     def kept_under(self, keys: Sequence[str]) -> "NonFiniteLoss":
-        """Return the same error, which says where the ranks' batches are."""
+        """Return the same error with the keys of the stored batches."""
         return NonFiniteLoss(self.image_ids, self.batches, keys)
 
 
@@ -48,7 +48,7 @@ class Batch:
     boxes: list[Tensor]  # float32 [n, 4] xyxy in canvas pixels
     labels: list[Tensor]  # int64 [n], from 1
     image_ids: list[int]
-    #: What each image's regions are drawn from.
+    #: One for each image, from which its anchors and regions are drawn.
     seeds: list[int]
     #: False for the stand-in of a rank that has no images in this pass.
     counts: bool = True
@@ -91,7 +91,7 @@ class Losses(nn.Module):
 
 
 class Trainee:
-    """Everything that training changes: the model, its moving average and the optimizer's memory."""
+    """The state that training changes: the model, its moving average and the optimizer."""
 
     def __init__(self, model: nn.Module, card: ModelCard, config: TrainingConfig, ranks: Ranks) -> None:
         self.config = config
@@ -112,12 +112,12 @@ class Trainee:
         self.average = Average(model, config.ema_decay)
 
     def state_dict(self) -> dict[str, object]:
-        """Return everything, to be loaded again."""
+        """Return the whole state."""
         parts: dict[str, Any] = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: Mapping[str, dict[str, object]]) -> None:
-        """Take everything back to where it was."""
+        """Restore the whole state."""
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -131,7 +131,7 @@ def train_one_epoch(
     names = family_of(config.architecture).loss_names
     set_training(trainee.model, batch_norm=config.train_batch_norm)
     for step, batches in enumerate(steps, start=first_step):
-        # The position is all the randomness there is, so that a resumed run goes on as it would have.
+        # Random numbers depend on the position alone, so that a resumed run continues as if it had never stopped.
         torch.manual_seed(hash((config.seed, epoch, step, ranks.rank)))
         rate = learning_rate(config, ranks.world, epoch + step / step_count)
         for group in trainee.optimizer.param_groups:
@@ -156,7 +156,7 @@ def train_one_epoch(
 
 
 def set_training(model: nn.Module, *, batch_norm: bool = False) -> None:
-    """Put a model in training mode; batch norm keeps the statistics that it came with unless it is to learn."""
+    """Put a model in training mode; batch norm keeps its statistics unless `batch_norm` is set."""
     model.train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -165,7 +165,7 @@ def set_training(model: nn.Module, *, batch_norm: bool = False) -> None:
 
 
 def _gradients_stay_here(losses: nn.Module, *, more_to_come: bool) -> AbstractContextManager[None]:
-    """Leave the exchange of gradients to the last pass of a step."""
+    """Exchange gradients between ranks only in the last pass of a step."""
     if more_to_come and isinstance(losses, DistributedDataParallel):
         waiting: AbstractContextManager[None] = losses.no_sync()
         return waiting

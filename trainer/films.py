@@ -54,13 +54,13 @@ class FilmReader:
         with suppress(OSError):
             png = path.read_bytes()
             if hashlib.sha256(png).hexdigest() == sha256:
-                os.utime(path)  # The least recently read goes first.
+                os.utime(path)  # The least recently read file is removed first.
                 return png
         try:
             png = self._store.get(rendition_key(sha256), sha256=sha256)
         except ObjectMissing as exc:
             raise FilmMissing from exc
-        with suppress(OSError):  # A full disk makes it slower, and no more.
+        with suppress(OSError):  # A full disk only makes reading slower.
             self._keep(path, png)
         return png
 
@@ -85,7 +85,7 @@ class FilmReader:
             self._held_bytes -= size
 
     def _files(self) -> list[tuple[int, float, Path]]:
-        """Return size, time of the last reading and path of every file, those that other processes keep too."""
+        """Return size, time of last reading and path of every file, also of files that other processes keep."""
         files = []
         for path in self._folder.glob("*/*"):
             with suppress(OSError):

@@ -43,18 +43,18 @@ class Position:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step has brought."""
+    """The outcome of a step."""
 
     position: Position
     steps_in_epoch: int
     #: Images of all ranks in this step.
     images: int
-    #: The four losses, their sum as `loss`, and `learning_rate`; after an epoch what was measured.
+    #: The losses, their sum as `loss`, and `learning_rate`; after an epoch also what `measure` returned.
     figures: dict[str, float]
 
 
-class Keeper(Protocol):
-    """Keeps the state of a training, and decides when."""
+class Checkpointer(Protocol):
+    """Stores the state of a training, and decides when."""
 
     def load(self) -> bytes | None:
         """Return the last checkpoint."""
@@ -63,18 +63,17 @@ class Keeper(Protocol):
         """Whether to save now; asked on every rank after every step, and the same on each."""
 
     def save(self, checkpoint: bytes, progress: Progress) -> None:
-        """Keep a checkpoint; called on the first rank alone."""
+        """Store a checkpoint; called on the first rank alone."""
 
     def check(self, progress: Progress) -> None:
-        """Raise where the training is to end here; called on every rank after every step, saved or not."""
+        """Raise an exception to end the training here; called on every rank after every step, saved or not."""
 
 
 def draft_card(config: TrainingConfig, dataset: Dataset, name: str, base: ModelCard | None = None) -> ModelCard:
-    """Return the card of the model to be, but for its weights and metrics.
+    """Return the card of the future model, without its weights and metrics.
 
-    What the weights of a base model were trained with, and the config does not say, stays: its normalisation and batch
-    norm's epsilon; and, for the same architecture, its canvas and anchors. Raises
-    `NothingToTrainOn` where the dataset has no class.
+    A base model's normalisation and batch norm's epsilon are kept; for the same architecture also its canvas and
+    anchors, unless the config sets them. Raises `NothingToTrainOn` if the dataset has no class.
     """
     if not dataset.categories:
         raise NothingToTrainOn("The dataset has no class: it can be evaluated on, and not trained on.")
@@ -110,14 +109,14 @@ def fit(
     initialise: Callable[[nn.Module], None],
     read: ReadFilm,
     ranks: Ranks,
-    keeper: Keeper,
+    checkpointer: Checkpointer,
     measure: Callable[[nn.Module], dict[str, float]] = lambda _: {},
 ) -> tuple[ModelCard, bytes]:
     """Train on the dataset's training films, from the last checkpoint if there is one; return the finished model.
 
-    `initialise` fills a model in with the weights to begin from; `measure` is asked on every rank what the model is
-    worth after each epoch, and its figures join those of the last step. Raises `NothingToTrainOn`, `NonFiniteLoss`, and
-    what the keeper raises.
+    `initialise` loads the initial weights into a model; `measure` evaluates the model on every rank after each epoch,
+    and its figures are added to those of the last step. Raises `NothingToTrainOn`, `NonFiniteLoss`, and what the
+    checkpointer raises.
     """
     films = dataset.of("train").films
     if not any(len(film.category_ids) for film in films):
@@ -131,7 +130,7 @@ def fit(
     freeze(body, config.frozen_stages)
     trainee = Trainee(model, card, config, ranks)
     together = config.batch_size * config.accumulate * ranks.world
-    position = _resume(trainee, keeper.load(), together)
+    position = _resume(trainee, checkpointer.load(), together)
     loader = Loader(films, read, card, config.augmentation, _loader_workers(config, ranks))
     try:
         for epoch in range(position.epoch, config.epochs):
@@ -144,11 +143,11 @@ def fit(
                 at = (epoch, step) if step < step_count else (epoch + 1, 0)
                 position = Position(*at, steps_done=position.steps_done + 1)
                 images = min(together, len(plan) - (step - 1) * together)
-                worth = measure(trainee.average.model) if step == step_count else {}
-                progress = Progress(position, step_count, images, figures | worth)
-                if keeper.is_due(progress) and ranks.is_first:
-                    keeper.save(_pack(trainee, position, together), progress)
-                keeper.check(progress)
+                measured = measure(trainee.average.model) if step == step_count else {}
+                progress = Progress(position, step_count, images, figures | measured)
+                if checkpointer.is_due(progress) and ranks.is_first:
+                    checkpointer.save(_pack(trainee, position, together), progress)
+                checkpointer.check(progress)
     finally:
         loader.close()
     weights = encode_weights(trainee.average.model.state_dict(), torch.float32)
@@ -162,7 +161,7 @@ def freeze(body: nn.Module, stages: int) -> None:
 
 
 def thaw_batch_norm(network: nn.Module) -> None:
-    """Put batch norm that learns in the place of frozen one, with the same values under the same names."""
+    """Replace frozen batch norm by batch norm that learns, with the same values under the same names."""
     for parent in list(network.modules()):
         for name, norm in list(parent.named_children()):
             if isinstance(norm, FrozenBatchNorm2d):
@@ -179,7 +178,7 @@ def _pack(trainee: Trainee, position: Position, together: int) -> bytes:
 
 
 def _resume(trainee: Trainee, checkpoint: bytes | None, together: int) -> Position:
-    """Take a training back to its checkpoint; with another number of ranks, to the step that starts there or before."""
+    """Restore a checkpoint; with another number of ranks, continue at the step that starts there or just before."""
     if checkpoint is None:
         return Position()
     state = torch.load(io.BytesIO(checkpoint), map_location=trainee.ranks.device, weights_only=True)

@@ -25,7 +25,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
 
 
 def learning_rate(config: TrainingConfig, world: int, epochs_done: float) -> float:
-    """Return the rate at a point of the training, a function of nothing else."""
+    """Return the learning rate at a point of the training."""
     factor = float(world if config.scale_learning_rate else 1)
     if epochs_done < config.warmup_epochs:
         factor *= WARMUP_FROM + (1 - WARMUP_FROM) * epochs_done / config.warmup_epochs
@@ -46,11 +46,11 @@ class Average:
 
     @property
     def model(self) -> nn.Module:
-        """The weights to keep."""
+        """The model with the averaged weights."""
         return self._last if self._averaged is None else self._averaged.module
 
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step to the average."""
         if self._averaged is not None:
             self._averaged.update_parameters(model)
 
@@ -59,7 +59,7 @@ class Average:
         return {} if self._averaged is None else self._averaged.state_dict()
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Take the average back to where it was."""
+        """Restore the average."""
         if self._averaged is not None:
             self._averaged.load_state_dict(state)
 
@@ -67,7 +67,7 @@ class Average:
 def _moving(decay: float):  # type: ignore[no-untyped-def]
     @torch.no_grad()
     def update(averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
-        # The first steps count less long, for they are the worst.
+        # The first steps are forgotten faster, because their weights are the worst.
         kept = min(decay, (1 + float(steps)) / (10 + float(steps)))
         torch._foreach_lerp_(averages, weights, 1 - kept)
 

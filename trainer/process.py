@@ -1,7 +1,7 @@
 """`python -m trainer.process KIND ID OWNER ATTEMPT`: does one task under the lease of the trainer above it.
 
-Exit code 0: the task's row says what became of it, or has been given back. Any other: it went down, and the trainer
-sees to the row.
+Exit code 0: the task's row has its final state or was given back. Any other: the process crashed, and the trainer
+updates the row.
 """
 
 import ctypes
@@ -62,7 +62,7 @@ class DiskFull(TransientError):
     counts = False
 
 
-#: Where the trainer says its process id, so that its tasks end with it.
+#: The environment variable with the trainer's process id: its tasks exit when the trainer is gone.
 TRAINER_PID = "CARINA_TRAINER_PID"
 #: What does each kind of task, as `run(work)`.
 MODULES = {
@@ -74,7 +74,7 @@ MODULES = {
 EXIT_ORPHANED = 75
 #: What Python raises where the same code meets the same input: no further try ends otherwise.
 REPEATING = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
-_MOST_WORDS = 300
+_MAX_CHARACTERS = 300
 #: Of prctl(2): the signal that a process gets when its parent ends.
 PR_SET_PDEATHSIG = 1
 _WATCH_S = 0.5
@@ -97,17 +97,17 @@ def main() -> None:
         log.info("task_interrupted")
     except TransientError as error:
         log.warning("task_set_back", code=error.code, detail=error.detail)
-        _tell(work, error)
+        _record_failure(work, error)
     except CarinaError as error:
         defect = error.__cause__ if isinstance(error, TaskDefect) else None
         log.error("task_failed", code=error.code, detail=error.detail, exc_info=defect)
-        _tell(work, error)
+        _record_failure(work, error)
 
 
 def _run(kind: str, work: Work) -> None:
-    """Do the task; an error that another try would meet again becomes a permanent one.
+    """Do the task; turn an error that would repeat into a permanent one.
 
-    What is left (of the operating system, of CUDA, of another rank) ends the process, and is tried again a few times.
+    Other errors (of the operating system, of CUDA, of another rank) end the process; the trainer retries the task.
     """
     try:
         importlib.import_module(MODULES[kind]).run(work.in_its_project())
@@ -122,18 +122,18 @@ def _run(kind: str, work: Work) -> None:
     except ValidationError as error:
         raise UnreadableTask from error
     except REPEATING as error:
-        raise TaskDefect(f"The task met an error that it would meet again: {_words(error)}.") from error
+        raise TaskDefect(f"The task met an error that it would meet again: {_describe(error)}.") from error
 
 
-def _words(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_WORDS]
+def _describe(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_CHARACTERS]
 
 
 def watch_parents() -> None:
-    """End this process as soon as the one that started it, or the trainer, is gone: nobody would renew its lease."""
+    """Exit as soon as the parent process or the trainer is gone, because nothing renews the lease then."""
     parent, trainer = os.getppid(), int(os.environ.get(TRAINER_PID, "0"))
     if sys.platform == "linux":
-        # The kernel ends even a process that hangs with the interpreter's lock in its hands.
+        # The kernel ends even a process that hangs while it holds the GIL.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
@@ -145,7 +145,7 @@ def watch_parents() -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process of this id."""
+    """Whether a process with this id exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -155,8 +155,8 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def _tell(work: Work, error: CarinaError) -> None:
-    """Write into the task's row why it ended; of several ranks the first one is heard."""
+def _record_failure(work: Work, error: CarinaError) -> None:
+    """Write into the task's row why it ended; of several ranks, the first one to write counts."""
     settings = work.settings
 
     def change(session: Session) -> bool:

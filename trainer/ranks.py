@@ -1,4 +1,4 @@
-"""The processes of one run: who we are among them, and the little that they tell each other beside gradients."""
+"""The processes of one run: this process's rank, and what ranks exchange beside gradients."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from torch import distributed
 
 from shared.errors import TransientError
 
-#: A rank that hears nothing from the others for this long gives up; a dead one is noticed at once.
+#: A rank gives up when the other ranks do not answer for this long; a rank that died is noticed at once.
 SILENCE = timedelta(minutes=10)
 
 _T = TypeVar("_T")
@@ -26,7 +26,7 @@ class DeviceUnavailable(TransientError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the run. Every collective must be entered by every rank."""
+    """This process among those of the run. Every rank must enter every collective."""
 
     rank: int
     world: int
@@ -34,7 +34,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank speaks for the run."""
+        """Whether this rank reports and saves for the run."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -55,9 +55,9 @@ class Ranks:
 
 @contextmanager
 def joined(device: str = "auto", threads: int = 0) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, or be alone.
+    """Join the processes that torchrun started, or run alone.
 
-    `device` is `auto`, `cpu` or `cuda`; `threads` are those of the CPU's arithmetic, 0: as PyTorch likes. Raises
+    `device` is `auto`, `cpu` or `cuda`; `threads` are those of the CPU's arithmetic, 0 for PyTorch's default. Raises
     `DeviceUnavailable`.
     """
     if threads:
@@ -72,7 +72,7 @@ def joined(device: str = "auto", threads: int = 0) -> Iterator[Ranks]:
     if not distributed.is_torchelastic_launched():
         yield Ranks(0, 1, place)
         return
-    # Gradients go by NCCL between GPUs; what is said on the CPU goes by Gloo.
+    # Gradients use NCCL between GPUs; exchanges on the CPU use Gloo.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=SILENCE)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), place)

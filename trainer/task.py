@@ -1,4 +1,4 @@
-"""A task in the hands of the process that does it."""
+"""A task, as the process that does it sees it."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -13,11 +13,11 @@ from shared.vocabulary.states import TaskState
 
 
 class TaskLost(Exception):
-    """The task is no longer ours: it was cancelled, or another trainer has it."""
+    """This process no longer owns the task: it was cancelled, or another trainer has it."""
 
 
 class Interrupted(Exception):
-    """The task was asked to stop and is to be gone on with later."""
+    """The task was asked to stop and will be continued later."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Work:
     claim: TaskClaim
 
     def in_its_project(self) -> Self:
-        """Return the same with sessions of the task's project."""
+        """Return a copy whose sessions are limited to the task's project."""
         with self.database.begin() as session:
             project_id = session.get_one(self.claim.table, self.claim.task_id).project_id
         return replace(self, database=self.database.of_project(project_id))
 
     def report(self, **progress: Any) -> None:
-        """Write how far the task is; at most about once a second. Raises `TaskLost`."""
+        """Store the task's progress; call it about once a second at most. Raises `TaskLost`."""
         with self.database.begin() as session:
             if not update_task(session, self.claim, progress=progress):
                 raise TaskLost
 
     def succeed(self, session: Session, **values: Any) -> None:
-        """Bring the task to its end, in the transaction of its result; raises `TaskLost`, which undoes that."""
+        """Finish the task in the transaction of its result; raises `TaskLost`, which rolls the transaction back."""
         if not finish_task(session, self.claim, TaskState.SUCCEEDED, **values):
             raise TaskLost

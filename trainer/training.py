@@ -1,4 +1,4 @@
-"""A training run as a task: what `fit` does, between the row that asks for it and the model that comes of it."""
+"""A training run as a task: from its row to the registered model, by way of `fit`."""
 
 import hashlib
 import io
@@ -53,7 +53,7 @@ def run(work: Work) -> None:
         begun_from = initial_weights.fetch(config.initial_weights, config.architecture, work.database, work.store)
         if config.initial_weights.startswith("object:"):
             begun_from = recognise(work, begun_from, config)
-        keeper = RunKeeper(work, ranks, config, stop)
+        checkpointer = RunCheckpointer(work, ranks, config, stop)
         draft = draft_card(config, dataset, name, begun_from.card)
         read = FilmReader.from_settings(work.settings, work.store)
         measure = measure_on(config, whole, draft, read, ranks, work.settings.precision)
@@ -65,11 +65,11 @@ def run(work: Work) -> None:
                 lambda model: initial_weights.fill(model, begun_from.state, draft, begun_from.card),
                 read,
                 ranks,
-                keeper,
+                checkpointer,
                 measure,
             )
         except NonFiniteLoss as error:
-            raise keeper.keep_batch(error) from error
+            raise checkpointer.keep_batch(error) from error
         except torch.OutOfMemoryError as error:
             advice = "The device has too little memory: choose a smaller batch_size (and accumulate) or canvas_px."
             raise DeviceOutOfMemory(advice) from error
@@ -78,7 +78,7 @@ def run(work: Work) -> None:
 
 
 def recognise(work: Work, begun_from: InitialWeights, config: TrainingConfig) -> InitialWeights:
-    """Name the registered model whose weights these are, though they came in a file, as the run's parent."""
+    """Find the registered model with these weights, which came in a file, and store it as the run's parent."""
     with work.database.begin() as session:
         content = content_sha256(begun_from.state)
         found = find_by_content(session, work.store, content, config.architecture)
@@ -88,8 +88,8 @@ def recognise(work: Work, begun_from: InitialWeights, config: TrainingConfig) ->
         return InitialWeights(begun_from.state, ModelCard.model_validate(found[0].card))
 
 
-class RunKeeper:
-    """Keeps a run's checkpoints in the object store and its progress in its row; see `fit.Keeper`."""
+class RunCheckpointer:
+    """Stores a run's checkpoints in the object store and its progress in its row; see `fit.Checkpointer`."""
 
     def __init__(self, work: Work, ranks: Ranks, config: TrainingConfig, stop: threading.Event) -> None:
         self._work = work
@@ -126,7 +126,7 @@ class RunKeeper:
         return self._stopping or due > 0 or progress.position.step == 0
 
     def save(self, checkpoint: bytes, progress: Progress) -> None:
-        """Store a checkpoint, name it in the row, and remove the one before; raises `TaskLost`."""
+        """Store a checkpoint and its key in the row, and remove the previous one; raises `TaskLost`."""
         work, run_id = self._work, self._work.claim.task_id
         sha256 = hashlib.sha256(checkpoint).hexdigest()
         work.store.put(checkpoint_key(run_id, sha256), checkpoint)
@@ -148,7 +148,7 @@ class RunKeeper:
         log.info("checkpoint_saved", steps=progress.position.steps_done, bytes=len(checkpoint))
 
     def check(self, progress: Progress) -> None:
-        """Report, and raise `Interrupted` where the run is to end here."""
+        """Report progress, and raise `Interrupted` if the run must stop here."""
         self._images += progress.images
         self._steps += 1
         if self._events is not None:
@@ -162,7 +162,7 @@ class RunKeeper:
             raise Interrupted
 
     def keep_batch(self, error: NonFiniteLoss) -> NonFiniteLoss:
-        """Store the step that went wrong, for inspection; return the error, which now says where."""
+        """Store the failed step's batches for inspection; return the error with their keys."""
         buffer = io.BytesIO()
         torch.save({"image_ids": error.image_ids, "batches": [vars(batch) for batch in error.batches]}, buffer)
         content = buffer.getvalue()
@@ -199,7 +199,7 @@ class RunKeeper:
             log.info("training", **figures)
 
     def _store_events(self) -> dict[str, str]:
-        """Store this attempt's event file so far; return its digest by the attempt."""
+        """Store this attempt's event file; return its digest, by attempt."""
         assert self._events is not None
         content = self._events.content()
         sha256 = hashlib.sha256(content).hexdigest()
@@ -208,7 +208,7 @@ class RunKeeper:
 
 
 def _conclude(work: Work, config: TrainingConfig, card: ModelCard, weights: bytes) -> None:
-    """Register the model, and ask for its evaluation or for a decision, all in one transaction."""
+    """Register the model, and request its evaluation or a gate decision, in one transaction."""
     run_id = work.claim.task_id
     with work.database.begin() as session:
         row = session.get_one(TrainingRun, run_id)

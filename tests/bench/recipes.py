@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.models.detection import FasterRCNN
 
 from shared.detector.card import Category
 from shared.detector.runtime import Detector
@@ -90,8 +89,8 @@ class Folder:
 def _train_and_detect(name: str, config: TrainingConfig, dataset: Dataset) -> EvaluationSet:
     backbone = decode_weights(BACKBONE.read_bytes())
 
-    def initialise(model: FasterRCNN) -> None:
-        initial_weights.fill(model, backbone)
+    def initialise(model: torch.nn.Module) -> None:
+        initial_weights.fill(model, backbone, card)
 
     alone = Ranks(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     card = draft_card(config, dataset, name)

@@ -20,7 +20,7 @@ from deploy.make_secrets import make_secrets
 from deploy.needs import NEEDS, SECRETS
 from shared.settings import Settings
 from shared.vocabulary.states import SERVED
-from trainer.agent import STOP_S
+from trainer.task_process import STOP_S
 
 COMPOSE = ROOT / "docker-compose.yml"
 CPU = ROOT / "deploy" / "compose.cpu.yml"

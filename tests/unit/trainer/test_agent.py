@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from trainer.agent import last_error, make_owner, process_of
+from trainer.agent import make_owner, process_of
+from trainer.task_process import last_error
 
 TRACEBACK = """[rank0]: Traceback (most recent call last):
 [rank0]:   File "trainer/films.py", line 41, in __call__

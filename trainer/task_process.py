@@ -1,0 +1,102 @@
+"""The processes that do one task: started by the trainer, watched, asked to stop and ended."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+
+from trainer.process import TRAINER_PID
+
+LOG_LINES = 200
+#: How long a process that was asked to stop may take to write its checkpoint.
+STOP_S = 30.0
+#: The last line of a traceback, as a rank prints it or a process alone.
+_EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception)\b")
+
+
+class TaskProcess:
+    """The processes of a task and their output."""
+
+    def __init__(self, command: list[str]) -> None:
+        environ = os.environ | {
+            TRAINER_PID: str(os.getpid()),
+            "PYTHONUNBUFFERED": "1",
+            # A folder called `shared` in the working directory must not be imported instead of ours.
+            "PYTHONSAFEPATH": "1",
+        }
+        self._process = subprocess.Popen(
+            command,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self.was_asked_to_stop = False
+        self._kill_at = float("inf")
+        self._lines: deque[str] = deque(maxlen=LOG_LINES)
+        self._news = False
+        self._reader = threading.Thread(target=self._read, name="log", daemon=True)
+        self._reader.start()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the first process; negative for a signal."""
+        return self._process.returncode
+
+    def is_running(self, wait_s: float) -> bool:
+        """Wait up to `wait_s` for the end; return whether the process still runs."""
+        try:
+            self._process.wait(min(wait_s, max(0.0, self._kill_at - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= self._kill_at:
+                self._process.kill()
+            return True
+        return False
+
+    def ask_to_stop(self) -> None:
+        """Ask the process to write a checkpoint and exit; it is killed after `STOP_S`."""
+        self.was_asked_to_stop = True
+        self._kill_at = time.monotonic() + STOP_S
+        self._process.terminate()
+
+    def end(self) -> int:
+        """Kill what still runs and return the exit code; ranks exit when their launcher is gone."""
+        if self._process.poll() is None:
+            self._process.kill()
+        code = self._process.wait()
+        self._reader.join(timeout=5)
+        return code
+
+    def new_log_tail(self) -> str | None:
+        """Return the last lines, or None when there are no new ones."""
+        if not self._news:
+            return None
+        self._news = False
+        return self.log_tail()
+
+    def log_tail(self) -> str:
+        """Return the last lines."""
+        return "\n".join(list(self._lines))
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                with suppress(OSError):  # The processes continue when the trainer's output is closed.
+                    sys.stdout.write(line)
+                    sys.stdout.flush()
+                # PostgreSQL's text cannot hold a zero.
+                self._lines.append(line.rstrip("\n").replace("\0", ""))
+                self._news = True
+
+
+def last_error(log: str) -> str:
+    """Return the last exception in a log, other than torchrun's own, which only reports that there was one."""
+    named = [line for line in log.splitlines() if _EXCEPTION.match(line) and "ChildFailedError" not in line]
+    return named[-1] if named else "its log names no exception."
