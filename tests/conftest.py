@@ -12,7 +12,7 @@ import pytest
 import redis
 import torch
 from hypothesis import settings as hypothesis_settings
-from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from psycopg import sql
 
 from deploy.stack import env_file
@@ -57,6 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # There is a test process for each core, and PyTorch's threads wait busily.
     torch.set_num_threads(1)
     os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "80", "LINES": "24"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many test processes to run: half of a test's time is waiting, for servers, processes and browsers."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 @pytest.fixture(scope="session")
@@ -156,36 +162,45 @@ def shared_data() -> Path:
     return needs("shared/data")
 
 
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser for all tests of a module; Playwright's event loop ends with it, for other modules run their own."""
+    path = needs("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=BROWSER_MS)
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
-def open_console() -> Iterator[Callable[..., Page]]:
+def open_console(chromium: Browser) -> Iterator[Callable[..., Page]]:
     """Sign in to the console of an API, by its URL and a key; whatever the page complains of ends the test.
 
     With `may_fail` requests may: the browser's own line about an answer such as 422, or about none, is no complaint.
+    Each page has cookies and storage of its own.
     """
-    path = needs("chromium")
     complaints: list[str] = []
     expect.set_options(timeout=BROWSER_MS)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=BROWSER_MS)
 
-        def sign_in(url: str, key: str, *, may_fail: bool = False) -> Page:
-            def hear(line: ConsoleMessage) -> None:
-                is_request = line.text.startswith("Failed to load resource")
-                if line.type in ("error", "warning") and not (may_fail and is_request):
-                    complaints.append(line.text)
+    def sign_in(url: str, key: str, *, may_fail: bool = False) -> Page:
+        def hear(line: ConsoleMessage) -> None:
+            is_request = line.text.startswith("Failed to load resource")
+            if line.type in ("error", "warning") and not (may_fail and is_request):
+                complaints.append(line.text)
 
-            size = {"width": 1440, "height": 900}
-            page = chromium.new_page(base_url=url, viewport=size, ignore_https_errors=True)  # type: ignore[arg-type]
-            page.set_default_timeout(BROWSER_MS)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", hear)
-            page.goto(f"{url}/")
-            page.get_by_label("API key").fill(key)
-            page.get_by_role("button", name="Sign in").click()
-            page.get_by_role("heading", name="Studies", exact=True).wait_for()
-            page.wait_for_load_state()  # its scripts, which listen for what a test does next
-            return page
+        size = {"width": 1440, "height": 900}
+        page = chromium.new_page(base_url=url, viewport=size, ignore_https_errors=True)  # type: ignore[arg-type]
+        page.set_default_timeout(BROWSER_MS)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", hear)
+        page.goto(f"{url}/")
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("heading", name="Studies", exact=True).wait_for()
+        page.wait_for_load_state()  # its scripts, which listen for what a test does next
+        return page
 
-        yield sign_in
-        chromium.close()
+    yield sign_in
+    for context in chromium.contexts:
+        context.close()
     assert complaints == []

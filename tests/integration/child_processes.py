@@ -1,13 +1,15 @@
-"""Processes of Carina, started as in production, and what they say of themselves."""
+"""Processes of Carina, and what they say of themselves."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.processes import process_state
+from tests.integration.forked import Forked, command
 from tests.requirements import REPOSITORY
 from tests.waiting import DEADLINE_S
 
@@ -19,15 +21,16 @@ class Processes:
     environ: dict[str, str]
     folder: Path
     closing: ExitStack
-    running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    #: Start programs as in production, where a process' own environment is the point; else fork, which is quicker.
+    as_programs: bool = False
+    running: dict[str, "subprocess.Popen[bytes] | Forked"] = field(default_factory=dict)
 
     def start(self, *words: str, called: str = "", **more: str) -> str:
         """Start a command with these variables too; return its name."""
         name = called or words[-1]
         env = os.environ | {process_state.VARIABLE: str(self.state_file(name))} | self.environ | more
-        log = self.closing.enter_context((self.folder / f"{name}.log").open("wb"))
-        command = [sys.executable, "-m", "deploy", *words]
-        process = self.running[name] = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
+        log = self.folder / f"{name}.log"
+        process = self.running[name] = _program(words, env, log) if self.as_programs else command(words, env, log)
         self.closing.callback(self._end, process)
         return name
 
@@ -48,7 +51,14 @@ class Processes:
         self.running[name].terminate()
         return self.running[name].wait(timeout=DEADLINE_S)
 
-    def _end(self, process: "subprocess.Popen[bytes]") -> None:
+    def _end(self, process: "subprocess.Popen[bytes] | Forked") -> None:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def _program(words: Sequence[str], env: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "deploy", *words], cwd=REPOSITORY, env=env, stdout=output, stderr=output
+        )

@@ -27,8 +27,8 @@ from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.submissions import progress
 from shared.vocabulary.states import Scope
-from tests.integration.api_process import start_api
 from tests.integration.dicomweb import Web
+from tests.integration.forked import start_api
 from tests.integration.workshop import Workshop
 from tests.ports import free_port
 from tests.tiny_model import make_tiny_model

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ from shared.database import Database
 from shared.settings import Settings
 from shared.tables import Task
 from shared.training.tasks import expire_tasks
-from tests.requirements import REPOSITORY
+from tests.integration.forked import trainer_process
 from tests.waiting import DEADLINE_S, wait_until_gone
 
 
@@ -32,10 +30,7 @@ class Trainer:
             "OMP_NUM_THREADS": "1",
             **{f"CARINA_{name.upper()}": value for name, value in more.items()},
         }
-        code = "from shared.settings import Settings; from trainer.agent import run_trainer; run_trainer(Settings())"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | environ | settings, stderr=subprocess.STDOUT
-        )
+        self.process = trainer_process(os.environ | environ | settings)
 
     def launcher(self) -> psutil.Process:
         """The task's first process: torchrun, for a training."""

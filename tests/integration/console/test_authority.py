@@ -1,7 +1,6 @@
 """The console shows the active model's findings first, names other models, and shows what models' cards warn of."""
 
 import hashlib
-from collections.abc import Callable
 from uuid import UUID
 
 import pytest
@@ -15,7 +14,7 @@ from shared.object_store import ObjectStore
 from shared.tables import Detection, Image, Job, Model
 from shared.version import RENDITION_VERSION
 from shared.vocabulary.states import JobState
-from tests.integration.conftest import Keys, Server
+from tests.integration.conftest import Keys
 from tests.integration.console.test_viewer import add_film, wait_until_shown
 from tests.integration.rows import add_job, add_model
 from tests.tiny_model import CATEGORIES
@@ -34,11 +33,6 @@ def film(database: Database, store: ObjectStore, keys: Keys) -> Image:
         model.name, model.card = "veteran", model.card | {"warnings": [DEMO]}
         registry.promote(session, model.id)
     return image
-
-
-@pytest.fixture
-def page(server: Server, keys: Keys, open_console: Callable[..., Page]) -> Page:
-    return open_console(server.url, keys.both)
 
 
 def add_newcomer(database: Database) -> UUID:

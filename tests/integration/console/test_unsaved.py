@@ -17,9 +17,9 @@ from shared.database import Database
 from shared.object_store import ObjectStore
 from shared.tables import ConsoleSession, Image
 from shared.vocabulary.review_actions import ReviewAction, Verdict
-from tests.integration.api_process import start_api
 from tests.integration.conftest import Keys, _await_health
 from tests.integration.console.test_viewer import add_film, wait_until_shown
+from tests.integration.forked import start_api
 from tests.ports import free_port
 from tests.waiting import DEADLINE_S, wait_for
 
@@ -52,11 +52,6 @@ def mortal(environ: dict[str, str], settings: object) -> Iterator[MortalApi]:
     yield api
     api.process.terminate()
     api.process.join(DEADLINE_S)
-
-
-@pytest.fixture
-def film(database: Database, store: ObjectStore, keys: Keys) -> Image:
-    return add_film(database, store, keys.both, 0)
 
 
 @pytest.fixture

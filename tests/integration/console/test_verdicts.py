@@ -1,6 +1,5 @@
 """How findings look on the film by where they stand, and what is asked before drawn boxes are discarded."""
 
-from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import pytest
@@ -8,31 +7,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from api.client import Carina
-from shared.database import Database
 from shared.imaging.overlay import PALETTE
-from shared.object_store import ObjectStore
 from shared.tables import Image
 from shared.vocabulary.review_actions import ReviewAction
-from tests.integration.conftest import Keys, Server
-from tests.integration.console.test_viewer import add_film, wait_until_shown
-
-
-@pytest.fixture
-def film(database: Database, store: ObjectStore, keys: Keys) -> Image:
-    return add_film(database, store, keys.both, 0)
-
-
-@pytest.fixture
-def reader(server: Server, keys: Keys) -> Iterator[Carina]:
-    """The reader's own client, whose events the page shows as theirs."""
-    client = Carina(server.url, keys.both)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def page(server: Server, keys: Keys, open_console: Callable[..., Page]) -> Page:
-    return open_console(server.url, keys.both)
+from tests.integration.console.test_viewer import wait_until_shown
 
 
 def draw(reader: Carina, image_id: UUID) -> None:

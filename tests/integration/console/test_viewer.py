@@ -139,12 +139,6 @@ def test_a_rendition_is_kept_by_no_browser_and_each_look_is_recorded(
     assert [look["status"] for look in looks] == [200, 304, 200]
 
 
-@pytest.fixture
-def page(server: Server, keys: Keys, open_console: Callable[[str, str], Page]) -> Page:
-    """A page of somebody who is signed in."""
-    return open_console(server.url, keys.both)
-
-
 def wait_until_shown(page: Page, study_id: UUID) -> None:
     page.locator(f'body[data-shown="{study_id}"]').wait_for()
 

@@ -24,8 +24,8 @@ from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.tables import AuditEvent, Project
 from shared.vocabulary.states import WorkerKind
-from tests.integration.api_process import start_api
 from tests.integration.conftest import Keys, png
+from tests.integration.forked import start_api
 from tests.requirements import needs_ipv6
 from tests.waiting import DEADLINE_S, wait_for
 

@@ -33,7 +33,7 @@ FOREIGN = {
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
     with ExitStack() as closing:
-        yield Processes({}, tmp_path, closing)
+        yield Processes({}, tmp_path, closing, as_programs=True)
 
 
 def test_every_secret_is_needed_by_somebody() -> None:
