@@ -4,13 +4,10 @@ A file is final in the transaction that makes its image and its job, and an arch
 goes on after this process was killed finds what is done, and takes nothing twice.
 """
 
-import hashlib
 import io
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +20,6 @@ from shared.database import Database
 from shared.errors import (
     CarinaError,
     DatabaseUnavailable,
-    DigestMismatch,
     FileTooLarge,
     NotUploaded,
     ObjectMissing,
@@ -31,10 +27,12 @@ from shared.errors import (
     SizeMismatch,
     UploadError,
 )
-from shared.intake.archives import ArchiveError, ArchiveKind, Entry, Limits, sniff_archive, unpack
+from shared.intake.acceptance import accept
+from shared.intake.archives import ArchiveError, ArchiveKind, Entry, Limits, unpack
 from shared.intake.receive import Intake, Received
 from shared.leases import reason_of, release
 from shared.object_store import PART_BYTES
+from shared.object_store.checked_stream import CheckedStream
 from shared.object_store.incoming import Incoming, IncomingFile, SeekableFile
 from shared.processes.loops import watched
 from shared.queue.files import FileClaim, claim_files, finish_file, give_up_or_retry_file, holds_file
@@ -156,14 +154,20 @@ class Receive:
         with self._open(claim) as file:
             if claim.byte_count not in (None, file.byte_count):
                 raise SizeMismatch
-            chunks = _Measured(file.chunks(), claim.sha256, self._heartbeat.mark_progress)
-            first = next(chunks, b"")
-            kind = sniff_archive(first)
-            if kind is not None:
-                self._check(claim, chunks)
-                state = self._unpack(claim, file, kind)
-            else:
-                state = self._take_image(claim, file.byte_count, first, chunks)
+            stream = CheckedStream(file.chunks(), sha256=claim.sha256, on_chunk=self._heartbeat.mark_progress)
+            intake = self._intake(claim)
+            try:
+                state = accept(
+                    stream,
+                    intake,
+                    file_bytes=file.byte_count,
+                    max_bytes=self._settings.max_upload_bytes,
+                    finish=lambda session, received: _finish(session, claim, stream, received),
+                    take_archive=lambda kind: self._unpack(claim, intake, file, kind, stream),
+                    read_on=lambda: self._read_on(claim, stream),
+                )
+            finally:
+                intake.send_hints()
         self._discard(claim)
         return state
 
@@ -185,28 +189,9 @@ class Receive:
             raise NotUploaded("Not all parts of the file have arrived.")
         self._incoming.complete_upload(key, upload_id)
 
-    def _take_image(self, claim: FileClaim, byte_count: int, first: bytes, chunks: "_Measured") -> FileState:
-        def finish(session: Session, received: Received) -> None:
-            values = {"byte_count": chunks.byte_count, "sha256": chunks.sha256}
-            ids = {"image_id": received.image_id, "job_id": received.job_id}
-            if not finish_file(session, claim, FileState(received.outcome), **values, **ids):
-                raise LeaseLostError
-
-        intake = self._intake(claim)
-        try:
-            if byte_count > self._settings.max_upload_bytes:
-                raise FileTooLarge
-            return FileState(intake.receive(chain([first], chunks), also=finish).outcome)
-        except PermanentError:
-            # What was damaged on its way is not unfit, but to be sent again.
-            self._check(claim, chunks)
-            raise
-        finally:
-            intake.send_hints()
-
-    def _check(self, claim: FileClaim, chunks: "_Measured") -> None:
-        """Read on to the end, where what was announced is compared."""
-        for _ in chunks if claim.sha256 is not None else ():
+    def _read_on(self, claim: FileClaim, stream: CheckedStream) -> None:
+        """Read to the end, where the digest is compared with the announced one, if there is one."""
+        for _ in stream if claim.sha256 is not None else ():
             if self._stop.is_set():
                 raise StoppedError
 
@@ -225,23 +210,23 @@ class Receive:
 
     # --- an archive --------------------------------------------------------------------------------------------------
 
-    def _unpack(self, claim: FileClaim, file: IncomingFile, kind: ArchiveKind) -> FileState:
+    def _unpack(
+        self, claim: FileClaim, intake: Intake, file: IncomingFile, kind: ArchiveKind, stream: CheckedStream
+    ) -> FileState:
         """Take in the entries that have no row yet."""
+        self._read_on(claim, stream)
         of_this = (SubmissionFile.submission_id == claim.submission_id, SubmissionFile.archive_number == claim.number)
         with self._database.begin() as session:
             taken = set(session.scalars(sa.select(SubmissionFile.entry_number).where(*of_this)))
-        intake, source = self._intake(claim), io.BufferedReader(SeekableFile(file), PART_BYTES)
-        try:
-            for entry in unpack(source, kind, file.byte_count, self._limits):
-                self._heartbeat.mark_progress()
-                if self._stop.is_set():
-                    raise StoppedError
-                if entry.number not in taken:
-                    self._take_entry(claim, intake, entry)
-                if entry.number % HINT_AFTER == 0:
-                    intake.send_hints()
-        finally:
-            intake.send_hints()
+        source = io.BufferedReader(SeekableFile(file), PART_BYTES)
+        for entry in unpack(source, kind, file.byte_count, self._limits):
+            self._heartbeat.mark_progress()
+            if self._stop.is_set():
+                raise StoppedError
+            if entry.number not in taken:
+                self._take_entry(claim, intake, entry)
+            if entry.number % HINT_AFTER == 0:
+                intake.send_hints()
 
         def finish(session: Session) -> bool:
             return finish_file(session, claim, FileState.UNPACKED)
@@ -251,17 +236,15 @@ class Receive:
         return FileState.UNPACKED
 
     def _take_entry(self, claim: FileClaim, intake: Intake, entry: Entry) -> None:
-        chunks = _Measured(entry.chunks, None, self._heartbeat.mark_progress)
+        stream = CheckedStream(entry.chunks, on_chunk=self._heartbeat.mark_progress)
 
         def add(session: Session, received: Received) -> None:
-            values = {"byte_count": chunks.byte_count, "sha256": chunks.sha256}
-            ids = {"image_id": received.image_id, "job_id": received.job_id}
-            _add_entry(session, claim, entry, FileState(received.outcome), **values, **ids)
+            _add_entry(session, claim, entry, FileState(received.outcome), **_columns(stream, received))
 
         try:
             if entry.byte_count > self._settings.max_upload_bytes:
                 raise FileTooLarge
-            intake.receive(chunks, also=add)
+            intake.receive(stream, also=add)
         except ArchiveError:
             raise
         except PermanentError as error:
@@ -317,29 +300,15 @@ class Receive:
         log.info("file_put_aside", **_about(claim))
 
 
-class _Measured(Iterator[bytes]):
-    """A file's bytes on their way: counted, hashed, and at their end compared with what was announced."""
+def _columns(stream: CheckedStream, received: Received) -> dict[str, Any]:
+    """What a file's row says of its bytes, which have all been read, and of its image."""
+    ids = {"image_id": received.image_id, "job_id": received.job_id}
+    return {"byte_count": stream.byte_count, "sha256": stream.sha256, **ids}
 
-    def __init__(self, chunks: Iterator[bytes], announced: str | None, progressed: Callable[[], None]) -> None:
-        self._chunks, self._announced, self._progressed = chunks, announced, progressed
-        self._digest = hashlib.sha256()
-        self.byte_count = 0
 
-    def __next__(self) -> bytes:
-        chunk = next(self._chunks, None)
-        self._progressed()
-        if chunk is None:
-            if self._announced not in (None, self.sha256):
-                raise DigestMismatch
-            raise StopIteration
-        self._digest.update(chunk)
-        self.byte_count += len(chunk)
-        return chunk
-
-    @property
-    def sha256(self) -> str:
-        """Of what has passed."""
-        return self._digest.hexdigest()
+def _finish(session: Session, claim: FileClaim, stream: CheckedStream, received: Received) -> None:
+    if not finish_file(session, claim, FileState(received.outcome), **_columns(stream, received)):
+        raise LeaseLostError
 
 
 def _add_entry(session: Session, claim: FileClaim, entry: Entry, state: FileState, **values: Any) -> None:

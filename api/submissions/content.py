@@ -1,9 +1,6 @@
 """Uploads of submission files through this API. Each file is processed while it arrives."""
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -21,8 +18,6 @@ from api.submissions.manifest import read_row
 from api.submissions.submissions import find
 from shared.errors import (
     CarinaError,
-    DigestMismatch,
-    FileTooLarge,
     NotFound,
     PermanentError,
     Place,
@@ -30,8 +25,10 @@ from shared.errors import (
     SizeMismatch,
     UploadError,
 )
-from shared.intake.archives import SNIFFED_BYTES, sniff_archive
+from shared.intake.acceptance import accept
+from shared.intake.archives import ArchiveKind
 from shared.intake.receive import Received, in_parts
+from shared.object_store.checked_stream import CheckedStream
 from shared.submissions.progress import incoming_key, settle
 from shared.tables import SubmissionFile
 from shared.vocabulary.states import FileState, Scope, WorkerKind
@@ -144,28 +141,25 @@ def _receive(file: _Expected) -> None:
 
 def _take_in(file: _Expected) -> None:
     """Process the body; raises what `Intake.receive` raises, `UploadError` and `FileNotExpected`."""
+    if request.content_length not in (None, file.byte_count):
+        raise SizeMismatch
     # The announced size was checked already; archives may be larger than single files.
-    most_bytes = services().settings.max_upload_bytes
-    chunks = _checked(Body(request, max_bytes=max(most_bytes, file.byte_count)), file)
-    start = b""
-    while len(start) < SNIFFED_BYTES and (chunk := next(chunks, b"")):
-        start += chunk
-    chunks = chain([start], chunks)
-    if sniff_archive(start) is not None:
-        if services().settings.deidentify != "off":
-            raise ArchiveNotTaken  # identifiable files would be stored until it is unpacked
-        services().store.put_parts(incoming_key(file.submission_id, file.number), in_parts(chunks))
-        _move(file, state=FileState.ARRIVED, available_at=sa.func.now())
-        services().hints.send(WorkerKind.INTAKE, 1)
-        return
+    max_bytes = services().settings.max_upload_bytes
+    body = Body(request, max_bytes=max(max_bytes, file.byte_count))
+    stream = CheckedStream(body.chunks(), byte_count=file.byte_count, sha256=file.sha256)
 
-    if file.byte_count > most_bytes:
-        raise FileTooLarge
-
-    def also(session: Session, received: Received) -> None:
+    def finish(session: Session, received: Received) -> None:
         note(study_id=received.study_id, image_id=received.image_id, job_id=received.job_id)
         values = {"state": received.outcome, "image_id": received.image_id, "job_id": received.job_id}
         _change(session, file, **values, finished_at=sa.func.now())
+
+    def take_archive(_: ArchiveKind) -> FileState:
+        if services().settings.deidentify != "off":
+            raise ArchiveNotTaken  # identifiable files would be stored until it is unpacked
+        services().store.put_parts(incoming_key(file.submission_id, file.number), in_parts(stream))
+        _move(file, state=FileState.ARRIVED, available_at=sa.func.now())
+        services().hints.send(WorkerKind.INTAKE, 1)
+        return FileState.ARRIVED
 
     intake = services().intake(
         identity().project_id,
@@ -175,29 +169,16 @@ def _take_in(file: _Expected) -> None:
         key_id=file.key_id,
     )
     try:
-        intake.receive(chunks, also=also)
-    except PermanentError:
-        for _ in chunks:  # If the upload is damaged, report that error instead.
-            pass
-        raise
+        accept(
+            stream,
+            intake,
+            file_bytes=file.byte_count,
+            max_bytes=max_bytes,
+            finish=finish,
+            take_archive=take_archive,
+        )
     finally:
         intake.send_hints()
-
-
-def _checked(body: Body, file: _Expected) -> Iterator[bytes]:
-    """Yield the body; raise `SizeMismatch` or `DigestMismatch` before its end if it differs from the announcement."""
-    if request.content_length not in (None, file.byte_count):
-        raise SizeMismatch
-    digest = hashlib.sha256()
-    for chunk in body.chunks():
-        digest.update(chunk)
-        if body.bytes_read > file.byte_count:
-            raise SizeMismatch
-        yield chunk
-    if body.bytes_read != file.byte_count:
-        raise SizeMismatch
-    if digest.hexdigest() != file.sha256:
-        raise DigestMismatch
 
 
 def _end(file: _Expected, state: FileState, error: CarinaError) -> None:

@@ -26,6 +26,7 @@ from shared.imaging.element_names import name_of
 from shared.imaging.header import PREFIX_BYTES, ImageHeader, read_header
 from shared.models import registry
 from shared.object_store import PART_BYTES, ObjectStore, original_key
+from shared.object_store.checked_stream import CheckedStream
 from shared.processes.scratch import spooled_file
 from shared.queue.hints import Hints
 from shared.queue.shared_jobs import share_jobs, shareable
@@ -118,9 +119,11 @@ class Intake:
 
         Also raises `QuotaExceeded`, and keeps nothing of the file then.
         """
+        stream = chunks if isinstance(chunks, CheckedStream) else CheckedStream(chunks)
         if self._quota is not None:
-            chunks = self._within_quota(self._quota, chunks)
-        original = self._store(chunks, check)
+            self._check_quota(0)
+            stream.check_at_end(self._check_quota)
+        original = self._store(stream, check)
         try:
             for _ in range(_TRIES - 1):
                 with suppress(IntegrityError, _Overtaken):
@@ -131,30 +134,21 @@ class Intake:
                 discard(session, original_key(original.sha256))
             raise
 
-    def _within_quota(self, quota: Quota, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield a file's bytes, the last ones only if there is room for all; raise `QuotaExceeded`."""
-        with self._database.begin() as session:
-            quota.check(session, 1, 0)
-        byte_count, last = 0, b""
-        for chunk in chunks:
-            byte_count += len(chunk)
-            if last:
-                yield last
-            last = chunk
-        with self._database.begin() as session:
-            quota.check(session, 1, byte_count)
-        if last:
-            yield last
+    def _check_quota(self, byte_count: int) -> None:
+        """Raise `QuotaExceeded` where there is no room for one more file of this size."""
+        if self._quota is not None:
+            with self._database.begin() as session:
+                self._quota.check(session, 1, byte_count)
 
     def send_hints(self) -> None:
         """Wake workers for the jobs that were made."""
         self._hints.send_for(self._new_jobs)
         self._new_jobs.clear()
 
-    def _store(self, chunks: Iterator[bytes], check: Check | None) -> _Original:
+    def _store(self, stream: CheckedStream, check: Check | None) -> _Original:
         """Put a file's bytes under their digest; at most a few parts of it are in memory."""
         store, max_image_pixels = self._object_store, self._settings.max_image_pixels
-        parts = in_parts(chunks)
+        parts = in_parts(stream)
         first = next(parts, b"")
         whole = len(first) < PART_BYTES
         # More may follow a full part; how much, nobody knows before the end.
@@ -170,21 +164,10 @@ class Intake:
         if self._settings.deidentify == "basic":
             return self._store_deidentified(chain([first], parts))
         if whole:
-            sha256 = hashlib.sha256(first).hexdigest()
-            store.put(original_key(sha256), first)
-            return _Original(header, sha256, len(first))
-
-        digest, byte_count = hashlib.sha256(), 0
-
-        def measured() -> Iterator[bytes]:
-            nonlocal byte_count
-            for part in chain([first], parts):
-                digest.update(part)
-                byte_count += len(part)
-                yield part
-
-        sha256 = store.put_stream(measured(), digest=digest)
-        return _Original(header, sha256, byte_count)
+            store.put(original_key(stream.sha256), first)
+        else:
+            store.put_stream(chain([first], parts), sha256=lambda: stream.sha256)
+        return _Original(header, stream.sha256, stream.byte_count)
 
     def _store_deidentified(self, parts: Iterator[bytes]) -> _Original:
         """Put a file's bytes, de-identified, under the digest that they have then."""

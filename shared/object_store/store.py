@@ -5,9 +5,9 @@ harmless and concurrent writers need no lock.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -18,8 +18,9 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from shared.errors import BucketMissing, ObjectCorrupt, ObjectMissing, ObjectStoreRefused
+from shared.errors import BucketMissing, DigestMismatch, ObjectCorrupt, ObjectMissing, ObjectStoreRefused
 from shared.ids import new_id
+from shared.object_store.checked_stream import CheckedStream
 from shared.object_store.client import S3Access
 from shared.object_store.errors import names_region, translated
 from shared.settings import Settings
@@ -214,22 +215,19 @@ class ObjectStore:
                 raise
         return [entry["VersionId"] for entry in entries if entry["Key"] == key]
 
-    def put_stream(self, parts: Iterable[bytes], *, digest: "hashlib._Hash") -> str:
-        """Store a stream whose digest is only known at its end, as an original; return the hex digest.
+    def put_stream(self, parts: Iterable[bytes], *, sha256: Callable[[], str]) -> None:
+        """Store a stream whose digest is only known at its end, as an original; `sha256` is called then.
 
-        `digest` is updated by whoever yields the parts, each of `PART_BYTES` but for the last. A stream that raises
-        leaves no object: the upload is aborted, and the error goes on.
+        Each part has `PART_BYTES`, but for the last. A stream that raises leaves no object.
         """
         incoming = f"incoming/{new_id()}"
         with self._translated(incoming):
             self._upload(incoming, parts)
             try:
-                sha256 = digest.hexdigest()
                 source: CopySourceTypeDef = {"Bucket": self._bucket, "Key": incoming}
-                self._s3.copy_object(Bucket=self._bucket, Key=original_key(sha256), CopySource=source)
+                self._s3.copy_object(Bucket=self._bucket, Key=original_key(sha256()), CopySource=source)
             finally:
                 self._s3.delete_object(Bucket=self._bucket, Key=incoming)
-        return sha256
 
     def put_parts(self, key: str, parts: Iterable[bytes]) -> None:
         """Store a stream under a key, each part of `PART_BYTES` but for the last; one that raises leaves no object."""
@@ -333,15 +331,8 @@ class ObjectStore:
 
 
 def _verified(key: str, bucket: str, body: "StreamingBody", sha256: str) -> Iterator[bytes]:
-    """Yield what a body holds, one chunk behind, so that a reader never gets all of a corrupt object."""
-    digest, held = hashlib.sha256(), b""
     with closing(body), translated(key, bucket=bucket):
-        while chunk := body.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            if held:
-                yield held
-            held = chunk
-    if digest.hexdigest() != sha256:
-        raise ObjectCorrupt(f"The object {key} does not match its digest.")
-    if held:
-        yield held
+        try:
+            yield from CheckedStream(iter(partial(body.read, _CHUNK_BYTES), b""), sha256=sha256)
+        except DigestMismatch as exc:
+            raise ObjectCorrupt(f"The object {key} does not match its digest.") from exc

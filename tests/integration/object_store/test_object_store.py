@@ -129,9 +129,9 @@ def use_everything(store: Incoming) -> None:
     assert store.get(key, sha256=digest) == b"".join(store.stream(key, sha256=digest)) == store.read(key) == data
     assert (store.get_prefix(key, 2), store.has(key), list(store.keys("originals/"))) == (b"fi", True, [key])
     large = bytes(PART_BYTES + 1)
-    hashed = sha256(large)
-    assert store.put_stream([large[:PART_BYTES], large[PART_BYTES:]], digest=hashed) == hashed.hexdigest()
-    assert store.has(original_key(hashed.hexdigest()))
+    hashed = sha256(large).hexdigest()
+    store.put_stream([large[:PART_BYTES], large[PART_BYTES:]], sha256=lambda: hashed)
+    assert store.has(original_key(hashed))
     store.put_parts("incoming/1/1", [data])
     httpx.put(store.presign_put("incoming/1/2", 4, expires_s=60), content=data).raise_for_status()
     upload_id = store.create_upload("incoming/1/3")
