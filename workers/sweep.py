@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.erasure import go_on_with_all
+from shared.erasure import finish_all
 from shared.errors import DatabaseUnavailable
 from shared.leases import is_due
 from shared.object_store.incoming import Incoming
@@ -41,7 +41,7 @@ def run(settings: Settings) -> None:
 
         def tick() -> None:
             sweep(settings, process.database, process.hints, process.heartbeat.owner)
-            go_on_with_all(process.database, process.store)
+            finish_all(process.database, process.store)
             cleanup.run_when_due()
 
         process.serve(tick)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from shared.access.keys import Allowance, create_key, prefix_of
 from shared.access.quotas import QuotaExceeded, find_quota
 from shared.database import Database
-from shared.erasure import go_on_with_all
+from shared.erasure import finish_all
 from shared.intake.archives import ArchiveKind
 from shared.intake.receive import Intake
 from shared.object_store import ObjectStore, original_key
@@ -140,7 +140,7 @@ def test_files_that_are_sent_at_once_never_pass_a_quota_together(
         with pytest.raises(QuotaExceeded):
             quota.check(session, 1, 0)
     # What was stored a moment too late does not stay.
-    go_on_with_all(database, store)
+    finish_all(database, store)
     kept = {original_key(hashlib.sha256(png(number)).hexdigest()) for number, was in enumerate(taken) if was}
     assert set(store.keys("originals/")) == kept
 

@@ -16,7 +16,7 @@ from shared.erasure import (
     DatasetErased,
     ErasedMeanwhile,
     erase_study,
-    go_on_with_all,
+    finish_all,
     require_whole,
 )
 from shared.errors import NotFound, ObjectStoreUnavailable
@@ -167,7 +167,7 @@ def test_objects_that_could_not_be_removed_are_removed_later(
     assert erase_study(database, refusing, project_id, study_id).objects_left == 1
     refusing.close()
     assert store.has(original_key(hashlib.sha256(file).hexdigest()))
-    go_on_with_all(database, store)
+    finish_all(database, store)
     assert traces(database, store, [str(study_id), hashlib.sha256(file).hexdigest()], file) == []
     with pytest.raises(NotFound):
         erase_study(database, store, project_id, study_id)
@@ -183,10 +183,10 @@ def test_an_outage_costs_one_try_however_many_erasures_wait(
     for study_id in study_ids:
         assert erase_study(database, refusing, project_id, UUID(study_id)).objects_left == 1
     refusing.tries = 0
-    go_on_with_all(database, refusing)
+    finish_all(database, refusing)
     assert refusing.tries == 1
     refusing.close()
-    go_on_with_all(database, store)
+    finish_all(database, store)
     assert list(store.keys("originals/")) == []
 
 
@@ -204,7 +204,7 @@ def test_a_worker_that_holds_a_job_of_the_study_writes_nothing(
 
     with Erasing(1, 30) as decoders, workshop.preparing(decoders) as prepare:
         prepare.run()
-    go_on_with_all(database, store)
+    finish_all(database, store)
     assert traces(database, store, [study_id, hashlib.sha256(file).hexdigest()], file) == []
     assert list(store.keys("renditions/")) == []
 
@@ -378,6 +378,6 @@ def test_what_was_erased_is_forgotten_after_a_while(database: Database, store: O
     with database.begin() as session:
         session.add(ErasedObject(key_sha256="a", erased_at=sa.func.now() - sa.text("interval '2 hours'")))
         session.add(ErasedObject(key_sha256="b"))
-    go_on_with_all(database, store)
+    finish_all(database, store)
     with database.begin() as session:
         assert session.scalars(sa.select(ErasedObject.key_sha256)).all() == ["b"]

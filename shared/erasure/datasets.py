@@ -1,0 +1,140 @@
+"""Datasets that were made from erased images: marked, and no longer trained on or evaluated with."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from shared.database import Database
+from shared.errors import ObjectMissing, Place, RequestError
+from shared.object_store import ObjectStore, dataset_key, rendition_key, result_key
+from shared.tables import Dataset, Erasure, Evaluation, Image, Rendition, TrainingRun
+from shared.vocabulary.states import TaskState
+
+_OPEN_TASKS = [state for state in TaskState if not state.is_final]
+
+
+class DatasetErased(RequestError):
+    """Images of the dataset have been erased. Create the dataset again."""
+
+    code = "dataset_has_erased_images"
+    places = Place.REQUEST | Place.TASK
+    status = 409
+
+
+def require_whole(dataset: Dataset) -> None:
+    """Raise `DatasetErased` for a dataset that has lost images."""
+    if dataset.erased_count:
+        raise DatasetErased(
+            f"{dataset.erased_count} images of the dataset {dataset.id} were erased since it was made; "
+            "make the dataset anew."
+        )
+
+
+def _unmarked(erasure: Erasure, states: Sequence[TaskState]) -> sa.Select[Any]:
+    """Select the project's datasets in these states that may hold images of an erasure and have not been checked."""
+    return sa.select(Dataset.id).where(
+        Dataset.project_id == erasure.project_id,
+        Dataset.created_at <= erasure.created_at,
+        Dataset.id.not_in(erasure.dataset_ids),
+        Dataset.state.in_(states),
+        sa.literal(bool(erasure.sha256s)),
+    )
+
+
+def may_mark_datasets(session: Session, erasure: Erasure) -> bool:
+    """Whether there are datasets, finished or in the making, that may hold images of an erasure and are not marked."""
+    unmarked = _unmarked(erasure, [*_OPEN_TASKS, TaskState.SUCCEEDED])
+    return session.scalar(sa.select(unmarked.exists())) or False
+
+
+def mark_datasets(database: Database, store: ObjectStore, erasure_id: UUID) -> None:
+    """Mark the finished datasets that have lost images in an erasure, and note what shows these images."""
+    with database.begin() as session:
+        erasure = session.get(Erasure, erasure_id)
+        if erasure is None or not erasure.sha256s:
+            return
+        made = sa.select(Dataset.id, Dataset.digest, Dataset.failures_sha256).where(
+            Dataset.id.in_(_unmarked(erasure, [TaskState.SUCCEEDED]))
+        )
+        datasets = session.execute(made).all()
+        is_own = Image.project_id == erasure.project_id
+        images = session.execute(sa.select(Image.sha256, is_own).where(Image.sha256.in_(erasure.sha256s))).all()
+        others = sa.select(Dataset.digest).where(Dataset.project_id != erasure.project_id, Dataset.digest.is_not(None))
+        digests_of_others = session.scalars(others.distinct()).all()
+        lost = frozenset(erasure.sha256s) - {sha256 for sha256, is_own in images if is_own}  # sent again since
+        imported = frozenset(session.scalars(sa.select(Rendition.sha256).where(Rendition.sha256.in_(lost))))
+    # Other projects may have sent the same bytes, or made datasets from them; these keep them.
+    may_go = imported - {sha256 for sha256, _ in images}
+    for digest in digests_of_others:
+        may_go -= _images_of(store, digest, may_go).keys()
+    with database.begin() as session:
+        _forget_renditions(session, erasure_id, may_go)
+    for dataset_id, digest, failures_sha256 in datasets:
+        renditions = list(_images_of(store, digest, lost).values())
+        is_named = failures_sha256 is not None and _are_named(store, failures_sha256, lost)
+        with database.begin() as session:
+            _mark(session, erasure_id, dataset_id, renditions, failures_sha256 if is_named else None)
+
+
+def _forget_renditions(session: Session, erasure_id: UUID, sha256s: frozenset[str]) -> None:
+    """Note the renditions that imports have made of these originals for removal."""
+    erasure = session.get(Erasure, erasure_id, with_for_update=True)
+    if erasure is None:
+        return
+    made = sa.delete(Rendition).where(Rendition.sha256.in_(sha256s)).returning(Rendition.rendition_sha256)
+    found = session.scalars(made.execution_options(synchronize_session=False)).all()
+    erasure.keys = [*erasure.keys, *(key for key in map(rendition_key, found) if key not in erasure.keys)]
+
+
+def _mark(
+    session: Session, erasure_id: UUID, dataset_id: UUID, lost: Sequence[str], failures_sha256: str | None
+) -> None:
+    """Mark a dataset that has lost images, given by their renditions; end what works on it; remove what shows them."""
+    erasure = session.get(Erasure, erasure_id, with_for_update=True)
+    if erasure is None or dataset_id in erasure.dataset_ids:
+        return
+    erasure.dataset_ids = [*erasure.dataset_ids, dataset_id]
+    keys = [rendition_key(sha256) for sha256 in lost]
+    if failures_sha256 is not None:
+        keys.append(result_key(failures_sha256, "jsonl"))
+        session.execute(sa.update(Dataset).where(Dataset.id == dataset_id).values(failures_sha256=None))
+    if lost:
+        counted = sa.update(Dataset).where(Dataset.id == dataset_id)
+        session.execute(counted.values(erased_count=Dataset.erased_count + len(lost)))
+        why = {"code": DatasetErased.code, "reason": DatasetErased.meaning()}
+        for task in (TrainingRun, Evaluation):
+            at_work = sa.update(task).where(task.dataset_id == dataset_id, task.state.in_(_OPEN_TASKS))
+            ended = {"state": TaskState.FAILED, "lease_owner": None, "lease_expires_at": None, **why}
+            session.execute(at_work.values(**ended, finished_at=sa.func.now()))
+        shown = sa.select(Evaluation).where(Evaluation.dataset_id == dataset_id)
+        for evaluation in session.scalars(shown):
+            for sha256, suffix in ((evaluation.report_sha256, "html"), (evaluation.detections_sha256, "json")):
+                keys += [result_key(sha256, suffix)] if sha256 else []
+            evaluation.report_sha256 = evaluation.detections_sha256 = None
+    erasure.keys = [*erasure.keys, *(key for key in keys if key not in erasure.keys)]
+
+
+def _images_of(store: ObjectStore, digest: str | None, sha256s: frozenset[str]) -> dict[str, str]:
+    """Return those of these originals that a dataset's document has, each with the digest of its rendition."""
+    if digest is None or not sha256s:
+        return {}
+    try:
+        document = store.get(dataset_key(digest), sha256=digest)
+    except ObjectMissing:
+        return {}
+    if not any(sha256.encode() in document for sha256 in sha256s):
+        return {}
+    images: list[dict[str, Any]] = json.loads(document)["images"]
+    return {image["sha256"]: image["rendition_sha256"] for image in images if image["sha256"] in sha256s}
+
+
+def _are_named(store: ObjectStore, failures_sha256: str, sha256s: frozenset[str]) -> bool:
+    try:
+        lines = store.get(result_key(failures_sha256, "jsonl"), sha256=failures_sha256)
+    except ObjectMissing:
+        return False
+    return any(sha256.encode() in lines for sha256 in sha256s)

@@ -1,0 +1,79 @@
+"""Objects that nothing refers to any more: held by their users under a lock, else removed."""
+
+import hashlib
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared.errors import TransientError
+from shared.object_store import ObjectStore
+from shared.tables import Dataset, ErasedObject, Erasure, Evaluation, Image, Rendition
+
+#: How long an erased object is remembered: far longer than it takes from storing a file to writing its row.
+_REMEMBERED = timedelta(hours=1)
+
+
+class ErasedMeanwhile(TransientError):
+    """The same image was erased while the file was processed. Send it again."""
+
+    code = "erased_meanwhile"
+
+
+def hold_object(session: Session, store: ObjectStore, key: str) -> None:
+    """Keep an object from being erased until the transaction ends, which refers to it.
+
+    Raise `ErasedMeanwhile` where it was erased since it was stored.
+    """
+    session.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_lock_of(key))))
+    was_erased = session.scalar(sa.select(sa.exists().where(ErasedObject.key_sha256 == _digest_of(key))))
+    if was_erased and not store.has(key):
+        raise ErasedMeanwhile
+
+
+def discard(session: Session, key: str) -> None:
+    """Have an object removed that was stored for an image which is gone."""
+    session.execute(sa.insert(Erasure).values(study_id=None, sha256s=[], keys=[key], dataset_ids=[]))
+
+
+def erase_if_unused(session: Session, store: ObjectStore, key: str) -> None:
+    """Remove an object that nothing refers to."""
+    session.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_of(key))))
+    if not session.scalar(sa.select(_is_referred_to(key))):
+        store.erase(key)
+        erased = insert(ErasedObject).values(key_sha256=_digest_of(key))
+        session.execute(erased.on_conflict_do_update(index_elements=["key_sha256"], set_={"erased_at": sa.func.now()}))
+
+
+def forget_erased(session: Session) -> None:
+    """Forget the objects that were erased long ago."""
+    session.execute(sa.delete(ErasedObject).where(ErasedObject.erased_at < sa.func.now() - _REMEMBERED))
+
+
+def _is_referred_to(key: str) -> sa.ColumnElement[bool]:
+    folder, _, name = key.partition("/")
+    sha256 = name.rpartition("/")[2].partition(".")[0]
+    match folder:
+        case "originals":
+            return sa.exists().where(Image.sha256 == sha256)
+        case "renditions":
+            return sa.or_(
+                sa.exists().where(Image.rendition_sha256 == sha256),
+                sa.exists().where(Rendition.rendition_sha256 == sha256),
+            )
+        case "results":
+            return sa.or_(
+                sa.exists().where(Evaluation.report_sha256 == sha256),
+                sa.exists().where(Evaluation.detections_sha256 == sha256),
+                sa.exists().where(Dataset.failures_sha256 == sha256),
+            )
+    return sa.false()
+
+
+def _digest_of(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _lock_of(key: str) -> sa.ColumnElement[int]:
+    return sa.func.hashtextextended(key, 0)
