@@ -29,7 +29,7 @@ from api.http.json_body import Request
 from api.http.services import NAME, Services
 from api.operations import keys, queue, queue_metrics, queue_watch, webhooks
 from api.reviews import reviews
-from api.studies import images, job_list, jobs, studies, study_list
+from api.studies import exports, images, job_list, jobs, studies, study_list
 from api.submissions import content, manifest, progress, submissions
 from api.training import datasets, evaluations, gate_decisions, models, schedules, trainings, weights
 from shared.settings import Settings
@@ -72,6 +72,7 @@ def create_app(settings: Settings) -> OpenAPI:
     audit.install(app)
     for resource in (
         studies,
+        exports,
         study_list,
         submissions,
         content,

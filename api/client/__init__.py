@@ -14,7 +14,7 @@ from api.client.trainings import Trainings
 from api.client.unreachable import ApiUnavailable, CertificateNotTrusted
 from api.client.webhooks import Webhooks
 from api.contract.files import FileOutcome
-from api.contract.findings import Finding, FindingsAnswer, ImageFindings
+from api.contract.findings import Finding, FindingsAnswer, FindingsFormat, ImageFindings
 from api.contract.jobs import JobAnswer
 from api.contract.models import ModelAnswer
 from api.contract.queue import QueueAnswer, RetriedAnswer
@@ -36,6 +36,7 @@ __all__ = [
     "FileOutcome",
     "Finding",
     "FindingsAnswer",
+    "FindingsFormat",
     "Flag",
     "ImageAnswer",
     "ImageFindings",

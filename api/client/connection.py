@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -275,6 +275,23 @@ class Connection:
             )
         if not response.is_success:
             raise RequestRefused(problem_of(response))
+
+    @contextmanager
+    def _stream(self, path: str, params: Params) -> Iterator[httpx.Response]:
+        """Open a long answer, to be read as it arrives; the request is repeated only until the answer begins."""
+
+        def begin() -> httpx.Response:
+            response = self._http.send(self._http.build_request("GET", path, params=params), stream=True)
+            if not response.is_success:
+                response.read()
+                self._check(response)
+            return response
+
+        try:
+            with closing(self._retrying(begin)) as response:
+                yield response
+        except httpx.TransportError as exc:
+            raise explain_http(exc, ApiUnavailable, "The API", self.api_url) from exc
 
 
 _growing_s = wait_random_exponential(multiplier=0.3, max=10)

@@ -1,12 +1,15 @@
 """A few files at once, studies, and what was found."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 from uuid import UUID
 
 from api.client.connection import Connection, Params
+from api.client.errors import RequestRefused
 from api.contract.files import FileOutcome, FileOutcomes
-from api.contract.findings import FindingsAnswer
+from api.contract.findings import FindingsAnswer, FindingsFormat
 from api.contract.jobs import JobAnswer, JobsAnswer
 from api.contract.studies import StudyAnswer, StudyErased
 from api.contract.study_list import StudiesAnswer, StudiesQuery, StudySummary
@@ -64,6 +67,26 @@ class Studies(Connection):
     def findings(self, study_id: UUID, *, min_score: float = 0.0) -> FindingsAnswer:
         """Return the active model's findings on a study's images, and other models' results beside them."""
         return self._get(FindingsAnswer, f"/v1/studies/{study_id}/findings", min_score=min_score)
+
+    def submission_findings(self, submission_id: UUID, *, min_score: float = 0.0) -> Iterator[FindingsAnswer]:
+        """Yield what was found on the images of a submission, each study once."""
+        asked: Params = {"min_score": min_score, "format": FindingsFormat.JSONL}
+        with self._stream(f"/v1/submissions/{submission_id}/findings", asked) as answer:
+            for line in answer.iter_lines():
+                yield self._read(FindingsAnswer, line.encode())
+
+    def export_findings(self, of: UUID, file: IO[str], form: FindingsFormat, *, min_score: float = 0.0) -> None:
+        """Write the findings of a study or of a submission to a file, as the server formats them."""
+        asked: Params = {"min_score": min_score, "format": form}
+        with ExitStack() as opened:
+            try:
+                answer = opened.enter_context(self._stream(f"/v1/studies/{of}/findings", asked))
+            except RequestRefused as exc:
+                if exc.code != "not_found":
+                    raise
+                answer = opened.enter_context(self._stream(f"/v1/submissions/{of}/findings", asked))
+            for piece in answer.iter_text():
+                file.write(piece)
 
     def rendition(self, image_id: UUID) -> bytes:
         """Return the picture that the detector sees, as a PNG file."""

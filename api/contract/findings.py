@@ -1,6 +1,9 @@
 """Findings on a study's images: the active model's, and beside them other models' results."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -20,6 +23,24 @@ class FindingsQuery(Bounded):
 
     min_score: float = Field(0.0, ge=0, le=1, description="Leave out findings with a lower score.")
     model_id: UUID | None = Field(None, description="What this model has found; by default the active one.")
+
+
+class FindingsFormat(StrEnum):
+    """How findings are written."""
+
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+    COCO = "coco"
+
+
+class FindingsExportQuery(FindingsQuery):
+    """Which findings, and how they are written."""
+
+    format: FindingsFormat = Field(
+        FindingsFormat.JSON,
+        description="`jsonl`: a study on each line. `csv`: a finding on each line. `coco`: what pycocotools reads.",
+    )
 
 
 class OverlayQuery(FindingsQuery):
@@ -54,6 +75,18 @@ class OtherResult(BaseModel):
     findings: list[Finding]
 
 
+@dataclass(frozen=True)
+class ImageResult:
+    """What one model found on an image, or why it found nothing."""
+
+    job_id: UUID | None
+    state: JobState | None
+    code: str | None
+    model: ModelReference | None
+    is_authoritative: bool
+    findings: Sequence[Finding]
+
+
 class ImageFindings(ImageFacts):
     """What the active model, or the one that was asked for, found on one image; empty until its job has succeeded."""
 
@@ -72,6 +105,12 @@ class ImageFindings(ImageFacts):
     findings: list[Finding]
     #: What other models found, the one that was active last first.
     other_results: list[OtherResult]
+
+    def results(self) -> Iterator[ImageResult]:
+        """Yield where the image stands with the model that was asked for, then the results of other models."""
+        yield ImageResult(self.job_id, self.state, self.code, self.model, self.is_authoritative, self.findings)
+        for other in self.other_results:
+            yield ImageResult(other.job_id, JobState.SUCCEEDED, None, other.model, False, other.findings)
 
 
 class FindingsAnswer(BaseModel):

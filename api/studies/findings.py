@@ -1,13 +1,13 @@
 """The findings on a study's images: those of the active model, and those of other models."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from api.contract.findings import Finding, FindingsAnswer, FindingsQuery
+from api.contract.findings import Finding, FindingsAnswer, FindingsQuery, ImageFindings
 from api.studies.answers import describe_finding, describe_findings, describe_other_result, refer_to, spacing_of
 from shared.database import is_any
 from shared.imaging.facts import PixelSpacing
@@ -29,10 +29,11 @@ class _OfImage:
     others: list[tuple[Job, Model]] = field(default_factory=list)
 
 
-def read_findings(session: Session, study_id: UUID, query: FindingsQuery) -> FindingsAnswer:
-    """Describe the findings on a study's images, the oldest image first."""
-    images = session.scalars(sa.select(Image).where(Image.study_id == study_id).order_by(Image.id)).all()
-    found = {image.id: _OfImage(image) for image in images}
+def read_findings(
+    session: Session, studies: Mapping[UUID, Sequence[Image]], query: FindingsQuery
+) -> list[FindingsAnswer]:
+    """Describe the findings on these images of each study, in their order."""
+    found = {image.id: _OfImage(image) for images in studies.values() for image in images}
     jobs = sa.select(Job, Model).outerjoin(Model, Model.id == Job.model_id)
     jobs = jobs.where(is_any(Job.image_id, found), NO_DUPLICATE)
     if query.model_id is None:
@@ -55,19 +56,25 @@ def read_findings(session: Session, study_id: UUID, query: FindingsQuery) -> Fin
     }
     boxes = _read_boxes(session, spacings, query.min_score)
     active = registry.active(session)
-    return FindingsAnswer(
-        study_id=study_id,
-        active_model=refer_to(active) if active else None,
-        images=[
-            describe_findings(
-                each.image,
-                each.job,
-                each.model,
-                boxes[each.job.id] if each.job else [],
-                [describe_other_result(job, model, boxes[job.id]) for job, model in each.others],
-            )
-            for each in found.values()
-        ],
+    active_model = refer_to(active) if active else None
+    return [
+        FindingsAnswer(
+            study_id=study_id,
+            active_model=active_model,
+            images=[_describe(found[image.id], boxes) for image in images],
+        )
+        for study_id, images in studies.items()
+    ]
+
+
+def _describe(of_image: _OfImage, boxes: Mapping[UUID, list[Finding]]) -> ImageFindings:
+    job = of_image.job
+    return describe_findings(
+        of_image.image,
+        job,
+        of_image.model,
+        boxes[job.id] if job else [],
+        [describe_other_result(other, model, boxes[other.id]) for other, model in of_image.others],
     )
 
 

@@ -9,7 +9,7 @@ from flask import Response, request
 from sqlalchemy.orm import Session
 
 from api.contract.files import FileOutcome, FileOutcomes, SubmitQuery
-from api.contract.findings import FindingsAnswer, FindingsQuery
+from api.contract.findings import FindingsAnswer, FindingsExportQuery
 from api.contract.jobs import JobsAnswer
 from api.contract.studies import RerunQuery, StudyAnswer, StudyErased, StudyPath
 from api.http.audit import note, recorded
@@ -21,7 +21,8 @@ from api.http.multipart import FIELD, Upload, read_uploads
 from api.http.resource import as_json, resource
 from api.http.services import services
 from api.studies.answers import describe_file, describe_image, describe_job, describe_study
-from api.studies.findings import read_findings
+from api.studies.exports import export_study
+from api.studies.findings_formats import ModelsDiffer
 from shared.erasure import erase_study
 from shared.errors import MalformedUpload, NoFiles, NotFound, PermanentError, UnexpectedFile
 from shared.intake.receive import Intake, Received
@@ -102,14 +103,16 @@ def show(path: StudyPath) -> Response:
 
 @blueprint.get("/v1/studies/<uuid:study_id>/findings", responses={200: FindingsAnswer})
 @requires(Scope.READ)
-def findings(path: StudyPath, query: FindingsQuery) -> Response:
+@may_raise(ModelsDiffer)
+def findings(path: StudyPath, query: FindingsExportQuery) -> Response:
     """Show the findings on a study's images.
 
     `findings` are those of the active model, or of `model_id`. They are empty until the image's job has succeeded.
     `other_results` has the findings of other models. Boxes are in pixels of the original image.
     """
     with services().database.begin() as session:
-        return as_json(read_findings(session, _find(session, path.study_id).id, query))
+        _find(session, path.study_id)
+    return export_study(path.study_id, query)
 
 
 @blueprint.post("/v1/studies/<uuid:study_id>/jobs", responses={202: JobsAnswer})

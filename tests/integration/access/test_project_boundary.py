@@ -89,7 +89,7 @@ BY_PATH = {
         "/v1/webhooks/{webhook_id}",
         "/v1/webhooks/{webhook_id}/deliveries",
         *(f"{_IMAGE}/{what}" for what in ("overlay.png", "rendition.png", "reviews")),
-        *(f"{_SUBMISSION}{what}" for what in ("", "/events", "/manifest", "/uploads")),
+        *(f"{_SUBMISSION}{what}" for what in ("", "/events", "/findings", "/manifest", "/uploads")),
         *(
             f"{where}{what}"
             for where in (_STUDY, _SERIES, _INSTANCE)

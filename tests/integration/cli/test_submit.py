@@ -90,6 +90,9 @@ def test_from_a_folder_to_findings_in_every_form(
     assert {row["state"] for row in found} == {"succeeded"}
     studies = json.loads((here / "findings.json").read_text())
     assert sum(len(image["findings"]) for study in studies for image in study["images"]) == 2
+    lines = carina("findings", submission_id, "--format", "jsonl", "--min-score", "0").splitlines()
+    assert [json.loads(line) for line in lines] == studies
+    assert tiny_model[0].categories[0].name in carina("findings", submission_id, "--min-score", "0")
     with_finding = next(study for study in studies if study["images"][0]["findings"])
     coco = COCO(str(here / "findings.coco"))
     assert len(coco.imgs) == 3, "with what came in the archive"

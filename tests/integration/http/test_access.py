@@ -38,6 +38,7 @@ SCOPES = {
     ("GET", "/v1/studies"): Scope.READ,
     ("GET", "/v1/studies/{study_id}"): Scope.READ,
     ("GET", "/v1/studies/{study_id}/findings"): Scope.READ,
+    ("GET", "/v1/submissions/{submission_id}/findings"): Scope.READ,
     ("GET", "/v1/images/{image_id}/rendition.png"): Scope.READ,
     ("GET", "/v1/images/{image_id}/overlay.png"): Scope.READ,
     ("GET", "/v1/images/{image_id}/reviews"): Scope.READ,

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from api.client import FindingsAnswer
 from api.contract.models import ModelReference
 from api.contract.study_list import StudySummary
+from api.studies import findings_formats
 from api.submissions.manifest import _as_csv
-from deploy.cli import findings_formats, studies_formats, submissions
+from deploy.cli import studies_formats, submissions
 from shared.csv_cells import CsvWriter, neutral, plain
 from shared.ids import new_id
 from shared.vocabulary.states import ModelState
@@ -115,9 +116,8 @@ def of_findings(_: Path) -> str:
             other_results=[],
         )
     )
-    file = io.StringIO()
-    findings_formats.write_csv([FindingsAnswer.model_construct(study_id=new_id(), images=[image])], file)
-    return file.getvalue()
+    study = FindingsAnswer.model_construct(study_id=new_id(), images=[image])
+    return "".join(findings_formats.write_csv([study], list))
 
 
 def of_studies(_: Path) -> str:
