@@ -11,7 +11,7 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How often, where and how large one class is; written by `tools/fit_phantom_figures.py`."""
+    """How often, where and how large one class is; written by `deploy/tools/fit_phantom_figures.py`."""
 
     class_id: int
     class_name: str

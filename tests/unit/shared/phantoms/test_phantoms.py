@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from deploy.tools.fit_phantom_figures import fit, read_rows
 from shared.errors import PermanentError
 from shared.imaging.rendition import make_rendition, read_rendition
 from shared.phantoms import (
@@ -22,7 +23,6 @@ from shared.phantoms import (
 )
 from shared.phantoms.figures import FIGURES
 from tests.requirements import SHARED_DATA
-from tools.fit_phantom_figures import fit, read_rows
 
 LABELS = SHARED_DATA / "vinbigdata/train.csv.gz"
 SMALL = {"height_px": 256, "width_px": 214}

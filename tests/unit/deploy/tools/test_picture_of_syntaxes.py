@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deploy.tools.pictures import syntaxes
 from tests.requirements import REPOSITORY
-from tools.pictures import syntaxes
 
 COMMITTED = REPOSITORY / "docs/pictures/syntaxes.png"
 

@@ -1,4 +1,4 @@
-"""Train and evaluate the classifier of whole images: `python -m tools.chest_classifier --help`."""
+"""Train and evaluate the classifier of whole images: `python -m deploy.tools.chest_classifier --help`."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from deploy.tools.chest_classifier.evaluation import measure, measure_on_chests
+from deploy.tools.chest_classifier.fit import SIDE_PX, choose_thresholds, fit
+from deploy.tools.chest_classifier.material import Material, draw_negatives, draw_phantoms
+from deploy.tools.chest_classifier.pictures import NothingToLearnFrom, read_pictures, split
+from deploy.tools.chest_classifier.projections import read_ct, views
 from shared.errors import CarinaError
 from shared.imaging.chest_classifier.card import ChestClassifierCard, Tested
 from shared.imaging.chest_classifier.classifier import CARD_FILE, SHIPPED, WEIGHTS_FILE, ChestClassifier
 from shared.version import RENDITION_VERSION
-from tools.chest_classifier.evaluation import measure, measure_on_chests
-from tools.chest_classifier.fit import SIDE_PX, choose_thresholds, fit
-from tools.chest_classifier.material import Material, draw_negatives, draw_phantoms
-from tools.chest_classifier.pictures import NothingToLearnFrom, read_pictures, split
-from tools.chest_classifier.projections import read_ct, views
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(highlight=False)

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from deploy.tools.chest_classifier.material import Material
+from deploy.tools.chest_classifier.network import Network
+from deploy.tools.chest_classifier.variation import Floats, vary
 from shared.imaging.chest_classifier.card import CLASSES, INVERTED, OTHER, ROTATED, Thresholds
 from shared.imaging.chest_classifier.network import standardise
-from tools.chest_classifier.material import Material
-from tools.chest_classifier.network import Network
-from tools.chest_classifier.variation import Floats, vary
 
 SIDE_PX = 64
 _LEARNING_RATE, _WEIGHT_DECAY = 4e-3, 1e-2

@@ -13,6 +13,12 @@ from pydicom import uid
 from safetensors.numpy import load
 from typer.testing import CliRunner
 
+from deploy.tools.chest_classifier.__main__ import app, main
+from deploy.tools.chest_classifier.evaluation import rate
+from deploy.tools.chest_classifier.fit import SIDE_PX
+from deploy.tools.chest_classifier.network import Network
+from deploy.tools.chest_classifier.pictures import NothingToLearnFrom, Picture, read_pictures, split
+from deploy.tools.chest_classifier.projections import read_ct, views
 from shared.imaging.chest_classifier.card import ChestClassifierCard
 from shared.imaging.chest_classifier.classifier import CARD_FILE, ChestClassifier
 from shared.imaging.chest_classifier.network import forward, standardise
@@ -20,12 +26,6 @@ from shared.imaging.isolation import DecoderPool
 from shared.phantoms import make_phantom
 from shared.vocabulary.flags import Flag
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
-from tools.chest_classifier.__main__ import app, main
-from tools.chest_classifier.evaluation import rate
-from tools.chest_classifier.fit import SIDE_PX
-from tools.chest_classifier.network import Network
-from tools.chest_classifier.pictures import NothingToLearnFrom, Picture, read_pictures, split
-from tools.chest_classifier.projections import read_ct, views
 
 
 def film(seed: int) -> NDArray[np.uint8]:

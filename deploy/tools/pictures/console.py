@@ -1,6 +1,6 @@
 """Takes the documentation's pictures of the console, from a running stack that has found something.
 
-While `make demo` runs: `. .carina/env; python -m tools.pictures.console docs/pictures`. Wants Playwright, of
+While `make demo` runs: `. .carina/env; python -m deploy.tools.pictures.console docs/pictures`. Wants Playwright, of
 the `dev` extra, and its Chromium (`playwright install chromium`) or one on PATH.
 """
 

@@ -6,11 +6,11 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.tools.chest_classifier.negatives import part
+from deploy.tools.chest_classifier.pictures import Picture
 from shared.imaging.chest_classifier.card import Rate, Tested
 from shared.imaging.chest_classifier.classifier import ChestClassifier
 from shared.vocabulary.flags import Flag
-from tools.chest_classifier.negatives import part
-from tools.chest_classifier.pictures import Picture
 
 Rendition = NDArray[np.uint8]
 

@@ -1,6 +1,6 @@
 """Fit how often, where and how large each class of lesion is in a table of labelled boxes.
 
-    python -m tools.fit_phantom_figures LABELS.csv[.gz] shared/phantoms/figures.json
+    python -m deploy.tools.fit_phantom_figures LABELS.csv[.gz] shared/phantoms/figures.json
 
 The phantoms in `shared.phantoms` follow these few figures; no row of the table is kept.
 """

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from deploy.tools.chest_classifier.__main__ import FILMS
+from deploy.tools.chest_classifier.evaluation import measure, measure_on_chests
+from deploy.tools.chest_classifier.pictures import read_pictures
 from shared.imaging.chest_classifier.classifier import load_classifier
 from shared.imaging.rendition import make_rendition
 from shared.vocabulary.flags import Flag
 from tests.requirements import SHARED_DATA
-from tools.chest_classifier.__main__ import FILMS
-from tools.chest_classifier.evaluation import measure, measure_on_chests
-from tools.chest_classifier.pictures import read_pictures
 
 pytestmark = pytest.mark.needs("shared/data")
 

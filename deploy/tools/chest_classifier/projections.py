@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from tools.chest_classifier.pictures import NothingToLearnFrom
+from deploy.tools.chest_classifier.pictures import NothingToLearnFrom
 
 Floats = NDArray[np.float32]
 

@@ -7,12 +7,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.tools.chest_classifier.negatives import DRAWN, part, shuffled
+from deploy.tools.chest_classifier.pictures import SIDE_PX
+from deploy.tools.chest_classifier.variation import Floats, turn, vary
 from shared.imaging.chest_classifier.card import CLASSES, FRONTAL, INVERTED, OTHER, ROTATED
 from shared.imaging.chest_classifier.network import standardise
 from shared.phantoms import make_phantom
-from tools.chest_classifier.negatives import DRAWN, part, shuffled
-from tools.chest_classifier.pictures import SIDE_PX
-from tools.chest_classifier.variation import Floats, turn, vary
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """Draws one film in eight transfer syntaxes, as its file holds it and as Carina shows it.
 
-`python -m tools.pictures.syntaxes docs/pictures/syntaxes.png` draws the picture of `docs/dicom.md`.
+`python -m deploy.tools.pictures.syntaxes docs/pictures/syntaxes.png` draws the picture of `docs/dicom.md`.
 """
 
 import argparse

@@ -1,0 +1,1 @@
+"""Train the classifier that `shared.imaging.suitability` uses: `python -m deploy.tools.chest_classifier`."""

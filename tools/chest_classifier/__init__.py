@@ -1,1 +1,0 @@
-"""Trains the classifier of whole films that `shared.imaging.suitability` asks: `python -m tools.chest_classifier`."""
