@@ -11,9 +11,9 @@ from typing import Self
 class Severity(Enum):
     """What a flag means for the findings of its image."""
 
-    #: The image is not one that the detector was made for: its findings mean nothing, and the gate may reject it.
+    #: The image is not one that the detector was made for: its findings mean nothing, and prepare may reject it.
     UNFIT = "unfit"
-    #: The picture may not show what was exposed. Kept even where the gate is off, and never a reason to reject.
+    #: The picture may not show what was exposed. Kept even where `CARINA_SUITABILITY` is `off`; never rejects.
     MISREAD = "misread"
     #: The findings are less certain, but not void.
     UNCERTAIN = "uncertain"
@@ -37,7 +37,7 @@ class Flag(StrEnum):
 
     @property
     def rejects(self) -> bool:
-        """Whether the gate rejects an image with this flag, where `CARINA_SUITABILITY` is `reject`."""
+        """Whether prepare rejects an image with this flag, where `CARINA_SUITABILITY` is `reject`."""
         return self.severity is Severity.UNFIT
 
     NOT_A_RADIOGRAPH = (
