@@ -18,7 +18,7 @@ import structlog
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from api.dicom.gate import Gate
+from api.dicom.admission import Admission
 from api.dicom.peer import Peer
 from api.dicom.server import SILENCE_S, Server
 from api.dicom.storage import ListenerMisconfigured, Storage
@@ -89,7 +89,7 @@ class Listener:
         for context in AllStoragePresentationContexts:
             self._ae.add_supported_context(str(context.abstract_syntax), list(PACKINGS))
         self._ae.add_supported_context(Verification, ALL_TRANSFER_SYNTAXES)
-        self.gate = Gate(settings, allowed)
+        self.admission = Admission(settings, allowed)
         self._tls = _tls(settings)
         self.storage = Storage.from_settings(settings)
         try:
@@ -118,9 +118,9 @@ class Listener:
         self.storage.stopping.set()
         self._server.shutdown()  # waits for the loop, which therefore is stopped after it
         self._accepting.stop()
-        self.gate.close()
+        self.admission.close()
         deadline = time.monotonic() + GRACE_S
-        while (self.gate.pending or self.gate.associations) and time.monotonic() < deadline:
+        while (self.admission.pending or self.admission.associations) and time.monotonic() < deadline:
             for peer in list(self.peers):
                 peer.end_when_idle()
             time.sleep(0.02)
@@ -143,7 +143,7 @@ class Listener:
         except OSError as exc:
             raise ListenerMisconfigured(f"{join_host_port(*address)} cannot be listened on: {exc.strerror}.") from exc
         assert isinstance(server, Server)
-        server.gate, server.serve = self.gate, self._serve
+        server.admission, server.serve = self.admission, self._serve
         self._ae._servers.append(server)  # as AE.start_server does, which does not take a class
         return server
 

@@ -1,4 +1,4 @@
-"""The DICOM listener's socket, and pynetdicom's associations on the connections that the gate admits."""
+"""The DICOM listener's socket, and pynetdicom's associations on the connections that were admitted."""
 
 import contextlib
 import queue
@@ -12,7 +12,7 @@ import structlog
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from api.dicom.gate import CONGESTION, LINGER_S, Caller, Gate, Refused
+from api.dicom.admission import CONGESTION, LINGER_S, Admission, Caller, Refused
 from shared.network.addresses import plain_address
 
 log = structlog.get_logger()
@@ -34,7 +34,7 @@ class Server(ThreadedAssociationServer):
 
     daemon_threads = True
     request_queue_size: ClassVar[int] = 128  # type: ignore[misc]
-    gate: Gate
+    admission: Admission
     serve: Serve
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,13 +52,13 @@ class Server(ThreadedAssociationServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give the connection a thread if the limits allow it."""
         caller = Caller(request, client_address[0])
-        if not self.gate.enter(caller):
+        if not self.admission.enter(caller):
             self._turn_away(request)
             return
         try:
             super().process_request(caller, client_address)  # type: ignore[arg-type]
         except BaseException:  # no thread could be started
-            self.gate.leave(caller)
+            self.admission.leave(caller)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -112,13 +112,13 @@ class Server(ThreadedAssociationServer):
         try:
             request = self._read_request(caller)
         finally:
-            self.gate.leave(caller)
+            self.admission.leave(caller)
         if request is None:
             return
         try:
             _Connection(caller.connection, client_address, self, request)
         finally:
-            self.gate.release()
+            self.admission.release()
 
     def _read_request(self, caller: Caller) -> bytes | None:
         """Return the request of an admitted association; None if the connection gets none."""
@@ -126,7 +126,7 @@ class Server(ThreadedAssociationServer):
             if self.ssl_context is not None:
                 caller.encrypt(self.ssl_context)
             request = caller.read_request()
-            self.gate.admit(request)
+            self.admission.admit(request)
         except Refused as exc:
             said = {"ae_title": exc.ae_title, "address": caller.address, "code": exc.refusal.code}
             log.warning("dicom_association_rejected", **said)

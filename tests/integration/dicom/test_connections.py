@@ -24,7 +24,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
-from api.dicom import gate as dicom_gate
+from api.dicom import admission
 from api.dicom.listener import Listener
 from shared.database import Database
 from shared.intake.receive import Intake
@@ -59,8 +59,8 @@ def listener(small: Settings) -> Iterator[Listener]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody take longer than a second over anything."""
-    monkeypatch.setattr("api.dicom.gate.ASSOCIATE_S", 1)
-    monkeypatch.setattr("api.dicom.gate.LINGER_S", 0.5)
+    monkeypatch.setattr("api.dicom.admission.ASSOCIATE_S", 1)
+    monkeypatch.setattr("api.dicom.admission.LINGER_S", 0.5)
     monkeypatch.setattr("api.dicom.listener.SILENCE_S", 1)
     monkeypatch.setattr("api.dicom.peer.SILENCE_S", 1)
     monkeypatch.setattr("api.dicom.server.SILENCE_S", 1)
@@ -123,17 +123,17 @@ def test_silent_connections_of_one_address_keep_no_other_one_out(listener: Liste
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(connect(listener))
-        wait_for(lambda: listener.gate.pending == 3)
+        wait_for(lambda: listener.admission.pending == 3)
         with connect(listener) as fourth:
             assert read(fourth) == REFUSED + b"\x02\x03\x01", "rejected, transient, temporary congestion"
         with association(listener, address="127.0.0.2") as made:
             assert made.is_established
         for address in ("127.0.0.3", "127.0.0.3", "127.0.0.4"):
             stack.enter_context(connect(listener, address))
-        wait_for(lambda: listener.gate.pending == 6)
+        wait_for(lambda: listener.admission.pending == 6)
         with connect(listener, "127.0.0.5") as beyond_all:
             assert read(beyond_all) == REFUSED + b"\x02\x03\x01"
-    wait_for(lambda: not listener.gate.pending)
+    wait_for(lambda: not listener.admission.pending)
     with association(listener) as made:
         assert made.is_established
 
@@ -154,11 +154,11 @@ def test_one_machine_counts_as_one_however_many_addresses_it_has(one: str, other
 def test_dcmtk_is_told_of_the_congestion(listener: Listener) -> None:
     command = [needs("echoscu"), "-v", "-aet", "SENDER", "-aec", "CARINA", "127.0.0.1", str(listener.port)]
     with connect(listener), connect(listener), connect(listener):
-        wait_for(lambda: listener.gate.pending == 3)
+        wait_for(lambda: listener.admission.pending == 3)
         said = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     assert said.returncode != 0
     assert "Temporary Congestion" in said.stderr + said.stdout
-    wait_for(lambda: not listener.gate.pending)
+    wait_for(lambda: not listener.admission.pending)
     assert subprocess.run(command, timeout=DEADLINE_S, stderr=subprocess.DEVNULL).returncode == 0
 
 
@@ -170,7 +170,7 @@ def test_strangers_take_no_association_from_those_who_may(small: Settings) -> No
         silent.sendall(request()[:-1])
         with association(listener) as made:
             assert made.is_established
-            assert listener.gate.associations == 1
+            assert listener.admission.associations == 1
 
 
 @pytest.mark.usefixtures("impatient")
@@ -192,7 +192,7 @@ def test_a_trickle_of_bytes_does_not_extend_the_time_for_a_request(listener: Lis
 
         wait_for(is_closed)
         assert len(message) > 100, "the request was nowhere near its end"
-    wait_for(lambda: not listener.gate.pending)
+    wait_for(lambda: not listener.admission.pending)
 
 
 @pytest.mark.parametrize(
@@ -214,14 +214,14 @@ def test_a_trickle_of_bytes_does_not_extend_the_time_for_a_request(listener: Lis
         (b"\x01\0\0\0\0\x02\0\x01", b"\x07\0\0\0\0\x04\0\0\x02\x06"),
         (b"\x04\0\0\0\0\x04\0\0\0\0", b"\x07\0\0\0\0\x04\0\0\x02\x02"),
         (b"GET / HTTP/1.1\r\n\r\n", b"\x07\0\0\0\0\x04\0\0\x02\x02"),
-        (struct.pack(">BxI", 1, dicom_gate.MOST_REQUEST_BYTES + 1), b""),
+        (struct.pack(">BxI", 1, admission.MOST_REQUEST_BYTES + 1), b""),
     ],
 )
 def test_a_request_is_refused_for_what_is_wrong_with_it(message: bytes, answer: bytes, listener: Listener) -> None:
     with connect(listener) as connection:
         connection.sendall(message)
         assert read(connection) == answer
-    assert listener.gate.associations == 0
+    assert listener.admission.associations == 0
 
 
 @pytest.mark.parametrize("calling", [b"SENDER", b" SENDER ", b"          OTHER"])
@@ -236,7 +236,7 @@ def test_associations_beyond_the_most_are_refused(listener: Listener) -> None:
         assert first.is_established
         assert second.is_established
         assert ask(listener, request()) == REFUSED + b"\x02\x03\x02", "rejected, transient, local limit exceeded"
-    wait_for(lambda: not listener.gate.associations)
+    wait_for(lambda: not listener.admission.associations)
     with association(listener) as made:
         assert made.is_established
 
@@ -261,7 +261,7 @@ def establish(listener: Listener) -> socket.socket:
 def test_an_association_without_a_message_ends(listener: Listener) -> None:
     with establish(listener) as connection:
         read(connection)
-    wait_for(lambda: not listener.gate.associations)
+    wait_for(lambda: not listener.admission.associations)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -284,7 +284,7 @@ def test_an_object_that_is_sent_by_the_byte_ends_the_association(parts: bytes, l
                 return True
 
         wait_for(is_closed)
-    wait_for(lambda: not listener.gate.associations)
+    wait_for(lambda: not listener.admission.associations)
 
 
 def test_messages_that_do_not_wait_for_answers_end_the_association(
@@ -314,7 +314,7 @@ def test_messages_that_do_not_wait_for_answers_end_the_association(
         finally:
             go_on.set()
             sending.join()
-    wait_for(lambda: not listener.gate.associations)
+    wait_for(lambda: not listener.admission.associations)
 
 
 # --- afterwards ------------------------------------------------------------------------------------------------------
@@ -370,7 +370,7 @@ def test_every_thread_and_socket_comes_back(misbehave: Callable[[Listener], None
     sockets = count_descriptors()
     for _ in range(5):
         misbehave(listener)
-    wait_for(lambda: not listener.gate.pending and not listener.gate.associations)
+    wait_for(lambda: not listener.admission.pending and not listener.admission.associations)
     wait_for(lambda: not {t for t in threading.enumerate() if t.name.startswith(("Acceptor", "Thread-"))} - threads)
     wait_for(lambda: count_descriptors() <= sockets + 3)  # the listener may have opened connections to its servers
     with association(listener) as made:
@@ -383,9 +383,9 @@ def test_a_stop_ends_whoever_has_no_association_and_whoever_is_idle(small: Setti
         with Listener(small) as listener:
             silent = stack.enter_context(connect(listener))
             idle = stack.enter_context(establish(listener))
-            wait_for(lambda: listener.gate.pending == 1)
+            wait_for(lambda: listener.admission.pending == 1)
             begun = time.monotonic()
-        assert time.monotonic() - begun < dicom_gate.ASSOCIATE_S, "nobody was waited for"
+        assert time.monotonic() - begun < admission.ASSOCIATE_S, "nobody was waited for"
         assert read(silent) == b""
         read(idle)
     wait_for(lambda: not {t for t in threading.enumerate() if t.name.startswith("Acceptor")} - threads)

@@ -271,7 +271,7 @@ def test_a_port_that_is_taken_is_named(ready: Settings) -> None:
 def test_silent_and_stalled_peers_hold_up_nobody_and_are_dropped(
     ready: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.dicom.gate.ASSOCIATE_S", 1)
+    monkeypatch.setattr("api.dicom.admission.ASSOCIATE_S", 1)
     with Listener(ready) as listener, socket.socket() as silent, socket.socket() as stalled:
         for peer in (silent, stalled):
             peer.settimeout(DEADLINE_S)
@@ -280,7 +280,7 @@ def test_silent_and_stalled_peers_hold_up_nobody_and_are_dropped(
         [answer] = send(listener.port, dicom(1))
         assert answer.Status == 0
         assert silent.recv(1) == stalled.recv(1) == b""
-        wait_for(lambda: not listener.gate.pending)
+        wait_for(lambda: not listener.admission.pending)
 
 
 def test_there_are_no_more_associations_than_are_allowed(ready: Settings) -> None:

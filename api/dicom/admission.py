@@ -124,7 +124,7 @@ class Caller:
         return left_s
 
 
-class Gate:
+class Admission:
     """Decides by limits and titles which connections get an association. Thread-safe."""
 
     def __init__(self, settings: Settings, allowed_titles: list[str]) -> None:
