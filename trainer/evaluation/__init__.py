@@ -1,4 +1,5 @@
-"""How good a detector's boxes are: metrics over the images of a split, their uncertainty, and the report.
+"""Measure how well a detector finds boxes: metrics over the images of a split, their confidence intervals, and the
+report.
 
-Nothing here knows a database, a model or torch: boxes go in, numbers and one HTML file come out.
+These modules use no database, model or torch. They take boxes and return numbers and one HTML file.
 """

@@ -1,4 +1,4 @@
-"""Area under the ROC curve of whole images: does an image with a finding score higher than one without?"""
+"""Area under the ROC curve of whole images: do images with a finding score higher than images without one?"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,19 +9,19 @@ from trainer.evaluation.voc import highest_scores
 
 
 def any_finding_auroc(flat: Flat) -> float | None:
-    """AUROC of images with any true box against the others, by the highest score of an image's detections."""
+    """AUROC of images with any true box against images without one, by an image's highest score."""
     return auroc(highest_scores(flat), flat.abnormal)
 
 
 def category_auroc(flat: Flat, category: int) -> float | None:
-    """AUROC of images with a true box of a class against all others, by the class's highest score in the image."""
+    """AUROC of images with a true box of a class against all others, by an image's highest score for the class."""
     return auroc(highest_scores(flat, flat.class_of == category), flat.boxes_by_image(category) > 0)
 
 
 def auroc(scores: Reals, positive: NDArray[np.bool_]) -> float | None:
-    """Chance that a positive scores higher than a negative, equal scores counting half (Mann and Whitney's U).
+    """Probability that a positive scores higher than a negative; a tie counts half (Mann and Whitney's U).
 
-    `scores` and `positive` are [n]; None unless there are both.
+    `scores` and `positive` are [n]. None unless both positives and negatives exist.
     """
     positives = int(positive.sum())
     negatives = len(positive) - positives

@@ -1,8 +1,9 @@
-"""How far a metric might have come out differently on other patients: percentile intervals from resampled patients.
+"""Confidence intervals of metrics: percentiles over resamples of the patients.
 
-Patients are drawn with replacement, as many as there are, each with all its images: films of one patient resemble one
-another, so that drawing films would make intervals too narrow. A class without a true box in a resample is left out of
-that resample's mean, as it is in the plain metric; a resample in which nothing is defined is left out of the interval.
+Each resample draws as many patients as the set has, with replacement, and takes all images of each. Images of one
+patient resemble each other, so drawing images instead would make the intervals too narrow. A class without a true box
+in a resample is left out of the mean of this resample, as in the plain metric. A resample in which the metric is
+undefined is left out of the interval.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ from trainer.evaluation.weighted import WeightedAuroc, WeightedFroc, mean_over_c
 
 CONFIDENCE = 0.95
 
-#: Numbers held at once: resamples are worked on in chunks, so that memory does not grow with their number.
+#: Maximum number of values in memory. Resamples are processed in chunks, so that memory does not grow with their
+#: number.
 _CHUNK_NUMBERS = 2_000_000
 
 Progress = Callable[[int], None]
@@ -30,14 +32,14 @@ class Interval:
 
     low: float
     high: float
-    #: Resamples in which the metric is defined.
+    #: Number of resamples in which the metric is defined.
     samples: int
 
 
 def draw_weights(groups: Ints, samples: int, seed: int, rows: int) -> Iterator[Reals]:
-    """Draw how often each image comes in each resample, in chunks of at most `rows`: float64 [r, images].
+    """Yield how often each resample contains each image, in chunks of at most `rows` resamples: float64 [r, images].
 
-    `groups` [images] numbers each image's patient from 0. The draws depend on the seed alone, not on `rows`.
+    `groups` [images] is the number of each image's patient, from 0. The draws depend only on the seed, not on `rows`.
     """
     generator = np.random.default_rng(seed)
     patients = int(groups.max()) + 1 if len(groups) else 0
@@ -58,11 +60,11 @@ def bootstrap(
     iou_above: float = IOU_ABOVE,
     progress: Progress = lambda _: None,
 ) -> dict[str, Interval | None]:
-    """Return an interval for each metric; None where it is nowhere defined or there are no resamples.
+    """Return an interval for each metric; None if the metric is defined in no resample, or if there are no resamples.
 
     Metrics: `map` and `ap_N` for class number N (VOC 2010, see `voc`), `coco_ap`, `coco_ap50`, `auroc`, `froc_mean`,
-    and `lesions_R` and `images_R` for each R of `RATES` (see `froc`). `progress` is told the number of resamples done
-    since it was last told.
+    and `lesions_R` and `images_R` for each R of `RATES` (see `froc`). `progress` is called with the number of resamples
+    finished since its last call.
     """
     flat = material.flat
     claims = match_voc(flat, iou_above)
@@ -91,7 +93,7 @@ def bootstrap(
 
 
 def interval(values: Reals, confidence: float = CONFIDENCE) -> Interval | None:
-    """Return the central percentiles of a metric's resampled values; NaNs are left out."""
+    """Return the central percentiles of a metric's values over resamples. NaNs are left out."""
     defined = values[~np.isnan(values)]
     if not len(defined):
         return None

@@ -1,4 +1,4 @@
-"""The boxes of one image, true or detected: what every metric compares."""
+"""The true or detected boxes of one image, which all metrics compare."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -11,16 +11,16 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Boxes:
-    """The boxes of one image, true or detected."""
+    """The true or detected boxes of one image."""
 
     category_ids: NDArray[np.int64]  # [n]
     #: In original pixels.
     boxes_xyxy: Floats  # [n, 4]
-    #: [n]; those of true boxes are not read.
+    #: [n]; ignored for true boxes.
     scores: Floats
 
     def where(self, mask: NDArray[np.bool_]) -> Self:
-        """Return the boxes that a mask [n] chooses."""
+        """Return the boxes that the mask [n] selects."""
         return replace(
             self, category_ids=self.category_ids[mask], boxes_xyxy=self.boxes_xyxy[mask], scores=self.scores[mask]
         )

@@ -1,4 +1,4 @@
-"""Does a score of 0.7 mean that seven of ten such boxes are right?"""
+"""Calibration of scores: if the score is 0.7, are seven of ten such boxes correct?"""
 
 from dataclasses import dataclass
 
@@ -12,27 +12,28 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Bin:
-    """Detections whose score is in (low, high]; the first bin also holds 0."""
+    """Detections with a score in (low, high]; the first bin also contains 0."""
 
     low: float
     high: float
     detections: int
-    #: None in an empty bin.
+    #: None if the bin is empty.
     mean_score: float | None
     precision: float | None
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scores beside the share of detections that are right (arXiv:1706.04599, section 2)."""
+    """Scores compared with the share of correct detections (arXiv:1706.04599, section 2)."""
 
     bins: tuple[Bin, ...]
-    #: Expected calibration error: the mean distance of score and precision over bins, weighted by their detections.
+    #: Expected calibration error: mean distance between score and precision over bins, weighted by number of
+    #: detections.
     ece: float | None
 
 
 def calibrate(scores: Reals, right: NDArray[np.bool_], bins: int = BINS) -> Calibration:
-    """Compare scores [n] in 0–1 with which detections are right [n], in bins of equal width."""
+    """Compare scores [n] in 0–1 with the correctness `right` [n] of the detections, in bins of equal width."""
     edges = np.linspace(0, 1, bins + 1)
     number = np.clip(np.searchsorted(edges, scores, side="left") - 1, 0, bins - 1)
     counts = np.bincount(number, minlength=bins)

@@ -1,4 +1,4 @@
-"""COCO's twelve statistics and each class's average precision, by hotcoco; pycocotools is the reference."""
+"""COCO's twelve statistics and the average precision of each class, by hotcoco; the reference is pycocotools."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from trainer.evaluation.flat import Flat
 from trainer.evaluation.material import EvaluationSet
 
-#: COCO's names, in the order in which pycocotools prints them. `s`, `m` and `l` are boxes below 32², 96² and above, in
-#: original pixels: nearly every box of a chest film is large.
+#: COCO's names, in the order in which pycocotools prints them. `s`, `m` and `l` are boxes with an area below 32², below
+#: 96², and from there on, in original pixels. Nearly all boxes in chest images are large.
 STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
-_ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # of COCO's areas
-_MOST_1, _MOST_10, _MOST_100 = range(3)  # of COCO's numbers of detections of a class in an image
+_ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # indices of COCO's areas
+_MOST_1, _MOST_10, _MOST_100 = range(3)  # indices of COCO's limits of detections per class and image
 
 
 @dataclass(frozen=True)
 class CocoScores:
-    """What pycocotools would say; None where no true box of the class, or of the size, is there."""
+    """The values that pycocotools computes; None if there is no true box of the class or size."""
 
     statistics: dict[str, float | None]
     ap_by_category: dict[int, float | None]
@@ -28,7 +28,7 @@ class CocoScores:
 
 
 def evaluate_coco(material: EvaluationSet) -> CocoScores:
-    """Compute COCO's statistics over the material's images; areas are those of the true boxes."""
+    """Compute COCO's statistics over the images. Areas are those of the true boxes."""
     flat = material.flat
     if not flat.images:
         nothing: dict[int, float | None] = {category.id: None for category in material.categories}
@@ -38,8 +38,8 @@ def evaluate_coco(material: EvaluationSet) -> CocoScores:
     evaluation.evaluate()
     evaluation.accumulate()
     results = evaluation.eval or {}
-    precision = np.asarray(results["precision"])  # [10 overlaps, 101 recalls, classes, areas, maxima]; -1: none
-    recall = np.asarray(results["recall"])  # [10, classes, areas, maxima]
+    precision = np.asarray(results["precision"])  # [10 IoUs, 101 recalls, classes, areas, limits]; -1 means undefined
+    recall = np.asarray(results["recall"])  # [10, classes, areas, limits]
     best = precision[:, :, :, _ALL, _MOST_100]
     values = [
         *(_mean(part) for part in (best, best[0], best[5])),
@@ -56,7 +56,7 @@ def evaluate_coco(material: EvaluationSet) -> CocoScores:
 
 
 def _as_dataset(flat: Flat) -> dict[str, Any]:
-    """Write the truth as COCO does; images and classes go by their number, from 1, whatever their ids are."""
+    """Return the true boxes as a COCO dataset. Images and classes are numbered from 1, independent of their ids."""
     corners, sizes = flat.true_boxes_xyxy[:, :2], flat.true_boxes_xyxy[:, 2:] - flat.true_boxes_xyxy[:, :2]
     rows = zip(
         flat.true_image_of.tolist(),
@@ -76,7 +76,7 @@ def _as_dataset(flat: Flat) -> dict[str, Any]:
 
 
 def _as_results(flat: Flat) -> NDArray[np.float64]:
-    """Write the detections as rows of image, x, y, width, height, score and class."""
+    """Return the detections as rows of image, x, y, width, height, score and class."""
     corners, sizes = flat.boxes_xyxy[:, :2], flat.boxes_xyxy[:, 2:] - flat.boxes_xyxy[:, :2]
     return np.column_stack((flat.image_of + 1, corners, sizes, flat.scores, flat.class_of + 1))
 

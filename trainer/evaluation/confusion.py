@@ -1,4 +1,4 @@
-"""Which class is taken for which: true boxes beside the detections that lie on them."""
+"""Confusion matrix of classes: true boxes against the detections that overlap them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,10 +8,11 @@ from trainer.evaluation.matching import IOU_ABOVE, NONE, claim, of_one_class
 
 
 def count_confusions(flat: Flat, score_threshold: float, iou_above: float = IOU_ABOVE) -> NDArray[np.int64]:
-    """Count true classes (rows) by detected class (columns), [classes + 1, classes + 1]; the last is background.
+    """Count true classes (rows) by detected class (columns), [classes + 1, classes + 1]; the last one is background.
 
-    Detections at or above the threshold first find true boxes of their own class, as in `match_voc`. What is left over
-    on both sides is matched in the same way whatever the class; then what is still left is missed, or a false alarm.
+    Detections at or above the threshold are first matched to true boxes of their own class, as in `match_voc`. The
+    remaining detections and true boxes are matched in the same way without regard to class. True boxes that are still
+    unmatched are missed; unmatched detections are false positives.
     """
     pairs = overlap(flat, iou_above)
     pairs = pairs.where(flat.scores[pairs.detection] >= score_threshold)

@@ -1,4 +1,4 @@
-"""The report's curves as SVG that takes its colours from the page, so that one file is right in light and dark."""
+"""The curves of the report as SVG. They take their colours from the page, so that they suit light and dark themes."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from trainer.evaluation.froc import RATES, Froc
 from trainer.evaluation.summary import ReliabilityBin
 from trainer.evaluation.voc import PrecisionRecall
 
-#: What stands for the page's colours while matplotlib draws; told apart by line style, too.
+#: Placeholders for the page's colours while matplotlib draws. Line styles also distinguish the curves.
 _INK, _FAINT = "#010101", "#020202"
 _LINES = tuple(f"#03030{number}" for number in range(6))
 _STYLES = ("solid", (0, (5, 2)), (0, (1, 1.5)))
@@ -44,7 +44,7 @@ _LONGEST_NAME = 22
 
 
 def draw_precision_recall(curves: Sequence[tuple[str, PrecisionRecall]]) -> str:
-    """Draw each named class's curve, precision made to fall as its area is computed."""
+    """Draw the curve of each named class, with precision made monotonic as for its area."""
     with mpl.rc_context(_SETTINGS):
         rows = -(-len(curves) // 2)
         figure, axes = _frame("precision-recall", 3.6 + 0.22 * rows)
@@ -57,7 +57,7 @@ def draw_precision_recall(curves: Sequence[tuple[str, PrecisionRecall]]) -> str:
 
 
 def draw_froc(froc: Froc) -> str:
-    """Draw both curves from 1/16 to 16 false positives an image."""
+    """Draw both curves from 1/16 to 16 false positives per image."""
     with mpl.rc_context(_SETTINGS):
         figure, axes = _frame("froc", 3.8)
         rates = tuple(np.geomspace(1 / 16, 16, 257).tolist())
@@ -75,7 +75,7 @@ def draw_froc(froc: Froc) -> str:
 
 
 def draw_reliability(bins: Sequence[ReliabilityBin]) -> str:
-    """Draw precision beside score; a dot's area grows with the logarithm of its detections."""
+    """Draw precision against score. The area of a dot grows with the logarithm of its number of detections."""
     with mpl.rc_context(_SETTINGS):
         figure, axes = _frame("reliability", 3.8)
         filled = [row for row in bins if row.mean_score is not None and row.precision is not None]
@@ -90,7 +90,7 @@ def draw_reliability(bins: Sequence[ReliabilityBin]) -> str:
 
 
 def _frame(name: str, height_in: float) -> tuple[Figure, Axes]:
-    mpl.rcParams["svg.hashsalt"] = name  # ids differ between figures of one page, and never from run to run
+    mpl.rcParams["svg.hashsalt"] = name  # makes ids unique within a page and reproducible
     figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(visible=True)
@@ -104,7 +104,7 @@ def _style(number: int) -> dict[str, Any]:
 
 
 def _shorten(name: str) -> str:
-    """Keep a name to its place in the legend; a leading underscore would keep it out of it."""
+    """Shorten a name to fit the legend. Leading underscores are removed, because matplotlib hides names with them."""
     short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
     return short.lstrip("_").replace("$", r"\$")
 
@@ -115,7 +115,7 @@ def _place_legend(figure: Figure, axes: Axes) -> None:
 
 
 def _thin(curve: PrecisionRecall, points: int = 201) -> tuple[Reals, Reals]:
-    """Read a curve at evenly spaced recalls up to its highest: what 20,000 detections draw, in less ink."""
+    """Sample a curve at evenly spaced recalls up to its highest one, so that 20,000 detections give a small SVG."""
     if not len(curve.recall) or not curve.recall[-1]:
         return np.zeros(1), np.zeros(1)
     recall = np.linspace(0, curve.recall[-1], points)
@@ -125,7 +125,7 @@ def _thin(curve: PrecisionRecall, points: int = 201) -> tuple[Reals, Reals]:
 
 
 def _to_svg(figure: Figure, name: str) -> str:
-    """Return an `svg` element without size, ids that nothing refers to, or colours of its own."""
+    """Return an `svg` element without size, unused ids and fixed colours."""
     text = StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()[text.getvalue().index("<svg") :]

@@ -1,4 +1,4 @@
-"""All boxes of an evaluation as columns, so that metrics work on arrays instead of on images one by one."""
+"""All boxes of an evaluation as columns, so that metrics work on whole arrays instead of single images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ Reals = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Flat:
-    """Detections [n], best score first, and true boxes [m], in the order of images; both name images by their number.
+    """Detections [n] by falling score, and true boxes [m] in image order. Both refer to images by number.
 
-    Equal scores keep the order of image ids, and within an image that of its boxes, as in pycocotools.
+    Detections with equal scores are in the order of image ids, and within an image in the order of its boxes, as in
+    pycocotools.
     """
 
     images: int
@@ -28,31 +29,31 @@ class Flat:
     true_image_of: Ints  # [m], rising
     true_class_of: Ints  # [m]
     true_boxes_xyxy: Reals  # [m, 4]
-    #: Whether an image has a true box of any class, also of one that is not evaluated: [images].
+    #: Whether an image has a true box of any class, including classes that are not evaluated: [images].
     abnormal: NDArray[np.bool_]
 
     def boxes_by_image(self, category: int) -> Ints:
-        """How many true boxes of a class each image has: [images]."""
+        """Return the number of true boxes of a class in each image: [images]."""
         return np.bincount(self.true_image_of[self.true_class_of == category], minlength=self.images).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Detections and true boxes of one image that overlap: [p], in the order of detections, then of true boxes."""
+    """Overlapping pairs of a detection and a true box of one image: [p], ordered by detection, then by true box."""
 
     detection: Ints
     true: Ints
     iou: Reals
 
     def where(self, mask: NDArray[np.bool_]) -> "Pairs":
-        """Return the pairs that a mask [p] chooses."""
+        """Return the pairs that the mask [p] selects."""
         return Pairs(self.detection[mask], self.true[mask], self.iou[mask])
 
 
 def flatten(
     image_ids: Sequence[int], category_ids: Sequence[int], truth: Mapping[int, Boxes], found: Mapping[int, Boxes]
 ) -> Flat:
-    """Collect the boxes of the named images and categories; raises `ValueError` where a number is not finite."""
+    """Collect the boxes of the given images and categories. Raises `ValueError` if a number is not finite."""
     true_image_of, true_class_of, true_boxes, _ = _collect(image_ids, category_ids, truth)
     image_of, class_of, boxes, scores = _collect(image_ids, category_ids, found)
     if not (np.isfinite(true_boxes).all() and np.isfinite(boxes).all() and np.isfinite(scores).all()):
@@ -75,7 +76,7 @@ def flatten(
 def _collect(
     image_ids: Sequence[int], category_ids: Sequence[int], boxes_of: Mapping[int, Boxes]
 ) -> tuple[Ints, Ints, Reals, Reals]:
-    """Return image numbers, class numbers, boxes and scores of all boxes that count, in the order of images."""
+    """Return image numbers, class numbers, boxes and scores of all boxes of the given categories, in image order."""
     entries = [(number, boxes_of[image_id]) for number, image_id in enumerate(image_ids) if image_id in boxes_of]
     lengths = [len(boxes.category_ids) for _, boxes in entries]
     image_of = np.repeat(np.array([number for number, _ in entries], np.int64), lengths)
@@ -92,9 +93,9 @@ def _collect(
 
 
 def overlap(flat: Flat, above: float) -> Pairs:
-    """Find each detection and true box of the same image, of any class, whose intersection over union is above a limit.
+    """Return all pairs of a detection and a true box of the same image, of any class, with an IoU above the limit.
 
-    Computed from corner, width and height in double precision, as pycocotools does, so that limits fall alike.
+    Computed from corner, width and height in double precision as in pycocotools, so that the limits apply equally.
     """
     counts = np.bincount(flat.true_image_of, minlength=flat.images)
     starts = np.cumsum(counts) - counts

@@ -1,25 +1,25 @@
-"""Which detection found which true box, under the rules of VOC and of COCO."""
+"""Match detections to true boxes under the rules of VOC and of COCO."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.evaluation.flat import Flat, Ints, Pairs, Reals, overlap
 
-#: Kaggle's VinBigData challenge: an intersection over union has to be above this.
+#: Kaggle's VinBigData challenge: the intersection over union must be above this value.
 IOU_ABOVE = 0.4
 COCO_IOUS = np.linspace(0.5, 0.95, 10)
 COCO_MAX_DETECTIONS = 100
 
-#: A detection that found nothing, a true box that nothing found.
+#: Marks a detection that matches no true box, or a true box without a detection.
 NONE = -1
 
 
 def match_voc(flat: Flat, iou_above: float = IOU_ABOVE, *, by_class: bool = True) -> Ints:
-    """Return the true box that each detection found, [n]; `NONE` for a false one.
+    """Return the true box that each detection found, [n]; `NONE` for a false positive.
 
-    As in the VOC 2010 development kit (section 3.4.1): a detection is right if the true box (of its class) that it
-    overlaps most has an intersection over union above the limit and was not claimed by a higher score. A second
-    detection of the same true box is false.
+    As in the VOC 2010 development kit (section 3.4.1), a detection is correct if the true box (of its class) that it
+    overlaps most has an intersection over union above the limit and was not claimed by a detection with a higher score.
+    A second detection of the same true box is a false positive.
     """
     pairs = overlap(flat, iou_above)
     if by_class:
@@ -28,27 +28,29 @@ def match_voc(flat: Flat, iou_above: float = IOU_ABOVE, *, by_class: bool = True
 
 
 def of_one_class(flat: Flat, pairs: Pairs) -> NDArray[np.bool_]:
-    """Say which pairs [p] are of the same class."""
+    """Return the pairs [p] whose detection and true box have the same class, as a mask."""
     return np.asarray(flat.class_of[pairs.detection] == flat.true_class_of[pairs.true])
 
 
 def claim(pairs: Pairs, detections: int) -> Ints:
-    """Let each detection, best first, claim the true box that it overlaps most; return what each got, [detections]."""
+    """Let each detection, by falling score, claim the true box that it overlaps most. Return its true box:
+    [detections].
+    """
     found = np.full(detections, NONE, np.int64)
-    # Of one detection's pairs the one with the most overlap, of equal ones the first, comes first.
+    # The first pair of each detection is the one with the highest overlap; for equal overlaps, the first one.
     best_first = np.lexsort((np.arange(len(pairs.iou)), -pairs.iou, pairs.detection))
     claimants, first = np.unique(pairs.detection[best_first], return_index=True)
     wanted = pairs.true[best_first][first]
-    true, winner = np.unique(wanted, return_index=True)  # detections are in the order of scores
+    true, winner = np.unique(wanted, return_index=True)  # detections are ordered by score
     found[claimants[winner]] = true
     return found
 
 
 def match_coco(flat: Flat) -> NDArray[np.bool_]:
-    """Say which detections [10, n] are right at each of COCO's overlaps, for boxes of every size.
+    """Return which detections are correct at each of COCO's IoU limits, as a mask [10, n], for boxes of all sizes.
 
-    As in pycocotools: a detection takes, of the true boxes of its class that are still free and overlap it enough, the
-    one that it overlaps most, of equal ones the last.
+    As in pycocotools, a detection takes, among the free true boxes of its class with sufficient overlap, the one that
+    it overlaps most; for equal overlaps, the last one.
     """
     pairs = overlap(flat, COCO_IOUS[0] - 1e-9)
     kept = within_limit(flat)
@@ -65,8 +67,8 @@ def match_coco(flat: Flat) -> NDArray[np.bool_]:
 
 
 def _take(free: NDArray[np.bool_], true: Ints, iou: Reals) -> NDArray[np.bool_]:
-    """Mark the best of some true boxes [k] as taken at each overlap at which one is free; say at which, [10]."""
-    if len(true) == 1:  # nearly always
+    """Take the best free true box of [k] at each IoU limit. Return the limits at which one was free, as a mask [10]."""
+    if len(true) == 1:  # the most frequent case
         taken: NDArray[np.bool_] = free[:, true[0]] & (iou[0] >= COCO_IOUS)
         free[:, true[0]] &= ~taken
         return taken
@@ -78,7 +80,7 @@ def _take(free: NDArray[np.bool_], true: Ints, iou: Reals) -> NDArray[np.bool_]:
 
 
 def within_limit(flat: Flat) -> NDArray[np.bool_]:
-    """Say which detections [n] are among the best 100 of their class in their image: COCO looks at no others."""
+    """Return a mask [n] of the 100 detections with the highest scores per class and image; COCO ignores all others."""
     key = flat.image_of * max(flat.classes, 1) + flat.class_of
     order = np.argsort(key, kind="stable")
     counts = np.unique(key, return_counts=True)[1]

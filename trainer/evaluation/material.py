@@ -1,4 +1,4 @@
-"""What an evaluation is made from: images of a split, what readers drew on them and what a model found."""
+"""The input of an evaluation: images of a split, their true boxes and the boxes that a model detected."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,19 +15,19 @@ from trainer.evaluation.flat import Flat, flatten
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images with their true and their detected boxes; only images named in `image_ids` count.
+    """Images with their true and detected boxes. Only images in `image_ids` count.
 
-    An image without an entry in `truth` or in `found` has no such boxes. Boxes of other categories are not looked at;
-    an image with a true one is not normal, though.
+    An image without an entry in `truth` or in `found` has no such boxes. Boxes of other categories are ignored, but an
+    image with a true box of one is not normal.
     """
 
     image_ids: tuple[int, ...]
-    #: The group that each image belongs to: a patient's pseudonym where it is known, else the image's own id.
+    #: The group of each image: the patient's pseudonym if known, else the image's own id.
     patients: tuple[str, ...]
     categories: tuple[Category, ...]
     truth: Mapping[int, Boxes]
     found: Mapping[int, Boxes]
-    #: Width and height of each image in original pixels; only pictures in a report need it.
+    #: Width and height of each image in original pixels; only the pictures of a report need them.
     sizes_px: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -38,23 +38,23 @@ class EvaluationSet:
 
     @cached_property
     def ordered_ids(self) -> tuple[int, ...]:
-        """The images in the order in which every metric sees them, so that the given order changes nothing."""
+        """Return the images in the order that all metrics use, so that the given order has no effect."""
         return tuple(sorted(self.image_ids))
 
     @cached_property
     def flat(self) -> Flat:
-        """All boxes as columns; raises `ValueError` where a coordinate or score is not finite."""
+        """Return all boxes as columns. Raises `ValueError` if a coordinate or score is not finite."""
         return flatten(self.ordered_ids, [category.id for category in self.categories], self.truth, self.found)
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
-        """The number of each image's patient, from 0; in the order of `ordered_ids`."""
+        """Return the number of each image's patient, from 0, in the order of `ordered_ids`."""
         patient_of = dict(zip(self.image_ids, self.patients, strict=True))
         ordered = [patient_of[image_id] for image_id in self.ordered_ids]
         return np.unique(np.array(ordered, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
 
     def above(self, score_threshold: float) -> Self:
-        """Return the same set without the detections below a score."""
+        """Return the same set without detections below a score."""
         if not len(self.flat.scores) or self.flat.scores[-1] >= score_threshold:
             return self
         return self.with_found(
@@ -62,5 +62,5 @@ class EvaluationSet:
         )
 
     def with_found(self, found: Mapping[int, Boxes]) -> Self:
-        """Return the same images and truth with another model's detections."""
+        """Return the same images and true boxes with the detections of another model."""
         return replace(self, found=found)

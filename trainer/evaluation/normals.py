@@ -1,4 +1,4 @@
-"""False positives on normal films: what a detector marks where no reader found anything."""
+"""False positives in normal images, in which no reader found anything."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,23 +7,23 @@ import numpy as np
 
 from trainer.evaluation.flat import Flat
 
-#: Scores from which detections are counted.
+#: Minimum scores at which detections are counted.
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True)
 class NormalRate:
-    """Detections on normal films at or above one score."""
+    """Detections in normal images with at least this score."""
 
     threshold: float
-    #: Per normal film.
+    #: Per normal image.
     false_positives: float
-    #: Share of the normal films with at least one.
+    #: Share of the normal images with at least one.
     films_marked: float
 
 
 def count_on_normals(flat: Flat, thresholds: Sequence[float] = THRESHOLDS) -> list[NormalRate]:
-    """Count detections on films without a true box of any class; empty where there is no such film."""
+    """Count detections in images without a true box of any class. Returns an empty list if there is no such image."""
     films = int(np.count_nonzero(~flat.abnormal))
     if not films:
         return []

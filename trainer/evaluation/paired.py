@@ -1,4 +1,4 @@
-"""Is a candidate better than the active model? Both on the same images, compared resample by resample."""
+"""Compare a candidate with the active model on the same images, resample by resample."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from trainer.evaluation.weighted import Ranking, mean_over_classes, rank
 
 @dataclass(frozen=True)
 class CategoryGain:
-    """One class's average precision under both models; None without a true box."""
+    """The average precision of one class under both models; None without a true box."""
 
     category_id: int
     name: str
@@ -24,7 +24,7 @@ class CategoryGain:
 
     @property
     def gain(self) -> float | None:
-        """Candidate less active; None without a true box."""
+        """The candidate's average precision minus that of the active model; None without a true box."""
         if self.active_ap is None or self.candidate_ap is None:
             return None
         return self.candidate_ap - self.active_ap
@@ -32,25 +32,25 @@ class CategoryGain:
 
 @dataclass(frozen=True)
 class PairedGain:
-    """The difference of two models' mean average precision, VOC 2010 at IoU > 0.4."""
+    """The difference between the mean average precisions of two models, VOC 2010 at IoU > 0.4."""
 
     active_map: float
     candidate_map: float
-    #: The interval of `gain`, both ends; of the stated confidence.
+    #: Both ends of the interval of `gain`, with the given confidence.
     low: float
     high: float
     confidence: float
-    #: Resamples in which there was a true box.
+    #: Number of resamples with a true box.
     samples: int
     categories: tuple[CategoryGain, ...]
 
     @property
     def gain(self) -> float:
-        """Candidate less active."""
+        """The candidate's mean average precision minus that of the active model."""
         return self.candidate_map - self.active_map
 
     def drops(self, more_than: float, counted_from_boxes: int) -> tuple[CategoryGain, ...]:
-        """Return the classes with enough true boxes whose average precision fell by more than a limit."""
+        """Return the classes with enough true boxes whose average precision fell by more than the limit."""
         return tuple(
             category
             for category in self.categories
@@ -67,10 +67,10 @@ def paired_gain(
     confidence: float = CONFIDENCE,
     iou_above: float = IOU_ABOVE,
 ) -> PairedGain:
-    """Compare two models by a paired bootstrap over patients: each resample is drawn for both.
+    """Compare two models by a paired bootstrap over patients: both use the same resamples.
 
-    Raises `ValueError` unless both are evaluated on the same images, patients, classes and true boxes, and there is a
-    true box and at least one resample.
+    Raises `ValueError` if the models are not evaluated on the same images, patients, classes and true boxes, or if
+    there is no true box or no resample.
     """
     if samples < 1:
         raise ValueError("a comparison needs resamples")

@@ -1,4 +1,4 @@
-"""Films of the worst misses and false alarms, with true and detected boxes, for the report."""
+"""Pictures of the worst misses and false positives, with true and detected boxes, for the report."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from trainer.evaluation.worst import Example
 #: Returns the rendition of an image, uint8 [h, w], at any scale of the original.
 Film = Callable[[int], NDArray[np.uint8]]
 
-#: Long enough to see a nodule, short enough for forty of them in one file.
+#: Longer side of a picture: large enough to show a nodule, small enough for forty pictures in one file.
 LONGEST_PX = 512
 MOST_DETECTIONS = 8
 
@@ -31,30 +31,31 @@ class PictureBox:
     height: float
     text: str
     detected: bool
-    #: Whether the picture is shown for this box.
+    #: Whether the picture is an example of this box.
     is_subject: bool
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A film as a JPEG data URI, and what is drawn on it."""
+    """An image as a JPEG data URI, with the boxes drawn on it."""
 
     image_id: int
     data_uri: str
     width_px: int
     height_px: int
     boxes: tuple[PictureBox, ...]
-    #: One sentence that says what is to be seen; the picture's text alternative.
+    #: One sentence that describes the picture; also its alternative text.
     caption: str
 
 
 def take_pictures(
     material: EvaluationSet, examples: Sequence[Example], film: Film, threshold: float, *, missed: bool
 ) -> list[Picture]:
-    """Show each example on its film: all true boxes, and the surest detections at or above a score threshold.
+    """Draw each example on its image, with all true boxes and the detections with the highest scores above the
+    threshold.
 
-    `missed` says whether the examples are true boxes or false alarms. Raises `KeyError` where the material does not
-    know an image's size.
+    `missed` tells whether the examples are missed true boxes or false positives. Raises `KeyError` if the size of an
+    image is unknown.
     """
     return [_take(material, example, film, threshold, missed=missed) for example in examples]
 

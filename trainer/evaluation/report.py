@@ -1,4 +1,4 @@
-"""An evaluation as one HTML file that needs nothing else: to be read, printed, mailed and kept."""
+"""An evaluation as one self-contained HTML file, to be read, printed, mailed and stored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _templates = Environment(
 
 @dataclass(frozen=True)
 class Headline:
-    """One of the numbers at the top."""
+    """One of the main numbers at the top."""
 
     name: str
     estimate: Estimate
@@ -40,10 +40,10 @@ class Headline:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate made of a candidate; shown above the numbers."""
+    """The gate's decision about a candidate; shown above the numbers."""
 
     promoted: bool
-    #: Why, with the numbers that it rests on: plain text.
+    #: The reason with its numbers, as plain text.
     reason: str
     gain: PairedGain | None = None
 
@@ -55,11 +55,11 @@ def render_report(
     facts: Mapping[str, str | int],
     decision: Decision | None = None,
 ) -> str:
-    """Return the report of a summary, which is that of the same material.
+    """Return the report as HTML. The summary must be computed from the same material.
 
-    `film` returns an image's rendition, uint8 [h, w]; it is asked for at most forty. `facts` are shown at the top in
-    their order, by name: "Model", "Model digest", "Dataset", "Dataset digest", "Split", "Rendition version", "Code
-    version" and "Date", so that a result can explain itself.
+    `film` returns the rendition of an image, uint8 [h, w]; it is called at most forty times. `facts` are shown at the
+    top in their order, by name: "Model", "Model digest", "Dataset", "Dataset digest", "Split", "Rendition version",
+    "Code version" and "Date", so that the origin of a result is known.
     """
     material = material.above(summary.score_threshold)
     flat = material.flat
@@ -100,5 +100,5 @@ def _headlines(summary: Summary) -> Sequence[Headline]:
 
 
 def show(value: float | None, digits: int = 3) -> str:
-    """Write a number for a reader; a dash where it is not defined."""
+    """Format a number; a dash if it is undefined."""
     return "–" if value is None else f"{value:.{digits}f}"

@@ -1,4 +1,4 @@
-"""Boxes of many images as compact JSON: what an evaluation keeps, so that each of its numbers can be computed again."""
+"""Boxes of many images as compact JSON, stored with an evaluation so that all its numbers can be recomputed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ _FORMAT = "carina.boxes.1"
 
 
 def encode_boxes(boxes_of: Mapping[int, Boxes]) -> bytes:
-    """Write boxes by image id, in the order of ids, as JSON in which every number survives exactly.
+    """Return boxes by image id, in the order of ids, as JSON that preserves each number exactly.
 
-    Numbers that fit single precision, as those of a network do, are written as short as that allows. Boxes are xyxy in
-    original pixels.
+    If all numbers fit single precision, as the outputs of a network do, they are written in its shortest form. Boxes
+    are xyxy in original pixels.
     """
     flat = [boxes_of[image_id] for image_id in sorted(boxes_of)]
     single = all(_fits_single(boxes.boxes_xyxy) and _fits_single(boxes.scores) for boxes in flat)
@@ -37,7 +37,7 @@ def encode_boxes(boxes_of: Mapping[int, Boxes]) -> bytes:
 
 
 def decode_boxes(data: bytes) -> dict[int, Boxes]:
-    """Read what `encode_boxes` wrote, as float64; raises `ValueError` where it is something else."""
+    """Return the boxes of `encode_boxes` as float64. Raises `ValueError` for another format."""
     document = json.loads(data)
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise ValueError(f"these are no boxes as {_FORMAT}")
@@ -58,7 +58,7 @@ def _fits_single(values: NDArray[np.floating[Any]]) -> bool:
 
 
 def _shorten(values: NDArray[np.floating[Any]], *, single: bool) -> list[Any]:
-    """Return numbers whose shortest spelling tells them apart from every other one of their precision."""
+    """Return numbers whose decimal form is the shortest that is unique in their precision."""
     doubles = values.astype(np.float32).astype(np.str_) if single else values
     numbers: list[Any] = doubles.astype(np.float64).tolist()
     return numbers

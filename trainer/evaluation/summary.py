@@ -1,4 +1,4 @@
-"""Everything that an evaluation says in numbers: stored with it, answered by the API, shown in its report."""
+"""All numbers of an evaluation: stored with it, returned by the API, shown in its report."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ class _Numbers(BaseModel):
 
 
 class Estimate(_Numbers):
-    """A metric and its interval; None where it is not defined."""
+    """A metric and its interval; None if undefined."""
 
     value: float | None
     low: float | None = None
@@ -30,7 +30,7 @@ class Estimate(_Numbers):
 
 
 class CategoryScores(_Numbers):
-    """One class; average precisions are None where it has no true box."""
+    """The scores of one class; average precisions are None if it has no true box."""
 
     id: int
     name: str
@@ -38,7 +38,7 @@ class CategoryScores(_Numbers):
     #: Images with a true box of the class.
     images: int
     detections: int
-    #: VOC 2010 at IoU > 0.4, and its interval; None without one, and in evaluations that know of none.
+    #: VOC 2010 at IoU > 0.4, and its interval. The interval is None without a value, and in older evaluations.
     ap40: float | None
     ap40_low: float | None = None
     ap40_high: float | None = None
@@ -46,39 +46,39 @@ class CategoryScores(_Numbers):
     ap: float | None
     #: COCO at IoU 0.5.
     ap50: float | None
-    #: None also where every image has the class.
+    #: Also None if all images have the class.
     auroc: float | None
 
 
 class MissingClass(_Numbers):
-    """A class of the dataset that the model does not know; it is in no mean."""
+    """A class of the dataset that the model does not know; excluded from all means."""
 
     name: str
     #: True boxes in the evaluated images.
     boxes: int
-    #: The class of the model with the most similar name; None where none is similar.
+    #: The class of the model with the most similar name; None if there is no similar name.
     closest: str | None
 
 
 class NormalPoint(_Numbers):
-    """Detections on normal films from one score on."""
+    """Detections in normal images with at least one score."""
 
     threshold: float
-    #: Per normal film.
+    #: Per normal image.
     false_positives: float
-    #: Share of the normal films with at least one.
+    #: Share of the normal images with at least one.
     films_marked: float
 
 
 class FrocPoint(_Numbers):
-    """Sensitivity at one number of false positives an image."""
+    """Sensitivity at a number of false positives per image."""
 
     false_positives: float
     lesions: Estimate
     images: Estimate
-    #: Lesions found by a detection of any class, with false positives counted likewise.
+    #: Lesions found by a detection of any class, with false positives counted in the same way.
     lesions_any_class: float | None
-    #: The lowest score that keeps to the number; None where not even the highest does.
+    #: The lowest score that does not exceed the number; None if even the highest score exceeds it.
     threshold: float | None
 
 
@@ -93,14 +93,14 @@ class ReliabilityBin(_Numbers):
 
 
 class Summary(_Numbers):
-    """The numbers of one evaluation; nothing that they are not defined for is left out or counted as 0."""
+    """The numbers of one evaluation. An undefined number is None, never left out or counted as 0."""
 
     images: int
     patients: int
     images_with_findings: int
     boxes: int
     detections: int
-    #: Of the detections that were looked at.
+    #: Minimum score of the evaluated detections.
     score_threshold: float
     iou_above: float
     confidence: float
@@ -109,7 +109,7 @@ class Summary(_Numbers):
 
     #: Kaggle's VinBigData metric over the dataset's classes.
     map40: Estimate
-    #: The same with "No finding" as one class more.
+    #: The same with "No finding" as an additional class.
     map40_with_no_finding: float | None
     no_finding_ap40: float | None
     #: COCO's twelve statistics.
@@ -119,19 +119,19 @@ class Summary(_Numbers):
     #: Mean of the lesion sensitivities at the seven rates.
     froc_mean: Estimate
     froc: tuple[FrocPoint, ...]
-    #: Of images with any finding against those without.
+    #: AUROC of images with any finding against images without one.
     auroc: Estimate
     #: Expected calibration error of detection scores.
     ece: float | None
     reliability: tuple[ReliabilityBin, ...]
     categories: tuple[CategoryScores, ...]
-    #: Names of the classes without a true box; they are in no mean.
+    #: Names of the classes without a true box; excluded from all means.
     absent: tuple[str, ...]
-    #: Classes of the dataset that the model does not know; they are in no mean, and not among `categories`.
+    #: Classes of the dataset that the model does not know; excluded from all means and from `categories`.
     missing: tuple[MissingClass, ...] = ()
-    #: False positives on films without a true box; empty where there is no such film.
+    #: False positives in images without a true box; empty if there is no such image.
     normal_films: tuple[NormalPoint, ...] = ()
-    #: Scores from which detections count in `confusion`: those of one false positive an image.
+    #: Minimum score of the detections in `confusion`: the threshold for one false positive per image.
     operating_threshold: float
     #: True classes (rows) by detected class (columns), in the order of `categories`, then background.
     confusion: tuple[tuple[int, ...], ...]
@@ -147,11 +147,11 @@ def summarise(
     missing: Sequence[MissingClass] = (),
     progress: Progress = lambda _: None,
 ) -> Summary:
-    """Compute every metric of a set; the same set and seed give the same numbers, whatever the order of images.
+    """Compute all metrics of a set. The same set and seed give the same numbers, in any order of the images.
 
-    `score_threshold` says from which score the material holds detections; lower ones are dropped here. `missing` are
-    the classes that are left out of the material. `progress` is told the number of resamples done since it was last
-    told.
+    `score_threshold` is the minimum score of the evaluated detections; lower ones are dropped. `missing` are the
+    classes that the material does not contain. `progress` is called with the number of resamples finished since its
+    last call.
     """
     material = material.above(score_threshold)
     flat = material.flat
@@ -195,9 +195,10 @@ def summarise(
 
 
 def choose_threshold(froc: Froc | None, score_threshold: float, rate: float = 1.0) -> float:
-    """Return the lowest score that keeps to one false positive an image; just above all scores where none does.
+    """Return the lowest score with at most one false positive per image; if there is none, a value just above all
+    scores.
 
-    Without true boxes there is no curve, and every detection counts: `score_threshold`.
+    Without true boxes there is no curve, and all detections count: `score_threshold`.
     """
     if froc is None or not len(froc.thresholds):
         return score_threshold

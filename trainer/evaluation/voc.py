@@ -1,4 +1,4 @@
-"""Kaggle's VinBigData metric: mean average precision as VOC 2010 defines it, at an overlap above 0.4."""
+"""Kaggle's VinBigData metric: mean average precision of VOC 2010, at an intersection over union above 0.4."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from trainer.evaluation.material import EvaluationSet
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well the detections of some images agree with the truth."""
+    """How well the detections of a set of images match the true boxes."""
 
-    #: None where the class has no true box in the evaluated images; such a class is left out of the mean.
+    #: None if the class has no true box in the evaluated images; such a class is excluded from the mean.
     ap_by_category: dict[int, float | None]
     images: int
 
     @property
     def mean_ap(self) -> float | None:
-        """Mean over the classes that occur; None where none does."""
+        """Return the mean over the classes with true boxes; None if there are none."""
         return mean_of_present(list(self.ap_by_category.values()))
 
     @property
@@ -34,14 +34,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """One class's precision and recall as the score threshold falls: [n], a point for each of its detections."""
+    """Precision and recall of one class with falling score threshold: [n], one point per detection."""
 
     recall: Reals
     precision: Reals
 
     @property
     def area(self) -> float:
-        """The exact area under precision made to fall monotonically, as VOC 2010 computes it."""
+        """Return the exact area under the monotonic precision, as in VOC 2010."""
         envelope = np.maximum.accumulate(self.precision[::-1])[::-1]
         return float(np.sum(np.diff(self.recall, prepend=0.0) * envelope))
 
@@ -53,14 +53,14 @@ def evaluate_boxes(
     category_ids: Sequence[int],
     iou_above: float = IOU_ABOVE,
 ) -> Evaluation:
-    """Compute each class's average precision over the named images alone; an image without an entry has no boxes."""
+    """Compute the average precision of each class over the given images. An image without an entry has no boxes."""
     categories = tuple(Category(id=category_id, name=str(category_id)) for category_id in category_ids)
     patients = tuple(map(str, image_ids))
     return evaluate_voc(EvaluationSet(tuple(image_ids), patients, categories, truth, found), iou_above)
 
 
 def evaluate_voc(material: EvaluationSet, iou_above: float = IOU_ABOVE) -> Evaluation:
-    """Compute each class's average precision; see `match_voc` for which detections are right."""
+    """Compute the average precision of each class; `match_voc` defines which detections are correct."""
     flat = material.flat
     right = match_voc(flat, iou_above) != NONE
     curves = [trace_precision_recall(flat, right, number) for number in range(flat.classes)]
@@ -71,7 +71,7 @@ def evaluate_voc(material: EvaluationSet, iou_above: float = IOU_ABOVE) -> Evalu
 
 
 def trace_precision_recall(flat: Flat, right: NDArray[np.bool_], category: int) -> PrecisionRecall | None:
-    """Follow a class's precision and recall; `right` [n] marks true detections. None where it has no true box."""
+    """Return the precision and recall of a class; None if it has no true box. `right` [n] marks correct detections."""
     positives = np.count_nonzero(flat.true_class_of == category)
     if not positives:
         return None
@@ -80,13 +80,13 @@ def trace_precision_recall(flat: Flat, right: NDArray[np.bool_], category: int) 
 
 
 def no_finding_ap(material: EvaluationSet) -> float | None:
-    """Average precision of the challenge's 15th class, "No finding"; None unless images of both kinds are there.
+    """Average precision of the challenge's 15th class, "No finding"; None unless there are normal and abnormal images.
 
-    Of normal images alone it would be 1, whatever a model marks on them.
+    With normal images alone it would always be 1.
 
-    The challenge gives an image without boxes the box 0 0 1 1 of class 14, and asks for it with a confidence. Carina
-    has no such output: the confidence is 1 less the image's highest score, so every image has one such detection, and
-    it is right where the image has no true box.
+    The challenge gives an image without boxes the box 0 0 1 1 of class 14, and expects a detection of it with a
+    confidence. Carina has no such output. Therefore each image has one such detection, with 1 minus the image's highest
+    score as its confidence; it is correct if the image has no true box.
     """
     flat = material.flat
     normal = ~flat.abnormal
@@ -98,7 +98,9 @@ def no_finding_ap(material: EvaluationSet) -> float | None:
 
 
 def highest_scores(flat: Flat, chosen: NDArray[np.bool_] | None = None) -> Reals:
-    """Return each image's highest score, [images], of the `chosen` detections [n] if given; 0 where there is none."""
+    """Return the highest score of each image, [images], among the `chosen` detections [n] if given; 0 without
+    detections.
+    """
     image_of: Ints = flat.image_of if chosen is None else flat.image_of[chosen]
     scores = np.zeros(flat.images)
     np.maximum.at(scores, image_of, flat.scores if chosen is None else flat.scores[chosen])
@@ -106,6 +108,6 @@ def highest_scores(flat: Flat, chosen: NDArray[np.bool_] | None = None) -> Reals
 
 
 def mean_of_present(values: Sequence[float | None]) -> float | None:
-    """Mean of what is there; None where nothing is."""
+    """Return the mean of the values that are not None; None if there are none."""
     present = [value for value in values if value is not None]
     return float(np.mean(present)) if present else None

@@ -1,10 +1,10 @@
-"""Metrics of many resamples at once: detections are matched once, then only their images' weights change.
+"""Metrics of many resamples at once: detections are matched once, then only the weights of their images change.
 
-A resample in which image i comes w[i] times gives the same value as the plain metric on w[i] copies of it, since an
-image's detections are matched to its own true boxes alone. (Up to the order of equal scores in one image: copies of one
-detection stay together here, where they would take turns with those of the other.)
+If a resample contains image i w[i] times, the value equals the plain metric on w[i] copies of the image, because
+detections are matched only to true boxes of their own image. (The order of equal scores within an image can differ:
+here, the copies of a detection stay together; in the plain metric, those of several detections alternate.)
 
-`weights` is float64 [r, images], a row for each resample; values are [r], NaN where the metric is not defined.
+`weights` is float64 [r, images], one row per resample; values are [r], NaN where the metric is undefined.
 """
 
 from collections.abc import Sequence
@@ -23,23 +23,23 @@ _RECALLS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class Ranking:
-    """One class's detections, best first, and which are right at each of several overlaps."""
+    """The detections of one class by falling score, and which of them are correct at each of several IoU limits."""
 
     image_of: Ints  # [n]
-    hits: Sequence[Ints]  # for each overlap, the places of the right ones
-    boxes_by_image: Ints  # [images], of true boxes
+    hits: Sequence[Ints]  # for each IoU limit, the indices of the correct ones
+    boxes_by_image: Ints  # [images], number of true boxes
 
     def voc(self, weights: Reals) -> Reals:
-        """Average precision with the exact area, at the first overlap: [r]."""
+        """Return the average precision with the exact area, at the first IoU limit: [r]."""
         return next(iter(self._areas(weights, exact=True)))
 
     def coco(self, weights: Reals) -> Reals:
-        """Average precision at COCO's 101 recalls, at each overlap: [overlaps, r]."""
+        """Return the average precision at COCO's 101 recalls, for each IoU limit: [limits, r]."""
         return np.stack(list(self._areas(weights, exact=False)))
 
     def _areas(self, weights: Reals, *, exact: bool) -> list[Reals]:
         positives = weights @ self.boxes_by_image
-        # Only right detections add to the area; of the others it matters how many come before.
+        # Only correct detections add to the area. For the others, only the number before each correct one matters.
         places = np.unique(np.concatenate(self.hits))
         seen = np.cumsum(weights[:, self.image_of], axis=1)[:, places]
         areas = []
@@ -55,7 +55,7 @@ class Ranking:
 
 
 def rank(flat: Flat, right: NDArray[np.bool_], *, limited: bool = False) -> list[Ranking]:
-    """Rank each class's detections; `right` [overlaps, n] marks true ones. `limited`: as COCO's 100 in an image."""
+    """Rank the detections of each class; `right` [limits, n] marks correct ones. `limited`: only COCO's best 100."""
     kept = within_limit(flat) if limited else np.ones(len(flat.scores), bool)
     rankings = []
     for number in range(flat.classes):
@@ -66,21 +66,21 @@ def rank(flat: Flat, right: NDArray[np.bool_], *, limited: bool = False) -> list
 
 
 def _count_recalls(found: Reals, positives: Reals) -> Reals:
-    """Count COCO's recalls that each right detection is the first to reach: [r, hits]."""
+    """Return how many of COCO's recalls each correct detection is the first to reach: [r, hits]."""
     recall = _divide(found, positives[:, None])
     reached = np.searchsorted(_RECALLS, recall, side="right").astype(np.float64)
     return np.diff(reached, axis=1, prepend=0)
 
 
 def mean_over_classes(values: Sequence[Reals]) -> Reals:
-    """Mean of classes' values, each [r], over the classes that have true boxes in a resample: [r]."""
+    """Return the mean of the classes' values, each [r], over the classes with true boxes in a resample: [r]."""
     table = np.stack(values) if values else np.full((1, 1), np.nan)
     present = ~np.isnan(table)
     return _divide(np.where(present, table, 0).sum(axis=0), present.sum(axis=0).astype(np.float64))
 
 
 class WeightedFroc:
-    """Sensitivity at `RATES` false positives an image."""
+    """Sensitivity at `RATES` false positives per image."""
 
     def __init__(self, flat: Flat, claims: Ints) -> None:
         self._flat = flat
@@ -92,14 +92,14 @@ class WeightedFroc:
         self._lesions_by_image = np.bincount(flat.true_image_of, minlength=flat.images)
 
     def __call__(self, weights: Reals) -> tuple[Reals, Reals]:
-        """Return the sensitivity of lesions and of images, each [rates, r]."""
+        """Return the sensitivity at lesion level and at image level, each [rates, r]."""
         images = weights.sum(axis=1)
         false = np.zeros((len(weights), len(self._false) + 1))
         np.cumsum(weights[:, self._flat.image_of[self._false]], axis=1, out=false[:, 1:])
         false = false[:, self._alarms_by_end]
         limits = np.array(RATES) * images[:, None]
         cuts = np.stack([np.searchsorted(*row, side="right") for row in zip(false, limits, strict=True)])
-        kept = np.concatenate(([0], self._ends + 1))[cuts]  # [r, rates]: how many detections are at the threshold
+        kept = np.concatenate(([0], self._ends + 1))[cuts]  # [r, rates]: number of detections at the threshold
         lesions = self._found(weights, self._hits, kept) / self._or_nan(weights @ self._lesions_by_image)
         finds = self._found(weights, self._first_hits, kept) / self._or_nan(weights @ (self._lesions_by_image > 0))
         return lesions, finds
@@ -115,7 +115,7 @@ class WeightedFroc:
 
 
 class WeightedAuroc:
-    """AUROC of images with any finding against the others."""
+    """AUROC of images with any finding against images without one."""
 
     def __init__(self, flat: Flat) -> None:
         scores = highest_scores(flat)
@@ -125,7 +125,7 @@ class WeightedAuroc:
         self._positive = flat.abnormal[self._order]
 
     def __call__(self, weights: Reals) -> Reals:
-        """Return [r]."""
+        """Return the AUROC of each resample: [r]."""
         ordered = weights[:, self._order]
         hits = np.add.reduceat(ordered * self._positive, self._starts, axis=1)
         alarms = np.add.reduceat(ordered * ~self._positive, self._starts, axis=1)
@@ -135,7 +135,7 @@ class WeightedAuroc:
 
 
 def _divide(values: Reals, by: Reals) -> Reals:
-    """Divide; NaN where the divisor is 0."""
+    """Divide; the result is NaN if the divisor is 0."""
     quotient: Reals = np.full(np.broadcast_shapes(values.shape, by.shape), np.nan)
     np.divide(values, by, out=quotient, where=np.broadcast_to(by > 0, quotient.shape))
     return quotient

@@ -1,4 +1,4 @@
-"""The images to look at first: lesions that were missed most clearly, and false alarms that were surest."""
+"""The images to inspect first: the clearest misses, and the false positives with the highest scores."""
 
 from dataclasses import dataclass
 
@@ -10,19 +10,20 @@ from trainer.evaluation.matching import NONE
 
 @dataclass(frozen=True)
 class Example:
-    """A box to show, and what the detector made of it."""
+    """A box to show, with the score of its detection."""
 
     image: int  # number of the image, see `Flat`
     category: int  # number of the class
     box_xyxy: tuple[float, float, float, float]
-    #: Of the false alarm, or of the detection that found the true box; None where none did.
+    #: Score of the false positive, or of the detection that found the true box; None without such a detection.
     score: float | None
 
 
 def worst_misses(flat: Flat, claims: Ints, most: int) -> list[Example]:
-    """Return true boxes that nothing found, then those found with the lowest scores; larger boxes first, one an image.
+    """Return true boxes without a detection, then those found with the lowest scores. Larger boxes first, one per
+    image.
 
-    `claims` [n] as from `match_voc`.
+    `claims` [n] is the result of `match_voc`.
     """
     found = np.flatnonzero(claims != NONE)
     scores = np.full(len(flat.true_class_of), -np.inf)
@@ -41,7 +42,7 @@ def worst_misses(flat: Flat, claims: Ints, most: int) -> list[Example]:
 
 
 def worst_false_alarms(flat: Flat, claims: Ints, most: int) -> list[Example]:
-    """Return the surest detections that found no true box, one an image; `claims` [n] as from `match_voc`."""
+    """Return the false positives with the highest scores, one per image. `claims` [n] is the result of `match_voc`."""
     false = np.flatnonzero(claims == NONE)
     return [
         Example(int(flat.image_of[n]), int(flat.class_of[n]), _as_tuple(flat.boxes_xyxy[n]), float(flat.scores[n]))
@@ -50,7 +51,7 @@ def worst_false_alarms(flat: Flat, claims: Ints, most: int) -> list[Example]:
 
 
 def _one_an_image(image_of: Ints, order: Ints) -> list[int]:
-    """Keep of some boxes, worst first, the first of each image."""
+    """Return the first box of each image, in the given order of boxes."""
     first = np.unique(image_of[order], return_index=True)[1]
     kept: list[int] = order[np.sort(first)].tolist()
     return kept
