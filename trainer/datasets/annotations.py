@@ -1,4 +1,4 @@
-"""Annotations as every format says them: who read which image, and who drew which box."""
+"""Annotations in one form for all formats: which reader read each image and drew each box."""
 
 import hashlib
 import re
@@ -12,10 +12,10 @@ from shared.training.config import Split
 
 Xyxy = tuple[float, float, float, float]
 
-#: Of an annotation in our documents: x and y that `bbox` leads to but for rounding.
+#: A field of an annotation in Carina's documents: the exact right and bottom edge, if `bbox` gives them only rounded.
 FAR_CORNER = "far_corner"
 
-#: What the pseudonym of a study begins with.
+#: Prefix of the pseudonym of a study.
 STUDY = "study-"
 
 _PSEUDONYM = re.compile(r"(patient|study)-[0-9a-f]{32}")
@@ -36,59 +36,59 @@ class ImplausibleBoxes(MalformedAnnotations):
 
 @dataclass(frozen=True)
 class Box:
-    """A finding on an image."""
+    """A finding in an image."""
 
     category_id: int
     #: In pixels of the original.
     xyxy_px: Xyxy
-    #: Who drew it, in alphabetical order; empty where that is not known.
+    #: The readers who drew it, in alphabetical order; empty if unknown.
     readers: tuple[str, ...]
-    #: Where the annotations have it, as `line 12`; for notes and errors.
+    #: Its position in the annotations, such as `line 12`; for notes and errors.
     origin: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """An image and what was found on it."""
+    """An image and its findings."""
 
-    #: As the annotations have it: a file's name, or a name without its ending.
+    #: As in the annotations: a file name, with or without its suffix.
     file_name: str
     boxes: tuple[Box, ...]
-    #: Who read it, whether they found something or not, in alphabetical order; empty where that is not known.
+    #: The readers who read the image, with or without a finding, in alphabetical order; empty if unknown.
     readers: tuple[str, ...] = ()
-    #: A pseudonym; None where the patient is not known.
+    #: A pseudonym; None if the patient is unknown.
     patient: str | None = None
-    #: What stands for the patient where nobody knows them; see `study_pseudonym`.
+    #: Used as the patient if the patient is unknown; see `study_pseudonym`.
     study: str | None = None
     split: Split | None = None
-    #: Of the image that the boxes were drawn on, as the annotations have it; None where they do not say.
+    #: Size of the image that the boxes were drawn on, as in the annotations; None if they do not state it.
     height_px: int | None = None
     width_px: int | None = None
-    #: Whether the boxes are scaled to a file of another size; else such a file is refused.
+    #: Whether boxes are scaled to a file of another size; otherwise such a file is rejected.
     scales: bool = False
-    #: Where the annotations have it, as `line 12`; for notes and errors.
+    #: Its position in the annotations, such as `line 12`; for notes and errors.
     origin: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """What was found on a set of images, no two of one name."""
+    """The findings of a set of images with distinct names."""
 
     categories: tuple[Category, ...]
     images: tuple[AnnotatedImage, ...]
-    #: How many boxes, rows or images were left out or changed, by code; `notes.MESSAGES` explains the codes.
+    #: Number of boxes, rows or images that were left out or changed, by code; `notes.MESSAGES` explains the codes.
     noted: dict[str, int]
-    #: Where they come from, for the document's `info`; empty where the source says all.
+    #: Their origin, for the document's `info`; empty if the source states it completely.
     provenance: dict[str, Any] = field(default_factory=dict)
-    #: Of the noted ones the first three, by code.
+    #: The first three of the noted entries, by code.
     culprits: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
 
 def pseudonym(patient_id: str) -> str:
-    """Return what stands for a patient, the same in every dataset; a pseudonym stands for itself.
+    """Return the pseudonym of a patient, the same in all datasets. A pseudonym is returned unchanged.
 
-    It keeps identifiers out of documents and logs. It is no protection from somebody who can guess identifiers and try
-    them: nothing about it is secret.
+    It keeps identifiers out of documents and logs. It does not protect against someone who can guess identifiers and
+    test them, because it uses no secret.
     """
     if _PSEUDONYM.fullmatch(patient_id):
         return patient_id
@@ -96,22 +96,22 @@ def pseudonym(patient_id: str) -> str:
 
 
 def study_pseudonym(study_id: UUID) -> str:
-    """Return what stands for the patient of a study where nothing says who that is."""
+    """Return the pseudonym of a study, used as the patient if the patient is unknown."""
     return STUDY + hashlib.sha256(f"carina-study:{study_id}".encode()).hexdigest()[:32]
 
 
 def is_printable(name: str) -> bool:
-    """Whether a name has no control characters: neither a database nor a file system takes all of them."""
+    """Return whether a name has no control characters; some databases and file systems reject them."""
     return not _CONTROL.search(name)
 
 
 def to_xywh(box: Xyxy) -> Xyxy:
-    """Return COCO's x, y, width, height of a box's corners."""
+    """Return COCO's x, y, width, height of a box given by its corners."""
     left, top, right, bottom = box
     return left, top, right - left, bottom - top
 
 
 def to_xyxy(bbox: Xyxy) -> Xyxy:
-    """Return the corners of COCO's x, y, width, height; of whole numbers the very same, else to a rounding."""
+    """Return the corners of COCO's x, y, width, height: exact for whole numbers, otherwise rounded."""
     left, top, width, height = bbox
     return left, top, left + width, top + height

@@ -1,4 +1,4 @@
-"""The classes of a table: which id goes with which name, where a table has one, both, or contradicts itself."""
+"""The classes of a table: which id belongs to which name, if a table has only one of them, both, or contradictions."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,10 +8,11 @@ from shared.phantoms.figures import CLASS_NAMES
 from trainer.datasets.annotations import MalformedAnnotations
 
 NO_FINDING_ID, NO_FINDING = 14, "No finding"
-#: Rows that give a class another id or name are odd ones where this many times as many rows agree.
+#: Rows with another id or name of a class are left out if this many times as many rows agree; else the table is
+#: rejected.
 CLEAR_MAJORITY = 10
 
-#: VinDr-CXR's own tables have names without ids, and eight classes more than VinBigData, whose 14 keep their ids.
+#: VinDr-CXR's own tables have names without ids. They have eight classes more than VinBigData, whose 14 ids are kept.
 _VINDR_ONLY = (
     "Clavicle fracture",
     "Edema",
@@ -27,12 +28,12 @@ _NORMAL = frozenset({"no finding", "no findings", "nofinding", "normal"})
 
 
 def key_of(name: str) -> str:
-    """Return what two spellings of a class have in common: small letters, and single spaces for `_` and white space."""
+    """Return a key equal for all spellings of a class: lower case, with single spaces for `_` and white space."""
     return " ".join(name.replace("_", " ").casefold().split())
 
 
 def is_normal(name: str) -> bool:
-    """Whether a class says that nothing was found."""
+    """Return whether a class means that nothing was found."""
     return key_of(name) in _NORMAL
 
 
@@ -41,11 +42,11 @@ _ID_OF |= {key_of(name): id_ for id_, name in enumerate(_VINDR_ONLY, start=NO_FI
 
 
 def settle(named: Iterable[tuple[int, str, int | None]]) -> dict[str, Category]:
-    """Return the class of each name's key, of the line, the name and the id of all rows.
+    """Return the class of each name's key, from the line, the name and the id of all rows.
 
-    A name has the id that most rows give it, unless it is another name's; the few rows with another id contradict the
-    table. Raises `MalformedAnnotations` where they are not few. A name without an id has that of VinBigData or
-    VinDr-CXR, else the next one that is free, in alphabetical order.
+    A name gets the id that most of its rows have, unless this id belongs to another name; the few rows with another id
+    contradict the table. Raises `MalformedAnnotations` if they are not few. A name without an id gets the id of
+    VinBigData or VinDr-CXR, otherwise the next free id, in alphabetical order.
     """
     spellings: dict[str, str] = {}
     votes: Counter[tuple[str, int]] = Counter()
@@ -83,7 +84,7 @@ def _contradiction(
 
 
 def _number(keys: Sequence[str], ids: dict[str, int]) -> None:
-    """Give ids to names without one."""
+    """Assign ids to names without one."""
     for key in keys:
         known = _ID_OF.get(key)
         if known is not None and known not in ids.values():

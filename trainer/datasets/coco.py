@@ -1,8 +1,8 @@
-"""COCO's object detection format, read: images, categories, boxes, and what of ours a document may say besides.
+"""Read COCO's object detection format: images, categories and boxes, with the optional fields of Carina.
 
-Beyond COCO an image may have `patient` (or `patient_id`), `split` and `readers`, and an annotation `readers`, as the
-documents that Carina exports do. Anything else is left behind; an outline (`segmentation`) only gives a box where there
-is no `bbox`.
+In addition to COCO, an image can have `patient` (or `patient_id`), `split` and `readers`, and an annotation `readers`,
+as in the documents that Carina exports. All other fields are ignored; an outline (`segmentation`) is only used to
+compute a box if there is no `bbox`.
 """
 
 import math
@@ -40,7 +40,7 @@ from trainer.datasets.class_names import is_normal, key_of
 from trainer.datasets.notes import Notes
 from trainer.datasets.text import read_text
 
-#: Left out: a box without an area, and a region that COCO's `iscrowd` marks as not to be told apart.
+#: Left out: a box without an area, and a crowd region (`iscrowd`), whose objects COCO does not separate.
 WITHOUT_AREA, CROWD = "box_without_area", "crowd_region"
 _UNREADABLE, _IMAGE_UNREADABLE = "annotation_unreadable", "image_unreadable"
 
@@ -49,7 +49,7 @@ _SPLIT_OF: dict[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-#: By how much `area` may differ from that of `bbox`.
+#: Maximum difference between `area` and the area of `bbox`.
 _AREA_TOLERANCE = 0.05
 _AREA_TOLERANCE_PX2 = 1.0
 
@@ -67,7 +67,7 @@ def _is_printable(value: str) -> str:
 
 
 def _known(value: Any) -> Any:
-    """Return None for an empty text and for NaN, which tools write where they know nothing."""
+    """Return None for an empty text and for NaN, which tools write for unknown values."""
     return None if value == "" or value != value else value
 
 
@@ -84,10 +84,10 @@ _Word = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_is_printable)
 ]
 _FileName = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_is_printable)]
-#: An entry that is no object is one without fields: it costs itself.
+#: An entry that is not an object counts as one without fields, so that only this entry is rejected.
 _Entry = Annotated[dict[str, Any], BeforeValidator(lambda entry: entry if isinstance(entry, dict) else {})]
 _Readers = Annotated[tuple[_Word, ...], BeforeValidator(lambda readers: () if readers is None else readers)]
-#: Ids of images and annotations only tell them apart; some tools write them as text.
+#: Ids of images and annotations only identify them; some tools write them as text.
 _Id = int | str
 
 
@@ -131,10 +131,11 @@ class _Document(_Part):
 
 
 def read_coco(data: bytes) -> Annotations:
-    """Read a document's bytes, plain or compressed; raises `MalformedAnnotations`.
+    """Read the bytes of a document, plain or compressed. Raises `MalformedAnnotations`.
 
-    What cannot be used of images and annotations is left out and noted; where it is more than half of the annotations,
-    the document is refused with the first reason. Boxes that leave the image are cut later, at the file's own size.
+    Unusable images and annotations are left out and noted. If more than half of the annotations are unusable, the
+    document is rejected with the first reason. Boxes that extend beyond the image are cut later, at the size of the
+    file.
     """
     document, notes, reasons = _parse(data), Notes(), _Reasons()
     categories = _categories(document)
@@ -152,7 +153,7 @@ def read_coco(data: bytes) -> Annotations:
 
 
 def join(documents: Mapping[Split, Annotations]) -> Annotations:
-    """Make one of several, each of which is a split; raises `MalformedAnnotations` where they do not fit together."""
+    """Join documents, one for each split, into one. Raises `MalformedAnnotations` if they are inconsistent."""
     _check_same_categories(documents)
     images = [replace(image, split=split) for split, annotations in documents.items() for image in annotations.images]
     _check_distinct("file_name of an image (also across documents)", (image.file_name for image in images))
@@ -167,7 +168,7 @@ def join(documents: Mapping[Split, Annotations]) -> Annotations:
 
 
 class _Reasons:
-    """Why annotations were left out, so that a document of unusable ones is refused."""
+    """The reasons why annotations were left out, so that a document with mostly unusable ones is rejected."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -197,7 +198,7 @@ def _parse(data: bytes) -> _Document:
 
 def _explain(exc: ValidationError) -> str:
     first = exc.errors(include_input=False, include_url=False)[0]
-    place = ".".join(f"{part}" for part in first["loc"] if "[" not in f"{part}")  # without names of our types
+    place = ".".join(f"{part}" for part in first["loc"] if "[" not in f"{part}")  # without the names of internal types
     return f"{place or 'document'}: {first['msg'].removeprefix('Value error, ')}"
 
 
@@ -208,7 +209,7 @@ def _categories(document: _Document) -> dict[int, Category]:
 
 
 def _images(document: _Document, notes: Notes, reasons: _Reasons) -> dict[str, _Image]:
-    """Return the images that can be used, by their ids as text."""
+    """Return the usable images by id, as text."""
     images = []
     for number, content in enumerate(document.images):
         image = _validated(_Image, content, f"Image {_name(content, number)}", reasons, counts=False)
@@ -230,7 +231,7 @@ def _boxes(
     notes: Notes,
     reasons: _Reasons,
 ) -> defaultdict[str, list[Box]]:
-    """Return the boxes by image, noting what is left out."""
+    """Return the boxes by image, and note those that are left out."""
     first_of: dict[str, dict[str, Any]] = {}
     named = [(str(content["id"]), content) for content in document.annotations if content.get("id") is not None]
     contradicted = {id_ for id_, content in named if first_of.setdefault(id_, content) != content}
@@ -275,7 +276,7 @@ def _validated(
 
 
 def _name(content: Mapping[str, Any], number: int) -> str:
-    """Name an entry by its id, else by its place in the list."""
+    """Return the name of an entry: its id, otherwise its place in the list."""
     id_ = content.get("id")
     return f"{id_}" if isinstance(id_, int) else f"{id_!r:.40}" if isinstance(id_, str) else f"at place {number}"
 
@@ -293,7 +294,7 @@ def _contradiction(
 
 
 def _with_box(content: dict[str, Any]) -> dict[str, Any]:
-    """Return an annotation with a box: around the polygons of its outline where it has no `bbox`."""
+    """Return an annotation with a box: if it has no `bbox`, the box around the polygons of its outline."""
     outline = content.get("segmentation")
     if content.get("bbox") or not isinstance(outline, list):
         return content
@@ -305,7 +306,7 @@ def _with_box(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_area(annotation: _Annotation) -> bool:
-    """Whether `area` may be that of the box; an outline has a smaller one."""
+    """Return whether `area` can be the area of the box; the area of an outline is smaller."""
     if annotation.segmentation or annotation.area is None or annotation.area <= 0:
         return True
     area = annotation.bbox[2] * annotation.bbox[3]

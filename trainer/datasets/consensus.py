@@ -1,7 +1,8 @@
-"""Several readers' boxes made one truth: weighted boxes fusion, non-maximum suppression, or every box as it was drawn.
+"""Combine the boxes of several readers: weighted boxes fusion, non-maximum suppression, or all boxes unchanged.
 
-Solutions of the VinBigData challenge mostly fused its training boxes by WBF at an IoU of 0.4 to 0.5, keeping what one
-reader alone had drawn; these are our defaults, too. Radiologists' boxes have no score: all count the same.
+Most solutions of the VinBigData challenge fused its training boxes by WBF at an IoU of 0.4 to 0.5, and kept boxes that
+only one reader had drawn; these are also the defaults here. Boxes of radiologists have no score, so all have the same
+weight.
 """
 
 from collections import defaultdict
@@ -17,7 +18,7 @@ from shared.training.dataset_source import Consensus
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, MalformedAnnotations
 from trainer.datasets.notes import Notes
 
-#: An image that none of the chosen readers has read.
+#: An image that none of the selected readers has read.
 UNREAD = "image_unread"
 #: A finding that too few readers have drawn.
 TOO_FEW_READERS = "finding_of_too_few_readers"
@@ -25,16 +26,16 @@ TOO_FEW_READERS = "finding_of_too_few_readers"
 
 @dataclass(frozen=True)
 class _Finding:
-    """One box for the boxes of its members, which are indices of the boxes that went in."""
+    """One box for several members, given as indices of the input boxes."""
 
     xyxy_px: NDArray[np.float64]  # [4]
     members: tuple[int, ...]
 
 
 def listen(annotations: Annotations, consensus: Consensus) -> Annotations:
-    """Keep what the chosen readers said; leave out, and note, the images that none of them has read.
+    """Keep the boxes of the selected readers. Images that none of them has read are left out and noted.
 
-    Raises `MalformedAnnotations` where the consensus asks for readers who are not known.
+    Raises `MalformedAnnotations` if the consensus names unknown readers, or needs readers that the boxes do not state.
     """
     known = {reader for image in annotations.images for reader in image.readers}
     unknown = set(consensus.readers or ()) - known
@@ -53,9 +54,9 @@ def listen(annotations: Annotations, consensus: Consensus) -> Annotations:
 
 
 def agree(annotations: Annotations, consensus: Consensus) -> Annotations:
-    """Apply a consensus to the boxes of every image; each box that comes out keeps the readers who drew it.
+    """Apply a consensus to the boxes of each image. Each resulting box keeps the readers who drew it.
 
-    The result does not depend on the order of the boxes that go in.
+    The result does not depend on the order of the input boxes.
     """
     images, notes = [], Notes.of(annotations)
     for image in annotations.images:
@@ -96,11 +97,11 @@ def _agree_on_image(boxes: Sequence[Box], consensus: Consensus) -> list[Box]:
 def _fuse(corners: NDArray[np.float64], threshold: float) -> list[_Finding]:
     """Weighted boxes fusion of the boxes [n, 4] of one class.
 
-    `ensemble_boxes.weighted_boxes_fusion` does not say which boxes went into which, so its own steps are taken here in
-    its own order: each box joins the fused box that it overlaps most, if by more than the threshold, and moves it to
-    its members' mean.
+    `ensemble_boxes.weighted_boxes_fusion` does not return which boxes were fused. Therefore its steps are repeated here
+    in the same order: each box joins the fused box that it overlaps most, if the overlap is above the threshold, and
+    moves this box to the mean of its members.
     """
-    # The library's rows: class, score, weight, reader, x, y, x, y.
+    # Rows as in the library: class, score, weight, reader, x, y, x, y.
     rows = np.hstack((np.broadcast_to((0.0, 1.0, 1.0, 0.0), (len(corners), 4)), corners))
     fused = np.empty((0, 8))
     members: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""A dataset as training and evaluation see it: an immutable COCO document, read once."""
+"""A dataset for training and evaluation: an immutable COCO document, read once."""
 
 import hashlib
 import json
@@ -13,54 +13,54 @@ from shared.detector.card import Category
 from shared.errors import ObjectCorrupt
 from shared.training.config import Split
 
-#: In pixels of the rendition. Thinner boxes show nothing, and vanish in float32 once they are scaled or moved.
+#: In pixels of the rendition. Thinner boxes show nothing, and lose their area in float32 when they are scaled or moved.
 THINNEST_PX = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Film:
-    """One image: its rendition, and the true boxes on it."""
+    """One image: its rendition and its true boxes."""
 
     image_id: int
-    #: Of the original's bytes, and of the rendition's.
+    #: Digests of the original's and the rendition's bytes.
     sha256: str
     rendition_sha256: str
-    #: Of the original and of the rendition, in pixels.
+    #: Sizes of the original and of the rendition, in pixels.
     height_px: int
     width_px: int
     rendition_height_px: int
     rendition_width_px: int
-    #: A pseudonym; None where the patient is not known.
+    #: A pseudonym; None if the patient is unknown.
     patient: str | None
     split: Split
     category_ids: NDArray[np.int64]  # [n]
-    #: float32 [n, 4], in pixels of the original
+    #: float32 [n, 4], in pixels of the original.
     boxes_xyxy_px: NDArray[np.float32]
 
     @property
     def group(self) -> str:
-        """What may not be on both sides of a split: the patient where known, else the image."""
+        """Return what must stay in one split: the patient if known, else the image."""
         return self.patient or f"image:{self.sha256}"
 
     @property
     def boxes_on_rendition(self) -> NDArray[np.float32]:
-        """The boxes in pixels of the rendition, float32 [n, 4]."""
+        """Return the boxes in pixels of the rendition, float32 [n, 4]."""
         return rescale(self.boxes_xyxy_px, self.size_px, self.rendition_size_px).astype(np.float32)
 
     @property
     def size_px(self) -> Size:
-        """Width and height of the original."""
+        """Return the width and height of the original."""
         return self.width_px, self.height_px
 
     @property
     def rendition_size_px(self) -> Size:
-        """Width and height of the rendition."""
+        """Return the width and height of the rendition."""
         return self.rendition_width_px, self.rendition_height_px
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Films with one list of categories, made by one rendition version."""
+    """Images with one list of categories, made by one rendition version."""
 
     name: str
     #: SHA-256 of the document; it covers images, boxes, categories, splits and the rendition version.
@@ -70,17 +70,17 @@ class Dataset:
     films: tuple[Film, ...]
 
     def of(self, split: Split) -> "Dataset":
-        """The films of one split."""
+        """Return the dataset with the images of one split."""
         return replace(self, films=tuple(film for film in self.films if film.split == split))
 
     def without(self, groups: frozenset[str], sha256s: frozenset[str]) -> "Dataset":
-        """The films that are neither of these groups nor among these originals."""
+        """Return the dataset without images of these groups and without these originals."""
         kept = (film for film in self.films if film.group not in groups and film.sha256 not in sha256s)
         return replace(self, films=tuple(kept))
 
 
 def parse(document: bytes) -> Dataset:
-    """Read a stored document; raises `ObjectCorrupt`."""
+    """Read a stored document. Raises `ObjectCorrupt`."""
     try:
         content = json.loads(document)
         by_image: dict[int, list[dict[str, Any]]] = {}
@@ -112,11 +112,11 @@ def _film(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Film:
         category_ids=np.array([annotation["category_id"] for annotation in annotations], np.int64),
         boxes_xyxy_px=np.hstack((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:])).astype(np.float32),
     )
-    # Datasets of earlier versions may hold such boxes: no loss is finite for one that vanishes in float32.
+    # Datasets of earlier versions can contain such boxes; a box without area in float32 makes the loss infinite.
     seen = can_be_seen(film.boxes_on_rendition)
     return replace(film, category_ids=film.category_ids[seen], boxes_xyxy_px=film.boxes_xyxy_px[seen])
 
 
 def can_be_seen(boxes_on_rendition: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Say which boxes [n, 4] are at least `THINNEST_PX` thick on both sides."""
+    """Return which boxes [n, 4] are at least `THINNEST_PX` thick on both sides, as a mask [n]."""
     return np.asarray((boxes_on_rendition[:, 2:] - boxes_on_rendition[:, :2] >= THINNEST_PX).all(axis=1))

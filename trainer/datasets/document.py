@@ -1,7 +1,7 @@
-"""The document that a dataset is: canonical COCO JSON, whose SHA-256 stands for the dataset.
+"""The document of a dataset: canonical COCO JSON, whose SHA-256 identifies the dataset.
 
-It covers images (by the digests of their originals and renditions), boxes, readers, categories, splits, the choices of
-the import and the rendition version. Nothing in it tells of when or where it was made.
+It covers images (by the digests of their originals and renditions), boxes, readers, categories, splits, the options of
+the import and the rendition version. It contains no time and no place of creation.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from trainer.datasets.annotations import FAR_CORNER, AnnotatedImage, Annotations
 from trainer.datasets.notes import Notes
 from trainer.datasets.renditions import Failure, Picture
 
-#: Sizes that differ by no more are the same but for rounding.
+#: Differences up to this value are caused by rounding.
 SIZE_TOLERANCE_PX = 1
-#: Of a box that leaves its image: cut at the edge, or left out as nothing of it is inside.
+#: Codes for a box that extends beyond its image: cut at the edge, or left out because it lies outside completely.
 CUT, OUTSIDE = "box_cut_at_the_edge", "box_outside_the_image"
-#: Of an image whose boxes were brought to the size of its file.
+#: Code for an image whose boxes were scaled to the size of its file.
 SCALED = "boxes_scaled"
-#: Of an image: the file is not the one that was annotated, or was there already under another name.
+#: Codes for an image: the file is not the annotated one, or is also present under another name.
 SIZE_MISMATCH, DUPLICATE = "size_mismatch", "duplicate_image"
 
 _DESCRIPTION = "bbox is x, y, width, height in pixels of the original image. For research use only."
@@ -31,13 +31,13 @@ _DESCRIPTION = "bbox is x, y, width, height in pixels of the original image. For
 
 @dataclass(frozen=True)
 class Content:
-    """A document while it is put together: images with their pictures, in the order of their names."""
+    """The content of a document before it is written: images with their pictures, in the order of their names."""
 
     annotations: Annotations
     pictures: tuple[Picture, ...]
 
     def groups(self) -> list[str]:
-        """Of each image what may not be on both sides of a split: the patient where known, else the image."""
+        """Return for each image what must stay in one split: the patient if known, else the image."""
         return [
             self.patient(image, picture) or f"image:{picture.sha256}"
             for image, picture in zip(self.annotations.images, self.pictures, strict=True)
@@ -45,15 +45,15 @@ class Content:
 
     @staticmethod
     def patient(image: AnnotatedImage, picture: Picture) -> str | None:
-        """The pseudonym that the annotations give, else that of the DICOM header, else that of the study."""
+        """Return the pseudonym in the annotations, else that of the DICOM header, else that of the study."""
         return image.patient or picture.patient or image.study
 
 
 def match(annotations: Annotations, pictures: Mapping[str, Picture]) -> tuple[Content, list[Failure]]:
-    """Bring images and their pictures together; boxes are cut at the edges of the file's own size, and that is noted.
+    """Match images with their pictures. Boxes are cut at the edges of the file's own size, and this is noted.
 
-    An image without a picture is left out silently: its failure is known. Others fail here: one whose size is not the
-    annotated size, unless its boxes can be scaled, and one that is there under two names.
+    An image without a picture is left out without a failure, because its failure is already known. An image fails if
+    its size is not the annotated size and its boxes cannot be scaled, or if it is present under two names.
     """
     notes = Notes.of(annotations)
     images: list[AnnotatedImage] = []
@@ -79,7 +79,7 @@ def match(annotations: Annotations, pictures: Mapping[str, Picture]) -> tuple[Co
 
 
 def place(image: AnnotatedImage, picture: Picture) -> tuple[Box, ...] | None:
-    """Return the boxes in pixels of the file, scaled where the annotated size is another; None where they cannot be."""
+    """Return the boxes in pixels of the file, scaled if the annotated size differs; None if they cannot be scaled."""
     if image.width_px is None or image.height_px is None:
         return image.boxes
     differences = abs(image.height_px - picture.height_px), abs(image.width_px - picture.width_px)
@@ -93,7 +93,7 @@ def place(image: AnnotatedImage, picture: Picture) -> tuple[Box, ...] | None:
 
 
 def cut(box: Box, picture: Picture) -> Box | None:
-    """Return a box without what leaves the image; None where nothing is left."""
+    """Return the part of a box inside the image; None if there is none."""
     left, top, right, bottom = box.xyxy_px
     left, top = max(0.0, left), max(0.0, top)
     right, bottom = min(float(picture.width_px), right), min(float(picture.height_px), bottom)
@@ -104,13 +104,13 @@ def cut(box: Box, picture: Picture) -> Box | None:
 
 
 def is_held(box: Box, picture: Picture) -> bool:
-    """Whether at least half of a box is on the image."""
+    """Return whether at least half of a box is inside the image."""
     inside = cut(box, picture)
     return inside is not None and _area(inside) >= _area(box) / 2
 
 
 def write(name: str, source: Source, rendition_px: int, content: Content, splits: list[Split]) -> bytes:
-    """Write the document; `splits` has one for each image."""
+    """Return the document; `splits` has one entry per image."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     members = zip(content.annotations.images, content.pictures, splits, strict=True)
@@ -155,17 +155,17 @@ def _annotation(box: Box) -> dict[str, Any]:
         "iscrowd": 0,
         "readers": box.readers,
     }
-    # Two floats need not have a difference that leads from one to the other; then the far corner is written, too.
+    # Some pairs of floats have no float difference that restores them exactly; then the far corner is also written.
     return content if to_xyxy(bbox) == box.xyxy_px else content | {FAR_CORNER: box.xyxy_px[2:]}
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
-    """JSON with sorted keys, without spaces, in UTF-8."""
+    """Return JSON in UTF-8 with sorted keys and without spaces."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest_of(document: bytes) -> str:
-    """The digest that a dataset is known by."""
+    """Return the digest that identifies a dataset."""
     return hashlib.sha256(document).hexdigest()
 
 
@@ -189,7 +189,7 @@ def _inside(boxes: tuple[Box, ...], picture: Picture, notes: Notes) -> tuple[Box
 
 
 def _hold(image: AnnotatedImage, boxes: tuple[Box, ...], picture: Picture) -> bool:
-    """Whether the file may be what was annotated. Where no size says so, it must hold most of the boxes."""
+    """Return whether the file can be the annotated one. If no size is given, it must contain most of the boxes."""
     if image.height_px is not None and image.width_px is not None:
         return True
     return sum(not is_held(box, picture) for box in boxes) <= len(boxes) / 2

@@ -1,4 +1,4 @@
-"""A dataset as a picture: how often each class was found, and where on the films."""
+"""A figure of a dataset: the frequency of each class, and the positions of the boxes in the images."""
 
 import json
 from io import BytesIO
@@ -21,7 +21,7 @@ _CELLS = 32
 
 
 def draw_figure(document: bytes, format_: Literal["png", "svg"] = "png") -> bytes:
-    """Draw boxes by class and split, and a map of all boxes' centres; return the picture's file."""
+    """Draw boxes by class and split, and a map of the centres of all boxes. Returns the bytes of the file."""
     content, counts = json.loads(document), summarize(document)
     figure = Figure(figsize=(12, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -32,13 +32,13 @@ def draw_figure(document: bytes, format_: Literal["png", "svg"] = "png") -> byte
     normal = sum(split["without_findings"] for split in counts["splits"].values())
     figure.suptitle(f"{content['info']['name']}: {images:,} images, {normal:,} of them without findings")
     picture = BytesIO()
-    # Without a date, the same dataset is the same file.
+    # Without a date, the same dataset gives the same file.
     figure.savefig(picture, format=format_, dpi=120, metadata={"Date": None} if format_ == "svg" else None)
     return picture.getvalue()
 
 
 def format_of(file_name: str) -> Literal["png", "svg"]:
-    """The picture format that a file's name asks for; raises `InvalidRequest` for any but PNG and SVG."""
+    """Return the picture format of a file name. Raises `InvalidRequest` for formats other than PNG and SVG."""
     match PurePath(file_name).suffix.lower():
         case ".png":
             return "png"
@@ -76,7 +76,7 @@ def _draw_centres(figure: Figure, axes: Axes, centres: NDArray[np.float64]) -> N
 
 
 def _centres(content: dict[str, Any]) -> NDArray[np.float64]:
-    """The centres of all boxes as shares of their image's width and height, [n, 2]."""
+    """Return the centres of all boxes as shares of the image's width and height, [n, 2]."""
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     boxes = np.array([box["bbox"] for box in content["annotations"]], float).reshape(-1, 4)
     of_images = np.array([sizes[box["image_id"]] for box in content["annotations"]], float).reshape(-1, 2)

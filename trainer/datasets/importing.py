@@ -1,4 +1,4 @@
-"""Imports: a dataset made and its row written, by the trainer for a task, or by the command line on its own machine."""
+"""Import a dataset and write its row: in the trainer for a task, or in the command line on its own machine."""
 
 import time
 from collections.abc import Callable
@@ -24,22 +24,22 @@ from trainer.task import Work
 
 log = structlog.get_logger()
 
-#: Between two reports of how far a task is.
+#: Minimum time between two progress reports of a task.
 REPORT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of an import."""
+    """The result of an import."""
 
     dataset_id: UUID
-    #: False where the latest dataset of the name is the very same.
+    #: False if the latest dataset with this name has the same content.
     is_new: bool
     values: dict[str, Any]
 
 
 def run(work: Work) -> None:
-    """Do an import that is a task; its source lies in the object store."""
+    """Run an import task; its source is in the object store."""
     with work.database.begin() as session:
         row = session.get_one(Dataset, work.claim.task_id)
         name, source = row.name, _SOURCE.validate_python(row.source)
@@ -64,10 +64,10 @@ def import_here(
     on_progress: OnProgress,
     also: Callable[[Session, UUID], None] = lambda *_: None,
 ) -> Imported:
-    """Do a project's import whose source lies on this machine, and write its row once all is done, with `also`.
+    """Import a dataset for a project from files on this machine. Its row is written at the end, together with `also`.
 
-    An import that fails or is interrupted leaves renditions, which the next one finds, and no row. The same content
-    again is the row that is there. Raises what `Maker.make` raises, and `UnreadablePlace`.
+    An import that fails or is interrupted leaves no row, only renditions that the next import reuses. If the content is
+    unchanged, the existing row is returned. Raises the errors of `Maker.make`, and `UnreadablePlace`.
     """
     maker = Maker(settings, database, store, on_progress)
     try:
@@ -101,7 +101,7 @@ _SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
 
 
 def _without_folders(source: Source) -> dict[str, Any]:
-    """The source as its row shows it to every user of the API: files and folders by their last name."""
+    """Return the source for the row, which all users of the API can see: files and folders only by their last name."""
     fields = source.model_dump(mode="json")
     places = {"images", "annotations", "val_annotations", "test_annotations"} & fields.keys()
     return fields | {place: Path(fields[place]).absolute().name for place in places if fields[place] is not None}

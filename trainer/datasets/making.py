@@ -1,6 +1,6 @@
-"""A dataset made from its source: annotations read, images rendered, readers brought to agree, patients dealt out.
+"""Make a dataset from its source: read annotations, render images, apply the consensus, assign patients to splits.
 
-It can be interrupted anywhere: nothing is written but renditions, which the next attempt finds.
+It can be interrupted at any time: it only writes renditions, which the next attempt reuses.
 """
 
 from collections import Counter
@@ -39,7 +39,7 @@ from trainer.datasets.splits import Member, check_kept, stratify
 from trainer.datasets.summary import summarize
 from trainer.datasets.vinbigdata import read_table
 
-#: Called with what is being done, how many are done, how many there are, and how many of the done ones failed.
+#: Called with the current activity, the number of finished entries, their total, and the number of failed ones.
 OnProgress = Callable[[Literal["drawing", "rendering"], int, int, int], None]
 
 
@@ -57,7 +57,7 @@ class NothingToImport(PermanentError):
 
 @dataclass(frozen=True)
 class Material:
-    """What a dataset is made of: the annotations, and the place of the images."""
+    """The input of a dataset: the annotations, and the place of the images."""
 
     annotations: Annotations
     images: Place
@@ -65,7 +65,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Made:
-    """A dataset that has been made, and is not stored yet."""
+    """A finished dataset that is not stored yet."""
 
     document: bytes
     failures: tuple[Failure, ...]
@@ -73,13 +73,13 @@ class Made:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the document."""
+        """Return the SHA-256 of the document."""
         return digest_of(self.document)
 
 
 @contextmanager
 def open_here(source: Source, database: Database, store: ObjectStore, on_progress: OnProgress) -> Iterator[Material]:
-    """Open a source whose places are files and folders of this machine; errors as of `read_annotations`, `OSError`."""
+    """Open a source whose places are files and folders of this machine. Raises as `read_annotations`, and `OSError`."""
     if isinstance(source, PhantomsSource):
         with _draw(source, on_progress) as material:
             yield material
@@ -91,7 +91,7 @@ def open_here(source: Source, database: Database, store: ObjectStore, on_progres
 
 @contextmanager
 def open_stored(source: Source, database: Database, store: ObjectStore, on_progress: OnProgress) -> Iterator[Material]:
-    """Open a source whose places are keys of the bucket; errors as of `read_annotations`, and `UnreadablePlace`."""
+    """Open a source whose places are keys of the bucket. Raises as `read_annotations`, and `UnreadablePlace`."""
     if isinstance(source, PhantomsSource):
         with _draw(source, on_progress) as material:
             yield material
@@ -100,13 +100,13 @@ def open_stored(source: Source, database: Database, store: ObjectStore, on_progr
     else:
         try:
             annotations = read_annotations(source, store.read)
-        except ObjectMissing as exc:  # Nobody else would put it there: trying again is of no use.
+        except ObjectMissing as exc:  # permanent: a retry would not find it
             raise UnreadablePlace(exc.detail) from exc
         yield Material(annotations, Prefix(store, source.images))
 
 
 def read_annotations(source: VinBigDataSource | CocoSource, read: Callable[[str], bytes]) -> Annotations:
-    """Read the annotations of a source; raises `MalformedAnnotations`."""
+    """Read the annotations of a source. Raises `MalformedAnnotations`."""
     if isinstance(source, VinBigDataSource):
         return read_table(read(source.annotations))
     documents: dict[Split, Annotations] = {"train": read_coco(read(source.annotations))}
@@ -118,7 +118,7 @@ def read_annotations(source: VinBigDataSource | CocoSource, read: Callable[[str]
 
 
 class Maker:
-    """Makes datasets with the settings and servers of this process."""
+    """Makes datasets with the settings, the database and the object store of this process."""
 
     def __init__(self, settings: Settings, database: Database, store: ObjectStore, on_progress: OnProgress) -> None:
         self._settings = settings
@@ -127,7 +127,7 @@ class Maker:
         self._on_progress = on_progress
 
     def make(self, name: str, source: Source, material: Material) -> Made:
-        """Make a dataset; raises `MalformedAnnotations`, `SplitImpossible`, `NothingToImport`, errors of servers."""
+        """Make a dataset. Raises `MalformedAnnotations`, `SplitImpossible`, `NothingToImport` and errors of servers."""
         check_units(material.annotations)
         annotations, source = without_readers(material.annotations, source)
         consensus = Consensus(method="none") if isinstance(source, PhantomsSource) else source.consensus
@@ -147,7 +147,7 @@ class Maker:
         )
 
     def store(self, made: Made) -> dict[str, Any]:
-        """Store a dataset's objects; return the values of its row."""
+        """Store the objects of a dataset. Returns the values of its row."""
         self._store.put(dataset_key(made.digest), made.document)
         failures = b"".join(canonical(asdict(failure)) + b"\n" for failure in made.failures)
         failures_sha256 = digest_of(failures)
@@ -203,9 +203,9 @@ def _draw(source: PhantomsSource, on_progress: OnProgress) -> Iterator[Material]
 
 
 def without_readers(annotations: Annotations, source: Source) -> tuple[Annotations, Source]:
-    """Return a table that names no reader with its boxes to be taken as they are, and that is noted.
+    """For a table without readers, return a source that takes all boxes unchanged, and note it.
 
-    Raises `MalformedAnnotations` where the import asks for certain readers, or for several of them.
+    Raises `MalformedAnnotations` if the import selects readers, or requires several of them.
     """
     anonymous = [box for image in annotations.images for box in image.boxes if not box.readers]
     named = any(image.readers for image in annotations.images)
@@ -219,14 +219,14 @@ def without_readers(annotations: Annotations, source: Source) -> tuple[Annotatio
 
 
 def _explain(failures: Sequence[Failure], counted: Mapping[str, int]) -> str:
-    """Say why no image can be taken: how many for which reason, and the first one's."""
+    """Return why no image is usable: the number of images for each code, and the first reason."""
     why = ", ".join(f"{count} {code}" for code, count in sorted(counted.items(), key=lambda item: -item[1]))
     first = f" {failures[0].file_name}: {failures[0].reason}" if failures else ""
     return f"Not one image can be taken: {why or 'no image was read'}.{first}"
 
 
 def split(source: Source, content: Content) -> list[Split]:
-    """Put each image into a split; raises `SplitImpossible`."""
+    """Assign each image to a split. Raises `SplitImpossible`."""
     images = content.annotations.images
     members = [
         Member(group, frozenset(box.category_id for box in image.boxes))

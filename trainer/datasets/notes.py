@@ -1,4 +1,4 @@
-"""What an import left out, changed or could not check: counted by code, with the first three culprits."""
+"""Notes on entries that an import left out, changed or could not check: their number by code, and the first three."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from typing import Any
 
 from trainer.datasets.annotations import Annotations
 
-#: How many culprits a note names; of the others it gives the number.
+#: Maximum number of entries that a note names; the others are only counted.
 NAMED = 3
 
-#: By code. Rows and boxes that are noted cost themselves; the rest of the file is taken.
+#: By code. A noted row or box is only left out itself; the rest of the file is imported.
 MESSAGES = {
     "row_unreadable": "Rows that cannot be read were left out",
     "row_repeated": "Rows or annotations that repeat an earlier one were left out",
@@ -35,12 +35,12 @@ MESSAGES = {
     "readers_unknown": "Boxes without a reader, taken as they are: there is no consensus without a rad_id",
     "split_unknown": "Images whose split is none of train, val and test: it is ignored",
 }
-#: Codes of what was taken as it is, and may still be wrong.
+#: Codes of entries that were imported unchanged, but can be wrong.
 WARNINGS = frozenset({"size_unknown", "area_contradicts", "boxes_in_one_corner", "readers_unknown", "split_unknown"})
 
 
 class Notes:
-    """Notes while they are taken."""
+    """Collects the notes of an import."""
 
     def __init__(self, noted: Mapping[str, int] = {}, culprits: Mapping[str, tuple[str, ...]] = {}) -> None:
         self._counts = Counter(noted)
@@ -48,24 +48,24 @@ class Notes:
 
     @classmethod
     def of(cls, annotations: Annotations) -> "Notes":
-        """Go on with the notes of annotations."""
+        """Continue with the notes of annotations."""
         return cls(annotations.noted, annotations.culprits)
 
     def add(self, code: str, culprit: str = "", count: int = 1) -> None:
-        """Count one, or several without naming any."""
+        """Count one entry, or several without naming them."""
         self._counts[code] += count
         named = self._culprits.get(code, ())
         if culprit and len(named) < NAMED:
             self._culprits[code] = (*named, culprit)
 
     def onto(self, annotations: Annotations) -> Annotations:
-        """Return the annotations with these notes in the place of their own."""
+        """Return the annotations with these notes instead of their own."""
         counts = {code: count for code, count in self._counts.items() if count}
         return replace(annotations, noted=counts, culprits=self._culprits)
 
 
 def describe(annotations: Annotations) -> dict[str, Any]:
-    """Return `noted`, the counts of what was left out or changed, and `notes`, a sentence for each and each warning."""
+    """Return `noted`, the counts of entries left out or changed, and `notes`, a sentence for each code and warning."""
     notes = []
     for code, count in sorted(annotations.noted.items()):
         named = annotations.culprits.get(code, ())

@@ -1,4 +1,4 @@
-"""Synthetic films as a dataset: drawn into a folder, in several processes, then imported as any others are."""
+"""Synthetic images as a dataset: drawn into a folder by several processes, then imported as any others."""
 
 import os
 import threading
@@ -15,16 +15,18 @@ from shared.phantoms import CLASS_NAMES, make_phantom
 from shared.training.dataset_source import PhantomsSource
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box
 
-#: Far from the seeds that the demo shows, and so far apart that datasets of two seeds share no film.
+#: Different from the seeds of the demo, and far enough apart that datasets of two seeds share no image.
 FIRST_SEED, SEEDS_APART = 1_000_000_000, 100_000
 FILM_HEIGHT_PX, FILM_WIDTH_PX = 1024, 860
-#: Of balanced films: the share without a lesion, and the most classes on the others.
+#: For balanced datasets: the share of images without a lesion, and the maximum number of classes in the others.
 NORMAL_SHARE = 0.12
 MOST_CLASSES = 5
 
 
 def draw_films(source: PhantomsSource, folder: Path, on_film: Callable[[], None]) -> Annotations:
-    """Draw the films as 8-bit PNG files into a folder; return what is on them. `on_film` is called after each."""
+    """Draw the images as 8-bit PNG files into a folder. Returns their annotations. `on_film` is called after each
+    image.
+    """
     first = FIRST_SEED + source.seed * SEEDS_APART
     images = []
     processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -38,7 +40,7 @@ def draw_films(source: PhantomsSource, folder: Path, on_film: Callable[[], None]
 
 
 def choose_evenly(seed: int) -> tuple[int, ...]:
-    """Choose a film's classes so that the rare ones come as often as the common ones."""
+    """Return the classes of an image, chosen so that all classes are equally frequent."""
     rng = np.random.default_rng((seed, 0xBA1A))
     if rng.random() < NORMAL_SHARE:
         return ()
@@ -46,7 +48,7 @@ def choose_evenly(seed: int) -> tuple[int, ...]:
 
 
 def _begin() -> None:
-    """Set up a process that draws: one thread, and an end with the process that started it, however that one ends."""
+    """Set up a drawing process: one thread, and an exit when its parent process exits for any reason."""
     cv2.setNumThreads(1)
     parent = parent_process()
     assert parent is not None
@@ -60,7 +62,7 @@ def _begin() -> None:
 
 def _draw(seed: int, source: PhantomsSource, folder: Path) -> AnnotatedImage:
     phantom = make_phantom(seed, FILM_HEIGHT_PX, FILM_WIDTH_PX, choose_evenly(seed) if source.balanced else None)
-    # The rendition of a phantom: the same as by way of its DICOM file, to a grey level or two.
+    # The rendition of a phantom: equal to that of its DICOM file within two grey levels.
     pixels = np.rint(255 * phantom.pixels).astype(np.uint8)
     if np.random.default_rng((seed, 0x4E6)).random() < source.negative_share:
         pixels = 255 - pixels

@@ -1,4 +1,4 @@
-"""Where the files of an import lie: a folder of this machine, or a prefix of the bucket."""
+"""The place of the files of an import: a folder of this machine, or a prefix of the bucket."""
 
 import os
 from collections import defaultdict
@@ -9,7 +9,7 @@ from typing import Protocol
 from shared.errors import ObjectMissing, PermanentError
 from shared.object_store import ObjectStore
 
-#: What an image's file may end with, the likeliest first; names in annotations often leave it out.
+#: Suffixes of an image's file, in order of preference; annotations often omit them.
 SUFFIXES = (".dicom", ".dcm", "", ".png", ".jpg", ".jpeg")
 
 
@@ -38,17 +38,17 @@ class UnreadableFile(PermanentError):
 
 
 class Place(Protocol):
-    """Files by their names, which are relative paths with forward slashes. Safe to share between threads."""
+    """Files by their names, which are relative paths with forward slashes. Thread-safe."""
 
     def names(self) -> Sequence[str]:
         """Return the names of all files."""
 
     def read(self, name: str) -> bytes:
-        """Return a file's bytes; raises `ImageMissing` and `UnreadableFile`."""
+        """Return the bytes of a file. Raises `ImageMissing` and `UnreadableFile`."""
 
 
 class Folder:
-    """A folder, with the folders in it; links to folders are not followed."""
+    """A folder with its subfolders; links to folders are not followed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -62,7 +62,7 @@ class Folder:
         return sorted(found)
 
     def read(self, name: str) -> bytes:
-        """Return a file's bytes; raises `ImageMissing` and `UnreadableFile`."""
+        """Return the bytes of a file. Raises `ImageMissing` and `UnreadableFile`."""
         try:
             return (self._path / name).read_bytes()
         except FileNotFoundError:
@@ -83,7 +83,7 @@ class Prefix:
         return [key.removeprefix(self._prefix) for key in self._store.keys(self._prefix) if not key.endswith("/")]
 
     def read(self, name: str) -> bytes:
-        """Return an object's bytes; raises `ImageMissing`."""
+        """Return the bytes of an object. Raises `ImageMissing`."""
         try:
             return self._store.read(self._prefix + name)
         except ObjectMissing:
@@ -91,12 +91,12 @@ class Prefix:
 
 
 class Catalogue:
-    """Finds the file of each image that annotations name."""
+    """Finds the file of each image named in annotations."""
 
     def __init__(self, place: Place) -> None:
         names = place.names()
         self._names = frozenset(names)
-        #: By the file's name without folders, and by that without its ending.
+        #: By the file name without folders, and by the same without its suffix.
         self._by_name: defaultdict[str, list[str]] = defaultdict(list)
         self._by_stem: defaultdict[str, list[str]] = defaultdict(list)
         for name in names:
@@ -106,11 +106,12 @@ class Catalogue:
                 self._by_stem[path.stem].append(name)
 
     def find(self, file_name: str) -> str:
-        """Return the name of the file of an image.
+        """Return the name of an image's file.
 
-        The name as it stands comes first; then the same name in any folder; then, for a name without an ending, a file
-        of this name with the likeliest ending; then the only file whose name differs by its ending, as tables keep the
-        `.dicom` of files that were converted to `.png`. Raises `UnsafeFileName`, `ImageMissing` and `AmbiguousImage`.
+        The search takes the first match: the exact name; the same name in any folder; for a name without suffix, a file
+        of this name with the first of `SUFFIXES`; the only file whose name differs in its suffix, because tables keep
+        the `.dicom` of files that were converted to `.png`. Raises `UnsafeFileName`, `ImageMissing` and
+        `AmbiguousImage`.
         """
         path = PurePosixPath(file_name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:
@@ -125,7 +126,7 @@ class Catalogue:
         return found[0] if found else self._with_other_ending(path)
 
     def _with_other_ending(self, path: PurePosixPath) -> str:
-        """Return the only file of this name that ends in another way, in the same folder where the path has one."""
+        """Return the only file of this name with another suffix, in the same folder if the path has one."""
         stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
         candidates = self._by_stem.get(stem, [])
         if len(path.parts) != 1:

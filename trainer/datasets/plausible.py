@@ -1,4 +1,6 @@
-"""Whether boxes may be in pixels of their films. Formats do not say it, and wrong units train without an error."""
+"""Check whether boxes are in pixels of their images. Formats do not state it, and training with wrong units raises no
+error.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,18 +15,18 @@ from trainer.datasets.document import Content, is_held, place
 from trainer.datasets.notes import Notes
 from trainer.datasets.renditions import Picture
 
-#: From how many boxes on a rule of thumb speaks.
+#: Minimum number of boxes for a heuristic.
 _FEW_BOXES, _MANY_BOXES = 4, 20
-#: Boxes of real films are everywhere: all within this share of the width and the height is a sign of other units.
+#: Boxes of real images are everywhere: if all are within this share of width and height, the units are probably wrong.
 _CORNER_SHARE = 0.25
-#: A box that is drawn by hand leaves its film by less than this share of the film's side.
+#: Boxes drawn by hand extend beyond the image by less than this share of the image's side.
 _PAST_EDGE_SHARE = 0.02
 
 _ADVICE = "Give boxes in pixels of these files, or the width and height of the images that they were drawn on."
 
 
 def check_units(annotations: Annotations) -> None:
-    """Raise `ImplausibleBoxes` for boxes in no pixels of any film: shares of its size, or thinner than a pixel."""
+    """Raise `ImplausibleBoxes` if boxes cannot be in pixels: they are shares of the size, or thinner than a pixel."""
     boxes = [box for image in annotations.images for box in image.boxes]
     if not boxes:
         return
@@ -40,9 +42,10 @@ def check_units(annotations: Annotations) -> None:
 
 
 def check_fit(annotations: Annotations, pictures: Mapping[str, Picture]) -> Annotations:
-    """Return the annotations with a note where the units may be wrong; raise `ImplausibleBoxes` where they must be.
+    """Return the annotations with a note if the units can be wrong. Raises `ImplausibleBoxes` if they must be.
 
-    Images whose annotated size is not the file's, and whose boxes are not scaled, do not count: they fail anyway.
+    Images whose annotated size is not the size of the file, and whose boxes are not scaled, do not count: they fail
+    anyway.
     """
     boxes, outside, past, corner = [], [], [], []
     for image in annotations.images:
@@ -69,7 +72,7 @@ def check_fit(annotations: Annotations, pictures: Mapping[str, Picture]) -> Anno
 
 
 def drop_vanishing(content: Content) -> Content:
-    """Leave out, and note, boxes so thin that they vanish in the precision of training (float32)."""
+    """Leave out, and note, boxes so thin that they have no area in the precision of training (float32)."""
     notes = Notes.of(content.annotations)
     images = []
     for image, picture in zip(content.annotations.images, content.pictures, strict=True):

@@ -1,7 +1,7 @@
-"""Every image of an import turned into its rendition, by the function that serving uses, several at a time.
+"""Render the images of an import, several at a time, by the function that serving uses.
 
-What has been made is a row (`tables.Rendition`), so an import that was interrupted renders nothing twice, and neither
-does a second dataset of the same images.
+Each rendition is recorded in a row (`tables.Rendition`), so that interrupted imports and other datasets with the same
+images reuse it.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from shared.version import RENDITION_VERSION
 from trainer.datasets.annotations import pseudonym
 from trainer.datasets.places import Catalogue, Place
 
-#: How long a database that does not answer holds up one image before the import gives up.
+#: Maximum time that one image waits for a database that does not answer, before the import fails.
 _PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An original, as far as a dataset knows it, and its rendition."""
+    """The properties of an original that a dataset needs, and its rendition."""
 
     sha256: str
     height_px: int
@@ -41,7 +41,7 @@ class Picture:
     rendition_sha256: str
     rendition_height_px: int
     rendition_width_px: int
-    #: From the DICOM header, as a pseudonym; None where there is none.
+    #: Pseudonym from the DICOM header; None if the header has no patient.
     patient: str | None = None
 
 
@@ -50,21 +50,21 @@ _STORED = tuple(field.name for field in fields(Picture) if field.name != "patien
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that could not be taken, and why."""
+    """An image that could not be imported, and the reason."""
 
     file_name: str
-    #: Stable, as of an error in `shared.errors`.
+    #: Stable code, as in the errors of `shared.errors`.
     code: str
     reason: str
 
     @classmethod
     def of(cls, file_name: str, error: CarinaError) -> "Failure":
-        """Say of an image what went wrong."""
+        """Return the failure of an image for an error."""
         return cls(file_name, error.code, error.detail)
 
 
 class Renderer:
-    """Makes the renditions of one place's images, or finds them made."""
+    """Makes the renditions of the images of a place, or reuses existing ones."""
 
     def __init__(self, settings: Settings, database: Database, store: ObjectStore, place: Place) -> None:
         self._settings = settings
@@ -75,9 +75,9 @@ class Renderer:
     def render(
         self, file_names: Sequence[str], *, patients_from_dicom: bool
     ) -> Iterator[tuple[str, Picture | Failure]]:
-        """Yield each image's picture, or why there is none, in the order of the names.
+        """Yield the picture or the failure of each image, in the order of the names.
 
-        Errors of the servers are raised, for they are not the image's.
+        Raises errors of the servers, because they do not depend on the image.
         """
         catalogue = Catalogue(self._place)
         threads = self._settings.prepare_threads
@@ -89,7 +89,7 @@ class Renderer:
                 for file_name in file_names:
                     work = pool.submit(self._take, file_name, catalogue, decoders, patients_from_dicom)
                     waiting.append((file_name, work))
-                    # A few ahead keep every thread busy, and memory bounded.
+                    # A few images in advance keep all threads busy, and memory bounded.
                     if len(waiting) >= 3 * threads:
                         name, taken = waiting.popleft()
                         yield name, taken.result()
@@ -135,7 +135,7 @@ class Renderer:
         )
         row = {name: getattr(picture, name) for name in _STORED}
         row |= {"version": rendition.version, "rendition_px": self._settings.rendition_px}
-        # Another import may have made the same one meanwhile.
+        # Another import can have made the same rendition in the meantime.
         change = insert(Rendition).values(row).on_conflict_do_nothing()
 
         def record(session: Session) -> None:
@@ -150,7 +150,7 @@ class Renderer:
         try:
             return decoders.render(data, **size)
         except DecoderProcessLost:
-            # It may have been another one's fault, who left too little memory; the second time it is the image.
+            # Another image may have used up the memory. If it happens twice, this image is the cause.
             try:
                 return decoders.render(data, **size)
             except DecoderProcessLost:

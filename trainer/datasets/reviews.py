@@ -1,4 +1,4 @@
-"""Reviews made into annotations: of each image whose review is done, the findings that its readers accepted."""
+"""Make annotations from reviews: for each image with a complete review, the findings that its readers accepted."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,13 @@ from shared.tables import Image, Job, Model, ReviewEvent
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, MalformedAnnotations, study_pseudonym
 from trainer.datasets.places import ImageMissing
 
-#: An image that was left out because its review is not done.
+#: An image that was left out because its review is not complete.
 INCOMPLETE = "review_incomplete"
 _JOBS_AT_ONCE = 200
 
 
 class Originals:
-    """The originals that projects sent in, under their digests."""
+    """The originals of the projects, named by their digests."""
 
     def __init__(self, store: ObjectStore, sha256s: Sequence[str]) -> None:
         self._store = store
@@ -34,7 +34,7 @@ class Originals:
         return self._sha256s
 
     def read(self, name: str) -> bytes:
-        """Return an original's bytes; raises `ImageMissing` and `ObjectCorrupt`."""
+        """Return the bytes of an original. Raises `ImageMissing` and `ObjectCorrupt`."""
         try:
             return self._store.get(original_key(name), sha256=name)
         except ObjectMissing:
@@ -42,10 +42,10 @@ class Originals:
 
 
 def read_reviews(database: Database, project_id: UUID) -> Annotations:
-    """Read the reviews of a project; of an image with several, the last one that is done.
+    """Read the reviews of a project. If an image has several, the latest complete one counts.
 
-    Classes are those of the models whose findings were reviewed; raises `MalformedAnnotations` where two of them call
-    the same class by different names.
+    The classes are those of the models whose findings were reviewed. Raises `MalformedAnnotations` if two models use
+    different names for the same class.
     """
     taken: dict[UUID, AnnotatedImage] = {}
     seen: set[UUID] = set()
@@ -72,7 +72,7 @@ def read_reviews(database: Database, project_id: UUID) -> Annotations:
 
 
 def _last_first(session: Session, project_id: UUID) -> Iterator[tuple[Image, UUID, Review]]:
-    """Yield each reviewed result: its image, its model, and what its readers made of it, the last one first."""
+    """Yield the image, the model and the review of each reviewed result, the latest first."""
     reviewed = sa.select(ReviewEvent.job_id).where(ReviewEvent.project_id == project_id).group_by(ReviewEvent.job_id)
     reviewed = reviewed.order_by(sa.func.max(ReviewEvent.created_at).desc(), ReviewEvent.job_id.desc())
     every = session.scalars(reviewed).all()

@@ -1,7 +1,7 @@
-"""Who is trained on and who is evaluated on: patients dealt out so that every split sees every class alike.
+"""Assign patients to splits so that all splits have similar shares of each class.
 
-Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, doi:10.1007/978-3-642-23808-6_10) over groups instead
-of examples: a group, which is a patient or an image of nobody known, is never parted.
+Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, doi:10.1007/978-3-642-23808-6_10) of groups instead of
+examples: a group, which is a patient or an image without a known patient, is never divided.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from shared.training.config import Split
 from shared.training.dataset_source import SplitPlan
 
 SPLITS: tuple[Split, ...] = get_args(Split)
-#: A "patient" with more than this share of a dataset is no patient but what a tool wrote for everybody.
+#: A PatientID with more than this share of the images is not a patient, but a default value written by a tool.
 LARGEST_GROUP_SHARE = 0.5
 _COUNTED_FROM_IMAGES = 20
 _NORMAL = "normal"
@@ -32,14 +32,14 @@ class SplitImpossible(PermanentError):
 
 @dataclass(frozen=True)
 class Member:
-    """An image that is to be put into a split."""
+    """An image to be assigned to a split."""
 
     group: str
     category_ids: frozenset[int]
 
 
 def stratify(members: Sequence[Member], plan: SplitPlan) -> list[Split]:
-    """Return the split of each image; the same whatever order they come in. Raises `SplitImpossible`."""
+    """Return the split of each image, independent of the order of the images. Raises `SplitImpossible`."""
     counts: defaultdict[str, Counter[Hashable]] = defaultdict(Counter)
     for member in members:
         counts[member.group].update(member.category_ids or {_NORMAL})
@@ -52,7 +52,9 @@ def stratify(members: Sequence[Member], plan: SplitPlan) -> list[Split]:
 
 
 def check_kept(members: Sequence[Member], splits: Iterable[Split | None]) -> list[Split]:
-    """Return splits that came with the annotations; raise `SplitImpossible` where one is missing or parts a patient."""
+    """Return the splits of the annotations. Raises `SplitImpossible` if one is missing or if a patient is in several
+    splits.
+    """
     kept: list[Split] = []
     first: dict[str, Split] = {}
     parted = set()
@@ -82,9 +84,9 @@ def _check(sizes: Mapping[str, int], wanted: Sequence[Split]) -> None:
 def _deal(
     counts: Mapping[str, Mapping[Hashable, int]], sizes: Mapping[str, int], shares: NDArray[np.float64], seed: int
 ) -> dict[str, int]:
-    """Give each group to one of the shares [s], which add up to 1; `counts` are a group's images by class."""
+    """Assign each group to one of the shares [s], whose sum is 1; `counts` are the images of each group by class."""
     shuffled = sorted(counts, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
-    # What each share still wants: images, and images with each class.
+    # What each share still needs: images, and images of each class.
     wants_images = shares * sum(sizes.values())
     totals: Counter[Hashable] = sum((Counter(count) for count in counts.values()), Counter())
     wants = {label: shares * total for label, total in totals.items()}
@@ -95,9 +97,9 @@ def _deal(
     dealt: dict[str, int] = {}
     left = dict(totals)
     while left:
-        # The rarest first, as later there may be none left to put right with.
+        # The rarest class first, because few groups may be left to balance it later.
         label = min(left, key=lambda label: (left[label], str(label)))
-        # Large groups first, while there is room for them.
+        # Large groups first, while the shares can still take them.
         for group in sorted(holders[label], key=lambda group: -counts[group][label]):
             if group in dealt:
                 continue
@@ -113,6 +115,6 @@ def _deal(
 
 
 def _most_wanting(wants: NDArray[np.float64], wants_images: NDArray[np.float64], shares: NDArray[np.float64]) -> int:
-    """The share that wants a class most, then images most, then is the largest."""
+    """Return the share that needs the class most; if equal, images most; if equal, the largest."""
     order = np.lexsort((-shares, -wants_images.round(9), -wants.round(9)))
     return int(order[0])

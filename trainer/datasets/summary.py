@@ -1,4 +1,4 @@
-"""What is in a dataset, in numbers."""
+"""Statistics of a dataset."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ from typing import Any
 from trainer.datasets.annotations import STUDY
 from trainer.datasets.splits import SPLITS
 
-#: COCO's bounds of an area between small and medium, and between medium and large, in pixels of the rendition.
+#: COCO's limits of the area between small and medium, and between medium and large, in pixels of the rendition.
 MEDIUM_FROM_PX2, LARGE_FROM_PX2 = 32**2, 96**2
 SIZES = ("small", "medium", "large")
 
@@ -15,8 +15,8 @@ SIZES = ("small", "medium", "large")
 def summarize(document: bytes) -> dict[str, Any]:
     """Count images, patients and boxes by split, class, reader and size.
 
-    Sizes are COCO's, of the box on the rendition, which is nearest to what a detector sees: small below 32², large
-    from 96² pixels.
+    Sizes are those of COCO for the box in the rendition, which is closest to the input of a detector: small below 32²
+    pixels, large from 96² pixels.
     """
     content = json.loads(document)
     images = {image["id"]: image for image in content["images"]}
@@ -47,7 +47,7 @@ def _has_known_patient(image: dict[str, Any]) -> bool:
 
 
 def size_of(image: dict[str, Any], box: dict[str, Any]) -> str:
-    """Whether a box is small, medium or large on its image's rendition."""
+    """Return whether a box is small, medium or large in the rendition of its image."""
     scale = image["rendition_width"] / image["width"] * image["rendition_height"] / image["height"]
     area_px2 = box["area"] * scale
     return SIZES[(area_px2 >= MEDIUM_FROM_PX2) + (area_px2 >= LARGE_FROM_PX2)]

@@ -1,4 +1,4 @@
-"""A table of boxes as spreadsheets and Kaggle's users save it: its separator, its heading, and its rows by column."""
+"""Read a table of boxes in CSV, as spreadsheets and Kaggle users write it: its separator, its heading and its rows."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from shared.csv_cells import plain
 from trainer.datasets.annotations import MalformedAnnotations
 from trainer.datasets.text import read_text
 
-#: Columns by the names that published tables give them, in small letters and with underscores.
+#: Columns by the names in published tables, in lower case with underscores.
 _NAMES = {
     "image_id": ("image_id", "imageid", "image", "image_name", "image_file", "file_name", "filename", "patientid"),
     "class_name": ("class_name", "classname", "class", "label", "finding", "category", "finding_name"),
@@ -22,7 +22,7 @@ _NAMES = {
     "y_max": ("y_max", "ymax", "y2", "bottom"),
     "box_width": ("box_width", "bbox_width", "bbox_w", "box_w", "w"),
     "box_height": ("box_height", "bbox_height", "bbox_h", "box_h", "h"),
-    # A resized set gives the size of the original. `dim0` and `dim1` are those of the array: height first.
+    # Resized sets give the size of the original. `dim0` and `dim1` are those of the array: height first.
     "width": (
         "width",
         "image_width",
@@ -42,34 +42,34 @@ _NEEDED = ("image_id", *_CORNERS)
 _WORDS = {"image_id", "class_name", "class_id", "rad_id"}
 _NUMBERS = {*_CORNERS, *_SIZES, "width", "height", "class_id"}
 _SEPARATORS = ",;\t|"
-#: What Excel writes above a heading, and reads itself.
+#: Excel writes this line above a heading, and reads it.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row; `cells` is None where it has another number of fields than the heading."""
+    """A row; `cells` is None if the number of fields differs from the heading."""
 
     line: int
-    #: By column, without white space around them.
+    #: By column, without surrounding white space.
     cells: Mapping[str, str] | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table's columns by our names, and its rows."""
+    """The columns of a table by Carina's names, and its rows."""
 
     columns: frozenset[str]
     rows: tuple[Row, ...]
 
     @property
     def box_columns(self) -> tuple[str, ...]:
-        """The columns of a box: its corners, or one corner and its size."""
+        """Return the columns of a box: its corners, or one corner and its size."""
         return _CORNERS if "x_max" in self.columns else _SIZES
 
 
 def read_rows(data: bytes) -> Table:
-    """Read a table's bytes; raises `MalformedAnnotations`. A decimal comma becomes a point."""
+    """Read the bytes of a table. Decimal commas become points. Raises `MalformedAnnotations`."""
     text = read_text(data)
     first_line, separator = 1, None
     if said := _SEPARATOR_LINE.match(text):
@@ -89,11 +89,12 @@ def read_rows(data: bytes) -> Table:
 
 
 def _columns(heading: list[str]) -> list[str | None]:
-    """Return our name of each column, None of a column that is not used."""
+    """Return Carina's name of each column; None for a column that is not used."""
     names = [re.sub(r"\W+", "_", name.strip().casefold()).strip("_") for name in heading]
     columns: list[str | None] = [_COLUMN_OF.get(name) for name in names]
-    # Beside a column of our very name, one of another spelling holds something else. Not so of boxes and sizes: two of
-    # them may be in different pixels, and `_check` refuses them.
+    # If a column has exactly Carina's name, a column with another spelling holds something else and is ignored. This
+    # does
+    # not apply to boxes and sizes: two of them can be in different pixels, so `_check` rejects the table.
     own = {*names} & _WORDS
     paired = zip(names, columns, strict=True)
     columns = [None if column in own and name != column else column for name, column in paired]
@@ -130,7 +131,7 @@ def _rows(
             continue
         line = reader.line_num + lines_above  # type: ignore[attr-defined]
         while len(fields) > len(columns) and not fields[-1].strip():
-            fields.pop()  # what a separator at the end of the line makes
+            fields.pop()  # an empty field after a separator at the end of the line
         if len(fields) != len(columns):
             yield Row(line, None)
             continue

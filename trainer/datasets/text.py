@@ -1,4 +1,4 @@
-"""The text of an annotation file, as spreadsheets, Kaggle and other tools save one."""
+"""Read the text of an annotation file as spreadsheets, Kaggle and other tools save it."""
 
 import codecs
 import gzip
@@ -8,7 +8,7 @@ import zlib
 
 from trainer.datasets.annotations import MalformedAnnotations
 
-#: Of a file unpacked; the largest real tables have a hundredth.
+#: Maximum size of an unpacked file; the largest real tables have a hundredth of it.
 MOST_BYTES = 2**30
 
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
@@ -22,12 +22,12 @@ _EXPECTED = "Save it as text in UTF-8, plain or compressed with gzip."
 
 
 def read_text(data: bytes) -> str:
-    """Unpack gzip, or a ZIP archive of one file, and decode UTF-8 or UTF-16; raises `MalformedAnnotations`."""
+    """Unpack gzip, or a ZIP archive of one file, and decode UTF-8 or UTF-16. Raises `MalformedAnnotations`."""
     plain = _unpack(data)
     for mark, encoding in _MARKS:
         if plain.startswith(mark):
             return _decode(plain[len(mark) :], encoding)
-    # UTF-16 without a mark: every other byte of its first characters is 0.
+    # UTF-16 without a byte order mark: every other byte of its first characters is 0.
     if plain[1:4:2] == b"\0\0":
         return _decode(plain, "utf-16-le")
     if plain[0:3:2] == b"\0\0":

@@ -1,8 +1,9 @@
-"""Tables as VinBigData's `train.csv` and VinDr-CXR's, read; and VinBigData's own form, written.
+"""Read tables such as `train.csv` of VinBigData and those of VinDr-CXR, and write VinBigData's format.
 
-Each row is a box that a reader drew, or says that a reader found nothing. In 2020's table three of 17 readers have read
-each of 15,000 images. `rad_id`, and one of `class_id` and `class_name`, may be absent; `width` and `height` give the
-size of the image that the boxes were drawn on. `table` has the spellings, and `class_names` the classes.
+Each row is a box that a reader drew, or states that a reader found nothing. In the table of 2020, each of 15,000 images
+was read by three of 17 readers. `rad_id` can be absent, and one of `class_id` and `class_name`. `width` and `height`
+are the size of the image that the boxes were drawn on. `table` has the spellings of columns, and `class_names` the
+classes.
 """
 
 import io
@@ -31,38 +32,38 @@ COLUMNS = ("image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_
 _LONGEST_NAME = 200
 _FEW_ROWS = 3
 _EMPTY = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>"})
-#: A filled-in row of "No finding" has this box at most: the challenge's own `0 0 1 1`, also scaled down.
+#: Maximum coordinate of the placeholder box in a row of "No finding": the challenge's own `0 0 1 1`, also scaled down.
 _FILLER_PX = 1
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """What one row says."""
+    """The content of one row."""
 
     line: int
     image_id: str
     name: str
     class_id: int | None
     reader: str
-    #: None: nothing was found.
+    #: None if nothing was found.
     box: Xyxy | None
-    #: Width and height; None where the row does not say.
+    #: Width and height; None if the row does not state them.
     size_px: tuple[int, int] | None
 
     @property
     def origin(self) -> str:
-        """The row's name in notes."""
+        """Return the name of the row in notes."""
         return f"line {self.line}"
 
 
 @dataclass
 class _Film:
-    """An image while its rows come in."""
+    """An image while its rows are read."""
 
     origin: str
     size_px: tuple[int, int] | None
     boxes: list[Box] = field(default_factory=list)
-    #: By reader: whether they found something.
+    #: By reader: whether this reader found something.
     found: dict[str, bool] = field(default_factory=dict)
 
 
@@ -75,10 +76,10 @@ class _OddRow(Exception):
 
 
 def read_table(data: bytes) -> Annotations:
-    """Read a table's bytes, plain or compressed; raises `MalformedAnnotations`.
+    """Read the bytes of a table, plain or compressed. Raises `MalformedAnnotations`.
 
-    An odd row is left out and noted with its line. Where more than half of the rows are odd, the table is refused with
-    the first one's reason. Boxes that leave the image are cut later, at the file's own size.
+    An invalid row is left out and noted with its line. If more than half of the rows are invalid, the table is rejected
+    with the reason of the first one. Boxes that extend beyond the image are cut later, at the size of the file.
     """
     table, notes, odd = _known_readers(read_rows(data)), Notes(), _OddRows()
     readings = []
@@ -90,7 +91,7 @@ def read_table(data: bytes) -> Annotations:
     classes = settle((reading.line, reading.name, reading.class_id) for reading in readings)
     sizes = _sizes(readings)
     films: dict[str, _Film] = {}
-    # Normal rows come last: whether they contradict a box does not depend on the order of the rows.
+    # Normal rows come last, so that a contradiction with a box does not depend on the order of the rows.
     for reading in sorted(readings, key=lambda reading: reading.box is None):
         try:
             _put(reading, classes, sizes.get(reading.image_id), films)
@@ -108,7 +109,7 @@ def read_table(data: bytes) -> Annotations:
 
 
 def write_table(annotations: Annotations) -> str:
-    """Write unfused annotations as the table that they can be read from; raises `MalformedAnnotations` for others."""
+    """Return unfused annotations as a table that `read_table` reads. Raises `MalformedAnnotations` for fused ones."""
     names = {category.id: category.name for category in annotations.categories}
     text = io.StringIO()
     writer = CsvWriter(text, line_end="\n")
@@ -127,7 +128,7 @@ def write_table(annotations: Annotations) -> str:
 
 
 class _OddRows:
-    """Which rows were left out, so that a table of odd rows is refused."""
+    """Counts the rows that were left out, so that a table with mostly invalid rows is rejected."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -135,13 +136,13 @@ class _OddRows:
 
     def add(self, notes: Notes, origin: str, error: _OddRow) -> None:
         notes.add(error.code, origin)
-        # Neither a repeated row nor a reader who contradicts themselves is a sign of a wrong table.
+        # A repeated row or a reader's contradiction is no sign of a wrong table.
         if error.code not in {"row_repeated", "normal_contradicts"}:
             self._count += 1
             self._first = self._first or f"{origin.capitalize()}: {error}"
 
     def refuse(self, rows: int, findings: int) -> None:
-        """Raise where most rows are odd, or most of the rows with a finding and not only a few."""
+        """Raise if most rows are invalid, or if more than a few are and they outnumber the boxes."""
         if self._count > rows / 2 or self._count > max(_FEW_ROWS, findings):
             raise MalformedAnnotations(
                 f"{self._first}. {self._count:,} of {rows:,} rows cannot be used; correct the table, or the names "
@@ -150,7 +151,7 @@ class _OddRows:
 
 
 def _known_readers(table: Table) -> Table:
-    """Return the table without `rad_id` where no row has one."""
+    """Return the table without `rad_id` if no row has a value."""
     known = any(row.cells.get("rad_id", "").casefold() not in _EMPTY for row in table.rows if row.cells)
     return table if known else replace(table, columns=table.columns - {"rad_id"})
 
@@ -185,7 +186,7 @@ def _read(row: Row, table: Table, notes: Notes) -> _Reading:
 
 
 def _sizes(readings: Sequence[_Reading]) -> dict[str, tuple[int, int]]:
-    """Return the width and height of each image that most of its rows give, of equally many those of the first."""
+    """Return the width and height that most rows of each image give; if equal, those of the first row."""
     votes: defaultdict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
     for reading in readings:
         if reading.size_px is not None:
@@ -196,7 +197,7 @@ def _sizes(readings: Sequence[_Reading]) -> dict[str, tuple[int, int]]:
 def _put(
     reading: _Reading, classes: dict[str, Category], size_px: tuple[int, int] | None, films: dict[str, _Film]
 ) -> None:
-    """Add a row to its film, of the width and height `size_px`."""
+    """Add a row to its image, whose width and height are `size_px`."""
     category = classes.get(key_of(reading.name))
     if category is None or reading.class_id not in (None, category.id):
         raise _OddRow(
@@ -240,7 +241,7 @@ def _in_order(readings: Sequence[_Reading]) -> list[str]:
 
 
 def _class_id(text: str) -> int | None:
-    """Read a whole number, which tools also write as `3.0`."""
+    """Parse a whole number; tools also write it as `3.0`."""
     if text.casefold() in _EMPTY:
         return None
     try:
@@ -253,7 +254,7 @@ def _class_id(text: str) -> int | None:
 
 
 def _is_filler(cells: Sequence[str]) -> bool:
-    """Whether the box of a row without a finding says nothing: empty, or the challenge's `0 0 1 1`."""
+    """Return whether the box of a row without a finding is a placeholder: empty, or the challenge's `0 0 1 1`."""
     if all(cell.casefold() in _EMPTY for cell in cells):
         return True
     try:
