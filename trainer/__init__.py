@@ -1,1 +1,1 @@
-"""The trainer: datasets, training, evaluation and the gate, as tasks that are leased and may be killed at any time."""
+"""The trainer: datasets, training, evaluation and the gate, as tasks that are leased and can be killed at any time."""

@@ -1,7 +1,7 @@
 """The trainer: takes one task after the other and runs the processes that do it.
 
-A task is a leased row, never a long message. Its processes can be killed at any moment: their checkpoints are in the
-object store, and this trainer or another one continues the row.
+A task is a leased row, not a message. Its processes can be killed at any time: their checkpoints are in the object
+store, and this trainer or another one continues the task.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ from trainer.task_process import TaskProcess, last_error
 log = structlog.get_logger()
 
 SEEN_EVERY_S = 20.0
-#: How long the processes of a finished task may run on before they are killed.
+#: Time for the processes of a finished task to exit before they are killed.
 LAST_WORDS_S = 2.0
 _RENEW_S = 1.0
 
@@ -46,7 +46,7 @@ TASK_CRASHED = plain_code("trainer_process_lost", "The process of the task died,
 
 
 def run_trainer(settings: Settings) -> None:
-    """Take tasks until SIGTERM; on a machine that follows a leading one, join the trainings of that one."""
+    """Take tasks until SIGTERM; on a machine that is not the leading one, join the trainings of the leading machine."""
     configure_logging(settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -66,19 +66,19 @@ def run_trainer(settings: Settings) -> None:
 
 
 def make_owner(pid: int) -> str:
-    """Return a unique name for a trainer's process, with its machine and its table of processes."""
+    """Return a unique owner name for a trainer's process, with its machine and its process table."""
     return f"{WorkerKind.TRAIN}@{socket.gethostname()}:{pid}:{_process_table()}{new_id().hex[-8:]}"
 
 
 def process_of(owner: str) -> int | None:
-    """Return the process id in such a name; None for a process of another machine, which cannot be examined."""
+    """Return the process id in an owner name; None for a process of another machine, which cannot be examined."""
     named = re.fullmatch(rf"{WorkerKind.TRAIN}@(.*):(\d+):(\w{{8}})\w{{8}}", owner)
     return int(named[2]) if named and (named[1], named[3]) == (socket.gethostname(), _process_table()) else None
 
 
 @cache
 def _process_table() -> str:
-    """Identify this boot of the machine and this container; empty if unknown."""
+    """Return an id of this boot of the machine and this container; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
         return hashlib.sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:8]
@@ -99,7 +99,7 @@ class Agent:
         self._looked_at = time.monotonic()
 
     def is_stuck(self) -> bool:
-        """Whether it has neither looked for a task nor watched its current one for too long."""
+        """Return whether it has neither looked for a task nor watched its current one for too long."""
         return time.monotonic() - self._looked_at > max(
             self._settings.trainer_stuck_s, 3 * self._settings.trainer_poll_s
         )
@@ -108,7 +108,7 @@ class Agent:
         """Look for tasks and do them until the stop flag is set."""
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             self._mark_seen(session)
-            # The task of this trainer's predecessor continues now, not only when its lease ends.
+            # Take back the tasks of this trainer's predecessor now, before their leases expire.
             lost = lose_tasks_of(session, self._is_gone, max_attempts=self._settings.max_attempts)
             log.info("trainer_started", tasks_taken_back=lost)
         run_steps("trainer", self._step, self._stop, every_s=self._settings.trainer_poll_s)
@@ -116,12 +116,12 @@ class Agent:
             mark_stopped(session, self.owner)
 
     def _is_gone(self, owner: str) -> bool:
-        """Whether a trainer's process ran here and has ended."""
+        """Return whether the owner is a trainer's process on this machine that has ended."""
         pid = process_of(owner)
         return pid is not None and owner != self.owner and (pid == os.getpid() or not is_alive(pid))
 
     def _step(self) -> bool:
-        """Do a task if there is one; return whether to look for the next one at once."""
+        """Do a task if there is one. Returns whether to look for the next one immediately."""
         self._looked_at = time.monotonic()
         with self._database.begin() as session:
             self._mark_seen(session)
@@ -151,7 +151,7 @@ class Agent:
         log.info("task_ended", task=claim.kind, task_id=str(claim.task_id), exit_code=code, ours=ours)
 
     def _renew_while_running(self, claim: TaskClaim, process: TaskProcess) -> bool:
-        """Renew the lease until the processes end or hang; return whether this trainer still owns the task."""
+        """Renew the lease until the processes end or hang. Returns whether this trainer still owns the task."""
         kept_at = moved_at = time.monotonic()
         asked, progress = False, None
         while process.is_running(_RENEW_S):
@@ -172,7 +172,7 @@ class Agent:
                 continue
             if not ours:
                 if state == TaskState.SUCCEEDED:
-                    process.is_running(LAST_WORDS_S)  # It is about to exit.
+                    process.is_running(LAST_WORDS_S)  # about to exit
                 return False
             kept_at = time.monotonic()
             if tail is not None or progress != before:
@@ -183,7 +183,7 @@ class Agent:
         return True
 
     def _clean_up(self, claim: TaskClaim) -> None:
-        """Remove the checkpoints of a training that is over."""
+        """Delete the checkpoints of a training that has succeeded or was cancelled."""
         with self._database.begin() as session:
             state = session.get_one(claim.table, claim.task_id).state
         if claim.kind == "training" and state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
@@ -191,7 +191,7 @@ class Agent:
                 self._store.delete(key)
 
     def _record_end(self, session: sa.orm.Session, claim: TaskClaim, process: TaskProcess, ours: bool) -> None:
-        """Store the end of the log, and give back a task that its processes did not finish."""
+        """Store the end of the log, and return the task to the queue if its processes did not finish it."""
         tail = process.log_tail()
         own_attempt = sa.and_(claim.table.id == claim.task_id, claim.table.attempt == claim.attempt)
         session.execute(sa.update(claim.table).where(own_attempt).values(log_tail=tail))

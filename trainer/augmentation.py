@@ -1,4 +1,4 @@
-"""Small changes to a film, so that a detector does not learn one exposure and one place by heart."""
+"""Small random changes of an image, so that a detector does not overfit to one exposure and position."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from shared.training.config import Augmentation, Range
 
-#: A lesion of which less than this share is left on the canvas is no longer one.
+#: A lesion with a smaller visible share on the canvas is removed.
 LEAST_VISIBLE = 0.5
 
 
@@ -17,11 +17,11 @@ def augment(
     augmentation: Augmentation,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
-    """Fit a film [h, w] onto a canvas as serving does, but a little differently each time.
+    """Fit an image [h, w] onto a canvas as in serving, with random changes.
 
-    Boxes [n, 4] are xyxy in film pixels. Returns the canvas, uint8 [S, S]; the boxes still to be seen on it, float32
-    [m, 4] xyxy in its pixels; and which of the n they are, bool [n]. An augmentation that changes nothing gives the
-    canvas that `shared.detector.placing.place` gives, and `rng` alone decides the rest.
+    Boxes [n, 4] are xyxy in pixels of the rendition. Returns the canvas, uint8 [S, S]; the boxes still visible on it,
+    float32 [m, 4] xyxy in its pixels; and a mask [n] of these boxes. An augmentation without changes gives the canvas
+    of `shared.detector.placing.place`. All random values come from `rng`.
     """
     canvas, film_to_canvas = _warp(film, canvas_px, augmentation, rng)
     canvas = _expose(canvas, augmentation, rng)
@@ -32,7 +32,7 @@ def augment(
     clipped = np.clip(moved, 0, canvas_px)
     whole, seen = _areas(moved), clipped.astype(np.float32)
     kept = (whole > 0) & (_areas(clipped) - _hidden(clipped, cutouts) >= LEAST_VISIBLE * whole)
-    kept &= (seen[:, 2:] > seen[:, :2]).all(axis=1)  # a box may vanish in float32 only here
+    kept &= (seen[:, 2:] > seen[:, :2]).all(axis=1)  # boxes can lose their area only in float32
     return canvas, seen[kept], kept
 
 
@@ -42,7 +42,7 @@ def augment(
 def _warp(
     film: NDArray[np.uint8], canvas_px: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Return the canvas, and the map [2, 3] from the film's pixels to its own, both counted from the top left edge."""
+    """Return the canvas, and the affine map [2, 3] from image pixels to canvas pixels, both from the top left edge."""
     height, width = film.shape
     mirror = -1.0 if rng.random() < augmentation.flip_probability else 1.0
     angle = np.deg2rad(rng.uniform(-augmentation.rotate_deg, augmentation.rotate_deg))
@@ -50,14 +50,14 @@ def _warp(
     scale, aspect = _draw_factor(augmentation.scale, rng), _draw_factor(augmentation.aspect, rng)
     stretch = scale * np.array([aspect**0.5, aspect**-0.5])  # x, y
 
-    # Most of the change of size is made by averaging over areas, as in `place`: the warp alone would alias.
+    # Areas are averaged for most of the scaling, as in `place`, because the warp alone would alias.
     resized, fitted = _resize(film, canvas_px, stretch)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = fitted / 2 + shift
     size = np.array(resized.shape[::-1])
     linear = turn * (fitted * stretch / size * (mirror, 1))
     to_canvas = np.column_stack((linear, centre - linear @ (size / 2)))
-    # OpenCV counts from the middle of the first pixel.
+    # OpenCV's origin is the centre of the first pixel.
     centred = np.column_stack((linear, to_canvas[:, 2] + linear @ (0.5, 0.5) - 0.5))
     canvas = cv2.warpAffine(resized, centred, (canvas_px, canvas_px), flags=cv2.INTER_LINEAR)
     to_canvas[:, :2] *= size / (width, height)
@@ -67,7 +67,7 @@ def _warp(
 def _resize(
     film: NDArray[np.uint8], canvas_px: int, stretch: NDArray[np.float64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return a film at about its final size, and the size (x, y) that it has when it is fitted without a stretch."""
+    """Return the image at about its final size, and the size (x, y) of the fitted image without stretch."""
     height, width = film.shape
     scale = canvas_px / max(height, width)
     fitted = np.array([max(1, round(width * scale)), max(1, round(height * scale))])
@@ -78,7 +78,7 @@ def _resize(
 
 
 def _expose(canvas: NDArray[np.uint8], augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Change gamma, contrast, brightness and grain; what is black, like the canvas beside the film, stays black."""
+    """Change gamma, contrast, brightness and noise. Black pixels, such as the border of the canvas, stay black."""
     levels = np.linspace(0, 1, 256) ** _draw_factor(augmentation.gamma, rng)
     levels = (levels - 0.5) * _draw_factor(augmentation.contrast, rng) + 0.5 + rng.uniform(*augmentation.brightness)
     levels[0] = 0
@@ -89,7 +89,7 @@ def _expose(canvas: NDArray[np.uint8], augmentation: Augmentation, rng: np.rando
 
 
 def _draw_cutouts(canvas_px: int, augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return rectangles [k, 4] xyxy that lie on the canvas wholly."""
+    """Return rectangles [k, 4] xyxy that lie completely on the canvas."""
     count = rng.integers(augmentation.cutouts + 1)
     sides = np.rint(rng.uniform(0, augmentation.cutout_side * canvas_px, size=(count, 2))).astype(np.int64)
     corners = rng.integers(canvas_px - sides + 1)
@@ -97,9 +97,9 @@ def _draw_cutouts(canvas_px: int, augmentation: Augmentation, rng: np.random.Gen
 
 
 def _move(boxes_xyxy: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the boxes [n, 4] around what the boxes hold, after a map [2, 3].
+    """Return the boxes [n, 4] around the mapped content of the boxes; `affine` is [2, 3].
 
-    What a box holds is taken for the ellipse that fills it: lesions are round, and a box around the turned corners
+    The content is assumed to be the ellipse that fills the box: lesions are round, and a box around the rotated corners
     would be too large (arXiv:2109.13488).
     """
     boxes = boxes_xyxy.astype(np.float64)
@@ -109,7 +109,7 @@ def _move(boxes_xyxy: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArr
 
 
 def _hidden(boxes_xyxy: NDArray[np.float64], cutouts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return how much of each box's area [n] is cut out; where cutouts overlap it counts twice."""
+    """Return the area of each box [n] that is cut out; overlapping cutouts count twice."""
     near = np.maximum(boxes_xyxy[:, None, :2], cutouts[None, :, :2])
     far = np.minimum(boxes_xyxy[:, None, 2:], cutouts[None, :, 2:])
     return np.asarray(np.clip(far - near, 0, None).prod(-1).sum(-1))

@@ -1,4 +1,4 @@
-"""A run's curves as rows: a point about once a second, and never so many that a page could not draw them."""
+"""The curves of a training run as rows: about one point per second, limited to a number that a page can draw."""
 
 from collections.abc import Mapping
 from uuid import UUID
@@ -9,16 +9,16 @@ from sqlalchemy.orm import Session
 
 from shared.tables import TrainingPoint
 
-#: A run that has more points is thinned out.
+#: Runs with more points are thinned out.
 MOST_POINTS = 2000
-#: Of what is measured after an epoch: it is thinned out apart, so that none of the few such points goes first.
+#: Measured after an epoch. Points with it are thinned out separately, because there are few of them.
 AP40 = "ap40"
-#: What remains of either kind, evenly over the steps so far.
+#: Number of points of each kind after thinning, evenly spaced over the steps.
 KEPT_OF_A_KIND = 500
 
 
 class Curve:
-    """Collects the figures of steps, and writes them as points; for one process at a time."""
+    """Collects the figures of steps, and writes them as points. For one process at a time."""
 
     def __init__(self, run_id: UUID) -> None:
         self._run_id = run_id
@@ -27,19 +27,19 @@ class Curve:
         self._points = 0
 
     def go_back(self, session: Session, steps: int) -> None:
-        """Forget the points of steps after so many, which are done anew."""
+        """Delete the points after a number of steps, because these steps are repeated."""
         mine = TrainingPoint.training_run_id == self._run_id
         session.execute(sa.delete(TrainingPoint).where(mine, TrainingPoint.step > steps))
         self._points = session.scalar(sa.select(sa.func.count()).where(mine)) or 0
 
     def add(self, figures: Mapping[str, float]) -> None:
-        """Take a step's figures into the next point."""
+        """Add the figures of a step to the next point."""
         for name, figure in figures.items():
             self._sums[name] = self._sums.get(name, 0.0) + figure
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def write(self, session: Session, *, step: int, epoch: float) -> None:
-        """Write the means since the point before; thin out where there are too many."""
+        """Write the means since the last point. Thins the points out if there are too many."""
         values = {name: float(f"{total / self._counts[name]:.6g}") for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         point = {"training_run_id": self._run_id, "step": step, "epoch": epoch, "values": values}

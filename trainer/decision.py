@@ -1,4 +1,4 @@
-"""What the gate decides, from the figures of a comparison: the rules, and the paragraph that explains them."""
+"""The decision of the gate from the figures of a comparison: its rules, and the explanation as text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from trainer.evaluation.paired import CategoryGain, PairedGain
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a candidate is good enough, and why."""
+    """Whether a candidate is good enough, and the reasons."""
 
-    #: Whether it keeps to every rule.
+    #: Whether the candidate satisfies all rules.
     passes: bool
-    #: Whether it becomes the active model: it passes, and promotion is asked for.
+    #: Whether the candidate becomes the active model: it passes, and promotion is requested.
     promote: bool
     #: JSON: the comparison, the limits, and each class.
     figures: dict[str, Any]
-    #: Plain sentences; a refused candidate's begin with the reasons.
+    #: Plain sentences; for a refused candidate, the reasons come first.
     explanation: str
 
 
@@ -38,11 +38,11 @@ def decide(
     active: str | None,
     unknown: Sequence[Unknown] = (),
 ) -> Decision:
-    """Decide about a candidate; `candidate` and `active` are what the models are called in the explanation.
+    """Decide about a candidate. `candidate` and `active` are the names of the models in the explanation.
 
     It passes if the lower bound of the gain in mAP@0.4 is above `least_gain` and no class with at least
-    `counted_from_boxes` true boxes loses more than `most_class_drop`. Where no model is active the comparison is with
-    one that finds nothing, so that the gain is the candidate's own mAP. The explanation names the `unknown` classes.
+    `counted_from_boxes` true boxes loses more than `most_class_drop`. If no model is active, it is compared with a
+    model that finds nothing, so that the gain is the candidate's own mAP. The explanation names the `unknown` classes.
     """
     drops = gain.drops(config.most_class_drop, config.counted_from_boxes)
     enough = gain.low > config.least_gain

@@ -26,7 +26,7 @@ class NonFiniteLoss(PermanentError):
     code = "non_finite_loss"
 
     def __init__(self, image_ids: Sequence[int], batches: Sequence["Batch"], keys: Sequence[str] = ()) -> None:
-        #: The images of all ranks in that step, and this rank's batches.
+        #: The images of all ranks in this step, and the batches of this rank.
         self.image_ids = sorted(set(image_ids))
         self.batches = batches
         kept = f" The step's batches are kept as {', '.join(keys)}." if keys else ""
@@ -42,15 +42,15 @@ class NonFiniteLoss(PermanentError):
 
 @dataclass(frozen=True)
 class Batch:
-    """Films on the canvas, with their boxes."""
+    """Images on the canvas, with their boxes."""
 
     canvases: Tensor  # uint8 [B, S, S]
     boxes: list[Tensor]  # float32 [n, 4] xyxy in canvas pixels
     labels: list[Tensor]  # int64 [n], from 1
     image_ids: list[int]
-    #: One for each image, from which its anchors and regions are drawn.
+    #: One seed per image, used to sample its anchors and regions.
     seeds: list[int]
-    #: False for the stand-in of a rank that has no images in this pass.
+    #: False for the placeholder of a rank that has no images in this pass.
     counts: bool = True
 
     def to(self, device: torch.device) -> "Batch":
@@ -63,7 +63,7 @@ class Batch:
 
 
 class Losses(nn.Module):
-    """A batch's losses, as means over the anchors, regions or images of all ranks."""
+    """The losses of a batch, as means over the anchors, regions or images of all ranks."""
 
     def __init__(self, model: nn.Module, card: ModelCard, ranks: Ranks, *, bf16: bool, channels_last: bool) -> None:
         super().__init__()
@@ -76,10 +76,10 @@ class Losses(nn.Module):
         self._std = 255 * torch.tensor(card.image_std, device=ranks.device)[:, None, None]
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the losses in the order of the family's names; their mean over the ranks is the loss of all."""
+        """Return the losses in the order of the family's names. Their mean over the ranks is the loss of all ranks."""
         with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._bf16):
             losses, counts = self._losses(self._normalise(batch.canvases), batch.boxes, batch.labels, batch.seeds)
-        # Each is a mean over this rank's anchors, regions or images; the mean over those of all ranks is wanted.
+        # Each loss is a mean over the anchors, regions or images of this rank; rescale it for the mean over all ranks.
         own = [batch.counts * count for count in counts]
         of_all = self._ranks.sum(own)
         share = [self._ranks.world * mine / max(total, 1) for mine, total in zip(own, of_all, strict=True)]
@@ -105,19 +105,19 @@ class Trainee:
         )
         if ranks.world > 1:
             with warnings.catch_warnings():
-                # Its successor, `forward_sync_buffers`, is not in every release of PyTorch that we run on.
+                # Its successor, `forward_sync_buffers`, is not in all supported releases of PyTorch.
                 warnings.simplefilter("ignore", FutureWarning)
                 self.losses = DistributedDataParallel(self.losses, broadcast_buffers=False)
         self.optimizer = make_optimizer(model, config)
         self.average = Average(model, config.ema_decay)
 
     def state_dict(self) -> dict[str, object]:
-        """Return the whole state."""
+        """Return the complete state."""
         parts: dict[str, Any] = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: Mapping[str, dict[str, object]]) -> None:
-        """Restore the whole state."""
+        """Restore the complete state."""
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -126,12 +126,13 @@ class Trainee:
 def train_one_epoch(
     trainee: Trainee, steps: Iterable[list[Batch]], epoch: int, first_step: int, step_count: int
 ) -> Iterator[dict[str, float]]:
-    """Train on each step's batches, and yield its losses and learning rate after it; raises `NonFiniteLoss`."""
+    """Train on the batches of each step, and yield its losses and learning rate. Raises `NonFiniteLoss`."""
     config, ranks = trainee.config, trainee.ranks
     names = family_of(config.architecture).loss_names
     set_training(trainee.model, batch_norm=config.train_batch_norm)
     for step, batches in enumerate(steps, start=first_step):
-        # Random numbers depend on the position alone, so that a resumed run continues as if it had never stopped.
+        # Random numbers depend only on the position, so that a resumed run gives the same result as an uninterrupted
+        # one.
         torch.manual_seed(hash((config.seed, epoch, step, ranks.rank)))
         rate = learning_rate(config, ranks.world, epoch + step / step_count)
         for group in trainee.optimizer.param_groups:
@@ -156,7 +157,7 @@ def train_one_epoch(
 
 
 def set_training(model: nn.Module, *, batch_norm: bool = False) -> None:
-    """Put a model in training mode; batch norm keeps its statistics unless `batch_norm` is set."""
+    """Set a model to training mode; batch norm keeps its statistics unless `batch_norm` is set."""
     model.train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

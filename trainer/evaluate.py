@@ -1,4 +1,4 @@
-"""An evaluation as a task: a model runs over a split, on every rank, and the numbers are computed once."""
+"""An evaluation as a task: all ranks run the model over a split, and the first rank computes the metrics."""
 
 import hashlib
 from collections import Counter, deque
@@ -37,7 +37,7 @@ from trainer.task import Work
 
 log = structlog.get_logger()
 
-#: Classes that an error names.
+#: Number of classes that an error names.
 _MOST_NAMED = 5
 
 
@@ -73,7 +73,7 @@ class EvaluationFailed(PermanentError):
 
 
 def run(work: Work) -> None:
-    """Evaluate a model on a split: detections, metrics and report."""
+    """Evaluate a model on a split: compute and store detections, metrics and report."""
     with joined(work.settings.device, work.settings.torch_threads) as ranks:
         with work.database.begin() as session:
             row = session.get_one(Evaluation, work.claim.task_id)
@@ -97,10 +97,10 @@ def run(work: Work) -> None:
 def detect(
     work: Work, detector: Detector, films: Sequence[Film], read: FilmReader, batch_size: int, ranks: Ranks
 ) -> dict[int, Boxes]:
-    """Return what the detector finds on each film, by image id, in pixels of the original; the same on every rank.
+    """Return the detections of each image, by image id, in pixels of the original; the same on every rank.
 
-    Every pass has the same shape, filled up with blank films, so that neither the number of ranks nor a film's company
-    changes a result. A rank without films still enters the one collective.
+    Each pass has the same shape, filled up with blank images, so that a result depends neither on the number of ranks
+    nor on the other images of a pass. A rank without images still takes part in the collective operation.
     """
 
     def report(done: int) -> None:
@@ -118,7 +118,9 @@ def find(
     batch_size: int,
     report: Callable[[int], None] = lambda _: None,
 ) -> dict[int, Boxes]:
-    """Return what the detector finds on each of this rank's films; `report` is told how many passes' films are done."""
+    """Return the detections of each image of this rank. `report` is called with the number of images in finished
+    passes.
+    """
     blank = detector.place(np.zeros((64, 64), np.uint8))
     found: dict[int, Boxes] = {}
     with ThreadPoolExecutor(2) as threads:
@@ -131,9 +133,9 @@ def find(
 
 
 def evaluate_model(work: Work, model_id: UUID, dataset_id: UUID, config: EvaluationConfig) -> UUID:
-    """Return the id of a succeeded evaluation of these, asking for one where there is none.
+    """Return the id of a succeeded evaluation with these arguments; if there is none, request one.
 
-    Raises `EvaluationPending` until it has come to its end, and `EvaluationFailed` where it has failed.
+    Raises `EvaluationPending` until it has finished, and `EvaluationFailed` if it has failed.
     """
     asked = config.model_dump(mode="json")
     with work.database.begin() as session:
@@ -153,7 +155,7 @@ def evaluate_model(work: Work, model_id: UUID, dataset_id: UUID, config: Evaluat
         row = session.scalar(matching)
         if row is not None and row.state == TaskState.SUCCEEDED:
             return row.id
-        # One that had failed before this was asked for does not speak for today.
+        # An evaluation that failed before this task was created is repeated.
         if row is not None and row.state == TaskState.FAILED and row.created_at >= task.created_at:
             raise EvaluationFailed(f"Evaluation {row.id} has failed: {row.code}: {row.reason}")
         if row is None or row.state == TaskState.FAILED:
@@ -165,7 +167,7 @@ def evaluate_model(work: Work, model_id: UUID, dataset_id: UUID, config: Evaluat
 
 
 def refuse_training_films(session: Session, store: ObjectStore, model_id: UUID, films: Sequence[Film]) -> None:
-    """Raise `EvaluationMeetsTraining` where the model, or one that it began from, has learnt from one of these."""
+    """Raise `EvaluationMeetsTraining` if the model or one of its ancestors was trained on one of these images."""
     groups, originals = {film.group for film in films}, {film.sha256 for film in films}
     for learnt in learnt_from(session, store, model_id):
         met = sum(film.group in groups or film.sha256 in originals for film in learnt)
@@ -176,9 +178,9 @@ def refuse_training_films(session: Session, store: ObjectStore, model_id: UUID, 
 def to_material(
     dataset: Dataset, films: Sequence[Film], found: dict[int, Boxes], categories: tuple[Category, ...] | None = None
 ) -> EvaluationSet:
-    """Return the films' true boxes beside what was found, all in pixels of the original.
+    """Return the true boxes and the detections of the images, in pixels of the original.
 
-    `categories` are those that are evaluated; by default all of the dataset.
+    `categories` are the evaluated ones; by default all of the dataset.
     """
     return EvaluationSet(
         image_ids=tuple(film.image_id for film in films),
@@ -194,10 +196,10 @@ def to_material(
 
 
 def name_as_dataset(card: ModelCard, dataset: Dataset) -> ModelCard:
-    """Return the card with the dataset's ids for the classes of the same name.
+    """Return the card with the dataset's ids for classes of the same name.
 
-    A class that only the model knows keeps out of the way under an id that the dataset does not use. Raises
-    `ClassesDiffer` where the films have boxes and the model knows none of the classes.
+    A class that only the model knows gets an id that the dataset does not use. Raises `ClassesDiffer` if the images
+    have boxes and the model knows none of the classes.
     """
     ids = {category.name.casefold(): category.id for category in dataset.categories}
     free = count(max(ids.values(), default=-1) + 1)
@@ -215,9 +217,10 @@ def name_as_dataset(card: ModelCard, dataset: Dataset) -> ModelCard:
 
 
 def evaluated_categories(known: Sequence[Category], dataset: Dataset) -> tuple[Category, ...]:
-    """Return the classes that are evaluated: the dataset's that the model knows, of its `known` with the dataset's ids.
+    """Return the evaluated classes: those of the dataset that the model knows. `known` are the model's, with dataset
+    ids.
 
-    Where it knows none, the films are normal, and everything that it finds is a false positive: all classes of its own.
+    If it knows none, the images are normal and all its detections are false positives: its own classes are returned.
     """
     ids = {category.id for category in known}
     shared = tuple(category for category in dataset.categories if category.id in ids)
@@ -225,7 +228,7 @@ def evaluated_categories(known: Sequence[Category], dataset: Dataset) -> tuple[C
 
 
 def missing_classes(known: Sequence[Category], dataset: Dataset) -> list[MissingClass]:
-    """Return the classes of the dataset that the model does not know, with the most similar of those that it knows."""
+    """Return the classes of the dataset that the model does not know, each with the most similar class of the model."""
     names = {category.name.casefold(): category.name for category in known}
     boxes = Counter(category_id for film in dataset.films for category_id in film.category_ids.tolist())
     missing = []
@@ -250,7 +253,7 @@ def _conclude(
     found: dict[int, Boxes],
     read: FilmReader,
 ) -> None:
-    """Compute the numbers, store detections and report, and write the row."""
+    """Compute the metrics, store detections and report, and write the row."""
     films = dataset.films
     material = to_material(dataset, films, found, evaluated_categories(known, dataset))
     work.report(images=len(films), images_total=len(films), computing="metrics")
@@ -276,7 +279,7 @@ def _conclude(
 def _groups(
     threads: Executor, films: Sequence[Film], size: int, place: Callable[[Film], Placed]
 ) -> Iterator[tuple[Sequence[Film], list[Placed]]]:
-    """Yield the films of each pass with their canvases; while one is used, only the next is read."""
+    """Yield the images of each pass with their canvases. Only the next pass is read in advance."""
     starts = range(0, len(films), size)
     begun: deque[list[Future[Placed]]] = deque()
     for start in starts:
@@ -288,7 +291,7 @@ def _groups(
 
 
 def boxes_of(film: Film, detections: Sequence[Detection]) -> Boxes:
-    """Return a film's detections, now in pixels of the original."""
+    """Return the detections of an image in pixels of the original."""
     return Boxes(
         np.array([detection.category_id for detection in detections], np.int64),
         rescale([detection.box_xyxy_px for detection in detections], film.rendition_size_px, film.size_px),

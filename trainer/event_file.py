@@ -1,6 +1,6 @@
 """A training's figures in the format of TensorBoard's event files, kept in memory.
 
-TensorBoard's own writer wants a folder, and one stays behind of every process that is killed.
+TensorBoard's own writer needs a folder, which a killed process would leave behind.
 """
 
 import io
@@ -17,14 +17,14 @@ class EventFile:
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
         self._records = RecordWriter(self._buffer)
-        self._write(Event(file_version="brain.Event:2"))  # what a reader expects first
+        self._write(Event(file_version="brain.Event:2"))  # required as the first event
 
     def add(self, name: str, value: float, step: int) -> None:
         """Add a scalar."""
         self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)])))
 
     def content(self) -> bytes:
-        """Return the file as it stands."""
+        """Return the current content of the file."""
         return self._buffer.getvalue()
 
     def _write(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Reading renditions, with a bounded cache on this machine's disk: each is fetched once, not once an epoch."""
+"""Read renditions with a bounded cache on this machine's disk, so that each is fetched once and not once per epoch."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from shared.processes.scratch import make_private, own_folder, replace_file
 from shared.settings import Settings
 from trainer.datasets.dataset import Film
 
-#: The share of the limit that is left after the oldest files were removed.
+#: Share of the limit that is still used after the oldest files were deleted.
 LEFT_AFTER_CLEANING = 0.9
 
 
@@ -28,7 +28,7 @@ class FilmMissing(PermanentError):
 
 
 class FilmReader:
-    """Reads the renditions of films. Safe to share between threads, and the folder between processes."""
+    """Reads the renditions of images. Thread-safe, and its folder can be shared between processes."""
 
     def __init__(self, store: ObjectStore, folder: Path, most_bytes: int) -> None:
         self._store = store
@@ -39,14 +39,14 @@ class FilmReader:
 
     @classmethod
     def from_settings(cls, settings: Settings, store: ObjectStore) -> "FilmReader":
-        """Keep renditions where the settings say, else among this user's temporary files; raise `FolderNotOurs`."""
+        """Cache in the folder of the settings, else in this user's temporary files. Raises `FolderNotOurs`."""
         named = settings.trainer_cache_folder
         folder = Path(named) if named else make_private(own_folder()) / "renditions"
         remedy = "name another folder in CARINA_TRAINER_CACHE_FOLDER"
         return cls(store, make_private(folder, remedy), settings.trainer_cache_bytes)
 
     def __call__(self, film: Film) -> NDArray[np.uint8]:
-        """Return a film's rendition, uint8 [h, w]; raises `FilmMissing` and `ObjectCorrupt`."""
+        """Return the rendition of an image, uint8 [h, w]. Raises `FilmMissing` and `ObjectCorrupt`."""
         return read_rendition(self._fetch(film.rendition_sha256))
 
     def _fetch(self, sha256: str) -> bytes:
@@ -54,13 +54,13 @@ class FilmReader:
         with suppress(OSError):
             png = path.read_bytes()
             if hashlib.sha256(png).hexdigest() == sha256:
-                os.utime(path)  # The least recently read file is removed first.
+                os.utime(path)  # so that the least recently used file is deleted first
                 return png
         try:
             png = self._store.get(rendition_key(sha256), sha256=sha256)
         except ObjectMissing as exc:
             raise FilmMissing from exc
-        with suppress(OSError):  # A full disk only makes reading slower.
+        with suppress(OSError):  # without the cache, for example on a full disk, reading is only slower
             self._keep(path, png)
         return png
 
@@ -75,7 +75,7 @@ class FilmReader:
         replace_file(path, png)
 
     def _clean(self, down_to_bytes: float) -> None:
-        """Remove the files that were read longest ago."""
+        """Delete the least recently used files."""
         files = sorted(self._files(), key=lambda file: file[1])
         self._held_bytes = sum(size for size, _, _ in files)
         for size, _, path in files:
@@ -85,7 +85,7 @@ class FilmReader:
             self._held_bytes -= size
 
     def _files(self) -> list[tuple[int, float, Path]]:
-        """Return size, time of last reading and path of every file, also of files that other processes keep."""
+        """Return size, time of last use and path of each file, including files that other processes wrote."""
         files = []
         for path in self._folder.glob("*/*"):
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A whole training: from a dataset and a config to a model card and its weights."""
+"""A complete training: from a dataset and a config to a model card and its weights."""
 
 import hashlib
 import io
@@ -33,7 +33,7 @@ class NothingToTrainOn(PermanentError):
 
 @dataclass(frozen=True)
 class Position:
-    """How far a training is: the next step to do."""
+    """The position of a training: the next step to do."""
 
     epoch: int = 0
     step: int = 0
@@ -49,31 +49,31 @@ class Progress:
     steps_in_epoch: int
     #: Images of all ranks in this step.
     images: int
-    #: The losses, their sum as `loss`, and `learning_rate`; after an epoch also what `measure` returned.
+    #: The losses, their sum as `loss`, and `learning_rate`; after an epoch also the figures of `measure`.
     figures: dict[str, float]
 
 
 class Checkpointer(Protocol):
-    """Stores the state of a training, and decides when."""
+    """Stores the state of a training, and decides when to store it."""
 
     def load(self) -> bytes | None:
         """Return the last checkpoint."""
 
     def is_due(self, progress: Progress) -> bool:
-        """Whether to save now; asked on every rank after every step, and the same on each."""
+        """Return whether to save now. Called on each rank after each step; the result is the same on all ranks."""
 
     def save(self, checkpoint: bytes, progress: Progress) -> None:
-        """Store a checkpoint; called on the first rank alone."""
+        """Store a checkpoint. Called only on the first rank."""
 
     def check(self, progress: Progress) -> None:
-        """Raise an exception to end the training here; called on every rank after every step, saved or not."""
+        """Raise an exception to end the training here. Called on each rank after each step, saved or not."""
 
 
 def draft_card(config: TrainingConfig, dataset: Dataset, name: str, base: ModelCard | None = None) -> ModelCard:
     """Return the card of the future model, without its weights and metrics.
 
-    A base model's normalisation and batch norm's epsilon are kept; for the same architecture also its canvas and
-    anchors, unless the config sets them. Raises `NothingToTrainOn` if the dataset has no class.
+    The normalisation of a base model and its batch norm's epsilon are kept; for the same architecture also its canvas
+    and anchors, unless the config sets them. Raises `NothingToTrainOn` if the dataset has no class.
     """
     if not dataset.categories:
         raise NothingToTrainOn("The dataset has no class: it can be evaluated on, and not trained on.")
@@ -112,11 +112,11 @@ def fit(
     checkpointer: Checkpointer,
     measure: Callable[[nn.Module], dict[str, float]] = lambda _: {},
 ) -> tuple[ModelCard, bytes]:
-    """Train on the dataset's training films, from the last checkpoint if there is one; return the finished model.
+    """Train on the images of the training split, from the last checkpoint if there is one. Returns the finished model.
 
-    `initialise` loads the initial weights into a model; `measure` evaluates the model on every rank after each epoch,
-    and its figures are added to those of the last step. Raises `NothingToTrainOn`, `NonFiniteLoss`, and what the
-    checkpointer raises.
+    `initialise` loads the initial weights into a model. `measure` evaluates the model on each rank after each epoch,
+    and its figures are added to those of the last step. Raises `NothingToTrainOn`, `NonFiniteLoss` and the exceptions
+    of the checkpointer.
     """
     films = dataset.of("train").films
     if not any(len(film.category_ids) for film in films):
@@ -155,13 +155,13 @@ def fit(
 
 
 def freeze(body: nn.Module, stages: int) -> None:
-    """Keep the first stages of a backbone as they are."""
+    """Exclude the first stages of a backbone from training."""
     for child in list(body.children())[:stages]:
         child.requires_grad_(False)
 
 
 def thaw_batch_norm(network: nn.Module) -> None:
-    """Replace frozen batch norm by batch norm that learns, with the same values under the same names."""
+    """Replace frozen batch norm by trainable batch norm, with the same values under the same names."""
     for parent in list(network.modules()):
         for name, norm in list(parent.named_children()):
             if isinstance(norm, FrozenBatchNorm2d):
@@ -178,7 +178,7 @@ def _pack(trainee: Trainee, position: Position, together: int) -> bytes:
 
 
 def _resume(trainee: Trainee, checkpoint: bytes | None, together: int) -> Position:
-    """Restore a checkpoint; with another number of ranks, continue at the step that starts there or just before."""
+    """Restore a checkpoint. With another number of ranks, continue at the step that starts there or just before."""
     if checkpoint is None:
         return Position()
     state = torch.load(io.BytesIO(checkpoint), map_location=trainee.ranks.device, weights_only=True)

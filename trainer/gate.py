@@ -1,8 +1,8 @@
-"""The gate as a task: a candidate against the model that is active now, and the promotion if it is the better one.
+"""The gate as a task: compare a candidate with the active model, and promote it if it is better.
 
-Both are compared on the classes that at least one of them knows, so that the means are of the same classes: a class
-that only one knows counts as 0 for the other, which finds none of its boxes. The explanation names these classes. In an
-evaluation, which compares with nothing, a class that the model lacks is in no mean.
+Both are compared on the classes that at least one of them knows, so that the means are over the same classes. A class
+that only one model knows counts as 0 for the other, which finds none of its boxes. The explanation names these classes.
+In an evaluation, which has no second model, a class that the model does not know is excluded from the means.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class Undecidable(PermanentError):
 
 @dataclass(frozen=True)
 class _Contest:
-    """Who is compared, on what; `active` is None where no model is."""
+    """The models of a comparison and its configuration; `active` is None if no model is active."""
 
     config: GateConfig
     candidate: ModelCard
@@ -62,7 +62,7 @@ class _Contest:
 
 
 def run(work: Work) -> None:
-    """Decide about a candidate once both evaluations are there; raises `EvaluationPending` until they are."""
+    """Decide about a candidate after both evaluations have finished. Raises `EvaluationPending` until then."""
     contest = _read(work)
     if contest.active_id == contest.candidate_id:
         with work.database.begin() as session:
@@ -120,7 +120,7 @@ def _read(work: Work) -> _Contest:
 
 
 def _evaluate(work: Work, contest: _Contest) -> tuple[UUID, UUID | None]:
-    """Return the evaluations of candidate and active model; both are asked for before either is waited for."""
+    """Return the evaluations of candidate and active model. Both are requested before waiting for either."""
     pending: EvaluationPending | None = None
     evaluations: dict[UUID, UUID] = {}
     for model_id in filter(None, (contest.candidate_id, contest.active_id)):
@@ -142,7 +142,7 @@ def _read_boxes(work: Work, session: Session, evaluation_id: UUID) -> dict[int, 
 
 
 def _find_unknown(contest: _Contest, dataset: Dataset) -> list[Unknown]:
-    """Return of each model the classes with a true box in the dataset that it does not know."""
+    """Return for each model the classes with a true box in the dataset that it does not know."""
     cards = [card for card in (contest.candidate, contest.active) if card is not None]
     missing = [missing_classes(card.categories, dataset) for card in cards]
     return [
@@ -152,7 +152,7 @@ def _find_unknown(contest: _Contest, dataset: Dataset) -> list[Unknown]:
 
 
 def _known_by_any(unknown: Sequence[Unknown], dataset: Dataset) -> tuple[Category, ...]:
-    """Return the dataset's classes but those with a true box that no model knows; one without a box is in no mean."""
+    """Return the dataset's classes without those that have a true box and that no model knows."""
     left_out = set.intersection(*(set(each.classes) for each in unknown))
     return tuple(category for category in dataset.categories if category.name not in left_out)
 
@@ -179,14 +179,14 @@ def _report(
     decision: Decision,
     gain: PairedGain,
 ) -> str:
-    """Write the candidate's report again, with the decision in it; return its SHA-256."""
+    """Write the candidate's report again, with the decision. Returns its SHA-256."""
     return store_report(
         work.store,
         FilmReader.from_settings(work.settings, work.store),
         card=contest.candidate,
         dataset=dataset,
         split=contest.config.evaluation.split,
-        # The numbers are those of the evaluation: of the classes that the candidate knows.
+        # As in the evaluation: the numbers are those of the classes that the candidate knows.
         material=replace(
             material, categories=tuple(Category(id=scores.id, name=scores.name) for scores in summary.categories)
         ),
@@ -200,7 +200,7 @@ def _report(
 
 
 def _require_still_active(session: Session, model_id: UUID | None) -> None:
-    """Hold on to the active model till the transaction ends; raises `BaselineChanged` where it is another one."""
+    """Lock the active model until the transaction ends. Raises `BaselineChanged` if it is another one."""
     registry.hold(session)
     active = registry.active(session)
     if (None if active is None else active.id) != model_id:

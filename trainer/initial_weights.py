@@ -1,4 +1,4 @@
-"""The weights that a training begins with."""
+"""The initial weights of a training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,21 +21,21 @@ from shared.training.pretrained import pretrained_url, read_pretrained, unavaila
 
 log = structlog.get_logger()
 
-#: What classifiers of ImageNet put before the names of the backbone's weights.
+#: Prefixes of the backbone's weights in ImageNet classifiers.
 _PREFIXES = ("features.", "")
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The weights that a training begins with; empty for `none`."""
+    """The initial weights of a training; empty for `none`."""
 
     state: dict[str, Tensor] = field(default_factory=dict)
-    #: Of the model that they are, where one is named: what its weights mean.
+    #: Card of the model with these weights, if known; it names the classes of their last layer.
     card: ModelCard | None = None
 
 
 def fetch(source: str, architecture: Architecture, database: Database, store: ObjectStore) -> InitialWeights:
-    """Return the weights that `TrainingConfig.initial_weights` names."""
+    """Return the weights that `TrainingConfig.initial_weights` refers to."""
     kind, _, which = source.partition(":")
     if kind == "torchvision":
         return InitialWeights(_fetch_imagenet(architecture, store))
@@ -52,12 +52,12 @@ def fetch(source: str, architecture: Architecture, database: Database, store: Ob
 
 
 def _fetch_imagenet(architecture: Architecture, store: ObjectStore) -> dict[str, Tensor]:
-    """Return ImageNet's weights; only the first trainer of an installation needs the Internet for them."""
+    """Return ImageNet's weights. Only the first trainer of an installation downloads them."""
     content = read_pretrained(store, architecture)
     if content is None:
         try:
             torch.hub.load_state_dict_from_url(pretrained_url(architecture), progress=False, check_hash=True)
-        except (OSError, RuntimeError) as exc:  # RuntimeError: what came has another digest.
+        except (OSError, RuntimeError) as exc:  # RuntimeError: the digest of the download differs
             raise unavailable(architecture) from exc
         content = read_pretrained(store, architecture)
     if content is None:
@@ -66,10 +66,11 @@ def _fetch_imagenet(architecture: Architecture, store: ObjectStore) -> dict[str,
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], card: ModelCard, base: ModelCard | None = None) -> None:
-    """Fill the card's model with what fits of a detector's or a backbone's weights; raises `InvalidModelFile`.
+    """Load the matching weights of a detector or a backbone into the card's model. Raises `InvalidModelFile`.
 
-    The backbone must fit wholly. The pyramid and the heads are taken where names and shapes agree. With the card of the
-    base model, the last layer is taken class by class, by name: a class that the base lacks begins at random.
+    The backbone must match completely. Weights of the pyramid and the heads are loaded if their names and shapes match.
+    With the base model's card, the last layer is loaded class by class, by name; a class that the base does not have
+    keeps its random weights.
     """
     if not state:
         return
@@ -101,7 +102,9 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], card: ModelCard, base: M
 def _match_classes(
     model: nn.Module, state: Mapping[str, Tensor], card: ModelCard, base: ModelCard
 ) -> dict[str, Tensor]:
-    """Return the last layer with the base's rows for background and the classes of the same name, else the model's."""
+    """Return the last layer with the base's rows for background and classes of the same name; other rows are the
+    model's.
+    """
     theirs = {category.name.casefold(): label for label, category in enumerate(base.categories, start=1)}
     rows = [(0, 0)] + [
         (label, theirs[category.name.casefold()])

@@ -1,4 +1,4 @@
-"""How a task's processes are started: alone, by torchrun on this machine, or by torchrun on several."""
+"""Start the processes of a task: alone, by torchrun on this machine, or by torchrun on several machines."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 def command_of(claim: TaskClaim, settings: Settings) -> list[str]:
-    """Return the command that does a task: torchrun's for a training, and for an evaluation that has several ranks."""
+    """Return the command that does a task: torchrun for a training, and for an evaluation with several ranks."""
     task = ["trainer.process", claim.kind, str(claim.task_id), claim.owner, str(claim.attempt)]
     if claim.kind == "training":
         return torchrun(settings, ranks_here(settings), f"{claim.task_id}-{claim.attempt}", task)
@@ -33,7 +33,9 @@ def command_of(claim: TaskClaim, settings: Settings) -> list[str]:
 
 
 def torchrun(settings: Settings, ranks: int, meeting: str, module: Sequence[str]) -> list[str]:
-    """Return torchrun's command for a module; on several machines they meet at the rendezvous under this name."""
+    """Return torchrun's command for a module. On several machines, they meet at the rendezvous under the name
+    `meeting`.
+    """
     several = settings.trainer_nodes > 1
     return [
         sys.executable,
@@ -46,14 +48,14 @@ def torchrun(settings: Settings, ranks: int, meeting: str, module: Sequence[str]
         f"--rdzv-endpoint={settings.trainer_rendezvous if several else 'localhost:0'}",
         f"--rdzv-id={meeting}",
         f"--rdzv-conf=is_host={int(settings.trainer_node_rank == 0)}",
-        f"--log-dir={os.devnull}",  # What ranks say goes through; a folder for it would stay behind.
+        f"--log-dir={os.devnull}",  # output goes to stdout; no log folder stays behind
         "-m",
         *module,
     ]
 
 
 def ranks_here(settings: Settings) -> int:
-    """Return how many ranks this machine has: as set, else one a GPU, else one."""
+    """Return the number of ranks on this machine: as set, else one per GPU, else one."""
     if settings.trainer_processes:
         return settings.trainer_processes
     if settings.device == "cpu":
@@ -63,14 +65,14 @@ def ranks_here(settings: Settings) -> int:
 
 @cache
 def _count_gpus() -> int:
-    """Ask PyTorch in a process of its own: here it would stay in memory, hundreds of megabytes of it, for good."""
+    """Count GPUs in a separate process, because importing PyTorch here would use hundreds of megabytes permanently."""
     count = "import torch; print(torch.cuda.device_count())"
     asked = subprocess.run([sys.executable, "-P", "-c", count], capture_output=True, text=True, check=True)
     return int(asked.stdout)
 
 
 def follow(settings: Settings, database: Database, stop: threading.Event) -> None:
-    """Join each training that the leading machine begins, until the stop flag is set."""
+    """Join each training that the leading machine starts, until the stop flag is set."""
     joined: tuple[UUID, int] | None = None
 
     def step() -> None:

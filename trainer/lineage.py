@@ -1,4 +1,4 @@
-"""What a model has learnt from: the one answer that training and evaluation both go by."""
+"""The training data of a model and its ancestors, as training and evaluation both use it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,17 +20,17 @@ from trainer.datasets.dataset import Dataset, Film, parse
 
 log = structlog.get_logger()
 
-#: Of a card's `metrics`.
+#: Keys of a card's `metrics`.
 DATASET_DIGEST, LEARNT_FROM = "dataset_digest", "learnt_from"
 _SPLITS: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
-#: Of `Session.get`.
+#: Default options of `Session.get`.
 NO_OPTIONS: Mapping[str, Any] = {}
 
 
 def read_dataset(
     session: Session, store: ObjectStore, dataset_id: UUID, *, options: Mapping[str, Any] = NO_OPTIONS
 ) -> Dataset:
-    """Return a complete dataset; raises `NotFound`."""
+    """Return a complete dataset. Raises `NotFound`."""
     row = session.get(DatasetRow, dataset_id, execution_options=options)
     if row is None or row.digest is None:
         raise NotFound(f"There is no complete dataset {dataset_id}.")
@@ -40,7 +40,7 @@ def read_dataset(
 def training_set(
     session: Session, store: ObjectStore, run: TrainingRun, *, options: Mapping[str, Any] = NO_OPTIONS
 ) -> Dataset:
-    """Return the training films of a run: those of its dataset, less images and patients that are held out."""
+    """Return the training images of a run: those of its dataset without held-out images and patients."""
     groups: set[str] = set()
     originals: set[str] = set()
     for held_out in TrainingConfig.model_validate(run.config).held_out:
@@ -52,11 +52,11 @@ def training_set(
 
 
 def learnt_from(session: Session, store: ObjectStore, model_id: UUID) -> Iterator[tuple[Film, ...]]:
-    """Yield the films of each run that led to a model, also to the models that it began from.
+    """Yield the images of each run that led to a model, including the runs of its ancestors.
 
-    Models are followed by the content of their weights: a model that was exported and imported again, under another
-    name or in another file, has learnt from the same films. Models are shared by all projects, and any of them may
-    have trained one: nobody is told which films these were.
+    Models are identified by the content of their weights: a model that was exported and imported again, under another
+    name or in another file, was trained on the same images. Models are shared by all projects, and each project can
+    have trained one; callers must not reveal these images to users.
     """
     ancestors, seen = [model_id], {model_id}
     while ancestors:
@@ -74,7 +74,7 @@ def learnt_from(session: Session, store: ObjectStore, model_id: UUID) -> Iterato
 
 
 def find_twins(session: Session, store: ObjectStore, model: Model) -> list[Model]:
-    """Return the model and those of the same weights, whatever their names and files."""
+    """Return the model and all models with the same weights, with any name or file."""
     content = _content_of(session, store, model)
     if content is None:
         return [model]
@@ -85,7 +85,7 @@ def find_twins(session: Session, store: ObjectStore, model: Model) -> list[Model
 
 
 def find_by_content(session: Session, store: ObjectStore, content: str, architecture: str) -> list[Model]:
-    """Return the models with these weights; the digests of trained ones that are not known yet are filled in."""
+    """Return the models with these weights. Missing digests of trained models are computed and stored."""
     of_architecture = Model.card["architecture"].astext == architecture
     has_run = sa.exists().where(TrainingRun.model_id == Model.id)
     is_trained = sa.or_(has_run, Model.card["metrics"].has_key(DATASET_DIGEST))
@@ -98,9 +98,9 @@ def find_by_content(session: Session, store: ObjectStore, content: str, architec
 
 
 def describe_material(session: Session, run: TrainingRun) -> str:
-    """Return what a run and the models before it have learnt from, as a card keeps it; `_learnt_elsewhere` reads it.
+    """Return the training data of a run and of its ancestors as text for a card; `_learnt_elsewhere` reads it.
 
-    For each dataset its digest, and then `-DIGEST/SPLIT` for each split that was held out; with spaces between.
+    For each dataset its digest, followed by `-DIGEST/SPLIT` for each split that was held out; separated by spaces.
     """
     config = TrainingConfig.model_validate(run.config)
     own = str(session.get_one(DatasetRow, run.dataset_id).digest)
@@ -114,7 +114,7 @@ def describe_material(session: Session, run: TrainingRun) -> str:
 
 
 def _learnt_elsewhere(session: Session, store: ObjectStore, card: ModelCard) -> Iterator[tuple[Film, ...]]:
-    """Yield the films that a card names, as far as this installation has the datasets, which their digests tell."""
+    """Yield the images of the datasets that a card names by digest, if this installation has them."""
     named = str(card.metrics.get(LEARNT_FROM) or card.metrics.get(DATASET_DIGEST) or "")
     for entry in named.split():
         digest, *held_out = entry.split("-")
@@ -139,7 +139,9 @@ def _read_by_digest(session: Session, store: ObjectStore, digest: str) -> Datase
 
 
 def _content_of(session: Session, store: ObjectStore, model: Model) -> str | None:
-    """Return the digest of a model's weights, filled in where it is not known; None where they are gone."""
+    """Return the digest of a model's weights, computed and stored if missing; None if the weights are deleted or
+    corrupt.
+    """
     if model.content_sha256 is None:
         try:
             weights = store.get(weights_key(model.weights_sha256), sha256=model.weights_sha256)

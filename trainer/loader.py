@@ -1,6 +1,7 @@
-"""From the plan of an epoch to batches, read and augmented in threads while the model trains.
+"""Make batches from the plan of an epoch. Threads read and augment the images while the model trains.
 
-Threads, not processes: decoding and warping release the GIL, and nothing is copied or forked beside CUDA.
+Threads are used instead of processes because decoding and warping release the GIL, and nothing must be copied or forked
+with CUDA.
 """
 
 from collections import deque
@@ -20,9 +21,9 @@ from trainer.datasets.dataset import Film
 from trainer.engine import Batch
 from trainer.sampling import Share
 
-#: How the pixels of a film's rendition are read, uint8 [h, w].
+#: Returns the pixels of an image's rendition, uint8 [h, w].
 ReadFilm = Callable[[Film], NDArray[np.uint8]]
-#: Steps that are read ahead.
+#: Number of steps that are read in advance.
 AHEAD = 3
 
 
@@ -40,7 +41,7 @@ class Loader:
     def __init__(
         self, films: Sequence[Film], read: ReadFilm, card: ModelCard, augmentation: Augmentation, workers: int
     ) -> None:
-        cv2.setNumThreads(1)  # The threads here are ours.
+        cv2.setNumThreads(1)  # parallelism comes from the threads here
         self._films = films
         self._read = read
         self._card = card
@@ -48,7 +49,7 @@ class Loader:
         self._threads = ThreadPoolExecutor(max(1, workers), thread_name_prefix="loader")
 
     def batches(self, steps: Iterable[list[Share]]) -> Iterator[list[Batch]]:
-        """Yield the batches of each step, in order."""
+        """Yield the batches of each step in order."""
         begun: deque[list[tuple[Share, list[Future[_Example]]]]] = deque()
         for shares in steps:
             begun.append([(share, self._begin(share)) for share in shares])
@@ -62,7 +63,7 @@ class Loader:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self, share: Share) -> list[Future[_Example]]:
-        # A rank without images takes along one that does not count: every rank has to enter every collective.
+        # A rank without images takes a placeholder that does not count, because each rank must enter each collective.
         places = zip(share.films.tolist() or [0], share.seeds or [(0, 0, 0)], strict=True)
         return [self._threads.submit(self._load, self._films[index], seed) for index, seed in places]
 

@@ -1,4 +1,4 @@
-"""How the weights move: the optimizer, its learning rate, and their moving average."""
+"""The optimizer of the weights, its learning rate, and the moving average of the weights."""
 
 import math
 from bisect import bisect_right
@@ -10,12 +10,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from shared.training.config import TrainingConfig
 
-#: The learning rate at the first step of the warm-up, as a factor.
+#: Factor of the learning rate at the first step of the warm-up.
 WARMUP_FROM = 1e-3
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
-    """Return the optimizer of the weights that train; norms and biases do not decay."""
+    """Return the optimizer of the trainable weights; norms and biases have no weight decay."""
     kernels = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim > 1]
     vectors = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -38,7 +38,7 @@ def learning_rate(config: TrainingConfig, world: int, epochs_done: float) -> flo
 
 
 class Average:
-    """The exponential moving average of a model's weights (EMA); without a decay, the model's last weights."""
+    """The exponential moving average (EMA) of a model's weights; without a decay, the model's current weights."""
 
     def __init__(self, model: nn.Module, decay: float | None) -> None:
         self._last = model
@@ -46,7 +46,7 @@ class Average:
 
     @property
     def model(self) -> nn.Module:
-        """The model with the averaged weights."""
+        """Return the model with the averaged weights."""
         return self._last if self._averaged is None else self._averaged.module
 
     def update(self, model: nn.Module) -> None:
@@ -55,7 +55,7 @@ class Average:
             self._averaged.update_parameters(model)
 
     def state_dict(self) -> dict[str, object]:
-        """Return the average, to be loaded again."""
+        """Return the average, to be restored later."""
         return {} if self._averaged is None else self._averaged.state_dict()
 
     def load_state_dict(self, state: dict[str, object]) -> None:
@@ -67,7 +67,7 @@ class Average:
 def _moving(decay: float):  # type: ignore[no-untyped-def]
     @torch.no_grad()
     def update(averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
-        # The first steps are forgotten faster, because their weights are the worst.
+        # The average forgets the weights of the first steps faster, because they are the worst.
         kept = min(decay, (1 + float(steps)) / (10 + float(steps)))
         torch._foreach_lerp_(averages, weights, 1 - kept)
 

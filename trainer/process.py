@@ -1,7 +1,7 @@
-"""`python -m trainer.process KIND ID OWNER ATTEMPT`: does one task under the lease of the trainer above it.
+"""`python -m trainer.process KIND ID OWNER ATTEMPT`: does one task under the lease of its trainer.
 
-Exit code 0: the task's row has its final state or was given back. Any other: the process crashed, and the trainer
-updates the row.
+Exit code 0: the task's row has its final state, or the task was returned to the queue. Any other code: the process
+crashed, and the trainer updates the row.
 """
 
 import ctypes
@@ -62,9 +62,9 @@ class DiskFull(TransientError):
     counts = False
 
 
-#: The environment variable with the trainer's process id: its tasks exit when the trainer is gone.
+#: The environment variable with the trainer's process id: its tasks exit if the trainer has ended.
 TRAINER_PID = "CARINA_TRAINER_PID"
-#: What does each kind of task, as `run(work)`.
+#: The module of each kind of task, with a function `run(work)`.
 MODULES = {
     "dataset": "trainer.datasets.importing",
     "training": "trainer.training",
@@ -72,7 +72,7 @@ MODULES = {
     "gate": "trainer.gate",
 }
 EXIT_ORPHANED = 75
-#: What Python raises where the same code meets the same input: no further try ends otherwise.
+#: Exceptions that depend only on code and input, so that another attempt would fail in the same way.
 REPEATING = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 _MAX_CHARACTERS = 300
 #: Of prctl(2): the signal that a process gets when its parent ends.
@@ -81,7 +81,7 @@ _WATCH_S = 0.5
 
 
 def main() -> None:
-    """Do the task that the command line names."""
+    """Do the task given on the command line."""
     kind, task_id, owner, attempt = sys.argv[1:5]
     settings = read_settings(SettingsWithoutHints)
     configure_logging(settings.log_level)
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def _run(kind: str, work: Work) -> None:
-    """Do the task; turn an error that would repeat into a permanent one.
+    """Do the task. An error that would occur again is turned into a permanent one.
 
     Other errors (of the operating system, of CUDA, of another rank) end the process; the trainer retries the task.
     """
@@ -130,10 +130,10 @@ def _describe(error: BaseException) -> str:
 
 
 def watch_parents() -> None:
-    """Exit as soon as the parent process or the trainer is gone, because nothing renews the lease then."""
+    """Exit as soon as the parent process or the trainer has ended, because nothing renews the lease then."""
     parent, trainer = os.getppid(), int(os.environ.get(TRAINER_PID, "0"))
     if sys.platform == "linux":
-        # The kernel ends even a process that hangs while it holds the GIL.
+        # The kernel also ends a process that hangs while it holds the GIL.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
@@ -145,7 +145,7 @@ def watch_parents() -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process with this id exists."""
+    """Return whether a process with this id exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -156,7 +156,7 @@ def is_alive(pid: int) -> bool:
 
 
 def _record_failure(work: Work, error: CarinaError) -> None:
-    """Write into the task's row why it ended; of several ranks, the first one to write counts."""
+    """Write the reason of the failure into the task's row. If several ranks fail, the first one to write counts."""
     settings = work.settings
 
     def change(session: Session) -> bool:

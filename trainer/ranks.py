@@ -1,4 +1,4 @@
-"""The processes of one run: this process's rank, and what ranks exchange beside gradients."""
+"""The processes of one run: the rank of this process, and the exchange of values other than gradients."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from torch import distributed
 
 from shared.errors import TransientError
 
-#: A rank gives up when the other ranks do not answer for this long; a rank that died is noticed at once.
+#: A rank fails if the other ranks do not answer for this long; the death of a rank is noticed immediately.
 SILENCE = timedelta(minutes=10)
 
 _T = TypeVar("_T")
@@ -26,7 +26,7 @@ class DeviceUnavailable(TransientError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the run. Every rank must enter every collective."""
+    """This process among the processes of the run. Each rank must enter each collective."""
 
     rank: int
     world: int
@@ -34,21 +34,21 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank reports and saves for the run."""
+        """Return whether this rank reports and saves for the run."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Add up each value over the ranks."""
+        """Return the sum of each value over the ranks."""
         total = torch.tensor(values, dtype=torch.float64)
         if self.world > 1:
             distributed.all_reduce(total)
         return [float(value) for value in total.tolist()]
 
     def gather(self, value: _T) -> list[_T]:
-        """Return every rank's value, in the order of the ranks."""
+        """Return the values of all ranks, in the order of the ranks."""
         if self.world == 1:
             return [value]
-        values = [value] * self.world  # each to be replaced
+        values = [value] * self.world  # placeholders
         distributed.all_gather_object(values, value)
         return values
 
@@ -57,7 +57,7 @@ class Ranks:
 def joined(device: str = "auto", threads: int = 0) -> Iterator[Ranks]:
     """Join the processes that torchrun started, or run alone.
 
-    `device` is `auto`, `cpu` or `cuda`; `threads` are those of the CPU's arithmetic, 0 for PyTorch's default. Raises
+    `device` is `auto`, `cpu` or `cuda`; `threads` is the number of CPU threads of PyTorch, 0 for its default. Raises
     `DeviceUnavailable`.
     """
     if threads:

@@ -1,4 +1,4 @@
-"""An evaluation's report in the object store: written with the evaluation, and again once the gate has decided."""
+"""Store the report of an evaluation: with the evaluation, and again after the gate's decision."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ def store_report(
     summary: Summary,
     decision: Decision | None = None,
 ) -> str:
-    """Render and store a report of what `card`'s model did on a split; return its SHA-256."""
+    """Render and store the report of a model's evaluation on a split. Returns its SHA-256."""
     facts: dict[str, str | int] = {
         "Model": card.name,
         "Model digest": card.digest,

@@ -1,4 +1,4 @@
-"""A task, as the process that does it sees it."""
+"""A task and its connections, for the process that does it."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -22,7 +22,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """A task and what it needs."""
+    """A task with its settings, database, object store and claim."""
 
     settings: Settings
     database: Database
@@ -36,12 +36,12 @@ class Work:
         return replace(self, database=self.database.of_project(project_id))
 
     def report(self, **progress: Any) -> None:
-        """Store the task's progress; call it about once a second at most. Raises `TaskLost`."""
+        """Store the task's progress; call it at most about once a second. Raises `TaskLost`."""
         with self.database.begin() as session:
             if not update_task(session, self.claim, progress=progress):
                 raise TaskLost
 
     def succeed(self, session: Session, **values: Any) -> None:
-        """Finish the task in the transaction of its result; raises `TaskLost`, which rolls the transaction back."""
+        """Finish the task in the transaction of its result. Raises `TaskLost`, which rolls the transaction back."""
         if not finish_task(session, self.claim, TaskState.SUCCEEDED, **values):
             raise TaskLost

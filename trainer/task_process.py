@@ -1,4 +1,4 @@
-"""The processes that do one task: started by the trainer, watched, asked to stop and ended."""
+"""The processes of one task: start them, watch them, ask them to stop, and kill them."""
 
 import os
 import re
@@ -12,9 +12,9 @@ from contextlib import suppress
 from trainer.process import TRAINER_PID
 
 LOG_LINES = 200
-#: How long a process that was asked to stop may take to write its checkpoint.
+#: Maximum time for a process to write its checkpoint after it was asked to stop.
 STOP_S = 30.0
-#: The last line of a traceback, as a rank prints it or a process alone.
+#: The last line of a traceback, printed by a rank or by a single process.
 _EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception)\b")
 
 
@@ -25,7 +25,7 @@ class TaskProcess:
         environ = os.environ | {
             TRAINER_PID: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
-            # A folder called `shared` in the working directory must not be imported instead of ours.
+            # so that a folder named `shared` in the working directory is not imported
             "PYTHONSAFEPATH": "1",
         }
         self._process = subprocess.Popen(
@@ -46,11 +46,11 @@ class TaskProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of the first process; negative for a signal."""
+        """Return the exit code of the first process; negative for a signal."""
         return self._process.returncode
 
     def is_running(self, wait_s: float) -> bool:
-        """Wait up to `wait_s` for the end; return whether the process still runs."""
+        """Wait up to `wait_s` for the end. Returns whether the process still runs."""
         try:
             self._process.wait(min(wait_s, max(0.0, self._kill_at - time.monotonic())))
         except subprocess.TimeoutExpired:
@@ -66,7 +66,7 @@ class TaskProcess:
         self._process.terminate()
 
     def end(self) -> int:
-        """Kill what still runs and return the exit code; ranks exit when their launcher is gone."""
+        """Kill the process if it still runs, and return its exit code. Ranks exit when their launcher has ended."""
         if self._process.poll() is None:
             self._process.kill()
         code = self._process.wait()
@@ -74,7 +74,7 @@ class TaskProcess:
         return code
 
     def new_log_tail(self) -> str | None:
-        """Return the last lines, or None when there are no new ones."""
+        """Return the last lines, or None if there are no new ones."""
         if not self._news:
             return None
         self._news = False
@@ -88,15 +88,15 @@ class TaskProcess:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                with suppress(OSError):  # The processes continue when the trainer's output is closed.
+                with suppress(OSError):  # the processes continue if the trainer's output is closed
                     sys.stdout.write(line)
                     sys.stdout.flush()
-                # PostgreSQL's text cannot hold a zero.
+                # PostgreSQL's text cannot contain NUL.
                 self._lines.append(line.rstrip("\n").replace("\0", ""))
                 self._news = True
 
 
 def last_error(log: str) -> str:
-    """Return the last exception in a log, other than torchrun's own, which only reports that there was one."""
+    """Return the last exception in a log, except torchrun's own, which only reports that a process failed."""
     named = [line for line in log.splitlines() if _EXCEPTION.match(line) and "ChildFailedError" not in line]
     return named[-1] if named else "its log names no exception."

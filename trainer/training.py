@@ -1,4 +1,4 @@
-"""A training run as a task: from its row to the registered model, by way of `fit`."""
+"""A training run as a task: from its row to the registered model, with `fit`."""
 
 import hashlib
 import io
@@ -78,7 +78,7 @@ def run(work: Work) -> None:
 
 
 def recognise(work: Work, begun_from: InitialWeights, config: TrainingConfig) -> InitialWeights:
-    """Find the registered model with these weights, which came in a file, and store it as the run's parent."""
+    """Find the registered model with the weights of an uploaded file, and store it as the run's parent."""
     with work.database.begin() as session:
         content = content_sha256(begun_from.state)
         found = find_by_content(session, work.store, content, config.architecture)
@@ -101,12 +101,12 @@ class RunCheckpointer:
         self._images = 0
         self._steps = 0
         self._curve = Curve(work.claim.task_id)
-        #: As last measured.
+        #: The last measured value.
         self._ap40: float | None = None
         self._events = EventFile() if ranks.is_first else None
 
     def load(self) -> bytes | None:
-        """Return the last checkpoint that the row names."""
+        """Return the last checkpoint, as named in the row."""
         with self._work.database.begin() as session:
             row = session.get_one(TrainingRun, self._work.claim.task_id)
             sha256, steps = row.checkpoint_sha256, row.checkpoint_steps
@@ -119,14 +119,14 @@ class RunCheckpointer:
         return self._work.store.get(checkpoint_key(self._work.claim.task_id, sha256), sha256=sha256)
 
     def is_due(self, progress: Progress) -> bool:
-        """Whether a rank was asked to stop, an epoch is over, or the last checkpoint is too old."""
+        """Return whether a rank was asked to stop, an epoch has ended, or the last checkpoint is too old."""
         late = time.monotonic() - self._saved_at > 60 * self._config.checkpoint_every_min
         asked, due = self._ranks.sum([self._stop.is_set(), late and self._ranks.is_first])
         self._stopping = asked > 0
         return self._stopping or due > 0 or progress.position.step == 0
 
     def save(self, checkpoint: bytes, progress: Progress) -> None:
-        """Store a checkpoint and its key in the row, and remove the previous one; raises `TaskLost`."""
+        """Store a checkpoint and its key in the row, and delete the previous one. Raises `TaskLost`."""
         work, run_id = self._work, self._work.claim.task_id
         sha256 = hashlib.sha256(checkpoint).hexdigest()
         work.store.put(checkpoint_key(run_id, sha256), checkpoint)
@@ -162,7 +162,7 @@ class RunCheckpointer:
             raise Interrupted
 
     def keep_batch(self, error: NonFiniteLoss) -> NonFiniteLoss:
-        """Store the failed step's batches for inspection; return the error with their keys."""
+        """Store the batches of the failed step for inspection. Returns the error with their keys."""
         buffer = io.BytesIO()
         torch.save({"image_ids": error.image_ids, "batches": [vars(batch) for batch in error.batches]}, buffer)
         content = buffer.getvalue()
@@ -199,7 +199,7 @@ class RunCheckpointer:
             log.info("training", **figures)
 
     def _store_events(self) -> dict[str, str]:
-        """Store this attempt's event file; return its digest, by attempt."""
+        """Store the event file of this attempt. Returns its digest by attempt."""
         assert self._events is not None
         content = self._events.content()
         sha256 = hashlib.sha256(content).hexdigest()

@@ -1,7 +1,7 @@
-"""What a model in training is worth so far: average precision on a few films that it does not learn from.
+"""Average precision of a model during training, on a few images that are not used for training.
 
-For the curve alone. The sample is small, so that it costs little beside an epoch; what counts is the evaluation of the
-finished model.
+Only for the curve. The sample is small, so that it costs little compared with an epoch. The evaluation of the finished
+model is the authoritative result.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ from trainer.evaluation.voc import evaluate_voc
 from trainer.films import FilmReader
 from trainer.ranks import Ranks
 
-#: A model's figures, the same on every rank; all ranks ask at once.
+#: Returns the figures of a model, the same on all ranks; all ranks call it together.
 Measure = Callable[[nn.Module], dict[str, float]]
 
 Precision = Literal["auto", "fp32", "bf16"]
 
 _MOST_FILMS = 64
-#: A forward pass takes about a third of a step's time: with one film for four of an epoch it adds less than a tenth.
+#: A forward pass takes about a third of a step: one image per four of an epoch adds less than a tenth to its time.
 _FILMS_OF_AN_EPOCH = 4
 _BATCH_SIZE = 8
 
@@ -37,7 +37,7 @@ _BATCH_SIZE = 8
 def measure_on(
     config: TrainingConfig, dataset: Dataset, card: ModelCard, read: FilmReader, ranks: Ranks, precision: Precision
 ) -> Measure:
-    """Return what measures a model on the dataset's evaluated split, of which `card` names the classes."""
+    """Return a function that measures a model on the dataset's evaluated split; `card` names the classes."""
     if config.evaluate_split is None:
         return lambda _: {}
     epoch = config.images_per_epoch or len(dataset.of("train").films)
@@ -50,7 +50,7 @@ def measure_on(
             detector = Detector(described, weights, str(ranks.device), precision)
             mine = find(detector, films[ranks.rank :: ranks.world], read, _BATCH_SIZE)
         except (DetectionFailed, DeviceOutOfMemory):
-            mine = None  # the others wait in the exchange
+            mine = None  # the other ranks wait in the exchange
         parts = ranks.gather(mine)
         found = {image_id: boxes for part in parts if part is not None for image_id, boxes in part.items()}
         mean_ap = evaluate_voc(to_material(dataset, films, found)).mean_ap if len(found) == len(films) else None
@@ -60,6 +60,6 @@ def measure_on(
 
 
 def choose(films: Sequence[Film], most: int) -> tuple[Film, ...]:
-    """Choose films evenly over the list, always the same."""
+    """Choose images evenly over the list; the same ones each time."""
     count = min(most, len(films))
     return tuple(films[number * len(films) // count] for number in range(count))
