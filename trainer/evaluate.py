@@ -118,9 +118,7 @@ def find(
     batch_size: int,
     report: Callable[[int], None] = lambda _: None,
 ) -> dict[int, Boxes]:
-    """Return the detections of each image of this rank. `report` is called with the number of images in finished
-    passes.
-    """
+    """Return the detections of this rank's images. `report` is called with the images in finished passes."""
     blank = detector.place(np.zeros((64, 64), np.uint8))
     found: dict[int, Boxes] = {}
     with ThreadPoolExecutor(2) as threads:
@@ -217,8 +215,7 @@ def name_as_dataset(card: ModelCard, dataset: Dataset) -> ModelCard:
 
 
 def evaluated_categories(known: Sequence[Category], dataset: Dataset) -> tuple[Category, ...]:
-    """Return the evaluated classes: those of the dataset that the model knows. `known` are the model's, with dataset
-    ids.
+    """Return the classes of the dataset that the model knows. `known` are the model's classes, with the dataset's ids.
 
     If it knows none, the images are normal and all its detections are false positives: its own classes are returned.
     """

@@ -102,9 +102,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], card: ModelCard, base: M
 def _match_classes(
     model: nn.Module, state: Mapping[str, Tensor], card: ModelCard, base: ModelCard
 ) -> dict[str, Tensor]:
-    """Return the last layer with the base's rows for background and classes of the same name; other rows are the
-    model's.
-    """
+    """Return the last layer with the base's rows for background and classes of the same name."""
     theirs = {category.name.casefold(): label for label, category in enumerate(base.categories, start=1)}
     rows = [(0, 0)] + [
         (label, theirs[category.name.casefold()])

@@ -33,9 +33,7 @@ def command_of(claim: TaskClaim, settings: Settings) -> list[str]:
 
 
 def torchrun(settings: Settings, ranks: int, meeting: str, module: Sequence[str]) -> list[str]:
-    """Return torchrun's command for a module. On several machines, they meet at the rendezvous under the name
-    `meeting`.
-    """
+    """Return torchrun's command for a module. Several machines meet at the rendezvous under the name `meeting`."""
     several = settings.trainer_nodes > 1
     return [
         sys.executable,

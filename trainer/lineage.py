@@ -139,9 +139,7 @@ def _read_by_digest(session: Session, store: ObjectStore, digest: str) -> Datase
 
 
 def _content_of(session: Session, store: ObjectStore, model: Model) -> str | None:
-    """Return the digest of a model's weights, computed and stored if missing; None if the weights are deleted or
-    corrupt.
-    """
+    """Return the digest of a model's weights, computed if missing; None if the weights are deleted or corrupt."""
     if model.content_sha256 is None:
         try:
             weights = store.get(weights_key(model.weights_sha256), sha256=model.weights_sha256)

@@ -24,9 +24,7 @@ MOST_CLASSES = 5
 
 
 def draw_films(source: PhantomsSource, folder: Path, on_film: Callable[[], None]) -> Annotations:
-    """Draw the images as 8-bit PNG files into a folder. Returns their annotations. `on_film` is called after each
-    image.
-    """
+    """Draw the images as 8-bit PNG files into a folder, call `on_film` after each, and return their annotations."""
     first = FIRST_SEED + source.seed * SEEDS_APART
     images = []
     processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,4 @@
-"""Check whether boxes are in pixels of their images. Formats do not state it, and training with wrong units raises no
-error.
-"""
+"""Check whether boxes are in pixels of their images: formats do not state it, and wrong units raise no error."""
 
 from collections.abc import Mapping
 from dataclasses import replace

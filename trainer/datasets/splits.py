@@ -52,9 +52,7 @@ def stratify(members: Sequence[Member], plan: SplitPlan) -> list[Split]:
 
 
 def check_kept(members: Sequence[Member], splits: Iterable[Split | None]) -> list[Split]:
-    """Return the splits of the annotations. Raises `SplitImpossible` if one is missing or if a patient is in several
-    splits.
-    """
+    """Return the annotated splits. Raises `SplitImpossible` if one is missing or a patient is in several."""
     kept: list[Split] = []
     first: dict[str, Split] = {}
     parted = set()

@@ -33,9 +33,7 @@ def of_one_class(flat: Flat, pairs: Pairs) -> NDArray[np.bool_]:
 
 
 def claim(pairs: Pairs, detections: int) -> Ints:
-    """Let each detection, by falling score, claim the true box that it overlaps most. Return its true box:
-    [detections].
-    """
+    """Let each detection, best first, claim the true box that it overlaps most. Return these boxes: [detections]."""
     found = np.full(detections, NONE, np.int64)
     # The first pair of each detection is the one with the highest overlap; for equal overlaps, the first one.
     best_first = np.lexsort((np.arange(len(pairs.iou)), -pairs.iou, pairs.detection))

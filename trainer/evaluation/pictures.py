@@ -51,8 +51,7 @@ class Picture:
 def take_pictures(
     material: EvaluationSet, examples: Sequence[Example], film: Film, threshold: float, *, missed: bool
 ) -> list[Picture]:
-    """Draw each example on its image, with all true boxes and the detections with the highest scores above the
-    threshold.
+    """Draw each example on its image, with all true boxes and the best detections above the threshold.
 
     `missed` tells whether the examples are missed true boxes or false positives. Raises `KeyError` if the size of an
     image is unknown.

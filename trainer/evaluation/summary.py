@@ -195,8 +195,7 @@ def summarise(
 
 
 def choose_threshold(froc: Froc | None, score_threshold: float, rate: float = 1.0) -> float:
-    """Return the lowest score with at most one false positive per image; if there is none, a value just above all
-    scores.
+    """Return the lowest score with at most one false positive per image, else a value just above all scores.
 
     Without true boxes there is no curve, and all detections count: `score_threshold`.
     """

@@ -98,9 +98,7 @@ def no_finding_ap(material: EvaluationSet) -> float | None:
 
 
 def highest_scores(flat: Flat, chosen: NDArray[np.bool_] | None = None) -> Reals:
-    """Return the highest score of each image, [images], among the `chosen` detections [n] if given; 0 without
-    detections.
-    """
+    """Return each image's highest score, [images], among all or the `chosen` detections [n]; 0 without detections."""
     image_of: Ints = flat.image_of if chosen is None else flat.image_of[chosen]
     scores = np.zeros(flat.images)
     np.maximum.at(scores, image_of, flat.scores if chosen is None else flat.scores[chosen])

@@ -20,8 +20,7 @@ class Example:
 
 
 def worst_misses(flat: Flat, claims: Ints, most: int) -> list[Example]:
-    """Return true boxes without a detection, then those found with the lowest scores. Larger boxes first, one per
-    image.
+    """Return missed true boxes, then those found with the lowest scores; larger boxes first, one per image.
 
     `claims` [n] is the result of `match_voc`.
     """
