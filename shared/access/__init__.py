@@ -1,1 +1,1 @@
-"""Who may do what, and who did it: API keys, console sessions, quotas, the audit."""
+"""API keys, console sessions, quotas and the audit."""

@@ -1,4 +1,4 @@
-"""The audit: who changed what, and who saw whose data. A change and its row are one transaction."""
+"""The audit: who changed data, and who read data. A change and its audit row share one transaction."""
 
 from collections.abc import Callable, Collection, Mapping
 from uuid import UUID
@@ -13,9 +13,9 @@ from shared.ids import new_id
 from shared.suggestions import UnknownName
 from shared.tables import AuditEvent
 
-#: The actor of what is done at the command line.
+#: The actor of an action at the command line.
 CLI = "cli"
-#: Actions that are no request to the API; its own are called as its views are.
+#: Actions outside the API. An action of the API has the name of its view.
 OFF_API = frozenset(
     {
         "dataset.import",
@@ -25,10 +25,10 @@ OFF_API = frozenset(
         "model.demo",
     }
 )
-#: Rows that are looked through for an action that was meant.
+#: The number of latest rows that are searched for a similar action.
 _LATEST = 10_000
 
-#: Whether this transaction has changed, or locked, any row.
+#: Whether this transaction has changed or locked a row.
 _HAS_CHANGED = sa.func.txid_current_if_assigned().is_not(None)
 
 
@@ -44,16 +44,17 @@ def record(
     remote_address: str | None = None,
     only_if_changed: bool = False,
 ) -> bool:
-    """Write a row, with `only_if_changed` only where the transaction has changed any; return whether it was written.
+    """Write an audit row; return whether it was written.
 
-    `action` is as `studies.submit`; `subject` holds ids, counts and the reason of a promotion, never a name or a
-    patient's data. Call it last in a transaction. Raises `AuditUnavailable`, and what the changes before it raise.
+    `only_if_changed` writes it only if the transaction has changed a row. `action` is, for example, `studies.submit`.
+    `subject` holds ids, counts and the reason of a promotion, never a name or a patient's data. Call it last in a
+    transaction. Raises `AuditUnavailable`, and the errors of earlier changes, which it flushes.
     """
     session.flush()
     columns = AuditEvent.__table__.c
     values = {
         "id": new_id(),
-        "project_id": project_id or getattr(session, "project_id", None),  # of a session of one project
+        "project_id": project_id or getattr(session, "project_id", None),  # a `ProjectSession` has one
         "api_key_id": api_key_id,
         "actor": actor,
         "action": action,
@@ -74,7 +75,7 @@ def record(
 
 
 def require_action(session: Session, action: str, of_api: Callable[[], Collection[str]]) -> None:
-    """Raise `UnknownName` for an action that no row has, and that is neither the API's nor one of `OFF_API`."""
+    """Raise `UnknownName` unless a row has this action, the API has it, or `OFF_API` holds it."""
     if session.scalar(sa.select(AuditEvent.id).where(AuditEvent.action == action).limit(1)):
         return
     known = OFF_API.union(of_api())
@@ -87,5 +88,5 @@ def require_action(session: Session, action: str, of_api: Callable[[], Collectio
 
 def _plain(value: object) -> object:
     if isinstance(value, str):
-        return without_odd(value)  # a path may hold what PostgreSQL cannot
+        return without_odd(value)  # a path may hold characters that PostgreSQL rejects
     return value if isinstance(value, int | float | list | None) else str(value)

@@ -1,4 +1,4 @@
-"""Sessions of the console. Each is a row, so that one that was ended is over for every copy of its cookie."""
+"""Sessions of the console. Each is a row, so that signing out invalidates all copies of its cookie."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -9,23 +9,26 @@ from sqlalchemy.orm import Session
 from shared.access.keys import Identity, identity_of
 from shared.tables import ApiKey, ConsoleSession
 
-#: How long a session lasts; its key may end before.
+#: The lifetime of a session. It ends earlier if its key expires or is revoked.
 SESSION = timedelta(hours=12)
 
 
 def begin_session(session: Session, key_id: UUID) -> UUID:
-    """Sign a key in; return the session's id."""
+    """Start a session for a key; return the session's id."""
     session.add(begun := ConsoleSession(api_key_id=key_id))
     session.flush()
     return begun.id
 
 
 def find_session(session: Session, session_id: UUID) -> Identity:
-    """Return whom a session stands for; raise `Unauthorized` when it or its key has ended, or `KeyExpired`."""
+    """Return the identity of a session's key.
+
+    Raises `Unauthorized` if the session has ended or its key is revoked, and `KeyExpired`.
+    """
     live = (ConsoleSession.id == session_id, ConsoleSession.created_at > sa.func.now() - SESSION)
     return identity_of(session.scalar(sa.select(ApiKey).join(ConsoleSession).where(*live)))
 
 
 def end_session(session: Session, session_id: UUID) -> None:
-    """Sign out; does nothing the second time."""
+    """Delete a session. Deleting a missing session is a no-op."""
     session.execute(sa.delete(ConsoleSession).where(ConsoleSession.id == session_id))

@@ -1,4 +1,4 @@
-"""API keys: `carina_<prefix>_<secret>`, one project each, hashed at rest."""
+"""API keys: `carina_<prefix>_<secret>`. Each belongs to one project; only a hash of its secret is stored."""
 
 import hashlib
 import hmac
@@ -18,16 +18,16 @@ from shared.suggestions import no_such
 from shared.tables import ApiKey, Project
 from shared.vocabulary.states import Scope
 
-#: The project of keys that are made without naming one.
+#: The project of a key that is created without a project name.
 FIRST_PROJECT = "default"
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """How long and how much a key may ask for; None: without end."""
+    """The expiry and the limits of a key; None: unlimited."""
 
     expires_at: datetime | None = None
-    #: As `100/minute`.
+    #: For example `100/minute`.
     rate_limit: str | None = None
     files_per_day: int | None = None
     bytes_per_day: int | None = None
@@ -46,23 +46,23 @@ class InvalidRateLimit(RequestError):
 
 @dataclass(frozen=True)
 class Identity:
-    """Whom a key stands for."""
+    """An authenticated key: its project, scopes and limits."""
 
     key_id: UUID
-    #: What people call the key.
+    #: The display name of the key.
     name: str
     project_id: UUID
     scopes: frozenset[Scope]
     allowance: Allowance = NO_END
 
     def require_time(self) -> None:
-        """Raise `KeyExpired` once the key's time is over."""
+        """Raise `KeyExpired` if the key has expired."""
         end = self.allowance.expires_at
         if end is not None and end <= datetime.now(UTC):
             raise KeyExpired
 
     def may(self, scope: Scope) -> bool:
-        """Whether the key has this scope; `admin` has all that end at the project."""
+        """Whether the key has this scope. `admin` includes all scopes of a project: all except `system`."""
         return scope in self.scopes or (Scope.ADMIN in self.scopes and scope is not Scope.SYSTEM)
 
 
@@ -74,16 +74,19 @@ def create_key(
     scopes: Collection[Scope],
     allowance: Allowance = NO_END,
 ) -> str:
-    """Create a key, and its project where that is new. The returned text is the only copy of the secret."""
+    """Create a key, and its project if it does not exist. The returned key is the only copy of the secret."""
     return add_key(session, open_project(session, project_name), name, scopes, allowance)[1]
 
 
 def add_key(
     session: Session, project_id: UUID, name: str, scopes: Collection[Scope], allowance: Allowance = NO_END
 ) -> tuple[ApiKey, str]:
-    """Create a key of a project; return its row and the only copy of the secret. Raises `InvalidRateLimit`."""
+    """Create a key of a project; return its row and the key, the only copy of the secret.
+
+    Raises `InvalidRateLimit`.
+    """
     if allowance.rate_limit is not None:
-        import limits  # only where somebody sets a limit
+        import limits  # imported only if a limit is set
 
         try:
             limits.parse_many(allowance.rate_limit)
@@ -105,7 +108,7 @@ def add_key(
 
 
 def require_grantable(by: Identity, scopes: Collection[Scope]) -> None:
-    """Raise `Forbidden` where a key asks for another key with more rights than its own."""
+    """Raise `Forbidden` if a key would create a key with more rights than its own."""
     if by.allowance != NO_END:
         raise Forbidden("An API key that expires or has limits cannot create other keys.")
     if missing := sorted(scope for scope in scopes if not by.may(scope)):
@@ -122,7 +125,7 @@ def find_project(session: Session, name: str) -> UUID:
 
 
 def open_project(session: Session, name: str) -> UUID:
-    """Return the id of a project, which is made if it is new."""
+    """Return the id of a project; create the project if it does not exist."""
     project_id = session.scalar(sa.select(Project.id).where(Project.name == name))
     if project_id is None:
         session.add(project := Project(name=name))
@@ -132,13 +135,13 @@ def open_project(session: Session, name: str) -> UUID:
 
 
 def describe_key(session: Session, row: ApiKey) -> dict[str, Any]:
-    """Return what may be shown of a key: all but the digest of its secret, with its project's name."""
+    """Return the public fields of a key and its project's name: all fields except the digest of its secret."""
     shown = ("id", "prefix", "name", "scopes", "created_at", "revoked_at", *(field.name for field in fields(Allowance)))
     return {name: getattr(row, name) for name in shown} | {"project": session.get_one(Project, row.project_id).name}
 
 
 def find_key(session: Session, prefix: str) -> UUID:
-    """Return the id of the key with a prefix, which may be revoked; raise `NotFound`."""
+    """Return the id of the key with a prefix, revoked or not; raise `NotFound`."""
     known: dict[str, UUID] = {row.prefix: row.id for row in session.execute(sa.select(ApiKey.prefix, ApiKey.id))}
     if prefix not in known:
         raise no_such("key", prefix, names=known)
@@ -152,18 +155,18 @@ def read_prefixes(session: Session, key_ids: Collection[UUID]) -> dict[UUID, str
 
 
 def prefix_of(key: str) -> str:
-    """Return the public part of a key."""
+    """Return the prefix of a key, which is not secret."""
     return key.split("_")[1]
 
 
 def verify_key(session: Session, key: str) -> Identity:
-    """Return whom a key stands for; raise `Unauthorized` when it is unknown, wrong or revoked, or `KeyExpired`."""
+    """Return the identity of a key; raise `Unauthorized` if it is unknown, wrong or revoked, or `KeyExpired`."""
     brand, _, rest = key.partition("_")
     prefix, _, secret = rest.partition("_")
     if is_odd(key):
-        raise Unauthorized  # PostgreSQL takes no NUL
+        raise Unauthorized  # PostgreSQL rejects NUL
     row = session.scalar(sa.select(ApiKey).where(ApiKey.prefix == prefix))
-    # Compare also where there is no row, so that an answer's time does not tell which prefixes exist.
+    # Compare even without a row, so that the response time does not reveal which prefixes exist.
     right = hmac.compare_digest(row.secret_sha256 if row else _digest(""), _digest(secret))
     if brand != "carina" or not right:
         raise Unauthorized
@@ -171,7 +174,7 @@ def verify_key(session: Session, key: str) -> Identity:
 
 
 def identity_of(row: ApiKey | None) -> Identity:
-    """Return whom a key's row stands for; raise `Unauthorized` when there is none or it is revoked, or `KeyExpired`."""
+    """Return the identity of a key's row; raise `Unauthorized` if it is None or revoked, or `KeyExpired`."""
     if row is None or row.revoked_at is not None:
         raise Unauthorized
     allowance = Allowance(row.expires_at, row.rate_limit, row.files_per_day, row.bytes_per_day)
@@ -181,7 +184,7 @@ def identity_of(row: ApiKey | None) -> Identity:
 
 
 def revoke_key(session: Session, prefix: str, project_id: UUID | None = None) -> ApiKey:
-    """Revoke a key, by default of any project; raise `NotFound` if no live key has this prefix."""
+    """Revoke a key of `project_id`, or of any project; raise `NotFound` if no active key has this prefix."""
     live = sa.update(ApiKey).where(ApiKey.prefix == prefix, ApiKey.revoked_at.is_(None))
     if project_id is not None:
         live = live.where(ApiKey.project_id == project_id)

@@ -1,7 +1,8 @@
-"""What an API key may send in a day, in UTC: counted where a file's bytes become rows, in the same transaction.
+"""The daily quota of an API key, per day in UTC.
 
-So each file counts once, whichever way it came (HTTP, an archive, a bucket, DICOMweb, C-STORE), and neither Redis nor
-a retry changes the count. A file that is refused costs nothing; a duplicate counts as any other file that was sent.
+A file is counted in the transaction that writes its rows. So each file counts once, whether it arrived by HTTP,
+DICOMweb or C-STORE, in an archive or from a bucket, and neither a retry nor an outage of Redis changes the count.
+A rejected file does not count; a duplicate does.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 from shared.errors import Place, RequestError
 from shared.tables import ApiKey, Usage
 
-#: Of PostgreSQL's clock; the session's time zone does not matter.
+#: The current date in UTC, by PostgreSQL's clock, whatever the time zone of the session.
 _TODAY = sa.cast(sa.func.timezone("UTC", sa.func.now()), sa.Date)
 
 
@@ -30,22 +31,22 @@ class QuotaExceeded(RequestError):
 
 @dataclass(frozen=True)
 class Quota:
-    """The limits of a key; None: any amount."""
+    """The daily limits of a key; None: unlimited."""
 
     key_id: UUID
     files_per_day: int | None
     bytes_per_day: int | None
 
     def check(self, session: Session, files: int, byte_count: int) -> None:
-        """Raise `QuotaExceeded` where so much more is too much; count nothing."""
+        """Raise `QuotaExceeded` if this amount would exceed the quota. Counts nothing."""
         used = sa.select(Usage.files, Usage.bytes).where(Usage.api_key_id == self.key_id, Usage.day == _TODAY)
         row = session.execute(used).one_or_none() or (0, 0)
         self._compare(row[0] + files, row[1] + byte_count)
 
     def charge(self, session: Session, byte_count: int) -> None:
-        """Count one file; raise `QuotaExceeded` where it is one too many, which undoes the transaction.
+        """Count one file; raise `QuotaExceeded` if it exceeds the quota, so that the transaction is rolled back.
 
-        Call it last: the row is locked until the transaction ends.
+        Call it last: the row stays locked until the transaction ends.
         """
         mine = insert(Usage).values(api_key_id=self.key_id, day=_TODAY, files=1, bytes=byte_count)
         more: dict[str, Any] = {"files": Usage.files + 1, "bytes": Usage.bytes + mine.excluded.bytes}
@@ -62,14 +63,14 @@ class Quota:
 
 
 def find_quota(session: Session, key_id: UUID) -> Quota | None:
-    """Return the limits of a key; None for one that may send any amount."""
+    """Return the limits of a key; None if it has none."""
     limits = sa.select(ApiKey.files_per_day, ApiKey.bytes_per_day).where(ApiKey.id == key_id)
     files, in_bytes = session.execute(limits).one()
     return None if files is None and in_bytes is None else Quota(key_id, files, in_bytes)
 
 
 def seconds_to_midnight() -> int:
-    """How long the day still is, in UTC."""
+    """Return the seconds until midnight in UTC, at least 1."""
     now = datetime.now(UTC)
     midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     return max(1, int((midnight - now).total_seconds()) + 1)
