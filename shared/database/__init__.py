@@ -1,4 +1,4 @@
-"""PostgreSQL through SQLAlchemy: one engine a process, one short transaction a change."""
+"""PostgreSQL through SQLAlchemy: one engine per process, one short transaction per change."""
 
 from shared.database.engine import Database, is_any
 

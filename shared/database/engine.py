@@ -1,7 +1,7 @@
-"""PostgreSQL through SQLAlchemy: one engine a process, one short transaction a change.
+"""PostgreSQL through SQLAlchemy: one engine per process, one short transaction per change.
 
-Nothing here needs a session of its own on the server (no startup option, prepared statement or session setting), so
-that a pooler in transaction mode, as PgBouncer's, may stand in between.
+No code here depends on the state of a server session (startup options, prepared statements, session settings), so it
+works through a pooler in transaction mode, such as PgBouncer.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +29,7 @@ from shared.settings import Settings
 
 Result = TypeVar("Result")
 
-#: Of libpq, each unless the URL says otherwise. A peer that vanished is noticed within half a minute.
+#: Parameters of libpq, unless the URL sets them. A lost peer is detected within 30 s.
 _DEFAULTS = {
     "application_name": "carina",
     "connect_timeout": "5",
@@ -38,7 +38,7 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-#: Raises the error of a change where changes are refused.
+#: Raises the error that a change would raise on a read-only server.
 _WRITABLE = sa.text(
     "DO $$ BEGIN IF current_setting('transaction_read_only')::bool THEN"
     f" RAISE SQLSTATE '{READ_ONLY}' USING MESSAGE = 'the server is read-only'; END IF; END $$"
@@ -46,12 +46,12 @@ _WRITABLE = sa.text(
 
 
 class Database:
-    """A pool of connections to PostgreSQL. Safe to share between threads; not between processes."""
+    """A pool of connections to PostgreSQL. Thread-safe; must not be shared between processes."""
 
     def __init__(self, url: str, *, pool_size: int = 10, ca_bundle: str = "") -> None:
-        """Keep at most so many connections; a request for another one waits for up to 10 s.
+        """Open at most `pool_size` connections; a request for another one waits up to 10 s.
 
-        The URL is libpq's: several hosts, `target_session_attrs`, `options` and `sslmode` mean what they mean there.
+        The URL has libpq's syntax, including several hosts, `target_session_attrs`, `options` and `sslmode`.
         Raises `MalformedDatabaseUrl`.
         """
         self.engine = sa.create_engine(
@@ -60,44 +60,44 @@ class Database:
             max_overflow=0,
             pool_pre_ping=True,
             pool_timeout=10,
-            hide_parameters=True,  # an error's text goes into the log
+            hide_parameters=True,  # error texts are logged
             connect_args={**_DEFAULTS, **connection_parameters(url, ca_bundle), "prepare_threshold": None},
         )
-        #: Called at the end of each transaction, inside it; an error undoes the transaction.
+        #: Called in each transaction before its commit; an error rolls the transaction back.
         self.before_commit: Callable[[Session], None] | None = None
         sa.event.listen(self.engine, "connect", _read_times_as_utc)
         sa.event.listen(self.engine, "handle_error", _translate)
         project_scope.install(self.engine)
-        #: The project that the sessions are limited to; None: they are not.
+        #: The project to which the sessions are limited; None: unlimited.
         self._project_id: UUID | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
-        """Connect to where the settings point."""
+        """Return a pool for the database in the settings."""
         url = settings.database_url.get_secret_value()
         return cls(url, pool_size=settings.database_connections, ca_bundle=settings.ca_bundle)
 
     def of_project(self, project_id: UUID) -> Self:
-        """Return the same pool, whose sessions see and change the rows of one project only."""
+        """Return a view of this pool whose sessions read and change only the rows of one project."""
         limited = copy(self)
         limited._project_id = project_id
         return limited
 
     def unrecorded(self) -> Self:
-        """Return the same pool for bookkeeping that needs no audit row of its own, as the sweep does it."""
+        """Return a view of this pool without `before_commit`, for housekeeping that needs no audit row."""
         plain = copy(self)
         plain.before_commit = None
         return plain
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
-        """Yield a session whose transaction commits at the end; raise `DatabaseUnavailable` in an outage."""
+        """Yield a session whose transaction commits at the end; raise `DatabaseUnavailable` during an outage."""
         with self._open() as session, session.begin():
             try:
                 project_scope.connect(session)
             except sa.exc.TimeoutError as exc:
                 raise DatabaseUnavailable("No database connection became free in time.") from exc
-            except (psycopg.Error, sa.exc.InvalidRequestError) as exc:  # The pool gave up on finding a live one.
+            except (psycopg.Error, sa.exc.InvalidRequestError) as exc:  # the pool found no live connection
                 raise DatabaseUnavailable from exc
             yield session
             if self.before_commit is not None:
@@ -107,10 +107,10 @@ class Database:
         return Session(self.engine) if self._project_id is None else ProjectSession(self.engine, self._project_id)
 
     def persist(self, change: Callable[[Session], Result], *, within_s: float) -> Result:
-        """Run an idempotent change in a transaction of its own, again for up to `within_s` while the server is gone.
+        """Run an idempotent change in its own transaction; retry it for up to `within_s` while the server is down.
 
-        A commit whose answer was lost may have happened: only a change that is fenced, and so does nothing the second
-        time, belongs here.
+        If the answer to a commit is lost, the change may be applied already. So `change` must be fenced: running it
+        again must do nothing.
         """
 
         def attempt() -> Result:
@@ -125,7 +125,7 @@ class Database:
         )(attempt)
 
     def ping(self) -> None:
-        """Raise `DatabaseUnavailable` unless the server answers and takes changes."""
+        """Raise `DatabaseUnavailable` unless the server answers and accepts changes."""
         with self.begin() as session:
             session.execute(_WRITABLE)
 
@@ -135,7 +135,7 @@ class Database:
 
 
 def _translate(context: ExceptionContext) -> DatabaseUnavailable | None:
-    """Turn an outage into our error, and discard what it has spoiled: the session, or after a demotion all of them."""
+    """Translate an outage into our error; discard the broken connection, or all of them if the server is read-only."""
     error = context.original_exception
     if context.is_pre_ping or not isinstance(error, psycopg.Error):
         return None
@@ -151,7 +151,7 @@ def _translate(context: ExceptionContext) -> DatabaseUnavailable | None:
 
 
 class _UtcLoader(TimestamptzLoader):
-    """Returns times in UTC, whatever time zone the connection has."""
+    """Returns times in UTC, whatever the time zone of the connection."""
 
     def load(self, data: Buffer) -> datetime:
         return super().load(data).astimezone(UTC)
@@ -162,8 +162,8 @@ def _read_times_as_utc(connection: psycopg.Connection[Any], _: object) -> None:
 
 
 def is_any(column: InstrumentedAttribute[Any], values: Iterable[object]) -> sa.ColumnElement[bool]:
-    """Whether a column is one of many values, sent as one array.
+    """The condition that a column has one of these values, which are sent as one array.
 
-    `in_` sends each as a parameter: PostgreSQL takes 65,535 of them, and plans a statement anew for each number.
+    `in_` sends one parameter per value: PostgreSQL accepts at most 65,535, and plans a statement for each count.
     """
     return column == sa.any_(sa.literal(list(values), ARRAY(column.type)))

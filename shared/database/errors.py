@@ -1,8 +1,8 @@
-"""Which of PostgreSQL's errors are an outage that passes, and one sentence that says what to do about it."""
+"""Classifies errors of PostgreSQL: which ones are temporary outages, and the message for each."""
 
 import psycopg
 
-#: "Cannot execute … in a read-only transaction": a standby, a demoted primary, or a database that was set so.
+#: "Cannot execute … in a read-only transaction": a standby, a demoted primary, or a database set to read-only.
 READ_ONLY = "25006"
 
 _TAKES_NO_CHANGES = "PostgreSQL takes no changes: it is a standby or was set to read-only."
@@ -15,7 +15,7 @@ _NO_AGREEMENT_ON_TLS = "PostgreSQL and CARINA_DATABASE_URL do not agree on TLS: 
 _GENERAL = "PostgreSQL does not answer."
 _REFUSED = "PostgreSQL refuses the user or the password of CARINA_DATABASE_URL."
 
-#: By SQLSTATE or its beginning, the longest first. https://www.postgresql.org/docs/current/errcodes-appendix.html
+#: Messages by SQLSTATE or its prefix, longest prefix first. https://www.postgresql.org/docs/current/errcodes-appendix.html
 _BY_SQLSTATE = {
     READ_ONLY: _TAKES_NO_CHANGES,
     "53100": "PostgreSQL's disk is full.",
@@ -29,8 +29,8 @@ _BY_SQLSTATE = {
     "40": "The request collided with another transaction.",
     "58": "PostgreSQL cannot read or write its files.",
 }
-#: A refused connection has no SQLSTATE in libpq, only words. A server that speaks another language gets the general
-#: sentence.
+#: Messages by words of the error, because libpq has no SQLSTATE for a refused connection. For a server with another
+#: language the general message is used.
 _BY_WORDS = {
     "password authentication failed": _REFUSED,
     "role ": _REFUSED,
@@ -55,16 +55,16 @@ _BY_WORDS = {
     "SSL error": _NO_AGREEMENT_ON_TLS,
     "certificate": _NO_AGREEMENT_ON_TLS,
 }
-#: A table or a column does not exist.
+#: SQLSTATEs of a missing table and a missing column.
 _OLDER_SCHEMA = ("42P01", "42703")
-#: After these the connection is as good as before.
+#: SQLSTATEs, or their prefixes, after which the connection remains usable.
 _HARMLESS = ("40", "55P03", "57014")
 
 
 def explain_outage(error: psycopg.Error) -> str | None:
-    """Return a sentence about an error that the same statement may not meet again, or None for any other error.
+    """Return the message for an outage, after which the same statement may succeed; None for any other error.
 
-    The sentence names no host, user or value, for it is shown to clients of the API.
+    The message contains no host, user or value, because clients of the API see it.
     """
     if not isinstance(error, psycopg.OperationalError) and error.sqlstate != READ_ONLY:
         return None
@@ -78,10 +78,10 @@ def explain_outage(error: psycopg.Error) -> str | None:
 
 
 def shows_older_schema(error: psycopg.Error) -> bool:
-    """Whether the statement named a table or a column that a migration has still to make."""
+    """Whether a statement failed because its table or column does not exist: a migration is missing."""
     return error.sqlstate in _OLDER_SCHEMA
 
 
 def spoils_connection(error: psycopg.Error) -> bool:
-    """Whether the session that met this outage is better not used again."""
+    """Whether the connection must be discarded after this outage."""
     return not (error.sqlstate or "").startswith(_HARMLESS)

@@ -1,4 +1,4 @@
-"""UUIDv7 keys for rows that a query inserts."""
+"""UUIDv7 keys for rows inserted by SQL."""
 
 from uuid import UUID
 
@@ -6,8 +6,8 @@ import sqlalchemy as sa
 
 
 def new_id_in_sql() -> sa.ColumnElement[UUID]:
-    """Return `shared.ids.new_id` as an SQL expression; PostgreSQL itself has `uuidv7()` only from version 18 on."""
-    # A version 4 whose first 48 bits are the time, and whose version's bits 0100 become 0111.
+    """Return an SQL expression that generates a UUIDv7. PostgreSQL has `uuidv7()` only since version 18."""
+    # A UUIDv4 whose first 48 bits are replaced by the time, and whose version bits 0100 are changed to 0111.
     return sa.literal_column(
         "encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) PLACING"
         " substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6),"

@@ -1,4 +1,4 @@
-"""Rows that somebody names by the beginning of their id, as command lines print it."""
+"""Finds rows by the first digits of their id, which the command line prints."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -36,7 +36,7 @@ Named = type[
     | Webhook
     | WebhookDelivery
 ]
-#: What has ids that people name, by what people call it.
+#: Tables by the name of the kind.
 KINDS: dict[str, Named] = {
     "study": Study,
     "image": Image,
@@ -54,7 +54,7 @@ KINDS: dict[str, Named] = {
 
 
 def find_id(session: Session, kind: str, name: str) -> UUID:
-    """Return the id that is meant, whole or by its beginning; raise `NotFound` and `AmbiguousName`."""
+    """Return the id that `name` equals or begins; raise `NotFound` and `AmbiguousName`."""
     digits = digits_of(name)
     found = find_beginning(session, KINDS[kind], digits) if digits else []
     if len(found) == 1:
@@ -65,7 +65,7 @@ def find_id(session: Session, kind: str, name: str) -> UUID:
 
 
 def find_meant(session: Session, row: Named, digits: str | None) -> Sequence[UUID]:
-    """Return the ids that may be meant by one that there is not."""
+    """Return ids similar to one that does not exist: those that begin with its digits, or with its first 16."""
     if digits is None:
         return []
     whole = [] if len(digits) == 32 else find_beginning(session, row, digits)
@@ -73,7 +73,7 @@ def find_meant(session: Session, row: Named, digits: str | None) -> Sequence[UUI
 
 
 def find_beginning(session: Session, row: Named, digits: str) -> Sequence[UUID]:
-    """Return the ids that begin with these digits, one more than is listed at most."""
+    """Return the ids that begin with these digits, at most `LISTED` + 1."""
     first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
     rows = sa.select(row.id).where(row.id.between(first, last))
     return session.scalars(rows.order_by(row.id).limit(LISTED + 1)).all()

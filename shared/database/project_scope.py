@@ -1,8 +1,8 @@
-"""Projects are a boundary: a session of one project neither sees nor changes another project's rows, whatever it asks.
+"""Isolates projects: a session of one project can neither read nor change rows of other projects.
 
-`Database.of_project` opens such sessions. Every statement gets the project as a condition on every table that projects
-own, and every statement is checked again as it goes to the server: one that reached such a table by another way, as
-plain SQL does, is refused. A statement that is meant for all projects says so with `ACROSS_PROJECTS`.
+`Database.of_project` opens such sessions. Each statement gets a condition on the project for each table that belongs
+to projects. Each statement is checked again before it is sent to the server: a statement without the condition, such
+as plain SQL, is rejected. A statement for all projects has the execution options `ACROSS_PROJECTS`.
 """
 
 import re
@@ -40,7 +40,7 @@ from shared.tables import (
     Worker,
 )
 
-#: Tables whose rows belong to a row of a project, by the column that names it.
+#: Tables whose rows belong to a row of a project, with the column of the foreign key and the parent table.
 CHILDREN: dict[type[Row], tuple[str, type[Any]]] = {
     ConsoleSession: ("api_key_id", ApiKey),
     Detection: ("job_id", Job),
@@ -50,26 +50,26 @@ CHILDREN: dict[type[Row], tuple[str, type[Any]]] = {
     Usage: ("api_key_id", ApiKey),
     WebhookDelivery: ("webhook_id", Webhook),
 }
-#: Tables that all projects share: models, the work of workers, and what is found by the digest of an object.
+#: Tables that all projects share: models, workers, queue samples, and rows keyed by the digest of an object.
 SHARED: frozenset[type[Row]] = frozenset({ErasedObject, Model, QueueSample, Rendition, Worker})
-#: Tables of which some rows belong to no project; a session of one sees its own.
+#: Tables in which some rows belong to no project. A session of a project sees only the rows of the project.
 PARTLY_OWNED: tuple[type[Any], ...] = (AuditEvent, Erasure)
-#: Execution options of a statement that is meant to see all projects' rows. Each use says why that is right.
+#: Execution options of a statement that reads the rows of all projects. Each use explains why it may.
 ACROSS_PROJECTS: Mapping[str, Any] = {"across_projects": True}
 
-#: The parents under names of their own, for a statement may have the parent itself.
+#: Aliases of the parents, because a statement may use the parent itself.
 _OWNERS: dict[type[Row], Any] = {child: aliased(parent) for child, (_, parent) in CHILDREN.items()}
 _SCOPE = "project_scope"
 _OWN_COLUMN = {name: "project_id" for name, table in Row.metadata.tables.items() if "project_id" in table.columns}
 _OWN_COLUMN[Project.__tablename__] = "id"
 _PARENT_COLUMN = {row.__tablename__: (column, parent.__tablename__) for row, (column, parent) in CHILDREN.items()}
 _TABLES = "|".join(sorted({*_OWN_COLUMN, *_PARENT_COLUMN}, key=len, reverse=True))
-#: A table that a statement reads or changes, and what it is called there.
+#: A table that a statement reads or changes, and its alias.
 _REFERENCE = re.compile(
     rf'(?:\b(?:FROM|JOIN|UPDATE|USING|ONLY)\s+|,\s*)(?:"?public"?\.)?"?({_TABLES})\b"?(?!\s*[.(])(?:\s+AS\s+(\w+))?',
     re.IGNORECASE,
 )
-#: The rest of a list of parameters, which is of another length each time.
+#: The parameters of a list after the first one. Their number varies.
 _LIST = re.compile(r"(?:, %\(\w+\)s(?:::\w+)?)+")
 
 
@@ -87,23 +87,23 @@ class ProjectSession(Session):
     def __init__(self, engine: sa.Engine, project_id: UUID) -> None:
         super().__init__(engine)
         self.project_id = project_id
-        #: Whether the unit of work is writing rows, which it knows by their keys.
+        #: Whether the unit of work is writing rows, by their primary keys.
         self.is_flushing = False
 
 
 def connect(session: Session) -> None:
-    """Get the transaction's connection; where the session is of one project, have its statements checked."""
+    """Open the connection of the transaction. Statements of a `ProjectSession` will be checked."""
     session.connection(execution_options={_SCOPE: session} if isinstance(session, ProjectSession) else None)
 
 
 def install(engine: sa.Engine) -> None:
-    """Have statements of sessions of one project checked as they go to the server."""
+    """Check each statement of a `ProjectSession` before it is sent to the server."""
     sa.event.listen(engine, "before_cursor_execute", _require_scope)
 
 
 @lru_cache(maxsize=1024)
 def _criteria(project_id: UUID) -> tuple[LoaderCriteriaOption, ...]:
-    """The conditions on all tables that projects own, also where they stand under another name or in a subquery."""
+    """The conditions for all tables that belong to projects, including aliases and subqueries."""
     always = {"include_aliases": True, "propagate_to_loaders": True}
     options = [
         with_loader_criteria(Owned, lambda row: row.project_id == project_id, **always),
@@ -122,7 +122,7 @@ def _limit(state: ORMExecuteState) -> None:
     assert isinstance(session, ProjectSession)
     if state.execution_options.get("across_projects"):
         return
-    if state.is_column_load:  # of a row that this session has read or made, found by its key
+    if state.is_column_load:  # of a row that this session has loaded or created, by its primary key
         state.update_execution_options(**ACROSS_PROJECTS)
     elif state.is_insert:
         statement = state.statement
@@ -155,7 +155,7 @@ def _flushed(session: Session, context: UOWTransaction) -> None:
 def _require_scope(
     connection: sa.Connection, cursor: object, statement: str, parameters: Any, context: Any, executemany: bool
 ) -> None:
-    """Raise `UnscopedStatement` where a table that projects own is not limited to the session's project."""
+    """Raise `UnscopedStatement` if a table of projects is not limited to the session's project."""
     options = connection.get_execution_options() if context is None else context.execution_options
     session: ProjectSession | None = options.get(_SCOPE)
     if session is None or session.is_flushing or options.get("across_projects"):
@@ -170,9 +170,9 @@ def _require_scope(
 
 @lru_cache(maxsize=1024)
 def _find_references(statement: str) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
-    """Return the tables that a statement refers to, each with the parameters that its project is compared with.
+    """Return the tables of a statement, each with the names of the parameters that its project is compared with.
 
-    None stands for the key of its parent, which is limited itself.
+    None means that the table is joined to its parent, which is limited itself.
     """
     found = []
     for match in _REFERENCE.finditer(statement):

@@ -1,4 +1,4 @@
-"""CARINA_DATABASE_URL, read as libpq reads it."""
+"""Parses `CARINA_DATABASE_URL` with libpq."""
 
 import re
 from typing import Any
@@ -17,14 +17,14 @@ class MalformedDatabaseUrl(SetupError):
 
 
 def connection_parameters(url: str, ca_bundle: str = "") -> dict[str, Any]:
-    """Return libpq's parameters; a driver's name in the scheme is ignored. Raises `MalformedDatabaseUrl`.
+    """Return the parameters for libpq; a driver name in the scheme is ignored. Raises `MalformedDatabaseUrl`.
 
-    Where `sslmode` has the server's certificate verified and the URL names no `sslrootcert`, `find_ca_bundle` does.
+    If `sslmode` verifies the server's certificate and the URL has no `sslrootcert`, it is set by `find_ca_bundle`.
     """
     try:
         parameters = conninfo_to_dict(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
     except psycopg.ProgrammingError:
-        raise MalformedDatabaseUrl from None  # It would cite a part of the password.
+        raise MalformedDatabaseUrl from None  # its text may contain a part of the password
     verified = parameters.get("sslmode") in ("verify-ca", "verify-full") and "sslrootcert" not in parameters
     if verified and (path := find_ca_bundle(ca_bundle)):
         parameters["sslrootcert"] = path
