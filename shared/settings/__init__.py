@@ -1,4 +1,4 @@
-"""Every setting, read once per process from `CARINA_*` environment variables and passed in from there."""
+"""All settings: read once per process from `CARINA_*` environment variables, then passed on."""
 
 from shared.settings.environment import ClientSettings, Settings, SettingsWithoutHints, explain, read_settings
 

@@ -1,4 +1,4 @@
-"""Every setting, read once per process from `CARINA_*` environment variables and passed in from there."""
+"""All settings: read once per process from `CARINA_*` environment variables, then passed on."""
 
 import os
 from collections.abc import Mapping
@@ -67,11 +67,11 @@ StoreUrl = Annotated[str, AfterValidator(_check_store_url)]
 
 
 class Settings(BaseSettings):
-    """What an operator may choose. Frozen; secrets have no default; every number is bounded."""
+    """All settings of servers, workers and the trainer. Frozen; every number is bounded."""
 
     model_config = SettingsConfigDict(env_prefix="CARINA_", frozen=True, extra="ignore")
 
-    # Where things are.
+    # Servers.
     database_url: SecretStr = Field(description="PostgreSQL, as `postgresql://user:password@host:port/name`.")
     redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] = Field(
         description="Redis, as `redis://:password@host:port/0`, `rediss://…` or `sentinel://…/0?master=NAME`."
@@ -225,12 +225,12 @@ class Settings(BaseSettings):
 
     @property
     def required_protections(self) -> list[str]:
-        """Without these no decoder process may start."""
+        """The protections without which no decoder process may start."""
         return [word.strip() for word in self.decoder_requires.split(",") if word.strip()]
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Read the settings from these variables instead of the process' own; raises `InvalidSettings`."""
+        """Read the settings from `env` instead of the process' environment; raise `InvalidSettings`."""
         given = {field: env[name] for field in cls.model_fields if (name := f"CARINA_{field.upper()}") in env}
         given |= read_secret_files(cls, env)
         try:
@@ -240,13 +240,13 @@ class Settings(BaseSettings):
 
 
 class SettingsWithoutHints(Settings):
-    """What a process needs that neither sends nor takes hints: no address of Redis."""
+    """Settings for a process that neither sends nor receives hints: the URL of Redis is optional."""
 
     redis_url: SecretStr = SecretStr("")
 
 
 class ClientSettings(BaseSettings):
-    """What a client of the API needs."""
+    """Settings for a client of the API."""
 
     model_config = SettingsConfigDict(env_prefix="CARINA_", frozen=True, extra="ignore")
 
@@ -259,7 +259,7 @@ class ClientSettings(BaseSettings):
 
 
 def read_settings(kind: type[Kind]) -> Kind:
-    """Read settings from the environment of this process; raises `InvalidSettings`."""
+    """Read settings from the environment of this process; raise `InvalidSettings`."""
     secrets: dict[str, Any] = read_secret_files(kind, os.environ)
     try:
         return kind(**secrets)
@@ -268,7 +268,7 @@ def read_settings(kind: type[Kind]) -> Kind:
 
 
 def explain(error: ValidationError) -> str:
-    """Say in one sentence for each variable what is wrong with it; no value is repeated, since some are secret."""
+    """Return one sentence for each invalid variable. It contains no values, because some are secret."""
     told = error.errors(include_url=False, include_context=False, include_input=False)
     names = {f"CARINA_{'_'.join(map(str, each['loc'])).upper()}": each for each in told}
     missing = [name for name, each in names.items() if each["type"] == "missing"]

@@ -1,4 +1,4 @@
-"""From where each project may import: the entries of `CARINA_IMPORT_BUCKETS`, `project:bucket/prefix`."""
+"""Parses `CARINA_IMPORT_BUCKETS`: the places from which each project may import, as `project:bucket/prefix`."""
 
 import re
 from collections.abc import Iterable
@@ -10,16 +10,16 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 @dataclass(frozen=True)
 class ImportPlace:
-    """A project may read the objects below a prefix of a bucket; an empty prefix is the whole bucket."""
+    """A prefix of a bucket from which a project may import. An empty prefix is the whole bucket."""
 
     project: str
     bucket: str
-    #: Without a slash at its end.
+    #: Without a trailing slash.
     prefix: str
 
     @classmethod
     def parse(cls, entry: str) -> Self:
-        """Read `project:bucket/prefix`; raise `ValueError` with a sentence for people."""
+        """Parse `project:bucket/prefix`; raise `ValueError` with a message for the operator."""
         project, colon, place = entry.partition(":")
         bucket, _, prefix = place.partition("/")
         prefix = prefix.strip("/")
@@ -31,7 +31,7 @@ class ImportPlace:
         return cls(project.strip(), bucket, prefix)
 
     def limit(self, bucket: str, prefix: str) -> str | None:
-        """Return what to list of a prefix that is asked for, so that it ends where this place does; None outside."""
+        """Return the prefix to list for a requested one, limited to this place; None if it is outside."""
         if bucket != self.bucket or not is_plain(prefix.rstrip("/")):
             return None
         if not self.prefix or prefix.startswith(f"{self.prefix}/"):
@@ -40,16 +40,16 @@ class ImportPlace:
 
 
 def read_places(entries: str) -> tuple[ImportPlace, ...]:
-    """Read the setting; raise `ValueError` with a sentence for people."""
+    """Parse the setting; raise `ValueError` with a message for the operator."""
     return tuple(ImportPlace.parse(entry.strip()) for entry in entries.split(",") if entry.strip())
 
 
 def limit_prefix(places: Iterable[ImportPlace], project: str, bucket: str, prefix: str) -> str | None:
-    """Return what a project may list of a prefix that it asks for; None where nothing of it is the project's."""
+    """Return the prefix that a project may list for a requested one; None if no place of the project contains it."""
     limits = (place.limit(bucket, prefix) for place in places if place.project == project)
     return next((limit for limit in limits if limit is not None), None)
 
 
 def is_plain(prefix: str) -> bool:
-    """Whether a prefix means what it says: none of its folders is empty, `.` or `..`, which a server may resolve."""
+    """Whether no folder of a prefix is empty, `.` or `..`, because a server may resolve these."""
     return not prefix or not {"", ".", ".."} & set(prefix.split("/"))

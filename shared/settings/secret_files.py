@@ -1,4 +1,4 @@
-"""Secrets from files: `CARINA_X_FILE` names the file that holds `CARINA_X`, so that no environment has to."""
+"""Reads secrets from files: `CARINA_X_FILE` is the path of a file that contains the value of `CARINA_X`."""
 
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -13,7 +13,7 @@ _MOST_BYTES = 64 * 1024
 
 
 def secrets_of(kind: type[BaseSettings]) -> dict[str, str]:
-    """Return the secret settings of a class: by field, the variable's name."""
+    """Return the environment variables of the secret settings of a class, by field."""
     prefix = kind.model_config.get("env_prefix", "")
     return {
         name: f"{prefix}{name}".upper() for name, field in kind.model_fields.items() if field.annotation is SecretStr
@@ -21,12 +21,12 @@ def secrets_of(kind: type[BaseSettings]) -> dict[str, str]:
 
 
 def is_given(variable: str, environ: Mapping[str, str]) -> bool:
-    """Whether the environment holds a secret, or names the file that does."""
+    """Whether the environment contains a secret or the path of its file."""
     return bool(environ.get(variable) or environ.get(variable + _SUFFIX))
 
 
 def read_secret_files(kind: type[BaseSettings], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return, by field, the secrets that the environment names files of; raise `InvalidSettings`."""
+    """Return the secrets that are read from files, by field; raise `InvalidSettings`."""
     found = {}
     for name, variable in secrets_of(kind).items():
         if path := environ.get(variable + _SUFFIX):
@@ -37,7 +37,7 @@ def read_secret_files(kind: type[BaseSettings], environ: Mapping[str, str]) -> d
 
 
 def resolve(kind: type[BaseSettings], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment with the secrets themselves in place of their files' names; raise `InvalidSettings`."""
+    """Return the environment with each secret in place of the path of its file; raise `InvalidSettings`."""
     variables = secrets_of(kind)
     files = {variable + _SUFFIX for variable in variables.values()}
     secrets = {variables[name]: secret for name, secret in read_secret_files(kind, environ).items()}
@@ -45,7 +45,7 @@ def resolve(kind: type[BaseSettings], environ: Mapping[str, str]) -> dict[str, s
 
 
 def forget_files(variables: Mapping[str, str], environ: MutableMapping[str, str]) -> None:
-    """Take out the names of files of secrets that these variables hold themselves."""
+    """Remove the path of a secret's file from `environ` for each secret in `variables`."""
     for name in variables:
         environ.pop(name + _SUFFIX, None)
 
