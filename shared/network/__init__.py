@@ -1,1 +1,1 @@
-"""Addresses, URLs, TLS and proxies, as every client and server of Carina uses them."""
+"""Addresses, URLs, TLS and proxies for all clients and servers of Carina."""

@@ -1,26 +1,26 @@
-"""Addresses as people write them, sockets take them and URLs hold them: IPv6 stands in brackets in URLs alone."""
+"""Parses and formats hosts, ports and addresses. IPv6 addresses have brackets in URLs, but not in sockets."""
 
 import re
 from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
-#: A path that a proxy may put a server under, without a slash at its end. Nothing in it needs quoting anywhere.
+#: A path prefix that a proxy may add, without a trailing slash. Its characters never need quoting.
 _PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
-#: What the AWS SDK takes; other programs take underscores, too.
+#: Host names that the AWS SDK accepts. Other programs also accept underscores.
 _DNS_NAME = re.compile(r"(?=.{1,255}$)([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.(?!$)|\.?$))+", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-#: Hosts that stand for every address of this machine, and one of these.
+#: The loopback address for each wildcard address.
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def is_prefix(path: str) -> bool:
-    """Whether a path may stand before all of ours: nothing, or `/a/b`."""
+    """Whether a path is a valid prefix of all our paths: empty, or such as `/a/b`."""
     return _PREFIX.fullmatch(path) is not None
 
 
 def is_authority(text: str) -> bool:
-    """Whether this is the `host` or `host:port` of a URL: a name, an IPv4 address or an IPv6 address in brackets."""
+    """Whether a text is `host` or `host:port`; the host is a name, an IPv4 address or an IPv6 address in brackets."""
     host, bracket, port = text.partition("]") if text.startswith("[") else text.partition(":")
     if text.startswith("["):
         if not bracket or (port and not port.startswith(":")) or not _is_ipv6(host[1:]):
@@ -32,12 +32,12 @@ def is_authority(text: str) -> bool:
 
 
 def is_dns_host(host: str) -> bool:
-    """Whether a URL's host, without brackets, is a name by the rules of DNS or an IP address."""
+    """Whether a host, without brackets, is a valid DNS name or an IP address."""
     return _DNS_NAME.fullmatch(host) is not None or _is_ipv6(host)
 
 
 def check_public_url(text: str) -> str:
-    """Return a URL that others may be told, without a slash at its end, or ""; raise `ValueError`, which says why."""
+    """Return a public URL without a trailing slash, or ""; raise `ValueError` with the reason if it is invalid."""
     if not text:
         return ""
     try:
@@ -55,24 +55,24 @@ def check_public_url(text: str) -> str:
 
 
 def bare_host(host: str) -> str:
-    """Return a host as sockets take it: an IPv6 address without its brackets."""
+    """Return a host for sockets: an IPv6 address without brackets."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def join_host_port(host: str, port: int | str) -> str:
-    """Return `host:port` as URLs and command lines have it."""
+    """Return `host:port` for URLs and command lines: an IPv6 address in brackets."""
     host = bare_host(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def reachable_host(host: str) -> str:
-    """Return a host by which this machine reaches what listens on `host`."""
+    """Return the host under which this machine reaches a server that listens on `host`."""
     host = bare_host(host)
     return _LOOPBACK_OF.get(host, host)
 
 
 def plain_address(text: str) -> str | None:
-    """Return an IP address without a port, an IPv4 address always as such; None where there is none."""
+    """Return the IP address in a text without its port; None if there is none. Unmaps IPv4-mapped IPv6 addresses."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -87,7 +87,7 @@ def plain_address(text: str) -> str | None:
 
 
 def origin_of(address: str) -> str:
-    """Return what limits count as one client: an IPv4 address, or an IPv6 /64 network, which one machine may own."""
+    """Return the network that limits treat as one client: an IPv4 address, or the /64 of an IPv6 address."""
     ip = ip_address(address.partition("%")[0])
     return str(ip) if ip.version == 4 else str(ip_network((ip, 64), strict=False))
 

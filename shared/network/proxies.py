@@ -1,7 +1,7 @@
-"""Which proxy a request goes through: the environment's (`HTTPS_PROXY`, `NO_PROXY` and so on), but none to loopback.
+"""Selects the proxy for each request from the environment (`HTTPS_PROXY`, `NO_PROXY` and so on).
 
-Carina's own servers listen on 127.0.0.1 by default, and no proxy can reach that address of this machine. A user behind
-a proxy need not know that: no request to loopback takes a proxy, whatever `NO_PROXY` says.
+Requests to loopback never use a proxy, whatever `NO_PROXY` is: Carina's servers listen on 127.0.0.1 by default, where
+no proxy can reach them.
 """
 
 import ssl
@@ -18,7 +18,7 @@ from shared.network.urls import is_loopback
 
 
 def proxy_of(url: str) -> str | None:
-    """The proxy that the environment names for a URL."""
+    """Return the environment's proxy for a URL, or None."""
     parts = urlsplit(url)
     if is_loopback(url) or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
@@ -28,10 +28,10 @@ def proxy_of(url: str) -> str | None:
 
 
 class Transport(httpx.BaseTransport):
-    """Sends each request through the proxy for its URL, if there is one. Safe to share between threads.
+    """Sends each request through the proxy for its URL, if there is one. Thread-safe.
 
-    httpx itself prepares every proxy of the environment at once, and fails for one that it cannot use even where no
-    request needs it. Raises `ProxyUnusable`.
+    httpx itself prepares all proxies of the environment at once, and fails if it does not support one of them, even if
+    no request needs it. Raises `ProxyUnusable`.
     """
 
     def __init__(self, verify: ssl.SSLContext) -> None:
@@ -52,7 +52,7 @@ class Transport(httpx.BaseTransport):
         with self._lock:
             if proxy not in self._by_proxy:
                 try:
-                    # Its own certificate counts only where the proxy itself is reached over TLS.
+                    # The TLS context of the proxy itself is needed only for an `https:` proxy.
                     own = self._verify if proxy and proxy.startswith("https:") else None
                     named = httpx.Proxy(proxy, ssl_context=own) if proxy else None
                     self._by_proxy[proxy] = httpx.HTTPTransport(verify=self._verify, proxy=named)
@@ -62,5 +62,5 @@ class Transport(httpx.BaseTransport):
 
 
 def http_client(*, verify: ssl.SSLContext | None = None, **options: Any) -> httpx.Client:
-    """A client whose requests go through the proxy of their URL; the options are `httpx.Client`'s."""
+    """Return a client that selects the proxy by URL; the options are those of `httpx.Client`."""
     return httpx.Client(transport=Transport(verify or make_context()), **options)

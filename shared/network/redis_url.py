@@ -1,11 +1,11 @@
-"""`CARINA_REDIS_URL`, read.
+"""Parses `CARINA_REDIS_URL`.
 
     redis://[user:password@]host[:port][/database]           one server; rediss:// for TLS
     sentinel://[user:password@]host[:port][,host[:port]...]/database?master=NAME
-                                                             the master that Sentinels name; sentinels:// for TLS
+                                                             a master found by Sentinels; sentinels:// for TLS
 
-Sentinels with a password of their own: `&sentinel_password=...`, and `&sentinel_user=...`. With TLS the certificate is
-checked, unless the URL says `ssl_cert_reqs=none`.
+The password of the Sentinels is `&sentinel_password=...`, their user `&sentinel_user=...`. With TLS the certificate is
+verified, unless the URL contains `ssl_cert_reqs=none`.
 """
 
 import re
@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl, unquote
 from shared.errors import RedisClusterUnsupported
 from shared.network.addresses import join_host_port
 
-#: The schemes, and the port that each implies.
+#: The default port of each scheme.
 _PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379, "sentinels": 26379}
-#: `urlsplit` refuses several IPv6 addresses in one URL.
+#: `urlsplit` rejects a URL with several IPv6 addresses.
 _URL = re.compile(r"(?P<scheme>[a-z+]+)://(?P<netloc>[^/?#]*)(/(?P<path>[^?#]*))?(\?(?P<query>.*))?")
 _CERTIFICATE = {"required": True, "CERT_REQUIRED": True, "none": False, "CERT_NONE": False}
 _HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\[\]:]+)(:(?P<port>\d+))?")
@@ -25,19 +25,19 @@ _HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\[\]:]+)(:(?P<port>\d+))?")
 
 @dataclass(frozen=True)
 class RedisAddress:
-    """Where Redis is, and how to sign in."""
+    """The address of Redis, and its credentials."""
 
-    #: Of the server, or of each Sentinel.
+    #: Host and port of the server, or of each Sentinel.
     hosts: tuple[tuple[str, int], ...]
     tls: bool
     database: int = 0
     username: str | None = None
     password: str | None = None
-    #: The name under which Sentinels know the server; empty: `hosts` is the server.
+    #: The name of the master; empty if `hosts` is the server itself.
     master: str = ""
     sentinel_username: str | None = None
     sentinel_password: str | None = None
-    #: Whether the server's certificate is checked.
+    #: Whether the server's certificate is verified.
     verify: bool = True
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class RedisAddress:
 
 
 def parse_url(url: str) -> RedisAddress:
-    """Read `CARINA_REDIS_URL`; raise ValueError, whose text repeats no part that may be secret."""
+    """Parse `CARINA_REDIS_URL`; raise `ValueError`, whose message contains no secret part of the URL."""
     parts = _URL.fullmatch(url.strip())
     scheme = parts["scheme"] if parts else ""
     if parts is None or scheme not in _PORTS:
@@ -93,5 +93,5 @@ def parse_url(url: str) -> RedisAddress:
 
 
 def _is_host(host: str) -> bool:
-    """Whether a host can be looked up: every label has 1–63 characters; the root's dot may end a name."""
+    """Whether a host can be resolved: each label has 1–63 characters. A name may end with a dot."""
     return all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))

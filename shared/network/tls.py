@@ -1,4 +1,4 @@
-"""Which certificate authorities are trusted, by one rule for every server that Carina speaks TLS to."""
+"""Selects the trusted certificate authorities, by one rule for all TLS connections of Carina."""
 
 import os
 import ssl
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from shared.errors import SetupError
 
-#: Read in this order where no file is given; the first that is set counts. The others are those of OpenSSL, Requests
-#: and the AWS SDK.
+#: If no file is given, the first of these that is set is used. The last three belong to OpenSSL, Requests and the AWS
+#: SDK.
 VARIABLES = ("CARINA_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 
@@ -19,7 +19,7 @@ class CaBundleUnusable(SetupError):
 
 
 def find_ca_bundle(given: str = "") -> str | None:
-    """Return the PEM file of the trusted authorities; None: those that certifi ships. Raises `CaBundleUnusable`."""
+    """Return the PEM file of the trusted authorities; None for those of certifi. Raises `CaBundleUnusable`."""
     variable = next((name for name in VARIABLES if os.environ.get(name)), VARIABLES[0])
     path = given or os.environ.get(variable)
     if not path:
@@ -27,7 +27,7 @@ def find_ca_bundle(given: str = "") -> str | None:
     try:
         found = Path(path).stat()
         _check_certificates(path, found.st_mtime_ns, found.st_size, found.st_ino)
-    except OSError as exc:  # ssl.SSLError is one
+    except OSError as exc:  # includes `ssl.SSLError`
         reason = "it holds no certificate in PEM format" if isinstance(exc, ssl.SSLError) else exc.strerror
         named = VARIABLES[0] if given else variable
         raise CaBundleUnusable(f"{named} names {path}, which cannot be used: {reason}.") from exc
@@ -36,12 +36,12 @@ def find_ca_bundle(given: str = "") -> str | None:
 
 @lru_cache(maxsize=8)
 def _check_certificates(path: str, *_version: int) -> None:
-    """Load the certificates once for each version of the file: a whole bundle takes tens of milliseconds."""
+    """Load the certificates, once for each version of the file: a full bundle takes tens of milliseconds."""
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
 
 
 def make_context(given: str = "") -> ssl.SSLContext:
-    """Return a client's TLS context that trusts the authorities of `find_ca_bundle`."""
+    """Return a TLS context for clients that trusts the authorities of `find_ca_bundle`."""
     if path := find_ca_bundle(given):
         return ssl.create_default_context(cafile=path)
     import httpx  # slow to load, and most processes need no context
