@@ -1,4 +1,4 @@
-"""The object store: immutable bytes under content-addressed keys, verified on read."""
+"""The object store: immutable bytes under content-addressed keys, verified when they are read."""
 
 from shared.object_store.store import (
     PART_BYTES,

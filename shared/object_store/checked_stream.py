@@ -1,4 +1,4 @@
-"""Bytes on their way, counted and hashed once, whoever needs the figures."""
+"""A stream of bytes that is counted and hashed while it is read."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -7,9 +7,9 @@ from shared.errors import DigestMismatch, SizeMismatch
 
 
 class CheckedStream(Iterator[bytes]):
-    """A file's chunks, compared at their end with what was announced.
+    """The chunks of a file, whose size and digest are compared with the announced ones at its end.
 
-    The last chunk is handed on only after all checks have passed, so no reader gets all of a wrong file.
+    The last chunk is returned only after all checks have passed, so no reader gets a wrong file completely.
     """
 
     def __init__(
@@ -20,16 +20,16 @@ class CheckedStream(Iterator[bytes]):
         sha256: str | None = None,
         on_chunk: Callable[[], None] = lambda: None,
     ) -> None:
-        """`byte_count` and `sha256` are as announced, where they are.
+        """`byte_count` and `sha256` are the announced ones, or None. `on_chunk` is called for each chunk.
 
-        Iterating raises `SizeMismatch` and `DigestMismatch`, and what `chunks` and the checks raise.
+        Iterating raises `SizeMismatch` and `DigestMismatch`, and the errors of `chunks` and of the checks.
         """
         self._announced = byte_count, sha256
         self._on_chunk = on_chunk
         self._digest = hashlib.sha256()
         self._checks: list[Callable[[int], None]] = []
         self._is_whole = False
-        #: How many bytes have been read.
+        #: The number of bytes read so far.
         self.byte_count = 0
         self._peeked = b""
         self._passing = self._pass(chunks)
@@ -41,20 +41,20 @@ class CheckedStream(Iterator[bytes]):
         return next(self._passing)
 
     def peek(self, count: int) -> bytes:
-        """Return at least so many of the first bytes, fewer of a shorter file; they are still to be read."""
+        """Return at least `count` of the first bytes without consuming them; fewer if the file is shorter."""
         while len(self._peeked) < count and (chunk := next(self._passing, b"")):
             self._peeked += chunk
         return self._peeked
 
     def check_at_end(self, check: Callable[[int], None]) -> None:
-        """Have `check` called with the number of bytes before the last chunk is handed on; it may raise."""
-        if self._is_whole:  # a short file that was peeked at
+        """Call `check` with the number of bytes before the last chunk is returned. It may raise an error."""
+        if self._is_whole:  # `peek` has read a short file to its end
             check(self.byte_count)
         self._checks.append(check)
 
     @property
     def sha256(self) -> str:
-        """The hex digest of the bytes that have been read."""
+        """The hex digest of the bytes read so far."""
         return self._digest.hexdigest()
 
     def _pass(self, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Clients of the object store: with whose credentials, at which endpoint, trusting which certificate authorities."""
+"""Creates clients of the object store: credentials, endpoint, and trusted certificate authorities."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _READ_S, _TRIES = 30, 3
-#: How long a request may wait for an object store that is silent.
+#: The longest time that a request waits for an object store that does not answer, in seconds.
 LONGEST_REQUEST_S = float(_TRIES * _READ_S)
-#: Keeps the descriptions of the services, which take 0.2 s to read, from one session to the next.
+#: Caches the descriptions of the services between sessions: reading them takes 0.2 s.
 _LOADER = Loader(include_default_search_paths=True)
 
 
 class S3Access:
-    """The credentials of one process, and clients that use them. Safe to share between threads.
+    """The credentials of one process, and clients that use them. Thread-safe.
 
-    Without keys in the settings the credentials come from where the AWS SDK finds them: environment, shared files and
-    profiles, web identity (IRSA), container or instance role. Temporary ones are renewed before they expire.
-    Raises botocore's errors.
+    If the settings contain no keys, the AWS SDK finds the credentials: environment, shared files and profiles, web
+    identity (IRSA), container or instance role. Temporary credentials are renewed before they expire. Raises errors of
+    botocore.
     """
 
     def __init__(self, settings: Settings) -> None:
         core = botocore.session.Session()
         core.register_component("data_loader", _LOADER)
         if path := find_ca_bundle(settings.ca_bundle):
-            core.set_config_variable("ca_bundle", path)  # which clients that fetch credentials use, too
+            core.set_config_variable("ca_bundle", path)  # also for clients that fetch credentials
         self._session = boto3.Session(
             aws_access_key_id=settings.s3_access_key_id.get_secret_value() or None,
             aws_secret_access_key=settings.s3_secret_access_key.get_secret_value() or None,
@@ -56,9 +56,9 @@ class S3Access:
         self._addressing = settings.s3_addressing
 
     def client(self, endpoint_url: str) -> "S3Client":
-        """Return a client for an endpoint; an empty one is that of AWS in the region."""
-        # As botocore's `auto`, but for presigned URLs, which would name the global endpoint: that redirects.
-        self._find()  # before the client does, so that any error is one of botocore's
+        """Return a client for an endpoint; if it is empty, for AWS in the region."""
+        # `auto` is resolved here, because botocore's own `auto` presigns URLs for the global endpoint, which redirects.
+        self._find()  # before the client does, so that all errors are errors of botocore
         style = "virtual" if self._addressing == "auto" and not endpoint_url else self._addressing
         client = self._session.client(
             "s3",
@@ -71,7 +71,7 @@ class S3Access:
                 max_pool_connections=64,
                 proxies={} if is_loopback(endpoint_url) else None,
                 s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"},
-                # We keep our own digest; not every server knows AWS' newer checksums.
+                # We verify our own digest; not every server supports the newer checksums of AWS.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
@@ -81,7 +81,7 @@ class S3Access:
         return client
 
     def credentials(self) -> Credentials | None:
-        """Return the credentials as they are now, renewed if they are about to expire; None where there are none."""
+        """Return the current credentials, renewed if they are about to expire; None if there are none."""
         self._renew()
         found = self._find()
         frozen = found.get_frozen_credentials() if found is not None else None
@@ -90,10 +90,10 @@ class S3Access:
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
     def valid_for_s(self) -> float:
-        """Return for how long what is signed now can be used, in seconds; infinite for keys that do not expire."""
+        """Return for how many seconds a request signed now is valid; infinite if the keys do not expire."""
         self._renew()
         found = self._find()
-        # botocore tells nobody when temporary credentials expire.
+        # botocore has no public attribute for the expiry of temporary credentials.
         expires_at = getattr(found, "_expiry_time", None)
         return float("inf") if expires_at is None else (expires_at - datetime.now(UTC)).total_seconds()
 
@@ -111,9 +111,10 @@ class S3Access:
 
 @contextmanager
 def _one_error_for_all(provider: str) -> Iterator[None]:
-    """Raise `CredentialRetrievalError` for what botocore lets through: no token file, a helper's rubbish, old keys.
+    """Raise `CredentialRetrievalError` for errors that botocore does not translate, such as a missing token file.
 
-    So it does for a server that gives the credentials and cannot be reached, which the object store is not.
+    Others are invalid output of a helper program, and expired keys. Connection errors are translated too: the server
+    that provides the credentials cannot be reached, not the object store.
     """
     try:
         yield
@@ -126,9 +127,9 @@ def _one_error_for_all(provider: str) -> Iterator[None]:
 
 
 def _follow_no_redirect(model: "OperationModel", context: dict[str, Any], **_: object) -> None:
-    """Keep botocore from asking for the bucket's region by this same request, again and again until the stack is full.
+    """Keep botocore from repeating HeadBucket to find the bucket's region, which would recurse without end.
 
-    So a wrong region is told, where the bucket is asked for.
+    The error of a wrong region is raised instead.
     """
     if model.name == "HeadBucket":
         context["s3_redirect"]["redirected"] = True

@@ -1,4 +1,4 @@
-"""What errors of the object store mean: one of ours, with a sentence that says what is wrong and what to do."""
+"""Translates errors of the object store into ours, with a message that states the cause and the remedy."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from shared.errors import (
 )
 
 _MISSING = {"NoSuchKey", "NoSuchUpload", "404", "NotFound"}
-#: Permissions that are not called as their operation is.
+#: Permissions whose name differs from that of their operation.
 _PERMISSIONS = {
     "HeadBucket": "ListBucket",
     "ListObjectsV2": "ListBucket",
@@ -37,7 +37,7 @@ _KEYS = "CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY"
 
 @dataclass(frozen=True)
 class _Meaning:
-    """What some error codes mean; the sentence may name {bucket}, {code}, {permission}, {region} and {server}."""
+    """The error for some codes. Its message may contain {bucket}, {code}, {permission}, {region} and {server}."""
 
     codes: frozenset[str]
     error: type[ObjectStoreUnavailable]
@@ -101,7 +101,7 @@ _MEANINGS = (
 
 @contextmanager
 def translated(key: str, *, bucket: str) -> Iterator[None]:
-    """Raise our errors for those of botocore: `ObjectMissing`, and `ObjectStoreUnavailable` or one of its kinds."""
+    """Translate errors of botocore: into `ObjectMissing`, `ObjectStoreUnavailable` or a subclass of that."""
     try:
         yield
     except ClientError as exc:
@@ -113,13 +113,13 @@ def translated(key: str, *, bucket: str) -> Iterator[None]:
 
 
 def names_region(exc: ClientError) -> bool:
-    """Whether the answer to a HEAD, which has no words, says that the bucket is in another region."""
+    """Whether the answer to a HEAD request, which has no body, says that the bucket is in another region."""
     headers = exc.response["ResponseMetadata"].get("HTTPHeaders", {})
     return exc.response["Error"]["Code"] == "400" and "x-amz-bucket-region" in headers
 
 
 def _explain_refusal(exc: ClientError, bucket: str) -> ObjectStoreUnavailable:
-    error: Mapping[str, str] = exc.response["Error"]  # type: ignore[assignment]  # with the answer's own elements
+    error: Mapping[str, str] = exc.response["Error"]  # type: ignore[assignment]  # contains all elements of the answer
     code, operation = error["Code"], exc.operation_name
     headers = exc.response["ResponseMetadata"].get("HTTPHeaders", {})
     is_role = operation.startswith(("AssumeRole", "GetRoleCredentials"))
@@ -148,7 +148,7 @@ def _explain_refusal(exc: ClientError, bucket: str) -> ObjectStoreUnavailable:
 
 
 def _credential_server(asked_for: str) -> str:
-    """Who gives temporary credentials, by the operation or by botocore's name for the way."""
+    """Return the service that issues temporary credentials, by its operation or botocore's name of the provider."""
     return "AWS SSO" if asked_for.startswith(("GetRoleCredentials", "sso")) else "AWS STS"
 
 
@@ -187,7 +187,7 @@ def _explain_credentials(exc: BotoCoreError) -> ObjectStoreUnavailable | None:
         case exceptions.CredentialRetrievalError(__cause__=BotoCoreError() as unreachable):
             return _explain_failure(unreachable, _credential_server(exc.kwargs["provider"]))
         case exceptions.CredentialRetrievalError():
-            # Its own text may hold whatever a helper program printed.
+            # Its text may contain output of a helper program.
             provider, why = exc.kwargs["provider"], _explain_fetch(exc.__cause__)
             return ObjectStoreRefused(f"The credentials for the object store cannot be read from {provider}{why}.")
         case (
@@ -216,7 +216,7 @@ def _explain_fetch(cause: BaseException | None) -> str:
 
 
 def _reason(cause: object) -> str:
-    """The words of OpenSSL inside the errors around them: `self-signed certificate in certificate chain`."""
+    """Return the message of OpenSSL from a chain of errors: `self-signed certificate in certificate chain`."""
     while isinstance(cause, BaseException):
         if message := getattr(cause, "verify_message", ""):
             return str(message)

@@ -1,7 +1,7 @@
-"""Objects that others write: uploads of clients, and files in buckets that submissions are read from.
+"""Objects written by clients: uploads, and files in buckets from which submissions are read.
 
-Their keys say nothing about their bytes, and who wrote one may write another in its place at any time. So they are
-read under the `ETag` that was seen first: bytes of two objects are never taken for one.
+Their keys are not content-addressed, and a client may overwrite an object at any time. So the `ETag` of each read is
+compared with the first one: bytes of two versions are never mixed.
 """
 
 import io
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from mypy_boto3_s3 import S3Client
 
-#: Where uploads lie, and streams on their way to `originals/`.
+#: The prefix of uploads, and of streams before they are copied to `originals/`.
 INCOMING = "incoming/"
 
 _CHUNK_BYTES = 1024 * 1024
-#: Of one object, and so no outage.
+#: Error codes that concern one object or bucket, and are not an outage.
 _REFUSED = {"AccessDenied", "InvalidObjectState", "NoSuchBucket"}
 
 
@@ -46,7 +46,7 @@ class SourceRefused(TransientError):
 
 @dataclass(frozen=True)
 class StaleUpload:
-    """An upload in parts that was begun and neither completed nor aborted."""
+    """A multipart upload that was neither completed nor aborted."""
 
     key: str
     upload_id: str
@@ -54,23 +54,23 @@ class StaleUpload:
 
 
 class IncomingFile:
-    """One object as it was when it was opened; raises `DigestMismatch` once another one is in its place."""
+    """One object, as it was when it was opened. `read` raises `DigestMismatch` if it has been overwritten since."""
 
     def __init__(self, s3: "S3Client", bucket: str, key: str) -> None:
-        """Raise `NotUploaded`, `SourceRefused` and `ObjectStoreUnavailable`."""
+        """Open the object; raise `NotUploaded`, `SourceRefused` and `ObjectStoreUnavailable`."""
         self._s3, self._bucket, self._key = s3, bucket, key
         with _readable(key, bucket):
             answer = s3.get_object(Bucket=bucket, Key=key)
         self.byte_count, self._etag, self._body = answer["ContentLength"], answer["ETag"], answer["Body"]
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield all its bytes, once."""
+        """Yield the bytes of the object. Can be called once."""
         with _readable(self._key, self._bucket), self:
             while chunk := self._body.read(_CHUNK_BYTES):
                 yield chunk
 
     def read(self, start: int, count: int) -> bytes:
-        """Return `count` bytes from `start` on, fewer at its end."""
+        """Return `count` bytes from `start` on; fewer at the end of the object."""
         count = min(count, self.byte_count - start)
         if count <= 0:
             return b""
@@ -91,7 +91,7 @@ class IncomingFile:
 
 
 class SeekableFile(io.RawIOBase):
-    """The same as a file object, each read of which is a request: wrap it in a large `io.BufferedReader`."""
+    """An `IncomingFile` as a file object. Each read is a request: wrap it in a large `io.BufferedReader`."""
 
     def __init__(self, file: IncomingFile) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class SeekableFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go somewhere else; costs nothing."""
+        """Move the position, without a request."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.byte_count}[whence]
         if base + offset < 0:
             raise ValueError("There is nothing before the start of the file.")
@@ -114,11 +114,11 @@ class SeekableFile(io.RawIOBase):
         return self._position
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """Return the position of the next read."""
         return self._position
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        """Read what fits."""
+        """Fill the buffer with one request; return the number of bytes read."""
         with memoryview(buffer).cast("B") as view:
             data = self._file.read(self._position, len(view))
             view[: len(data)] = data
@@ -127,17 +127,17 @@ class SeekableFile(io.RawIOBase):
 
 
 class Incoming(ObjectStore):
-    """The object store, with what others put there."""
+    """The object store, with access to objects written by clients."""
 
     def open(self, key: str, *, bucket: str | None = None) -> IncomingFile:
-        """Open an object of ours or of another bucket; errors as of `IncomingFile`."""
+        """Open an object of our bucket or of another one; raises the errors of `IncomingFile`."""
         if bucket is not None:
             return IncomingFile(self._s3, bucket, key)
         refused: BaseException
         try:
             return IncomingFile(self._s3, self._bucket, key)
         except SourceRefused as exc:
-            refused = exc.__cause__ or exc  # our own bucket is no source of somebody's
+            refused = exc.__cause__ or exc  # our own bucket is not the source of a submission
         except ObjectStoreRefused as exc:
             refused = exc
         if self._may_list():
@@ -145,19 +145,19 @@ class Incoming(ObjectStore):
         raise NotUploaded from refused
 
     def list_page(self, bucket: str, prefix: str, *, after: str | None, limit: int) -> tuple[list[str], bool]:
-        """Return the next keys that begin so, in order, and whether there are more; raise `SourceRefused`."""
+        """Return the next keys with a prefix, sorted, and whether there are more; raise `SourceRefused`."""
         with _readable(prefix, bucket):
             page = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix, StartAfter=after or "", MaxKeys=limit)
         return [entry["Key"] for entry in page.get("Contents", ())], page["IsTruncated"]
 
     def objects(self, prefix: str) -> Iterator[tuple[str, datetime]]:
-        """Yield the keys of our bucket that begin so, and when each was written."""
+        """Yield the keys of our bucket with a prefix, and the time at which each was written."""
         with self._translated(prefix):
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
                 yield from ((entry["Key"], entry["LastModified"]) for entry in page.get("Contents", ()))
 
     def unfinished_uploads(self) -> Iterator[StaleUpload]:
-        """Yield the uploads in parts to our bucket that are under way or left over."""
+        """Yield the multipart uploads to our bucket that are in progress or abandoned."""
         with self._translated(INCOMING):
             for page in self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket):
                 for entry in page.get("Uploads", ()):

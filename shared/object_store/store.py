@@ -1,7 +1,7 @@
-"""The object store: immutable bytes under content-addressed keys, verified on read.
+"""The object store: immutable bytes under content-addressed keys, verified when they are read.
 
-Nothing here depends on a server's conditional writes: the same key always means the same bytes, so writing it twice is
-harmless and concurrent writers need no lock.
+No conditional writes are needed: a key always has the same bytes, so writing it twice is harmless and concurrent
+writers need no lock.
 """
 
 import hashlib
@@ -31,58 +31,58 @@ if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, CopySourceTypeDef, CreateBucketConfigurationTypeDef
 
-#: Parts of a multipart upload; also the most that an upload keeps in memory. S3's least part is 5 MiB.
+#: The size of a part of a multipart upload, and the most memory that an upload uses. S3 requires at least 5 MiB.
 PART_BYTES = 8 * 1024 * 1024
-#: Of an object that is read as a stream.
+#: The size of a chunk of an object that is read as a stream.
 _CHUNK_BYTES = 256 * 1024
 
-#: An empty object that is written where it cannot be asked for the bucket; it is collected with old uploads.
+#: An empty object, written to find out why HeadBucket fails. The cleanup of old uploads deletes it.
 _ACCESS_CHECK = "incoming/access-check"
-#: Statuses of a HEAD whose reason only another request tells.
+#: Statuses of a HEAD request after which another request must find the reason.
 _UNCLEAR = {"400", "403", "404"}
 
 
 def original_key(sha256: str) -> str:
-    """Where an uploaded file lies."""
+    """Return the key of an original."""
     return f"originals/{sha256[:2]}/{sha256}"
 
 
 def rendition_key(sha256: str) -> str:
-    """Where a rendition lies."""
+    """Return the key of a rendition."""
     return f"renditions/{sha256[:2]}/{sha256}.png"
 
 
 def weights_key(sha256: str) -> str:
-    """Where a model's weights lie."""
+    """Return the key of a model's weights."""
     return f"models/{sha256}.safetensors"
 
 
 def dataset_key(sha256: str) -> str:
-    """Where a dataset's document lies."""
+    """Return the key of a dataset's document."""
     return f"datasets/{sha256}.json"
 
 
 def checkpoint_key(run_id: UUID, sha256: str) -> str:
-    """Where a checkpoint of a training lies."""
+    """Return the key of a checkpoint of a training."""
     return f"checkpoints/{run_id}/{sha256}.pt"
 
 
 def result_key(sha256: str, suffix: str) -> str:
-    """Where something that the trainer wrote lies: a report, detections, a list of failures, a batch."""
+    """Return the key of an output of the trainer: a report, detections, a list of failures, a batch."""
     return f"results/{sha256[:2]}/{sha256}.{suffix}"
 
 
 class ObjectStore:
-    """One bucket of an S3-compatible server. Safe to share between threads."""
+    """One bucket of an S3-compatible server. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises `ObjectStoreUnavailable` where the credentials' configuration cannot be read."""
+        """Raise `ObjectStoreUnavailable` if the configuration of the credentials cannot be read."""
         self._bucket = settings.s3_bucket
         self._region = settings.s3_region
         with self._translated(self._bucket):
             self._access = S3Access(settings)
             self._s3 = self._access.client(settings.s3_endpoint_url)
-            #: Signs for clients, who may know the server by another name; never asks anything of it.
+            #: Signs URLs for clients, which may use another host name. It never sends a request.
             self._signer = self._access.client(settings.s3_public_url) if settings.s3_public_url else self._s3
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class ObjectStore:
         self._signer.close()
 
     def ensure_bucket(self) -> None:
-        """Create the bucket if it is not there; raises `ObjectStoreUnavailable`."""
+        """Create the bucket if it does not exist; raise `ObjectStoreUnavailable`."""
         try:
             self.ping()
         except BucketMissing:
@@ -100,12 +100,12 @@ class ObjectStore:
     def _create_bucket(self) -> None:
         where: CreateBucketConfigurationTypeDef = {"LocationConstraint": cast("Any", self._region)}
         try:
-            if self._region == "us-east-1":  # which S3 knows by no name
+            if self._region == "us-east-1":  # has no LocationConstraint
                 self._s3.create_bucket(Bucket=self._bucket)
             else:
                 self._s3.create_bucket(Bucket=self._bucket, CreateBucketConfiguration=where)
         except self._s3.exceptions.BucketAlreadyOwnedByYou:
-            pass  # another process was quicker
+            pass  # another process has created it
         except ClientError as exc:
             if exc.response["ResponseMetadata"].get("HTTPStatusCode") != HTTPStatus.FORBIDDEN:
                 with self._translated(self._bucket):
@@ -116,13 +116,13 @@ class ObjectStore:
             ) from exc
 
     def ping(self) -> None:
-        """Raise `ObjectStoreUnavailable`, or one of its kinds that says why, when the bucket cannot be used."""
+        """Raise `ObjectStoreUnavailable`, or the subclass for the reason, if the bucket cannot be used."""
         self._may_list()
 
     def _may_list(self) -> bool:
-        """Whether the bucket may be listed, without which S3 answers 403 for an object that is not there.
+        """Whether the credentials may list the bucket. If not, S3 answers 403 for a missing object.
 
-        Raises as `ping` does.
+        Raises the errors of `ping`.
         """
         with self._translated(self._bucket):
             try:
@@ -132,18 +132,18 @@ class ObjectStore:
                     raise
             else:
                 return True
-            # HEAD has no words for why. And who may not list a bucket may still read and write in it.
+            # A HEAD answer gives no reason. Credentials that may not list the bucket may still read and write objects.
             self._s3.put_object(Bucket=self._bucket, Key=_ACCESS_CHECK, Body=b"")
             self._s3.get_object(Bucket=self._bucket, Key=_ACCESS_CHECK)["Body"].close()
         return False
 
     def put(self, key: str, data: bytes) -> None:
-        """Store bytes under a key that their digest determines."""
+        """Store bytes under a content-addressed key."""
         with self._translated(key):
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=data)
 
     def get(self, key: str, *, sha256: str) -> bytes:
-        """Return an object's bytes; raise `ObjectMissing`, or `ObjectCorrupt` when they do not match the digest."""
+        """Return an object's bytes; raise `ObjectMissing`, or `ObjectCorrupt` if they do not match the digest."""
         with self._translated(key):
             data = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         if hashlib.sha256(data).hexdigest() != sha256:
@@ -151,19 +151,19 @@ class ObjectStore:
         return data
 
     def get_prefix(self, key: str, byte_count: int) -> bytes:
-        """Return so many bytes of an object's start, which it must have; unlike `get`, without a look at the digest."""
+        """Return the first bytes of an object, which must have that many. Does not verify the digest."""
         with self._translated(key):
             answer = self._s3.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=0-{byte_count - 1}")
             return answer["Body"].read()
 
     def stream(self, key: str, *, sha256: str) -> Iterator[bytes]:
-        """Open an object and return its chunks; raise as `get` does, `ObjectCorrupt` in place of the last one."""
+        """Open an object; return its chunks. Raises the errors of `get`, `ObjectCorrupt` instead of the last chunk."""
         with self._translated(key):
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
         return _verified(key, self._bucket, body, sha256)
 
     def has(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         try:
             with self._translated(key):
                 self._s3.head_object(Bucket=self._bucket, Key=key)
@@ -176,38 +176,38 @@ class ObjectStore:
         return True
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """Yield the keys that begin so, in order."""
+        """Yield the keys with a prefix, sorted."""
         with self._translated(prefix):
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
                 yield from (entry["Key"] for entry in page.get("Contents", ()))
 
     def read(self, key: str) -> bytes:
-        """Return an object of somebody else's, whose digest is not known; raise `ObjectMissing`."""
+        """Return an object without verifying its digest, which is not known; raise `ObjectMissing`."""
         with self._translated(key):
             return self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
 
     def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is none the worse for it."""
+        """Delete an object. Deleting a missing object is a no-op."""
         with self._translated(key):
             self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     def erase(self, key: str) -> None:
-        """Remove an object with every version of it, where the bucket keeps versions and they may be listed.
+        """Delete an object and all its versions, if the bucket keeps versions and the credentials may list them.
 
         Erasing a missing object is a no-op.
         """
-        self.delete(key)  # which adds a marker, where there are versions
+        self.delete(key)  # in a bucket with versions, this adds a delete marker
         for version_id in self._versions(key):
             with self._translated(key):
                 self._s3.delete_object(Bucket=self._bucket, Key=key, VersionId=version_id)
 
     def _versions(self, key: str) -> list[str]:
-        """The versions of an object and its deletions; none where the server keeps none, or does not say."""
+        """Return the versions and delete markers of an object; none if the server has none or does not list them."""
         try:
             pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=key)
             entries = [entry for page in pages for entry in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))]
         except ClientError as exc:
-            # The object itself is removed all the same. Which server is down is found out there.
+            # The object itself has been deleted. An outage would have raised an error there.
             log.info("versions_not_listed", code=exc.response["Error"].get("Code"))
             return []
         except BotoCoreError:
@@ -216,9 +216,9 @@ class ObjectStore:
         return [entry["VersionId"] for entry in entries if entry["Key"] == key]
 
     def put_stream(self, parts: Iterable[bytes], *, sha256: Callable[[], str]) -> None:
-        """Store a stream whose digest is only known at its end, as an original; `sha256` is called then.
+        """Store a stream as an original. `sha256` is called at its end, when the digest is known.
 
-        Each part has `PART_BYTES`, but for the last. A stream that raises leaves no object.
+        Each part but the last has `PART_BYTES`. If the stream raises an error, no object remains.
         """
         incoming = f"incoming/{new_id()}"
         with self._translated(incoming):
@@ -230,13 +230,13 @@ class ObjectStore:
                 self._s3.delete_object(Bucket=self._bucket, Key=incoming)
 
     def put_parts(self, key: str, parts: Iterable[bytes]) -> None:
-        """Store a stream under a key, each part of `PART_BYTES` but for the last; one that raises leaves no object."""
+        """Store a stream under a key. Each part but the last has `PART_BYTES`. After an error, no object remains."""
         with self._translated(key):
             self._upload(key, parts)
 
     def presign_put(self, key: str, byte_count: int, *, expires_s: int) -> str:
-        """Return a URL under which anybody may put an object of exactly this size."""
-        # As `generate_presigned_url` does, which takes three times as long: these are made by the thousand.
+        """Return a URL to which any client can upload an object of exactly this size."""
+        # `generate_presigned_url` takes three times as long, and thousands of these URLs are created.
         with self._translated(key):
             credentials = self._access.credentials()
             if credentials is None:
@@ -247,22 +247,22 @@ class ObjectStore:
 
     @cached_property
     def _url_base(self) -> str:
-        """What an object's URL begins with, by whichever style of address is set."""
+        """The URL of the bucket, for the configured addressing style. An object's key follows it."""
         url = self._signer.generate_presigned_url("put_object", Params={"Bucket": self._bucket, "Key": "-"})
         return url.partition("?")[0].removesuffix("-")
 
     def url_lifetime_s(self, wanted_s: int) -> int:
-        """Return for how long a URL that is signed now is good: temporary credentials may expire before."""
+        """Return for how many seconds a URL signed now is valid: temporary credentials may expire earlier."""
         with self._translated(self._bucket):
             return max(1, int(min(wanted_s, self._access.valid_for_s())))
 
     def create_upload(self, key: str) -> str:
-        """Begin an upload in parts; return the server's name for it."""
+        """Begin a multipart upload; return its id."""
         with self._translated(key):
             return self._s3.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
 
     def presign_part(self, key: str, upload_id: str, part_number: int, byte_count: int, *, expires_s: int) -> str:
-        """Return a URL under which anybody may put a part of exactly this size; parts count from 1."""
+        """Return a URL to which any client can upload a part of exactly this size. Parts are numbered from 1."""
         params = {
             "Bucket": self._bucket,
             "Key": key,
@@ -274,14 +274,14 @@ class ObjectStore:
             return self._signer.generate_presigned_url("upload_part", Params=params, ExpiresIn=expires_s)
 
     def uploaded_parts(self, key: str, upload_id: str) -> dict[int, int]:
-        """Return the sizes in bytes of the parts that have arrived; raise `ObjectMissing` for no such upload."""
+        """Return the sizes of the uploaded parts in bytes, by number; raise `ObjectMissing` without such an upload."""
         with self._translated(key):
             return {number: size for number, size, _ in self._parts(key, upload_id)}
 
     def complete_upload(self, key: str, upload_id: str) -> None:
-        """Make an object of the parts that have arrived; raise `ObjectMissing` for none. The second time does nothing.
+        """Create an object from the uploaded parts; raise `ObjectMissing` if there are none.
 
-        Parts may be missing in between: compare the object's size.
+        Completing an upload again is a no-op. Parts in between may be missing: check the size of the object.
         """
         try:
             with self._translated(key):
@@ -300,7 +300,7 @@ class ObjectStore:
         raise ObjectMissing(f"No part of {key} has arrived.")
 
     def abort_upload(self, key: str, upload_id: str) -> None:
-        """Drop an upload in parts and what has arrived of it; one that is not there is none the worse for it."""
+        """Delete a multipart upload and its parts. Deleting a missing upload is a no-op."""
         with suppress(ObjectMissing), self._translated(key):
             self._s3.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
 
