@@ -1,1 +1,1 @@
-"""What each process keeps going: its loops, its readiness, its state file, its scratch folder."""
+"""Background loops, readiness, state file and scratch folder of each process."""

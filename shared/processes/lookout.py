@@ -1,19 +1,19 @@
-"""Keeps a process' state file true: whether the servers that it uses let it take work."""
+"""Keeps the readiness in a process' state file up to date."""
 
 from shared.processes.loops import Loop
 from shared.processes.process_state import StateFile
 from shared.processes.readiness import Readiness
 
-#: Between two looks.
+#: Seconds between two checks.
 LOOK_EVERY_S = 5.0
 
 
 class Lookout:
-    """Looks from time to time whether the process can take work, and writes it into its state file."""
+    """Checks periodically whether the process can take work, and writes the outcome into its state file."""
 
     def __init__(self, readiness: Readiness, state: StateFile) -> None:
         self._readiness, self._state = readiness, state
-        #: Whether Redis took the last hint that was tried on it.
+        #: Whether Redis accepted the last test hint.
         self.hints_flow = True
         self._loop = Loop("lookout", self._look, every_s=LOOK_EVERY_S)
 

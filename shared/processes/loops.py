@@ -1,7 +1,7 @@
-"""Background loops: a step every so often, for as long as the process lives.
+"""Background loops: a step that is repeated while the process lives.
 
-A process that lives can work. So no error ends a loop, and a loop whose thread has died ends the process, whose
-supervisor starts a new one: nobody would notice the thread alone.
+An error does not end a loop. If the thread of a loop dies, the process ends, so that its supervisor starts a new one:
+the death of a thread alone would go unnoticed.
 """
 
 import os
@@ -15,9 +15,9 @@ from shared.errors import TransientError
 
 log = structlog.get_logger()
 
-#: What a process ends with when one of its loops has (EX_SOFTWARE of sysexits.h).
+#: The exit code of a process in which the thread of a loop died (EX_SOFTWARE of sysexits.h).
 EXIT_LOOP_DIED = 70
-#: The most between a step that failed and the next one, unless the loop itself is slower.
+#: The longest pause after a failed step, unless the interval of the loop is longer.
 LONGEST_PAUSE_S = 10.0
 
 
@@ -29,9 +29,9 @@ def run_steps(
     every_s: float,
     longest_pause_s: float = LONGEST_PAUSE_S,
 ) -> None:
-    """Take a step every `every_s` seconds until `stop` is set; a step that returns True is taken again at once.
+    """Call `step` every `every_s` seconds until `stop` is set; if it returns True, call it again at once.
 
-    A step that raises is logged as `loop_failed`; from the second one on the pauses double up to `longest_pause_s`.
+    An error is logged as `loop_failed`. From the second one in a row on, the pause doubles up to `longest_pause_s`.
     """
     pause_s, failures = every_s, 0
     while not stop.wait(pause_s):
@@ -47,7 +47,7 @@ def run_steps(
 
 
 class Loop:
-    """A loop in a thread of its own."""
+    """A loop in its own thread."""
 
     def __init__(
         self,
@@ -65,15 +65,15 @@ class Loop:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin; the first step is taken after the first pause."""
+        """Start the thread. The first step is called after the first pause."""
         self._thread.start()
 
     def ask_to_stop(self) -> None:
-        """Take no further step."""
+        """Call no further step. Does not wait."""
         self._stop.set()
 
     def stop(self) -> None:
-        """Take no further step, and wait for the end of the one under way."""
+        """Call no further step, and wait for the end of the current one."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -88,7 +88,7 @@ class Loop:
 
 
 def watched(future: Future[None]) -> Future[None]:
-    """Return a future that nobody asks for its result, so that an error in it is logged."""
+    """Return the future; an error in it is logged. For futures whose result is never read."""
     future.add_done_callback(_log_failure)
     return future
 

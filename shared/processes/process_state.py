@@ -1,6 +1,6 @@
-"""What a process says of itself, for `carina probe` and `carina up`: one small file a process, replaced as a whole.
+"""The state of a process, for `carina probe` and `carina up`: one small file per process, replaced atomically.
 
-Little is imported: a probe runs every few seconds, and starts in a fraction of one.
+This module imports little, because a probe runs every few seconds and must start in a fraction of a second.
 """
 
 import json
@@ -16,9 +16,9 @@ from typing import Any
 from shared.errors import SetupError
 from shared.processes.scratch import is_private, make_private, own_folder
 
-#: Names the file; by default it lies in the temporary folder and is called after the process.
+#: The path of the file. By default it is in the temporary folder and has the name of the process.
 VARIABLE = "CARINA_STATE_FILE"
-#: Between two signs of life, and how old the last one of a live process may be.
+#: Seconds between two signs of life, and the largest age of the last one of a live process.
 SIGN_EVERY_S, ALIVE_WITHIN_S = 2.0, 30.0
 STARTING = {"process": "starting"}
 
@@ -31,22 +31,22 @@ class NoStateFile(SetupError):
 
 @dataclass(frozen=True)
 class ProcessState:
-    """One process, as it last described itself."""
+    """The last state that a process wrote."""
 
     process: str
     pid: int
-    #: When the process started, as the system counts: another process may get the same id later.
+    #: The start time of the process, in the system's clock ticks: another process may get the same id later.
     started: str
     #: The last sign of life, in seconds of the system's monotonic clock.
     alive_at_s: float
-    #: By the name of a server, the code of the error for which this process takes no work. Empty: it takes work.
+    #: By server, the code of the error because of which this process takes no work. Empty: it takes work.
     not_ready: Mapping[str, str] = field(default_factory=dict)
-    #: Likewise of servers without which work goes on, but slower.
+    #: By server, the code of the error because of which work is slower.
     degraded: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process is gone, also where its id belongs to another one."""
+        """Whether the process has ended, even if another process has its id."""
         return _start_of(self.pid) != self.started
 
     @property
@@ -59,10 +59,10 @@ class ProcessState:
 
 
 class StateFile:
-    """This process' own state, written by a thread that never waits for a server."""
+    """The state file of this process, written by a thread that never waits for a server."""
 
     def __init__(self, process: str, *, is_stuck: Callable[[], bool] = lambda: False) -> None:
-        """Write the first state. `is_stuck`: whether the process makes no progress; raises `NoStateFile`."""
+        """Write the first state; raise `NoStateFile`. `is_stuck` returns whether the process makes no progress."""
         self.path = _own_path(process)
         self._is_stuck = is_stuck
         self._stop = threading.Event()
@@ -77,14 +77,14 @@ class StateFile:
         self._thread.start()
 
     def tell(self, not_ready: Mapping[str, str], degraded: Mapping[str, str]) -> None:
-        """Say what keeps the process from taking work, and what makes it slower."""
+        """Write the errors that keep the process from taking work, and those that make it slower."""
         self._change(not_ready=dict(not_ready), degraded=dict(degraded))
 
     def __enter__(self) -> "StateFile":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Remove the file: the process ends in good order."""
+        """Delete the file, because the process ends cleanly."""
         self._stop.set()
         self._thread.join()
         with suppress(OSError):
@@ -93,7 +93,7 @@ class StateFile:
     def _keep(self) -> None:
         while not self._stop.wait(SIGN_EVERY_S):
             if not self._is_stuck():
-                # A full disk: the file grows old, and the process counts as hung.
+                # If the disk is full, the file becomes too old, and the process counts as hung.
                 with suppress(OSError):
                     self._change(alive_at_s=time.monotonic())
 
@@ -109,7 +109,7 @@ class StateFile:
 
 
 def read(path: Path) -> ProcessState | None:
-    """Return the state in a file; None where there is none."""
+    """Return the state in a file; None if it cannot be read."""
     try:
         return ProcessState(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -117,7 +117,7 @@ def read(path: Path) -> ProcessState | None:
 
 
 def find(process: str = "") -> list[tuple[Path, ProcessState]]:
-    """Return the states in the temporary folder, of processes of that name, those that have ended included."""
+    """Return the states in the temporary folder, including ended processes; with `process`, those of this name."""
     folder = own_folder()
     paths = sorted(folder.glob(f"{process or '*'}-*.json")) if is_private(folder) else []
     found = [(path, read(path)) for path in paths]
@@ -133,13 +133,13 @@ def _own_path(process: str) -> Path:
     except OSError as exc:
         raise NoStateFile(f"The folder {folder} cannot be made ({exc.strerror}): set TMPDIR.") from exc
     for path, state in find(process):
-        if state.has_ended:  # killed, for it would have removed the file
+        if state.has_ended:  # it was killed: otherwise it would have deleted the file
             path.unlink(missing_ok=True)
     return folder / f"{process}-{os.getpid()}.json"
 
 
 def _start_of(pid: int) -> str:
-    """When a process started; empty where it has ended, or is a zombie."""
+    """Return the start time of a process; empty if it has ended or is a zombie."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether a process can take work: asks each server that it uses, within a time that no server chooses."""
+"""Checks whether a process can take work: pings each server that it uses, within a fixed time."""
 
 import threading
 import time
@@ -15,44 +15,44 @@ from shared.object_store import ObjectStore
 
 log = structlog.get_logger()
 
-#: How long a server may take to answer.
+#: Seconds within which a server must answer.
 ANSWER_S = 2.0
-#: Codes whose sentence may be shown to anybody.
 NO_ANSWER = plain_code("no_answer_in_time", "The server did not answer within the time of the check.", Place.HEALTH)
+#: Errors whose message may be public.
 _PUBLIC = (SchemaOutdated,)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a question to a server."""
+    """The outcome of one ping."""
 
     ok: bool
-    #: Of the error.
+    #: The code of the error.
     code: str | None = None
-    #: A sentence that says more than the code, and nothing about the place.
+    #: A message that contains no host or path.
     detail: str | None = None
 
 
 class Ping:
-    """A question to one server. Thread-safe; one that is not answered is waited for, not asked again."""
+    """A check of one server. Thread-safe. While a check runs, no second one is started."""
 
     def __init__(self, ask: Callable[[], object]) -> None:
-        """`ask` raises one of our errors when the server does not do its part."""
+        """`ask` raises a `CarinaError` if the server does not work."""
         self._ask = ask
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._answer = Answer(ok=False, code=TransientError.code)
 
     def start(self) -> None:
-        """Ask, unless an answer is still to come."""
+        """Start the check, unless the last one is still running."""
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
-                # A daemon, so that a server which never answers does not hold up the end of the process.
+                # A daemon thread, so that a server that never answers does not delay the end of the process.
                 self._thread = threading.Thread(target=self._run, daemon=True)
                 self._thread.start()
 
     def answer_by(self, deadline: float) -> Answer:
-        """Return the latest answer, or `no_answer_in_time` at `deadline` (monotonic seconds)."""
+        """Wait for the check until `deadline` (monotonic seconds); return its answer, or `no_answer_in_time`."""
         thread = self._thread
         if thread is not None:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -67,7 +67,7 @@ class Ping:
             detail = error.detail if isinstance(error, _PUBLIC) else None
             self._answer = Answer(ok=False, code=error.code, detail=detail)
         except Exception as error:
-            # A fault of ours: the server may be well, but nobody can tell.
+            # A bug: the state of the server is not known.
             log.error("ping_failed", exc_info=error)
             self._answer = Answer(ok=False, code=CarinaError.code)
         else:
@@ -76,16 +76,16 @@ class Ping:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What all servers answered, by name."""
+    """The answers of all servers, by name."""
 
     answers: Mapping[str, Answer]
-    #: Without these the process takes no work, and without those it works, but slower: the codes of what is missing.
+    #: Codes by server: failures that prevent work, and failures that make work slower.
     not_ready: Mapping[str, str]
     degraded: Mapping[str, str]
 
 
 def storing(database: Database, store: ObjectStore | None = None) -> dict[str, Callable[[], object]]:
-    """Return the questions to the servers without which nothing can be written down."""
+    """Return the checks of the servers that store data, by name."""
     questions: dict[str, Callable[[], object]] = {
         "database": database.ping,
         "schema": partial(migrations.require_current, database),
@@ -94,17 +94,17 @@ def storing(database: Database, store: ObjectStore | None = None) -> dict[str, C
 
 
 class Readiness:
-    """The servers of a process. Thread-safe."""
+    """The checks of all servers that a process uses. Thread-safe."""
 
     def __init__(
         self, needed: Mapping[str, Callable[[], object]], wanted: Mapping[str, Callable[[], object]] | None = None
     ) -> None:
-        """Without an answer from all that are `needed` there is no work; without those `wanted` there is."""
+        """The process takes no work without the `needed` servers; without the `wanted` ones it does."""
         self._needed = {name: Ping(ask) for name, ask in needed.items()}
         self._wanted = {name: Ping(ask) for name, ask in (wanted or {}).items()}
 
     def look(self) -> Outcome:
-        """Ask all servers at the same time; return within `ANSWER_S`."""
+        """Check all servers in parallel; return within `ANSWER_S`."""
         deadline = time.monotonic() + ANSWER_S
         pings = self._needed | self._wanted
         for ping in pings.values():

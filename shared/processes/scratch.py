@@ -1,8 +1,8 @@
-"""The one folder that a process writes temporary files to, so that the rest of its file system may be read-only.
+"""The only folder to which a process writes temporary files, so that the rest of its file system can be read-only.
 
-It is `TMPDIR`, by default `/tmp`, which every user of the machine may write to. So what is made there has a name that
-nobody can guess, or lies below `own_folder`, which is ours alone. Libraries that keep caches in the home folder are
-pointed there too. Nothing else of Carina makes temporary files by itself.
+It is `TMPDIR`, by default `/tmp`, to which every user of the machine may write. So files and folders in it have random
+names, or are below `own_folder`, which is private. Caches of libraries, which are in the home folder by default, are
+there too. No other module creates temporary files.
 """
 
 import os
@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 from shared.errors import SetupError
 
-#: What a process ends with that has no such folder.
+#: The exit code of a process without such a folder.
 EXIT_NO_SCRATCH = 5
 
-#: The variable by which each library is told where to keep what it computes, and the folder's name.
+#: The environment variable for the cache of each library, and the name of its folder.
 _CACHES = {
     "CUDA_CACHE_PATH": "cuda",
     "MPLCONFIGDIR": "matplotlib",
@@ -42,15 +42,15 @@ class FolderNotOurs(SetupError):
 
 
 def use_scratch(environ: MutableMapping[str, str] = os.environ) -> Path:
-    """Keep this process and its children to one folder for temporary files; return it.
+    """Limit this process and its children to one folder for temporary files; return the folder.
 
-    A variable that the operator has set for one of the caches stays as it is. Raises `ScratchUnwritable`.
+    Variables of caches that are set already are not changed. Raises `ScratchUnwritable`.
     """
     own = own_folder(environ)
     folder = own.parent
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0" * 4096)  # which a full disk refuses
+            file.write(b"\0" * 4096)  # fails if the disk is full
         _make_private(own)
     except OSError as exc:
         raise ScratchUnwritable(
@@ -65,15 +65,15 @@ def use_scratch(environ: MutableMapping[str, str] = os.environ) -> Path:
 
 
 def own_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return where this user's processes keep what outlives them; `make_private` makes it."""
+    """Return the folder for files of this user that outlive a process. `make_private` creates it."""
     return Path(environ.get("TMPDIR") or "/tmp").absolute() / f"carina-{os.getuid()}"
 
 
 def make_private(folder: Path, remedy: str = "remove it") -> Path:
-    """Make a folder, and those above it, that this user alone may enter, or make sure of one that is there.
+    """Create a folder and its parents, or check an existing one: only this user may enter it.
 
-    Raises `FolderNotOurs` for a link, for the folder of another user and for one that others may write to, and
-    `OSError` where it cannot be made.
+    Raises `FolderNotOurs` for a link, a folder of another user and a folder that others may write to, and `OSError` if
+    the folder cannot be created.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -84,7 +84,7 @@ def make_private(folder: Path, remedy: str = "remove it") -> Path:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether there is such a folder and nobody else may write there."""
+    """Whether the folder exists, is not a link, belongs to this user, and others may not write to it."""
     try:
         found = folder.lstat()
     except OSError:
@@ -93,46 +93,46 @@ def is_private(folder: Path) -> bool:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file in one step: readers find the old one or the new one, whole, and no link is followed."""
+    """Replace a file atomically: readers get the old or the new content, complete. A link is replaced, not followed."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as unfinished:
         unfinished.write(data)
     Path(unfinished.name).replace(path)
 
 
 def new_text_file(prefix: str, text: str) -> Path:
-    """Write a file that stays, under a name that nobody can guess."""
+    """Write a file with a random name, which is not deleted automatically."""
     with tempfile.NamedTemporaryFile("w", prefix=prefix, suffix=".txt", delete=False) as file:
         file.write(text)
     return Path(file.name)
 
 
 def new_folder(prefix: str) -> Path:
-    """Make a folder that stays, under a name that nobody can guess."""
+    """Create a folder with a random name, which is not deleted automatically."""
     return Path(tempfile.mkdtemp(prefix=prefix))
 
 
 def passing_folder(prefix: str) -> AbstractContextManager[str]:
-    """Make a folder that goes with its context, under a name that nobody can guess."""
+    """Create a folder with a random name, which is deleted at the end of its context."""
     return tempfile.TemporaryDirectory(prefix=prefix)
 
 
 def nameless_file() -> BinaryIO:
-    """Return a file that has no name and goes when it is closed."""
+    """Return a file without a name, which is deleted when it is closed."""
     return tempfile.TemporaryFile()
 
 
 def spooled_file(max_bytes: int) -> "tempfile.SpooledTemporaryFile[bytes]":
-    """Return a file that stays in memory up to so many bytes, and has no name beyond; 0: it stays there."""
+    """Return a file that is kept in memory up to `max_bytes`, then in a file without a name; 0: always in memory."""
     return tempfile.SpooledTemporaryFile(max_size=max_bytes)
 
 
 def _make_private(folder: Path) -> None:
-    """Raise `PermissionError` unless nobody else may write there: what lies in it is run as code, or is private."""
+    """Create a folder; raise `PermissionError` unless it is private: its files are run as code, or are private."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     if not is_private(folder):
         raise PermissionError(0, "it belongs to somebody else, or is a link", str(folder))
-    # Through the folder itself, for a path may have become a link since.
+    # Use a descriptor of the folder, because the path may have become a link since the check.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
