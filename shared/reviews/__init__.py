@@ -1,1 +1,1 @@
-"""What readers say of a model's findings: a row each time, and what follows from the rows."""
+"""Reviews of a model's findings: one row for each action of a reader, and the state that follows from the rows."""

@@ -1,7 +1,7 @@
-"""What readers' events add up to: the findings of one result as they stand, and whether the review is done.
+"""Computes the state of a review from its events: the findings of one result, and whether the review is complete.
 
-Events are never changed or taken away. An undo is an event, too, which names the one that counts no more; a redo names
-the undo. What counts is applied in order, so of two that contradict each other the later one holds.
+Events are never changed or deleted. An undo is an event too and refers to the event that it retracts; a redo refers to
+the undo. The remaining events are applied in order, so of two contradictory events the later one wins.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,57 +18,57 @@ _RETRACTING = (ReviewAction.UNDO, ReviewAction.REDO)
 
 @dataclass(frozen=True)
 class ReviewedFinding:
-    """A box that a model found or a reader drew, and what readers say of it."""
+    """A box that a model detected or a reader drew, with the readers' verdict."""
 
-    #: `model-RANK` of a detection, `drawn-NUMBER` of what the event of this number drew.
+    #: `model-RANK` for a detection, `drawn-NUMBER` for a box drawn by the event of this number.
     id: str
     class_id: int
     class_name: str
     #: In pixels of the original image.
     box_xyxy_px: Box
-    #: None of what a reader drew.
+    #: None if a reader drew the box.
     score: float | None
     verdict: Verdict = Verdict.UNDECIDED
-    #: Whether a reader has given it another box or class than it had.
+    #: Whether a reader has changed its box or class.
     is_changed: bool = False
-    #: The keys of those who have said something of it, the first one first.
+    #: The API keys of the readers whose events concern the finding, in order of their first event.
     readers: tuple[UUID, ...] = ()
 
 
 @dataclass(frozen=True)
 class Review:
-    """One result as its readers left it."""
+    """The state of the review of one result."""
 
-    #: Those of the model, the highest score first, then those that were drawn.
+    #: The model's detections, highest score first, then the drawn boxes.
     findings: tuple[ReviewedFinding, ...]
-    #: The number of the last event; 0 where nobody has said anything.
+    #: The number of the last event; 0 if there is none.
     last_event: int
-    #: Findings from this score on were to be decided; None where nobody has called the review done.
+    #: The review was completed for findings with at least this score; None if it was never completed.
     complete_from_score: float | None
-    #: The keys of everybody whose word counts.
+    #: The API keys of all readers with an event that is not retracted.
     readers: tuple[UUID, ...]
 
     @property
     def is_complete(self) -> bool:
-        """Whether a reader has called the review done, and nothing they were to decide is undecided since."""
+        """Whether a reader has completed the review, and no finding that had to be decided is undecided now."""
         return self.complete_from_score is not None and not self.undecided(self.complete_from_score)
 
     def undecided(self, min_score: float) -> list[ReviewedFinding]:
-        """The findings from a score on that nobody has decided."""
+        """Return the undecided findings with at least this score, or without a score."""
         open_ = (finding for finding in self.findings if finding.verdict is Verdict.UNDECIDED)
         return [finding for finding in open_ if finding.score is None or finding.score >= min_score]
 
     def accepted(self) -> list[ReviewedFinding]:
-        """What is on the image, as far as its readers say."""
+        """Return the accepted findings."""
         return [finding for finding in self.findings if finding.verdict is Verdict.ACCEPTED]
 
     def finding(self, finding_id: str) -> ReviewedFinding | None:
-        """Return one finding, if there is such a one."""
+        """Return the finding with this id, or None."""
         return next((finding for finding in self.findings if finding.id == finding_id), None)
 
 
 def fold(detections: Iterable[Detection], events: Sequence[ReviewEvent]) -> Review:
-    """Return what the events of one job, in order, make of its detections."""
+    """Return the review of one job from its detections and its events, which are in order."""
     findings = {finding.id: finding for finding in map(_found, detections)}
     complete_from_score: float | None = None
     counting = in_force(events)
@@ -89,10 +89,10 @@ def fold(detections: Iterable[Detection], events: Sequence[ReviewEvent]) -> Revi
 
 
 def in_force(events: Sequence[ReviewEvent]) -> list[ReviewEvent]:
-    """The events that count, in order: those that nobody has taken back, and no undo or redo itself."""
+    """Return the events in order, without retracted ones and without undo and redo events."""
     retracted: set[int | None] = set()
     counting = []
-    for event in reversed(events):  # what takes something back comes after it
+    for event in reversed(events):  # an undo or redo comes after the event that it retracts
         if event.number in retracted:
             continue
         if event.action in _RETRACTING:
@@ -103,7 +103,7 @@ def in_force(events: Sequence[ReviewEvent]) -> list[ReviewEvent]:
 
 
 def finding_of(event: ReviewEvent) -> str | None:
-    """The finding that an event is about; None where that is the whole image."""
+    """Return the id of the finding that an event concerns; None if it concerns the whole image."""
     if event.action == ReviewAction.DRAW:
         return f"drawn-{event.number}"
     if event.rank is not None:
@@ -117,7 +117,7 @@ def _found(detection: Detection) -> ReviewedFinding:
 
 
 def _apply(findings: dict[str, ReviewedFinding], event: ReviewEvent) -> None:
-    """Change the one finding that an event is about."""
+    """Apply an event to its finding."""
     id_ = finding_of(event)
     assert id_ is not None
     if event.action == ReviewAction.DRAW:
@@ -126,7 +126,7 @@ def _apply(findings: dict[str, ReviewedFinding], event: ReviewEvent) -> None:
         return
     before = findings.get(id_)
     if before is None:
-        return  # it was drawn by an event that was taken back
+        return  # the event that drew it was retracted
     if event.action == ReviewAction.REJECT:
         findings[id_] = _say(before, event, Verdict.REJECTED)
         return
@@ -143,7 +143,7 @@ def _say(finding: ReviewedFinding, event: ReviewEvent, verdict: Verdict) -> Revi
 
 
 def _class_and_box(event: ReviewEvent) -> tuple[int, str, Box]:
-    """What a drawn or changed finding is; the rows of both have all of it."""
+    """Return the class and the box of an event that draws or changes a finding; its row always has both."""
     assert event.class_id is not None
     assert event.class_name is not None
     x_min, y_min, x_max, y_max = event.x_min_px, event.y_min_px, event.x_max_px, event.y_max_px

@@ -1,4 +1,4 @@
-"""Adding to what readers said of a result: checked against what others said meanwhile, one after the other."""
+"""Adds events to a review, one transaction after the other, and detects conflicts with newer events of others."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -45,19 +45,19 @@ class NothingToTakeBack(RequestError):
 
 @dataclass(frozen=True)
 class Said:
-    """What a reader wants to add."""
+    """An action that a reader wants to add."""
 
     action: ReviewAction
-    #: None where it is about the whole image.
+    #: None if the action concerns the whole image.
     finding_id: str | None = None
-    #: Of a box that is drawn or changed; None: as it was.
+    #: The class and the box of a drawn or changed finding; None: unchanged.
     class_id: int | None = None
     box_xyxy_px: Box | None = None
     min_score: float | None = None
 
 
 class ReviewThread:
-    """A job that has succeeded, and all that was said of its findings, till the transaction's end."""
+    """A job that has succeeded, with its detections and review events. Valid until the transaction ends."""
 
     def __init__(
         self,
@@ -76,17 +76,18 @@ class ReviewThread:
         self.events = events
 
     def fold(self) -> Review:
-        """What the events add up to."""
+        """Return the current state of the review."""
         return fold(self._detections, self.events)
 
     def detected(self) -> tuple[ReviewedFinding, ...]:
-        """What the model found, before anybody said anything."""
+        """Return the findings of the model, without any review event."""
         return fold(self._detections, ()).findings
 
     def say(self, reader: Identity, said: Said, *, after: int) -> None:
-        """Add an event of somebody who has seen the events up to `after`.
+        """Add an event of a reader who has seen the events up to the number `after`.
 
-        Raises `ReviewConflict`, `ReviewIncomplete`, `NotFound` for a finding, `InvalidRequest` for a class or a box.
+        Raises `ReviewConflict`, `ReviewIncomplete`, `NotFound` for an unknown finding, and `InvalidRequest` for an
+        invalid class or box.
         """
         newer = [event for event in self.events if event.number > after]
         about = "a new one" if said.action is ReviewAction.DRAW else said.finding_id
@@ -103,21 +104,21 @@ class ReviewThread:
         self._add(reader, said.action, **subject, **becomes, min_score=said.min_score)
 
     def undo(self, reader: Identity, *, after: int) -> None:
-        """Take back the last of a reader's own events; raises `NothingToTakeBack` and `ReviewConflict`."""
+        """Undo the last event of this reader; raise `NothingToTakeBack` and `ReviewConflict`."""
         done, _ = self._history(reader.key_id)
         self._take_back(reader, ReviewAction.UNDO, done, after)
 
     def redo(self, reader: Identity, *, after: int) -> None:
-        """Say again what a reader took back last, unless they have gone on since; raises as `undo` does."""
+        """Redo the last event that this reader has undone, unless they added another one since; raises like `undo`."""
         _, undone = self._history(reader.key_id)
         self._take_back(reader, ReviewAction.REDO, undone, after)
 
     def may_undo(self, key_id: UUID) -> bool:
-        """Whether a reader has something to take back."""
+        """Whether a reader has an event to undo."""
         return bool(self._history(key_id)[0])
 
     def may_redo(self, key_id: UUID) -> bool:
-        """Whether a reader has something to say again."""
+        """Whether a reader has an event to redo."""
         return bool(self._history(key_id)[1])
 
     def _take_back(
@@ -140,7 +141,10 @@ class ReviewThread:
     def _history(
         self, key_id: UUID
     ) -> tuple[list[tuple[ReviewEvent, ReviewEvent]], list[tuple[ReviewEvent, ReviewEvent]]]:
-        """A reader's events that can be undone and redone, each with the event that an undo or a redo is to name."""
+        """Return a reader's events that can be undone, and those that can be redone.
+
+        Each comes with the event to which the undo or redo must refer.
+        """
         done: list[tuple[ReviewEvent, ReviewEvent]] = []
         undone: list[tuple[ReviewEvent, ReviewEvent]] = []
         for event in self.events:
@@ -158,14 +162,14 @@ class ReviewThread:
         return done, undone
 
     def _subject(self, event: ReviewEvent) -> str | None:
-        """The finding that an event is about, also where it takes another event back."""
+        """Return the finding that an event concerns. For an undo or redo, it is that of the retracted event."""
         while event.undoes is not None:
             event = self.events[event.undoes - 1]
         return finding_of(event)
 
     @staticmethod
     def _clash(one: str | None, other: str | None) -> bool:
-        """Whether two events are about the same; the whole image (None) is about every finding."""
+        """Whether two events concern the same finding. None, the whole image, clashes with every finding."""
         return one is None or other is None or one == other
 
     @staticmethod
@@ -178,7 +182,7 @@ class ReviewThread:
         return finding
 
     def _becomes(self, finding: ReviewedFinding | None, said: Said) -> dict[str, object]:
-        """The columns of what a finding is from now on."""
+        """Return the columns of the new class and box of a finding."""
         class_id = finding.class_id if said.class_id is None and finding else said.class_id
         box = finding.box_xyxy_px if said.box_xyxy_px is None and finding else said.box_xyxy_px
         names = {category["id"]: category["name"] for category in self.model.card["categories"]}
@@ -187,7 +191,7 @@ class ReviewThread:
         if box is None:
             raise InvalidRequest("A box is to be drawn: it needs a place.")
         x_min, y_min, x_max, y_max = box
-        # What a model found may end a rounding outside, which whoever gives it another class does not answer for.
+        # By rounding, a detection may end outside the image. A reader who only changes its class must not be rejected.
         drawn_here = said.box_xyxy_px is not None
         if drawn_here and not (
             0 <= x_min < x_max <= self.image.width_px and 0 <= y_min < y_max <= self.image.height_px
@@ -218,8 +222,8 @@ _WITH_A_BOX = (ReviewAction.DRAW, ReviewAction.CHANGE)
 
 
 def fold_jobs(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Review]:
-    """What the events of several jobs add up to; those of which nothing was said are left out."""
-    if not job_ids:  # as on most pages of the worklist
+    """Return the reviews of several jobs. Jobs without an event are omitted."""
+    if not job_ids:  # most pages of the worklist have none
         return {}
     detections = _of_jobs(session, Detection, Detection.rank, job_ids)
     events = _of_jobs(session, ReviewEvent, ReviewEvent.number, job_ids)
@@ -227,7 +231,7 @@ def fold_jobs(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Review]
 
 
 def read_threads(session: Session, image_ids: Collection[UUID]) -> dict[UUID, ReviewThread]:
-    """Return what was said of each image's result that is shown first, where it has one: see `_results`."""
+    """Return the thread of each image's first result in the order of `_results`; omits images without a result."""
     results = _results(is_any(Job.image_id, image_ids)).ext(distinct_on(Job.image_id))
     rows = session.execute(results).all()
     return {row.Image.id: thread for row, thread in zip(rows, _read(session, rows), strict=True)}
@@ -236,10 +240,10 @@ def read_threads(session: Session, image_ids: Collection[UUID]) -> dict[UUID, Re
 def open_thread(
     session: Session, project_id: UUID, image_id: UUID, job_id: UUID | None, *, to_add: bool
 ) -> ReviewThread:
-    """Find a result and what was said of it: of `job_id`, else of the one that is shown first: see `_results`.
+    """Return the thread of the result of `job_id`, else of the image's first result in the order of `_results`.
 
-    With `to_add` nobody else can add to it till the transaction's end. Raises `NotFound` for an image that is not the
-    project's, and `NotReady` where it has no such result.
+    With `to_add`, other transactions cannot add events until this one ends. Raises `NotFound` if the image does not
+    belong to the project, and `NotReady` if it has no such result.
     """
     if session.scalar(sa.select(Image.id).where(Image.id == image_id, Image.project_id == project_id)) is None:
         raise NotFound
@@ -255,7 +259,7 @@ def open_thread(
 
 
 def _results(of_images: sa.ColumnElement[bool]) -> sa.Select[Job, Image]:
-    """Select the results of images: of each first the authoritative one, then the one reviewed last, then others."""
+    """Select the results of images. For each image: the authoritative one, then by last review, then the others."""
     said_last = sa.select(sa.func.max(ReviewEvent.created_at)).where(ReviewEvent.job_id == Job.id).scalar_subquery()
     results = sa.select(Job, Image).join(Image, Image.id == Job.image_id).join(Model, Model.id == Job.model_id)
     results = results.where(of_images, Job.state == JobState.SUCCEEDED)
@@ -264,7 +268,7 @@ def _results(of_images: sa.ColumnElement[bool]) -> sa.Select[Job, Image]:
 
 
 def _read(session: Session, rows: Sequence[sa.Row[Job, Image]]) -> list[ReviewThread]:
-    """Read what was said of these results."""
+    """Read the threads of these results."""
     job_ids = [row.Job.id for row in rows]
     detections = _of_jobs(session, Detection, Detection.rank, job_ids)
     events = _of_jobs(session, ReviewEvent, ReviewEvent.number, job_ids)
@@ -279,7 +283,7 @@ def _read(session: Session, rows: Sequence[sa.Row[Job, Image]]) -> list[ReviewTh
 def _of_jobs(
     session: Session, table: type[OfJob], order: InstrumentedAttribute[int], job_ids: Collection[UUID]
 ) -> defaultdict[UUID, list[OfJob]]:
-    """Read the rows that belong to jobs, by job and in order."""
+    """Read the rows of `table` for these jobs, grouped by job, sorted by `order`."""
     found: defaultdict[UUID, list[OfJob]] = defaultdict(list)
     for row in session.scalars(sa.select(table).where(is_any(table.job_id, job_ids)).order_by(table.job_id, order)):
         found[row.job_id].append(row)
