@@ -1,1 +1,1 @@
-"""What is known of a study: which of its results count."""
+"""Studies: which of their results are authoritative, and new jobs for them."""

@@ -1,4 +1,4 @@
-"""Another look at a study: jobs of the active model for images of which it has no result, as after a promotion."""
+"""Reruns of a study: jobs of the active model for images without its result, for example after a promotion."""
 
 from uuid import UUID
 
@@ -21,15 +21,15 @@ class NothingToRunWith(NoActiveModel, RequestError, shares_code=True):
 
 
 def ask_active_model(session: Session, study_id: UUID, priority: int) -> tuple[list[tuple[Job, Image]], list[Job]]:
-    """Return the active model's job of each of a study's images, and those of them that are new.
+    """Return the active model's job for each image of a study, and the list of new jobs.
 
-    A job that failed or was cancelled gets a new one beside it; one that was rejected does not, for its image is unfit.
+    An image whose job failed or was cancelled gets a new job. A rejected job is kept, because its image is unfit.
     Raises `NothingToRunWith`.
     """
     active = registry.active(session)
     if active is None:
         raise NothingToRunWith
-    # Locked, so that of two requests at once one makes the jobs; workers can still refer to the images.
+    # The lock lets only one of two concurrent requests create the jobs; workers can still refer to the images.
     images = sa.select(Image).where(Image.study_id == study_id).order_by(Image.id).with_for_update(key_share=True)
     jobs: list[tuple[Job, Image]] = []
     new: list[Job] = []
@@ -45,7 +45,7 @@ def ask_active_model(session: Session, study_id: UUID, priority: int) -> tuple[l
 
 
 def _find_job(session: Session, image: Image) -> Job | None:
-    """Find the active model's job of an image that has a result, may get one, or says that the image is unfit."""
+    """Return the active model's job of an image, unless it failed or was cancelled."""
     jobs = sa.select(Job).where(Job.image_id == image.id, is_of_active_model())
     jobs = jobs.where(Job.state.not_in([JobState.FAILED, JobState.CANCELLED]))
     return session.scalar(jobs.order_by(*(column.desc() for column in standing())).limit(1))
