@@ -1,4 +1,4 @@
-"""From an uploaded file to the grey-level picture that the detector and the reader see.
+"""Turns an uploaded file into the grey-level rendition that the detector and the reader see.
 
-`header` and `overlay` need no pixel decoder, so that the API can import them; `decode` and `rendition` do.
+`header` and `overlay` need no pixel decoder, so the API can import them. `decode` and `rendition` need one.
 """

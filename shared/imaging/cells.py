@@ -1,4 +1,4 @@
-"""How stored values lie in the cells of native pixel data, PS3.5 section 8.1."""
+"""The layout of stored values in the cells of native pixel data (PS3.5 section 8.1)."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from shared.imaging.transfer_syntaxes import IN_CELLS, PACKINGS
 
 @dataclass(frozen=True)
 class CellLayout:
-    """Cells of one size, and which of their bits are the stored value."""
+    """The size of a frame's cells, and the bits of a cell that hold the stored value."""
 
     height_px: int
     width_px: int
@@ -26,32 +26,34 @@ class CellLayout:
 
     @property
     def cell_bytes(self) -> int:
-        """The bytes of one cell."""
+        """The size of one cell."""
         return self.bits_allocated // 8
 
     @property
     def frame_bytes(self) -> int:
-        """The bytes of all cells."""
+        """The size of all cells."""
         return self.height_px * self.width_px * self.cell_bytes
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of a row."""
+        """The size of one row."""
         return self.width_px * self.cell_bytes
 
     @property
     def most_bytes(self) -> int:
-        """The most that a frame of such cells is inflated to, its padding included."""
+        """The maximum size of an inflated frame, padding included."""
         return 2 * self.frame_bytes + self.row_bytes
 
 
 def read_layout(file: DicomFile, height_px: int, width_px: int) -> CellLayout:
-    """The layout that a header describes; raises `UndecodablePixelData` where there can be none.
+    """Return the layout that a header describes.
 
-    A cell has 8 or 16 bits, the only ones that PS3.3 has for a radiograph (C.8.11.3.1.2): single bits and cells of 32
-    are refused. Its 1 to 16 stored bits may lie anywhere in it. A missing BitsStored means all of them, a missing
-    HighBit the lowest ones, as one does that leaves no room for them; a missing PixelRepresentation means unsigned.
-    Raises `MalformedDicom` for an element that cannot be read.
+    A cell has 8 or 16 bits, the only sizes that PS3.3 C.8.11.3.1.2 defines for a radiograph; cells of 1 or 32 bits are
+    rejected. The 1 to 16 stored bits can be anywhere in the cell. If BitsStored is missing, all bits are stored bits.
+    If HighBit is missing or too low for BitsStored, the lowest bits are. If PixelRepresentation is missing, values are
+    unsigned.
+
+    Raises `UndecodablePixelData` for an invalid layout, and `MalformedDicom` for an unreadable element.
     """
     allocated = file.integer("BitsAllocated", required=True)
     stored, high_bit = file.integer("BitsStored", required=True), file.integer("HighBit", required=True)
@@ -72,9 +74,9 @@ def read_layout(file: DicomFile, height_px: int, width_px: int) -> CellLayout:
 
 
 def read_cells(data: memoryview, layout: CellLayout) -> Pixels:
-    """The stored values [H, W] of little-endian cells, a view of them where nothing has to be cut off.
+    """Return the stored values [H, W] of little-endian cells: a view if no bits must be removed.
 
-    Raises `UndecodablePixelData` for a length that does not fit the size.
+    Raises `UndecodablePixelData` if the length does not match the image size.
     """
     data = without_padding(data, layout.frame_bytes, layout.row_bytes)
     cells = np.frombuffer(data, f"<u{layout.cell_bytes}")
@@ -83,10 +85,10 @@ def read_cells(data: memoryview, layout: CellLayout) -> Pixels:
 
 
 def without_padding(data: memoryview, frame_bytes: int, row_bytes: int) -> memoryview:
-    """The cells of one frame, without the padding behind them (PS3.5 8.1.1); raises `UndecodablePixelData`.
+    """Return the cells of one frame without the padding after them (PS3.5 8.1.1).
 
-    Writers pad to an even length or to a block. A spare row may as well mean that the header states a wrong size, so
-    padding that is as long as a row has to be one byte, repeated.
+    Writers pad to an even length or to a block. An extra row can also mean that the header states a wrong size. Padding
+    of at least one row must therefore repeat a single byte. Raises `UndecodablePixelData`.
     """
     if len(data) < frame_bytes:
         raise UndecodablePixelData(f"{name_of('PixelData')} is shorter than its rows and columns.")
@@ -100,17 +102,17 @@ def sign_extend(cells: Pixels, bits: int) -> NDArray[np.int16]:
     """Read the low `bits` of each cell as two's complement."""
     values = cells.view(np.int16) if cells.itemsize == 2 else cells.astype(np.int16)
     if bits == 16 or (cells.itemsize == 2 and -(1 << bits - 1) <= values.min() <= values.max() < 1 << bits - 1):
-        return values  # extended already, as most writers do
+        return values  # already extended, as by most writers
     values = values << 16 - bits
     return np.right_shift(values, 16 - bits, out=values)
 
 
 def _extract(cells: Pixels, layout: CellLayout) -> Pixels:
-    """Cut the stored values out of unsigned cells; overlays may live in the bits around them."""
+    """Extract the stored values from unsigned cells; the bits around them may hold overlays."""
     spare_low_bits = layout.high_bit + 1 - layout.bits_stored
     if spare_low_bits:
         cells = cells >> spare_low_bits
     if layout.signed:
         return sign_extend(cells, layout.bits_stored)
-    # Looking whether there is anything to cut off costs a fraction of cutting it off.
+    # Checking for extra bits costs a fraction of removing them.
     return cells & ((1 << layout.bits_stored) - 1) if cells.max() >> layout.bits_stored else cells

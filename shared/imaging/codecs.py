@@ -1,7 +1,7 @@
-"""The decoders of compressed frames, none of which is asked before the frame's own header has been believed.
+"""The decoders of compressed frames. The frame's own header is checked before a decoder is called.
 
-imagecodecs comes first, as it is 2–6 times as fast and lets go of Python's lock; pylibjpeg is tried where it gives up.
-Not so for JPEG-LS, where pylibjpeg shows something also of a frame that is damaged.
+imagecodecs is tried first: it is 2–6 times as fast as pylibjpeg and releases the GIL. If it fails, pylibjpeg is tried,
+except for JPEG-LS: there, pylibjpeg returns pixels even for a damaged frame.
 """
 
 import sys
@@ -22,8 +22,8 @@ from shared.imaging.stated_syntax import check_codestream
 from shared.imaging.transfer_syntaxes import Packing
 
 _START_OF_SCAN = b"\xff\xda"
-#: Named one by one, and not by way of pydicom, which would try gdcm where that is installed: it aborts on some files.
-Decoder = Callable[[bytes, int], Pixels]  # the codestream, and how many threads may work on it
+#: Called directly, not through pydicom: pydicom would try GDCM if it is installed, which aborts on some files.
+Decoder = Callable[[bytes, int], Pixels]  # the codestream, and the number of threads
 DECODERS: dict[Packing, Decoder] = {
     Packing.JPEG: lambda data, _: imagecodecs.jpeg_decode(data),
     Packing.JPEG_LS: lambda data, _: imagecodecs.jpegls_decode(data),
@@ -34,7 +34,7 @@ DECODERS: dict[Packing, Decoder] = {
 
 
 def _decode_one_scan(data: bytes) -> Pixels:
-    """What libjpeg makes of a frame of one scan; each more, of a few bytes, may take it as long as the image again."""
+    """Decode a frame of one scan with libjpeg; each further scan can take as long as the image, even if it is tiny."""
     if data.count(_START_OF_SCAN) > 1:
         raise UndecodablePixelData
     pixels: Pixels = libjpeg.utils.decode(data)
@@ -51,11 +51,12 @@ SECOND_DECODERS: dict[Packing, Callable[[bytes], Pixels]] = {
 def decode_codestream(
     frame: bytes, packing: Packing, shape: tuple[int, int], threads: int = 1
 ) -> tuple[Pixels, CodestreamHeader]:
-    """The values of one grey frame [H, W] of `shape`, and what its header claims.
+    """Return the values of one grey frame [H, W] of `shape`, and the header of its codestream.
 
-    Raises `UndecodablePixelData` for a frame of another size, in colour, of more than 16 bits, or without its end; one
-    that lacks its end marker alone is decoded, and is not `ended`. The formats have no checksums: damage within that
-    leaves their grammar whole is not noticed.
+    A frame that lacks only its end marker is decoded, and `ended` is False. The formats have no checksums, so damage
+    that leaves the syntax valid is not detected.
+
+    Raises `UndecodablePixelData` for a frame of another size, in colour, with more than 16 bits, or cut off.
     """
     if packing in (Packing.JPEG_2000, Packing.HTJ2K):
         frame = bare_jpeg_2000(frame)
@@ -77,16 +78,17 @@ def _decode(frame: bytes, packing: Packing, threads: int) -> Pixels:
     try:
         with _heeding_dropped_errors():
             return DECODERS[packing](frame, threads)
-    except (RuntimeError, ValueError):  # the former is the base of every imagecodecs error
+    except (RuntimeError, ValueError):  # RuntimeError is the base of all imagecodecs errors
         if packing not in SECOND_DECODERS:
             raise
         return SECOND_DECODERS[packing](frame)
 
 
 def _fits(values: Pixels, bits: int) -> bool:
-    """Whether unsigned values have as many bits; of a damaged JPEG Lossless frame this is the only sign.
+    """Return whether unsigned values fit into `bits`; for JPEG Lossless, this is the only sign of damage.
 
-    Signed ones that their encoder took for 16 bits wide, though it says fewer, have all of the bits above.
+    Some encoders write signed values as 16 bits wide although the header says fewer. Such values fit if their higher
+    bits repeat the sign.
     """
     if values.dtype.kind != "u" or not int(values.max()) >> bits:
         return True
@@ -96,7 +98,7 @@ def _fits(values: Pixels, bits: int) -> bool:
 
 @contextmanager
 def _heeding_dropped_errors() -> Iterator[None]:
-    """Raise a `RuntimeError` for what imagecodecs' HTJ2K decoder drops, before it returns what it had until then."""
+    """Raise `RuntimeError` if imagecodecs' HTJ2K decoder drops an error and returns a partial result."""
     dropped = False
 
     def heed(_error: object) -> None:

@@ -1,6 +1,6 @@
-"""Read what a compressed frame says of itself, before a native decoder believes it.
+"""Read the header of a compressed frame before a native decoder uses it.
 
-A decoder allocates what the codestream's own header asks for, so that header must agree with DICOM's beforehand.
+A decoder allocates the size that the codestream's header states. That header must match the DICOM header first.
 """
 
 import re
@@ -13,9 +13,9 @@ from shared.errors import UndecodablePixelData
 
 _SOI, _EOI, _SOS = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 _FILL = re.compile(b"\xff+")
-#: A profile of 16 MiB takes 256 of them.
+#: A colour profile of 16 MiB takes 256 segments.
 _MOST_SEGMENTS = 1000
-#: Each may work on every pixel again, and may be a few bytes long; writers make about ten.
+#: A scan of a few bytes can process every pixel again. Writers make about ten scans.
 _MOST_SCANS = 200
 _J2K_START = b"\xff\x4f\xff\x51"  # SOC and SIZ, ISO/IEC 15444-1 annex A
 _JP2_SIGNATURE = b"\0\0\0\x0cjP  "
@@ -24,9 +24,9 @@ _JP2_SIGNATURE = b"\0\0\0\x0cjP  "
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _SOT, _SOT_BYTES = b"\xff\x90", 12  # start of tile-part
 _PROGRESSIVE = {0xC2, 0xCA}
-#: Files that wrap a codestream have a handful of boxes, main headers of a codestream a handful of markers.
+#: A file around a codestream has a few boxes, and a codestream's main header a few markers.
 _MOST_BOXES = _MOST_MARKERS = 1000
-#: Tiles are hundreds of pixels wide, and come in a few parts each.
+#: Tiles are hundreds of pixels wide, with a few parts each.
 _MOST_TILE_PARTS = 100_000
 #: Writers pad a frame to an even length or to a block, not always with zeros.
 _TAIL_BYTES = 64
@@ -41,12 +41,12 @@ class CodestreamHeader:
     components: int
     bits: int
     signed: bool
-    #: Whether the end marker is there; several decoders fill a frame that was cut off with grey and say nothing.
+    #: Whether the end marker is present. Several decoders silently fill a cut-off frame with grey.
     ended: bool
 
 
 def begins_codestream(fragment: bytes) -> bool:
-    """Whether a pixel data fragment opens a frame, rather than continues one. JPEG XL cannot be told: two bytes do."""
+    """Return whether a pixel data fragment starts a frame; JPEG XL cannot be recognised by its two-byte signature."""
     return fragment.startswith((_SOI + b"\xff", _J2K_START, _JP2_SIGNATURE))
 
 
@@ -55,11 +55,11 @@ def read_jpeg_header(data: bytes) -> CodestreamHeader:
     for marker, start, _ in jpeg_segments(data):
         if marker in _START_OF_FRAME:
             bits, height_px, width_px, components = _unpack(">BHHB", data, start)
-            # Compressed data never have the marker. To look for it takes a fifth as long as decoding, so only where
-            # there can be more than one scan.
+            # Compressed data never contain the marker. The search takes a fifth of the decoding time, so it runs only
+            # if there can be more than one scan.
             if (marker in _PROGRESSIVE or components > 1) and data.count(_SOS, start) > _MOST_SCANS:
                 raise UndecodablePixelData
-            # Whatever follows the end marker does not count, and nothing after the frame header looks like it.
+            # Bytes after the end marker are allowed, and nothing else after the frame header looks like the marker.
             ended = data.rfind(_EOI, start) >= 0
             return CodestreamHeader(height_px, width_px, components, bits, signed=False, ended=ended)
     raise UndecodablePixelData
@@ -68,13 +68,13 @@ def read_jpeg_header(data: bytes) -> CodestreamHeader:
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the marker, the start and the end of each segment before the first scan.
 
-    Raises `UndecodablePixelData` where what should be a segment is none, or there are more than any writer makes.
+    Raises `UndecodablePixelData` for an invalid segment, or for more segments than any writer makes.
     """
     position = len(_SOI)
     if not data.startswith(_SOI):
         raise UndecodablePixelData
     for _ in range(_MOST_SEGMENTS):
-        fill = _FILL.search(data, position)  # any number of bytes may come before a marker
+        fill = _FILL.search(data, position)  # any number of fill bytes may precede a marker
         if fill is None:
             break
         position = fill.end()
@@ -89,7 +89,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def bare_jpeg_2000(data: bytes) -> bytes:
-    """A codestream without the JP2 file around it, which DICOM forbids (PS3.5 A.4.4) and some writers leave there."""
+    """Return a codestream without a JP2 file around it, which DICOM forbids (PS3.5 A.4.4) but some writers keep."""
     return find_box(data, b"jp2c") if data.startswith(_JP2_SIGNATURE) else data
 
 
@@ -105,18 +105,20 @@ def read_jpeg_2000_header(data: bytes) -> CodestreamHeader:
 
 
 def read_htj2k_header(data: bytes) -> CodestreamHeader:
-    """As `read_jpeg_2000_header`; the end has to be where the tile-parts' lengths lead (ISO/IEC 15444-1 A.4.2).
+    """Like `read_jpeg_2000_header`, but compute the position of the end from the tile-part lengths.
 
-    HTJ2K's decoder does not notice when something is missing in between, as that of JPEG 2000 does.
+    The HTJ2K decoder does not notice data missing before the end; the JPEG 2000 decoder does. See ISO/IEC 15444-1
+    A.4.2.
     """
     header, end = read_jpeg_2000_header(data), find_tile_parts_end(data)
     return header if end is None else replace(header, ended=data.startswith(_EOI, end))
 
 
 def find_tile_parts_end(data: bytes) -> int | None:
-    """Where the lengths of a codestream's tile-parts lead; None where the last one has none and goes on to the end.
+    """Return the end of the last tile-part, computed from the tile-part lengths.
 
-    Raises `UndecodablePixelData`.
+    Returns None if the last tile-part states no length and extends to the end of the codestream. Raises
+    `UndecodablePixelData`.
     """
     position = len(_EOI)
     for _ in range(_MOST_MARKERS):
@@ -134,7 +136,7 @@ def find_tile_parts_end(data: bytes) -> int | None:
 
 
 def find_box(data: bytes, *kinds: bytes) -> bytes:
-    """What is in the first box of one of `kinds`; raises `UndecodablePixelData` where there is none."""
+    """Return the content of the first box of one of `kinds`; raises `UndecodablePixelData` if there is none."""
     for kind, content in read_boxes(data):
         if kind in kinds:
             return content
@@ -152,7 +154,7 @@ def read_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if length == 1:
             (length,) = _unpack(">Q", data, position + 8)
             head = 16
-        end = position + length if length else len(data)  # 0: up to the end
+        end = position + length if length else len(data)  # 0: the box extends to the end
         if length and (length < head or end > len(data)):
             break
         yield kind, data[position + head : end]

@@ -1,11 +1,12 @@
-"""What a decoder process gives up before it reads a stranger's file: every right but to compute and to answer.
+"""Removes the rights of a decoder process before it reads an untrusted file: it can only compute and answer.
 
-Three of the kernel's mechanisms, each enough by itself against most of what a taken-over decoder could try. A container
-or an old kernel may lack some; `confine` goes on without and returns those that hold.
+Three kernel mechanisms are used. Each alone stops most attacks from a compromised decoder. A container or an old kernel
+may lack some; `confine` then continues without them and returns the active ones.
 
-* `seccomp`: the system calls of computing and no others. No file is opened, no program run, no connection made.
-* `landlock`: no file, no TCP port, no signal or abstract socket of another process, and no look into one.
-* `namespaces`: a user of its own without capabilities, and a network of its own without interfaces.
+* `seccomp`: allows only the system calls that computing needs. The process cannot open a file, start a program or make
+a connection.
+* `landlock`: blocks files, TCP ports, and signals to, abstract sockets of and inspection of other processes.
+* `namespaces`: a separate user without capabilities, and a separate network without interfaces.
 """
 
 import ctypes
@@ -27,7 +28,7 @@ _AUDIT_ARCH = (0xC000003E, 0xC00000B7)
 _CAPSET, _SECCOMP_CALL = (126, 91), (317, 277)
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
 _CLONE, _CLONE3, _TGKILL = (56, 220), (435, 435), (234, 131)
-#: What Python and the decoders call once everything is imported, and what else could do no harm.
+#: The system calls that Python and the decoders use after all imports, and further harmless ones.
 _ALLOWED = {
     "read": (0, 63),
     "write": (1, 64),
@@ -70,22 +71,22 @@ _KILL, _REFUSE, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _AT_NUMBER, _AT_MACHINE, _AT_FIRST_ARGUMENT = 0, 4, 16
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC = 1, 1
 
-# By the oldest ABI that knows them: linux/include/uapi/linux/landlock.h.
+# Keyed by the oldest ABI that supports them: linux/include/uapi/linux/landlock.h.
 _FS_RIGHTS = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 5: 0xFFFF}
 _NET_RIGHTS, _SCOPES = 0b11, 0b11
 _LANDLOCK_NET_ABI, _LANDLOCK_SCOPE_ABI = 4, 6
 
 
 def hide_memory() -> None:
-    """Keep other processes of this user from reading this one's memory and environment, and it from dumping core."""
+    """Prevent core dumps, and other processes of the same user from reading this one's memory and environment."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def confine(threads: int) -> list[str]:
-    """Give up every right that decoding does not need, for good; return which of `PROTECTIONS` hold.
+    """Permanently drop every right that decoding does not need; return the active `PROTECTIONS`.
 
-    Call it once everything is imported, with no other thread running; up to `threads` may be started later.
+    Call it after all imports, while no other thread runs. Up to `threads` threads can be started later.
     """
     os.chdir("/")
     hide_memory()
@@ -97,7 +98,7 @@ def confine(threads: int) -> list[str]:
     machine = _MACHINES[platform.machine()]
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     active = {NAMESPACES: libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) == 0}
-    if active[NAMESPACES]:  # outside, the limit counts all processes of the user
+    if active[NAMESPACES]:  # without a namespace, the limit counts all processes of the user
         resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads))
     _drop_capabilities(libc, machine)
     active[LANDLOCK] = _restrict_by_landlock(libc)
@@ -115,7 +116,7 @@ def _drop_capabilities(libc: ctypes.CDLL, machine: int) -> None:
 
 
 def _restrict_by_landlock(libc: ctypes.CDLL) -> bool:
-    """Allow nothing of what Landlock can forbid: rights that are handled, and no rule that grants one."""
+    """Deny everything that Landlock can deny: the ruleset handles all rights and grants none."""
     abi = libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1)
     if abi < 1:
         return False
@@ -145,13 +146,13 @@ def _filter_system_calls(libc: ctypes.CDLL, machine: int) -> bool:
 
 
 def _program(machine: int) -> list[tuple[int, int, int, int]]:
-    """The filter, as code, jump if true, jump if false, operand: an unknown call fails with EPERM."""
+    """Return the filter as (code, jump if true, jump if false, operand); other system calls fail with EPERM."""
     refuse = (_RETURN, 0, 0, _REFUSE | errno.EPERM)
     program = [(_LOAD, 0, 0, _AT_MACHINE), (_EQUAL, 1, 0, _AUDIT_ARCH[machine]), (_RETURN, 0, 0, _KILL)]
     program.append((_LOAD, 0, 0, _AT_NUMBER))
     for numbers in _ALLOWED.values():
         program += [(_EQUAL, 0, 1, numbers[machine]), (_RETURN, 0, 0, _ALLOW)]
-    # Its flags lie in memory, where no filter can look: without it the C library takes `clone`.
+    # The flags of `clone3` are in memory, which a filter cannot read. If it is missing, the C library uses `clone`.
     program += [(_EQUAL, 0, 1, _CLONE3[machine]), (_RETURN, 0, 0, _REFUSE | errno.ENOSYS)]
     for call, condition in ((_CLONE, (_SET, 0, 1, _CLONE_THREAD)), (_TGKILL, (_EQUAL, 0, 1, os.getpid()))):
         program += [(_EQUAL, 0, 4, call[machine]), (_LOAD, 0, 0, _AT_FIRST_ARGUMENT)]

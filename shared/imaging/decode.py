@@ -1,4 +1,4 @@
-"""Decode one image to its stored values. Only the decoder processes import this: native decoders can crash."""
+"""Decodes one image to its stored values. Only decoder processes import this module: native decoders can crash."""
 
 from dataclasses import dataclass, field, replace
 
@@ -19,24 +19,24 @@ from shared.vocabulary.flags import Flag
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """Stored values and what they mean."""
+    """Stored values and how to interpret them."""
 
     pixels: Pixels  # [H, W]
     grey_levels: GreyLevels
     geometry: Geometry = field(default_factory=Geometry)
-    #: What the header says against a frontal chest radiograph, and whether it is read as the standard has it.
+    #: Flags from the header: why this may not be a frontal chest radiograph, and whether the file is irregular.
     tag_flags: tuple[Flag, ...] = ()
 
 
 def decode(data: bytes, max_image_pixels: int, threads: int = 1) -> DecodedImage:
-    """Decode a DICOM, PNG or JPEG file; the errors are those of `read_header`, and `UndecodablePixelData`.
+    """Decode a DICOM, PNG or JPEG file; raises the errors of `read_header`, and `UndecodablePixelData`.
 
-    `threads` share the work within one image where its format lets them: JPEG 2000 and JPEG XL.
+    `threads` threads decode one image together if its format allows it: JPEG 2000 and JPEG XL.
     """
     if sniff_media_type(data) == DICOM:
         return decode_dicom(data, max_image_pixels, threads)
     pixels = decode_picture(data, max_image_pixels)
-    # 8 bits are shown as they are, more are stretched as those of a DICOM image without a window.
+    # 8-bit values are shown unchanged. 16-bit values are stretched like a DICOM image without a window.
     return DecodedImage(pixels, GreyLevels(voi=full_range(8) if pixels.itemsize == 1 else None))
 
 
@@ -48,7 +48,7 @@ def decode_dicom(data: bytes, max_image_pixels: int, threads: int = 1) -> Decode
         layout = read_layout(file, header.height_px, header.width_px)
         pixels = _read_pixels(file, layout, threads)
     grey_levels, geometry, flags = read_grey_levels(file), read_geometry(file), read_tag_flags(file)
-    remarks = file.remarks  # of all that has been read by now
+    remarks = file.remarks  # read last, when all remarks have been added
     if remarks.irregular:
         flags = (*flags, Flag.IRREGULAR_FILE)
     grey_levels = replace(grey_levels, remarks=(*grey_levels.remarks, *remarks.words))
@@ -68,11 +68,11 @@ def _read_pixels(file: DicomFile, layout: CellLayout, threads: int) -> Pixels:
 
 
 def _read_codestream(file: DicomFile, frame: bytes, layout: CellLayout, threads: int) -> Pixels:
-    """The values of a codestream, which are as many bits wide as it says, not as the header says (PS3.5 8.2).
+    """Return the values of a codestream; the codestream, not the DICOM header, states their bit depth (PS3.5 8.2).
 
-    The header alone says whether they are signed: several formats cannot, and where one can and differs, its writer
-    took the cells' bits for the other kind. Their bits count, and the header reads them: as two's complement of the
-    codestream's bits or, where those are more, of the stored ones.
+    Only the DICOM header states whether values are signed: several formats cannot, and if a codestream disagrees, its
+    writer misread the cells. The bits are then kept and reinterpreted. Signed values are two's complement in the
+    codestream's bit depth, or in BitsStored if that is lower.
     """
     packing = PACKINGS[file.transfer_syntax_uid]
     values, claimed = decode_codestream(frame, packing, (layout.height_px, layout.width_px), threads)

@@ -1,7 +1,7 @@
-"""What a decoder process answers: packed in the child, and believed by its parent only as far as it has been checked.
+"""The answer of a decoder process: packed in the child, and checked completely by the parent.
 
-A child has read hostile bytes with native code, so it may be under a stranger's hand. Nothing is pickled, every length
-has a bound that is looked at before anything is read, and every field its type and range.
+A child has read hostile bytes with native code, so an attacker may control it. Nothing is pickled. Each length is
+checked against its limit before the data is read, and each field against its type and range.
 """
 
 import json
@@ -17,7 +17,7 @@ from shared.imaging.rendition import Rendition
 _HEAD = struct.Struct(">II")  # bytes of the JSON object, bytes of the PNG
 _MOST_TEXT_BYTES = 256 * 1024
 _MOST_DETAIL_CHARACTERS = 500
-#: Up to the picture's width and height, PNG section 11.2.1.
+#: The first bytes of a PNG, up to width and height (PNG section 11.2.1).
 _PNG_HEAD = struct.Struct(">16sII")
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
@@ -29,13 +29,13 @@ class UnbelievableAnswer(Exception):
 
 
 def pack_rendition(rendition: Rendition) -> bytes:
-    """The answer with a rendition."""
+    """Pack an answer with a rendition."""
     fields = asdict(rendition) | {"facts": rendition.facts.model_dump(mode="json")}
     return _pack(fields, fields.pop("png"))
 
 
 def pack_error(code: str, detail: str) -> bytes:
-    """The answer with an error of the tree."""
+    """Pack an answer with an error of `shared.errors`."""
     return _pack({"code": code, "detail": detail})
 
 
@@ -45,9 +45,9 @@ def _pack(fields: dict[str, object], png: bytes = b"") -> bytes:
 
 
 def read_answer(read: Callable[[int], bytes], rendition_px: int, max_image_pixels: int) -> Rendition | CarinaError:
-    """Read an answer by way of `read`, which returns exactly as many bytes as it is asked for.
+    """Read an answer with `read`, which returns exactly the requested number of bytes.
 
-    Raises `UnbelievableAnswer`, and what `read` raises.
+    Raises `UnbelievableAnswer`, and the errors of `read`.
     """
     text_bytes, png_bytes = _HEAD.unpack(read(_HEAD.size))
     # Pixels that nothing makes smaller come to a little more than a byte each.

@@ -1,7 +1,7 @@
-"""The child side of `shared.imaging.isolation`: renders one image after another until its input ends.
+"""The child side of `shared.imaging.isolation`: renders images one by one until its input ends.
 
-First it says `READY` and which of its protections hold, one byte each. A request is `REQUEST` and the file's bytes; the
-answer is that of `shared.imaging.decoder_answer`.
+It first writes `READY`, then one byte for each protection: 1 if it is active. A request is `REQUEST` followed by the
+file's bytes. `shared.imaging.decoder_answer` defines the answer.
 """
 
 import ctypes
@@ -17,27 +17,27 @@ REQUEST = struct.Struct(">IQQ")  # rendition_px, max_image_pixels, bytes of the 
 READY = b"R"
 
 _PR_SET_PDEATHSIG = 1
-#: Threads beside those that share an image: libraries that start some of their own.
+#: Threads that libraries start, in addition to the threads that decode an image.
 _MORE_THREADS = 16
-#: imagecodecs imports a decoder when it is first asked for, which is too late here.
+#: imagecodecs imports a decoder at its first use, when this process can no longer open files.
 _DECODERS = ("jpeg", "jpeg8", "jpegls", "jpeg2k", "htj2k", "jpegxl", "png", "dicomrle", "packbits")
 
 
 def main(parent_pid: int, memory_bytes: int, threads: int, classifier_folder: str) -> None:
-    """Serve requests from standard input; the answers go to what was standard output at the start."""
+    """Serve requests from standard input; answers go to the original standard output."""
     _die_with(parent_pid)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a native library prints must not mix with the answers
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # output of native libraries must not mix with the answers
 
     import cv2
     import imagecodecs
-    import numpy.ma  # noqa: F401 - numpy imports it when it is first asked for
+    import numpy.ma  # noqa: F401 - numpy imports it at its first use
 
     cv2.setNumThreads(1)
     for name in _DECODERS:
         getattr(imagecodecs, f"{name}_decode")
-    from shared.imaging import decode, suitability  # noqa: F401 - which a rendition imports only when it is made
+    from shared.imaging import decode, suitability  # noqa: F401 - `make_rendition` imports them when it is called
     from shared.imaging.chest_classifier.classifier import load_classifier
     from shared.imaging.confinement import PROTECTIONS, confine
     from shared.imaging.decoder_answer import pack_error, pack_rendition
@@ -60,7 +60,7 @@ def main(parent_pid: int, memory_bytes: int, threads: int, classifier_folder: st
             )
         except PermanentError as exc:
             answer = pack_error(exc.code, exc.detail)
-        except Exception as exc:  # noqa: BLE001 - this is the worker's loop; the message may quote a patient's data
+        except Exception as exc:  # noqa: BLE001 - the worker's loop; the message may contain patient data
             answer = pack_error(DecoderProcessLost.code, f"Decoding failed with {type(exc).__name__}.")
         else:
             answer = pack_rendition(rendition)
@@ -71,9 +71,9 @@ def main(parent_pid: int, memory_bytes: int, threads: int, classifier_folder: st
 def _die_with(parent_pid: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent_pid:  # it died before the signal was asked for
+        if os.getppid() != parent_pid:  # the parent died before the signal was requested
             sys.exit()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pool
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and closes the pool
 
 
 if __name__ == "__main__":

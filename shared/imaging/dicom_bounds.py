@@ -1,8 +1,8 @@
-"""What reading a data set may cost, whatever it claims: pydicom follows every length, item and value, however many.
+"""Limits the cost of parsing a data set, because pydicom has no limits of its own.
 
-A file of 8 MiB has room for a million elements, for sequences within sequences, or for one element of four million
-numbers, each of which pydicom turns into an object. A radiograph has a few hundred of either. So whatever pydicom does
-is counted: the reads by which it gets ahead, and the values that it will make of what it has read.
+A file of 8 MiB can hold a million elements, deeply nested sequences, or one element of four million numbers, and
+pydicom creates an object for each. A radiograph has a few hundred elements and values. Therefore all work of pydicom is
+counted: its reads, and the values that it will create.
 """
 
 import re
@@ -24,33 +24,33 @@ from pydicom.values import converters
 from shared.errors import CarinaError, MalformedDicom
 from shared.imaging.element_names import name_of
 
-#: Of elements, items, fragments and values that a header may have, several hundred times what a film has. To read as
-#: many takes 0.1–0.3 s.
+#: Maximum number of elements, items, fragments and values in a header: several hundred times those of a radiograph.
+#: Reading this many takes 0.1–0.3 s.
 MOST_STEPS = 50_000
-#: Of sequences within sequences; the deepest of a radiograph are three or four.
+#: Maximum nesting of sequences; those of a radiograph are three or four levels deep.
 _MOST_LEVELS = 16
-#: A value this long, of those that are asked for by name, can be nothing but a mistake.
+#: Maximum length of a value that Carina reads; a longer one is a mistake.
 _MOST_VALUE_BYTES = 64 * 1024
 
-_BULK_VRS = {"OB", "OW", "OF", "OD", "OL", "OV", "UN"}  # stay bytes, however long
+_BULK_VRS = {"OB", "OW", "OF", "OD", "OL", "OV", "UN"}  # pydicom keeps these as bytes
 _NUMBER_VRS = {"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"}
-#: Numbers are made so many times as fast as elements are.
+#: Creating this many numbers takes as long as creating one element.
 _NUMBERS_A_STEP = 16
 _SEQUENCE_STARTS = (b"", b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00", b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd")
-#: Tables that a picture depends on: without one it would be another picture.
+#: Lookup tables that change the rendition; they cannot be dropped.
 _TABLES = {Tag("ModalityLUTSequence"), Tag("VOILUTSequence")}
-#: Names that pydicom corrects by itself, as `ISO-IR 100`.
+#: Misspelled names that pydicom corrects, such as `ISO-IR 100`.
 _ISO_NAME = re.compile(r"ISO[^_]IR|ISO.2022.IR.")
 
 
 class _CharacterSets(dict[str, str]):
-    """pydicom's character sets, in which what is no name, or one that nobody knows, is the default one.
+    """pydicom's character sets; an unknown name gives the default character set.
 
-    pydicom would have Python look for each such name among the modules on disk, and remember it.
+    Otherwise Python would search the modules on disk for each unknown name, and cache the name.
     """
 
     def __missing__(self, name: object) -> str:
-        if not isinstance(name, str):  # of an element with another VR
+        if not isinstance(name, str):  # the element has another VR
             return charset.default_encoding
         known = normalize_encoding(name).lower()
         if known in aliases or known in aliases.values():
@@ -68,37 +68,37 @@ class MalformedSequence(ValueError):
 
 
 class Allowance:
-    """Steps that parsing one file may still take."""
+    """The remaining parsing steps for one file."""
 
     def __init__(self, steps: int = MOST_STEPS) -> None:
         self._steps = steps
 
     def spend(self, steps: int = 1) -> None:
-        """Take so many of them; raise `MalformedDicom` where fewer are left."""
+        """Use up `steps` steps; raises `MalformedDicom` if fewer are left."""
         self._steps -= steps
         if self._steps < 0:
             raise MalformedDicom("The DICOM header holds more than that of any radiograph.")
 
 
 class MeteredStream(BytesIO):
-    """Bytes of which each read is a step, and each backslash in them another: it may begin one more value."""
+    """A stream that counts each read as a step, and each backslash as another one: it separates two values."""
 
     def __init__(self, data: bytes, allowance: Allowance) -> None:
         super().__init__(data)
         self.allowance = allowance
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read as ever; raise `MalformedDicom` once the allowance is spent."""
+        """Read and count the steps; raises `MalformedDicom` if the allowance is used up."""
         data = super().read(size)
         self.allowance.spend(1 + data.count(b"\\"))
         return data
 
 
 def open_sequences(dataset: Dataset, allowance: Allowance, *, strict: bool, level: int = 0) -> None:
-    """Parse every sequence, which pydicom leaves for later, and count what the other values will come to.
+    """Parse all sequences, which pydicom would parse later, and count the values of the other elements.
 
-    A sequence that cannot be parsed is dropped, unless reading is `strict` and a picture depends on it. A VR that
-    nobody knows is taken for the one that the standard has for the element. Raises `MalformedDicom`.
+    A sequence that cannot be parsed is dropped. If `strict`, a sequence that changes the rendition raises
+    `MalformedDicom` instead. An unknown VR is replaced by the standard's VR for the element. Raises `MalformedDicom`.
     """
     if level > _MOST_LEVELS:
         raise MalformedDicom("The DICOM header has too many sequences within sequences.")
@@ -106,33 +106,33 @@ def open_sequences(dataset: Dataset, allowance: Allowance, *, strict: bool, leve
     sequences = (element.value for element in _elements(dataset) if element.VR == "SQ" and element.value)
     for item in chain.from_iterable(sequences):
         open_sequences(item, allowance, strict=strict, level=level + 1)
-    allowance.spend(0)  # pydicom swallows some of what a stream raises
+    allowance.spend(0)  # raises again: pydicom suppresses some errors of a stream
 
 
 def _open_level(dataset: Dataset, allowance: Allowance, *, strict: bool) -> None:
-    """Parse the sequences of one level; apart, so that its bytes are let go of before the next is read."""
+    """Parse the sequences of one level; a separate function frees its bytes before the next level is read."""
     raw_elements = [element for element in _elements(dataset) if isinstance(element, RawDataElement)]
     for raw in raw_elements:
-        if raw.tag.is_private_creator:  # read to know its block's elements by
+        if raw.tag.is_private_creator:  # pydicom reads it to identify the elements of its block
             allowance.spend(_count_values(raw))
     for raw in raw_elements:
         try:
             _open(raw, dataset, allowance, strict=strict)
         except (CarinaError, MemoryError):
             raise
-        except Exception:  # noqa: BLE001 - see `quietly`; what is dropped cannot be parsed again without a bound
+        except Exception:  # noqa: BLE001 - see `quietly`; a dropped element is never parsed again without a limit
             if strict and raw.tag in _TABLES:
                 raise MalformedDicom(f"{name_of(raw.tag)} cannot be read.") from None
             del dataset[raw.tag]
 
 
 def _elements(dataset: Dataset) -> list[DataElement | RawDataElement]:
-    """All elements as they are: to iterate over a data set is to have every value made."""
+    """Return all elements unparsed; iterating over the data set would create every value."""
     return [dataset.get_item(tag) for tag in dataset.keys()]  # noqa: SIM118
 
 
 def _open(raw: RawDataElement, dataset: Dataset, allowance: Allowance, *, strict: bool) -> None:
-    """Parse an element where it is a sequence, else count its values."""
+    """Parse the element if it is a sequence, otherwise count its values."""
     if raw.VR is not None and raw.VR not in converters:
         raw = raw._replace(VR=None)
         dataset[raw.tag] = raw
@@ -141,7 +141,7 @@ def _open(raw: RawDataElement, dataset: Dataset, allowance: Allowance, *, strict
     raw_element_vr(raw, found, ds=dataset)
     vrs = set(found["VR"].split(" or "))
     if "SQ" in vrs:
-        if not strict and value[:4] not in _SEQUENCE_STARTS:  # pydicom makes an item of anything
+        if not strict and value[:4] not in _SEQUENCE_STARTS:  # pydicom would parse any bytes as an item
             raise MalformedSequence
         stream = MeteredStream(value, allowance)
         encodings = dataset.original_character_set
@@ -156,5 +156,5 @@ def _open(raw: RawDataElement, dataset: Dataset, allowance: Allowance, *, strict
 
 
 def _count_values(raw: RawDataElement) -> int:
-    """How many stretches of another character set are in a value; the texts in it were counted as it was read."""
+    """Count the switches of character set in a value; its texts were counted when they were read."""
     return (raw.value or b"").count(b"\x1b")

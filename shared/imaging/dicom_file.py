@@ -1,8 +1,8 @@
-"""The one place that parses DICOM: finds the data set in a file and hands out plain Python values.
+"""Parses DICOM files. Only this module does: it finds the data set in a file and returns plain Python values.
 
-Only the elements in `KEPT` are held in memory, so a patient's name never is, but for two who ask for more: a
-dataset's maker for the PatientID, and DICOMweb for what it has to answer. pydicom's warnings and log lines quote
-element values, and its parser lets many kinds of exception through; none of them leaves this module.
+Only the elements in `KEPT` are held in memory, so a patient's name never is. There are two exceptions: building a
+dataset reads the PatientID, and DICOMweb reads the elements of its responses. pydicom's warnings and log lines contain
+element values, and its parser raises many kinds of exceptions. None of these leaves this module.
 """
 
 import logging
@@ -44,55 +44,55 @@ KEPT = [
 ]  # fmt: skip
 _SYNTAX, _PIXEL_DATA = Tag("TransferSyntaxUID"), Tag("PixelData")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-#: The most of a deflated data set that is inflated to find the patient.
+#: Maximum size to which a deflated data set is inflated to find the patient.
 _HEADER_BYTES = 8 * 1024**2
 _PREFIX_BYTES = 132  # the preamble and `DICM`, PS3.10 section 7.1
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 config.settings.reading_validation_mode = config.IGNORE
-# `warnings.catch_warnings` swaps global state, so one thread at a time may be inside it.
+# `warnings.catch_warnings` changes global state, so only one thread at a time can use it.
 _quiet_lock = threading.RLock()
 
 
 @contextmanager
 def quietly(error: type[CarinaError] = MalformedDicom) -> Iterator[None]:
-    """Silence the warnings of a parser that reads a stranger's bytes, and turn whatever it raises into `error`."""
+    """Silence the warnings of a parser of untrusted bytes, and convert all its exceptions into `error`."""
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         except (CarinaError, MemoryError):
             raise
-        except Exception as exc:  # noqa: BLE001 - a hostile file gets nearly anything raised
-            # Not `from exc`: its message may quote a patient's data, and a log would show it.
+        except Exception as exc:  # noqa: BLE001 - a hostile file can raise nearly any exception
+            # Not `from exc`: its message may contain patient data, and a log would show it.
             raise error(f"{error.meaning()} ({type(exc).__name__})") from None
 
 
 @dataclass(frozen=True)
 class PixelDataPlace:
-    """Where the value of the pixel data lies in a file or, of a deflated one, in what it inflates to."""
+    """The position of the pixel data's value in the file; for a deflated data set, in the inflated bytes."""
 
     start: int
-    #: None where it is encapsulated.
+    #: None if it is encapsulated.
     byte_count: int | None
-    #: None where the file does not say it.
+    #: None if the file does not state it.
     vr: str | None
 
 
 @dataclass
 class Remarks:
-    """What a reader of the picture should know of how its file was read; in words of ours and keywords."""
+    """Remarks for the reader about how a file was read; they contain only Carina's own words and keywords."""
 
     words: list[str] = field(default_factory=list)
-    #: Whether anything was read in another way than the standard has it.
+    #: Whether anything was read in a way that differs from the standard.
     irregular: bool = False
 
     def leave_out(self, keyword: str) -> None:
-        """Note an element that counts as absent, as it cannot be read."""
+        """Note an unreadable element, which counts as absent."""
         self._add(f"{name_of(keyword)} cannot be read, left out")
 
     def mend(self, words: str) -> None:
-        """Note what was read in another way than the standard has it."""
+        """Note that something was read in a way that differs from the standard."""
         self._add(words)
         self.irregular = True
 
@@ -105,19 +105,19 @@ class Remarks:
 class DicomFile:
     """The elements of one file that Carina reads, with typed access.
 
-    An element that is there and cannot be read counts as absent, and `remarks` say so; where it is `required` to be
-    readable, `MalformedDicom` is raised instead, with its name.
+    An unreadable element counts as absent and is noted in `remarks`. If it is `required` to be readable, its reader
+    raises `MalformedDicom` with its name instead.
     """
 
     dataset: Dataset
-    #: As the file says or, where it has no file meta, as its first element implies.
+    #: As the file states or, without file meta information, as its first element implies.
     transfer_syntax_uid: str
-    #: None where the data set does not come to its pixel data within the bytes that were read.
+    #: None if the bytes that were read do not reach the pixel data.
     pixel_data: PixelDataPlace | None
     little_endian: bool
-    #: Where in the file the data set begins.
+    #: The position of the data set in the file.
     start: int
-    #: What `pixel_data` is a place in: the bytes that were read or, of a deflated data set, what they inflate to.
+    #: The bytes that `pixel_data` refers to: the bytes that were read, inflated if the data set is deflated.
     body: bytes | memoryview
     #: Whether the bytes that were read end within an element before the pixel data.
     is_cut: bool = False
@@ -125,18 +125,18 @@ class DicomFile:
 
     @property
     def reaches_pixel_data(self) -> bool:
-        """Whether the data set comes to its pixel data within the bytes that were read."""
+        """Whether the bytes that were read reach the pixel data."""
         return self.pixel_data is not None
 
     def text(self, keyword: str, *, required: bool = False) -> str | None:
-        """The element's first value as stripped text; None where it is absent or empty."""
+        """Return the element's first value as stripped text; None if it is absent or empty."""
         texts = texts_of(self._values(keyword))
         if texts and texts[0] is None:
             self._pass_over(keyword, required)
         return (texts[0] or None) if texts else None
 
     def integer(self, keyword: str, *, required: bool = False) -> int | None:
-        """The element's first value as an int; None where it is absent or empty."""
+        """Return the element's first value as an int; None if it is absent or empty."""
         number = self.number(keyword, required=required)
         if number is not None and not math.isfinite(number):
             self._pass_over(keyword, required)
@@ -144,14 +144,14 @@ class DicomFile:
         return None if number is None else int(number)
 
     def number(self, keyword: str, *, required: bool = False) -> float | None:
-        """The element's first value as a float; None where it is absent or empty."""
+        """Return the element's first value as a float; None if it is absent or empty."""
         numbers = self._numbers(keyword, required, most=1)
         return numbers[0] if numbers else None
 
     def numbers(self, keyword: str) -> list[float | None]:
-        """The element's values as floats, None for one that is empty or cannot be read; without empty ones at the end.
+        """Return the element's values as floats, without empty ones at the end.
 
-        The list is empty where the element is absent or empty.
+        An empty or unreadable value is None. The list is empty if the element is absent or empty.
         """
         return self._numbers(keyword, required=False)
 
@@ -177,19 +177,19 @@ def _is_beyond_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def looks_like_dicom(data: bytes) -> bool:
-    """Whether `data` starts as a DICOM file does, with or without preamble and file meta."""
+    """Return whether `data` starts like a DICOM file, with or without preamble and file meta information."""
     return _find_start(data) is not None
 
 
 def read_dicom(
     data: bytes, *, max_bytes: int, kept: Sequence[str | int] | None = KEPT, lenient: bool = False
 ) -> DicomFile:
-    """Parse a file, or the first part of one, up to its pixel data.
+    """Parse a file, or its first part, up to the pixel data.
 
-    A deflated data set is inflated to at most `max_bytes`. Where `kept` is None every element is. A sequence that
-    cannot be parsed is dropped; where a picture depends on it, the file is refused, unless reading is `lenient` or
-    every element is kept. What parsing costs is bounded (`shared.imaging.dicom_bounds`). Raises `UnsupportedFileType`
-    and `MalformedDicom`.
+    A deflated data set is inflated to at most `max_bytes`. If `kept` is None, all elements are kept. A sequence that
+    cannot be parsed is dropped. If the rendition depends on it, `MalformedDicom` is raised, unless `lenient` is set or
+    all elements are kept. `shared.imaging.dicom_bounds` limits the cost of parsing. Raises `UnsupportedFileType` and
+    `MalformedDicom`.
     """
     start = _find_start(data)
     if start is None:
@@ -208,7 +208,7 @@ def read_dicom(
         begin = stream.tell()
         most_bytes = None
         if syntax == DeflatedExplicitVRLittleEndian:
-            # pydicom's own way inflates without a bound, and not at all where the end is missing.
+            # pydicom would inflate without a limit, and fail if the end is missing.
             most_bytes = max_bytes
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[begin:], max_bytes)
             stream = MeteredStream(data, allowance)
@@ -226,7 +226,7 @@ class _UnknownVr(Exception):
 
 
 class _Reading:
-    """One data set while it is parsed: what its elements' heads tell before their values are read."""
+    """Parses one data set and inspects the head of each element before its value is read."""
 
     def __init__(self, stream: MeteredStream, data: bytes, *, implicit: bool, little_endian: bool) -> None:
         self._stream, self._data = stream, data
@@ -235,10 +235,10 @@ class _Reading:
         self.is_cut = False
 
     def read(self, tags: list[BaseTag | int] | None) -> Dataset:
-        """Parse the elements before the pixel data; inside `quietly`, as pydicom's settings are everybody's.
+        """Parse the elements before the pixel data; call it inside `quietly`, because pydicom's settings are global.
 
-        pydicom takes an element whose VR is none for one in implicit VR, as some writers switch to. Where the bytes say
-        that it has a length of its kind of 16 bits instead, all of them are read so.
+        pydicom reads an element with an invalid VR as implicit VR, because some writers switch to it. If the bytes show
+        an unknown VR with a 16-bit length instead, the data set is parsed again without this assumption.
         """
         start = self._stream.tell()
         try:
@@ -257,7 +257,7 @@ class _Reading:
         )
 
     def _look_at(self, tag: BaseTag, vr: str | None, length: int) -> bool:
-        """Look at an element whose head pydicom has read; return whether to end before it."""
+        """Inspect an element whose head pydicom has read; return whether to stop before it."""
         begin = self._stream.tell()
         if tag == _PIXEL_DATA:
             self.pixel_data = PixelDataPlace(begin, None if length == _UNDEFINED_LENGTH else length, vr)
@@ -269,7 +269,7 @@ class _Reading:
         return False
 
     def _has_short_length(self, tag: BaseTag, begin: int) -> bool:
-        """Whether an element that seems to have no VR is followed by one with a VR if its length has 16 bits."""
+        """Return whether a 16-bit length of an element without a known VR leads to an element with a VR."""
         if not config.assume_implicit_vr_switch:
             return False
         order = "<" if self._little_endian else ">"
@@ -282,9 +282,9 @@ class _Reading:
 
 
 def read_patient_id(data: bytes) -> str | None:
-    """The PatientID of a file; None where the file is no DICOM or has none. Raises `MalformedDicom`.
+    """Return a file's PatientID; None if it is not a DICOM file or has none. Raises `MalformedDicom`.
 
-    Only to tell patients apart while a dataset is made; it is neither stored nor logged.
+    It is used only to separate patients when a dataset is built, and is neither stored nor logged.
     """
     if _find_start(data) is None:
         return None
@@ -293,9 +293,9 @@ def read_patient_id(data: bytes) -> str | None:
 
 
 def _find_start(data: bytes) -> int | None:
-    """Where the first element begins: after the preamble, at the very start, or one byte after it.
+    """Return the position of the first element: after the preamble, at byte 0, or at byte 1.
 
-    The last is what a tool leaves that cut the file meta off at its value's padding byte.
+    It is at byte 1 if a tool removed the file meta information but left its last padding byte.
     """
     if data[128:132] == b"DICM":
         return _PREFIX_BYTES
@@ -303,7 +303,7 @@ def _find_start(data: bytes) -> int | None:
 
 
 def _is_first_element(element: bytes) -> bool:
-    """Whether 8 bytes open a data element of group 0002 or 0008, the only ones that a DICOM file starts with."""
+    """Return whether 8 bytes start an element of group 0002 or 0008: a DICOM file starts with one of these."""
     if len(element) < 8:
         return False
     group, number, length = struct.unpack("<HHL", element)
@@ -314,7 +314,7 @@ def _is_first_element(element: bytes) -> bool:
 
 
 def _implied_syntax(element: bytes) -> tuple[str, bool]:
-    """The native transfer syntax, and whether it is little endian, of a data set that starts with `element`."""
+    """Return the native transfer syntax of a data set that starts with `element`, and whether it is little endian."""
     explicit = element[4:6].decode("latin-1") in converters
     if explicit and element[:2] == b"\0\x08":
         return str(ExplicitVRBigEndian), False

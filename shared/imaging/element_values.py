@@ -1,4 +1,4 @@
-"""The values of one data element as a stranger's file has them, of whatever VR: texts, or numbers."""
+"""Reads the values of a data element from an untrusted file, whatever its VR, as texts or numbers."""
 
 from collections.abc import Sequence as SequenceOf
 
@@ -13,16 +13,16 @@ _DECIMAL_VRS = ("DS", "IS")
 
 
 def values_of(dataset: Dataset, keyword: str) -> list[object]:
-    """An element's values, without empty ones at the end.
+    """Return an element's values without empty ones at the end.
 
-    Numbers that are written as text are strings where pydicom cannot read one of them; what else it cannot read is one
-    value, None.
+    If pydicom cannot read one of several numbers written as text, all are returned as strings. Any other element that
+    it cannot read gives one value, None.
     """
     try:
         value = dataset.get(keyword)
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - pydicom lets nearly anything through
+    except Exception:  # noqa: BLE001 - pydicom raises nearly any exception
         value = _written(dataset, keyword)
     values = list(value) if isinstance(value, MultiValue | Sequence | list) else [] if value in (None, "") else [value]
     while values and values[-1] == "":
@@ -31,12 +31,12 @@ def values_of(dataset: Dataset, keyword: str) -> list[object]:
 
 
 def texts_of(values: SequenceOf[object]) -> list[str | None]:
-    """Values as stripped texts; None for one that is none."""
+    """Return values as stripped texts; None for a value that is not a text."""
     return [_text_of(value) for value in values]
 
 
 def numbers_of(values: SequenceOf[object]) -> list[float | None]:
-    """Values as numbers; None for one that is none."""
+    """Return values as numbers; None for a value that is not a number."""
     return [_number_of(value) for value in values]
 
 
@@ -56,7 +56,7 @@ def _text_of(value: object) -> str | None:
 
 
 def _number_of(value: object) -> float | None:
-    if isinstance(value, bytes):  # of a VR of bytes; `float` would take some for digits
+    if isinstance(value, bytes):  # the VR is one of bytes; `float` would read some as digits
         return None
     try:
         return float(value)  # type: ignore[arg-type]

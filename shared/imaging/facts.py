@@ -1,4 +1,4 @@
-"""What decoding an image has shown beside its pixels: its scale, its grey-level chain, and what makes it doubtful."""
+"""The facts that decoding an image yields besides its pixels: pixel spacing, grey-level chain, flags and scores."""
 
 from enum import StrEnum
 
@@ -8,15 +8,15 @@ from shared.vocabulary.flags import Flag
 
 
 class SpacingSource(StrEnum):
-    """Where a pixel's size was measured, PS3.3 section 10.7.1.3."""
+    """The place where the pixel size was measured (PS3.3 section 10.7.1.3)."""
 
-    #: At the patient: calibrated by a fiducial or by geometry.
+    #: In the patient: calibrated with a fiducial or by geometry.
     CALIBRATED = "calibrated"
-    #: At the detector: what is seen is up to about a tenth smaller than it measures.
+    #: On the detector: an object is up to about 10% smaller than it measures.
     DETECTOR = "detector"
-    #: On film that was scanned.
+    #: On scanned film.
     FILM = "film"
-    #: Said without saying where.
+    #: The header does not state the place.
     UNSPECIFIED = "unspecified"
 
 
@@ -33,19 +33,19 @@ class PixelSpacing(_Facts):
 
 
 class ChestScores(_Facts):
-    """What a classifier of whole films says of one."""
+    """The result of the chest classifier for one image."""
 
-    #: Of its weights: the first 12 hexadecimal digits of their SHA-256.
+    #: The first 12 hexadecimal digits of the SHA-256 of the classifier's weights.
     classifier: str
-    #: Probabilities by class; their sum is 1.
+    #: Probabilities by class; they add up to 1.
     scores: dict[str, float]
 
 
 class ImageFacts(_Facts):
-    """What decoding has shown. Every field is part of the API."""
+    """The facts that decoding an image yields. Every field is part of the API."""
 
     spacing: PixelSpacing | None = None
-    #: The chain from stored values to brightness as it was applied, in words, as `window 1 of 2: 2048, 4096 (LINEAR)`.
+    #: The applied steps from stored values to brightness, in words, such as `window 1 of 2: 2048, 4096 (LINEAR)`.
     grey_levels: list[str] = []
     flags: list[Flag] = []
     chest_scores: ChestScores | None = None

@@ -1,4 +1,4 @@
-"""The one frame of a DICOM image: what the decoder reads, de-identification rewrites and DICOMweb answers."""
+"""Extracts the single frame of a DICOM image for decoding, de-identification and DICOMweb."""
 
 import struct
 import zlib
@@ -13,18 +13,18 @@ from shared.imaging.dicom_file import DicomFile
 from shared.imaging.transfer_syntaxes import ENCAPSULATED, PACKINGS, Packing
 
 _ITEM = b"\xfe\xff\x00\xe0"
-_HEAD_BYTES = 8  # of an item: its tag and its length
+_HEAD_BYTES = 8  # the tag and the length of an item
 _OFFSET_BYTES = 4
-#: More than any writer makes of one frame; each costs time, also where it is empty.
+#: More than any writer creates for one frame. Even an empty fragment costs time.
 MOST_FRAGMENTS = 100_000
 
 
 def read_frame(file: DicomFile) -> memoryview:
-    """Native cells in little endian, exactly one frame of them; or one codestream (PS3.5 annex A.4).
+    """Return exactly one frame of native cells in little endian, or one codestream (PS3.5 annex A.4).
 
-    Whether pixel data is encapsulated, the transfer syntax says. Then its length should be undefined, but some writers
-    state it. No table of offsets is believed, basic or extended: an image of one frame needs none. Raises
-    `MultiFrameImage`, and `UndecodablePixelData` where the bytes are not all there, or not as the syntax says.
+    The transfer syntax determines whether pixel data is encapsulated. The length should then be undefined, but some
+    writers state one. Basic and extended offset tables are ignored: an image of one frame needs none. Raises
+    `MultiFrameImage`, and `UndecodablePixelData` if bytes are missing or do not match the transfer syntax.
     """
     place = file.pixel_data
     if place is None:
@@ -36,17 +36,17 @@ def read_frame(file: DicomFile) -> memoryview:
     if place.byte_count is None or len(value) < place.byte_count:
         raise UndecodablePixelData
     if not file.little_endian and (place.vr == "OW" or file.integer("BitsAllocated") == 16):
-        value = swap_words(value)  # before the cut: the last one of an odd number of bytes lies in the second half
+        value = swap_words(value)  # before padding is removed: the last of an odd number of bytes is in the second half
     return _one_frame(file, value)
 
 
 def swap_words(value: memoryview) -> memoryview:
-    """16-bit words in the other byte order; a last odd byte is left out."""
+    """Return 16-bit words in the other byte order, without an odd byte at the end."""
     return memoryview(np.frombuffer(value, "<u2", len(value) // 2).byteswap().tobytes())
 
 
 def _one_frame(file: DicomFile, value: memoryview) -> memoryview:
-    """The cells of one frame, without the padding behind them."""
+    """Return the cells of one frame, without the padding after them."""
     rows, columns, bits = (file.integer(keyword) or 0 for keyword in ("Rows", "Columns", "BitsAllocated"))
     if min(rows, columns, bits) < 1:
         raise UndecodablePixelData
@@ -54,18 +54,20 @@ def _one_frame(file: DicomFile, value: memoryview) -> memoryview:
 
 
 def join_fragments(value: memoryview) -> memoryview:
-    """The one frame of encapsulated pixel data.
+    """Return the single frame of encapsulated pixel data.
 
-    A frame may be cut into fragments anywhere, of any length, and of none. What comes after the last item is not
-    looked at, so that a missing sequence delimiter does no harm: whether a frame is whole, its own end says. Several
-    fragments that each open a codestream are several frames, whatever the header says; where none shows an opening
-    (RLE, native cells, deflated ones, JPEG XL) several offsets are.
+    A frame can be split into fragments anywhere; fragments can be empty. Bytes after the last item are ignored, so a
+    missing sequence delimiter is tolerated: the end of the codestream shows that the frame is complete.
+
+    Raises `MultiFrameImage` if several fragments start a codestream, whatever the header states. If no start can be
+    recognised (RLE, native cells, deflated cells, JPEG XL), several offsets in the table mean several frames. Raises
+    `UndecodablePixelData` if there are no fragments.
     """
     items = list(_read_items(value))
     if not items:
         raise UndecodablePixelData
     opened = [begins_codestream(bytes(item[:16])) for item in items]
-    has_table = not opened[0]  # the standard wants it; a few writers left it out
+    has_table = not opened[0]  # the standard requires it, but a few writers omit it
     fragments = [item for item in items[has_table:] if len(item)]
     if sum(opened) > 1 or (has_table and not any(opened) and len(items[0]) >= 2 * _OFFSET_BYTES):
         raise MultiFrameImage
@@ -89,7 +91,7 @@ def _read_items(value: memoryview) -> Iterator[memoryview]:
 
 
 def inflate(frame: memoryview, most_bytes: int) -> memoryview:
-    """A deflated frame's cells (PS3.5 8.2.16); raises `UndecodablePixelData` where they are more, or have no end."""
+    """Return a deflated frame's cells (PS3.5 8.2.16); raises `UndecodablePixelData` if too long or cut off."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         cells = inflater.decompress(frame, most_bytes)

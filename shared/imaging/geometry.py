@@ -1,4 +1,4 @@
-"""How large a pixel is, as a header says (PS3.3 section 10.7), and how large a rendition's picture of it becomes."""
+"""The pixel size that a header states (PS3.3 section 10.7), and the size of the rendition."""
 
 import math
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from shared.imaging.dicom_file import DicomFile
 from shared.imaging.facts import PixelSpacing, SpacingSource
 
-#: No radiograph has finer or coarser pixels, in mm; what says so was written in another unit, or not at all.
+#: Limits of the pixel size of a radiograph, in mm. A value outside them is an error, or in another unit.
 FINEST_MM, COARSEST_MM = 0.01, 5.0
-#: A pixel is at most this many times as long as it is wide, or as wide as it is long.
+#: Maximum ratio between the longer and the shorter side of a pixel.
 LONGEST_ASPECT = 4.0
-#: Closer to each other than this two lengths count as the same: headers round, and magnification takes percents.
+#: Two lengths count as equal if their ratio differs from 1 by at most this: headers round values, and magnification
+#: changes them by several percent.
 SAME = 0.005
 
 Pair = tuple[float, float]
@@ -18,20 +19,20 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a header says of its pixels' size and shape."""
+    """The size and shape of pixels according to a header."""
 
-    #: None where it says nothing that can be believed.
+    #: None if the header states no plausible spacing.
     spacing: PixelSpacing | None = None
-    #: A pixel's height by its width; 1 where they are the `SAME`.
+    #: A pixel's height divided by its width; exactly 1 if they are the `SAME`.
     aspect: float = 1.0
 
 
 def read_geometry(file: DicomFile) -> Geometry:
-    """Read the pixels' size and shape; whatever is not two plausible numbers counts as absent.
+    """Read the size and shape of pixels. An element that is not two plausible numbers counts as absent.
 
-    PixelSpacing goes first, then ImagerPixelSpacing, then NominalScannedPixelSpacing; where there is none of them
-    PixelAspectRatio tells the shape (PS3.3 C.7.6.3.1.7). EstimatedRadiographicMagnificationFactor is left alone: it
-    holds for one assumed depth, and a device that vouches for a correction writes its result into PixelSpacing.
+    PixelSpacing has priority, then ImagerPixelSpacing, then NominalScannedPixelSpacing. Without these, PixelAspectRatio
+    gives the shape (PS3.3 C.7.6.3.1.7). EstimatedRadiographicMagnificationFactor is ignored: it applies to one assumed
+    depth, and a device that corrects for it writes the result into PixelSpacing.
     """
     spacing = _read_spacing(file)
     if spacing is not None:
@@ -41,10 +42,10 @@ def read_geometry(file: DicomFile) -> Geometry:
 
 
 def rendition_size(height_px: int, width_px: int, longest_px: int, aspect: float = 1.0) -> tuple[int, int]:
-    """Height and width, in square pixels, of a picture whose pixels are `aspect` times as high as wide.
+    """Return the height and width of the rendition, in square pixels, given pixels `aspect` times as high as wide.
 
-    The finer axis is reduced to the coarser one's sampling, then both until the longer is `longest_px`: neither is ever
-    enlarged. Each is rounded by itself, so that the two scales differ by what rounding takes.
+    The finer axis is reduced to the sampling of the coarser one. Then both are reduced until the longer side is
+    `longest_px`. Neither is enlarged. The sides are rounded separately, so the two scales differ slightly.
     """
     height, width = height_px * min(aspect, 1.0), width_px / max(aspect, 1.0)
     ratio = min(1.0, longest_px / max(height, width))
@@ -62,7 +63,7 @@ def _read_spacing(file: DicomFile) -> PixelSpacing | None:
 
 
 def _source(file: DicomFile, pixel: Pair, imager: Pair | None, scanned: Pair | None) -> SpacingSource:
-    """Where a PixelSpacing was measured, PS3.3 section 10.7.1.1: what differs from the receptor's is corrected."""
+    """Return where PixelSpacing was measured (PS3.3 10.7.1.1); it is calibrated if it differs from the receptor's."""
     if file.text("PixelSpacingCalibrationType") in ("GEOMETRY", "FIDUCIAL"):
         return SpacingSource.CALIBRATED
     receptor, source = (scanned, SpacingSource.FILM) if imager is None else (imager, SpacingSource.DETECTOR)
@@ -71,8 +72,8 @@ def _source(file: DicomFile, pixel: Pair, imager: Pair | None, scanned: Pair | N
     ratios = [mine / its for mine, its in zip(pixel, receptor, strict=True)]
     if all(abs(ratio - 1) <= SAME for ratio in ratios):
         return source
-    # A shadow is larger than what casts it. What claims the opposite is no correction: more likely the picture was
-    # made smaller, and only one of the two was kept up.
+    # A shadow is larger than its object, so a correction cannot increase the spacing. More likely, the image was
+    # reduced and only one of the two elements was updated.
     return SpacingSource.CALIBRATED if max(ratios) <= 1 + SAME else SpacingSource.UNSPECIFIED
 
 
@@ -86,13 +87,13 @@ def _aspect(height: float, width: float) -> float:
 
 
 def _read_spacing_pair(file: DicomFile, keyword: str) -> Pair | None:
-    """Row and column spacing, PS3.3 section 10.7.1.3, in mm."""
+    """Read row and column spacing in mm (PS3.3 section 10.7.1.3)."""
     pair = _read_pair(file, keyword)
     return pair if pair and all(FINEST_MM <= length <= COARSEST_MM for length in pair) else None
 
 
 def _read_pair(file: DicomFile, keyword: str) -> Pair | None:
-    """Two positive numbers, the vertical one first, of which neither is `LONGEST_ASPECT` times the other."""
+    """Read two positive numbers, vertical first, whose ratio is at most `LONGEST_ASPECT`."""
     numbers = [math.nan if number is None else number for number in file.numbers(keyword)]
     if len(numbers) != 2 or not all(math.isfinite(number) and number > 0 for number in numbers):
         return None

@@ -1,7 +1,7 @@
-"""DICOM's grey-level chain (PS3.3 C.7.5.1.1.2, C.7.6.3, C.11.1 and C.11.2): modality, window, inversion; then 8 bits.
+"""DICOM's grey-level chain: modality, window, inversion, 8 bits (PS3.3 C.7.5.1.1.2, C.7.6.3, C.11.1 and C.11.2).
 
-Every step maps one stored integer to one value, so the whole chain is computed once for each value that the pixels'
-type can hold, and applied as one table. `docs/imaging.md` states each rule with its section.
+Each step maps one stored integer to one value. Therefore the chain is computed once for each possible value of the
+pixel type, and applied as one table. `docs/imaging.md` states each rule with its section.
 """
 
 import math
@@ -23,30 +23,31 @@ from shared.imaging.windows import LARGEST_VALUE, Floats, Window, WindowShape
 
 Pixels = NDArray[np.integer[Any]]  # uint8, uint16 or int16
 
-#: Without a window of its own, a deep image is stretched between these; markers and borders lie outside.
+#: An image of more than 8 bits without a window is stretched between these percentiles, which exclude markers and
+#: borders.
 PERCENTILES = (0.5, 99.5)
 
 
 @dataclass(frozen=True)
 class Rescale:
-    """The modality transformation as a straight line."""
+    """The modality transformation as a linear function."""
 
     slope: float = 1.0
     intercept: float = 0.0
 
     @property
     def is_valid(self) -> bool:
-        """Whether it keeps values apart, and finite."""
+        """Whether different values stay different, and finite."""
         return 0 < abs(self.slope) <= LARGEST_VALUE and abs(self.intercept) <= LARGEST_VALUE
 
     def apply(self, values: Floats) -> Floats:
-        """Modality values of stored values."""
+        """Convert stored values to modality values."""
         return values * self.slope + self.intercept
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture, and in words how stored values became it."""
+    """The rendered pixels, and the applied steps in words."""
 
     pixels: NDArray[np.uint8]  # [H, W], 0 is black
     chain: list[str]
@@ -54,24 +55,24 @@ class Shown:
 
 @dataclass(frozen=True)
 class GreyLevels:
-    """How stored values become brightness."""
+    """The steps from stored values to brightness."""
 
     modality: Rescale | Table = Rescale()
     #: None: stretch between `PERCENTILES` of the image.
     voi: Window | Table | None = None
-    #: Which of the header's windows or tables that is.
+    #: The name of the header's window or table in `voi`.
     voi_name: str = "full range"
-    #: What says that low values are bright; empty: nothing does.
+    #: The element that makes low values bright; empty if there is none.
     inverted_by: str = ""
-    #: Stored values from the first to the last of these lie outside the picture.
+    #: The first and the last stored value of padding, which is outside the image content.
     padding: tuple[int, int] | None = None
-    #: What else a reader of the picture should know of its values.
+    #: Further remarks for the reader about the values.
     remarks: tuple[str, ...] = ()
 
     def render(self, pixels: Pixels, padded: NDArray[np.bool_] | None = None) -> Shown:
-        """Show stored values [H, W]; where it is `padded` [H, W] the picture is black, and nothing counts.
+        """Render stored values [H, W]. Pixels that are `padded` [H, W] become black and are ignored in statistics.
 
-        A window that shows nothing of an image with contrast counts as absent. An image of one value is black.
+        A window that makes all pixels equal counts as absent. An image with a single value is black.
         """
         codes: Pixels = pixels.view(np.uint8 if pixels.itemsize == 1 else np.uint16)
         every_code = np.arange(1 << 8 * pixels.itemsize, dtype=codes.dtype)
@@ -84,7 +85,7 @@ class GreyLevels:
         return Shown(shown, [*self.remarks, *self._modality_words(), *voi_words, *self._last_words(padded is not None)])
 
     def _choose_levels(self, values: Floats, counts: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[str]]:
-        """The level of each code, uint8 [codes], given its modality value and how often it occurs; and why."""
+        """Return the level of each code, uint8 [codes], and the steps in words; `counts` has each code's frequency."""
         words, occurs = [], counts > 0
         if self.voi is not None:
             levels = self._levels(self.voi, values)
@@ -124,10 +125,10 @@ def _differ(values: NDArray[np.generic]) -> bool:
 
 
 def percentiles(values: Floats, counts: NDArray[np.int64], ranks: tuple[float, float]) -> tuple[float, float]:
-    """`np.percentile` of a picture in which each of `values` [N] occurs `counts` [N] times: 20 times as fast."""
+    """Return the `np.percentile` of pixels from the values [N] and their counts [N]: 20 times as fast."""
     order = np.argsort(values, kind="stable")
     cumulative = np.cumsum(counts[order])
-    position = np.array(ranks) / 100 * (cumulative[-1] - 1)  # in the sorted picture, between two of its pixels
+    position = np.array(ranks) / 100 * (cumulative[-1] - 1)  # a fractional index into the sorted pixels
     below, above = (
         values[order[np.searchsorted(cumulative, index, side="right")]]
         for index in (np.floor(position), np.ceil(position))
@@ -137,16 +138,16 @@ def percentiles(values: Floats, counts: NDArray[np.int64], ranks: tuple[float, f
 
 
 def full_range(bits: int) -> Window:
-    """The window that shows `bits`-bit values as they are, the lowest black and the highest white."""
+    """Return the window that shows `bits`-bit values unchanged: the lowest is black, the highest white."""
     return Window(2.0 ** (bits - 1), 2.0**bits)
 
 
 def read_grey_levels(file: DicomFile) -> GreyLevels:
-    """The chain that a DICOM header describes.
+    """Return the chain that a DICOM header describes.
 
-    The first VOI LUT is taken, else the first window. What the standard forbids (a width below 1, a slope of 0, numbers
-    that are not finite) counts as absent, and so does what cannot be read, but for a table. Values of at most 8 bits
-    with neither are shown as they are. Raises `MalformedDicom`.
+    The first VOI LUT is used, otherwise the first valid window. Forbidden values (a width below 1, a slope of 0,
+    numbers that are not finite) count as absent, and so do unreadable elements, except tables. Without a VOI LUT and
+    window, values of at most 8 bits are shown unchanged. Raises `MalformedDicom`.
     """
     bits, signed = file.integer("BitsStored", required=True) or 16, is_signed(file)
     modality = _read_modality(file, bits, signed)
@@ -157,7 +158,7 @@ def read_grey_levels(file: DicomFile) -> GreyLevels:
 
 
 def _output_range(modality: Rescale | Table, bits: int, signed: bool) -> tuple[float, float]:
-    """The lowest and the highest modality value that there can be."""
+    """Return the lowest and the highest possible modality value."""
     if isinstance(modality, Table):
         return 0.0, 2.0**modality.bits - 1
     lowest = -(2.0 ** (bits - 1)) if signed else 0.0
@@ -176,7 +177,7 @@ def _read_modality(file: DicomFile, bits: int, signed: bool) -> Rescale | Table:
 
 
 def _read_voi(file: DicomFile, lowest: float, highest: float) -> tuple[Window | Table | None, str]:
-    """A table or a window for values from `lowest` to `highest`, and which it is."""
+    """Return the table or window for values from `lowest` to `highest`, and its name."""
     windows = _read_windows(file)
     window = next((number for number, window in enumerate(windows) if window.is_valid), None)
     items = _items(file, "VOILUTSequence")
@@ -197,7 +198,7 @@ def _read_voi(file: DicomFile, lowest: float, highest: float) -> tuple[Window | 
 def _read_windows(file: DicomFile) -> list[Window]:
     name = file.text("VOILUTFunction")
     shape = WindowShape(name) if name in {shape.value for shape in WindowShape} else WindowShape.LINEAR
-    # NaN, where one cannot be read: such a window is not valid, and the others keep their numbers.
+    # An unreadable number becomes NaN: its window is invalid, and the other windows keep their numbers.
     centers, widths = (
         [math.nan if number is None else number for number in file.numbers(keyword)]
         for keyword in ("WindowCenter", "WindowWidth")
@@ -206,7 +207,7 @@ def _read_windows(file: DicomFile) -> list[Window]:
 
 
 def _read_inversion(file: DicomFile) -> str:
-    """What asks for low values to be bright; once is enough, as the one shall go with the other."""
+    """Return the element that makes low values bright; either of the two is enough, because they belong together."""
     shape = file.text("PresentationLUTShape")
     if read_photometric(file) == "MONOCHROME1":
         return "MONOCHROME1, against a presentation LUT shape of IDENTITY" if shape == "IDENTITY" else "MONOCHROME1"
@@ -214,7 +215,7 @@ def _read_inversion(file: DicomFile) -> str:
 
 
 def _read_padding(file: DicomFile, signed: bool) -> tuple[int, int] | None:
-    """The range of padding, in stored values whatever VR a writer has given its ends."""
+    """Return the range of padding in stored values, whatever VR its limits have."""
     value, limit = file.integer("PixelPaddingValue"), file.integer("PixelPaddingRangeLimit")
     if value is None:
         return None
@@ -238,7 +239,7 @@ def _items(file: DicomFile, keyword: str) -> list[Dataset]:
 
 @contextmanager
 def _named(keyword: str) -> Iterator[None]:
-    """Have the error of a table that cannot be read say which one it is."""
+    """Add the name of the table to the error if it cannot be read."""
     try:
         yield
     except MalformedDicom as exc:

@@ -1,4 +1,4 @@
-"""What intake must know about a file before it is stored: what it is, how large, and whose study it belongs to."""
+"""Reads the facts that intake needs before it stores a file: its format, its size and its study."""
 
 import re
 from dataclasses import dataclass
@@ -19,25 +19,26 @@ from shared.imaging.picture_header import PNG_SIGNATURE, read_picture_header
 
 DICOM, PNG, JPEG = "application/dicom", "image/png", "image/jpeg"
 
-#: How much of a file `read_header` wants to see; a chest film's header is a few KiB.
+#: The number of bytes that `read_header` needs; the header of a radiograph is a few KiB.
 PREFIX_BYTES = 8 * 1024**2
-#: Below this side length no finding can be made out.
+#: Minimum side length: in a smaller image, no finding is visible.
 MIN_SIDE_PX = 64
 
 _NO_IMAGE = "The DICOM object holds no image (it is a report, a waveform or a directory, or damaged): it lacks {}."
 _TOO_DEEP = f"The first {PREFIX_BYTES >> 20} MiB of the DICOM object do not say how large its image is."
-#: What a UID may be, on every way in and in every search and URL: that of PS3.5 section 9.1, and the letters, hyphens,
-#: underscores and leading zeros that some writers put there. The first is no dot: `..` in a URL's path leads elsewhere.
+#: The UIDs that Carina accepts in files, searches and URLs: those of PS3.5 section 9.1, and also letters, hyphens,
+#: underscores and leading zeros, which some writers use. The first character is not a dot, because `..` in a URL path
+#: has another meaning.
 UID_PATTERN = r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,63}"
 _UID = re.compile(UID_PATTERN)
-#: The UIDs by which images are kept apart and found.
+#: The UIDs that identify an image.
 IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """One uploaded image as its header describes it. Height and width are those of the picture as it is shown."""
+    """The header of one uploaded image. Height and width are those of the displayed image."""
 
     media_type: str
     height_px: int
@@ -49,18 +50,18 @@ class ImageHeader:
     series_instance_uid: str | None = None
     sop_class_uid: str | None = None
     modality: str | None = None
-    #: Whether the pixels show text, as far as the header says.
+    #: Whether the pixels show text, according to the header; None if it does not say.
     burned_in_annotation: bool | None = None
-    #: UIDs of the `IDENTITY` that are there, and are none.
+    #: Keywords in `IDENTITY` whose value is present but not a valid UID.
     invalid_uids: tuple[str, ...] = ()
 
 
 def read_header(prefix: bytes, total_bytes: int, *, max_image_pixels: int | None = None) -> ImageHeader:
-    """Read the header of a DICOM, PNG or JPEG file of `total_bytes` from its first `PREFIX_BYTES`; decode no pixel.
+    """Read the header of a DICOM, PNG or JPEG file of `total_bytes` from its first `PREFIX_BYTES`. Decodes no pixels.
 
     Raises `EmptyFile`, `UnsupportedFileType`, `MalformedDicom`, `NotAnImage`, `MultiFrameImage`, `ColourImage`,
-    `UnsupportedTransferSyntax`, `ImageTooSmall`, `ImageTooLarge` (where `max_image_pixels` is given) and, for a PNG or
-    JPEG header that cannot be read, `UndecodablePixelData`.
+    `UnsupportedTransferSyntax`, `ImageTooSmall`, `ImageTooLarge` (if `max_image_pixels` is given) and, for an
+    unreadable PNG or JPEG header, `UndecodablePixelData`.
     """
     if total_bytes == 0 or not prefix:
         raise EmptyFile
@@ -74,8 +75,8 @@ def read_header(prefix: bytes, total_bytes: int, *, max_image_pixels: int | None
 
 
 def sniff_media_type(prefix: bytes) -> str:
-    """The media type that the first bytes show; raises `UnsupportedFileType`."""
-    if prefix[128:132] == b"DICM":  # first, as a preamble may hold another format's magic number
+    """Return the media type according to the first bytes; raises `UnsupportedFileType`."""
+    if prefix[128:132] == b"DICM":  # checked first: a preamble may hold the magic number of another format
         return DICOM
     if prefix.startswith(PNG_SIGNATURE):
         return PNG
@@ -87,9 +88,9 @@ def sniff_media_type(prefix: bytes) -> str:
 
 
 def describe_dicom(file: DicomFile, *, whole: bool, max_image_pixels: int | None) -> ImageHeader:
-    """Check that `file` is one grey image and say what it is; errors as in `read_header`.
+    """Check that `file` is one grey image, and return its header; raises the errors of `read_header`.
 
-    Where `file` is only the first part (not `whole`), pixel data may come after it.
+    If `file` is only the first part (not `whole`), the pixel data may follow it.
     """
     if whole and file.is_cut:
         raise MalformedDicom("The DICOM header ends within an element.")
@@ -116,7 +117,7 @@ def describe_dicom(file: DicomFile, *, whole: bool, max_image_pixels: int | None
 
 
 def check_size(height_px: int, width_px: int, max_image_pixels: int | None) -> None:
-    """Raise `ImageTooSmall` or `ImageTooLarge` for a size that cannot be worked with."""
+    """Raise `ImageTooSmall` or `ImageTooLarge` for a size outside the limits."""
     if min(height_px, width_px) < MIN_SIDE_PX:
         raise ImageTooSmall
     if max_image_pixels is not None and height_px * width_px > max_image_pixels:
@@ -124,7 +125,7 @@ def check_size(height_px: int, width_px: int, max_image_pixels: int | None) -> N
 
 
 def check_identity(header: ImageHeader) -> None:
-    """Raise `MissingUid` for an instance that could not be addressed, as it lacks a UID."""
+    """Raise `MissingUid` if one of the UIDs that identify an instance is missing."""
     uids = (header.sop_class_uid, header.sop_instance_uid, header.study_instance_uid, header.series_instance_uid)
     for keyword, uid in zip(IDENTITY, uids, strict=True):
         if uid is None:
@@ -132,12 +133,12 @@ def check_identity(header: ImageHeader) -> None:
 
 
 def _code_string(file: DicomFile, keyword: str) -> str | None:
-    """A code as PS3.5 defines it (CS); anything else counts as absent."""
+    """Return a code string as PS3.5 defines it (CS); any other value counts as absent."""
     value = file.text(keyword)
     return value if value and _CODE.fullmatch(value) else None
 
 
 def _uid(file: DicomFile, keyword: str) -> str | None:
-    """A UID that is fit to be a key; anything else counts as absent."""
+    """Return a UID that matches `UID_PATTERN`; any other value counts as absent."""
     value = file.text(keyword)
     return value if value and _UID.fullmatch(value) else None

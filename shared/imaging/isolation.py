@@ -1,4 +1,4 @@
-"""Decoding in child processes, so that a native decoder that crashes or hangs takes nothing else with it."""
+"""Runs decoders in child processes, so that a crash or hang of a native decoder affects nothing else."""
 
 import math
 import os
@@ -25,13 +25,13 @@ from shared.imaging.rendition import Rendition
 
 log = structlog.get_logger()
 
-#: Enough for the largest image of the default settings several times over.
+#: Several times the need of the largest image that the default settings allow.
 MEMORY_BYTES = 4 * 1024**3
-#: Of a file: what a pixel takes where it is not compressed, in four channels of 16 bits, and what may be beside pixels.
+#: Limits of the file size: per uncompressed pixel (four channels of 16 bits), and for everything except pixels.
 MOST_PIXEL_BYTES, MOST_HEADER_BYTES = 8, 64 * 1024**2
-#: A child that imports its libraries on a busy machine takes seconds.
+#: On a busy machine, a child needs seconds to import its libraries.
 START_TIMEOUT_S = 60.0
-#: After so many a child is replaced, in case that a decoder loses memory; to start one takes about a second.
+#: A child is replaced after this many renders, in case a decoder leaks memory. A start takes about a second.
 MOST_RENDERS = 1000
 
 _ROOT = Path(__file__).parents[2]
@@ -40,12 +40,13 @@ _ROOT = Path(__file__).parents[2]
 class DecoderPool:
     """Renders images in at most `processes` children, each started when it is first needed. Thread-safe.
 
-    A child that dies, that fails otherwise than the file explains (as by running out of memory), or that is killed as
-    it takes longer than `timeout_s`, is replaced; `memory_bytes` bounds its address space. `threads` share the work
-    within one image where its format lets them. `classifier_folder` is that of another chest classifier than the
-    shipped one. Children see no environment of ours (it holds secrets), nor anything else of this machine
-    (`shared.imaging.confinement`), and end with the pool or with this process. Where the kernel lacks a protection that
-    is `required`, no child starts.
+    A child is replaced if it dies, if it takes longer than `timeout_s` and is killed, or if it fails for a reason other
+    than the file, such as missing memory. `memory_bytes` limits its address space. `threads` threads decode one image
+    together if its format allows it. `classifier_folder` replaces the shipped chest classifier.
+
+    Children do not inherit the environment, which holds secrets, and cannot access the machine
+    (`shared.imaging.confinement`). They end with the pool or with this process. If the kernel lacks a `required`
+    protection, no child starts.
     """
 
     def __init__(
@@ -66,19 +67,21 @@ class DecoderPool:
         self._memory_bytes = memory_bytes
         self._threads = threads
         self._classifier_folder = classifier_folder
-        # A slot holds an idle child or None; the last child used is used next, so that few run under a small load.
+        # A slot holds an idle child or None. The last used child is used next, so under a small load few children run.
         self._slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
         for _ in range(processes):
             self._slots.put(None)
-        # The kernel ends a child with the *thread* that started it, so one thread that lives as long as the pool does.
+        # The kernel ends a child with the *thread* that started it, so a thread that lives as long as the pool starts
+        # all.
         self._starter = ThreadPoolExecutor(1, "decoder-starter")
         self._closed = False
 
     def render(self, data: bytes, rendition_px: int, max_image_pixels: int) -> Rendition:
-        """`make_rendition` in a child; waits while all are busy.
+        """Run `make_rendition` in a child; waits while all children are busy.
 
-        Raises what `make_rendition` raises, `FileTooLarge` for a file that no image of so many pixels needs, and
-        `DecoderProcessLost` where the child crashed or ran out of time, and `DecoderUnconfined` where none may start.
+        Raises the errors of `make_rendition`, `FileTooLarge` if the file is larger than an image of `max_image_pixels`
+        can be, `DecoderProcessLost` if the child crashed or timed out, and `DecoderUnconfined` if a required protection
+        is missing.
         """
         if len(data) > max_image_pixels * MOST_PIXEL_BYTES + MOST_HEADER_BYTES:
             raise FileTooLarge("The file is far larger than the largest image that is taken.")
@@ -86,7 +89,7 @@ class DecoderPool:
         try:
             if self._closed:
                 raise RuntimeError("The decoder pool is closed.")
-            if child is not None and not child.is_alive:  # it died while it was idle
+            if child is not None and not child.is_alive:  # the child died while it was idle
                 child.end()
                 child = None
             if child is None:
@@ -96,7 +99,7 @@ class DecoderPool:
             self._slots.put(child if child is not None and child.is_alive else None)
 
     def protections(self) -> list[str]:
-        """Start a child, if none has been, and return which of `PROTECTIONS` hold in it; raise `DecoderUnconfined`."""
+        """Return the active `PROTECTIONS` of a child, started if necessary; raises `DecoderUnconfined`."""
         child = self._slots.get()
         try:
             if child is None:
@@ -119,7 +122,7 @@ class DecoderPool:
         return child
 
     def close(self) -> None:
-        """Let renders that have begun finish, then end every child. May be called twice."""
+        """Wait for running renders, then end all children. A second call is a no-op."""
         if self._closed:
             return
         self._closed = True
@@ -138,11 +141,11 @@ class DecoderPool:
 
 
 class _Child:
-    """One decoder process; used by one thread at a time."""
+    """One decoder process. Only one thread at a time can use it."""
 
     def __init__(self, memory_bytes: int, threads: int, classifier_folder: str) -> None:
         environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
-        folder = str(Path(classifier_folder).absolute()) if classifier_folder else ""  # it runs elsewhere
+        folder = str(Path(classifier_folder).absolute()) if classifier_folder else ""  # the child has another cwd
         arguments = [str(os.getpid()), str(memory_bytes), str(threads), folder]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "shared.imaging.decoder_process", *arguments],
@@ -150,7 +153,7 @@ class _Child:
             env=environment | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # decoders print there, and may quote what they read
+            stderr=subprocess.DEVNULL,  # decoders print to it, and may print parts of the file
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -183,7 +186,7 @@ class _Child:
         return answer
 
     def _limit_cpu(self, timeout_s: float) -> None:
-        """Let the kernel end the process where this one cannot: stopped, or too busy to see the deadline."""
+        """Let the kernel end the child if this process cannot, because it is stopped or too busy for the deadline."""
         if sys.platform == "linux":
             pid = self._process.pid
             used_s = time.clock_gettime(~pid << 3 | 2)  # the CPU clock of a process, CPUCLOCK_SCHED
@@ -191,16 +194,16 @@ class _Child:
             resource.prlimit(pid, resource.RLIMIT_CPU, (most_s, resource.RLIM_INFINITY))
 
     def end(self) -> None:
-        """Kill and reap the process. May be called twice."""
+        """Kill and reap the process. A second call is a no-op."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._requests, self._answers):
-            with suppress(OSError):  # what was still buffered can no longer be sent
+            with suppress(OSError):  # buffered bytes can no longer be sent
                 pipe.close()
 
     @contextmanager
     def _deadline(self, timeout_s: float) -> Iterator[None]:
-        """Kill the process after `timeout_s`, which also unblocks its pipes; end it if the block fails in any way."""
+        """Kill the process after `timeout_s`, which also unblocks its pipes; end it if the block raises."""
         timer = threading.Timer(timeout_s, self._expire)
         timer.daemon = True
         timer.start()
@@ -213,13 +216,13 @@ class _Child:
         except UnbelievableAnswer as exc:
             self.end()
             raise DecoderProcessLost("The decoder process gave no answer of its own.") from exc
-        except BaseException:  # half an answer may be left in the pipe
+        except BaseException:  # a partial answer may remain in the pipe
             self.end()
             raise
         finally:
             timer.cancel()
             timer.join()
-            if self._expired:  # just after the last byte
+            if self._expired:  # the timer fired just after the last byte
                 self.end()
 
     def _expire(self) -> None:

@@ -1,7 +1,7 @@
-"""What a JPEG 2000 or HTJ2K codestream asks of its decoder beside its pixels, before the decoder does it.
+"""Limits the work that a JPEG 2000 or HTJ2K codestream demands of its decoder, before the decoder starts.
 
-A few kilobytes can ask for a table of every 2 × 2 pixels, or for 65,535 layers of each, which takes gigabytes and
-minutes; no writer does. Sections and tables are of ISO/IEC 15444-1.
+A few kilobytes can demand a table for every 2 × 2 pixels, or 65,535 layers of each, which takes gigabytes and minutes.
+No writer does so. Sections and tables are those of ISO/IEC 15444-1.
 """
 
 import struct
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from shared.errors import UndecodablePixelData
 
-#: Of all tiles and resolutions together; the precincts of 64 megapixels, in tiles of 128 × 128, are 24,000.
+#: Limit for all tiles and resolutions together. 64 megapixels in tiles of 128 × 128 have 24,000 precincts.
 MOST_PRECINCTS = 200_000
-#: A precinct's part in a layer; writers make 1 to 20 layers.
+#: A packet is the part of a precinct in one layer. Writers create 1 to 20 layers.
 MOST_PACKETS = 1_000_000
-#: Of 64 megapixels in blocks of 16 × 16, a quarter of the least that writers make, there are 330,000.
+#: 64 megapixels have 330,000 blocks of 16 × 16, a quarter of the smallest area that writers use.
 MOST_BLOCKS = 1_000_000
-#: Bits of a coefficient; HTJ2K's decoder crashes on more.
+#: Maximum number of bits of a coefficient; the HTJ2K decoder crashes on more.
 _MOST_BITS = 30
 
 _COD, _COC, _QCD, _QCC, _SOT, _SOD = 0xFF52, 0xFF53, 0xFF5C, 0xFF5D, 0xFF90, 0xFF93
@@ -26,7 +26,7 @@ _MOST_LEVELS, _LARGEST_PRECINCT = 32, 15
 
 
 def check_work(data: bytes) -> None:
-    """Raise `UndecodablePixelData` for a codestream that asks for more than any writer does."""
+    """Raise `UndecodablePixelData` for a codestream that demands more work than those of any writer."""
     try:
         grid = _read_grid(data)
         layers = 1
@@ -44,15 +44,18 @@ def check_work(data: bytes) -> None:
 
 @dataclass(frozen=True)
 class _Grid:
-    """The tiles of an image, A.5.1."""
+    """The tiles of an image (A.5.1)."""
 
     tiles: int
     tile_height_px: int
     tile_width_px: int
 
     def check(self, layers: int, *, has_precincts: bool, coding: bytes) -> None:
-        """Count what a coding style comes to, table A.20; `coding` begins with the number of its levels."""
-        levels, block_width, block_height = coding[0], coding[1] + 2, coding[2] + 2  # the latter in powers of 2
+        """Count the precincts and blocks of a coding style (table A.20); `coding` starts with the number of levels.
+
+        Raises `UndecodablePixelData` if they are too many.
+        """
+        levels, block_width, block_height = coding[0], coding[1] + 2, coding[2] + 2  # blocks: as powers of 2
         if levels > _MOST_LEVELS:
             raise UndecodablePixelData
         precincts = blocks = 0
@@ -70,7 +73,7 @@ class _Grid:
 
 def _read_grid(data: bytes) -> _Grid:
     right, bottom, left_of_image, top_of_image, width_px, height_px, left, top = struct.unpack_from(">8I", data, 8)
-    # The first tile has to begin before the image does, and to reach into it; else HTJ2K's decoder looks for ever.
+    # The first tile must start before the image and overlap it; otherwise the HTJ2K decoder never ends.
     if not (left <= left_of_image < left + width_px and top <= top_of_image < top + height_px):
         raise UndecodablePixelData
     if left_of_image >= right or top_of_image >= bottom:
@@ -80,12 +83,12 @@ def _read_grid(data: bytes) -> _Grid:
 
 
 def _shifted(length: int, bits: int) -> int:
-    """A length in units of 2 to the power of `bits`, rounded up."""
+    """Return a length in units of 2 to the power of `bits`, rounded up."""
     return -(-length >> bits)
 
 
 def _check_bits(body: bytes) -> None:
-    """Raise where a quantisation asks for coefficients of too many bits, tables A.27 to A.30."""
+    """Raise `UndecodablePixelData` if a quantisation needs coefficients of too many bits (tables A.27 to A.30)."""
     guard_bits, style = body[0] >> 5, body[0] & 0x1F
     exponents = (byte >> 3 for byte in (body[1:] if style == 0 else body[1::2]))
     if any(guard_bits + exponent - 1 > _MOST_BITS for exponent in exponents):
@@ -93,23 +96,23 @@ def _check_bits(body: bytes) -> None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the marker and the body of each segment of the main header and of every tile-part's."""
+    """Yield the marker and the body of each segment of the main header and of all tile-part headers."""
     position = yield from header_segments(data, 2)
     for _ in range(_MOST_TILE_PARTS):
         if data[position : position + 2] != _SOT.to_bytes(2, "big"):
             return
         (length,) = struct.unpack_from(">I", data, position + 6)
         yield from header_segments(data, position + _SOT_BYTES)
-        if length == 0:  # up to the end
+        if length == 0:  # the tile-part extends to the end
             return
         position += max(length, _SOT_BYTES)
     raise UndecodablePixelData
 
 
 def header_segments(data: bytes, position: int) -> Generator[tuple[int, bytes], None, int]:
-    """Yield the segments from there to the first tile-part or to the packets; return where these begin.
+    """Yield the segments from `position` to the first tile-part or packets; return the position of these.
 
-    Raises `UndecodablePixelData`, and `struct.error` where the data end before.
+    Raises `UndecodablePixelData`, and `struct.error` if the data end too early.
     """
     for _ in range(_MOST_SEGMENTS):
         (marker,) = struct.unpack_from(">H", data, position)

@@ -1,4 +1,4 @@
-"""What kind of pixels a DICOM header describes: how many frames of what, and whether Carina reads them."""
+"""Checks the kind of pixels that a DICOM header describes: frames, colour, transfer syntax."""
 
 import re
 
@@ -8,15 +8,15 @@ from shared.imaging.element_names import name_of
 from shared.imaging.transfer_syntaxes import PACKINGS
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
-#: The terms of PS3.3 C.7.6.3.1.2 for colour, retired ones too.
+#: The terms of PS3.3 C.7.6.3.1.2 for colour, including retired ones.
 _COLOUR = re.compile(r"RGB|ARGB|CMYK|HSV|XYB|PALETTE.*|YBR.*")
 
 
 def check_kind(file: DicomFile) -> None:
-    """Raise for what is no grey image of one frame in a transfer syntax that is decoded.
+    """Check that the file is a grey image of one frame in a supported transfer syntax.
 
-    The errors are `MultiFrameImage`, `ColourImage`, `UnsupportedTransferSyntax` and, for an element that has to be
-    readable, `MalformedDicom`.
+    Raises `MultiFrameImage`, `ColourImage`, `UnsupportedTransferSyntax` and, for an unreadable required element,
+    `MalformedDicom`.
     """
     if (file.integer("NumberOfFrames") or 1) > 1:
         raise MultiFrameImage
@@ -31,9 +31,9 @@ def check_kind(file: DicomFile) -> None:
 
 
 def read_photometric(file: DicomFile) -> str | None:
-    """`MONOCHROME1` or `MONOCHROME2`, in whatever letters a writer has put it; None where it is absent.
+    """Return `MONOCHROME1` or `MONOCHROME2`, whatever its case, spaces and underscores; None if it is absent.
 
-    Raises `ColourImage` and, for what is no term of the standard, `MalformedDicom`.
+    Raises `ColourImage` and, for a term that the standard does not define, `MalformedDicom`.
     """
     keyword = "PhotometricInterpretation"
     written = file.text(keyword, required=True)
@@ -50,5 +50,5 @@ def read_photometric(file: DicomFile) -> str | None:
 
 
 def is_signed(file: DicomFile) -> bool:
-    """Whether stored values are signed; a missing PixelRepresentation says that they are not."""
+    """Return whether stored values are signed; without PixelRepresentation they are unsigned."""
     return file.integer("PixelRepresentation", required=True) == 1

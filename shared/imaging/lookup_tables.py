@@ -1,4 +1,4 @@
-"""Modality and VOI LUTs: one entry of one value after another (PS3.3 C.11.1.1.1 and C.11.2.1.1)."""
+"""Modality and VOI LUTs: one entry for each consecutive value (PS3.3 C.11.1.1.1 and C.11.2.1.1)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from shared.imaging.windows import Floats
 
 @dataclass(frozen=True)
 class Table:
-    """A LUT: values below its first and above its last entry take these."""
+    """A LUT: values below its range take the first entry, values above it the last."""
 
     first: int
     #: [n]
@@ -22,13 +22,13 @@ class Table:
     bits: int
 
     def apply(self, values: Floats) -> Floats:
-        """The entries that `values` point at."""
+        """Return the entries of `values`."""
         index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.int64)
         entries: Floats = np.take(self.entries, index)
         return entries
 
     def brightness(self, values: Floats) -> Floats:
-        """Brightness of `values`, in 0–1."""
+        """Return the brightness of `values`, in 0–1."""
         return self.apply(values) / (2.0**self.bits - 1)
 
     def __str__(self) -> str:
@@ -36,9 +36,10 @@ class Table:
 
 
 def read_table(item: Dataset, *, highest: float, signed: bool, little_endian: bool) -> Table:
-    """Read one item of a LUT sequence whose input is at most `highest`, and may be negative where it is `signed`.
+    """Read one item of a LUT sequence. Its input is at most `highest`, and can be negative if `signed`.
 
-    Entries that need more bits than the descriptor says have as many as the largest one needs. Raises `MalformedDicom`.
+    If the entries need more bits than the descriptor states, the largest entry determines the bits. Raises
+    `MalformedDicom`.
     """
     _, first, bits, entries = read_entries(item, little_endian=little_endian)
     if first >= 32768 and (signed or first > highest):
@@ -47,7 +48,7 @@ def read_table(item: Dataset, *, highest: float, signed: bool, little_endian: bo
 
 
 def read_entries(item: Dataset, *, little_endian: bool) -> tuple[int, int, int, Floats]:
-    """The descriptor's three numbers, the first input as 16 bits without a sign, and as many entries as it says.
+    """Return the descriptor's three numbers (count, first input as unsigned 16 bits, bits) and the entries.
 
     Raises `MalformedDicom`.
     """
@@ -61,7 +62,7 @@ def read_entries(item: Dataset, *, little_endian: bool) -> tuple[int, int, int, 
 
 
 def _read_entries(data: Any, count: int, little_endian: bool, *, in_words: bool) -> Floats:
-    """All entries; 8-bit ones lie packed or, by some writers, each in 16 bits. Only the length tells which."""
+    """Return all entries. 8-bit entries are packed, or in 16 bits each by some writers; only the length shows which."""
     if not isinstance(data, bytes):
         words = (np.atleast_1d(np.asarray(data, np.int64)) & 0xFFFF).astype(np.uint16)
         if len(words) >= count:
@@ -70,6 +71,6 @@ def _read_entries(data: Any, count: int, little_endian: bool, *, in_words: bool)
     if len(data) > count + 1:  # an odd number of packed entries is padded to an even one
         return np.frombuffer(data, "<u2" if little_endian else ">u2", len(data) // 2).astype(np.float64)
     packed = np.frombuffer(data, np.uint8)
-    if in_words and not little_endian:  # of two entries in a word the first one is the low byte
+    if in_words and not little_endian:  # the low byte of a word is the first of its two entries
         packed = packed[: len(packed) // 2 * 2].reshape(-1, 2)[:, ::-1].ravel()
     return packed.astype(np.float64)

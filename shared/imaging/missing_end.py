@@ -1,8 +1,8 @@
-"""Frames that lack their end marker: whether that is all that they lack.
+"""Decodes frames that lack their end marker, if they lack nothing else.
 
-Decoders fill a frame that was cut off with grey and say nothing, so they are not asked whether they find it whole. Of
-JPEG 2000 the tile-parts' lengths tell. A JPEG is whole if no restart marker is missing and nothing that is put behind
-it changes a pixel, a JPEG-LS stream if its decoder refuses one more bit.
+Decoders silently fill a cut-off frame with grey, so they cannot tell whether it is complete. A JPEG 2000 frame is
+complete if the lengths of its tile-parts match. A JPEG is complete if no restart marker is missing and no appended data
+changes a pixel. A JPEG-LS stream is complete if its decoder rejects one more bit.
 """
 
 import math
@@ -18,23 +18,24 @@ from shared.imaging.grey_levels import Pixels
 from shared.imaging.transfer_syntaxes import Packing
 
 _EOI, _STUFFED = b"\xff\xd9", b"\xff\0"
-#: What may be behind a frame without its marker: half of it, or padding.
+#: Maximum number of bytes after a frame without end marker: half of the marker, or padding.
 _MOST_LEFT_BYTES = 64
-#: Sequential and lossless JPEG with Huffman codes, of one scan: of others nothing tells that no scan is missing.
+#: Sequential and lossless JPEG with Huffman codes have one scan. Other processes can have several, and a missing one
+#: cannot be detected.
 _LOSSLESS = 0xC3
 _ONE_SCAN = {0xC0, 0xC1, _LOSSLESS}
 _RESTART_INTERVAL, _RESTART = 0xDD, re.compile(rb"\xff[\xd0-\xd7]")
 _BLOCK_PX = 8
-#: Continuations of compressed data, each of other bits everywhere; FF is stuffed (ISO/IEC 10918-1 B.1.1.5).
+#: Continuations of compressed data that differ from each other in every byte; FF is stuffed (ISO/IEC 10918-1 B.1.1.5).
 _CONTINUATIONS = (b"", bytes(256), b"\xff\0" * 256, b"\x55\xaa\x0f\x33" * 64, struct.pack("<64I", *range(7, 71)))
 
 _ONE_BIT = b"\x80"
 
 
 def decode_without_end(frame: bytes, packing: Packing, decode: Callable[[bytes], Pixels]) -> Pixels:
-    """Decode a frame that lacks its end marker alone; raise `UndecodablePixelData` where more may be missing.
+    """Decode a frame that lacks only its end marker; raises `UndecodablePixelData` if more may be missing.
 
-    A zero at its end counts as padding: it may stand where the last byte of the data is missing.
+    Zeros at the end count as padding and are removed: they may replace the last byte of the data.
     """
     bare = frame.rstrip(b"\0").removesuffix(_EOI[:1])
     if len(frame) - len(bare) > _MOST_LEFT_BYTES:
@@ -56,9 +57,9 @@ def decode_without_end(frame: bytes, packing: Packing, decode: Callable[[bytes],
 
 
 def _has_every_interval(frame: bytes) -> bool:
-    """Whether a grey JPEG of one scan has all its restart intervals (ISO/IEC 10918-1 B.2.4.4), as far as each begins.
+    """Return whether all restart intervals of a grey JPEG of one scan start (ISO/IEC 10918-1 B.2.4.4).
 
-    A decoder that finds no further one fills the rest with grey, and skips whatever is behind it.
+    If a restart marker is missing, a decoder fills the rest with grey and skips all further data.
     """
     interval, process, units, scan = 0, 0, 0, len(frame)
     for marker, start, end in jpeg_segments(frame):
@@ -76,6 +77,6 @@ def _has_every_interval(frame: bytes) -> bool:
 def _refuses(decode: Callable[[bytes], Pixels], data: bytes) -> bool:
     try:
         decode(data)
-    except (RuntimeError, ValueError):  # the former is the base of every imagecodecs error
+    except (RuntimeError, ValueError):  # RuntimeError is the base of all imagecodecs errors
         return True
     return False

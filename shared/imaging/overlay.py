@@ -1,4 +1,4 @@
-"""Findings drawn on a rendition, for a reader to look at."""
+"""Draws findings on a rendition for the reader."""
 
 import zlib
 from collections import Counter
@@ -12,7 +12,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 RESEARCH_NOTE = "Research use only. Not a medical device."
 
-#: Okabe and Ito (2008), without black: told apart with every kind of colour vision.
+#: The palette of Okabe and Ito (2008) without black; its colours are distinct for all kinds of colour vision.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 _DARK, _LIGHT = "#101010", "#FFFFFF"
 
@@ -30,7 +30,7 @@ class OverlayBox:
 
     @property
     def text(self) -> str:
-        """What the reader sees beside the box."""
+        """The text beside the box."""
         return f"{self.label} {self.score:.2f}"
 
 
@@ -40,10 +40,10 @@ def draw_overlay(
     note: str = "",
     colours: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Draw `boxes` on a rendition, uint8 [H, W]; returns an RGB PNG as wide as it.
+    """Draw `boxes` on a rendition, uint8 [H, W]; returns an RGB PNG of the same width.
 
-    `colours` has one for each label, by default as `assign_colours` deals them out to these. The picture keeps its
-    place and size; below it comes a strip with `RESEARCH_NOTE` and `note`, which hides no pixel.
+    `colours` has a colour for each label; the default is the result of `assign_colours`. A strip with `RESEARCH_NOTE`
+    and `note` is added below the rendition, so that it hides no pixels.
     """
     height_px, width_px = rendition.shape
     longest_px = max(height_px, width_px)
@@ -51,7 +51,7 @@ def draw_overlay(
     picture = Image.fromarray(rendition).convert("RGB")
     draw = ImageDraw.Draw(picture)
     colours = colours or assign_colours(box.label for box in boxes)
-    by_score = sorted(boxes, key=lambda box: box.score)  # the surest is drawn last, on top
+    by_score = sorted(boxes, key=lambda box: box.score)  # the box with the highest score is drawn last, on top
     for box in by_score:
         _draw_box(draw, box.box_xyxy_px, colours[box.label], max(2, round(longest_px / 380)))
     taken: list[Box] = []
@@ -61,7 +61,7 @@ def draw_overlay(
 
 
 def assign_colours(labels: Iterable[str]) -> dict[str, str]:
-    """A colour for each label: nearly always the same one for a label, and distinct while the palette lasts."""
+    """Assign a colour to each label: mostly the same one in all images, and distinct if the palette is large enough."""
     colours: dict[str, str] = {}
     for label in sorted(set(labels)):
         start = zlib.crc32(label.encode()) % len(PALETTE)
@@ -71,7 +71,7 @@ def assign_colours(labels: Iterable[str]) -> dict[str, str]:
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: Box, colour: str, line_px: int) -> None:
-    """A coloured frame between two dark hairlines, so that it stands out on bone and on air."""
+    """Draw a coloured frame between two dark lines, so that it is visible on bone and on air."""
     width_px, height_px = draw.im.size
     left, right = sorted(min(max(round(x), 0), width_px - 1) for x in (box[0], box[2] - 1))
     top, bottom = sorted(min(max(round(y), 0), height_px - 1) for y in (box[1], box[3] - 1))
@@ -80,8 +80,8 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box, colour: str, line_px: int) ->
 
 
 def _draw_label(draw: ImageDraw.ImageDraw, box: OverlayBox, colour: str, font: Font, taken: Sequence[Box]) -> Box:
-    """Write the label on a plate of its colour, and return the plate's place."""
-    _, top, _, bottom = draw.textbbox((0, 0), "Ág", font=font)  # every plate is as high as the highest
+    """Draw the label on a plate of its colour, and return the position of the plate."""
+    _, top, _, bottom = draw.textbbox((0, 0), "Ág", font=font)  # all plates have the maximum height
     margin = max(2, round(bottom - top) // 6)
     width, height = draw.textlength(box.text, font=font) + 2 * margin, bottom - top + 2 * margin
     plate = _find_place(box.box_xyxy_px, (round(width), round(height)), draw.im.size, taken)
@@ -92,7 +92,7 @@ def _draw_label(draw: ImageDraw.ImageDraw, box: OverlayBox, colour: str, font: F
 
 
 def _find_place(box: Box, size: tuple[int, int], picture: tuple[int, int], taken: Sequence[Box]) -> Box:
-    """The first place at the box, else above or below it, that lies in the picture and on no other label."""
+    """Return the first position at, above or below the box that is inside the image and overlaps no other label."""
     width, height = size
     left_most, top_most = max(0, picture[0] - width), max(0, picture[1] - height)
     first: Box | None = None
@@ -112,7 +112,7 @@ def _places(box: Box, width: int, height: int, picture_height: int) -> Iterator[
     if above >= 0:
         yield from ((left, above), (right - width, above))
     yield from ((left, bottom), (right - width, bottom), (left, top), (right - width, bottom - height))
-    for step in range(1, picture_height // height + 1):  # crowded: look further and further away
+    for step in range(1, picture_height // height + 1):  # if all are taken: search further away
         yield from ((left, above - step * height), (left, bottom + step * height))
 
 

@@ -1,4 +1,4 @@
-"""What a PNG or a JPEG file says of itself before its first pixel."""
+"""Reads the header of a PNG or JPEG file."""
 
 import struct
 import zlib
@@ -10,9 +10,9 @@ from shared.errors import ColourImage, MultiFrameImage, UndecodablePixelData
 from shared.imaging.codestream import jpeg_segments, read_jpeg_header
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-#: Before the pixels; writers make about ten.
+#: Limit of chunks before the pixels; writers create about ten.
 _MOST_CHUNKS = 10_000
-#: With the pixels, which come in pieces of 8 KiB from the most common writer.
+#: Limit of chunks including pixels; the most common writer puts 8 KiB into a chunk.
 _MOST_CHUNKS_AND_PIXELS = 200_000
 _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _APP1, _EXIF = 0xE1, b"Exif\0\0"
@@ -23,43 +23,42 @@ _CHANNELS_OF_CMYK = 4
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """The size of a picture as it is stored, and how it is to be turned to be shown."""
+    """The stored size of an image, and the orientation in which to display it."""
 
     stored_height_px: int
     stored_width_px: int
-    #: EXIF's 1 to 8.
+    #: The EXIF orientation, 1 to 8.
     orientation: int = 1
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Height and width as it is shown."""
+        """Height and width of the displayed image."""
         stored = self.stored_height_px, self.stored_width_px
         return stored[::-1] if self.orientation >= 5 else stored
 
 
 def read_picture_header(prefix: bytes) -> PictureHeader:
-    """Read the header of a PNG or a JPEG file from its first part.
+    """Read the header of a PNG or JPEG file from its first part.
 
-    A JPEG's EXIF orientation counts; a PNG's does not, as it may come after the pixels. Raises `ColourImage` for CMYK,
-    `MultiFrameImage` for an animation, and `UndecodablePixelData`.
+    The EXIF orientation of a JPEG is used. That of a PNG is ignored, because it can come after the pixels. Raises
+    `ColourImage` for CMYK, `MultiFrameImage` for an animation, and `UndecodablePixelData`.
     """
     return _read_png(prefix) if prefix.startswith(PNG_SIGNATURE) else _read_jpeg(prefix)
 
 
 def bare_png(data: bytes) -> bytes:
-    """A PNG without what makes no pixel, for a decoder: texts and profiles inflate to anything.
+    """Return a PNG with only the chunks that define pixels, for a decoder: texts and profiles can inflate to any size.
 
-    Raises as `read_png_chunks`.
+    Raises `UndecodablePixelData`.
     """
     chunks = (struct.pack(">I4s", len(content), kind) + content + crc for kind, content, crc in _read_chunks(data))
     return b"".join([PNG_SIGNATURE, *chunks])
 
 
 def read_png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the kind and the content of each chunk that makes pixels, up to the end.
+    """Yield the kind and the content of each chunk that defines pixels, up to the end.
 
-    Raises `UndecodablePixelData` for a file without its end, for a chunk whose checksum is wrong, and for chunks that
-    change the pixels in a way of their own.
+    Raises `UndecodablePixelData` if the file is cut off, if a checksum is wrong, or for an unknown critical chunk.
     """
     for kind, content, crc in _read_chunks(data):
         if zlib.crc32(content, zlib.crc32(kind)) != int.from_bytes(crc, "big"):
@@ -84,7 +83,7 @@ def _read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 
 
 def _read_png(prefix: bytes) -> PictureHeader:
-    """Walk over the chunks, PNG section 5.3, up to the first with pixels: an animation is announced before it."""
+    """Read the chunks up to the first one with pixels (PNG section 5.3); an animation is declared before it."""
     size: tuple[int, int] | None = None
     position = len(PNG_SIGNATURE)
     for _ in range(_MOST_CHUNKS):
@@ -118,7 +117,7 @@ def _read_jpeg(prefix: bytes) -> PictureHeader:
 
 
 def _read_orientation(prefix: bytes) -> int:
-    """EXIF's orientation; 1, which is as it is stored, where there is none, or none that can be read."""
+    """Return the EXIF orientation; 1 (as stored) if it is missing or unreadable."""
     for marker, start, end in jpeg_segments(prefix):
         if marker == _APP1 and prefix.startswith(_EXIF, start):
             orientation = _find_orientation(prefix[start + len(_EXIF) : end]) or 1
@@ -127,7 +126,10 @@ def _read_orientation(prefix: bytes) -> int:
 
 
 def _find_orientation(tiff: bytes) -> int | None:
-    """The value of EXIF's tag for it, TIFF 6.0 section 2; a library copies all that a hostile directory points at."""
+    """Return the value of the EXIF orientation tag (TIFF 6.0 section 2).
+
+    No library is used: it would copy all data that a hostile directory refers to.
+    """
     order = _BYTE_ORDERS.get(tiff[:4])
     if order is None:
         return None

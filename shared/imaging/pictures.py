@@ -1,4 +1,4 @@
-"""Decode PNG and JPEG files, which say nothing of grey levels, to one grey value a pixel. For decoder processes."""
+"""Decodes PNG and JPEG files, which have no grey-level chain, to one grey value per pixel. For decoder processes."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,11 @@ from shared.imaging.grey_levels import Pixels
 from shared.imaging.header import PREFIX_BYTES, read_header
 from shared.imaging.picture_header import PNG_SIGNATURE, bare_png, read_picture_header
 
-#: A picture whose channels differ by more than this, of 255, at more than this share of its pixels is in colour; a
-#: marker or JPEG noise in a grey film stays below.
+#: An image is in colour if its channels differ by more than this many of 255 levels in more than this share of its
+#: pixels. A coloured marker or JPEG noise in a grey image stays below.
 COLOUR_LEVELS, COLOUR_SHARE = 16, 0.01
 
-#: How to turn what is stored into what is to be shown, by EXIF's orientation.
+#: Functions that turn the stored image into the displayed one, by EXIF orientation.
 _TURNS: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda pixels: pixels,
     2: np.fliplr,
@@ -31,10 +31,10 @@ _TURNS: dict[int, Callable[[Pixels], Pixels]] = {
 
 
 def decode_picture(data: bytes, max_image_pixels: int) -> Pixels:
-    """Decode a PNG or JPEG to uint8 or uint16 [H, W], turned as a JPEG's EXIF orientation says.
+    """Decode a PNG or JPEG to uint8 or uint16 [H, W], turned by the EXIF orientation of a JPEG.
 
-    Fewer than 8 bits become 8, and more become 16, without being scaled; a palette is looked up, colours that are grey
-    in truth become it, and transparency, gamma and colour profiles are left aside. Raises `ColourImage`,
+    Values of up to 8 bits become uint8 and deeper ones uint16, without scaling. Palettes are applied. RGB pixels with
+    nearly equal channels become grey. Transparency, gamma and colour profiles are ignored. Raises `ColourImage`,
     `MultiFrameImage` and `UndecodablePixelData`.
     """
     prefix = data[:PREFIX_BYTES]
@@ -52,14 +52,14 @@ def _decode_png(data: bytes) -> Pixels:
 
 
 def _decode_jpeg(data: bytes) -> Pixels:
-    # Its decoder fills what is missing with grey and says nothing.
+    # The decoder silently fills missing data with grey.
     if not read_jpeg_header(data).ended:
         raise UndecodablePixelData
     return np.asarray(imagecodecs.jpeg_decode(data))
 
 
 def _to_grey(channels: Pixels) -> Pixels:
-    """One value a pixel of [H, W] or [H, W, channels]; raises `ColourImage`."""
+    """Return one value per pixel of [H, W] or [H, W, channels]; raises `ColourImage`."""
     if channels.dtype not in (np.uint8, np.uint16):
         raise UndecodablePixelData
     if channels.ndim == 2 or channels.shape[2] <= 2:

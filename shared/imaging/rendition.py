@@ -1,4 +1,4 @@
-"""The rendition: the one picture of an image that serving, training and the reader all see."""
+"""Makes the rendition of an image, which serving, training and the reader all use."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ from shared.version import RENDITION_VERSION
 if TYPE_CHECKING:
     from shared.imaging.chest_classifier.classifier import ChestClassifier
 
-#: A film's noise repeats nothing, so looking for repetition makes the file larger and slower to write and to read; of
-#: the filters this one is undone 16 pixels at a time.
+#: The noise of a radiograph has no repetitions, so a search for them makes the file larger, and slower to write and
+#: read. The filter UP is decoded 16 pixels at a time.
 _PNG = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY),
@@ -27,7 +27,7 @@ _PNG = (
 
 @dataclass(frozen=True)
 class Rendition:
-    """An 8-bit grey PNG, black is 0, and the size of the original that it shows."""
+    """An 8-bit grey PNG (0 is black), and the size of its original."""
 
     png: bytes
     height_px: int
@@ -48,11 +48,11 @@ def make_rendition(
 ) -> Rendition:
     """Render a DICOM, PNG or JPEG file in square pixels, at most `rendition_px` on its longest side, never enlarged.
 
-    Stored values are averaged over areas first and the grey-level chain is then one table on the small picture: 8 times
-    as fast as the other order and at most one grey level from it. Without a `classifier` the shipped one looks at what
-    is shown. `threads` share the work, and errors are raised, as by `shared.imaging.decode.decode`.
+    Stored values are averaged over areas first, then the grey-level chain is applied to the smaller image as one table.
+    This is 8 times as fast as the opposite order, and differs by at most one grey level. Without a `classifier`, the
+    shipped one is used. `threads` and the errors are those of `shared.imaging.decode.decode`.
     """
-    # Here, so that whoever only reads renditions needs no decoder of originals.
+    # Imported here, so that code that only reads renditions needs no decoders of originals.
     from shared.imaging.chest_classifier.classifier import load_classifier
     from shared.imaging.decode import decode
     from shared.imaging.suitability import judge
@@ -69,7 +69,7 @@ def make_rendition(
 
 
 def read_rendition(png: bytes) -> NDArray[np.uint8]:
-    """The pixels of a rendition, uint8 [H, W]; raises `UndecodablePixelData`."""
+    """Return the pixels of a rendition, uint8 [H, W]; raises `UndecodablePixelData`."""
     pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE) if png else None
     if pixels is None:
         raise UndecodablePixelData

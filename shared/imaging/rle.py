@@ -1,4 +1,4 @@
-"""Unpack RLE frames, PS3.5 annex G: a segment for each byte of a cell, the highest byte first."""
+"""Unpacks RLE frames (PS3.5 annex G): one segment for each byte of a cell, the highest byte first."""
 
 import imagecodecs
 import numpy as np
@@ -9,10 +9,10 @@ from shared.imaging.rle_segments import read_segments
 
 
 def unpack_rle(frame: bytes, layout: CellLayout) -> memoryview:
-    """The little-endian cells of a frame.
+    """Return the little-endian cells of a frame.
 
-    Raises `UndecodablePixelData` for another number of segments than a cell has bytes, and where they unpack to other
-    than the frame.
+    Raises `UndecodablePixelData` if the number of segments is not the number of bytes of a cell, or if the segments do
+    not unpack to exactly one frame.
     """
     segments = read_segments(memoryview(frame), layout.cell_bytes)
     try:
@@ -25,14 +25,14 @@ def unpack_rle(frame: bytes, layout: CellLayout) -> memoryview:
 
 
 def _unpack_padded(segments: list[memoryview], layout: CellLayout) -> bytes:
-    """Cells of segments with more zeros behind or between them than the one that makes their length even.
+    """Unpack segments that are followed by more zeros than the one that makes their length even.
 
-    Some writers leave them there; they would unpack to zeros beyond the frame.
+    Some writers leave these zeros in the file; they would unpack to zeros beyond the frame.
     """
     pixels = layout.height_px * layout.width_px
     cells = np.empty((pixels, len(segments)), np.uint8)
     for index, segment in enumerate(map(bytes, segments)):
         zeros = len(segment) - len(segment.rstrip(b"\0"))
-        plane = imagecodecs.packbits_decode(segment, out=pixels + zeros // 2 + 1)  # two of them make one byte
+        plane = imagecodecs.packbits_decode(segment, out=pixels + zeros // 2 + 1)  # two zeros unpack to one byte
         cells[:, len(segments) - 1 - index] = np.frombuffer(plane, np.uint8, pixels)
     return cells.tobytes()

@@ -1,22 +1,22 @@
-"""The segments of an RLE frame, one for each byte of a cell, as they lie; nothing is unpacked (PS3.5 annex G)."""
+"""Finds the segments of an RLE frame, one for each byte of a cell, without unpacking them (PS3.5 annex G)."""
 
 import struct
 
 from shared.errors import UndecodablePixelData
 
-HEADER = struct.Struct("<16I")  # how many segments, and where up to 15 of them begin
-#: A byte before which or after which a run may be, and which stands for no pixel.
+HEADER = struct.Struct("<16I")  # the number of segments, and the offsets of up to 15
+#: A control byte that stands for no pixel. It can occur between runs.
 NOTHING = 128
-#: By the byte that starts it: how long a run is, and how many pixels it makes.
+#: The length of a run and the number of its pixels, by its first byte.
 RUN_BYTES = [control + 2 if control < NOTHING else 2 for control in range(256)]
 RUN_PIXELS = [control + 1 if control < NOTHING else 257 - control for control in range(256)]
 RUN_BYTES[NOTHING], RUN_PIXELS[NOTHING] = 1, 0
-#: To follow as many takes about a second; a film of 9 megapixels has about 100,000.
+#: Following this many runs takes about a second. A radiograph of 9 megapixels has about 100,000.
 _MOST_RUNS = 8_000_000
 
 
 def read_segments(frame: memoryview, count: int) -> list[memoryview]:
-    """Return `count` segments; raise `UndecodablePixelData` for another number of them, or if one lies elsewhere."""
+    """Return `count` segments; raises `UndecodablePixelData` for another number, or for an invalid offset."""
     if len(frame) < HEADER.size:
         raise UndecodablePixelData
     claimed, *offsets = HEADER.unpack_from(frame)
@@ -29,7 +29,7 @@ def read_segments(frame: memoryview, count: int) -> list[memoryview]:
 
 
 def check_runs(segment: memoryview, pixels: int) -> None:
-    """Raise `UndecodablePixelData` if the runs of a segment do not come to exactly so many pixels before it ends."""
+    """Raise `UndecodablePixelData` if the runs of a segment do not give exactly `pixels` pixels before its end."""
     data, position = bytes(segment), 0
     try:
         for _ in range(_MOST_RUNS):

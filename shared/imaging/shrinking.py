@@ -1,4 +1,4 @@
-"""Making a picture smaller by averaging stored values over areas, without what only fills the frame."""
+"""Reduces an image by averaging stored values over areas, without the padding."""
 
 from typing import TypeVar
 
@@ -10,17 +10,17 @@ from shared.imaging.grey_levels import Pixels
 
 _Values = TypeVar("_Values", Pixels, NDArray[np.float32])
 
-#: A small pixel of which at least this share is picture shows the mean of that share; any other is padding.
+#: A reduced pixel has the mean of its unpadded area if that is at least this share of it. Otherwise it is padding.
 LEAST_SHARE = 0.5
 
 
 def shrink(
     pixels: Pixels, height_px: int, width_px: int, padding: tuple[int, int] | None = None
 ) -> tuple[Pixels, NDArray[np.bool_] | None]:
-    """Average `pixels` [H, W] over areas to [height_px, width_px]; the second says where the result is padding.
+    """Average `pixels` [H, W] over areas to [height_px, width_px]; returns the result and a mask of its padding.
 
-    Stored values from the first to the last of `padding` are no part of any average: they lie far from the picture's,
-    and would draw a seam around it. None: it is padding nowhere, as it is where all of it would be.
+    Stored values from the first to the last of `padding` are excluded from averages: they differ much from the image
+    content, and would draw a seam around it. The mask is None if no pixel is padding, or if all pixels would be.
     """
     mask = _find(pixels, padding) if padding else None
     if mask is None:
@@ -34,7 +34,7 @@ def shrink(
 
 
 def _find(pixels: Pixels, padding: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """Nonzero where a value is padding [H, W]; None where none of them is, or every one."""
+    """Return a mask [H, W] that is nonzero at padding; None if no pixel is padding, or if all are."""
     limits = np.iinfo(pixels.dtype)
     first, last = max(padding[0], limits.min), min(padding[1], limits.max)
     if first > last:

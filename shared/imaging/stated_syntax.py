@@ -1,4 +1,4 @@
-"""What a compressed frame states of itself, checked against the header without decoding anything."""
+"""Checks what a compressed frame states about itself against the DICOM header, without decoding."""
 
 import struct
 from collections.abc import Callable
@@ -26,22 +26,22 @@ _HEADERS: dict[Packing, Callable[[bytes], CodestreamHeader]] = {
 }
 
 _JPEG = "1.2.840.10008.1.2.4."
-#: By the start of frame, the transfer syntaxes that such a stream may be in, the closest first (PS3.5 A.4.1).
+#: The possible transfer syntaxes by start-of-frame marker, best match first (PS3.5 A.4.1).
 _BY_START_OF_FRAME = {
-    0xC0: ("50", "51"),  # a decoder of the extended process decodes the baseline one
+    0xC0: ("50", "51"),  # a decoder of the extended process also decodes the baseline process
     0xC1: ("51",),
     0xC2: ("55", "53"),
     0xC9: ("52",),
     0xCA: ("56", "54"),
 }
 _LOSSLESS, _JPEG_LS, _START_OF_SCAN = 0xC3, 0xF7, 0xDA
-_CAPABILITIES, _CODING_STYLE = 0xFF50, 0xFF52  # ISO/IEC 15444-1 table A.2; HTJ2K needs the former
+_CAPABILITIES, _CODING_STYLE = 0xFF50, 0xFF52  # ISO/IEC 15444-1 table A.2; HTJ2K requires CAP
 _SOC_BYTES = 2
-_TRANSFORM, _REVERSIBLE = 9, 1  # in the body of the latter, table A.20
+_TRANSFORM, _REVERSIBLE = 9, 1  # position and value in the body of COD, table A.20
 
 
 def check_codestream(frame: bytes, packing: Packing, shape: tuple[int, int]) -> CodestreamHeader:
-    """Return what a codestream claims; raise `UndecodablePixelData` for another size, for colour, or over 16 bits."""
+    """Return a codestream's header; raises `UndecodablePixelData` for another size, for colour, or over 16 bits."""
     claimed = _HEADERS[packing](frame)
     if (claimed.height_px, claimed.width_px) != shape or claimed.components != 1 or claimed.bits > 16:
         raise UndecodablePixelData
@@ -49,10 +49,10 @@ def check_codestream(frame: bytes, packing: Packing, shape: tuple[int, int]) -> 
 
 
 def stated_syntax(codestream: bytes, declared: str) -> str:
-    """Return the transfer syntax that a codestream is in: `declared` where that is true.
+    """Return the transfer syntax of a codestream: `declared` if it is correct.
 
-    Decoders go by the codestream, so that a file with a wrong label is decoded all the same; whoever is told the label
-    goes by it. Raises `UndecodablePixelData` for a process without a transfer syntax.
+    Carina's decoders ignore a wrong transfer syntax, but clients that receive the codestream rely on it. Raises
+    `UndecodablePixelData` for a process without a transfer syntax.
     """
     match PACKINGS[declared]:
         case Packing.JPEG | Packing.JPEG_LS:
@@ -72,7 +72,7 @@ def _jpeg_syntaxes(frame: bytes) -> tuple[str, ...]:
         if marker in _BY_START_OF_FRAME or marker in (_LOSSLESS, _JPEG_LS):
             process = marker
         if marker == _START_OF_SCAN and process in (_LOSSLESS, _JPEG_LS) and end - start >= 3:
-            parameter = frame[end - 3]  # the predictor, or the largest error
+            parameter = frame[end - 3]  # the predictor (JPEG), or the maximum error (JPEG-LS)
             if process == _LOSSLESS:
                 return ("70", "57") if parameter == 1 else ("57",)
             return ("80", "81") if parameter == 0 else ("81",)

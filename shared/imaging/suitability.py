@@ -1,7 +1,8 @@
-"""Whether an image is what the detector was made for: a frontal chest radiograph, upright, exposed and fine enough.
+"""Checks whether an image suits the detector: an upright frontal chest radiograph with good exposure and resolution.
 
-A flag says what is doubtful and changes no pixel. The header speaks first (`tagged_view`), then the pixels as they are
-shown, last a classifier of whole films, which knows real frontal films well and everything else from a few examples.
+A flag marks an image as doubtful and changes no pixels. Flags come from the header (`tagged_view`), from the rendered
+pixels, and from the chest classifier. The classifier was trained on many real frontal images, and on few examples of
+other images.
 """
 
 from collections.abc import Iterable
@@ -14,18 +15,18 @@ from shared.imaging.chest_classifier.classifier import ChestClassifier
 from shared.imaging.facts import ChestScores
 from shared.vocabulary.flags import Flag
 
-#: The shortest side, in pixels of the original. A chest is about 35 cm across: below this a pixel is 0.7 mm and more,
-#: five times a detector's own, a nodule of 5 mm is 7 pixels wide, and a rendition of 1,024 px would have to invent
-#: every second pixel of what the detector learned from.
+#: Minimum length of the shorter side, in pixels of the original. A chest is about 35 cm wide. In a smaller image, a
+#: pixel is larger than 0.7 mm, five times a detector's pixel, and a nodule of 5 mm is 7 pixels wide. A rendition of
+#: 1,024 px would contain only half of the resolution that the detector was trained on.
 LOW_RESOLUTION_PX = 512
-#: Between the 5th and the 95th percentile of the shown picture's averages over a 32nd of each side, in grey levels. Of
-#: 394 real films the flattest has 75; grain that was stretched to full contrast averages out to 5.
+#: Minimum difference in grey levels between the 5th and the 95th percentile of the rendition, averaged to 32 × 32
+#: cells. Of 394 real images, the flattest has 75. Noise that is stretched to full contrast averages to 5.
 EMPTY_LEVELS = 40
-#: The share of the middle 60% by 60% that is shown as black, or as white: collimators, air beside the patient and
-#: markers lie around it. Of 394 real films the worst has 0.056 and the second worst 0.011.
+#: Maximum share of black or white pixels in the central 60% × 60%; collimators, air beside the patient and markers are
+#: outside it. Of 394 real images, the two highest shares are 0.056 and 0.011.
 CLIPPED_SHARE = 0.15
 
-#: What only a header can say for certain.
+#: Flags that only a header can determine with certainty.
 _OTHER_VIEWS = frozenset({Flag.NOT_A_RADIOGRAPH, Flag.NOT_A_CHEST, Flag.LATERAL_VIEW})
 _CELLS = 32
 
@@ -37,10 +38,10 @@ def judge(
     original_width_px: int,
     classifier: ChestClassifier,
 ) -> tuple[list[Flag], ChestScores | None]:
-    """The flags, in the order of their definition, and the classifier's scores of a rendition [H, W].
+    """Return the flags, in the order of their definition, and the classifier's scores of a rendition [H, W].
 
-    An empty exposure has no scores: there is nothing to classify. Where the header says that an image is no frontal
-    chest radiograph, the classifier's word for which way up it is, or which grey it is in, is left out.
+    An empty exposure has no scores. If the header states that the image is not a frontal chest radiograph, the
+    classifier's flags for rotation and inversion are ignored.
     """
     flags = set(tag_flags)
     scores = None

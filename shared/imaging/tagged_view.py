@@ -1,7 +1,7 @@
-"""What a DICOM header says against its image being a frontal chest radiograph: the device, the part, the view.
+"""Flags an image if its DICOM header states that it is not a frontal chest radiograph: device, body part, view.
 
-An element that is absent, or says what is not known here, speaks against nothing: tags are often left out, and as often
-free text. Nothing of them is kept or logged but the flags.
+An absent element or an unknown value raises no flag: elements are often missing or free text. Only the flags are
+stored; the values are neither stored nor logged.
 """
 
 import json
@@ -16,22 +16,22 @@ from shared.vocabulary.flags import Flag
 
 _CODES: dict[str, list[str]] = json.loads((Path(__file__).parent / "tagged_view.json").read_text())
 
-#: Image storage, PS3.4 annex B.5; what the standard defines beside these and is of another kind begins alike.
+#: The prefix of storage SOP classes (PS3.4 annex B.5), of images and of other objects.
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-#: CR; digital X-ray, for presentation and for processing; secondary capture, as which scanned film comes, with one or
-#: several frames; radiofluoroscopy, whose rooms take chest films as well.
+#: CR; digital X-ray for presentation and for processing; secondary capture with one or several frames, which scanned
+#: film uses; radiofluoroscopy, because its rooms also take chest radiographs.
 _RADIOGRAPHS = re.compile(re.escape(_STORAGE) + r"(1|1\.1(\.1)?|7(\.[1-4])?|12\.2)")
-#: The defined terms of PS3.3 C.7.3.1.1.1 for what is no projection of a body onto one film. CR, DX, RG, PX and RF are
-#: none of these; OT says nothing.
+#: The defined terms of PS3.3 C.7.3.1.1.1 that are not projection radiography. CR, DX, RG, PX and RF are projection
+#: radiography; OT can be anything.
 _OTHER_MODALITIES = frozenset(_CODES["other_modalities"])
 
-#: ViewPosition (PS3.3 C.8.1.2 and C.8.7.1): LL and RL, and what is written for them. LLD and RLD, lying on a side, and
-#: obliques are not taken from the side.
+#: Lateral values of ViewPosition (PS3.3 C.8.1.2 and C.8.7.1): LL and RL, and other spellings. LLD and RLD (lying on one
+#: side) and oblique views are not lateral.
 _LATERAL_POSITION = re.compile(r"[LR]L|(LEFT|RIGHT|LT|RT|L|R)?[ _-]*LAT(ERAL)?[ _-]*(LEFT|RIGHT|LT|RT|L|R)?|ML|LM")
 #: Lateral, left and right lateral, latero-medial, medio-lateral and sagittal of CID 4010 (PS3.16), SCT and SRT.
 _LATERAL_CODES = frozenset(_CODES["lateral_projections"])
 
-#: BodyPartExamined: words of the chest and of what is seen with it, then of other parts.
+#: BodyPartExamined: words for the chest and for parts visible on a chest radiograph, then words for other parts.
 _CHEST = re.compile(
     r"CHEST|THORA[XC]|TORAX|LUNG|PULM|RIB|STERN|CLAV|SCAP|HEART|CARD|MEDIAST|AORTA|TRACH|BRONCH|BODY|TRUNK"
 )
@@ -41,12 +41,12 @@ _ELSEWHERE = re.compile(
     r"SHOULDER|HUMER|ELBOW|FOREARM|RADIUS|ULNA|WRIST|HAND|FINGER|THUMB|\bARM\b|HIP\b|FEMUR|THIGH|KNEE|PATELLA|TIBIA|"
     r"FIBULA|\bLEG|ANKLE|CALCAN|HEEL|FOOT|FEET|\bTOE|EXTREM|LIMB|BREAST|KIDNEY|BLADDER|STOMACH|COLON|LIVER|BOWEL"
 )
-#: Regions of CID 4009 (PS3.16) that a chest film is not of, SCT and SRT.
+#: Regions of CID 4009 (PS3.16) that are not on a chest radiograph, SCT and SRT.
 _OTHER_REGIONS = frozenset(_CODES["other_regions"])
 
 
 def read_tag_flags(file: DicomFile) -> tuple[Flag, ...]:
-    """`NOT_A_RADIOGRAPH`, `NOT_A_CHEST` and `LATERAL_VIEW`, each where an element says so."""
+    """Return those of `NOT_A_RADIOGRAPH`, `NOT_A_CHEST` and `LATERAL_VIEW` that the header states."""
     said = {
         Flag.NOT_A_RADIOGRAPH: _is_of_another_device(file),
         Flag.NOT_A_CHEST: _is_of_another_part(file),
@@ -66,7 +66,7 @@ def _is_of_another_part(file: DicomFile) -> bool:
     part = _read_text(file, "BodyPartExamined")
     if "CHEST" in part:
         return False
-    if _SPINE.search(part):  # before the words of the chest, one of which is in the thoracic spine
+    if _SPINE.search(part):  # checked before `_CHEST`, which also matches "thoracic spine"
         return True
     if _CHEST.search(part):
         return False
@@ -81,12 +81,12 @@ def _is_from_the_side(file: DicomFile) -> bool:
 
 
 def _read_text(file: DicomFile, keyword: str) -> str:
-    """The element's first value in capitals; empty where there is none, or none that can be read."""
+    """Return the element's first value in capitals; empty if it is absent or unreadable."""
     return (file.text(keyword) or "").upper()
 
 
 def _read_codes(file: DicomFile, keyword: str) -> frozenset[str]:
-    """The code values of a sequence of coded concepts (PS3.3 section 8.8)."""
+    """Return the code values of a sequence of coded concepts (PS3.3 section 8.8)."""
     try:
         with quietly():
             items: list[Dataset] = list(file.dataset.get(keyword) or [])

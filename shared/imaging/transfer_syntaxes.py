@@ -1,8 +1,8 @@
-"""The DICOM transfer syntaxes that Carina decodes, and how each packs its pixels (PS3.5 annex A).
+"""The DICOM transfer syntaxes that Carina decodes, and the packing of each one's pixels (PS3.5 annex A).
 
-What is missing is refused by its UID. Video and what is only referred to (JPIP) are no still image in the file. JPEG's
-hierarchical processes and its lossless one with arithmetic coding (`.58` to `.66`, all retired) have no decoder here
-that could be shown to be right, for nothing at hand writes them.
+All other transfer syntaxes are rejected. Video and JPIP, which only refers to pixels, are not still images in the file.
+Hierarchical JPEG and lossless JPEG with arithmetic coding (`.58` to `.66`, all retired) are not decoded, because no
+encoder is available to test a decoder.
 """
 
 from enum import Enum
@@ -16,7 +16,7 @@ JPEG_XL_LOSSLESS = uid.UID("1.2.840.10008.1.2.4.110")
 JPEG_XL_RECOMPRESSION = uid.UID("1.2.840.10008.1.2.4.111")
 JPEG_XL = uid.UID("1.2.840.10008.1.2.4.112")
 
-# Younger than the dictionary of the oldest pydicom that is supported, which writes no file in a syntax that it lacks.
+# Missing in the dictionary of the oldest supported pydicom, which cannot write files in unknown syntaxes.
 for _syntax, _name, _keyword in (
     (DEFLATED_FRAME, "Deflated Image Frame Compression", "DeflatedImageFrameCompression"),
     (JPEG_XL_LOSSLESS, "JPEG XL Lossless", "JPEGXLLossless"),
@@ -27,11 +27,11 @@ for _syntax, _name, _keyword in (
 
 
 class Packing(Enum):
-    """How the pixel data of a transfer syntax is packed."""
+    """The packing of the pixel data of a transfer syntax."""
 
-    #: As cells, with or without fragments around them.
+    #: Cells, with or without fragments around them.
     NATIVE = "native"
-    #: Cells that are deflated apart from the rest of the file.
+    #: Cells that are deflated separately from the rest of the file.
     DEFLATED_FRAME = "deflated_frame"
     RLE = "rle"
     JPEG = "jpeg"
@@ -51,7 +51,7 @@ PACKINGS: dict[str, Packing] = {
     uid.RLELossless: Packing.RLE,
     uid.JPEGBaseline8Bit: Packing.JPEG,
     uid.JPEGExtended12Bit: Packing.JPEG,
-    # Retired in 2006, yet in archives: arithmetic coding, spectral selection and full progression.
+    # Retired in 2006 but still in archives: arithmetic coding, spectral selection and full progression.
     uid.UID("1.2.840.10008.1.2.4.52"): Packing.JPEG,
     uid.UID("1.2.840.10008.1.2.4.53"): Packing.JPEG,
     uid.UID("1.2.840.10008.1.2.4.54"): Packing.JPEG,
@@ -63,7 +63,7 @@ PACKINGS: dict[str, Packing] = {
     uid.JPEGLSNearLossless: Packing.JPEG_LS,
     uid.JPEG2000Lossless: Packing.JPEG_2000,
     uid.JPEG2000: Packing.JPEG_2000,
-    # Part 2 tells of components that are transformed together; a grey image has one, which part 1 decodes.
+    # Part 2 adds transforms across components. A grey image has one component, so a part 1 decoder decodes it.
     uid.JPEG2000MCLossless: Packing.JPEG_2000,
     uid.JPEG2000MC: Packing.JPEG_2000,
     uid.HTJ2KLossless: Packing.HTJ2K,
@@ -74,8 +74,8 @@ PACKINGS: dict[str, Packing] = {
     JPEG_XL: Packing.JPEG_XL,
 }
 
-#: Packings of cells; a codestream has its own depth and no bits around the stored ones.
+#: Packings of cells. All others are codestreams, which have their own bit depth and no bits around the stored ones.
 IN_CELLS = {Packing.NATIVE, Packing.DEFLATED_FRAME, Packing.RLE}
 
-#: Those whose pixel data comes in fragments (PS3.5 A.4).
+#: Transfer syntaxes with pixel data in fragments (PS3.5 A.4).
 ENCAPSULATED = {syntax for syntax, packing in PACKINGS.items() if packing is not Packing.NATIVE} | {ENCAPSULATED_NATIVE}

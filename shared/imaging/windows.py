@@ -1,4 +1,4 @@
-"""Windows: which values are black, which are white, and what lies between them (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+"""Windows: the mapping of values to black, white and the greys between them (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Numbers beyond this are no grey levels, and what is computed from them might not be finite.
+#: Numbers beyond this are not grey levels, and results computed from them may not be finite.
 LARGEST_VALUE = 1e30
 
 
 class WindowShape(Enum):
-    """VOI LUT Function (0028,1056)."""
+    """The values of VOILUTFunction (0028,1056)."""
 
     LINEAR = "LINEAR"
     LINEAR_EXACT = "LINEAR_EXACT"
@@ -30,17 +30,17 @@ class Window:
 
     @property
     def is_valid(self) -> bool:
-        """Whether the standard allows it: LINEAR needs a width of at least 1, the others a positive one."""
+        """Whether the standard allows the window: LINEAR needs a width of at least 1, the others a positive width."""
         least = 1.0 if self.shape is WindowShape.LINEAR else float(np.finfo(np.float32).tiny)
         return abs(self.center) <= LARGEST_VALUE and least <= self.width <= LARGEST_VALUE
 
     def apply(self, values: Floats) -> Floats:
-        """Brightness of `values`, in 0–1."""
+        """Return the brightness of `values`, in 0–1."""
         center, width = self.center, self.width
         if self.shape is WindowShape.SIGMOID:
             exponent = np.clip(-4 * (values - center) / width, -700, 700)  # exp() stays finite
             return np.asarray(1 / (1 + np.exp(exponent)))
-        if self.shape is WindowShape.LINEAR:  # from the middle of the first value to the middle of the last
+        if self.shape is WindowShape.LINEAR:  # from the centre of the first value to the centre of the last
             center, width = center - 0.5, width - 1
         low = center - width / 2
         return np.asarray(np.clip((values - low) / width, 0, 1) if width else values > low, np.float64)

@@ -1,1 +1,1 @@
-"""A small classifier of whole films: a frontal chest, one that is turned or inverted, or something else."""
+"""A small classifier of whole images: frontal chest, rotated chest, inverted chest, or other."""

@@ -1,4 +1,4 @@
-"""What a classifier of whole films says about itself."""
+"""The card of a chest classifier."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,7 +11,7 @@ class _Part(BaseModel):
 
 
 class Thresholds(_Part):
-    """The probability from which a class becomes a flag; chosen on validation films, never on those of the test."""
+    """The minimum probability at which a class raises a flag; chosen on validation images, never on test images."""
 
     rotated_chest: float = Field(gt=0.5, le=1)
     inverted_chest: float = Field(gt=0.5, le=1)
@@ -19,33 +19,33 @@ class Thresholds(_Part):
 
 
 class Rate(_Part):
-    """How often a flag was raised among pictures of one kind."""
+    """How often a flag was raised for images of one kind."""
 
     flagged: int = Field(ge=0)
     of: int = Field(ge=1)
-    #: A 95% Wilson interval of the share.
+    #: The 95% Wilson interval of the share.
     low: float
     high: float
 
 
 class Tested(_Part):
-    """What the shipped thresholds do to pictures of one kind that nothing was chosen on."""
+    """The result of a test of the shipped thresholds on images of one kind that were not used to choose anything."""
 
-    #: By flag; pictures of which no flag was raised are in none.
+    #: By flag. Images without a flag are not counted under any flag.
     rates: dict[str, Rate]
 
 
 class ChestClassifierCard(_Part):
-    """A classifier without its weights."""
+    """The description of a classifier, without its weights."""
 
     name: str = Field(min_length=1, max_length=200)
     classes: tuple[str, ...] = CLASSES
-    #: The rendition is shrunk to a square of this side, and brought to a mean of 0 and a deviation of 1.
+    #: The rendition is reduced to a square of this side length, and normalised to mean 0 and standard deviation 1.
     side_px: int = Field(ge=32, le=256, multiple_of=16)
     thresholds: Thresholds
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     rendition_version: int = Field(ge=1)
-    #: How many pictures of each kind it was fitted on, and how many its thresholds were chosen on.
+    #: Number of images of each kind that the classifier was trained on, and that its thresholds were chosen on.
     fitted_on: dict[str, int] = {}
     chosen_on: dict[str, int] = {}
     tested_on: dict[str, Tested] = {}

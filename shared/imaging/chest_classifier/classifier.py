@@ -1,4 +1,4 @@
-"""The classifier at work: loads a card and its weights, and says of a rendition what it takes it for."""
+"""Loads a chest classifier from its card and weights, and classifies renditions."""
 
 import hashlib
 from functools import cache
@@ -20,12 +20,12 @@ from shared.vocabulary.flags import Flag
 CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
 SHIPPED = Path(__file__).parent / "shipped"
 
-#: What a class means for a film, apart from the one that is as it should be.
+#: The flags of the classes; `frontal_chest` has none.
 _FLAGS = {"rotated_chest": Flag.ROTATED, "inverted_chest": Flag.SUSPECTED_INVERSION, "other": Flag.NOT_A_CHEST}
 
 
 class ChestClassifier:
-    """A card and its weights."""
+    """A chest classifier: its card and its weights."""
 
     def __init__(self, card: ChestClassifierCard, weights: dict[str, Floats]) -> None:
         self.card = card
@@ -51,13 +51,13 @@ class ChestClassifier:
         return classifier
 
     def look_at(self, rendition: NDArray[np.uint8]) -> ChestScores:
-        """The probability of each class for a rendition [H, W]."""
+        """Return the probability of each class for a rendition [H, W]."""
         shares = forward(self._weights, prepare(rendition, self.card.side_px))
         scores = {name: round(float(share), 4) for name, share in zip(CLASSES, shares, strict=True)}
         return ChestScores(classifier=self.card.weights_sha256[:12], scores=scores)
 
     def flag(self, looked: ChestScores) -> Flag | None:
-        """The flag of the class that reaches its threshold, if one does; these are above a half, so two never do."""
+        """Return the flag of the class that reaches its threshold, if any; thresholds above 0.5 allow only one."""
         for name, threshold in self.card.thresholds:
             if looked.scores[name] >= threshold:
                 return _FLAGS[name]
@@ -66,5 +66,5 @@ class ChestClassifier:
 
 @cache
 def load_classifier(folder: str = "") -> ChestClassifier:
-    """The classifier in a folder, read once; without one, that which comes with Carina."""
+    """Return the classifier in a folder, or the shipped one; each is read only once."""
     return ChestClassifier.load(Path(folder) if folder else SHIPPED)

@@ -1,4 +1,4 @@
-"""The classifier's forward pass in NumPy: a decoder process has no room for PyTorch, and 1 M products need none."""
+"""The forward pass of the classifier in NumPy: it has 1 M products, and PyTorch is too large for a decoder process."""
 
 from collections.abc import Mapping
 
@@ -8,24 +8,24 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-#: (channels out, side of the kernel) of each convolution; every one has a stride of 2, its padding and a ReLU.
+#: (output channels, kernel size) of each convolution. Each has stride 2, padding, and a ReLU.
 CONVOLUTIONS = ((8, 5), (16, 3), (32, 3), (48, 3))
 
 
 def prepare(rendition: NDArray[np.uint8], side_px: int) -> Floats:
-    """Shrink a rendition [H, W] to what the network sees: [side, side], its mean 0 and its deviation 1."""
+    """Convert a rendition [H, W] to the network's input: [side, side], mean 0, standard deviation 1."""
     small = cv2.resize(rendition, (side_px, side_px), interpolation=cv2.INTER_AREA).astype(np.float32)
     return standardise(small)
 
 
 def standardise(picture: Floats) -> Floats:
-    """Take brightness and contrast out of a picture; one of a single value becomes 0."""
+    """Normalise brightness and contrast; an image with a single value becomes 0."""
     centred = picture - picture.mean()
     return np.asarray(centred / max(float(centred.std()), 1e-6), np.float32)
 
 
 def forward(weights: Mapping[str, Floats], picture: Floats) -> Floats:
-    """Probabilities [classes] of a picture [side, side] from `prepare`."""
+    """Return the probabilities [classes] of an input [side, side] from `prepare`."""
     maps = picture[None]  # [C, H, W]
     for index, (_, kernel_px) in enumerate(CONVOLUTIONS):
         pad = kernel_px // 2
