@@ -5,7 +5,7 @@ A text cell that a spreadsheet could take for a formula begins with an apostroph
 
 import csv
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import dropwhile
 from typing import IO
 
@@ -37,11 +37,6 @@ def neutral(text: str) -> str:
 def plain(cell: str) -> str:
     """Return the text of a cell that `neutral` has made, or of any other cell."""
     return cell[1:] if cell.startswith(_MARK) and _may_be_formula(cell[1:]) else cell
-
-
-def plain_row(row: Mapping[str, str]) -> dict[str, str]:
-    """Return a row that was read, by column, with the text of its cells."""
-    return {column: plain(cell) for column, cell in row.items()}
 
 
 def _may_be_formula(text: str) -> bool:

@@ -6,7 +6,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from shared.suggestions import LISTED, OWN_DIGITS, AmbiguousName, digits_of, no_such
+from shared.suggestions import LISTED, OWN_DIGITS
 from shared.tables import (
     Dataset,
     Evaluation,
@@ -51,17 +51,6 @@ KINDS: dict[str, Named] = {
     "webhook": Webhook,
     "delivery": WebhookDelivery,
 }
-
-
-def find_id(session: Session, kind: str, name: str) -> UUID:
-    """Return the id that `name` equals or begins; raise `NotFound` and `AmbiguousName`."""
-    digits = digits_of(name)
-    found = find_beginning(session, KINDS[kind], digits) if digits else []
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise AmbiguousName(kind, name, found)
-    raise no_such(kind, name, find_meant(session, KINDS[kind], digits))
 
 
 def find_meant(session: Session, row: Named, digits: str | None) -> Sequence[UUID]:

@@ -108,10 +108,6 @@ class ModelCard(BaseModel):
         """
         return hashlib.sha256(_canonical(self.model_dump(mode="json", exclude={"warnings"})).encode()).hexdigest()
 
-    def to_json(self) -> str:
-        """Return the card as canonical JSON: sorted keys, no spaces."""
-        return _canonical(self.model_dump(mode="json"))
-
     # The one place that knows how the model's outputs are numbered: 0 is background, label k is `categories[k - 1]`.
 
     def category_of(self, label: int) -> Category:

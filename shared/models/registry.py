@@ -9,7 +9,7 @@ from shared.database.lookup import find_meant
 from shared.detector.card import ModelCard
 from shared.errors import RequestError
 from shared.object_store import ObjectStore, weights_key
-from shared.suggestions import no_such, pick
+from shared.suggestions import no_such
 from shared.tables import Model
 from shared.vocabulary.states import ModelState
 
@@ -57,12 +57,6 @@ def require(session: Session, model_id: UUID, *, parameter: str | None = None) -
     if model is None:
         raise no_such("model", str(model_id), find_meant(session, Model, model_id.hex), parameter=parameter)
     return model
-
-
-def find(session: Session, name: str) -> Model:
-    """Return a model by its id, the beginning of it, or its name; raise `NotFound` and `AmbiguousName`."""
-    called = {row.id: row.name for row in session.execute(sa.select(Model.id, Model.name))}
-    return session.get_one(Model, pick("model", name, called))
 
 
 def class_names(session: Session) -> set[str]:

@@ -1,4 +1,4 @@
-"""Read tables such as `train.csv` of VinBigData and those of VinDr-CXR, and write VinBigData's format.
+"""Read tables such as `train.csv` of VinBigData and those of VinDr-CXR.
 
 Each row is a box that a reader drew, or states that a reader found nothing. In the table of 2020, each of 15,000 images
 was read by three of 17 readers. `rad_id` can be absent, and one of `class_id` and `class_name`. `width` and `height`
@@ -6,13 +6,11 @@ are the size of the image that the boxes were drawn on. `table` has the spelling
 classes.
 """
 
-import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from shared.csv_cells import CsvWriter
 from shared.detector.card import Category
 from trainer.datasets.annotations import (
     AnnotatedImage,
@@ -23,11 +21,9 @@ from trainer.datasets.annotations import (
     is_printable,
     to_xyxy,
 )
-from trainer.datasets.class_names import NAME_OF_ID, NO_FINDING, NO_FINDING_ID, is_normal, key_of, settle
+from trainer.datasets.class_names import NAME_OF_ID, is_normal, key_of, settle
 from trainer.datasets.notes import Notes
 from trainer.datasets.table import Row, Table, read_rows
-
-COLUMNS = ("image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max")
 
 _LONGEST_NAME = 200
 _FEW_ROWS = 3
@@ -106,25 +102,6 @@ def read_table(data: bytes) -> Annotations:
             noted={},
         )
     )
-
-
-def write_table(annotations: Annotations) -> str:
-    """Return unfused annotations as a table that `read_table` reads. Raises `MalformedAnnotations` for fused ones."""
-    names = {category.id: category.name for category in annotations.categories}
-    text = io.StringIO()
-    writer = CsvWriter(text, line_end="\n")
-    writer.write(COLUMNS)
-    for image in annotations.images:
-        finders = set()
-        for box in image.boxes:
-            if len(box.readers) != 1:
-                raise MalformedAnnotations("A row of the table has one reader: only unfused boxes can be written.")
-            finders.add(box.readers[0])
-            writer.write((image.file_name, names[box.category_id], box.category_id, *box.readers, *box.xyxy_px))
-        for reader in image.readers:
-            if reader not in finders:
-                writer.write((image.file_name, NO_FINDING, NO_FINDING_ID, reader, "", "", "", ""))
-    return text.getvalue()
 
 
 class _OddRows:

@@ -1,13 +1,11 @@
 """Kaggle's VinBigData metric: mean average precision of VOC 2010, at an intersection over union above 0.4."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.detector.card import Category
-from trainer.evaluation.boxes import Boxes
 from trainer.evaluation.flat import Flat, Ints, Reals
 from trainer.evaluation.matching import IOU_ABOVE, NONE, match_voc
 from trainer.evaluation.material import EvaluationSet
@@ -44,19 +42,6 @@ class PrecisionRecall:
         """Return the exact area under the monotonic precision, as in VOC 2010."""
         envelope = np.maximum.accumulate(self.precision[::-1])[::-1]
         return float(np.sum(np.diff(self.recall, prepend=0.0) * envelope))
-
-
-def evaluate_boxes(
-    image_ids: Sequence[int],
-    truth: Mapping[int, Boxes],
-    found: Mapping[int, Boxes],
-    category_ids: Sequence[int],
-    iou_above: float = IOU_ABOVE,
-) -> Evaluation:
-    """Compute the average precision of each class over the given images. An image without an entry has no boxes."""
-    categories = tuple(Category(id=category_id, name=str(category_id)) for category_id in category_ids)
-    patients = tuple(map(str, image_ids))
-    return evaluate_voc(EvaluationSet(tuple(image_ids), patients, categories, truth, found), iou_above)
 
 
 def evaluate_voc(material: EvaluationSet, iou_above: float = IOU_ABOVE) -> Evaluation:

@@ -31,12 +31,12 @@ from tests.integration.rows import home, home_of
 from tests.integration.trainers import trainer, wait_for_task
 from tests.requirements import REPOSITORY
 from tests.synthetic_dicom import make_dicom, make_film
+from tests.vinbigdata import COLUMNS
 from tests.waiting import wait_for
 from trainer.datasets.annotations import pseudonym
 from trainer.datasets.dataset import parse
 from trainer.datasets.importing import Imported, UnreadablePlace, import_here
 from trainer.datasets.making import NothingToImport
-from trainer.datasets.vinbigdata import COLUMNS
 
 HALVES = SplitPlan(train=0.5, val=0.5, test=0)
 

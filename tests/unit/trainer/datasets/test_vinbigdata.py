@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.training.dataset_source import VinBigDataSource
-from tests.vinbigdata import convert
+from tests.vinbigdata import COLUMNS, convert, write_table
 from trainer.datasets.annotations import MalformedAnnotations
 from trainer.datasets.coco import read_coco
 from trainer.datasets.notes import describe
-from trainer.datasets.vinbigdata import COLUMNS, read_table, write_table
+from trainer.datasets.vinbigdata import read_table
 
 HEADING = ",".join(COLUMNS)
 ROWS = [
@@ -324,6 +324,12 @@ def test_a_table_survives_the_way_through_coco(readings: dict[tuple[str, str], l
     before = read_table(table(*rows, "x,No finding,14,R1,,,,", "y,No finding,14,R1,,,,"))
     after = read_coco(convert(write_table(before).encode(), unfused()))
     assert Counter(write_table(after).splitlines()) == Counter(write_table(before).splitlines())
+
+
+def test_a_file_name_like_a_formula_survives() -> None:
+    before = read_table(table("'=1,Cardiomegaly,3,R1,1,2,3,4"))
+    assert before.images[0].file_name == "=1"
+    assert read_table(write_table(before).encode()) == before
 
 
 def test_the_real_table_survives_the_way_through_coco(shared_data: Path) -> None:

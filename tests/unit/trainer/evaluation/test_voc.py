@@ -1,11 +1,15 @@
 """The metric is VOC 2010's at IoU > 0.4, over the evaluated images alone."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from shared.detector.boxes import iou
+from shared.detector.card import Category
 from trainer.evaluation.boxes import Boxes
-from trainer.evaluation.voc import evaluate_boxes
+from trainer.evaluation.material import EvaluationSet
+from trainer.evaluation.voc import Evaluation, evaluate_voc
 
 
 def boxes(*rows: tuple[int, tuple[float, float, float, float], float]) -> Boxes:
@@ -17,12 +21,19 @@ def boxes(*rows: tuple[int, tuple[float, float, float, float], float]) -> Boxes:
     )
 
 
+def evaluate(
+    images: Sequence[int], truth: dict[int, Boxes], found: dict[int, Boxes], classes: Sequence[int]
+) -> Evaluation:
+    categories = tuple(Category(id=each, name=str(each)) for each in classes)
+    return evaluate_voc(EvaluationSet(tuple(images), tuple(map(str, images)), categories, truth, found))
+
+
 SQUARE = (0.0, 0.0, 10.0, 10.0)
 ELSEWHERE = (50.0, 50.0, 60.0, 60.0)
 
 
 def ap(truth: dict[int, Boxes], found: dict[int, Boxes], images: tuple[int, ...] = (1, 2, 3)) -> float | None:
-    return evaluate_boxes(images, truth, found, [7]).ap_by_category[7]
+    return evaluate(images, truth, found, [7]).ap_by_category[7]
 
 
 def test_right_boxes_before_wrong_ones_are_perfect() -> None:
@@ -72,11 +83,11 @@ def test_a_box_of_another_class_or_image_is_wrong() -> None:
 
 def test_a_class_without_a_true_box_is_left_out_and_said() -> None:
     truth = {1: boxes((7, SQUARE, 1))}
-    evaluation = evaluate_boxes([1], truth, {1: boxes((9, SQUARE, 0.9), (7, SQUARE, 0.1))}, [7, 9])
+    evaluation = evaluate([1], truth, {1: boxes((9, SQUARE, 0.9), (7, SQUARE, 0.1))}, [7, 9])
     assert evaluation.ap_by_category == {7: 1, 9: None}
     assert evaluation.absent == [9]
     assert evaluation.mean_ap == 1
-    assert evaluate_boxes([1], {}, {}, [7]).mean_ap is None
+    assert evaluate([1], {}, {}, [7]).mean_ap is None
 
 
 def test_overlap_of_empty_boxes_is_nothing() -> None:
