@@ -10,7 +10,6 @@ import ssl
 import threading
 import time
 import warnings
-from types import TracebackType
 from typing import Any
 
 import pynetdicom._config
@@ -113,7 +112,7 @@ class Listener:
         self._accepting.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         """Stop accepting connections, let running stores be answered, and end every association."""
         self.storage.stopping.set()
         self._server.shutdown()  # waits for the loop, which therefore is stopped after it

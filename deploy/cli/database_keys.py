@@ -1,6 +1,5 @@
 """API keys through the database: the first one, and those of projects that the operator has no key of."""
 
-from types import TracebackType
 from typing import Self
 
 import sqlalchemy as sa
@@ -24,9 +23,7 @@ class DatabaseKeys:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._database.close()
 
     def create_key(self, request: KeyRequest) -> KeyCreated:

@@ -73,6 +73,11 @@ def read_layout(file: DicomFile, height_px: int, width_px: int) -> CellLayout:
     return CellLayout(height_px, width_px, allocated, stored, high_bit, is_signed(file))
 
 
+def read_frame_layout(file: DicomFile) -> CellLayout:
+    """The layout of a whole frame, as `read_layout` reads it; a missing side is 0."""
+    return read_layout(file, file.integer("Rows") or 0, file.integer("Columns") or 0)
+
+
 def read_cells(data: memoryview, layout: CellLayout) -> Pixels:
     """Return the stored values [H, W] of little-endian cells: a view if no bits must be removed.
 

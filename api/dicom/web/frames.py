@@ -9,7 +9,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from api.dicom.web.headers import Original, read_header
 from api.dicom.web.media_types import OCTETS
 from shared.errors import UndecodablePixelData
-from shared.imaging.cells import CellLayout, read_layout, without_padding
+from shared.imaging.cells import read_frame_layout, without_padding
 from shared.imaging.codestream import bare_jpeg_2000
 from shared.imaging.dicom_file import DicomFile, read_dicom
 from shared.imaging.frames import inflate, read_frame
@@ -79,10 +79,10 @@ def frame_of(file: DicomFile, *, is_decoded: bool = False) -> Frame:
         case Packing.NATIVE:
             return Frame(frame, ExplicitVRLittleEndian)
         case Packing.DEFLATED_FRAME:
-            layout = _layout(file)
+            layout = read_frame_layout(file)
             without_padding(inflate(frame, layout.most_bytes), layout.frame_bytes, layout.row_bytes)
         case Packing.RLE:
-            layout = _layout(file)
+            layout = read_frame_layout(file)
             for segment in read_segments(frame, layout.cell_bytes):
                 check_runs(segment, layout.height_px * layout.width_px)
         case packing:
@@ -99,10 +99,6 @@ def _codestream(frame: bytes, packing: Packing, file: DicomFile, *, is_decoded: 
             raise UndecodablePixelData
         frame += _END_OF_IMAGE
     return Frame(memoryview(frame), stated_syntax(frame, file.transfer_syntax_uid))
-
-
-def _layout(file: DicomFile) -> CellLayout:
-    return read_layout(file, file.integer("Rows") or 0, file.integer("Columns") or 0)
 
 
 def _fetch(store: ObjectStore, original: Original) -> memoryview:

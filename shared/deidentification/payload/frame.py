@@ -8,7 +8,7 @@ from shared.deidentification.payload.jpeg import bare_jpeg
 from shared.deidentification.payload.jpeg_2000 import bare_codestream
 from shared.deidentification.payload.jpeg_xl import bare_jpeg_xl
 from shared.deidentification.payload.rle import bare_rle
-from shared.imaging.cells import CellLayout, read_layout
+from shared.imaging.cells import read_frame_layout
 from shared.imaging.dicom_file import DicomFile
 from shared.imaging.frames import inflate, read_frame
 from shared.imaging.kind import check_kind
@@ -26,14 +26,14 @@ def bare_frame(file: DicomFile) -> bytes:
     packing = PACKINGS[file.transfer_syntax_uid]
     match packing:
         case Packing.NATIVE:
-            return bare_cells(frame, _read_layout(file))
+            return bare_cells(frame, read_frame_layout(file))
         case Packing.DEFLATED_FRAME:
-            layout = _read_layout(file)
+            layout = read_frame_layout(file)
             cells = bare_cells(inflate(frame, layout.most_bytes), layout)
             deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
             return deflater.compress(cells[: layout.frame_bytes]) + deflater.flush()
         case Packing.RLE:
-            return bare_rle(frame, _read_layout(file))
+            return bare_rle(frame, read_frame_layout(file))
         case Packing.JPEG | Packing.JPEG_LS:
             return bare_jpeg(bytes(frame))
         case Packing.JPEG_2000 | Packing.HTJ2K:
@@ -42,7 +42,3 @@ def bare_frame(file: DicomFile) -> bytes:
             return bare_jpeg_xl(bytes(frame))
         case _:
             assert_never(packing)
-
-
-def _read_layout(file: DicomFile) -> CellLayout:
-    return read_layout(file, file.integer("Rows") or 0, file.integer("Columns") or 0)
