@@ -1,1 +1,1 @@
-"""What api, workers and trainer stand on: settings, errors, tables, objects, queue, imaging, the detector."""
+"""The code that api, workers and trainer share: settings, tables, object store, queue, imaging, detector and more."""

@@ -1,7 +1,7 @@
-"""What every request is bounded by, unless a field states another bound.
+"""The base of all models of requests: its limits apply to every field that sets none of its own.
 
-The models of requests derive from `Bounded`. The API's JSON reader applies the same limits to every body before a
-model looks at it, so that a new field is bounded even where its type says nothing.
+The API's JSON reader applies the same limits to every body before a model validates it, so that a new field is bounded
+even if its type sets no limit.
 """
 
 import re

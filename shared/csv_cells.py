@@ -1,6 +1,6 @@
-"""Every CSV that Carina writes: a spreadsheet that opens one shows its cells and calculates none of them.
+"""Writes every CSV of Carina, so that a spreadsheet shows the cells and evaluates none of them.
 
-A text cell that a spreadsheet could take for a formula begins with an apostrophe. Numbers stay as they are.
+A text cell that a spreadsheet could read as a formula gets an apostrophe in front. Numbers stay unchanged.
 """
 
 import csv

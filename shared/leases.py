@@ -73,7 +73,7 @@ def held(leases: Collection[Lease]) -> sa.ColumnElement[bool]:
 
 
 def expired(table: type[Leased], state: LeasedState, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """The condition that a row's lease in this state has expired. Skips rows that somebody else is changing."""
+    """The condition that a row's lease in this state has expired. Skips rows that another transaction is changing."""
     columns = primary_key(table)
     rows = sa.select(*columns).where(table.state == state, table.lease_expires_at <= sa.func.now(), *conditions)
     return sa.tuple_(*columns).in_(rows.with_for_update(skip_locked=True))

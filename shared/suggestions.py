@@ -1,4 +1,4 @@
-"""What somebody may have meant who named something that there is not: the one place that looks for it."""
+"""Suggestions for misspelled names and ids ("Did you mean …?"): every part of Carina asks here."""
 
 import difflib
 import re

@@ -69,7 +69,7 @@ def run(settings: Settings) -> None:
 
 
 class LeaseLostError(Exception):
-    """The file was cancelled, or is somebody else's by now."""
+    """The file was cancelled, or another worker holds it by now."""
 
 
 class StoppedError(Exception):

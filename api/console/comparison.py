@@ -1,4 +1,4 @@
-"""Two models side by side, class by class, as they were evaluated on the same films."""
+"""Compares two models as a whole and class by class, on the images that both were evaluated on."""
 
 from dataclasses import dataclass
 from typing import Any, Self

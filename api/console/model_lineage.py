@@ -1,4 +1,4 @@
-"""What a model comes from and what it has been measured to be, read for the pages about models."""
+"""Reads the origin and the evaluations of models, for the pages about models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What every page of the console has in common: its frame, its headers, and how its errors look."""
+"""The parts that every page of the console shares: the frame, the headers, the error pages."""
 
 from collections.abc import Mapping
 from urllib.parse import quote

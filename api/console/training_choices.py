@@ -1,4 +1,4 @@
-"""What a training may be started with, for the dialogs that ask."""
+"""The choices in the dialogs that start a training: datasets, recipes, models."""
 
 from dataclasses import dataclass
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""The viewer: a study's films with what was found on them, and what readers say of that."""
+"""The viewer: the images of a study with their findings and reviews."""
 
 from urllib.parse import parse_qsl
 from uuid import UUID

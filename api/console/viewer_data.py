@@ -1,4 +1,4 @@
-"""What the viewer's page is made from: a study's images, their results as readers left them, and its neighbours."""
+"""Reads the data of the viewer's page: a study's images, their results with reviews, and the neighbouring studies."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""How numbers and times read on a page that the server fills; `page.js` has the same for scripts."""
+"""Formats numbers and times on pages that the server fills; `page.js` does it for scripts."""
 
 from datetime import UTC, datetime
 

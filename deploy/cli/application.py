@@ -1,4 +1,4 @@
-"""What all commands have in common: `--json`, `--quiet`, suggestions, and that each is loaded when it is used."""
+"""The parts that all commands share: `--json`, `--quiet`, suggestions, and loading each command on first use."""
 
 import inspect
 import re

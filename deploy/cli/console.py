@@ -1,4 +1,4 @@
-"""What the command line prints with, and what `--json` and `--quiet` of the command that runs ask for."""
+"""The output of commands: to the terminal, as `--json`, or reduced by `--quiet`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`carina demo --train`: the active model is taught the films of a second machine, by the commands that anybody has."""
+"""`carina demo --train`: trains the active model on images of a second machine, with the usual commands."""
 
 from pathlib import Path
 

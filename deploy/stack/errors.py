@@ -1,4 +1,4 @@
-"""What can keep the embedded stack from running."""
+"""Errors that keep the embedded stack from running."""
 
 from shared.errors import CarinaError
 

@@ -1,4 +1,4 @@
-"""What a killed supervisor left running in a data folder, and how it is ended."""
+"""Finds and ends the processes that a killed supervisor left running in a data folder."""
 
 import os
 import signal

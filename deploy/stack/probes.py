@@ -1,4 +1,4 @@
-"""Whether a server answers, asked over its own protocol."""
+"""Asks a server over its own protocol whether it answers."""
 
 import asyncio
 from pathlib import Path

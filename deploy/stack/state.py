@@ -1,4 +1,4 @@
-"""What runs in a data folder, written down by the supervisor so that `ps`, `down` and the next `up` can read it."""
+"""The state file of a data folder: which processes run. The supervisor writes it; `ps`, `down` and `up` read it."""
 
 import json
 from collections.abc import Iterable

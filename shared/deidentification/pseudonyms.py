@@ -1,4 +1,4 @@
-"""Stand-ins for what tells files of one study or patient apart."""
+"""Pseudonyms for the UIDs and ids that tell which files belong to one study or patient."""
 
 import base64
 import hmac

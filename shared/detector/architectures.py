@@ -1,4 +1,4 @@
-"""The architectures that a card can name, as far as they can be described without torch."""
+"""The list of architectures, described without importing torch."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What a model says about itself: enough to build it, to run it and to explain each of its results."""
+"""The model card: everything needed to build a model, to run it and to explain each of its results."""
 
 import hashlib
 import json

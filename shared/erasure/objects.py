@@ -1,4 +1,4 @@
-"""Objects that nothing refers to any more: held by their users under a lock, else removed."""
+"""Removes objects that no row refers to any more. Whoever uses an object holds it under a lock."""
 
 import hashlib
 from datetime import timedelta

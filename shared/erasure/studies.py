@@ -1,4 +1,4 @@
-"""Removing the rows of a study, and of whatever else tells of it."""
+"""Removes the rows of a study, and every other row that tells of it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

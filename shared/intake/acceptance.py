@@ -1,4 +1,4 @@
-"""The one way from the bytes of a submission's file to its outcome, whoever has received them."""
+"""Turns the bytes of a submission's file into its outcome, for the API and for the intake worker alike."""
 
 from collections import deque
 from collections.abc import Callable

@@ -1,8 +1,8 @@
-"""Zip, tar and tar.gz files, unpacked as a stream: their entries' bytes one after the other, and nothing else of them.
+"""Zip, tar and tar.gz files, unpacked as a stream: yields the bytes of one entry after the other.
 
-An entry's path is never used nor told: only where it stands. What an archive says of itself is not believed. Sizes are
-summed up as they are announced, and no entry yields more than it announces, so that a bomb is seen before it goes off;
-what is read to find the next entry is bounded, so that a header cannot fill the memory.
+The path of an entry is neither used nor shown, only its place in the archive. The figures that an archive states are
+not trusted. Sizes are summed up as they are stated, and no entry yields more than it states, so that a bomb is
+recognised before it is unpacked. Reading to the next entry is limited, so that a header cannot fill the memory.
 """
 
 import stat

@@ -1,7 +1,7 @@
 """The one path of a file, whichever way it came: bytes to the object store, then rows, then a hint.
 
-In that order, so that a row never names an object that is not there. Each file is durable on its own: what breaks off
-later in the request leaves it in place, and sending it again finds it as a duplicate.
+In this order a row never names an object that does not exist. Each file is durable on its own: it stays if a later file
+of the request fails, and if it is sent again it is a duplicate.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""Changes of tables that exist already, made while others read and write them.
+"""Changes existing tables while other processes read and write them.
 
-Each of these commits on its own. A migration that is cut in the middle is run again from its beginning: so these come
-first in it, or it repeats harmlessly whatever stands before them.
+Each change commits on its own. An interrupted migration starts again from its beginning, so these changes come first in
+a migration, or everything before them must be safe to repeat.
 """
 
 from collections.abc import Iterator, Sequence

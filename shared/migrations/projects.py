@@ -1,8 +1,8 @@
-"""Which project the trainer's rows belong to that were made when these named none.
+"""Finds the project of the trainer's rows that were made before these rows named one.
 
-A dataset belongs to the project whose reviews it was made of, else to that of the key that imported it, else to the
-oldest. A run and an evaluation follow their dataset, whose films they show; a decision follows its run or its dataset;
-a schedule the key that made it, else its runs, else the dataset that it names.
+A dataset belongs to the project of the reviews it was made of, else to that of the key that imported it, else to the
+oldest project. A run and an evaluation follow their dataset, whose images they show; a decision follows its run or its
+dataset; a schedule follows the key that made it, else its runs, else the dataset that it names.
 """
 
 import secrets

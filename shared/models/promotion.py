@@ -1,4 +1,4 @@
-"""Promotion by a person: what the gate decided about the model is shown, and why a refusal was overridden is kept."""
+"""Promotion by a person: shows the gate's decision, and keeps the reason for overriding a refusal."""
 
 from uuid import UUID
 

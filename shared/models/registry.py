@@ -99,7 +99,7 @@ def roll_back(session: Session) -> Model:
 
 
 def hold(session: Session) -> None:
-    """Let no other transaction change which model is active, till this one ends."""
+    """Prevent other transactions from changing the active model until this one ends."""
     session.execute(sa.text("LOCK TABLE model IN SHARE ROW EXCLUSIVE MODE"))
 
 

@@ -1,4 +1,4 @@
-"""Synthetic chest films with known lesions: what Carina shows, tests and learns with where no real film may go."""
+"""Synthetic chest images with known lesions, for the demo, tests and training where no real image may be used."""
 
 from shared.phantoms.demo import DEMO_SEED, bad_files, demo_studies
 from shared.phantoms.dicom import TRANSFER_SYNTAXES, encode_dicom, stored_values

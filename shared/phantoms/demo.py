@@ -1,4 +1,4 @@
-"""What a first visitor sends: studies in every guise that a DICOM film comes in, and a few files that are unfit."""
+"""The files of the demo: studies in every form that DICOM images come in, and a few unfit files."""
 
 import io
 from collections.abc import Iterator

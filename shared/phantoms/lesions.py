@@ -1,4 +1,4 @@
-"""How each of the fourteen classes looks: one function per class, from a site to a mark on the film."""
+"""Draws the lesions of the fourteen classes: one function per class, from a site to a mark on the image."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Where a lesion goes, what it changes on the film, and the box that is drawn round it."""
+"""The marks of lesions: where they are, how they change the image, and the box around them."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,7 @@
-"""Another try for jobs that have failed. A final job is never changed: it gets a successor."""
+"""Retries failed jobs on request: a final job is never changed, so a new job, its successor, takes its place.
+
+`shared.leases` has the rule by which a job that is not final gets another attempt.
+"""
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session

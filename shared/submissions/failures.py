@@ -1,4 +1,4 @@
-"""The jobs of a project that have no result, by error code; and another try for those that failed."""
+"""The jobs of a project that were rejected or have failed, by error code, and a retry for those that failed."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

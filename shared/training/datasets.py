@@ -1,4 +1,4 @@
-"""The datasets that there are: finding one by its name or its id."""
+"""Finds a dataset by its name or its id."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""Asking for an evaluation; the command line and the API both do it here."""
+"""Queues evaluations that are requested through the API. `trainer.training` queues the one that follows a training."""
 
 from uuid import UUID
 

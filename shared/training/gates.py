@@ -1,4 +1,4 @@
-"""Asking the gate for a decision; the command line and the API both do it here, a training does when it has ended."""
+"""Queues gate decisions that are requested through the API. `trainer.training` queues the one after a training."""
 
 from uuid import UUID
 

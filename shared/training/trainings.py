@@ -1,6 +1,6 @@
-"""Asking for a training: the command line, the API and schedules all do it here, so that a run's row means one thing.
+"""Queues trainings, for the API and for schedules.
 
-A run takes its dataset, its config and its gate with it as they are now; nothing that is changed later reaches it.
+A run copies its dataset, config and gate; later changes of these do not affect it.
 """
 
 from datetime import datetime
@@ -154,7 +154,7 @@ def hold_out(config: TrainingConfig, gate: GateConfig | None) -> TrainingConfig:
 
 
 def check_config(session: Session, project_id: UUID, config: TrainingConfig) -> UUID | None:
-    """Return the id of the model to start from, if a config names one; raise `NotFound` for what it names in vain."""
+    """Return the id of the model to start from, if a config names one; raise `NotFound` if that model is missing."""
     for held in config.held_out:
         _require_dataset(session, project_id, held.dataset_id, "config.held_out")
     if not config.initial_weights.startswith(_MODEL):

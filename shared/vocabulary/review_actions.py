@@ -1,4 +1,4 @@
-"""The words for what a reader may say of a result, and for where a finding stands."""
+"""The actions of readers in a review, and the states of a finding."""
 
 from enum import StrEnum
 

@@ -1,8 +1,8 @@
-"""Which anchors and regions a head learns from, drawn for each image by itself.
+"""Chooses the anchors and regions that a head learns from, independently for each image.
 
-torchvision draws them from one stream for the whole process, so that an image's draw depends on its company. Here it
-depends on the image's own seed: two ranks of batch b compute what one of batch 2b does, and a resumed run goes on as it
-would have.
+torchvision draws them from one random stream for the whole process, so that an image's draw depends on the images
+before it. Here it depends on the image's own seed: two ranks of batch b compute the same as one of batch 2b, and a
+resumed run continues as it would have without the interruption.
 """
 
 import torch
