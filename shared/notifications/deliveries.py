@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -42,6 +42,9 @@ _DELETED_AT_ONCE = 10_000
 class DeliveryClaim(Lease):
     """A message that this process holds under a lease."""
 
+    table: ClassVar = WebhookDelivery
+    waiting_state: ClassVar = DeliveryState.PENDING
+
     delivery_id: UUID
     webhook_id: UUID
     url: str
@@ -51,19 +54,9 @@ class DeliveryClaim(Lease):
     created_at: datetime
 
     @property
-    def table(self) -> type[WebhookDelivery]:
-        """Messages."""
-        return WebhookDelivery
-
-    @property
     def key(self) -> tuple[UUID]:
         """The message's id."""
         return (self.delivery_id,)
-
-    @property
-    def waiting_state(self) -> DeliveryState:
-        """The state in which the message waits to be sent."""
-        return DeliveryState.PENDING
 
 
 @dataclass(frozen=True)

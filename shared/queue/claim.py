@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -19,6 +20,8 @@ from shared.vocabulary.states import JobState, ModelState
 class Claim(Lease):
     """A job that this process holds under a lease."""
 
+    table: ClassVar = Job
+
     job_id: UUID
     image_id: UUID
     stage: Stage
@@ -30,11 +33,6 @@ class Claim(Lease):
     model_id: UUID | None
     #: Whether the job may have failed a batch before, and so is a batch of its own now.
     alone: bool
-
-    @property
-    def table(self) -> type[Job]:
-        """Jobs."""
-        return Job
 
     @property
     def key(self) -> tuple[UUID]:

@@ -1,7 +1,7 @@
 """Claiming the files of submissions, and bringing them to their end: the leases of the intake workers."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -31,6 +31,9 @@ from shared.vocabulary.states import FileState, SubmissionState
 class FileClaim(Lease):
     """A file of a submission that this process holds under a lease."""
 
+    table: ClassVar = SubmissionFile
+    waiting_state: ClassVar = FileState.ARRIVED
+
     submission_id: UUID
     number: int
     #: Of the submission: its project, its priority, and the model that it asks for.
@@ -49,19 +52,9 @@ class FileClaim(Lease):
     source_key: str | None
 
     @property
-    def table(self) -> type[SubmissionFile]:
-        """Files of submissions."""
-        return SubmissionFile
-
-    @property
     def key(self) -> tuple[UUID, int]:
         """The submission's id and the file's number."""
         return self.submission_id, self.number
-
-    @property
-    def waiting_state(self) -> FileState:
-        """The state in which the file waits for intake."""
-        return FileState.ARRIVED
 
 
 def claim_files(session: Session, owner: str, *, limit: int, lease_s: float) -> list[FileClaim]:

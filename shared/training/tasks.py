@@ -5,7 +5,7 @@ These are rows of different tables with the same columns (`tables.Task`).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -55,6 +55,8 @@ class TaskIsFinal(RequestError):
 class TaskClaim(Lease):
     """A task that this trainer holds under a lease."""
 
+    waiting_state: ClassVar = TaskState.INTERRUPTED
+
     kind: str
     task_id: UUID
 
@@ -67,11 +69,6 @@ class TaskClaim(Lease):
     def key(self) -> tuple[UUID]:
         """The task's id."""
         return (self.task_id,)
-
-    @property
-    def waiting_state(self) -> TaskState:
-        """The state in which the task waits for a trainer again."""
-        return TaskState.INTERRUPTED
 
 
 def claim_task(session: Session, owner: str, *, lease_s: float) -> TaskClaim | None:
