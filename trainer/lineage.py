@@ -75,7 +75,7 @@ def learnt_from(session: Session, store: ObjectStore, model_id: UUID) -> Iterato
 
 def find_twins(session: Session, store: ObjectStore, model: Model) -> list[Model]:
     """Return the model and all models with the same weights, with any name or file."""
-    content = _content_of(session, store, model)
+    content = _content_of(store, model)
     if content is None:
         return [model]
     return [
@@ -91,7 +91,7 @@ def find_by_content(session: Session, store: ObjectStore, content: str, architec
     is_trained = sa.or_(has_run, Model.card["metrics"].has_key(DATASET_DIGEST))
     unknown = sa.select(Model).where(of_architecture, Model.content_sha256.is_(None), is_trained).order_by(Model.id)
     for model in session.scalars(unknown.execution_options(**ACROSS_PROJECTS)).all():
-        _content_of(session, store, model)
+        _content_of(store, model)
     session.flush()
     same = sa.select(Model).where(Model.content_sha256 == content).order_by(Model.id)
     return list(session.scalars(same))
@@ -138,7 +138,7 @@ def _read_by_digest(session: Session, store: ObjectStore, digest: str) -> Datase
     return None if dataset_id is None else read_dataset(session, store, dataset_id, options=ACROSS_PROJECTS)
 
 
-def _content_of(session: Session, store: ObjectStore, model: Model) -> str | None:
+def _content_of(store: ObjectStore, model: Model) -> str | None:
     """Return the digest of a model's weights, computed if missing; None if the weights are deleted or corrupt."""
     if model.content_sha256 is None:
         try:

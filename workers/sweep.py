@@ -53,34 +53,17 @@ def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> N
     Each step has its own transaction, and a step that fails does not stop the next.
     """
 
-    def frozen_sessions() -> None:
-        _end_frozen(settings, database)
-
-    def leases() -> None:
-        _expire(settings, database, owner)
-
-    def waiting() -> None:
-        _hint(database, hints)
-
-    def tasks() -> None:
-        _expire_tasks(settings, database)
-
-    def schedules() -> None:
-        with database.begin() as session:
-            outcomes = claim_due(session)
-        for outcome in outcomes:
-            started = str(outcome.run_id) if outcome.run_id else None
-            log.info("schedule_due", schedule_id=str(outcome.schedule_id), run_id=started)
-
-    def submissions() -> None:
-        sweep_submissions(database, settings)
-
-    def samples() -> None:
-        with database.begin() as session:
-            take_sample(session)
-
-    for step in (frozen_sessions, leases, waiting, tasks, schedules, submissions, samples):
-        _try(step)
+    steps: dict[str, Callable[[], object]] = {
+        "frozen_sessions": lambda: _end_frozen(settings, database),
+        "leases": lambda: _expire(settings, database, owner),
+        "waiting": lambda: _hint(database, hints),
+        "tasks": lambda: _expire_tasks(settings, database),
+        "schedules": lambda: _start_due(database),
+        "submissions": lambda: sweep_submissions(database, settings),
+        "samples": lambda: _sample(database),
+    }
+    for name, step in steps.items():
+        _try(name, step)
 
 
 def _end_frozen(settings: Settings, database: Database) -> None:
@@ -109,6 +92,19 @@ def _expire_tasks(settings: Settings, database: Database) -> None:
         log.warning("tasks_expired", count=expired)
 
 
+def _start_due(database: Database) -> None:
+    with database.begin() as session:
+        outcomes = claim_due(session)
+    for outcome in outcomes:
+        started = str(outcome.run_id) if outcome.run_id else None
+        log.info("schedule_due", schedule_id=str(outcome.schedule_id), run_id=started)
+
+
+def _sample(database: Database) -> None:
+    with database.begin() as session:
+        take_sample(session)
+
+
 def _hint(database: Database, hints: Hints) -> None:
     with database.begin() as session:
         counts = {stage.worker: _count_due(session, Job, stage.waiting) for stage in STAGES}
@@ -119,13 +115,13 @@ def _hint(database: Database, hints: Hints) -> None:
         hints.send(kind, count)
 
 
-def _try(step: Callable[[], None]) -> None:
+def _try(name: str, step: Callable[[], object]) -> None:
     try:
         step()
     except DatabaseUnavailable as exc:
-        log.warning("sweep_skipped", step=step.__name__, code=exc.code)
+        log.warning("sweep_skipped", step=name, code=exc.code)
     except Exception as exc:
-        log.error("sweep_failed", step=step.__name__, exc_info=exc)
+        log.error("sweep_failed", step=name, exc_info=exc)
 
 
 def _count_due(session: Session, table: type[Leased], state: LeasedState) -> int:

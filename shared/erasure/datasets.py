@@ -10,11 +10,10 @@ from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.errors import ObjectMissing, Place, RequestError
+from shared.leases import final_values
 from shared.object_store import ObjectStore, dataset_key, rendition_key, result_key
 from shared.tables import Dataset, Erasure, Evaluation, Image, Rendition, TrainingRun
 from shared.vocabulary.states import TaskState
-
-_OPEN_TASKS = [state for state in TaskState if not state.is_final]
 
 
 class DatasetErased(RequestError):
@@ -47,7 +46,7 @@ def _unmarked(erasure: Erasure, states: Sequence[TaskState]) -> sa.Select[Any]:
 
 def may_mark_datasets(session: Session, erasure: Erasure) -> bool:
     """Whether there are datasets, finished or in the making, that may hold images of an erasure and are not marked."""
-    unmarked = _unmarked(erasure, [*_OPEN_TASKS, TaskState.SUCCEEDED])
+    unmarked = _unmarked(erasure, [*TaskState.open(), TaskState.SUCCEEDED])
     return session.scalar(sa.select(unmarked.exists())) or False
 
 
@@ -107,9 +106,8 @@ def _mark(
         session.execute(counted.values(erased_count=Dataset.erased_count + len(lost)))
         why = {"code": DatasetErased.code, "reason": DatasetErased.meaning()}
         for task in (TrainingRun, Evaluation):
-            at_work = sa.update(task).where(task.dataset_id == dataset_id, task.state.in_(_OPEN_TASKS))
-            ended = {"state": TaskState.FAILED, "lease_owner": None, "lease_expires_at": None, **why}
-            session.execute(at_work.values(**ended, finished_at=sa.func.now()))
+            at_work = sa.update(task).where(task.dataset_id == dataset_id, task.state.in_(TaskState.open()))
+            session.execute(at_work.values(**final_values(TaskState.FAILED), **why))
         shown = sa.select(Evaluation).where(Evaluation.dataset_id == dataset_id)
         for evaluation in session.scalars(shown):
             for sha256, suffix in ((evaluation.report_sha256, "html"), (evaluation.detections_sha256, "json")):

@@ -10,17 +10,14 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from gzip import GzipFile
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, cast
 
 from shared.errors import PermanentError, Place
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 #: How much of a file `sniff_archive` wants to see.
 SNIFFED_BYTES = 512
@@ -174,7 +171,7 @@ class _Tally:
 class _ZipSource:
     """A file whose reads are bounded: what a zip says about its directory's size is not believed."""
 
-    def __init__(self, file: IO[bytes], check: "Callable[[bytes], None]") -> None:
+    def __init__(self, file: IO[bytes], check: Callable[[bytes], None]) -> None:
         self._file, self._check = file, check
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
