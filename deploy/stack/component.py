@@ -1,13 +1,13 @@
-"""A process of the stack, described."""
+"""The description of a process of the stack."""
 
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Takes a line for whoever watches the stack.
+#: Prints a line for the operator of the stack.
 Say = Callable[[str], None]
-#: Whether something answers.
+#: Returns whether a server or process answers.
 Probe = Callable[[], Awaitable[bool]]
 
 
@@ -17,24 +17,24 @@ async def _at_once() -> bool:
 
 @dataclass(frozen=True)
 class Component:
-    """A process of the stack, and how to start, ask and stop it."""
+    """A process of the stack, and how to start, check and stop it."""
 
     name: str
     argv: tuple[str, ...]
-    #: Its whole environment; nothing is inherited.
+    #: Its complete environment; nothing is inherited.
     env: Mapping[str, str]
-    #: Whether it can do its work; asked every 50 ms until it says so, never after.
+    #: Returns whether the process is ready; called every 50 ms until it is, not afterwards.
     is_ready: Probe = _at_once
-    #: Where it listens, for the line that says it is ready.
+    #: Its address, for the message that it is ready.
     address: str = ""
     cwd: Path | None = None
-    #: Run as this user and group id; None: as ourselves.
+    #: User and group id of the process; None for those of this process.
     run_as: tuple[int, int] | None = None
-    #: Run in a thread before every start; may raise `StackError`.
+    #: Called in a thread before every start; can raise `StackError`.
     before_start: Callable[[], None] = lambda: None
-    #: Also sent by the kernel when the supervisor dies.
+    #: The kernel also sends it when the supervisor dies.
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 30
     ready_timeout_s: float = 60
-    #: What to look at when it does not come up.
+    #: Advice if the process does not start.
     hint: str = ""

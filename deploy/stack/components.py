@@ -1,4 +1,4 @@
-"""Carina's own processes, as the stack runs them."""
+"""Carina's own processes as components of the stack."""
 
 import os
 import sys
@@ -16,16 +16,16 @@ from shared.network.addresses import join_host_port, reachable_host
 from shared.processes import process_state
 from shared.vocabulary.states import SERVED, WorkerKind
 
-#: Both end what they hold within 30 s; a worker that does not loses its leases, and others take over.
+#: API and workers finish their current work within 30 s. A worker that does not loses its leases to other workers.
 _STOP_S = 35
-#: A training may take 30 s to write its checkpoint, and the trainer then sees to its row.
+#: A training can take 30 s to write its checkpoint; then the trainer updates its row.
 _TRAINER_STOP_S = 45
-#: They wait for the servers first, and PostgreSQL for up to 120 s after a crash.
+#: Processes first wait for the servers; PostgreSQL can need 120 s after a crash.
 _READY_S = 180
 
 
 def migrate(env: Mapping[str, str]) -> Component:
-    """Brings tables and bucket to the state that this version needs; ends when done."""
+    """Migrates the schema, creates the bucket, and exits."""
     return Component(name="migrate", argv=_run("deploy.stack.gated", "migrate"), env=environment_of("migrate", env))
 
 
@@ -37,7 +37,7 @@ def carina_components(
     detect_workers: int = 1,
     trainers: int = 1,
 ) -> list[Component]:
-    """The API, the workers, the trainer and beat."""
+    """Return the API, the workers, the trainers and beat."""
     address = join_host_port(reachable_host(env["CARINA_API_HOST"]), env["CARINA_API_PORT"])
     api = Component(
         name="api",
@@ -60,7 +60,7 @@ def carina_components(
 
 
 def with_code(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment with this very code importable, also from a checkout, and with no output held back."""
+    """Return the environment with this code importable, also from a checkout, and with unbuffered output."""
     env = {**env, "PYTHONUNBUFFERED": "1"}
     root = str(Path(deploy.__file__).parent.parent)
     if root == sysconfig.get_path("purelib"):
@@ -84,10 +84,11 @@ def _worker(folder: Folder, env: Mapping[str, str], name: str, *command: str) ->
 
 
 def _trainer(folder: Folder, env: Mapping[str, str], name: str) -> Component:
-    # Renditions stay near with the rest of the stack's data, unless the operator has a better place for them.
+    # Renditions are kept with the other data of the stack, unless the operator sets another folder.
     cache = env.get("CARINA_TRAINER_CACHE_FOLDER") or str(folder.path / "trainer-cache")
-    # Threads that spin while they wait for each other gain a tenth where the machine is a training's own. Here other
-    # processes share it, and a thread that is waited for while it does not run costs ten times that and more.
+    # Spinning OpenMP threads are a tenth faster if a training has the machine for itself. Here other processes share
+    # it,
+    # and waiting for a thread that is not running costs more than ten times as much.
     waiting = {"OMP_WAIT_POLICY": env.get("OMP_WAIT_POLICY", "PASSIVE")}
     own = {**env, **waiting, "CARINA_TRAINER_CACHE_FOLDER": cache}
     component = _worker(folder, own, name, "trainer")
@@ -95,5 +96,5 @@ def _trainer(folder: Folder, env: Mapping[str, str], name: str) -> Component:
 
 
 def _run(module: str, *command: str) -> tuple[str, ...]:
-    # -P: a folder called `shared` or `api` where the user stands must not be taken for ours.
+    # -P: a folder named `shared` or `api` in the working directory must not be imported.
     return (sys.executable, "-P", "-m", module, *command)

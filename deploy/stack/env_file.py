@@ -1,4 +1,4 @@
-"""The file that says how to reach a stack: lines that a shell sources, as `. .carina/env`."""
+"""The file with the addresses and keys of a stack, to be sourced by a shell: `. .carina/env`."""
 
 import shlex
 from collections.abc import Mapping
@@ -15,21 +15,21 @@ class EnvFileUnreadable(StackError):
 
 
 def write(path: Path, variables: Mapping[str, str]) -> None:
-    """Write the file in one step, readable for its owner alone."""
+    """Write the file atomically, readable only for its owner."""
     lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     write_private(path, "".join(lines))
 
 
 def read(path: Path) -> dict[str, str]:
-    """Return the variables of `NAME=value` lines, with `export` before them or without; comments are left out.
+    """Return the variables of `NAME=value` lines, with or without `export`; comments are ignored.
 
-    Raises `FileNotFoundError` or `NotADirectoryError` where there is no such file, else `EnvFileUnreadable`.
+    Raises `FileNotFoundError` or `NotADirectoryError` if the file does not exist, otherwise `EnvFileUnreadable`.
     """
     try:
         words = [shlex.split(line, comments=True) for line in path.read_text().splitlines()]
     except (FileNotFoundError, NotADirectoryError):
         raise
-    except (OSError, ValueError) as exc:  # another user's, not text, a quote that is not closed
+    except (OSError, ValueError) as exc:  # permission denied, not text, or an unclosed quote
         reason = exc.strerror if isinstance(exc, OSError) else "it is damaged"
         raise EnvFileUnreadable(f"{path} cannot be read: {reason}. The next `carina up` writes it anew.") from exc
     pairs = [word.partition("=") for line in words for word in line if word != "export"]

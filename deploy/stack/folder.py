@@ -1,4 +1,4 @@
-"""The data folder: where everything lies, who holds it, and the passwords and ports that it remembers."""
+"""The data folder of a stack: its paths, its lock, and the stored passwords and ports."""
 
 import contextlib
 import fcntl
@@ -15,34 +15,35 @@ from typing import cast
 from deploy.stack.errors import StackError, StackInUse
 from shared.processes.scratch import FolderNotOurs, make_private, own_folder
 
-#: Below the ports that Linux hands to outgoing connections (32768 and up): one of those could take a server's port
-#: while the server restarts, or a client could connect to itself there.
+#: Below Linux's ephemeral ports (32768 and up): an outgoing connection could take such a port while the server
+#: restarts,
+#: or a client could connect to itself there.
 _PORTS = range(20000, 32000)
 
-#: Where a stack lies unless told otherwise.
+#: Default data folder of a stack.
 DEFAULT_DATA = Path(".carina")
 
 
 class Folder:
-    """A data folder; made on first use. It touches nothing outside, and no folder that was there before."""
+    """A data folder, created at first use. Nothing outside it is changed, and no folder that existed before."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.run = self.path / "run"
         self.log = self.path / "log"
-        #: Of the processes of the stack: a folder for temporary files that no other user can enter.
+        #: Temporary files of the stack's processes; no other user has access.
         self.temporary = self.path / "tmp"
         self.env_file = self.path / "env"
         self.state_file = self.run / "state.json"
-        #: In the environment of every process of the stack, to know them by.
+        #: Set in the environment of all processes of the stack, to identify them.
         self.mark = f"CARINA_STACK_FOLDER={self.path}"
         self._lock_file = self.run / "lock"
         self._memory_file = self.path / "secrets.json"
 
     def make(self) -> None:
-        """Make what is missing, readable for the owner alone.
+        """Create missing folders, readable only for their owner.
 
-        Raises `StackError` where that is not possible, or when the folder belongs to somebody else.
+        Raises `StackError` if this fails, or if the folder belongs to another user.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ class Folder:
             raise StackError(f"Cannot use {self.path} as the data folder: {exc.strerror}.") from exc
 
     def clear_temporary(self) -> None:
-        """Remove temporary files of processes that were killed; what they keep on purpose stays."""
+        """Delete temporary files of killed processes, except their caches."""
         kept = own_folder({"TMPDIR": str(self.temporary)})
         for path in self.temporary.iterdir():
             if path.is_dir() and not path.is_symlink():
@@ -69,7 +70,7 @@ class Folder:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Hold the folder for this process alone; the kernel lets go when the process ends, however it ends.
+        """Lock the folder for this process. The kernel releases the lock when the process ends for any reason.
 
         Raises `StackInUse`.
         """
@@ -87,23 +88,23 @@ class Folder:
             os.close(descriptor)
 
     def recall(self, name: str) -> str | None:
-        """What was remembered under this name."""
+        """Return the stored value of a name; None if there is none."""
         value = self._memory().get(name)
         return None if value is None else str(value)
 
     def remember(self, name: str, value: str | int) -> None:
-        """Keep a value for every later start."""
+        """Store a value for later starts."""
         write_private(self._memory_file, json.dumps(self._memory() | {name: value}, indent=2) + "\n", durable=True)
 
     def secret(self, name: str) -> str:
-        """A random secret of letters, digits, `-` and `_`; made once, and on disk before anything is locked with it."""
+        """Return a random secret of letters, digits, `-` and `_`; created once, and stored on disk before its use."""
         if (known := self.recall(name)) is not None:
             return known
         self.remember(name, made := secrets.token_urlsafe(24))
         return made
 
     def port(self, name: str, say: Callable[[str], None]) -> int:
-        """A free loopback port; the same as last time unless somebody else has taken it."""
+        """Return a free loopback port: the same as last time unless another program uses it."""
         key = f"{name}_port"
         known = self.recall(key)
         if known is not None and is_free(int(known)):
@@ -139,19 +140,19 @@ class Folder:
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could bind to this port of an address of this machine now."""
+    """Return whether a server could bind to this port of a local address now."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as candidate:
-        # As servers do: connections in TIME_WAIT are no hindrance, a listener is.
+        # As servers do: connections in TIME_WAIT do not prevent binding, a listener does.
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             candidate.bind((host, port))
-        except (OSError, OverflowError):  # taken, or above 65535
+        except (OSError, OverflowError):  # in use, or above 65535
             return False
     return True
 
 
 def write_private(path: Path, text: str, *, durable: bool = False) -> None:
-    """Replace a file in one step with one that only its owner can read; `durable`: it is on disk on return."""
+    """Replace a file atomically, readable only for its owner. With `durable`, it is on disk on return."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,6 +1,6 @@
-"""`python -m deploy.stack.gated COMMAND...`: what `carina COMMAND...` does, begun before all is ready for it.
+"""`python -m deploy.stack.gated COMMAND...`: run `carina COMMAND...`, but import its code before its servers are ready.
 
-Some code takes seconds to import; the stack spends them on its servers and tables meanwhile.
+Some code takes seconds to import. Meanwhile the stack starts its servers and creates the tables.
 """
 
 import importlib
@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-#: Names the file that appears once all is ready for the command.
+#: Names the file that is created when everything is ready for the command.
 GATE = "CARINA_STACK_GATE"
-#: What is imported until then. The other commands take little: they would only hold up the servers.
+#: Modules to import until then. The other commands import little, and would only slow down the servers.
 _CODE = {
     ("migrate",): ("deploy.bootstrap", "alembic.command"),
     ("api",): ("api.serve",),
@@ -21,7 +21,7 @@ _POLL_S = 0.05
 
 
 def main() -> None:
-    """Import the command's code, wait for the gate and run the command."""
+    """Import the command's code, wait for the file, and run the command."""
     for module in _CODE.get(tuple(sys.argv[1:]), ()):
         importlib.import_module(module)
     gate = Path(os.environ[GATE])

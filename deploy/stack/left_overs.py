@@ -7,14 +7,15 @@ from deploy.stack import postgres, processes, state
 from deploy.stack.component import Say
 from deploy.stack.folder import Folder
 
-#: Long enough for a server to end in order, short enough for `up` not to seem hung.
+#: Enough time for an orderly shutdown of a server, but short enough that `up` does not seem to hang.
 _PATIENCE_S = 5
 
 
 def end_left_overs(folder: Folder, say: Say) -> bool:
-    """End them and return whether the last run had no orderly end. The caller holds the folder.
+    """End these processes, and return whether the last run was killed. The caller must hold the folder's lock.
 
-    The kernel told the supervisor's children to stop when it died; this waits for those still at it, then kills.
+    When the supervisor died, the kernel told its children to stop. This function waits for those still stopping, then
+    kills them.
     """
     entries = state.read(folder)
     names = {entry.pid: entry.name for entry in entries if entry.runs}
@@ -27,9 +28,9 @@ def end_left_overs(folder: Folder, say: Say) -> bool:
 
 
 def _left_overs(folder: Folder, heads: set[int | None]) -> list[processes.Process]:
-    """Recorded processes that still run, their groups, and what bears the folder's mark in its environment.
+    """Return running processes that are recorded, in their groups, or have the folder's mark in their environment.
 
-    PostgreSQL writes over its environment, hence it is asked for by its working directory.
+    PostgreSQL overwrites its environment, so it is found by its working directory.
     """
     servers = {process.pid for process in postgres.serving(folder)}
     groups = {process.group for process in processes.every() if process.pid in heads}

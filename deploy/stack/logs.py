@@ -1,4 +1,4 @@
-"""The log files of the stack's processes, kept from growing without bound."""
+"""The log files of the stack's processes, limited in size."""
 
 import shutil
 from contextlib import suppress
@@ -10,22 +10,22 @@ _TAIL_LINES = 15
 
 
 class Log:
-    """One process's output. At `MAX_BYTES` it is moved to `NAME.log.1`, which is overwritten."""
+    """The output of one process. At `MAX_BYTES` it is moved to `NAME.log.1`, which is overwritten."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._begin = 0
 
     def open(self) -> BinaryIO:
-        """For appending: a process goes on at the new end after `bound` has emptied the file under it."""
+        """Open the file for appending, so that a process continues at the end after `bound` has emptied it."""
         return self.path.open("ab")
 
     def mark(self) -> None:
-        """From here on is what `tail` shows."""
+        """Start the part of the file that `tail` returns."""
         self._begin = self.path.stat().st_size if self.path.exists() else 0
 
     def bound(self) -> None:
-        """Copy a file that has become too long aside and empty it; what is written in between is lost."""
+        """Copy a file that is too large to `NAME.log.1` and empty it; output written in between is lost."""
         with suppress(FileNotFoundError):
             if self.path.stat().st_size > MAX_BYTES:
                 shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.1"))
@@ -34,7 +34,7 @@ class Log:
                 self._begin = 0
 
     def tail(self) -> list[str]:
-        """The last lines since `mark`."""
+        """Return the last lines since `mark`."""
         with suppress(FileNotFoundError), self.path.open("rb") as file:
             file.seek(self._begin)
             return file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]

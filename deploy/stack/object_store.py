@@ -14,7 +14,7 @@ from deploy.stack.folder import Folder
 
 
 def component(folder: Folder, port: int, environ: Mapping[str, str], was_killed: bool) -> Component:
-    """The server; `was_killed` says that its last run had no orderly end. Raises `StackError` where it is missing."""
+    """Return the server. `was_killed`: its last run was killed. Raises `StackError` if nanio is not installed."""
     if importlib.util.find_spec("nanio") is None:
         raise StackError("nanio is missing: `pip install nanio`, or set CARINA_S3_ENDPOINT_URL.")
     objects = folder.path / "objects"
@@ -34,16 +34,16 @@ def component(folder: Folder, port: int, environ: Mapping[str, str], was_killed:
         is_ready=probes.http(f"http://{address}/"),
         address=address,
         before_start=_sweep_after_a_crash(objects, was_killed),
-        stop_timeout_s=10,  # it waits for open requests, however slow
+        stop_timeout_s=10,  # it waits for open requests, even slow ones
         hint="Is the disk full?",
     )
 
 
 def _sweep_after_a_crash(objects: Path, was_killed: bool) -> Callable[[], None]:
-    """Remove what writes that were cut short left behind.
+    """Return a function that deletes the temporary files of interrupted writes.
 
-    nanio writes an object's metadata to `KEY.json.tmp` and refuses to overwrite that: a left-over one would make every
-    later PUT of the same key fail.
+    nanio writes an object's metadata to `KEY.json.tmp` and does not overwrite an existing file. A left-over file would
+    make every later PUT of the same key fail.
     """
     crashed = was_killed
 
@@ -57,6 +57,6 @@ def _sweep_after_a_crash(objects: Path, was_killed: bool) -> Callable[[], None]:
                     if name.startswith(".tmp.") or (in_metadata and name.endswith(".json.tmp")):
                         with suppress(FileNotFoundError):
                             (Path(folder) / name).unlink()
-        crashed = True  # every further start follows a crash
+        crashed = True  # all further starts follow a crash
 
     return before_start

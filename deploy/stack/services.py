@@ -1,4 +1,4 @@
-"""The three servers that Carina needs: ours, or those that the environment names."""
+"""The three servers that Carina needs: servers of the stack, or external ones that the environment names."""
 
 import asyncio
 import time
@@ -22,23 +22,23 @@ from shared.redis_connection import require_answer
 from shared.settings import Settings
 
 _EXTERNAL_TIMEOUT_S = 5
-#: What an object store that is not ours may need beside its address and keys.
+#: Additional settings of an external object store.
 _MORE_OF_S3 = ("CARINA_S3_REGION", "CARINA_S3_SESSION_TOKEN", "CARINA_S3_ADDRESSING", "CARINA_CA_BUNDLE")
 
 
 @dataclass(frozen=True)
 class External:
-    """A server that somebody else runs."""
+    """A server that is not part of the stack."""
 
     name: str
     setting: str
     #: Host and port, without the password.
     address: str
-    #: Raises an error of ours that says why the server cannot be used.
+    #: Raises a `CarinaError` with the reason if the server cannot be used.
     check: Callable[[], object]
 
     async def wait(self, say: Say) -> None:
-        """Return once it can be used; raises `StackError` with the reason when it cannot."""
+        """Return as soon as the server can be used. Raises `StackError` with the reason if it cannot."""
         deadline = time.monotonic() + _EXTERNAL_TIMEOUT_S
         while True:
             try:
@@ -56,16 +56,16 @@ class External:
 
 @dataclass(frozen=True)
 class Services:
-    """The servers and how to reach them."""
+    """The servers and their addresses."""
 
-    #: The `CARINA_*` settings that name the three, as Carina's processes read them.
+    #: The `CARINA_*` settings of the three servers for Carina's processes.
     settings: Mapping[str, str]
     ours: tuple[Component, ...]
     theirs: tuple[External, ...]
 
 
 def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool) -> Services:
-    """Which servers to start. Raises `StackError` where one is missing, or where the environment names one by half."""
+    """Return the servers to start. Raises `StackError` if a program or a setting of an external server is missing."""
     plain = {name: value for name, value in environ.items() if not name.startswith(("CARINA_", "NANIO_", "PG", "AWS_"))}
     settings: dict[str, str] = {}
     ours: list[Component] = []
@@ -117,7 +117,7 @@ def plan(folder: Folder, environ: Mapping[str, str], say: Say, was_killed: bool)
 
 
 def _given(environ: Mapping[str, str], setting: str, own_password: str) -> str | None:
-    """The server that the environment names; a URL with our own password comes from this folder's `env` file."""
+    """Return the external server in the environment. A URL with the stack's own password comes from its `env` file."""
     value = environ.get(setting)
     return value if value and own_password not in value else None
 
@@ -138,13 +138,13 @@ def _use_object_store(settings: Settings) -> None:
     with http_client(verify=make_context(settings.ca_bundle), timeout=_EXTERNAL_TIMEOUT_S) as client:
         try:
             client.get(settings.s3_endpoint_url)
-        except httpx.TimeoutException as exc:  # which boto3 waits for several times
+        except httpx.TimeoutException as exc:  # boto3 would wait for it several times
             raise ObjectStoreUnavailable("It does not answer in time.") from exc
         except httpx.HTTPError:
-            pass  # the store's own client knows the words
+            pass  # the store's own client reports the reason
     store = ObjectStore(settings)
     try:
-        with suppress(BucketMissing):  # which `migrate` makes
+        with suppress(BucketMissing):  # `migrate` creates the bucket
             store.ping()
     finally:
         store.close()

@@ -1,4 +1,4 @@
-"""One run of the stack: from an empty folder, or one that a killed run left, to an orderly stop."""
+"""One run of the stack: from an empty folder, or the folder of a killed run, to an orderly stop."""
 
 import asyncio
 import signal
@@ -25,32 +25,32 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Application:
-    """What runs on top of the servers; each part is given the environment that names them."""
+    """The processes that use the servers; each function receives the environment with their addresses."""
 
-    #: Runs to its end; waits for the file that `CARINA_STACK_GATE` names, which is there once the servers answer.
+    #: Runs until it exits; waits for the file in `CARINA_STACK_GATE`, which is created as soon as the servers answer.
     migrate: Callable[[Environ], Component]
-    #: Then makes what a first request needs and returns an API key; finds that key in `CARINA_API_KEY` the next time.
+    #: Prepares the system for its first request and returns an API key, which later starts pass as `CARINA_API_KEY`.
     bootstrap: Callable[[Environ], str]
-    #: Come up together, from the start: they wait for another such file, which is there once all that is done.
+    #: Start together at the beginning, and wait for a second file, which is created after `migrate` and `bootstrap`.
     components: Callable[[Environ], Sequence[Component]]
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What to run in a data folder."""
+    """The processes to run in a data folder."""
 
     folder: Folder
-    #: Settings for the application, and which servers not to start.
+    #: Settings of the application, and of external servers.
     environ: Environ
-    #: None: the servers alone.
+    #: None to run only the servers.
     application: Application | None
-    #: Must not raise, or the stack ends.
+    #: Must not raise; an exception ends the stack.
     say: Say
 
     async def run(self) -> None:
-        """Run until SIGINT, SIGTERM or SIGHUP; a second one kills what does not stop. Needs the main thread.
+        """Run until SIGINT, SIGTERM or SIGHUP; a second signal kills processes that do not stop. Needs the main thread.
 
-        Raises `StackInUse`, `ComponentFailed` or another `StackError`; nothing is left running then.
+        Raises `StackInUse`, `ComponentFailed` or another `StackError`; no process is left running then.
         """
         begun = time.monotonic()
         told = asyncio.Event()
@@ -59,7 +59,7 @@ class Stack:
         with self.folder.hold():
             was_killed = end_left_overs(self.folder, self.say)
             self.folder.clear_temporary()
-            # The file says that everything answers, so it must not outlive that from an earlier run.
+            # The file means that everything answers, so the file of an earlier run is deleted.
             self.folder.env_file.unlink(missing_ok=True)
             supervisor = Supervisor(self.folder, self.say)
             life = asyncio.create_task(self._live(supervisor, was_killed, begun))
@@ -91,13 +91,13 @@ class Stack:
         await supervisor.watch()
 
     def _answers(self, supervisor: Supervisor, servers: services.Services) -> Coroutine[None, None, None]:
-        """Start our servers; what is returned ends when they and those of others answer."""
+        """Start the stack's servers. The returned coroutine ends as soon as these and the external ones answer."""
         return together(supervisor.start(*servers.ours), *(server.wait(self.say) for server in servers.theirs))
 
     async def _serve(
         self, supervisor: Supervisor, servers: services.Services, application: Application
     ) -> dict[str, str]:
-        """Bring the application up while the servers do, and return how to reach it."""
+        """Start the application at the same time as the servers, and return how to reach it."""
         host, public_url = bare_host(self.environ.get("CARINA_API_HOST") or "127.0.0.1"), self._public_url()
         if host.startswith("unix:"):
             raise StackError(
@@ -111,7 +111,7 @@ class Stack:
         own = {"CARINA_API_HOST": host, "CARINA_API_PORT": port, "CARINA_API_KEY": key, GATE: str(gate)}
         temporary = {"TMPDIR": self.environ.get("TMPDIR") or str(self.folder.temporary)}
         env = with_code({**self.environ, **servers.settings, **own, **temporary})
-        Settings.from_env(env)  # a wrong one is told here once, rather than in the log of each process
+        Settings.from_env(env)  # report an invalid setting here once, instead of in each process's log
         answers = self._answers(supervisor, servers)
 
         async def open_servers_gate() -> None:
@@ -142,7 +142,7 @@ class Stack:
             return self.folder.port("api", self.say)
         if not given.isdecimal():
             raise InvalidSettings(f"CARINA_API_PORT is {given}, which is not a port.")
-        if int(given) <= 65535 and not is_free(int(given), host):  # the settings' own check names the others
+        if int(given) <= 65535 and not is_free(int(given), host):  # `Settings` checks other ports
             raise StackError(f"CARINA_API_PORT is {given}, which is no free port of {host}.")
         return int(given)
 

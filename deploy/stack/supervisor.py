@@ -1,4 +1,4 @@
-"""Starts processes together, keeps them alive with a growing pause between tries, and stops them in reverse order."""
+"""Start processes together, restart them with growing pauses, and stop them in reverse order."""
 
 import asyncio
 import contextlib
@@ -20,28 +20,28 @@ from deploy.stack.state import Entry, State
 
 PROBE_INTERVAL_S = 0.05
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-#: A component that has answered for this long starts anew with the shortest pause.
+#: After this uptime, a component restarts with the shortest pause.
 HEALTHY_S = 60.0
-#: Tries to come up for the first time; after that it is tried for ever.
+#: Number of attempts to start for the first time; later restarts are not limited.
 FIRST_TRIES = 3
 _TIDY_INTERVAL_S = 30.0
 
 
 @dataclass
 class _Kept:
-    """A component over all lives of its process."""
+    """A component over all restarts of its process."""
 
     component: Component
     log: Log
     process: subprocess.Popen[bytes] | None = None
     started: str = ""
-    #: Set in the event loop once the process is gone and reaped.
+    #: Set in the event loop as soon as the process has ended and is reaped.
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     state: State = State.STARTING
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     restarts: int = 0
     keeper: asyncio.Task[None] | None = None
-    #: Set once it has answered for the first time.
+    #: Set when it has answered for the first time.
     came_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -55,9 +55,9 @@ class _Kept:
 
 
 class Supervisor:
-    """Keeps components alive; everything happens in one event loop, which must run in the main thread.
+    """Keeps components alive. Everything happens in one event loop, which must run in the main thread.
 
-    The kernel signals the children when the *thread* that started them ends, hence the main one.
+    The kernel signals the children when the *thread* that started them ends; therefore the main thread.
     """
 
     def __init__(self, folder: Folder, say: Say) -> None:
@@ -74,8 +74,8 @@ class Supervisor:
     def start(self, *components: Component) -> Coroutine[None, None, None]:
         """Start components together, as a stage that stops before those of earlier calls.
 
-        What is returned ends when all answer. It raises `ComponentFailed`, with the end of its log, for the first one
-        that does not come up.
+        The returned coroutine ends as soon as all of them answer. It raises `ComponentFailed`, with the end of the log,
+        for the first component that does not start.
         """
         stage = [_Kept(component, Log(self._folder.log / f"{component.name}.log")) for component in components]
         self._stages.append(stage)
@@ -84,9 +84,9 @@ class Supervisor:
         return together(*(self._first_answer(kept) for kept in stage))
 
     async def run_once(self, component: Component) -> None:
-        """Run a component to its end.
+        """Run a component until it exits.
 
-        Raises `ComponentFailed`, with the end of its log, when it does not exit with 0.
+        Raises `ComponentFailed`, with the end of its log, if its exit code is not 0.
         """
         kept = _Kept(component, Log(self._folder.log / f"{component.name}.log"))
         self._stages.append([kept])
@@ -100,20 +100,20 @@ class Supervisor:
         self._tell(kept, f"done    {time.monotonic() - begun:.1f} s")
 
     async def watch(self) -> None:
-        """Everything is up: bound the logs and let adopted zombies go, for ever. Restarts need no help from here."""
+        """Limit the logs and reap adopted zombies, forever. Restarts happen independently."""
         self._is_up = True
         while True:
             await asyncio.sleep(_TIDY_INTERVAL_S)
             for kept in self._all():
                 kept.log.bound()
-                if kept.keeper and kept.keeper.done():  # it ends only by an error of our own
+                if kept.keeper and kept.keeper.done():  # it ends only by an internal error
                     kept.keeper.result()
             for child in processes.children():
                 if not child.runs and child.pid not in self._pids():
                     processes.reap(child)
 
     async def stop(self) -> None:
-        """Stop every stage, the last one first; then end whatever descendants are left."""
+        """Stop all stages, the last one first; then end the remaining descendants."""
         self._is_up = False
         for stage in reversed(self._stages):
             await asyncio.gather(*(self._halt(kept) for kept in stage))
@@ -121,7 +121,7 @@ class Supervisor:
         state.forget(self._folder)
 
     def hurry(self) -> None:
-        """Stop waiting for components to end of themselves."""
+        """Stop waiting for components to exit by themselves."""
         self._hurry.set()
 
     async def _keep(self, kept: _Kept) -> None:
@@ -173,12 +173,12 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Its own session: Ctrl-C in the terminal reaches only us, and we stop the children in order.
+                # Its own session: Ctrl-C in the terminal reaches only this process, which stops the children in order.
                 start_new_session=True,
                 preexec_fn=processes.die_with_parent(component.stop_signal),
             )
         kept.process, kept.ended = process, asyncio.Event()
-        # Not yet reaped, whatever it did, because only the thread below does that.
+        # Cannot be reaped yet, even if it has ended, because only the thread below does that.
         kept.started = found.started if (found := processes.find(process.pid)) else ""
         loop, ended = asyncio.get_running_loop(), kept.ended
 
@@ -220,7 +220,7 @@ class Supervisor:
         return not kept.runs
 
     async def _clear_away(self, kept: _Kept) -> None:
-        """Kill what is left of the process, its group and, once the stack is up, all that it orphaned."""
+        """Kill the remaining process, its group and, when the stack is up, all orphans."""
         if kept.process:
             kept.process.kill()
             await kept.ended.wait()
@@ -261,7 +261,7 @@ class Supervisor:
 
 
 async def together(*tasks: Coroutine[None, None, None]) -> None:
-    """Return when all have ended; raise the first error once the others are cancelled."""
+    """Return when all tasks have ended. If one fails, the others are cancelled and its error is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             for task in tasks:
@@ -271,7 +271,7 @@ async def together(*tasks: Coroutine[None, None, None]) -> None:
 
 
 async def _to_its_end(work: Callable[[], None]) -> None:
-    """Run in a thread; when cancelled, let the thread finish first: what it began must not stay half done."""
+    """Run in a thread. If cancelled, wait for the thread first, so that its work is not left incomplete."""
     task = asyncio.create_task(asyncio.to_thread(work))
     try:
         await asyncio.shield(task)
@@ -291,7 +291,7 @@ def _end_of(kept: _Kept) -> str:
 
 
 def _end_orphans(belongs: Callable[[processes.Process], bool]) -> None:
-    """Kill those of our children; theirs become ours then, so look again until there are none."""
+    """Kill these children. Their own children are then adopted, so repeat until there are none."""
     while orphans := [child for child in processes.children() if belongs(child)]:
         processes.end(orphans, [(signal.SIGKILL, 5)])
         for orphan in orphans:
