@@ -1,1 +1,1 @@
-"""How Carina is run: the `carina` command, the embedded stack, the demo, container images."""
+"""Ways to run Carina: the `carina` command, the embedded stack, the demo, container images."""

@@ -1,4 +1,4 @@
-"""The `carina` command. A probe is answered without loading the rest of it, which takes a second."""
+"""The `carina` command. `carina probe` does not load the rest, which takes a second."""
 
 import sys
 

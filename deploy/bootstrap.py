@@ -1,4 +1,4 @@
-"""From empty servers to a system that takes studies: the schema, the bucket, a first key, a model to start with."""
+"""Prepare empty servers for the first study: the schema, the bucket, a first key, the demo model."""
 
 from collections.abc import Mapping
 from uuid import UUID
@@ -19,7 +19,7 @@ from shared.vocabulary.states import Scope
 
 
 def migrate(settings: Settings) -> None:
-    """Bring the schema up to date and make sure of the bucket. Safe to repeat, and to run several times at once."""
+    """Migrate the schema and create the bucket if missing. Can be repeated, and run several times at once."""
     database = Database.from_settings(settings)
     try:
         migrations.upgrade(database)
@@ -29,11 +29,10 @@ def migrate(settings: Settings) -> None:
 
 
 def bootstrap(env: Mapping[str, str]) -> str:
-    """Make the servers that `env` names ready for a stack of one machine; return an API key with every scope.
+    """Prepare the servers in `env` for a stack on one machine. Returns an API key with every scope.
 
-    `CARINA_API_KEY` in `env` is the key of an earlier start; it is kept while the database still
-    knows it with every scope. Where no
-    model is active yet the demo model becomes it, so that the first study has a result.
+    `CARINA_API_KEY` in `env` is the key of an earlier start; it is reused if it is still valid and has every scope. If
+    no model is active yet, the demo model becomes active, so that the first study has a result.
     """
     settings = Settings.from_env(env)
     database = Database.from_settings(settings)
@@ -50,7 +49,7 @@ def bootstrap(env: Mapping[str, str]) -> str:
                 knows_all = set(Scope) <= verify_key(session, key).scopes
             except Unauthorized:
                 knows_all = False
-            if not knows_all:  # as one that was made before a scope was added
+            if not knows_all:  # for example a key that is older than a scope
                 key = create_key(session, project_name=FIRST_PROJECT, name="carina up", scopes=list(Scope))
                 record(session, action="key.create", subject={"prefix": prefix_of(key)}, actor=CLI)
             return key
@@ -59,7 +58,7 @@ def bootstrap(env: Mapping[str, str]) -> str:
 
 
 def register_demo_model(settings: Settings) -> tuple[UUID, str]:
-    """Register the demo model, which becomes active if no model is; return its id and state."""
+    """Register the demo model, and make it active if no model is. Returns its id and state."""
     database = Database.from_settings(settings)
     try:
         with database.begin() as session:

@@ -1,6 +1,6 @@
 """`make digests`: look up the digests of docker-compose.yml's images and write them to `.env` for Compose.
 
-A tag can be moved to another image, a digest cannot. A new version of an image wants this anew.
+A tag can be moved to another image, a digest cannot. Run it again after an image's version has changed.
 """
 
 import re
@@ -14,12 +14,12 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def images(compose: str) -> dict[str, str]:
-    """Return, by the variable of its digest, each image that a Compose file names."""
+    """Return the images of a Compose file by the variable of their digest."""
     return {variable: image for image, variable in _IMAGE.findall(compose)}
 
 
 def look_up(image: str) -> str:
-    """Ask the image's registry, by way of Docker; exit where it does not answer."""
+    """Look up the digest in the image's registry with Docker. Exits if the registry does not answer."""
     command = ["docker", "buildx", "imagetools", "inspect", "--format", "{{.Manifest.Digest}}", image]
     try:
         said = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -32,13 +32,13 @@ def look_up(image: str) -> str:
 
 
 def write(text: str, digests: dict[str, str]) -> str:
-    """Return an `.env` with these digests in the place of older ones."""
+    """Return the text of `.env` with these digests instead of older ones."""
     kept = [line for line in text.splitlines() if line.partition("=")[0] not in digests]
     return "".join(f"{line}\n" for line in [*kept, *(f"{name}=@{digest}" for name, digest in digests.items())])
 
 
 def main() -> None:
-    """Look all up before anything is written."""
+    """Look up all digests before writing any."""
     digests = {
         variable: look_up(image) for variable, image in images((ROOT / "docker-compose.yml").read_text()).items()
     }

@@ -1,4 +1,4 @@
-"""Writes `docs/codes.md`, a table of every error code, from the code: `python -m deploy.document_codes`."""
+"""Write `docs/codes.md`, the table of all error codes, from the code: `python -m deploy.document_codes`."""
 
 import importlib
 import pkgutil
@@ -32,7 +32,7 @@ from shared.errors import (
 
 PAGE = Path(__file__).parents[1] / "docs" / "codes.md"
 
-#: Where the codes of a package are seen; the longest name that fits counts.
+#: Where users see the codes of a package; the longest matching name applies.
 _PLACES = {
     "api.client": Place.PYTHON_CLIENT | Place.COMMAND_LINE,
     "shared.intake": Place.FILE,
@@ -40,9 +40,9 @@ _PLACES = {
     "trainer": Place.TASK,
     "workers": Place.JOB | Place.FILE,
 }
-#: Requests that may be sent again as they are, beside those with a `Retry-After`.
+#: Errors of requests that can be sent again unchanged, in addition to those with `Retry-After`.
 _TEMPORARY = (BodyTooSlow, NotReady, RateLimited, QuotaExceeded, UploadCutShort)
-#: What users can have tried again.
+#: Objects that users can retry.
 _RETRIED = Place.JOB | Place.FILE | Place.TASK
 _HEAD = """\
 # Error codes
@@ -69,7 +69,7 @@ This page is generated: `python -m deploy.document_codes`.
 
 
 def load_all() -> None:
-    """Import every module that may define a code."""
+    """Import all modules that can define a code."""
     for package in (shared, api, workers, trainer, deploy):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if "migrations" not in module.name and not module.name.endswith("__main__"):
@@ -77,7 +77,7 @@ def load_all() -> None:
 
 
 def page() -> str:
-    """Return `docs/codes.md` as it should be."""
+    """Return the text of `docs/codes.md`."""
     load_all()
     return _HEAD + "".join(_row(code) for code in sorted(CODES) if not _is_abstract(code))
 
@@ -91,7 +91,7 @@ def _row(code: str) -> str:
 
 
 def _is_abstract(code: str) -> bool:
-    """Whether the code belongs to a class that only groups others."""
+    """Return whether the code belongs to a class that only groups others."""
     return CODES[code] in (PermanentError, UnsuitableImage, UploadError)
 
 
@@ -110,7 +110,7 @@ def _seen(entry: type[CarinaError] | PlainCode) -> Place:
 
 
 def _statuses(entry: type[CarinaError] | PlainCode) -> set[int]:
-    """The statuses of the answers that carry the code."""
+    """Return the HTTP statuses of the answers with this code."""
     if isinstance(entry, PlainCode):
         return {entry.status} if entry.status else set()
     return {status_of(kind) for kind in _sharing(entry) if Place.REQUEST in _places(kind)}

@@ -1,4 +1,4 @@
-"""Writes `docs/cli.md`, the reference of the command line, from the commands: `python -m deploy.document_commands`."""
+"""Write `docs/cli.md`, the reference of the command line, from the commands: `python -m deploy.document_commands`."""
 
 import inspect
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from deploy.cli import app
 from deploy.cli.exits import Exit
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
-#: Every command has these.
+#: Options of every command.
 _EVERYWHERE = {"help", "as_json", "quiet", "data"}
 _HEAD = """\
 # The command line
@@ -53,14 +53,14 @@ This section is generated: `python -m deploy.document_commands`.
 
 
 def page() -> str:
-    """Return `docs/cli.md` as it should be."""
+    """Return the text of `docs/cli.md`."""
     exits = "\n".join(f"| {code.value} | {code.meaning} |" for code in Exit)
     commands = _commands(typer.main.get_command(app), "carina")
     return _HEAD.format(exits=exits) + "".join(_describe(name, each) for name, each in commands)
 
 
 def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield each command with its whole name."""
+    """Yield each command with its full name."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from _commands(command, f"{path} {name}")

@@ -1,4 +1,4 @@
-"""Writes `docs/routes.md`, a table of every route, from the API's description: `python -m deploy.document_routes`."""
+"""Write `docs/routes.md`, the table of all routes, from the OpenAPI document: `python -m deploy.document_routes`."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -24,7 +24,7 @@ This page is generated: `python -m deploy.document_routes`.
 
 
 def make_app() -> OpenAPI:
-    """Return the API as it would be in a stack; it contacts no server before a request needs one."""
+    """Return the API with placeholder settings; it connects to no server before a request needs one."""
     nowhere = SecretStr("postgresql://nobody@127.0.0.1:1/nothing")
     settings = Settings.model_validate(
         {
@@ -39,13 +39,13 @@ def make_app() -> OpenAPI:
 
 
 def describe() -> dict[str, Any]:
-    """Return the API's description."""
+    """Return the OpenAPI document."""
     document: dict[str, Any] = make_app().test_client().get("/openapi.json").get_json()
     return document
 
 
 def page() -> str:
-    """Return `docs/routes.md` as it should be."""
+    """Return the text of `docs/routes.md`."""
     rows: defaultdict[str, list[str]] = defaultdict(list)
     for path, item in describe()["paths"].items():
         for method, operation in item.items():

@@ -1,6 +1,6 @@
-"""Writes every setting, from its one definition, where people look for it: `python -m deploy.document_settings`.
+"""Write all settings to their documents, from their one definition: `python -m deploy.document_settings`.
 
-`.env.example` is written whole; of `docs/settings.md` only the table between its markers.
+`.env.example` is written completely; in `docs/settings.md`, only the table between its markers.
 """
 
 import re
@@ -27,23 +27,23 @@ _HEAD = """\
 
 
 class Documented(NamedTuple):
-    """One setting as an operator sees it."""
+    """One setting as documented for operators."""
 
     variable: str
-    #: None: it has to be set.
+    #: None if the setting is required.
     default: str | None
     meaning: str
 
 
 def settings() -> Iterator[Documented]:
-    """Yield every setting in the order of its definition."""
+    """Yield all settings in the order of their definition."""
     for name, field in (Settings.model_fields | ClientSettings.model_fields).items():
         default = None if field.is_required() else str(field.default)
         yield Documented(f"CARINA_{name.upper()}", default, field.description or "")
 
 
 def env_example() -> str:
-    """`.env.example` as it should be."""
+    """Return the text of `.env.example`."""
     return _HEAD + "".join(
         f"\n# {meaning}{' Required.' if default is None else ''}\n#{variable}={default or ''}\n"
         for variable, default, meaning in settings()
@@ -51,7 +51,7 @@ def env_example() -> str:
 
 
 def page(text: str) -> str:
-    """`docs/settings.md` with its table as it should be; raises ValueError where the markers are missing."""
+    """Return the text of `docs/settings.md` with the current table. Raises ValueError if the markers are missing."""
     rows = "".join(
         f"| `{variable}` | {'required' if default is None else f'`{default}`'} | {meaning} |\n"
         for variable, default, meaning in settings()

