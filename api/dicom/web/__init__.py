@@ -1,1 +1,1 @@
-"""DICOMweb, PS3.18: studies by STOW-RS, QIDO-RS and WADO-RS, for whoever speaks DICOM."""
+"""DICOMweb, PS3.18: studies by STOW-RS, QIDO-RS and WADO-RS, for DICOM clients."""

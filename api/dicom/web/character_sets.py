@@ -1,15 +1,15 @@
-"""Text of a data set as Unicode, by its Specific Character Set (PS3.3 C.12.1.1.2, PS3.5 section 6.1).
+"""Decode the text of a data set by its Specific Character Set (PS3.3 C.12.1.1.2, PS3.5 section 6.1).
 
-Nothing is refused: a byte that stands for no character becomes U+FFFD, and a name that nobody knows means Latin-1.
+Decoding never fails: an invalid byte becomes U+FFFD, and an unknown character set means Latin-1.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: The default repertoire is ASCII; files that say nothing mostly mean Latin-1.
+#: The default repertoire is ASCII; files without the attribute mostly contain Latin-1.
 _DEFAULT = "latin_1"
-#: By the number of the ISO registry, for single bytes and for pairs that have their high bit set (G1).
+#: By the number in the ISO registry, for single bytes and for pairs with the high bit set (G1).
 _REGISTERED = {
     "6": _DEFAULT,
     "13": "shift_jis",
@@ -28,7 +28,7 @@ _REGISTERED = {
     "192": "utf_8",
     "203": "iso8859_15",
 }
-#: Sets that take no escape sequences, and the names that writers have for them.
+#: Character sets without escape sequences, by the names that writers use.
 _STAND_ALONE = {
     "GB18030": "gb18030",
     "GBK": "gbk",
@@ -39,7 +39,7 @@ _STAND_ALONE = {
 }
 _ASCII = {"", "ISOIR6", "ISO2022IR6"}
 _TERM = re.compile(r"ISO(2022)?IR(\d+)")
-#: Escape sequences that say what bytes with the high bit mean from there on (G1), PS3.3 tables C.12-3 and C.12-4.
+#: Escape sequences that select the set of bytes with the high bit (G1), PS3.3 tables C.12-3 and C.12-4.
 _G1 = {
     b")I": "13",
     b"$)A": "58",
@@ -56,7 +56,7 @@ _G1 = {
     b"-T": "166",
     b"-b": "203",
 }
-#: Those that say what bytes without it mean (G0): pairs, or single bytes again.
+#: Escape sequences that select the set of bytes without the high bit (G0): pairs, or single bytes again.
 _PAIRS, _SINGLE = (b"$B", b"$@", b"$(D"), (b"(B", b"(J")
 _SEQUENCE = re.compile(b"\x1b(" + b"|".join(map(re.escape, [*_G1, *_PAIRS, *_SINGLE])) + b")")
 _DELIMITERS = re.compile(rb"[\\\r\n\f\t]"), re.compile(rb"[\\\r\n\f\t^=]")
@@ -64,28 +64,28 @@ _DELIMITERS = re.compile(rb"[\\\r\n\f\t]"), re.compile(rb"[\\\r\n\f\t^=]")
 
 @dataclass(frozen=True)
 class CharacterSet:
-    """How the bytes of a data set's text become characters."""
+    """The character sets of a data set's text."""
 
     #: Python's codec of bytes before any escape sequence.
     codec: str = _DEFAULT
-    #: Whether the first value names a set of its own for bytes with the high bit, to which a delimiter goes back.
+    #: Whether the first value names a set for bytes with the high bit, which delimiters restore.
     resets: bool = False
     escapes: bool = True
 
     @classmethod
     def of(cls, terms: Sequence[str]) -> "CharacterSet":
-        """Return the one that the values of Specific Character Set name."""
+        """Return the character set for the values of Specific Character Set."""
         first, *others = [re.sub(r"[\s_-]", "", term).upper() for term in terms or [""]]
         if first in _STAND_ALONE or _codec(first) == "utf_8":
             return cls(_STAND_ALONE.get(first, "utf_8"), escapes=False)
         if first not in _ASCII:
             return cls(_codec(first), resets=True)
-        # A set that only a later value names is tried for text without any escape sequence, as some writers leave it.
+        # Some writers omit the escape sequence, so text without one is decoded with the set of a later value.
         found = (_codec(name) for name in others)
         return cls(next((codec for codec in found if codec not in (_DEFAULT, "utf_8")), _DEFAULT))
 
     def decode(self, value: bytes, *, is_name: bool = False) -> str:
-        """Return text without its escape sequences; a delimiter of values, of lines or of a name ends their effect."""
+        """Return the text without escape sequences, which apply up to a delimiter of values, lines or name groups."""
         if not self.escapes or b"\x1b" not in value:
             return value.decode(self.codec, "replace")
         plain, *stretches = _SEQUENCE.split(value)

@@ -18,16 +18,16 @@ from api.dicom.web.values import CHOICES, VRS, describe, number, with_values
 from shared.imaging.dicom_file import quietly
 from shared.imaging.element_values import numbers_of, texts_of, values_of
 
-#: A data set, by eight hex digits of the tag.
+#: A data set, by tags of eight hex digits.
 DataSet = dict[str, Any]
 
 _CHARACTER_SET, _PIXEL_REPRESENTATION = Tag("SpecificCharacterSet"), Tag("PixelRepresentation")
-#: What a metadata answer may be, PS3.18 section 8.7.5.
+#: The media types of metadata, PS3.18 section 8.7.5.
 OFFERED = (DICOM_JSON, "application/json")
 
 
 def described(description: str, *examples: DataSet, schema: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Describe an answer in DICOM JSON; `schema` is by default that of an array of data sets."""
+    """Return the OpenAPI description of an answer in DICOM JSON. The default `schema` is an array of data sets."""
     content = {
         "schema": schema or {"type": "array", "items": {"type": "object"}},
         "example": list(examples) if schema is None else examples[0],
@@ -36,14 +36,14 @@ def described(description: str, *examples: DataSet, schema: dict[str, Any] | Non
 
 
 def key_of(keyword: str) -> str:
-    """Return an attribute's tag as DICOM JSON writes it."""
+    """Return the tag of an attribute as in DICOM JSON."""
     tag = tag_for_keyword(keyword)
     assert tag is not None, keyword
     return f"{tag:08X}"
 
 
 def attribute(keyword: str, *values: object) -> DataSet:
-    """Return a data set with one attribute; without values it is an empty one."""
+    """Return a data set with one attribute, which is empty without values."""
     tag = tag_for_keyword(keyword)
     assert tag is not None, keyword
     element: DataSet = {"vr": dictionary_VR(tag)}
@@ -51,20 +51,20 @@ def attribute(keyword: str, *values: object) -> DataSet:
 
 
 def from_dataset(dataset: Dataset) -> DataSet:
-    """Return what a data set holds, whether or not its values keep to the rules of their VRs; text is Unicode."""
+    """Return a data set with text in Unicode, including values that violate the rules of their VRs."""
     with quietly():
         return _describe(dataset, CharacterSet(), signed=False)
 
 
 def _describe(dataset: Dataset, characters: CharacterSet, *, signed: bool) -> DataSet:
-    """Return the elements of a data set; an item has the character set and the sign of what it is in (PS3.5 7.5.3)."""
+    """Return the elements of a data set. Items inherit character set and sign from their parent (PS3.5 7.5.3)."""
     if _CHARACTER_SET in dataset:
         characters = CharacterSet.of([text or "" for text in texts_of(values_of(dataset, "SpecificCharacterSet"))])
     if _PIXEL_REPRESENTATION in dataset:
         signed = numbers_of(values_of(dataset, "PixelRepresentation"))[:1] == [1]
     result: DataSet = {}
     for tag in dataset.keys():  # noqa: SIM118 - to iterate over a data set is to have pydicom make every value
-        if tag.element == 0:  # the length of a group
+        if tag.element == 0:  # group length
             continue
         element = dataset.get_item(tag)
         if isinstance(element, RawDataElement):
@@ -79,7 +79,7 @@ def _describe(dataset: Dataset, characters: CharacterSet, *, signed: bool) -> Da
 
 
 def _vr(raw: RawDataElement, dataset: Dataset, *, signed: bool) -> str:
-    """Return the VR that the file says or, where it says none or one that there is not, the standard's."""
+    """Return the VR in the file; if it has none or an unknown one, return the standard's."""
     known: dict[str, Any] = {}
     raw_element_vr(raw if raw.VR in VRS else raw._replace(VR=None), known, ds=dataset)
     vr = str(known["VR"])
@@ -90,7 +90,7 @@ def _vr(raw: RawDataElement, dataset: Dataset, *, signed: bool) -> str:
 
 
 def _made(element: DataElement, characters: CharacterSet, *, signed: bool) -> DataSet:
-    """Return an element that the parser has made a value of: sequences, and what it had to know itself."""
+    """Return an element that pydicom has already converted, such as a sequence."""
     vr, value = element.VR, element.value
     if vr == "SQ":
         return with_values("SQ", [_describe(item, characters, signed=signed) for item in value or ()])
@@ -101,12 +101,12 @@ def _made(element: DataElement, characters: CharacterSet, *, signed: bool) -> Da
 
 
 def select(dataset: Mapping[str, Any], keys: Iterable[str]) -> DataSet:
-    """Return these attributes; one that is not there is empty."""
+    """Return these attributes; missing ones are empty."""
     return {key: dataset.get(key) or {"vr": dictionary_VR(int(key, 16))} for key in keys}
 
 
 def answer(datasets: Iterable[DataSet], content_type: str) -> Response:
-    """Return data sets as an array, one after the other as they are read."""
+    """Return data sets as an array, which is sent while they are read."""
     return Response(_array(datasets), content_type=content_type)
 
 

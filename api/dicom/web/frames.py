@@ -1,4 +1,4 @@
-"""The one frame of a stored image, found and checked by the code with which the decoder finds and checks it."""
+"""Find and check the only frame of a stored image, with the same code as the decoder."""
 
 import mmap
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from shared.imaging.transfer_syntaxes import PACKINGS, Packing
 from shared.object_store import ObjectStore, original_key
 from shared.processes.scratch import nameless_file
 
-#: The media type of a frame, PS3.18 table 8.7.3-5, and the names that older clients use. Deflated cells have none.
+#: The media type of a frame, PS3.18 table 8.7.3-5, and the names that older clients use. Deflated pixel data have none.
 MEDIA_TYPES = {
     Packing.NATIVE: (OCTETS,),
     Packing.DEFLATED_FRAME: (OCTETS,),
@@ -39,27 +39,27 @@ _END_OF_IMAGE = b"\xff\xd9"
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame as it is answered: native cells in little endian, or a codestream."""
+    """A frame as it is sent: native pixel data in little endian, or a codestream."""
 
     value: memoryview
-    #: The one that the bytes are in, which a file may state wrongly.
+    #: The actual transfer syntax of the bytes, which a file can state wrongly.
     transfer_syntax: str
 
     @property
     def media_types(self) -> tuple[str, ...]:
-        """What it is, by its right name first."""
+        """Return its media types, the standard name first."""
         return MEDIA_TYPES[PACKINGS[self.transfer_syntax]]
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield its bytes."""
+        """Yield its bytes in chunks."""
         for start in range(0, len(self.value), _CHUNK_BYTES):
             yield bytes(self.value[start : start + _CHUNK_BYTES])
 
 
 def fetch_frame(store: ObjectStore, original: Original, *, max_image_pixels: int, is_decoded: bool) -> Frame:
-    """Return the frame of an original, every byte of which has been checked against its digest.
+    """Return the frame of an original, whose bytes have been checked against their digest.
 
-    `is_decoded` says that the detector's decoder has read it. Raises `UndecodablePixelData`, `MultiFrameImage`,
+    `is_decoded` means that the detector's decoder has read the frame. Raises `UndecodablePixelData`, `MultiFrameImage`,
     `MalformedDicom`, `ObjectMissing`, `ObjectCorrupt` and `ObjectStoreUnavailable`.
     """
     file = read_header(store, original, _READ)
@@ -72,7 +72,7 @@ def fetch_frame(store: ObjectStore, original: Original, *, max_image_pixels: int
 
 
 def frame_of(file: DicomFile, *, is_decoded: bool = False) -> Frame:
-    """Return the frame of a whole file; raises as `fetch_frame`."""
+    """Return the frame of a complete file. Raises the same errors as `fetch_frame`."""
     frame = read_frame(file)
     syntax = file.transfer_syntax_uid
     match PACKINGS[syntax]:
@@ -102,7 +102,7 @@ def _codestream(frame: bytes, packing: Packing, file: DicomFile, *, is_decoded: 
 
 
 def _fetch(store: ObjectStore, original: Original) -> memoryview:
-    """Return an original's bytes, in a file without a name rather than in memory: it may be large, and slow to send."""
+    """Return the bytes of an original, mapped from an unnamed file because it can be large and slow to send."""
     with nameless_file() as file:
         for chunk in store.stream(original_key(original.sha256), sha256=original.sha256):
             file.write(chunk)

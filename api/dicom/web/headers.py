@@ -1,4 +1,4 @@
-"""What the headers of stored originals say: the database holds nothing of a patient, so they are read in the store."""
+"""Read the headers of stored originals from the object store, because the database contains no patient data."""
 
 import threading
 from collections import OrderedDict
@@ -16,14 +16,14 @@ from shared.imaging.dicom_file import DicomFile, read_dicom
 from shared.imaging.header import PREFIX_BYTES
 from shared.object_store import ObjectStore, original_key
 
-#: Enough for the header of most films; of the others more is read.
+#: Enough for the header of most images; for the others, more is read.
 _FIRST_BYTES = 64 * 1024
 _MOST_KEPT = 2000
 _THREADS = 8
-#: Under which name the application keeps the headers.
+#: Name of the header cache in the Flask application.
 _NAME = "carina.dicom_headers"
 
-#: What searches answer; PS3.18 tables 10.6.3-3 to 10.6.3-5, and what viewers ask for.
+#: Attributes in search results: PS3.18 tables 10.6.3-3 to 10.6.3-5, and others that viewers request.
 SEARCHED = [
     "SpecificCharacterSet", "StudyDate", "SeriesDate", "ContentDate", "StudyTime", "SeriesTime", "ContentTime",
     "AccessionNumber", "Modality", "Manufacturer", "InstitutionName", "ReferringPhysicianName", "StudyDescription",
@@ -44,14 +44,14 @@ class Original:
 
 
 def read_header(store: ObjectStore, original: Original, kept: Sequence[str] | None = None) -> DicomFile:
-    """Read an original up to its pixel data; raise `ObjectMissing`, `ObjectStoreUnavailable` or `MalformedDicom`."""
+    """Read an original up to its pixel data. Raises `ObjectMissing`, `ObjectStoreUnavailable` or `MalformedDicom`."""
     file = None
     for most_bytes in (_FIRST_BYTES, PREFIX_BYTES):
         prefix = store.get_prefix(original_key(original.sha256), min(most_bytes, original.byte_count))
         whole = len(prefix) >= original.byte_count
         try:
             file = read_dicom(prefix, max_bytes=PREFIX_BYTES, kept=kept)
-        except MalformedDicom:  # as one is that was cut off
+        except MalformedDicom:  # the prefix can end within the header
             if whole or most_bytes == PREFIX_BYTES:
                 raise
             continue
@@ -62,16 +62,16 @@ def read_header(store: ObjectStore, original: Original, kept: Sequence[str] | No
 
 
 class Headers:
-    """The attributes that searches answer, kept for the originals that were asked for last. Thread-safe."""
+    """Caches the attributes in search results, for the most recently requested originals. Thread-safe."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
-        #: By digest. Only ever in memory, and only looked up for rows that the request's key may see.
+        #: By digest. Kept only in memory, and read only for rows that the request's key is allowed to see.
         self._kept: OrderedDict[str, DataSet] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, originals: Sequence[Original]) -> list[DataSet]:
-        """Return what the originals' headers say; nothing of one that is not there or cannot be read."""
+        """Return the headers of the originals; empty if an original is missing or unreadable."""
         with self._lock:
             found = {each.sha256: self._kept.get(each.sha256) for each in originals}
         missing = {each.sha256: each for each in originals if found[each.sha256] is None}
@@ -93,11 +93,11 @@ class Headers:
 
 
 def install(app: Flask, services: Services) -> None:
-    """Give the application its store of headers."""
+    """Add the header cache to the application."""
     app.extensions[_NAME] = Headers(services.store)
 
 
 def header_cache() -> Headers:
-    """Return the headers of the application that handles this request."""
+    """Return the header cache of the current application."""
     found: Headers = current_app.extensions[_NAME]
     return found

@@ -1,6 +1,6 @@
-"""What a request sends and what it accepts, PS3.18 section 8.7: media types whose parameters are media types, too.
+"""Media types of requests and of `Accept` headers, PS3.18 section 8.7; their parameters can be media types, too.
 
-Senders leave out the quotes around `type=application/dicom`, which strict parsers then cut short.
+Clients often omit the quotes around `type=application/dicom`, which strict parsers then truncate.
 """
 
 import re
@@ -18,11 +18,10 @@ DICOM_JSON = "application/dicom+json"
 RELATED = "multipart/related"
 OCTETS = "application/octet-stream"
 
-#: Whatever the answer's transfer syntax is.
+#: Any transfer syntax.
 ANY = "*"
 
-#: What each route may answer besides, for its description.
-
+#: One element of an `Accept` header, with commas in quoted strings.
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 _MOST_ELEMENTS = 100
 _PLUS = re.compile(r"(application/\w+) (?=json|xml)", re.IGNORECASE)
@@ -36,16 +35,16 @@ class NotAcceptable(RequestError):
 
     @classmethod
     def of(cls, offered: Iterable[str]) -> Self:
-        """Return the error that lists what can be given."""
+        """Return the error with the media types that are available."""
         return cls(f"The answer cannot be given as the request accepts it. It can be given as: {', '.join(offered)}.")
 
 
 @dataclass(frozen=True)
 class MediaType:
-    """One media type with what DICOM says of it."""
+    """A media type with its DICOM parameters."""
 
     name: str
-    #: Of the parts of a multipart; None where it is not said.
+    #: Media type of the parts of a multipart type; None if not given.
     part: str | None = None
     transfer_syntax: str | None = None
     boundary: str | None = None
@@ -53,25 +52,25 @@ class MediaType:
 
     @property
     def content(self) -> str:
-        """The media type of the thing itself, whether it is a part or the whole."""
+        """Return the media type of the content itself, as a part or as the complete body."""
         return (self.part or ANY) if self.name == RELATED else self.name
 
     @property
     def is_related(self) -> bool:
-        """Whether a multipart/related is what is wanted."""
+        """Return whether multipart/related is acceptable."""
         return self.name in (RELATED, "*/*")
 
     def takes_syntax(self, transfer_syntax: str) -> bool:
-        """Whether a thing in this transfer syntax is acceptable."""
+        """Return whether content in this transfer syntax is acceptable."""
         return self.transfer_syntax in (None, ANY, transfer_syntax)
 
     def takes(self, content: str) -> bool:
-        """Whether a thing of this media type is acceptable."""
+        """Return whether content of this media type is acceptable."""
         return self.content in (ANY, "*/*", content, f"{content.partition('/')[0]}/*")
 
 
 def parse_media_type(text: str) -> MediaType:
-    """Read one media type; what makes no sense in it is left out."""
+    """Parse one media type; invalid parameters are ignored."""
     message = Message()
     message["Content-Type"] = re.sub(r"[^\x20-\x7e]", " ", text)
     named = {name.lower(): value for name, value in message.get_params([])[1:] if isinstance(value, str)}
@@ -89,11 +88,11 @@ def parse_media_type(text: str) -> MediaType:
 
 
 def accepted() -> list[MediaType]:
-    """Return what the request accepts, the most wanted first: by its `accept` parameter, then by its header.
+    """Return the media types that the request accepts, by preference: first its `accept` parameter, then its header.
 
-    As PS3.18 section 8.7.8.1 has it: where nothing of the parameter can be given, the header counts.
+    As in PS3.18 section 8.7.8.1, the header applies if no type of the parameter is available.
     """
-    # A browser's address line turns `+` into a space.
+    # Browsers decode `+` in a URL as a space.
     asked = ",".join(_PLUS.sub(r"\1+", text) for text in request.args.getlist("accept"))
     header = request.headers.get("Accept")
     if not asked.strip():
@@ -102,14 +101,14 @@ def accepted() -> list[MediaType]:
 
 
 def parse_accept(text: str | None) -> list[MediaType]:
-    """Read an `Accept` header, the most wanted first; without one anything is acceptable."""
+    """Parse an `Accept` header, by preference. Without a header, any type is acceptable."""
     elements = [element.strip() for element in _ELEMENT.findall(text or "*/*")[:_MOST_ELEMENTS]]
     wanted = [parse_media_type(element) for element in elements if element]
     return sorted((each for each in wanted if each.quality > 0), key=lambda each: -each.quality)
 
 
 def choose(accept: Sequence[MediaType], offered: Sequence[str]) -> str:
-    """Return the offered media type that is wanted most, the first of equals; raise `NotAcceptable`."""
+    """Return the preferred media type among the offered ones; in a tie, the first. Raises `NotAcceptable`."""
     for wanted in accept:
         for content in offered:
             if wanted.name != RELATED and wanted.takes(content):

@@ -1,4 +1,4 @@
-"""Answers in several parts, as `multipart/related`; each is read as it is sent."""
+"""Answers as `multipart/related`, whose parts are read while they are sent."""
 
 import secrets
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ Found = TypeVar("Found")
 
 
 def related(content_type: str, parts: Iterator[tuple[str, Iterator[bytes]]]) -> Response:
-    """Answer parts, each a media type and its bytes. What fails on the way breaks the answer off, visibly."""
+    """Return an answer of parts, each with its media type and bytes. An error while sending breaks the answer off."""
     boundary = secrets.token_hex(16)
 
     def body() -> Iterator[bytes]:
@@ -31,5 +31,5 @@ def related(content_type: str, parts: Iterator[tuple[str, Iterator[bytes]]]) -> 
 
 
 def primed(found: Iterator[Found], count: int = 1) -> Iterator[Found]:
-    """Read the first ones ahead, so that what fails there is answered as an error."""
+    """Read the first items in advance, so that errors in them are returned as error answers."""
     return chain(list(islice(found, count)), found)

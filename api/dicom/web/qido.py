@@ -1,4 +1,4 @@
-"""QIDO-RS: which studies, series and instances there are, PS3.18 section 10.6."""
+"""QIDO-RS: search for studies, series and instances, PS3.18 section 10.6."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -52,7 +52,7 @@ _STUDY = attribute("StudyInstanceUID", "1.2.826.0.1.3680043.8.498.1") | attribut
 _RESULTS: ResponseDict = {"200": described("The data sets that match; an empty array if none does.", _STUDY)}
 
 
-#: What a result says at its level and at those above, PS3.18 tables 10.6.3-3 to 10.6.3-5.
+#: Attributes of a result at its level and the levels above, PS3.18 tables 10.6.3-3 to 10.6.3-5.
 _ATTRIBUTES = {
     Level.STUDY: [
         "SpecificCharacterSet", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
@@ -155,7 +155,7 @@ def _search(level: Level, query: SearchQuery, path: StudyUid | None = None) -> R
         for (instance, counted), header in zip(found, attributes, strict=True)
     ]
     response = answer(results, content_type)
-    # A client that asked for a limit within ours knows that there may be more.
+    # A client that requested a limit below the maximum knows that there can be more.
     cut = more and not ("limit" in request.args and query.limit <= limit)
     add_warnings(response, warnings(request.args, more=cut))
     return response
@@ -164,11 +164,11 @@ def _search(level: Level, query: SearchQuery, path: StudyUid | None = None) -> R
 def _read_page(
     session: Session, level: Level, conditions: Sequence[sa.ColumnElement[bool]], offset: int, limit: int
 ) -> tuple[Sequence[Any], bool]:
-    """Return the rows that stand for a page's results, and whether more results follow."""
+    """Return the rows of a page's results, and whether more results follow."""
     if level is not Level.STUDY:
         rows = session.execute(latest(level, *conditions).offset(offset).limit(limit + 1)).all()
         return rows[:limit], len(rows) > limit
-    # Found by the studies, whose number an index bounds, and not by all their images.
+    # An index limits the number of studies to search, so studies are selected instead of all their images.
     matching = sa.select(Image.id).where(Image.study_id == Study.id, Image.media_type == DICOM, *conditions)
     studies = (
         sa.select(Study.id, Study.study_instance_uid)
@@ -187,7 +187,7 @@ def _key(image: Image, level: Level) -> tuple[UUID, str | None]:
 
 
 def _count(session: Session, level: Level, study_ids: set[UUID]) -> dict[tuple[UUID, str | None], DataSet]:
-    """Return what results say of all that is below them, by `_key`; an instance has nothing below it."""
+    """Return the counts of the levels below each result, by `_key`; instances have none."""
     of_studies = sa.select(Image).join(Study, Study.id == Image.study_id).where(Study.id.in_(study_ids), ADDRESSABLE)
     instances = sa.func.count(sa.distinct(sa.tuple_(Image.series_instance_uid, Image.sop_instance_uid)))
     if level is Level.STUDY:
@@ -211,7 +211,7 @@ def _count(session: Session, level: Level, study_ids: set[UUID]) -> dict[tuple[U
 
 
 def _describe(level: Level, instance: Instance, header: DataSet) -> DataSet:
-    """Return what a result says: what the header does of the patient and the study, and what the row does of UIDs."""
+    """Return the attributes of a result: patient and study from the header, UIDs from the row."""
     keywords = [keyword for each in Level if each <= level for keyword in _ATTRIBUTES[each]]
     uids = (instance.study_uid, instance.series_uid, instance.instance_uid)[:level]
     result = select(header, [key_of(keyword) for keyword in keywords])

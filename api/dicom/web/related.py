@@ -1,4 +1,4 @@
-"""Pulls the instances out of a multipart/related body as they arrive; at most a chunk of it is in memory."""
+"""Read the instances of a multipart/related body while it arrives; at most one chunk is in memory."""
 
 import re
 from collections import deque
@@ -14,7 +14,7 @@ from api.dicom.web.media_types import DICOM, RELATED, parse_media_type
 from api.http.body import Body
 from shared.errors import LimitExceeded, MalformedUpload, RequestError, UnsupportedMediaType, UploadCutShort
 
-#: Of what stands before the first part and after the last one.
+#: Limits of the text before the first part and after the last part.
 _MOST_PREAMBLE_BYTES = _MOST_EPILOGUE_BYTES = 64 * 1024
 _NO_BOUNDARY = "The boundary that the Content-Type states begins no line of the body's first 64 KiB."
 
@@ -30,16 +30,16 @@ class Part:
     """One part of the body."""
 
     media_type: str
-    #: Its bytes, to be read once and before the next part.
+    #: Its bytes; must be read once, before the next part.
     chunks: Iterator[bytes]
 
 
 def read_parts(request: Request, *, max_bytes: int, max_parts: int) -> Iterator[Part]:
-    """Yield the parts of a `multipart/related; type="application/dicom"`, or a body that is one instance.
+    """Yield the parts of a `multipart/related; type="application/dicom"`, or a body that is a single instance.
 
-    Whatever of a part is not read is skipped before the next. Raises `UnsupportedMediaType`, `NoInstances`,
-    `LimitExceeded`, `MalformedUpload`, and `UploadCutShort` from a part's chunks, so that a part whose chunks come to
-    their end has arrived as a whole.
+    The unread rest of a part is skipped before the next part. Raises `UnsupportedMediaType`, `NoInstances`,
+    `LimitExceeded` and `MalformedUpload`. The chunks of a part raise `UploadCutShort`, so a part whose chunks end
+    without an error has arrived completely.
     """
     sent = parse_media_type(request.headers.get("Content-Type", ""))
     if request.content_length == 0:
@@ -68,7 +68,7 @@ class _Event:
 
 
 class _Related:
-    """A multipart body under way."""
+    """The state of a multipart body that is being read."""
 
     def __init__(self, body: Body, boundary: str) -> None:
         self._body = body
@@ -76,7 +76,7 @@ class _Related:
         self._in_part = False
         self._delimiter = b"\n--" + boundary.encode("latin-1", "replace")
         self._first_boundary = re.compile(re.escape(self._delimiter) + rb"(?=[ \t\r\n-])")
-        #: The end of what has come before the first boundary (RFC 2046 section 5.1.1); None once that has come.
+        #: The end of the text before the first boundary (RFC 2046 section 5.1.1); None after this boundary.
         self._preamble: bytes | None = b"\n"
 
         def on(kind: str, data: bytes = b"", start: int = 0, end: int = 0) -> None:
@@ -100,7 +100,7 @@ class _Related:
             raise MalformedUpload("The boundary is too long.") from exc
 
     def next_part(self) -> str | None:
-        """Return the next part's media type, or None at the end of the body."""
+        """Return the media type of the next part, or None at the end of the body."""
         if self._next_event().kind == "end":
             self._read_epilogue()
             return None
@@ -124,11 +124,11 @@ class _Related:
                 continue
             self._in_part = False
             if self._events[0].kind == "end":
-                # The last part is whole only when the body is.
+                # The last part is complete only if the body is.
                 self._read_epilogue()
 
     def skip(self) -> None:
-        """Read over what is left of the part."""
+        """Skip the rest of the part."""
         for _ in self.chunks():
             pass
 
@@ -138,7 +138,7 @@ class _Related:
         return self._events.popleft()
 
     def _fill(self) -> None:
-        """Read until there is an event; raise `UploadCutShort` where the body ends before."""
+        """Read until there is an event. Raises `UploadCutShort` if the body ends before."""
         while not self._events:
             chunk = self._body.read()
             if not chunk:
@@ -150,7 +150,7 @@ class _Related:
                 raise MalformedUpload from exc
 
     def _without_preamble(self, chunk: bytes) -> bytes:
-        """Return what of a chunk is at or behind the first boundary, which begins a line."""
+        """Return the chunk from the first boundary on, which starts a line."""
         if self._preamble is None:
             return chunk
         seen = self._preamble + chunk

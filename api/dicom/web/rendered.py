@@ -1,4 +1,4 @@
-"""WADO-RS' rendered resources and thumbnails: the picture that the detector sees, PS3.18 sections 10.4.1.1.3 and .6."""
+"""Rendered resources and thumbnails of WADO-RS, from the detector's rendition, PS3.18 sections 10.4.1.1.3 and .6."""
 
 from io import BytesIO
 
@@ -42,7 +42,7 @@ _PICTURES: ResponseDict = {"200": {"description": "The pictures that the detecto
 
 
 class RenderedQuery(Bounded):
-    """How to draw it. The standard's annotation, iccprofile and window need the pixels decoded anew: not supported."""
+    """How to render. The standard's annotation, iccprofile and window would need the original pixels: not supported."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -153,7 +153,7 @@ def _thumbnail(path: StudyUid, query: RenderedQuery) -> Response:
 
 
 def _picture(found: list[Instance], query: RenderedQuery, viewport: Viewport | None, default: str = PNG) -> Response:
-    """Answer the picture of the first instance that has one."""
+    """Return the picture of the first instance with a rendition."""
     know_parameters(RenderedQuery.model_fields)
     content_type = choose(accepted(), sorted((PNG, JPEG), key=lambda each: each != default))
     ready = [instance for instance in found if instance.rendition_sha256 is not None]
@@ -162,7 +162,7 @@ def _picture(found: list[Instance], query: RenderedQuery, viewport: Viewport | N
 
 
 def _pictures(found: list[Instance], query: RenderedQuery) -> Response:
-    """Answer a picture of each instance; raise `NotReady` unless all have one."""
+    """Return a picture of each instance. Raises `NotReady` unless all have a rendition."""
     know_parameters(RenderedQuery.model_fields)
     viewport = read_viewport(query.viewport)
     for wanted in accepted():
@@ -173,7 +173,7 @@ def _pictures(found: list[Instance], query: RenderedQuery) -> Response:
         raise NotAcceptable.of(f'{RELATED}; type="{each}"' for each in (JPEG, PNG))
     if any(instance.rendition_sha256 is None for instance in found):
         raise NotReady("An image has no rendition yet.")
-    store = services().store  # the answer goes on when the request's context is gone
+    store = services().store  # the answer is sent after the end of the request's context
     parts = ((content_type, iter([_draw(store, instance, query, viewport, content_type)])) for instance in found)
     return related(content_type, parts)
 

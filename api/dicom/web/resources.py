@@ -1,4 +1,4 @@
-"""Studies, series and instances as DICOMweb addresses them: paths, URLs, and the rows behind them."""
+"""Studies, series and instances of DICOMweb: their paths, URLs and rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ SERIES = f"{STUDY}/series/<series_uid>"
 INSTANCE = f"{SERIES}/instances/<instance_uid>"
 
 _UID = f"^{UID_PATTERN}$"
-#: A row that has a place in DICOMweb: PNG and JPEG have no UIDs, nor have some files that only look like DICOM.
+#: Rows that DICOMweb can address: PNG and JPEG have no UIDs, and some files that resemble DICOM have none either.
 ADDRESSABLE = sa.and_(
     Image.media_type == DICOM,
     Study.study_instance_uid.is_not(None),
@@ -37,43 +37,43 @@ ADDRESSABLE = sa.and_(
 
 
 class _Blueprint(APIBlueprint):
-    """Routes that take a slash behind their paths, as several clients send it."""
+    """Routes that also accept a trailing slash, which several clients send."""
 
     def add_url_rule(self, rule: str, *arguments: Any, **options: Any) -> None:
         super().add_url_rule(rule, *arguments, strict_slashes=False, **options)
 
 
 def dicomweb(name: str) -> APIBlueprint:
-    """Return a blueprint of DICOMweb."""
+    """Return a blueprint for DICOMweb."""
     return resource(name, tag="DICOMweb", kind=_Blueprint)
 
 
 class Level(IntEnum):
-    """What a thing is."""
+    """The levels of DICOM's hierarchy."""
 
     STUDY, SERIES, INSTANCE = 1, 2, 3
 
 
 class StudyUid(Bounded):
-    """Which study."""
+    """Identifies a study."""
 
     study_uid: str = Field(pattern=_UID, description="StudyInstanceUID.")
 
 
 class SeriesUid(StudyUid):
-    """Which series."""
+    """Identifies a series."""
 
     series_uid: str = Field(pattern=_UID, description="SeriesInstanceUID.")
 
 
 class InstanceUid(SeriesUid):
-    """Which instance."""
+    """Identifies an instance."""
 
     instance_uid: str = Field(pattern=_UID, description="SOPInstanceUID.")
 
 
 class FramesPath(InstanceUid):
-    """Which frame."""
+    """Identifies a frame."""
 
     frames: str = Field(
         max_length=1000,
@@ -83,14 +83,14 @@ class FramesPath(InstanceUid):
 
 
 def check_frames(path: FramesPath) -> None:
-    """Raise `NotFound` unless the one frame that every instance has is the only one that is asked for."""
+    """Raise `NotFound` unless only frame 1 is requested, because each instance has one frame."""
     if {int(number) for number in path.frames.split(",")} != {1}:
         raise NotFound("The instance has one frame only, number 1.")
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One stored instance: its UIDs, and the original that holds it."""
+    """One stored instance: its UIDs, and its original."""
 
     study_uid: str
     series_uid: str
@@ -104,25 +104,25 @@ class Instance:
 
     @property
     def url(self) -> str:
-        """Where it can be retrieved."""
+        """Return the URL to retrieve it."""
         return url_of(self.study_uid, self.series_uid, self.instance_uid)
 
 
 def url_of(study_uid: str, series_uid: str | None = None, instance_uid: str | None = None) -> str:
-    """Return where something can be retrieved, as the client reaches us."""
+    """Return the URL of a study, series or instance, as the client reaches this server."""
     levels = [("studies", study_uid), ("series", series_uid), ("instances", instance_uid)]
     return service_url() + "".join(f"/{level}/{quote(uid, safe='')}" for level, uid in levels if uid is not None)
 
 
 def service_url() -> str:
-    """Return the base of all DICOMweb URLs, as the client reaches us."""
+    """Return the base of all DICOMweb URLs, as the client reaches this server."""
     return absolute(PREFIX)
 
 
 def find(path: StudyUid) -> list[Instance]:
-    """Return the instances below a path, in a lasting order; raise `NotFound` where there is none.
+    """Return the instances below a path, in a stable order. Raises `NotFound` if there are none.
 
-    Where an instance was sent in several encodings, the one that was stored last stands for it.
+    If an instance was sent in several encodings, the one stored last is returned.
     """
     with services().database.begin() as session:
         complete(session, [path.study_uid])
@@ -154,7 +154,7 @@ def latest(level: Level, *conditions: sa.ColumnElement[bool]) -> Any:
 
 
 def as_instance(image: Image, study_uid: str) -> Instance:
-    """Make an instance of a row of `latest`."""
+    """Return the instance of a row of `latest`."""
     return Instance(
         study_uid=study_uid,
         series_uid=image.series_instance_uid or "",
@@ -169,7 +169,7 @@ def as_instance(image: Image, study_uid: str) -> Instance:
 
 
 def complete(session: Session, study_uids: Sequence[str]) -> None:
-    """Fill in the UIDs of rows that are older than these columns; the header says them."""
+    """Fill in the UIDs of rows that are older than these columns, from their headers."""
     bare = (
         sa.select(Image)
         .join(Study, Study.id == Image.study_id)

@@ -1,8 +1,8 @@
-"""What a search asks for, PS3.18 section 8.3.4.
+"""Parse the parameters of a search, PS3.18 section 8.3.4.
 
-Only UIDs, SOP classes and modalities can be searched by, for the database holds nothing of a patient. A search by a
-name, an id or a date is refused: a viewer that asks for one patient's studies must not be shown everybody's. What is no
-attribute is ignored, with a warning.
+Only UIDs, SOP classes and modalities can be searched for, because the database contains no patient data. A search for a
+name, an id or a date is rejected: a viewer that requests one patient's studies must not receive those of all patients.
+Parameters that are not attributes are ignored, with a warning.
 """
 
 import re
@@ -20,7 +20,7 @@ from shared.bounded import Bounded
 from shared.errors import RequestError
 from shared.tables import Image, Study
 
-#: The most that one answer holds; a search without a limit gets as many.
+#: The maximum number of results in an answer; also the default limit.
 MOST_RESULTS = 500
 
 _COLUMNS = {
@@ -31,7 +31,7 @@ _COLUMNS = {
     "Modality": Image.modality,
 }
 _Other = aliased(Image)
-#: What any instance of the study may match.
+#: Any instance of the study may match.
 _COLUMNS_IN_STUDY = {"ModalitiesInStudy": _Other.modality, "SOPClassesInStudy": _Other.sop_class_uid}
 _UNSUPPORTED = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
 _OPTIONS = {"accept", "charset", "limit", "offset", "includefield", *_UNSUPPORTED}
@@ -50,7 +50,7 @@ _VALUES = "Only results with one of these values, with commas between."
 
 
 class SearchQuery(Bounded):
-    """What to search for: attributes by keyword or tag, several values with commas between."""
+    """The search conditions: attributes by keyword or tag; several values are separated by commas."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -67,12 +67,12 @@ class SearchQuery(Bounded):
 
 
 def read_conditions(arguments: MultiDict[str, str]) -> list[sa.ColumnElement[bool]]:
-    """Return what rows of images and their studies must match; raise `NotSearchable`."""
+    """Return the conditions on rows of images and their studies. Raises `NotSearchable`."""
     conditions: list[sa.ColumnElement[bool]] = []
     for name, texts in arguments.lists():
         if name in _OPTIONS:
             continue
-        # A list has commas or backslashes between, PS3.18 section 8.3.4.1.
+        # A list is separated by commas or backslashes, PS3.18 section 8.3.4.1.
         values = [value.strip() for text in texts for value in re.split(r"[,\\]", text) if value.strip()]
         if not values or "*" in values:
             continue  # matches anything
@@ -92,7 +92,7 @@ def read_conditions(arguments: MultiDict[str, str]) -> list[sa.ColumnElement[boo
 
 
 def read_fields(fields: list[str]) -> list[str]:
-    """Return the tags that `includefield` names, as far as searches can answer them."""
+    """Return the tags in `includefield` that search results can contain."""
     names = [name.strip() for field in fields for name in field.split(",")]
     if "all" in names:
         return [key_of(keyword) for keyword in SEARCHED]
@@ -100,7 +100,7 @@ def read_fields(fields: list[str]) -> list[str]:
 
 
 def warnings(arguments: MultiDict[str, str], *, more: bool) -> list[str]:
-    """Return what the client has to be told besides the results, in the standard's own words."""
+    """Return the texts of the answer's warnings, in the standard's own words."""
     texts = [
         f"The {name} parameter is not supported. Only literal matching has been performed."
         for name in _UNSUPPORTED
@@ -114,16 +114,16 @@ def warnings(arguments: MultiDict[str, str], *, more: bool) -> list[str]:
 
 
 def is_parameter(name: str) -> bool:
-    """Whether a parameter is one of a search's: an option or an attribute."""
+    """Return whether a search has this parameter: an option or an attribute."""
     return name in _OPTIONS or _names_attribute(name)
 
 
 def _names_attribute(name: str) -> bool:
-    """Whether a parameter is meant for an attribute, be it in a sequence, private, or with its capitals wrong."""
+    """Return whether a parameter means an attribute: also in a sequence, a private one, or with wrong capitals."""
     return any(_TAG.fullmatch(part) or part.lower() in _KEYWORDS for part in name.split("."))
 
 
 def _keyword(name: str) -> str | None:
-    """Return the keyword of an attribute that is named by it or by its tag; None for what is none of the standard's."""
+    """Return the keyword of an attribute, given by keyword or tag; None if it is not in the standard."""
     keyword = keyword_for_tag(int(name, 16)) if _TAG.fullmatch(name) else name
     return keyword if keyword and tag_for_keyword(keyword) is not None else None

@@ -1,4 +1,4 @@
-"""STOW-RS: instances in, PS3.18 section 10.5; each is answered on its own."""
+"""STOW-RS: store instances, PS3.18 section 10.5; each instance has its own result."""
 
 import re
 from collections import Counter
@@ -42,7 +42,8 @@ class StudyMismatch(PermanentError):
     places = Place.FILE
 
 
-#: FailureReason (0008,1197) by our code. PS3.18 table I.2-2 gives the classes and leaves `xx` to us.
+#: FailureReason (0008,1197) by Carina's code. PS3.18 table I.2-2 defines the classes and leaves `xx` to
+#: implementations.
 FAILURE_REASONS = {
     "not_an_image": 0x0122,  # Referenced SOP Class not supported
     "unsupported_transfer_syntax": 0xC122,  # Referenced Transfer Syntax not supported
@@ -59,7 +60,7 @@ FAILURE_REASONS = {
 }
 _PROCESSING_FAILURE = 0x0110
 
-#: How much of a file is looked at for the identity of one that is refused.
+#: Number of bytes of a rejected file that are searched for its UIDs.
 _MOST_PREFIX_BYTES = 256 * 1024
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -80,7 +81,7 @@ _RESPONSES: ResponseDict = {
 
 @dataclass(frozen=True)
 class _Stored:
-    """An instance that is stored: its UIDs as they were sent, and where it can be retrieved."""
+    """A stored instance: its UIDs as sent, and its URL."""
 
     sop_class_uid: str
     instance_uid: str
@@ -91,7 +92,7 @@ class _Stored:
 
 @dataclass(frozen=True)
 class _Failed:
-    """An instance that is not stored; UIDs where the header says any."""
+    """A rejected instance, with its UIDs if its header has them."""
 
     error: PermanentError
     sop_class_uid: str | None
@@ -129,7 +130,7 @@ def _store(study_uid: str | None) -> Response:
     content_type = choose(accepted(), OFFERED)
     settings, intake = services().settings, services().intake(identity().project_id, key_id=identity().key_id)
     if settings.deidentify != "off":
-        forget_answer()  # it names instances by the UIDs that were sent; stored again, they are duplicates
+        forget_answer()  # it contains the UIDs as sent; a repeated request finds duplicates
     stored: list[_Stored] = []
     failed: list[_Failed] = []
     try:
@@ -166,7 +167,7 @@ def _receive(intake: Intake, part: Part, study_uid: str | None) -> _Stored | _Fa
         received = intake.receive(_remember(part.chunks, prefix), check=check, also=_note)
     except PermanentError as error:
         return _Failed(error, *_identify(bytes(prefix)))
-    header = received.header  # with the UIDs of what is stored, where originals are de-identified
+    header = received.header  # if originals are de-identified, it has the UIDs of the stored file
     study = header.study_instance_uid or ""
     return _Stored(
         sop_class_uid=sent[0].sop_class_uid or "",
@@ -178,7 +179,7 @@ def _receive(intake: Intake, part: Part, study_uid: str | None) -> _Stored | _Fa
 
 
 def _note(session: Session, received: Received) -> None:
-    """Have each instance recorded in the transaction of its own rows."""
+    """Write the audit row of each instance in the transaction of its own rows."""
     note(stored=1, study_ids=[str(received.study_id)])
     recorded(session)
 
@@ -190,7 +191,7 @@ def _remember(chunks: Iterator[bytes], prefix: bytearray) -> Iterator[bytes]:
 
 
 def _identify(prefix: bytes) -> tuple[str | None, str | None]:
-    """Return the SOP class and instance UID of a file that was refused, where it says them."""
+    """Return the SOP class and instance UID of a rejected file, if it has them."""
     keywords = ["SOPClassUID", "SOPInstanceUID"]
     with suppress(CarinaError):
         file = read_dicom(prefix, max_bytes=_MOST_PREFIX_BYTES, kept=keywords)
@@ -200,7 +201,7 @@ def _identify(prefix: bytes) -> tuple[str | None, str | None]:
 
 
 def _describe(stored: list[_Stored], failed: list[_Failed]) -> DataSet:
-    """Make the Store Instances Response Module, PS3.18 table I.1-1."""
+    """Return the Store Instances Response Module, PS3.18 table I.1-1."""
     urls = {each.study_url for each in stored}
     answer = attribute("RetrieveURL", *(urls if len(urls) == 1 else ()))
     named = [each for each in failed if each.sop_class_uid and each.instance_uid]
@@ -222,7 +223,7 @@ def _reference(instance: _Stored | _Failed) -> DataSet:
 
 
 def _reason(failed: _Failed) -> DataSet:
-    """Say why, by the standard's number, and by our code and sentence in a private block, PS3.5 section 7.8."""
+    """Return the standard's number, and Carina's code and message in a private block (PS3.5 section 7.8)."""
     reason = FAILURE_REASONS.get(failed.error.code, _PROCESSING_FAILURE)
     return attribute("FailureReason", reason) | {
         "00090010": {"vr": "LO", "Value": ["CARINA"]},

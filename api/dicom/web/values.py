@@ -1,7 +1,6 @@
-"""The values of one element in the DICOM JSON model, PS3.18 annex F, made of the bytes that the file holds.
+"""Convert the bytes of one element to values of the DICOM JSON model, PS3.18 annex F.
 
-No value is left out for breaking a rule of its VR: numbers that are none are given as text, and binary values of a
-wrong length as `UN`.
+Values that violate a rule of their VR are kept: invalid numbers as text, and binary values of a wrong length as `UN`.
 """
 
 import base64
@@ -16,22 +15,22 @@ import numpy as np
 from api.dicom.web.character_sets import CharacterSet
 
 _NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
-#: How many bytes belong together, and change places where the file is big endian.
+#: Bytes per word, which are swapped if the file is big endian.
 _WORD_BYTES = {"OB": 1, "UN": 1, "OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 _ONE_TEXT = {"LT", "ST", "UT", "UR"}
 _TEXTS = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "PN", "SH", "TM", "UC", "UI"} | _ONE_TEXT
 VRS = _TEXTS | _WORD_BYTES.keys() | _NUMBERS.keys() | {"AT", "SQ"}
-#: Of an element whose VR the file does not say, where the standard allows several.
+#: The VR of an element whose file does not state it, if the standard allows several.
 CHOICES = {"US or OW": "OW", "US or SS or OW": "OW", "OB or OW": "OW"}
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-#: The largest integer that every reader of JSON takes for what it is.
+#: The largest integer that all JSON parsers read exactly.
 _MOST_EXACT = 2**53 - 1
 _NAME_PARTS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 def describe(vr: str, value: bytes, characters: CharacterSet, *, little_endian: bool) -> dict[str, Any]:
-    """Return an element that is no sequence: its VR, and its values if there are any."""
+    """Return an element that is not a sequence: its VR, and its values if it has any."""
     if vr in _TEXTS:
         return with_values(vr, _texts(vr, value, characters))
     if vr in _WORD_BYTES:
@@ -47,13 +46,13 @@ def describe(vr: str, value: bytes, characters: CharacterSet, *, little_endian: 
 
 
 def with_values(vr: str, values: Iterable[Any]) -> dict[str, Any]:
-    """Return an element with values, of which an empty one among others is null."""
+    """Return an element with values; an empty value among others is null."""
     found = list(values)
     return {"vr": vr, "Value": found} if found else {"vr": vr}
 
 
 def number(value: float) -> float | str:
-    """Return a number, as text where JSON has none for it (PS3.18 F.2.3)."""
+    """Return a number, or text if JSON cannot represent it (PS3.18 F.2.3)."""
     if isinstance(value, int):
         return value if abs(value) <= _MOST_EXACT else str(value)
     if math.isfinite(value):
@@ -68,7 +67,7 @@ def name(text: str) -> dict[str, str] | None:
 
 
 def decimal(text: str) -> float | str:
-    """Return the number that text stands for, or the text."""
+    """Return the number in a text, or the text if it is not a number."""
     if len(text) > 1000 or not _NUMBER.fullmatch(text):
         return text
     if re.fullmatch(r"[+-]?\d+", text) and abs(int(text)) <= _MOST_EXACT:
@@ -87,7 +86,7 @@ def _texts(vr: str, value: bytes, characters: CharacterSet) -> list[Any]:
 
 
 def text_value(vr: str, text: str) -> Any:
-    """Return one value of a VR that is written as text."""
+    """Return one value of a text VR."""
     if vr == "PN":
         return name(text)
     text = text.strip(" \0") if vr in ("DS", "IS", "UI") else text.rstrip(" \0")
@@ -99,6 +98,6 @@ def _binary(vr: str, value: bytes) -> dict[str, Any]:
 
 
 def _swapped(value: bytes, word_bytes: int) -> bytes:
-    """Return words in little endian; what is left over at the end stays as it is."""
+    """Return the words in little endian; an incomplete last word is unchanged."""
     whole = len(value) - len(value) % word_bytes
     return np.frombuffer(value[:whole], f">u{word_bytes}").byteswap().tobytes() + value[whole:]

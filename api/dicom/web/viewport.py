@@ -1,4 +1,4 @@
-"""Which part of a picture to show, and in what size: the `viewport` parameter, PS3.18 section 8.3.5.1.3."""
+"""The `viewport` parameter: the part of a picture to show, and its size, PS3.18 section 8.3.5.1.3."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _FORM = (
 
 @dataclass(frozen=True)
 class Viewport:
-    """A size to fit into, and what part of an image to show; where it ends is None for the image's own end."""
+    """A size to fit into, and the part of an image to show; None as width or height: up to the image's edge."""
 
     width_px: int
     height_px: int
@@ -26,9 +26,9 @@ class Viewport:
     region_height: float | None = None
 
     def show(self, picture: PIL.Image.Image, image_size_px: tuple[int, int]) -> PIL.Image.Image:
-        """Return the part of a picture, as large as fits; `image_size_px` [H, W] is of what the region is a part of.
+        """Return the part of a picture, as large as fits. `image_size_px` [H, W] is the size that the region refers to.
 
-        Raises `InvalidRequest` where the region has no pixel of the image.
+        Raises `InvalidRequest` if the region contains no pixel of the image.
         """
         height_px, width_px = image_size_px
         left, right, turn_x = _span(self.left, self.region_width, width_px)
@@ -48,7 +48,7 @@ class Viewport:
 
 
 def read_viewport(text: str, *, with_region: bool = True) -> Viewport | None:
-    """Read the parameter, None where it is empty; raise `InvalidRequest` for what is no viewport."""
+    """Parse the parameter; None if it is empty. Raises `InvalidRequest` if it is not valid."""
     if not text:
         return None
     sizes, region = text.split(",")[:2], text.split(",")[2:]
@@ -69,7 +69,7 @@ def read_viewport(text: str, *, with_region: bool = True) -> Viewport | None:
 
 
 def _span(start: float, length: float | None, side_px: int) -> tuple[float, float, bool]:
-    """Where a region begins and ends within a side, and whether it is to be turned: its length is negative then."""
+    """Return the start and end of a region within a side, and whether to flip it, which a negative length means."""
     end = side_px if length is None else start + abs(length)
     start, end = max(0.0, start), min(float(side_px), end)
     if end - start < 1:

@@ -1,7 +1,7 @@
-"""WADO-RS: instances, their metadata and frames out, PS3.18 section 10.4.
+"""WADO-RS: retrieve instances, their metadata and frames, PS3.18 section 10.4.
 
-An instance is answered in the transfer syntax in which it was sent, for nothing is decoded here; a request that names
-another one is refused with 406. Every byte of an original is checked against its digest on the way.
+An instance is sent in the transfer syntax in which it was received, because nothing is decoded here; a request for
+another one is answered with 406. All bytes of an original are checked against its digest while they are sent.
 """
 
 from collections.abc import Iterable, Iterator
@@ -159,7 +159,7 @@ def bulkdata(path: InstanceUid) -> Response:
 
 
 def _retrieve(found: list[Instance], *, alone: bool = False) -> Response:
-    """Answer originals, object by object; one may be answered without a multipart around it."""
+    """Return originals one by one. With `alone`, a single one can be sent without multipart."""
     wanted = _first(
         (
             wanted
@@ -171,13 +171,13 @@ def _retrieve(found: list[Instance], *, alone: bool = False) -> Response:
         _offered(DICOM, found[0].transfer_syntax_uid, alone=alone),
     )
     note(instances=len(found))
-    store = services().store  # the answer goes on when the request's context is gone
+    store = services().store  # the answer is sent after the end of the request's context
     parts = ((f"{DICOM}; transfer-syntax={each.transfer_syntax_uid}", _open(store, each)) for each in found)
     return related(DICOM, parts) if wanted.is_related else Response(next(parts)[1], content_type=DICOM)
 
 
 def _frame(instance: Instance) -> Response:
-    """Answer the pixel data; bytes that the request takes in any syntax need not be named by their codec."""
+    """Return the pixel data. If the request names a transfer syntax, `application/octet-stream` is also offered."""
     try:
         frame = fetch_frame(
             services().store,
@@ -209,12 +209,12 @@ def _metadata(found: list[Instance]) -> Response:
 
 
 def _describe(cache: Headers, instance: Instance, pixels_url: str) -> DataSet:
-    """Return all that a header says, and where the pixel data are."""
+    """Return all attributes of a header, and the URL of the pixel data."""
     vr = None
     try:
         file = read_header(cache.store, instance.original)
         dataset, vr = from_dataset(file.dataset), file.pixel_data and file.pixel_data.vr
-    except MalformedDicom:  # in an element that intake had no need to read
+    except MalformedDicom:  # in an element that intake did not read
         (dataset,) = cache.read([instance.original])
     pixels = {key_of("PixelData"): {"vr": vr or "OW", "BulkDataURI": pixels_url}}
     return dataset | attribute("AvailableTransferSyntaxUID", instance.transfer_syntax_uid) | pixels
@@ -226,7 +226,7 @@ def _open(store: ObjectStore, instance: Instance) -> Iterator[bytes]:
 
 
 def _offered(name: str, transfer_syntax: str, *, alone: bool) -> list[str]:
-    """Return what a request may accept: in a part, and by itself where there is one thing only."""
+    """Return the media types that a request can accept: in a part and, for a single object, by itself."""
     in_part = f'{RELATED}; type="{name}"; transfer-syntax={transfer_syntax}'
     return [in_part, f"{name}; transfer-syntax={transfer_syntax}"] if alone else [in_part]
 

@@ -1,4 +1,4 @@
-"""What an answer has to say beside its body: `Warning` headers, PS3.18 sections 8.3.4 and 8.5."""
+"""`Warning` headers of answers, PS3.18 sections 8.3.4 and 8.5."""
 
 from collections.abc import Callable, Iterable
 
@@ -18,7 +18,7 @@ def add_warnings(response: Response, texts: Iterable[str]) -> None:
 
 
 def know_parameters(names: Iterable[str]) -> None:
-    """Say that this request's view reads these parameters."""
+    """Declare the parameters that this request's view reads."""
     g.known_parameters = frozenset(names)
 
 
@@ -27,7 +27,7 @@ def _is_known(name: str) -> bool:
 
 
 def warn_of_unknown(blueprint: APIBlueprint, is_known: Callable[[str], bool] = _is_known) -> None:
-    """Have each answer of a blueprint name the query parameters that were ignored."""
+    """Add a warning to each answer of a blueprint that lists the ignored query parameters."""
 
     def warn(response: Response) -> Response:
         unknown = sorted(name for name in request.args if name not in _EVERYWHERE and not is_known(name))
@@ -41,5 +41,5 @@ def warn_of_unknown(blueprint: APIBlueprint, is_known: Callable[[str], bool] = _
 
 
 def _printable(name: str) -> str:
-    """A name as a header may hold it."""
+    """Return a name in characters that a header allows."""
     return name[:_MOST_CHARACTERS].encode("ascii", "replace").decode() or "(no name)"
