@@ -1,1 +1,1 @@
-"""The wire types of the API: pydantic models and nothing else, shared by server, client and command line."""
+"""The data types of the API: only pydantic models, shared by server, client and command line."""

@@ -10,7 +10,7 @@ from api.contract.paging import Page, PageQuery
 
 
 class AuditQuery(PageQuery):
-    """Which rows."""
+    """Selects audit rows."""
 
     action: str | None = Field(None, max_length=100, description="Only this action, as `images.rendition`.")
     api_key_id: UUID | None = Field(None, description="Only what this key did.")
@@ -26,20 +26,20 @@ class AuditQuery(PageQuery):
 
 
 class AuditEventAnswer(BaseModel):
-    """Who did what, or saw whose pixels."""
+    """One audited action: who did it, and on which objects."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
-    #: None: it was done to no project's rows, or with the database's own credentials.
+    #: None if it concerned no project's rows, or used the database's own credentials.
     project_id: UUID | None
     api_key_id: UUID | None
-    #: The public part of that key.
+    #: The public part of this key.
     api_key_prefix: str | None = None
-    #: Who acted where there was no key.
+    #: The acting program if there was no key.
     actor: str | None
     action: str
-    #: Ids and counts of what was acted upon.
+    #: Ids and counts of the objects concerned.
     subject: dict[str, Any]
     status: int | None
     remote_address: str | None

@@ -11,13 +11,13 @@ from shared.bounded import Bounded
 
 
 class DatasetPath(Bounded):
-    """Which dataset."""
+    """Identifies a dataset."""
 
     dataset_id: UUID
 
 
 class DatasetsQuery(PageQuery):
-    """Which datasets."""
+    """Selects datasets."""
 
     named: str | None = Field(
         None,
@@ -28,20 +28,21 @@ class DatasetsQuery(PageQuery):
 
 
 class DatasetAnswer(TaskAnswer):
-    """An import, and once it has succeeded a dataset: `progress` holds what, done, total and failed."""
+    """An import and, after it has succeeded, its dataset. `progress` contains `what`, `done`, `total` and `failed`."""
 
     name: str
     source: dict[str, Any]
-    #: SHA-256 of the COCO document; this and all that follows is None before the import has succeeded.
+    #: SHA-256 of the COCO document. This and all following fields are None before the import has succeeded.
     digest: str | None
     rendition_version: int | None
     image_count: int | None
     box_count: int | None
-    #: Images that could not be taken; each is listed among the failures.
+    #: Images that could not be imported; each is listed among the failures.
     failure_count: int | None
-    #: Images whose study was erased since; where there are any, nothing can be trained nor evaluated on the dataset.
+    #: Images whose study was erased later. If there are any, the dataset cannot be used for training and evaluation.
     erased_count: int = 0
-    #: Counts by split, class, reader and box size; failures by code; `noted`, what was left out or changed by code; and
+    #: Counts by split, class, reader and box size; failures by code; `noted`, the entries left out or changed, by code;
+    #: and
     #: `notes`, a sentence for each of these and each warning, with the first three lines or annotations.
     summary: dict[str, Any] | None
 
@@ -53,15 +54,15 @@ class DatasetsAnswer(Page):
 
 
 class FailedImage(BaseModel):
-    """An image that could not be taken, and why."""
+    """An image that could not be imported, and the reason."""
 
     file_name: str
-    #: Stable; a program goes by this.
+    #: Stable, for use by programs.
     code: str
     reason: str
 
 
 class FailuresAnswer(BaseModel):
-    """Every image that could not be taken, by name."""
+    """All images that could not be imported, by name."""
 
     failures: list[FailedImage]

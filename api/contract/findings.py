@@ -1,4 +1,4 @@
-"""Findings on a study's images: the active model's, and beside them other models' results."""
+"""Findings in a study's images: those of the active model, and the results of other models."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ Box = tuple[float, float, float, float]
 
 
 class FindingsQuery(Bounded):
-    """Which findings."""
+    """Selects findings."""
 
     min_score: float = Field(0.0, ge=0, le=1, description="Leave out findings with a lower score.")
     model_id: UUID | None = Field(None, description="What this model has found; by default the active one.")
 
 
 class FindingsFormat(StrEnum):
-    """How findings are written."""
+    """The formats of findings."""
 
     JSON = "json"
     JSONL = "jsonl"
@@ -35,7 +35,7 @@ class FindingsFormat(StrEnum):
 
 
 class FindingsExportQuery(FindingsQuery):
-    """Which findings, and how they are written."""
+    """Selects findings, and their format."""
 
     format: FindingsFormat = Field(
         FindingsFormat.JSON,
@@ -44,7 +44,7 @@ class FindingsExportQuery(FindingsQuery):
 
 
 class OverlayQuery(FindingsQuery):
-    """Which findings to draw."""
+    """Selects the findings to draw."""
 
     min_score: float = Field(0.3, ge=0, le=1, description="Leave out findings with a lower score.")
 
@@ -64,20 +64,20 @@ class Finding(BaseModel):
 
 
 class OtherResult(BaseModel):
-    """What another model found on an image: never the authoritative result, unless the request named a model."""
+    """The result of another model for an image. It is authoritative only if the request named a model."""
 
     job_id: UUID
     model: ModelReference
-    #: Of the Carina that made the result.
+    #: Version of Carina that made the result.
     code_version: str | None
     finished_at: datetime | None
-    #: The highest score first.
+    #: In order of falling score.
     findings: list[Finding]
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What one model found on an image, or why it found nothing."""
+    """The result of one model for an image, or the reason why there is none."""
 
     job_id: UUID | None
     state: JobState | None
@@ -88,36 +88,36 @@ class ImageResult:
 
 
 class ImageFindings(ImageFacts):
-    """What the active model, or the one that was asked for, found on one image; empty until its job has succeeded."""
+    """The result of the active or requested model for one image; without findings until its job has succeeded."""
 
     image_id: UUID
-    #: None where the image has no job of that model.
+    #: None if the image has no job of this model.
     job_id: UUID | None
     state: JobState | None
     code: str | None
     reason: str | None
     model: ModelReference | None
-    #: Of the Carina that made the result.
+    #: Version of Carina that made the result.
     code_version: str | None
     #: Whether this is the active model's result.
     is_authoritative: bool
-    #: The highest score first.
+    #: In order of falling score.
     findings: list[Finding]
-    #: What other models found, the one that was active last first.
+    #: The results of other models; the most recently active model first.
     other_results: list[OtherResult]
 
     def results(self) -> Iterator[ImageResult]:
-        """Yield where the image stands with the model that was asked for, then the results of other models."""
+        """Yield the result of the requested model, then the results of other models."""
         yield ImageResult(self.job_id, self.state, self.code, self.model, self.is_authoritative, self.findings)
         for other in self.other_results:
             yield ImageResult(other.job_id, JobState.SUCCEEDED, None, other.model, False, other.findings)
 
 
 class FindingsAnswer(BaseModel):
-    """What was found on a study's images."""
+    """The findings of a study's images."""
 
     study_id: UUID
-    #: Whose findings are authoritative; None where no model is active.
+    #: The model whose findings are authoritative; None if no model is active.
     active_model: ModelReference | None
     images: list[ImageFindings]
     notice: str = NOTICE

@@ -12,11 +12,11 @@ class Health(BaseModel):
 
 
 class DependencyState(BaseModel):
-    """Whether a server that the API needs answers, and the error's code where it does not."""
+    """Whether a server that the API needs answers, and the error code if it does not."""
 
     ok: bool
     code: str | None = None
-    #: A sentence that says what to do.
+    #: A sentence with advice.
     detail: str | None = None
 
 
@@ -25,5 +25,5 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "not_ready"]
     dependencies: dict[str, DependencyState]
-    #: Those without which the API takes work, but work goes on slower.
+    #: Dependencies that fail, without which the API takes work, but processes it more slowly.
     degraded: list[str] = []

@@ -9,12 +9,12 @@ from shared.bounded import Bounded
 from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState
 
-#: The most jobs that one request asks for.
+#: The maximum number of jobs in a request.
 MOST_JOBS = 100
 
 
 class JobPath(Bounded):
-    """Which job."""
+    """Identifies a job."""
 
     job_id: UUID
 
@@ -26,24 +26,24 @@ class JobQuery(Bounded):
 
 
 class JobsQuery(Bounded):
-    """Which jobs."""
+    """Selects jobs."""
 
     id: list[UUID] = Field(min_length=1, max_length=MOST_JOBS, description="Their ids.")
 
 
 class JobAnswer(BaseModel):
-    """One image under one model, and where it stands."""
+    """One image under one model, and its state."""
 
     id: UUID
     study_id: UUID
     image_id: UUID
-    #: The model that was named or, once claimed for detection, the one that detects.
+    #: The requested model or, after the job was claimed for detection, the model that detects.
     model_id: UUID | None
     state: JobState
-    #: Why it is rejected or failed, or why its last attempt was.
+    #: Why the job is rejected or failed, or why its last attempt failed.
     code: str | None
     reason: str | None
-    #: What makes the image doubtful; None until it is prepared.
+    #: Reasons to doubt the image; None until it is prepared.
     flags: list[Flag] | None
     attempt: int
     priority: int
@@ -53,6 +53,6 @@ class JobAnswer(BaseModel):
 
 
 class JobsAnswer(BaseModel):
-    """Jobs in the order of their ids; one that there is not in this project is left out."""
+    """Jobs in the order of their ids; ids that do not exist in this project are left out."""
 
     jobs: list[JobAnswer]

@@ -1,4 +1,4 @@
-"""What the API takes and gives about API keys."""
+"""Requests and answers about API keys."""
 
 from datetime import datetime
 from typing import Annotated
@@ -13,13 +13,13 @@ _Count = Annotated[int, Field(ge=1, le=MOST_INT8)]
 
 
 class KeyPath(Bounded):
-    """Which key."""
+    """Identifies a key."""
 
     prefix: str = Field(max_length=100, description="The public part of the key, as the list of keys shows it.")
 
 
 class KeyRequest(Bounded):
-    """The key to create, in the project of the key that asks for it."""
+    """The key to create, in the project of the requesting key."""
 
     name: str = Field("unnamed", min_length=1, max_length=200, description="What the key is for.")
     scopes: list[Scope] = Field(
@@ -59,6 +59,6 @@ class KeyCreated(KeyAnswer):
 
 
 class KeysAnswer(BaseModel):
-    """Every key of the project, also revoked ones, in the order of their creation."""
+    """All keys of the project, including revoked ones, in the order of their creation."""
 
     keys: list[KeyAnswer]

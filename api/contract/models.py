@@ -1,4 +1,4 @@
-"""Models: the registry, promotion, and the reference to a model that results carry."""
+"""Models: the registry, promotion, and the reference to a model in results."""
 
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from shared.vocabulary.states import ModelState
 
 
 class ModelPath(Bounded):
-    """Which model."""
+    """Identifies a model."""
 
     model_id: UUID
 
@@ -26,7 +26,7 @@ class ModelRequest(Bounded):
 
 
 class PromotionRequest(Bounded):
-    """Why a model is promoted; may be left out, body and all, unless the gate refused the model."""
+    """The reason of a promotion. The body can be left out, unless the gate refused the model."""
 
     model_config = ConfigDict(str_strip_whitespace=True)
 
@@ -45,27 +45,27 @@ class ModelAnswer(BaseModel):
     created_at: datetime
     promoted_at: datetime | None
     retired_at: datetime | None
-    #: What it says about itself: classes, canvas, thresholds, metrics, warnings.
+    #: The model's card: classes, canvas, thresholds, metrics, warnings.
     card: dict[str, Any]
-    #: The gate's last decision about it; of this project, but for the answer to a promotion.
+    #: The last decision of the gate about it in this project; in the answer to a promotion, in any project.
     gate: GateVerdict | None
 
 
 class ModelsAnswer(BaseModel):
-    """Every model, the newest first."""
+    """All models, the newest first."""
 
     models: list[ModelAnswer]
 
 
 class ModelReference(BaseModel):
-    """The model that found something."""
+    """The model that made a result."""
 
     id: UUID
     name: str
     digest: str
-    #: Now: `active` is the one whose results are authoritative.
+    #: The current state; the results of an `active` model are authoritative.
     state: ModelState
-    #: In words, as its card says; empty where that is not known.
+    #: The description in its card; empty if unknown.
     trained_on: str
-    #: What a reader must know before believing its findings, in sentences, as its card says.
+    #: The warnings in its card, as sentences that readers must know.
     warnings: list[str]

@@ -1,4 +1,4 @@
-"""The queue: its numbers now, and its history."""
+"""The queue: its current numbers and its history."""
 
 from datetime import datetime
 from typing import Any
@@ -11,27 +11,27 @@ from shared.vocabulary.states import JobState, WorkerKind
 
 
 class HistoryQuery(Bounded):
-    """How much of the past."""
+    """The period of the history."""
 
     hours: float = Field(6, gt=0, le=168, description="From so long ago until now; samples are kept for 7 days.")
 
 
 class RetryRequest(Bounded):
-    """Which failed jobs to try again."""
+    """Selects failed jobs to retry."""
 
     code: str = Field(min_length=1, max_length=100, description="Why they failed.")
     hours: float = Field(24, gt=0, le=8760, description="Those that failed within so many hours.")
 
 
 class RetriedAnswer(BaseModel):
-    """The number of jobs that are tried again, by the stage at which they continue."""
+    """The number of retried jobs, by the stage at which they continue."""
 
     to_prepare: int
     to_detect: int
 
 
 class WaitingTasks(BaseModel):
-    """The open tasks of the trainer, of one kind."""
+    """The open tasks of the trainer of one kind."""
 
     kind: str
     waiting: int
@@ -44,7 +44,7 @@ class WorkerAnswer(BaseModel):
     id: str
     stage: WorkerKind
     device: str | None
-    #: The model of a detect worker's last batch.
+    #: The model of the last batch of a detect worker.
     model_id: UUID | None
     model_name: str | None
     started_at: datetime
@@ -53,21 +53,21 @@ class WorkerAnswer(BaseModel):
     alive: bool
     batches: int
     images: int
-    #: Over all its batches; None before the first.
+    #: Average over all its batches; None before the first.
     step_s: float | None
 
 
 class FailureAnswer(BaseModel):
-    """Jobs of this key's project that ended without a result for the same reason, and were not tried again since."""
+    """Jobs of this key's project that ended without a result for the same reason, and were not retried since."""
 
     model_config = ConfigDict(from_attributes=True)
 
     code: str
-    #: `rejected`: the input is unfit, and would be rejected again. `failed`: may be tried again.
+    #: `rejected`: the input is unfit, and would be rejected again. `failed`: can be retried.
     state: JobState
     count: int
     latest_at: datetime
-    #: Of the latest.
+    #: Reason of the latest one.
     reason: str | None
     study_ids: list[UUID]
 
@@ -81,10 +81,10 @@ class QueueNumbers(BaseModel):
     oldest_waiting_s: dict[WorkerKind, float]
     finished_last_minute: dict[JobState, int]
     finished_last_day: dict[JobState, int]
-    #: The average images of a batch in the last minutes, None without a batch; and the most possible.
+    #: Average number of images per batch in the last minutes, None without a batch; and the maximum.
     batch_images: float | None
     batch_size: int
-    #: The average seconds of a batch of the last minutes.
+    #: Average duration of a batch in the last minutes, in seconds.
     step_s: float | None
     tasks: list[WaitingTasks]
     workers: list[WorkerAnswer]
@@ -93,11 +93,11 @@ class QueueNumbers(BaseModel):
 class QueueAnswer(QueueNumbers):
     """The queue, and the failures of the key's project."""
 
-    #: Of the last 24 hours.
+    #: From the last 24 hours.
     failures: list[FailureAnswer]
 
 
-#: A column for each open state, such as `queued`: the most jobs at any time of a span.
+#: A column for each open state, such as `queued`: the maximum number of jobs in a time span.
 _COLUMNS: Any = {state.value: (list[int], ...) for state in JobState.open()}
 
 

@@ -11,14 +11,14 @@ from api.contract.models import ModelReference
 from shared.bounded import MOST_INT4, Bounded, Int4
 from shared.vocabulary.review_actions import ReviewAction, Verdict
 
-#: A box that no number of pixels could hold is not looked at.
+#: Limits that no image exceeds.
 _Coordinate = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 _FindingId = Annotated[str, Field(pattern=r"^(model|drawn)-(0|[1-9][0-9]{0,5})$", description="As in the review.")]
 _BoxPx = tuple[_Coordinate, _Coordinate, _Coordinate, _Coordinate]
 
 
 class ReviewQuery(Bounded):
-    """Of which result."""
+    """Selects a result."""
 
     job_id: UUID | None = Field(
         None, description="By default the active model's, else the one reviewed last, else the latest."
@@ -26,21 +26,21 @@ class ReviewQuery(Bounded):
 
 
 class Accept(Bounded):
-    """The finding is right as it stands."""
+    """The finding is correct and unchanged."""
 
     action: Literal["accept"]
     finding_id: _FindingId
 
 
 class Reject(Bounded):
-    """There is no such finding."""
+    """The finding is not correct."""
 
     action: Literal["reject"]
     finding_id: _FindingId
 
 
 class Change(Bounded):
-    """The finding is right with another box or class; what is left out stays."""
+    """The finding is correct with another box or class; fields that are left out stay unchanged."""
 
     action: Literal["change"]
     finding_id: _FindingId
@@ -49,7 +49,7 @@ class Change(Bounded):
 
 
 class Draw(Bounded):
-    """Here is a finding that the model has missed."""
+    """A finding that the model has missed."""
 
     action: Literal["draw"]
     class_id: Int4 = Field(description="One of the model's.")
@@ -57,13 +57,13 @@ class Draw(Bounded):
 
 
 class NoFinding(Bounded):
-    """The image shows nothing: every finding is rejected, and the review is done."""
+    """The image has no finding: all findings are rejected, and the review is complete."""
 
     action: Literal["no_finding"]
 
 
 class Complete(Bounded):
-    """The review is done."""
+    """The review is complete."""
 
     action: Literal["complete"]
     min_score: float = Field(
@@ -72,64 +72,64 @@ class Complete(Bounded):
 
 
 class UndoRequest(Bounded):
-    """Whose last event to take back, or to say again: the request's key's, of this result."""
+    """Undo or redo the last event of the request's key in the review of this result."""
 
     job_id: UUID
     after: int = Field(ge=0, le=MOST_INT4, description="`last_event` of the review that was looked at.")
 
 
 class ReviewRequest(UndoRequest):
-    """What to add to the review of a result."""
+    """An event to add to the review of a result."""
 
     event: Accept | Reject | Change | Draw | NoFinding | Complete = Field(discriminator="action")
 
 
 class ReviewedFindingAnswer(BaseModel):
-    """A box that the model found or a reader drew, and what readers say of it."""
+    """A box that the model found or a reader drew, and the readers' verdict."""
 
     id: str
     class_id: int
     class_name: str
-    #: None of what a reader drew.
+    #: None if a reader drew it.
     score: float | None
     box_xyxy_px: Box
     box_xyxy_mm: Box | None
     verdict: Verdict
-    #: Whether a reader has given it another box or class than it had.
+    #: Whether a reader has changed its box or class.
     is_changed: bool
 
 
 class ReviewEventAnswer(BaseModel):
-    """One thing that a reader said."""
+    """One event of a review."""
 
     number: int
     action: ReviewAction
-    #: None where it is about the whole image.
+    #: None if the event concerns the whole image.
     finding_id: str | None
-    #: The event that this one takes back.
+    #: The event that this event undoes.
     undoes: int | None
     class_name: str | None
-    #: Who said it: the key, and what it was called then.
+    #: The reader's key, and its name at that time.
     api_key_id: UUID
     reader: str
     created_at: datetime
 
 
 class ReviewAnswer(BaseModel):
-    """A result as its readers left it, and how they came there."""
+    """The review of a result: its current state and its events."""
 
     image_id: UUID
     job_id: UUID
     model: ModelReference
     #: `after` of the next request.
     last_event: int
-    #: Whether everything from `complete_from_score` on has been decided since a reader called the review done.
+    #: Whether all findings with at least `complete_from_score` are decided since a reader completed the review.
     is_complete: bool
     complete_from_score: float | None
-    #: Whether the request's key has something to take back, or to say again.
+    #: Whether the request's key has an event to undo or to redo.
     may_undo: bool
     may_redo: bool
-    #: The model's, the highest score first, then those that were drawn.
+    #: The model's findings by falling score, then drawn ones.
     findings: list[ReviewedFindingAnswer]
     events: list[ReviewEventAnswer]
     notice: str = NOTICE

@@ -16,19 +16,19 @@ _CRON = "Five fields: minute, hour, day of the month, month, day of the week; as
 
 
 class SchedulePath(Bounded):
-    """Which schedule."""
+    """Identifies a schedule."""
 
     schedule_id: UUID
 
 
 class GateDecisionPath(Bounded):
-    """Which decision."""
+    """Identifies a decision."""
 
     decision_id: UUID
 
 
 class ScheduleRequest(Bounded):
-    """When to train what."""
+    """A schedule to create: when to train, and on which dataset."""
 
     name: str = Field(min_length=1, max_length=200)
     cron: str = Field(max_length=MOST_CRON, description=_CRON)
@@ -48,7 +48,7 @@ class ScheduleRequest(Bounded):
 
 
 class ScheduleChange(Bounded):
-    """What is to change; all that is not named stays as it is."""
+    """The fields to change; all other fields stay unchanged."""
 
     cron: str | None = Field(None, max_length=MOST_CRON, description=_CRON)
     time_zone: str | None = Field(None, max_length=MOST_ZONE)
@@ -71,7 +71,7 @@ class ScheduleChange(Bounded):
 
 
 class ScheduleAnswer(BaseModel):
-    """A schedule, when it is due next, and what became of the last time."""
+    """A schedule, its next time, and the outcome of its last time."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -85,7 +85,7 @@ class ScheduleAnswer(BaseModel):
     overlap: Overlap
     skip_unchanged: bool
     enabled: bool
-    #: None while it is disabled.
+    #: None if it is disabled.
     next_at: datetime | None
     last_at: datetime | None
     last_outcome: str | None
@@ -93,33 +93,33 @@ class ScheduleAnswer(BaseModel):
 
 
 class SchedulesAnswer(BaseModel):
-    """Every schedule, by name."""
+    """All schedules, by name."""
 
     schedules: list[ScheduleAnswer]
 
 
 class GateRequest(Bounded):
-    """Which model to compare with the active one, and how."""
+    """The model to compare with the active one, and the configuration."""
 
     model_id: UUID
     config: GateConfig
 
 
 class GateDecisionAnswer(TaskAnswer):
-    """A decision of the gate; what follows `config` is None before it has succeeded."""
+    """A decision of the gate; the fields after `config` are None before it has succeeded."""
 
     candidate_model_id: UUID
-    #: Of the training that made the candidate, where that asked for the decision.
+    #: The training that made the candidate, if it requested the decision.
     training_run_id: UUID | None
     config: dict[str, Any]
-    #: The model that was active; None where there was none.
+    #: The model that was active; None if there was none.
     baseline_model_id: UUID | None
     candidate_evaluation_id: UUID | None
     baseline_evaluation_id: UUID | None
     promoted: bool | None
     #: The gain, its interval, the limits and each class.
     figures: dict[str, Any] | None
-    #: The same as a paragraph.
+    #: The same as text.
     explanation: str | None
 
 

@@ -12,32 +12,33 @@ from shared.vocabulary.flags import Flag
 
 
 class StudyPath(Bounded):
-    """Which study."""
+    """Identifies a study."""
 
     study_id: UUID
 
 
 class ImagePath(Bounded):
-    """Which image."""
+    """Identifies an image."""
 
     image_id: UUID
 
 
 class RerunQuery(Bounded):
-    """How urgent it is."""
+    """The priority of the new jobs."""
 
     priority: int = Field(5, ge=0, le=9, description="A higher one goes first.")
 
 
 class ImageFacts(BaseModel):
-    """What is known of an image's pixels."""
+    """The properties of an image's pixels."""
 
     height_px: int
     width_px: int
-    #: None where the header says nothing that can be believed, of a PNG or JPEG, and until the image is prepared.
+    #: None if the header has no reliable value, for a PNG or JPEG, and until the image is prepared.
     pixel_spacing: PixelSpacing | None
-    #: What makes the image doubtful, how stored values became brightness, and what the classifier of whole films says;
-    #: None until it is prepared.
+    #: Reasons to doubt the image, the steps from stored values to brightness, and the scores of the image classifier;
+    #: None
+    #: until it is prepared.
     flags: list[Flag] | None
     grey_levels: list[str] | None
     chest_scores: ChestScores | None
@@ -51,7 +52,7 @@ class ImageAnswer(ImageFacts):
     media_type: str
     byte_count: int
     sha256: str
-    #: Whether the pixels show text, such as a name, as the header says; None where it says nothing.
+    #: Whether the header says that the pixels show text, such as a name; None if it does not state this.
     burned_in_annotation: bool | None
     created_at: datetime
     jobs: list[JobAnswer]
@@ -67,10 +68,10 @@ class StudyAnswer(BaseModel):
 
 
 class StudyErased(BaseModel):
-    """A study that is gone."""
+    """An erased study."""
 
     study_id: UUID
-    #: How many images it had; 0 where it was erased before.
+    #: Number of its images; 0 if it was erased before.
     images: int
-    #: Objects that are still to be removed, because the object store does not answer.
+    #: Objects that must still be deleted, because the object store does not answer.
     objects_left: int

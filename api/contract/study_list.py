@@ -1,4 +1,4 @@
-"""The search for studies: its query, and its result."""
+"""The query and the result of a search for studies."""
 
 import re
 from datetime import MAXYEAR, UTC, date, datetime, timedelta
@@ -14,33 +14,33 @@ from api.contract.paging import Page, PageQuery
 from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState
 
-#: The least of a digest that is searched for; fewer characters would find too many.
+#: Minimum number of characters of a digest; fewer would match too many.
 LEAST_DIGEST = 6
 _UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 _DIGEST = re.compile(rf"[0-9a-f]{{{LEAST_DIGEST},64}}")
-#: With the letters that some writers put there, but not a name.
+#: Allows the letters that some writers use in UIDs, but no names.
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9][0-9A-Za-z_-]*(\.[0-9A-Za-z_-]+)+")
 
-#: A day begins at midnight UTC; as the end of a time it belongs to it.
+#: A day starts at midnight UTC. As the end of a period, the day is included.
 Moment = Annotated[AwareDatetime | date, Field(union_mode="left_to_right")]
 
 
 class SearchedState(StrEnum):
-    """The states of jobs, and one word for those that are not final."""
+    """The states of jobs, and `open` for all that are not final."""
 
     vars().update({state.name: state.value for state in JobState})  # the members, such as `FAILED = "failed"`
     OPEN = "open"
 
     @property
     def job_states(self) -> list[JobState]:
-        """The states that are meant."""
+        """Return the states of jobs that match."""
         if self is SearchedState.OPEN:
             return list(JobState.open())
         return [JobState(self)]
 
 
 class StudiesQuery(PageQuery):
-    """Which studies: those that meet every condition."""
+    """Selects the studies that meet all conditions."""
 
     after: UUID | None = Field(None, description="Only rows newer than this one: `previous` of the page after.")
     q: str | None = Field(
@@ -93,32 +93,32 @@ class StudiesQuery(PageQuery):
 
     @property
     def is_narrowed(self) -> bool:
-        """Whether it asks for less than every study."""
+        """Return whether any condition is set."""
         return bool(self.model_fields_set - {"limit", "before", "after", "min_score"})
 
     @property
     def id_sought(self) -> UUID | None:
-        """The id that `q` is, if it is one."""
+        """Return the id in `q`, if it is one."""
         return UUID(self.q) if self.q and _UUID.fullmatch(self.q) else None
 
     @property
     def digest_sought(self) -> str | None:
-        """The beginning of a digest that `q` may be."""
+        """Return the beginning of a digest in `q`, if it can be one."""
         return self.q if self.q and _DIGEST.fullmatch(self.q) else None
 
     @property
     def uid_sought(self) -> str | None:
-        """The StudyInstanceUID that `q` may be."""
+        """Return the StudyInstanceUID in `q`, if it can be one."""
         return self.q if self.q and _UID.fullmatch(self.q) else None
 
     @property
     def received_from(self) -> datetime | None:
-        """When `since` begins."""
+        """Return the start of `since`."""
         return None if self.since is None else _beginning(self.since)
 
     @property
     def received_before(self) -> datetime | None:
-        """When `until` is over."""
+        """Return the end of `until`."""
         if self.until is None:
             return None
         is_moment = isinstance(self.until, datetime)
@@ -126,20 +126,20 @@ class StudiesQuery(PageQuery):
 
 
 class TopFinding(BaseModel):
-    """A class that was found on a study's images."""
+    """A class that was found in a study's images."""
 
     class_name: str
-    #: The highest.
+    #: The highest score.
     score: float
 
 
 class OtherModelsFindings(BaseModel):
-    """What a model that is not the active one has found on a study's images."""
+    """The findings of a model other than the active one in a study's images."""
 
     model: ModelReference
-    #: How many of its images have a result of this model.
+    #: Number of images with a result of this model.
     results: int
-    #: The highest score first.
+    #: In order of falling score.
     findings: list[TopFinding]
 
 
@@ -151,32 +151,33 @@ class Unfitness(BaseModel):
 
 
 class StudySummary(BaseModel):
-    """A study as a line of a list. Of its images the newest thousand are counted and looked at."""
+    """A study as an entry of a list. Only its thousand newest images are considered."""
 
     id: UUID
     study_instance_uid: str | None
     created_at: datetime
     image_count: int
-    #: What the jobs that say where its images stand have come to: the least finished state, and of the final ones the
-    #: worst. That is an image's latest job of the active model; where it has none, the latest of any model.
+    #: The combined state of the relevant jobs: the least advanced open state or, if all are final, the worst one. The
+    #: relevant job of an image is its latest job of the active model; if there is none, its latest job of any model.
     state: JobState
-    #: How many images there are by the state of that job.
+    #: Number of images by the state of this job.
     states: dict[JobState, int]
-    #: The highest of these jobs.
+    #: The highest priority of these jobs.
     priority: int
     flags: list[Flag]
-    #: The active model, if it has a result of any image; such a result is the authoritative one.
+    #: The active model, if it has a result for any image; such results are authoritative.
     model: ModelReference | None
-    #: How many of its images have one.
+    #: Number of images with an authoritative result.
     authoritative_results: int
-    #: Of the authoritative results, the highest score first.
+    #: From the authoritative results, by falling score.
     findings: list[TopFinding]
-    #: What other models have found, the one that was active last first. It never counts as the active model's.
+    #: Findings of other models, the most recently active model first. They never count as the active model's.
     other_results: list[OtherModelsFindings]
-    #: Of images that were rejected or have failed, each code once.
+    #: Codes of rejected and failed images, each code once.
     problems: list[Unfitness]
-    #: What readers have said of its results: None, nothing; `begun`; `done` where the review of each image with a
-    #: result is. Of an image without an authoritative result it is the result that was reviewed last.
+    #: State of the reviews: None if there are no reviews; `done` if the review of each image with a result is complete,
+    #: else
+    #: `begun`. For an image without an authoritative result, the result that was reviewed last counts.
     review: Literal["begun", "done"] | None
 
 
@@ -184,7 +185,7 @@ class StudiesAnswer(Page):
     """Studies, the newest first."""
 
     studies: list[StudySummary]
-    #: Whose findings are authoritative; None where no model is active.
+    #: The model whose findings are authoritative; None if no model is active.
     active_model: ModelReference | None
     #: `after` of the page of newer studies; None on the first one.
     previous: UUID | None

@@ -10,17 +10,17 @@ from shared.bounded import Bounded
 from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import SubmissionState
 
-#: The most files that one request announces, and the most rows of a page.
+#: The maximum number of files that a request can announce, and of rows in a page.
 PAGE_FILES = 1000
-#: PostgreSQL's largest.
+#: PostgreSQL's largest bigint.
 _MOST = 2**63 - 1
 
-#: A file's place in its submission.
+#: The position of a file in its submission.
 Number = Annotated[StrictInt, Field(ge=0, le=_MOST)]
 
 
 class AnnouncedFile(Bounded):
-    """A file that is about to be uploaded."""
+    """A file to be uploaded."""
 
     name: str = Field(
         "", max_length=1024, pattern=r"^[^\x00]*$", description="What you call it; told back in the manifest."
@@ -30,7 +30,7 @@ class AnnouncedFile(Bounded):
 
 
 class FilesRequest(Bounded):
-    """More files of an open submission."""
+    """More files for an open submission."""
 
     files: list[AnnouncedFile] = Field(min_length=1, max_length=PAGE_FILES)
 
@@ -44,41 +44,43 @@ class SubmissionRequest(Bounded):
 
 
 class ArrivedRequest(Bounded):
-    """Files whose upload is done."""
+    """Files that have been uploaded."""
 
     numbers: list[Number] = Field(min_length=1, max_length=PAGE_FILES)
 
 
 class Part(BaseModel):
-    """A piece of a large file, to be PUT on its own."""
+    """A part of a large file, to be PUT separately."""
 
     part_number: int
     offset: int
     byte_count: int
     url: str
-    #: Whether the object store has it already.
+    #: Whether the object store already has it.
     done: bool
 
 
 class Upload(BaseModel):
-    """What to do with one announced file."""
+    """How to upload an announced file."""
 
     number: int
-    #: `expected`: PUT the bytes; `duplicate`: the image is known already, send nothing; else it is past that.
+    #: `expected`: PUT the bytes; `duplicate`: the image is already stored, send nothing; other states come after the
+    #: upload.
     state: str
-    #: Where to PUT the whole file; a path of this API where `through_api`. None where nothing is to be sent, or in
-    #: parts; with neither, `GET …/uploads` says it: an answer has room for so many parts only.
+    #: URL to PUT the whole file; a path of this API if `through_api`. None if nothing must be sent or if there are
+    #: `parts`.
+    #: If both are None, get them from `GET …/uploads`, because an answer is limited to a number of parts.
     url: str | None = None
-    #: Whether the URL is this API's and so wants the key; the others carry their own signature.
+    #: Whether the URL belongs to this API and needs the key; other URLs contain their own signature.
     through_api: bool = False
     headers: dict[str, str] = {}
-    #: Of a large file: PUT each part that is not done, in any order.
+    #: For a large file: PUT each part that is not done, in any order.
     parts: list[Part] | None = None
     expires_at: datetime | None = None
 
 
 class UploadsAnswer(BaseModel):
-    """Announced files in their order, and what to do with each."""
+    """Announced files in their order, and how to upload each."""
 
     uploads: list[Upload]
     #: `after` of the next page; None on the last one.
@@ -86,13 +88,13 @@ class UploadsAnswer(BaseModel):
 
 
 class Counts(BaseModel):
-    """How many files have come to what; they sum to the submission's files, archives included."""
+    """Number of files by outcome; their sum is the number of the submission's files, including archives."""
 
     expected: int = 0  # not uploaded yet
     arrived: int = 0  # uploaded, to be checked
     accepted: int = 0  # has a job that is not final
     unpacked: int = 0  # archives
-    duplicate: int = 0  # the image was there already; its result may be yet to come
+    duplicate: int = 0  # the image was already stored; its result can be pending
     succeeded: int = 0
     rejected: int = 0
     failed: int = 0
@@ -101,21 +103,21 @@ class Counts(BaseModel):
 
 
 class SubmissionAnswer(BaseModel):
-    """A submission and how far it is."""
+    """A submission and its progress."""
 
     id: UUID
     state: SubmissionState
     priority: int
     model_id: UUID | None
-    #: `s3://bucket/prefix` where the files were read from a bucket.
+    #: `s3://bucket/prefix` if the files were read from a bucket.
     source: str | None
     file_count: int
     counts: Counts
-    #: Why files were rejected or failed: how many of each code.
+    #: Number of rejected and failed files by code.
     codes: dict[str, int]
-    #: Files that came to their end per second, since the submission began; None before the first.
+    #: Finished files per second since the submission began; None before the first.
     files_per_s: float | None
-    #: Seconds until the known files are done at that pace; None where nothing can be said.
+    #: Seconds until the known files are finished at this rate; None if unknown.
     eta_s: float | None
     created_at: datetime
     closed_at: datetime | None
@@ -131,14 +133,14 @@ class SubmissionsAnswer(BaseModel):
 
 
 class SubmissionCreated(BaseModel):
-    """A new submission, and where to put its first files."""
+    """A new submission, and how to upload its first files."""
 
     submission: SubmissionAnswer
     uploads: list[Upload]
 
 
 class ManifestRow(BaseModel):
-    """What became of one file."""
+    """The outcome of one file."""
 
     number: int
     name: str | None
@@ -152,7 +154,7 @@ class ManifestRow(BaseModel):
     study_id: UUID | None
     image_id: UUID | None
     job_id: UUID | None
-    #: What makes the image doubtful, in CSV with a space between any two; None until it is prepared.
+    #: Reasons to doubt the image, separated by spaces in CSV; None until it is prepared.
     flags: list[Flag] | None
 
 
@@ -165,17 +167,17 @@ class ManifestPage(BaseModel):
 
 
 class RetryAnswer(BaseModel):
-    """What is tried again."""
+    """The number of retried files."""
 
     #: Files with a new job, or back in intake.
     retried: int
-    #: Files to be uploaded again: see `GET …/uploads`.
+    #: Files to upload again: see `GET …/uploads`.
     to_upload: int
     submission: SubmissionAnswer
 
 
 class ManifestQuery(Bounded):
-    """Which rows, and how."""
+    """Selects rows of the manifest, and their format."""
 
     after: int = Field(-1, ge=-1, le=_MOST, description="Only rows with a higher number.")
     limit: int = Field(PAGE_FILES, ge=1, le=10_000, description="The most rows of a JSON page.")
@@ -183,19 +185,19 @@ class ManifestQuery(Bounded):
 
 
 class SubmissionPath(Bounded):
-    """Which submission."""
+    """Identifies a submission."""
 
     submission_id: UUID
 
 
 class FilePath(SubmissionPath):
-    """Which file of it."""
+    """Identifies a file of a submission."""
 
     number: Number
 
 
 class CreateQuery(Bounded):
-    """Where the files lie, if not with the client."""
+    """The source of the files, if not the client."""
 
     from_: str | None = Field(
         None,
@@ -206,7 +208,7 @@ class CreateQuery(Bounded):
 
 
 class UploadsQuery(Bounded):
-    """Which of the files that are still to be uploaded."""
+    """Selects files that are not uploaded yet."""
 
     after: int = Field(-1, ge=-1, le=_MOST, description="Only files with a higher number.")
     limit: int = Field(PAGE_FILES, ge=1, le=PAGE_FILES, description="The most files of an answer.")

@@ -13,25 +13,25 @@ from shared.vocabulary.states import TaskState
 
 
 class TrainingPath(Bounded):
-    """Which training."""
+    """Identifies a training."""
 
     training_id: UUID
 
 
 class EventsPath(TrainingPath):
-    """Which attempt of which training."""
+    """Identifies an attempt of a training."""
 
     attempt: Int4
 
 
 class EvaluationPath(Bounded):
-    """Which evaluation."""
+    """Identifies an evaluation."""
 
     evaluation_id: UUID
 
 
 class TrainingRequest(Bounded):
-    """What to train on what."""
+    """A training to start: its dataset and its configuration."""
 
     dataset: str = Field(max_length=100, description="A dataset's id, or a name: its latest version.")
     recipe: str = Field("default", max_length=100, description="The config to start from.")
@@ -41,7 +41,7 @@ class TrainingRequest(Bounded):
 
 
 class EvaluationRequest(Bounded):
-    """What to evaluate on what."""
+    """An evaluation to start: its model, its dataset and its configuration."""
 
     model: UUID | Literal["active"] = "active"
     dataset: str = Field(max_length=100, description="A dataset's id, or a name: its latest version.")
@@ -49,17 +49,17 @@ class EvaluationRequest(Bounded):
 
 
 class TaskAnswer(BaseModel):
-    """Where a task of the trainer stands."""
+    """The state of a trainer's task."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     state: TaskState
-    #: How often it was begun, or gone on with.
+    #: How often it was started or continued.
     attempt: int
-    #: How far it is; empty before it has begun.
+    #: Empty before it has started.
     progress: dict[str, Any]
-    #: Why it failed, or why its last attempt did.
+    #: Why it failed, or why its last attempt failed.
     code: str | None
     reason: str | None
     created_at: datetime
@@ -76,14 +76,14 @@ class TrainingAnswer(TaskAnswer):
     config_digest: str
     gate: dict[str, Any] | None
     schedule_id: UUID | None
-    #: The time that its schedule meant, and how many seconds after it the run was asked for.
+    #: The time of its schedule, and the delay of the request in seconds.
     due_at: datetime | None
     late_s: float | None
-    #: Attempts of which there is an event file for TensorBoard.
+    #: Attempts with an event file for TensorBoard.
     events: list[int]
-    #: What came of it: a candidate.
+    #: The resulting model, as a candidate.
     model_id: UUID | None
-    #: What to know about it, such as classes that the model to start from lacks.
+    #: Notes, for example on classes that the initial model does not have.
     notes: list[str] = []
 
 
@@ -94,7 +94,7 @@ class TrainingsAnswer(Page):
 
 
 class PointsQuery(Bounded):
-    """Which points."""
+    """Selects points."""
 
     after: int = Field(-1, ge=-1, le=MOST_INT4, description="Only points after this many steps.")
 
@@ -104,24 +104,25 @@ class TrainingPointAnswer(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    #: Steps and epochs that were done.
+    #: Number of finished steps and epochs.
     step: int
     epoch: float
-    #: Means over the steps since the point before: the losses and the learning rate; after an epoch `ap40`, on a sample
-    #: of the evaluated split.
+    #: Means over the steps since the last point: the losses and the learning rate; after an epoch `ap40`, on a sample
+    #: of the
+    #: evaluated split.
     values: dict[str, float]
 
 
 class TrainingPointsAnswer(BaseModel):
     """Points in the order of their steps."""
 
-    #: A new attempt goes on from the last checkpoint: points after its first one are told anew.
+    #: A new attempt continues from the last checkpoint: points after its first one replace earlier ones.
     attempt: int
     points: list[TrainingPointAnswer]
 
 
 class EvaluationAnswer(TaskAnswer):
-    """An evaluation; its metrics once it has succeeded."""
+    """An evaluation, with its metrics after it has succeeded."""
 
     model_id: UUID
     dataset_id: UUID

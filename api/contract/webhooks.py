@@ -11,7 +11,7 @@ from shared.bounded import Bounded
 from shared.vocabulary.states import DeliveryState
 from shared.vocabulary.webhook_events import WebhookEvent
 
-#: As `shared.notifications.address_guard.MOST_URL_CHARACTERS`.
+#: The maximum length equals `shared.notifications.address_guard.MOST_URL_CHARACTERS`.
 _URL = "Where to POST messages to: `https://` or `http://`, without credentials."
 
 
@@ -24,26 +24,26 @@ Events = Annotated[list[WebhookEvent], Field(min_length=1, max_length=100), Afte
 
 
 class WebhookPath(Bounded):
-    """Which webhook."""
+    """Identifies a webhook."""
 
     webhook_id: UUID
 
 
 class DeliveryPath(WebhookPath):
-    """Which message."""
+    """Identifies a message."""
 
     delivery_id: UUID
 
 
 class WebhookRequest(Bounded):
-    """Where to send messages about what."""
+    """A webhook to create: its URL and its events."""
 
     url: Url
     events: Events = Field(sorted(WebhookEvent), description="By default all.")
 
 
 class WebhookChange(Bounded):
-    """What is to change; all that is not named stays as it is."""
+    """The fields to change; all other fields stay unchanged."""
 
     url: Url | None = None
     events: Events | None = None
@@ -51,7 +51,7 @@ class WebhookChange(Bounded):
 
 
 class WebhookAnswer(BaseModel):
-    """A webhook; its secret is not shown again."""
+    """A webhook without its secret."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -59,7 +59,7 @@ class WebhookAnswer(BaseModel):
     api_key_id: UUID
     url: str
     events: list[WebhookEvent]
-    #: False also after its receiver has answered 410, Gone.
+    #: Also False after its receiver has answered 410, Gone.
     enabled: bool
     created_at: datetime
 
@@ -67,7 +67,7 @@ class WebhookAnswer(BaseModel):
 class WebhookCreated(WebhookAnswer):
     """A new webhook, with its secret."""
 
-    #: Signs the messages (standardwebhooks.com); this is the only time that it is shown.
+    #: Signs the messages (standardwebhooks.com); this is the only answer that contains it.
     secret: str
 
 
@@ -78,13 +78,13 @@ class WebhooksAnswer(BaseModel):
 
 
 class DeliveriesQuery(PageQuery):
-    """Which messages."""
+    """Selects messages."""
 
     state: DeliveryState | None = Field(None, description="`dead` are those that were given up.")
 
 
 class DeliveryAnswer(BaseModel):
-    """A message, and what became of it."""
+    """A message and its delivery."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -94,11 +94,11 @@ class DeliveryAnswer(BaseModel):
     event: str
     payload: dict[str, Any]
     state: DeliveryState
-    #: Tries so far.
+    #: Number of attempts.
     attempt: int
-    #: Of a message that is pending: not tried before this time.
+    #: For a pending message: the time of the next attempt at the earliest.
     available_at: datetime
-    #: Of the last try: the receiver's status, else why there is none.
+    #: For the last attempt: the receiver's status, otherwise the reason why there is none.
     response_status: int | None
     code: str | None
     reason: str | None

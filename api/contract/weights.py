@@ -1,4 +1,4 @@
-"""What the API takes and gives about weights."""
+"""Requests and answers about weights."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ from pydantic import BaseModel, Field
 from shared.bounded import Bounded
 
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-#: A request's body.
+#: The body of a request.
 BYTES: dict[str, Any] = {"required": True, "content": _BINARY}
 #: An answer.
 WEIGHTS: dict[str, Any] = {"description": "The weights, as a safetensors file.", "content": _BINARY}
 
 
 class WeightsPath(Bounded):
-    """Which weights."""
+    """Identifies weights."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file, in hexadecimal digits.")
 
 
 class WeightsAnswer(BaseModel):
-    """Weights that the object store holds."""
+    """Weights in the object store."""
 
     sha256: str
     byte_count: int
