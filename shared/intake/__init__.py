@@ -1,1 +1,1 @@
-"""Files on their way in: receiving one, unpacking archives, and looking at a study again."""
+"""Intake of files: receives single files and unpacks archives."""

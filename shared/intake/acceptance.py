@@ -20,13 +20,13 @@ def accept(
     take_archive: Callable[[ArchiveKind], FileState],
     read_on: Callable[[], None] | None = None,
 ) -> FileState:
-    """Take in an image, or have an archive taken, and return the file's state.
+    """Receive an image, or pass an archive to `take_archive`; return the file's new state.
 
     An image of more than `max_bytes` is rejected; an archive may be larger. `finish` writes the file's row in the
-    transaction of the image's row; `take_archive` finds the stream unread. The rest of an unfit file is read with
-    `read_on`, because a file that was damaged on its way has to be sent again, whatever its start looks like.
+    transaction of the image's row. `take_archive` gets the stream unread. An unfit file is read to its end with
+    `read_on`: if its bytes were damaged on the way, it must be sent again instead of rejected.
 
-    Raises what `Intake.receive`, the stream and the callbacks raise. The caller sends the intake's hints.
+    Raises the errors of `Intake.receive`, the stream and the callbacks. The caller sends the intake's hints.
     """
     kind = sniff_archive(stream.peek(SNIFFED_BYTES))
     if kind is not None:

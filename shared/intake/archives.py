@@ -23,11 +23,11 @@ from shared.errors import PermanentError, Place
 SNIFFED_BYTES = 512
 
 _CHUNK_BYTES = 256 * 1024
-#: Of a zip's directory: 100,000 entries with names of 600 bytes.
+#: The largest directory of a zip: 100,000 entries with names of 600 bytes.
 _MOST_DIRECTORY_BYTES = 64 * 1024**2
-#: Of what stands between two entries of a tar: long names and the like.
+#: The most bytes between two entries of a tar, such as long names.
 _MOST_HEADER_BYTES = 256 * 1024
-#: Of what comes after the end of a tar: its padding.
+#: The most bytes of padding after the end of a tar.
 _MOST_TRAILING_BYTES = 1024**2
 _DIRECTORY_ENTRY, _ENCRYPTED = b"PK\x01\x02", 0x1
 
@@ -87,7 +87,7 @@ class DamagedEntry(PermanentError):
 
 
 class ArchiveKind(StrEnum):
-    """What `unpack` takes."""
+    """The formats that `unpack` supports."""
 
     ZIP = "zip"
     TAR = "tar"
@@ -96,7 +96,7 @@ class ArchiveKind(StrEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may unpack to."""
+    """The limits for unpacking an archive."""
 
     entries: int
     unpacked_bytes: int
@@ -107,19 +107,18 @@ class Limits:
 class Entry:
     """A regular file in an archive."""
 
-    #: Its place among all that the archive holds, from 0.
+    #: Its position among all entries of the archive, from 0.
     number: int
-    #: As the archive says; `chunks` yield no more.
+    #: The announced size. `chunks` never yields more.
     byte_count: int
-    #: Its bytes, to be read before the next entry is asked for, or not at all. They raise `NestedArchive`,
-    #: `EncryptedEntry`, `UnsupportedCompression` and `DamagedEntry`, after which the next entry is still fine, and
-    #: `ArchiveError`.
+    #: Its bytes. Read them before the next entry is requested, or not at all. Raises `NestedArchive`, `EncryptedEntry`,
+    #: `UnsupportedCompression` and `DamagedEntry`, after which the next entry can be read, and `ArchiveError`.
     chunks: Iterator[bytes]
 
 
 def sniff_archive(prefix: bytes) -> ArchiveKind | None:
-    """The kind of archive that a file's first bytes show, if any."""
-    if prefix[128:132] == b"DICM":  # a preamble may hold another format's magic number
+    """Return the kind of archive by a file's first bytes; None if it is not an archive."""
+    if prefix[128:132] == b"DICM":  # the preamble may contain the magic number of another format
         return None
     if prefix.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return ArchiveKind.ZIP
@@ -129,10 +128,10 @@ def sniff_archive(prefix: bytes) -> ArchiveKind | None:
 
 
 def unpack(file: IO[bytes], kind: ArchiveKind, byte_count: int, limits: Limits) -> Iterator[Entry]:
-    """Yield an archive's regular files; links, devices and folders are left out, but count.
+    """Yield an archive's regular files; links, devices and folders are skipped, but count towards the limits.
 
-    `file` holds `byte_count` bytes, and has to be seekable for a zip. Raises `ArchiveError` for what is damaged or
-    beyond the limits, after the entries that come before that, and what `file` raises.
+    `file` has `byte_count` bytes and must be seekable for a zip. Raises `ArchiveError` at the first damage or exceeded
+    limit, after the entries before it, and the errors of `file`.
     """
     tally = _Tally(byte_count, limits)
     if kind is ArchiveKind.ZIP:
@@ -142,7 +141,7 @@ def unpack(file: IO[bytes], kind: ArchiveKind, byte_count: int, limits: Limits) 
 
 
 class _Tally:
-    """Counts what is about to be unpacked."""
+    """Counts the entries and bytes before they are unpacked, and checks the limits."""
 
     def __init__(self, byte_count: int, limits: Limits) -> None:
         self._byte_count, self._limits = byte_count, limits
@@ -169,7 +168,7 @@ class _Tally:
 
 
 class _ZipSource:
-    """A file whose reads are bounded: what a zip says about its directory's size is not believed."""
+    """A file whose reads are limited, because the size of the directory in a zip's header is not trusted."""
 
     def __init__(self, file: IO[bytes], check: Callable[[bytes], None]) -> None:
         self._file, self._check = file, check
@@ -183,7 +182,7 @@ class _ZipSource:
         return data
 
     def opened(self) -> None:
-        """From now on entries are read, which may hold anything."""
+        """Stop checking for directory entries: from now on, the bytes of files are read."""
         self._check = lambda _: None
 
 
@@ -196,12 +195,12 @@ def _unpack_zip(file: IO[bytes], byte_count: int, tally: _Tally) -> Iterator[Ent
     for number, info in enumerate(archive.infolist()):
         tally.add(info.file_size)
         mode = stat.S_IFMT(info.external_attr >> 16)
-        if not info.filename.endswith("/") and mode in (0, stat.S_IFREG):  # its own check fails on an empty name
+        if not info.filename.endswith("/") and mode in (0, stat.S_IFREG):  # `ZipInfo.is_dir` fails for an empty name
             yield Entry(number, info.file_size, _no_archive(_zip_chunks(archive, info)))
 
 
 def _refuse_overlaps(archive: zipfile.ZipFile, byte_count: int) -> None:
-    """Raise where two entries share bytes, with which a small file unpacks to anything."""
+    """Raise `MalformedArchive` if two entries share bytes: such a file can unpack to any size."""
     end = 0
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
         if info.header_offset < end:
@@ -215,9 +214,9 @@ def _zip_chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[byt
     if info.flag_bits & _ENCRYPTED:
         raise EncryptedEntry
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # The others expand a chunk to hundreds of megabytes at once.
+        # The other methods may expand one chunk to hundreds of megabytes.
         raise UnsupportedCompression
-    # The directory says where the next one is, whatever this one holds.
+    # The directory gives the position of the next entry, so damage in this one does not matter to it.
     with _damage_told(DamagedEntry), archive.open(info) as entry:
         byte_count = 0
         while chunk := entry.read(_CHUNK_BYTES):
@@ -231,7 +230,7 @@ def _zip_chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[byt
 
 
 class _TarSource:
-    """A stream that only goes forward, with a bound for what is read between two entries."""
+    """A forward-only stream with a limit for the bytes that are read between two entries."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._position, self.allowance = file, 0, _MOST_HEADER_BYTES
@@ -255,7 +254,7 @@ class _TarSource:
         return self.last
 
     def drain(self) -> None:
-        """Read on for the checksum at a gzip's end."""
+        """Read to the end of a gzip, where its checksum is verified."""
         for _ in range(_MOST_TRAILING_BYTES // _CHUNK_BYTES):
             if not self._take(_CHUNK_BYTES):
                 return
@@ -278,12 +277,12 @@ def _unpack_tar(file: IO[bytes], tally: _Tally) -> Iterator[Entry]:
         if entry is None:
             break
         number += 1
-        vars(archive)["members"] = []  # It would keep all of them.
+        vars(archive)["members"] = []  # otherwise it keeps all entries in memory
         tally.add(entry.size)
         if entry.isreg():
             yield Entry(number, entry.size, _no_archive(_tar_chunks(archive, source, entry)))
     if source.last.strip(b"\0") or len(source.last) != tarfile.BLOCKSIZE:
-        # To tarfile, a damaged header and a stream that breaks off between two entries are the end.
+        # `tarfile` treats a damaged header, and a stream that is cut off between two entries, as the end.
         raise MalformedArchive
     with _damage_told():
         source.drain()
@@ -305,7 +304,7 @@ def _tar_chunks(archive: tarfile.TarFile, source: _TarSource, info: tarfile.TarI
 
 
 def _no_archive(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes; raise `NestedArchive` before the first."""
+    """Yield the same bytes; raise `NestedArchive` before the first ones if they are an archive."""
     first = b""
     for chunk in chunks:
         first += chunk
@@ -320,7 +319,7 @@ def _no_archive(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 @contextmanager
 def _damage_told(damage: type[PermanentError] = MalformedArchive) -> Iterator[None]:
-    """Turn what the libraries raise for a damaged file into an error of ours; our own pass."""
+    """Translate errors of the libraries for a damaged file into `damage`. Our own errors pass."""
     try:
         yield
     except (

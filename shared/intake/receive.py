@@ -1,4 +1,4 @@
-"""The one path of a file, whichever way it came: bytes to the object store, then rows, then a hint.
+"""Receives a file, for all ways of intake: stores its bytes in the object store, then its rows, then sends a hint.
 
 In this order a row never names an object that does not exist. Each file is durable on its own: it stays if a later file
 of the request fails, and if it is sent again it is a duplicate.
@@ -35,20 +35,20 @@ from shared.tables import Image, Job, Project, Study
 from shared.version import RENDITION_VERSION
 from shared.vocabulary.states import JobState
 
-#: A process gathers whole parts of so many files in memory, and of all others so few bytes, the rest on disk:
-#: slow clients are many, and each takes hours to fill a part.
+#: A process buffers parts of this many files in memory completely. Of all other files it buffers this many bytes in
+#: memory and the rest on disk, because there may be many slow clients, which fill a part in hours.
 _IN_MEMORY, _SMALL_BYTES = threading.BoundedSemaphore(32), 256 * 1024
-#: What a file may hold beside its pixels, where it has to be held in memory.
+#: The most bytes beside the pixels of a file that must be kept in memory.
 HEADER_BYTES = 64 * 1024**2
-#: Of a file's rows, while others make or end the job of the same image.
+#: Attempts to write the rows of a file while other requests create or end the job of the same image.
 _TRIES = 4
-#: One file of a process at a time is in memory whole.
+#: Allows a process to de-identify one file at a time, which is in memory completely.
 _deidentifying = threading.Lock()
 
 
 @dataclass(frozen=True)
 class _Original:
-    """A file that lies in the object store."""
+    """A file in the object store."""
 
     header: ImageHeader
     sha256: str
@@ -57,10 +57,10 @@ class _Original:
 
 @dataclass(frozen=True)
 class Received:
-    """What became of a file that is fit: its rows, which are durable once `receive` has returned."""
+    """The rows of an accepted or duplicate file, which are durable when `receive` returns."""
 
     outcome: Literal["accepted", "duplicate"]
-    #: Of what is stored: where that is de-identified, only `check` has seen the original's.
+    #: The header of the stored file. If that is de-identified, only `check` gets the header as sent.
     header: ImageHeader
     sha256: str
     byte_count: int
@@ -73,14 +73,14 @@ class _Overtaken(TransientError, shares_code=True):
     """Another request created or ended the job of the same image first."""
 
 
-#: Looks at a header before anything is stored; raises a `PermanentError` where the file is unfit.
+#: Checks a header before anything is stored; raises a `PermanentError` if the file is unfit.
 Check = Callable[[ImageHeader], None]
-#: Writes further rows in the transaction of a file's own; what it raises undoes both.
+#: Writes more rows in the transaction of the file's rows. An error rolls back both.
 Also = Callable[[Session, Received], None]
 
 
 class Intake:
-    """Takes in files for one project, one at a time. `send_hints` ends it, however it ends."""
+    """Receives files for one project, one at a time. The caller calls `send_hints` at the end, even after an error."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Intake:
         submission_id: UUID | None = None,
         key_id: UUID | None = None,
     ) -> None:
-        """Raise `NotFound` when there is no such model. Files count against the quota of `key_id`, if it has one."""
+        """Raise `NotFound` if the model does not exist. Files are charged to the quota of `key_id`, if it has one."""
         self._settings = settings
         self._database = database
         self._object_store = store
@@ -115,9 +115,10 @@ class Intake:
                     self._quota = find_quota(session, key_id)
 
     def receive(self, chunks: Iterator[bytes], *, check: Check | None = None, also: Also | None = None) -> Received:
-        """Store a file and its rows; raise permanent errors for an unfit one, transient ones, and those of `chunks`.
+        """Store a file and its rows.
 
-        Also raises `QuotaExceeded`, and keeps nothing of the file then.
+        Raises permanent errors for an unfit file, transient errors, the errors of `chunks`, and `QuotaExceeded`, after
+        which nothing of the file is kept.
         """
         stream = chunks if isinstance(chunks, CheckedStream) else CheckedStream(chunks)
         if self._quota is not None:
@@ -129,29 +130,29 @@ class Intake:
                 with suppress(IntegrityError, _Overtaken):
                     return self._record(original, also)
             return self._record(original, also)
-        except QuotaExceeded:  # another file was quicker
+        except QuotaExceeded:  # another file has used up the quota in the meantime
             with self._database.begin() as session:
                 discard(session, original_key(original.sha256))
             raise
 
     def _check_quota(self, byte_count: int) -> None:
-        """Raise `QuotaExceeded` where there is no room for one more file of this size."""
+        """Raise `QuotaExceeded` if one more file of this size would exceed the quota."""
         if self._quota is not None:
             with self._database.begin() as session:
                 self._quota.check(session, 1, byte_count)
 
     def send_hints(self) -> None:
-        """Wake workers for the jobs that were made."""
+        """Send hints for the new jobs."""
         self._hints.send_for(self._new_jobs)
         self._new_jobs.clear()
 
     def _store(self, stream: CheckedStream, check: Check | None) -> _Original:
-        """Put a file's bytes under their digest; at most a few parts of it are in memory."""
+        """Store a file's bytes under the key of their digest, with at most a few parts in memory."""
         store, max_image_pixels = self._object_store, self._settings.max_image_pixels
         parts = in_parts(stream)
         first = next(parts, b"")
         whole = len(first) < PART_BYTES
-        # More may follow a full part; how much, nobody knows before the end.
+        # More bytes may follow a full part. Their number is not known before the end.
         total_bytes = len(first) if whole else len(first) + 1
         header = read_header(first, total_bytes, max_image_pixels=max_image_pixels)
         if header.invalid_uids:
@@ -170,8 +171,8 @@ class Intake:
         return _Original(header, stream.sha256, stream.byte_count)
 
     def _store_deidentified(self, parts: Iterator[bytes]) -> _Original:
-        """Put a file's bytes, de-identified, under the digest that they have then."""
-        from shared.deidentification import deidentify  # only where it is wanted: it takes time and memory to import
+        """De-identify a file and store it under the digest of the new bytes."""
+        from shared.deidentification import deidentify  # imported only if needed: it takes time and memory
 
         max_image_pixels = self._settings.max_image_pixels
         max_bytes = 4 * max_image_pixels + HEADER_BYTES
@@ -195,7 +196,7 @@ class Intake:
         return self._pseudonym_key
 
     def _record(self, original: _Original, also: Also | None) -> Received:
-        """Find or make the rows of a stored file, in one transaction."""
+        """Find or create the rows of a stored file, in one transaction."""
         with self._database.begin() as session:
             hold_object(session, self._object_store, original_key(original.sha256))
             known = self._find_job(session, original.sha256)
@@ -221,18 +222,18 @@ class Intake:
         return received
 
     def _find_job(self, session: Session, sha256: str) -> Job | None:
-        """Return the job that has the result of this file, or will have it."""
+        """Return the newest job that has the result of this file or will have it; None if there is none."""
         jobs = sa.select(Job).join(Image, Image.id == Job.image_id)
         jobs = jobs.where(Image.project_id == self._project_id, Image.sha256 == sha256)
         return session.scalar(jobs.where(*shareable(self._model_id)).order_by(Job.id.desc()).limit(1))
 
     def _make_job(self, session: Session, original: _Original) -> Job:
-        """Make a job, and the image where there is none; raise `_Overtaken` when another request just has.
+        """Create a job, and the image if it does not exist; raise `_Overtaken` if another request has just done so.
 
-        Workers lock jobs before images, so no job may be waited for from here on.
+        Workers lock jobs before images, so from here on the transaction must not wait for a job.
         """
         same = sa.select(Image).where(Image.project_id == self._project_id, Image.sha256 == original.sha256)
-        # Locked, so that of several requests that miss a job one makes it; workers can still refer to the image.
+        # The lock lets only one of several requests create the job; workers can still refer to the image.
         image = session.scalar(same.with_for_update(key_share=True))
         if image is None:
             image = self._add_image(session, original)
@@ -262,7 +263,7 @@ class Intake:
         return image
 
     def _study_id(self, session: Session, study_instance_uid: str | None) -> UUID:
-        """Find or make the study; without a UID each image is a study of its own."""
+        """Find or create the study. Without a UID, each image is its own study."""
         study = (
             insert(Study)
             .values(project_id=self._project_id, study_instance_uid=study_instance_uid)
@@ -287,7 +288,7 @@ class Intake:
 
 
 def add_job(session: Session, image: Image, job: Job) -> Job:
-    """Add a new job of an image, ready for detection where the image is prepared already."""
+    """Add a new job of an image. If the image is prepared already, the job is ready for detection."""
     is_prepared = image.rendition_sha256 is not None and image.rendition_version == RENDITION_VERSION
     job.state = JobState.READY if is_prepared else JobState.QUEUED
     job.ready_at = sa.func.now() if is_prepared else None
@@ -297,7 +298,7 @@ def add_job(session: Session, image: Image, job: Job) -> Job:
 
 
 def in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes in parts of `PART_BYTES`, but for the last."""
+    """Yield the same bytes in parts. Each part but the last has `PART_BYTES`."""
     in_memory = _IN_MEMORY.acquire(blocking=False)
     try:
         with spooled_file(0 if in_memory else _SMALL_BYTES) as part:
