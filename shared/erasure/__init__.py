@@ -1,12 +1,12 @@
-"""Erasing a study: its rows at once, then its objects, and marks on the datasets that were made from it.
+"""Erases a study: first its rows, then its objects, and marks the datasets that were made from it.
 
-`studies` removes the rows and, in the same transaction, writes a row of what is left to do (`tables.Erasure`).
-`remainder` does that: at once, and again from the sweep where the object store was down or the process was killed.
+`studies` deletes the rows and, in the same transaction, adds a row with the remaining work (`tables.Erasure`).
+`remainder` does this work: immediately, and again in each sweep if the object store was down or the process was killed.
 
-Bytes of one digest are one object, whoever sent them. `objects` removes an object only if no image refers to it, which
-it looks up under a lock of the object's key; code that refers to an object takes the same lock (`hold_object`). A file
-may be stored before an object is erased and get its row after: `tables.ErasedObject` tells for an hour that this has to
-be looked at. `datasets` marks what was made from erased images.
+Equal bytes are one object, even of several projects. `objects` deletes an object only if no row refers to it, which it
+checks under a lock on the object's key. Code that adds a reference takes the same lock (`hold_object`). A file may be
+stored before an object is erased and get its row afterwards: `tables.ErasedObject` records for an hour that this object
+must be checked. `datasets` marks the datasets that contain erased images.
 """
 
 from shared.erasure.datasets import DatasetErased, require_whole

@@ -1,4 +1,4 @@
-"""Datasets that were made from erased images: marked, and no longer trained on or evaluated with."""
+"""Marks datasets that contain erased images: they can no longer be used for training or evaluation."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class DatasetErased(RequestError):
 
 
 def require_whole(dataset: Dataset) -> None:
-    """Raise `DatasetErased` for a dataset that has lost images."""
+    """Raise `DatasetErased` if images of the dataset were erased."""
     if dataset.erased_count:
         raise DatasetErased(
             f"{dataset.erased_count} images of the dataset {dataset.id} were erased since it was made; "
@@ -34,7 +34,7 @@ def require_whole(dataset: Dataset) -> None:
 
 
 def _unmarked(erasure: Erasure, states: Sequence[TaskState]) -> sa.Select[Any]:
-    """Select the project's datasets in these states that may hold images of an erasure and have not been checked."""
+    """Select the project's datasets in these states that may contain erased images and are not checked yet."""
     return sa.select(Dataset.id).where(
         Dataset.project_id == erasure.project_id,
         Dataset.created_at <= erasure.created_at,
@@ -51,7 +51,7 @@ def may_mark_datasets(session: Session, erasure: Erasure) -> bool:
 
 
 def mark_datasets(database: Database, store: ObjectStore, erasure_id: UUID) -> None:
-    """Mark the finished datasets that have lost images in an erasure, and note what shows these images."""
+    """Mark the finished datasets that contain erased images, and add objects that show these to the erasure."""
     with database.begin() as session:
         erasure = session.get(Erasure, erasure_id)
         if erasure is None or not erasure.sha256s:
@@ -64,9 +64,9 @@ def mark_datasets(database: Database, store: ObjectStore, erasure_id: UUID) -> N
         images = session.execute(sa.select(Image.sha256, is_own).where(Image.sha256.in_(erasure.sha256s))).all()
         others = sa.select(Dataset.digest).where(Dataset.project_id != erasure.project_id, Dataset.digest.is_not(None))
         digests_of_others = session.scalars(others.distinct()).all()
-        lost = frozenset(erasure.sha256s) - {sha256 for sha256, is_own in images if is_own}  # sent again since
+        lost = frozenset(erasure.sha256s) - {sha256 for sha256, is_own in images if is_own}  # received again since
         imported = frozenset(session.scalars(sa.select(Rendition.sha256).where(Rendition.sha256.in_(lost))))
-    # Other projects may have sent the same bytes, or made datasets from them; these keep them.
+    # Keep renditions of images that any project still has, or that a dataset of another project contains.
     may_go = imported - {sha256 for sha256, _ in images}
     for digest in digests_of_others:
         may_go -= _images_of(store, digest, may_go).keys()
@@ -80,7 +80,7 @@ def mark_datasets(database: Database, store: ObjectStore, erasure_id: UUID) -> N
 
 
 def _forget_renditions(session: Session, erasure_id: UUID, sha256s: frozenset[str]) -> None:
-    """Note the renditions that imports have made of these originals for removal."""
+    """Delete the rows of renditions that imports made of these originals, and add their objects to the erasure."""
     erasure = session.get(Erasure, erasure_id, with_for_update=True)
     if erasure is None:
         return
@@ -92,7 +92,10 @@ def _forget_renditions(session: Session, erasure_id: UUID, sha256s: frozenset[st
 def _mark(
     session: Session, erasure_id: UUID, dataset_id: UUID, lost: Sequence[str], failures_sha256: str | None
 ) -> None:
-    """Mark a dataset that has lost images, given by their renditions; end what works on it; remove what shows them."""
+    """Mark a dataset whose images with these renditions were erased.
+
+    Ends its open tasks, and adds the objects that show the images to the erasure.
+    """
     erasure = session.get(Erasure, erasure_id, with_for_update=True)
     if erasure is None or dataset_id in erasure.dataset_ids:
         return
@@ -117,7 +120,7 @@ def _mark(
 
 
 def _images_of(store: ObjectStore, digest: str | None, sha256s: frozenset[str]) -> dict[str, str]:
-    """Return those of these originals that a dataset's document has, each with the digest of its rendition."""
+    """Return the originals in a dataset's document that are among `sha256s`, with the digests of their renditions."""
     if digest is None or not sha256s:
         return {}
     try:

@@ -11,7 +11,7 @@ from shared.errors import TransientError
 from shared.object_store import ObjectStore
 from shared.tables import Dataset, ErasedObject, Erasure, Evaluation, Image, Rendition
 
-#: How long an erased object is remembered: far longer than it takes from storing a file to writing its row.
+#: How long an erased object is recorded: much longer than the time between storing a file and writing its row.
 _REMEMBERED = timedelta(hours=1)
 
 
@@ -22,9 +22,9 @@ class ErasedMeanwhile(TransientError):
 
 
 def hold_object(session: Session, store: ObjectStore, key: str) -> None:
-    """Keep an object from being erased until the transaction ends, which refers to it.
+    """Keep an object from being erased until the transaction, which adds a reference to it, ends.
 
-    Raise `ErasedMeanwhile` where it was erased since it was stored.
+    Raises `ErasedMeanwhile` if it was erased after it was stored.
     """
     session.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_lock_of(key))))
     was_erased = session.scalar(sa.select(sa.exists().where(ErasedObject.key_sha256 == _digest_of(key))))
@@ -33,12 +33,12 @@ def hold_object(session: Session, store: ObjectStore, key: str) -> None:
 
 
 def discard(session: Session, key: str) -> None:
-    """Have an object removed that was stored for an image which is gone."""
+    """Schedule the deletion of an object whose image has been erased in the meantime."""
     session.execute(sa.insert(Erasure).values(study_id=None, sha256s=[], keys=[key], dataset_ids=[]))
 
 
 def erase_if_unused(session: Session, store: ObjectStore, key: str) -> None:
-    """Remove an object that nothing refers to."""
+    """Delete an object if no row refers to it."""
     session.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_of(key))))
     if not session.scalar(sa.select(_is_referred_to(key))):
         store.erase(key)
@@ -47,7 +47,7 @@ def erase_if_unused(session: Session, store: ObjectStore, key: str) -> None:
 
 
 def forget_erased(session: Session) -> None:
-    """Forget the objects that were erased long ago."""
+    """Delete the records of objects that were erased more than an hour ago."""
     session.execute(sa.delete(ErasedObject).where(ErasedObject.erased_at < sa.func.now() - _REMEMBERED))
 
 

@@ -1,4 +1,4 @@
-"""What is left of an erasure after its rows are gone: marks on datasets, and objects."""
+"""Finishes an erasure after its rows are deleted: marks datasets and deletes objects."""
 
 from uuid import UUID
 
@@ -16,9 +16,9 @@ log = structlog.get_logger()
 
 
 def finish_all(database: Database, store: ObjectStore) -> None:
-    """Finish all erasures, and forget objects that were erased long ago.
+    """Finish all erasures, and delete old records of erased objects.
 
-    Where the object store or the database is down, the rest waits for the next call.
+    During an outage of the object store or the database, the rest waits for the next call.
     """
     with database.begin() as session:
         ids = session.scalars(sa.select(Erasure.id).order_by(Erasure.id)).all()
@@ -34,7 +34,7 @@ def finish_all(database: Database, store: ObjectStore) -> None:
 
 
 def finish(database: Database, store: ObjectStore, erasure_id: UUID) -> int:
-    """Do what can be done of an erasure now, and return how many objects are left. Concurrent calls are safe."""
+    """Do as much of an erasure as possible now; return how many objects are left. Concurrent calls are safe."""
     try:
         return _try_to_finish(database, store, erasure_id)
     except CarinaError as error:
@@ -60,7 +60,7 @@ def _warn(erasure_id: UUID, error: CarinaError) -> None:
 
 
 def _close(database: Database, erasure_id: UUID) -> int:
-    """Remove the row of an erasure if nothing is left to do; return how many objects are left."""
+    """Delete the row of an erasure if no work is left; return how many objects are left."""
     with database.begin() as session:
         erasure = session.get(Erasure, erasure_id, with_for_update=True)
         if erasure is None:

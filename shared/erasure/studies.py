@@ -30,29 +30,29 @@ from shared.tables import (
 )
 from shared.vocabulary.states import FileState, SubmissionState
 
-#: While others take in or end jobs of the same images.
+#: Attempts to delete the rows while other transactions add rows for the same images.
 _TRIES = 5
 
 
 @dataclass(frozen=True)
 class Erased:
-    """A study that is gone: how many images it had, and how many objects of it are still to be removed."""
+    """An erased study: how many images it had, and how many of its objects are not deleted yet."""
 
     images: int
     objects_left: int
 
 
 def erase_study(database: Database, store: ObjectStore, project_id: UUID, study_id: UUID) -> Erased:
-    """Erase a project's study, and what can be removed of its objects at once; raise `NotFound`.
+    """Erase a project's study and as many of its objects as possible; raise `NotFound`.
 
-    While objects are left, calling it again says how many.
+    While objects are left, calling it again continues the deletion and returns how many are left.
     """
     for left in reversed(range(_TRIES)):
         try:
             with database.begin() as session:
                 images = _erase_rows(session, project_id, study_id)
             break
-        except IntegrityError:  # a row was added that refers to one that was about to go
+        except IntegrityError:  # another transaction has added a row that refers to a deleted one
             if not left:
                 raise
     with database.begin() as session:
@@ -65,7 +65,7 @@ def erase_study(database: Database, store: ObjectStore, project_id: UUID, study_
 
 
 def _erase_rows(session: Session, project_id: UUID, study_id: UUID) -> int:
-    """Remove a study's rows and note what is left to do; return how many images it had, 0 where there is no study."""
+    """Delete a study's rows and record the remaining work; return its number of images, 0 if it does not exist."""
     of_project = sa.select(Study).where(Study.id == study_id, Study.project_id == project_id)
     if session.scalar(of_project.with_for_update()) is None:
         return 0
@@ -102,7 +102,7 @@ def _erase_rows(session: Session, project_id: UUID, study_id: UUID) -> int:
 
 
 def _forget_files(session: Session, project_id: UUID, image_ids: Sequence[UUID], sha256s: Sequence[str]) -> None:
-    """Leave the rows of a manifest that count, without anything that tells of the study."""
+    """Keep the rows of manifests, for their counts, but clear all data about the study."""
     nothing = dict.fromkeys(
         ("name", "sha256", "code", "reason", "source_key", "upload_id", "image_id", "job_id"), sa.null()
     )
@@ -118,7 +118,7 @@ def _forget_files(session: Session, project_id: UUID, image_ids: Sequence[UUID],
 
 
 def _forget_answers(session: Session, project_id: UUID, ids: Sequence[UUID], sha256s: Sequence[str]) -> None:
-    """Remove kept answers that name any of these."""
+    """Delete stored answers of requests with an `Idempotency-Key` that contain one of these ids or digests."""
     of_project = sa.select(ApiKey.id).where(ApiKey.project_id == project_id)
     naming = IdempotencyKey.body.regexp_match("|".join([*map(str, ids), *sha256s]))
     kept = sa.delete(IdempotencyKey).where(IdempotencyKey.api_key_id.in_(of_project), naming)
