@@ -16,7 +16,7 @@ from shared.vocabulary.states import TaskState
 def read_verdicts(
     session: Session, model_ids: Collection[UUID], *, of_all_projects: bool = False
 ) -> dict[UUID, GateVerdict]:
-    """Return the last decision about each model, a decided one where there is any; models without one are left out."""
+    """Return the last decision about each model, preferably one with an outcome. Models without one are omitted."""
     about = sa.select(GateDecision).where(GateDecision.candidate_model_id.in_(model_ids))
     in_order = about.order_by(GateDecision.figures.is_not(None), GateDecision.id)
     rows = session.scalars(in_order, execution_options=ACROSS_PROJECTS if of_all_projects else {})

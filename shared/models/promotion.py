@@ -21,7 +21,7 @@ class PromotionRefused(RequestError):
 
 
 def audited(verdict: GateVerdict | None, reason: str | None) -> dict[str, object]:
-    """What the audit keeps of a promotion beside the model: the gate's decision, and the reason that a person typed."""
+    """Return the fields of a promotion for the audit: the gate's decision, and the reason that the user gave."""
     kept: dict[str, object] = {}
     if verdict is not None:
         kept |= {"gate_decision_id": verdict.decision_id, "gate": verdict.outcome or verdict.state}
@@ -29,16 +29,16 @@ def audited(verdict: GateVerdict | None, reason: str | None) -> dict[str, object
 
 
 def promote_by_hand(session: Session, model_id: UUID, reason: str | None) -> tuple[Model, GateVerdict | None]:
-    """Make a model the active one as a person asks; return it with the gate's last decision about it.
+    """Promote a model on a user's request; return it with the gate's last decision about it.
 
-    Raises `NotFound`, and `PromotionRefused` where the gate refused it and there is no reason to override that. The
-    caller keeps the reason in the audit.
+    Raises `NotFound`, and `PromotionRefused` if the gate refused it and no reason is given. The caller records the
+    reason in the audit.
     """
     registry.hold(session)
     model = session.get(Model, model_id)
     if model is None:
         raise NotFound(f"There is no model {model_id}.")
-    # The model is for all projects, so a refusal in any of them counts; only figures of it are shown.
+    # All projects share the model, so a refusal in any of them counts. Only its figures are shown.
     verdict = read_verdicts(session, [model_id], of_all_projects=True).get(model_id)
     is_refused = verdict is not None and verdict.outcome == "refused"
     if is_refused and model.state != ModelState.ACTIVE and not reason:

@@ -1,4 +1,4 @@
-"""The model registry: which detectors there are, and which one is active."""
+"""The registry of models: all detectors, and which one is active."""
 
 from uuid import UUID
 
@@ -22,7 +22,7 @@ class NothingToRollBackTo(RequestError):
 
 
 def register(session: Session, store: ObjectStore, card: ModelCard, weights: bytes) -> Model:
-    """Store a model's weights, then its row, as `add_model` does."""
+    """Store a model's weights, then its row with `add_model`."""
     known = renew_warnings(session, card)
     if known is not None:
         return known
@@ -31,7 +31,7 @@ def register(session: Session, store: ObjectStore, card: ModelCard, weights: byt
 
 
 def add_model(session: Session, card: ModelCard) -> Model:
-    """Add the row of a model whose weights are stored; the same model again is the same row, with the new warnings."""
+    """Add the row of a model whose weights are stored. If it exists, only its warnings are updated."""
     known = renew_warnings(session, card)
     if known is not None:
         return known
@@ -44,7 +44,7 @@ def add_model(session: Session, card: ModelCard) -> Model:
 
 
 def renew_warnings(session: Session, card: ModelCard) -> Model | None:
-    """Return the card's model where it is registered, with the card's warnings in place of its own if it has any."""
+    """Return the registered model of a card, or None. If the card has warnings, they replace those of the model."""
     known = session.scalar(sa.select(Model).where(Model.digest == card.digest))
     if known is not None and card.warnings:
         known.card = {**known.card, "warnings": list(card.warnings)}
@@ -52,7 +52,7 @@ def renew_warnings(session: Session, card: ModelCard) -> Model | None:
 
 
 def require(session: Session, model_id: UUID, *, parameter: str | None = None) -> Model:
-    """Return a model; raise `NotFound`, which may say which one was meant."""
+    """Return a model; raise `NotFound`, which may suggest a similar id."""
     model = session.get(Model, model_id)
     if model is None:
         raise no_such("model", str(model_id), find_meant(session, Model, model_id.hex), parameter=parameter)
@@ -60,7 +60,7 @@ def require(session: Session, model_id: UUID, *, parameter: str | None = None) -
 
 
 def class_names(session: Session) -> set[str]:
-    """Return the names of the classes that any model finds."""
+    """Return the names of the classes of all models."""
     cards = session.scalars(sa.select(Model.card["categories"]))
     return {category["name"] for categories in cards for category in categories}
 
@@ -71,7 +71,7 @@ def active(session: Session) -> Model | None:
 
 
 def promote(session: Session, model_id: UUID) -> Model:
-    """Make a model the active one; workers load it between two batches. Raises `NotFound`."""
+    """Make a model the active one; raise `NotFound`. Workers load it between two batches."""
     hold(session)
     model = require(session, model_id)
     current = active(session)
@@ -82,9 +82,9 @@ def promote(session: Session, model_id: UUID) -> Model:
 
 
 def roll_back(session: Session) -> Model:
-    """Return to the model that was active before; raise `NothingToRollBackTo` when there was none.
+    """Make the previously active model active again; raise `NothingToRollBackTo` if there is none.
 
-    The model that is rolled back becomes a candidate, so that the next roll back goes further into the past.
+    The current model becomes a candidate, so that the next rollback selects an even earlier model.
     """
     hold(session)
     retired = sa.select(Model).where(Model.state == ModelState.RETIRED)
@@ -105,7 +105,7 @@ def hold(session: Session) -> None:
 
 def _step_down(session: Session, model: Model, state: ModelState) -> None:
     model.state, model.retired_at = state, sa.func.clock_timestamp()
-    # One model is active at any moment, also inside the transaction: the index would object.
+    # Flush now, because the unique index allows only one active model, even inside the transaction.
     session.flush()
 
 

@@ -1,4 +1,4 @@
-"""The gate's last decision about a model, as people see it before they promote the model."""
+"""The gate's last decision about a model, which is shown before a promotion."""
 
 from datetime import datetime
 from typing import Literal
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from shared.vocabulary.states import TaskState
 
-#: The most characters of a promotion's reason.
+#: The most characters in the reason of a promotion.
 MOST_REASON = 500
 
 
@@ -17,9 +17,9 @@ class GateVerdict(BaseModel):
 
     decision_id: UUID
     state: TaskState
-    #: `passed`: good enough, but promotion was not asked for. None until it is decided.
+    #: `passed`: good enough, but promotion was not requested. None until it is decided.
     outcome: Literal["promoted", "passed", "refused"] | None
-    #: mAP@0.4 of the model, and of the one that was active then; None where none was, or nothing is decided.
+    #: mAP@0.4 of the model and of the model active at that time; None if there was none, or without an outcome.
     candidate_map40: float | None
     active_map40: float | None
     gain: float | None
@@ -28,7 +28,7 @@ class GateVerdict(BaseModel):
     created_at: datetime
 
     def in_words(self) -> str:
-        """The decision and both figures, as a sentence."""
+        """Return the decision and both figures as a sentence."""
         if self.outcome is None:
             return f"The gate has not decided about this model: its decision is {self.state}."
         verdict = {"refused": "refused", "passed": "passed", "promoted": "promoted"}[self.outcome]
