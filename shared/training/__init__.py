@@ -1,1 +1,1 @@
-"""Datasets, trainings, evaluations, schedules and the gate: what is asked for, and the tasks that the trainer takes."""
+"""Datasets, trainings, evaluations, schedules and the gate: their requests, and the trainer's tasks."""

@@ -1,4 +1,7 @@
-"""What a training run is asked to do. The API checks it, the run stores it, the trainer follows it; torch-free."""
+"""The configs of trainings, evaluations and the gate. The API checks them, rows store them, the trainer applies them.
+
+Does not import torch.
+"""
 
 import hashlib
 import json
@@ -17,27 +20,27 @@ _Few = Annotated[tuple[float, ...], Field(max_length=16)]
 
 
 class Augmentation(Bounded):
-    """How far a film may be changed, at random, each time it is trained on. The defaults change nothing.
+    """The random changes to an image, each time it is used in training. The defaults change nothing.
 
-    Ranges are drawn from evenly; factors on a logarithmic scale.
+    Values are drawn uniformly from their range; factors on a logarithmic scale.
     """
 
-    #: Chance of a mirror image. Off: hearts are on the left, and a mirrored film shows an anatomy of one in 10,000.
+    #: Probability of mirroring. Off: the heart is on the left, except in one of 10,000 people.
     flip_probability: float = Field(0.0, ge=0, le=1)
     rotate_deg: float = Field(0.0, ge=0, le=45)
-    #: Of the canvas' side, each way.
+    #: The largest shift in each direction, as a fraction of the canvas' side.
     translate: float = Field(0.0, ge=0, le=0.5)
-    #: Of the film's fit onto the canvas.
+    #: Factor on the size at which the image fits the canvas.
     scale: Range = (1.0, 1.0)
-    #: Width over height, beyond `scale`.
+    #: Factor on the ratio of width to height, in addition to `scale`.
     aspect: Range = (1.0, 1.0)
     gamma: Range = (1.0, 1.0)
     contrast: Range = (1.0, 1.0)
-    #: Added to grey levels of 0 to 1.
+    #: Added to grey levels in 0–1.
     brightness: Range = (0.0, 0.0)
-    #: Most standard deviation of Gaussian noise, in grey levels of 0 to 1.
+    #: The largest standard deviation of Gaussian noise, for grey levels in 0–1.
     noise: float = Field(0.0, ge=0, le=0.5)
-    #: Most black rectangles, each up to `cutout_side` of the canvas' side.
+    #: The most black rectangles; `cutout_side` is their longest side as a fraction of the canvas' side.
     cutouts: int = Field(0, ge=0, le=16)
     cutout_side: float = Field(0.15, gt=0, le=0.5)
 
@@ -53,74 +56,74 @@ class Augmentation(Bounded):
 
 
 class HeldOut(Bounded):
-    """A split of another dataset whose images and patients a run must not learn from."""
+    """A split of another dataset. A training must not use its images and patients."""
 
     dataset_id: UUID
     split: Split
 
 
 class TrainingConfig(Bounded):
-    """Every choice of a training run; with the dataset's digest, the code and the machine it determines the model."""
+    """All settings of a training. They determine the model, with the dataset's digest, the code and the machine."""
 
     architecture: Architecture = "fasterrcnn_resnet50_fpn"
-    #: None: as the model to start from has it, else the architecture.
+    #: None: that of the initial model, else the default of the architecture.
     canvas_px: int | None = Field(None, ge=64, le=4096, multiple_of=32)
-    #: One tuple of sizes per level of the pyramid, finest first. None: as for the canvas.
+    #: One tuple of sizes for each level of the pyramid, finest first. None: the same default as for `canvas_px`.
     anchor_sizes_px: Annotated[tuple[_Few, ...], Field(max_length=16)] | None = None
     anchor_aspect_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=16)
     #: `none` (random), `torchvision` (ImageNet, downloaded once), `model:UUID`, or `object:SHA256` in the object store.
     initial_weights: Annotated[str, Field(pattern=r"^(none|torchvision|model:[0-9a-f-]{36}|object:[0-9a-f]{64})$")] = (
         "torchvision"
     )
-    #: Stages of the backbone, first ones first, that stay as they came.
+    #: The number of first stages of the backbone whose weights are not trained.
     frozen_stages: int = Field(0, ge=0, le=20)
-    #: Whether the backbone's batch norm learns, statistics and all; each rank by itself, and the first one's are kept.
-    #: Off: a small batch has no better statistics than those that the weights came with.
+    #: Whether the batch norm of the backbone is trained, including its statistics. Each rank trains its own; those of
+    #: the first rank are kept. Off: the statistics of the initial weights are better than those of a small batch.
     train_batch_norm: bool = False
 
     epochs: int = Field(10, ge=1, le=10_000)
-    #: Images an epoch, drawn anew; None: as many as there are training images.
+    #: Images per epoch, drawn again for each; None: the number of training images.
     images_per_epoch: int | None = Field(None, ge=1, le=MOST_INT4)
-    #: Images of one process in one step.
+    #: Images per process and step.
     batch_size: int = Field(4, ge=1, le=1024)
-    #: Steps whose gradients are summed up before the weights move.
+    #: Steps whose gradients are added before the weights are updated.
     accumulate: int = Field(1, ge=1, le=1024)
-    #: Share of the images without a finding that enter an epoch.
+    #: The fraction of images without a finding that an epoch contains.
     normal_rate: float = Field(1.0, ge=0, le=1)
-    #: Classes on a smaller share of the images than this are repeated (LVIS, arXiv:1908.03195, 3.2); 0: none are.
+    #: Images of classes on a smaller fraction of images than this are repeated (LVIS, arXiv:1908.03195, 3.2); 0: none.
     repeat_threshold: float = Field(0.0, ge=0, le=1)
     augmentation: Augmentation = Augmentation()
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    #: For one process; multiplied by their number (arXiv:1706.02677).
+    #: For one process; multiplied by the number of processes if `scale_learning_rate` (arXiv:1706.02677).
     learning_rate: float = Field(0.005, gt=0, le=10)
     scale_learning_rate: bool = True
-    #: SGD's momentum, AdamW's first beta.
+    #: The momentum of SGD, or the first beta of AdamW.
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0, le=1)
     schedule: Literal["cosine", "multistep"] = "cosine"
     warmup_epochs: float = Field(1.0, ge=0, le=10_000)
-    #: For multistep: epochs after which the rate is multiplied by `gamma`.
+    #: For `multistep`: epochs after which the learning rate is multiplied by `gamma`.
     milestones: tuple[float, ...] = Field((), max_length=100)
     gamma: float = Field(0.1, gt=0, lt=1)
     clip_norm: float | None = Field(10.0, gt=0, le=1e6)
-    #: Decay a step of the weights' moving average, which becomes the model. None: the last weights do.
+    #: Decay per step of the moving average of the weights, which becomes the model. None: the last weights do.
     ema_decay: float | None = Field(0.998, ge=0, lt=1)
 
-    #: `auto`: bf16 where the device gains.
+    #: `auto`: bf16 if it is faster on the device.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
-    #: Processes that read and augment films, for each rank; None: as many as there are free cores, at most 8.
+    #: Processes per rank that read and augment images; None: one per free core, at most 8.
     loader_workers: int | None = Field(None, ge=0, le=64)
     seed: int = Field(0, ge=0, lt=2**31)
     checkpoint_every_min: float = Field(10.0, gt=0, le=10_080)
 
-    #: On the model's card.
+    #: For the model's card.
     score_threshold: float = Field(0.05, ge=0, le=1)
     nms_iou: float = Field(0.5, gt=0, le=1)
     max_detections: int = Field(100, ge=1, le=1000)
 
-    #: What the model is evaluated on when training is done; None: nothing.
+    #: The split on which the model is evaluated after the training; None: no evaluation.
     evaluate_split: Split | None = "val"
     held_out: tuple[HeldOut, ...] = Field((), max_length=100)
 
@@ -146,25 +149,25 @@ class EvaluationConfig(Bounded):
     """How a model is evaluated on a split."""
 
     split: Split = "val"
-    #: Boxes below are not looked at; low ones never hurt an average precision, and it needs them.
+    #: Boxes with a lower score are ignored. Keep it low: the average precision needs boxes with low scores.
     score_threshold: float = Field(0.001, ge=0, le=1)
     max_detections: int = Field(100, ge=1, le=1000)
     batch_size: int = Field(8, ge=1, le=256)
-    #: Resamples of the patients behind each 95% interval.
+    #: The number of resamples of the patients for each 95% interval.
     bootstrap_samples: int = Field(1000, ge=0, le=100_000)
     seed: int = Field(0, ge=0, lt=2**31)
 
 
 class GateConfig(Bounded):
-    """When a candidate takes the active model's place."""
+    """The conditions under which a candidate replaces the active model."""
 
     evaluation_dataset_id: UUID
     evaluation: EvaluationConfig = EvaluationConfig()
-    #: The lower bound of the gain in mAP@0.4 has to be above this.
+    #: The lower bound of the gain in mAP@0.4 must be above this.
     least_gain: float = Field(0.0, ge=-1, le=1)
-    #: Of the gain's interval, by paired bootstrap over patients.
+    #: Confidence level of the gain's interval, by paired bootstrap over patients.
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    #: No class with at least `counted_from_boxes` true boxes may lose more average precision than this.
+    #: No class with at least `counted_from_boxes` annotations may lose more average precision than this.
     most_class_drop: float = Field(0.05, ge=0, le=1)
     counted_from_boxes: int = Field(20, ge=1, le=MOST_INT4)
     promote: bool = True

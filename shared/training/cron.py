@@ -1,9 +1,8 @@
-"""When a cron expression is due, on the clocks of a time zone.
+"""Computes the times of a cron expression in a time zone.
 
-Days on which clocks change are treated as Debian's cron does. With fixed minutes and hours a time comes once on every
-day that it is meant for: one that clocks leap over comes at the leap (02:30 at 03:00), one that comes twice counts the
-first time. With a star as the minutes or the hours, times follow the clock as it runs: a skipped hour has none, a
-repeated hour has them twice.
+Clock changes are handled like in Debian's cron. If minutes and hours are fixed, each time occurs once per day: a
+skipped time occurs when the clock changes (02:30 at 03:00), and a repeated time only the first time. If minutes or
+hours are `*`, times follow the clock: a skipped hour has no times, and a repeated hour has them twice.
 """
 
 import re
@@ -17,7 +16,7 @@ from shared.bounded import MOST_CRON, MOST_ZONE
 from shared.errors import RequestError
 
 _FIELDS = 5
-#: Names of the time zone database; no path out of it.
+#: Names in the time zone database, without paths that leave it.
 _ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
 
 
@@ -38,7 +37,7 @@ class InvalidTimeZone(RequestError):
 
 
 def times(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
-    """Yield the times in UTC that come after another one, for ever; raise `InvalidCron` and `InvalidTimeZone`.
+    """Yield all times after `after`, in UTC; raise `InvalidCron` and `InvalidTimeZone`.
 
     `cron` has five fields: minute, hour, day of the month, month, day of the week.
     """
@@ -55,13 +54,13 @@ def times(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
 
 
 def next_time(cron: str, time_zone: str, after: datetime) -> datetime:
-    """Return the first time in UTC after another one; raise `InvalidCron` and `InvalidTimeZone`."""
+    """Return the first time after `after`, in UTC; raise `InvalidCron` and `InvalidTimeZone`."""
     return next(times(cron, time_zone, after))
 
 
 def _rising(cron: str, found: Iterator[datetime], after: datetime) -> Iterator[datetime]:
-    # Times that clocks leap over may be found together at the leap; from within an hour that comes for the second time
-    # one of its first pass is found.
+    # Skip times that do not increase: several skipped times may fall on the same clock change, and a start within a
+    # repeated hour gives times of its first pass.
     for local in found:
         if (moment := local.astimezone(UTC)) > after:
             yield (after := moment)
@@ -70,7 +69,7 @@ def _rising(cron: str, found: Iterator[datetime], after: datetime) -> Iterator[d
 
 def _read_zone(name: str) -> ZoneInfo:
     try:
-        # What `localtime` is depends on the machine.
+        # `localtime` depends on the machine.
         if len(name) <= MOST_ZONE and _ZONE.fullmatch(name) and name != "localtime":
             return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):

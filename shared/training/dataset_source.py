@@ -1,4 +1,4 @@
-"""What a dataset is made from and how. The API checks it, the row stores it, the import follows it; torch-free."""
+"""The source of a dataset. The API checks it, the row stores it, the import applies it. Does not import torch."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from shared.bounded import Bounded
 from shared.errors import InvalidRequest
 
-#: Folders of the bucket that are Carina's own: what projects sent in is not to be read by way of an import.
+#: Carina's own folders of the bucket, which an import must not read: they contain data of all projects.
 OWN_FOLDERS = frozenset(
     {"originals", "renditions", "incoming", "models", "datasets", "checkpoints", "results"},
 )
@@ -20,16 +20,16 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,99}$")]
 
 
 class Consensus(Bounded):
-    """How the boxes of several readers become one truth."""
+    """The method that merges the boxes of several readers."""
 
-    #: `wbf`: boxes that overlap are averaged (arXiv:1910.13302); `nms`: of them the one that the others agree with
-    #: most is kept; `none`: every box stays as its reader drew it.
+    #: `wbf`: overlapping boxes are averaged (arXiv:1910.13302); `nms`: of overlapping boxes, the one that agrees most
+    #: with the others is kept; `none`: all boxes are kept.
     method: Literal["wbf", "nms", "none"] = "wbf"
-    #: Boxes of one class that overlap by more than this are one finding.
+    #: Boxes of one class with a larger IoU than this are one finding.
     iou: float = Field(0.5, gt=0, lt=1)
-    #: A finding that fewer readers have drawn is left out.
+    #: A finding drawn by fewer readers is omitted.
     min_readers: int = Field(1, ge=1, le=100)
-    #: Whose readings count; None: everybody's. Images that none of them has read are left out.
+    #: The readers whose boxes are used; None: all. Images that none of them has read are omitted.
     readers: tuple[str, ...] | None = Field(None, min_length=1, max_length=100)
 
     @model_validator(mode="after")
@@ -40,13 +40,13 @@ class Consensus(Bounded):
 
 
 class SplitPlan(Bounded):
-    """Which share of the patients goes where."""
+    """The fraction of patients in each split."""
 
     train: float = Field(0.8, ge=0, le=1)
     val: float = Field(0.1, ge=0, le=1)
     test: float = Field(0.1, ge=0, le=1)
     seed: int = Field(0, ge=0, lt=2**31)
-    #: Take each image's split as the annotations have it, instead.
+    #: Use the split of each image in the annotations instead.
     keep: bool = False
 
     @model_validator(mode="after")
@@ -57,22 +57,22 @@ class SplitPlan(Bounded):
 
 
 class _Files(Bounded):
-    #: A file, or an object's key.
+    #: The path of a file, or the key of an object.
     annotations: Annotated[str, Field(max_length=4096)]
-    #: The folder, or the prefix of the keys, that the images lie under.
+    #: The folder of the images, or the prefix of their keys.
     images: Annotated[str, Field(max_length=4096)]
-    #: Whether DICOM's PatientID (as a pseudonym) groups images where the annotations name no patient.
+    #: Whether images are grouped by DICOM's PatientID (as a pseudonym) if the annotations contain no patient.
     patients_from_dicom: bool = True
     splits: SplitPlan = SplitPlan()
 
     @property
     def keeps_splits(self) -> bool:
-        """Whether the annotations say which image is in which split."""
+        """Whether the annotations determine the split of each image."""
         return self.splits.keep
 
 
 class VinBigDataSource(_Files):
-    """A table as VinBigData's `train.csv`: a row for each box that a reader drew, or for a reader who found none."""
+    """A table like VinBigData's `train.csv`: one row for each box of a reader, or for a reader who found nothing."""
 
     format: Literal["vinbigdata"] = "vinbigdata"
     consensus: Consensus = Consensus()
@@ -82,51 +82,51 @@ class CocoSource(_Files):
     """One COCO document, or one for each split."""
 
     format: Literal["coco"] = "coco"
-    #: With either of these the documents are the splits: `annotations` is the training split.
+    #: If one of these is set, each document is a split, and `annotations` is the training split.
     val_annotations: str | None = None
     test_annotations: str | None = None
     consensus: Consensus = Consensus(method="none")
 
     @property
     def keeps_splits(self) -> bool:
-        """Whether the annotations say which image is in which split, or the documents are the splits."""
+        """Whether the annotations determine the split of each image, or each document is a split."""
         return self.splits.keep or self.val_annotations is not None or self.test_annotations is not None
 
 
 class PhantomsSource(Bounded):
-    """Synthetic films with known lesions."""
+    """Synthetic images with known lesions."""
 
     format: Literal["phantoms"] = "phantoms"
     films: int = Field(400, ge=4, le=20_000)
-    #: Films of different seeds have nothing in common.
+    #: Different seeds give completely different images.
     seed: int = Field(0, ge=0, le=999)
-    #: Whether classes come evenly; else as often as on real films.
+    #: Whether classes are equally frequent; else as frequent as on real images.
     balanced: bool = True
-    #: Share of the films that come as negatives, black for white, as of a machine that tags them wrongly.
+    #: The fraction of images that are inverted, as by a machine that tags them wrongly.
     negative_share: float = Field(0.0, ge=0, le=1)
     splits: SplitPlan = SplitPlan(train=0.8, val=0.2, test=0)
 
     @property
     def keeps_splits(self) -> bool:
-        """Whether the films come with splits: no."""
+        """Whether the images have splits already: no."""
         return False
 
 
 class ReviewsSource(Bounded):
-    """What a project's readers made of its images: those whose review is done, with the findings that were accepted."""
+    """The images of a project whose review is complete, with the accepted findings."""
 
     format: Literal["reviews"] = "reviews"
-    #: Through the API it is the key's own, and need not be said.
+    #: A request to the API may omit it: it is the project of the key.
     project_id: UUID | None = None
-    #: Images of one study are kept together, where DICOM's PatientID (as a pseudonym) does not keep together more.
+    #: Whether images are grouped by DICOM's PatientID (as a pseudonym). Images of one study are always grouped.
     patients_from_dicom: bool = True
-    #: One image has one review, which its readers have made together.
+    #: An image has one review, which all its readers share.
     consensus: Consensus = Consensus(method="none")
     splits: SplitPlan = SplitPlan(train=0.8, val=0.2, test=0)
 
     @property
     def keeps_splits(self) -> bool:
-        """Whether the reviews come with splits: no."""
+        """Whether the reviews have splits already: no."""
         return False
 
 
@@ -134,13 +134,13 @@ Source = VinBigDataSource | CocoSource | PhantomsSource | ReviewsSource
 
 
 class DatasetRequest(Bounded):
-    """A dataset to be made of what lies in the object store."""
+    """A request to create a dataset from files in the object store, reviews or phantoms."""
 
     name: Name
     source: Annotated[Source, Field(discriminator="format")]
 
     def in_bucket(self, bucket: str) -> Self:
-        """Return the same with plain keys and a prefix of `bucket`; raise `InvalidRequest` for any other place."""
+        """Return the request with keys and a prefix in `bucket`; raise `InvalidRequest` for any other place."""
         source = self.source
         if isinstance(source, PhantomsSource | ReviewsSource):
             return self
@@ -150,12 +150,12 @@ class DatasetRequest(Bounded):
         return self.model_copy(update={"source": source.model_copy(update=keys)})
 
     def places(self) -> list[str]:
-        """Return the keys and the prefix that are read."""
+        """Return the keys and the prefix that the import reads."""
         named = {name: place for name, place in self.source if name == "images" or name.endswith("annotations")}
         return [place for place in named.values() if place is not None]
 
     def in_project(self, project_id: UUID) -> Self:
-        """Return the same with the reviews of `project_id`; raise `InvalidRequest` for any other project's."""
+        """Return the request with `project_id` for reviews; raise `InvalidRequest` if it has another project."""
         source = self.source
         if not isinstance(source, ReviewsSource):
             return self

@@ -12,14 +12,14 @@ from shared.vocabulary.states import TaskState
 
 
 def latest(session: Session, project_id: UUID, name: str) -> Dataset | None:
-    """Return a project's newest dataset of a name that succeeded, if there is one."""
+    """Return a project's newest succeeded dataset with a name, or None."""
     of_name = (Dataset.project_id == project_id, Dataset.name == name)
     made = sa.select(Dataset).where(*of_name, Dataset.state == TaskState.SUCCEEDED)
     return session.scalar(made.order_by(Dataset.id.desc()).limit(1))
 
 
 def resolve(session: Session, project_id: UUID, name_or_id: str) -> Dataset:
-    """Return a project's dataset of an id, else its latest that succeeded of a name.
+    """Return a project's dataset by id, else its latest succeeded dataset with this name.
 
     Raises `NotFound` and `NotReady`.
     """
@@ -31,9 +31,9 @@ def resolve(session: Session, project_id: UUID, name_or_id: str) -> Dataset:
 
 
 def find(session: Session, project_id: UUID, name_or_id: str, *, parameter: str = "dataset") -> Dataset:
-    """Return a project's dataset of an id, its beginning, or else its latest of a name, if one succeeded of those.
+    """Return a project's dataset by id or the first digits of it, else its latest dataset with this name.
 
-    Raises `NotFound` and `AmbiguousName`.
+    Succeeded datasets come before newer ones in other states. Raises `NotFound` and `AmbiguousName`.
     """
     dataset = _by_id(session, project_id, name_or_id) or latest(session, project_id, name_or_id)
     if dataset is None:

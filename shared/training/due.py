@@ -1,4 +1,4 @@
-"""Starts the schedules that are due. Any number of beats can do it at once."""
+"""Starts the runs of due schedules. Several beats can do this concurrently."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from shared.training.schedules import database_now, no_dataset, read_schedule, s
 from shared.training.trainings import hold_out
 from shared.vocabulary.states import Overlap, TaskState
 
-#: A run that starts later than this after its time has a note about it.
+#: A run that starts later than this after its due time gets a note.
 PUNCTUAL = timedelta(minutes=1)
 
 
@@ -32,9 +32,9 @@ class Outcome:
 
 
 def claim_due(session: Session, now: datetime | None = None) -> list[Outcome]:
-    """Start the runs of all schedules that are due, or record why not; `now` is the database's time by default.
+    """Start a run of each due schedule, or record why not; `now` is the database's time by default.
 
-    Several missed times become one run, of the last of them. A schedule that another beat has locked is skipped, and
+    Several missed times become one run, for the last of them. Schedules locked by another beat are skipped, and
     `(schedule_id, due_at)` is unique.
     """
     now = now or database_now(session)

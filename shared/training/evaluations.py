@@ -16,9 +16,10 @@ from shared.vocabulary.states import TaskState
 def start_evaluation(
     session: Session, *, model_id: UUID | None, dataset: Dataset, config: EvaluationConfig
 ) -> Evaluation:
-    """Queue an evaluation of a model, by default of the active one, in the dataset's project; return its row.
+    """Queue an evaluation of a model, by default the active one, in the dataset's project; return its row.
 
-    Raises `NotFound` where there is no such model, and `NotReady` unless the dataset's import has succeeded.
+    Raises `NotFound` if the model does not exist, `NotReady` unless the dataset's import has succeeded,
+    `DatasetErased`, and `InvalidRequest` for an empty split.
     """
     model = registry.active(session) if model_id is None else registry.require(session, model_id, parameter="model")
     if model is None:

@@ -11,7 +11,7 @@ from shared.training.trainings import check_gate
 
 
 def ask_gate(session: Session, *, project_id: UUID, candidate_model_id: UUID, config: GateConfig) -> GateDecision:
-    """Queue a project's decision about a model and return its row; raises `NotFound` and what `check_gate` raises."""
+    """Queue a project's decision about a model; return its row. Raises `NotFound` and the errors of `check_gate`."""
     registry.require(session, candidate_model_id, parameter="model_id")
     check_gate(session, project_id, config)
     decision = GateDecision(

@@ -1,6 +1,6 @@
-"""ImageNet's weights of the backbones: kept in the object store, so that only the first fetch needs the Internet.
+"""The ImageNet weights of the backbones, cached in the object store, so that only the first fetch needs the Internet.
 
-The API and the command line look here before they queue a training that would begin from them.
+The API and the command line check them before they queue a training that starts from them.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from shared.errors import ObjectMissing, Place, RequestError
 from shared.object_store import ObjectStore
 from shared.training.config import TrainingConfig
 
-#: Where PyTorch publishes them.
+#: The URL at which PyTorch publishes the weights.
 SOURCE = "https://download.pytorch.org/models/"
 _REACH_S = 4.0
 
@@ -29,17 +29,17 @@ class WeightsUnavailable(RequestError):
 
 
 def pretrained_key(architecture: Architecture) -> str:
-    """Return the object's key of an architecture's ImageNet weights."""
+    """Return the object key of an architecture's ImageNet weights."""
     return f"models/imagenet/{ARCHITECTURES[architecture].imagenet_file}"
 
 
 def pretrained_url(architecture: Architecture) -> str:
-    """Return where an architecture's ImageNet weights can be downloaded."""
+    """Return the URL of an architecture's ImageNet weights."""
     return SOURCE + ARCHITECTURES[architecture].imagenet_file
 
 
 def read_pretrained(store: ObjectStore, architecture: Architecture) -> bytes | None:
-    """Return the file from the object store, else from this machine's cache of PyTorch's, which is then stored."""
+    """Return the weights from the object store, else from this machine's cache of PyTorch, then stored; else None."""
     file = ARCHITECTURES[architecture].imagenet_file
     with suppress(ObjectMissing):
         content = store.read(pretrained_key(architecture))
@@ -54,9 +54,9 @@ def read_pretrained(store: ObjectStore, architecture: Architecture) -> bytes | N
 
 
 def require_pretrained(store: ObjectStore, config: TrainingConfig) -> None:
-    """Raise `WeightsUnavailable` for a training from ImageNet's weights that no trainer could fetch.
+    """Raise `WeightsUnavailable` if a training starts from ImageNet weights that cannot be fetched.
 
-    They have to be in the object store, in this machine's cache, or to be had from where PyTorch publishes them.
+    They must be in the object store, in this machine's cache, or available at PyTorch's URL.
     """
     if config.initial_weights != "torchvision" or store.has(pretrained_key(config.architecture)):
         return
@@ -65,7 +65,7 @@ def require_pretrained(store: ObjectStore, config: TrainingConfig) -> None:
 
 
 def unavailable(architecture: Architecture) -> WeightsUnavailable:
-    """Return the error that says what to do."""
+    """Return the error, whose message states the remedy."""
     return WeightsUnavailable(
         f"The ImageNet weights of {architecture} cannot be fetched: {pretrained_url(architecture)} does not answer. "
         "Start from `model:ID` or `none`, or fetch that file elsewhere and name it with `carina train --weights FILE`."
@@ -77,13 +77,13 @@ def _is_whole(content: bytes, file: str) -> bool:
 
 
 def _cache_folder() -> Path:
-    """Where PyTorch keeps what it has downloaded."""
+    """Return the folder in which PyTorch caches downloads."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"
 
 
 def _is_reachable(url: str) -> bool:
-    """Whether a file can be downloaded; a name server that does not answer is not waited for longer than the file."""
+    """Whether a file can be downloaded. The time limit includes the name server's answer."""
     answers: list[int] = []
 
     def ask() -> None:

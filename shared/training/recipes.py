@@ -1,4 +1,4 @@
-"""Training recipes by name: whole configs that `--recipe` starts from and single options change."""
+"""Training recipes by name: complete configs for `--recipe`, in which single options can be changed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +9,8 @@ from shared.errors import InvalidRequest
 from shared.suggestions import did_you_mean
 from shared.training.config import Augmentation, TrainingConfig
 
-#: What torchvision's detection reference does on a small set (references/detection, scaled to batch 4): its own
-#: anchors, and MobileNetV2 with its batch norm as it comes.
+#: The settings of torchvision's detection reference for a small set (references/detection, scaled to batches of 4):
+#: its own anchors, and MobileNetV2 with a trained batch norm.
 REFERENCE = TrainingConfig(
     architecture="fasterrcnn_mobilenet_v2_fpn",
     canvas_px=384,
@@ -30,28 +30,29 @@ REFERENCE = TrainingConfig(
     ema_decay=None,
 )
 
-#: For a few hundred films with large findings, on a CPU: where a third of them has one, as many passes over images as
-#: `REFERENCE`. Compared by two-fold cross-validation, patients apart, inside the 288 training films of the NIH/RSNA
-#: set, with half the passes and one seed: AP@0.4 0.385 at an `nms_iou` of 0.5, pooled over the folds. Mirroring gave
-#: 0.383, batches of 2 0.352 and anchors from 32 px up 0.376 (these two with mirroring), where the difference of two
-#: runs has a standard deviation of 0.02 to 0.03: none was taken up. What is not named here was not compared.
+#: For a few hundred images with large findings, on a CPU. If a third of the images has a finding, it processes as many
+#: images as `REFERENCE`. Measured by two-fold cross-validation with separate patients on the 288 training images of the
+#: NIH/RSNA set, with half the epochs and one seed: AP@0.4 0.385 at an `nms_iou` of 0.5, pooled over the folds.
+#: Mirroring gave 0.383, batches of 2 gave 0.352, and anchors from 32 px up gave 0.376 (the last two with mirroring).
+#: The difference of two runs has a standard deviation of 0.02 to 0.03, so none of these was adopted. Other settings
+#: were not compared.
 SMALL_SET = TrainingConfig(
-    # Its pyramid begins at stride 8, for no box there is narrower than 20 px on this canvas; a pass costs a tenth.
+    # Its pyramid begins at stride 8, because no box is narrower than 20 px on this canvas. A pass costs a tenth.
     architecture="carina_small",
     canvas_px=384,
-    # Every second film of an epoch has a finding; there are more epochs for there are fewer films in each.
+    # Half of the images in an epoch have a finding. An epoch has fewer images, so there are more epochs.
     normal_rate=0.5,
     epochs=15,
     batch_size=4,
-    # The reference's own settings reached 0.015 on this architecture, and only with clipped gradients. Which of the
-    # differences to them matters most was not looked into.
+    # The settings of `REFERENCE` reached 0.015 on this architecture, and only with clipped gradients. It is not known
+    # which difference matters most.
     optimizer="adamw",
     learning_rate=3e-4,
     weight_decay=0.02,
     warmup_epochs=1.5,
-    # Over about the last 100 of some 700 steps.
+    # An average over about the last 100 of some 700 steps.
     ema_decay=0.99,
-    # Edges and texture look the same on films as on photographs.
+    # Edges and texture look the same on radiographs as on photographs.
     frozen_stages=2,
     augmentation=Augmentation(
         rotate_deg=8,
@@ -63,12 +64,12 @@ SMALL_SET = TrainingConfig(
         brightness=(-0.08, 0.08),
         noise=0.02,
     ),
-    # Opacities seldom overlap. In three runs of four this was better than 0.5, by 0.01 to 0.02.
+    # Opacities rarely overlap. In three of four runs this was better than 0.5 by 0.01 to 0.02.
     nms_iou=0.4,
 )
 
-#: From a trained model on (`--weights model:ID`), when new films join: gently, and soon done. For the shipped model's
-#: network; name another with `--arch`.
+#: Continues from a trained model (`--weights model:ID`) after new images were added: a low learning rate, few epochs.
+#: For the architecture of the shipped model; `--arch` selects another one.
 FINE_TUNE = TrainingConfig(
     architecture="carina_small",
     initial_weights="none",
@@ -85,12 +86,12 @@ FINE_TUNE = TrainingConfig(
 )
 
 RECIPES = {"default": TrainingConfig(), "reference": REFERENCE, "small_set": SMALL_SET, "fine_tune": FINE_TUNE}
-#: These begin from a trained model; from any other weights they end with a useless one.
+#: Recipes that must start from a trained model. From other weights they produce a useless model.
 NEED_A_MODEL = frozenset({"fine_tune"})
 
 
 def config_of(recipe: str, changes: Mapping[str, Any]) -> TrainingConfig:
-    """Return a recipe with some of its keys changed, inside `augmentation` too; raises `InvalidRequest`."""
+    """Return a recipe with changed keys, also inside `augmentation`; raise `InvalidRequest`."""
     if recipe not in RECIPES:
         meant = did_you_mean(recipe, RECIPES)
         raise InvalidRequest(
@@ -102,14 +103,14 @@ def config_of(recipe: str, changes: Mapping[str, Any]) -> TrainingConfig:
 
 
 def require_base(recipe: str, config: TrainingConfig) -> None:
-    """Raise `InvalidRequest` where a recipe needs a trained model to start from, and the config names none."""
+    """Raise `InvalidRequest` if a recipe must start from a trained model and the config names none."""
     if recipe in NEED_A_MODEL and not config.initial_weights.startswith(("model:", "object:")):
         said = f"The recipe {recipe} starts from a trained model: name it in initial_weights, as `model:ID`."
         raise InvalidRequest(said, parameter="config.initial_weights")
 
 
 def change_config(config: TrainingConfig, changes: Mapping[str, Any]) -> TrainingConfig:
-    """Return a config with some of its keys changed, inside `augmentation` too; raises `InvalidRequest`."""
+    """Return a config with changed keys, also inside `augmentation`; raise `InvalidRequest`."""
     try:
         return TrainingConfig.model_validate(_merge(config.model_dump(mode="json"), changes))
     except ValidationError as exc:

@@ -1,4 +1,4 @@
-"""Schedules: when to train again, on the latest dataset of a name. `shared.training.due` starts what is due."""
+"""Schedules: periodic trainings on the latest dataset with a name. `shared.training.due` starts the due runs."""
 
 from datetime import datetime
 from typing import Any
@@ -40,9 +40,9 @@ def create_schedule(
     skip_unchanged: bool = True,
     enabled: bool = True,
 ) -> Schedule:
-    """Add a schedule to a project; a dataset of the name may be imported later.
+    """Add a schedule to a project. A dataset with its name may be imported later.
 
-    Raises `InvalidCron`, `InvalidTimeZone`, `ScheduleExists`, and what `check_config` and `check_gate` raise.
+    Raises `InvalidCron`, `InvalidTimeZone`, `ScheduleExists`, and the errors of `check_schedule`.
     """
     check_schedule(session, project_id, config, gate, dataset_name)
     due = next_time(cron, time_zone, database_now(session))
@@ -71,9 +71,9 @@ def create_schedule(
 
 
 def find_schedule(session: Session, project_id: UUID, named: str | UUID, *, to_change: bool = False) -> Schedule:
-    """Return a project's schedule by its name or id, or the beginning of one; raise `NotFound` and `AmbiguousName`.
+    """Return a project's schedule by name, id or first digits of the id; raise `NotFound` and `AmbiguousName`.
 
-    With `to_change` the schedule is locked, so that no beat starts a run of it meanwhile.
+    With `to_change` the schedule is locked, so that no beat starts a run of it at the same time.
     """
     rows = sa.select(Schedule.id, Schedule.name).where(Schedule.project_id == project_id)
     called = {row.id: row.name for row in session.execute(rows)}
@@ -85,9 +85,9 @@ def find_schedule(session: Session, project_id: UUID, named: str | UUID, *, to_c
 
 
 def update_schedule(session: Session, schedule: Schedule, **changes: Any) -> None:
-    """Change the columns that `create_schedule` sets, except the name; raises the same errors.
+    """Change columns that `create_schedule` sets, except the name; raises the same errors.
 
-    After a new cron expression, a new time zone or being enabled, only times from now on count.
+    After a change of the cron expression, the time zone or `enabled`, earlier times are ignored.
     """
     if changes.keys() & {"config", "gate", "dataset_name"}:
         config, gate = changes.get("config"), changes.get("gate")
@@ -108,12 +108,12 @@ def update_schedule(session: Session, schedule: Schedule, **changes: Any) -> Non
 
 
 def delete_schedule(session: Session, schedule: Schedule) -> None:
-    """Delete a schedule; its runs stay, and go on."""
+    """Delete a schedule. Its runs are kept and continue."""
     session.delete(schedule)
 
 
 def run_now(session: Session, schedule: Schedule) -> TrainingRun:
-    """Start a run of a schedule now, without its rules; raises `NotReady` and the errors of `start_training`."""
+    """Start a run now, ignoring `overlap` and `skip_unchanged`; raise `NotReady` and the errors of `start_training`."""
     now = database_now(session)
     dataset = datasets.latest(session, schedule.project_id, schedule.dataset_name)
     if dataset is None:
@@ -124,7 +124,7 @@ def run_now(session: Session, schedule: Schedule) -> TrainingRun:
 
 
 def start_run(session: Session, schedule: Schedule, dataset: Dataset, due_at: datetime) -> TrainingRun:
-    """Start a run of a schedule for one of its times; raises the errors of `start_training`."""
+    """Start a run of a schedule for the time `due_at`; raises the errors of `start_training`."""
     config, gate = read_schedule(schedule)
     return start_training(
         session,
@@ -138,16 +138,16 @@ def start_run(session: Session, schedule: Schedule, dataset: Dataset, due_at: da
 
 
 def read_schedule(schedule: Schedule) -> tuple[TrainingConfig, GateConfig | None]:
-    """Return a schedule's config and gate; raises pydantic's `ValidationError` if another version wrote them."""
+    """Return a schedule's config and gate; raise pydantic's `ValidationError` if this version cannot read them."""
     gate = None if schedule.gate is None else GateConfig.model_validate(schedule.gate)
     return TrainingConfig.model_validate(schedule.config), gate
 
 
 def no_dataset(schedule: Schedule) -> str:
-    """Return the message that a schedule has no dataset to train on."""
+    """Return the message for a schedule without a dataset."""
     return f"there is no dataset {schedule.dataset_name!r} whose import has succeeded."
 
 
 def database_now(session: Session) -> datetime:
-    """Return the time at which this transaction began, by the database's clock."""
+    """Return the start time of this transaction, by the database's clock."""
     return session.scalars(sa.select(sa.func.now())).one()

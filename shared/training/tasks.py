@@ -26,8 +26,8 @@ from shared.leases import (
 from shared.tables import Dataset, Evaluation, GateDecision, Task, TrainingRun
 from shared.vocabulary.states import Phase, TaskState
 
-#: By the name that the command line of a task's process uses. The quick kinds come first, so that a training does not
-#: delay the evaluation of the one before; a decision waits for evaluations, and so comes after them.
+#: Tables by the name of the kind, which is an argument of the task's process. Quick kinds come first, so that a
+#: training does not delay the evaluation of the previous one. A decision needs evaluations, so it comes after them.
 KINDS: dict[str, type[Task]] = {
     "evaluation": Evaluation,
     "gate": GateDecision,
@@ -35,7 +35,7 @@ KINDS: dict[str, type[Task]] = {
     "training": TrainingRun,
 }
 
-#: Kinds whose oldest task goes first even while it pauses after a loss: a younger one may take days.
+#: Kinds whose oldest task goes first even while it pauses after a loss: a newer one may take days.
 IN_ORDER = frozenset({"evaluation", "training"})
 
 LOST_TRAINER = plain_code("trainer_lost", "The trainer of the task died or hung, in every attempt.", Place.TASK)
@@ -72,9 +72,9 @@ class TaskClaim(Lease):
 
 
 def claim_task(session: Session, owner: str, *, lease_s: float) -> TaskClaim | None:
-    """Lease the oldest waiting task of the first kind that has one; skips rows that another trainer is claiming.
+    """Lease the oldest waiting task of the first kind that has one. Rows locked by another trainer are skipped.
 
-    A training or evaluation whose attempt was lost keeps its place: no later one is started while it pauses, or while
+    A training or evaluation whose attempt was lost keeps its place: no newer one is started during its pause, or while
     its trainer is silent and its lease has not expired.
     """
     for kind, row in KINDS.items():
@@ -109,12 +109,12 @@ def claim_task(session: Session, owner: str, *, lease_s: float) -> TaskClaim | N
 
 
 def update_task(session: Session, claim: TaskClaim, **values: Any) -> bool:
-    """Change columns of a task that is still ours; return whether it was."""
+    """Change columns of a task; return whether it was still held."""
     return change_held(session, [claim], **values) > 0
 
 
 def renew_task(session: Session, claim: TaskClaim, *, lease_s: float, log_tail: str | None = None) -> bool:
-    """Let the lease expire `lease_s` from now; return whether the task is still ours."""
+    """Extend the lease to `lease_s` from now; return whether the task was still held."""
     return renew(session, [claim], lease_s=lease_s, **({} if log_tail is None else {"log_tail": log_tail})) > 0
 
 
@@ -127,19 +127,19 @@ def finish_task(
     reason: str | None = None,
     **values: Any,
 ) -> bool:
-    """Bring a task that is still ours to its end; return whether it was."""
+    """End a task in a final state; return whether it was still held."""
     return update_task(session, claim, **final_values(state), code=code, reason=reason, **values)
 
 
 def interrupt_task(
     session: Session, claim: TaskClaim, *, code: str | None = None, reason: str | None = None, pause_s: float = 0
 ) -> bool:
-    """Give a task back, to continue from its last checkpoint: its trainer stops, or a server is unavailable."""
+    """Release a task because its trainer stops or a server is unavailable. It continues from its last checkpoint."""
     return update_task(session, claim, **waiting_values(claim.waiting_state, pause_s), code=code, reason=reason)
 
 
 def lose_task(session: Session, claim: TaskClaim, *, code: str, reason: str, max_attempts: int, pause_s: float) -> bool:
-    """Give back a task whose processes ended, or fail it if that has happened too often since it last made progress."""
+    """Release a task whose processes died, or fail it after `max_attempts` losses without progress."""
     losses = session.get_one(claim.table, claim.task_id).losses + 1
     if losses >= max_attempts:
         return finish_task(session, claim, TaskState.FAILED, code=code, reason=reason, losses=losses)
@@ -149,7 +149,7 @@ def lose_task(session: Session, claim: TaskClaim, *, code: str, reason: str, max
 
 
 def lose_tasks_of(session: Session, is_gone: Callable[[str], bool], *, max_attempts: int) -> int:
-    """Give back, as `expire_tasks` does, the tasks of trainers whose process has ended; return how many."""
+    """Release or fail the tasks of trainers whose process has ended, like `expire_tasks`; return how many."""
     count = 0
     for kind, row in KINDS.items():
         running = sa.select(row).where(row.state == TaskState.RUNNING).with_for_update(skip_locked=True)
@@ -160,7 +160,7 @@ def lose_tasks_of(session: Session, is_gone: Callable[[str], bool], *, max_attem
 
 
 def expire_tasks(session: Session, *, max_attempts: int) -> int:
-    """Give back the tasks of silent trainers; fail those that were lost too often. Return how many there were."""
+    """Release the tasks whose lease has expired, and fail those that were lost too often; return how many."""
     count = 0
     for row in KINDS.values():
         used_up = row.losses + 1 >= max_attempts
@@ -174,7 +174,7 @@ def expire_tasks(session: Session, *, max_attempts: int) -> int:
 
 
 def cancel_task(session: Session, row: type[Task], task_id: UUID) -> None:
-    """End a task; the trainer of a running one notices within seconds. Raises `NotFound` and `TaskIsFinal`."""
+    """Cancel a task; raise `NotFound` and `TaskIsFinal`. The trainer of a running task stops within seconds."""
     open_task = sa.and_(row.id == task_id, row.state.in_(TaskState.open()))
     if not change(session, row, open_task, **final_values(TaskState.CANCELLED)):
         if session.get(row, task_id) is None:
@@ -183,18 +183,18 @@ def cancel_task(session: Session, row: type[Task], task_id: UUID) -> None:
 
 
 def _waits_for_a_silent_one(session: Session, row: type[Task], task_id: UUID, lease_s: float) -> bool:
-    """Whether the trainer of an older task has not renewed its lease lately; a sweep gives it back at the end."""
+    """Whether an older task has a silent trainer and will be released by a sweep when its lease expires."""
     silent = (
         row.state == TaskState.RUNNING,
         row.id < task_id,
         row.lease_expires_at < in_seconds(lease_s - min(SILENT_S, lease_s / 2)),
-        row.lease_expires_at > in_seconds(-lease_s),  # Without a sweep, the younger one does not wait for ever.
+        row.lease_expires_at > in_seconds(-lease_s),  # without a sweep, the newer task must not wait for ever
     )
     return session.scalar(sa.select(row.id).where(*silent).limit(1)) is not None
 
 
 def _next_of_its_schedule() -> sa.ColumnElement[bool]:
-    """The condition that all earlier runs of a training's schedule are final: with `Overlap.QUEUE` it waits."""
+    """The condition that all earlier runs of a training's schedule are final: `Overlap.QUEUE` waits for them."""
     earlier = aliased(TrainingRun)
     return ~sa.exists().where(
         earlier.schedule_id == TrainingRun.schedule_id,

@@ -21,7 +21,7 @@ from shared.training.config import GateConfig, HeldOut, TrainingConfig
 from shared.vocabulary.states import TaskState
 
 _MODEL = "model:"
-#: Classes that a note names at most.
+#: The most classes that a note lists.
 _NAMED = 15
 _EVALUATED_ON = "gate.evaluation_dataset_id"
 
@@ -45,9 +45,9 @@ def start_training(
 ) -> TrainingRun:
     """Queue a training in the dataset's project and return its row.
 
-    What the gate evaluates on joins the run's held-out splits, so that no model meets an image of it in training.
-    Raises `NotReady` unless the dataset's import has succeeded, what `check_config` and `check_gate` raise, and
-    `AlreadyStarted` for a time of a schedule that has its run.
+    The split on which the gate evaluates is added to the held-out splits, so that the model is not trained on its
+    images. Raises `NotReady` unless the dataset's import has succeeded, the errors of `check_config` and `check_gate`,
+    and `AlreadyStarted` if the schedule already has a run for this time.
     """
     if dataset.state != TaskState.SUCCEEDED:
         raise NotReady(f"The dataset {dataset.id} is {dataset.state}.")
@@ -80,7 +80,7 @@ def start_training(
 
 
 def _compare_classes(session: Session, dataset: Dataset, model_id: UUID | None) -> list[str]:
-    """Say which classes of the dataset the model to start from lacks, and which of its classes the new model will."""
+    """Return notes about the classes that the initial model or the dataset lacks."""
     if model_id is None:
         return []
     base = session.get_one(Model, model_id)
@@ -109,7 +109,7 @@ def _list(names: list[str]) -> str:
 
 
 def _require_something_to_learn(session: Session, dataset: Dataset, config: TrainingConfig) -> None:
-    """Raise `InvalidRequest` where no training film, or no box on one, is left."""
+    """Raise `InvalidRequest` if the training split is held out or has no box."""
     for held in config.held_out:
         other = session.get(Dataset, held.dataset_id)
         if held.split == "train" and other is not None and dataset.digest == other.digest:
@@ -122,7 +122,7 @@ def _require_something_to_learn(session: Session, dataset: Dataset, config: Trai
 
 
 def count_in_split(dataset: Dataset, split: str, what: str) -> int | None:
-    """Return how many `images` or `boxes` a split of a dataset has; None where its summary does not say."""
+    """Return how many `images` or `boxes` a split of a dataset has; None if its summary does not contain that."""
     found = (dataset.summary or {}).get("splits", {}).get(split, {}).get(what)
     return None if found is None else int(found)
 
@@ -130,7 +130,7 @@ def count_in_split(dataset: Dataset, split: str, what: str) -> int | None:
 def check_schedule(
     session: Session, project_id: UUID, config: TrainingConfig, gate: GateConfig | None, dataset_name: str
 ) -> None:
-    """Check both; raise `InvalidRequest` also where each run would hold out what it learns from."""
+    """Check the config and the gate; also raise `InvalidRequest` if a run would hold out its own training split."""
     check_config(session, project_id, config)
     check_gate(session, project_id, gate)
     latest = datasets.latest(session, project_id, dataset_name)
@@ -146,7 +146,7 @@ def check_schedule(
 
 
 def hold_out(config: TrainingConfig, gate: GateConfig | None) -> TrainingConfig:
-    """Return the config with the gate's evaluation set among the splits that are held out."""
+    """Return the config with the gate's evaluation split added to the held-out splits."""
     if gate is None:
         return config
     met = HeldOut(dataset_id=gate.evaluation_dataset_id, split=gate.evaluation.split)
@@ -176,7 +176,7 @@ def check_config(session: Session, project_id: UUID, config: TrainingConfig) -> 
 
 
 def require_weights(store: ObjectStore, config: TrainingConfig) -> None:
-    """Raise `NotFound` for weights that the object store is said to hold, and does not."""
+    """Raise `NotFound` if the config refers to weights that are missing in the object store."""
     kind, _, sha256 = config.initial_weights.partition(":")
     if kind == "object" and not store.has(weights_key(sha256)):
         said = f"The object store holds no {weights_key(sha256)} to start from."
@@ -184,7 +184,7 @@ def require_weights(store: ObjectStore, config: TrainingConfig) -> None:
 
 
 def check_gate(session: Session, project_id: UUID, gate: GateConfig | None) -> None:
-    """Raise `NotFound`, `NotReady` or `InvalidRequest` for a gate that could never decide."""
+    """Raise `NotFound`, `NotReady`, `DatasetErased` or `InvalidRequest` for a gate that can never decide."""
     if gate is None:
         return
     _require_dataset(session, project_id, gate.evaluation_dataset_id, "gate.evaluation_dataset_id")
