@@ -1,4 +1,4 @@
-"""The rows that Carina keeps. PostgreSQL is the truth; everything else can be made again from these and the objects."""
+"""The tables of the database. They and the object store hold all state; everything else can be derived from them."""
 
 from shared.tables.access import ApiKey, AuditEvent, ConsoleSession, IdempotencyKey, Project, Usage
 from shared.tables.erasure import ErasedObject, Erasure

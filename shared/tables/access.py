@@ -1,4 +1,4 @@
-"""Projects, their keys, console sessions, and what keys did."""
+"""Projects, API keys, console sessions, usage and the audit."""
 
 import secrets
 from datetime import date, datetime
@@ -15,19 +15,19 @@ from shared.vocabulary.states import Scope
 
 
 class Project(Row):
-    """Owns studies; a key sees the rows of its own project only."""
+    """The owner of studies and keys. A key can access only the rows of its own project."""
 
     __tablename__ = "project"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(unique=True)
-    #: What pseudonyms of this project's patients and objects are made with; 256 random bits.
+    #: Key for the pseudonyms of this project's patients and objects; 256 random bits.
     pseudonym_key: Mapped[bytes] = mapped_column(default=lambda: secrets.token_bytes(32))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class ApiKey(Owned, Row):
-    """A bearer key, hashed at rest. The part before the secret finds the row."""
+    """A bearer key. Only the hash of its secret is stored; the prefix identifies the row."""
 
     __tablename__ = "api_key"
     __table_args__ = (sa.CheckConstraint(f"scopes <@ ARRAY[{listed(Scope)}]", name="scopes"),)
@@ -37,12 +37,12 @@ class ApiKey(Owned, Row):
     name: Mapped[str]
     #: Public, unique: `carina_<prefix>_<secret>`.
     prefix: Mapped[str] = mapped_column(unique=True)
-    #: SHA-256 of the secret's 256 random bits, so that a slow hash would add nothing.
+    #: SHA-256 of the secret. The secret has 256 random bits, so a slow hash is not needed.
     secret_sha256: Mapped[str]
     scopes: Mapped[list[str]]
-    #: As `100/minute`; None: as the settings say.
+    #: For example `100/minute`; None: the rate limit of the settings.
     rate_limit: Mapped[str | None]
-    #: How much the key may send in a day; None: any amount.
+    #: The daily quota of the key; None: unlimited.
     files_per_day: Mapped[int | None] = mapped_column(sa.BigInteger)
     bytes_per_day: Mapped[int | None] = mapped_column(sa.BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -51,7 +51,7 @@ class ApiKey(Owned, Row):
 
 
 class ConsoleSession(Row):
-    """Somebody who is signed in to the console with a key. Signing out deletes the row."""
+    """A session in the console, signed in with a key. Signing out deletes the row."""
 
     __tablename__ = "console_session"
 
@@ -61,7 +61,7 @@ class ConsoleSession(Row):
 
 
 class IdempotencyKey(Row):
-    """What a request with an `Idempotency-Key` was answered, so that the same one gets the same answer."""
+    """The answer to a request with an `Idempotency-Key`, so that a repeated request gets the same answer."""
 
     __tablename__ = "idempotency_key"
     __table_args__ = (sa.UniqueConstraint("api_key_id", "key"), Index("idempotency_key_age", "created_at"))
@@ -69,19 +69,19 @@ class IdempotencyKey(Row):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_key.id"))
     key: Mapped[str]
-    #: Digest of the route, its parameters and the body; known once the body has been read.
+    #: Digest of the route, its parameters and the body; None until the body has been read.
     fingerprint: Mapped[str | None]
-    #: The answer; None while the first request is under way.
+    #: The answer; None while the first request is in progress.
     status: Mapped[int | None]
     content_type: Mapped[str | None]
     body: Mapped[str | None]
-    #: Until when the first request counts as under way.
+    #: The time until which the first request counts as in progress.
     locked_until: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class Usage(Row):
-    """How much an API key has sent on a day, in UTC: what quotas are compared with."""
+    """How much an API key has sent on a day in UTC, for its quota."""
 
     __tablename__ = "usage"
     __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
@@ -93,7 +93,7 @@ class Usage(Row):
 
 
 class AuditEvent(Row):
-    """Who did what, and who saw whose pixels: ids only, never a patient's data."""
+    """An action of a key or another actor, or access to images. Contains ids only, never a patient's data."""
 
     __tablename__ = "audit_event"
     __table_args__ = (Index("audit_event_of_project", "project_id", "id"),)
@@ -101,13 +101,13 @@ class AuditEvent(Row):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     project_id: Mapped[UUID | None] = mapped_column(ForeignKey("project.id"))
     api_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("api_key.id"))
-    #: Who acted where there is no key: an application entity's title, or `cli`.
+    #: The actor if there is no key: an application entity title, or `cli`.
     actor: Mapped[str | None]
-    #: As `studies.submit` or `images.rendition`.
+    #: For example `studies.submit` or `images.rendition`.
     action: Mapped[str]
-    #: What was acted upon, as the route names it: `{"study_id": ...}`.
+    #: The objects of the action, with the names of the route's parameters: `{"study_id": ...}`.
     subject: Mapped[dict[str, Any]]
-    #: Of the answer.
+    #: The HTTP status of the answer.
     status: Mapped[int | None]
     remote_address: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

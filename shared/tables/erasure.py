@@ -1,4 +1,4 @@
-"""Studies that are being erased, and objects that may be."""
+"""Unfinished erasures of studies, and recently erased objects."""
 
 from datetime import datetime
 from uuid import UUID
@@ -13,28 +13,28 @@ from shared.tables.rows import NOW, Row
 
 
 class Erasure(Row):
-    """What is left of a study that was erased: objects, and marks of datasets. The row goes with the last of it."""
+    """The remaining work of an erasure: objects to delete and datasets to mark. Deleted when all is done."""
 
     __tablename__ = "erasure"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    #: Both are None where a worker has put an object for a study that was gone by then.
+    #: Both are None if the object was stored for a study that had been erased by then.
     project_id: Mapped[UUID | None] = mapped_column(ForeignKey("project.id"))
     study_id: Mapped[UUID | None]
-    #: Of the originals.
+    #: Digests of the originals.
     sha256s: Mapped[list[str]]
-    #: Of the objects that go, unless another image refers to them.
+    #: Keys of the objects to delete, unless another image refers to them.
     keys: Mapped[list[str]]
-    #: The datasets that are marked already.
+    #: The datasets that have been checked already.
     dataset_ids: Mapped[list[UUID]] = mapped_column(ARRAY(sa.Uuid()), default=list)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class ErasedObject(Row):
-    """Says for a while that an object may be gone whose writer has no row yet: see `shared.erasure`."""
+    """An object that was erased recently: a writer whose row is still missing must check it. See `shared.erasure`."""
 
     __tablename__ = "erased_object"
 
-    #: Of the object's key, which would name an original.
+    #: The digest of the object's key. The key itself would identify an original.
     key_sha256: Mapped[str] = mapped_column(primary_key=True)
     erased_at: Mapped[datetime] = mapped_column(server_default=NOW)

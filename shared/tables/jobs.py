@@ -17,7 +17,7 @@ _LEASED = text(f"state IN ({listed(JobState.in_phase(Phase.LEASED))})")
 
 
 class Job(Owned, Leased, Row):
-    """One image under one model. The claim's order is priority, then age, which the key holds."""
+    """One image under one model. Jobs are claimed by priority, then by age, which the id contains."""
 
     __tablename__ = "job"
     __table_args__ = (
@@ -29,18 +29,18 @@ class Job(Owned, Leased, Row):
         Index("job_counted_on", "id", postgresql_where=text(f"counted_on AND {_OPEN}")),
         Index("job_result", "image_id", "model_id", unique=True, postgresql_where=text("state = 'succeeded'")),
         Index("job_of_image", "image_id", "id"),
-        # These two are read backwards, for the newest studies with such a job.
+        # The next two are scanned backwards, for the newest studies with such a job.
         Index("job_by_state", "project_id", "state", "priority", "study_id"),
         Index("job_of_submission", "submission_id", "study_id", postgresql_where=text("submission_id IS NOT NULL")),
         Index("job_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("job_unfit", "project_id", "finished_at", postgresql_where=text("state IN ('rejected', 'failed')")),
-        # Most rows are final: vacuum the short queue's index long before a fifth of the table is dead.
+        # Most rows are final. Vacuum the index of the short queue long before 20% of the table are dead rows.
         {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01", "fillfactor": "80"}},
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"))
-    #: The study of the image, here for the order of a search.
+    #: The study of the image, copied for the order of a search.
     study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"))
     #: The bulk submission of the job, if any.
     submission_id: Mapped[UUID | None] = mapped_column(ForeignKey("submission.id"))
@@ -60,7 +60,7 @@ class Job(Owned, Leased, Row):
 
 
 class Detection(Row):
-    """One box that a model drew, in the pixel coordinates of the original image. Rank 0 has the highest score."""
+    """One box from a model, in pixel coordinates of the original. Rank 0 has the highest score."""
 
     __tablename__ = "detection"
 
@@ -77,24 +77,24 @@ class Detection(Row):
 
 
 class TopScore(Owned, Row):
-    """The highest score of a class in a job, by which studies are searched; see `shared.studies.results`."""
+    """The highest score of a class in a job, for the search of studies; see `shared.studies.results`."""
 
     __tablename__ = "top_score"
     __table_args__ = (Index("top_score_of_class", "project_id", "class_name", "tenth", "study_id", "score"),)
 
-    # The other ids are copies of the job's. Foreign keys would cost each batch as much as its detections.
+    # The other ids are copied from the job. Foreign keys would cost as much per batch as its detections.
     study_id: Mapped[UUID] = mapped_column(primary_key=True)
     class_name: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
     project_id: Mapped[UUID] = mapped_column()
     image_id: Mapped[UUID]
     score: Mapped[float]
-    #: The score's first decimal, so that the newest studies above a score lie in at most eleven runs of the index.
+    #: The first decimal of the score, so that the newest studies above a score are in at most 11 ranges of the index.
     tenth: Mapped[int] = mapped_column(sa.SmallInteger)
 
 
 class Worker(Row):
-    """A worker process: its heartbeat, and its work, which `/metrics` sums up."""
+    """A worker process: its heartbeat, and counts of its work, which `/metrics` adds up."""
 
     __tablename__ = "worker"
     __table_args__ = (one_of("stage", WorkerKind),)
@@ -114,22 +114,22 @@ class Worker(Row):
 
 
 class QueueSample(Row):
-    """The queue at one moment: see `shared.queue.samples`. A column for each state of jobs is added below."""
+    """The queue at one time: see `shared.queue.samples`. A column for each state of a job is added below."""
 
     __tablename__ = "queue_sample"
 
-    #: The beginning of the interval to which the sample belongs.
+    #: The start of the interval of the sample.
     at: Mapped[datetime] = mapped_column(primary_key=True)
     #: How long the oldest waiting job had waited.
     oldest_waiting_s: Mapped[float]
     #: The time since the previous sample.
     elapsed_s: Mapped[float]
-    #: The work of all detect workers since the beginning.
+    #: Totals of all detect workers, since the first one.
     batches: Mapped[int] = mapped_column(sa.BigInteger)
     images: Mapped[int] = mapped_column(sa.BigInteger)
     step_s: Mapped[float]
 
 
 for _state in JobState:
-    # Of an open state the jobs at that moment; of a final one the jobs that ended in it since the previous sample.
+    # For an open state: the jobs in it at that time. For a final state: the jobs that entered it since the last sample.
     setattr(QueueSample, _state, mapped_column(sa.BigInteger, nullable=False))

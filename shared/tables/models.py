@@ -1,4 +1,4 @@
-"""Detectors."""
+"""Models."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from shared.vocabulary.states import ModelState
 
 
 class Model(Row):
-    """A detector: its card (classes, canvas, thresholds, anchors, digests) and where its weights lie.
+    """A detector: its card (classes, canvas, thresholds, anchors, digests) and the digest of its weights.
 
     All projects share it.
     """
@@ -29,7 +29,7 @@ class Model(Row):
     digest: Mapped[str] = mapped_column(unique=True)
     card: Mapped[dict[str, Any]]
     weights_sha256: Mapped[str]
-    #: The same for the same weights in another file, name or precision; the trainer fills it in when it needs it.
+    #: Digest of the weights' content, independent of file, name and precision; set by the trainer when it needs it.
     content_sha256: Mapped[str | None]
     state: Mapped[str] = mapped_column(default=ModelState.CANDIDATE)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

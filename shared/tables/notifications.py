@@ -13,7 +13,7 @@ from shared.vocabulary.states import DeliveryState
 
 
 class Webhook(Owned, Row):
-    """Where a key wants to be told of events."""
+    """A URL to which events of a project are sent."""
 
     __tablename__ = "webhook"
 
@@ -21,7 +21,7 @@ class Webhook(Owned, Row):
     project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"), index=True)
     api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_key.id"))
     url: Mapped[str]
-    #: Signs the messages; shown once.
+    #: The secret that signs messages. It is shown only once.
     secret: Mapped[str]
     events: Mapped[list[str]]
     enabled: Mapped[bool] = mapped_column(default=True)
@@ -29,7 +29,7 @@ class Webhook(Owned, Row):
 
 
 class WebhookDelivery(Leased, Row):
-    """One message to a webhook: what it says, and how often it was tried."""
+    """One message to a webhook, and the state of its delivery."""
 
     __tablename__ = "webhook_delivery"
     __table_args__ = (
@@ -43,8 +43,8 @@ class WebhookDelivery(Leased, Row):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhook.id", ondelete="CASCADE"))
     event: Mapped[str]
-    #: Ids, states and counts; never a patient's data.
+    #: Contains ids, states and counts, never a patient's data.
     payload: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(default=DeliveryState.PENDING)
-    #: The receiver's status at the last attempt; None where there was no answer.
+    #: The receiver's HTTP status at the last attempt; None if it did not answer.
     response_status: Mapped[int | None]

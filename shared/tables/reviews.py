@@ -1,4 +1,4 @@
-"""What readers said about findings."""
+"""Readers' reviews of findings."""
 
 from datetime import datetime
 from uuid import UUID
@@ -12,7 +12,7 @@ from shared.vocabulary.review_actions import ReviewAction
 
 
 class ReviewEvent(Owned, Row):
-    """One thing that a reader said of a job's findings. Rows are only ever added: see `shared.reviews.fold`."""
+    """One action of a reader in the review of a job. Rows are never changed: see `shared.reviews.fold`."""
 
     __tablename__ = "review_event"
     __table_args__ = (
@@ -27,26 +27,26 @@ class ReviewEvent(Owned, Row):
     )
 
     job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
-    #: From 1, in the order in which they were said.
+    #: Number of the event in its job, from 1.
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     image_id: Mapped[UUID] = mapped_column(ForeignKey("image.id"))
     model_id: Mapped[UUID] = mapped_column(ForeignKey("model.id"))
     api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_key.id"))
-    #: What the key was called then.
+    #: The name of the key at that time.
     reader: Mapped[str]
     action: Mapped[str]
-    #: What it is about: a detection, a box that the event of this number drew, or, for both None, the whole image.
+    #: The subject: a detection, a box drawn by the event of this number, or the whole image if both are None.
     rank: Mapped[int | None] = mapped_column(sa.SmallInteger)
     drawn: Mapped[int | None]
-    #: Of an undo: the event that counts no more. Of a redo: the undo.
+    #: For an undo: the retracted event. For a redo: the undo.
     undoes: Mapped[int | None]
-    #: Of what was drawn or changed: what it is from now on, in pixels of the original image.
+    #: For a drawn or changed finding: its new class and box, in pixels of the original.
     class_id: Mapped[int | None]
     class_name: Mapped[str | None]
     x_min_px: Mapped[float | None]
     y_min_px: Mapped[float | None]
     x_max_px: Mapped[float | None]
     y_max_px: Mapped[float | None]
-    #: Of `complete`: findings with a lower score were not looked at, and count as rejected.
+    #: For `complete`: findings with a lower score were not reviewed, and count as rejected.
     min_score: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

@@ -1,4 +1,4 @@
-"""The base of every table, and what tables have in common."""
+"""The base class of all tables, and columns and constraints that tables share."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,29 +13,29 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.vocabulary.states import LeasedState, Phase
 
-#: When a row was made, by the database's clock.
+#: The current time by the database's clock, for example when a row is created.
 NOW = sa.func.now()
 
 
 def listed(words: Iterable[StrEnum]) -> str:
-    """Words as a list in SQL."""
+    """Return the words as a list in SQL."""
     return ", ".join(f"'{word}'" for word in words)
 
 
 def one_of(column: str, words: type[StrEnum]) -> sa.CheckConstraint:
-    """A CHECK that the column holds one of the words."""
+    """Return a CHECK that the column has one of the words."""
     return sa.CheckConstraint(f"{column} IN ({listed(words)})", name=column)
 
 
 def leased_by(states: type[LeasedState]) -> tuple[sa.CheckConstraint, ...]:
-    """The CHECKs of a leased table: its states, and a lease in exactly those states in which a worker holds the row."""
+    """Return the CHECKs of a leased table: valid states, and a lease exactly in the leased states."""
     leased = listed(states.in_phase(Phase.LEASED))
     lease = f"(state IN ({leased})) = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)"
     return one_of("state", states), sa.CheckConstraint(lease, name="lease")
 
 
 class Row(DeclarativeBase):
-    """The base of every table: UUIDv7 keys, UTC times, constraints with predictable names."""
+    """The base class of all tables: UUIDv7 keys, UTC times, constraints with predictable names."""
 
     metadata = sa.MetaData(
         naming_convention={
@@ -55,16 +55,16 @@ class Row(DeclarativeBase):
 
 
 class Leased:
-    """The columns of rows that workers lease: see `shared.leases`. The primary key is the table's own."""
+    """The columns of rows that workers lease: see `shared.leases`. Each table defines its own primary key."""
 
     state: Mapped[str]
-    #: Claims so far; with `lease_owner` the fence of every change.
+    #: The number of claims so far. With `lease_owner`, the fence of every change.
     attempt: Mapped[int] = mapped_column(default=0)
     #: Not claimed before this time.
     available_at: Mapped[datetime] = mapped_column(server_default=NOW)
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
-    #: Why the row was rejected or failed, or why its last attempt was: a stable code and a sentence.
+    #: The reason why the row was rejected or failed, or why its last attempt failed: a stable code and a sentence.
     code: Mapped[str | None]
     reason: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

@@ -1,4 +1,4 @@
-"""Studies, their images and the renditions of these."""
+"""Studies, their images, and renditions."""
 
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ _FLAGGED = "flags <> '{}'::text[]"
 
 
 class Study(Owned, Row):
-    """The images of one examination, grouped by StudyInstanceUID; a PNG or JPEG is a study of its own."""
+    """The images with one StudyInstanceUID. A PNG or JPEG is its own study."""
 
     __tablename__ = "study"
     __table_args__ = (
@@ -30,12 +30,12 @@ class Study(Owned, Row):
 
 
 class Image(Owned, Row):
-    """One radiograph: the original's bytes and, once prepared, its rendition. Unique by project and digest."""
+    """One radiograph: its original and, after preparation, its rendition. Unique by project and digest."""
 
     __tablename__ = "image"
     __table_args__ = (
         sa.UniqueConstraint("project_id", "sha256"),
-        # Few images have a flag. The index holds the flags too, so that a search for a rare one reads no rows.
+        # Few images have a flag. The index includes the flags, so that a search for a rare one reads no rows.
         Index("image_flagged", "project_id", "study_id", postgresql_include=["flags"], postgresql_where=text(_FLAGGED)),
     )
 
@@ -46,20 +46,20 @@ class Image(Owned, Row):
     sop_class_uid: Mapped[str | None]
     transfer_syntax_uid: Mapped[str | None]
     modality: Mapped[str | None]
-    #: Whether the header says that the pixels show text, such as a name; None where it says nothing.
+    #: Whether the header says that the pixels contain text, such as a name; None if it does not say.
     burned_in_annotation: Mapped[bool | None]
-    #: Hex digest of the original's bytes; its object key follows from it.
+    #: Hex digest of the original's bytes, which determines its object key.
     sha256: Mapped[str]
     byte_count: Mapped[int] = mapped_column(sa.BigInteger)
     media_type: Mapped[str]
-    #: Of the original, as its header says at intake and as decoded later.
+    #: The size of the original: from its header at intake, later from decoding.
     height_px: Mapped[int]
     width_px: Mapped[int]
     rendition_sha256: Mapped[str | None]
     rendition_version: Mapped[int | None]
     rendition_height_px: Mapped[int | None]
     rendition_width_px: Mapped[int | None]
-    #: What decoding has shown beside the pixels, as `shared.imaging.facts` describes it; None until it is prepared.
+    #: Properties found during decoding: see `shared.imaging.facts`. None until the image is prepared.
     row_spacing_mm: Mapped[float | None]
     column_spacing_mm: Mapped[float | None]
     spacing_source: Mapped[str | None]
@@ -75,14 +75,14 @@ def is_flagged(image: type[Image] = Image) -> sa.ColumnElement[bool]:
 
 
 class Rendition(Row):
-    """The rendition of an original that a dataset was made from, so that no import makes it twice."""
+    """The rendition of an original of a dataset, so that no import creates it twice."""
 
     __tablename__ = "rendition"
 
-    #: Of the original's bytes.
+    #: Digest of the original's bytes.
     sha256: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True)
-    #: The longest side that was asked for.
+    #: The requested length of the longest side.
     rendition_px: Mapped[int] = mapped_column(primary_key=True)
     rendition_sha256: Mapped[str]
     rendition_height_px: Mapped[int]

@@ -14,7 +14,7 @@ from shared.vocabulary.states import FileState, SubmissionState
 
 
 class Submission(Owned, Row):
-    """Many files that are sent as one: uploaded one by one, unpacked from archives, or read from a bucket."""
+    """Many files sent together: uploaded one by one, unpacked from archives, or read from a bucket."""
 
     __tablename__ = "submission"
     __table_args__ = (
@@ -29,18 +29,18 @@ class Submission(Owned, Row):
     state: Mapped[str] = mapped_column(default=SubmissionState.OPEN)
     priority: Mapped[int] = mapped_column(sa.SmallInteger, default=5)
     requested_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
-    #: How many files it has, which is also the next one's number.
+    #: The number of files, which is also the number of the next file.
     file_count: Mapped[int] = mapped_column(sa.BigInteger, default=0)
-    #: Of `from=s3://bucket/prefix`: where the files lie, and the last key that has been listed. The end of the listing
-    #: closes the submission, and clears the key, which may hold a name.
+    #: For `from=s3://bucket/prefix`: the bucket, the prefix, and the last key that has been listed. The end of the
+    #: listing closes the submission and clears the key, which may contain a patient's name.
     source_bucket: Mapped[str | None]
     source_prefix: Mapped[str | None]
     listed_to: Mapped[str | None]
-    #: Counts per outcome as they were last counted; those of a final submission are exact.
+    #: The last counts per outcome. Those of a final submission are exact.
     tally: Mapped[dict[str, Any] | None]
     tallied_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    #: When it was said that no more files come.
+    #: The time after which no more files are added.
     closed_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -79,20 +79,20 @@ class SubmissionFile(Leased, Row):
     submission_id: Mapped[UUID] = mapped_column(ForeignKey("submission.id"), primary_key=True)
     #: From 0, in the order of announcement.
     number: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True)
-    #: What the client calls it; not kept where originals are de-identified.
+    #: The name from the client; not stored if originals are de-identified.
     name: Mapped[str | None]
-    #: As announced; both are checked against what arrives.
+    #: As announced. Both are compared with the received bytes.
     byte_count: Mapped[int | None] = mapped_column(sa.BigInteger)
     sha256: Mapped[str | None]
     state: Mapped[str] = mapped_column(default=FileState.EXPECTED)
-    #: The submission's, here for the order of the claim.
+    #: The submission's priority, copied for the order of claims.
     priority: Mapped[int] = mapped_column(sa.SmallInteger, default=5)
-    #: Of an entry of an archive: the archive's number and the entry's place in it.
+    #: For an entry of an archive: the file number of the archive, and the entry's position in it.
     archive_number: Mapped[int | None] = mapped_column(sa.BigInteger)
     entry_number: Mapped[int | None]
-    #: Of a file from a bucket: its key there, until it is taken in or rejected.
+    #: For a file from a bucket: its key there, until the file is received or rejected.
     source_key: Mapped[str | None]
-    #: Of a large upload: the object store's name for it.
+    #: For a large upload: the id of the multipart upload.
     upload_id: Mapped[str | None]
     image_id: Mapped[UUID | None] = mapped_column(ForeignKey("image.id"))
     job_id: Mapped[UUID | None] = mapped_column(ForeignKey("job.id"))

@@ -1,4 +1,4 @@
-"""The trainer's tasks: datasets, trainings, evaluations, the gate's decisions; and schedules."""
+"""The trainer's tasks (datasets, trainings, evaluations, decisions of the gate) and schedules."""
 
 from datetime import datetime
 from typing import Any
@@ -21,11 +21,11 @@ class Task(Owned, Leased, Row):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     state: Mapped[str] = mapped_column(default=TaskState.QUEUED)
-    #: Attempts that were lost since the task last made progress.
+    #: Lost attempts since the task last made progress.
     losses: Mapped[int] = mapped_column(default=0)
-    #: How far it is, for whoever waits: its keys depend on the kind of task.
+    #: The progress, for display. Its keys depend on the kind of task.
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    #: The last lines that its processes wrote.
+    #: The last lines of output of its processes.
     log_tail: Mapped[str] = mapped_column(default="")
     started_at: Mapped[datetime | None]
 
@@ -40,31 +40,31 @@ def _task_args(name: str) -> tuple[Any, ...]:
 
 
 class Dataset(Task):
-    """An import, and once it has succeeded an immutable dataset: a COCO document in the object store."""
+    """An import and, after it has succeeded, an immutable dataset: a COCO document in the object store."""
 
     __tablename__ = "dataset"
     __table_args__ = (*_task_args("dataset"), Index("dataset_named", "project_id", "name", "id"))
 
-    #: Datasets of one name in a project are versions of it; the newest one that succeeded is the latest.
+    #: Datasets with the same name in a project are versions. The newest succeeded one is the latest.
     name: Mapped[str]
-    #: What it is made from and how: format, files, consensus, splits.
+    #: The source: format, files, consensus, splits.
     source: Mapped[dict[str, Any]]
-    #: SHA-256 of the document, from which its object key follows.
+    #: SHA-256 of the document, which determines its object key.
     digest: Mapped[str | None]
     rendition_version: Mapped[int | None]
     image_count: Mapped[int | None]
     box_count: Mapped[int | None]
     failure_count: Mapped[int | None]
-    #: Counts per split, class, reader and box size; failures by code.
+    #: Counts per split, class, reader and box size, and of failures by code.
     summary: Mapped[dict[str, Any] | None]
-    #: SHA-256 of the list of images that failed, as JSON lines.
+    #: SHA-256 of the list of failed images, as JSON lines.
     failures_sha256: Mapped[str | None]
-    #: Images whose study was erased since: nothing can be trained on the dataset any more.
+    #: The number of images that were erased since. If it is not 0, the dataset can no longer be used for training.
     erased_count: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class Schedule(Owned, Row):
-    """When to train again, on what, and what has to hold for the result to become active."""
+    """A periodic training: its times, dataset and config, and the gate that its models must pass."""
 
     __tablename__ = "schedule"
     __table_args__ = (
@@ -78,23 +78,23 @@ class Schedule(Owned, Row):
     #: Five fields, in local time of `time_zone`, an IANA name.
     cron: Mapped[str]
     time_zone: Mapped[str]
-    #: The latest dataset of this name is trained on.
+    #: Each run uses the latest dataset with this name.
     dataset_name: Mapped[str]
     config: Mapped[dict[str, Any]]
     gate: Mapped[dict[str, Any] | None]
     overlap: Mapped[str] = mapped_column(default=Overlap.SKIP)
-    #: Whether to leave a time out when neither data nor config has changed since the last run.
+    #: Whether to skip a time if neither data nor config has changed since the last run.
     skip_unchanged: Mapped[bool] = mapped_column(default=True)
     enabled: Mapped[bool] = mapped_column(default=True)
     next_at: Mapped[datetime | None]
     last_at: Mapped[datetime | None]
-    #: What became of the last time, in one sentence.
+    #: The outcome of the last time, in one or two sentences.
     last_outcome: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class TrainingRun(Task):
-    """One training: a config and a dataset, its checkpoint while it lasts, its model at the end."""
+    """One training: its config and dataset, the checkpoint while it runs, and the model at the end."""
 
     __tablename__ = "training_run"
     __table_args__ = (*_task_args("training_run"), sa.UniqueConstraint("schedule_id", "due_at"))
@@ -103,15 +103,15 @@ class TrainingRun(Task):
     dataset_id: Mapped[UUID] = mapped_column(ForeignKey("dataset.id"))
     config: Mapped[dict[str, Any]]
     config_digest: Mapped[str]
-    #: What is asked of the model before it becomes active; None: nobody decides.
+    #: The conditions for promoting the model; None: no automatic promotion.
     gate: Mapped[dict[str, Any] | None]
     initial_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
-    #: What to know about this choice of data and weights, in sentences.
+    #: Notes about this combination of data and weights, as sentences.
     notes: Mapped[list[str]] = mapped_column(JSONB, default=list, server_default="[]")
     schedule_id: Mapped[UUID | None] = mapped_column(ForeignKey("schedule.id", ondelete="SET NULL"))
-    #: The time that the schedule meant; a run that started later was late.
+    #: The time by the schedule. The run may have started later.
     due_at: Mapped[datetime | None]
-    #: The last checkpoint: the SHA-256 of its bytes and the steps that were done.
+    #: The last checkpoint: the SHA-256 of its bytes, and the number of finished steps.
     checkpoint_sha256: Mapped[str | None]
     checkpoint_steps: Mapped[int | None]
     #: SHA-256 of TensorBoard's event file of each attempt.
@@ -125,11 +125,11 @@ class TrainingPoint(Row):
     __tablename__ = "training_point"
 
     training_run_id: Mapped[UUID] = mapped_column(ForeignKey("training_run.id", ondelete="CASCADE"), primary_key=True)
-    #: Steps that were done, over all epochs.
+    #: Finished steps, over all epochs.
     step: Mapped[int] = mapped_column(primary_key=True)
-    #: Epochs that were done, with a fraction.
+    #: Finished epochs, as a fraction.
     epoch: Mapped[float]
-    #: Means over the steps since the point before, by the name of the figure.
+    #: Means over the steps since the previous point, by the name of the figure.
     values: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
@@ -149,20 +149,20 @@ class Evaluation(Task):
 
 
 class GateDecision(Task):
-    """Whether a candidate takes the active model's place, with the numbers behind it."""
+    """The decision whether a candidate replaces the active model, with its figures."""
 
     __tablename__ = "gate_decision"
     __table_args__ = _task_args("gate_decision")
 
     candidate_model_id: Mapped[UUID] = mapped_column(ForeignKey("model.id"))
-    #: The model that was active; None where there was none.
+    #: The model that was active; None if there was none.
     baseline_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
     training_run_id: Mapped[UUID | None] = mapped_column(ForeignKey("training_run.id"))
     config: Mapped[dict[str, Any]]
     candidate_evaluation_id: Mapped[UUID | None] = mapped_column(ForeignKey("evaluation.id"))
     baseline_evaluation_id: Mapped[UUID | None] = mapped_column(ForeignKey("evaluation.id"))
     promoted: Mapped[bool | None]
-    #: The gain, its interval and the classes' changes.
+    #: The gain, its interval, and the change for each class.
     figures: Mapped[dict[str, Any] | None]
-    #: The same as a paragraph, which the report repeats.
+    #: The decision as a paragraph, which the report contains too.
     explanation: Mapped[str | None]
