@@ -45,7 +45,7 @@ def _unmarked(erasure: Erasure, states: Sequence[TaskState]) -> sa.Select[Any]:
 
 
 def may_mark_datasets(session: Session, erasure: Erasure) -> bool:
-    """Whether there are datasets, finished or in the making, that may hold images of an erasure and are not marked."""
+    """Whether there are finished or unfinished datasets that may contain erased images and are not checked yet."""
     unmarked = _unmarked(erasure, [*TaskState.open(), TaskState.SUCCEEDED])
     return session.scalar(sa.select(unmarked.exists())) or False
 

@@ -1,4 +1,4 @@
-"""Removes objects that no row refers to any more. Whoever uses an object holds it under a lock."""
+"""Removes objects that no row refers to any more. Code that adds a reference to an object holds it under a lock."""
 
 import hashlib
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Removes the rows of a study, and every other row that tells of it."""
+"""Deletes the rows of a study, and all other data about it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Turns the bytes of a submission's file into its outcome, for the API and for the intake worker alike."""
+"""Accepts the bytes of a submission's file, for the API and for the intake worker."""
 
 from collections import deque
 from collections.abc import Callable

@@ -19,7 +19,7 @@ from typing import IO, cast
 
 from shared.errors import PermanentError, Place
 
-#: How much of a file `sniff_archive` wants to see.
+#: The number of first bytes of a file that `sniff_archive` needs.
 SNIFFED_BYTES = 512
 
 _CHUNK_BYTES = 256 * 1024

@@ -1,4 +1,4 @@
-"""Promotion by a person: shows the gate's decision, and keeps the reason for overriding a refusal."""
+"""Promotes a model by hand. The gate's decision is returned, and the reason for overriding it goes into the audit."""
 
 from uuid import UUID
 

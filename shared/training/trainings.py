@@ -154,7 +154,11 @@ def hold_out(config: TrainingConfig, gate: GateConfig | None) -> TrainingConfig:
 
 
 def check_config(session: Session, project_id: UUID, config: TrainingConfig) -> UUID | None:
-    """Return the id of the model to start from, if a config names one; raise `NotFound` if that model is missing."""
+    """Return the id of the initial model, if the config names one.
+
+    Raises `NotFound` if a model or dataset is missing, `NotReady`, `DatasetErased`, and `InvalidRequest` if the model
+    does not fit.
+    """
     for held in config.held_out:
         _require_dataset(session, project_id, held.dataset_id, "config.held_out")
     if not config.initial_weights.startswith(_MODEL):
