@@ -1,4 +1,4 @@
-"""Prepare empty servers for the first study: the schema, the bucket, a first key, the demo model."""
+"""Prepares empty servers for the first study: the schema, the bucket, a first key, the demo model."""
 
 from collections.abc import Mapping
 from uuid import UUID

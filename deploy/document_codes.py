@@ -1,4 +1,4 @@
-"""Write `docs/codes.md`, the table of all error codes, from the code: `python -m deploy.document_codes`."""
+"""Writes `docs/codes.md`, the table of all error codes, from the code: `python -m deploy.document_codes`."""
 
 import importlib
 import pkgutil

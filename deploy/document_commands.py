@@ -1,4 +1,4 @@
-"""Write `docs/cli.md`, the reference of the command line, from the commands: `python -m deploy.document_commands`."""
+"""Writes `docs/cli.md`, the reference of the command line, from the commands: `python -m deploy.document_commands`."""
 
 import inspect
 from collections.abc import Iterator

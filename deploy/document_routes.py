@@ -1,4 +1,4 @@
-"""Write `docs/routes.md`, the table of all routes, from the OpenAPI document: `python -m deploy.document_routes`."""
+"""Writes `docs/routes.md`, the table of all routes, from the OpenAPI document: `python -m deploy.document_routes`."""
 
 from collections import defaultdict
 from pathlib import Path

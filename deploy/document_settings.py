@@ -1,4 +1,4 @@
-"""Write all settings to their documents, from their one definition: `python -m deploy.document_settings`.
+"""Writes all settings to their documents, from their one definition: `python -m deploy.document_settings`.
 
 `.env.example` is written completely; in `docs/settings.md`, only the table between its markers.
 """

@@ -1,4 +1,4 @@
-"""Check that all pinned dependencies install without a compiler: on each Python, on x86_64 and on ARM.
+"""Checks that all pinned dependencies install without a compiler: on each Python, on x86_64 and on ARM.
 
 `make pins` reads the wheels of each line of `constraints.txt` from pip's configured index. It fails if a Python or a
 machine has no wheel, or if a wheel needs a newer C library than `GLIBC`.

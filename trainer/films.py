@@ -1,4 +1,4 @@
-"""Read renditions with a bounded cache on this machine's disk, so that each is fetched once and not once per epoch."""
+"""Reads renditions with a bounded cache on this machine's disk, so that each is fetched once and not once per epoch."""
 
 import hashlib
 import os

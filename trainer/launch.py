@@ -1,4 +1,4 @@
-"""Start the processes of a task: alone, by torchrun on this machine, or by torchrun on several machines."""
+"""Starts the processes of a task: alone, by torchrun on this machine, or by torchrun on several machines."""
 
 import os
 import subprocess

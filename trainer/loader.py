@@ -1,4 +1,4 @@
-"""Make batches from the plan of an epoch. Threads read and augment the images while the model trains.
+"""Makes batches from the plan of an epoch. Threads read and augment the images while the model trains.
 
 Threads are used instead of processes because decoding and warping release the GIL, and nothing must be copied or forked
 with CUDA.

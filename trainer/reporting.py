@@ -1,4 +1,4 @@
-"""Store the report of an evaluation: with the evaluation, and again after the gate's decision."""
+"""Stores the report of an evaluation: with the evaluation, and again after the gate's decision."""
 
 import hashlib
 from datetime import UTC, datetime

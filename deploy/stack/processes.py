@@ -1,4 +1,4 @@
-"""Read process information from Linux's `/proc`, and end processes.
+"""Reads process information from Linux's `/proc`, and ends processes.
 
 A process is identified by its pid *and* its start time: pids are reused, so a pid alone can belong to another process.
 """

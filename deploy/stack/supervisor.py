@@ -1,4 +1,4 @@
-"""Start processes together, restart them with growing pauses, and stop them in reverse order."""
+"""Starts processes together, restarts them with growing pauses, and stops them in reverse order."""
 
 import asyncio
 import contextlib

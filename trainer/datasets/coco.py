@@ -1,4 +1,4 @@
-"""Read COCO's object detection format: images, categories and boxes, with the optional fields of Carina.
+"""Reads COCO's object detection format: images, categories and boxes, with the optional fields of Carina.
 
 In addition to COCO, an image can have `patient` (or `patient_id`), `split` and `readers`, and an annotation `readers`,
 as in the documents that Carina exports. All other fields are ignored; an outline (`segmentation`) is only used to

@@ -1,4 +1,4 @@
-"""Combine the boxes of several readers: weighted boxes fusion, non-maximum suppression, or all boxes unchanged.
+"""Combines the boxes of several readers: weighted boxes fusion, non-maximum suppression, or all boxes unchanged.
 
 Most solutions of the VinBigData challenge fused its training boxes by WBF at an IoU of 0.4 to 0.5, and kept boxes that
 only one reader had drawn; these are also the defaults here. Boxes of radiologists have no score, so all have the same

@@ -1,4 +1,4 @@
-"""Import a dataset and write its row: in the trainer for a task, or in the command line on its own machine."""
+"""Imports a dataset and writes its row: in the trainer for a task, or in the command line on its own machine."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Make a dataset from its source: read annotations, render images, apply the consensus, assign patients to splits.
+"""Makes a dataset from its source: reads annotations, renders images, applies the consensus and assigns splits.
 
 It can be interrupted at any time: it only writes renditions, which the next attempt reuses.
 """

@@ -1,4 +1,4 @@
-"""Check whether boxes are in pixels of their images: formats do not state it, and wrong units raise no error."""
+"""Checks whether boxes are in pixels of their images: formats do not state it, and wrong units raise no error."""
 
 from collections.abc import Mapping
 from dataclasses import replace

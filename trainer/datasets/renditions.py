@@ -1,4 +1,4 @@
-"""Render the images of an import, several at a time, by the function that serving uses.
+"""Renders the images of an import, several at a time, by the function that serving uses.
 
 Each rendition is recorded in a row (`tables.Rendition`), so that interrupted imports and other datasets with the same
 images reuse it.

@@ -1,4 +1,4 @@
-"""Make annotations from reviews: for each image with a complete review, the findings that its readers accepted."""
+"""Makes annotations from reviews: for each image with a complete review, the findings that its readers accepted."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Assign patients to splits so that all splits have similar shares of each class.
+"""Assigns patients to splits so that all splits have similar shares of each class.
 
 Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, doi:10.1007/978-3-642-23808-6_10) of groups instead of
 examples: a group, which is a patient or an image without a known patient, is never divided.

@@ -1,4 +1,4 @@
-"""Read a table of boxes in CSV, as spreadsheets and Kaggle users write it: its separator, its heading and its rows."""
+"""Reads a table of boxes in CSV, as spreadsheets and Kaggle users write it: its separator, its heading and its rows."""
 
 import csv
 import io

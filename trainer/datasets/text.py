@@ -1,4 +1,4 @@
-"""Read the text of an annotation file as spreadsheets, Kaggle and other tools save it."""
+"""Reads the text of an annotation file as spreadsheets, Kaggle and other tools save it."""
 
 import codecs
 import gzip

@@ -1,4 +1,4 @@
-"""Read tables such as `train.csv` of VinBigData and those of VinDr-CXR.
+"""Reads tables such as `train.csv` of VinBigData and those of VinDr-CXR.
 
 Each row is a box that a reader drew, or states that a reader found nothing. In the table of 2020, each of 15,000 images
 was read by three of 17 readers. `rad_id` can be absent, and one of `class_id` and `class_name`. `width` and `height`

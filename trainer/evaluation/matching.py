@@ -1,4 +1,4 @@
-"""Match detections to true boxes under the rules of VOC and of COCO."""
+"""Matches detections to true boxes under the rules of VOC and of COCO."""
 
 import numpy as np
 from numpy.typing import NDArray

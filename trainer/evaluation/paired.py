@@ -1,4 +1,4 @@
-"""Compare a candidate with the active model on the same images, resample by resample."""
+"""Compares a candidate with the active model on the same images, resample by resample."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Decode the text of a data set by its Specific Character Set (PS3.3 C.12.1.1.2, PS3.5 section 6.1).
+"""Decodes the text of a data set by its Specific Character Set (PS3.3 C.12.1.1.2, PS3.5 section 6.1).
 
 Decoding never fails: an invalid byte becomes U+FFFD, and an unknown character set means Latin-1.
 """

@@ -1,4 +1,4 @@
-"""Find and check the only frame of a stored image, with the same code as the decoder."""
+"""Finds and checks the only frame of a stored image, with the same code as the decoder."""
 
 import mmap
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Read the headers of stored originals from the object store, because the database contains no patient data."""
+"""Reads the headers of stored originals from the object store, because the database contains no patient data."""
 
 import threading
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""Read the instances of a multipart/related body while it arrives; at most one chunk is in memory."""
+"""Reads the instances of a multipart/related body while it arrives; at most one chunk is in memory."""
 
 import re
 from collections import deque

@@ -1,4 +1,4 @@
-"""Parse the parameters of a search, PS3.18 section 8.3.4.
+"""Parses the parameters of a search, PS3.18 section 8.3.4.
 
 Only UIDs, SOP classes and modalities can be searched for, because the database contains no patient data. A search for a
 name, an id or a date is rejected: a viewer that requests one patient's studies must not receive those of all patients.

@@ -1,4 +1,4 @@
-"""Convert the bytes of one element to values of the DICOM JSON model, PS3.18 annex F.
+"""Converts the bytes of one element to values of the DICOM JSON model, PS3.18 annex F.
 
 Values that violate a rule of their VR are kept: invalid numbers as text, and binary values of a wrong length as `UN`.
 """
