@@ -1,4 +1,4 @@
-"""The web console: pages for people over the same rows and routes that programs use.
+"""The web console: pages for users, with the same rows and routes as the API.
 
-Templates are filled on the server; what moves is plain ES modules that call `/v1` with the session's cookie.
+The server fills the templates. Dynamic parts are plain ES modules that call `/v1` with the session's cookie.
 """

@@ -1,4 +1,4 @@
-"""The console's stylesheet and scripts, under a path that changes with them, so that browsers may keep them."""
+"""The console's stylesheet and scripts, under a path that changes with their content, so that browsers cache them."""
 
 import hashlib
 import mimetypes
@@ -19,7 +19,7 @@ _KEPT_FOR_GOOD = "public, max-age=31536000, immutable"
 
 @cache
 def _contents() -> dict[str, bytes]:
-    """Every file by its path in the folder."""
+    """Return all files by their path in the folder."""
     return dict(_walk(_FOLDER, ""))
 
 
@@ -33,7 +33,7 @@ def _walk(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
 
 @cache
 def version() -> str:
-    """What the files' path begins with: a digest of them all."""
+    """Return the version in the path of the files: a digest of all files."""
     digest = hashlib.sha256()
     for path, content in _contents().items():
         digest.update(f"{path}\0{len(content)}\0".encode() + content)
@@ -41,12 +41,12 @@ def version() -> str:
 
 
 def paths_under(folder: str) -> list[str]:
-    """The files of a folder of `static`, as `asset_url` takes them: what a page may have loaded before it is asked."""
+    """Return the files of a folder of `static` as arguments for `asset_url`, so that a page can preload them."""
     return [path for path in _contents() if path.startswith(folder)]
 
 
 def asset_url(path: str) -> str:
-    """The address of a file in `static`."""
+    """Return the URL of a file in `static`."""
     return f"{request.script_root}/console/static/{version()}/{path}"
 
 
@@ -57,6 +57,6 @@ def asset(digest: str, path: str) -> Response:
     content = _contents().get(path)
     if content is None:
         raise NotFound
-    kept = _KEPT_FOR_GOOD if digest == version() else "no-store"  # an old page asks a new release
+    kept = _KEPT_FOR_GOOD if digest == version() else "no-store"  # a page of an older release requests its version
     media_type = mimetypes.guess_type(path)[0] or "application/octet-stream"
     return Response(content, headers={"Cache-Control": kept}, content_type=media_type)

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from api.console.model_lineage import Measured
 
-#: What is compared as a whole, as in an evaluation's metrics.
+#: The overall figures to compare, as keys of an evaluation's metrics.
 _HEADLINES = (
     ("map40", "mAP@0.4"),
     ("coco_ap", "COCO AP"),
@@ -17,7 +17,7 @@ _HEADLINES = (
 
 @dataclass(frozen=True)
 class Value:
-    """A figure with its interval; None where it is not defined."""
+    """A figure with its interval; None if undefined."""
 
     value: float | None
     low: float | None = None
@@ -25,7 +25,7 @@ class Value:
 
     @classmethod
     def of(cls, estimate: dict[str, Any] | None) -> Self:
-        """Read an estimate of an evaluation's metrics."""
+        """Return the value of an estimate in an evaluation's metrics."""
         return cls(**{key: (estimate or {}).get(key) for key in ("value", "low", "high")})
 
 
@@ -36,19 +36,19 @@ class Line:
     name: str
     first: Value
     second: Value
-    #: True boxes, of a class.
+    #: Number of true boxes of a class.
     boxes: int | None = None
 
     @property
     def difference(self) -> float | None:
-        """Second less first."""
+        """Return the second value minus the first one."""
         if self.first.value is None or self.second.value is None:
             return None
         return self.second.value - self.first.value
 
     @property
     def intervals_meet(self) -> bool | None:
-        """Whether both intervals have a value in common; None where one of them is missing."""
+        """Return whether the intervals overlap; None if one of them is missing."""
         ends = (self.first.low, self.first.high, self.second.low, self.second.high)
         if any(end is None for end in ends):
             return None
@@ -57,13 +57,13 @@ class Line:
 
 
 def common_sets(first: list[Measured], second: list[Measured]) -> dict[str, tuple[Measured, Measured]]:
-    """Return the newest evaluations of both models on each set that both were evaluated on, by the set's key."""
+    """Return the newest evaluations of both models for each set that both were evaluated on, by the set's key."""
     newest = [{each.set_key: each for each in reversed(each_of) if each.metrics} for each_of in (first, second)]
     return {key: (newest[0][key], newest[1][key]) for key in newest[0] if key in newest[1]}
 
 
 def compare(first: Measured, second: Measured) -> tuple[list[Line], list[Line]]:
-    """Return the headline figures and the classes of two evaluations on one set; classes by their number of boxes."""
+    """Return the overall figures and the classes of two evaluations on one set; classes by falling number of boxes."""
     headlines = [
         Line(name, Value.of(first.metrics.get(key)), Value.of(second.metrics.get(key))) for key, name in _HEADLINES
     ]

@@ -27,18 +27,18 @@ class Measured:
 
     @property
     def set_name(self) -> str:
-        """On what."""
+        """Return the name of the evaluated set."""
         return f"{self.dataset_name}, {self.split}"
 
     @property
     def set_key(self) -> str:
-        """The same for programs: evaluations with one key may be compared."""
+        """Return the key of the set; evaluations with the same key can be compared."""
         return f"{self.dataset_id}:{self.split}"
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """A model with where it comes from; None and nothing where it was imported."""
+    """A model with its origin, which is empty for an imported model."""
 
     model: Model
     run: TrainingRun | None
@@ -49,12 +49,12 @@ class Lineage:
 
     @property
     def headline(self) -> Measured | None:
-        """The newest evaluation that has succeeded."""
+        """Return the newest succeeded evaluation."""
         return next((each for each in self.evaluations if each.state == TaskState.SUCCEEDED), None)
 
 
 def read_lineages(session: Session, models: Sequence[Model]) -> list[Lineage]:
-    """Read where models come from, in a few queries for all of them."""
+    """Read the origins of models, in a few queries for all of them."""
     by_id = {model.id: model for model in models}
     runs = session.scalars(
         sa.select(TrainingRun).where(TrainingRun.model_id.in_(by_id)).order_by(TrainingRun.id.desc())
@@ -83,7 +83,7 @@ def read_lineages(session: Session, models: Sequence[Model]) -> list[Lineage]:
 
 
 def read_evaluations(session: Session, model_ids: Sequence[UUID]) -> list[Measured]:
-    """Read the evaluations of models, the newest first; those that were cancelled left out."""
+    """Read the evaluations of models, the newest first, without cancelled ones."""
     rows = session.execute(
         sa.select(Evaluation, Dataset.name)
         .join(Dataset, Dataset.id == Evaluation.dataset_id)

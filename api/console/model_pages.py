@@ -1,4 +1,4 @@
-"""Models: which there are, where they come from, which one detects, and how two of them compare."""
+"""Pages of models: their list, their origin, the active model, and a comparison of two models."""
 
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from shared.vocabulary.states import ModelState, Scope
 
 blueprint = console_blueprint("model_pages")
 
-#: Decisions on the page, the newest.
+#: Number of decisions on the page, the newest first.
 _DECISIONS = 20
 
 
@@ -86,7 +86,7 @@ def _named(session: Session, parameter: str) -> Model:
 
 
 def _decision(session: Session, first: Model, second: Model) -> GateDecision | None:
-    """Return what the gate found of these two, with the first one as the active model."""
+    """Return the latest gate decision about these two models, with the first one as the active model."""
     about = sa.select(GateDecision).where(
         GateDecision.baseline_model_id == first.id,
         GateDecision.candidate_model_id == second.id,

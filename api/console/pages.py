@@ -16,13 +16,13 @@ from api.http.errors import answer_unforeseen, status_of
 from shared.errors import CarinaError, Unauthorized
 from shared.vocabulary.states import Scope
 
-#: Nothing comes from elsewhere, no script or style stands in a page, and no other site may frame one.
+#: No content from other sites, no inline scripts or styles, and no embedding in frames.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
-#: What the menu names, below the prefix that a proxy may have put us under.
+#: The pages in the menu, below the prefix of a proxy.
 MENU = (
     ("/console/studies", "Studies"),
     ("/console/queue", "Queue"),
@@ -31,7 +31,7 @@ MENU = (
     ("/console/schedules", "Schedules"),
 )
 
-#: What an error page is headed by.
+#: The titles of error pages.
 _TITLES = {
     403: "Not allowed with this key",
     404: "Page not found",
@@ -41,7 +41,7 @@ _TITLES = {
 
 
 def console_blueprint(name: str) -> Blueprint:
-    """Return a blueprint whose pages carry the console's headers, and show their errors to people."""
+    """Return a blueprint whose pages have the console's headers and error pages."""
     made = Blueprint(name, __name__, template_folder="templates")
     made.after_request(_harden)
     made.register_error_handler(CarinaError, _show_error)
@@ -51,12 +51,12 @@ def console_blueprint(name: str) -> Blueprint:
 
 
 def show(template: str, status: int = 200, **values: object) -> Response:
-    """Fill a template that extends `base.html`; it also sees what `_frame` gives it."""
+    """Render a template that extends `base.html`, with the values of `_frame`."""
     return Response(render_template(template, **_frame(), **values), status, content_type="text/html; charset=utf-8")
 
 
 def show_problem(status: int, code: str, detail: str | None) -> Response:
-    """Say in the console's own frame why there is no page, and offer to try again where that may help."""
+    """Return an error page in the console's frame, with a button to retry if this can help."""
     title, may_retry = _TITLES.get(status, "Something went wrong"), status >= 500 or status == 429
     return show("error.html", status, title=title, code=code, detail=detail, may_retry=may_retry)
 
@@ -101,5 +101,5 @@ def _show_unknown(error: Exception) -> Response:
 
 
 def as_data(json: str) -> Markup:
-    """JSON that a template may put into `<script type="application/json">`."""
-    return Markup(json.replace("<", "\\u003c"))  # no tag can begin in it
+    """Return JSON that a template can insert into `<script type="application/json">`."""
+    return Markup(json.replace("<", "\\u003c"))  # prevents tags in the JSON

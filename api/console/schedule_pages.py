@@ -1,4 +1,4 @@
-"""Schedules: when to train again, what became of the last time, and changing that."""
+"""The page of schedules: their times, the outcomes of their last times, and changes to them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,12 +30,12 @@ class Shown:
 
     @property
     def next_at(self) -> str:
-        """When it is due, on the clocks of its zone."""
+        """Return its next time, in its time zone."""
         return _local(self.schedule.next_at, self.schedule.time_zone)
 
     @property
     def last_at(self) -> str:
-        """When it was last due, on the clocks of its zone."""
+        """Return its last time, in its time zone."""
         return _local(self.schedule.last_at, self.schedule.time_zone)
 
 

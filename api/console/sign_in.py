@@ -1,4 +1,4 @@
-"""Signing in with an API key, and out."""
+"""Signs users in with an API key, and out."""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -69,7 +69,7 @@ def begin() -> Response:
 
 
 @blueprint.post("/console/sign-out")
-@public  # whoever's key has ended can sign out too
+@public  # also for a key that has expired
 def finish() -> Response:
     """End the session, for every copy of its cookie; raise `SentFromElsewhere`."""
     _refuse_other_sites()
@@ -90,10 +90,10 @@ def _show_form(following: str, status: int = 200, error: str | None = None, *, g
 
 
 def _refuse_other_sites() -> None:
-    """Raise `SentFromElsewhere`: nobody is to be signed in as somebody else by a page that they visit, nor signed out.
+    """Raise `SentFromElsewhere` for forms of other sites, which must not sign a user in or out.
 
-    There is no session yet whose token could be asked for. Browsers say where a form comes from: with HTTPS in
-    `Sec-Fetch-Site`, else in `Origin`; what says neither is no browser.
+    Before sign-in, there is no session with a token to check. Browsers state the origin of a form: with HTTPS in
+    `Sec-Fetch-Site`, else in `Origin`. A client that sends neither is not a browser.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is not None:
@@ -105,7 +105,7 @@ def _refuse_other_sites() -> None:
 
 
 def _inside(path: str | None) -> str:
-    """A path of the console, so that no link to the sign-in page can lead elsewhere."""
+    """Return the path if it belongs to the console, so that a link to the sign-in page cannot lead to another site."""
     console = f"{request.script_root}/console/"
     if path is None or not path.startswith(console) or "\\" in path or is_odd(path):
         return request.script_root + _FIRST_PAGE

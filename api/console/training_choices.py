@@ -10,33 +10,33 @@ from shared.tables import Dataset, Model
 from shared.training.recipes import RECIPES
 from shared.vocabulary.states import TaskState
 
-#: Offered at most, the newest.
+#: Maximum number of options, the newest first.
 _MOST = 200
 
 
 @dataclass(frozen=True)
 class DatasetChoice:
-    """A dataset that can be trained on."""
+    """A dataset for training."""
 
     id: UUID
     name: str
     images: int
-    #: Whether it is the newest of its name.
+    #: Whether it is the newest with its name.
     latest: bool
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What there is to choose from."""
+    """The options of a new training."""
 
     datasets: list[DatasetChoice]
     models: list[tuple[UUID, str]]
-    #: By name, each recipe's epochs, batch size and learning rate, which a dialog shows as what it changes.
+    #: Each recipe's epochs, batch size and learning rate by its name; a dialog shows them as the values to change.
     recipes: dict[str, dict[str, object]]
 
 
 def read_choices(session: Session) -> Choices:
-    """Read what there is to choose from."""
+    """Read the options of a new training."""
     made = sa.select(Dataset).where(Dataset.state == TaskState.SUCCEEDED, Dataset.erased_count == 0)
     made = made.order_by(Dataset.id.desc()).limit(_MOST)
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""Trainings: which there are, starting one, and watching one learn."""
+"""Pages of trainings: their list, the start of a training, and its progress."""
 
 from collections.abc import Sequence
 from uuid import UUID

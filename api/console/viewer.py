@@ -37,7 +37,7 @@ def study(study_id: UUID) -> Response:
 
 
 def _understand(worklist_query: str) -> StudiesQuery:
-    """What the worklist shows; all studies, where it would say that it cannot understand the query."""
+    """Return the query of the worklist; an invalid query means all studies."""
     try:
         return StudiesQuery.model_validate(dict(parse_qsl(worklist_query)))
     except ValidationError:

@@ -29,24 +29,24 @@ from shared.tables import Image, Job, Model, Study
 
 
 class Result(BaseModel):
-    """A job that has succeeded: what a model found, and when."""
+    """A succeeded job: the model, and its time."""
 
     job_id: UUID
     model: ModelReference
-    #: What the model can find.
+    #: All classes of the model.
     classes: list[Category]
     finished_at: datetime | None
 
 
 class ViewedImage(ImageAnswer):
-    """An image with the job that says where it stands, what each model found on it, and the review shown first."""
+    """An image with the job that determines its state, the results of all models, and the review to show first."""
 
     has_rendition: bool
     standing_job: JobAnswer | None
-    #: The active model's first, if there is one.
+    #: The result of the active model first, if there is one.
     results: list[Result]
     review: ReviewAnswer | None
-    #: By the class' name, as `/v1/images/ID/overlay.png` has them.
+    #: By class name, as in `/v1/images/ID/overlay.png`.
     colours: dict[str, str]
 
 
@@ -59,14 +59,14 @@ class ViewedStudy(BaseModel):
     newer: UUID | None
     older: UUID | None
     image_count: int
-    #: Whose results are authoritative; None where no model is active.
+    #: The model whose results are authoritative; None if no model is active.
     active_model: ModelReference | None
-    #: The oldest first; of many the newest `MOST_IMAGES`.
+    #: In order of time; at most the newest `MOST_IMAGES`.
     images: list[ViewedImage]
 
 
 def read_study(session: Session, study_id: UUID, reader: Identity, worklist: StudiesQuery) -> ViewedStudy:
-    """Read what the page shows; raises `NotFound` for a study that is not the reader's project's."""
+    """Read the data of the page. Raises `NotFound` if the study does not belong to the reader's project."""
     mine = sa.select(Study).where(Study.id == study_id, Study.project_id == reader.project_id)
     study = session.scalar(mine)
     if study is None:
@@ -122,7 +122,7 @@ def _describe(
         standing_job=describe_job(standing_job, image) if standing_job else None,
         results=results,
         review=describe_review(thread, reader.key_id) if thread else None,
-        # Those of what was found are the overlay's, whatever else the models can find.
+        # Classes with findings have the overlay's colours, independent of the models' other classes.
         colours=assign_colours(names) | assign_colours(found),
     )
 

@@ -2,34 +2,34 @@
 
 from datetime import UTC, datetime
 
-#: From here on a figure is told by its size: a loss that has diverged.
+#: Larger figures, such as a diverged loss, are shown in scientific notation.
 _HUGE = 1e5
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def duration(seconds: float) -> str:
-    """Say how long, in the largest unit that is not 0."""
+    """Format a duration, in the largest unit that is not 0."""
     length, unit = next(((length, unit) for length, unit in _UNITS if seconds >= length), _UNITS[-1])
     return f"{max(0, int(seconds // length))} {unit}"
 
 
 def age(moment: datetime) -> str:
-    """Say how long ago."""
+    """Format the time since a moment."""
     return duration((datetime.now(UTC) - moment).total_seconds())
 
 
 def count(number: int) -> str:
-    """Group the digits of a number."""
+    """Format a number with thousands separators."""
     return f"{number:,}"
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """Round a number, or say its size where it is huge; a dash where there is none."""
+    """Format a rounded number, or a very large one in scientific notation; a dash if there is none."""
     if value is None:
         return "–"
     return f"{value:.1e}" if abs(value) >= _HUGE else f"{value:.{digits}f}"
 
 
 def day_and_time(moment: datetime | None) -> str:
-    """Say a time in UTC, to the minute."""
+    """Format a time in UTC, to the minute."""
     return "–" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,4 +1,4 @@
-"""The worklist: the studies of a project, the newest first, searched and filtered by what the address says."""
+"""The worklist: the studies of a project, the newest first, with the search and the filters in the URL."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -25,7 +25,7 @@ from shared.vocabulary.states import Scope
 blueprint = console_blueprint("worklist")
 
 _PATH = "/console/studies"
-#: What a page's address says beside the conditions, which the form has a field for each.
+#: Parameters of a page's URL other than the conditions, which have fields in the form.
 _PLACE = ("before", "after", "limit")
 
 
@@ -34,7 +34,7 @@ _PLACE = ("before", "after", "limit")
 @unaudited("What has not changed is not sent again.", only=HTTPStatus.NOT_MODIFIED)
 def studies() -> AnyResponse:
     """Show a page of studies; a script asks for it again and again, and is told when nothing has changed."""
-    # A form sends its empty fields, too; a link to the page should not.
+    # A form also sends its empty fields; they are removed from the page's URL.
     asked = {name: value for name, value in request.args.items() if value}
     if len(asked) < len(request.args):
         return redirect(_address(asked))
@@ -83,7 +83,7 @@ def _show(
         min_score=query.min_score if query else StudiesQuery.model_fields["min_score"].default,
         states=list(SearchedState),
         flags=list(Flag),
-        # A class that no model knows any more can still be asked for.
+        # A class that no model knows any longer can still be searched for.
         classes=sorted({*classes, *([asked["finding"]] if "finding" in asked else [])}),
         has_model=has_model,
         warned=_warned(answer),
@@ -97,7 +97,7 @@ def _show(
 
 
 def _warned(answer: StudiesAnswer | None) -> list[ModelReference]:
-    """The active model and those whose findings are on the page, as far as their cards warn of anything."""
+    """Return the models with findings on the page, and the active one, if their cards have warnings."""
     if answer is None:
         return []
     others = [other.model for study in answer.studies for other in study.other_results]
@@ -115,7 +115,7 @@ def _address(asked: Mapping[str, str]) -> str:
 
 
 def _explain(error: ValidationError) -> dict[str, str]:
-    """What is wrong with each field; the empty name stands for several."""
+    """Return the error of each field; the empty name stands for errors of several fields."""
     return {
         str(each["loc"][0]) if each["loc"] else "": each["msg"].removeprefix("Value error, ") + suggestion_for(each)
         for each in error.errors(include_url=False)
