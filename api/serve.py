@@ -28,27 +28,27 @@ from shared.settings import Settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-#: How long requests under way may take when the process is asked to end.
+#: Maximum time for running requests after the process is asked to stop.
 GRACE_S = 30
-#: How many new connections are accepted before those that are there get their turn.
+#: Maximum number of new connections that are accepted before existing ones are served.
 _ACCEPTED_AT_ONCE = 64
-#: Of a request's thread. Most of them wait for a slow client.
+#: Of a request thread. Most of them wait for a slow client.
 _STACK_BYTES = 1024**2
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM; then finish the requests under way, for `GRACE_S` at most."""
+    """Serve until SIGTERM; then finish the running requests, for at most `GRACE_S`."""
     configure_logging(settings.log_level)
-    # Where more requests store at a time than the pool holds connections, the rest make their own: nothing to warn of.
+    # If more requests store at once than the pool has connections, the others open their own: no need to warn.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     threading.stack_size(_STACK_BYTES)
     _Server(settings, _connections(settings)).run()
 
 
 def _connections(settings: Settings) -> int:
-    """Return how many connections there may be: as many as are set, but no more than half of all open files.
+    """Return the maximum number of connections: the setting, but at most half of the limit of open files.
 
-    The other half is for the connections that requests make themselves.
+    The other half is for the connections that requests open.
     """
     wanted = max(settings.api_connections, settings.api_threads + 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -59,21 +59,21 @@ def _connections(settings: Settings) -> int:
 
 
 def _write_problem(connection: ClientSocket, status: int, _: str, detail: str) -> None:
-    """Answer a request that is no HTTP, or too long to be read, as every other error is answered."""
+    """Answer a request that is invalid HTTP or too long with a problem document, like all other errors."""
     body = problem_for(status, detail or HTTPStatus(status).phrase)
     connection.sendall(head_of(status, len(body)) + body)
 
 
 util.write_error = _write_problem
-# An answer that failed halfway: the event loop closes all connections, and waits for their clients.
+# Called after an answer that failed halfway; the event loop closes all connections, and waits for their clients.
 util.close_graceful = lambda _: None
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
-    """Gunicorn's threaded worker, whose event loop also looks after all connections that need no thread."""
+    """Gunicorn's threaded worker, whose event loop also handles all connections that do not need a thread."""
 
     def init_process(self) -> None:
-        self.max_keepalived = self.worker_connections  # those of gunicorn's own list, which stays empty
+        self.max_keepalived = self.worker_connections  # limit of gunicorn's own list, which stays empty
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -86,7 +86,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             self.poller,
             self.enqueue_req,
             self._count_closed,
-            # Behind proxies all clients share a few addresses; the proxy counts theirs.
+            # Behind proxies, all clients share a few addresses; the proxy limits connections per client.
             per_address=None if settings.trusted_proxies else settings.connections_per_address,
         )
         super().run()
@@ -109,7 +109,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             self.nr_conns += 1
             self._connections.add(Connection(self.cfg, ClientSocket(accepted), client, listener.getsockname()))
             if self.nr_conns >= self.worker_connections:
-                return  # threads have the others; gunicorn accepts no more until a connection has ended
+                return  # threads use the others; gunicorn accepts no more until a connection has ended
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
         conn.sock.begin(req)
@@ -119,7 +119,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             conn.sock.end()
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
-        return keepalive  # what is left of the body is no thread's business
+        return keepalive  # the thread does not read the rest of the body
 
     def finish_request(self, conn: Connection, fs: "Future[bool]") -> None:
         error = CancelledError() if fs.cancelled() else fs.exception()
@@ -135,13 +135,13 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         self._connections.end_idle(deadline)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if app := self.app.callable:  # none while it starts
+        if app := self.app.callable:  # None while it starts
             app.extensions[NAME].stopping.set()
         super().handle_exit(sig, frame)
 
 
 def _closing(app: "WSGIApplication", must_close: Callable[[], bool]) -> "WSGIApplication":
-    """Say in an answer that the connection ends with it, where it must or the request's body has not been read."""
+    """Announce the end of the connection in an answer if `must_close`, or if the body has not been read."""
 
     def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         client: ClientSocket = environ["gunicorn.socket"]
@@ -157,7 +157,7 @@ def _closing(app: "WSGIApplication", must_close: Callable[[], bool]) -> "WSGIApp
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    """Gunicorn, configured by our settings and by nothing else."""
+    """Gunicorn, configured only by Carina's settings."""
 
     def __init__(self, settings: Settings, connections: int) -> None:
         self.settings, self._worker_connections = settings, connections
@@ -168,22 +168,22 @@ class _Server(BaseApplication):  # type: ignore[misc]
         host = settings.api_host
         options = {
             "bind": host if host.startswith("unix:") else join_host_port(host, settings.api_port),
-            # More processes would each hold connections and memory of their own; more replicas do the same better.
+            # Each process would have its own connections and memory; more replicas scale better.
             "workers": 1,
             "threads": settings.api_threads,
-            # With one more, which waits while threads have all others.
+            # One additional connection can wait while threads use all others.
             "worker_connections": self._worker_connections + 1,
             "worker_class": _Worker,
-            # What proxies say is believed where `trusted_proxies` says so, and then by the application.
+            # Headers of proxies are only trusted if `trusted_proxies` is set, and then by the application.
             "forwarded_allow_ips": "",
-            # Which gunicorn believes of every peer on a Unix socket, whatever the line above says.
+            # On a Unix socket, gunicorn trusts these headers from every peer, even with the setting above.
             "secure_scheme_headers": {},
             "forwarder_headers": "",
             "limit_request_line": 8190,
             "http_parser": "python",
-            # Files are sent as other answers are, so that the same limits hold.
+            # Files are sent like other answers, so that the same limits apply.
             "sendfile": False,
-            # Of the process' main thread, which no upload holds up.
+            # For the process's main thread, which no upload blocks.
             "timeout": 120,
             "graceful_timeout": GRACE_S,
             "loglevel": "warning",

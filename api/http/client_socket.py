@@ -1,7 +1,7 @@
-"""The socket of a client, as a request thread uses it: no client can hold the thread for ever by being slow.
+"""The socket of a client for a request thread, with time limits, so that no slow client can block the thread forever.
 
-Threads read bodies, and write answers that are produced while they are sent. A whole answer is never waited for: what
-the kernel does not take at once is left to the event loop of `api.http.connections`.
+Threads read bodies, and write answers that are produced while they are sent. They never wait until a complete answer is
+sent: the event loop of `api.http.connections` sends the part that the kernel does not accept immediately.
 """
 
 import errno
@@ -18,13 +18,13 @@ from gunicorn.http.message import Request
 
 from shared.errors import RequestError, UploadCutShort
 
-#: How long the body of a request may take; uploads excepted.
+#: Maximum time for the body of a request, except uploads.
 BODY_S = 30.0
-#: For how long the client of an upload, or of a long answer, may make no progress at all.
+#: Maximum time without progress for the client of an upload or of a long answer.
 SILENCE_S = 60.0
-#: The least rate, on average, at which a client has to send or to read. The server's own work does not count.
+#: Minimum average rate at which a client must send or read. Time that the server spends on its own work is not counted.
 MIN_BYTES_PER_S = 128.0
-#: The largest part of an answer that is left to the event loop.
+#: Maximum size of a part of an answer that is left to the event loop.
 MOST_UNSENT_BYTES = 4 * 1024**2
 
 
@@ -36,21 +36,21 @@ class BodyTooSlow(RequestError):
 
 
 class BodyPending(BaseException):
-    """The request is fit to be answered once its body is here; no thread is to wait for that.
+    """The request can be answered as soon as its body has arrived; no thread must wait for it.
 
-    Not an `Exception`, because nothing between the application and the worker is to handle it.
+    Not an `Exception`, so that no code between the application and the worker handles it.
     """
 
 
 class _Patience:
-    """Time that a client has left: waiting uses it up, and each byte gives some back."""
+    """The time that a client has left: waiting reduces it, and each byte increases it."""
 
     def __init__(self, most_s: float, min_bytes_per_s: float) -> None:
         self._most_s = self.left_s = most_s
         self._min_bytes_per_s = min_bytes_per_s
 
     def spend(self, waited_s: float, byte_count: int) -> bool:
-        """Count what a wait brought, and return whether time is left."""
+        """Count a wait and the bytes it brought. Returns whether time is left."""
         self.left_s = min(self._most_s, self.left_s - waited_s + byte_count / self._min_bytes_per_s)
         return self.left_s > 0
 
@@ -65,9 +65,9 @@ class ClientSocket(socket.socket):
     def __init__(self, accepted: socket.socket) -> None:
         family, type_, proto = accepted.family, accepted.type, accepted.proto
         super().__init__(family, type_, proto, accepted.detach())
-        #: What is left of an answer.
+        #: The unsent rest of an answer.
         self._unsent: deque[memoryview] = deque()
-        #: Whether the thread may not wait for the body.
+        #: Whether the thread must not wait for the body.
         self.is_body_pending = False
         self._request: Any = None
         self._when_answered: Callable[[], None] = _nothing
@@ -76,19 +76,19 @@ class ClientSocket(socket.socket):
         self._reading = _Patience(BODY_S, math.inf)
         self._sending = _Patience(SILENCE_S, MIN_BYTES_PER_S)
 
-    # --- what the worker calls ---
+    # --- called by the worker ---
 
     def begin(self, request: Request) -> None:
-        """Begin with a request, whose head has been parsed."""
+        """Start a request whose head has been parsed."""
         self._request = request
-        # The client is told to go on when somebody reads, which is after its key has been checked.
+        # 100 Continue is sent when the body is read, which is after the key has been checked.
         self._is_continue_due, request._expected_100_continue = request._expected_100_continue, False
         self._writes_as_produced = self._is_upload = False
         self._reading = _Patience(BODY_S, math.inf)
         self._sending = _Patience(SILENCE_S, MIN_BYTES_PER_S)
 
     def rest(self) -> bytes | None:
-        """What arrived behind the request; None where its body has not been read and is not here either."""
+        """Return the bytes received after the request; None if its body is neither read nor received completely."""
         if not self.is_body_here:
             return None
         reader = self._request.body.reader
@@ -96,7 +96,7 @@ class ClientSocket(socket.socket):
         return unused[reader.length :] if isinstance(reader, LengthReader) else unused
 
     def end(self) -> None:
-        """End with the request; a thread has answered it, or failed to."""
+        """End the request after a thread has answered it, or failed to."""
         self._when_answered()
         self._when_answered = _nothing
         self._writes_as_produced = False  # the event loop, which may write next, never waits
@@ -108,7 +108,7 @@ class ClientSocket(socket.socket):
             self.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def flush(self) -> int:
-        """Send what the kernel takes, and return how many bytes that was."""
+        """Send the bytes that the kernel accepts immediately, and return their number."""
         self.settimeout(0)
         sent = 0
         while self._unsent:
@@ -122,46 +122,46 @@ class ClientSocket(socket.socket):
 
     @property
     def unsent_bytes(self) -> int:
-        """How much of the answer is left."""
+        """Return the number of unsent bytes of the answer."""
         return sum(map(len, self._unsent))
 
-    # --- what the application calls ---
+    # --- called by the application ---
 
     @property
     def is_body_here(self) -> bool:
-        """Whether nothing of the request's body is still to come from the client."""
+        """Return whether the request's body has been received completely."""
         reader = self._request.body.reader
         if isinstance(reader, LengthReader):
             return bool(reader.length <= self._request.unreader.buf.getbuffer().nbytes)
         return reader.parser is None
 
     def require_body(self) -> None:
-        """Raise `BodyPending` where the thread would have to wait for the body."""
+        """Raise `BodyPending` if the thread would have to wait for the body."""
         if self.is_body_pending:
             raise BodyPending
 
     def expect_upload(self) -> None:
-        """Let the body take as long as it likes, as long as it makes progress."""
+        """Allow the body to take any time while it makes progress."""
         self.is_body_pending = False
         self._is_upload = True
         self._reading = _Patience(SILENCE_S, MIN_BYTES_PER_S)
 
     def write_as_produced(self) -> None:
-        """Have each part of the answer sent before the next one is made."""
+        """Send each part of the answer before the next one is produced."""
         self._writes_as_produced = True
 
     def when_answered(self, call: Callable[[], None]) -> None:
-        """Have this called, once, when the request holds no thread any more."""
+        """Call this once when the request no longer occupies a thread."""
         self._when_answered = call
 
     def close_after_answer(self) -> None:
-        """Say in the answer that the connection ends with it."""
+        """Announce in the answer that the connection is closed after it."""
         self._request.force_close()
 
-    # --- what gunicorn calls ---
+    # --- called by gunicorn ---
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """Return some bytes of the body; none where an upload is cut; raise `BodyTooSlow`, `UploadCutShort`."""
+        """Return bytes of the body; none if an upload is cut. Raises `BodyTooSlow` or `UploadCutShort`."""
         self.require_body()
         self.let_client_continue()
         while True:
@@ -171,15 +171,15 @@ class ClientSocket(socket.socket):
                 data = super().recv(bufsize, flags)
             if not self._reading.spend(time.monotonic() - began, len(data or b"")):
                 raise BodyTooSlow
-            # Nothing asks for more than the body has, and a form would pass for a shorter one. An upload's reader first
-            # gets what came before the end, and then says that it was cut short.
+            # Reads never exceed the body, and a truncated form would look complete. The reader of an upload first
+            # receives the bytes before the end, and then reports that it was cut short.
             if data == b"" and not self._is_upload:
                 raise UploadCutShort
             if data is not None:
                 return data
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
-        """Send a part of an answer, or leave it to the event loop; raise `ConnectionResetError` for a slow client."""
+        """Send a part of an answer, or leave it to the event loop. Raises `ConnectionResetError` for a slow client."""
         self._unsent.append(memoryview(data))
         self.flush()
         if not self._writes_as_produced and len(data) <= MOST_UNSENT_BYTES:
