@@ -1,4 +1,4 @@
-"""The queue's past as columns of the API's answer."""
+"""The history of the queue as columns of the API's answer."""
 
 from api.contract.queue import HistoryAnswer
 from shared.queue.samples import Span
@@ -6,7 +6,7 @@ from shared.vocabulary.states import JobState
 
 
 def describe_history(spans: list[Span]) -> HistoryAnswer:
-    """Turn spans into columns."""
+    """Return the columns of the spans."""
     return HistoryAnswer(
         at=[span.at for span in spans],
         oldest_waiting_s=[round(span.oldest_waiting_s, 1) for span in spans],

@@ -1,4 +1,4 @@
-"""Reviews as the API's answers."""
+"""Converts reviews to answers of the API."""
 
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from shared.vocabulary.review_actions import ReviewAction
 
 
 def describe_review(thread: ReviewThread, key_id: UUID) -> ReviewAnswer:
-    """Describe the review of a result to the holder of a key."""
+    """Return the review of a result for the holder of a key."""
     review = thread.fold()
     return ReviewAnswer(
         image_id=thread.image.id,

@@ -1,4 +1,4 @@
-"""Rows of studies, images, jobs and findings as the API's answers."""
+"""Converts rows of studies, images, jobs and findings to answers of the API."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from shared.vocabulary.states import JobState, ModelState
 
 
 def describe_file(name: str, outcome: Received | PermanentError) -> FileOutcome:
-    """Say how a file was received, or why it is rejected."""
+    """Return the outcome of a file: received, or rejected with a reason."""
     if isinstance(outcome, PermanentError):
         return FileOutcome(name=name, outcome="rejected", code=outcome.code, reason=outcome.detail)
     return FileOutcome(
@@ -28,13 +28,13 @@ def describe_file(name: str, outcome: Received | PermanentError) -> FileOutcome:
 
 
 def describe_job(job: Job, image: Image) -> JobAnswer:
-    """Describe a job of an image: the columns of the fields' names, except for two."""
+    """Return a job of an image. Fields are the columns of the same names, except for two."""
     columns = {name: getattr(job, name) for name in JobAnswer.model_fields.keys() - {"flags", "model_id"}}
     return JobAnswer(**columns, flags=image.flags, model_id=job.model_id or job.requested_model_id)
 
 
 def describe_image(image: Image, jobs: list[Job]) -> ImageAnswer:
-    """Describe an image with its jobs."""
+    """Return an image with its jobs."""
     return ImageAnswer(
         **_facts(image),
         id=image.id,
@@ -48,14 +48,14 @@ def describe_image(image: Image, jobs: list[Job]) -> ImageAnswer:
 
 
 def describe_study(study: Study, images: list[ImageAnswer]) -> StudyAnswer:
-    """Describe a study with its images."""
+    """Return a study with its images."""
     return StudyAnswer(
         id=study.id, study_instance_uid=study.study_instance_uid, created_at=study.created_at, images=images
     )
 
 
 def describe_finding(detection: Detection, spacing: PixelSpacing | None) -> Finding:
-    """Describe a detection on an image with this spacing."""
+    """Return a detection in an image with this pixel spacing."""
     box_xyxy_px = (detection.x_min_px, detection.y_min_px, detection.x_max_px, detection.y_max_px)
     return Finding(
         class_id=detection.class_id,
@@ -67,7 +67,7 @@ def describe_finding(detection: Detection, spacing: PixelSpacing | None) -> Find
 
 
 def refer_to(model: Model) -> ModelReference:
-    """Name the model of a result."""
+    """Return the reference to the model of a result."""
     return ModelReference(
         id=model.id,
         name=model.name,
@@ -79,7 +79,7 @@ def refer_to(model: Model) -> ModelReference:
 
 
 def describe_other_result(job: Job, model: Model, findings: list[Finding]) -> OtherResult:
-    """Describe a succeeded job of a model other than the one asked for."""
+    """Return a succeeded job of a model other than the requested one."""
     return OtherResult(
         job_id=job.id,
         model=refer_to(model),
@@ -92,7 +92,7 @@ def describe_other_result(job: Job, model: Model, findings: list[Finding]) -> Ot
 def describe_findings(
     image: Image, job: Job | None, model: Model | None, findings: list[Finding], other_results: list[OtherResult]
 ) -> ImageFindings:
-    """Describe the findings of an image's job, and other models' results beside them."""
+    """Return the findings of an image's job, and the results of other models."""
     has_succeeded = job is not None and job.state == JobState.SUCCEEDED
     return ImageFindings(
         **_facts(image),
@@ -110,7 +110,7 @@ def describe_findings(
 
 
 def spacing_of(image: Image) -> PixelSpacing | None:
-    """Return the size of an image's pixels, if it is known."""
+    """Return the size of an image's pixels; None if unknown."""
     if image.spacing_source is None or image.row_spacing_mm is None or image.column_spacing_mm is None:
         return None
     source = SpacingSource(image.spacing_source)
@@ -118,7 +118,7 @@ def spacing_of(image: Image) -> PixelSpacing | None:
 
 
 def box_in_mm(box_xyxy_px: Box, spacing: PixelSpacing | None) -> Box | None:
-    """Return a box in mm from the same corner; None where a pixel's size is not known."""
+    """Return a box in mm from the same corner; None if the pixel size is unknown."""
     if spacing is None:
         return None
     x_min, y_min, x_max, y_max = box_xyxy_px

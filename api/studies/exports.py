@@ -1,6 +1,6 @@
-"""Findings of a study, or of all images of a submission, in any format; long ones are read while they are sent.
+"""Exports the findings of a study, or of all images of a submission, in any format. Long exports are read while sent.
 
-Each slice of studies has a transaction of its own: a client that reads slowly keeps no connection.
+Each slice of studies is read in its own transaction, so that a slow client does not occupy a database connection.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,9 +30,9 @@ from shared.vocabulary.states import JobState, Scope
 
 blueprint = resource("exports", tag="studies")
 
-#: Images whose findings are read at a time.
+#: Number of images whose findings are read at once.
 _SLICE_IMAGES = 200
-#: A pair of ids as bytes; those of so many images are kept in memory, of more on disk.
+#: A pair of ids in bytes; more pairs than this are kept on disk instead of in memory.
 _PAIR_BYTES, _PAIRS_IN_MEMORY = 32, 32_768
 
 _ANSWER: dict[str, Any] = {
@@ -85,7 +85,7 @@ def _respond(database: Database, which: sa.ColumnElement[bool], query: FindingsE
 
 
 def _models_shown(session: Session, which: sa.ColumnElement[bool], model_id: UUID | None) -> Sequence[UsedModel]:
-    """Return the models whose result comes first on an image: the requested one, else the authoritative one."""
+    """Return the models whose result comes first for an image: the requested one, else the authoritative one."""
     first = sa.select(Job.model_id).join(Model, Model.id == Job.model_id).join(Image, Image.id == Job.image_id)
     first = first.where(Job.state == JobState.SUCCEEDED, which).distinct(Job.image_id)
     asked_first = [(Job.model_id == model_id).desc()] if model_id else []
@@ -112,7 +112,7 @@ def _studies(database: Database, which: sa.ColumnElement[bool], query: FindingsE
 
 
 def _slices(pairs: IO[bytes]) -> Iterator[list[UUID]]:
-    """Yield the images of whole studies, about `_SLICE_IMAGES` at a time."""
+    """Yield the images of complete studies, about `_SLICE_IMAGES` at a time."""
     ids = iter(lambda: pairs.read(_PAIR_BYTES), b"")
     part: list[UUID] = []
     for _, of_study in groupby(((pair[:16], pair[16:]) for pair in ids), key=itemgetter(0)):

@@ -1,4 +1,4 @@
-"""The findings on a study's images: those of the active model, and those of other models."""
+"""The findings of a study's images: those of the active model, and those of other models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class _OfImage:
     """An image with its jobs and results."""
 
     image: Image
-    #: The job of the requested model, which is the active one by default.
+    #: The job of the requested model; by default the active one.
     job: Job | None = None
     model: Model | None = None
     #: The results of other models, in their order.
@@ -32,7 +32,7 @@ class _OfImage:
 def read_findings(
     session: Session, studies: Mapping[UUID, Sequence[Image]], query: FindingsQuery
 ) -> list[FindingsAnswer]:
-    """Describe the findings on these images of each study, in their order."""
+    """Return the findings of these images for each study, in their order."""
     found = {image.id: _OfImage(image) for images in studies.values() for image in images}
     jobs = sa.select(Job, Model).outerjoin(Model, Model.id == Job.model_id)
     jobs = jobs.where(is_any(Job.image_id, found), NO_DUPLICATE)
@@ -81,7 +81,7 @@ def _describe(of_image: _OfImage, boxes: Mapping[UUID, list[Finding]]) -> ImageF
 def _read_boxes(
     session: Session, spacings: Mapping[UUID, PixelSpacing | None], min_score: float
 ) -> dict[UUID, list[Finding]]:
-    """Return the findings by job, the highest score first; `spacings` are those of the jobs' images."""
+    """Return the findings by job, in order of falling score; `spacings` are those of the jobs' images."""
     found: dict[UUID, list[Finding]] = {job_id: [] for job_id in spacings}
     boxes = sa.select(Detection).where(is_any(Detection.job_id, spacings), Detection.score >= min_score)
     for box in session.scalars(boxes.order_by(Detection.job_id, Detection.rank)):

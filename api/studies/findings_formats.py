@@ -1,4 +1,4 @@
-"""The formats in which findings are exported. Routes, the client and the command line all take them from here."""
+"""The formats of exported findings, used by the routes, the client and the command line."""
 
 import io
 import json
@@ -43,13 +43,13 @@ CSV_COLUMNS = (
     "is_authoritative",
     "model_warnings",
 )
-#: Annotations of a COCO document that are kept in memory until its images have been written.
+#: Size of the annotations of a COCO document that are kept in memory until its images have been written.
 _SPOOLED_BYTES = 1024**2
 
 
 @dataclass(frozen=True)
 class UsedModel:
-    """A model with results among those that are exported."""
+    """A model with exported results."""
 
     id: UUID
     name: str
@@ -57,7 +57,7 @@ class UsedModel:
 
 
 Studies = Iterable[FindingsAnswer]
-#: Returns the models whose results come first on an image of these studies.
+#: Returns the models whose results come first for an image of these studies.
 FindModels = Callable[[], Sequence[UsedModel]]
 
 
@@ -70,10 +70,10 @@ class ModelsDiffer(RequestError):
 
 @dataclass(frozen=True)
 class Format:
-    """How findings are written."""
+    """A format of findings, with the function that writes it."""
 
     media_type: str
-    #: Raises a `RequestError` before the first piece, never after it.
+    #: Raises a `RequestError` only before the first piece.
     write: Callable[[Studies, FindModels], Iterator[str]]
 
 
@@ -86,7 +86,7 @@ def write_json(studies: Studies, _: FindModels) -> Iterator[str]:
 
 
 def write_jsonl(studies: Studies, _: FindModels) -> Iterator[str]:
-    """Write each study as an object on a line of its own."""
+    """Write each study as an object on its own line."""
     for study in studies:
         yield study.model_dump_json() + "\n"
 
@@ -94,7 +94,8 @@ def write_jsonl(studies: Studies, _: FindModels) -> Iterator[str]:
 def write_csv(studies: Studies, _: FindModels) -> Iterator[str]:
     """Write a row for each finding, and one without a class for a result without findings.
 
-    Of an image the active model's rows come first; `is_authoritative` tells them from those of other models.
+    The rows of the active model come first for each image; `is_authoritative` distinguishes them from other models'
+    rows.
     """
     yield ",".join(CSV_COLUMNS) + "\r\n"
     for study in studies:
@@ -123,8 +124,8 @@ def _rows(study: FindingsAnswer, image: ImageFindings, result: ImageResult) -> I
 def write_coco(studies: Studies, find_models: FindModels) -> Iterator[str]:
     """Write a COCO document whose annotations have scores: images with a result, and the classes of their models.
 
-    An image has one result here: the authoritative one, else that of the model that was active last. COCO knows neither
-    scores nor, of an image, its `study_id`, `pixel_spacing`, `flags` and model; its readers pass them over.
+    Each image has one result: the authoritative one, else that of the most recently active model. COCO defines no
+    `score`, and for an image no `study_id`, `pixel_spacing`, `flags` and model; COCO readers ignore these fields.
     """
     models = find_models()
     info = {
@@ -151,7 +152,7 @@ def _coco(studies: Studies, info: dict[str, Any], categories: list[dict[str, Any
         yield f'], "categories": {json.dumps(categories)}, "annotations": ['
         annotations.seek(0)
         while piece := annotations.read(_SPOOLED_BYTES):
-            yield piece.decode()  # all of it is ASCII
+            yield piece.decode()  # only ASCII
     yield "]}\n"
 
 
@@ -188,7 +189,7 @@ def _annotations(result: ImageResult, image_number: int, numbers: Iterator[int])
 
 
 def _categories(models: Iterable[UsedModel]) -> list[dict[str, Any]]:
-    """Return the classes of these models' cards; raise `ModelsDiffer`."""
+    """Return the classes of these models' cards. Raises `ModelsDiffer`."""
     names: dict[int, str] = {}
     for model in models:
         for category in model.card["categories"]:

@@ -91,7 +91,7 @@ def _rendition_sha256(image: Image) -> str:
 
 
 def _on_rendition(box: Detection, image: Image) -> OverlayBox:
-    """Scale a box from the original's pixels to the rendition's."""
+    """Return a box, scaled from pixels of the original to pixels of the rendition."""
     corners = (box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px)
     rendition_px = (image.rendition_width_px or 0, image.rendition_height_px or 0)
     (scaled,) = rescale(corners, (image.width_px, image.height_px), rendition_px).tolist()
@@ -99,7 +99,7 @@ def _on_rendition(box: Detection, image: Image) -> OverlayBox:
 
 
 def _warnings(image: Image) -> list[str]:
-    """Return the image's flags, as `Flag: Suspected inversion`."""
+    """Return the image's flags, such as `Flag: Suspected inversion`."""
     return [f"Flag: {Flag(flag).label}" for flag in image.flags or ()]
 
 

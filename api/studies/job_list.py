@@ -1,4 +1,4 @@
-"""Several jobs in one request, for clients that wait for many jobs."""
+"""Shows several jobs in one request, for clients that wait for many jobs."""
 
 import sqlalchemy as sa
 from flask import Response

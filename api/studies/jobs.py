@@ -1,4 +1,4 @@
-"""Jobs: showing and cancelling them."""
+"""Shows and cancels jobs."""
 
 from uuid import UUID
 

@@ -23,10 +23,10 @@ from shared.tables.studies import is_flagged
 from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState
 
-#: Ways are counted up to this many studies.
+#: Maximum number of studies to count for a way.
 _MOST_COUNTED = 20_000
 _PRIORITIES = range(10)
-#: A page is a few rows of an index, read in order: parallel workers would read far more, and a generic plan does not
+#: A page needs a few rows of an index, in order: parallel workers would read many more, and a generic plan does not
 #: know how rare the searched values are.
 _PLAN_FOR_A_PAGE = sa.text(
     "SELECT set_config('max_parallel_workers_per_gather', '0', true), set_config('random_page_cost', '1.1', true),"
@@ -38,7 +38,7 @@ StudyId = InstrumentedAttribute[UUID]
 
 @dataclass(frozen=True)
 class Found:
-    """A page of a search, the newest first, and the cursors of its neighbour pages."""
+    """A page of a search, the newest study first, and the cursors of the neighbouring pages."""
 
     study_ids: Sequence[UUID]
     #: `before` and `after` of the pages of older and of newer studies.
@@ -58,14 +58,14 @@ class Neighbours:
 class _Way:
     """A condition, as an index and a test."""
 
-    #: The rows that are read: of an index whose last column is the study's id.
+    #: The rows to read, from an index whose last column is the study's id.
     study_id: StudyId
     where: Sequence[sa.ColumnElement[bool]]
-    #: Whether a study meets the condition.
+    #: Returns whether a study meets the condition.
     test: Callable[[StudyId], sa.ColumnElement[bool]]
-    #: Several values of the index's first columns, if the condition has them; each value is an ordered run of rows.
+    #: Several values of the index's first columns, if the condition has them; the rows of each value are ordered.
     runs: sa.TableValuedAlias | None = None
-    #: Further conditions on a row, which the index does not cover.
+    #: Further conditions on a row that the index does not cover.
     also: Sequence[sa.ColumnElement[bool]] = ()
 
     def newest(self) -> sa.ScalarSelect[UUID]:
@@ -97,7 +97,7 @@ def find(session: Session, project_id: UUID, query: StudiesQuery) -> Found:
 
 
 def find_neighbours(session: Session, project_id: UUID, query: StudiesQuery, study_id: UUID) -> Neighbours:
-    """Return the neighbours of a study in the results of a search, also if it does not match any more."""
+    """Return the neighbours of a study in the results of a search, even if the study no longer matches."""
     session.execute(_PLAN_FOR_A_PAGE)
     query = query.model_copy(update={"limit": 1, "before": None, "after": None})
     ways = _rarest_first(session, _ways(session, project_id, query), query)
@@ -113,7 +113,7 @@ def _rarest_first(session: Session, ways: Sequence[_Way], query: StudiesQuery) -
 def _walk(ways: Sequence[_Way], query: StudiesQuery, *, upwards: bool = False) -> sa.Select[UUID]:
     """Select the ids of the studies of the first way that match the other ways, in order."""
     first, *others = ways
-    # Without this bound, the newest studies of the first way would be read in vain.
+    # Without this limit, the newest studies of the first way would be read unnecessarily.
     tests = [test for way in others for test in (first.study_id <= way.newest(), way.test(first.study_id))]
     rows = sa.select(first.study_id.label("study_id")).where(
         *first.where, *first.also, *tests, *_bounds(first.study_id, query)
@@ -136,7 +136,7 @@ def _count(session: Session, way: _Way, query: StudiesQuery) -> int:
 
 
 def _bounds(study_id: StudyId, query: StudiesQuery) -> list[sa.ColumnElement[bool]]:
-    """Return the limits of the page's cursor and of the times of receipt; ids begin with their time."""
+    """Return the limits of the page's cursor and of the times of receipt; ids start with their time."""
     bounds = []
     if query.before is not None:
         bounds.append(study_id < query.before)
@@ -162,7 +162,7 @@ def _ways(session: Session, project_id: UUID, query: StudiesQuery) -> list[_Way]
     if query.state is not None or query.priority is not None:
         states = query.state.job_states if query.state is not None else list(JobState)
         by_job = _by_job(project_id, states, _PRIORITIES if query.priority is None else [query.priority])
-        # Almost every study with findings has a result, so this condition comes last.
+        # Almost all studies with findings have a result, so this condition comes last.
         ways.insert(len(ways) if JobState.SUCCEEDED in states else 0, by_job)
     return ways or [_Way(Study.id, [Study.project_id == project_id], lambda _: sa.true())]
 
@@ -174,7 +174,7 @@ def _require_class(session: Session, name: str) -> None:
 
 
 def _by_job(project_id: UUID, states: Sequence[str], priorities: Sequence[int]) -> _Way:
-    """By the job that says where any image stands."""
+    """Studies by the job that determines the state of any image."""
     pairs = [(str(state), priority) for state in states for priority in priorities]
     runs = (
         sa.func.unnest(
@@ -197,7 +197,7 @@ def _by_job(project_id: UUID, states: Sequence[str], priorities: Sequence[int]) 
 
 
 def _by_finding(project_id: UUID, class_name: str, min_score: float) -> _Way:
-    """By a class that the authoritative result of any image has; where it has none, any result."""
+    """Studies by a class in the authoritative result of any image; for an image without one, in any result."""
     tenths = sa.literal(list(range(tenth_of(min_score), 11)), ARRAY(sa.SmallInteger()))
     runs = sa.func.unnest(tenths).table_valued("tenth", name="runs").render_derived()
     of_class = [TopScore.class_name == class_name, TopScore.score >= min_score]
@@ -210,7 +210,7 @@ def _by_finding(project_id: UUID, class_name: str, min_score: float) -> _Way:
 
 
 def _by_flag(project_id: UUID, flag: Flag) -> _Way:
-    """By a flag of any image."""
+    """Studies by a flag of any image."""
     image, other = aliased(Image), aliased(Image)
 
     where = [image.project_id == project_id, is_flagged(image), image.flags.contains([flag])]
@@ -222,15 +222,15 @@ def _by_flag(project_id: UUID, flag: Flag) -> _Way:
 
 
 def _exists(rows: sa.Select[UUID]) -> sa.ColumnElement[bool]:
-    """Whether there are such rows, looked up for each study that is walked.
+    """Return whether such rows exist, tested for each study separately.
 
-    Without the OFFSET the planner may join instead, and read everything that meets this condition.
+    Without the OFFSET, the planner may use a join instead, and read all rows that meet this condition.
     """
     return rows.offset(0).exists()
 
 
 def _by_text(session: Session, project_id: UUID, query: StudiesQuery) -> _Way:
-    """By an exact id or UID, or the beginning of a digest."""
+    """Studies by an exact id or UID, or the beginning of a digest."""
     image = sa.select(Image.study_id).where(Image.project_id == project_id)
     study = sa.select(Study.id).where(Study.project_id == project_id)
     sought = []
@@ -241,7 +241,7 @@ def _by_text(session: Session, project_id: UUID, query: StudiesQuery) -> _Way:
         if session.scalar(sa.select(mine)):
             return _by_submission(query.id_sought)
     if query.digest_sought is not None:
-        # What begins with it sorts between it and it followed by a letter that no digest has.
+        # Digests with this beginning sort between it and it followed by `g`, which no digest contains.
         sought.append(image.where(Image.sha256.between(query.digest_sought, query.digest_sought + "g")))
     if query.uid_sought is not None:
         sought.append(study.where(Study.study_instance_uid == query.uid_sought))
@@ -250,7 +250,7 @@ def _by_text(session: Session, project_id: UUID, query: StudiesQuery) -> _Way:
 
 
 def _by_submission(submission_id: UUID) -> _Way:
-    """By the submission that had any image analysed."""
+    """Studies by the submission that requested a job for any image."""
     job, other = aliased(Job), aliased(Job)
 
     def test(study_id: StudyId) -> sa.ColumnElement[bool]:

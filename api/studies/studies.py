@@ -1,4 +1,4 @@
-"""Studies: sending, showing, processing again and erasing them; their findings."""
+"""Accepts, shows, reruns and erases studies; shows their findings."""
 
 from collections import Counter
 from uuid import UUID
@@ -153,7 +153,7 @@ def erase(path: StudyPath) -> Response:
 
 
 def _receive(intake: Intake, upload: Upload, number: int) -> FileOutcome:
-    # The answer may be stored for its Idempotency-Key, and a file may be named after its patient.
+    # The answer can be stored for its Idempotency-Key, and a file name can contain the patient's name.
     name = upload.name if services().settings.deidentify == "off" else str(number)
     try:
         return describe_file(name, intake.receive(upload.chunks, also=_note))
@@ -162,7 +162,7 @@ def _receive(intake: Intake, upload: Upload, number: int) -> FileOutcome:
 
 
 def _note(session: Session, received: Received) -> None:
-    """Record each file in the transaction of its own rows."""
+    """Write the audit row of each file in the transaction of its own rows."""
     note(files=1, study_ids=[str(received.study_id)])
     recorded(session)
 

@@ -1,4 +1,4 @@
-"""The list of studies and its search."""
+"""Lists and searches studies."""
 
 from http import HTTPStatus
 from uuid import UUID
@@ -37,7 +37,7 @@ def show_all(query: StudiesQuery) -> Response:
 
 
 def list_studies(project_id: UUID, query: StudiesQuery) -> StudiesAnswer:
-    """Return the page of a project's studies that a query asks for."""
+    """Return the page of a project's studies for a query."""
     with services().database.begin() as session:
         found = find(session, project_id, query)
         studies = summarize(session, found.study_ids, query.min_score)

@@ -1,4 +1,4 @@
-"""Describes studies as lines of a list: in seven statements at most, however many studies and images these are."""
+"""Describes studies as entries of a list, in at most seven statements for any number of studies and images."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -19,15 +19,15 @@ from shared.tables import Detection, Image, Job, Model, ReviewEvent, Study
 from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState, ModelState
 
-#: A study with more images than this is not a study, but what somebody's anonymiser made of an archive.
+#: A study with more images is not a real study; anonymisation tools can give all images of an archive one UID.
 MOST_IMAGES = 1000
-#: What a study is said to be whose images differ: the first of these that any of them is.
+#: The state of a study is the first of these that any of its images has.
 _WORST_FIRST = (*JobState.open(), JobState.FAILED, JobState.REJECTED, JobState.CANCELLED, JobState.SUCCEEDED)
 
 
 @dataclass(frozen=True)
 class _Result:
-    """A job that has succeeded."""
+    """A succeeded job."""
 
     job_id: UUID
     model_id: UUID
@@ -36,19 +36,19 @@ class _Result:
 
 @dataclass
 class _Line:
-    """What has been gathered of a study."""
+    """The collected data of a study."""
 
     study: Study
     states: Counter[JobState] = field(default_factory=Counter)
     priority: int = 0
     flags: set[Flag] = field(default_factory=set)
     problems: dict[str, Unfitness] = field(default_factory=dict)
-    #: The results of its images, by image: of each the authoritative one first, if it has one.
+    #: The results by image; the authoritative one first, if there is one.
     results: dict[UUID, list[_Result]] = field(default_factory=dict)
 
 
 def summarize(session: Session, study_ids: Sequence[UUID], min_score: float) -> list[StudySummary]:
-    """Describe these studies, in their order; findings with a lower score are left out."""
+    """Return the entries of these studies, in their order, without findings below a score."""
     lines = _gather(session, study_ids)
     _add_results(session, lines.values())
     results = [result for line in lines.values() for of_image in line.results.values() for result in of_image]
@@ -85,7 +85,7 @@ def _gather(session: Session, study_ids: Sequence[UUID]) -> dict[UUID, _Line]:
 
 
 def _add_results(session: Session, lines: Collection[_Line]) -> None:
-    """Add the results of the lines' images; then leave out images without any."""
+    """Add the results of the entries' images, then remove images without results."""
     of_images = {image_id: of_image for line in lines for image_id, of_image in line.results.items()}
     columns = (Job.image_id, Job.id, Job.model_id, Model.state)
     for row in session.execute(select_results(is_any(Job.image_id, of_images)).with_only_columns(*columns)):
@@ -95,7 +95,7 @@ def _add_results(session: Session, lines: Collection[_Line]) -> None:
 
 
 def _read_models(session: Session, model_ids: Collection[UUID]) -> Sequence[Model]:
-    """Read models; those that were active last first."""
+    """Read models, the most recently active ones first."""
     if not model_ids:
         return []
     known = sa.select(Model).where(Model.id.in_(model_ids))
@@ -103,7 +103,7 @@ def _read_models(session: Session, model_ids: Collection[UUID]) -> Sequence[Mode
 
 
 def _find_top(session: Session, job_ids: Sequence[UUID], min_score: float) -> dict[UUID, dict[str, float]]:
-    """The highest score of each class of each result where any was found."""
+    """Return the highest score of each class, for each result with findings."""
     found: dict[UUID, dict[str, float]] = {}
     top = sa.func.max(Detection.score)
     rows = sa.select(Detection.job_id, Detection.class_name, top).group_by(Detection.job_id, Detection.class_name)
@@ -115,9 +115,9 @@ def _find_top(session: Session, job_ids: Sequence[UUID], min_score: float) -> di
 
 
 def _find_reviews(session: Session, results: Sequence[Sequence[_Result]]) -> dict[UUID, Review]:
-    """The review of each image's result, by job: of the authoritative one, else of the one reviewed last.
+    """Return the review of each image's result by job: of the authoritative result, else of the one reviewed last.
 
-    Those of which nothing was said are left out.
+    Results without a review are left out.
     """
     candidates = {
         result.job_id: number
@@ -168,7 +168,7 @@ def _describe(
 
 
 def _best_first(findings: Mapping[UUID, Mapping[str, float]], job_ids: Sequence[UUID]) -> list[TopFinding]:
-    """The highest score of each class that these results have."""
+    """Return the highest score of each class over these results."""
     best: dict[str, float] = {}
     for job_id in job_ids:
         for name, score in findings.get(job_id, {}).items():

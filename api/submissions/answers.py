@@ -1,4 +1,4 @@
-"""Rows of submissions as the API's answers."""
+"""Converts rows of submissions to answers of the API."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from shared.vocabulary.states import SubmissionState
 
 
 def describe_submission(submission: Submission, tally: Tally, now: datetime) -> SubmissionAnswer:
-    """Describe a submission, with the counts of its files."""
+    """Return a submission with the counts of its files."""
     since_s = ((submission.finished_at or now) - submission.created_at).total_seconds()
     done = tally.total - tally.open
     files_per_s = done / max(since_s, 0.001) if done else None

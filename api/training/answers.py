@@ -1,4 +1,4 @@
-"""Rows of models and trainings as the API's answers."""
+"""Converts rows of models and trainings to answers of the API."""
 
 from api.contract.models import ModelAnswer
 from api.contract.training import TaskAnswer, TrainingAnswer
@@ -8,7 +8,7 @@ from shared.vocabulary.states import ModelState
 
 
 def describe_model(model: Model, gate: GateVerdict | None) -> ModelAnswer:
-    """Describe a model, with the gate's last decision about it."""
+    """Return a model, with the gate's last decision about it."""
     return ModelAnswer(
         id=model.id,
         name=model.name,
@@ -23,7 +23,7 @@ def describe_model(model: Model, gate: GateVerdict | None) -> ModelAnswer:
 
 
 def describe_training(run: TrainingRun) -> TrainingAnswer:
-    """Describe a training."""
+    """Return a training."""
     return TrainingAnswer(
         **TaskAnswer.model_validate(run).model_dump(),
         name=run.name,
