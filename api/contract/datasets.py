@@ -42,8 +42,7 @@ class DatasetAnswer(TaskAnswer):
     #: Images whose study was erased later. If there are any, the dataset cannot be used for training and evaluation.
     erased_count: int = 0
     #: Counts by split, class, reader and box size; failures by code; `noted`, the entries left out or changed, by code;
-    #: and
-    #: `notes`, a sentence for each of these and each warning, with the first three lines or annotations.
+    #: and `notes`, a sentence for each of these and each warning, with the first three lines or annotations.
     summary: dict[str, Any] | None
 
 

@@ -37,8 +37,7 @@ class ImageFacts(BaseModel):
     #: None if the header has no reliable value, for a PNG or JPEG, and until the image is prepared.
     pixel_spacing: PixelSpacing | None
     #: Reasons to doubt the image, the steps from stored values to brightness, and the scores of the image classifier;
-    #: None
-    #: until it is prepared.
+    #: None until it is prepared.
     flags: list[Flag] | None
     grey_levels: list[str] | None
     chest_scores: ChestScores | None

@@ -176,8 +176,7 @@ class StudySummary(BaseModel):
     #: Codes of rejected and failed images, each code once.
     problems: list[Unfitness]
     #: State of the reviews: None if there are no reviews; `done` if the review of each image with a result is complete,
-    #: else
-    #: `begun`. For an image without an authoritative result, the result that was reviewed last counts.
+    #: else `begun`. For an image without an authoritative result, the result that was reviewed last counts.
     review: Literal["begun", "done"] | None
 
 

@@ -68,8 +68,7 @@ class Upload(BaseModel):
     #: upload.
     state: str
     #: URL to PUT the whole file; a path of this API if `through_api`. None if nothing must be sent or if there are
-    #: `parts`.
-    #: If both are None, get them from `GET …/uploads`, because an answer is limited to a number of parts.
+    #: `parts`. If both are None, get them from `GET …/uploads`, because an answer is limited to a number of parts.
     url: str | None = None
     #: Whether the URL belongs to this API and needs the key; other URLs contain their own signature.
     through_api: bool = False

@@ -108,8 +108,7 @@ class TrainingPointAnswer(BaseModel):
     step: int
     epoch: float
     #: Means over the steps since the last point: the losses and the learning rate; after an epoch `ap40`, on a sample
-    #: of the
-    #: evaluated split.
+    #: of the evaluated split.
     values: dict[str, float]
 
 

@@ -87,8 +87,7 @@ def _trainer(folder: Folder, env: Mapping[str, str], name: str) -> Component:
     # Renditions are kept with the other data of the stack, unless the operator sets another folder.
     cache = env.get("CARINA_TRAINER_CACHE_FOLDER") or str(folder.path / "trainer-cache")
     # Spinning OpenMP threads are a tenth faster if a training has the machine for itself. Here other processes share
-    # it,
-    # and waiting for a thread that is not running costs more than ten times as much.
+    # it, and waiting for a thread that is not running costs more than ten times as much.
     waiting = {"OMP_WAIT_POLICY": env.get("OMP_WAIT_POLICY", "PASSIVE")}
     own = {**env, **waiting, "CARINA_TRAINER_CACHE_FOLDER": cache}
     component = _worker(folder, own, name, "trainer")

@@ -16,8 +16,7 @@ from deploy.stack.errors import StackError, StackInUse
 from shared.processes.scratch import FolderNotOurs, make_private, own_folder
 
 #: Below Linux's ephemeral ports (32768 and up): an outgoing connection could take such a port while the server
-#: restarts,
-#: or a client could connect to itself there.
+#: restarts, or a client could connect to itself there.
 _PORTS = range(20000, 32000)
 
 #: Default data folder of a stack.

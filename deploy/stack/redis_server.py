@@ -41,8 +41,7 @@ def url(password: str, port: int) -> str:
 
 def _config(port: int, password: str) -> str:
     # The password is here because all users can read command lines. Without the preamble, each version of Redis and
-    # Valkey
-    # can read the data of any other, so the program can change between two starts.
+    # Valkey can read the data of any other, so the program can change between two starts.
     return f"""\
 bind 127.0.0.1
 port {port}

@@ -93,8 +93,7 @@ def _columns(heading: list[str]) -> list[str | None]:
     names = [re.sub(r"\W+", "_", name.strip().casefold()).strip("_") for name in heading]
     columns: list[str | None] = [_COLUMN_OF.get(name) for name in names]
     # If a column has exactly Carina's name, a column with another spelling holds something else and is ignored. This
-    # does
-    # not apply to boxes and sizes: two of them can be in different pixels, so `_check` rejects the table.
+    # does not apply to boxes and sizes: two of them can be in different pixels, so `_check` rejects the table.
     own = {*names} & _WORDS
     paired = zip(names, columns, strict=True)
     columns = [None if column in own and name != column else column for name, column in paired]
