@@ -1,4 +1,4 @@
-"""A data set of kept elements alone: each is read, checked against its rule, and written anew."""
+"""Builds a data set of only the kept elements: each is read, checked against its rule, and rewritten."""
 
 import math
 import re
@@ -21,26 +21,26 @@ from shared.imaging.element_values import numbers_of, values_of
 from shared.imaging.lookup_tables import read_entries
 
 _SRT = re.compile(r"[A-Z]-")
-#: The longest decimal string, PS3.5 table 6.2-1.
+#: The maximum length of a decimal string (PS3.5 table 6.2-1).
 _DS_CHARACTERS = 16
 _LEADING_ZERO = re.compile(r"^(-?)0\.")
 _WORD = 0xFFFF
 
 
 def keep_elements(source: Dataset, pseudonyms: Pseudonyms, *, little_endian: bool) -> Dataset:
-    """The elements of a file that `RULES` keep, with the values that they may have."""
+    """Return the elements of a file that `RULES` keep, with their allowed values."""
     return _Keeper(pseudonyms, little_endian, _is_signed(source)).keep(source, RULES)
 
 
 class _Keeper:
-    """Applies rules to data sets of one file."""
+    """Applies rules to the data sets of one file."""
 
     def __init__(self, pseudonyms: Pseudonyms, little_endian: bool, signed: bool) -> None:
         self._pseudonyms, self._little_endian, self._signed = pseudonyms, little_endian, signed
 
     def keep(self, source: Dataset, rules: Rules) -> Dataset:
         kept = Dataset()
-        for tag in source.keys():  # noqa: SIM118 - to iterate over a data set is to have every value made
+        for tag in source.keys():  # noqa: SIM118 - iterating over the data set would create every value
             keyword = keyword_for_tag(tag)
             rule = rules.get(keyword)
             if rule is not None:
@@ -48,7 +48,7 @@ class _Keeper:
         return kept
 
     def _value(self, source: Dataset, keyword: str, rule: Rule) -> Any:
-        """What an element becomes: without a value where it has none that may stay."""
+        """Return the new value of an element; empty if no value is allowed."""
         match rule:
             case Plain():
                 return self._stand_in(keyword, rule, _texts(source, keyword))
@@ -73,9 +73,10 @@ class _Keeper:
         return self._pseudonyms.sop_class(texts[0]) if rule is Plain.SOP_CLASS else self._pseudonyms.uid(texts[0])
 
     def _numbers(self, keyword: str, values: list[object], lowest: float, highest: float) -> Any:
-        """Numbers as their VR has them; of decimal strings one that is none, or none that there can be, stays empty.
+        """Return the allowed numbers in the form of their VR.
 
-        Binary numbers end before such a one.
+        In decimal strings, a value that is not an allowed number becomes empty. Binary numbers end before the first
+        such value.
         """
         fit = [number if number is not None and lowest <= number <= highest else None for number in numbers_of(values)]
         vr = dictionary_VR(keyword)
@@ -90,7 +91,7 @@ class _Keeper:
         return [_wrap(number, signed=self._signed) for number in whole] if vr == "US or SS" else whole
 
     def _code(self, item: Dataset, rules: Rules) -> Dataset:
-        """A coded concept (PS3.3 section 8.8) under our meaning; without its code where that is not known."""
+        """Return a coded concept (PS3.3 section 8.8) with the meaning from `MEANINGS`; an unknown code is removed."""
         kept = self.keep(item, rules)
         value = "\\".join(_texts(item, "CodeValue"))
         if value in MEANINGS:
@@ -99,7 +100,7 @@ class _Keeper:
         return kept
 
     def _table(self, item: Dataset, rules: Rules) -> Dataset:
-        """A lookup table without bytes beyond its entries; one that cannot be read stays as an item without it."""
+        """Return the item of a lookup table with only its entries; without the table if it cannot be read."""
         kept = self.keep(item, rules)
         try:
             count, first, bits, entries = read_entries(item, little_endian=self._little_endian)
@@ -129,7 +130,7 @@ def _known_terms(texts: list[str], rule: Terms) -> list[str]:
 
 
 def _texts(source: Dataset, keyword: str) -> list[str]:
-    """An element's values as they are written, whatever they should be; none where there is no such element."""
+    """Return an element's values as written, whatever their VR; an empty list if the element is absent."""
     value: Any = source.get_item(keyword).value if keyword in source else None
     if isinstance(value, bytes):
         return [part.strip(" \0") for part in value.decode("latin-1").split("\\")]
@@ -143,7 +144,7 @@ def _items(source: Dataset, keyword: str) -> list[Dataset]:
 
 
 def _decimal(number: float) -> str:
-    """The shortest decimal string of a number; a digit is rounded off only where there is no room for it."""
+    """Return the shortest decimal string of a number; it is rounded only if it is too long."""
     if number.is_integer():
         return str(int(number))
     for text in (repr(number), _LEADING_ZERO.sub(r"\1.", repr(number))):
@@ -153,6 +154,6 @@ def _decimal(number: float) -> str:
 
 
 def _wrap(number: int, *, signed: bool) -> int:
-    """The same 16 bits, with or without a sign."""
+    """Reinterpret 16 bits as a signed or unsigned number."""
     number &= _WORD
     return number - 0x10000 if signed and number > 0x7FFF else number

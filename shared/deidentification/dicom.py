@@ -1,4 +1,4 @@
-"""A DICOM file that is written anew from the elements and the pixels that are kept (PS3.10 section 7)."""
+"""Writes a new DICOM file from the kept elements and pixels (PS3.10 section 7)."""
 
 import hashlib
 from io import BytesIO
@@ -22,20 +22,20 @@ from shared.imaging.frames import swap_words
 from shared.imaging.kind import read_photometric
 from shared.imaging.transfer_syntaxes import ENCAPSULATED, IN_CELLS, PACKINGS
 
-#: CID 7050 of PS3.16. Pixels are not cleaned of text that is burned into them, so no option is claimed.
+#: From CID 7050 of PS3.16. No option is stated, because text burned into the pixels is not removed.
 CODE = ("113100", "DCM", "Basic Application Confidentiality Profile")
-#: With the edition of our rules, which tells what an older version of Carina has removed.
+#: Includes the version of the rules, which shows what an older version of Carina removed.
 METHOD = "DICOM PS3.15 Basic Confidentiality Profile, Carina rules 2"
-#: Of this implementation, PS3.7 annex D.3.3.2; the UUID was made for it.
+#: The implementation class UID (PS3.7 annex D.3.3.2), from a UUID.
 IMPLEMENTATION = UID("2.25.269100978752813188102912378351372199732")
 _PIXEL_DATA = 0x7FE00010
-#: Of each of the 16 overlays that there may be (PS3.5 section 7.6).
+#: OverlayBitPosition of the 16 possible overlays (PS3.5 section 7.6).
 _OVERLAY_BIT_POSITIONS = range(0x60000102, 0x60200102, 0x20000)
 _READ = [*RULES, *_OVERLAY_BIT_POSITIONS]
 
 
 def deidentify_dicom(data: bytes, pseudonyms: Pseudonyms, *, max_bytes: int) -> bytes:
-    """Return a clean file in the same transfer syntax; raises as `shared.deidentification.deidentify`."""
+    """Return a de-identified file in the same transfer syntax; raises the errors of `deidentify`."""
     file = read_dicom(data, max_bytes=max_bytes, kept=_READ, lenient=True)
     with quietly(NotDeidentifiable):
         if not file.reaches_pixel_data:
@@ -57,7 +57,7 @@ def deidentify_dicom(data: bytes, pseudonyms: Pseudonyms, *, max_bytes: int) -> 
 
 
 def _name_object(dataset: Dataset, pseudonyms: Pseudonyms, data: bytes) -> None:
-    """Give an object without a class or a UID of its own what the standard wants it to have."""
+    """Add a SOP class or a SOP instance UID if it is missing; the standard requires both."""
     if not dataset.get("SOPClassUID"):
         dataset.SOPClassUID = SecondaryCaptureImageStorage
     if not dataset.get("SOPInstanceUID"):
@@ -65,7 +65,7 @@ def _name_object(dataset: Dataset, pseudonyms: Pseudonyms, data: bytes) -> None:
 
 
 def _is_drawn_upon(file: DicomFile) -> bool:
-    """Whether an overlay lies in bits of the pixels (retired) that are kept: its elements go, and it stays."""
+    """Return whether kept bits of the pixels hold an overlay (retired); only its elements are removed."""
     positions = [file.dataset[tag].value for tag in _OVERLAY_BIT_POSITIONS if tag in file.dataset]
     if PACKINGS[file.transfer_syntax_uid] not in IN_CELLS:
         return any(positions)
@@ -85,7 +85,7 @@ def _say_how(dataset: Dataset) -> None:
 def _pixel_data(file: DicomFile, frame: bytes) -> DataElement:
     if file.transfer_syntax_uid in ENCAPSULATED:
         return DataElement(_PIXEL_DATA, "OB", encapsulate([frame]), is_undefined_length=True)
-    # Cells of 8 bits may come in words, which big endian swaps.
+    # 8-bit cells can be stored in 16-bit words, whose bytes are swapped in big endian.
     place = file.pixel_data
     in_words = file.integer("BitsAllocated") != 8 or (place is not None and place.vr == "OW")
     if in_words and not file.little_endian:
@@ -94,7 +94,7 @@ def _pixel_data(file: DicomFile, frame: bytes) -> DataElement:
 
 
 def _file_meta(dataset: Dataset, transfer_syntax_uid: str) -> FileMetaDataset:
-    """File meta information that follows from the data set alone (PS3.10 section 7.1)."""
+    """Return file meta information derived only from the data set (PS3.10 section 7.1)."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(dataset.SOPClassUID)
     meta.MediaStorageSOPInstanceUID = UID(dataset.SOPInstanceUID)

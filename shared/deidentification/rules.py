@@ -1,9 +1,9 @@
-"""The elements that de-identification keeps, and the values that each may have; every other element is removed.
+"""The elements that de-identification keeps, and the allowed values of each. All other elements are removed.
 
-They are those that decoding, grey levels, geometry, the view and grouping need, of the modules of CR, DX and secondary
-capture images (PS3.3 sections C.7, C.8 and C.11). A text is kept only where it is a term that the standard defines or
-that is common, a number only where it is one that the quantity can have. Of the rest PS3.15 annex E decides: its table
-E.1-1 has names, dates and the like that an image's definition wants as empty (Z), identifiers as pseudonyms.
+The elements are needed for decoding, grey levels, geometry, the view and grouping. They come from the modules of CR, DX
+and secondary capture images (PS3.3 sections C.7, C.8 and C.11). A text is kept only if it is a defined or common term,
+and a number only if it is plausible for its quantity. Table E.1-1 of PS3.15 annex E determines the rest: required
+names, dates and similar elements become empty (Z), and identifiers become pseudonyms.
 """
 
 import json
@@ -14,26 +14,26 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 _TERMS: dict[str, list[str]] = json.loads((_FOLDER / "terms.json").read_text())
-#: Meanings by code value, of regions and views (PS3.16 CID 4009, 4010, 4011 and 4031), as SCT and SRT.
+#: Meanings of regions and views by code value (PS3.16 CID 4009, 4010, 4011 and 4031), SCT and SRT.
 MEANINGS: dict[str, str] = json.loads((_FOLDER / "codes.json").read_text())
 
 
 class Plain(Enum):
-    """What is done to an element whatever it says."""
+    """Rules that do not check the value of an element."""
 
-    #: Stays, without a value.
+    #: The element is kept without its value.
     EMPTY = "empty"
-    #: A stand-in for an identifier.
+    #: A pseudonym replaces the identifier.
     PSEUDONYM = "pseudonym"
-    #: A stand-in for a UID.
+    #: A pseudonym replaces the UID.
     UID = "uid"
-    #: A UID that the standard registers, or a stand-in.
+    #: A registered SOP class is kept; a pseudonym replaces any other UID.
     SOP_CLASS = "sop_class"
 
 
 @dataclass(frozen=True)
 class Number:
-    """Numbers from `lowest` to `highest`, at most `most` of them; written anew."""
+    """Numbers from `lowest` to `highest`, at most `most` of them; they are rewritten."""
 
     lowest: float
     highest: float
@@ -42,24 +42,24 @@ class Number:
 
 @dataclass(frozen=True)
 class Terms:
-    """Texts of which each is one of `terms`, up to the first that is not; at most `most` of them."""
+    """Texts in `terms`, at most `most` of them; they end before the first other text."""
 
     terms: frozenset[str]
     most: int = 1
-    #: Whether they are read as free text is, and kept in capitals.
+    #: Whether any case is accepted; the text is then kept in capitals.
     in_any_case: bool = False
 
 
 @dataclass(frozen=True)
 class Items:
-    """A sequence of items of these elements."""
+    """A sequence whose items have these elements."""
 
     rules: "Rules"
 
 
 @dataclass(frozen=True)
 class Codes:
-    """A sequence of codes that are known, under the meaning that they have here, and of these elements."""
+    """A sequence of known codes, with the meaning from `MEANINGS`, and these elements."""
 
     rules: "Rules" = field(default_factory=dict)
 
@@ -89,9 +89,9 @@ _ORIENTATIONS = frozenset(
     for second in ("", "L", "R", "A", "P", "H", "F")
     for third in ("", "L", "R", "A", "P", "H", "F")
 )
-#: No grey level of a film is further from 0, and nor is what one is multiplied by.
+#: Maximum absolute value of a grey level, and of a factor of grey levels.
 _GREY = 1e7
-#: Longer numbers of series and instances may be somebody's.
+#: Longer series and instance numbers may identify a person.
 _ORDINAL = Number(0, 99_999)
 
 RULES: Rules = {
@@ -131,7 +131,7 @@ RULES: Rules = {
     ),
     "ReferencedImageSequence": _REFERENCES,
     "SourceImageSequence": _REFERENCES,
-    # What is seen, and from where.
+    # The body part and the view.
     "BodyPartExamined": Terms(frozenset(_TERMS["BodyPartExamined"]), in_any_case=True),
     "ViewPosition": Terms(frozenset(_TERMS["ViewPosition"]), in_any_case=True),
     "Laterality": _terms("R L"),
@@ -143,7 +143,7 @@ RULES: Rules = {
     ),
     "AcquisitionContextSequence": Items({}),
     "ViewCodeSequence": Codes({"ViewModifierCodeSequence": Codes()}),
-    # How it was taken.
+    # The acquisition.
     "KVP": Number(0, 1000),
     "ExposureTime": Number(0, 100_000),
     "XRayTubeCurrent": Number(0, 100_000),
@@ -171,7 +171,7 @@ RULES: Rules = {
     "FieldOfViewDimensions": Number(0, 10_000, most=2),
     "FieldOfViewRotation": Number(0, 360),
     "FieldOfViewHorizontalFlip": _YES_OR_NO,
-    # The size of a pixel.
+    # The pixel size.
     "PixelSpacing": Number(0, 1000, most=2),
     "PixelSpacingCalibrationType": _terms("GEOMETRY FIDUCIAL"),
     "ImagerPixelSpacing": Number(0, 1000, most=2),

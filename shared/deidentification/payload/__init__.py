@@ -1,4 +1,5 @@
-"""Removes from pixel data every part that decoding does not need, as these parts can carry text.
+"""Removes all parts of pixel data that decoding does not need, because these parts can contain text.
 
-Nothing is decoded: the parts that make the pixels are copied bit for bit. Pixel data that cannot be parsed is refused.
+Nothing is decoded: the parts that define the pixels are copied bit for bit. Pixel data that cannot be parsed is
+rejected.
 """

@@ -1,4 +1,4 @@
-"""Native cells of which no bit is left but those of the stored values (PS3.5 section 8.1)."""
+"""Removes all bits except those of stored values from native cells (PS3.5 section 8.1)."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from shared.imaging.cells import CellLayout, without_padding
 
 
 def bare_cells(data: memoryview, layout: CellLayout) -> bytes:
-    """The frame's little-endian cells, of an even length, without what follows them.
+    """Return the frame's little-endian cells with an even length, without data after them.
 
-    Bits around the stored values become 0, or repeat the sign where a writer has extended it; nobody can tell them
-    from the values then. Raises `UndecodablePixelData` for a length that does not fit the size.
+    Bits around the stored values become 0, or repeat the sign if a writer extended it. They then hold no other
+    information. Raises `UndecodablePixelData` if the length does not match the image size.
     """
     frame = without_padding(data, layout.frame_bytes, layout.row_bytes)
     cells = np.frombuffer(frame, f"<u{layout.cell_bytes}")
@@ -25,7 +25,7 @@ def bare_cells(data: memoryview, layout: CellLayout) -> bytes:
 
 
 def stored_bits(layout: CellLayout) -> int:
-    """A mask of the bits that hold stored values."""
+    """Return a mask of the bits that hold stored values."""
     return ((1 << layout.bits_stored) - 1) << layout.high_bit + 1 - layout.bits_stored
 
 

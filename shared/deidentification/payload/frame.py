@@ -1,4 +1,4 @@
-"""The one frame of a DICOM image without anything that makes no pixel, for every transfer syntax that is decoded."""
+"""Removes all data that defines no pixels from the frame of a DICOM image, for each supported transfer syntax."""
 
 import zlib
 from typing import assert_never
@@ -16,10 +16,10 @@ from shared.imaging.transfer_syntaxes import PACKINGS, Packing
 
 
 def bare_frame(file: DicomFile) -> bytes:
-    """The frame as it is to be stored, native in little endian or to be encapsulated.
+    """Return the cleaned frame: little-endian native cells, or a codestream that is not yet encapsulated.
 
-    Fragments, tables of offsets and what follows them are left behind. Raises `UndecodablePixelData`,
-    `MultiFrameImage`, `ColourImage` and `UnsupportedTransferSyntax`.
+    Fragments, offset tables and data after them are removed. Raises `UndecodablePixelData`, `MultiFrameImage`,
+    `ColourImage` and `UnsupportedTransferSyntax`.
     """
     check_kind(file)
     frame = read_frame(file)

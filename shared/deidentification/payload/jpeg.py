@@ -1,7 +1,7 @@
-"""JPEG and JPEG-LS streams without segments that make no pixel (ITU-T T.81 annex B, T.87 annex C).
+"""Removes segments that define no pixels from JPEG and JPEG-LS streams (ITU-T T.81 annex B, T.87 annex C).
 
-Application data, comments, reserved markers, fill bytes, what follows the end marker, and tables that no scan uses are
-left out. Compressed data are copied bit for bit.
+It removes application data, comments, reserved markers, fill bytes, data after the end marker, and tables that no scan
+uses. Compressed data is copied bit for bit.
 """
 
 import re
@@ -18,39 +18,41 @@ _DHT, _DAC, _SOS, _DQT, _DNL, _DRI, _LSE = 0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0
 _SOF_OF_JPEG_LS = 0xF7
 _FRAMES = {*range(0xC0, 0xD0), _SOF_OF_JPEG_LS} - {_DHT, 0xC8, _DAC}
 _LOSSLESS, _PROGRESSIVE, _FIRST_ARITHMETIC = {0xC3, 0xCB}, {0xC2, 0xCA}, 0xC9
-#: What begins another image, and what a hierarchical sequence of frames, for which there is no decoder.
+#: The start of another image, and the markers of hierarchical JPEG, which is not decoded.
 _REFUSED = {0xD8, 0xDE, 0xDF}
-#: A marker behind fill bytes (B.1.1.2) and any others, among these markers without a segment: decoders skip them.
+#: The next marker with a segment. Fill bytes (B.1.1.2), other bytes and markers without a segment before it are
+#: skipped, as decoders do.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
-#: Whether a byte behind FF ends compressed data: not a stuffed byte, in JPEG-LS a stuffed bit, nor what restarts them.
+#: Whether a byte after FF ends compressed data. Stuffed bytes (in JPEG-LS, stuffed bits), FF and restart markers do
+#: not.
 _ENDS = np.array([byte not in {0x00, 0xFF, *range(0xD0, 0xD8)} for byte in range(256)])
 _ENDS_IN_JPEG_LS = np.array([byte not in {*range(0x80), 0xFF, *range(0xD0, 0xD8)} for byte in range(256)])
-#: Of compressed data, looked at in one go.
+#: Size of the block of compressed data that is searched at once.
 _WINDOW_BYTES = 256 * 1024
-#: A profile of 16 MiB takes 256 of them, an image of many scans about 500.
+#: A colour profile of 16 MiB takes 256 segments, an image with many scans about 500.
 _MOST_SEGMENTS = 2000
 _SYMBOL_COUNTS = 16
-#: What may be behind a frame without its end marker.
+#: Maximum padding after a frame without end marker.
 _MOST_PADDING_BYTES = 64
 
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
-#: What a decoder takes them by: their least length, and what they begin with.
+#: A decoder recognises these segments by their first bytes and their minimum length.
 _JFIF_START, _JFIF_BYTES, _ADOBE_START, _ADOBE_BYTES = b"JFIF\0", 14, b"Adobe", 12
 
-#: A table's kind and its number.
+#: A table's marker and its number.
 _Key = tuple[int, int]
 
 
 @dataclass
 class _Frame:
-    """A frame header, B.2.2: which process it is, and the quantisation table of each component."""
+    """A frame header (B.2.2): its process, and the quantisation table of each component."""
 
     process: int
     quantisations: dict[int, int]
 
     def tables_of(self, scan: bytes) -> list[_Key]:
-        """What a scan header refers to, B.2.3."""
+        """Return the tables that a scan uses, from its header (B.2.3)."""
         if not scan or len(scan) != 4 + 2 * scan[0]:
             raise UndecodablePixelData
         first, _, refines = scan[-3], scan[-2], scan[-1] >> 4
@@ -63,19 +65,19 @@ class _Frame:
             entropy = _DAC if self.process >= _FIRST_ARITHMETIC else _DHT
             keys += [(entropy, number) for number, is_used in ((dc, has_dc), (ac, has_ac)) if is_used]
             if not is_lossless and component in self.quantisations:
-                # Decoders take it once, with the component's first scan.
+                # Decoders read this table once, with the component's first scan.
                 keys.append((_DQT, self.quantisations.pop(component)))
         return [(_LSE, 0), (_DRI, 0)] if self.process == _SOF_OF_JPEG_LS else keys
 
 
 @dataclass
 class _Tables:
-    """Tables that were defined and not used so far, each as a segment of its own."""
+    """Tables that are defined but not yet used; each becomes a separate segment."""
 
     _pending: dict[_Key, bytes] = field(default_factory=dict)
 
     def define(self, marker: int, body: bytes) -> None:
-        """Take in a segment of tables (B.2.4), of which a later one replaces an earlier one."""
+        """Add the tables of a segment (B.2.4); they replace earlier ones with the same number."""
         position = 0
         while position < len(body):
             number, size = body[position], _table_bytes(marker, body[position : position + 1 + _SYMBOL_COUNTS])
@@ -91,16 +93,17 @@ class _Tables:
         self._pending[marker, 0] = body
 
     def take(self, keys: list[_Key]) -> list[bytes]:
-        """The segments that a scan is the first to use."""
+        """Return and remove the pending segments with these keys."""
         found = [(key, self._pending.pop(key)) for key in keys if key in self._pending]
         return [_segment(marker, table) for (marker, _), table in found]
 
 
 def bare_jpeg(data: bytes, *, is_picture: bool = False, orientation: bytes = b"") -> bytes:
-    """A JPEG or JPEG-LS stream of one frame that holds what makes its pixels, with `orientation` as its first segment.
+    """Return a JPEG or JPEG-LS stream of one frame with only its pixels, and `orientation` as its first segment.
 
-    What tells how colours are to be read is kept of a picture, without its other fields. A frame's missing end marker
-    stays missing: whether that is all, only decoding tells. Raises `UndecodablePixelData`.
+    For a JPEG file (`is_picture`), segments that define the colour space are kept without their other fields. If the
+    end marker of a DICOM frame is missing, it is not added: only decoding shows whether more is missing. Raises
+    `UndecodablePixelData`.
     """
     if not data.startswith(_SOI):
         raise UndecodablePixelData
@@ -123,19 +126,19 @@ def bare_jpeg(data: bytes, *, is_picture: bool = False, orientation: bytes = b""
 
 
 class _Stream:
-    """The parts of a stream that are kept, in order."""
+    """Collects the kept parts of a stream, in order."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._tables = _Tables()
         self._frame: _Frame | None = None
         self.parts: list[bytes] = []
-        #: How colours are to be read, where it says so.
+        #: The segments that define the colour space.
         self.colours: dict[str, bytes] = {}
         self.has_scan = False
 
     def take_segment(self, marker: int, body: bytes) -> None:
-        """Keep a segment where pixels are made by it; raise for one that is out of place."""
+        """Keep a segment if it defines pixels; raises `UndecodablePixelData` for a misplaced one."""
         if marker in _FRAMES:
             if self._frame is not None:
                 raise UndecodablePixelData
@@ -145,17 +148,17 @@ class _Stream:
             self._tables.define(marker, body)
         elif marker == _DRI:
             self._tables.define_one(marker, body, 2)
-        elif marker == _LSE and body[:1] == b"\1":  # others hold mapping tables, which no grey image has
+        elif marker == _LSE and body[:1] == b"\1":  # other types hold mapping tables, which no grey image has
             self._tables.define_one(marker, body, 11)
         elif marker == _DNL and self.has_scan:
             self.parts.append(_segment(marker, body[:2]))
         elif marker == 0xE0 and body.startswith(_JFIF_START) and len(body) >= _JFIF_BYTES:
             self.colours["JFIF"] = _JFIF
         elif marker == 0xEE and body.startswith(_ADOBE_START) and len(body) >= _ADOBE_BYTES:
-            self.colours["Adobe"] = _ADOBE + body[11:12]  # how colours were transformed
+            self.colours["Adobe"] = _ADOBE + body[11:12]  # the colour transform
 
     def take_scan(self, start: int, end: int) -> int:
-        """Keep a scan, whose header is from `start` to `end`, and the tables that it uses; return where it ends."""
+        """Keep a scan with its header from `start` to `end`, and the tables that it uses; return the scan's end."""
         if self._frame is None:
             raise UndecodablePixelData
         ends = _ENDS_IN_JPEG_LS if self._frame.process == _SOF_OF_JPEG_LS else _ENDS
@@ -167,7 +170,7 @@ class _Stream:
 
 
 def _next_segment(data: bytes, position: int) -> tuple[int, int, int]:
-    """The marker, the start and the end of the next segment."""
+    """Return the marker, the start and the end of the next segment."""
     found = _MARKER.search(data, position)
     if found is None:
         raise UndecodablePixelData
@@ -182,7 +185,7 @@ def _next_segment(data: bytes, position: int) -> tuple[int, int, int]:
 
 
 def _find_scan_end(data: bytes, start: int, ends: NDArray[np.bool_]) -> int:
-    """Where the compressed data that begin at `start` end: before the next marker's fill bytes or, without one, all."""
+    """Return the end of the compressed data at `start`: the next marker or its fill bytes, or the end of the data."""
     for begin in range(start, len(data) - 1, _WINDOW_BYTES):
         values = np.frombuffer(data, np.uint8, min(_WINDOW_BYTES + 1, len(data) - begin), begin)
         is_end = (values[:-1] == 0xFF) & ends[values[1:]]
@@ -201,7 +204,7 @@ def _read_frame(marker: int, body: bytes) -> _Frame:
 
 
 def _table_bytes(marker: int, table: bytes) -> int:
-    """How long a table is, B.2.4.1 to B.2.4.3."""
+    """Return the length of a table (B.2.4.1 to B.2.4.3)."""
     if marker == _DQT:
         return 1 + 64 * (1 + (table[0] >> 4 & 1))
     return 2 if marker == _DAC else 1 + _SYMBOL_COUNTS + sum(table[1 : 1 + _SYMBOL_COUNTS])

@@ -1,7 +1,7 @@
-"""JPEG 2000 and HTJ2K codestreams without segments that make no pixel (ISO/IEC 15444-1 annex A).
+"""Removes segments that define no pixels from JPEG 2000 and HTJ2K codestreams (ISO/IEC 15444-1 annex A).
 
-Comments, profiles, registration, lengths of packets and unknown markers are left out, and so are the JP2 file around a
-codestream and what follows its end. Packets are copied bit for bit.
+It removes comments, profiles, registration, packet lengths, unknown markers, a JP2 file around the codestream, and data
+after its end. Packets are copied bit for bit.
 """
 
 import struct
@@ -13,20 +13,20 @@ from shared.imaging.codestream import bare_jpeg_2000
 _SOC, _EOC = b"\xff\x4f", b"\xff\xd9"
 _CAP, _SIZ, _COD, _COC, _TLM, _QCD, _QCC, _RGN, _POC = 0x50, 0x51, 0x52, 0x53, 0x55, 0x5C, 0x5D, 0x5E, 0x5F
 _PPM, _PPT, _SOT, _SOD = 0x60, 0x61, 0x90, 0x93
-#: What the packets cannot be read without, table A.2 and ISO/IEC 15444-15 annex A.
+#: Segments that are required to read the packets (table A.2 and ISO/IEC 15444-15 annex A).
 _KEPT = {_CAP, _SIZ, _COD, _COC, _QCD, _QCC, _RGN, _POC, _PPM, _PPT}
-#: May be there several times, each with a part of its own; of the others the decoder would use one.
+#: Segments that can occur several times with different parts. Of any other segment, a decoder uses only one.
 _REPEATED = {_POC, _PPM, _PPT}
-#: Say which component they are for; a grey image has the first one alone.
+#: Segments that state their component; a grey image has only component 0.
 _OF_COMPONENT = {_COC, _QCC, _RGN}
 _WITHOUT_SEGMENT = range(0x30, 0x40)
-#: Transformations of part 2, which would change the pixels.
+#: Transforms of part 2, which would change the pixels.
 _PART_2 = range(0x70, 0x80)
-#: The start and the end of a codestream, of packets and of a packet's header have no place in a header.
+#: Markers that cannot occur in a header: the start and end of a codestream, of packets and of a packet header.
 _MISPLACED = {0x4F, _SOT, 0x92, _SOD, 0xD9}
 _SOT_BYTES = 12
 _MOST_SEGMENTS, _MOST_TILE_PARTS = 1000, 100_000
-#: Entries of 6 bytes that fit in one segment, and the segments that there may be.
+#: Maximum number of 6-byte entries in one segment, and of segments.
 _TLM_ENTRIES, _MOST_TLM = 10_000, 255
 _MOST_LEVELS = 32
 _MOST_PADDING_BYTES = 64
@@ -34,7 +34,7 @@ _MOST_PADDING_BYTES = 64
 
 @dataclass(frozen=True)
 class _TilePart:
-    """The start of tile-part segment's tile, part and number of parts (A.4.2), and what follows the segment."""
+    """The tile, part and number of parts from a start-of-tile-part segment (A.4.2), and the data after it."""
 
     tile: int
     part: int
@@ -46,14 +46,14 @@ class _TilePart:
         return _SOT_BYTES + len(self.content)
 
     def to_bytes(self) -> bytes:
-        """The tile-part with the length that it has now."""
+        """Return the tile-part with its new length."""
         return struct.pack(">BBHHIBB", 0xFF, _SOT, 10, self.tile, self.byte_count, self.part, self.parts) + self.content
 
 
 def bare_codestream(data: bytes) -> bytes:
-    """A codestream that holds what makes its pixels, without a file around it; raises `UndecodablePixelData`.
+    """Return a codestream with only its pixels, without a file around it; raises `UndecodablePixelData`.
 
-    A missing end marker stays missing.
+    A missing end marker is not added.
     """
     data = bare_jpeg_2000(data)
     if not data.startswith(_SOC):
@@ -74,17 +74,17 @@ def bare_codestream(data: bytes) -> bytes:
 
 
 def _is_padding(left: bytes) -> bool:
-    """Whether what follows the last tile-part is nothing but zeros, or half of the end marker before them."""
+    """Return whether the last tile-part is followed only by zeros, or by half of the end marker and zeros."""
     return len(left) <= _MOST_PADDING_BYTES and left.rstrip(b"\0") in (b"", _EOC[:1])
 
 
 def _read_tile_part(data: bytes, start: int) -> tuple[_TilePart, int]:
-    """The tile-part that begins here, and where it ends; where it does not say so, at the end of the codestream."""
+    """Return the tile-part at `start` and its end; without a stated length, it extends to the end of the codestream."""
     marker, length, tile, byte_count, part, parts = struct.unpack_from(">HHHIBB", data, start)
     if marker != 0xFF00 | _SOT or length != 10:
         raise UndecodablePixelData
     header, packets, _ = _read_header(data, start + _SOT_BYTES, _SOD)
-    # No marker of the end is in packets: no two bytes of them are above FF8F (B.10.1 and annex C).
+    # Packets cannot contain the end marker: no two of their bytes are above FF8F (B.10.1 and annex C).
     end = start + byte_count if byte_count else data.find(_EOC, packets)
     if not packets <= end <= len(data):
         raise UndecodablePixelData
@@ -92,7 +92,7 @@ def _read_tile_part(data: bytes, start: int) -> tuple[_TilePart, int]:
 
 
 def _read_header(data: bytes, position: int, last: int) -> tuple[list[bytes], int, set[int]]:
-    """The segments to keep up to the marker `last`, where that is, and every marker that was there."""
+    """Return the segments to keep before the marker `last`, the position of `last`, and all markers before it."""
     kept: list[bytes] = []
     markers: set[int] = set()
     found: set[tuple[int, int]] = set()
@@ -121,7 +121,7 @@ def _read_header(data: bytes, position: int, last: int) -> tuple[list[bytes], in
 
 
 def _has_its_length(marker: int, body: bytes) -> bool:
-    """Whether a segment holds no more than the standard has in it, A.5 and A.6; of a grey image's one component."""
+    """Return whether a segment holds only the standard's fields (A.5 and A.6) for the one component of a grey image."""
     match marker:
         case 0x51:  # SIZ
             return len(body) == 36 + 3 * int.from_bytes(body[34:36], "big")
@@ -140,7 +140,7 @@ def _has_its_length(marker: int, body: bytes) -> bool:
 
 
 def _tile_part_lengths(tile_parts: list[_TilePart]) -> list[bytes]:
-    """TLM segments (A.7.1) of the lengths that the tile-parts have now."""
+    """Return TLM segments (A.7.1) with the new lengths of the tile-parts."""
     chunks = [tile_parts[start : start + _TLM_ENTRIES] for start in range(0, len(tile_parts), _TLM_ENTRIES)]
     if len(chunks) > _MOST_TLM:
         raise UndecodablePixelData

@@ -1,8 +1,8 @@
-"""JPEG XL codestreams without the file around them and without what follows their end (ISO/IEC 18181-1).
+"""Removes the file around a JPEG XL codestream, and data after its end (ISO/IEC 18181-1).
 
-A file's boxes may hold EXIF, XML and the application data of a JPEG that was recompressed. A codestream has no end
-marker, so its end is computed from the table of its one frame. Where it says what no film needs (a colour profile, a
-name, extensions, several frames), which can hold text, it is refused.
+The boxes of a file can hold EXIF, XML, and the application data of a recompressed JPEG. A codestream has no end marker,
+so its end is computed from the table of contents of its one frame. A codestream with features that no radiograph needs
+and that can hold text (a colour profile, a name, extensions, several frames) is rejected.
 """
 
 import math
@@ -28,7 +28,7 @@ _HEADER_BYTES = 64 * 1024
 _U64: Ways = ((0, 0), (1, 4), (17, 8), (0, 0))
 _NAME_BYTES: Ways = ((0, 0), (0, 4), (16, 5), (48, 10))
 _SECTION_BYTES: Ways = ((0, 10), (1024, 14), (17408, 22), (4211712, 30))
-#: The most that the order of sections takes for each, with much to spare.
+#: Upper limit of the bytes per section that the order of sections takes.
 _BYTES_OF_ORDER = 4
 _BLEND_MODE: Ways = ((0, 0), (1, 0), (2, 0), (3, 2))
 _CUSTOM_WHITE_POINT = 2
@@ -37,7 +37,7 @@ _REGULAR_GROUPS = 1
 
 
 def bare_jpeg_xl(data: bytes) -> bytes:
-    """The codestream of one grey frame, up to its end; raises `UndecodablePixelData`."""
+    """Return the codestream of one grey frame, up to its end; raises `UndecodablePixelData`."""
     if data.startswith(CONTAINER):
         data = _unwrap(data)
     if not data.startswith(SIGNATURE):
@@ -58,7 +58,7 @@ def bare_jpeg_xl(data: bytes) -> bytes:
 
 
 def _read_end(bits: Bits, count: int, most_bytes: float = math.inf) -> int:
-    """Where the last of so many sections ends, by the table of their lengths that begins here (annex F.3)."""
+    """Return the end of the last of `count` sections, from the table of their lengths (annex F.3)."""
     sections = 0
     for _ in range(count):
         sections += bits.integer(_SECTION_BYTES)
@@ -67,10 +67,10 @@ def _read_end(bits: Bits, count: int, most_bytes: float = math.inf) -> int:
 
 
 def _find_end(bits: Bits, count: int, byte_count: int) -> int:
-    """Where a codestream ends whose sections are in another order, if it ends with the data.
+    """Return the end of a codestream with reordered sections, if it ends with the data.
 
-    The order is written before the lengths, in an entropy code. The lengths are found without it: they are the ones
-    whose sum leads to the end, but for a byte that makes it even.
+    The order is entropy-coded before the lengths. The lengths are found without decoding it: their sum must lead to the
+    end of the data, or to the byte before it, which can be padding to an even length.
     """
     start = bits.next_byte()
     for position in range(start, start + _BYTES_OF_ORDER * count):
@@ -82,7 +82,7 @@ def _find_end(bits: Bits, count: int, byte_count: int) -> int:
 
 
 def _unwrap(data: bytes) -> bytes:
-    """A codestream that lies in one box or in several (ISO/IEC 18181-2), of which the last one says that it is."""
+    """Return a codestream from one box or several boxes (ISO/IEC 18181-2); the last of several is marked as last."""
     parts: list[bytes] = []
     for kind, content in read_boxes(data):
         if kind == b"jxlc":
@@ -96,14 +96,14 @@ def _unwrap(data: bytes) -> bytes:
 
 def _read_metadata(bits: Bits) -> bool:
     """Read ImageMetadata (annex D) of a grey image; return whether it is stored in the XYB colour space."""
-    _expect(not bits.flag())  # every default: three colours
+    _expect(not bits.flag())  # all defaults: three colours
     has_extra_fields = bits.flag()
     if has_extra_fields:
         read_extra_fields(bits)
     _expect(not bits.flag())  # floats
     bits.integer(BITS)
-    bits.take(1)  # whether 16 bits are enough for a decoder's buffers
-    _expect(bits.integer(COUNT) == 0)  # channels beside the grey one
+    bits.take(1)  # whether 16-bit buffers are enough for decoding
+    _expect(bits.integer(COUNT) == 0)  # extra channels
     uses_xyb = bits.flag()
     _expect(not bits.flag() and not bits.flag())  # RGB; an ICC profile
     _expect(bits.integer(ENUM) == GREY)
@@ -114,14 +114,14 @@ def _read_metadata(bits: Bits) -> bool:
         bits.integer(ENUM)  # the transfer function
     bits.integer(ENUM)  # rendering intent
     if has_extra_fields:
-        _expect(bits.flag())  # tone mapping as ever
+        _expect(bits.flag())  # default tone mapping
     _expect(bits.integer(_U64) == 0)  # extensions
-    _expect(bits.flag())  # transforms as ever
+    _expect(bits.flag())  # default transforms
     return uses_xyb
 
 
 def _read_frame_header(bits: Bits, *, uses_xyb: bool) -> int:
-    """Read the FrameHeader (annex F) of a regular frame of one pass, the last one; return its groups' size."""
+    """Read the FrameHeader (annex F) of a regular frame, which is the last and has one pass; return its group size."""
     if bits.flag():
         return _REGULAR_GROUPS
     _expect(bits.take(2) == 0)  # a regular frame
@@ -136,7 +136,7 @@ def _read_frame_header(bits: Bits, *, uses_xyb: bool) -> int:
     elif uses_xyb:
         bits.take(6)  # scales of X and B
     _expect(bits.take(2) == 0)  # one pass
-    _expect(not bits.flag())  # a part of the image
+    _expect(not bits.flag())  # the frame covers only a part of the image
     _expect(bits.integer(_BLEND_MODE) == 0)
     _expect(bits.flag())  # the last frame
     _expect(bits.integer(_NAME_BYTES) == 0)
@@ -149,15 +149,15 @@ def _read_loop_filter(bits: Bits, *, is_modular: bool) -> None:
     if bits.flag():
         return
     if bits.flag():
-        _expect(not bits.flag())  # weights of its own
+        _expect(not bits.flag())  # custom weights
     if bits.take(2):
         for _ in range(2 if is_modular else 3):
-            _expect(not bits.flag())  # parameters of its own
+            _expect(not bits.flag())  # custom parameters
     _expect(bits.integer(_U64) == 0)  # extensions
 
 
 def _count_sections(height_px: int, width_px: int, group_shift: int) -> int:
-    """Of the table of contents, annex F.3: one, or one for each group and each eight by eight of them, and two more."""
+    """Count the sections of the table of contents (annex F.3): one, or 2 + groups + blocks of 8 × 8 groups."""
     side = 128 << group_shift
     groups = -(-height_px // side) * -(-width_px // side)
     return 1 if groups == 1 else 2 + groups + -(-height_px // (8 * side)) * -(-width_px // (8 * side))

@@ -1,4 +1,4 @@
-"""PNG files without anything that makes no pixel (PNG third edition, sections 5, 7.2, 11)."""
+"""Removes all data that defines no pixels from PNG files (PNG third edition, sections 5, 7.2, 11)."""
 
 import struct
 import zlib
@@ -8,16 +8,16 @@ from shared.imaging.picture_header import PNG_SIGNATURE, read_png_chunks
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PALETTE = 3
-#: Where each pass of an interlaced image begins, and how far apart its pixels are: x, y, dx, dy (section 8.1).
+#: The first pixel and the pixel distance of each pass of an interlaced image: x, y, dx, dy (section 8.1).
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-#: Inflated at a time: so little that what is left of a piece is copied quickly.
+#: Maximum input and output of one inflate call; with small pieces, copying the unused input is fast.
 _PIECE_BYTES, _INFLATED_BYTES = 1 << 16, 1 << 20
 
 
 def bare_png(data: bytes, *, max_bytes: int) -> bytes:
-    """The file's header, its palette where pixels refer to one, and its pixels, up to the end of their stream.
+    """Return the file with only its header, its palette if pixels use one, and its pixels up to their stream's end.
 
-    Raises `UndecodablePixelData`, and `ImageTooLarge` where the pixels come to more than twice `max_bytes`.
+    Raises `UndecodablePixelData`, and `ImageTooLarge` if the inflated pixels exceed twice `max_bytes`.
     """
     header, palette, pixels = b"", b"", []
     stream = zlib.decompressobj()
@@ -42,7 +42,7 @@ def bare_png(data: bytes, *, max_bytes: int) -> bytes:
 
 
 def _row_bytes(header: bytes) -> int:
-    """How many bytes all rows are, each behind the number of its filter; raises `UndecodablePixelData`."""
+    """Return the size of all rows, including the filter byte of each; raises `UndecodablePixelData`."""
     if len(header) != 13:
         raise UndecodablePixelData
     width, height, depth, colour, _, _, interlaced = struct.unpack(">2I5B", header)
@@ -55,9 +55,9 @@ def _row_bytes(header: bytes) -> int:
 
 
 def _inflate(stream: "zlib._Decompress", content: bytes, most_bytes: int) -> tuple[int, int]:
-    """How many bytes a piece of the stream comes to, and how many of its own belong to it.
+    """Return the inflated size of a piece of the stream, and how many of its bytes belong to the stream.
 
-    Raises `UndecodablePixelData` for more than `most_bytes`.
+    Raises `UndecodablePixelData` if the inflated size exceeds `most_bytes`.
     """
     count = 0
     for start in range(0, len(content), _PIECE_BYTES):

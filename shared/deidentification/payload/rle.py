@@ -1,4 +1,4 @@
-"""RLE frames without what follows or lies between their segments (PS3.5 annex G)."""
+"""Removes data after and between the segments of RLE frames (PS3.5 annex G)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,9 @@ _STARTS_RUN, _DROPPED = 1, 2
 
 
 def bare_rle(frame: memoryview, layout: CellLayout) -> bytes:
-    """A frame of as many segments as a cell has bytes, each as long as its pixels need.
+    """Return a frame with one segment for each byte of a cell; each ends with its last pixel.
 
-    Bits that hold no stored value become 0 or, where they are in one byte with a sign, repeat it. Raises
+    Bits that hold no stored value become 0; in the byte with the sign, those above it repeat the sign. Raises
     `UndecodablePixelData`.
     """
     count = layout.cell_bytes
@@ -30,7 +30,7 @@ def bare_rle(frame: memoryview, layout: CellLayout) -> bytes:
 
 
 def _bare_segment(segment: bytes, layout: CellLayout, stored: int, shift: int) -> bytes:
-    """A segment's runs up to the last pixel; its bytes that are in no run, and bits that are in no value, go."""
+    """Return a segment's runs up to the last pixel, without bytes outside runs and bits outside stored values."""
     pixels = layout.height_px * layout.width_px
     if stored == 0xFF and (end := _find_end(segment, pixels)) is not None:
         bare = segment[:end]
@@ -40,7 +40,7 @@ def _bare_segment(segment: bytes, layout: CellLayout, stored: int, shift: int) -
 
 
 def _find_end(segment: bytes, pixels: int) -> int | None:
-    """Where the runs of so many pixels end; None where they do not fit, or a byte among them starts no run."""
+    """Return the end of the runs of `pixels` pixels; None if they do not match, or if a byte starts no run."""
     position = 0
     try:
         while pixels > 0:
@@ -55,7 +55,7 @@ def _find_end(segment: bytes, pixels: int) -> int | None:
 
 
 def _mask_runs(segment: bytes, pixels: int, table: NDArray[np.uint8]) -> bytes:
-    """The runs of so many pixels, each of their values as the table has it; raises `UndecodablePixelData`."""
+    """Return the runs of `pixels` pixels with their values mapped by `table`; raises `UndecodablePixelData`."""
     marks, position = bytearray(len(segment)), 0
     try:
         while pixels > 0:
@@ -77,7 +77,7 @@ def _mask_runs(segment: bytes, pixels: int, table: NDArray[np.uint8]) -> bytes:
 
 
 def _masking(layout: CellLayout, stored: int, shift: int) -> NDArray[np.uint8]:
-    """What each value of a segment becomes."""
+    """Return a table of the new value of each byte value of a segment."""
     sign_bit, values = layout.high_bit - shift, np.arange(256, dtype=np.uint8)
     masked = values & np.uint8(stored)
     if layout.signed and 0 <= sign_bit < 7:
