@@ -1,4 +1,4 @@
 """The detector: its card, its architectures, its weights and the code that runs it.
 
-`card` needs no torch, so that the API may read cards; every other module here does.
+`architectures`, `boxes`, `card`, `demo` and `placing` do not need torch, so the API can use them.
 """

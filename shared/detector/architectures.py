@@ -15,14 +15,14 @@ Architecture = Literal[
 
 @dataclass(frozen=True)
 class Description:
-    """What the API and the command line need to know about an architecture."""
+    """The facts about an architecture that the API and the command line need."""
 
     #: The module of `shared.detector.families` that builds, trains and runs it.
     family: str
-    #: Levels of the feature pyramid: a card has anchor sizes for each.
+    #: Number of levels of the feature pyramid; a card has anchor sizes for each.
     pyramid_levels: int
-    #: The backbone's ImageNet weights, as PyTorch publishes them; the last part of the name is the beginning of the
-    #: file's SHA-256. Architectures with the same file can start from each other's weights.
+    #: The file of the backbone's ImageNet weights that PyTorch publishes; its name ends with the start of its SHA-256.
+    #: Architectures with the same file can start from each other's weights.
     imagenet_file: str
 
 

@@ -1,27 +1,26 @@
-"""Arithmetic on boxes: xyxy, in pixels, edges counted from the top left corner of the image."""
+"""Arithmetic on boxes: xyxy, in pixels, measured between pixel edges from the top left corner of the image."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: Width and height of a picture in pixels.
+#: Width and height of an image in pixels.
 Size = tuple[int, int]
 
 
 def rescale(boxes_xyxy: ArrayLike, from_px: Size, to_px: Size) -> NDArray[np.float64]:
-    """Return boxes [n, 4] of a picture as boxes of the same picture at another size.
+    """Convert boxes [n, 4] to another size of the same image, such as from a rendition to its original.
 
-    The one way from a rendition to its original and back. Coordinates are of pixel edges, so that 0 and the far edge
-    meet. The factors of x and y differ a little where the shorter side was rounded, and much where the original's
-    pixels are oblong.
+    Coordinates refer to pixel edges, so 0 and the right and bottom edges of both sizes match. The factors of x and y
+    differ slightly if the shorter side was rounded, and much if the original's pixels are not square.
     """
     boxes: NDArray[Any] = np.asarray(boxes_xyxy).reshape(-1, 4)
     return np.asarray(boxes * np.tile(np.divide(to_px, from_px), 2), np.float64)
 
 
 def iou(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return intersection over union of boxes [n, 4] and [m, 4], as [n, m]; 0 where both are empty."""
+    """Return the intersection over union of boxes [n, 4] and [m, 4], as [n, m]; 0 if both boxes are empty."""
     near = np.maximum(left[:, None, :2], right[None, :, :2])
     far = np.minimum(left[:, None, 2:], right[None, :, 2:])
     intersection = np.clip(far - near, 0, None).astype(np.float64).prod(-1)

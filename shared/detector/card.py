@@ -27,7 +27,7 @@ def _one_line(text: str) -> str:
 
 
 class Category(BaseModel):
-    """A class of finding, as in COCO's `categories`: ids may have gaps and come in any order."""
+    """A class, in the form of COCO's `categories`: ids can have gaps and be in any order."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,16 +41,16 @@ ModelWarning = Annotated[
 
 
 class ModelCard(BaseModel):
-    """A model without its weights; two cards with one digest give the same results on the same rendition."""
+    """A model without its weights; cards with the same digest give the same results on the same rendition."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=200)
     architecture: Architecture
-    #: In the order of the model's outputs: see `category_of`.
+    #: In the order of the model's outputs; see `category_of`.
     categories: tuple[Category, ...] = Field(min_length=1)
 
-    #: The side of the square that every rendition is fitted onto.
+    #: The side length of the square canvas that every rendition is fitted onto.
     canvas_px: int = Field(ge=64, le=4096, multiple_of=32)
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -58,20 +58,20 @@ class ModelCard(BaseModel):
     anchor_sizes_px: tuple[tuple[float, ...], ...] = Field(min_length=1)
     #: Height over width, on every level.
     anchor_aspect_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1)
-    #: Added to the running variance of batch norm; torchvision's COCO checkpoints were trained with 0.
+    #: Added to the running variance of batch norm. torchvision's COCO checkpoints were trained with 0.
     batch_norm_eps: float = Field(1e-5, ge=0, le=1e-2)
 
     score_threshold: float = Field(0.05, ge=0, le=1)
     nms_iou: float = Field(0.5, gt=0, le=1)
     max_detections: int = Field(100, ge=1, le=1000)
 
-    #: The version of the function that made the pixels that the model was trained on.
+    #: The version of the rendition code that made the training images.
     rendition_version: int = Field(ge=1)
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     trained_on: str = ""
     metrics: dict[str, int | float | str | dict[str, float | None] | None] = Field(default_factory=dict)
     code_version: str = ""
-    #: What a reader must know before believing a finding, in sentences; shown wherever the model's findings are.
+    #: Sentences that a reader must know before using the findings; they are shown with the model's findings.
     warnings: tuple[ModelWarning, ...] = Field((), max_length=10)
 
     @field_validator("categories")
@@ -104,20 +104,20 @@ class ModelCard(BaseModel):
     def digest(self) -> str:
         """SHA-256 of the card as canonical JSON; it covers the weights through their own digest.
 
-        The warnings do not count: they change no result, and can be changed without making another model.
+        Warnings are excluded: they change no results, and can be changed without creating a new model.
         """
         return hashlib.sha256(_canonical(self.model_dump(mode="json", exclude={"warnings"})).encode()).hexdigest()
 
-    # The one place that knows how the model's outputs are numbered: 0 is background, label k is `categories[k - 1]`.
+    # Only these two methods know the numbering of the model's outputs: 0 is background, label k is `categories[k - 1]`.
 
     def category_of(self, label: int) -> Category:
-        """Return the category that output `label` (1 to N) of the model stands for."""
+        """Return the category of the model's output `label` (1 to N)."""
         if not 1 <= label <= len(self.categories):
             raise ValueError(f"label {label} is not one of 1 to {len(self.categories)}")
         return self.categories[label - 1]
 
     def label_of(self, category_id: int) -> int:
-        """Return the output (1 to N) that stands for a category; the inverse of `category_of`."""
+        """Return the output (1 to N) of a category; the inverse of `category_of`."""
         for label, category in enumerate(self.categories, start=1):
             if category.id == category_id:
                 return label
@@ -127,7 +127,7 @@ class ModelCard(BaseModel):
 def check_anchors(
     architecture: Architecture, sizes_px: Sequence[Sequence[float]] | None, aspect_ratios: Sequence[float]
 ) -> None:
-    """Raise `ValueError` for anchors that the architecture cannot have; sizes of None are its own."""
+    """Raise `ValueError` for anchors that do not fit the architecture; None means its default sizes."""
     if not all(0 < ratio < math.inf for ratio in aspect_ratios):
         raise ValueError("anchor_aspect_ratios must be positive numbers")
     if sizes_px is None:

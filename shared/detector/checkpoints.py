@@ -1,6 +1,6 @@
-"""The weights in a training script's checkpoint: found, unwrapped and renamed to torchvision's keys.
+"""Finds the weights in a training script's checkpoint, and renames them to torchvision's keys.
 
-Nothing in a checkpoint is executed: PyTorch reads it with `weights_only=True`.
+No code in a checkpoint is executed: PyTorch reads it with `weights_only=True`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from shared.errors import InvalidModelFile
 
-#: Keys under which training scripts store a moving average of the weights, which is what they evaluate.
+#: Keys under which training scripts store a moving average of the weights, which they use for evaluation.
 AVERAGED = (
     "model_ema",
     "ema_model",
@@ -32,20 +32,20 @@ AVERAGED = (
     "model_ema_state_dict",
     "averaged_model",
 )
-#: Keys under which training scripts store the weights beside their optimizer.
+#: Keys under which training scripts store the weights, next to the optimizer state.
 PLAIN = ("model_state_dict", "state_dict", "model", "net", "network", "weights", "module", "shadow")
-#: Parts of a key that DDP, `torch.compile`, FSDP, activation checkpointing and averaging add, anywhere and repeatedly.
+#: Parts that DDP, `torch.compile`, FSDP, activation checkpointing and averaging add to keys, anywhere and repeatedly.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _AVERAGE = re.compile(r"(^|[._])(ema|averaged?)([._]|$)")
-#: Keys of what callbacks and libraries keep of a moving average, whatever its form.
+#: Keys under which callbacks and libraries store a moving average in any form.
 _AVERAGE_HOLDER = re.compile(r"(?i)(^|[._])ema|averag")
 _COUNTERS = frozenset({"n_averaged", "updates", "num_updates", "step", "decay"})
-#: Where torchvision's detectors keep their backbone; what comes before it in a key is the script's own.
+#: The backbone in the keys of torchvision's detectors; the script added any prefix before it.
 _BACKBONE = re.compile(r"(?:^|(?<=\.))backbone\.body\.")
 _DEEPEST = 4
-#: Of NumPy, how a pickled number is made again.
+#: NumPy's function that restores a pickled number.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
-#: What the wrappers store beside the weights: values without behaviour.
+#: Types that the wrappers store next to the weights; they hold only values.
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,
     collections.defaultdict,
@@ -64,16 +64,16 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A detector's or a backbone's weights."""
+    """The weights of a detector or a backbone."""
 
-    #: By torchvision's keys, as far as they could be told.
+    #: Keyed as in torchvision, as far as the keys were recognised.
     state: dict[str, Tensor]
-    #: What was chosen or left out, in sentences.
+    #: Sentences about the weights that were chosen or left out.
     notes: tuple[str, ...] = ()
 
 
 def read_checkpoint(data: bytes) -> Checkpoint:
-    """Return the weights in a file of torch's or of safetensors; raises `InvalidModelFile`."""
+    """Return the weights in a PyTorch or safetensors file; raises `InvalidModelFile`."""
     content = _read_safetensors(data) if data[8:9] == b"{" else _read_pickle(data)
     found = _find(content, _DEEPEST)
     if found is None:
@@ -95,7 +95,7 @@ def _read_safetensors(data: bytes) -> Mapping[str, Tensor]:
 def _read_pickle(data: bytes) -> object:
     try:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # An error says the same in our words.
+            warnings.simplefilter("ignore", UserWarning)  # The errors below replace PyTorch's warnings.
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         named = re.search(r"GLOBAL ([\w.]+)", str(exc))
@@ -114,7 +114,7 @@ def _read_pickle(data: bytes) -> object:
 
 
 def _find(content: object, depth: int) -> tuple[Mapping[str, Tensor], str] | None:
-    """Return a state dict inside wrappers, and the key of the average that it is (else empty)."""
+    """Return the state dict inside wrappers, and its key if it is a moving average (otherwise an empty string)."""
     if not isinstance(content, Mapping) or depth == 0:
         return None
     for keys in (AVERAGED, PLAIN):
@@ -130,7 +130,7 @@ def _find(content: object, depth: int) -> tuple[Mapping[str, Tensor], str] | Non
 
 
 def _find_unnamed_average(content: object, depth: int) -> str | None:
-    """Return the key of a moving average that is no state dict, such as a list of tensors."""
+    """Return the key of a moving average that is not a state dict, such as a list of tensors."""
     if not isinstance(content, Mapping) or depth == 0:
         return None
     for key, value in content.items():
@@ -160,7 +160,7 @@ def _unwrap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _to_detector(state: dict[str, Tensor], notes: list[str]) -> Checkpoint:
-    """Take the prefix off the detector's keys, which Lightning and other scripts put there (`model.`, `net.`)."""
+    """Remove the prefix that Lightning and other scripts add to the detector's keys (`model.`, `net.`)."""
     found = prefixes = sorted({key[: match.start()] for key in state if (match := _BACKBONE.search(key))})
     averaged = [prefix for prefix in prefixes if _AVERAGE.search(prefix)]
     if len(averaged) == 1 and len(prefixes) > 1:

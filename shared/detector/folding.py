@@ -1,4 +1,4 @@
-"""Batch norm at inference is a scale and a shift per channel, which the convolution before it can take over."""
+"""Folds batch norm into convolutions: at inference, it is only a scale and a shift per channel."""
 
 from itertools import pairwise
 from typing import Any
@@ -10,10 +10,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 @torch.no_grad()
 def fold_batch_norm(network: nn.Module) -> None:
-    """Fold each batch norm into the convolution registered just before it, in place; for inference alone.
+    """Fold each batch norm into the convolution registered directly before it, in place. Only for inference.
 
-    It saves a pass over every feature map, and frozen batch norm, whose parameters are float32, would otherwise turn
-    a bf16 network back into float32.
+    This saves a pass over each feature map. It also keeps a bf16 network in bf16: the float32 parameters of frozen
+    batch norm would convert it back to float32.
     """
     for parent in network.modules():
         for (_, layer), (name, norm) in pairwise(list(parent.named_children())):

@@ -1,4 +1,4 @@
-"""From a rendition to the detector's canvas and back, without torch: it runs in the threads that fetch."""
+"""Fits a rendition onto the detector's canvas, without torch: it runs in the threads that fetch renditions."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A rendition fitted onto the top left of a square canvas; the rest is black."""
+    """A rendition at the top left of a square canvas; the rest is black."""
 
     #: uint8 [S, S]
     canvas: NDArray[np.uint8]
     #: Canvas pixels per rendition pixel.
     scale_x: float
     scale_y: float
-    #: The rendition's own size.
+    #: The size of the rendition.
     height_px: int
     width_px: int
 
 
 def place(rendition: NDArray[np.uint8], canvas_px: int) -> Placed:
-    """Fit a rendition, uint8 [h, w], onto a canvas, its aspect kept to the nearest pixel."""
+    """Fit a rendition, uint8 [h, w], onto a canvas; the aspect ratio is kept to the nearest pixel."""
     height, width = rendition.shape
     scale = canvas_px / max(height, width)
     fitted_height, fitted_width = max(1, round(height * scale)), max(1, round(width * scale))
-    # Averaging over areas has no aliasing, but would enlarge by repeating pixels.
+    # INTER_AREA avoids aliasing when reducing, but would enlarge by repeating pixels.
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     canvas = np.zeros((canvas_px, canvas_px), np.uint8)
     fitted: NDArray[Any] = cv2.resize(rendition, (fitted_width, fitted_height), interpolation=interpolation)

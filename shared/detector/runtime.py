@@ -1,7 +1,7 @@
-"""The detector as it serves: fixed shapes, no loop over images, and one copy each way.
+"""Runs a detector on batches: fixed shapes, no loop over images, and one copy to and from the device.
 
-torchvision's own `forward` resizes each image and pads the batch to its largest image. Here the canvas is fixed, so
-that an image's result does not depend on the rest of its batch, and every step is done for the whole batch.
+torchvision's `forward` resizes each image and pads the batch to its largest image. Here the canvas is fixed, so an
+image's result does not depend on the rest of its batch. Each step processes the whole batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Detection:
-    """One box that the model reports."""
+    """A box that the model detected."""
 
     category_id: int
     category_name: str
@@ -37,7 +37,7 @@ class Detection:
 
 
 class Detector:
-    """A model on a device. One thread at a time may call `detect`; `place` is free for all."""
+    """A model on a device. Only one thread at a time can call `detect`; `place` is thread-safe."""
 
     def __init__(self, card: ModelCard, weights: bytes, device: str = "auto", precision: Precision = "auto") -> None:
         self.card = card
@@ -58,9 +58,9 @@ class Detector:
         return placing.place(rendition, self.card.canvas_px)
 
     def detect(self, batch: Sequence[Placed]) -> list[tuple[Detection, ...]]:
-        """Return each image's detections, best first, in rendition pixels.
+        """Return each image's detections in rendition pixels, highest score first.
 
-        Raises `DeviceOutOfMemory`, and `DetectionFailed` when the scores of an image are not numbers.
+        Raises `DeviceOutOfMemory`, and `DetectionFailed` if scores of an image are NaN.
         """
         if not batch:
             return []
@@ -71,12 +71,13 @@ class Detector:
             raise DetectionFailed("The model's scores are not numbers.")
         return [self._report(image, row) for image, row in zip(batch, rows, strict=True)]
 
-    # --- the steps ---------------------------------------------------------------------------------------------------
+    # --- steps -------------------------------------------------------------------------------------------------------
 
     def _upload(self, batch: Sequence[Placed]) -> tuple[Tensor, Tensor]:
         """Return canvases, uint8 [B, S, S], and their content's (width, height), float32 [B, 2], on the device.
 
-        B is the next power of two: few shapes, so that kernels are chosen once; the blanks have no content.
+        B is the next power of two, so there are few shapes and kernels are selected once for each. Extra canvases have
+        no content.
         """
         side, pinned = self.card.canvas_px, self.device.type == "cuda"
         canvases = torch.zeros((_bucket(len(batch)), side, side), dtype=torch.uint8, pin_memory=pinned)
@@ -107,7 +108,7 @@ class Detector:
 
 
 def describe_device(device: str) -> str:
-    """Say what a detector of this setting works on, for people."""
+    """Return a readable name of the device that a setting selects."""
     chosen = _choose_device(device)
     return f"{chosen} ({torch.cuda.get_device_name(chosen)})" if chosen.type == "cuda" else str(chosen)
 
@@ -119,7 +120,7 @@ def _choose_device(device: str) -> torch.device:
 
 
 def choose_precision(device: torch.device) -> Literal["fp32", "bf16"]:
-    """Return bf16 where the hardware multiplies it: elsewhere it is emulated, and slower than float32."""
+    """Return bf16 if the hardware supports it; otherwise it would be emulated, and slower than float32."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     return "bf16" if _cpu_multiplies_bf16() else "fp32"
@@ -130,7 +131,7 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def _bucket(count: int) -> int:
-    """Return the least power of two that holds `count` images."""
+    """Return the smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
 
 
@@ -141,6 +142,6 @@ def _reporting_exhaustion() -> Iterator[None]:
     except torch.OutOfMemoryError as exc:
         raise DeviceOutOfMemory from exc
     except RuntimeError as exc:
-        if "can't allocate memory" not in str(exc):  # The CPU's allocator has no type of its own for it.
+        if "can't allocate memory" not in str(exc):  # The CPU allocator has no exception type for it.
             raise
         raise DeviceOutOfMemory from exc

@@ -1,7 +1,7 @@
-"""Non-maximum suppression for a whole batch in one go.
+"""Non-maximum suppression for a whole batch at once.
 
-torchvision's `batched_nms` keeps groups apart by shifting their boxes; in float32 the shift costs precision, so that an
-image's result would depend on its place in the batch. Here each group has its own overlap matrix.
+torchvision's `batched_nms` separates groups by shifting their boxes. In float32 the shift loses precision, so an
+image's result would depend on its position in the batch. Here each group has its own overlap matrix.
 """
 
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor
 def suppress(boxes_xyxy: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | None = None) -> Tensor:
     """Return which boxes a greedy non-maximum suppression keeps, as bool [G, N].
 
-    `boxes_xyxy` is [G, N, 4], each group sorted best first; boxes that are not `valid` (bool [G, N]) are neither kept
-    nor suppress others; with `labels` [G, N], a box suppresses only its own kind.
+    `boxes_xyxy` is [G, N, 4], each group sorted by score, highest first. Boxes that are not `valid` (bool [G, N]) are
+    not kept and suppress no others. With `labels` [G, N], a box suppresses only boxes with the same label.
 
-    A box is kept if no kept box before it overlaps it. Applying that rule to all boxes at once, until nothing changes,
-    ends at the greedy result: the first n boxes of a group are right after at most n rounds, and a few rounds do.
+    A box is kept if no earlier kept box overlaps it. This rule is applied to all boxes at once until nothing changes,
+    which gives the greedy result: after n rounds, the first n boxes of a group are final. In practice, a few rounds are
+    enough.
     """
     overlapped = _overlap(boxes_xyxy, iou_threshold).tril_(-1)  # [G, N, N]: by an earlier box
     if labels is not None:

@@ -1,4 +1,4 @@
-"""Weights as bytes: our own safetensors files, and checkpoints from elsewhere."""
+"""Reads and writes weights: Carina's safetensors files, and checkpoints of other training scripts."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ from shared.detector.families import build, family_of, plan_of, recognise
 from shared.errors import InvalidModelFile
 from shared.version import RENDITION_VERSION
 
-#: Outputs of torchvision's COCO detectors, background included.
+#: Number of outputs of torchvision's COCO detectors, background included.
 _COCO_OUTPUTS = 91
-#: Keys that an error names at most.
+#: Maximum number of keys that an error names.
 _NAMED = 3
 
 
 def encode_weights(state: Mapping[str, Tensor], dtype: torch.dtype = torch.float16) -> bytes:
-    """Return a state dict as safetensors bytes, its kernels in `dtype`.
+    """Return a state dict as safetensors bytes, with kernels in `dtype`.
 
-    Vectors stay in float32: they are few, and the variances of batch norm leave float16's range.
+    Vectors stay in float32: they are small, and batch norm variances can exceed the range of float16.
     """
     tensors = {
         key: tensor.detach().to("cpu", dtype if tensor.ndim > 1 else torch.float32).contiguous()
@@ -47,10 +47,10 @@ def decode_weights(weights: bytes) -> dict[str, Tensor]:
 
 
 def content_sha256(state: Mapping[str, Tensor]) -> str:
-    """Return a digest that follows weights into other files, formats and precisions.
+    """Return a digest of weights that is the same in every file format and precision.
 
-    It covers the names, shapes and signs of the kernels: rounding to a smaller type keeps every sign, and two
-    trainings share millions of signs only where one has hardly begun.
+    It covers the names, shapes and signs of the kernels. Rounding to a smaller type keeps all signs. Two different
+    trainings share millions of signs only if one has hardly started.
     """
     digest = hashlib.sha256()
     for key in sorted(state):
@@ -77,11 +77,11 @@ def import_checkpoint(
     name: str = "imported",
     **said: Any,
 ) -> tuple[ModelCard, bytes]:
-    """Turn a training script's checkpoint into a card and float32 weights; raises `InvalidModelFile`.
+    """Convert a training script's checkpoint to a card and float32 weights; raises `InvalidModelFile`.
 
-    `source` is what `read_checkpoint` reads or has read. `categories` are in the order of the outputs 1 to N; output 0
-    is background. The architecture is read off the weights' names where it is not stated. `said` holds fields of the
-    card that weights cannot tell, as `canvas_px` or `batch_norm_eps`; the others are as torchvision has them.
+    `source` is the input or the result of `read_checkpoint`. `categories` are in the order of the outputs 1 to N;
+    output 0 is background. Without `architecture`, the names of the weights determine it. `said` holds fields of the
+    card that weights do not show, such as `canvas_px` or `batch_norm_eps`; the defaults are torchvision's.
     """
     if not isinstance(source, Checkpoint):
         source = read_checkpoint(source.read_bytes() if isinstance(source, Path) else source)
@@ -108,12 +108,12 @@ def import_checkpoint(
 
 
 def _counts(key: str) -> bool:
-    """Whether a weight matters to inference: batch norm's step counter does not."""
+    """Return whether a weight affects inference; the step counter of batch norm does not."""
     return not key.endswith("num_batches_tracked")
 
 
 def _recognise(state: Mapping[str, Tensor], stated: Architecture | None) -> Architecture:
-    """Return the architecture of these weights; raises `InvalidModelFile` for an unknown one or not the stated one."""
+    """Return the architecture of these weights; raises `InvalidModelFile` if it is unknown or not the stated one."""
     found = recognise(state.keys())
     if found is not None and stated in (None, found):
         return found
@@ -123,7 +123,7 @@ def _recognise(state: Mapping[str, Tensor], stated: Architecture | None) -> Arch
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], card: ModelCard) -> None:
-    """Load a state dict, or say in one sentence why it does not fit."""
+    """Load a state dict into a model; raises `InvalidModelFile` with the reason if it does not fit."""
     family = family_of(card.architecture)
     outputs, anchors = family.count_outputs(state), family.count_anchors(state)
     if outputs is not None and outputs != len(card.categories) + 1:

@@ -1,4 +1,4 @@
-"""The small detector that ships with Carina, so that a first finding needs no download."""
+"""The small detector that is shipped with Carina, so that the first findings need no download."""
 
 import hashlib
 from importlib.resources import files
@@ -8,7 +8,7 @@ from shared.errors import InvalidModelFile
 
 
 def load_demo_model() -> tuple[ModelCard, bytes]:
-    """Return the demo model's card and weights; raises `InvalidModelFile` if they do not belong together."""
+    """Return the demo model's card and weights; raises `InvalidModelFile` if they do not match."""
     folder = files(__name__)
     card = ModelCard.model_validate_json((folder / "card.json").read_bytes())
     weights = (folder / "weights.safetensors").read_bytes()

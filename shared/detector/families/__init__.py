@@ -1,7 +1,7 @@
-"""The kinds of network, one module each: how they are built, trained, run and recognised.
+"""The families of networks, one module each: how they are built, trained, run and recognised.
 
-To add an architecture, write its module here and name it twice in `shared.detector.architectures`: in the list of names
-and in the table.
+To add an architecture, add it to a module here, and to the list of names and the table in
+`shared.detector.architectures`.
 """
 
 from collections.abc import Collection
@@ -15,7 +15,7 @@ from shared.detector.families.family import Family, Plan
 
 
 def family_of(architecture: Architecture) -> Family:
-    """Return what builds, trains and runs an architecture."""
+    """Return the family that builds, trains and runs an architecture."""
     module = import_module(f"{__name__}.{ARCHITECTURES[architecture].family}")
     family: Family = module.FAMILY
     return family
@@ -34,7 +34,7 @@ def build(card: ModelCard) -> nn.Module:
 def recognise(names: Collection[str]) -> Architecture | None:
     """Return the architecture whose hallmark is among the names of a checkpoint's weights.
 
-    Of several, the one with the longest hallmark: it is the most specific.
+    If several match, the one with the longest hallmark is returned, because it is the most specific.
     """
     hallmarks = {architecture: plan_of(architecture).hallmark for architecture in ARCHITECTURES}
     matching = [architecture for architecture, hallmark in hallmarks.items() if all(name in names for name in hallmark)]

@@ -1,4 +1,4 @@
-"""The interface of a family of networks, which the runtime, the trainer and the import of checkpoints share."""
+"""The interface of a family of networks for the runtime, the trainer and the import of checkpoints."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -16,14 +16,14 @@ from shared.detector.card import ModelCard
 
 @dataclass(frozen=True)
 class Plan:
-    """What distinguishes an architecture from others, and the defaults of its cards."""
+    """The hallmark of an architecture, and the defaults of its cards."""
 
-    #: Names of weights by which a checkpoint is recognised.
+    #: Names of weights that identify a checkpoint of the architecture.
     hallmark: tuple[str, ...]
     canvas_px: int
     #: One tuple of sizes per level of the feature pyramid, finest first.
     anchor_sizes_px: tuple[tuple[float, ...], ...]
-    #: Batch norm's epsilon of torchvision's COCO checkpoint.
+    #: Epsilon of batch norm in torchvision's COCO checkpoint.
     coco_batch_norm_eps: float = 1e-5
 
 
@@ -33,24 +33,24 @@ class Losses(Protocol):
     def __call__(
         self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
     ) -> tuple[Tensor, list[int]]:
-        """Return the losses, [L] in the order of `Family.loss_names`, and the number that each is a mean over.
+        """Return the losses, [L] in the order of `Family.loss_names`, and the number of items that each averages over.
 
-        `images` is float32 [B, 3, S, S], normalised; `boxes` float32 [n, 4] xyxy in canvas pixels; `labels` int64 [n],
-        from 1; `seeds` one for each image, from which everything random is drawn.
+        `images` is float32 [B, 3, S, S], normalised. `boxes` are float32 [n, 4], xyxy in canvas pixels. `labels` are
+        int64 [n], from 1. `seeds` has a seed for each image, which determines all its random draws.
         """
 
 
-#: Maps images [B, 3, S, S], normalised, and their content's (width, height), [B, 2], to detections, float32
-#: [B, max_detections, 6]: box xyxy in canvas pixels, score, label. Label 0 marks an empty row; an image whose logits
-#: are not finite has NaN throughout.
+#: Maps normalised images [B, 3, S, S] and their content's (width, height), [B, 2], to detections, float32 [B,
+#: max_detections, 6]: box xyxy in canvas pixels, score, label. Label 0 marks an empty row. If the logits of an image
+#: are not finite, all its rows are NaN.
 Inference = Callable[[Tensor, Tensor], Tensor]
 
 
 class Family(ABC):
-    """One kind of network. Each `model` is what `build` has returned."""
+    """A family of networks. Each `model` is a result of `build`."""
 
     plans: Mapping[Architecture, Plan]
-    #: The parts of the loss, as the figures of a training name them.
+    #: The parts of the loss, with their names in the metrics of a training.
     loss_names: tuple[str, ...]
 
     @abstractmethod
@@ -59,7 +59,7 @@ class Family(ABC):
 
     @abstractmethod
     def body(self, model: nn.Module) -> nn.Module:
-        """Return the part that starts from ImageNet's weights; its children are the stages that can be frozen."""
+        """Return the part that is initialised with ImageNet weights; its children are the stages that can be frozen."""
 
     @abstractmethod
     def make_losses(self, model: nn.Module) -> Losses:
@@ -67,19 +67,19 @@ class Family(ABC):
 
     @abstractmethod
     def make_inference(self, model: nn.Module, card: ModelCard, dtype: torch.dtype) -> Inference:
-        """Cast the costly layers of a model that is on its device, and return its forward pass."""
+        """Cast the expensive layers of a model on its device to `dtype`, and return its forward pass."""
 
     @abstractmethod
     def count_outputs(self, state: Mapping[str, Tensor]) -> int | None:
-        """Return the classes that a checkpoint predicts, background included; None if it does not tell."""
+        """Return the number of classes of a checkpoint, background included; None if it cannot be determined."""
 
     @abstractmethod
     def count_anchors(self, state: Mapping[str, Tensor]) -> int | None:
-        """Return a checkpoint's anchors at each place; None if it does not tell."""
+        """Return the number of anchors per location of a checkpoint; None if it cannot be determined."""
 
     @abstractmethod
     def by_class(self, name: str, weight: Tensor, outputs: int) -> Tensor | None:
-        """Return a weight of the last layer as a view [outputs, ...]; None for a weight of other layers."""
+        """Return a weight of the last layer as a view [outputs, ...]; None for a weight of another layer."""
 
 
 def count_rows(state: Mapping[str, Tensor], name: str) -> int | None:
@@ -88,16 +88,16 @@ def count_rows(state: Mapping[str, Tensor], name: str) -> int | None:
 
 
 def set_batch_norm_eps(model: nn.Module, eps: float) -> None:
-    """Set the epsilon of every batch norm, frozen or not."""
+    """Set the epsilon of all batch norms, frozen or not."""
     norms: list[Any] = [each for each in model.modules() if isinstance(each, FrozenBatchNorm2d | nn.BatchNorm2d)]
     for norm in norms:
         norm.eps = eps
 
 
 def keep_float32(*modules: nn.Module) -> None:
-    """Let modules train under bf16 autocast, but return float32: boxes are computed from their outputs.
+    """Make modules return float32 under bf16 autocast, because boxes are computed from their outputs.
 
-    bf16 has 8 bits of precision, so that an edge at 300 pixels would be one pixel off or more.
+    bf16 has 8 bits of precision, so an edge at 300 pixels would have an error of one pixel or more.
     """
     for module in modules:
         module.register_forward_hook(lambda _module, _inputs, outputs: tree_map(lambda t: t.float(), outputs))

@@ -18,39 +18,39 @@ from shared.detector.families.family import Family, Plan, count_rows, set_batch_
 from shared.detector.families.faster_rcnn_inference import FasterRcnnInference
 from shared.detector.families.faster_rcnn_losses import LOSSES, FasterRcnnLosses
 
-#: Regions are pooled to this many cells a side.
+#: Number of cells per side to which regions are pooled.
 ROI_CELLS = 7
 _LAST_LAYER = "roi_heads.box_predictor."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blueprint(Plan):
-    """A plan with the parts and the numbers of a Faster R-CNN."""
+    """A plan with the parts and the parameters of a Faster R-CNN."""
 
     backbone: Callable[[], BackboneWithFPN]
-    #: Makes what follows the pooling, from the pyramid's channels and `box_head_width`.
+    #: Makes the head after the pooling from the pyramid's channels and `box_head_width`.
     box_head: Callable[[int, int], nn.Module] = lambda channels, width: TwoMLPHead(channels * ROI_CELLS**2, width)
-    #: Makes the RPN's head from the pyramid's channels and the anchors at each place; None: torchvision's default.
+    #: Makes the RPN's head from the pyramid's channels and the anchors per location; None means torchvision's default.
     rpn_head: Callable[[int, int], nn.Module] | None = None
     #: Proposals per level before, and per image after, non-maximum suppression.
     proposals_before_nms: int
     proposals_after_nms: int
-    #: Proposals per level and per image while training; anchors and regions an image that the heads learn from.
+    #: In training: proposals per level and per image; sampled anchors and regions per image for the losses.
     proposals_in_training: int = 2000
     anchors_in_training: int = 256
     regions_in_training: int = 512
-    #: An anchor that overlaps a true box by this much is to find it.
+    #: An anchor is positive if its overlap with an annotated box is at least this.
     anchor_hit_iou: float = 0.7
     #: Proposals below this objectness are dropped.
     objectness_threshold: float = 0.0
-    #: Width of the fully connected layers over each region.
+    #: Width of the fully connected layers of the box head.
     box_head_width: int = 1024
-    #: A region of this size is pooled from stride 16 (eq. 1 of the FPN paper, arXiv:1612.03144).
+    #: The size of a region that is pooled from stride 16 (eq. 1 of the FPN paper, arXiv:1612.03144).
     canonical_px: int = 224
 
 
 class FasterRcnn(Family):
-    """Faster R-CNN over a feature pyramid; trained and run by its parts, not by torchvision's `forward`."""
+    """Faster R-CNN with a feature pyramid; training and inference call its parts, not torchvision's `forward`."""
 
     loss_names = LOSSES
 
@@ -58,7 +58,7 @@ class FasterRcnn(Family):
         self.plans: Mapping[Architecture, Blueprint] = blueprints
 
     def build(self, card: ModelCard) -> FasterRCNN:
-        """Return the card's network; its own `forward` expects images that already fill the canvas."""
+        """Return the card's network; its `forward` expects images that already have the size of the canvas."""
         blueprint = self.plans[card.architecture]
         backbone = blueprint.backbone()
         anchors = AnchorGenerator(card.anchor_sizes_px, (card.anchor_aspect_ratios,) * len(card.anchor_sizes_px))
@@ -98,23 +98,23 @@ class FasterRcnn(Family):
         return body
 
     def make_losses(self, model: FasterRCNN) -> FasterRcnnLosses:
-        """Put seeded samplers into the model."""
+        """Replace the model's samplers with seeded ones, and return its losses."""
         return FasterRcnnLosses(model)
 
     def make_inference(self, model: FasterRCNN, card: ModelCard, dtype: torch.dtype) -> FasterRcnnInference:
-        """Cast all but the last layer."""
+        """Cast all layers except the last one, and return the forward pass."""
         return FasterRcnnInference(model, card, dtype)
 
     def count_outputs(self, state: Mapping[str, Tensor]) -> int | None:
-        """Count the scores of a region."""
+        """Count the scores per region."""
         return count_rows(state, f"{_LAST_LAYER}cls_score.weight")
 
     def count_anchors(self, state: Mapping[str, Tensor]) -> int | None:
-        """Count the RPN's scores of a place."""
+        """Count the RPN's scores per location."""
         return count_rows(state, "rpn.head.cls_logits.weight")
 
     def by_class(self, name: str, weight: Tensor, outputs: int) -> Tensor | None:
-        """Return a class's row of scores, or its four rows of box coordinates."""
+        """Return each class's row of scores, or its four rows of box coordinates."""
         return weight.reshape(outputs, -1, *weight.shape[1:]) if name.startswith(_LAST_LAYER) else None
 
 
@@ -129,7 +129,7 @@ def _mobilenet_v3_backbone() -> BackboneWithFPN:
 
 
 def _mobilenet_v2_backbone() -> BackboneWithFPN:
-    """MobileNetV2 with torchvision's usual pyramid of 256 channels, at strides 4 to 64; batch norm is frozen."""
+    """MobileNetV2 with torchvision's default pyramid of 256 channels at strides 4 to 64; batch norm is frozen."""
     stages = {"3": "0", "6": "1", "13": "2", "17": "3"}
     features = mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d).features
     return BackboneWithFPN(features, stages, [24, 32, 96, 320], out_channels=256)
@@ -139,7 +139,7 @@ def _small_backbone() -> BackboneWithFPN:
     """MobileNetV2 with a pyramid of 96 channels at strides 8, 16 and 32; `body` has torchvision's `features` keys."""
     stages = {"6": "0", "13": "1", "17": "2"}
     pyramid = BackboneWithFPN(mobilenet_v2(weights=None).features, stages, [32, 96, 320], out_channels=96)
-    pyramid.fpn.extra_blocks = None  # A fourth level, at stride 64, would see no more than the third one.
+    pyramid.fpn.extra_blocks = None  # A fourth level, at stride 64, would add no information.
     return pyramid
 
 

@@ -1,4 +1,4 @@
-"""Faster R-CNN as it serves: fixed shapes, no loop over images."""
+"""Inference of Faster R-CNN with fixed shapes, without a loop over images."""
 
 import torch
 from torch import Tensor
@@ -24,14 +24,14 @@ SMALLEST_PROPOSAL_PX = 1e-3
 class FasterRcnnInference:
     """The forward pass: see `family.Inference`.
 
-    torchvision's own `forward` goes through proposals and results image by image, with about ten host syncs each.
+    torchvision's `forward` processes proposals and results image by image, with about ten host syncs for each.
     """
 
     def __init__(self, model: FasterRCNN, card: ModelCard, dtype: torch.dtype) -> None:
         self._model = model
         self._card = card
         self._dtype = dtype
-        # What is left in float32 decides scores and boxes, and costs next to nothing.
+        # The remaining layers stay in float32: they determine scores and boxes, and take almost no time.
         for costly in (model.backbone, model.rpn.head, model.roi_heads.box_head):
             costly.to(dtype)
         self._anchors = lay_anchors(model.backbone, model.rpn.anchor_generator, card.canvas_px, dtype)
@@ -51,7 +51,7 @@ class FasterRcnnInference:
         return mark_unsound(self._conclude(logits, deltas, proposals, valid, content), logits)
 
     def _propose(self, objectness: list[Tensor], deltas: list[Tensor], content: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the best P regions of each image, float32 [B, P, 4], and which of them count, bool [B, P]."""
+        """Return the best P regions of each image, float32 [B, P, 4], and which of them are valid, bool [B, P]."""
         rpn, batch = self._model.rpn, len(content)
         most = min(rpn.pre_nms_top_n(), max(map(len, self._anchors)))
         boxes = content.new_zeros((batch, len(self._anchors), most, 4))
@@ -59,7 +59,7 @@ class FasterRcnnInference:
         for level, (anchors, level_objectness, level_deltas) in enumerate(
             zip(self._anchors, objectness, deltas, strict=True)
         ):
-            # Both heads' channels are (anchor, value); the order of `anchors` is (row, column, anchor).
+            # The channels of both heads are ordered (anchor, value), `anchors` are ordered (row, column, anchor).
             logits = level_objectness.float().permute(0, 2, 3, 1).flatten(1)  # [B, n]
             codes = level_deltas.float().permute(0, 2, 3, 1).reshape(batch, -1, 4)  # [B, n, 4]
             top, index = logits.topk(min(most, len(anchors)), dim=1)
@@ -75,7 +75,7 @@ class FasterRcnnInference:
         return gather_boxes(boxes.flatten(1, 2), index), best >= 0
 
     def _conclude(self, logits: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor, content: Tensor) -> Tensor:
-        """Decode, threshold and suppress."""
+        """Decode the boxes, apply the score threshold, and suppress overlapping boxes."""
         batch, regions = valid.shape
         classes = logits.shape[1] - 1
         decoded = self._model.roi_heads.box_coder.decode_single(deltas, proposals.flatten(0, 1))
@@ -83,7 +83,7 @@ class FasterRcnnInference:
         boxes = clip(boxes, content[:, None])
         scores = logits.softmax(-1).view(batch, regions, classes + 1)[:, :, 1:]
         scores = scores.where(valid[..., None], 0.0).flatten(1)  # [B, P·C]
-        # Empty boxes are dropped before the cut, so that they take no candidate's place.
+        # Empty boxes are removed before the top candidates are selected, so that they do not displace others.
         scores = scores.where(at_least(boxes, SMALLEST_BOX_PX) & (scores > self._card.score_threshold), -1.0)
         top, index = scores.topk(min(MAX_CANDIDATES, scores.shape[1]), dim=1)
         return suppress_and_rank(gather_boxes(boxes, index), top, index % classes + 1, self._card)

@@ -1,4 +1,4 @@
-"""Faster R-CNN's four losses."""
+"""The four losses of Faster R-CNN."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_re
 
 
 class FasterRcnnLosses:
-    """The losses of the RPN over the anchors drawn, and of the box head over the regions drawn: see `family.Losses`."""
+    """The losses of the RPN over sampled anchors, and of the box head over sampled regions: see `family.Losses`."""
 
     def __init__(self, model: FasterRCNN) -> None:
         self._model = model
@@ -26,7 +26,7 @@ class FasterRcnnLosses:
     def __call__(
         self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
     ) -> tuple[Tensor, list[int]]:
-        """Return the losses in the order of `LOSSES`, [4], and how many anchors or regions each is a mean of."""
+        """Return the losses in the order of `LOSSES`, [4], and the number of anchors or regions that each averages."""
         for sampler in self._samplers:
             sampler.seeds = seeds
         targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]

@@ -1,4 +1,4 @@
-"""The second version of torchvision's Faster R-CNN: deeper heads, and batch norm in pyramid and heads."""
+"""Version 2 of torchvision's Faster R-CNN: deeper heads, and batch norm in the pyramid and the heads."""
 
 from torch import nn
 from torchvision.models import resnet50

@@ -1,4 +1,4 @@
-"""torchvision's RetinaNet (arXiv:1708.02002): every anchor is classified at once, without proposals."""
+"""torchvision's RetinaNet (arXiv:1708.02002): it classifies all anchors directly, without proposals."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,13 +30,13 @@ _SCORES, _BOXES = "head.classification_head.cls_logits.", "head.regression_head.
 
 
 class RetinaNetFamily(Family):
-    """RetinaNet on ResNet-50; output k of an anchor is label k, and output 0 is never used, as in torchvision."""
+    """RetinaNet with ResNet-50. Output k of an anchor is label k, and output 0 is unused, as in torchvision."""
 
     plans: Mapping[Architecture, Plan] = {
         "retinanet_resnet50_fpn": Plan(
             hallmark=("backbone.body.layer4.2.conv3.weight", f"{_SCORES}weight"),
             canvas_px=1024,
-            # Three sizes an octave, rounded down as torchvision does.
+            # Three sizes per octave, rounded down as in torchvision.
             anchor_sizes_px=((32, 40, 50), (64, 80, 101), (128, 161, 203), (256, 322, 406), (512, 645, 812)),
             coco_batch_norm_eps=0.0,
         )
@@ -44,7 +44,7 @@ class RetinaNetFamily(Family):
     loss_names = ("loss_classifier", "loss_box_reg")
 
     def build(self, card: ModelCard) -> RetinaNet:
-        """Return the card's network; its own `forward` expects images that already fill the canvas."""
+        """Return the card's network; its `forward` expects images that already have the size of the canvas."""
         backbone = resnet_fpn_backbone(
             backbone_name="resnet50",
             weights=None,
@@ -76,32 +76,32 @@ class RetinaNetFamily(Family):
         return body
 
     def make_losses(self, model: RetinaNet) -> "_Losses":
-        """Return the focal loss and the boxes' loss."""
+        """Return the focal loss and the box loss."""
         return _Losses(model)
 
     def make_inference(self, model: RetinaNet, card: ModelCard, dtype: torch.dtype) -> "_Inference":
-        """Cast the whole network."""
+        """Cast the whole network, and return its forward pass."""
         return _Inference(model, card, dtype)
 
     def count_outputs(self, state: Mapping[str, Tensor]) -> int | None:
-        """Count the scores of an anchor."""
+        """Count the scores per anchor."""
         scores, anchors = count_rows(state, f"{_SCORES}weight"), self.count_anchors(state)
         return scores // anchors if scores and anchors else None
 
     def count_anchors(self, state: Mapping[str, Tensor]) -> int | None:
-        """Count the boxes of a place."""
+        """Count the boxes per location."""
         coordinates = count_rows(state, f"{_BOXES}weight")
         return coordinates and coordinates // 4
 
     def by_class(self, name: str, weight: Tensor, outputs: int) -> Tensor | None:
-        """Return a class's row of scores for each anchor; boxes are the same for all classes."""
+        """Return each class's row of scores for each anchor; boxes do not depend on the class."""
         if not name.startswith(_SCORES):
             return None
         return weight.reshape(-1, outputs, *weight.shape[1:]).transpose(0, 1)
 
 
 class _Losses:
-    """Focal loss and boxes' loss, each a mean over images: see `family.Losses`."""
+    """Focal loss and box loss, each averaged over images: see `family.Losses`."""
 
     def __init__(self, model: RetinaNet) -> None:
         self._model = model
@@ -110,7 +110,7 @@ class _Losses:
     def __call__(
         self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
     ) -> tuple[Tensor, list[int]]:
-        """Return the losses in the order of `loss_names`, float32 [2], and how many images each is a mean of."""
+        """Return the losses in the order of `loss_names`, float32 [2], and the number of images that each averages."""
         targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]
         features = list(self._model.backbone(images).values())
         anchors = self._model.anchor_generator(

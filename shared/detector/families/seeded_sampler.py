@@ -1,8 +1,8 @@
 """Chooses the anchors and regions that a head learns from, independently for each image.
 
-torchvision draws them from one random stream for the whole process, so that an image's draw depends on the images
-before it. Here it depends on the image's own seed: two ranks of batch b compute the same as one of batch 2b, and a
-resumed run continues as it would have without the interruption.
+torchvision draws them from one random stream for the whole process, so an image's sample depends on the images before
+it. Here it depends only on the image's seed: two ranks with batch size b compute the same as one with batch size 2b,
+and a resumed training continues as without the interruption.
 """
 
 import torch
@@ -10,30 +10,30 @@ from torch import Tensor
 
 
 class SeededSampler:
-    """Draws at most `per_image` matches, `positive_share` of them positive where there are enough.
+    """Samples at most `per_image` matches; `positive_share` of them are positive if there are enough.
 
-    As torchvision's `BalancedPositiveNegativeSampler`, whose place it takes in the RPN and in the box head.
+    It replaces torchvision's `BalancedPositiveNegativeSampler` in the RPN and in the box head.
     """
 
     def __init__(self, per_image: int, positive_share: float) -> None:
         self._per_image = per_image
         self._positive_share = positive_share
-        #: Of the images to come, one each; set before every forward pass.
+        #: One seed for each image of the batch; set before each forward pass.
         self.seeds: list[int] = []
-        #: Drawn in the last pass: what its losses are means over.
+        #: The number of matches sampled in the last pass, which its losses average over.
         self.drawn = 0
 
     def __call__(self, matches: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return a mask of the positives and one of the negatives drawn from each image's `matches`.
+        """Return a mask of the positives and a mask of the negatives sampled from each image's `matches`.
 
-        Of matches, each [n], 1 and above is a positive, 0 a negative, and below counts for nothing.
+        In matches [n], values from 1 are positives, 0 is a negative, and values below 0 are ignored.
         """
         masks = [self._draw(match, seed) for match, seed in zip(matches, self.seeds, strict=True)]
         self.drawn = sum(int(mask.sum()) for pair in masks for mask in pair)
         return [positive for positive, _ in masks], [negative for _, negative in masks]
 
     def _draw(self, match: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        # On the CPU, so that a GPU draws the same.
+        # On the CPU, so that CPU and GPU give the same sample.
         generator = torch.Generator().manual_seed(seed)
         positives, negatives = torch.where(match >= 1)[0], torch.where(match == 0)[0]
         wanted = min(len(positives), int(self._per_image * self._positive_share))
