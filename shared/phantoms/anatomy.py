@@ -1,4 +1,4 @@
-"""The shapes of one person's chest, in the body frame of `canvas`. Side -1 is the patient's right, +1 the left."""
+"""The shapes of a person's chest in the body frame of `canvas`. Side -1 is the patient's right, +1 the left."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,36 +14,36 @@ RIBS = 10
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What differs from person to person."""
+    """The properties that differ between persons."""
 
-    #: Width of the rib cage, 1 for the mean.
+    #: Width of the rib cage; the mean is 1.
     breadth: float
-    #: How much the chest bulges at its base, 1 for the mean.
+    #: Width of the base of the chest; the mean is 1.
     bulge: float
-    #: Height of the lungs' apices.
+    #: Height of the lung apices.
     apex_y: float
-    #: How much the diaphragm stands lower (deep breath) or higher, in body units.
+    #: Displacement of the diaphragm in body units: positive is lower (deep breath).
     breath: float
-    #: Tops of the diaphragm's domes, right and left.
+    #: Tops of the domes of the diaphragm, right and left.
     dome_y: tuple[float, float]
     #: The heart's ellipse: centre, half axes, and tilt in radians.
     heart_centre: tuple[float, float]
     heart_axes: tuple[float, float]
     heart_tilt: float
-    #: The aortic knuckle's circle.
+    #: The ellipse of the aortic knob: centre and half axes.
     aorta_centre: tuple[float, float]
     aorta_axes: tuple[float, float]
     rib_shift: float
-    #: Strength of the breasts' shadows; 0 for none.
+    #: Strength of the breast shadows; 0 for none.
     breast: float
-    #: Thickness of the soft tissue, 1 for the mean.
+    #: Thickness of the soft tissue; the mean is 1.
     fat: float
-    #: Centre and half axes of the stomach's gas bubble; none if nothing is to be seen.
+    #: Centre and half axes of the gas bubble in the stomach; None if it is not visible.
     stomach: tuple[tuple[float, float], tuple[float, float]] | None
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Anatomy":
-        """Draw a healthy person."""
+        """Draw the properties of a random healthy person."""
         breath = float(np.clip(rng.normal(0, 0.016), -0.035, 0.03))
         right_dome = 0.592 + breath + rng.normal(0, 0.006)
         left_dome = right_dome + rng.uniform(0.012, 0.03)
@@ -94,7 +94,7 @@ class Anatomy:
         return spline(knots) * (side * self.breadth, 1)
 
     def cavity(self, side: Side) -> Points:
-        """Outline half of the chest's inside, from the wall to near the midline."""
+        """Outline half of the chest cavity, from the wall to near the midline."""
         return np.concatenate([self.wall(side), self.diaphragm(side)])
 
     def heart(self) -> Points:
@@ -102,11 +102,11 @@ class Anatomy:
         return ellipse(self.heart_centre, self.heart_axes, self.heart_tilt)
 
     def aorta(self) -> Points:
-        """Outline the aortic knuckle."""
+        """Outline the aortic knob."""
         return ellipse(self.aorta_centre, self.aorta_axes)
 
     def mediastinum(self) -> tuple[Points, ...]:
-        """Outline what lies between the lungs; the union of these is opaque."""
+        """Outline the structures between the lungs; their union is opaque."""
         left_edge = self.heart_centre[0] + self.heart_axes[0] * 0.62
         vessels = spline(
             points(
@@ -118,7 +118,7 @@ class Anatomy:
         return vessels, self.aorta(), self.heart()
 
     def hilum(self, side: Side) -> tuple[float, float]:
-        """Locate the root of a lung; the left one stands higher."""
+        """Locate the root of a lung; the left one is higher."""
         return (0.072 * side, 0.385 if side < 0 else 0.37)
 
     def torso(self) -> tuple[Points, ...]:
@@ -133,10 +133,10 @@ class Anatomy:
         return np.concatenate([side, side[::-1] * (-1, 1)]), arm, arm * (-1, 1)
 
     def rib(self, index: int, side: Side) -> tuple[Points, Points]:
-        """Outline rib `index` (0 the highest): its rear arc, and its front arc down to the cartilage.
+        """Outline rib `index` (0 is the highest): its rear arc, and its front arc down to the cartilage.
 
-        A rib is a tilted half ellipse around the chest; seen from the front its rear runs out nearly level, turns at
-        the wall and comes back in front, lower down.
+        A rib is a tilted half ellipse around the chest. In a frontal view, its rear arc runs outwards almost
+        horizontally, turns at the wall, and returns in front at a lower level.
         """
         level = index / (RIBS - 1)
         top = 0.15 + self.rib_shift + 0.47 * level**0.95
@@ -153,20 +153,20 @@ class Anatomy:
         return rear, front
 
     def clavicle(self, side: Side) -> Points:
-        """Outline a collar bone."""
+        """Outline a clavicle."""
         knots = points((0.028, 0.192), (0.08, 0.184), (0.16, 0.158), (0.24, 0.138), (0.3, 0.132), (0.352, 0.14))
         curve = spline(knots * (side * self.breadth, 1))
         along = np.linspace(-1, 1, len(curve))
         return ribbon(curve, (0.0095 + 0.004 * along**2) * np.sqrt(1 - 0.95 * along**16))
 
     def scapula(self, side: Side) -> Points:
-        """Outline a shoulder blade."""
+        """Outline a scapula."""
         knots = points(
             (0.25, 0.15), (0.262, 0.24), (0.29, 0.36), (0.312, 0.43), (0.335, 0.38), (0.35, 0.2), (0.34, 0.14)
         )
         return spline(knots * (side * self.breadth, 1))
 
     def humerus(self, side: Side) -> tuple[Points, Points]:
-        """Outline the upper arm's head and shaft."""
+        """Outline the head and the shaft of a humerus."""
         shaft = ribbon(points((0.395, 0.18), (0.47, 0.33), (0.55, 0.5)), 0.02)
         return ellipse((0.385 * side, 0.165), (0.034, 0.036)), shaft * (side, 1)

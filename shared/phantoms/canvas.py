@@ -1,7 +1,7 @@
-"""Drawing in the body's own frame, at any resolution.
+"""Draws in the body frame, at any resolution.
 
-The body frame has its origin at the top centre of a nominal 5:6 film, x to the image's right (the patient's left), y
-down, and the nominal film's height as its unit: the film spans x in ±5/12 and y in 0–1.
+The body frame has its origin at the top centre of a nominal 5:6 image. x points to the right of the image (the
+patient's left), and y down. The unit is the height of the nominal image, which spans x in ±5/12 and y in 0–1.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 Layer = NDArray[np.float32]
 Points = NDArray[np.float64]
 
-#: The nominal film's width over its height.
+#: The width of the nominal image divided by its height.
 ASPECT = 5 / 6
 _SUBPIXEL_BITS = 4
 
 
 def points(*pairs: tuple[float, float]) -> Points:
-    """Gather (x, y) pairs into float64 [N, 2]."""
+    """Return (x, y) pairs as float64 [N, 2]."""
     return np.array(pairs, dtype=np.float64)
 
 
 def spline(knots: Points, steps: int = 12) -> Points:
-    """Lead a Catmull-Rom curve through the knots [K, 2]; [(K - 1) * steps + 1, 2]."""
+    """Return a Catmull-Rom curve through the knots [K, 2], as [(K - 1) * steps + 1, 2]."""
     padded = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
     t = np.linspace(0, 1, steps, endpoint=False)[:, None, None]
     a, b, c, d = (padded[i : len(padded) - 3 + i] for i in range(4))
@@ -34,7 +34,7 @@ def spline(knots: Points, steps: int = 12) -> Points:
 
 
 def ribbon(curve: Points, half_width: float | NDArray[np.float64]) -> Points:
-    """Widen a curve [N, 2] into a closed band; `half_width` may vary along it."""
+    """Widen a curve [N, 2] to a closed band; `half_width` can vary along it."""
     tangent = np.gradient(curve, axis=0)
     normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) / np.linalg.norm(tangent, axis=1, keepdims=True)
     offset = normal * np.broadcast_to(half_width, len(curve))[:, None]
@@ -42,7 +42,7 @@ def ribbon(curve: Points, half_width: float | NDArray[np.float64]) -> Points:
 
 
 def ellipse(centre: tuple[float, float], axes: tuple[float, float], tilt: float = 0.0, steps: int = 72) -> Points:
-    """Outline an ellipse with half axes `axes`, turned clockwise by `tilt` radians."""
+    """Outline an ellipse with half axes `axes`, rotated clockwise by `tilt` radians."""
     t = np.linspace(0, 2 * np.pi, steps, endpoint=False)
     x, y = axes[0] * np.cos(t), axes[1] * np.sin(t)
     x, y = x * np.cos(tilt) - y * np.sin(tilt) + centre[0], x * np.sin(tilt) + y * np.cos(tilt) + centre[1]
@@ -52,7 +52,7 @@ def ellipse(centre: tuple[float, float], axes: tuple[float, float], tilt: float 
 def lobulated(
     centre: tuple[float, float], axes: tuple[float, float], rng: np.random.Generator, roughness: float
 ) -> Points:
-    """Outline an ellipse whose radius wavers by about `roughness` of itself."""
+    """Outline an ellipse whose radius varies by a share of about `roughness`."""
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     radius = np.ones_like(angle)
     for lobes in range(2, 7):
@@ -63,20 +63,20 @@ def lobulated(
 
 @dataclass(frozen=True)
 class Canvas:
-    """A grid of pixels laid over the body frame."""
+    """A grid of pixels over the body frame."""
 
     height_px: int
     width_px: int
     #: Pixels per unit of the body frame.
     scale: float
-    #: The pixel under the body frame's origin.
+    #: The pixel at the origin of the body frame.
     origin_px: tuple[float, float]
-    #: How far the body is turned clockwise, in radians.
+    #: Clockwise rotation of the body, in radians.
     turn: float = 0.0
 
     @property
     def matrix(self) -> NDArray[np.float64]:
-        """The affine map from body frame to pixels, [2, 3]."""
+        """The affine map from the body frame to pixels, [2, 3]."""
         cos, sin = self.scale * np.cos(self.turn), self.scale * np.sin(self.turn)
         return np.array([[cos, -sin, self.origin_px[0]], [sin, cos, self.origin_px[1]]])
 
@@ -85,7 +85,7 @@ class Canvas:
         return where @ self.matrix[:, :2].T + self.matrix[:, 2]
 
     def fill(self, *outlines: Points) -> Layer:
-        """Fill closed outlines with 1, their union on 0."""
+        """Fill the union of closed outlines with 1 on a background of 0."""
         mask = np.zeros((self.height_px, self.width_px), np.uint8)
         for outline in outlines:
             fixed = np.round(self.to_px(outline) * 2**_SUBPIXEL_BITS).astype(np.int32)
@@ -93,7 +93,7 @@ class Canvas:
         return np.multiply(mask, np.float32(1 / 255), dtype=np.float32)
 
     def strokes(self, lines: Sequence[tuple[Points, float, float]]) -> Layer:
-        """Draw polylines, each with its width and strength; one thinner than a pixel is drawn fainter instead."""
+        """Draw polylines, each with its width and strength; lines thinner than a pixel are drawn fainter instead."""
         mask = np.zeros((self.height_px, self.width_px), np.uint8)
         for line, width, strength in lines:
             fixed = np.round(self.to_px(line) * 2**_SUBPIXEL_BITS).astype(np.int32)
@@ -103,7 +103,7 @@ class Canvas:
         return np.multiply(mask, np.float32(1 / 255), dtype=np.float32)
 
     def blur(self, layer: Layer, sigma: float) -> Layer:
-        """Blur by a Gaussian of `sigma` body units; a wide one on a coarser grid, where it costs little."""
+        """Blur with a Gaussian of `sigma` body units; a wide blur uses a coarser grid, which is faster."""
         sigma_px = sigma * self.scale
         if sigma_px < 0.3:
             return layer
@@ -117,12 +117,12 @@ class Canvas:
         return cv2.resize(coarse, (self.width_px, self.height_px), interpolation=cv2.INTER_LINEAR).astype(np.float32)
 
     def depth(self, mask: Layer) -> Layer:
-        """Measure how far inside the mask each pixel lies, in body units."""
+        """Return the distance of each pixel to the edge of the mask, in body units; 0 outside the mask."""
         inside = cv2.distanceTransform((mask > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
         return (inside / self.scale).astype(np.float32)
 
     def field(self, rng: np.random.Generator, cell: float) -> Layer:
-        """Draw smooth noise of unit variance whose grains are about `cell` body units wide."""
+        """Draw smooth noise of unit variance with grains about `cell` body units wide."""
         count = int(np.ceil(1.2 / cell))
         grid = rng.standard_normal((count, count), dtype=np.float32)
         from_grid = np.array([[cell, 0, -0.6], [0, cell, -0.1], [0, 0, 1]])
@@ -135,6 +135,6 @@ class Canvas:
         ).astype(np.float32)
 
     def rows(self) -> Layer:
-        """Give each pixel's y in the body frame, the turn aside."""
+        """Return each pixel's y in the body frame; the rotation is ignored."""
         y = (np.arange(self.height_px, dtype=np.float32) - np.float32(self.origin_px[1])) / np.float32(self.scale)
         return np.broadcast_to(y[:, None], (self.height_px, self.width_px))

@@ -14,10 +14,11 @@ from pydicom.sequence import Sequence
 from shared.phantoms.dicom import TRANSFER_SYNTAXES, BitsStored, describe, encode_dicom, stored_values, write
 from shared.phantoms.phantom import Phantom, make_phantom
 
-#: The demo's seeds begin here, far from those that a model would be trained with.
+#: The first seed of the demo, far from the seeds of training images.
 DEMO_SEED = 2_000_000
 _DEPTHS: tuple[BitsStored, ...] = get_args(BitsStored)
-#: (height, width) in pixels; lengths that share no factor make every combination with depth and syntax come up.
+#: (height, width) in pixels. The lengths of the cycles share no factor, so all combinations with bit depth and transfer
+#: syntax occur.
 _SIZES_PX = ((1024, 860), (1536, 1280), (1200, 1000), (1400, 1400), (2000, 1664), (1152, 1024), (3000, 3000))
 
 
@@ -26,8 +27,8 @@ def demo_studies(
 ) -> Iterator[tuple[str, bytes, Phantom]]:
     """Yield `count` studies as (file name, DICOM file, phantom), made one at a time.
 
-    They cycle over bit depths, photometric interpretations, transfer syntaxes and sizes. With `negatives` every second
-    film shows black for white, as from a machine that tags its films wrongly.
+    They cycle over bit depths, photometric interpretations, transfer syntaxes and sizes. With `negatives`, every second
+    image is inverted, as from a device that writes a wrong photometric interpretation.
     """
     for index in range(count):
         height_px, width_px = _SIZES_PX[index % len(_SIZES_PX)]
@@ -46,7 +47,7 @@ def demo_studies(
 
 
 def bad_files() -> list[tuple[str, bytes, str]]:
-    """Give files that must be turned away, as (file name, bytes, the code of the error in `shared.errors`)."""
+    """Return files that must be rejected, as (file name, bytes, code of the error in `shared.errors`)."""
     return [
         ("report-without-pixels.dcm", _report(), "not_an_image"),
         ("cut-short.dcm", _cut_short(), "undecodable_pixel_data"),

@@ -1,4 +1,4 @@
-"""A phantom as a DICOM file: Digital X-Ray Image Storage - For Presentation (PS3.3 A.26)."""
+"""Writes a phantom as a DICOM file: Digital X-Ray Image Storage - For Presentation (PS3.3 A.26)."""
 
 import io
 import uuid
@@ -17,7 +17,7 @@ from shared.phantoms.phantom import Phantom
 
 BitsStored = Literal[8, 12, 16]
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
-#: What films come in, and every other reader of DICOM takes too.
+#: Transfer syntaxes that are common for radiographs, and that other DICOM software reads too.
 TRANSFER_SYNTAXES: tuple[TransferSyntax, ...] = (
     "explicit",
     "implicit",
@@ -34,7 +34,7 @@ _NAMESPACE = uuid.UUID("6f0a4a52-5f0e-5c0b-8d53-0a4c6b1f9e11")
 def stored_values(
     phantom: Phantom, bits_stored: BitsStored, photometric: Photometric
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Quantise to the pixel values of a file, [H, W]; those of MONOCHROME1 are inverted."""
+    """Quantise to the stored values of a file, [H, W]; they are inverted for MONOCHROME1."""
     top = 2**bits_stored - 1
     values: Layer = np.rint(phantom.pixels * np.float32(top))
     stored = values if photometric == "MONOCHROME2" else top - values
@@ -62,7 +62,7 @@ def encode_dicom(
     dataset.HighBit = bits_stored - 1
     dataset.PixelRepresentation = 0
     dataset.PixelIntensityRelationship = "LOG"
-    # Dense is bright in MONOCHROME2, so that there a higher value means fewer photons.
+    # In MONOCHROME2, dense tissue is bright, so a higher value means fewer photons.
     dataset.PixelIntensityRelationshipSign = 1 if photometric == "MONOCHROME1" else -1
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
     dataset.PresentationLUTShape = "INVERSE" if photometric == "MONOCHROME1" else "IDENTITY"
@@ -73,7 +73,7 @@ def encode_dicom(
 
 
 def describe(seed: int, variant: str, sop_class: uid.UID) -> Dataset:
-    """Begin a data set with the patient, study and series of a seed; `variant` tells its instances apart."""
+    """Create a data set with the patient, study and series of a seed; `variant` distinguishes its instances."""
     dataset = Dataset()
     dataset.SOPClassUID = sop_class
     dataset.SOPInstanceUID = _uid(f"{seed}/{variant}")
@@ -92,7 +92,7 @@ def describe(seed: int, variant: str, sop_class: uid.UID) -> Dataset:
 
 
 def write(dataset: Dataset, values: Values | None, transfer_syntax: TransferSyntax) -> bytes:
-    """Write a data set as a DICOM file, with its pixel values in the transfer syntax; `None` for no pixels."""
+    """Return a data set as a DICOM file, with its pixel values in the transfer syntax; None for no pixels."""
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = UIDS[transfer_syntax]
     dataset.file_meta.ImplementationClassUID = _uid("implementation")
@@ -130,5 +130,5 @@ def _describe_projection(dataset: Dataset) -> None:
 
 
 def _uid(name: str) -> uid.UID:
-    """Derive a UID under 2.25, the root of UUIDs (PS3.5 B.2)."""
+    """Derive a UID under 2.25, the root of UIDs from UUIDs (PS3.5 B.2)."""
     return uid.UID(f"2.25.{uuid.uuid5(_NAMESPACE, name).int}")

@@ -1,4 +1,4 @@
-"""Pixel values in every transfer syntax that an encoder is at hand for, PS3.5 annex A."""
+"""Encodes pixel values in each transfer syntax for which an encoder is available (PS3.5 annex A)."""
 
 import zlib
 from collections.abc import Callable
@@ -73,23 +73,23 @@ UIDS: dict[TransferSyntax, uid.UID] = {
     "jpeg-xl-recompression": JPEG_XL_RECOMPRESSION,
 }
 
-#: Of JPEG-LS near-lossless: by how much a value may come out wrong.
+#: Maximum error of a value in near-lossless JPEG-LS.
 NEAR = 3
-_RSIZ = slice(6, 8)  # what a JPEG 2000 codestream asks of its decoder, ISO/IEC 15444-1 A.5.1
+_RSIZ = slice(6, 8)  # the capabilities that a JPEG 2000 codestream requires, ISO/IEC 15444-1 A.5.1
 _PART_2 = b"\x80\x00"
 
 
 def native_bytes(values: Values, *, big_endian: bool = False) -> bytes:
-    """Cells in their byte order, of an even length."""
+    """Return cells in the given byte order, padded to an even length."""
     raw = values.astype(values.dtype.newbyteorder(">" if big_endian else "<")).tobytes()
     return raw + b"\0" * (len(raw) % 2)
 
 
 def encode_frame(values: Values, bits: int, transfer_syntax: TransferSyntax) -> bytes:
-    """One frame in an encapsulated syntax, without fragments around it, of `values` [H, W] in `bits` bits.
+    """Encode `values` [H, W] of `bits` bits as one frame of an encapsulated syntax, without fragments around it.
 
-    JPEG Baseline and what is made of it take 8 bits, JPEG Extended at most 12. Formats that know no sign take the bits
-    of signed values for unsigned ones.
+    JPEG Baseline and JPEG XL recompression need 8 bits, JPEG Extended at most 12. Formats without a sign encode the
+    bits of signed values as unsigned values.
     """
     if values.dtype.kind == "i" and transfer_syntax not in _SIGNED:
         values = values.view(f"u{values.itemsize}") & ((1 << bits) - 1)
@@ -98,7 +98,7 @@ def encode_frame(values: Values, bits: int, transfer_syntax: TransferSyntax) -> 
 
 def _rle(values: Values, _bits: int) -> bytes:
     rows, columns = values.shape
-    # Left to choose, pydicom takes GDCM where that is installed, whose RLE encoder may abort the process.
+    # By default, pydicom uses GDCM if it is installed, whose RLE encoder can abort the process.
     return rle.utils.encode_pixel_data(
         native_bytes(values)[: values.nbytes],
         byteorder="<",

@@ -1,4 +1,4 @@
-"""The classes, and the figures of a real label table that the phantoms' lesions follow."""
+"""The classes, and statistics of a real annotation table, which the lesions of phantoms follow."""
 
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,21 +11,21 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How often, where and how large one class is; written by `deploy/tools/fit_phantom_figures.py`."""
+    """The frequency, position and size of one class; written by `deploy/tools/fit_phantom_figures.py`."""
 
     class_id: int
     class_name: str
-    #: The share of films with any lesion that carry this class.
+    #: The share of images with this class among all images with a lesion.
     frequency: float
-    #: Centre of the box, as shares of the film's width and height.
+    #: Centre of the box, as shares of the image's width and height.
     centre_mean: Pair
     centre_std: Pair
-    #: Natural logarithm of the box's width and height, as shares of the film's.
+    #: Natural logarithm of the box's width and height, as shares of the image's width and height.
     log_size_mean: Pair
     log_size_std: Pair
 
 
-#: One entry per class, whose id is its index.
+#: One entry for each class; its index is the class's id.
 FIGURES = TypeAdapter(tuple[ClassFigures, ...]).validate_json(
     files("shared.phantoms").joinpath("figures.json").read_bytes()
 )

@@ -1,4 +1,4 @@
-"""From density to film: exposure, collimation, the side marker, and noise."""
+"""Converts density to an image: exposure, collimation, side marker and noise."""
 
 from dataclasses import dataclass
 
@@ -10,29 +10,29 @@ from shared.phantoms.canvas import ASPECT, Canvas, Layer, points
 
 @dataclass(frozen=True)
 class Exposure:
-    """How the film was taken."""
+    """The parameters of the acquisition."""
 
     #: Optical depth per unit of density.
     gain: float
-    #: Exponent of the film's curve; above 1 darkens the lungs.
+    #: Exponent of the response curve; values above 1 darken the lungs.
     gamma: float
-    #: Brightness of a ray that met nothing.
+    #: Brightness without any tissue.
     fog: float
     #: Standard deviation of the noise at mean brightness.
     noise: float
-    #: The collimator's opening in the body frame (left, top, right, bottom), where it can be seen.
+    #: The collimator's opening in the body frame (left, top, right, bottom); None if its edges are not visible.
     opening: tuple[float, float, float, float] | None
-    #: 'L' or 'R', and its place in the body frame.
+    #: 'L' or 'R', and its position in the body frame.
     marker: str
     marker_at: tuple[float, float]
-    #: Zoom, shift in body units, and turn in radians of the patient on the film.
+    #: Zoom, shift in body units, and rotation in radians of the patient in the image.
     zoom: float
     shift: tuple[float, float]
     turn: float
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Exposure":
-        """Draw an everyday film."""
+        """Draw the parameters of a random typical image."""
         marker = "L" if rng.random() < 0.6 else "R"
         side = 1 if marker == "L" else -1
         opening = (-rng.uniform(0.385, 0.408), rng.uniform(0.008, 0.03), rng.uniform(0.385, 0.408), 0.985)
@@ -50,10 +50,10 @@ class Exposure:
         )
 
     def canvas(self, height_px: int, width_px: int) -> Canvas:
-        """Lay a film of this size over the patient; all of the nominal film's chest stays on it."""
+        """Return a canvas of this size over the patient; it contains the whole chest of the nominal image."""
         nominal = min(height_px, width_px / ASPECT)
         scale = nominal * self.zoom
-        # The body is zoomed and turned about the middle of the chest, which the shift then moves.
+        # The body is zoomed and rotated around the centre of the chest, then shifted.
         middle = points((0.0, 0.4))
         still = Canvas(height_px, width_px, scale, (0.0, 0.0), self.turn).to_px(middle)[0]
         x = width_px / 2 + self.shift[0] * nominal - still[0]
@@ -61,7 +61,7 @@ class Exposure:
         return Canvas(height_px, width_px, scale, (float(x), float(y)), self.turn)
 
     def develop(self, density: Layer, canvas: Canvas) -> Layer:
-        """Turn density into brightness, 0–1, bright where dense."""
+        """Convert density to brightness, 0–1; dense tissue is bright."""
         bright: Layer = np.power(1 - np.exp(-self.gain * np.maximum(density, 0)), np.float32(self.gamma))
         bright = self.fog + (0.97 - self.fog) * bright
         if self.opening:
@@ -80,7 +80,7 @@ class Exposure:
         return np.multiply(mask, np.float32(1 / 255), dtype=np.float32)
 
     def grain(self, bright: Layer, rng: np.random.Generator) -> Layer:
-        """Add the detector's noise, stronger where few photons came through."""
+        """Add the detector's noise, which is stronger where fewer photons arrive."""
         noise = rng.standard_normal(bright.shape, dtype=np.float32)
         noise *= np.float32(self.noise) * (np.float32(0.6) + np.float32(0.8) * bright)
         noise += bright

@@ -20,7 +20,7 @@ def _solid(layer: Layer, strength: float) -> Mark:
 
 
 def enlarge_heart(person: Anatomy, site: Site, rng: np.random.Generator) -> Anatomy:
-    """Cardiomegaly: the heart itself is wider than half of the chest."""
+    """Cardiomegaly: the heart is wider than half of the chest."""
     width = max(site.size[0], 0.33)
     centre = (0.048 + rng.normal(0, 0.006), person.dome_y[0] - 0.052)
     return replace(
@@ -32,14 +32,14 @@ def enlarge_heart(person: Anatomy, site: Site, rng: np.random.Generator) -> Anat
 
 
 def enlarge_aorta(person: Anatomy, site: Site, rng: np.random.Generator) -> Anatomy:
-    """Aortic enlargement: the knuckle bulges far into the left lung."""
+    """Aortic enlargement: the aortic knob bulges far into the left lung."""
     axes = (max(site.axes[0], 0.04), max(site.axes[1], 0.042))
     left_edge = 0.11 + rng.normal(0, 0.006) + 0.4 * (axes[0] - 0.04)
     return replace(person, aorta_centre=(left_edge - axes[0], person.aorta_centre[1]), aorta_axes=axes)
 
 
 def atelectasis(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """A collapsed segment: a sharp-edged wedge whose tip points at the root of the lung."""
+    """A collapsed segment: a sharp-edged wedge with its tip at the root of the lung."""
     (x, y), (a, b), s = site.centre, site.axes, site.side
     tip, skew = (x - s * a, y - b * rng.uniform(0.5, 1.0)), rng.uniform(0.1, 0.35)
     wedge = points(tip, (x + s * a, y + b * skew), (x + s * a * 0.8, y + b), (x - s * a * 0.55, y + b))
@@ -51,7 +51,7 @@ def atelectasis(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
 
 
 def calcification(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """A cluster of small, very bright specks."""
+    """A cluster of small, very bright spots."""
     (x, y), (a, b) = site.centre, site.axes
     specks = []
     for _ in range(int(rng.integers(5, 9))):
@@ -63,7 +63,7 @@ def calcification(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
 
 
 def consolidation(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """Airspace filled with fluid: dense, lobed, with dark air-filled bronchi branching through it."""
+    """Airspace filled with fluid: a dense, lobed area with branching dark bronchi, which contain air."""
     canvas, (x, y), (a, b) = scene.canvas, site.centre, site.axes
     outline = lobulated(site.centre, site.axes, rng, 0.09)
     body = canvas.blur(canvas.fill(outline), 0.004) * _lung(scene, site.side)
@@ -81,7 +81,7 @@ def consolidation(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
 
 
 def interstitial_disease(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """ILD: a fine net of thin lines over a large part of the lung."""
+    """ILD: a fine network of thin lines over a large part of the lung."""
     canvas = scene.canvas
     region = canvas.blur(canvas.fill(lobulated(site.centre, site.axes, rng, 0.05)), 0.008) * _lung(scene, site.side)
     net = np.exp(-np.square(canvas.field(rng, 0.0085) / np.float32(0.3)))
@@ -89,7 +89,7 @@ def interstitial_disease(scene: Scene, site: Site, rng: np.random.Generator) -> 
 
 
 def infiltration(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """Patchy shadows without a border: a loose flock of soft clouds."""
+    """Patchy shadows without a border: a loose group of soft clouds."""
     canvas, (x, y), (a, b) = scene.canvas, site.centre, site.axes
     clouds = np.zeros((canvas.height_px, canvas.width_px), np.float32)
     count = int(rng.integers(6, 9))
@@ -104,7 +104,7 @@ def infiltration(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
 
 
 def lung_opacity(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """A smooth, even haze, through which the vessels can still be seen."""
+    """A smooth, even haze; the vessels stay visible."""
     canvas = scene.canvas
     haze = canvas.fill(lobulated(site.centre, site.axes, rng, 0.04))
     haze = canvas.blur(haze, 0.22 * min(site.axes)) * _lung(scene, site.side)
@@ -112,7 +112,7 @@ def lung_opacity(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
 
 
 def nodule(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """A ball with a crisp border."""
+    """A sphere with a sharp border."""
     radius = float(np.sqrt(site.axes[0] * site.axes[1]))
     canvas = scene.canvas
     outline = lobulated(site.centre, (radius, radius * rng.uniform(0.88, 1)), rng, 0.02)
@@ -120,7 +120,7 @@ def nodule(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
 
 
 def cyst(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """Other lesion: a thin-walled, air-filled cyst with a level of fluid at its bottom."""
+    """Other lesion: a thin-walled cyst with air, and a fluid level at its bottom."""
     canvas, (x, y) = scene.canvas, site.centre
     a = b = float(np.sqrt(site.axes[0] * site.axes[1]))
     b *= rng.uniform(0.85, 1.0)
@@ -134,7 +134,7 @@ def cyst(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
 
 
 def effusion(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """Fluid in the pleural space: white from the costophrenic angle up to a meniscus that climbs the wall."""
+    """Fluid in the pleural space: white from the costophrenic angle up to a meniscus, which rises at the wall."""
     wall, dome = scene.anatomy.wall(site.side), scene.anatomy.diaphragm(site.side)
     angle, inward = wall[-1], -site.side
     inner_x = angle[0] + inward * site.size[0]
@@ -152,7 +152,7 @@ def effusion(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
 
 
 def pleural_thickening(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """A bright, uneven rind along the inside of the chest wall, most often a cap over the apex."""
+    """A bright, uneven layer along the inside of the chest wall, most often over the apex."""
     canvas, wall = scene.canvas, scene.anatomy.wall(site.side)
     nearest = int(np.argmin(np.linalg.norm(wall - np.array(site.centre), axis=1)))
     nearest = int(np.clip(nearest, 16, len(wall) - 22))
@@ -166,7 +166,7 @@ def pleural_thickening(scene: Scene, site: Site, rng: np.random.Generator) -> Ma
 
 
 def pneumothorax(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """Air around a shrunken lung: black and empty outside the fine bright line of the pleura."""
+    """Air around a collapsed lung: black, without vessels, outside the thin bright line of the pleura."""
     canvas, s = scene.canvas, site.side
     wall = scene.anatomy.wall(s)
     bottom = wall[0, 1] + np.clip(site.size[1], 0.16, 0.36)
@@ -180,7 +180,7 @@ def pneumothorax(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
 
 
 def fibrosis(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
-    """Scars: coarse, crooked strands that fan out from the root's side into a honeycomb of small rings."""
+    """Scars: coarse, irregular strands that spread from the side of the root, and small rings (honeycombing)."""
     canvas, (x, y), (a, b) = scene.canvas, site.centre, site.axes
     root = np.array([x - site.side * 0.95 * a, y + rng.uniform(-0.4, 0.4) * b])
     strands: list[tuple[Points, float, float]] = []
@@ -198,9 +198,9 @@ def fibrosis(scene: Scene, site: Site, rng: np.random.Generator) -> Mark:
     return Mark(np.float32(0.6) * scars, scars)
 
 
-#: Classes 0 and 3 change the anatomy itself, before anything is drawn.
+#: Classes 0 and 3 change the anatomy before anything is drawn.
 RESHAPE: dict[int, Callable[[Anatomy, Site, np.random.Generator], Anatomy]] = {0: enlarge_aorta, 3: enlarge_heart}
-#: All other classes mark the scene.
+#: All other classes add a mark to the scene.
 DRAW: dict[int, Callable[[Scene, Site, np.random.Generator], Mark]] = {
     1: atelectasis,
     2: calcification,
@@ -218,5 +218,5 @@ DRAW: dict[int, Callable[[Scene, Site, np.random.Generator], Mark]] = {
 
 
 def outline_of(class_id: int, person: Anatomy) -> Points:
-    """Outline the organ that a class of `RESHAPE` has enlarged."""
+    """Outline the organ that a class in `RESHAPE` enlarges."""
     return person.heart() if class_id == 3 else person.aorta()

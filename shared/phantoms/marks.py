@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Site:
-    """Where a lesion goes: centre and full size (x, y), in the body frame."""
+    """The place for a lesion: centre and full size (x, y) in the body frame."""
 
     side: Side
     centre: tuple[float, float]
@@ -21,24 +21,24 @@ class Site:
 
     @property
     def axes(self) -> tuple[float, float]:
-        """Half the size."""
+        """The half axes: half the size."""
         return self.size[0] / 2, self.size[1] / 2
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a lesion changes on the film; layers are float32 [H, W]."""
+    """The changes of a lesion to the image; layers are float32 [H, W]."""
 
-    #: Density to add, negative for air.
+    #: Density to add; negative for air.
     density: Layer
-    #: How much of the lesion is at each pixel, 0–1; its box is drawn round this.
+    #: The share of the lesion in each pixel, 0–1; the box is computed from it.
     extent: Layer
-    #: How much of the lung's markings is gone, 0–1.
+    #: The share of the lung markings that the lesion removes, 0–1.
     cleared: Layer | None = None
 
 
 def box_around(extent: Layer) -> Box | None:
-    """Find the tight box of an extent; None where nothing can be seen."""
+    """Return the tight box around an extent; None if the lesion is not visible."""
     peak = float(extent.max())
     if peak < 0.2:
         return None

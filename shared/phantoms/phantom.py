@@ -1,4 +1,4 @@
-"""A synthetic chest film with lesions at known places, from a seed."""
+"""Makes a synthetic chest radiograph with lesions at known positions, from a seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,26 +15,26 @@ from shared.phantoms.marks import Box, box_around
 from shared.phantoms.planting import choose_classes, plan, reshape
 from shared.phantoms.scene import Scene
 
-#: Everything but the grain is smooth enough to be drawn at this height at most, and enlarged.
+#: Maximum height at which everything except the noise is drawn; it is smooth enough to be enlarged.
 COMPOSE_PX = 1024
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """One planted lesion."""
+    """One lesion of a phantom."""
 
     class_id: int
     class_name: str
-    #: The tight box of what was drawn, in the film's pixels.
+    #: The tight box around the drawn lesion, in pixels of the phantom.
     box_xyxy_px: Box
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """A synthetic film."""
+    """A synthetic chest radiograph."""
 
     seed: int
-    #: float32 [H, W] in 0–1, bright where dense (the sense of MONOCHROME2).
+    #: float32 [H, W] in 0–1; dense tissue is bright, as in MONOCHROME2.
     pixels: Layer
     lesions: tuple[Lesion, ...]
 
@@ -42,9 +42,10 @@ class Phantom:
 def make_phantom(
     seed: int, height_px: int = 1024, width_px: int = 860, classes: Sequence[int] | None = None
 ) -> Phantom:
-    """Draw the film of a seed; the same at any size, but for its grain.
+    """Draw the phantom of a seed; except for the noise, it is the same at any size.
 
-    `classes` names the classes to plant, one lesion each as far as there is room; by default the seed chooses them.
+    `classes` has the ids of the classes to add, with one lesion each if there is room; by default, the seed determines
+    them.
     """
     choice, body, planting, texture, taking, grain = np.random.default_rng(seed).spawn(6)
     exposure = Exposure.draw(taking)

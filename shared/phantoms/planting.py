@@ -1,4 +1,4 @@
-"""Which lesions a film gets, and where: the fitted figures, held to the anatomy."""
+"""Chooses the lesions of a phantom and their sites from the fitted figures, within the limits of the anatomy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from shared.phantoms.scene import Scene
 
 ABNORMAL_SHARE = 0.7
 COUNT_SHARES = (0.4, 0.3, 0.2, 0.1)  # one to four lesions
-#: Full sizes, as shares of the film's width, that keep a class visible and inside a lung: least and most.
+#: Minimum and maximum size by class, as shares of the image's width, so that a lesion is visible and fits into a lung.
 SIZE_LIMITS: dict[int, tuple[float, float]] = {
     1: (0.12, 0.24), 2: (0.04, 0.09), 4: (0.13, 0.24), 5: (0.18, 0.4), 6: (0.13, 0.26), 7: (0.1, 0.22),
     8: (0.032, 0.11), 9: (0.075, 0.14), 10: (0.1, 0.26), 11: (0.05, 0.3), 12: (0.1, 0.5), 13: (0.085, 0.18),
 }  # fmt: skip
-#: Classes that follow the wall or the base of a lung whatever their site, so that it need not lie inside.
+#: Classes that follow the wall or the base of a lung, so their site can be outside the lung.
 AT_THE_WALL = frozenset({10, 11, 12})
-#: The share of the smaller of two boxes that may lie in the other.
+#: Maximum share of the smaller of two boxes that the other box overlaps.
 MOST_OVERLAP = 0.15
-#: The share of a site's rectangle that must lie in a lung.
+#: Minimum share of a site's rectangle that is inside a lung.
 LEAST_IN_LUNG = 0.72
 TRIES = 120
 _REHEARSAL_PX = 256
@@ -31,21 +31,22 @@ _REHEARSAL_PX = 256
 
 @dataclass(frozen=True)
 class Planned:
-    """A lesion that has its place; `draw` gives the same lesion at any resolution."""
+    """A lesion with its site; `draw` gives the same lesion at any resolution."""
 
     class_id: int
     site: Site
     seed: int
 
     def draw(self, scene: Scene) -> Mark:
-        """Draw a lesion of a class that marks the scene."""
+        """Draw the lesion; its class must be in `DRAW`."""
         return DRAW[self.class_id](scene, self.site, np.random.default_rng(self.seed))
 
 
 def choose_classes(rng: np.random.Generator) -> tuple[int, ...]:
-    """Draw the classes of one film: none for some films, else one to four different ones.
+    """Choose the classes of one phantom at random: none, or one to four different ones.
 
-    Chances go with the square root of the fitted frequencies, so that rare classes are met in a small set, too.
+    Probabilities are proportional to the square root of the fitted frequencies, so that rare classes also occur in a
+    small set.
     """
     if rng.random() >= ABNORMAL_SHARE:
         return ()
@@ -55,22 +56,22 @@ def choose_classes(rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def reshape(person: Anatomy, classes: Sequence[int], rng: np.random.Generator) -> Anatomy:
-    """Give the person the enlarged organs among the classes."""
+    """Return the person with the enlarged organs of the classes in `RESHAPE`."""
     for class_id in sorted(RESHAPE.keys() & set(classes)):
         person = RESHAPE[class_id](person, _propose(class_id, rng), rng)
     return person
 
 
 def plan(person: Anatomy, classes: Sequence[int], rng: np.random.Generator) -> list[Planned]:
-    """Find a place for each class that marks the scene, apart from the others, as near to the figures as can be.
+    """Find a free site for each class in `DRAW` by sampling from the figures.
 
-    The search rehearses each lesion on a small canvas of fixed size, so that a film is the same at every resolution.
-    A class for which no free place is found is left out.
+    The search draws each lesion on a small canvas of fixed size, so that a phantom is the same at every resolution. A
+    class without a free site is left out.
     """
     scene = Scene(Canvas(_REHEARSAL_PX, _REHEARSAL_PX, _REHEARSAL_PX, (_REHEARSAL_PX / 2, 0.0)), person)
     planned: list[Planned] = []
     boxes: list[Box] = []
-    # What has least choice goes first.
+    # Classes with the fewest possible sites are placed first.
     for class_id in sorted(set(classes) & DRAW.keys(), key=lambda c: (c not in AT_THE_WALL, -SIZE_LIMITS[c][1])):
         for _ in range(TRIES):
             lesion = Planned(class_id, _propose(class_id, rng), int(rng.integers(2**32)))
@@ -97,14 +98,14 @@ def _propose(class_id: int, rng: np.random.Generator) -> Site:
 
 
 def _in_lung(scene: Scene, site: Site) -> bool:
-    """Say whether most of a site lies in its lung."""
+    """Return whether most of a site is inside a lung."""
     (x, y), (a, b) = scene.canvas.to_px(np.array([site.centre]))[0], np.array(site.axes) * scene.canvas.scale
     window = scene.lungs[max(0, int(y - b)) : int(y + b) + 1, max(0, int(x - a)) : int(x + a) + 1]
     return window.size > 0 and float(window.mean()) >= LEAST_IN_LUNG
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """Give the intersection's share of the smaller box."""
+    """Return the area of the intersection as a share of the smaller box."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))

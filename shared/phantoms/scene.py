@@ -1,4 +1,4 @@
-"""A healthy chest as layers of X-ray density, ready to be marked with lesions."""
+"""A healthy chest as layers of X-ray density, to which lesions are added."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,30 +14,30 @@ VERTEBRA_HEIGHT = 0.058
 
 @dataclass(frozen=True)
 class Scene:
-    """One person on one canvas. Masks are float32 [H, W] in 0–1; densities add up along the ray."""
+    """One person on one canvas. Masks are float32 [H, W] in 0–1. Densities are summed along the ray."""
 
     canvas: Canvas
     anatomy: Anatomy
 
     @cached_property
     def mediastinum(self) -> Layer:
-        """What lies between the lungs."""
+        """The mask of the region between the lungs."""
         return self.canvas.blur(self.canvas.fill(*self.anatomy.mediastinum()), 0.0025)
 
     @cached_property
     def cavities(self) -> dict[Side, Layer]:
-        """The inside of each half of the chest."""
+        """The mask of each half of the chest cavity."""
         return {side: self.canvas.fill(self.anatomy.cavity(side)) for side in SIDES}
 
     @cached_property
     def lungs(self) -> Layer:
-        """Where air is seen: the chest's inside without the mediastinum."""
+        """The mask of the lungs: the chest cavity without the mediastinum."""
         inside = self.canvas.blur(np.maximum(self.cavities[-1], self.cavities[1]), 0.0022)
         return inside * (1 - self.mediastinum)
 
     @cached_property
     def gas(self) -> Layer:
-        """Air outside the lungs: windpipe and main bronchi, and often the stomach's bubble."""
+        """The density of air outside the lungs: trachea, main bronchi, and often a bubble in the stomach."""
         airways = self.canvas.blur(self.canvas.fill(*_airways(self.anatomy)), 0.003)
         if not self.anatomy.stomach:
             return np.float32(0.2) * airways
@@ -45,17 +45,17 @@ class Scene:
         return np.float32(0.2) * airways + np.float32(0.5) * self.canvas.blur(bubble, 0.004)
 
     def tissue(self, rng: np.random.Generator) -> Layer:
-        """Soft tissue with the lungs' air taken out."""
+        """Return the density of soft tissue, reduced by the air in the lungs."""
         canvas, person = self.canvas, self.anatomy
         torso = canvas.fill(*person.torso())
         depth = np.minimum(canvas.depth(torso) / 0.2, 1)
         body = torso * (0.22 + (0.75 + 0.25 * person.fat) * np.sqrt(depth * (2 - depth)))
-        # The belly is thick, the shoulders less so; lungs hold most air in the middle.
+        # The abdomen is thicker than the shoulders. The centre of a lung holds most air.
         body *= 0.88 + 0.3 / (1 + np.exp(-(canvas.rows() - 0.6) / 0.06))
         deep = np.minimum(canvas.depth(self.lungs) / 0.05, 1)
         air = self.lungs * (0.66 + 0.13 * np.sqrt(deep))
         body *= 1 + np.float32(0.018) * (canvas.field(rng, 0.05) + canvas.field(rng, 0.11))
-        # The heart lies in front of air, and so shades a little less than the belly.
+        # The heart is in front of air, so it is slightly less dense than the abdomen.
         air += 0.12 * canvas.blur(canvas.fill(person.heart()), 0.004) * np.maximum(self.cavities[-1], self.cavities[1])
         density = body * (1 - air) - self.gas
         if person.breast:
@@ -70,7 +70,7 @@ class Scene:
         return shadow
 
     def bones(self) -> Layer:
-        """Ribs, spine, collar bones, shoulder blades and upper arms."""
+        """Return the density of ribs, spine, clavicles, scapulae and humeri."""
         canvas, person = self.canvas, self.anatomy
         ribs = [person.rib(index, side) for index in range(RIBS) for side in SIDES]
         bones = _shell(canvas, [rear for rear, _ in ribs], 0.1, 0.1)
@@ -82,7 +82,7 @@ class Scene:
         return canvas.blur(bones, 0.0012)
 
     def vessels(self, rng: np.random.Generator) -> Layer:
-        """The lungs' vessels, fanning out from each root and tapering."""
+        """Return the density of the lung vessels, which spread from each root and taper."""
         lines: list[tuple[Points, float, float]] = []
         for side in SIDES:
             root = np.array(self.anatomy.hilum(side))
@@ -98,7 +98,7 @@ class Scene:
 
 
 def _shell(canvas: Canvas, outlines: list[Points], inside: float, edge: float) -> Layer:
-    """Fill bones, brighter along the cortex."""
+    """Fill bones, with a higher density along the cortex."""
     full = canvas.fill(*outlines)
     core = canvas.blur(full, 0.0035)
     rim: Layer = np.maximum(full - core, 0)
@@ -129,7 +129,7 @@ def _branch(
     side: Side,
     rng: np.random.Generator,
 ) -> None:
-    """Grow a vessel from `start`; `heading` is 0 straight out, negative upwards, and forks every few steps."""
+    """Add a vessel from `start` that forks every few steps; `heading` 0 is outwards, negative is upwards."""
     while width > 0.0014:
         length = 0.03 * (width / 0.009) ** 0.35 * rng.uniform(0.8, 1.2)
         heading += rng.normal(0, 0.16)
