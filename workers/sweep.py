@@ -24,8 +24,8 @@ from shared.training.due import claim_due
 from shared.training.tasks import expire_tasks
 from shared.vocabulary.states import FileState, LeasedState, WorkerKind
 from workers.cleanup import Cleanup
+from workers.frozen_sessions import end_frozen_sessions
 from workers.process import WorkerProcess
-from workers.sessions import end_frozen_sessions
 
 log = structlog.get_logger()
 

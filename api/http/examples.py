@@ -39,9 +39,9 @@ VALUES: dict[str, Any] = {
     "digest": _SHA256, "sha256": _SHA256, "config_digest": _SHA256, "byte_count": 9437184, "code_version": "1.4.0",
     # states and reasons
     "state": "succeeded", "ModelAnswer.state": "active", "ModelReference.state": "active", "Upload.state": "expected",
-    "DeliveryAnswer.state": "delivered", "SubmissionAnswer.state": "finished", "FailureAnswer.state": "failed",
+    "DeliveryAnswer.state": "delivered", "SubmissionAnswer.state": "completed", "FailureAnswer.state": "failed",
     "code": None, "reason": None, "FailureAnswer.code": "worker_lost", "RetryRequest.code": "worker_lost",
-    "FailureAnswer.reason": "The worker of the job fell silent.", "FailedImage.code": "image_missing",
+    "FailureAnswer.reason": "The worker that had the job stopped responding.", "FailedImage.code": "image_missing",
     "FailedImage.reason": "There is no file for this image.", "PromotionRequest.reason": "Checked on our own films.",
     "outcome": "accepted", "ManifestRow.outcome": "succeeded", "last_outcome": f"Started run {_RUN}.", "notes": [],
     "status": 201, "Readiness.status": "ready", "review": "done", "states": {"succeeded": 1}, "problems": [],

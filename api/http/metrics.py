@@ -1,4 +1,4 @@
-"""Metrics of the queue and its workers for Prometheus."""
+"""The route `/metrics`, for Prometheus. The metrics themselves are in `api.operations.queue_metrics`."""
 
 from flask import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest

@@ -1,1 +1,1 @@
-"""Routes for operators: the queue and webhooks."""
+"""Routes for operators: the queue, webhooks and API keys; and the metrics that `/metrics` shows."""

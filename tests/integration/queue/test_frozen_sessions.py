@@ -9,7 +9,7 @@ from shared.queue.stages import DETECT
 from shared.tables import Job
 from tests.integration.workshop import Workshop
 from tests.waiting import wait_for
-from workers.sessions import end_frozen_sessions
+from workers.frozen_sessions import end_frozen_sessions
 from workers.sweep import sweep
 
 pytestmark = pytest.mark.usefixtures("tiny_model_id")
