@@ -35,12 +35,14 @@ _SLICE_IMAGES = 200
 #: A pair of ids in bytes; more pairs than this are kept on disk instead of in memory.
 _PAIR_BYTES, _PAIRS_IN_MEMORY = 32, 32_768
 
+_STUDIES = {"type": "array", "items": {"$ref": "#/components/schemas/FindingsAnswer"}}
 _ANSWER: dict[str, Any] = {
     "description": "Findings in the format that was asked for.",
     "content": {
-        "application/json": {"schema": {"type": "array", "items": {"$ref": "#/components/schemas/FindingsAnswer"}}},
-        "application/jsonl": {"schema": {"type": "string"}, "example": '{"study_id":"01a208a2-…","images":[…]}\n'},
-        "text/csv": {"schema": {"type": "string"}, "example": "study_id,image_id,…\r\n01a208a2-…,01a208a3-…,…\r\n"},
+        each.media_type.partition(";")[0]: (
+            {"schema": {"type": "string"}, "example": each.example} if each.example else {"schema": _STUDIES}
+        )
+        for each in FORMATS.values()
     },
 }
 

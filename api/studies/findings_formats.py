@@ -75,6 +75,8 @@ class Format:
     media_type: str
     #: Raises a `RequestError` only before the first piece.
     write: Callable[[Studies, FindModels], Iterator[str]]
+    #: The beginning of an answer, for the description of the API; of JSON the schema says it.
+    example: str | None = None
 
 
 def write_json(studies: Studies, _: FindModels) -> Iterator[str]:
@@ -201,7 +203,9 @@ def _categories(models: Iterable[UsedModel]) -> list[dict[str, Any]]:
 #: The only list of the formats; a member of `FindingsFormat` without an entry fails the tests.
 FORMATS = {
     FindingsFormat.JSON: Format("application/json", write_json),
-    FindingsFormat.JSONL: Format("application/jsonl", write_jsonl),
-    FindingsFormat.CSV: Format("text/csv; charset=utf-8", write_csv),
+    FindingsFormat.JSONL: Format("application/jsonl", write_jsonl, '{"study_id":"01a208a2-…","images":[…]}\n'),
+    FindingsFormat.CSV: Format(
+        "text/csv; charset=utf-8", write_csv, "study_id,image_id,…\r\n01a208a2-…,01a208a3-…,…\r\n"
+    ),
     FindingsFormat.COCO: Format("application/json", write_coco),
 }
