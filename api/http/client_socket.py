@@ -36,9 +36,9 @@ class BodyTooSlow(RequestError):
 
 
 class BodyPending(BaseException):
-    """The request can be answered as soon as its body has arrived; no thread must wait for it.
+    """The request is fit to be answered once its body is here; no thread is to wait for that.
 
-    Not an `Exception`, so that no code between the application and the worker handles it.
+    Not an `Exception`, because nothing between the application and the worker is to handle it.
     """
 
 

@@ -94,7 +94,7 @@ def adopt_orphans() -> None:
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """Return a function for a child to call before exec, which requests `number` for the death of this process."""
+    """Return a `preexec_fn`: the kernel sends `number` to the child when this process dies, even of SIGKILL."""
     parent, libc = os.getpid(), _libc()
 
     def in_child() -> None:
