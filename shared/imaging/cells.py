@@ -74,7 +74,7 @@ def read_layout(file: DicomFile, height_px: int, width_px: int) -> CellLayout:
 
 
 def read_frame_layout(file: DicomFile) -> CellLayout:
-    """The layout of a whole frame, as `read_layout` reads it; a missing side is 0."""
+    """Return the layout of a whole frame from its header; raises the errors of `read_layout`."""
     return read_layout(file, file.integer("Rows") or 0, file.integer("Columns") or 0)
 
 

@@ -1,4 +1,4 @@
-"""Read the header of a compressed frame before a native decoder uses it.
+"""Reads the header of a compressed frame before a native decoder uses it.
 
 A decoder allocates the size that the codestream's header states. That header must match the DICOM header first.
 """

@@ -3,9 +3,8 @@
 Three kernel mechanisms are used. Each alone stops most attacks from a compromised decoder. A container or an old kernel
 may lack some; `confine` then continues without them and returns the active ones.
 
-* `seccomp`: allows only the system calls that computing needs. The process cannot open a file, start a program or make
-a connection.
-* `landlock`: blocks files, TCP ports, and signals to, abstract sockets of and inspection of other processes.
+* `seccomp`: allows only the system calls that computing needs, so no files, programs or connections can be opened.
+* `landlock`: blocks files and TCP ports, and for other processes: signals, abstract sockets and inspection.
 * `namespaces`: a separate user without capabilities, and a separate network without interfaces.
 """
 

@@ -50,7 +50,7 @@ def read_answer(read: Callable[[int], bytes], rendition_px: int, max_image_pixel
     Raises `UnbelievableAnswer`, and the errors of `read`.
     """
     text_bytes, png_bytes = _HEAD.unpack(read(_HEAD.size))
-    # Pixels that nothing makes smaller come to a little more than a byte each.
+    # Incompressible pixels take slightly more than one byte each in a PNG.
     if text_bytes > _MOST_TEXT_BYTES or png_bytes > 2 * rendition_px**2 + _MOST_TEXT_BYTES:
         raise UnbelievableAnswer
     text, png = read(text_bytes), read(png_bytes)

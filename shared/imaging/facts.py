@@ -14,7 +14,7 @@ class SpacingSource(StrEnum):
     CALIBRATED = "calibrated"
     #: On the detector: an object is up to about 10% smaller than it measures.
     DETECTOR = "detector"
-    #: On scanned film.
+    #: On film that was scanned.
     FILM = "film"
     #: The header does not state the place.
     UNSPECIFIED = "unspecified"

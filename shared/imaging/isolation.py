@@ -70,8 +70,7 @@ class DecoderPool:
         self._slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
         for _ in range(processes):
             self._slots.put(None)
-        # The kernel ends a child with the *thread* that started it, so a thread that lives as long as the pool starts
-        # all.
+        # The kernel ends a child with the *thread* that started it, so one thread of the pool starts all children.
         self._starter = ThreadPoolExecutor(1, "decoder-starter")
         self._closed = False
 
