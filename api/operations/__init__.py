@@ -1,1 +1,1 @@
-"""Routes for operators: the queue, webhooks and API keys; and the metrics that `/metrics` shows."""
+"""Routes for operators: the queue, webhooks, API keys and the audit; and the metrics that `/metrics` shows."""
