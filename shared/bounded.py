@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-#: Of a string, where its field states nothing else, and of any string at all.
+#: The most characters of a string whose field has no own limit, and of any string.
 MOST_CHARACTERS, LONGEST_STRING = 1000, 4096
-#: Of a list or an object.
+#: The most items of a list or an object.
 MOST_ITEMS = 1000
-#: Values in a body, all together, and how deep they may be nested.
+#: The most values in a body, and the deepest nesting.
 MOST_VALUES, MOST_DEPTH = 20_000, 16
-#: Characters of a cron expression, and of a time zone's name.
+#: The most characters of a cron expression, and of the name of a time zone.
 MOST_CRON, MOST_ZONE = 200, 100
 #: The largest numbers of PostgreSQL's `integer` and `bigint`.
 MOST_INT4, MOST_INT8 = 2**31 - 1, 2**63 - 1
@@ -29,7 +29,7 @@ Int4 = Annotated[int, Field(ge=0, le=MOST_INT4)]
 
 
 class Bounded(BaseModel):
-    """Takes no unknown fields, no long strings, no long lists, and no numbers that are not finite."""
+    """Rejects unknown fields, long strings, and numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=MOST_CHARACTERS)
 
@@ -42,17 +42,17 @@ class Bounded(BaseModel):
 
 
 def without_odd(text: str) -> str:
-    """Return text with a replacement character for each that `is_odd` finds, and no more than a string may have."""
+    """Return text with replacement characters for odd ones (see `is_odd`), cut to `LONGEST_STRING`."""
     return _ODD.sub("\N{REPLACEMENT CHARACTER}", text[:LONGEST_STRING])
 
 
 def is_odd(text: str) -> bool:
-    """Whether text holds a character that belongs into no name and no value of one line."""
+    """Whether text contains a control character, a line separator or a lone surrogate: invalid in names and lines."""
     return _ODD.search(text) is not None
 
 
 def _describe_bounds(schema: dict[str, Any]) -> None:
-    """Say the limits of `MOST_ITEMS` in the description too."""
+    """Add `MOST_ITEMS` to the JSON schema of lists and objects without a limit."""
     if schema.get("type") == "array":
         schema.setdefault("maxItems", MOST_ITEMS)
     if schema.get("type") == "object":

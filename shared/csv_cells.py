@@ -14,7 +14,7 @@ _MARK = "'"
 
 
 class CsvWriter:
-    """Writes rows whose text cells are neutral."""
+    """Writes rows whose text cells are escaped with `neutral`."""
 
     def __init__(self, file: IO[str], *, line_end: str = "\r\n") -> None:
         self._writer = csv.writer(file, lineterminator=line_end)
@@ -30,27 +30,27 @@ class CsvWriter:
 
 
 def neutral(text: str) -> str:
-    """Return text as a cell that is no formula; `plain` undoes it."""
+    """Escape a text so that its cell is not a formula. `plain` reverses it."""
     return _MARK + text if _may_be_formula(text) else text
 
 
 def plain(cell: str) -> str:
-    """Return the text of a cell that `neutral` has made, or of any other cell."""
+    """Return the text of a cell, whether `neutral` has escaped it or not."""
     return cell[1:] if cell.startswith(_MARK) and _may_be_formula(cell[1:]) else cell
 
 
 def _may_be_formula(text: str) -> bool:
-    """Whether a spreadsheet may calculate a text, however many of our marks stand before it."""
+    """Whether a spreadsheet may read a text as a formula, ignoring leading apostrophes."""
     text = text.lstrip(_MARK)
     if text[:1].isalnum():
         return False
     if text[:1] in {"\t", "\r", "\n"}:
         return True
     first = next(dropwhile(_is_passed_over, text), "")
-    # A spreadsheet takes full-width and small forms for the sign itself.
+    # Spreadsheets also accept full-width and small forms of the signs.
     return unicodedata.normalize("NFKC", first)[:1] in set(_FORMULA)
 
 
 def _is_passed_over(character: str) -> bool:
-    """Whether a character before the sign hides it: space, control and format characters, and a mark among them."""
+    """Whether a spreadsheet ignores a character before the sign: spaces, control and format characters, apostrophes."""
     return character == _MARK or character.isspace() or unicodedata.category(character) in {"Cc", "Cf"}

@@ -1,4 +1,4 @@
-"""UUIDv7 keys: unique without coordination, and ordered by the time they were made."""
+"""UUIDv7 keys: unique without coordination, and sorted by creation time."""
 
 import math
 import os
@@ -19,11 +19,11 @@ def new_id() -> UUID:
 
 
 def first_id(days_ago: float) -> UUID:
-    """Return the least UUIDv7 that can have been made this many days ago."""
+    """Return the smallest UUIDv7 that could have been created this many days ago."""
     milliseconds = time.time_ns() // 1_000_000 - round(days_ago * 86_400_000)
     return UUID(int=milliseconds << 80)
 
 
 def first_id_at(moment: datetime) -> UUID:
-    """Return the least UUIDv7 that can have been made at this time; none is older than 1970."""
+    """Return the smallest UUIDv7 that could have been created at this time; 0 for times before 1970."""
     return UUID(int=max(0, math.floor(moment.timestamp() * 1000)) << 80)

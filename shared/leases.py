@@ -1,7 +1,7 @@
-"""The lease: how workers claim rows, keep them, and give them back. The same for jobs, files, deliveries and tasks.
+"""Leases: how workers claim, renew and release rows. The same code for jobs, files, deliveries and tasks.
 
-Every change of a leased row is one UPDATE under the fence `(lease_owner, attempt)`, with a lease that has not expired.
-Zero rows changed means that another worker holds the row by now, or that it was cancelled: drop the result and go on.
+Each change of a leased row is one UPDATE with the fence `(lease_owner, attempt)` and an unexpired lease. If it changes
+no row, another worker holds the row now, or it was cancelled: the result must be dropped.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ from shared.vocabulary.states import LeasedState
 LOST_WORKER = plain_code(
     "worker_lost", "The worker of the job or file died or hung, in every attempt.", Place.JOB | Place.FILE
 )
-#: A backoff never grows beyond this.
+#: The longest backoff, in seconds.
 LONGEST_BACKOFF_S = 300.0
 
 
@@ -53,17 +53,17 @@ class Lease:
 
 
 def held(leases: Collection[Lease]) -> sa.ColumnElement[bool]:
-    """The fence: the condition that rows of one table are still held by these leases."""
+    """Return the fence: the condition that rows of one table are still held by these leases."""
     table = next(iter(leases)).table
     columns = primary_key(table)
-    # Arrays, because a list of parameters makes another statement for each length, to be parsed and planned again.
+    # Arrays, because a list of parameters would be a new statement to parse and plan for each length.
     arrays = [
         sa.literal(list(values), ARRAY(column.type))
         for column, values in zip(columns, zip(*(lease.key for lease in leases), strict=True), strict=True)
     ]
     attempts = sa.literal([lease.attempt for lease in leases], ARRAY(sa.Integer()))
-    # The first conditions follow from the tuples, and the primary key can answer them. None names the state, which
-    # follows from the owner: PostgreSQL would use the index of leases instead, and read all leases that exist.
+    # The first conditions are redundant, but let PostgreSQL use the primary key. The state is left out, because it
+    # follows from the owner, and with it PostgreSQL would use the index of leases and read all of them.
     return sa.and_(
         *(column == sa.any_(array) for column, array in zip(columns, arrays, strict=True)),
         sa.tuple_(*columns, table.attempt).in_(sa.select(*map(sa.func.unnest, (*arrays, attempts)))),
@@ -73,14 +73,14 @@ def held(leases: Collection[Lease]) -> sa.ColumnElement[bool]:
 
 
 def expired(table: type[Leased], state: LeasedState, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """The condition that a row's lease in this state has expired. Skips rows that another transaction is changing."""
+    """Return the condition that a row's lease in this state has expired. Skips rows locked by other transactions."""
     columns = primary_key(table)
     rows = sa.select(*columns).where(table.state == state, table.lease_expires_at <= sa.func.now(), *conditions)
     return sa.tuple_(*columns).in_(rows.with_for_update(skip_locked=True))
 
 
 def is_due(table: type[Leased], state: LeasedState) -> sa.ColumnElement[bool]:
-    """The condition that a row can be claimed now."""
+    """Return the condition that a row can be claimed now."""
     return sa.and_(table.state == state, table.available_at <= sa.func.now())
 
 
@@ -88,28 +88,28 @@ def is_due(table: type[Leased], state: LeasedState) -> sa.ColumnElement[bool]:
 
 
 def leased_values(table: type[Leased], state: LeasedState, owner: str, lease_s: float) -> dict[str, Any]:
-    """The columns of a row that a worker claims."""
+    """Return the new columns of a row that a worker claims."""
     attempt = table.attempt + 1
     return {"state": state, "lease_owner": owner, "lease_expires_at": in_seconds(lease_s), "attempt": attempt}
 
 
 def waiting_values(state: LeasedState, pause_s: float = 0) -> dict[str, Any]:
-    """The columns of a row that can be claimed in `pause_s` at the earliest."""
+    """Return the new columns of a row that can be claimed again after `pause_s`."""
     return {"state": state, "lease_owner": None, "lease_expires_at": None, "available_at": in_seconds(pause_s)}
 
 
 def final_values(state: LeasedState) -> dict[str, Any]:
-    """The columns of a row that has ended."""
+    """Return the new columns of a row in a final state."""
     return {"state": state, "lease_owner": None, "lease_expires_at": None, "finished_at": sa.func.now()}
 
 
 def lost(what: str) -> dict[str, str]:
-    """The code and reason of a row whose worker stopped responding."""
+    """Return the code and reason of a row whose worker stopped responding."""
     return {"code": LOST_WORKER, "reason": f"The worker that had the {what} stopped responding."}
 
 
 def reason_of(error: CarinaError) -> dict[str, str]:
-    """The code and reason of a row after an error."""
+    """Return the code and reason of a row after an error."""
     return {"code": error.code, "reason": error.public_detail}
 
 
@@ -117,13 +117,13 @@ def reason_of(error: CarinaError) -> dict[str, str]:
 
 
 def change(session: Session, table: type[Leased], which: sa.ColumnElement[bool], **values: Any) -> list[Any]:
-    """Change the rows under a condition; return the first column of their primary keys."""
+    """Change the rows that meet a condition; return the first column of their primary keys."""
     update = sa.update(table).where(which).values(**values).returning(primary_key(table)[0])
     return list(session.scalars(update.execution_options(synchronize_session=False)))
 
 
 def change_held(session: Session, leases: Iterable[Lease], **values: Any) -> int:
-    """Change the rows of these leases, of one table or several; return how many were still held."""
+    """Change the rows of these leases, in one or several tables; return how many were still held."""
     by_table: dict[type[Leased], list[Lease]] = defaultdict(list)
     for lease in leases:
         by_table[lease.table].append(lease)
@@ -131,12 +131,12 @@ def change_held(session: Session, leases: Iterable[Lease], **values: Any) -> int
 
 
 def renew(session: Session, leases: Iterable[Lease], *, lease_s: float, **values: Any) -> int:
-    """Let these leases expire `lease_s` from now; return how many were still held."""
+    """Extend these leases to `lease_s` from now; return how many were still held."""
     return change_held(session, leases, lease_expires_at=in_seconds(lease_s), **values)
 
 
 def release(session: Session, leases: Iterable[Lease], *, pause_s: float = 0, **values: Any) -> int:
-    """Give rows back as if they had not been claimed; return how many were still held."""
+    """Release rows as if they had not been claimed; return how many were still held."""
     alike: dict[tuple[type[Leased], LeasedState], list[Lease]] = defaultdict(list)
     for lease in leases:
         alike[lease.table, lease.waiting_state].append(lease)
@@ -152,8 +152,8 @@ def release(session: Session, leases: Iterable[Lease], *, pause_s: float = 0, **
 def ends_as(error: CarinaError, attempt: int, *, max_attempts: int) -> Literal["rejected", "failed"] | None:
     """Return the final state of a row after an error; None if it gets another attempt.
 
-    A permanent error rejects it, and a bad upload fails it. After any other error it is tried again, until
-    `max_attempts` are used up; an outage of a server does not count.
+    A permanent error rejects the row, and an `UploadError` fails it. After any other error it is tried again, until
+    `max_attempts` are used up. An outage of a server does not count as an attempt.
     """
     if isinstance(error, PermanentError):
         return "rejected"
@@ -162,7 +162,7 @@ def ends_as(error: CarinaError, attempt: int, *, max_attempts: int) -> Literal["
 
 
 def try_again(session: Session, lease: Lease, error: CarinaError, *, backoff_s: float, **values: Any) -> bool:
-    """Let a row be claimed again after a pause that doubles with each attempt; return whether it was still held.
+    """Release a row for another attempt, after a pause that doubles each time; return whether it was still held.
 
     An outage of a server does not count as an attempt.
     """
@@ -179,7 +179,7 @@ def is_outage(error: CarinaError) -> bool:
 
 
 def pause_after(attempt: int, *, first_s: float, longest_s: float = LONGEST_BACKOFF_S) -> float:
-    """The seconds to wait after so many attempts: doubled each time."""
+    """Return the seconds to wait after an attempt: doubled each time, at most `longest_s`."""
     return min(first_s * 2.0 ** min(attempt - 1, 30), longest_s)
 
 
@@ -187,12 +187,12 @@ def pause_after(attempt: int, *, first_s: float, longest_s: float = LONGEST_BACK
 
 
 def in_seconds(seconds: float) -> sa.ColumnElement[datetime]:
-    """The time `seconds` from now, by the database's clock."""
+    """Return the time `seconds` from now, by the database's clock."""
     return sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 def leased_tables() -> list[str]:
-    """The names of all tables with leases."""
+    """Return the names of all tables with leases."""
     return sorted(
         mapper.local_table.name  # type: ignore[attr-defined]
         for mapper in Row.registry.mappers
@@ -201,5 +201,5 @@ def leased_tables() -> list[str]:
 
 
 def primary_key(table: type[Leased]) -> tuple[sa.Column[Any], ...]:
-    """The columns of a table's primary key."""
+    """Return the columns of a table's primary key."""
     return sa.inspect(table).primary_key  # type: ignore[no-any-return]

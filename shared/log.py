@@ -1,16 +1,19 @@
-"""One JSON line an event: a constant name and fields. Ids, never objects, patient tags, file names or pixels."""
+"""Logs one JSON line per event: a constant name and fields.
+
+Fields hold ids, never objects, patient tags, file names or pixels.
+"""
 
 import logging
 import sys
 
 import structlog
 
-#: Without the values of local variables: these may be file names, keys or pixels.
+#: Omits the values of local variables, which may be file names, keys or pixels.
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 def configure_logging(level: str) -> None:
-    """Send structlog's events, and warnings of the libraries, to standard error as JSON lines."""
+    """Write structlog's events as JSON lines to standard error; the libraries' warnings go there too."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

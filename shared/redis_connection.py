@@ -1,4 +1,4 @@
-"""Every client of Redis is made here, from the one setting `CARINA_REDIS_URL`: redis-py's and Celery's."""
+"""Creates all clients of Redis, for redis-py and Celery, from the setting `CARINA_REDIS_URL`."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -13,20 +13,20 @@ from shared.settings import Settings
 if TYPE_CHECKING:
     from redis import Redis
 
-#: How long making a connection may take, and an answer, where the caller does not say so.
+#: Default time limits for a connection and for an answer, in seconds.
 CONNECT_S, ANSWER_S = 2.0, 5.0
 
 
 def connect(settings: Settings, *, connect_s: float = CONNECT_S, answer_s: float = ANSWER_S) -> "Redis":
-    """Return a client of the Redis that the settings name, as `connect_to` does."""
+    """Return a client of the Redis in the settings: see `connect_to`."""
     url = settings.redis_url.get_secret_value()
     return connect_to(url, settings.ca_bundle, connect_s=connect_s, answer_s=answer_s)
 
 
 def connect_to(url: str, ca_bundle: str, *, connect_s: float = CONNECT_S, answer_s: float = ANSWER_S) -> "Redis":
-    """Return a client; nothing is connected to before it is used. Thread-safe.
+    """Return a client, which connects when it is first used. Thread-safe.
 
-    A connection that an idle time or a restart of Redis has ended is made again, once; silence is not asked twice.
+    A connection that Redis has closed is opened again, once. A command that times out is not repeated.
     """
     import redis
     from redis.backoff import NoBackoff
@@ -53,7 +53,7 @@ def connect_to(url: str, ca_bundle: str, *, connect_s: float = CONNECT_S, answer
 
 
 def celery_options(settings: Settings) -> dict[str, Any]:
-    """Return the settings with which Celery connects."""
+    """Return Celery's settings for the connection."""
     address = parse_url(settings.redis_url.get_secret_value())
     bounds = {"socket_timeout": ANSWER_S, "socket_connect_timeout": CONNECT_S, "socket_keepalive": True}
     tls = _tls(address, settings.ca_bundle)
@@ -67,13 +67,13 @@ def celery_options(settings: Settings) -> dict[str, Any]:
 
 
 def require_answer(url: str, ca_bundle: str = "") -> None:
-    """Raise `HintNotSent` unless Redis answers PING, `RedisClusterUnsupported` where it is part of a cluster."""
+    """Raise `HintNotSent` unless Redis answers PING, `RedisClusterUnsupported` if it is part of a cluster."""
     import redis
 
     client = connect_to(url, ca_bundle, answer_s=CONNECT_S)
     try:
         client.ping()
-        with suppress(redis.ResponseError):  # where INFO is not permitted
+        with suppress(redis.ResponseError):  # INFO may not be permitted
             if client.info("cluster").get("cluster_enabled"):
                 raise RedisClusterUnsupported
     except (redis.RedisError, OSError) as exc:

@@ -7,17 +7,17 @@ from uuid import UUID
 
 from shared.errors import NotFound, Place, RequestError, plain_code
 
-#: So many words at most are listed where none is near, and so many ids where several begin alike.
+#: The most ids to list if several begin with the same digits, and the most words to list if none is similar.
 LISTED = 5
 _WORDS_LISTED = 20
-#: Hexadecimal digits of an id's beginning: the fewest that stand for it, and those of its time and first random bits.
-#: Ids that agree in the latter and differ behind are taken for one that was copied wrongly.
+#: The fewest hexadecimal digits that identify an id, and the number of digits with its time and first random bits. If
+#: two ids agree in the latter and differ later, one is treated as a wrong copy of the other.
 LEAST_DIGITS, OWN_DIGITS = 6, 16
 _BEGINNING = re.compile(rf"[0-9a-f]{{{LEAST_DIGITS},32}}")
 _SUGGESTED_OF = re.compile(r"'([^']*)'")
 
 
-#: Codes by the kind of thing that a request names.
+#: Error codes by the kind of thing that a request names.
 _UNKNOWN = {
     what: plain_code(f"unknown_{what}", f"There is no {what} with this name.", Place.REQUEST, status=422)
     for what in ("action", "class", "code")
@@ -32,7 +32,7 @@ class UnknownName(RequestError, shares_code=True):
     places = Place(0)
 
     def __init__(self, what: str, name: str, known: Iterable[str], *, parameter: str | None = None) -> None:
-        """`what` is the kind of thing, as "class"; the code is `unknown_class` then."""
+        """`what` is the kind of thing. For "class" the code is `unknown_class`."""
         words = sorted(set(known))
         listed = f" There are {', '.join(words)}." if 0 < len(words) <= _WORDS_LISTED else ""
         super().__init__(f"There is no {what} {name!r}.{did_you_mean(name, words) or listed}", parameter=parameter)
@@ -54,25 +54,25 @@ class AmbiguousName(RequestError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is most similar, whatever its case; None where none is near."""
+    """Return the most similar known word, ignoring case; None if none is similar."""
     by_folded = {each.casefold(): each for each in known}
     near = difflib.get_close_matches(word.casefold(), by_folded, n=1)
     return by_folded[near[0]] if near else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean X?" with the nearest known word; empty where none is near."""
+    """Return " Did you mean X?" with the most similar known word; empty if none is similar."""
     near = nearest(word, known)
     return "" if near is None else f" Did you mean {near}?"
 
 
 def suggest_choice(word: object, expected: str) -> str:
-    """Return what was meant by a word that is none of a list, which pydantic and Typer write as `'a', 'b' or 'c'`."""
+    """Return a suggestion for a word that is not in `expected`, a list written like `'a', 'b' or 'c'`."""
     return did_you_mean(str(word), _SUGGESTED_OF.findall(expected))
 
 
 def digits_of(text: str) -> str | None:
-    """Return the hexadecimal digits of an id or its beginning; None where the text can be neither."""
+    """Return the hexadecimal digits of an id or of its first digits; None if the text is neither."""
     digits = text.strip().lower().replace("-", "")
     return digits if _BEGINNING.fullmatch(digits) else None
 
@@ -80,7 +80,7 @@ def digits_of(text: str) -> str | None:
 def no_such(
     what: str, name: str, ids: Collection[UUID] = (), names: Iterable[str] = (), *, parameter: str | None = None
 ) -> NotFound:
-    """Return the error for something that there is not; `ids` are those that were meant, `names` all that there are."""
+    """Return the error for a missing thing. `ids` are similar ids, `names` all names that exist."""
     meant = f" Did you mean {next(iter(ids))}?" if len(ids) == 1 else did_you_mean(name, names)
     error = NotFound(f"There is no {what} {name!r}.{meant}", parameter=parameter)
     error.candidates = sorted(ids) if len(ids) == 1 else ()
@@ -88,7 +88,7 @@ def no_such(
 
 
 def pick(what: str, name: str, known: Mapping[UUID, str], *, parameter: str | None = None) -> UUID:
-    """Return which of these ids is meant: by itself, its name, or its beginning.
+    """Return the known id that `name` is, names, or begins.
 
     Raises `AmbiguousName` and `NotFound`.
     """

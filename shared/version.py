@@ -1,16 +1,16 @@
-"""Which Carina this is: part of what every model and every result says about itself."""
+"""The versions of Carina and of its renditions, which models and results record."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-#: Of the function that makes renditions; stored with every rendition, dataset, model and result. Raise it with any
-#: change that moves a pixel.
+#: The version of the function that makes renditions, stored with each rendition, dataset, model and result. Increase it
+#: with each change that changes a pixel.
 RENDITION_VERSION = 2
 
 
 @cache
 def code_version() -> str:
-    """Return the installed version; empty in a checkout that is not installed."""
+    """Return the installed version of Carina; empty if it is not installed."""
     try:
         return version("carina")
     except PackageNotFoundError:
