@@ -1,4 +1,4 @@
-"""The next batch: claimed, fetched and placed on its model's canvas while the previous one is on the device."""
+"""Makes the next batch while the previous one is on the device: claims jobs, fetches renditions and places them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Batch:
 
 
 class Batches:
-    """Makes batches; `next` runs in a thread beside the one that detects."""
+    """Makes batches. `next` runs in its own thread, beside the detection."""
 
     def __init__(
         self, settings: Settings, database: Database, store: ObjectStore, models: ModelCache, heartbeat: Heartbeat
@@ -44,11 +44,11 @@ class Batches:
         self._models = models
         self._heartbeat = heartbeat
         self._threads = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
-        # Images are decoded in parallel; OpenCV's own threads would only compete with the device's.
+        # Images are decoded in parallel already, and more threads of OpenCV would compete with the forward pass.
         cv2.setNumThreads(1)
 
     def next(self) -> Batch | None:
-        """Return a batch, or None when nothing is ready; raises `DatabaseUnavailable`."""
+        """Return a batch, or None if no job is ready; raise `DatabaseUnavailable`."""
         lease_s = self._settings.lease_s
         with self._database.begin() as session:
             claims = claim(session, DETECT, self._heartbeat.owner, limit=self.limit, lease_s=lease_s)

@@ -1,4 +1,4 @@
-"""Lists the bucket of a submission: its keys become files of the submission, a page at a time."""
+"""Lists the bucket of a submission page by page, and adds the keys as files of the submission."""
 
 import threading
 from uuid import UUID
@@ -20,12 +20,12 @@ from shared.vocabulary.states import FileState, WorkerKind
 log = structlog.get_logger()
 
 PAGE_KEYS = 1000
-#: Distinguishes these advisory locks from others.
+#: The namespace of these advisory locks.
 _LOCK = 4_101
 
 
 class BucketListing:
-    """Lists the buckets of submissions. Several can run at once: a lock lets one of them list a submission."""
+    """Lists the buckets of submissions. A lock lets only one process at a time list a submission."""
 
     def __init__(
         self, settings: Settings, database: Database, incoming: Incoming, hints: Hints, stop: threading.Event
@@ -37,7 +37,7 @@ class BucketListing:
         self._stop = stop
 
     def run(self) -> None:
-        """List until everything is listed, another process lists it, or the stop flag is set."""
+        """List all submissions that no other process lists, until the stop flag is set."""
         try:
             with self._database.begin() as session:
                 by_priority = sa.select(Submission.id).where(is_listing())
@@ -50,7 +50,7 @@ class BucketListing:
                 while not self._stop.is_set() and self._list_page(submission_id):
                     pass
             except CarinaError as error:
-                # Tried again at the next look. A submission whose bucket is gone must be cancelled.
+                # It is tried again at the next call. A submission whose bucket was deleted must be cancelled.
                 log.warning("listing_failed", submission_id=str(submission_id), code=error.code, detail=error.detail)
 
     def _list_page(self, submission_id: UUID) -> bool:
@@ -72,7 +72,7 @@ class BucketListing:
             if session.scalar(still.with_for_update(key_share=True)) is None:
                 return False
             count = self._add_files(session, submission, [key for key in keys if not key.endswith("/")])
-            # A key may hold a name, so the last one is deleted at the end.
+            # A key may contain a patient's name, so the last one is cleared at the end.
             listed_to = keys[-1] if more else None
             session.execute(sa.update(Submission).where(Submission.id == submission_id).values(listed_to=listed_to))
             if not more:
@@ -81,7 +81,7 @@ class BucketListing:
         self._hints.send(WorkerKind.INTAKE, count)
         if not more:
             with self._database.begin() as session:
-                settle(session, submission_id)  # The bucket may have been empty.
+                settle(session, submission_id)  # the bucket may be empty
         return more
 
     def _add_files(self, session: Session, submission: Submission, keys: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The hourly cleanup: left-over uploads and checkpoints, old answers, audit rows and console sessions."""
+"""The hourly cleanup: abandoned uploads and checkpoints, old answers, audit rows and console sessions."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 
 
 class Cleanup:
-    """Deletes what is left over: each process once an hour, and only one process at a time."""
+    """Deletes data that is no longer needed: each process once an hour, and only one process at a time."""
 
     def __init__(self, settings: Settings, database: Database, incoming: Incoming) -> None:
         self._settings = settings
@@ -43,7 +43,7 @@ class Cleanup:
         self._next_at = 0.0
 
     def run_when_due(self) -> None:
-        """Run if the last time was an hour ago; a step that fails is tried again the next time."""
+        """Run if the last run was an hour ago. A failed step is tried again at the next run."""
         if time.monotonic() < self._next_at:
             return
         self._next_at = time.monotonic() + INTERVAL_S
@@ -55,7 +55,7 @@ class Cleanup:
             log.warning("garbage_not_collected", code=error.code)
 
     def run(self) -> None:
-        """Delete everything that is left over. Can be interrupted anywhere."""
+        """Run all steps. Can be interrupted at any time."""
         steps: tuple[Callable[[], int], ...] = (
             self._uploads,
             self._parts,
@@ -69,13 +69,13 @@ class Cleanup:
             name = step.__name__.strip("_")
             try:
                 counts[name] = step()
-            except CarinaError as error:  # without the right to list a bucket, the other steps still run
+            except CarinaError as error:  # other steps still run, for example without the permission to list a bucket
                 log.warning("garbage_not_collected", step=name, code=error.code, detail=error.detail)
         if any(counts.values()):
             log.info("garbage_collected", **counts)
 
     def _uploads(self) -> int:
-        """Uploaded objects that no open file waits for: of clients, and of streams that were cut off."""
+        """Delete old objects of clients and of interrupted streams that no open file needs; return how many."""
         old = (key for key, written_at in self._incoming.objects(INCOMING) if self._is_old(written_at))
         count = 0
         for keys in _batches(old):
@@ -85,7 +85,7 @@ class Cleanup:
         return count
 
     def _parts(self) -> int:
-        """Multipart uploads that no open file waits for."""
+        """Delete old multipart uploads that no open file needs; return how many."""
         old = (upload for upload in self._incoming.unfinished_uploads() if self._is_old(upload.initiated_at))
         count = 0
         for uploads in _batches(old):
@@ -97,7 +97,7 @@ class Cleanup:
         return count
 
     def _checkpoints(self) -> int:
-        """Checkpoints of final trainings whose trainer was killed before it deleted them."""
+        """Delete checkpoints of ended trainings whose trainer was killed before it deleted them; return how many."""
         count = 0
         for keys in _batches(self._incoming.keys(_CHECKPOINTS)):
             runs = {run_id for key in keys if (run_id := _uuid(key.removeprefix(_CHECKPOINTS).partition("/")[0]))}

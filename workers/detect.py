@@ -1,6 +1,7 @@
 """The detect stage: one forward pass and one fenced commit for each batch.
 
-The device never waits: while a batch is on it, the next one is claimed and fetched, and the previous one is committed.
+While one batch is on the device, the next one is claimed and fetched and the previous one is committed, so that the
+device never waits.
 """
 
 import os
@@ -35,7 +36,7 @@ from workers.process import WorkerProcess
 
 log = structlog.get_logger()
 
-#: The exit code of a process whose device fails on a blank image too (EX_OSERR of sysexits.h).
+#: The exit code of a process whose device fails even on a blank image (EX_OSERR of sysexits.h).
 EXIT_DEVICE_LOST = 71
 
 
@@ -111,7 +112,7 @@ class Detect:
     def _detect(
         self, detector: Detector, images: Sequence[tuple[Claim, Placed]]
     ) -> list[tuple[Claim, Placed, Sequence[Detection]]]:
-        """Detect; a batch that fails is halved until the image that causes it is alone."""
+        """Run the detector. A failing batch is halved until the image that causes the failure is alone."""
         self._heartbeat.mark_progress()
         try:
             results = detector.detect([placed for _, placed in images])
@@ -133,7 +134,7 @@ class Detect:
         return []
 
     def _end_if_the_device_is_lost(self, detector: Detector) -> None:
-        # After some CUDA errors every call of this process fails: no image is the cause, and only a new process helps.
+        # After some CUDA errors every call in this process fails, whatever the image. Only a new process helps.
         try:
             detector.detect([detector.place(np.zeros((64, 64), np.uint8))])
         except Exception as exc:
@@ -160,7 +161,7 @@ class Detect:
             committed = self._database.persist(change, within_s=self._settings.lease_s / 2)
             log.info("batch_committed", size=len(found), committed=committed, step_s=round(step_s, 4))
         except DatabaseUnavailable:
-            log.warning("commit_failed", size=len(found))  # The leases expire, and the jobs come back.
+            log.warning("commit_failed", size=len(found))  # the leases expire, and the jobs are claimed again
         finally:
             self._heartbeat.drop(found)
 

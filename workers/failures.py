@@ -18,7 +18,7 @@ class UnexpectedError(TransientError):
 
 
 def to_carina_error(exc: Exception) -> CarinaError:
-    """Return the error itself if it is a `CarinaError`; else log it, and return an `UnexpectedError` with its type."""
+    """Return the error itself if it is a `CarinaError`; else log it and return an `UnexpectedError` with its type."""
     if isinstance(exc, CarinaError):
         return exc
     log.error("unexpected_error", exc_info=exc)

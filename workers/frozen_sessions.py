@@ -1,7 +1,7 @@
-"""Ends the database sessions of processes that froze, or whose machine is gone, while they changed leased rows.
+"""Ends the database sessions of processes that froze, or whose machine was lost, while they changed leased rows.
 
-PostgreSQL would keep the rows locked for as long as the process is frozen, or for hours until it notices that the
-machine is gone; expiring leases skips locked rows.
+Otherwise PostgreSQL keeps the rows locked while the process is frozen, or for hours until it notices that the machine
+is lost, and the expiry of leases skips locked rows.
 """
 
 from typing import cast

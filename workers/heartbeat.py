@@ -1,6 +1,6 @@
-"""The heartbeat of a worker: renews its leases while it makes progress, and ends the process when it does not.
+"""The heartbeat of a worker: renews its leases while it makes progress, and ends the process if it does not.
 
-A hung decoder or device would otherwise hold its jobs for ever: a thread that renews leases is no proof of progress.
+Otherwise a hung decoder or device would keep its jobs for ever, because the thread that renews leases still runs.
 """
 
 import os
@@ -29,7 +29,7 @@ LONGEST_INTERVAL_S = 20.0
 
 
 class Heartbeat:
-    """Renews the leases of this process in a thread of its own. `owner` is the owner of all of them."""
+    """Renews the leases of this process in its own thread. `owner` is the owner of all of them."""
 
     def __init__(self, database: Database, kind: WorkerKind, *, lease_s: float, stuck_after_s: float) -> None:
         self.owner = f"{kind}@{socket.gethostname()}:{os.getpid()}:{new_id().hex[-8:]}"
@@ -45,7 +45,7 @@ class Heartbeat:
         self._loop = Loop("heartbeat", self._beat, every_s=every_s, longest_pause_s=every_s)
 
     def start(self, device: str | None = None) -> None:
-        """Write this process' row and start to beat; in an outage of the database the next beat writes it."""
+        """Write the row of this process and start the thread. If the database is down, the next beat writes the row."""
         self._device = device
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             mark_seen(session, self.owner, self._kind, device)
@@ -58,14 +58,14 @@ class Heartbeat:
             mark_stopped(session, self.owner)
 
     def hold(self, claims: Iterable[Lease]) -> None:
-        """Keep these leases alive from now on."""
+        """Renew these leases from now on."""
         with self._lock:
             if not self._held:
                 self._progressed_at = time.monotonic()
             self._held.update(claims)
 
     def mark_progress(self) -> None:
-        """Record that this process is not stuck: a step of its work has ended."""
+        """Record progress: a step of work has ended."""
         with self._lock:
             self._progressed_at = time.monotonic()
 
@@ -80,7 +80,7 @@ class Heartbeat:
             return [held for held in self._held if isinstance(held, Claim)]
 
     def drop(self, claims: Iterable[Lease]) -> None:
-        """Stop renewing these leases: their rows are done, or given back."""
+        """Stop renewing these leases, because their rows are finished or released."""
         with self._lock:
             self._held.difference_update(claims)
             self._progressed_at = time.monotonic()
@@ -96,5 +96,5 @@ class Heartbeat:
             kept = renew(session, held, lease_s=self._lease_s)
             mark_seen(session, self.owner, self._kind, self._device)
         if kept < len(held):
-            # Cancelled, or committed a moment ago: the fence drops the results of rows that are no longer ours.
+            # They were cancelled or have just been committed. The fence drops results of rows that are no longer held.
             log.info("leases_gone", owner=self.owner, count=len(held) - kept)

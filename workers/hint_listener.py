@@ -1,7 +1,7 @@
-"""Celery's consumer in a thread that starts the next one whenever a consumer ends.
+"""Runs Celery's consumer in a thread, which starts a new consumer whenever one ends.
 
-Celery's own retries cover a lost connection only. A replica, a full server, a refused password or command end its
-consumer, and with it the process. Here they only delay hints, and the worker looks for work without them.
+Celery itself only retries after a lost connection. A replica, a full server, a rejected password or command ends its
+consumer and the process. Here these errors only delay hints: the worker also looks for work without hints.
 """
 
 import logging
@@ -25,7 +25,7 @@ from shared.vocabulary.states import WorkerKind
 
 
 class Wakeups:
-    """Passes hints from the consumer's thread to the main thread, which works. Thread-safe."""
+    """Passes hints from the consumer's thread to the main thread, which does the work. Thread-safe."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -33,7 +33,7 @@ class Wakeups:
         self._stopped = False
 
     def ask(self) -> None:
-        """Ask for a round of work, and return when a later round has ended: a busy worker takes no hints."""
+        """Request a round of work, and return when a round that began later has ended: a busy worker takes no hints."""
         with self._condition:
             self._asked += 1
             mine = self._asked
@@ -41,7 +41,7 @@ class Wakeups:
             self._condition.wait_for(lambda: self._done >= mine or self._stopped)
 
     def wait(self, patience_s: Callable[[], float]) -> int:
-        """Return when a round is asked for, after `patience_s`, or at `stop`; pass the returned number to `done`.
+        """Return when a round is requested, after `patience_s`, or after `stop`; pass the returned number to `done`.
 
         The patience is read again every second, because it shrinks when Redis fails.
         """
@@ -55,35 +55,35 @@ class Wakeups:
             return self._asked
 
     def done(self, asked: int) -> None:
-        """Record the end of a round that began when so many had been asked for."""
+        """Record the end of a round that began when `asked` rounds had been requested."""
         with self._condition:
             self._done = asked
             self._condition.notify_all()
 
     def stop(self) -> None:
-        """Wake all threads that wait."""
+        """Wake all waiting threads."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()
 
 
 class HintListener:
-    """Receives the hints for one kind of worker while its context lasts."""
+    """Receives the hints for one kind of worker until its context ends."""
 
     def __init__(self, app: Celery, kind: WorkerKind, on_hint: Callable[[], None]) -> None:
         self._app, self._kind = app, kind
         self._consumer: _Consumer | None = None
         self._loop = Loop("hints", reporting(self._consume), every_s=0.5)
-        app.task(name=task_name(kind), shared=False)(on_hint)  # of this application alone
+        app.task(name=task_name(kind), shared=False)(on_hint)  # only in this application
         app.finalize()
-        app.set_default()  # of every thread: Celery's worker asks for the current application of its own
+        app.set_default()  # for all threads, because Celery's worker reads the current application in its own thread
         # The loop logs a lost Redis in one line; Celery would log a traceback each time.
         for name in ("celery.worker", "kombu.transport.redis"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     @property
     def is_connected(self) -> bool:
-        """Whether a consumer is connected, as far as it knows."""
+        """Whether a consumer is connected, by its own information."""
         consumer = self._consumer
         return consumer is not None and consumer.is_ready
 
@@ -92,7 +92,7 @@ class HintListener:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Receive no more hints. The thread ends within seconds, or with the process; a lost hint loses no work."""
+        """Stop receiving hints. The thread ends within seconds, or with the process. A lost hint loses no work."""
         self._loop.ask_to_stop()
         if (consumer := self._consumer) is not None:
             consumer.close()
@@ -104,7 +104,7 @@ class HintListener:
             queues=[str(self._kind)],
             pool_cls="solo",
             concurrency=1,
-            # The loop without callbacks raises its errors at once, and not in a later turn.
+            # The loop without callbacks raises errors immediately, instead of in a later iteration.
             use_eventloop=False,
             without_gossip=True,
             without_mingle=True,
@@ -114,7 +114,7 @@ class HintListener:
             self._consumer.run()
         finally:
             consumer, self._consumer = self._consumer, None
-            with suppress(Exception):  # its connection is broken: that is why it ends
+            with suppress(Exception):  # its connection may be broken
                 consumer.blueprint.stop(consumer)
 
 
@@ -127,8 +127,8 @@ class _Consumer(WorkController):  # type: ignore[misc]
         self.blueprint.start(self)
 
     def close(self) -> None:
-        """Let `run` return at the next turn of its loop, a second away at most."""
-        if consumer := getattr(self, "consumer", None):  # none yet while it starts
+        """Make `run` return at the next iteration of its loop, within a second."""
+        if consumer := getattr(self, "consumer", None):  # missing while the worker starts
             consumer.blueprint.state = CLOSE
 
     def on_consumer_ready(self, consumer: object) -> None:

@@ -1,7 +1,7 @@
-"""The intake worker: what has arrived of a submission is checked and taken in; archives are unpacked.
+"""The intake worker: checks and receives the uploaded files of submissions, and unpacks archives.
 
-A file is final in the transaction that makes its image and its job, and an archive's entry has its row in it: whoever
-goes on after this process was killed finds what is done, and takes nothing twice.
+A file becomes final, and an archive's entry gets its row, in the transaction that creates its image and job. So after
+this process was killed, another worker sees which files and entries are done, and receives none twice.
 """
 
 import io
@@ -48,14 +48,14 @@ from workers.process import WorkerProcess
 
 log = structlog.get_logger()
 
-#: How often to look for more files while some are under way: an archive may take hours.
+#: Seconds between two claims while files are in progress: an archive may take hours.
 LOOK_S = 1.0
-#: After how many entries of an archive the prepare workers are told.
+#: The number of entries of an archive after which hints are sent to the prepare workers.
 HINT_AFTER = 16
 
 
 def run(settings: Settings) -> None:
-    """Take in the files of bulk submissions until SIGTERM."""
+    """Receive the files of submissions until SIGTERM."""
     with WorkerProcess(settings, WorkerKind.INTAKE, stuck_after_s=settings.step_timeout_s) as process:
         receive = Receive(
             settings,
@@ -77,7 +77,7 @@ class StoppedError(Exception):
 
 
 class Receive:
-    """Takes in what has arrived, several files at a time."""
+    """Receives uploaded files, several at a time."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Receive:
         )
 
     def run(self) -> None:
-        """Take in files until none has arrived or the stop flag is set; files are finished, archives put aside."""
+        """Receive files until none is left or the stop flag is set, which lets files finish but interrupts archives."""
         running: set[Future[None]] = {watched(self._threads.submit(self._listing.run))}
         touched: set[UUID] = set()
         while True:
@@ -180,17 +180,17 @@ class Receive:
         return self._incoming.open(key)
 
     def _complete_upload(self, claim: FileClaim, key: str, upload_id: str) -> None:
-        """Make an object of an upload's parts; raise `NotUploaded` where some are missing, which may still follow."""
+        """Create an object from the parts of an upload; raise `NotUploaded` if parts are missing so far."""
         try:
             arrived = sum(self._incoming.uploaded_parts(key, upload_id).values())
         except ObjectMissing:
-            return  # Completed by somebody else a moment ago, or never begun: the object will tell.
+            return  # already completed, or never begun: opening the object will show which
         if arrived != claim.byte_count:
             raise NotUploaded("Not all parts of the file have arrived.")
         self._incoming.complete_upload(key, upload_id)
 
     def _read_on(self, claim: FileClaim, stream: CheckedStream) -> None:
-        """Read to the end, where the digest is compared with the announced one, if there is one."""
+        """If a digest was announced, read to the end, where it is compared."""
         for _ in stream if claim.sha256 is not None else ():
             if self._stop.is_set():
                 raise StoppedError
@@ -213,7 +213,7 @@ class Receive:
     def _unpack(
         self, claim: FileClaim, intake: Intake, file: IncomingFile, kind: ArchiveKind, stream: CheckedStream
     ) -> FileState:
-        """Take in the entries that have no row yet."""
+        """Receive the entries that have no row yet."""
         self._read_on(claim, stream)
         of_this = (SubmissionFile.submission_id == claim.submission_id, SubmissionFile.archive_number == claim.number)
         with self._database.begin() as session:
@@ -254,16 +254,16 @@ class Receive:
     # --- its end -----------------------------------------------------------------------------------------------------
 
     def _discard(self, claim: FileClaim) -> None:
-        """Remove an upload that is of no more use; where that fails, the sweep does it later."""
+        """Delete an upload that is no longer needed. If that fails, the cleanup does it later."""
         if claim.source_key is None:
             with suppress(CarinaError):
                 self._incoming.delete(incoming_key(claim.submission_id, claim.number))
 
     def _record_failure(self, claim: FileClaim, error: CarinaError) -> None:
-        """Commit what the error means for the file."""
+        """Commit the file's new state after an error."""
         settings = self._settings
         if isinstance(error, UploadError):
-            # Before the file can be sent again, lest the new upload is removed.
+            # Delete it before the file can be sent again. Otherwise the new upload could be deleted.
             self._discard(claim)
 
         def commit(session: Session) -> FileState | None:
@@ -288,7 +288,7 @@ class Receive:
         )
 
     def _wait_for_quota(self, claim: FileClaim, exceeded: QuotaExceeded) -> None:
-        """Have a file wait, and the rest of an archive, until its key may send more; its bytes stay where they are."""
+        """Release a file, or the rest of an archive, until its key may send more. The upload is kept."""
         pause_s = exceeded.retry_after_s or seconds_to_midnight()
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             release(session, [claim], pause_s=pause_s, **reason_of(exceeded))
@@ -301,7 +301,7 @@ class Receive:
 
 
 def _columns(stream: CheckedStream, received: Received) -> dict[str, Any]:
-    """What a file's row says of its bytes, which have all been read, and of its image."""
+    """Return the columns of a file's row for its bytes, which have been read completely, and its image."""
     ids = {"image_id": received.image_id, "job_id": received.job_id}
     return {"byte_count": stream.byte_count, "sha256": stream.sha256, **ids}
 
@@ -312,7 +312,7 @@ def _finish(session: Session, claim: FileClaim, stream: CheckedStream, received:
 
 
 def _add_entry(session: Session, claim: FileClaim, entry: Entry, state: FileState, **values: Any) -> None:
-    """Add an archive's entry to the manifest; raise `LeaseLostError` where the archive is no longer ours."""
+    """Add an archive's entry to the manifest; raise `LeaseLostError` if the archive is no longer held."""
     number = allocate(session, claim.submission_id, 1)
     if not holds_file(session, claim):
         raise LeaseLostError

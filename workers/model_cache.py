@@ -1,4 +1,4 @@
-"""The models of a detect worker: at most one is on the device, and it is changed between two batches."""
+"""The models of a detect worker. At most one is on the device; it can change between two batches."""
 
 import gc
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Load = Callable[[ModelCard, bytes], Detector]
 
 
 class ModelCache:
-    """Cards for all threads; one loaded detector for the thread that detects."""
+    """Caches cards, for all threads, and one loaded detector, for the thread that detects."""
 
     def __init__(self, database: Database, store: ObjectStore, load: Load) -> None:
         self._database = database
@@ -33,27 +33,30 @@ class ModelCache:
         self._loaded: tuple[UUID, Detector] | None = None
 
     def card(self, model_id: UUID) -> ModelCard:
-        """Return a model's card; raises `DatabaseUnavailable`."""
+        """Return a model's card; raise `DatabaseUnavailable`."""
         if model_id not in self._cards:
             with self._database.begin() as session:
                 self._cards[model_id] = ModelCard.model_validate(session.get_one(Model, model_id).card)
         return self._cards[model_id]
 
     def detector(self, model_id: UUID) -> Detector:
-        """Return the loaded model; the previous one is freed first. Raises `ModelUnusable`, or an outage."""
+        """Return the loaded model; a previous one is freed first.
+
+        Raises `ModelUnusable`, `DatabaseUnavailable` and `ObjectStoreUnavailable`.
+        """
         if self._loaded is None or self._loaded[0] != model_id:
             self._free()
             self._loaded = model_id, self._fetch_and_load(model_id)
             log.info("model_loaded", model_id=str(model_id))
             trained_on = self.card(model_id).rendition_version
-            if trained_on != RENDITION_VERSION:  # it works, but its quality on these renditions was never measured
+            if trained_on != RENDITION_VERSION:  # it works, but its quality on these renditions was not measured
                 log.warning(
                     "model_of_other_renditions", model_id=str(model_id), trained_on=trained_on, served=RENDITION_VERSION
                 )
         return self._loaded[1]
 
     def load_active(self) -> None:
-        """Load the active model before the first job needs it; does nothing without one, or in an outage."""
+        """Load the active model before the first job needs it. Does nothing without one, or during an outage."""
         with suppress(CarinaError):
             with self._database.begin() as session:
                 model = registry.active(session)

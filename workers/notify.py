@@ -1,4 +1,4 @@
-"""The notify worker: sends the messages of the outbox to webhooks, several at a time."""
+"""The notify worker: sends messages of the outbox to webhooks, several at a time."""
 
 import random
 import threading
@@ -32,13 +32,13 @@ from workers.webhook_sender import WebhookSender
 
 log = structlog.get_logger()
 
-#: Messages that are sent at a time.
+#: Messages that are sent concurrently.
 THREADS = 32
 #: Seconds between two looks for due messages while others are being sent.
 LOOK_S = 0.25
 #: Seconds between two expirations of leases, and between two deletions of messages that were delivered long ago.
 TIDY_S, DELETE_S = 1.0, 60.0
-#: A pause is longer or shorter by up to this fraction, so that messages do not all come back at once.
+#: A pause varies randomly by up to this fraction, so that messages are not all retried at the same time.
 JITTER = 0.25
 REFUSED = plain_code("receiver_refused", "The receiver answered with another status than 2xx.", Place.DELIVERY)
 TIMED_OUT = plain_code("receiver_timed_out", "The receiver did not answer in time.", Place.DELIVERY)
@@ -54,13 +54,13 @@ UNASKED_LOOK_S = 1.0
 def run(settings: Settings) -> None:
     """Send messages to webhooks until SIGTERM."""
     with WorkerProcess(settings, WorkerKind.NOTIFY, stuck_after_s=settings.step_timeout_s) as process:
-        # The end of a job sends no hint about its messages; a look without work is one query.
+        # The end of a job sends no hint about its messages, and a look without work costs only one query.
         process.unasked_s = min(UNASKED_LOOK_S, process.unasked_s)
         process.serve(Notify(settings, process.database, process.heartbeat, process.stop).run)
 
 
 class Notify:
-    """Sends messages that are due."""
+    """Sends due messages."""
 
     def __init__(self, settings: Settings, database: Database, heartbeat: Heartbeat, stop: threading.Event) -> None:
         self._settings = settings
@@ -74,11 +74,11 @@ class Notify:
         #: Webhooks whose last attempt failed.
         self._failing: set[UUID] = set()
         self._delete_at = time.monotonic()
-        #: No message takes longer: each step of an attempt has a bound below this.
+        #: The longest time of an attempt: all its steps have limits below this.
         self._lease_s = settings.webhook_timeout_s + settings.lease_s
 
     def run(self) -> None:
-        """Send messages until none is due or the stop flag is set; messages that have begun are always finished."""
+        """Send messages until none is due or the stop flag is set. Attempts that have begun are always finished."""
         running: dict[Future[None], UUID] = {}
         tidy_at = 0.0
         while True:
@@ -142,7 +142,7 @@ class Notify:
             )
         except CarinaError as error:
             log.warning("answer_lost", delivery_id=str(claimed.delivery_id), code=error.code)
-            return  # The lease expires, and the message is sent again.
+            return  # the lease expires, and the message is sent again
         say = log.warning if state is DeliveryState.DEAD else log.info
         say(
             "message_tried",

@@ -1,4 +1,4 @@
-"""The prepare stage: makes the rendition of an original, the 8-bit PNG that training and serving both read."""
+"""The prepare stage: creates the rendition of an original, the 8-bit PNG for training and detection."""
 
 import hashlib
 import threading
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 def run(settings: Settings) -> None:
     """Prepare images until SIGTERM."""
-    load_classifier(settings.chest_classifier_folder)  # so that a faulty one fails now, and not the first image
+    load_classifier(settings.chest_classifier_folder)  # so that an invalid classifier fails now, not at the first image
     with WorkerProcess(settings, WorkerKind.PREPARE, stuck_after_s=2 * settings.decode_timeout_s) as process:
         pool = DecoderPool(
             settings.prepare_threads,
@@ -78,7 +78,7 @@ class Prepare:
         self._threads = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
 
     def run(self) -> None:
-        """Claim and prepare until nothing is queued or the stop flag is set; begun jobs are always finished."""
+        """Claim and prepare images until none is queued or the stop flag is set. Started jobs are always finished."""
         running: set[Future[None]] = set()
         while True:
             free = self._settings.prepare_threads - len(running)
@@ -116,7 +116,7 @@ class Prepare:
             if not refused:
                 self._hints.send_for([PREPARE.done])
         except Exception as exc:  # noqa: BLE001 - the worker's loop: an error belongs to the job
-            # A lost decoder is retried once in a batch of its own; the second time the image is the cause.
+            # After a lost decoder, the job is retried alone. If the decoder is lost again, the image is the cause.
             error = DecoderCrashed() if isinstance(exc, DecoderProcessLost) and claimed.alone else to_carina_error(exc)
             record_failure(self._database, self._settings, claimed, error, alone=True)
         finally:

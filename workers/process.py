@@ -1,4 +1,4 @@
-"""A worker process: Celery delivers the hints for one kind of worker, one at a time, until a signal says stop."""
+"""A worker process: does the work of one kind of worker, started by Celery's hints, until a signal stops it."""
 
 import signal
 import threading
@@ -31,7 +31,7 @@ DEAF_LOOK_S = 1.0
 
 
 class WorkerProcess:
-    """The connections and threads of every worker process, closed in reverse order at its end."""
+    """The connections and threads of a worker process. They are closed in reverse order at its end."""
 
     def __init__(
         self, settings: Settings, kind: WorkerKind, *, stuck_after_s: float, device: str | None = None
@@ -43,20 +43,20 @@ class WorkerProcess:
         self.database = Database.from_settings(settings)
         self._settings = settings
         self.hints = Hints(settings, self.database, self.app)
-        # A worker that waits for a server is not stuck: for the database it waits up to half a lease
-        # (`Database.persist`), for the object store for as long as its client tries.
+        # A worker that waits for a server is not stuck. It waits for the database up to half a lease
+        # (`Database.persist`), and for the object store as long as its client retries.
         waits_s = settings.lease_s / 2 + LONGEST_REQUEST_S
         self.heartbeat = Heartbeat(self.database, kind, lease_s=settings.lease_s, stuck_after_s=stuck_after_s + waits_s)
         self.stop = threading.Event()
         self._wakeups = Wakeups()
-        #: Seconds between two looks for work without a hint, and while Redis takes or delivers no hints.
+        #: Seconds between two looks for work without a hint, and between two looks while Redis fails.
         self.unasked_s = 2 * settings.sweep_interval_s
         self.deaf_s = min(DEAF_LOOK_S, self.unasked_s)
         self.closing = ExitStack()
 
     @cached_property
     def store(self) -> ObjectStore:
-        """The object store; not every kind of worker has its keys."""
+        """The object store, opened at first use: some kinds of worker do not have its keys."""
         return ObjectStore(self._settings)
 
     def __enter__(self) -> "WorkerProcess":
@@ -71,7 +71,7 @@ class WorkerProcess:
         self.closing.close()
 
     def serve(self, work: Callable[[], None]) -> None:
-        """Call `work` at once, then for each hint, and periodically without one, until a signal stops the process."""
+        """Call `work` immediately, then at each hint, and periodically without a hint, until a signal stops it."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         listener = HintListener(self.app, self.kind, self._wakeups.ask)

@@ -1,4 +1,4 @@
-"""Treats doubtful images as `CARINA_SUITABILITY` says. `shared.imaging.suitability` raises the flags."""
+"""Applies `CARINA_SUITABILITY` to doubtful images. `shared.imaging.suitability` raises the flags."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ def refusal(suitability: Suitability, facts: ImageFacts) -> UnsuitableImage | No
 
 
 def kept(suitability: Suitability, facts: ImageFacts) -> ImageFacts:
-    """Return the facts to store. Where the setting is `off`, only flags of pictures that may be misread are kept."""
+    """Return the facts to store. If the setting is `off`, only flags of images that may be misread are kept."""
     if suitability != "off":
         return facts
     return facts.model_copy(update={"flags": [flag for flag in facts.flags if flag.severity is Severity.MISREAD]})

@@ -1,4 +1,4 @@
-"""The sweep: takes back expired leases, hints again, starts what is due and samples the queue. Every beat runs it."""
+"""The sweep of each beat: expires leases, repeats hints, starts due trainings and samples the queue."""
 
 from collections.abc import Callable
 
@@ -29,12 +29,12 @@ from workers.process import WorkerProcess
 
 log = structlog.get_logger()
 
-#: More rows than this would only mean more hints than there are workers.
+#: The most rows that are counted: more would only give more hints than there are workers.
 COUNTED_AT_MOST = 10_000
 
 
 def run(settings: Settings) -> None:
-    """Sweep every `sweep_interval_s`, with or without Redis, until SIGTERM. Any number of these may run."""
+    """Sweep every `sweep_interval_s`, with or without Redis, until SIGTERM. Several processes may do this."""
     with WorkerProcess(settings, WorkerKind.SWEEP, stuck_after_s=settings.step_timeout_s) as process:
         process.unasked_s = process.deaf_s = settings.sweep_interval_s
         cleanup = Cleanup(settings, process.database, Incoming(settings))

@@ -1,4 +1,4 @@
-"""Sends one message to a webhook: a signed POST to an address that was checked."""
+"""Sends a message to a webhook: a signed POST to a checked address."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from shared.notifications.deliveries import DeliveryClaim
 from shared.notifications.webhooks import sign
 from shared.settings import Settings
 
-#: The most bytes of a receiver's answer that are read; none are used.
+#: The most bytes of a receiver's answer that are read. Their content is ignored.
 MOST_READ_BYTES = 4096
 
 
@@ -24,7 +24,10 @@ class WebhookSender:
         self._tls = make_context(settings.ca_bundle)
 
     def send(self, claimed: DeliveryClaim) -> int:
-        """POST a message; return the receiver's status. Raises errors of the address guard, httpx and TimeoutError."""
+        """POST a message; return the receiver's status.
+
+        Raises the errors of the address guard and httpx, and `TimeoutError`.
+        """
         url = read_url(claimed.url)
         addresses = find_addresses(url, allow_private=self._settings.webhook_allow_private)
         message = {"type": claimed.event, "timestamp": claimed.created_at.isoformat(), "data": claimed.payload}
@@ -44,13 +47,13 @@ class WebhookSender:
         """POST to the first of these addresses that accepts a connection; return its status. Follows no redirect."""
         status = None
         timeout_s = self._settings.webhook_timeout_s
-        # No proxy from the environment: it would resolve the name again.
+        # Use no proxy from the environment, because it would resolve the name again.
         client = httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=httpx.Timeout(timeout_s))
         try:
             async with asyncio.timeout(timeout_s), client:
                 response = await self._connect(client, url, addresses, headers, body)
                 status = response.status_code
-                # Read the answer, so that the receiver is not cut off while it sends it.
+                # Read the answer, so that the receiver can finish sending it.
                 await _read(response)
         except (TimeoutError, httpx.HTTPError):
             if status is None:
