@@ -13,7 +13,7 @@ import numpy as np
 
 from trainer.evaluation.flat import Ints, Reals
 from trainer.evaluation.froc import RATES
-from trainer.evaluation.matching import IOU_ABOVE, NONE, match_coco, match_voc
+from trainer.evaluation.matching import NONE, match_coco, match_voc
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.weighted import WeightedAuroc, WeightedFroc, mean_over_classes, rank
 
@@ -57,7 +57,6 @@ def bootstrap(
     seed: int,
     *,
     confidence: float = CONFIDENCE,
-    iou_above: float = IOU_ABOVE,
     progress: Progress = lambda _: None,
 ) -> dict[str, Interval | None]:
     """Return an interval for each metric; None if the metric is defined in no resample, or if there are no resamples.
@@ -67,7 +66,7 @@ def bootstrap(
     finished since its last call.
     """
     flat = material.flat
-    claims = match_voc(flat, iou_above)
+    claims = match_voc(flat)
     by_voc = rank(flat, (claims != NONE)[None])
     by_coco = rank(flat, match_coco(flat), limited=True)
     froc, auroc = WeightedFroc(flat, claims), WeightedAuroc(flat)

@@ -7,14 +7,14 @@ from trainer.evaluation.flat import Flat, overlap
 from trainer.evaluation.matching import IOU_ABOVE, NONE, claim, of_one_class
 
 
-def count_confusions(flat: Flat, score_threshold: float, iou_above: float = IOU_ABOVE) -> NDArray[np.int64]:
+def count_confusions(flat: Flat, score_threshold: float) -> NDArray[np.int64]:
     """Count true classes (rows) by detected class (columns), [classes + 1, classes + 1]; the last one is background.
 
     Detections at or above the threshold are first matched to true boxes of their own class, as in `match_voc`. The
     remaining detections and true boxes are matched in the same way without regard to class. True boxes that are still
     unmatched are missed; unmatched detections are false positives.
     """
-    pairs = overlap(flat, iou_above)
+    pairs = overlap(flat, IOU_ABOVE)
     pairs = pairs.where(flat.scores[pairs.detection] >= score_threshold)
     claims = claim(pairs.where(of_one_class(flat, pairs)), len(flat.scores))
     rest = pairs.where((claims[pairs.detection] == NONE) & ~np.isin(pairs.true, claims))

@@ -14,14 +14,14 @@ COCO_MAX_DETECTIONS = 100
 NONE = -1
 
 
-def match_voc(flat: Flat, iou_above: float = IOU_ABOVE, *, by_class: bool = True) -> Ints:
+def match_voc(flat: Flat, *, by_class: bool = True) -> Ints:
     """Return the true box that each detection found, [n]; `NONE` for a false positive.
 
     As in the VOC 2010 development kit (section 3.4.1), a detection is correct if the true box (of its class) that it
     overlaps most has an intersection over union above the limit and was not claimed by a detection with a higher score.
     A second detection of the same true box is a false positive.
     """
-    pairs = overlap(flat, iou_above)
+    pairs = overlap(flat, IOU_ABOVE)
     if by_class:
         pairs = pairs.where(of_one_class(flat, pairs))
     return claim(pairs, len(flat.scores))

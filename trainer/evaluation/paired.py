@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.evaluation.bootstrap import CONFIDENCE, draw_weights, interval
-from trainer.evaluation.matching import IOU_ABOVE, NONE, match_voc
+from trainer.evaluation.matching import NONE, match_voc
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.voc import evaluate_voc
-from trainer.evaluation.weighted import Ranking, mean_over_classes, rank
+from trainer.evaluation.weighted import mean_over_classes, rank
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ def paired_gain(
     samples: int,
     seed: int,
     confidence: float = CONFIDENCE,
-    iou_above: float = IOU_ABOVE,
 ) -> PairedGain:
     """Compare two models by a paired bootstrap over patients: both use the same resamples.
 
@@ -75,10 +74,10 @@ def paired_gain(
     if samples < 1:
         raise ValueError("a comparison needs resamples")
     _require_same_truth(active, candidate)
-    before, after = evaluate_voc(active, iou_above), evaluate_voc(candidate, iou_above)
+    before, after = evaluate_voc(active), evaluate_voc(candidate)
     if before.mean_ap is None or after.mean_ap is None:
         raise ValueError("there is no true box to compare on")
-    rankings = [_rank(material, iou_above) for material in (active, candidate)]
+    rankings = [rank(flat, (match_voc(flat) != NONE)[None]) for flat in (active.flat, candidate.flat)]
     gains = [
         mean_over_classes([ranking.voc(weights) for ranking in rankings[1]])
         - mean_over_classes([ranking.voc(weights) for ranking in rankings[0]])
@@ -94,10 +93,6 @@ def paired_gain(
         for category, count in zip(active.categories, counts, strict=True)
     )
     return PairedGain(before.mean_ap, after.mean_ap, bounds.low, bounds.high, confidence, bounds.samples, categories)
-
-
-def _rank(material: EvaluationSet, iou_above: float) -> list[Ranking]:
-    return rank(material.flat, (match_voc(material.flat, iou_above) != NONE)[None])
 
 
 def _require_same_truth(active: EvaluationSet, candidate: EvaluationSet) -> None:

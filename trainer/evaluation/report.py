@@ -63,7 +63,7 @@ def render_report(
     """
     material = material.above(summary.score_threshold)
     flat = material.flat
-    claims = match_voc(flat, summary.iou_above)
+    claims = match_voc(flat)
     curves = [
         (category.name, curve)
         for number, category in enumerate(material.categories)

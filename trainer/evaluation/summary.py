@@ -143,7 +143,6 @@ def summarise(
     bootstrap_samples: int,
     seed: int,
     score_threshold: float = 0.001,
-    iou_above: float = IOU_ABOVE,
     missing: Sequence[MissingClass] = (),
     progress: Progress = lambda _: None,
 ) -> Summary:
@@ -155,10 +154,10 @@ def summarise(
     """
     material = material.above(score_threshold)
     flat = material.flat
-    claims = match_voc(flat, iou_above)
-    voc, coco = evaluate_voc(material, iou_above), evaluate_coco(material)
+    claims = match_voc(flat)
+    voc, coco = evaluate_voc(material), evaluate_coco(material)
     froc = trace_froc(flat, claims)
-    intervals = bootstrap(material, bootstrap_samples, seed, iou_above=iou_above, progress=progress)
+    intervals = bootstrap(material, bootstrap_samples, seed, progress=progress)
     calibration = calibrate(flat.scores, claims != NONE)
     no_finding = no_finding_ap(material)
     operating = choose_threshold(froc, score_threshold)
@@ -170,7 +169,7 @@ def summarise(
         boxes=len(flat.true_class_of),
         detections=len(flat.scores),
         score_threshold=score_threshold,
-        iou_above=iou_above,
+        iou_above=IOU_ABOVE,
         confidence=CONFIDENCE,
         bootstrap_samples=bootstrap_samples,
         seed=seed,
@@ -181,7 +180,7 @@ def summarise(
         coco_ap=_estimate(coco.statistics["AP"], intervals.get("coco_ap")),
         coco_ap50=_estimate(coco.statistics["AP50"], intervals.get("coco_ap50")),
         froc_mean=_estimate(float(np.mean(froc.lesions_at())) if froc else None, intervals.get("froc_mean")),
-        froc=_read_froc(froc, trace_froc(flat, match_voc(flat, iou_above, by_class=False)), intervals),
+        froc=_read_froc(froc, trace_froc(flat, match_voc(flat, by_class=False)), intervals),
         auroc=_estimate(any_finding_auroc(flat), intervals.get("auroc")),
         ece=calibration.ece,
         reliability=_read_reliability(calibration),
@@ -190,7 +189,7 @@ def summarise(
         missing=tuple(missing),
         normal_films=tuple(NormalPoint(**vars(rate)) for rate in count_on_normals(flat, normal_thresholds)),
         operating_threshold=operating,
-        confusion=tuple(tuple(row) for row in count_confusions(flat, operating, iou_above).tolist()),
+        confusion=tuple(tuple(row) for row in count_confusions(flat, operating).tolist()),
     )
 
 

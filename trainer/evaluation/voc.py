@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.evaluation.flat import Flat, Ints, Reals
-from trainer.evaluation.matching import IOU_ABOVE, NONE, match_voc
+from trainer.evaluation.matching import NONE, match_voc
 from trainer.evaluation.material import EvaluationSet
 
 
@@ -24,11 +24,6 @@ class Evaluation:
         """Return the mean over the classes with true boxes; None if there are none."""
         return mean_of_present(list(self.ap_by_category.values()))
 
-    @property
-    def absent(self) -> list[int]:
-        """Return the classes without a true box."""
-        return [category_id for category_id, ap in self.ap_by_category.items() if ap is None]
-
 
 @dataclass(frozen=True)
 class PrecisionRecall:
@@ -44,10 +39,10 @@ class PrecisionRecall:
         return float(np.sum(np.diff(self.recall, prepend=0.0) * envelope))
 
 
-def evaluate_voc(material: EvaluationSet, iou_above: float = IOU_ABOVE) -> Evaluation:
+def evaluate_voc(material: EvaluationSet) -> Evaluation:
     """Compute the average precision of each class; `match_voc` defines which detections are correct."""
     flat = material.flat
-    right = match_voc(flat, iou_above) != NONE
+    right = match_voc(flat) != NONE
     curves = [trace_precision_recall(flat, right, number) for number in range(flat.classes)]
     aps = {
         category.id: curve.area if curve else None for category, curve in zip(material.categories, curves, strict=True)
