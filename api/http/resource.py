@@ -28,6 +28,11 @@ def file_answer(media_type: str, description: str, example: str | dict[str, Any]
     return {"description": description, "content": {media_type: content}}
 
 
+def fields_of(answer: type[BaseModel], row: object, *others: str) -> dict[str, Any]:
+    """Return the fields of an answer that a row has under the same names: all but `others`."""
+    return {name: getattr(row, name) for name in answer.model_fields.keys() - set(others)}
+
+
 def as_json(answer: BaseModel, status: int = 200) -> Response:
     """Return a model as a JSON response. The audit row of a change records the model's `id`."""
     g.answer_id = getattr(answer, "id", None)

@@ -3,11 +3,11 @@
 from uuid import UUID
 
 from api.contract.reviews import ReviewAnswer, ReviewedFindingAnswer, ReviewEventAnswer
+from api.http.resource import fields_of
 from api.studies.answers import box_in_mm, refer_to, spacing_of
 from shared.reviews.fold import ReviewedFinding, finding_of
 from shared.reviews.rows import ReviewThread
 from shared.tables import Image, ReviewEvent
-from shared.vocabulary.review_actions import ReviewAction
 
 
 def describe_review(thread: ReviewThread, key_id: UUID) -> ReviewAnswer:
@@ -28,26 +28,9 @@ def describe_review(thread: ReviewThread, key_id: UUID) -> ReviewAnswer:
 
 
 def _describe_finding(finding: ReviewedFinding, image: Image) -> ReviewedFindingAnswer:
-    return ReviewedFindingAnswer(
-        id=finding.id,
-        class_id=finding.class_id,
-        class_name=finding.class_name,
-        score=finding.score,
-        box_xyxy_px=finding.box_xyxy_px,
-        box_xyxy_mm=box_in_mm(finding.box_xyxy_px, spacing_of(image)),
-        verdict=finding.verdict,
-        is_changed=finding.is_changed,
-    )
+    box_xyxy_mm = box_in_mm(finding.box_xyxy_px, spacing_of(image))
+    return ReviewedFindingAnswer(**fields_of(ReviewedFindingAnswer, finding, "box_xyxy_mm"), box_xyxy_mm=box_xyxy_mm)
 
 
 def _describe_event(event: ReviewEvent) -> ReviewEventAnswer:
-    return ReviewEventAnswer(
-        number=event.number,
-        action=ReviewAction(event.action),
-        finding_id=finding_of(event),
-        undoes=event.undoes,
-        class_name=event.class_name,
-        api_key_id=event.api_key_id,
-        reader=event.reader,
-        created_at=event.created_at,
-    )
+    return ReviewEventAnswer(**fields_of(ReviewEventAnswer, event, "finding_id"), finding_id=finding_of(event))

@@ -6,7 +6,8 @@ from api.contract.files import FileOutcome
 from api.contract.findings import Box, Finding, ImageFindings, OtherResult
 from api.contract.jobs import JobAnswer
 from api.contract.models import ModelReference
-from api.contract.studies import ImageAnswer, StudyAnswer
+from api.contract.studies import ImageAnswer, ImageFacts, StudyAnswer
+from api.http.resource import fields_of
 from shared.errors import PermanentError
 from shared.imaging.facts import PixelSpacing, SpacingSource
 from shared.intake.receive import Received
@@ -18,64 +19,38 @@ def describe_file(name: str, outcome: Received | PermanentError) -> FileOutcome:
     """Return the outcome of a file: received, or rejected with a reason."""
     if isinstance(outcome, PermanentError):
         return FileOutcome(name=name, outcome="rejected", code=outcome.code, reason=outcome.detail)
-    return FileOutcome(
-        name=name,
-        outcome=outcome.outcome,
-        study_id=outcome.study_id,
-        image_id=outcome.image_id,
-        job_id=outcome.job_id,
-    )
+    return FileOutcome(name=name, **fields_of(FileOutcome, outcome, "name", "code", "reason"))
 
 
 def describe_job(job: Job, image: Image) -> JobAnswer:
     """Return a job of an image. Fields are the columns of the same names, except for two."""
-    columns = {name: getattr(job, name) for name in JobAnswer.model_fields.keys() - {"flags", "model_id"}}
+    columns = fields_of(JobAnswer, job, "flags", "model_id")
     return JobAnswer(**columns, flags=image.flags, model_id=job.model_id or job.requested_model_id)
 
 
 def describe_image(image: Image, jobs: list[Job]) -> ImageAnswer:
     """Return an image with its jobs."""
-    return ImageAnswer(
-        **_facts(image),
-        id=image.id,
-        media_type=image.media_type,
-        byte_count=image.byte_count,
-        sha256=image.sha256,
-        burned_in_annotation=image.burned_in_annotation,
-        created_at=image.created_at,
-        jobs=[describe_job(job, image) for job in jobs],
-    )
+    columns = fields_of(ImageAnswer, image, "pixel_spacing", "jobs")
+    answers = [describe_job(job, image) for job in jobs]
+    return ImageAnswer(**columns, pixel_spacing=spacing_of(image), jobs=answers)
 
 
 def describe_study(study: Study, images: list[ImageAnswer]) -> StudyAnswer:
     """Return a study with its images."""
-    return StudyAnswer(
-        id=study.id, study_instance_uid=study.study_instance_uid, created_at=study.created_at, images=images
-    )
+    return StudyAnswer(**fields_of(StudyAnswer, study, "images"), images=images)
 
 
 def describe_finding(detection: Detection, spacing: PixelSpacing | None) -> Finding:
     """Return a detection in an image with this pixel spacing."""
     box_xyxy_px = (detection.x_min_px, detection.y_min_px, detection.x_max_px, detection.y_max_px)
-    return Finding(
-        class_id=detection.class_id,
-        class_name=detection.class_name,
-        score=detection.score,
-        box_xyxy_px=box_xyxy_px,
-        box_xyxy_mm=box_in_mm(box_xyxy_px, spacing),
-    )
+    columns = fields_of(Finding, detection, "box_xyxy_px", "box_xyxy_mm")
+    return Finding(**columns, box_xyxy_px=box_xyxy_px, box_xyxy_mm=box_in_mm(box_xyxy_px, spacing))
 
 
 def refer_to(model: Model) -> ModelReference:
     """Return the reference to the model of a result."""
-    return ModelReference(
-        id=model.id,
-        name=model.name,
-        digest=model.digest,
-        state=ModelState(model.state),
-        trained_on=model.card.get("trained_on", ""),
-        warnings=model.card.get("warnings", []),
-    )
+    said = {"trained_on": model.card.get("trained_on", ""), "warnings": model.card.get("warnings", [])}
+    return ModelReference(**fields_of(ModelReference, model, *said), **said)
 
 
 def describe_other_result(job: Job, model: Model, findings: list[Finding]) -> OtherResult:
@@ -128,12 +103,4 @@ def box_in_mm(box_xyxy_px: Box, spacing: PixelSpacing | None) -> Box | None:
 
 def _facts(image: Image) -> dict[str, Any]:
     """Return the fields of `ImageFacts`."""
-    return {
-        "height_px": image.height_px,
-        "width_px": image.width_px,
-        "pixel_spacing": spacing_of(image),
-        "flags": image.flags,
-        "grey_levels": image.grey_levels,
-        "chest_scores": image.chest_scores,
-        "rendition_version": image.rendition_version,
-    }
+    return {**fields_of(ImageFacts, image, "pixel_spacing"), "pixel_spacing": spacing_of(image)}

@@ -3,9 +3,9 @@
 from datetime import datetime
 
 from api.contract.submissions import Counts, SubmissionAnswer
+from api.http.resource import fields_of
 from shared.submissions.progress import Tally
 from shared.tables import Submission
-from shared.vocabulary.states import SubmissionState
 
 
 def describe_submission(submission: Submission, tally: Tally, now: datetime) -> SubmissionAnswer:
@@ -14,18 +14,12 @@ def describe_submission(submission: Submission, tally: Tally, now: datetime) -> 
     done = tally.total - tally.open
     files_per_s = done / max(since_s, 0.001) if done else None
     source = f"s3://{submission.source_bucket}/{submission.source_prefix}" if submission.source_bucket else None
-    return SubmissionAnswer(
-        id=submission.id,
-        state=SubmissionState(submission.state),
-        priority=submission.priority,
-        model_id=submission.requested_model_id,
-        source=source,
-        file_count=submission.file_count,
-        counts=Counts(**tally.counts),
-        codes=tally.codes,
-        files_per_s=files_per_s,
-        eta_s=tally.open / files_per_s if files_per_s else None,
-        created_at=submission.created_at,
-        closed_at=submission.closed_at,
-        finished_at=submission.finished_at,
-    )
+    others = {
+        "model_id": submission.requested_model_id,
+        "source": source,
+        "counts": Counts(**tally.counts),
+        "codes": tally.codes,
+        "files_per_s": files_per_s,
+        "eta_s": tally.open / files_per_s if files_per_s else None,
+    }
+    return SubmissionAnswer(**fields_of(SubmissionAnswer, submission, *others), **others)
