@@ -69,7 +69,7 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
 
     # Read, window, filter.
     page.locator("body[data-shown]").wait_for()
-    film = page.get_by_role("application", name="Film", exact=True)
+    film = page.get_by_role("application", name="Image", exact=True)
     box = film.bounding_box()
     assert box is not None
     window = page.get_by_text(re.compile(r"W \d+ L \d+"))

@@ -174,7 +174,7 @@ def test_two_models_are_compared_class_by_class(
     assert "style=" not in page
     with database.begin() as session:
         other = add_model(session, "gamma").id
-    assert "have not been evaluated on the same films" in browser.get(path + str(other)).text
+    assert "have not been evaluated on the same images" in browser.get(path + str(other)).text
     assert browser.get(path + str(new_id())).status_code == 404
     assert browser.get(path + "newest").status_code == 422
 

@@ -195,7 +195,7 @@ def test_an_empty_page_says_what_to_do(page: Page, keys: Keys, database: Databas
 def test_a_film_that_cannot_be_had_is_tried_again(page: Page, ids: dict[str, UUID], settings: object) -> None:
     page.route("**/rendition.png", lambda route: route.abort())
     page.goto(f"/console/studies/{ids['study']}")
-    said = page.get_by_role("application", name="Film", exact=True).get_by_role("alert")
+    said = page.get_by_role("application", name="Image", exact=True).get_by_role("alert")
     expect(said).to_contain_text("The image cannot be shown. The server cannot be reached. (unreachable)")
     page.unroute("**/rendition.png")
     page.get_by_role("button", name="Try again").last.click()

@@ -77,7 +77,7 @@ def say(page: Page, number: int, key: str) -> None:
 
 def draw(page: Page) -> None:
     page.keyboard.press("d")
-    film = page.get_by_role("application", name="Film", exact=True)
+    film = page.get_by_role("application", name="Image", exact=True)
     film.press("Enter")
     film.press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="Mass", exact=True).click()

@@ -161,7 +161,7 @@ def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
     expect(page.get_by_text("model of film 1").first).to_be_visible()
 
     # The film fills the pane's height: of 160 pixels of the original each is so many of the screen.
-    pane = page.get_by_role("application", name="Film", exact=True).bounding_box()
+    pane = page.get_by_role("application", name="Image", exact=True).bounding_box()
     scale = pane["height"] / (2 * SIDE_PX)
     corner = (pane["x"] + pane["width"] / 2 - SIDE_PX * scale, pane["y"])
     page.mouse.click(corner[0] + 24.5 * scale, corner[1] + 20 * scale)  # in both boxes: the smaller one is meant
@@ -202,7 +202,7 @@ def test_a_film_that_was_fitted_stays_so_when_its_pane_changes(
     with database.begin() as session:
         # With a second image there is a strip of both below the pane, once these are known.
         session.execute(sa.update(Image).where(Image.id == other.id).values(study_id=film.study_id))
-    pane = page.get_by_role("application", name="Film", exact=True)
+    pane = page.get_by_role("application", name="Image", exact=True)
     line = pane.locator("rect.line").first
     # Of the film's 160 pixels the box has 30.
     fits = """([pane, line]) =>

@@ -81,7 +81,7 @@ export class Commands {
     const { state } = this.#page;
     state.tool = state.tool === tool ? "window" : tool;
     if (state.draft?.id === null || state.tool === "draw") state.draft = null;
-    announce({ window: "Dragging changes the window.", pan: "Dragging moves the film.", measure: "Dragging measures a distance.",
+    announce({ window: "Dragging changes the window.", pan: "Dragging moves the image.", measure: "Dragging measures a distance.",
       draw: "Dragging draws a box." }[state.tool]);
     state.changed();
   }
@@ -104,23 +104,23 @@ export class Commands {
       { keys: ["x"], words: "Reject it, and go to the next", run: () => this.reject() },
       { keys: ["l"], words: "Change its class", run: () => editing.relabel() },
       { keys: ["e"], words: "Move or resize it: arrow keys, with Shift, Enter to save", run: () => editing.toggle() },
-      { keys: ["d"], words: "Draw a box: drag, or Enter on the film", run: () => this.draw() },
+      { keys: ["d"], words: "Draw a box: drag, or Enter on the image", run: () => this.draw() },
       { keys: ["n"], words: "No finding on this image", run: () => reviewing.noFinding() },
       { keys: ["y"], words: "Complete the review", run: () => reviewing.complete() },
       { keys: ["u", "Ctrl+z"], words: "Undo your last action", run: () => reviewing.undo() },
       { keys: ["Shift+u", "Ctrl+Shift+z"], words: "Redo it", run: () => reviewing.redo() },
       { keys: ["w"], words: "Drag changes the window: across contrast, up and down brightness",
         run: () => this.window() },
-      { keys: ["p"], words: "Drag moves the film", run: () => this.pan() },
-      { keys: ["m"], words: "Drag measures a distance; or Enter on the film, then arrow keys, with Shift",
+      { keys: ["p"], words: "Drag moves the image", run: () => this.pan() },
+      { keys: ["m"], words: "Drag measures a distance; or Enter on the image, then arrow keys, with Shift",
         run: () => this.measure() },
       ...PRESETS.map((preset) => ({ keys: [preset.keys], words: preset.words, run: () => this.preset(preset) })),
       { keys: ["i"], words: "Invert", run: () => this.invert() },
-      { keys: ["f"], words: "Fit the whole film", run: () => this.fit() },
+      { keys: ["f"], words: "Fit the whole image", run: () => this.fit() },
       { keys: ["1"], words: "Actual size: one image pixel per screen pixel", run: () => this.oneToOne() },
       { keys: ["r"], words: "Reset window and zoom", run: () => this.reset() },
       { keys: ["+", "=", "-"], words: "Zoom", run: (event) => this.zoom(event.key === "-" ? 1 / CLOSER : CLOSER) },
-      { keys: Object.keys(NUDGE), words: "Move the film",
+      { keys: Object.keys(NUDGE), words: "Move the image",
         run: (event) => this.#picture(({ view, film }) => view.pan(...NUDGE[event.key], film)) },
       { keys: ["o"], words: "Show or hide the boxes", run: () => this.boxes() },
       { keys: ["t"], words: "Show or hide the boxes' labels", run: () => this.labels() },

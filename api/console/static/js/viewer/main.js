@@ -29,7 +29,7 @@ const byId = (id) => document.getElementById(id);
 const state = new State(data("may"));
 const reviewing = new Reviewing(state);
 const editing = new Editing(state, reviewing);
-const panes = [new Pane(state, () => state.review, "Film"), new Pane(state, () => state.other, "Film, other model")];
+const panes = [new Pane(state, () => state.review, "Image"), new Pane(state, () => state.other, "Image, other model")];
 const navigation = new Navigation(state, panes[0]);
 const list = new FindingsList(state);
 const compare = new Compare(state);

@@ -23,7 +23,7 @@ export class Pane {
     this.#reviewOf = reviewOf;
     this.element = element("div", { className: "pane", tabIndex: 0, role: "application", "aria-label": label },
       this.#canvas, this.#overlay.element, this.#words, this.#scale.element, this.#caption);
-    this.element.setAttribute("aria-roledescription", "film");
+    this.element.setAttribute("aria-roledescription", "image");
     new ResizeObserver(() => this.#resize()).observe(this.element);
   }
 

@@ -2,7 +2,7 @@
 
 // `from` and `to` are shares of the film's pixels, the darkest first.
 export const PRESETS = [
-  { name: "Auto", keys: "2", words: "Window over the film's own grey values", from: 0.01, to: 0.99 },
+  { name: "Auto", keys: "2", words: "Window over the image's own grey values", from: 0.01, to: 0.99 },
   { name: "Lungs", keys: "3", words: "Window for the darker parts, as the lungs", from: 0.02, to: 0.6 },
   { name: "Dense", keys: "4", words: "Window for the brighter parts, as heart and bones", from: 0.4, to: 0.995 },
 ];
