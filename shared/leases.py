@@ -174,7 +174,7 @@ def try_again(session: Session, lease: Lease, error: CarinaError, *, backoff_s: 
 
 
 def is_outage(error: CarinaError) -> bool:
-    """Whether a server was unavailable, which says nothing about the row."""
+    """Whether a server was unavailable. Such an error is not caused by the row."""
     return isinstance(error, TransientError) and not error.counts
 
 

@@ -28,7 +28,7 @@ class UnknownName(RequestError, shares_code=True):
     """There is nothing with this name."""
 
     status = 422
-    #: The codes of `_UNKNOWN` have theirs.
+    #: Empty: the codes in `_UNKNOWN` have their own places.
     places = Place(0)
 
     def __init__(self, what: str, name: str, known: Iterable[str], *, parameter: str | None = None) -> None:

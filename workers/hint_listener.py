@@ -83,7 +83,7 @@ class HintListener:
 
     @property
     def is_connected(self) -> bool:
-        """Whether a consumer is connected, by its own information."""
+        """Whether a consumer is connected. A lost connection may not be noticed yet."""
         consumer = self._consumer
         return consumer is not None and consumer.is_ready
 

@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
 def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> None:
     """Do all steps of a sweep. Two sweeps can run at once.
 
-    Each step has its own transaction, and a step that fails does not stop the next.
+    Each step has its own transaction, and a failed step does not stop the next one.
     """
 
     steps: dict[str, Callable[[], object]] = {

@@ -108,7 +108,7 @@ def add_key(
 
 
 def require_grantable(by: Identity, scopes: Collection[Scope]) -> None:
-    """Raise `Forbidden` if a key would create a key with more rights than its own."""
+    """Raise `Forbidden` if the new key would have more rights than the key that creates it."""
     if by.allowance != NO_END:
         raise Forbidden("An API key that expires or has limits cannot create other keys.")
     if missing := sorted(scope for scope in scopes if not by.may(scope)):

@@ -1,7 +1,7 @@
-"""Zip, tar and tar.gz files, unpacked as a stream: yields the bytes of one entry after the other.
+"""Unpacks zip, tar and tar.gz files as a stream: yields the bytes of one entry after the other.
 
 The path of an entry is neither used nor shown, only its place in the archive. The figures that an archive states are
-not trusted. Sizes are summed up as they are stated, and no entry yields more than it states, so that a bomb is
+not trusted. The stated sizes are added up, and no entry yields more than it states, so that a bomb is
 recognised before it is unpacked. Reading to the next entry is limited, so that a header cannot fill the memory.
 """
 

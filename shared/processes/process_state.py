@@ -39,9 +39,9 @@ class ProcessState:
     started: str
     #: The last sign of life, in seconds of the system's monotonic clock.
     alive_at_s: float
-    #: By server, the code of the error because of which this process takes no work. Empty: it takes work.
+    #: Error codes by server: the reasons why this process takes no work. Empty: it takes work.
     not_ready: Mapping[str, str] = field(default_factory=dict)
-    #: By server, the code of the error because of which work is slower.
+    #: Error codes by server: the reasons why work is slower.
     degraded: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -24,7 +24,7 @@ class ReviewedFinding:
     id: str
     class_id: int
     class_name: str
-    #: In pixels of the original image.
+    #: In pixels of the original.
     box_xyxy_px: Box
     #: None if a reader drew the box.
     score: float | None

@@ -44,17 +44,17 @@ class Job(Owned, Leased, Row):
     study_id: Mapped[UUID] = mapped_column(ForeignKey("study.id"))
     #: The bulk submission of the job, if any.
     submission_id: Mapped[UUID | None] = mapped_column(ForeignKey("submission.id"))
-    #: The model that the request named, if any.
+    #: The model in the request, if any.
     requested_model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
     #: The model of this attempt: the requested one, else the one active at the claim.
     model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
     state: Mapped[str] = mapped_column(default=JobState.QUEUED)
     priority: Mapped[int] = mapped_column(sa.SmallInteger, default=5)
-    #: Whether the next claim takes this job in a batch of its own, because it may have failed an earlier batch.
+    #: Whether the next claim takes this job alone, because it may be the cause of a failed batch.
     alone: Mapped[bool] = mapped_column(default=False)
     #: Whether a later request shares the job: see `shared.queue.shared_jobs`.
     counted_on: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
-    #: The version of Carina that made the result.
+    #: The version of Carina that produced the result.
     code_version: Mapped[str | None]
     ready_at: Mapped[datetime | None]
 

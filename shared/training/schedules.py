@@ -79,7 +79,7 @@ def find_schedule(session: Session, project_id: UUID, named: str | UUID, *, to_c
     called = {row.id: row.name for row in session.execute(rows)}
     sought = sa.select(Schedule).where(Schedule.id == pick("schedule", str(named), called))
     schedule = session.scalar(sought.with_for_update() if to_change else sought)
-    if schedule is None:  # deleted meanwhile
+    if schedule is None:  # deleted in the meantime
         raise NotFound(f"There is no schedule {named}.")
     return schedule
 

@@ -40,7 +40,7 @@ IN_ORDER = frozenset({"evaluation", "training"})
 
 LOST_TRAINER = plain_code("trainer_lost", "The trainer of the task died or hung, in every attempt.", Place.TASK)
 _LOST = {"code": LOST_TRAINER, "reason": "The trainer that had the task stopped responding."}
-#: Trainers renew a lease about once a second. One that has not done so for this long may be gone.
+#: Trainers renew a lease about once a second. A trainer that has not renewed for this many seconds may be dead.
 SILENT_S = 5.0
 
 
