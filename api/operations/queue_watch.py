@@ -9,6 +9,7 @@ from flask import Flask, current_app
 from sqlalchemy.orm import Session
 
 from api.contract.queue import FailureAnswer, QueueAnswer, QueueNumbers, WaitingTasks, WorkerAnswer
+from api.http.resource import fields_of
 from api.http.services import Services
 from api.http.ttl_cache import TtlCache
 from shared.database import Database
@@ -19,7 +20,7 @@ from shared.queue.workers import is_alive
 from shared.submissions.failures import list_failures
 from shared.tables import Model, Worker
 from shared.training.tasks import KINDS
-from shared.vocabulary.states import TaskState, WorkerKind
+from shared.vocabulary.states import TaskState
 
 LEAST_S = 1.0
 #: Its name in the application's extensions.
@@ -96,16 +97,9 @@ def _workers(session: Session) -> list[WorkerAnswer]:
     )
     return [
         WorkerAnswer(
-            id=worker.id,
-            stage=WorkerKind(worker.stage),
-            device=worker.device,
-            model_id=worker.model_id,
+            **fields_of(WorkerAnswer, worker, "model_name", "alive", "step_s"),
             model_name=model_name,
-            started_at=worker.started_at,
-            seen_at=worker.seen_at,
             alive=alive,
-            batches=worker.batches,
-            images=worker.images,
             step_s=round(worker.step_s / worker.batches, 4) if worker.batches else None,
         )
         for worker, model_name, alive in rows

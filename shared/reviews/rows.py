@@ -56,24 +56,16 @@ class Said:
     min_score: float | None = None
 
 
+@dataclass(eq=False)
 class ReviewThread:
     """A job that has succeeded, with its detections and review events. Valid until the transaction ends."""
 
-    def __init__(
-        self,
-        session: Session,
-        job: Job,
-        image: Image,
-        model: Model,
-        detections: Sequence[Detection],
-        events: list[ReviewEvent],
-    ) -> None:
-        self._session = session
-        self.job = job
-        self.image = image
-        self.model = model
-        self._detections = detections
-        self.events = events
+    _session: Session
+    job: Job
+    image: Image
+    model: Model
+    _detections: Sequence[Detection]
+    events: list[ReviewEvent]
 
     def fold(self) -> Review:
         """Return the current state of the review."""

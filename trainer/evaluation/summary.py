@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from trainer.evaluation.auroc import any_finding_auroc, category_auroc
 from trainer.evaluation.bootstrap import CONFIDENCE, Interval, Progress, bootstrap
-from trainer.evaluation.calibration import Calibration, calibrate
+from trainer.evaluation.calibration import calibrate
 from trainer.evaluation.coco import CocoScores, evaluate_coco
 from trainer.evaluation.confusion import count_confusions
 from trainer.evaluation.froc import RATES, Froc, trace_froc
@@ -183,7 +183,7 @@ def summarise(
         froc=_read_froc(froc, trace_froc(flat, match_voc(flat, by_class=False)), intervals),
         auroc=_estimate(any_finding_auroc(flat), intervals.get("auroc")),
         ece=calibration.ece,
-        reliability=_read_reliability(calibration),
+        reliability=tuple(ReliabilityBin(**vars(row)) for row in calibration.bins),
         categories=_read_categories(material, voc, coco, intervals),
         absent=tuple(category.name for category in material.categories if voc.ap_by_category[category.id] is None),
         missing=tuple(missing),
@@ -225,15 +225,6 @@ def _read_froc(
             threshold=froc.threshold_at(rate) if froc else None,
         )
         for rate, lesion, image, any_lesion in zip(RATES, lesions, images, any_lesions, strict=True)
-    )
-
-
-def _read_reliability(calibration: Calibration) -> tuple[ReliabilityBin, ...]:
-    return tuple(
-        ReliabilityBin(
-            low=row.low, high=row.high, detections=row.detections, mean_score=row.mean_score, precision=row.precision
-        )
-        for row in calibration.bins
     )
 
 
