@@ -32,8 +32,15 @@ def _served(name: str) -> str:
     return name
 
 
+def _complete(incomplete: str) -> list[str]:
+    return [kind for kind in SERVED if kind.startswith(incomplete)]
+
+
 def worker(
-    stage: Annotated[str, typer.Argument(parser=_served, metavar="STAGE", help=f"One of {', '.join(SERVED)}.")],
+    stage: Annotated[
+        str,
+        typer.Argument(parser=_served, autocompletion=_complete, metavar="STAGE", help=f"One of {', '.join(SERVED)}."),
+    ],
     data: Data = None,
 ) -> None:
     """Work in one stage: `detect` needs one GPU or CPU, the others CPU. Start as many as there is hardware for."""
