@@ -45,12 +45,9 @@ class Trainings(Connection):
         gate: GateConfig | None = None,
         name: str | None = None,
     ) -> TrainingAnswer:
-        """Ask for a training on a dataset's id or name; `config` holds the differences from the recipe.
-
-        Sent once only: a repeated request could start a second training.
-        """
+        """Queue a training on a dataset's id or name; `config` holds the differences from the recipe."""
         body = TrainingRequest(dataset=dataset, recipe=recipe, config=dict(config or {}), gate=gate, name=name)
-        return self._read(TrainingAnswer, self._attempt("POST", "/v1/trainings", {}, body=body))
+        return self._post(TrainingAnswer, "/v1/trainings", body, key=str(new_id()))
 
     def training(self, training_id: UUID) -> TrainingAnswer:
         """Return where a training stands."""
@@ -86,9 +83,9 @@ class Trainings(Connection):
     def evaluate(
         self, dataset: str, *, model: UUID | Literal["active"] = "active", config: EvaluationConfig | None = None
     ) -> EvaluationAnswer:
-        """Ask for an evaluation of a model on a dataset's id or name; sent once only, like `train`."""
+        """Queue an evaluation of a model on a dataset's id or name."""
         body = EvaluationRequest(model=model, dataset=dataset, config=config or EvaluationConfig())
-        return self._read(EvaluationAnswer, self._attempt("POST", "/v1/evaluations", {}, body=body))
+        return self._post(EvaluationAnswer, "/v1/evaluations", body, key=str(new_id()))
 
     def evaluation(self, evaluation_id: UUID) -> EvaluationAnswer:
         """Return an evaluation, with its metrics once it has succeeded."""

@@ -29,7 +29,8 @@ def name_weights(client: "Carina", weights: str, architecture: Architecture) -> 
         return f"model:{client.find_model(model)}"
     path = Path(weights)
     if not path.is_file():
-        raise typer.BadParameter(f"--weights {weights}: not a file, and none of none, torchvision and model:ID.")
+        choices = "a file, none, torchvision, model:ID or object:SHA256"
+        raise typer.BadParameter(f"--weights {weights} is not a file. Give {choices}.")
     with busy(f"Reading {path.name}"):
         content = path.read_bytes()
         _check_fit(content, architecture)

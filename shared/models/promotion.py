@@ -4,7 +4,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from shared.errors import NotFound, RequestError
+from shared.errors import RequestError
 from shared.models import registry
 from shared.models.gate_verdicts import read_verdicts
 from shared.models.verdict import GateVerdict
@@ -35,9 +35,7 @@ def promote_by_hand(session: Session, model_id: UUID, reason: str | None) -> tup
     reason in the audit.
     """
     registry.hold(session)
-    model = session.get(Model, model_id)
-    if model is None:
-        raise NotFound(f"There is no model {model_id}.")
+    model = registry.require(session, model_id)
     # All projects share the model, so a refusal in any of them counts. Only its figures are shown.
     verdict = read_verdicts(session, [model_id], of_all_projects=True).get(model_id)
     is_refused = verdict is not None and verdict.outcome == "refused"

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -217,3 +217,25 @@ def test_a_refusal_says_which_parameter_is_wrong() -> None:
         error, _ = ask(url)
     assert isinstance(error, RequestRefused)
     assert error.detail == "A parameter of the request is not valid. state: Did you mean failed?"
+
+
+@pytest.mark.parametrize("queue", [Carina.train, Carina.evaluate], ids=["training", "evaluation"])
+def test_a_task_is_queued_once_however_often_the_request_is_repeated(queue: Callable[[Carina, str], object]) -> None:
+    keys: list[str | None] = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            keys.append(self.headers["Idempotency-Key"])
+            self.send_response(503 if len(keys) == 1 else 200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving(Busy) as url, Carina(url, KEY) as client, pytest.raises(UnexpectedAnswer):
+        queue(client, "films")
+    assert len(keys) == 2
+    assert keys[0] is not None
+    assert keys[0] == keys[1]
