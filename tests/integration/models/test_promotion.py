@@ -152,7 +152,7 @@ def test_the_page_shows_the_decision_and_asks_for_the_reason(
     dialog = page.get_by_role("dialog", name="Promote newcomer?")
     expect(dialog).to_contain_text(words)
     dialog.get_by_role("button", name="Promote").click()
-    reason = dialog.get_by_label("Why promote it all the same?")
+    reason = dialog.get_by_label("Reason for promoting it anyway")
     expect(reason).to_have_attribute("aria-invalid", "true")
     assert not is_active(database, candidate)
     reason.fill(REASON)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from uuid import UUID
@@ -19,6 +20,8 @@ from torch import Tensor
 from api.client import Carina
 from shared.access.keys import create_key
 from shared.database import Database
+from shared.detector.card import ModelCard
+from shared.detector.families.faster_rcnn import FasterRcnn
 from shared.detector.runtime import Detector
 from shared.queue.hints import Hints
 from shared.settings import Settings
@@ -43,13 +46,18 @@ SPACING = {"row_mm": 0.2, "column_mm": 0.1, "source": "detector"}
 FLAGS = ["lateral_view", "clipped_exposure"]
 
 
-def find_the_mark(detector: Detector, canvases: Tensor, _content: Tensor) -> Tensor:
-    """The network's place is taken by what finds a bright mark to a fraction of a pixel; all around it is as ever."""
-    rows = torch.zeros((len(canvases), detector.card.max_detections, 6))
+def find_the_mark(card: ModelCard, canvases: Tensor, _content: Tensor) -> Tensor:
+    """Find a bright mark to a fraction of a pixel, in the place of the network; all around it is as ever."""
+    rows = torch.zeros((len(canvases), card.max_detections, 6))
     for row, canvas in zip(rows, canvases.numpy(), strict=True):
         if canvas.any():
             row[0] = torch.tensor([*measure(canvas), 0.9, 1])
     return rows
+
+
+def _replace_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Detector, "_normalise", lambda _, canvases: canvases)
+    monkeypatch.setattr(FasterRcnn, "make_inference", lambda _, __, card, ___: partial(find_the_mark, card))
 
 
 def image_of(workshop: Workshop, job_id: UUID) -> Image:
@@ -76,7 +84,7 @@ def test_boxes_come_back_to_half_a_pixel_of_the_original(
 
     Or to a tenth of a pixel of the rendition where that is more: enlarging onto the canvas blurs by as much.
     """
-    monkeypatch.setattr(Detector, "_forward", find_the_mark)
+    _replace_network(monkeypatch)
     marks, files = [], []
     for height_px, width_px, spacing in FILMS:
         for top, left in ((0.0, 0.0), (0.31, 0.47), (0.6, 0.6)):
@@ -98,7 +106,7 @@ def test_boxes_come_back_to_half_a_pixel_of_the_original(
 def test_boxes_on_a_turned_jpeg_are_those_of_the_picture_that_is_shown(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Detector, "_forward", find_the_mark)
+    _replace_network(monkeypatch)
     mark = Mark(40, 104, 120, 168)  # on the grid of JPEG's blocks, which then do not blur it
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
