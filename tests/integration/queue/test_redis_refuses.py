@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from shared.object_store import original_key
-from shared.queue.hints import Hints
+from shared.queue.hints import QUIET_S, Hints
 from shared.settings import Settings
 from shared.vocabulary.states import JobState, WorkerKind
 from tests.integration.child_processes import Processes
@@ -168,9 +168,14 @@ def test_work_goes_on_while_redis_refuses_and_hints_come_again_afterwards(
     assert processes.stop("beat") == 0  # from here on nobody sweeps
     _until(lambda: _is_heard(broken), "hints heard again")
     _until(lambda: _readiness(api) == (200, "ready", []), "the API knows the end")
-    sent = api.post("/v1/studies", files=[("files", ("b.png", png(1000)))])
-    job = UUID(sent.json()["files"][0]["job_id"])
-    _until(lambda: workshop.states([job]) == ["ready"], "work hinted at")
+    jobs = []
+
+    def is_hinted_at() -> bool:  # by one of several requests: for `QUIET_S` after a failure the API sends no hint
+        sent = api.post("/v1/studies", files=[("files", ("b.png", png(1000 + len(jobs))))])
+        jobs.append(UUID(sent.json()["files"][0]["job_id"]))
+        return workshop.states(jobs)[0] == "ready"
+
+    wait_for(is_hinted_at, lambda: "work hinted at", pause_s=QUIET_S)
     assert {name: processes.stop(name) for name in ("prepare", "dicom-listener")} == {"prepare": 0, "dicom-listener": 0}
 
 
