@@ -1,6 +1,5 @@
 """The typed client against the API as it is served."""
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -164,23 +163,3 @@ def test_a_training_is_asked_for_waited_for_and_cancelled(server: Server, keys: 
         with pytest.raises(RequestRefused) as caught:
             client.report(evaluation.id)
         assert caught.value.code == "not_ready"
-
-
-def test_what_begins_something_is_sent_once() -> None:
-    heard: list[bytes] = []
-
-    def answer_nothing() -> None:
-        for _ in range(2):
-            connection, _ = listener.accept()
-            with connection:
-                heard.append(connection.recv(65536).split()[1])
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=answer_nothing)
-        thread.start()
-        with Carina(f"http://127.0.0.1:{listener.getsockname()[1]}", "key") as client:
-            for begin in (client.train, client.evaluate):
-                with pytest.raises(ApiUnavailable):
-                    begin("films")
-        thread.join()
-    assert heard == [b"/v1/trainings", b"/v1/evaluations"]
