@@ -61,12 +61,12 @@ class JobState(LeasedState):
 class WorkerKind(StrEnum):
     """The kinds of worker process; each has a Celery queue of this name for its hints."""
 
-    INTAKE = "intake"
     PREPARE = "prepare"
     DETECT = "detect"
-    NOTIFY = "notify"
     SWEEP = "sweep"
     TRAIN = "train"
+    INTAKE = "intake"
+    NOTIFY = "notify"
 
 
 #: The kinds that `carina worker` runs; sweep and train have commands of their own.

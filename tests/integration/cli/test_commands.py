@@ -276,7 +276,7 @@ def test_the_doctor_says_what_is_wrong_and_how_to_mend_it(carina: Command) -> No
     assert "ok    object store" in said
     assert "wrong active model" in said
     assert "carina model import" in said
-    assert "wrong workers: none is alive for intake, prepare, detect, notify, sweep" in said
+    assert "wrong workers: none is alive for prepare, detect, sweep, intake, notify" in said
 
 
 def test_the_doctor_finds_a_server_that_is_down(carina: Command, monkeypatch: pytest.MonkeyPatch) -> None:
