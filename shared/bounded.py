@@ -12,26 +12,26 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 #: The most characters of a string whose field has no own limit, and of any string.
-MOST_CHARACTERS, LONGEST_STRING = 1000, 4096
+MAX_CHARACTERS, MAX_STRING_CHARACTERS = 1000, 4096
 #: The most items of a list or an object.
-MOST_ITEMS = 1000
+MAX_ITEMS = 1000
 #: The most values in a body, and the deepest nesting.
-MOST_VALUES, MOST_DEPTH = 20_000, 16
+MAX_VALUES, MAX_DEPTH = 20_000, 16
 #: The most characters of a cron expression, and of the name of a time zone.
-MOST_CRON, MOST_ZONE = 200, 100
+MAX_CRON_CHARACTERS, MAX_ZONE_CHARACTERS = 200, 100
 #: The largest numbers of PostgreSQL's `integer` and `bigint`.
-MOST_INT4, MOST_INT8 = 2**31 - 1, 2**63 - 1
+MAX_INT4, MAX_INT8 = 2**31 - 1, 2**63 - 1
 
 #: Control characters, line separators, and halves of surrogate pairs.
 _ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
-Int4 = Annotated[int, Field(ge=0, le=MOST_INT4)]
+Int4 = Annotated[int, Field(ge=0, le=MAX_INT4)]
 
 
 class Bounded(BaseModel):
     """Rejects unknown fields, long strings, and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=MOST_CHARACTERS)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=MAX_CHARACTERS)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -42,8 +42,8 @@ class Bounded(BaseModel):
 
 
 def without_odd(text: str) -> str:
-    """Return text with replacement characters for odd ones (see `is_odd`), cut to `LONGEST_STRING`."""
-    return _ODD.sub("\N{REPLACEMENT CHARACTER}", text[:LONGEST_STRING])
+    """Return text with replacement characters for odd ones (see `is_odd`), cut to `MAX_STRING_CHARACTERS`."""
+    return _ODD.sub("\N{REPLACEMENT CHARACTER}", text[:MAX_STRING_CHARACTERS])
 
 
 def is_odd(text: str) -> bool:
@@ -52,11 +52,11 @@ def is_odd(text: str) -> bool:
 
 
 def _describe_bounds(schema: dict[str, Any]) -> None:
-    """Add `MOST_ITEMS` to the JSON schema of lists and objects without a limit."""
+    """Add `MAX_ITEMS` to the JSON schema of lists and objects without a limit."""
     if schema.get("type") == "array":
-        schema.setdefault("maxItems", MOST_ITEMS)
+        schema.setdefault("maxItems", MAX_ITEMS)
     if schema.get("type") == "object":
-        schema.setdefault("maxProperties", MOST_ITEMS)
+        schema.setdefault("maxProperties", MAX_ITEMS)
     for key in ("items", "anyOf", "oneOf", "allOf", "prefixItems", "additionalProperties"):
         inner = schema.get(key, ())
         for each in inner if isinstance(inner, list) else [inner]:

@@ -23,7 +23,7 @@ LOST_WORKER = plain_code(
     "worker_lost", "The worker of the job or file died or hung, in every attempt.", Place.JOB | Place.FILE
 )
 #: The longest backoff, in seconds.
-LONGEST_BACKOFF_S = 300.0
+MAX_BACKOFF_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +178,9 @@ def is_outage(error: CarinaError) -> bool:
     return isinstance(error, TransientError) and not error.counts
 
 
-def pause_after(attempt: int, *, first_s: float, longest_s: float = LONGEST_BACKOFF_S) -> float:
-    """Return the seconds to wait after an attempt: doubled each time, at most `longest_s`."""
-    return min(first_s * 2.0 ** min(attempt - 1, 30), longest_s)
+def pause_after(attempt: int, *, first_s: float, max_s: float = MAX_BACKOFF_S) -> float:
+    """Return the seconds to wait after an attempt: doubled each time, at most `max_s`."""
+    return min(first_s * 2.0 ** min(attempt - 1, 30), max_s)
 
 
 # --- the database's side ---------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ LISTED = 5
 _WORDS_LISTED = 20
 #: The fewest hexadecimal digits that identify an id, and the number of digits with its time and first random bits. If
 #: two ids agree in the latter and differ later, one is treated as a wrong copy of the other.
-LEAST_DIGITS, OWN_DIGITS = 6, 16
-_BEGINNING = re.compile(rf"[0-9a-f]{{{LEAST_DIGITS},32}}")
+MIN_DIGITS, OWN_DIGITS = 6, 16
+_BEGINNING = re.compile(rf"[0-9a-f]{{{MIN_DIGITS},32}}")
 _SUGGESTED_OF = re.compile(r"'([^']*)'")
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from shared.detector.card import Category, ModelCard
 from shared.detector.families import build, plan_of
-from shared.detector.placing import place
+from shared.detector.fitting import fit_to_canvas
 from shared.detector.weights import encode_weights
 from shared.phantoms import make_phantom
 from shared.version import RENDITION_VERSION
@@ -41,7 +41,7 @@ def make_tiny_model(
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None
         films = [(make_phantom(number, 96, 90).pixels * 255).astype(np.uint8) for number in range(4)]
-        canvases = np.stack([place(film, canvas_px).canvas for film in films])
+        canvases = np.stack([fit_to_canvas(film, canvas_px).canvas for film in films])
         model.backbone.train()(torch.from_numpy(canvases)[:, None].expand(-1, 3, -1, -1) / 57.0 - 2)
         # Far apart, so that rounding does not change the order of boxes.
         model.roi_heads.box_predictor.cls_score.weight.mul_(5)

@@ -23,10 +23,10 @@ from shared.errors import DatabaseUnavailable, Place, plain_code
 from shared.ids import new_id
 from shared.log import configure_logging
 from shared.object_store import ObjectStore, checkpoint_key
-from shared.processes.lookout import Lookout
 from shared.processes.loops import run_steps
 from shared.processes.process_state import StateFile
 from shared.processes.readiness import Readiness, storing
+from shared.processes.readiness_monitor import ReadinessMonitor
 from shared.queue.workers import mark_seen, mark_stopped
 from shared.settings import Settings
 from shared.training.tasks import TaskClaim, claim_task, interrupt_task, lose_task, lose_tasks_of, renew_task
@@ -55,11 +55,11 @@ def run_trainer(settings: Settings) -> None:
     readiness = Readiness(storing(database, ObjectStore(settings)))
     try:
         if settings.trainer_node_rank > 0:
-            with StateFile("trainer") as state, Lookout(readiness, state):
+            with StateFile("trainer") as state, ReadinessMonitor(readiness, state):
                 follow(settings, database, stop)
         else:
             agent = Agent(settings, database, stop)
-            with StateFile("trainer", is_stuck=agent.is_stuck) as state, Lookout(readiness, state):
+            with StateFile("trainer", is_stuck=agent.is_stuck) as state, ReadinessMonitor(readiness, state):
                 agent.run()
     finally:
         database.close()

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from shared.training.config import Augmentation, Range
 
 #: A lesion with a smaller visible share on the canvas is removed.
-LEAST_VISIBLE = 0.5
+MIN_VISIBLE = 0.5
 
 
 def augment(
@@ -21,7 +21,7 @@ def augment(
 
     Boxes [n, 4] are xyxy in pixels of the rendition. Returns the canvas, uint8 [S, S]; the boxes still visible on it,
     float32 [m, 4] xyxy in its pixels; and a mask [n] of these boxes. An augmentation without changes gives the canvas
-    of `shared.detector.placing.place`. All random values come from `rng`.
+    of `shared.detector.fitting.fit_to_canvas`. All random values come from `rng`.
     """
     canvas, film_to_canvas = _warp(film, canvas_px, augmentation, rng)
     canvas = _expose(canvas, augmentation, rng)
@@ -31,7 +31,7 @@ def augment(
     moved = _move(boxes_xyxy_px, film_to_canvas)
     clipped = np.clip(moved, 0, canvas_px)
     whole, seen = _areas(moved), clipped.astype(np.float32)
-    kept = (whole > 0) & (_areas(clipped) - _hidden(clipped, cutouts) >= LEAST_VISIBLE * whole)
+    kept = (whole > 0) & (_areas(clipped) - _hidden(clipped, cutouts) >= MIN_VISIBLE * whole)
     kept &= (seen[:, 2:] > seen[:, :2]).all(axis=1)  # boxes can lose their area only in float32
     return canvas, seen[kept], kept
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from shared.tables import TrainingPoint
 
 #: Runs with more points are thinned out.
-MOST_POINTS = 2000
+MAX_POINTS = 2000
 #: Measured after an epoch. Points with it are thinned out separately, because there are few of them.
 AP40 = "ap40"
 #: Number of points of each kind after thinning, evenly spaced over the steps.
@@ -47,7 +47,7 @@ class Curve:
         key = [TrainingPoint.training_run_id, TrainingPoint.step]
         session.execute(added.on_conflict_do_update(index_elements=key, set_={"epoch": epoch, "values": values}))
         self._points += 1
-        if self._points > MOST_POINTS:
+        if self._points > MAX_POINTS:
             self._thin_out(session, step)
 
     def _thin_out(self, session: Session, last_step: int) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from shared.detector.boxes import rescale
 from shared.detector.card import Category, ModelCard
-from shared.detector.placing import Placed
+from shared.detector.fitting import FittedImage
 from shared.detector.runtime import Detection, Detector
 from shared.errors import NotFound, PermanentError, TransientError
 from shared.object_store import ObjectStore, result_key, weights_key
@@ -38,7 +38,7 @@ from trainer.task import Work
 log = structlog.get_logger()
 
 #: Number of classes that an error names.
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 
 
 class EvaluationMeetsTraining(PermanentError):
@@ -119,10 +119,10 @@ def find(
     report: Callable[[int], None] = lambda _: None,
 ) -> dict[int, Boxes]:
     """Return the detections of this rank's images. `report` is called with the images in finished passes."""
-    blank = detector.place(np.zeros((64, 64), np.uint8))
+    blank = detector.fit_to_canvas(np.zeros((64, 64), np.uint8))
     found: dict[int, Boxes] = {}
     with ThreadPoolExecutor(2) as threads:
-        groups = _groups(threads, films, batch_size, lambda film: detector.place(read(film)))
+        groups = _groups(threads, films, batch_size, lambda film: detector.fit_to_canvas(read(film)))
         for done, (group, canvases) in enumerate(groups, start=1):
             results = detector.detect([*canvases, *[blank] * (batch_size - len(canvases))])
             found |= {film.image_id: boxes_of(film, result) for film, result in zip(group, results, strict=False)}
@@ -237,8 +237,8 @@ def missing_classes(known: Sequence[Category], dataset: Dataset) -> list[Missing
 
 
 def _list(categories: Sequence[Category]) -> str:
-    names = ", ".join(category.name for category in categories[:_MOST_NAMED])
-    return f"{names} and {len(categories) - _MOST_NAMED} more" if len(categories) > _MOST_NAMED else names
+    names = ", ".join(category.name for category in categories[:_MAX_NAMED])
+    return f"{names} and {len(categories) - _MAX_NAMED} more" if len(categories) > _MAX_NAMED else names
 
 
 def _conclude(
@@ -274,11 +274,11 @@ def _conclude(
 
 
 def _groups(
-    threads: Executor, films: Sequence[Film], size: int, place: Callable[[Film], Placed]
-) -> Iterator[tuple[Sequence[Film], list[Placed]]]:
+    threads: Executor, films: Sequence[Film], size: int, place: Callable[[Film], FittedImage]
+) -> Iterator[tuple[Sequence[Film], list[FittedImage]]]:
     """Yield the images of each pass with their canvases. Only the next pass is read in advance."""
     starts = range(0, len(films), size)
-    begun: deque[list[Future[Placed]]] = deque()
+    begun: deque[list[Future[FittedImage]]] = deque()
     for start in starts:
         begun.append([threads.submit(place, film) for film in films[start : start + size]])
         if len(begun) > 1:

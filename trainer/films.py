@@ -30,10 +30,10 @@ class FilmMissing(PermanentError):
 class FilmReader:
     """Reads the renditions of images. Thread-safe, and its folder can be shared between processes."""
 
-    def __init__(self, store: ObjectStore, folder: Path, most_bytes: int) -> None:
+    def __init__(self, store: ObjectStore, folder: Path, max_bytes: int) -> None:
         self._store = store
         self._folder = folder
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._held_bytes = sum(size for size, _, _ in self._files())
 
@@ -66,9 +66,9 @@ class FilmReader:
 
     def _keep(self, path: Path, png: bytes) -> None:
         with self._lock:
-            if self._held_bytes + len(png) > self._most_bytes:
-                self._clean(min(LEFT_AFTER_CLEANING * self._most_bytes, self._most_bytes - len(png)))
-            if self._held_bytes + len(png) > self._most_bytes:
+            if self._held_bytes + len(png) > self._max_bytes:
+                self._clean(min(LEFT_AFTER_CLEANING * self._max_bytes, self._max_bytes - len(png)))
+            if self._held_bytes + len(png) > self._max_bytes:
                 return
             self._held_bytes += len(png)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

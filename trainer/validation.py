@@ -28,7 +28,7 @@ Measure = Callable[[nn.Module], dict[str, float]]
 
 Precision = Literal["auto", "fp32", "bf16"]
 
-_MOST_FILMS = 64
+_MAX_FILMS = 64
 #: A forward pass takes about a third of a step: one image per four of an epoch adds less than a tenth to its time.
 _FILMS_OF_AN_EPOCH = 4
 _BATCH_SIZE = 8
@@ -41,7 +41,7 @@ def measure_on(
     if config.evaluate_split is None:
         return lambda _: {}
     epoch = config.images_per_epoch or len(dataset.of("train").films)
-    films = choose(dataset.of(config.evaluate_split).films, min(_MOST_FILMS, -(-epoch // _FILMS_OF_AN_EPOCH)))
+    films = choose(dataset.of(config.evaluate_split).films, min(_MAX_FILMS, -(-epoch // _FILMS_OF_AN_EPOCH)))
 
     def measure(model: nn.Module) -> dict[str, float]:
         weights = encode_weights(model.state_dict(), torch.float32)

@@ -8,7 +8,7 @@ import cv2
 import structlog
 
 from shared.database import Database
-from shared.detector.placing import Placed, place
+from shared.detector.fitting import FittedImage, fit_to_canvas
 from shared.errors import CarinaError
 from shared.imaging.rendition import read_rendition
 from shared.object_store import ObjectStore, rendition_key
@@ -27,7 +27,7 @@ class Batch:
     """Jobs of one model with their pixels. Empty if none of the claimed images could be fetched."""
 
     model_id: UUID
-    images: dict[Claim, Placed]
+    images: dict[Claim, FittedImage]
 
 
 class Batches:
@@ -68,10 +68,10 @@ class Batches:
         images = {claimed: placed for claimed, placed in zip(claims, fetched, strict=True) if placed is not None}
         return Batch(model_id, images)
 
-    def _fetch(self, claimed: Claim, canvas_px: int) -> Placed | None:
+    def _fetch(self, claimed: Claim, canvas_px: int) -> FittedImage | None:
         try:
             png = self._store.get(rendition_key(claimed.input_sha256), sha256=claimed.input_sha256)
-            return place(read_rendition(png), canvas_px)
+            return fit_to_canvas(read_rendition(png), canvas_px)
         except Exception as exc:  # noqa: BLE001 - the failure of one image must not fail its batch
             self.give_back(claimed, to_carina_error(exc))
             return None

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from shared.database import Database
 from shared.detector.boxes import rescale
-from shared.detector.placing import Placed
+from shared.detector.fitting import FittedImage
 from shared.detector.runtime import Detection, Detector, describe_device
 from shared.errors import CarinaError, DatabaseUnavailable, DetectionFailed, DeviceOutOfMemory
 from shared.leases import release
@@ -54,11 +54,11 @@ def run(settings: Settings) -> None:
         models.load_active()
         batches = Batches(settings, process.database, process.store, models, process.heartbeat)
         process.serve(
-            Detect(settings, process.database, models, batches, process.heartbeat, process.stop).run,
+            DetectWorker(settings, process.database, models, batches, process.heartbeat, process.stop).run,
         )
 
 
-class Detect:
+class DetectWorker:
     """Detects batch after batch until none is ready."""
 
     def __init__(
@@ -110,8 +110,8 @@ class Detect:
         return {claimed: _in_original_pixels(claimed, placed, found) for claimed, placed, found in detected}, step_s
 
     def _detect(
-        self, detector: Detector, images: Sequence[tuple[Claim, Placed]]
-    ) -> list[tuple[Claim, Placed, Sequence[Detection]]]:
+        self, detector: Detector, images: Sequence[tuple[Claim, FittedImage]]
+    ) -> list[tuple[Claim, FittedImage, Sequence[Detection]]]:
         """Run the detector. A failing batch is halved until the image that causes the failure is alone."""
         self._heartbeat.mark_progress()
         try:
@@ -136,7 +136,7 @@ class Detect:
     def _end_if_the_device_is_lost(self, detector: Detector) -> None:
         # After some CUDA errors every call in this process fails, whatever the image. Only a new process helps.
         try:
-            detector.detect([detector.place(np.zeros((64, 64), np.uint8))])
+            detector.detect([detector.fit_to_canvas(np.zeros((64, 64), np.uint8))])
         except Exception as exc:
             log.critical("device_lost", exc_info=exc)
             os._exit(EXIT_DEVICE_LOST)
@@ -176,7 +176,7 @@ class Detect:
         self._heartbeat.drop(claims)
 
 
-def _in_original_pixels(claimed: Claim, placed: Placed, detections: Sequence[Detection]) -> list[FoundBox]:
+def _in_original_pixels(claimed: Claim, placed: FittedImage, detections: Sequence[Detection]) -> list[FoundBox]:
     rendition_px, original_px = (placed.width_px, placed.height_px), (claimed.width_px, claimed.height_px)
     boxes = rescale([detection.box_xyxy_px for detection in detections], rendition_px, original_px).tolist()
     return [

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 #: The exit code of a process that made no progress (EX_SOFTWARE of sysexits.h); its leases expire by themselves.
 EXIT_STUCK = 70
-LONGEST_INTERVAL_S = 20.0
+MAX_INTERVAL_S = 20.0
 
 
 class Heartbeat:
@@ -41,8 +41,8 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._progressed_at = time.monotonic()
         self._device: str | None = None
-        every_s = min(lease_s / 3, LONGEST_INTERVAL_S)
-        self._loop = Loop("heartbeat", self._beat, every_s=every_s, longest_pause_s=every_s)
+        every_s = min(lease_s / 3, MAX_INTERVAL_S)
+        self._loop = Loop("heartbeat", self._beat, every_s=every_s, max_pause_s=every_s)
 
     def start(self, device: str | None = None) -> None:
         """Write the row of this process and start the thread. If the database is down, the next beat writes the row."""

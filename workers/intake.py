@@ -57,7 +57,7 @@ HINT_AFTER = 16
 def run(settings: Settings) -> None:
     """Receive the files of submissions until SIGTERM."""
     with WorkerProcess(settings, WorkerKind.INTAKE, stuck_after_s=settings.step_timeout_s) as process:
-        receive = Receive(
+        receive = IntakeWorker(
             settings,
             process.database,
             Incoming(settings),
@@ -76,7 +76,7 @@ class StoppedError(Exception):
     """This worker is to end before the file is done."""
 
 
-class Receive:
+class IntakeWorker:
     """Receives uploaded files, several at a time."""
 
     def __init__(

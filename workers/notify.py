@@ -56,10 +56,10 @@ def run(settings: Settings) -> None:
     with WorkerProcess(settings, WorkerKind.NOTIFY, stuck_after_s=settings.step_timeout_s) as process:
         # The end of a job sends no hint about its messages, and a look without work costs only one query.
         process.unasked_s = min(UNASKED_LOOK_S, process.unasked_s)
-        process.serve(Notify(settings, process.database, process.heartbeat, process.stop).run)
+        process.serve(NotifyWorker(settings, process.database, process.heartbeat, process.stop).run)
 
 
-class Notify:
+class NotifyWorker:
     """Sends due messages."""
 
     def __init__(self, settings: Settings, database: Database, heartbeat: Heartbeat, stop: threading.Event) -> None:

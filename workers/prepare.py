@@ -43,7 +43,7 @@ def run(settings: Settings) -> None:
         decoders = process.closing.enter_context(pool)
         if settings.required_protections:
             decoders.protections()
-        prepare = Prepare(
+        prepare = PrepareWorker(
             settings,
             process.database,
             process.store,
@@ -55,7 +55,7 @@ def run(settings: Settings) -> None:
         process.serve(prepare.run)
 
 
-class Prepare:
+class PrepareWorker:
     """Prepares images, several at a time, until none is queued."""
 
     def __init__(

@@ -13,10 +13,10 @@ from shared.database import Database
 from shared.errors import TransientError
 from shared.log import configure_logging
 from shared.object_store import ObjectStore
-from shared.object_store.client import LONGEST_REQUEST_S
-from shared.processes.lookout import Lookout
+from shared.object_store.client import MAX_REQUEST_S
 from shared.processes.process_state import StateFile
 from shared.processes.readiness import Readiness, storing
+from shared.processes.readiness_monitor import ReadinessMonitor
 from shared.queue.hints import Hints, make_celery
 from shared.queue.stages import STAGES
 from shared.settings import Settings
@@ -45,7 +45,7 @@ class WorkerProcess:
         self.hints = Hints(settings, self.database, self.app)
         # A worker that waits for a server is not stuck. It waits for the database up to half a lease
         # (`Database.persist`), and for the object store as long as its client retries.
-        waits_s = settings.lease_s / 2 + LONGEST_REQUEST_S
+        waits_s = settings.lease_s / 2 + MAX_REQUEST_S
         self.heartbeat = Heartbeat(self.database, kind, lease_s=settings.lease_s, stuck_after_s=stuck_after_s + waits_s)
         self.stop = threading.Event()
         self._wakeups = Wakeups()
@@ -76,14 +76,14 @@ class WorkerProcess:
             signal.signal(number, self._on_signal)
         listener = HintListener(self.app, self.kind, self._wakeups.ask)
         self.closing.enter_context(listener)
-        lookout = self.closing.enter_context(Lookout(self._readiness(), self._state))
+        monitor = self.closing.enter_context(ReadinessMonitor(self._readiness(), self._state))
         self.closing.callback(self._wakeups.stop)
         asked = failures = 0
 
         def patience_s() -> float:
             if failures:
                 return min(DEAF_LOOK_S * (1 << failures), self.unasked_s)
-            return self.unasked_s if listener.is_connected and lookout.hints_flow else self.deaf_s
+            return self.unasked_s if listener.is_connected and monitor.hints_flow else self.deaf_s
 
         while not self.stop.is_set():
             try:

@@ -30,7 +30,7 @@ from workers.process import WorkerProcess
 log = structlog.get_logger()
 
 #: The most rows that are counted: more would only give more hints than there are workers.
-COUNTED_AT_MOST = 10_000
+MAX_COUNTED_ROWS = 10_000
 
 
 def run(settings: Settings) -> None:
@@ -125,5 +125,5 @@ def _try(name: str, step: Callable[[], object]) -> None:
 
 
 def _count_due(session: Session, table: type[Leased], state: LeasedState) -> int:
-    due = sa.select(sa.literal(1)).select_from(table).where(is_due(table, state)).limit(COUNTED_AT_MOST)
+    due = sa.select(sa.literal(1)).select_from(table).where(is_due(table, state)).limit(MAX_COUNTED_ROWS)
     return session.scalar(sa.select(sa.func.count()).select_from(due.subquery())) or 0

@@ -13,7 +13,7 @@ from shared.notifications.webhooks import sign
 from shared.settings import Settings
 
 #: The most bytes of a receiver's answer that are read. Their content is ignored.
-MOST_READ_BYTES = 4096
+MAX_READ_BYTES = 4096
 
 
 class WebhookSender:
@@ -84,5 +84,5 @@ async def _read(response: httpx.Response) -> None:
     read = 0
     async for chunk in response.aiter_raw():
         read += len(chunk)
-        if read >= MOST_READ_BYTES:
+        if read >= MAX_READ_BYTES:
             break

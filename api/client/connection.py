@@ -141,8 +141,8 @@ class Connection:
         self._retrying(self._attempt_store, url, body, headers)
 
     def _left_s(self, state: RetryCallState) -> float:
-        most_s = self._retry_for_s if self._has_answered else min(self._retry_for_s, self._first_answer_s)
-        return most_s - (state.seconds_since_start or 0)
+        max_s = self._retry_for_s if self._has_answered else min(self._retry_for_s, self._first_answer_s)
+        return max_s - (state.seconds_since_start or 0)
 
     def _is_given_up(self, state: RetryCallState) -> bool:
         return self._left_s(state) <= 0

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 #: The shortest and the longest time to connect or to wait for the answer, whatever the caller asks for.
-_LEAST_S, _MOST_S = 0.5, 10.0
+_MIN_S, _MAX_S = 0.5, 10.0
 #: How long each step of `GET /healthz` may take while the first answer is due; a busy server needs seconds.
 _ALIVE_S = 25.0
 
@@ -76,4 +76,4 @@ class FirstAnswer:
         if self._began_s is None:
             self._began_s = time.monotonic()
         left_s = self._began_s + self._limit_of_all_s - time.monotonic()
-        return max(_LEAST_S, min(left_s, _MOST_S))
+        return max(_MIN_S, min(left_s, _MAX_S))

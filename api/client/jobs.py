@@ -6,7 +6,7 @@ from uuid import UUID
 
 from api.client.connection import Connection
 from api.client.waiting import look_until
-from api.contract.jobs import MOST_JOBS, JobAnswer, JobsAnswer
+from api.contract.jobs import MAX_JOBS, JobAnswer, JobsAnswer
 from api.contract.queue import QueueAnswer, RetriedAnswer, RetryRequest
 from shared.ids import new_id
 
@@ -21,8 +21,8 @@ class Jobs(Connection):
     def jobs(self, job_ids: Iterable[UUID]) -> Iterator[JobAnswer]:
         """Yield jobs, a hundred a request; ids without a job are left out."""
         ids = [str(job_id) for job_id in job_ids]
-        for start in range(0, len(ids), MOST_JOBS):
-            yield from self._get(JobsAnswer, "/v1/jobs", id=ids[start : start + MOST_JOBS]).jobs
+        for start in range(0, len(ids), MAX_JOBS):
+            yield from self._get(JobsAnswer, "/v1/jobs", id=ids[start : start + MAX_JOBS]).jobs
 
     def wait(
         self,

@@ -147,7 +147,7 @@ class Sender:
     def _pages(self, paths: Iterable[Path]) -> Iterator[list[LocalFile]]:
         """Divide the files that the journal does not know into pages."""
         page: dict[Path, LocalFile] = {}
-        byte_count, most_files = 0, min(FIRST_FILES, PAGE_FILES)
+        byte_count, max_files = 0, min(FIRST_FILES, PAGE_FILES)
         for path in paths:
             try:
                 file = LocalFile.at(path)
@@ -156,9 +156,9 @@ class Sender:
                 continue
             if path in page or self._journal.knows(file):
                 continue
-            if page and (len(page) == most_files or byte_count + file.byte_count > PAGE_BYTES):
+            if page and (len(page) == max_files or byte_count + file.byte_count > PAGE_BYTES):
                 yield list(page.values())
-                page, byte_count, most_files = {}, 0, min(2 * most_files, PAGE_FILES)
+                page, byte_count, max_files = {}, 0, min(2 * max_files, PAGE_FILES)
             page[path] = file
             byte_count += file.byte_count
         if page:

@@ -20,7 +20,7 @@ OnFallback = Callable[[CarinaError], object]
 _WHOLE_BYTES = 8 * 1024**2
 _CHUNK_BYTES = 1024**2
 #: After so many refused URLs, the reason is not their age.
-_MOST_URLS = 3
+_MAX_URLS = 3
 
 
 class Stopped(Exception):
@@ -88,7 +88,7 @@ class Uploader:
 
     def _put_into_store(self, submission_id: UUID, file: LocalFile, upload: Upload, part: Part | None) -> None:
         """Upload a file or a part of it; get a new URL for one that has expired."""
-        for _ in range(_MOST_URLS):
+        for _ in range(_MAX_URLS):
             try:
                 self._put_once(file, upload, part)
             except UrlExpired as exc:

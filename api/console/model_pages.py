@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from flask import Response, request
 from sqlalchemy.orm import Session
 
-from api.console import words
+from api.console import formatting
 from api.console.comparison import common_sets, compare
 from api.console.model_lineage import read_evaluations, read_lineages
 from api.console.pages import console_blueprint, show
@@ -44,7 +44,7 @@ def models() -> Response:
             names={row.id: row.name for row in rows},
             verdicts=read_verdicts(session, [row.id for row in rows]),
             choices=read_choices(session),
-            words=words,
+            formatting=formatting,
         )
 
 
@@ -70,7 +70,7 @@ def comparison() -> Response:
             classes=classes,
             decision=_decision(session, first, second),
             models=session.execute(sa.select(Model.id, Model.name).order_by(Model.id.desc())).all(),
-            words=words,
+            formatting=formatting,
         )
 
 

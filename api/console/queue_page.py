@@ -2,7 +2,7 @@
 
 from flask import Response
 
-from api.console import words
+from api.console import formatting
 from api.console.pages import console_blueprint, show
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
@@ -18,4 +18,4 @@ blueprint = console_blueprint("queue_page")
 @unaudited("It shows counts, codes and workers.")
 def queue() -> Response:
     """Show the queue as it is now; the script keeps it up to date."""
-    return show("queue.html", queue=queue_watch().look(identity().project_id), stages=STAGES, words=words)
+    return show("queue.html", queue=queue_watch().look(identity().project_id), stages=STAGES, formatting=formatting)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
 
-from api.console import words
+from api.console import formatting
 from api.console.pages import as_data, console_blueprint, show
 from api.console.training_choices import read_choices
 from api.contract.schedules import ScheduleAnswer, SchedulesAnswer
@@ -53,7 +53,7 @@ def schedules() -> Response:
             schedules_json=as_data(answer.model_dump_json()),
             choices=read_choices(session),
             final=[state for state in TaskState if state.is_final],
-            words=words,
+            formatting=formatting,
         )
 
 

@@ -8,7 +8,7 @@ from flask import Response, request
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from api.console import words
+from api.console import formatting
 from api.console.pages import console_blueprint, show
 from api.console.training_choices import read_choices
 from api.contract.paging import PageQuery
@@ -43,7 +43,7 @@ def trainings() -> Response:
             datasets=_names(session, Dataset, [run.dataset_id for run in runs]),
             schedules=_names(session, Schedule, [run.schedule_id for run in runs]),
             choices=read_choices(session),
-            words=words,
+            formatting=formatting,
         )
 
 
@@ -70,7 +70,7 @@ def training(training_id: UUID) -> Response:
             pending=[str(each.id) for each in asked if not each.state.is_final],
             decisions=session.scalars(decisions).all(),
             log_tail=run.log_tail,
-            words=words,
+            formatting=formatting,
         )
 
 

@@ -16,14 +16,14 @@ from api.contract.study_list import StudiesQuery
 from api.reviews.answers import describe_review
 from api.studies.answers import describe_image, describe_job, refer_to
 from api.studies.search import find_neighbours
-from api.studies.summaries import MOST_IMAGES
+from api.studies.summaries import MAX_IMAGES
 from shared.access.keys import Identity
 from shared.database import is_any
 from shared.detector.card import Category
 from shared.errors import NotFound
 from shared.imaging.overlay import assign_colours
 from shared.models import registry
-from shared.reviews.rows import ReviewThread, read_threads
+from shared.reviews.threads import ReviewThread, read_threads
 from shared.studies.results import NO_DUPLICATE, select_results, standing
 from shared.tables import Image, Job, Model, Study
 
@@ -61,7 +61,7 @@ class ViewedStudy(BaseModel):
     image_count: int
     #: The model whose results are authoritative; None if no model is active.
     active_model: ModelReference | None
-    #: In order of time; at most the newest `MOST_IMAGES`.
+    #: In order of time; at most the newest `MAX_IMAGES`.
     images: list[ViewedImage]
 
 
@@ -74,7 +74,7 @@ def read_study(session: Session, study_id: UUID, reader: Identity, worklist: Stu
     active = registry.active(session)
     beside = find_neighbours(session, reader.project_id, worklist, study.id)
     of_study = Image.study_id == study.id
-    newest = sa.select(Image).where(of_study).order_by(Image.id.desc()).limit(MOST_IMAGES)
+    newest = sa.select(Image).where(of_study).order_by(Image.id.desc()).limit(MAX_IMAGES)
     images = session.scalars(newest).all()[::-1]
     return ViewedStudy(
         id=study.id,

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from api.console.pages import console_blueprint, show, show_problem
 from api.contract.models import ModelReference
-from api.contract.study_list import LEAST_DIGEST, SearchedState, StudiesAnswer, StudiesQuery
+from api.contract.study_list import MIN_DIGEST_CHARACTERS, SearchedState, StudiesAnswer, StudiesQuery
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
 from api.http.errors import suggestion_for
@@ -79,7 +79,7 @@ def _show(
         errors=errors,
         other_errors={name: words for name, words in errors.items() if name not in has_field},
         answer=answer,
-        least_digest=LEAST_DIGEST,
+        min_digest_characters=MIN_DIGEST_CHARACTERS,
         min_score=query.min_score if query else StudiesQuery.model_fields["min_score"].default,
         states=list(SearchedState),
         flags=list(Flag),

@@ -10,7 +10,7 @@ from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState
 
 #: The maximum number of jobs in a request.
-MOST_JOBS = 100
+MAX_JOBS = 100
 
 
 class JobPath(Bounded):
@@ -28,7 +28,7 @@ class JobQuery(Bounded):
 class JobsQuery(Bounded):
     """Selects jobs."""
 
-    id: list[UUID] = Field(min_length=1, max_length=MOST_JOBS, description="Their ids.")
+    id: list[UUID] = Field(min_length=1, max_length=MAX_JOBS, description="Their ids.")
 
 
 class JobAnswer(BaseModel):

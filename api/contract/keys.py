@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from shared.bounded import MOST_INT8, Bounded
+from shared.bounded import MAX_INT8, Bounded
 from shared.vocabulary.states import Scope
 
-_Count = Annotated[int, Field(ge=1, le=MOST_INT8)]
+_Count = Annotated[int, Field(ge=1, le=MAX_INT8)]
 
 
 class KeyPath(Bounded):

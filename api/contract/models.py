@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.bounded import Bounded
-from shared.models.verdict import MOST_REASON, GateVerdict
+from shared.models.verdict import MAX_REASON_CHARACTERS, GateVerdict
 from shared.vocabulary.states import ModelState
 
 
@@ -31,7 +31,7 @@ class PromotionRequest(Bounded):
     model_config = ConfigDict(str_strip_whitespace=True)
 
     reason: str | None = Field(
-        None, min_length=1, max_length=MOST_REASON, description="Kept in the audit: no patient's data."
+        None, min_length=1, max_length=MAX_REASON_CHARACTERS, description="Kept in the audit: no patient's data."
     )
 
 

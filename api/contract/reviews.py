@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from api.contract.findings import NOTICE, Box
 from api.contract.models import ModelReference
-from shared.bounded import MOST_INT4, Bounded, Int4
+from shared.bounded import MAX_INT4, Bounded, Int4
 from shared.vocabulary.review_actions import ReviewAction, Verdict
 
 #: Limits that no image exceeds.
@@ -75,7 +75,7 @@ class UndoRequest(Bounded):
     """Undo or redo the last event of the request's key in the review of this result."""
 
     job_id: UUID
-    after: int = Field(ge=0, le=MOST_INT4, description="`last_event` of the review that was looked at.")
+    after: int = Field(ge=0, le=MAX_INT4, description="`last_event` of the review that was looked at.")
 
 
 class ReviewRequest(UndoRequest):

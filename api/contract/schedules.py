@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.contract.paging import Page
 from api.contract.training import TaskAnswer
-from shared.bounded import MOST_CRON, MOST_ZONE, Bounded
+from shared.bounded import MAX_CRON_CHARACTERS, MAX_ZONE_CHARACTERS, Bounded
 from shared.training.config import GateConfig
 from shared.vocabulary.states import Overlap
 
@@ -31,9 +31,9 @@ class ScheduleRequest(Bounded):
     """A schedule to create: when to train, and on which dataset."""
 
     name: str = Field(min_length=1, max_length=200)
-    cron: str = Field(max_length=MOST_CRON, description=_CRON)
+    cron: str = Field(max_length=MAX_CRON_CHARACTERS, description=_CRON)
     time_zone: str = Field(
-        max_length=MOST_ZONE,
+        max_length=MAX_ZONE_CHARACTERS,
         description="In which the cron expression is meant: an IANA name, as in `Europe/Berlin`.",
     )
     dataset_name: str = Field(
@@ -50,8 +50,8 @@ class ScheduleRequest(Bounded):
 class ScheduleChange(Bounded):
     """The fields to change; all other fields stay unchanged."""
 
-    cron: str | None = Field(None, max_length=MOST_CRON, description=_CRON)
-    time_zone: str | None = Field(None, max_length=MOST_ZONE)
+    cron: str | None = Field(None, max_length=MAX_CRON_CHARACTERS, description=_CRON)
+    time_zone: str | None = Field(None, max_length=MAX_ZONE_CHARACTERS)
     dataset_name: str | None = Field(None, min_length=1, max_length=100)
     recipe: str | None = Field(
         None, max_length=100, description="Start from this config instead of from the schedule's."

@@ -15,9 +15,9 @@ from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState
 
 #: Minimum number of characters of a digest; fewer would match too many.
-LEAST_DIGEST = 6
+MIN_DIGEST_CHARACTERS = 6
 _UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
-_DIGEST = re.compile(rf"[0-9a-f]{{{LEAST_DIGEST},64}}")
+_DIGEST = re.compile(rf"[0-9a-f]{{{MIN_DIGEST_CHARACTERS},64}}")
 #: Allows the letters that some writers use in UIDs, but no names.
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9][0-9A-Za-z_-]*(\.[0-9A-Za-z_-]+)+")
 
@@ -47,7 +47,7 @@ class StudiesQuery(PageQuery):
         None,
         max_length=100,
         description="The id of a study, an image, a job or a submission, a StudyInstanceUID, or the first "
-        f"{LEAST_DIGEST} or more characters of an original's SHA-256.",
+        f"{MIN_DIGEST_CHARACTERS} or more characters of an original's SHA-256.",
     )
     state: SearchedState | None = Field(
         None, description="Of the job that says where any of its images stands; `open`: not final."

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.contract.paging import Page
-from shared.bounded import MOST_INT4, Bounded, Int4
+from shared.bounded import MAX_INT4, Bounded, Int4
 from shared.training.config import EvaluationConfig, GateConfig
 from shared.vocabulary.states import TaskState
 
@@ -96,7 +96,7 @@ class TrainingsAnswer(Page):
 class PointsQuery(Bounded):
     """Selects points."""
 
-    after: int = Field(-1, ge=-1, le=MOST_INT4, description="Only points after this many steps.")
+    after: int = Field(-1, ge=-1, le=MAX_INT4, description="Only points after this many steps.")
 
 
 class TrainingPointAnswer(BaseModel):

@@ -11,7 +11,7 @@ from shared.bounded import Bounded
 from shared.vocabulary.states import DeliveryState
 from shared.vocabulary.webhook_events import WebhookEvent
 
-#: The maximum length equals `shared.notifications.address_guard.MOST_URL_CHARACTERS`.
+#: The maximum length equals `shared.notifications.address_guard.MAX_URL_CHARACTERS`.
 _URL = "Where to POST messages to: `https://` or `http://`, without credentials."
 
 

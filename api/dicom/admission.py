@@ -24,12 +24,12 @@ ASSOCIATE_S = 10
 #: How long a refused peer may take to read the reason and to close the connection.
 LINGER_S = 2
 #: The largest association request; 128 presentation contexts with every transfer syntax need half of it.
-MOST_REQUEST_BYTES = 256 * 1024
+MAX_REQUEST_BYTES = 256 * 1024
 
 _HEAD = struct.Struct(">BxI")
 _ASSOCIATE_RQ = 0x01
 #: The fixed part of a request, which contains both titles.
-_LEAST_REQUEST_BYTES = 74
+_MIN_REQUEST_BYTES = 74
 _CALLED, _CALLING = slice(10, 26), slice(26, 42)
 
 
@@ -91,7 +91,7 @@ class Caller:
         kind, byte_count = _HEAD.unpack(head)
         if kind != _ASSOCIATE_RQ:
             raise Refused(NO_REQUEST)
-        if byte_count > MOST_REQUEST_BYTES:
+        if byte_count > MAX_REQUEST_BYTES:
             raise Refused(REQUEST_TOO_LARGE)
         return head + self._read(byte_count)
 
@@ -130,9 +130,9 @@ class Admission:
     def __init__(self, settings: Settings, allowed_titles: list[str]) -> None:
         self._own_title = settings.dicom_ae_title.strip()
         self._allowed_titles = set(allowed_titles)
-        self._most_associations = settings.dicom_associations
-        self._most_pending = settings.dicom_pending
-        self._most_pending_of_one = settings.dicom_pending_per_address
+        self._max_associations = settings.dicom_associations
+        self._max_pending = settings.dicom_pending
+        self._max_pending_of_one = settings.dicom_pending_per_address
         self._lock = threading.Lock()
         self._pending: set[Caller] = set()
         self._by_origin: Counter[str] = Counter()
@@ -152,8 +152,8 @@ class Admission:
     def enter(self, caller: Caller) -> bool:
         """Count a connection as pending until `leave`; return whether the limits allow it."""
         with self._lock:
-            is_full = len(self._pending) >= self._most_pending
-            if self._closed or is_full or self._by_origin[caller.origin] >= self._most_pending_of_one:
+            is_full = len(self._pending) >= self._max_pending
+            if self._closed or is_full or self._by_origin[caller.origin] >= self._max_pending_of_one:
                 return False
             self._pending.add(caller)
             self._by_origin[caller.origin] += 1
@@ -167,7 +167,7 @@ class Admission:
 
     def admit(self, request: bytes) -> None:
         """Count an association until `release`; raise `Refused`."""
-        if len(request) < _LEAST_REQUEST_BYTES:
+        if len(request) < _MIN_REQUEST_BYTES:
             raise Refused(REQUEST_UNREADABLE)
         called, calling = (request[title].decode("ascii", "replace").strip(" ") for title in (_CALLED, _CALLING))
         if called != self._own_title:
@@ -185,7 +185,7 @@ class Admission:
         with self._lock:
             if self._closed:
                 raise Refused(CONGESTION, calling)
-            if self._associations >= self._most_associations:
+            if self._associations >= self._max_associations:
                 raise Refused(TOO_MANY, calling)
             self._associations += 1
 

@@ -25,10 +25,10 @@ from shared.errors import TransientError
 from shared.imaging.transfer_syntaxes import PACKINGS
 from shared.log import configure_logging
 from shared.network.addresses import bare_host, join_host_port
-from shared.processes.lookout import Lookout
-from shared.processes.loops import LONGEST_PAUSE_S, Loop
+from shared.processes.loops import MAX_PAUSE_S, Loop
 from shared.processes.process_state import StateFile
 from shared.processes.readiness import Readiness, storing
+from shared.processes.readiness_monitor import ReadinessMonitor
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ def run_listener(settings: Settings) -> None:
     with StateFile("dicom-listener") as state:
         if (listener := _wait_for_database(settings, stop)) is None:
             return
-        with listener, Lookout(listener.readiness(), state):
+        with listener, ReadinessMonitor(listener.readiness(), state):
             log.info("dicom_listener_started", ae_title=settings.dicom_ae_title, port=listener.port)
             stop.wait()
 
@@ -61,7 +61,7 @@ def _wait_for_database(settings: Settings, stop: threading.Event) -> "Listener |
             return Listener(settings)
         except TransientError as exc:
             log.warning("dicom_listener_waits", code=exc.code, detail=exc.detail)
-            pause_s = min(max(2 * pause_s, 0.5), LONGEST_PAUSE_S)
+            pause_s = min(max(2 * pause_s, 0.5), MAX_PAUSE_S)
     return None
 
 

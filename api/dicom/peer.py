@@ -26,11 +26,11 @@ AUDIT_S = 30
 #: Workers get a hint after so many objects or so many seconds.
 HINT_OBJECTS, HINT_S = 16, 1.0
 #: The slowest rate of an object that has taken longer than `SILENCE_S`: slower senders would block an association.
-LEAST_BYTES_PER_S = 8 * 1024
+MIN_BYTES_PER_S = 8 * 1024
 #: A sender must await each answer before its next object, but pynetdicom would keep any number in memory.
-MOST_UNANSWERED = 4
+MAX_UNANSWERED = 4
 #: The largest command before an object. Commands have some hundred bytes and are parsed as a whole.
-MOST_COMMAND_BYTES = 64 * 1024
+MAX_COMMAND_BYTES = 64 * 1024
 
 #: Outcomes of stored objects; their audit rows are written in their own transactions.
 _TAKEN = ("accepted", "duplicate")
@@ -156,15 +156,15 @@ class Peer:
         self._message_bytes += len(event.data)
         self._command_bytes += _count_command(event.data)
         seconds = time.monotonic() - self._message_began
-        if self._message_bytes > self._storage.max_object_bytes or self._command_bytes > MOST_COMMAND_BYTES:
+        if self._message_bytes > self._storage.max_object_bytes or self._command_bytes > MAX_COMMAND_BYTES:
             self._cut(ImageTooLarge.code)
-        elif seconds > SILENCE_S and self._message_bytes < seconds * LEAST_BYTES_PER_S:
+        elif seconds > SILENCE_S and self._message_bytes < seconds * MIN_BYTES_PER_S:
             self._cut("sender_too_slow")
 
     def _on_message(self, _: evt.Event) -> None:
         self._message_bytes = self._command_bytes = 0
         self._unanswered += 1
-        if self._unanswered > MOST_UNANSWERED:
+        if self._unanswered > MAX_UNANSWERED:
             self._cut("answer_not_awaited")
 
     def _on_answer(self, _: evt.Event) -> None:

@@ -20,9 +20,9 @@ log = structlog.get_logger()
 #: How long a peer may be silent, and how long one PDU may take to arrive.
 SILENCE_S = 60
 #: The largest message. pynetdicom itself would collect up to 4 GiB.
-MOST_PDU_BYTES = 1024**2
+MAX_PDU_BYTES = 1024**2
 #: The most refused connections that are kept open to read the refusal.
-_MOST_TURNED_AWAY = 128
+_MAX_TURNED_AWAY = 128
 _REPORT_EVERY_S = 10.0
 
 #: Serves an association until it ends; gets the association and the peer's address.
@@ -105,7 +105,7 @@ class Server(ThreadedAssociationServer):
             connection.send(CONGESTION.message)
             connection.shutdown(socket.SHUT_WR)
         self._turned_away.append((time.monotonic() + LINGER_S, connection))
-        if len(self._turned_away) > _MOST_TURNED_AWAY:
+        if len(self._turned_away) > _MAX_TURNED_AWAY:
             self._turned_away.popleft()[1].close()
 
     def _receive(self, caller: Caller, client_address: Any) -> None:
@@ -182,7 +182,7 @@ class _Socket(AssociationSocket):
         if self._unread:
             first, self._unread = self._unread[:nr_bytes], self._unread[nr_bytes:]
             return first
-        if nr_bytes > MOST_PDU_BYTES:
+        if nr_bytes > MAX_PDU_BYTES:
             log.warning("dicom_message_refused", bytes=nr_bytes)
             raise ConnectionError
         connection = self.socket

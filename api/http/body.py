@@ -23,14 +23,14 @@ CHUNK_BYTES = 256 * 1024
 SMALL_BYTES = 64 * 1024
 #: Limit of a public view, such as the sign-in form.
 PUBLIC_BYTES = 4 * 1024
-_MOST_FORM_PARTS = 100
+_MAX_FORM_PARTS = 100
 
 
-def takes(most_bytes: int) -> Callable[[View], View]:
+def takes(max_bytes: int) -> Callable[[View], View]:
     """Raise the limit of a view whose body is still read as a whole."""
 
     def mark(view: View) -> View:
-        view.most_bytes = most_bytes  # type: ignore[attr-defined]
+        view.max_bytes = max_bytes  # type: ignore[attr-defined]
         return view
 
     return mark
@@ -44,7 +44,7 @@ def takes_uploads(view: View) -> View:
 
 def install(app: Flask) -> None:
     """Limit the bodies of all requests to `app`. `bound` must be called after the key is known."""
-    app.config.update(MAX_FORM_MEMORY_SIZE=SMALL_BYTES, MAX_FORM_PARTS=_MOST_FORM_PARTS)
+    app.config.update(MAX_FORM_MEMORY_SIZE=SMALL_BYTES, MAX_FORM_PARTS=_MAX_FORM_PARTS)
     app.before_request(_bound_first)
     app.after_request(_pace)
 
@@ -64,9 +64,9 @@ def bound() -> None:
         if client is not None:
             client.expect_upload()
         return
-    most_bytes = PUBLIC_BYTES if is_public(view) else getattr(view, "most_bytes", SMALL_BYTES)
-    request.max_content_length = most_bytes
-    if (request.content_length or 0) > most_bytes:
+    max_bytes = PUBLIC_BYTES if is_public(view) else getattr(view, "max_bytes", SMALL_BYTES)
+    request.max_content_length = max_bytes
+    if (request.content_length or 0) > max_bytes:
         raise RequestEntityTooLarge
     if is_public(view) and "Transfer-Encoding" in request.headers:
         raise LengthRequired("Send the body with Content-Length; this route does not accept chunks.")
@@ -81,14 +81,14 @@ def read_chunks() -> None:
     view = current_app.view_functions.get(request.endpoint or "")
     if view is None or hasattr(view, "takes_uploads") or "Transfer-Encoding" not in request.headers:
         return
-    most_bytes = request.max_content_length or SMALL_BYTES
+    max_bytes = request.max_content_length or SMALL_BYTES
     try:
-        data = request.environ["wsgi.input"].read(most_bytes + 1)
+        data = request.environ["wsgi.input"].read(max_bytes + 1)
     except BodyTooSlow:
         raise
     except Exception as exc:  # each server has its own errors for malformed chunks
         raise UploadCutShort("The chunks of the body are malformed or incomplete.") from exc
-    if len(data) > most_bytes:
+    if len(data) > max_bytes:
         raise RequestEntityTooLarge
     request.environ["wsgi.input"] = BytesIO(data)
 

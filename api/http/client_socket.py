@@ -25,7 +25,7 @@ SILENCE_S = 60.0
 #: Minimum average rate at which a client must send or read. Time that the server spends on its own work is not counted.
 MIN_BYTES_PER_S = 128.0
 #: Maximum size of a part of an answer that is left to the event loop.
-MOST_UNSENT_BYTES = 4 * 1024**2
+MAX_UNSENT_BYTES = 4 * 1024**2
 
 
 class BodyTooSlow(RequestError):
@@ -45,13 +45,13 @@ class BodyPending(BaseException):
 class _Patience:
     """The time that a client has left: waiting reduces it, and each byte increases it."""
 
-    def __init__(self, most_s: float, min_bytes_per_s: float) -> None:
-        self._most_s = self.left_s = most_s
+    def __init__(self, max_s: float, min_bytes_per_s: float) -> None:
+        self._max_s = self.left_s = max_s
         self._min_bytes_per_s = min_bytes_per_s
 
     def spend(self, waited_s: float, byte_count: int) -> bool:
         """Count a wait and the bytes it brought. Returns whether time is left."""
-        self.left_s = min(self._most_s, self.left_s - waited_s + byte_count / self._min_bytes_per_s)
+        self.left_s = min(self._max_s, self.left_s - waited_s + byte_count / self._min_bytes_per_s)
         return self.left_s > 0
 
 
@@ -182,7 +182,7 @@ class ClientSocket(socket.socket):
         """Send a part of an answer, or leave it to the event loop. Raises `ConnectionResetError` for a slow client."""
         self._unsent.append(memoryview(data))
         self.flush()
-        if not self._writes_as_produced and len(data) <= MOST_UNSENT_BYTES:
+        if not self._writes_as_produced and len(data) <= MAX_UNSENT_BYTES:
             return
         while self._unsent:
             self.settimeout(self._sending.left_s)

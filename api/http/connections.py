@@ -44,13 +44,13 @@ IDLE_S = 15.0
 #: Time limit of a small body, and the time after which the request is tried without it.
 SMALL_BODY_S, EARLY_S = 30.0, 1.0
 #: Requests that may be tried without their bodies at the same time.
-_MOST_EARLY = 8
+_MAX_EARLY = 8
 #: Time limits after the last answer: without any data, and in total.
 CLOSING_SILENCE_S, CLOSING_S = 5.0, 30.0
 #: The largest head, and the largest body that the event loop waits for.
-MOST_HEAD_BYTES, SMALL_BODY_BYTES = 32 * 1024, 64 * 1024
+MAX_HEAD_BYTES, SMALL_BODY_BYTES = 32 * 1024, 64 * 1024
 #: Memory limit of all unfinished requests and unsent answers together.
-MOST_HELD_BYTES = 128 * 1024**2
+MAX_HELD_BYTES = 128 * 1024**2
 _READ_BYTES = 64 * 1024
 _CLOSE_SOME = "Your address has too many open connections. Close some, or try again later."
 _TOO_MANY = plain_code("too_many_connections", _CLOSE_SOME, Place.REQUEST, status=503)
@@ -92,7 +92,7 @@ class Connection(TConn):  # type: ignore[misc]
         #: The size of the complete request, and when to try it before it is complete.
         self.wanted_bytes = 0
         self.early_at = 0.0
-        #: What counts towards `MOST_HELD_BYTES`.
+        #: What counts towards `MAX_HELD_BYTES`.
         self.held_bytes = 0
 
     def prepare(self, *, is_whole: bool) -> None:
@@ -222,7 +222,7 @@ class Connections:
         held_bytes = len(connection.buffer) + connection.sock.unsent_bytes
         self._held_bytes += held_bytes - connection.held_bytes
         connection.held_bytes = held_bytes
-        while self._held_bytes > MOST_HELD_BYTES:
+        while self._held_bytes > MAX_HELD_BYTES:
             longest = next((each for each in self._waiting if each.held_bytes and each is not connection), None)
             if longest is None:
                 return
@@ -291,7 +291,7 @@ class Connections:
         buffer = connection.buffer
         if connection.state is State.HEAD:
             end = _end_of_head(buffer)
-            if (end or len(buffer)) > MOST_HEAD_BYTES:
+            if (end or len(buffer)) > MAX_HEAD_BYTES:
                 self._refuse(connection, 431, STATUS_CODES[431], "The request's headers are too large.")
                 return
             if end is None:
@@ -313,7 +313,7 @@ class Connections:
 
     def _try_early(self, connection: Connection) -> None:
         """Try a request without its body, unless too many are tried: slow clients must not use all threads."""
-        if len(self._early) < _MOST_EARLY:
+        if len(self._early) < _MAX_EARLY:
             self._early.add(connection)
             self._hand_over(connection, is_whole=False)
 

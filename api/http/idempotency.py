@@ -120,10 +120,10 @@ class _Digest(io.RawIOBase):
             self._claim.renew()
         return len(data)
 
-    def read_on(self, most_bytes: int) -> None:
-        """Read the data that the view has not read, up to `most_bytes`."""
-        most_bytes += self._bytes_read
-        while not self.is_whole and self._bytes_read < most_bytes and self.read(_CHUNK_BYTES):
+    def read_on(self, max_bytes: int) -> None:
+        """Read the data that the view has not read, up to `max_bytes`."""
+        max_bytes += self._bytes_read
+        while not self.is_whole and self._bytes_read < max_bytes and self.read(_CHUNK_BYTES):
             pass
 
     @property
@@ -190,11 +190,11 @@ def _first(session: Session, key: str) -> IdempotencyKey:
 
 
 def _replay(first: IdempotencyKey, body: _Digest) -> Response:
-    most_bytes = services().settings.max_upload_bytes
-    if (request.content_length or 0) > most_bytes:
-        raise LimitExceeded("max_upload_bytes", most_bytes)
+    max_bytes = services().settings.max_upload_bytes
+    if (request.content_length or 0) > max_bytes:
+        raise LimitExceeded("max_upload_bytes", max_bytes)
     try:
-        body.read_on(most_bytes + 1)
+        body.read_on(max_bytes + 1)
     except Exception as exc:  # each server has its own errors for an incomplete body
         raise UploadCutShort from exc
     if not body.is_whole:

@@ -12,17 +12,17 @@ from typing import Any, NoReturn, TypeVar
 import flask
 
 from shared.bounded import (
-    LONGEST_STRING,
-    MOST_DEPTH,
-    MOST_INT8,
-    MOST_ITEMS,
-    MOST_VALUES,
+    MAX_DEPTH,
+    MAX_INT8,
+    MAX_ITEMS,
+    MAX_STRING_CHARACTERS,
+    MAX_VALUES,
     is_odd,
 )
 from shared.errors import InvalidRequest, RequestError, UnsupportedMediaType
 
 #: More digits than any accepted number has.
-_MOST_DIGITS = 40
+_MAX_DIGITS = 40
 
 
 View = TypeVar("View", bound=Callable[..., object])
@@ -91,8 +91,8 @@ def _refuse_constant(_: str) -> NoReturn:
 
 
 def _integer(text: str) -> int:
-    if len(text) > _MOST_DIGITS or abs(number := int(text)) > MOST_INT8:
-        raise InvalidRequest(f"A number in the body is out of range: integers are at most {MOST_INT8}.")
+    if len(text) > _MAX_DIGITS or abs(number := int(text)) > MAX_INT8:
+        raise InvalidRequest(f"A number in the body is out of range: integers are at most {MAX_INT8}.")
     return number
 
 
@@ -107,11 +107,11 @@ def _check(found: dict[str, Any]) -> None:
     """Raise `InvalidRequest` for long or multi-line strings, too many values, or too deep nesting."""
     level: list[Any] = [found]
     count = 0
-    for _ in range(MOST_DEPTH):
+    for _ in range(MAX_DEPTH):
         level = [inner for value in level for inner in _inside(value)]
         count += len(level)
-        if count > MOST_VALUES:
-            raise InvalidRequest(f"The body has more than {MOST_VALUES} values.")
+        if count > MAX_VALUES:
+            raise InvalidRequest(f"The body has more than {MAX_VALUES} values.")
         if not level:
             return
     raise _too_deep()
@@ -120,19 +120,19 @@ def _check(found: dict[str, Any]) -> None:
 def _inside(value: Any) -> Iterator[Any]:
     """Yield the items of a list or an object, including keys; check a string."""
     if isinstance(value, str):
-        if len(value) > LONGEST_STRING:
-            raise InvalidRequest(f"A string in the body has more than {LONGEST_STRING} characters.")
+        if len(value) > MAX_STRING_CHARACTERS:
+            raise InvalidRequest(f"A string in the body has more than {MAX_STRING_CHARACTERS} characters.")
         if is_odd(value):
             raise InvalidRequest(
                 "A string in the body contains a control character, a line break or half a surrogate pair."
             )
     elif isinstance(value, dict | list):
-        if len(value) > MOST_ITEMS:
-            raise InvalidRequest(f"A list or object in the body has more than {MOST_ITEMS} items.")
+        if len(value) > MAX_ITEMS:
+            raise InvalidRequest(f"A list or object in the body has more than {MAX_ITEMS} items.")
         yield from value
         if isinstance(value, dict):
             yield from value.values()
 
 
 def _too_deep() -> InvalidRequest:
-    return InvalidRequest(f"The body is nested deeper than {MOST_DEPTH} levels.")
+    return InvalidRequest(f"The body is nested deeper than {MAX_DEPTH} levels.")

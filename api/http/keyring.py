@@ -14,7 +14,7 @@ from shared.database import Database
 
 #: How long a process may accept a key or a session after it has ended.
 KEPT_S = 2.0
-_MOST_KEPT = 1000
+_MAX_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Keyring:
             return identity
         with self._database.begin() as session:
             identity = credential.find(session)
-        if len(self._kept) >= _MOST_KEPT:
+        if len(self._kept) >= _MAX_KEPT:
             self._kept.clear()
         self._kept[credential.name] = identity, now + self._kept_s
         return identity

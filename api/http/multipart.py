@@ -8,19 +8,19 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedData, State
 
 from api.http.body import CHUNK_BYTES, Body
-from shared.bounded import LONGEST_STRING, is_odd
+from shared.bounded import MAX_STRING_CHARACTERS, is_odd
 from shared.errors import LimitExceeded, MalformedUpload, NoFiles, UnexpectedFile, UploadCutShort
 
 FIELD = "files"
 
 #: Limit of a part's headers.
-MOST_HEADER_BYTES = 16 * 1024
+MAX_HEADER_BYTES = 16 * 1024
 #: Limit of the data before the first part and after the last one.
-_MOST_MARGIN_BYTES = 64 * 1024
+_MAX_MARGIN_BYTES = 64 * 1024
 #: A chunk and the data before it.
-_MOST_BUFFERED_BYTES = CHUNK_BYTES + _MOST_MARGIN_BYTES
+_MAX_BUFFERED_BYTES = CHUNK_BYTES + _MAX_MARGIN_BYTES
 #: Limits of the parts that are not files, which are skipped: their number and their total size.
-_MOST_FIELDS, _MOST_FIELD_BYTES = 100, 1024**2
+_MAX_FIELDS, _MAX_FIELD_BYTES = 100, 1024**2
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_uploads(request: Request, *, max_bytes: int, max_files: int) -> Iterato
         else:
             count += 1
             name = getattr(part, "filename", "")
-            if len(name) > LONGEST_STRING or is_odd(name):
+            if len(name) > MAX_STRING_CHARACTERS or is_odd(name):
                 raise MalformedUpload(
                     "The name of a file is too long, or contains a control character or a line break."
                 )
@@ -76,9 +76,9 @@ class _OtherFields:
         self._count += 1
         for chunk in chunks:
             self._byte_count += len(chunk)
-            if self._byte_count > _MOST_FIELD_BYTES:
+            if self._byte_count > _MAX_FIELD_BYTES:
                 break
-        if self._count > _MOST_FIELDS or self._byte_count > _MOST_FIELD_BYTES:
+        if self._count > _MAX_FIELDS or self._byte_count > _MAX_FIELD_BYTES:
             raise MalformedUpload("The form has too many or too large fields beside its files.")
 
 
@@ -87,7 +87,7 @@ class _Form:
 
     def __init__(self, body: Body, boundary: bytes) -> None:
         self._body = body
-        self._decoder = MultipartDecoder(boundary, _MOST_BUFFERED_BYTES)
+        self._decoder = MultipartDecoder(boundary, _MAX_BUFFERED_BYTES)
         self._in_part = False
 
     def next_part(self) -> File | Field | None:
@@ -95,7 +95,7 @@ class _Form:
         while self._decoder.state is not State.EPILOGUE:
             event = self._next_event()
             if isinstance(event, File | Field):
-                if sum(len(name) + len(value) for name, value in event.headers) > MOST_HEADER_BYTES:
+                if sum(len(name) + len(value) for name, value in event.headers) > MAX_HEADER_BYTES:
                     raise MalformedUpload("The headers of a part are too large.")
                 self._in_part = True
                 return event
@@ -136,5 +136,5 @@ class _Form:
     def _read_epilogue(self) -> None:
         start = self._body.bytes_read
         while self._body.read():
-            if self._body.bytes_read - start > _MOST_MARGIN_BYTES:
+            if self._body.bytes_read - start > _MAX_MARGIN_BYTES:
                 raise MalformedUpload("The body continues after its last part.")

@@ -14,13 +14,13 @@ from werkzeug.routing import UUIDConverter
 from api.http.services import services
 from shared.database.lookup import KINDS, find_meant
 from shared.errors import CarinaError, NotFound
-from shared.suggestions import LEAST_DIGITS, AmbiguousName, digits_of, no_such
+from shared.suggestions import MIN_DIGITS, AmbiguousName, digits_of, no_such
 
 
 class _Id(UUIDConverter):
     """A complete id as a UUID, or the beginning of an id as text."""
 
-    regex = rf"[0-9A-Fa-f][0-9A-Fa-f-]{{{LEAST_DIGITS - 1},35}}"
+    regex = rf"[0-9A-Fa-f][0-9A-Fa-f-]{{{MIN_DIGITS - 1},35}}"
 
     def to_python(self, value: str) -> UUID | str:  # type: ignore[override]
         try:

@@ -7,10 +7,10 @@ from api.http.auth import check_again
 from api.http.services import services
 
 #: The pause between two checks grows from the first value to the second.
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
+MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 0.5
 
 
-def poll(within_s: float, pauses_s: tuple[float, float] = (SHORTEST_PAUSE_S, LONGEST_PAUSE_S)) -> Iterator[None]:
+def poll(within_s: float, pauses_s: tuple[float, float] = (MIN_PAUSE_S, MAX_PAUSE_S)) -> Iterator[None]:
     """Yield whenever it is time to check again, until the time is over or the process stops.
 
     Raises `Unauthorized` or `KeyExpired` when the request's key or session has ended. Do not hold a database

@@ -18,7 +18,7 @@ from shared.settings import Settings
 #: Their name in the application's extensions.
 NAME = "carina"
 #: Limits the load on the database: each long poll queries it twice a second.
-_MOST_LONG_POLLS = 200
+_MAX_LONG_POLLS = 200
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Services:
             keyring=Keyring(database),
             registry=CollectorRegistry(),
             readiness=Readiness(storing(database, store), wanted={"redis": hints.check}),
-            long_polls=threading.BoundedSemaphore(min(_MOST_LONG_POLLS, max(1, settings.api_threads // 2))),
+            long_polls=threading.BoundedSemaphore(min(_MAX_LONG_POLLS, max(1, settings.api_threads // 2))),
         )
 
     @property

@@ -3,7 +3,7 @@
 from flask import Flask, request
 from werkzeug.routing import IntegerConverter
 
-from shared.bounded import MOST_ITEMS, is_odd
+from shared.bounded import MAX_ITEMS, is_odd
 from shared.errors import InvalidRequest
 
 
@@ -30,5 +30,5 @@ def _refuse() -> None:
         count += 1
         if is_odd(name) or is_odd(value):
             raise InvalidRequest("A query parameter contains a control character or a line break.")
-    if count > MOST_ITEMS:
-        raise InvalidRequest(f"The query has more than {MOST_ITEMS} parameters.")
+    if count > MAX_ITEMS:
+        raise InvalidRequest(f"The query has more than {MAX_ITEMS} parameters.")

@@ -15,9 +15,9 @@ PER_SECOND_OF_READING = 50
 class TtlCache(Generic[Value]):
     """A value that is read again once it is too old. Thread-safe: one thread reads, the others wait for it."""
 
-    def __init__(self, read: Callable[[], Value], *, least_s: float = 0.0) -> None:
+    def __init__(self, read: Callable[[], Value], *, min_s: float = 0.0) -> None:
         self._read = read
-        self._least_s = least_s
+        self._min_s = min_s
         self._lock = threading.Lock()
         self._value: Value | None = None
         self._expires_at = 0.0
@@ -29,5 +29,5 @@ class TtlCache(Generic[Value]):
             if self._value is None or started >= self._expires_at:
                 self._value = self._read()
                 now = time.monotonic()
-                self._expires_at = now + max(self._least_s, PER_SECOND_OF_READING * (now - started))
+                self._expires_at = now + max(self._min_s, PER_SECOND_OF_READING * (now - started))
             return self._value

@@ -22,7 +22,7 @@ from shared.tables import Model, Worker
 from shared.training.tasks import KINDS
 from shared.vocabulary.states import TaskState
 
-LEAST_S = 1.0
+MIN_S = 1.0
 #: Its name in the application's extensions.
 _NAME = "carina.queue_watch"
 #: The time over which batches are averaged.
@@ -38,7 +38,7 @@ class QueueWatch:
     def __init__(self, database: Database, *, batch_size: int) -> None:
         self._database = database
         self._batch_size = batch_size
-        self._numbers = TtlCache(self._read_numbers, least_s=LEAST_S)
+        self._numbers = TtlCache(self._read_numbers, min_s=MIN_S)
         self._failures: dict[UUID, TtlCache[list[FailureAnswer]]] = {}
         self._lock = threading.Lock()
 

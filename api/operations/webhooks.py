@@ -38,7 +38,7 @@ from shared.tables import Webhook, WebhookDelivery
 from shared.vocabulary.states import Scope, WorkerKind
 
 #: Limits the rows that each event writes: one per webhook.
-MOST_WEBHOOKS = 50
+MAX_WEBHOOKS = 50
 
 blueprint = resource("webhooks")
 
@@ -83,7 +83,7 @@ def create(body: WebhookRequest) -> Response:
         secret=new_secret(),
     )
     with services().database.begin() as session:
-        if len(session.scalars(_mine()).all()) >= MOST_WEBHOOKS:
+        if len(session.scalars(_mine()).all()) >= MAX_WEBHOOKS:
             raise TooManyWebhooks
         session.add(webhook)
         session.flush()

@@ -6,7 +6,7 @@ from api.contract.reviews import ReviewAnswer, ReviewedFindingAnswer, ReviewEven
 from api.http.resource import fields_of
 from api.studies.answers import box_in_mm, refer_to, spacing_of
 from shared.reviews.fold import ReviewedFinding, finding_of
-from shared.reviews.rows import ReviewThread
+from shared.reviews.threads import ReviewThread
 from shared.tables import Image, ReviewEvent
 
 

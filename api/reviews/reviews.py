@@ -14,7 +14,14 @@ from api.http.idempotency import idempotent
 from api.http.resource import as_json, resource
 from api.http.services import services
 from api.reviews.answers import describe_review
-from shared.reviews.rows import NothingToTakeBack, ReviewConflict, ReviewIncomplete, ReviewThread, Said, open_thread
+from shared.reviews.threads import (
+    NewEvent,
+    NothingToTakeBack,
+    ReviewConflict,
+    ReviewIncomplete,
+    ReviewThread,
+    open_thread,
+)
 from shared.vocabulary.review_actions import ReviewAction
 from shared.vocabulary.states import Scope
 
@@ -46,9 +53,9 @@ def add(path: ImagePath, body: ReviewRequest) -> Response:
     return _add(
         path.image_id,
         body,
-        lambda thread: thread.say(
+        lambda thread: thread.add(
             identity(),
-            Said(ReviewAction(body.event.action), **body.event.model_dump(exclude={"action"})),
+            NewEvent(ReviewAction(body.event.action), **body.event.model_dump(exclude={"action"})),
             after=body.after,
         ),
     )

@@ -24,7 +24,7 @@ from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState
 
 #: Maximum number of studies to count for a way.
-_MOST_COUNTED = 20_000
+_MAX_COUNTED = 20_000
 _PRIORITIES = range(10)
 #: A page needs a few rows of an index, in order: parallel workers would read many more, and a generic plan does not
 #: know how rare the searched values are.
@@ -127,12 +127,12 @@ def _walk(ways: Sequence[_Way], query: StudiesQuery, *, upwards: bool = False) -
 
 
 def _count(session: Session, way: _Way, query: StudiesQuery) -> int:
-    """Count the rows of a way, up to `_MOST_COUNTED`."""
+    """Count the rows of a way, up to `_MAX_COUNTED`."""
     rows = sa.select(sa.literal(1)).where(*way.where, *_bounds(way.study_id, query))
     if way.runs is not None:
-        run = rows.limit(_MOST_COUNTED).correlate(way.runs).lateral("run")
+        run = rows.limit(_MAX_COUNTED).correlate(way.runs).lateral("run")
         rows = sa.select(sa.literal(1)).select_from(way.runs).join(run, sa.true())
-    return session.scalar(sa.select(sa.func.count()).select_from(rows.limit(_MOST_COUNTED).subquery())) or 0
+    return session.scalar(sa.select(sa.func.count()).select_from(rows.limit(_MAX_COUNTED).subquery())) or 0
 
 
 def _bounds(study_id: StudyId, query: StudiesQuery) -> list[sa.ColumnElement[bool]]:

@@ -13,14 +13,14 @@ from api.contract.study_list import OtherModelsFindings, StudySummary, TopFindin
 from api.studies.answers import refer_to
 from shared.database import is_any
 from shared.reviews.fold import Review
-from shared.reviews.rows import fold_jobs
+from shared.reviews.threads import fold_jobs
 from shared.studies.results import NO_DUPLICATE, select_results, standing
 from shared.tables import Detection, Image, Job, Model, ReviewEvent, Study
 from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState, ModelState
 
 #: A study with more images is not a real study; anonymisation tools can give all images of an archive one UID.
-MOST_IMAGES = 1000
+MAX_IMAGES = 1000
 #: The state of a study is the first of these that any of its images has.
 _WORST_FIRST = (*JobState.open(), JobState.FAILED, JobState.REJECTED, JobState.CANCELLED, JobState.SUCCEEDED)
 
@@ -61,7 +61,7 @@ def summarize(session: Session, study_ids: Sequence[UUID], min_score: float) -> 
 
 def _gather(session: Session, study_ids: Sequence[UUID]) -> dict[UUID, _Line]:
     of_study = sa.select(Image.id, Image.flags).where(Image.study_id == Study.id)
-    images = of_study.order_by(Image.id.desc()).limit(MOST_IMAGES).correlate(Study).lateral("images")
+    images = of_study.order_by(Image.id.desc()).limit(MAX_IMAGES).correlate(Study).lateral("images")
     of_image = sa.select(Job.id, Job.state, Job.priority, Job.code, Job.reason).where(Job.image_id == images.c.id)
     of_image = of_image.where(NO_DUPLICATE).order_by(*(column.desc() for column in standing())).limit(1)
     newest = of_image.correlate(images).lateral("standing")

@@ -21,9 +21,9 @@ from shared.vocabulary.states import FileState
 #: Larger files are uploaded in parts.
 WHOLE_BYTES = 64 * 1024**2
 #: The size of a part, and the maximum number of parts, for which larger files get larger parts.
-_PART_BYTES, _MOST_PARTS = 64 * 1024**2, 1000
+_PART_BYTES, _MAX_PARTS = 64 * 1024**2, 1000
 #: Limit of the URLs in an answer; each takes about 600 bytes and 0.5 ms.
-_MOST_URLS = 10_000
+_MAX_URLS = 10_000
 
 
 def announce(session: Session, submission: Submission, files: Sequence[AnnouncedFile]) -> list[SubmissionFile]:
@@ -35,10 +35,10 @@ def announce(session: Session, submission: Submission, files: Sequence[Announced
     identifiable = settings.deidentify == "off"
     # De-identified originals have other digests than the files that are sent.
     known = _known(session, submission, {file.sha256 for file in files}) if identifiable else {}
-    most_bytes = settings.max_upload_bytes
+    max_bytes = settings.max_upload_bytes
     if not through_api():
-        most_bytes = max(most_bytes, settings.max_archive_bytes)
-    to_send = [file for file in files if file.sha256 not in known and file.byte_count <= most_bytes]
+        max_bytes = max(max_bytes, settings.max_archive_bytes)
+    to_send = [file for file in files if file.sha256 not in known and file.byte_count <= max_bytes]
     # They count against the quota when they are processed; this check refuses hopeless requests early.
     if (quota := find_quota(session, identity().key_id)) is not None:
         quota.check(session, len(to_send), sum(file.byte_count for file in to_send))
@@ -57,7 +57,7 @@ def announce(session: Session, submission: Submission, files: Sequence[Announced
         if file.sha256 in known:
             row.state, row.finished_at = FileState.DUPLICATE, sa.func.now()
             row.image_id, row.job_id = known[file.sha256]
-        elif file.byte_count > most_bytes:
+        elif file.byte_count > max_bytes:
             row.state, row.finished_at = FileState.REJECTED, sa.func.now()
             row.code, row.reason = FileTooLarge.code, FileTooLarge().detail
         rows.append(row)
@@ -77,7 +77,7 @@ def describe_uploads(rows: Sequence[SubmissionFile]) -> list[Upload]:
     uploads, urls = [], 0
     for row in rows:
         upload = Upload(number=row.number, state=row.state)
-        if row.state == FileState.EXPECTED and urls < _MOST_URLS:
+        if row.state == FileState.EXPECTED and urls < _MAX_URLS:
             _set_urls(upload, row)
             urls += len(upload.parts or (1,))
         uploads.append(upload)
@@ -112,7 +112,7 @@ def _set_urls(upload: Upload, row: SubmissionFile) -> None:
 
 def _cut(byte_count: int) -> list[tuple[int, int, int]]:
     """Divide a file into parts; return their numbers, offsets and sizes."""
-    part_bytes = max(_PART_BYTES, -(-byte_count // _MOST_PARTS))
+    part_bytes = max(_PART_BYTES, -(-byte_count // _MAX_PARTS))
     return [
         (number, offset, min(part_bytes, byte_count - offset))
         for number, offset in enumerate(range(0, byte_count, part_bytes), start=1)

@@ -43,7 +43,7 @@ from shared.vocabulary.states import FileState, Scope, SubmissionState, WorkerKi
 blueprint = resource("submissions")
 
 #: Limit of a request that announces files, with the longest names.
-_MOST_PAGE_BYTES = 1024**2
+_MAX_PAGE_BYTES = 1024**2
 
 
 class SubmissionNotOpen(RequestError):
@@ -68,7 +68,7 @@ class BucketUnreadable(RequestError):
 
 @blueprint.post("/v1/submissions", responses={201: SubmissionCreated})
 @requires(Scope.SUBMIT)
-@takes(_MOST_PAGE_BYTES)
+@takes(_MAX_PAGE_BYTES)
 @idempotent
 @may_raise(BucketNotAllowed, BucketUnreadable, NotFound, *STORE_ERRORS)
 def create(query: CreateQuery, body: SubmissionRequest) -> Response:
@@ -119,7 +119,7 @@ def show_all(query: PageQuery) -> Response:
 
 @blueprint.post("/v1/submissions/<uuid:submission_id>/files", responses={200: UploadsAnswer})
 @requires(Scope.SUBMIT)
-@takes(_MOST_PAGE_BYTES)
+@takes(_MAX_PAGE_BYTES)
 @idempotent
 @may_raise(SubmissionNotOpen, *STORE_ERRORS)
 def add_files(path: SubmissionPath, body: FilesRequest) -> Response:

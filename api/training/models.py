@@ -27,7 +27,7 @@ from shared.tables import Model
 from shared.vocabulary.states import Scope
 
 #: A card may hold figures of every class.
-_MOST_CARD_BYTES = 1024**2
+_MAX_CARD_BYTES = 1024**2
 
 blueprint = resource("models")
 
@@ -48,7 +48,7 @@ def show_all() -> Response:
 
 @blueprint.post("/v1/models", responses={201: ModelAnswer})
 @requires(Scope.SYSTEM)
-@takes(_MOST_CARD_BYTES)
+@takes(_MAX_CARD_BYTES)
 @may_raise(NotFound, *STORE_ERRORS)
 def register(body: ModelRequest) -> Response:
     """Register a model.

@@ -32,7 +32,7 @@ from shared.phantoms.demo import bad_files, demo_studies
 from shared.settings import ClientSettings
 
 #: A planted lesion counts as found when a finding of its class overlaps it by more than this (VinBigData's rule).
-LEAST_IOU = 0.4
+MIN_IOU = 0.4
 SHOWN_FROM_SCORE = 0.3
 STACK_TIMEOUT_S = 120
 
@@ -177,7 +177,7 @@ def _show_findings(
             pictures[-1].write_bytes(client.overlay(outcome.image_id, min_score=SHOWN_FROM_SCORE))
     story().print(table)
     story().print(
-        f"recall: {hit} of {planted} planted lesions found (IoU > {LEAST_IOU}, score at least {SHOWN_FROM_SCORE})"
+        f"recall: {hit} of {planted} planted lesions found (IoU > {MIN_IOU}, score at least {SHOWN_FROM_SCORE})"
     )
     for warning in warnings_of(models):
         story().print(warning)
@@ -197,7 +197,7 @@ def _match(lesion: Lesion, findings: Sequence[Finding]) -> Finding | None:
     planted = np.array([lesion.box_xyxy_px], np.float32)
     for finding in findings:
         same_class = finding.class_id == lesion.class_id
-        if same_class and iou(np.array([finding.box_xyxy_px], np.float32), planted).item() > LEAST_IOU:
+        if same_class and iou(np.array([finding.box_xyxy_px], np.float32), planted).item() > MIN_IOU:
             return finding
     return None
 

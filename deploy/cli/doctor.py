@@ -179,15 +179,15 @@ def _device(settings: Settings) -> str:
 
 def _decoders(settings: Settings) -> str:
     try:
-        from shared.imaging.confinement import PROTECTIONS
         from shared.imaging.isolation import DecoderPool
+        from shared.imaging.sandbox import PROTECTIONS
     except ModuleNotFoundError:
         return "not checked, because the packages that decode images are not installed"
     with DecoderPool(1, settings.decode_timeout_s, required=settings.required_protections) as pool:
         active = pool.protections()
     missing = [name for name in PROTECTIONS if name not in active]
     lacks = f"; not available here: {', '.join(missing)}" if missing else ""
-    return f"confined by {', '.join(active) or 'limits alone'}{lacks}"
+    return f"sandboxed by {', '.join(active) or 'limits alone'}{lacks}"
 
 
 def _schema(database: Database) -> str:

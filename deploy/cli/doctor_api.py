@@ -9,7 +9,7 @@ from shared.errors import CarinaError
 from shared.settings import ClientSettings
 
 #: An object store refuses signed requests if clocks differ by 15 minutes; half of that is reported.
-MOST_SKEW_S = 450
+MAX_SKEW_S = 450
 _JSON = ("application/json", "application/problem+json")
 
 
@@ -55,7 +55,7 @@ def _check_clock(date: str | None) -> None:
     if date is None:
         return
     skew_s = time.time() - parsedate_to_datetime(date).timestamp()
-    if abs(skew_s) > MOST_SKEW_S:
+    if abs(skew_s) > MAX_SKEW_S:
         raise CheckFailed(
             f"The clock of this machine and that of the API differ by {abs(skew_s) / 60:.0f} minutes: "
             "set both by a time server"

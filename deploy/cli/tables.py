@@ -21,12 +21,12 @@ from deploy.cli.console import is_json, out, print_json
 __all__ = ["Column", "Table", "print_answer", "print_list"]
 
 #: A longer word may be folded.
-_LONGEST_WORD = 16
+_MAX_WORD_CHARACTERS = 16
 #: The beginnings of an id that may stand for it; the first holds the millisecond in which the id was made.
 _BEGINNINGS = (13, 18, 23, 36)
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 #: Of the names in a list.
-_LONGEST_NAME = 18
+_MAX_NAME_CHARACTERS = 18
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Table(RichTable):
         most = max(lines, default=0)
         ids_in_text = max((len(word) for text in texts for word in text.plain.split() if _ID.search(word)), default=0)
         whole = max((text.cell_len for text in texts), default=0) if is_id else ids_in_text
-        return _Cells([header, *texts], max(whole, min(_LONGEST_WORD, max(words, default=1))), most)
+        return _Cells([header, *texts], max(whole, min(_MAX_WORD_CHARACTERS, max(words, default=1))), most)
 
     def _fitted(self, columns: Sequence[_Cells], widths: Sequence[int]) -> RichTable:
         table = RichTable(title=self.title)
@@ -76,7 +76,7 @@ class Table(RichTable):
         return table
 
     def _listed(self, columns: Sequence[_Cells], width: int) -> RichTable:
-        names = min(_LONGEST_NAME, max(cells.texts[0].cell_len for cells in columns))
+        names = min(_MAX_NAME_CHARACTERS, max(cells.texts[0].cell_len for cells in columns))
         table = RichTable.grid(padding=(0, 2, 0, 0))
         table.title = self.title
         table.add_column(width=names, overflow="fold", style="bold")

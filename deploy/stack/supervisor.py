@@ -19,7 +19,7 @@ from deploy.stack.logs import Log
 from deploy.stack.state import Entry, State
 
 PROBE_INTERVAL_S = 0.05
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
 #: After this uptime, a component restarts with the shortest pause.
 HEALTHY_S = 60.0
 #: Number of attempts to start for the first time; later restarts are not limited.
@@ -151,7 +151,7 @@ class Supervisor:
             self._enter(kept, State.BACKOFF)
             self._tell(kept, f"died ({reason}); starting it again in {pause_s:g} s, see {kept.log.path}")
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
             kept.restarts += 1
 
     async def _spawn(self, kept: _Kept) -> None:

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.detector import placing
+from shared.detector import fitting
 from shared.detector.card import ModelCard
 from shared.detector.families import family_of
+from shared.detector.fitting import FittedImage
 from shared.detector.folding import fold_batch_norm
-from shared.detector.placing import Placed
 from shared.detector.weights import load_model
 from shared.errors import DetectionFailed, DeviceOutOfMemory
 
@@ -53,11 +53,11 @@ class Detector:
             self._mean = 255 * torch.tensor(card.image_mean, device=self.device)[:, None, None]
             self._std = 255 * torch.tensor(card.image_std, device=self.device)[:, None, None]
 
-    def place(self, rendition: NDArray[np.uint8]) -> Placed:
+    def fit_to_canvas(self, rendition: NDArray[np.uint8]) -> FittedImage:
         """Fit a rendition, uint8 [h, w], onto this model's canvas."""
-        return placing.place(rendition, self.card.canvas_px)
+        return fitting.fit_to_canvas(rendition, self.card.canvas_px)
 
-    def detect(self, batch: Sequence[Placed]) -> list[tuple[Detection, ...]]:
+    def detect(self, batch: Sequence[FittedImage]) -> list[tuple[Detection, ...]]:
         """Return each image's detections in rendition pixels, highest score first.
 
         Raises `DeviceOutOfMemory`, and `DetectionFailed` if scores of an image are NaN.
@@ -73,7 +73,7 @@ class Detector:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    def _upload(self, batch: Sequence[Placed]) -> tuple[Tensor, Tensor]:
+    def _upload(self, batch: Sequence[FittedImage]) -> tuple[Tensor, Tensor]:
         """Return canvases, uint8 [B, S, S], and their content's (width, height), float32 [B, 2], on the device.
 
         B is the next power of two, so there are few shapes and kernels are selected once for each. Extra canvases have
@@ -94,7 +94,7 @@ class Detector:
         images = (grey - self._mean) / self._std
         return images.to(self._dtype, memory_format=torch.channels_last)
 
-    def _report(self, image: Placed, rows: NDArray[np.float32]) -> tuple[Detection, ...]:
+    def _report(self, image: FittedImage, rows: NDArray[np.float32]) -> tuple[Detection, ...]:
         """Turn one image's rows, [D, 6], into detections in rendition pixels."""
         rows = rows[rows[:, 5] > 0]
         scale = np.array([image.scale_x, image.scale_y] * 2)

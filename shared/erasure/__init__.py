@@ -1,7 +1,7 @@
 """Erases a study: first its rows, then its objects, and marks the datasets that were made from it.
 
 `studies` deletes the rows and, in the same transaction, adds a row with the remaining work (`tables.Erasure`).
-`remainder` does this work: immediately, and again in each sweep if the object store was down or the process was killed.
+`finishing` does this work: immediately, and again in each sweep if the object store was down or the process was killed.
 
 Equal bytes are one object, even of several projects. `objects` deletes an object only if no row refers to it, which it
 checks under a lock on the object's key. Code that adds a reference takes the same lock (`hold_object`). A file may be
@@ -10,8 +10,8 @@ must be checked. `datasets` marks the datasets that contain erased images.
 """
 
 from shared.erasure.datasets import DatasetErased, require_whole
+from shared.erasure.finishing import finish_all
 from shared.erasure.objects import ErasedMeanwhile, discard, hold_object
-from shared.erasure.remainder import finish_all
 from shared.erasure.studies import Erased, erase_study
 
 __all__ = [

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.database import Database
-from shared.erasure.remainder import finish
+from shared.erasure.finishing import finish
 from shared.errors import NotFound
 from shared.object_store import ObjectStore, original_key, rendition_key
 from shared.submissions.progress import count, incoming_key

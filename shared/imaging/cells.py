@@ -40,7 +40,7 @@ class CellLayout:
         return self.width_px * self.cell_bytes
 
     @property
-    def most_bytes(self) -> int:
+    def max_bytes(self) -> int:
         """The maximum size of an inflated frame, padding included."""
         return 2 * self.frame_bytes + self.row_bytes
 

@@ -14,9 +14,9 @@ from shared.errors import UndecodablePixelData
 _SOI, _EOI, _SOS = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 _FILL = re.compile(b"\xff+")
 #: A colour profile of 16 MiB takes 256 segments.
-_MOST_SEGMENTS = 1000
+_MAX_SEGMENTS = 1000
 #: A scan of a few bytes can process every pixel again. Writers make about ten scans.
-_MOST_SCANS = 200
+_MAX_SCANS = 200
 _J2K_START = b"\xff\x4f\xff\x51"  # SOC and SIZ, ISO/IEC 15444-1 annex A
 _JP2_SIGNATURE = b"\0\0\0\x0cjP  "
 
@@ -25,9 +25,9 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _SOT, _SOT_BYTES = b"\xff\x90", 12  # start of tile-part
 _PROGRESSIVE = {0xC2, 0xCA}
 #: A file around a codestream has a few boxes, and a codestream's main header a few markers.
-_MOST_BOXES = _MOST_MARKERS = 1000
+_MAX_BOXES = _MAX_MARKERS = 1000
 #: Tiles are hundreds of pixels wide, with a few parts each.
-_MOST_TILE_PARTS = 100_000
+_MAX_TILE_PARTS = 100_000
 #: Writers pad a frame to an even length or to a block, not always with zeros.
 _TAIL_BYTES = 64
 
@@ -57,7 +57,7 @@ def read_jpeg_header(data: bytes) -> CodestreamHeader:
             bits, height_px, width_px, components = _unpack(">BHHB", data, start)
             # Compressed data never contain the marker. The search takes a fifth of the decoding time, so it runs only
             # if there can be more than one scan.
-            if (marker in _PROGRESSIVE or components > 1) and data.count(_SOS, start) > _MOST_SCANS:
+            if (marker in _PROGRESSIVE or components > 1) and data.count(_SOS, start) > _MAX_SCANS:
                 raise UndecodablePixelData
             # Bytes after the end marker are allowed, and nothing else after the frame header looks like the marker.
             ended = data.rfind(_EOI, start) >= 0
@@ -73,7 +73,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     position = len(_SOI)
     if not data.startswith(_SOI):
         raise UndecodablePixelData
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MAX_SEGMENTS):
         fill = _FILL.search(data, position)  # any number of fill bytes may precede a marker
         if fill is None:
             break
@@ -121,11 +121,11 @@ def find_tile_parts_end(data: bytes) -> int | None:
     `UndecodablePixelData`.
     """
     position = len(_EOI)
-    for _ in range(_MOST_MARKERS):
+    for _ in range(_MAX_MARKERS):
         if data.startswith(_SOT, position):
             break
         position += 2 + _unpack(">H", data, position + 2)[0]
-    for _ in range(_MOST_TILE_PARTS):
+    for _ in range(_MAX_TILE_PARTS):
         if not data.startswith(_SOT, position):
             break
         (length,) = _unpack(">I", data, position + 6)
@@ -146,7 +146,7 @@ def find_box(data: bytes, *kinds: bytes) -> bytes:
 def read_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the kind and the content of each box of a file, ISO/IEC 15444-1 I.4; raises `UndecodablePixelData`."""
     position = 0
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         if position == len(data):
             return
         length, kind = _unpack(">I4s", data, position)

@@ -61,7 +61,7 @@ def _read_pixels(file: DicomFile, layout: CellLayout, threads: int) -> Pixels:
     if packing is Packing.NATIVE:
         return read_cells(frame, layout)
     if packing is Packing.DEFLATED_FRAME:
-        return read_cells(inflate(frame, layout.most_bytes), layout)
+        return read_cells(inflate(frame, layout.max_bytes), layout)
     if packing is Packing.RLE:
         return read_cells(unpack_rle(bytes(frame), layout), layout)
     return _read_codestream(file, bytes(frame), layout, threads)

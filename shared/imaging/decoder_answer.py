@@ -15,8 +15,8 @@ from shared.errors import CODES, CarinaError, DecoderProcessLost, PermanentError
 from shared.imaging.rendition import Rendition
 
 _HEAD = struct.Struct(">II")  # bytes of the JSON object, bytes of the PNG
-_MOST_TEXT_BYTES = 256 * 1024
-_MOST_DETAIL_CHARACTERS = 500
+_MAX_TEXT_BYTES = 256 * 1024
+_MAX_DETAIL_CHARACTERS = 500
 #: The first bytes of a PNG, up to width and height (PNG section 11.2.1).
 _PNG_HEAD = struct.Struct(">16sII")
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -51,13 +51,13 @@ def read_answer(read: Callable[[int], bytes], rendition_px: int, max_image_pixel
     """
     text_bytes, png_bytes = _HEAD.unpack(read(_HEAD.size))
     # Incompressible pixels take slightly more than one byte each in a PNG.
-    if text_bytes > _MOST_TEXT_BYTES or png_bytes > 2 * rendition_px**2 + _MOST_TEXT_BYTES:
+    if text_bytes > _MAX_TEXT_BYTES or png_bytes > 2 * rendition_px**2 + _MAX_TEXT_BYTES:
         raise UnbelievableAnswer
     text, png = read(text_bytes), read(png_bytes)
     try:
         fields = json.loads(text)
         if "code" in fields:
-            return _error_class(fields["code"])(str(fields["detail"])[:_MOST_DETAIL_CHARACTERS])
+            return _error_class(fields["code"])(str(fields["detail"])[:_MAX_DETAIL_CHARACTERS])
         rendition = _RENDITION.validate_python({**fields, "png": png}, strict=False)
     except (ValueError, TypeError, LookupError, RecursionError) as exc:
         raise UnbelievableAnswer from exc

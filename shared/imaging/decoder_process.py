@@ -39,12 +39,12 @@ def main(parent_pid: int, memory_bytes: int, threads: int, classifier_folder: st
         getattr(imagecodecs, f"{name}_decode")
     from shared.imaging import decode, suitability  # noqa: F401 - `make_rendition` imports them when it is called
     from shared.imaging.chest_classifier.classifier import load_classifier
-    from shared.imaging.confinement import PROTECTIONS, confine
     from shared.imaging.decoder_answer import pack_error, pack_rendition
     from shared.imaging.rendition import make_rendition
+    from shared.imaging.sandbox import PROTECTIONS, enter_sandbox
 
     classifier = load_classifier(classifier_folder)
-    active = confine(threads + _MORE_THREADS)
+    active = enter_sandbox(threads + _MORE_THREADS)
     answers.write(READY + bytes(name in active for name in PROTECTIONS))
     answers.flush()
     while head := requests.read(REQUEST.size):

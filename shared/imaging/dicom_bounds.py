@@ -26,11 +26,11 @@ from shared.imaging.element_names import name_of
 
 #: Maximum number of elements, items, fragments and values in a header: several hundred times those of a radiograph.
 #: Reading this many takes 0.1–0.3 s.
-MOST_STEPS = 50_000
+MAX_STEPS = 50_000
 #: Maximum nesting of sequences; those of a radiograph are three or four levels deep.
-_MOST_LEVELS = 16
+_MAX_LEVELS = 16
 #: Maximum length of a value that Carina reads; a longer one is a mistake.
-_MOST_VALUE_BYTES = 64 * 1024
+_MAX_VALUE_BYTES = 64 * 1024
 
 _BULK_VRS = {"OB", "OW", "OF", "OD", "OL", "OV", "UN"}  # pydicom keeps these as bytes
 _NUMBER_VRS = {"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT"}
@@ -70,7 +70,7 @@ class MalformedSequence(ValueError):
 class Allowance:
     """The remaining parsing steps for one file."""
 
-    def __init__(self, steps: int = MOST_STEPS) -> None:
+    def __init__(self, steps: int = MAX_STEPS) -> None:
         self._steps = steps
 
     def spend(self, steps: int = 1) -> None:
@@ -100,7 +100,7 @@ def open_sequences(dataset: Dataset, allowance: Allowance, *, strict: bool, leve
     A sequence that cannot be parsed is dropped. If `strict`, a sequence that changes the rendition raises
     `MalformedDicom` instead. An unknown VR is replaced by the standard's VR for the element. Raises `MalformedDicom`.
     """
-    if level > _MOST_LEVELS:
+    if level > _MAX_LEVELS:
         raise MalformedDicom("The DICOM header has too many sequences within sequences.")
     _open_level(dataset, allowance, strict=strict)
     sequences = (element.value for element in _elements(dataset) if element.VR == "SQ" and element.value)
@@ -147,7 +147,7 @@ def _open(raw: RawDataElement, dataset: Dataset, allowance: Allowance, *, strict
         encodings = dataset.original_character_set
         items = read_sequence(stream, raw.is_implicit_VR, raw.is_little_endian, len(value), encodings)
         dataset[raw.tag] = DataElement(raw.tag, "SQ", Sequence(items))
-    elif strict and len(value) > _MOST_VALUE_BYTES and not vrs & _BULK_VRS:
+    elif strict and len(value) > _MAX_VALUE_BYTES and not vrs & _BULK_VRS:
         raise MalformedDicom(f"{name_of(raw.tag)} is longer than it can be.")
     elif vrs & _NUMBER_VRS:
         allowance.spend(len(value) // (2 * _NUMBERS_A_STEP))

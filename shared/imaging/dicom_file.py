@@ -206,10 +206,10 @@ def read_dicom(
         else:
             syntax, little_endian = _implied_syntax(data[stream.tell() : stream.tell() + 6])
         begin = stream.tell()
-        most_bytes = None
+        inflated_bytes = None
         if syntax == DeflatedExplicitVRLittleEndian:
             # pydicom would inflate without a limit, and fail if the end is missing.
-            most_bytes = max_bytes
+            inflated_bytes = max_bytes
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[begin:], max_bytes)
             stream = MeteredStream(data, allowance)
         reading = _Reading(stream, data, implicit=syntax == ImplicitVRLittleEndian, little_endian=little_endian)
@@ -217,7 +217,7 @@ def read_dicom(
         if not dataset:  # pydicom drops every element when one has no end
             raise MalformedDicom
         open_sequences(dataset, allowance, strict=not (lenient or kept is None))
-    is_cut = reading.is_cut and len(data) != most_bytes
+    is_cut = reading.is_cut and len(data) != inflated_bytes
     return DicomFile(dataset, syntax, reading.pixel_data, little_endian, begin, data, is_cut)
 
 

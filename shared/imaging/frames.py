@@ -16,7 +16,7 @@ _ITEM = b"\xfe\xff\x00\xe0"
 _HEAD_BYTES = 8  # the tag and the length of an item
 _OFFSET_BYTES = 4
 #: More than any writer creates for one frame. Even an empty fragment costs time.
-MOST_FRAGMENTS = 100_000
+MAX_FRAGMENTS = 100_000
 
 
 def read_frame(file: DicomFile) -> memoryview:
@@ -78,7 +78,7 @@ def join_fragments(value: memoryview) -> memoryview:
 
 def _read_items(value: memoryview) -> Iterator[memoryview]:
     position = 0
-    for _ in range(MOST_FRAGMENTS):
+    for _ in range(MAX_FRAGMENTS):
         head = value[position : position + _HEAD_BYTES]
         if len(head) < _HEAD_BYTES or head[: len(_ITEM)] != _ITEM:
             return
@@ -90,11 +90,11 @@ def _read_items(value: memoryview) -> Iterator[memoryview]:
     raise UndecodablePixelData
 
 
-def inflate(frame: memoryview, most_bytes: int) -> memoryview:
+def inflate(frame: memoryview, max_bytes: int) -> memoryview:
     """Return a deflated frame's cells (PS3.5 8.2.16); raises `UndecodablePixelData` if too long or cut off."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        cells = inflater.decompress(frame, most_bytes)
+        cells = inflater.decompress(frame, max_bytes)
     except zlib.error as exc:
         raise UndecodablePixelData from exc
     if not inflater.eof:

@@ -9,7 +9,7 @@ from shared.imaging.facts import PixelSpacing, SpacingSource
 #: Limits of the pixel size of a radiograph, in mm. A value outside them is an error, or in another unit.
 FINEST_MM, COARSEST_MM = 0.01, 5.0
 #: Maximum ratio between the longer and the shorter side of a pixel.
-LONGEST_ASPECT = 4.0
+MAX_ASPECT = 4.0
 #: Two lengths count as equal if their ratio differs from 1 by at most this: headers round values, and magnification
 #: changes them by several percent.
 SAME = 0.005
@@ -93,9 +93,9 @@ def _read_spacing_pair(file: DicomFile, keyword: str) -> Pair | None:
 
 
 def _read_pair(file: DicomFile, keyword: str) -> Pair | None:
-    """Read two positive numbers, vertical first, whose ratio is at most `LONGEST_ASPECT`."""
+    """Read two positive numbers, vertical first, whose ratio is at most `MAX_ASPECT`."""
     numbers = [math.nan if number is None else number for number in file.numbers(keyword)]
     if len(numbers) != 2 or not all(math.isfinite(number) and number > 0 for number in numbers):
         return None
     vertical, horizontal = numbers
-    return (vertical, horizontal) if 1 / LONGEST_ASPECT <= vertical / horizontal <= LONGEST_ASPECT else None
+    return (vertical, horizontal) if 1 / MAX_ASPECT <= vertical / horizontal <= MAX_ASPECT else None

@@ -19,7 +19,7 @@ from shared.imaging.dicom_file import DicomFile, quietly
 from shared.imaging.element_names import name_of
 from shared.imaging.kind import is_signed, read_photometric
 from shared.imaging.lookup_tables import Table, read_table
-from shared.imaging.windows import LARGEST_VALUE, Floats, Window, WindowShape
+from shared.imaging.windows import MAX_VALUE, Floats, Window, WindowShape
 
 Pixels = NDArray[np.integer[Any]]  # uint8, uint16 or int16
 
@@ -38,7 +38,7 @@ class Rescale:
     @property
     def is_valid(self) -> bool:
         """Whether different values stay different, and finite."""
-        return 0 < abs(self.slope) <= LARGEST_VALUE and abs(self.intercept) <= LARGEST_VALUE
+        return 0 < abs(self.slope) <= MAX_VALUE and abs(self.intercept) <= MAX_VALUE
 
     def apply(self, values: Floats) -> Floats:
         """Convert stored values to modality values."""

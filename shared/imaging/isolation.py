@@ -17,21 +17,21 @@ from typing import Self
 import structlog
 
 from shared.errors import CarinaError, DecoderProcessLost, DecoderUnconfined, FileTooLarge
-from shared.imaging.confinement import PROTECTIONS, hide_memory
 from shared.imaging.decoder_answer import UnbelievableAnswer, read_answer
 from shared.imaging.decoder_process import READY, REQUEST
 from shared.imaging.rendition import Rendition
+from shared.imaging.sandbox import PROTECTIONS, hide_memory
 
 log = structlog.get_logger()
 
 #: Several times the need of the largest image that the default settings allow.
 MEMORY_BYTES = 4 * 1024**3
 #: Limits of the file size: per uncompressed pixel (four channels of 16 bits), and for everything except pixels.
-MOST_PIXEL_BYTES, MOST_HEADER_BYTES = 8, 64 * 1024**2
+MAX_PIXEL_BYTES, MAX_HEADER_BYTES = 8, 64 * 1024**2
 #: On a busy machine, a child needs seconds to import its libraries.
 START_TIMEOUT_S = 60.0
 #: A child is replaced after this many renders, in case a decoder leaks memory. A start takes about a second.
-MOST_RENDERS = 1000
+MAX_RENDERS = 1000
 
 _ROOT = Path(__file__).parents[2]
 
@@ -44,7 +44,7 @@ class DecoderPool:
     together if its format allows it. `classifier_folder` replaces the shipped chest classifier.
 
     Children do not inherit the environment, which holds secrets, and cannot access the machine
-    (`shared.imaging.confinement`). They end with the pool or with this process. If the kernel lacks a `required`
+    (`shared.imaging.sandbox`). They end with the pool or with this process. If the kernel lacks a `required`
     protection, no child starts.
     """
 
@@ -81,7 +81,7 @@ class DecoderPool:
         can be, `DecoderProcessLost` if the child crashed or timed out, and `DecoderUnconfined` if a required protection
         is missing.
         """
-        if len(data) > max_image_pixels * MOST_PIXEL_BYTES + MOST_HEADER_BYTES:
+        if len(data) > max_image_pixels * MAX_PIXEL_BYTES + MAX_HEADER_BYTES:
             raise FileTooLarge("The file is far larger than the largest image that is taken.")
         child = self._slots.get()
         try:
@@ -177,7 +177,7 @@ class _Child:
             self._requests.flush()
             answer = read_answer(self._read, rendition_px, max_image_pixels)
         self._renders += 1
-        if isinstance(answer, DecoderProcessLost) or self._renders >= MOST_RENDERS:
+        if isinstance(answer, DecoderProcessLost) or self._renders >= MAX_RENDERS:
             self.end()
         if isinstance(answer, CarinaError):
             raise answer
@@ -188,8 +188,8 @@ class _Child:
         if sys.platform == "linux":
             pid = self._process.pid
             used_s = time.clock_gettime(~pid << 3 | 2)  # the CPU clock of a process, CPUCLOCK_SCHED
-            most_s = math.ceil(used_s + timeout_s * self._threads) + 1
-            resource.prlimit(pid, resource.RLIMIT_CPU, (most_s, resource.RLIM_INFINITY))
+            max_s = math.ceil(used_s + timeout_s * self._threads) + 1
+            resource.prlimit(pid, resource.RLIMIT_CPU, (max_s, resource.RLIM_INFINITY))
 
     def end(self) -> None:
         """Kill and reap the process. A second call is a no-op."""

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from shared.errors import UndecodablePixelData
 
 #: Limit for all tiles and resolutions together. 64 megapixels in tiles of 128 × 128 have 24,000 precincts.
-MOST_PRECINCTS = 200_000
+MAX_PRECINCTS = 200_000
 #: A packet is the part of a precinct in one layer. Writers create 1 to 20 layers.
-MOST_PACKETS = 1_000_000
+MAX_PACKETS = 1_000_000
 #: 64 megapixels have 330,000 blocks of 16 × 16, a quarter of the smallest area that writers use.
-MOST_BLOCKS = 1_000_000
+MAX_BLOCKS = 1_000_000
 #: Maximum number of bits of a coefficient; the HTJ2K decoder crashes on more.
-_MOST_BITS = 30
+_MAX_BITS = 30
 
 _COD, _COC, _QCD, _QCC, _SOT, _SOD = 0xFF52, 0xFF53, 0xFF5C, 0xFF5D, 0xFF90, 0xFF93
-_MOST_SEGMENTS, _MOST_TILE_PARTS = 1000, 100_000
+_MAX_SEGMENTS, _MAX_TILE_PARTS = 1000, 100_000
 _SOT_BYTES = 12
-_MOST_LEVELS, _LARGEST_PRECINCT = 32, 15
+_MAX_LEVELS, _MAX_PRECINCT = 32, 15
 
 
 def check_work(data: bytes) -> None:
@@ -56,18 +56,18 @@ class _Grid:
         Raises `UndecodablePixelData` if they are too many.
         """
         levels, block_width, block_height = coding[0], coding[1] + 2, coding[2] + 2  # blocks: as powers of 2
-        if levels > _MOST_LEVELS:
+        if levels > _MAX_LEVELS:
             raise UndecodablePixelData
         precincts = blocks = 0
         for resolution in range(levels + 1):
             shift = levels - resolution
             height_px, width_px = _shifted(self.tile_height_px, shift), _shifted(self.tile_width_px, shift)
-            size = coding[5 + resolution] if has_precincts else _LARGEST_PRECINCT * 0x11
+            size = coding[5 + resolution] if has_precincts else _MAX_PRECINCT * 0x11
             count = _shifted(height_px, size >> 4) * _shifted(width_px, size & 0xF)
             tall, wide = min(block_height, size >> 4), min(block_width, size & 0xF)
             precincts += self.tiles * count
             blocks += self.tiles * max(count, _shifted(height_px, tall) * _shifted(width_px, wide))
-        if precincts > MOST_PRECINCTS or precincts * layers > MOST_PACKETS or blocks > MOST_BLOCKS:
+        if precincts > MAX_PRECINCTS or precincts * layers > MAX_PACKETS or blocks > MAX_BLOCKS:
             raise UndecodablePixelData
 
 
@@ -91,14 +91,14 @@ def _check_bits(body: bytes) -> None:
     """Raise `UndecodablePixelData` if a quantisation needs coefficients of too many bits (tables A.27 to A.30)."""
     guard_bits, style = body[0] >> 5, body[0] & 0x1F
     exponents = (byte >> 3 for byte in (body[1:] if style == 0 else body[1::2]))
-    if any(guard_bits + exponent - 1 > _MOST_BITS for exponent in exponents):
+    if any(guard_bits + exponent - 1 > _MAX_BITS for exponent in exponents):
         raise UndecodablePixelData
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield the marker and the body of each segment of the main header and of all tile-part headers."""
     position = yield from header_segments(data, 2)
-    for _ in range(_MOST_TILE_PARTS):
+    for _ in range(_MAX_TILE_PARTS):
         if data[position : position + 2] != _SOT.to_bytes(2, "big"):
             return
         (length,) = struct.unpack_from(">I", data, position + 6)
@@ -114,7 +114,7 @@ def header_segments(data: bytes, position: int) -> Generator[tuple[int, bytes], 
 
     Raises `UndecodablePixelData`, and `struct.error` if the data end too early.
     """
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MAX_SEGMENTS):
         (marker,) = struct.unpack_from(">H", data, position)
         if marker in (_SOT, _SOD):
             return position

@@ -19,7 +19,7 @@ from shared.imaging.transfer_syntaxes import Packing
 
 _EOI, _STUFFED = b"\xff\xd9", b"\xff\0"
 #: Maximum number of bytes after a frame without end marker: half of the marker, or padding.
-_MOST_LEFT_BYTES = 64
+_MAX_LEFT_BYTES = 64
 #: Sequential and lossless JPEG with Huffman codes have one scan. Other processes can have several, and a missing one
 #: cannot be detected.
 _LOSSLESS = 0xC3
@@ -38,7 +38,7 @@ def decode_without_end(frame: bytes, packing: Packing, decode: Callable[[bytes],
     Zeros at the end count as padding and are removed: they may replace the last byte of the data.
     """
     bare = frame.rstrip(b"\0").removesuffix(_EOI[:1])
-    if len(frame) - len(bare) > _MOST_LEFT_BYTES:
+    if len(frame) - len(bare) > _MAX_LEFT_BYTES:
         raise UndecodablePixelData
     match packing:
         case Packing.JPEG_2000 | Packing.HTJ2K if find_tile_parts_end(bare) == len(bare):

@@ -11,9 +11,9 @@ from shared.imaging.codestream import jpeg_segments, read_jpeg_header
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Limit of chunks before the pixels; writers create about ten.
-_MOST_CHUNKS = 10_000
+_MAX_CHUNKS = 10_000
 #: Limit of chunks including pixels; the most common writer puts 8 KiB into a chunk.
-_MOST_CHUNKS_AND_PIXELS = 200_000
+_MAX_CHUNKS_AND_PIXELS = 200_000
 _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _APP1, _EXIF = 0xE1, b"Exif\0\0"
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
@@ -68,7 +68,7 @@ def read_png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     position = len(PNG_SIGNATURE)
-    for _ in range(_MOST_CHUNKS_AND_PIXELS):
+    for _ in range(_MAX_CHUNKS_AND_PIXELS):
         head = data[position : position + 8]
         end = position + 12 + int.from_bytes(head[:4], "big")
         kind = head[4:]
@@ -86,7 +86,7 @@ def _read_png(prefix: bytes) -> PictureHeader:
     """Read the chunks up to the first one with pixels (PNG section 5.3); an animation is declared before it."""
     size: tuple[int, int] | None = None
     position = len(PNG_SIGNATURE)
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         if position + 8 > len(prefix):
             break
         length, kind = struct.unpack_from(">I4s", prefix, position)

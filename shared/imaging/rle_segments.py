@@ -12,7 +12,7 @@ RUN_BYTES = [control + 2 if control < NOTHING else 2 for control in range(256)]
 RUN_PIXELS = [control + 1 if control < NOTHING else 257 - control for control in range(256)]
 RUN_BYTES[NOTHING], RUN_PIXELS[NOTHING] = 1, 0
 #: Following this many runs takes about a second. A radiograph of 9 megapixels has about 100,000.
-_MOST_RUNS = 8_000_000
+_MAX_RUNS = 8_000_000
 
 
 def read_segments(frame: memoryview, count: int) -> list[memoryview]:
@@ -32,7 +32,7 @@ def check_runs(segment: memoryview, pixels: int) -> None:
     """Raise `UndecodablePixelData` if the runs of a segment do not give exactly `pixels` pixels before its end."""
     data, position = bytes(segment), 0
     try:
-        for _ in range(_MOST_RUNS):
+        for _ in range(_MAX_RUNS):
             if pixels <= 0:
                 break
             control = data[position]

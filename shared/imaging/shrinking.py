@@ -11,7 +11,7 @@ from shared.imaging.grey_levels import Pixels
 _Values = TypeVar("_Values", Pixels, NDArray[np.float32])
 
 #: A reduced pixel has the mean of its unpadded area if that is at least this share of it. Otherwise it is padding.
-LEAST_SHARE = 0.5
+MIN_SHARE = 0.5
 
 
 def shrink(
@@ -28,8 +28,8 @@ def shrink(
     inside = mask == 0
     share = _average(inside.astype(np.float32), height_px, width_px)
     total = _average(np.multiply(pixels, inside, dtype=np.float32), height_px, width_px)
-    padded = share < LEAST_SHARE
-    values = np.rint(total / np.maximum(share, LEAST_SHARE)).astype(pixels.dtype)
+    padded = share < MIN_SHARE
+    values = np.rint(total / np.maximum(share, MIN_SHARE)).astype(pixels.dtype)
     return values, padded
 
 

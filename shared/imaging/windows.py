@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 #: Numbers beyond this are not grey levels, and results computed from them may not be finite.
-LARGEST_VALUE = 1e30
+MAX_VALUE = 1e30
 
 
 class WindowShape(Enum):
@@ -32,7 +32,7 @@ class Window:
     def is_valid(self) -> bool:
         """Whether the standard allows the window: LINEAR needs a width of at least 1, the others a positive width."""
         least = 1.0 if self.shape is WindowShape.LINEAR else float(np.finfo(np.float32).tiny)
-        return abs(self.center) <= LARGEST_VALUE and least <= self.width <= LARGEST_VALUE
+        return abs(self.center) <= MAX_VALUE and least <= self.width <= MAX_VALUE
 
     def apply(self, values: Floats) -> Floats:
         """Return the brightness of `values`, in 0–1."""

@@ -24,11 +24,11 @@ SNIFFED_BYTES = 512
 
 _CHUNK_BYTES = 256 * 1024
 #: The largest directory of a zip: 100,000 entries with names of 600 bytes.
-_MOST_DIRECTORY_BYTES = 64 * 1024**2
+_MAX_DIRECTORY_BYTES = 64 * 1024**2
 #: The most bytes between two entries of a tar, such as long names.
-_MOST_HEADER_BYTES = 256 * 1024
+_MAX_HEADER_BYTES = 256 * 1024
 #: The most bytes of padding after the end of a tar.
-_MOST_TRAILING_BYTES = 1024**2
+_MAX_TRAILING_BYTES = 1024**2
 _DIRECTORY_ENTRY, _ENCRYPTED = b"PK\x01\x02", 0x1
 
 
@@ -175,7 +175,7 @@ class _ZipSource:
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, count: int = -1) -> bytes:
-        if count > _MOST_DIRECTORY_BYTES:
+        if count > _MAX_DIRECTORY_BYTES:
             raise MalformedArchive("The archive's directory is too large.")
         data = self._file.read(count)
         self._check(data)
@@ -233,7 +233,7 @@ class _TarSource:
     """A forward-only stream with a limit for the bytes that are read between two entries."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._position, self.allowance = file, 0, _MOST_HEADER_BYTES
+        self._file, self._position, self.allowance = file, 0, _MAX_HEADER_BYTES
         self.last = b""
 
     def tell(self) -> int:
@@ -255,7 +255,7 @@ class _TarSource:
 
     def drain(self) -> None:
         """Read to the end of a gzip, where its checksum is verified."""
-        for _ in range(_MOST_TRAILING_BYTES // _CHUNK_BYTES):
+        for _ in range(_MAX_TRAILING_BYTES // _CHUNK_BYTES):
             if not self._take(_CHUNK_BYTES):
                 return
 
@@ -272,7 +272,7 @@ def _unpack_tar(file: IO[bytes], tally: _Tally) -> Iterator[Entry]:
     number = -1
     while True:
         with _damage_told():
-            source.allowance = _MOST_HEADER_BYTES
+            source.allowance = _MAX_HEADER_BYTES
             entry = archive.next()
         if entry is None:
             break

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 #: For so long an upgrade tries again where others hold the locks that it needs.
 PATIENCE_S = 600.0
-_LONGEST_PAUSE_S = 10.0
+_MAX_PAUSE_S = 10.0
 
 
 def _config(database: Database | None = None, *, changes: bool = False) -> Config:
@@ -45,7 +45,7 @@ def upgrade(database: Database, revision: str = "head", *, patience_s: float = P
                 raise
             log.warning("migration_waits", pause_s=pause_s, detail=exc.detail)
         time.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        pause_s = min(2 * pause_s, _MAX_PAUSE_S)
 
 
 def downgrade(database: Database, revision: str = "base") -> None:

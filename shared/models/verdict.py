@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from shared.vocabulary.states import TaskState
 
 #: The most characters in the reason of a promotion.
-MOST_REASON = 500
+MAX_REASON_CHARACTERS = 500
 
 
 class GateVerdict(BaseModel):

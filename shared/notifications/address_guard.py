@@ -13,7 +13,7 @@ from shared.errors import Place, RequestError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-MOST_URL_CHARACTERS = 2000
+MAX_URL_CHARACTERS = 2000
 #: The metadata services of clouds, which hold secrets, where the address' range does not tell.
 _METADATA = {
     ipaddress.ip_address(text) for text in ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254")
@@ -51,7 +51,7 @@ def read_url(text: str) -> httpx.URL:
     except (httpx.InvalidURL, UnicodeError) as exc:
         raise InvalidWebhookUrl from exc
     # The raw host, because decoding it to Unicode may fail.
-    if url.scheme not in ("http", "https") or not url.raw_host or url.userinfo or len(text) > MOST_URL_CHARACTERS:
+    if url.scheme not in ("http", "https") or not url.raw_host or url.userinfo or len(text) > MAX_URL_CHARACTERS:
         raise InvalidWebhookUrl
     return url
 

@@ -30,9 +30,9 @@ from shared.tables import Webhook, WebhookDelivery
 from shared.vocabulary.states import DeliveryState
 
 #: Messages that are sent to one webhook at a time, so that a slow receiver delays no other one; and after a failure.
-MOST_AT_ONCE, MOST_AFTER_FAILURE = 8, 1
+MAX_AT_ONCE, MAX_AFTER_FAILURE = 8, 1
 #: Bounds of the pause before the next attempt.
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 7200.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 7200.0
 #: Delivered messages are deleted after this time; dead ones are kept as long as their webhook.
 DELIVERED_KEPT_DAYS = 30
 _DELETED_AT_ONCE = 10_000
@@ -75,14 +75,14 @@ def claim_deliveries(
 
     `busy` counts the messages that this process is sending to a webhook; `failing` are webhooks that failed last.
     """
-    most = dict.fromkeys(failing, MOST_AFTER_FAILURE)
-    full = [webhook_id for webhook_id, count in busy.items() if count >= most.get(webhook_id, MOST_AT_ONCE)]
+    most = dict.fromkeys(failing, MAX_AFTER_FAILURE)
+    full = [webhook_id for webhook_id, count in busy.items() if count >= most.get(webhook_id, MAX_AT_ONCE)]
     # For each webhook on its own, so that a long queue of one is not read through to find the messages of the others.
     due = (
         sa.select(WebhookDelivery.id, WebhookDelivery.available_at)
         .where(WebhookDelivery.webhook_id == Webhook.id, is_due(WebhookDelivery, DeliveryState.PENDING))
         .order_by(WebhookDelivery.available_at)
-        .limit(MOST_AT_ONCE)
+        .limit(MAX_AT_ONCE)
         .with_for_update(skip_locked=True)
         .correlate(Webhook)
         .lateral("due")
@@ -97,7 +97,7 @@ def claim_deliveries(
     turns: list[tuple[int, UUID]] = []
     ahead = Counter(busy)
     for delivery_id, webhook_id in session.execute(waiting):
-        if ahead[webhook_id] < most.get(webhook_id, MOST_AT_ONCE):
+        if ahead[webhook_id] < most.get(webhook_id, MAX_AT_ONCE):
             turns.append((ahead[webhook_id], delivery_id))
             ahead[webhook_id] += 1
     chosen = [delivery_id for _, delivery_id in sorted(turns)[:limit]]
@@ -139,8 +139,8 @@ def end_delivery(session: Session, claim: DeliveryClaim, answer: Answer, pause_s
 
 def pause_s_after(attempt: int, *, backoff_s: float, retry_s: float) -> float | None:
     """The pause after so many attempts, which doubles; None when all pauses together would exceed `retry_s`."""
-    first_s = max(backoff_s, SHORTEST_PAUSE_S)
-    pauses = [pause_after(number, first_s=first_s, longest_s=LONGEST_PAUSE_S) for number in range(1, attempt + 1)]
+    first_s = max(backoff_s, MIN_PAUSE_S)
+    pauses = [pause_after(number, first_s=first_s, max_s=MAX_PAUSE_S) for number in range(1, attempt + 1)]
     return pauses[-1] if sum(pauses) <= retry_s else None
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _READ_S, _TRIES = 30, 3
 #: The longest time that a request waits for an object store that does not answer, in seconds.
-LONGEST_REQUEST_S = float(_TRIES * _READ_S)
+MAX_REQUEST_S = float(_TRIES * _READ_S)
 #: Caches the descriptions of the services between sessions: reading them takes 0.2 s.
 _LOADER = Loader(include_default_search_paths=True)
 

@@ -22,9 +22,9 @@ SIZE_LIMITS: dict[int, tuple[float, float]] = {
 #: Classes that follow the wall or the base of a lung, so their site can be outside the lung.
 AT_THE_WALL = frozenset({10, 11, 12})
 #: Maximum share of the smaller of two boxes that the other box overlaps.
-MOST_OVERLAP = 0.15
+MAX_OVERLAP = 0.15
 #: Minimum share of a site's rectangle that is inside a lung.
-LEAST_IN_LUNG = 0.72
+MIN_IN_LUNG = 0.72
 TRIES = 120
 _REHEARSAL_PX = 256
 
@@ -78,7 +78,7 @@ def plan(person: Anatomy, classes: Sequence[int], rng: np.random.Generator) -> l
             if class_id not in AT_THE_WALL and not _in_lung(scene, lesion.site):
                 continue
             box = box_around(lesion.draw(scene).extent)
-            if box and all(_overlap(box, other) <= MOST_OVERLAP for other in boxes):
+            if box and all(_overlap(box, other) <= MAX_OVERLAP for other in boxes):
                 planned.append(lesion)
                 boxes.append(box)
                 break
@@ -101,7 +101,7 @@ def _in_lung(scene: Scene, site: Site) -> bool:
     """Return whether most of a site is inside a lung."""
     (x, y), (a, b) = scene.canvas.to_px(np.array([site.centre]))[0], np.array(site.axes) * scene.canvas.scale
     window = scene.lungs[max(0, int(y - b)) : int(y + b) + 1, max(0, int(x - a)) : int(x + a) + 1]
-    return window.size > 0 and float(window.mean()) >= LEAST_IN_LUNG
+    return window.size > 0 and float(window.mean()) >= MIN_IN_LUNG
 
 
 def _overlap(one: Box, other: Box) -> float:

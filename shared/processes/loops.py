@@ -18,7 +18,7 @@ log = structlog.get_logger()
 #: The exit code of a process in which the thread of a loop died (EX_SOFTWARE of sysexits.h).
 EXIT_LOOP_DIED = 70
 #: The longest pause after a failed step, unless the interval of the loop is longer.
-LONGEST_PAUSE_S = 10.0
+MAX_PAUSE_S = 10.0
 
 
 def run_steps(
@@ -27,18 +27,18 @@ def run_steps(
     stop: threading.Event,
     *,
     every_s: float,
-    longest_pause_s: float = LONGEST_PAUSE_S,
+    max_pause_s: float = MAX_PAUSE_S,
 ) -> None:
     """Call `step` every `every_s` seconds until `stop` is set; if it returns True, call it again at once.
 
-    An error is logged as `loop_failed`. From the second one in a row on, the pause doubles up to `longest_pause_s`.
+    An error is logged as `loop_failed`. From the second one in a row on, the pause doubles up to `max_pause_s`.
     """
     pause_s, failures = every_s, 0
     while not stop.wait(pause_s):
         try:
             pause_s, failures = 0.0 if step() is True else every_s, 0
         except Exception as exc:
-            pause_s = max(every_s, min(every_s * 2**failures, longest_pause_s))
+            pause_s = max(every_s, min(every_s * 2**failures, max_pause_s))
             failures = min(failures + 1, 30)
             if isinstance(exc, TransientError):
                 log.warning("loop_failed", loop=name, code=exc.code, detail=exc.detail)
@@ -55,12 +55,12 @@ class Loop:
         step: Callable[[], object],
         *,
         every_s: float,
-        longest_pause_s: float = LONGEST_PAUSE_S,
+        max_pause_s: float = MAX_PAUSE_S,
     ) -> None:
         self._name = name
         self._step = step
         self._every_s = every_s
-        self._longest_pause_s = longest_pause_s
+        self._max_pause_s = max_pause_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -80,7 +80,7 @@ class Loop:
 
     def _run(self) -> None:
         try:
-            run_steps(self._name, self._step, self._stop, every_s=self._every_s, longest_pause_s=self._longest_pause_s)
+            run_steps(self._name, self._step, self._stop, every_s=self._every_s, max_pause_s=self._max_pause_s)
         finally:
             if not self._stop.is_set():
                 log.critical("loop_died", loop=self._name)

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings
 from shared.errors import InvalidSettings
 
 _SUFFIX = "_FILE"
-_MOST_BYTES = 64 * 1024
+_MAX_BYTES = 64 * 1024
 
 
 def secrets_of(kind: type[BaseSettings]) -> dict[str, str]:
@@ -53,13 +53,13 @@ def forget_files(variables: Mapping[str, str], environ: MutableMapping[str, str]
 def _read(variable: str, path: Path) -> str:
     try:
         with path.open("rb") as file:
-            secret = file.read(_MOST_BYTES + 1).decode().rstrip("\r\n")
+            secret = file.read(_MAX_BYTES + 1).decode().rstrip("\r\n")
     except OSError as exc:
         raise InvalidSettings(f"{variable}: {path} cannot be read: {exc.strerror}.") from exc
     except ValueError as exc:
         raise InvalidSettings(f"{variable}: {path} is not text.") from exc
     if not secret:
         raise InvalidSettings(f"{variable}: {path} is empty.")
-    if len(secret) > _MOST_BYTES:
+    if len(secret) > _MAX_BYTES:
         raise InvalidSettings(f"{variable}: {path} is too large for a secret.")
     return secret

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from shared.bounded import MOST_INT4, Bounded
+from shared.bounded import MAX_INT4, Bounded
 from shared.detector.architectures import Architecture
 from shared.detector.card import check_anchors
 
@@ -83,7 +83,7 @@ class TrainingConfig(Bounded):
 
     epochs: int = Field(10, ge=1, le=10_000)
     #: Images per epoch, drawn again for each; None: the number of training images.
-    images_per_epoch: int | None = Field(None, ge=1, le=MOST_INT4)
+    images_per_epoch: int | None = Field(None, ge=1, le=MAX_INT4)
     #: Images per process and step.
     batch_size: int = Field(4, ge=1, le=1024)
     #: Steps whose gradients are added before the weights are updated.
@@ -169,5 +169,5 @@ class GateConfig(Bounded):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     #: No class with at least `counted_from_boxes` annotations may lose more average precision than this.
     most_class_drop: float = Field(0.05, ge=0, le=1)
-    counted_from_boxes: int = Field(20, ge=1, le=MOST_INT4)
+    counted_from_boxes: int = Field(20, ge=1, le=MAX_INT4)
     promote: bool = True

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from shared.bounded import MOST_CRON, MOST_ZONE
+from shared.bounded import MAX_CRON_CHARACTERS, MAX_ZONE_CHARACTERS
 from shared.errors import RequestError
 
 _FIELDS = 5
@@ -42,8 +42,8 @@ def times(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
     `cron` has five fields: minute, hour, day of the month, month, day of the week.
     """
     zone = _read_zone(time_zone)
-    if len(cron) > MOST_CRON:
-        raise InvalidCron(f"A cron expression has at most {MOST_CRON} characters.")
+    if len(cron) > MAX_CRON_CHARACTERS:
+        raise InvalidCron(f"A cron expression has at most {MAX_CRON_CHARACTERS} characters.")
     if len(cron.split()) != _FIELDS:
         raise InvalidCron(f"The cron expression {cron!r} does not have five fields.")
     try:
@@ -70,8 +70,8 @@ def _rising(cron: str, found: Iterator[datetime], after: datetime) -> Iterator[d
 def _read_zone(name: str) -> ZoneInfo:
     try:
         # `localtime` depends on the machine.
-        if len(name) <= MOST_ZONE and _ZONE.fullmatch(name) and name != "localtime":
+        if len(name) <= MAX_ZONE_CHARACTERS and _ZONE.fullmatch(name) and name != "localtime":
             return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass
-    raise InvalidTimeZone(f"There is no time zone {name[:MOST_ZONE]!r}; an IANA name is like Europe/Berlin.")
+    raise InvalidTimeZone(f"There is no time zone {name[:MAX_ZONE_CHARACTERS]!r}; an IANA name is like Europe/Berlin.")

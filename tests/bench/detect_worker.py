@@ -12,7 +12,7 @@ from shared.object_store import ObjectStore
 from shared.settings import Settings
 from shared.vocabulary.states import WorkerKind
 from workers.batches import Batches
-from workers.detect import Detect
+from workers.detect import DetectWorker
 from workers.heartbeat import Heartbeat
 from workers.model_cache import Load, ModelCache
 
@@ -23,7 +23,7 @@ class Worker:
 
     database: Database
     models: ModelCache
-    detect: Detect
+    detect: DetectWorker
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def detect_worker(settings: Settings, load: Load, make_batches: type[Batches] = 
     heartbeat.start()
     batches = make_batches(settings, database, store, models, heartbeat)
     try:
-        yield Worker(database, models, Detect(settings, database, models, batches, heartbeat, threading.Event()))
+        yield Worker(database, models, DetectWorker(settings, database, models, batches, heartbeat, threading.Event()))
     finally:
         heartbeat.stop()
         database.close()

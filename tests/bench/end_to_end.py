@@ -12,7 +12,7 @@ import sqlalchemy as sa
 import torch
 
 from shared.database import Database
-from shared.detector.placing import Placed
+from shared.detector.fitting import FittedImage
 from shared.detector.runtime import Detector
 from shared.imaging.rendition import read_rendition
 from shared.models import registry
@@ -75,7 +75,7 @@ def _work(settings: Settings, digests: Sequence[str]) -> _Paces:
             detector = worker.models.detector(model.id)
         store = ObjectStore(settings)
         pngs = (store.get(rendition_key(digest), sha256=digest) for digest in digests)
-        images = [detector.place(read_rendition(png)) for png in pngs]
+        images = [detector.fit_to_canvas(read_rendition(png)) for png in pngs]
         detector.detect(images[:BATCH])  # so that kernels are chosen
         bare_s, worker_s = [_bare(detector, images)], []
         for _ in range(ROUNDS):
@@ -88,7 +88,7 @@ def _work(settings: Settings, digests: Sequence[str]) -> _Paces:
         return _Paces(sum(bare_s) * ROUNDS / len(bare_s), sum(worker_s))
 
 
-def _bare(detector: Detector, images: Sequence[Placed]) -> float:
+def _bare(detector: Detector, images: Sequence[FittedImage]) -> float:
     begun = time.monotonic()
     for first in range(0, len(images), BATCH):
         detector.detect(images[first : first + BATCH])

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from shared.database import Database
 from shared.detector.card import ModelCard
-from shared.detector.placing import Placed, place
+from shared.detector.fitting import FittedImage, fit_to_canvas
 from shared.detector.runtime import Detection, Detector
 from shared.queue.claim import Claim
 from shared.settings import Settings
@@ -64,7 +64,7 @@ class FakeDevice:
             for rank in range(FOUND_PER_IMAGE)
         )
 
-    def detect(self, batch: Sequence[Placed]) -> list[tuple[Detection, ...]]:
+    def detect(self, batch: Sequence[FittedImage]) -> list[tuple[Detection, ...]]:
         """Take one step, whatever the size of the batch."""
         time.sleep(STEP_S)
         return [self._found] * len(batch)
@@ -73,11 +73,11 @@ class FakeDevice:
 class InMemory(Batches):
     """Has every image's pixels at hand, decoded and placed."""
 
-    def _fetch(self, claimed: Claim, canvas_px: int) -> Placed:
-        return _PLACED
+    def _fetch(self, claimed: Claim, canvas_px: int) -> FittedImage:
+        return _FITTED
 
 
-_PLACED = place(np.zeros(RENDITION_PX, np.uint8), 448)
+_FITTED = fit_to_canvas(np.zeros(RENDITION_PX, np.uint8), 448)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def measure() -> Iterator[Figure]:
 
 
 def _watch(name: str, http: httpx.Client, process: psutil.Process) -> Iterator[Figure]:
-    took_ms, refused, most_bytes, until = [], 0, 0, time.monotonic() + WATCH_S
+    took_ms, refused, max_bytes, until = [], 0, 0, time.monotonic() + WATCH_S
     while time.monotonic() < until:
         begun = time.monotonic()
         with closing(HTTPConnection("127.0.0.1", http.base_url.port, timeout=60)) as connection:
@@ -83,13 +83,13 @@ def _watch(name: str, http: httpx.Client, process: psutil.Process) -> Iterator[F
             except (OSError, HTTPException):
                 refused += 1
         took_ms.append(1000 * (time.monotonic() - begun))
-        most_bytes = max(most_bytes, process.memory_info().rss)
+        max_bytes = max(max_bytes, process.memory_info().rss)
         time.sleep(PAUSE_S)
     yield Figure(f"/healthz, {name}, median", statistics.median(took_ms), "ms", 100, "below")
     yield Figure(f"/healthz, {name}, slowest of {len(took_ms)}", max(took_ms), "ms")
     yield Figure(f"of which were refused, {name}", refused, "", 1, "below")
     yield Figure(f"threads of the API, {name}", process.num_threads())
-    yield Figure(f"memory of the API, {name}", most_bytes / 1024**2, "MB")
+    yield Figure(f"memory of the API, {name}", max_bytes / 1024**2, "MB")
 
 
 async def _upload_slowly(url: str, key: str) -> list[Figure]:

@@ -97,7 +97,7 @@ def _train_and_detect(name: str, config: TrainingConfig, dataset: Dataset) -> Ev
     card, weights = fit(config, dataset, card, initialise, _read, alone, Folder(KEPT / f"{name}.pt"))
     detector = Detector(card.model_copy(update={"score_threshold": 0.001}), weights)
     films = dataset.of("val").films
-    found = {film.image_id: boxes_of(film, detector.detect([detector.place(_read(film))])[0]) for film in films}
+    found = {film.image_id: boxes_of(film, detector.detect([detector.fit_to_canvas(_read(film))])[0]) for film in films}
     return to_material(dataset, films, found)
 
 

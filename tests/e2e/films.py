@@ -66,7 +66,7 @@ class Films:
             path.read_bytes(), rendition_px=settings.rendition_px, max_image_pixels=settings.max_image_pixels
         )
         detector = self.models[model_id]
-        (found,) = detector.detect([detector.place(read_rendition(rendition.png))])
+        (found,) = detector.detect([detector.fit_to_canvas(read_rendition(rendition.png))])
         return found
 
 

@@ -11,7 +11,7 @@ from tests.fuzz.picture_mutation import mutate_jpeg, mutate_png
 #: Bytes and numbers at which code goes wrong.
 EDGES = (0, 1, 2, 0x7F, 0x80, 0xFE, 0xFF)
 #: Of a case: repetition upon repetition comes to gigabytes.
-_MOST_BYTES = 4 * 1024**2
+_MAX_BYTES = 4 * 1024**2
 #: Of real files, which take longer than all others.
 _REAL_SHARE = 0.05
 
@@ -38,7 +38,7 @@ def make_case(number: int, seed: int, corpus: Sequence[Original]) -> Case:
             data = _mutate_structure(data, rng)
         else:
             data = rng.choice(_BLIND)(data, rng, rng.choice(corpus).data)
-        data = data[:_MOST_BYTES]
+        data = data[:_MAX_BYTES]
     return Case(number, original.name, data)
 
 

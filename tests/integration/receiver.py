@@ -42,7 +42,7 @@ class Receiver:
         self.status = 200
         self.answer: Callable[[BaseHTTPRequestHandler], object] | None = None
         self.messages: list[Message] = []
-        self.under_way, self.most_under_way = 0, 0
+        self.under_way, self.max_under_way = 0, 0
         receiver, lock = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -52,7 +52,7 @@ class Receiver:
                 with lock:
                     receiver.messages.append(Message(time.monotonic(), self.path, headers, body))
                     receiver.under_way += 1
-                    receiver.most_under_way = max(receiver.most_under_way, receiver.under_way)
+                    receiver.max_under_way = max(receiver.max_under_way, receiver.under_way)
                 try:
                     if receiver.answer is not None:
                         receiver.answer(self)

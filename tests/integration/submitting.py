@@ -30,7 +30,7 @@ from shared.vocabulary.states import FileState, SubmissionState, WorkerKind
 from tests.synthetic_dicom import make_dicom
 from workers import bucket_listing
 from workers.heartbeat import Heartbeat
-from workers.intake import Receive
+from workers.intake import IntakeWorker
 
 
 def large(number: int) -> bytes:
@@ -105,13 +105,15 @@ class Desk:
             return submission.id
 
     @contextmanager
-    def receiving(self, stop: threading.Event | None = None, **changed: object) -> Iterator[Receive]:
+    def receiving(self, stop: threading.Event | None = None, **changed: object) -> Iterator[IntakeWorker]:
         """An intake worker under these settings."""
         settings = self.settings.model_copy(update=changed)
         heartbeat = Heartbeat(self.database, WorkerKind.INTAKE, lease_s=settings.lease_s, stuck_after_s=60)
         heartbeat.start()
         try:
-            yield Receive(settings, self.database, Incoming(settings), self.hints, heartbeat, stop or threading.Event())
+            yield IntakeWorker(
+                settings, self.database, Incoming(settings), self.hints, heartbeat, stop or threading.Event()
+            )
         finally:
             heartbeat.stop()
 
@@ -189,7 +191,7 @@ def _take_in(settings: Settings, incoming: Incoming, ready: int) -> None:
     database = Database.from_settings(settings)
     heartbeat = Heartbeat(database, WorkerKind.INTAKE, lease_s=settings.lease_s, stuck_after_s=60)
     heartbeat.start()
-    worker = Receive(settings, database, incoming, Hints(settings, database), heartbeat, threading.Event())
+    worker = IntakeWorker(settings, database, incoming, Hints(settings, database), heartbeat, threading.Event())
     os.write(ready, b"!")
     worker.run()
 

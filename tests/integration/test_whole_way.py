@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shared.detector.card import Category, ModelCard
-from shared.detector.placing import place
+from shared.detector.fitting import fit_to_canvas
 from shared.detector.weights import decode_weights, import_checkpoint, load_model
 from shared.imaging.rendition import make_rendition, read_rendition
 from shared.phantoms import encode_dicom, make_phantom
@@ -115,7 +115,7 @@ def forward(card: ModelCard, weights: bytes, file: bytes, rendition_px: int) -> 
     """Labels, scores and boxes in original pixels, by torchvision alone."""
     rendition = make_rendition(file, rendition_px=rendition_px, max_image_pixels=10**7)
     pixels = read_rendition(rendition.png)
-    canvas = torch.from_numpy(place(pixels, card.canvas_px).canvas).float() / 255
+    canvas = torch.from_numpy(fit_to_canvas(pixels, card.canvas_px).canvas).float() / 255
     model = load_model(card, weights).eval()
     with torch.inference_mode():
         (result,) = model([canvas.expand(3, -1, -1)])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shared.database import Database
 from shared.detector.card import ModelCard
-from shared.detector.placing import Placed
+from shared.detector.fitting import FittedImage
 from shared.detector.runtime import Detection, Detector
 from shared.imaging.isolation import DecoderPool
 from shared.models import registry
@@ -29,10 +29,10 @@ from shared.vocabulary.states import JobState, WorkerKind
 from tests.synthetic_dicom import make_dicom, make_film
 from tests.waiting import wait_for
 from workers.batches import Batches
-from workers.detect import Detect
+from workers.detect import DetectWorker
 from workers.heartbeat import Heartbeat
 from workers.model_cache import ModelCache
-from workers.prepare import Prepare
+from workers.prepare import PrepareWorker
 from workers.sweep import sweep
 
 HEIGHT_PX, WIDTH_PX = 96, 80
@@ -52,18 +52,18 @@ def dicom(number: int) -> bytes:
     return make_dicom(film(number), SOPInstanceUID=f"1.2.{number}", StudyInstanceUID=f"1.3.{number}")
 
 
-def is_marked(placed: Placed) -> bool:
+def is_marked(placed: FittedImage) -> bool:
     return bool(placed.canvas[:8, :8].min() == 255)
 
 
 class Watched(Detector):
     """A real detector that lets a test look at each batch first; the test may wait, or raise."""
 
-    def __init__(self, card: ModelCard, weights: bytes, before: Callable[[Sequence[Placed]], object]) -> None:
+    def __init__(self, card: ModelCard, weights: bytes, before: Callable[[Sequence[FittedImage]], object]) -> None:
         super().__init__(card, weights, "cpu", "fp32")
         self._before = before
 
-    def detect(self, batch: Sequence[Placed]) -> list[tuple[Detection, ...]]:
+    def detect(self, batch: Sequence[FittedImage]) -> list[tuple[Detection, ...]]:
         self._before(batch)
         return super().detect(batch)
 
@@ -173,12 +173,12 @@ class Workshop:
     @contextmanager
     def preparing(
         self, decoders: DecoderPool | None = None, stop: threading.Event | None = None, **changed: object
-    ) -> Iterator[Prepare]:
+    ) -> Iterator[PrepareWorker]:
         """A prepare worker under these settings."""
         settings = self.settings.model_copy(update=changed)
         pool = decoders or DecoderPool(settings.prepare_threads, settings.decode_timeout_s)
         with self._alive(WorkerKind.PREPARE, settings) as heartbeat, pool:
-            yield Prepare(
+            yield PrepareWorker(
                 settings,
                 self.database,
                 ObjectStore(settings),
@@ -191,17 +191,17 @@ class Workshop:
     @contextmanager
     def detecting(
         self,
-        before: Callable[[Sequence[Placed]], object] = lambda _: None,
+        before: Callable[[Sequence[FittedImage]], object] = lambda _: None,
         stop: threading.Event | None = None,
         **changed: object,
-    ) -> Iterator[Detect]:
+    ) -> Iterator[DetectWorker]:
         """A detect worker under these settings; `before` sees each batch."""
         settings = self.settings.model_copy(update=changed)
         with self._alive(WorkerKind.DETECT, settings) as heartbeat:
             store = ObjectStore(settings)
             models = ModelCache(self.database, store, lambda card, weights: Watched(card, weights, before))
             batches = Batches(settings, self.database, store, models, heartbeat)
-            yield Detect(settings, self.database, models, batches, heartbeat, stop or threading.Event())
+            yield DetectWorker(settings, self.database, models, batches, heartbeat, stop or threading.Event())
 
     @contextmanager
     def _alive(self, kind: WorkerKind, settings: Settings) -> Iterator[Heartbeat]:

@@ -20,7 +20,7 @@ FIRST_SEED, SEEDS_APART = 1_000_000_000, 100_000
 FILM_HEIGHT_PX, FILM_WIDTH_PX = 1024, 860
 #: For balanced datasets: the share of images without a lesion, and the maximum number of classes in the others.
 NORMAL_SHARE = 0.12
-MOST_CLASSES = 5
+MAX_CLASSES = 5
 
 
 def draw_films(source: PhantomsSource, folder: Path, on_film: Callable[[], None]) -> Annotations:
@@ -42,7 +42,7 @@ def choose_evenly(seed: int) -> tuple[int, ...]:
     rng = np.random.default_rng((seed, 0xBA1A))
     if rng.random() < NORMAL_SHARE:
         return ()
-    return tuple(rng.permutation(len(CLASS_NAMES))[: rng.integers(1, MOST_CLASSES + 1)].tolist())
+    return tuple(rng.permutation(len(CLASS_NAMES))[: rng.integers(1, MAX_CLASSES + 1)].tolist())
 
 
 def _begin() -> None:

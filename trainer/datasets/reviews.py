@@ -12,7 +12,7 @@ from shared.detector.card import Category
 from shared.errors import ObjectMissing
 from shared.object_store import ObjectStore, original_key
 from shared.reviews.fold import Review
-from shared.reviews.rows import fold_jobs
+from shared.reviews.threads import fold_jobs
 from shared.tables import Image, Job, Model, ReviewEvent
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box, MalformedAnnotations, study_pseudonym
 from trainer.datasets.places import ImageMissing

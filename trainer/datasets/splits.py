@@ -19,7 +19,7 @@ from shared.training.dataset_source import SplitPlan
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 #: A PatientID with more than this share of the images is not a patient, but a default value written by a tool.
-LARGEST_GROUP_SHARE = 0.5
+MAX_GROUP_SHARE = 0.5
 _COUNTED_FROM_IMAGES = 20
 _NORMAL = "normal"
 
@@ -72,7 +72,7 @@ def _check(sizes: Mapping[str, int], wanted: Sequence[Split]) -> None:
     if len(sizes) < len(wanted):
         raise SplitImpossible(f"{len(sizes)} patients or images cannot be dealt out to {len(wanted)} splits.")
     largest = max(sizes.values(), default=0)
-    if len(wanted) > 1 and images >= _COUNTED_FROM_IMAGES and largest > LARGEST_GROUP_SHARE * images:
+    if len(wanted) > 1 and images >= _COUNTED_FROM_IMAGES and largest > MAX_GROUP_SHARE * images:
         raise SplitImpossible(
             f"One patient has {largest} of {images} images. Where this is the PatientID that a tool gave to everybody, "
             "import without patients from DICOM."

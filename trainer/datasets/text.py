@@ -9,7 +9,7 @@ import zlib
 from trainer.datasets.annotations import MalformedAnnotations
 
 #: Maximum size of an unpacked file; the largest real tables have a hundredth of it.
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _MARKS = (
@@ -39,7 +39,7 @@ def _unpack(data: bytes) -> bytes:
     try:
         if data.startswith(_GZIP):
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-                return _bounded(file.read(MOST_BYTES + 1))
+                return _bounded(file.read(MAX_BYTES + 1))
         if data.startswith(_ZIP):
             return _unzip(data)
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as exc:
@@ -57,12 +57,12 @@ def _unzip(data: bytes) -> bytes:
                 f"The annotation file is a ZIP archive of {len(files)} files. Unpack it and name the one to read."
             )
         with archive.open(files[0]) as file:
-            return _bounded(file.read(MOST_BYTES + 1))
+            return _bounded(file.read(MAX_BYTES + 1))
 
 
 def _bounded(data: bytes) -> bytes:
-    if len(data) > MOST_BYTES:
-        raise MalformedAnnotations(f"The annotation file has more than {MOST_BYTES:,} bytes. Split it.")
+    if len(data) > MAX_BYTES:
+        raise MalformedAnnotations(f"The annotation file has more than {MAX_BYTES:,} bytes. Split it.")
     return data
 
 

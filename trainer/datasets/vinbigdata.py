@@ -25,7 +25,7 @@ from trainer.datasets.class_names import NAME_OF_ID, is_normal, key_of, settle
 from trainer.datasets.notes import Notes
 from trainer.datasets.table import Row, Table, read_rows
 
-_LONGEST_NAME = 200
+_MAX_NAME_CHARACTERS = 200
 _FEW_ROWS = 3
 _EMPTY = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>"})
 #: Maximum coordinate of the placeholder box in a row of "No finding": the challenge's own `0 0 1 1`, also scaled down.
@@ -149,8 +149,10 @@ def _read(row: Row, table: Table, notes: Notes) -> _Reading:
     for column, text in (("image_id", image_id), ("class_name", name), ("rad_id", reader)):
         if text.casefold() in _EMPTY and (column != "rad_id" or "rad_id" in table.columns):
             raise _OddRow("row_unreadable", f"{column} is empty")
-        if not is_printable(text) or len(text) > _LONGEST_NAME:
-            raise _OddRow("row_unreadable", f"{column} is longer than {_LONGEST_NAME} characters or not printable")
+        if not is_printable(text) or len(text) > _MAX_NAME_CHARACTERS:
+            raise _OddRow(
+                "row_unreadable", f"{column} is longer than {_MAX_NAME_CHARACTERS} characters or not printable"
+            )
     if is_normal(name):
         box = None
         if not _is_filler([row.cells[column] for column in table.box_columns]):

@@ -15,7 +15,9 @@ from trainer.evaluation.material import EvaluationSet
 STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # indices of COCO's areas
-_MOST_1, _MOST_10, _MOST_100 = range(3)  # indices of COCO's limits of detections per class and image
+_MAX_DETECTIONS_1, _MAX_DETECTIONS_10, _MAX_DETECTIONS_100 = range(
+    3
+)  # indices of COCO's limits of detections per class and image
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,12 @@ def evaluate_coco(material: EvaluationSet) -> CocoScores:
     results = evaluation.eval or {}
     precision = np.asarray(results["precision"])  # [10 IoUs, 101 recalls, classes, areas, limits]; -1 means undefined
     recall = np.asarray(results["recall"])  # [10, classes, areas, limits]
-    best = precision[:, :, :, _ALL, _MOST_100]
+    best = precision[:, :, :, _ALL, _MAX_DETECTIONS_100]
     values = [
         *(_mean(part) for part in (best, best[0], best[5])),
-        *(_mean(precision[:, :, :, area, _MOST_100]) for area in (_SMALL, _MEDIUM, _LARGE)),
-        *(_mean(recall[:, :, _ALL, most]) for most in (_MOST_1, _MOST_10, _MOST_100)),
-        *(_mean(recall[:, :, area, _MOST_100]) for area in (_SMALL, _MEDIUM, _LARGE)),
+        *(_mean(precision[:, :, :, area, _MAX_DETECTIONS_100]) for area in (_SMALL, _MEDIUM, _LARGE)),
+        *(_mean(recall[:, :, _ALL, most]) for most in (_MAX_DETECTIONS_1, _MAX_DETECTIONS_10, _MAX_DETECTIONS_100)),
+        *(_mean(recall[:, :, area, _MAX_DETECTIONS_100]) for area in (_SMALL, _MEDIUM, _LARGE)),
     ]
     ids = [category.id for category in material.categories]
     return CocoScores(

@@ -40,7 +40,7 @@ _SETTINGS: Any = {
     "grid.linewidth": 0.6,
 }
 _WIDTH_IN = 4.6
-_LONGEST_NAME = 22
+_MAX_NAME_CHARACTERS = 22
 
 
 def draw_precision_recall(curves: Sequence[tuple[str, PrecisionRecall]]) -> str:
@@ -105,7 +105,7 @@ def _style(number: int) -> dict[str, Any]:
 
 def _shorten(name: str) -> str:
     """Shorten a name to fit the legend. Leading underscores are removed, because matplotlib hides names with them."""
-    short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    short = name if len(name) <= _MAX_NAME_CHARACTERS else name[: _MAX_NAME_CHARACTERS - 1] + "…"
     return short.lstrip("_").replace("$", r"\$")
 
 

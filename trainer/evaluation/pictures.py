@@ -18,7 +18,7 @@ Film = Callable[[int], NDArray[np.uint8]]
 
 #: Longer side of a picture: large enough to show a nodule, small enough for forty pictures in one file.
 LONGEST_PX = 512
-MOST_DETECTIONS = 8
+MAX_DETECTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _take(material: EvaluationSet, example: Example, film: Film, threshold: floa
 
 def _surest(flat: Flat, example: Example, threshold: float) -> list[int]:
     mine: Ints = np.flatnonzero((flat.image_of == example.image) & (flat.scores >= threshold))
-    chosen: list[int] = mine[:MOST_DETECTIONS].tolist()
+    chosen: list[int] = mine[:MAX_DETECTIONS].tolist()
     return chosen
 
 

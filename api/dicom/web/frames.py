@@ -80,7 +80,7 @@ def frame_of(file: DicomFile, *, is_decoded: bool = False) -> Frame:
             return Frame(frame, ExplicitVRLittleEndian)
         case Packing.DEFLATED_FRAME:
             layout = read_frame_layout(file)
-            without_padding(inflate(frame, layout.most_bytes), layout.frame_bytes, layout.row_bytes)
+            without_padding(inflate(frame, layout.max_bytes), layout.frame_bytes, layout.row_bytes)
         case Packing.RLE:
             layout = read_frame_layout(file)
             for segment in read_segments(frame, layout.cell_bytes):

@@ -18,7 +18,7 @@ from shared.object_store import ObjectStore, original_key
 
 #: Enough for the header of most images; for the others, more is read.
 _FIRST_BYTES = 64 * 1024
-_MOST_KEPT = 2000
+_MAX_KEPT = 2000
 _THREADS = 8
 #: Name of the header cache in the Flask application.
 _NAME = "carina.dicom_headers"
@@ -46,13 +46,13 @@ class Original:
 def read_header(store: ObjectStore, original: Original, kept: Sequence[str] | None = None) -> DicomFile:
     """Read an original up to its pixel data. Raises `ObjectMissing`, `ObjectStoreUnavailable` or `MalformedDicom`."""
     file = None
-    for most_bytes in (_FIRST_BYTES, PREFIX_BYTES):
-        prefix = store.get_prefix(original_key(original.sha256), min(most_bytes, original.byte_count))
+    for max_bytes in (_FIRST_BYTES, PREFIX_BYTES):
+        prefix = store.get_prefix(original_key(original.sha256), min(max_bytes, original.byte_count))
         whole = len(prefix) >= original.byte_count
         try:
             file = read_dicom(prefix, max_bytes=PREFIX_BYTES, kept=kept)
         except MalformedDicom:  # the prefix can end within the header
-            if whole or most_bytes == PREFIX_BYTES:
+            if whole or max_bytes == PREFIX_BYTES:
                 raise
             continue
         if whole or file.pixel_data is not None:
@@ -80,7 +80,7 @@ class Headers:
                 found |= dict(zip(missing, pool.map(self._read, missing.values()), strict=True))
             with self._lock:
                 self._kept.update((sha256, header) for sha256 in missing if (header := found[sha256]))
-                while len(self._kept) > _MOST_KEPT:
+                while len(self._kept) > _MAX_KEPT:
                     self._kept.popitem(last=False)
         return [found[each.sha256] or {} for each in originals]
 

@@ -23,7 +23,7 @@ ANY = "*"
 
 #: One element of an `Accept` header, with commas in quoted strings.
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
-_MOST_ELEMENTS = 100
+_MAX_ELEMENTS = 100
 _PLUS = re.compile(r"(application/\w+) (?=json|xml)", re.IGNORECASE)
 
 
@@ -102,7 +102,7 @@ def accepted() -> list[MediaType]:
 
 def parse_accept(text: str | None) -> list[MediaType]:
     """Parse an `Accept` header, by preference. Without a header, any type is acceptable."""
-    elements = [element.strip() for element in _ELEMENT.findall(text or "*/*")[:_MOST_ELEMENTS]]
+    elements = [element.strip() for element in _ELEMENT.findall(text or "*/*")[:_MAX_ELEMENTS]]
     wanted = [parse_media_type(element) for element in elements if element]
     return sorted((each for each in wanted if each.quality > 0), key=lambda each: -each.quality)
 

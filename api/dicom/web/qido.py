@@ -28,7 +28,7 @@ from api.dicom.web.resources import (
     url_of,
 )
 from api.dicom.web.search import (
-    MOST_RESULTS,
+    MAX_RESULTS,
     NotSearchable,
     SearchQuery,
     is_parameter,
@@ -138,7 +138,7 @@ def search_instances_of_series(path: SeriesUid, query: SearchQuery) -> Response:
 def _search(level: Level, query: SearchQuery, path: StudyUid | None = None) -> Response:
     content_type = choose(accepted(), OFFERED)
     fields, conditions = read_fields(query.includefield), read_conditions(request.args)
-    limit = min(query.limit, MOST_RESULTS)
+    limit = min(query.limit, MAX_RESULTS)
     with services().database.begin() as session:
         if path is not None:
             conditions.append(Study.study_instance_uid == path.study_uid)

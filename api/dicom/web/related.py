@@ -15,7 +15,7 @@ from api.http.body import Body
 from shared.errors import LimitExceeded, MalformedUpload, RequestError, UnsupportedMediaType, UploadCutShort
 
 #: Limits of the text before the first part and after the last part.
-_MOST_PREAMBLE_BYTES = _MOST_EPILOGUE_BYTES = 64 * 1024
+_MAX_PREAMBLE_BYTES = _MAX_EPILOGUE_BYTES = 64 * 1024
 _NO_BOUNDARY = "The boundary that the Content-Type states begins no line of the body's first 64 KiB."
 
 
@@ -157,7 +157,7 @@ class _Related:
         if found := self._first_boundary.search(seen):
             self._preamble = None
             return seen[found.start() + 1 :]
-        if self._body.bytes_read > _MOST_PREAMBLE_BYTES + len(chunk):
+        if self._body.bytes_read > _MAX_PREAMBLE_BYTES + len(chunk):
             raise MalformedUpload(_NO_BOUNDARY)
         self._preamble = seen[-len(self._delimiter) :]
         return b""
@@ -165,5 +165,5 @@ class _Related:
     def _read_epilogue(self) -> None:
         start = self._body.bytes_read
         while self._body.read():
-            if self._body.bytes_read - start > _MOST_EPILOGUE_BYTES:
+            if self._body.bytes_read - start > _MAX_EPILOGUE_BYTES:
                 raise MalformedUpload("The body goes on after its last part.")

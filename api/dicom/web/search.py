@@ -21,7 +21,7 @@ from shared.errors import RequestError
 from shared.tables import Image, Study
 
 #: The maximum number of results in an answer; also the default limit.
-MOST_RESULTS = 500
+MAX_RESULTS = 500
 
 _COLUMNS = {
     "StudyInstanceUID": Study.study_instance_uid,
@@ -54,7 +54,7 @@ class SearchQuery(Bounded):
 
     model_config = ConfigDict(extra="allow")
 
-    limit: int = Field(MOST_RESULTS, ge=1, le=2**31, description=f"The most results; {MOST_RESULTS} at a time.")
+    limit: int = Field(MAX_RESULTS, ge=1, le=2**31, description=f"The most results; {MAX_RESULTS} at a time.")
     offset: int = Field(0, ge=0, le=2**31, description="How many results to leave out.")
     includefield: list[str] = Field([], description="Further attributes to answer, or `all`.")
     fuzzymatching: str | None = Field(None, description="Not supported, as names are not searched.")

@@ -61,7 +61,7 @@ FAILURE_REASONS = {
 _PROCESSING_FAILURE = 0x0110
 
 #: Number of bytes of a rejected file that are searched for its UIDs.
-_MOST_PREFIX_BYTES = 256 * 1024
+_MAX_PREFIX_BYTES = 256 * 1024
 _UID = re.compile(r"[0-9.]{1,64}")
 
 _BODY = {
@@ -186,7 +186,7 @@ def _note(session: Session, received: Received) -> None:
 
 def _remember(chunks: Iterator[bytes], prefix: bytearray) -> Iterator[bytes]:
     for chunk in chunks:
-        prefix += chunk[: _MOST_PREFIX_BYTES - len(prefix)]
+        prefix += chunk[: _MAX_PREFIX_BYTES - len(prefix)]
         yield chunk
 
 
@@ -194,7 +194,7 @@ def _identify(prefix: bytes) -> tuple[str | None, str | None]:
     """Return the SOP class and instance UID of a rejected file, if it has them."""
     keywords = ["SOPClassUID", "SOPInstanceUID"]
     with suppress(CarinaError):
-        file = read_dicom(prefix, max_bytes=_MOST_PREFIX_BYTES, kept=keywords)
+        file = read_dicom(prefix, max_bytes=_MAX_PREFIX_BYTES, kept=keywords)
         uids = [uid if (uid := file.text(keyword)) and _UID.fullmatch(uid) else None for keyword in keywords]
         return uids[0], uids[1]
     return None, None

@@ -25,7 +25,7 @@ CHOICES = {"US or OW": "OW", "US or SS or OW": "OW", "OB or OW": "OW"}
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 #: The largest integer that all JSON parsers read exactly.
-_MOST_EXACT = 2**53 - 1
+_MAX_EXACT = 2**53 - 1
 _NAME_PARTS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
@@ -54,7 +54,7 @@ def with_values(vr: str, values: Iterable[Any]) -> dict[str, Any]:
 def number(value: float) -> float | str:
     """Return a number, or text if JSON cannot represent it (PS3.18 F.2.3)."""
     if isinstance(value, int):
-        return value if abs(value) <= _MOST_EXACT else str(value)
+        return value if abs(value) <= _MAX_EXACT else str(value)
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
@@ -70,7 +70,7 @@ def decimal(text: str) -> float | str:
     """Return the number in a text, or the text if it is not a number."""
     if len(text) > 1000 or not _NUMBER.fullmatch(text):
         return text
-    if re.fullmatch(r"[+-]?\d+", text) and abs(int(text)) <= _MOST_EXACT:
+    if re.fullmatch(r"[+-]?\d+", text) and abs(int(text)) <= _MAX_EXACT:
         return int(text)
     value = float(text)
     return value if math.isfinite(value) else text

@@ -7,7 +7,7 @@ import PIL.Image
 
 from shared.errors import InvalidRequest
 
-_LARGEST_SIDE_PX = 4096
+_MAX_SIDE_PX = 4096
 _FORM = (
     "The viewport must be two numbers from 1 to 4096, `width,height`; a rendered resource also takes"
     " `,x,y,width,height` of the part to show, in pixels of the image, each of which may be empty."
@@ -61,7 +61,7 @@ def read_viewport(text: str, *, with_region: bool = True) -> Viewport | None:
         raise InvalidRequest(_FORM) from exc
     numbers = [number for number in (left, top, width, height) if number is not None]
     is_finite = all(abs(number) < 2**31 for number in numbers)
-    if not (1 <= width_px <= _LARGEST_SIDE_PX and 1 <= height_px <= _LARGEST_SIDE_PX and is_finite):
+    if not (1 <= width_px <= _MAX_SIDE_PX and 1 <= height_px <= _MAX_SIDE_PX and is_finite):
         raise InvalidRequest(_FORM)
     if region and not with_region:
         raise InvalidRequest("The viewport of a thumbnail has a width and a height only.")

@@ -8,7 +8,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from api.dicom.web.resources import service_url
 
 _EVERYWHERE = {"accept", "charset"}
-_MOST_NAMES, _MOST_CHARACTERS = 20, 64
+_MAX_NAMES, _MAX_CHARACTERS = 20, 64
 
 
 def add_warnings(response: Response, texts: Iterable[str]) -> None:
@@ -32,8 +32,8 @@ def warn_of_unknown(blueprint: APIBlueprint, is_known: Callable[[str], bool] = _
     def warn(response: Response) -> Response:
         unknown = sorted(name for name in request.args if name not in _EVERYWHERE and not is_known(name))
         if response.status_code < 400 and unknown:
-            names = ", ".join(_printable(name) for name in unknown[:_MOST_NAMES])
-            more = f" and {len(unknown) - _MOST_NAMES} more" if len(unknown) > _MOST_NAMES else ""
+            names = ", ".join(_printable(name) for name in unknown[:_MAX_NAMES])
+            more = f" and {len(unknown) - _MAX_NAMES} more" if len(unknown) > _MAX_NAMES else ""
             add_warnings(response, [f"These parameters are not supported and have been ignored: {names}{more}."])
         return response
 
@@ -42,4 +42,4 @@ def warn_of_unknown(blueprint: APIBlueprint, is_known: Callable[[str], bool] = _
 
 def _printable(name: str) -> str:
     """Return a name in characters that a header allows."""
-    return name[:_MOST_CHARACTERS].encode("ascii", "replace").decode() or "(no name)"
+    return name[:_MAX_CHARACTERS].encode("ascii", "replace").decode() or "(no name)"

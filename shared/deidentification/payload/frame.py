@@ -29,7 +29,7 @@ def bare_frame(file: DicomFile) -> bytes:
             return bare_cells(frame, read_frame_layout(file))
         case Packing.DEFLATED_FRAME:
             layout = read_frame_layout(file)
-            cells = bare_cells(inflate(frame, layout.most_bytes), layout)
+            cells = bare_cells(inflate(frame, layout.max_bytes), layout)
             deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
             return deflater.compress(cells[: layout.frame_bytes]) + deflater.flush()
         case Packing.RLE:

@@ -30,10 +30,10 @@ _ENDS_IN_JPEG_LS = np.array([byte not in {*range(0x80), 0xFF, *range(0xD0, 0xD8)
 #: Size of the block of compressed data that is searched at once.
 _WINDOW_BYTES = 256 * 1024
 #: A colour profile of 16 MiB takes 256 segments, an image with many scans about 500.
-_MOST_SEGMENTS = 2000
+_MAX_SEGMENTS = 2000
 _SYMBOL_COUNTS = 16
 #: Maximum padding after a frame without end marker.
-_MOST_PADDING_BYTES = 64
+_MAX_PADDING_BYTES = 64
 
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
@@ -108,7 +108,7 @@ def bare_jpeg(data: bytes, *, is_picture: bool = False, orientation: bytes = b""
     if not data.startswith(_SOI):
         raise UndecodablePixelData
     stream, position, end_marker = _Stream(data), len(_SOI), _EOI
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MAX_SEGMENTS):
         if position == len(data) and stream.has_scan and not is_picture:
             end_marker = b""
             break
@@ -192,7 +192,7 @@ def _find_scan_end(data: bytes, start: int, ends: NDArray[np.bool_]) -> int:
         index = int(is_end.argmax())
         if is_end[index]:
             return start + len(data[start : begin + index].rstrip(b"\xff"))
-    if len(data) - len(data.rstrip(b"\xff\0")) > _MOST_PADDING_BYTES:
+    if len(data) - len(data.rstrip(b"\xff\0")) > _MAX_PADDING_BYTES:
         raise UndecodablePixelData
     return len(data)
 

@@ -25,11 +25,11 @@ _PART_2 = range(0x70, 0x80)
 #: Markers that cannot occur in a header: the start and end of a codestream, of packets and of a packet header.
 _MISPLACED = {0x4F, _SOT, 0x92, _SOD, 0xD9}
 _SOT_BYTES = 12
-_MOST_SEGMENTS, _MOST_TILE_PARTS = 1000, 100_000
+_MAX_SEGMENTS, _MAX_TILE_PARTS = 1000, 100_000
 #: Maximum number of 6-byte entries in one segment, and of segments.
-_TLM_ENTRIES, _MOST_TLM = 10_000, 255
-_MOST_LEVELS = 32
-_MOST_PADDING_BYTES = 64
+_TLM_ENTRIES, _MAX_TLM = 10_000, 255
+_MAX_LEVELS = 32
+_MAX_PADDING_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def bare_codestream(data: bytes) -> bytes:
         while data[position : position + 2] != _EOC and not (tile_parts and _is_padding(data[position:])):
             tile_part, position = _read_tile_part(data, position)
             tile_parts.append(tile_part)
-            if len(tile_parts) > _MOST_TILE_PARTS:
+            if len(tile_parts) > _MAX_TILE_PARTS:
                 raise UndecodablePixelData
     except (struct.error, IndexError) as exc:
         raise UndecodablePixelData from exc
@@ -75,7 +75,7 @@ def bare_codestream(data: bytes) -> bytes:
 
 def _is_padding(left: bytes) -> bool:
     """Return whether the last tile-part is followed only by zeros, or by half of the end marker and zeros."""
-    return len(left) <= _MOST_PADDING_BYTES and left.rstrip(b"\0") in (b"", _EOC[:1])
+    return len(left) <= _MAX_PADDING_BYTES and left.rstrip(b"\0") in (b"", _EOC[:1])
 
 
 def _read_tile_part(data: bytes, start: int) -> tuple[_TilePart, int]:
@@ -96,7 +96,7 @@ def _read_header(data: bytes, position: int, last: int) -> tuple[list[bytes], in
     kept: list[bytes] = []
     markers: set[int] = set()
     found: set[tuple[int, int]] = set()
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MAX_SEGMENTS):
         prefix, marker = struct.unpack_from(">BB", data, position)
         if prefix != 0xFF or marker in _PART_2:
             raise UndecodablePixelData
@@ -130,9 +130,9 @@ def _has_its_length(marker: int, body: bytes) -> bool:
         case 0x52 | 0x53:  # COD, COC
             style, coding = (body[0], body[5:]) if marker == _COD else (body[1], body[2:])
             precincts = coding[0] + 1 if style & 1 else 0
-            return coding[0] <= _MOST_LEVELS and len(coding) == 5 + precincts
+            return coding[0] <= _MAX_LEVELS and len(coding) == 5 + precincts
         case 0x5C | 0x5D:  # QCD, QCC
-            return len(body) <= 2 + 2 * (3 * _MOST_LEVELS + 1)
+            return len(body) <= 2 + 2 * (3 * _MAX_LEVELS + 1)
         case 0x5E:  # RGN
             return len(body) == 3
         case _:
@@ -142,7 +142,7 @@ def _has_its_length(marker: int, body: bytes) -> bool:
 def _tile_part_lengths(tile_parts: list[_TilePart]) -> list[bytes]:
     """Return TLM segments (A.7.1) with the new lengths of the tile-parts."""
     chunks = [tile_parts[start : start + _TLM_ENTRIES] for start in range(0, len(tile_parts), _TLM_ENTRIES)]
-    if len(chunks) > _MOST_TLM:
+    if len(chunks) > _MAX_TLM:
         raise UndecodablePixelData
     return [
         struct.pack(">BBHBB", 0xFF, _TLM, 4 + 6 * len(chunk), number, 0x60)

@@ -57,12 +57,12 @@ def bare_jpeg_xl(data: bytes) -> bytes:
     return data[: len(SIGNATURE) + end]
 
 
-def _read_end(bits: Bits, count: int, most_bytes: float = math.inf) -> int:
+def _read_end(bits: Bits, count: int, max_bytes: float = math.inf) -> int:
     """Return the end of the last of `count` sections, from the table of their lengths (annex F.3)."""
     sections = 0
     for _ in range(count):
         sections += bits.integer(_SECTION_BYTES)
-        _expect(sections <= most_bytes)
+        _expect(sections <= max_bytes)
     return bits.byte_position() + sections
 
 

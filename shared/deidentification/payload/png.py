@@ -54,10 +54,10 @@ def _row_bytes(header: bytes) -> int:
     return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns)
 
 
-def _inflate(stream: "zlib._Decompress", content: bytes, most_bytes: int) -> tuple[int, int]:
+def _inflate(stream: "zlib._Decompress", content: bytes, max_bytes: int) -> tuple[int, int]:
     """Return the inflated size of a piece of the stream, and how many of its bytes belong to the stream.
 
-    Raises `UndecodablePixelData` if the inflated size exceeds `most_bytes`.
+    Raises `UndecodablePixelData` if the inflated size exceeds `max_bytes`.
     """
     count = 0
     for start in range(0, len(content), _PIECE_BYTES):
@@ -68,7 +68,7 @@ def _inflate(stream: "zlib._Decompress", content: bytes, most_bytes: int) -> tup
                 count += len(stream.decompress(piece, _INFLATED_BYTES))
             except zlib.error as exc:
                 raise UndecodablePixelData from exc
-            if count > most_bytes:
+            if count > max_bytes:
                 raise UndecodablePixelData
             piece = stream.unconsumed_tail
         if stream.eof:

@@ -7,7 +7,7 @@ from torchvision.models.detection import FasterRCNN
 from shared.detector.card import ModelCard
 from shared.detector.families.steps import (
     MAX_CANDIDATES,
-    SMALLEST_BOX_PX,
+    MIN_BOX_PX,
     at_least,
     clip,
     gather_boxes,
@@ -18,7 +18,7 @@ from shared.detector.families.steps import (
 from shared.detector.suppression import suppress
 
 #: Proposals narrower than this, in canvas pixels, are dropped, as torchvision does.
-SMALLEST_PROPOSAL_PX = 1e-3
+MIN_PROPOSAL_PX = 1e-3
 
 
 class FasterRcnnInference:
@@ -68,7 +68,7 @@ class FasterRcnnInference:
             boxes[:, level, : top.shape[1]] = decoded.view(batch, -1, 4)
             scores[:, level, : top.shape[1]] = top.sigmoid()
         boxes = clip(boxes, content[:, None, None])
-        valid = (scores >= max(rpn.score_thresh, 0.0)) & at_least(boxes, SMALLEST_PROPOSAL_PX)
+        valid = (scores >= max(rpn.score_thresh, 0.0)) & at_least(boxes, MIN_PROPOSAL_PX)
         kept = suppress(boxes.flatten(0, 1), valid.flatten(0, 1), rpn.nms_thresh)
         ranked = scores.where(kept.view_as(scores), -1.0).flatten(1)
         best, index = ranked.topk(min(rpn.post_nms_top_n(), ranked.shape[1]), dim=1)
@@ -84,6 +84,6 @@ class FasterRcnnInference:
         scores = logits.softmax(-1).view(batch, regions, classes + 1)[:, :, 1:]
         scores = scores.where(valid[..., None], 0.0).flatten(1)  # [B, P·C]
         # Empty boxes are removed before the top candidates are selected, so that they do not displace others.
-        scores = scores.where(at_least(boxes, SMALLEST_BOX_PX) & (scores > self._card.score_threshold), -1.0)
+        scores = scores.where(at_least(boxes, MIN_BOX_PX) & (scores > self._card.score_threshold), -1.0)
         top, index = scores.topk(min(MAX_CANDIDATES, scores.shape[1]), dim=1)
         return suppress_and_rank(gather_boxes(boxes, index), top, index % classes + 1, self._card)

@@ -17,7 +17,7 @@ from shared.detector.card import ModelCard
 from shared.detector.families.family import Family, Plan, count_rows, keep_float32, set_batch_norm_eps
 from shared.detector.families.steps import (
     MAX_CANDIDATES,
-    SMALLEST_BOX_PX,
+    MIN_BOX_PX,
     at_least,
     clip,
     gather_boxes,
@@ -139,7 +139,7 @@ class _Inference:
         decoded = self._model.box_coder.decode_single(codes.flatten(0, 1), anchors.flatten(0, 1))
         boxes = clip(decoded.view_as(codes), content[:, None])
         top = top.sigmoid()
-        top = top.where(at_least(boxes, SMALLEST_BOX_PX) & (top > self._card.score_threshold), -1.0)
+        top = top.where(at_least(boxes, MIN_BOX_PX) & (top > self._card.score_threshold), -1.0)
         return mark_unsound(suppress_and_rank(boxes, top, index % classes + 1, self._card), logits)
 
 

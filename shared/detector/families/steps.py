@@ -9,7 +9,7 @@ from shared.detector.card import ModelCard
 from shared.detector.suppression import suppress
 
 #: Boxes narrower than this, in canvas pixels, are dropped, as in torchvision.
-SMALLEST_BOX_PX = 1e-2
+MIN_BOX_PX = 1e-2
 #: Maximum number of candidates per image, those with the highest scores, that enter the last suppression.
 MAX_CANDIDATES = 1000
 

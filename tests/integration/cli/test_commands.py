@@ -270,7 +270,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_a_sentence(carina: Command
 
 def test_the_doctor_says_what_is_wrong_and_how_to_mend_it(carina: Command) -> None:
     said = carina("doctor", code=FAILED)
-    assert "ok    decoders: confined by" in said
+    assert "ok    decoders: sandboxed by" in said
     assert "ok    PostgreSQL" in said
     assert "ok    schema" in said
     assert "ok    object store" in said

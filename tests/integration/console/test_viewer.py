@@ -95,7 +95,7 @@ def test_each_image_of_a_study_has_its_own_results_and_of_many_the_newest_are_sh
     assert (two["review"]["job_id"], two["review"]["last_event"]) == (str(reviewed), 1)
     assert (one["review"]["job_id"], one["review"]["last_event"]) == (str(job_ids[2]), 0)
     assert (len(two["review"]["findings"]), len(one["review"]["findings"])) == (3, 3)
-    monkeypatch.setattr(viewer_data, "MOST_IMAGES", 2)
+    monkeypatch.setattr(viewer_data, "MAX_IMAGES", 2)
     shown = data_of(browser.get(study).text)
     assert shown["image_count"] == 3
     assert [image["id"] for image in shown["images"]] == [str(second.id), str(third.id)]

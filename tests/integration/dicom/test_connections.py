@@ -214,7 +214,7 @@ def test_a_trickle_of_bytes_does_not_extend_the_time_for_a_request(listener: Lis
         (b"\x01\0\0\0\0\x02\0\x01", b"\x07\0\0\0\0\x04\0\0\x02\x06"),
         (b"\x04\0\0\0\0\x04\0\0\0\0", b"\x07\0\0\0\0\x04\0\0\x02\x02"),
         (b"GET / HTTP/1.1\r\n\r\n", b"\x07\0\0\0\0\x04\0\0\x02\x02"),
-        (struct.pack(">BxI", 1, admission.MOST_REQUEST_BYTES + 1), b""),
+        (struct.pack(">BxI", 1, admission.MAX_REQUEST_BYTES + 1), b""),
     ],
 )
 def test_a_request_is_refused_for_what_is_wrong_with_it(message: bytes, answer: bytes, listener: Listener) -> None:

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from api.app import create_app
 from api.http.json_body import MalformedJson, read_json
 from api.http.services import NAME
-from shared.bounded import LONGEST_STRING, MOST_DEPTH, MOST_INT8, MOST_ITEMS
+from shared.bounded import MAX_DEPTH, MAX_INT8, MAX_ITEMS, MAX_STRING_CHARACTERS
 from shared.errors import InvalidRequest
 from shared.settings import Settings
 from tests.integration.conftest import Keys, Server, png
@@ -328,12 +328,12 @@ def test_the_reader_refuses_odd_bodies(body: bytes) -> None:
 
 def test_the_reader_takes_what_is_just_within_bounds() -> None:
     deepest: Any = 1
-    for _ in range(MOST_DEPTH - 2):
+    for _ in range(MAX_DEPTH - 2):
         deepest = [deepest]
-    for value in (deepest, "x" * LONGEST_STRING, list(range(MOST_ITEMS)), MOST_INT8, "Zoë 肺 🫁", 1.5, None, True):
+    for value in (deepest, "x" * MAX_STRING_CHARACTERS, list(range(MAX_ITEMS)), MAX_INT8, "Zoë 肺 🫁", 1.5, None, True):
         assert read_json(json.dumps({"a": value}).encode()) == {"a": value}
         assert read_json(b"\xef\xbb\xbf" + json.dumps({"a": value}, ensure_ascii=False).encode()) == {"a": value}
-    for value in ([deepest], ["x" * (LONGEST_STRING + 1)], [0] * (MOST_ITEMS + 1), MOST_INT8 + 1):
+    for value in ([deepest], ["x" * (MAX_STRING_CHARACTERS + 1)], [0] * (MAX_ITEMS + 1), MAX_INT8 + 1):
         with pytest.raises(InvalidRequest):
             read_json(json.dumps({"a": [value]}).encode())
 

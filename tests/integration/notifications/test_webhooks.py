@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from shared.access.keys import verify_key
 from shared.database import Database
 from shared.errors import DetectionFailed, PermanentError
-from shared.notifications.deliveries import DELIVERED_KEPT_DAYS, MOST_AT_ONCE, delete_delivered
+from shared.notifications.deliveries import DELIVERED_KEPT_DAYS, MAX_AT_ONCE, delete_delivered
 from shared.notifications.outbox import announce
 from shared.queue.claim import claim, expire_leases
 from shared.queue.outcome import DUPLICATE, cancel, give_up_or_retry, succeed
@@ -35,7 +35,7 @@ from tests.integration.workshop import Workshop
 from tests.requirements import REPOSITORY, needs_ipv6
 from tests.waiting import DEADLINE_S, wait_for
 from workers.heartbeat import Heartbeat
-from workers.notify import Notify
+from workers.notify import NotifyWorker
 
 COMPLETED = WebhookEvent.SUBMISSION_COMPLETED
 RETRY_S = 0.1
@@ -60,19 +60,19 @@ def slow_receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def notify(settings: Settings, database: Database) -> Notify:
+def notify(settings: Settings, database: Database) -> NotifyWorker:
     return make_notify(settings, database)
 
 
 @pytest.fixture
-def quick_notify(settings: Settings, database: Database) -> Notify:
+def quick_notify(settings: Settings, database: Database) -> NotifyWorker:
     """Tries again at once."""
     return make_notify(settings.model_copy(update={"retry_backoff_s": RETRY_S}), database)
 
 
-def make_notify(settings: Settings, database: Database, stop: threading.Event | None = None) -> Notify:
+def make_notify(settings: Settings, database: Database, stop: threading.Event | None = None) -> NotifyWorker:
     heartbeat = Heartbeat(database, WorkerKind.NOTIFY, lease_s=settings.lease_s, stuck_after_s=60)
-    return Notify(settings, database, heartbeat, stop or threading.Event())
+    return NotifyWorker(settings, database, heartbeat, stop or threading.Event())
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def only(database: Database) -> WebhookDelivery:
     return row
 
 
-def run_until(notify: Notify, done: Callable[[], bool]) -> None:
+def run_until(notify: NotifyWorker, done: Callable[[], bool]) -> None:
     def run() -> bool:
         notify.run()
         return done()
@@ -114,7 +114,7 @@ def run_until(notify: Notify, done: Callable[[], bool]) -> None:
     wait_for(run)
 
 
-def test_a_receiver_may_have_an_ipv6_address(api: Api, database: Database, notify: Notify, ward: UUID) -> None:
+def test_a_receiver_may_have_an_ipv6_address(api: Api, database: Database, notify: NotifyWorker, ward: UUID) -> None:
     needs_ipv6()
     with Receiver(host="::1").serving() as receiver:
         create(api, receiver.url, COMPLETED)
@@ -216,7 +216,7 @@ def test_only_who_asked_is_told(database: Database, api: Api, keys: Keys, ward: 
 
 
 def test_a_message_is_signed_as_its_receiver_checks(
-    api: Api, database: Database, notify: Notify, ward: UUID, receiver: Receiver
+    api: Api, database: Database, notify: NotifyWorker, ward: UUID, receiver: Receiver
 ) -> None:
     webhook = create(api, receiver.url, COMPLETED)
     ping = api.post(f"/v1/webhooks/{webhook['id']}/test")
@@ -246,7 +246,7 @@ def test_a_message_is_signed_as_its_receiver_checks(
 
 
 def test_what_fails_is_tried_again_with_growing_pauses(
-    api: Api, database: Database, quick_notify: Notify, ward: UUID, receiver: Receiver
+    api: Api, database: Database, quick_notify: NotifyWorker, ward: UUID, receiver: Receiver
 ) -> None:
     secret = create(api, receiver.url)["secret"]
     statuses = iter((500, 404, 204))
@@ -267,7 +267,7 @@ def test_what_fails_is_tried_again_with_growing_pauses(
 
 
 def test_a_receiver_that_cannot_be_reached_is_tried_again(
-    api: Api, database: Database, notify: Notify, ward: UUID
+    api: Api, database: Database, notify: NotifyWorker, ward: UUID
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -309,7 +309,7 @@ def test_a_message_that_was_given_up_can_be_sent_again(
 
 
 def test_a_receiver_that_is_gone_is_asked_once(
-    api: Api, database: Database, notify: Notify, ward: UUID, receiver: Receiver
+    api: Api, database: Database, notify: NotifyWorker, ward: UUID, receiver: Receiver
 ) -> None:
     path = f"/v1/webhooks/{create(api, receiver.url)['id']}"
     receiver.status = 410
@@ -330,7 +330,7 @@ def test_a_receiver_that_is_gone_is_asked_once(
 
 
 def test_what_waits_for_a_disabled_webhook_waits_for_its_time_and_is_then_given_up(
-    api: Api, database: Database, notify: Notify, ward: UUID, receiver: Receiver
+    api: Api, database: Database, notify: NotifyWorker, ward: UUID, receiver: Receiver
 ) -> None:
     path = f"/v1/webhooks/{create(api, receiver.url)['id']}"
     tell(database, ward)
@@ -345,7 +345,7 @@ def test_what_waits_for_a_disabled_webhook_waits_for_its_time_and_is_then_given_
 
 
 def test_no_redirect_is_followed(
-    api: Api, database: Database, notify: Notify, ward: UUID, receiver: Receiver, slow_receiver: Receiver
+    api: Api, database: Database, notify: NotifyWorker, ward: UUID, receiver: Receiver, slow_receiver: Receiver
 ) -> None:
     def redirect(request: BaseHTTPRequestHandler) -> None:
         request.send_response(307)
@@ -374,7 +374,7 @@ def test_a_slow_receiver_holds_up_nobody_else(
     sending.start()
     try:
         wait_for(lambda: len(receiver.messages) == 40)
-        assert slow_receiver.most_under_way <= MOST_AT_ONCE
+        assert slow_receiver.max_under_way <= MAX_AT_ONCE
     finally:
         stop.set()
         enough.set()
@@ -415,7 +415,7 @@ def test_workers_side_by_side_send_each_message_once(
 
 
 def test_an_answers_body_without_end_is_not_read_to_it(
-    api: Api, database: Database, notify: Notify, ward: UUID, receiver: Receiver
+    api: Api, database: Database, notify: NotifyWorker, ward: UUID, receiver: Receiver
 ) -> None:
     sent = 0
 
@@ -436,7 +436,7 @@ def test_an_answers_body_without_end_is_not_read_to_it(
 
 
 def test_a_worker_that_is_killed_while_it_sends_leaves_a_message_that_is_sent_again(
-    api: Api, environ: dict[str, str], database: Database, quick_notify: Notify, ward: UUID, receiver: Receiver
+    api: Api, environ: dict[str, str], database: Database, quick_notify: NotifyWorker, ward: UUID, receiver: Receiver
 ) -> None:
     killed = threading.Event()
     receiver.answer = lambda _: killed.wait(DEADLINE_S)
@@ -563,7 +563,7 @@ def test_a_name_that_turns_to_a_private_address_gets_nothing(
 
 
 def test_a_message_goes_to_the_very_address_that_was_checked(
-    api: Api, database: Database, notify: Notify, ward: UUID, receiver: Receiver, names: Names
+    api: Api, database: Database, notify: NotifyWorker, ward: UUID, receiver: Receiver, names: Names
 ) -> None:
     """The name would lead elsewhere when asked once more."""
     names.answers = {"rebinding.example": ["127.0.0.1", "127.0.0.1", "127.0.0.2"]}

@@ -17,7 +17,7 @@ from shared.errors import DetectionFailed, UndecodablePixelData
 from shared.ids import first_id_at, new_id
 from shared.queue.outcome import DUPLICATE, FoundBox, cancel, give_up_or_retry, succeed
 from shared.queue.stages import DETECT
-from shared.reviews.rows import fold_jobs, read_threads
+from shared.reviews.threads import fold_jobs, read_threads
 from shared.settings import Settings
 from shared.tables import Image, Job, Model, Study, Submission
 from shared.vocabulary.states import JobState, ModelState, Scope

@@ -311,10 +311,10 @@ def test_killed_intake_workers_take_everything_once(
     imported = desk.import_from(f"{settings.s3_bucket}-pacs", "")
     rng, kills = random.Random(1), 0
     with Killer(environ) as killer:
-        for most_s in count(0.1, 0.1):  # so that it comes to an end on any machine
+        for max_s in count(0.1, 0.1):  # so that it comes to an end on any machine
             if not open_files(desk, uploaded, imported):
                 break
-            kills += killer.run(rng.uniform(0, most_s))
+            kills += killer.run(rng.uniform(0, max_s))
             audit.no_harm_done()
             with desk.database.begin() as session:
                 held = sa.update(SubmissionFile).where(SubmissionFile.state == FileState.CHECKING)

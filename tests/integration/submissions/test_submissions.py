@@ -223,7 +223,7 @@ def test_uploads_are_shown_page_by_page_with_fresh_urls(api: Api, monkeypatch: p
     page = api.get(f"{path}/uploads", limit=3, after=3).json
     assert ([upload["number"] for upload in page["uploads"]], page["next"]) == ([4], None)
     # An answer has room for so many URLs only; what had none is on the next page.
-    monkeypatch.setattr(announcing, "_MOST_URLS", 2)
+    monkeypatch.setattr(announcing, "_MAX_URLS", 2)
     page = api.get(f"{path}/uploads").json
     assert ([upload["number"] for upload in page["uploads"]], page["next"]) == ([0, 2], 2)
     page = api.get(f"{path}/uploads", after=2).json

@@ -54,7 +54,7 @@ def test_a_point_is_the_mean_since_the_one_before(database: Database, run_id: UU
 def test_a_long_run_is_thinned_out_evenly_and_keeps_what_was_measured(
     database: Database, run_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.curve.MOST_POINTS", 200)
+    monkeypatch.setattr("trainer.curve.MAX_POINTS", 200)
     monkeypatch.setattr("trainer.curve.KEPT_OF_A_KIND", 50)
     curve = Curve(run_id)
     with database.begin() as session:

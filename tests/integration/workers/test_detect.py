@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from shared.detector.card import ModelCard
-from shared.detector.placing import Placed, place
+from shared.detector.fitting import FittedImage, fit_to_canvas
 from shared.detector.runtime import Detector
 from shared.errors import DeviceOutOfMemory, ModelUnusable
 from shared.models import registry
@@ -26,10 +26,10 @@ from tests.waiting import DEADLINE_S
 from workers.heartbeat import EXIT_STUCK
 from workers.sweep import sweep
 
-Before = Callable[[Sequence[Placed]], None]
+Before = Callable[[Sequence[FittedImage]], None]
 
 
-def fail_on_the_marked(batch: Sequence[Placed]) -> None:
+def fail_on_the_marked(batch: Sequence[FittedImage]) -> None:
     if any(map(is_marked, batch)):
         raise RuntimeError("this film cannot be detected")
 
@@ -52,7 +52,7 @@ def test_detections_are_those_of_the_detector_in_original_pixels(
     detector = Detector(*tiny_model, device="cpu", precision="fp32")
     for job_id, pixels in zip(jobs, films, strict=True):
         assert (workshop.job(job_id).state, workshop.job(job_id).model_id) == ("succeeded", tiny_model_id)
-        (expected,) = detector.detect([place(pixels, tiny_model[0].canvas_px)])
+        (expected,) = detector.detect([fit_to_canvas(pixels, tiny_model[0].canvas_px)])
         assert len(expected) == 3
         for row, detection in zip(workshop.found(job_id), expected, strict=True):
             assert (row.class_id, row.class_name) == (detection.category_id, detection.category_name)
@@ -97,7 +97,7 @@ def test_an_unreadable_rendition_fails_alone(workshop: Workshop) -> None:
 def test_a_device_out_of_memory_halves_the_batch_and_fails_nothing(workshop: Workshop) -> None:
     sizes: list[int] = []
 
-    def hold_at_most_three(batch: Sequence[Placed]) -> None:
+    def hold_at_most_three(batch: Sequence[FittedImage]) -> None:
         sizes.append(len(batch))
         if len(batch) > 3:
             raise DeviceOutOfMemory
@@ -113,7 +113,7 @@ def test_a_device_out_of_memory_halves_the_batch_and_fails_nothing(workshop: Wor
 
 @pytest.mark.usefixtures("tiny_model_id")
 def test_an_image_that_never_fits_in_memory_fails_under_that_code(workshop: Workshop) -> None:
-    def exhaust(batch: Sequence[Placed]) -> None:
+    def exhaust(batch: Sequence[FittedImage]) -> None:
         if any(map(is_marked, batch)):
             raise DeviceOutOfMemory
 

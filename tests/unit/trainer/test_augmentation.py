@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shared.detector.placing import place
+from shared.detector.fitting import fit_to_canvas
 from shared.training.config import Augmentation
 from trainer.augmentation import augment
 
@@ -59,7 +59,7 @@ def test_a_box_stays_on_its_lesion(option: str, shape: tuple[int, int]) -> None:
 def test_every_option_changes_the_film_and_the_generator_alone_decides_how(option: str) -> None:
     film, boxes = _film_with_a_lesion(400, 380)
     augmentation = Augmentation(**OPTIONS[option])
-    plain = place(film, CANVAS_PX).canvas
+    plain = fit_to_canvas(film, CANVAS_PX).canvas
     for seed in SEEDS:
         first, second = (augment(film, boxes, CANVAS_PX, augmentation, np.random.default_rng(seed)) for _ in range(2))
         assert not np.array_equal(first[0], plain)
@@ -78,7 +78,7 @@ def test_without_options_training_sees_what_serving_sees(height: int, width: int
     film = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     boxes = np.array([[0, 0, width, height], [width / 4, height / 5, width / 2, height / 2]], np.float32)
     canvas, moved, kept = augment(film, boxes, canvas_px, Augmentation(), np.random.default_rng(seed))
-    placed = place(film, canvas_px)
+    placed = fit_to_canvas(film, canvas_px)
     np.testing.assert_array_equal(canvas, placed.canvas)
     np.testing.assert_allclose(moved, boxes * np.tile((placed.scale_x, placed.scale_y), 2), rtol=1e-5, atol=1e-4)
     assert kept.all()
@@ -87,7 +87,7 @@ def test_without_options_training_sees_what_serving_sees(height: int, width: int
 def test_a_mirrored_film_is_the_film_from_right_to_left() -> None:
     film = np.random.default_rng(0).integers(0, 256, (300, 200), dtype=np.uint8)
     canvas, _, _ = augment(film, NO_BOXES, 150, Augmentation(flip_probability=1), np.random.default_rng(0))
-    placed = place(film, 150).canvas
+    placed = fit_to_canvas(film, 150).canvas
     np.testing.assert_array_equal(canvas[:, :100], placed[:, 99::-1])
     assert not canvas[:, 100:].any()
 

@@ -42,8 +42,8 @@ def shelf() -> Shelf:
     return Shelf()
 
 
-def reader(shelf: Shelf, folder: Path, most_bytes: int = 10**6) -> FilmReader:
-    return FilmReader(shelf, folder, most_bytes)  # type: ignore[arg-type]
+def reader(shelf: Shelf, folder: Path, max_bytes: int = 10**6) -> FilmReader:
+    return FilmReader(shelf, folder, max_bytes)  # type: ignore[arg-type]
 
 
 def test_a_film_is_fetched_once_also_by_the_next_process(shelf: Shelf, tmp_path: Path) -> None:

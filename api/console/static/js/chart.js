@@ -4,7 +4,7 @@ import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { element } from "./page.js";
 
 const HEIGHT_PX = 200;
-const LEAST_SPAN_S = 120; // uPlot would show a year around a single sample
+const MIN_SPAN_S = 120; // uPlot would show a year around a single sample
 const ROWS = 60; // of the table, the latest
 // What an axis of whole numbers, and one of seconds, may count by: no two of its ticks then read the same.
 export const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6];
@@ -16,8 +16,8 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 // `lines` are [{ key, label, show(value) }]; `x` is { label, time } or { label, show(value) }; `steps` is what the ticks
 // of the other axis may be apart, by default anything.
 export class Chart {
-  constructor(place, { title, lines, x, least_top = 1, steps }) {
-    Object.assign(this, { lines, x, least_top, steps, columns: null, plot: null });
+  constructor(place, { title, lines, x, min_top = 1, steps }) {
+    Object.assign(this, { lines, x, min_top, steps, columns: null, plot: null });
     this.drawing = element("div", { role: "img", "aria-label": title });
     this.table = element("table", {}, element("caption", { className: "unseen" }, title));
     this.details = element("details", {},
@@ -131,12 +131,12 @@ export class Chart {
     if (!this.x.time) return { time: false };
     return { time: true, range: ({ data: [times] }, first, last) => {
       const end = times.length === 1 ? times[0] : last; // uPlot shows years around a single one
-      return [Math.min(first, end - LEAST_SPAN_S), end];
+      return [Math.min(first, end - MIN_SPAN_S), end];
     } };
   }
 
   span(low, high) {
-    return [Math.min(0, low ?? 0), Math.max(this.least_top, (high ?? 0) * 1.06)];
+    return [Math.min(0, low ?? 0), Math.max(this.min_top, (high ?? 0) * 1.06)];
   }
 
   // Only while the table is open: rebuilding it costs more than drawing.

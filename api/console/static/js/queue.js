@@ -24,11 +24,11 @@ const charts = [
     { key: "succeeded_per_min", label: "succeeded", show: (value) => value.toFixed(1) },
     { key: "failed_per_min", label: "failed", show: (value) => value.toFixed(1) },
     { key: "rejected_per_min", label: "rejected", show: (value) => value.toFixed(1) }] }),
-  new Chart(place, { title: "Waiting time of the oldest job", x, least_top: 10, steps: SECONDS, lines: [
+  new Chart(place, { title: "Waiting time of the oldest job", x, min_top: 10, steps: SECONDS, lines: [
     { key: "oldest_waiting_s", label: "oldest", show: duration }] }),
   new Chart(place, { title: "Images per batch", x, lines: [
     { key: "batch_images", label: "images", show: (value) => value.toFixed(1), points: true }] }),
-  new Chart(place, { title: "Time per batch", x, least_top: 0.01, lines: [
+  new Chart(place, { title: "Time per batch", x, min_top: 0.01, lines: [
     { key: "step_s", label: "step", show: milliseconds, points: true }] }),
 ];
 

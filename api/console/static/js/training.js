@@ -16,13 +16,13 @@ const loss = (value) => figure(value);
 const x = { label: "Epoch", show: (value) => value.toFixed(2) };
 place.replaceChildren();
 const charts = [
-  new Chart(place, { title: "Losses", x, least_top: 0.1, lines: [
+  new Chart(place, { title: "Losses", x, min_top: 0.1, lines: [
     { key: "loss", label: "sum", show: loss }, { key: "loss_objectness", label: "objectness", show: loss },
     { key: "loss_rpn_box_reg", label: "proposal boxes", show: loss }, { key: "loss_classifier", label: "classes", show: loss },
     { key: "loss_box_reg", label: "boxes", show: loss }] }),
-  new Chart(place, { title: "AP@0.4 after each epoch, on a sample", x, least_top: 0.1, lines: [
+  new Chart(place, { title: "AP@0.4 after each epoch, on a sample", x, min_top: 0.1, lines: [
     { key: "ap40", label: "AP@0.4", show: loss, points: true, spanGaps: true }] }),
-  new Chart(place, { title: "Learning rate", x, least_top: 1e-6, lines: [
+  new Chart(place, { title: "Learning rate", x, min_top: 1e-6, lines: [
     { key: "learning_rate", label: "rate", show: (value) => (value ? value.toExponential(1) : "0") }] }),
 ];
 

@@ -4,8 +4,8 @@ import { request } from "./api.js";
 import { age, attempt, count } from "./page.js";
 
 const PAUSE_MS = 4000;
-const LONGEST_PAUSE_MS = 60000;
-const MOST_ROWS = 500; // the most that a page may ask for
+const MAX_PAUSE_MS = 60000;
+const MAX_ROWS = 500; // the most that a page may ask for
 
 const button = document.getElementById("show-news");
 let list = document.getElementById("list");
@@ -32,7 +32,7 @@ function remember(rows) {
 function address() {
   const asked = new URLSearchParams(location.search);
   const wanted = rowsOf(list).length + unseen;
-  if (wanted > Number(asked.get("limit") ?? 50)) asked.set("limit", Math.min(MOST_ROWS, wanted));
+  if (wanted > Number(asked.get("limit") ?? 50)) asked.set("limit", Math.min(MAX_ROWS, wanted));
   return `${location.pathname}?${asked}`.replace(/\?$/, "");
 }
 
@@ -115,7 +115,7 @@ async function look() {
     if (page) update(page);
     pause_ms = PAUSE_MS;
   } catch {
-    pause_ms = Math.min(2 * pause_ms, LONGEST_PAUSE_MS); // polls less often while the server is unreachable or busy
+    pause_ms = Math.min(2 * pause_ms, MAX_PAUSE_MS); // polls less often while the server is unreachable or busy
   }
   isLooking = false;
   showAges();

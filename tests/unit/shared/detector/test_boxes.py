@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from shared.detector.boxes import rescale
-from shared.detector.placing import Placed
+from shared.detector.fitting import FittedImage
 from shared.detector.runtime import Detection
 from shared.imaging.rendition import make_rendition, read_rendition
 from tests.synthetic_dicom import MAX_PIXELS
@@ -31,7 +31,7 @@ def test_serving_and_evaluation_report_the_same_box() -> None:
 
     film = Film(1, "0" * 64, "0" * 64, 2500, 2021, 1024, 828, None, "val", np.zeros(0, np.int64), np.zeros((0, 4)))
     detection = Detection(7, "Mass", 0.5, (10.3, 20.7, 300.9, 511.1))
-    placed = Placed(np.zeros((1, 1), np.uint8), 1, 1, film.rendition_height_px, film.rendition_width_px)
+    placed = FittedImage(np.zeros((1, 1), np.uint8), 1, 1, film.rendition_height_px, film.rendition_width_px)
     (served,) = _in_original_pixels(film, placed, [detection])
     assert list(served.box_xyxy_px) == boxes_of(film, [detection]).boxes_xyxy[0].tolist()
 

@@ -14,7 +14,7 @@ from shared.detector.architectures import Architecture
 from shared.detector.card import Category, ModelCard
 from shared.detector.demo import load_demo_model
 from shared.detector.families import build, plan_of
-from shared.detector.placing import Placed, place
+from shared.detector.fitting import FittedImage, fit_to_canvas
 from shared.detector.runtime import Detection, Detector
 from shared.detector.suppression import suppress
 from shared.detector.weights import decode_weights, encode_weights, load_model
@@ -50,7 +50,7 @@ def random_model(
             module.register_forward_pre_hook(_take_statistics)
     with torch.no_grad():
         mean, std = (torch.tensor(values)[:, None, None] for values in (draft.image_mean, draft.image_std))
-        image = ((torch.from_numpy(place(films()[2], canvas_px).canvas) / 255 - mean) / std)[None]
+        image = ((torch.from_numpy(fit_to_canvas(films()[2], canvas_px).canvas) / 255 - mean) / std)[None]
         features = model.backbone(image)
         if isinstance(model, RetinaNet):
             for head, last in (
@@ -128,7 +128,7 @@ def overlap(one: Detection, other: Detection) -> float:
     return box_iou(torch.tensor([one.box_xyxy_px]), torch.tensor([other.box_xyxy_px])).item()
 
 
-def torchvisions_own(card: ModelCard, weights: bytes, placed: Placed) -> tuple[Detection, ...]:
+def torchvisions_own(card: ModelCard, weights: bytes, placed: FittedImage) -> tuple[Detection, ...]:
     """Return what the model's own `forward` finds on a film that fills its canvas."""
     canvas = torch.from_numpy(placed.canvas)[None].expand(3, -1, -1) / 255
     with torch.inference_mode():
@@ -155,7 +155,7 @@ def test_results_equal_torchvisions_own_forward(
 ) -> None:
     card, weights = random_model(architecture, canvas_px)
     detector = Detector(card, weights, "cpu", "fp32")
-    placed = detector.place(films()[2])
+    placed = detector.fit_to_canvas(films()[2])
     expected, actual = torchvisions_own(card, weights, placed), detector.detect([placed])[0]
     assert len(actual) == len(expected) > 10
     assert {detection.category_id for detection in actual} == {30, 7, 12}
@@ -168,7 +168,7 @@ def test_results_equal_torchvisions_own_forward(
 def test_an_image_gets_the_same_result_whatever_its_company() -> None:
     card, weights = random_model()
     detector = Detector(card, weights, "cpu", "fp32")
-    placed = [detector.place(film) for film in films()]
+    placed = [detector.fit_to_canvas(film) for film in films()]
     together = detector.detect(placed)
     alone = [detector.detect([image])[0] for image in placed]
     reversed_pair = detector.detect([placed[3], placed[1]])
@@ -188,7 +188,7 @@ def test_bf16_finds_the_same_and_moves_its_scores_by_little(demo: tuple[ModelCar
     """Measured on 100 films: half of the scores move by less than 0.0003, one in twenty by more than 0.01."""
     card, weights, renditions = demo
     exact, fast = (Detector(card, weights, "cpu", precision) for precision in ("fp32", "bf16"))
-    batch = [exact.place(rendition) for rendition in renditions]
+    batch = [exact.fit_to_canvas(rendition) for rendition in renditions]
     moved = []
     for expected, actual in zip(exact.detect(batch), fast.detect(batch), strict=True):
         for one in (detection for detection in expected if detection.score > 0.4):
@@ -206,7 +206,7 @@ def test_the_demo_model_gives_a_film_the_same_result_whatever_its_company(
     card, weights, renditions = demo
     detector = Detector(card.model_copy(update={"score_threshold": 0.001}), weights, "cpu", "fp32")
     cut = renditions[3][100:400]  # A film of another aspect.
-    placed = [detector.place(rendition) for rendition in (*renditions[:4], cut)]
+    placed = [detector.fit_to_canvas(rendition) for rendition in (*renditions[:4], cut)]
     together = detector.detect(placed)
     assert sum(map(len, together)) > 20
     for image, expected in zip(placed, together, strict=True):
@@ -219,7 +219,7 @@ def test_boxes_stay_inside_the_rendition() -> None:
     card, weights = random_model()
     detector = Detector(card, weights, "cpu", "fp32")
     for film in films():
-        boxes = np.array([d.box_xyxy_px for d in detector.detect([detector.place(film)])[0]])
+        boxes = np.array([d.box_xyxy_px for d in detector.detect([detector.fit_to_canvas(film)])[0]])
         height, width = film.shape
         assert boxes.min() >= 0
         assert boxes[:, 2].max() <= width
@@ -230,7 +230,7 @@ def test_boxes_stay_inside_the_rendition() -> None:
 @pytest.mark.parametrize(("height", "width"), [(1024, 860), (333, 1024), (1024, 1), (50, 40)])
 def test_placing_fits_a_film_onto_the_top_left_and_knows_the_way_back(height: int, width: int) -> None:
     film = np.full((height, width), 200, np.uint8)
-    placed = place(film, 256)
+    placed = fit_to_canvas(film, 256)
     fitted_height, fitted_width = round(height * placed.scale_y), round(width * placed.scale_x)
     assert max(fitted_height, fitted_width) == 256
     assert (placed.canvas[:fitted_height, :fitted_width] == 200).all()
@@ -241,7 +241,7 @@ def test_placing_fits_a_film_onto_the_top_left_and_knows_the_way_back(height: in
 def test_a_landmark_comes_back_to_its_place_in_the_rendition() -> None:
     film = np.zeros((900, 700), np.uint8)
     film[540:560, 210:230] = 255
-    placed = place(film, 448)
+    placed = fit_to_canvas(film, 448)
     middles = np.arange(448) + 0.5
     column, row = (np.average(middles, weights=placed.canvas.sum(axis)) for axis in (0, 1))
     np.testing.assert_allclose((column / placed.scale_x, row / placed.scale_y), (220, 550), atol=0.1)
@@ -276,7 +276,7 @@ def test_scores_that_are_no_numbers_are_not_taken_for_no_findings() -> None:
     card = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
     detector = Detector(card, weights, "cpu", "fp32")
     with pytest.raises(DetectionFailed, match="not numbers"):
-        detector.detect([detector.place(films()[0])])
+        detector.detect([detector.fit_to_canvas(films()[0])])
 
 
 def test_an_empty_batch_has_no_results() -> None:

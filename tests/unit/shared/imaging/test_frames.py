@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import uid
 
-from shared.imaging.frames import MOST_FRAGMENTS
+from shared.imaging.frames import MAX_FRAGMENTS
 from shared.phantoms.encoding import UIDS, encode_frame
 from tests.decoding import code_of, pixels_of
 from tests.golden_films import golden_film
@@ -152,7 +152,7 @@ def test_a_frame_that_is_not_all_there_is_refused(syntax: str) -> None:
 
 
 def test_more_fragments_than_any_writer_makes_are_refused() -> None:
-    data = in_items([FRAMES["rle"]], "rle", end=item(b"") * MOST_FRAGMENTS)
+    data = in_items([FRAMES["rle"]], "rle", end=item(b"") * MAX_FRAGMENTS)
     assert code_of(data) == "undecodable_pixel_data"
 
 

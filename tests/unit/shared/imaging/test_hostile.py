@@ -31,7 +31,7 @@ from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
 
 #: Of processor time. Each takes half a second alone, and several in the process of a long run, where each garbage
 #: collection walks the objects of all the tests before; a step whose cost grows as the square takes hours.
-MOST_S = 60.0
+MAX_S = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def _bounded() -> Iterator[None]:
 
 
 @contextmanager
-def within(seconds: float = MOST_S) -> Iterator[None]:
+def within(seconds: float = MAX_S) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     yield
     signal.setitimer(signal.ITIMER_VIRTUAL, 0)

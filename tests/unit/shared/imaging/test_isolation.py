@@ -168,7 +168,7 @@ def test_an_image_beyond_the_memory_bound_ends_no_one() -> None:
 def test_a_child_is_replaced_before_a_decoder_that_loses_memory_fills_it(
     pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolation, "MOST_RENDERS", 3)
+    monkeypatch.setattr(isolation, "MAX_RENDERS", 3)
     render(pool)
     (first,) = decoders()
     with pytest.raises(MultiFrameImage):

@@ -49,7 +49,7 @@ def test_pauses_double_up_to_a_bound_while_steps_fail() -> None:
             raise outcome
         return outcome
 
-    run_steps("test", step, Stop(), every_s=1, longest_pause_s=6)
+    run_steps("test", step, Stop(), every_s=1, max_pause_s=6)
     assert pauses == [1, 0, 1, 1, 2, 4, 6, 6, 1]
 
 
@@ -62,7 +62,7 @@ def test_a_loop_that_is_slower_than_the_bound_keeps_its_pace() -> None:
             stop.set()
         raise ValueError
 
-    run_steps("test", step, stop, every_s=0.01, longest_pause_s=0)
+    run_steps("test", step, stop, every_s=0.01, max_pause_s=0)
     assert len(steps) == 3
 
 

@@ -38,7 +38,7 @@ def test_all_kinds_of_leased_rows_are_known() -> None:
 
 
 def test_a_pause_doubles_up_to_its_bound() -> None:
-    pauses = [pause_after(attempt, first_s=2, longest_s=10) for attempt in range(1, 6)]
+    pauses = [pause_after(attempt, first_s=2, max_s=10) for attempt in range(1, 6)]
     assert pauses == [2, 4, 8, 10, 10]
 
 

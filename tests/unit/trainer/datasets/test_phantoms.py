@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import psutil
 
-from shared.detector.placing import place
+from shared.detector.fitting import fit_to_canvas
 from shared.imaging.rendition import make_rendition, read_rendition
 from shared.phantoms import CLASS_NAMES, encode_dicom, make_phantom
 from shared.training.dataset_source import PhantomsSource
@@ -25,7 +25,7 @@ def test_a_training_film_equals_the_rendition_of_its_dicom_file(tmp_path: Path) 
     dicom = encode_dicom(phantom, transfer_syntax="jpeg-ls", photometric="MONOCHROME1")
     served = read_rendition(make_rendition(dicom, rendition_px=1024, max_image_pixels=2**24).png)
     assert served.shape == trained.shape
-    difference = np.abs(place(served, 448).canvas.astype(int) - place(trained, 448).canvas)
+    difference = np.abs(fit_to_canvas(served, 448).canvas.astype(int) - fit_to_canvas(trained, 448).canvas)
     assert difference.max() <= 2
 
 

@@ -6,11 +6,11 @@
 
 import { ApiError, get, isLeaving, reader, send, signIn } from "../api.js";
 import { eventsAgainst, takenAs } from "./conflicts.js";
-import { MOST, entries, entry as stored, newKey, nextName, put, remove } from "./store.js";
+import { MAX_ENTRIES, entries, entry as stored, newKey, nextName, put, remove } from "./store.js";
 
 const ANSWER_S = 20; // a server that takes longer is tried again
-const LONGEST_PAUSE_S = 15;
-const MOST_LOOKS = 3; // at a review that others change while an entry is on its way
+const MAX_PAUSE_S = 15;
+const MAX_LOOKS = 3; // at a review that others change while an entry is on its way
 const REMEMBERED_MS = 24 * 3600 * 1000; // the server knows a key for twice as long
 
 class Sender extends EventTarget {
@@ -27,8 +27,8 @@ class Sender extends EventTarget {
   // Keeps an entry and sends it. Resolves to {review} once it is saved, to {waits: true} where it can only wait, and to
   // {error} where it was refused.
   add({ study_id, image_id, job_id, path = "", said = null, seen, words }) {
-    if (entries().length >= MOST) {
-      return Promise.resolve({ error: new Error(`${MOST} verdicts are not saved yet. Wait until the server has taken them.`) });
+    if (entries().length >= MAX_ENTRIES) {
+      return Promise.resolve({ error: new Error(`${MAX_ENTRIES} verdicts are not saved yet. Wait until the server has taken them.`) });
     }
     const name = nextName();
     put({ name, reader, id: newKey(), at: Date.now(), study_id, image_id, job_id, path, said, words, seen, mine: [], after: null, looks: 0 });
@@ -116,7 +116,7 @@ class Sender extends EventTarget {
       return this.#saved(entry, review.last_event, review);
     } catch (error) {
       const isLate = error.code === "review_conflict" || error.code === "idempotency_key_reused";
-      if (!isLate || entry.looks >= MOST_LOOKS) throw error;
+      if (!isLate || entry.looks >= MAX_LOOKS) throw error;
       return this.#look(entry);
     }
   }
@@ -165,7 +165,7 @@ class Sender extends EventTarget {
     this.problem = error;
     for (const name of [...this.#fresh.keys()]) this.#end(name, { waits: true });
     this.#timer = setTimeout(() => this.send(), 1000 * (error.retryAfter_s ?? this.#pause_s));
-    this.#pause_s = Math.min(2 * this.#pause_s, LONGEST_PAUSE_S);
+    this.#pause_s = Math.min(2 * this.#pause_s, MAX_PAUSE_S);
   }
 
   #end(name, outcome) {

@@ -3,7 +3,7 @@
 
 import { reader } from "../api.js";
 
-export const MOST = 500;
+export const MAX_ENTRIES = 500;
 const PREFIX = `carina.unsaved:${reader}:`;
 const inMemory = new Map(); // where the storage is full or forbidden
 

@@ -5,8 +5,8 @@ import { count, element } from "../page.js";
 import { isTrouble, isUnderWay } from "./uploads.js";
 
 const PAUSE_MS = 300; // the least time between two renderings
-const MOST_TROUBLES = 100;
-const MOST_DONE = 20;
+const MAX_TROUBLES = 100;
+const MAX_DONE = 20;
 const TAGS = { succeeded: "good", rejected: "bad", failed: "bad", "not sent": "bad", duplicate: "", "cancelled here": "", cancelled: "" };
 // States that are not listed, those of open jobs, follow "succeeded".
 const ORDER = ["succeeded", "accepted", "duplicate", "sending", "waiting", "rejected", "failed", "not sent", "cancelled", "cancelled here"];

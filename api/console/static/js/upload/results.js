@@ -3,7 +3,7 @@
 import { get } from "../api.js";
 
 const PAUSE_MS = 2000;
-const LONGEST_PAUSE_MS = 30000;
+const MAX_PAUSE_MS = 30000;
 const AT_ONCE = 100;
 const FINAL = new Set(["succeeded", "rejected", "failed", "cancelled"]);
 
@@ -26,7 +26,7 @@ export class Results extends EventTarget {
       for (const job of jobs) ended += this.#note(job);
       this.#pause_ms = PAUSE_MS;
     } catch {
-      this.#pause_ms = Math.min(2 * this.#pause_ms, LONGEST_PAUSE_MS);
+      this.#pause_ms = Math.min(2 * this.#pause_ms, MAX_PAUSE_MS);
     }
     if (ended) document.dispatchEvent(new Event("studies-sent"));
     // If all requested jobs have ended, later ones may have, too.

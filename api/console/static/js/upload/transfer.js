@@ -2,8 +2,8 @@
 
 import { at, authorise } from "../api.js";
 
-const MOST_TRIES = 6;
-const LONGEST_PAUSE_S = 60; // for longer pauses, such as an exhausted quota, the user retries
+const MAX_TRIES = 6;
+const MAX_PAUSE_S = 60; // for longer pauses, such as an exhausted quota, the user retries
 const WORTH_ANOTHER_TRY = new Set([0, 429, 502, 503, 504]);
 
 export class NotSent extends Error {
@@ -20,7 +20,7 @@ export async function transfer(file, { key, priority, signal, onProgress }) {
     if (answer.status === 202) return answer.body.files[0];
     const isInUse = answer.body.code === "idempotency_key_in_use"; // an earlier try is still being read
     const pause_s = answer.retryAfter_s ?? 2 ** (tries - 1);
-    const isHopeless = tries === MOST_TRIES || pause_s > LONGEST_PAUSE_S;
+    const isHopeless = tries === MAX_TRIES || pause_s > MAX_PAUSE_S;
     if (isHopeless || !(isInUse || WORTH_ANOTHER_TRY.has(answer.status))) throw reason(answer);
     await pause(1000 * pause_s, signal);
   }

@@ -1,7 +1,7 @@
 // Boxes in three frames: pixels of the original image (as the API has them), of the film, and of the pane.
 
 export const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
-const LEAST = 4; // pixels of the original: no smaller box is drawn
+const MIN_BOX_PX = 4; // pixels of the original: no smaller box is drawn
 
 // The rendition may be smaller than the original, and of another shape where its pixels are not square.
 export function scaleOf(image, film) {
@@ -29,7 +29,7 @@ export function between(a, b) {
 }
 
 export function isLargeEnough(box) {
-  return box[2] - box[0] >= LEAST && box[3] - box[1] >= LEAST;
+  return box[2] - box[0] >= MIN_BOX_PX && box[3] - box[1] >= MIN_BOX_PX;
 }
 
 // Where a box' handle is, in whatever frame the box is in.
@@ -48,10 +48,10 @@ export function moved(box, dx, dy, image) {
 // A side never passes the one opposite, and none leaves the image.
 export function resized(box, handle, dx, dy, image) {
   let [left, top, right, bottom] = box;
-  if (handle.includes("w")) left = Math.min(right - LEAST, Math.max(0, left + dx));
-  if (handle.includes("e")) right = Math.max(left + LEAST, Math.min(image.width_px, right + dx));
-  if (handle.includes("n")) top = Math.min(bottom - LEAST, Math.max(0, top + dy));
-  if (handle.includes("s")) bottom = Math.max(top + LEAST, Math.min(image.height_px, bottom + dy));
+  if (handle.includes("w")) left = Math.min(right - MIN_BOX_PX, Math.max(0, left + dx));
+  if (handle.includes("e")) right = Math.max(left + MIN_BOX_PX, Math.min(image.width_px, right + dx));
+  if (handle.includes("n")) top = Math.min(bottom - MIN_BOX_PX, Math.max(0, top + dy));
+  if (handle.includes("s")) bottom = Math.max(top + MIN_BOX_PX, Math.min(image.height_px, bottom + dy));
   return [left, top, right, bottom];
 }
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
+class FittedImage:
     """A rendition at the top left of a square canvas; the rest is black."""
 
     #: uint8 [S, S]
@@ -22,7 +22,7 @@ class Placed:
     width_px: int
 
 
-def place(rendition: NDArray[np.uint8], canvas_px: int) -> Placed:
+def fit_to_canvas(rendition: NDArray[np.uint8], canvas_px: int) -> FittedImage:
     """Fit a rendition, uint8 [h, w], onto a canvas; the aspect ratio is kept to the nearest pixel."""
     height, width = rendition.shape
     scale = canvas_px / max(height, width)
@@ -32,4 +32,4 @@ def place(rendition: NDArray[np.uint8], canvas_px: int) -> Placed:
     canvas = np.zeros((canvas_px, canvas_px), np.uint8)
     fitted: NDArray[Any] = cv2.resize(rendition, (fitted_width, fitted_height), interpolation=interpolation)
     canvas[:fitted_height, :fitted_width] = fitted
-    return Placed(canvas, fitted_width / width, fitted_height / height, height, width)
+    return FittedImage(canvas, fitted_width / width, fitted_height / height, height, width)

@@ -1,7 +1,7 @@
 """Removes the rights of a decoder process before it reads an untrusted file: it can only compute and answer.
 
 Three kernel mechanisms are used. Each alone stops most attacks from a compromised decoder. A container or an old kernel
-may lack some; `confine` then continues without them and returns the active ones.
+may lack some; `enter_sandbox` then continues without them and returns the active ones.
 
 * `seccomp`: allows only the system calls that computing needs, so no files, programs or connections can be opened.
 * `landlock`: blocks files and TCP ports, and for other processes: signals, abstract sockets and inspection.
@@ -82,7 +82,7 @@ def hide_memory() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def confine(threads: int) -> list[str]:
+def enter_sandbox(threads: int) -> list[str]:
     """Permanently drop every right that decoding does not need; return the active `PROTECTIONS`.
 
     Call it after all imports, while no other thread runs. Up to `threads` threads can be started later.

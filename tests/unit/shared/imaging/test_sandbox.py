@@ -14,18 +14,18 @@ import psutil
 import pytest
 
 from shared.errors import CarinaError, DecoderProcessLost, PermanentError
-from shared.imaging import confinement, isolation
-from shared.imaging.confinement import PROTECTIONS
+from shared.imaging import isolation, sandbox
 from shared.imaging.decoder_answer import pack_error
 from shared.imaging.isolation import DecoderPool
 from shared.imaging.rendition import make_rendition
+from shared.imaging.sandbox import PROTECTIONS
 from tests.fuzz.corpus import Original, read_corpus
 from tests.requirements import REPOSITORY, needs
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
 from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() not in confinement._MACHINES, reason="needs Linux on a known machine"
+    sys.platform != "linux" or platform.machine() not in sandbox._MACHINES, reason="needs Linux on a known machine"
 )
 FILM = make_dicom(make_film(), bits=12)
 #: Replaces the decoder by one that runs a file which is a program, and answers with what it raised.
@@ -173,7 +173,7 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_no_other_system_call_gets_through(name: str, pool: DecoderPool) -> None:
-    number = CALLS[name][confinement._MACHINES[platform.machine()]]
+    number = CALLS[name][sandbox._MACHINES[platform.machine()]]
     code = (
         "libc = ctypes.CDLL(None, use_errno=True)\n"
         f"answer = libc.syscall({number}, os.getppid(), 0, 0, 0, 0, 0)\n"

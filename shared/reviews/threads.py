@@ -44,7 +44,7 @@ class NothingToTakeBack(RequestError):
 
 
 @dataclass(frozen=True)
-class Said:
+class NewEvent:
     """An action that a reader wants to add."""
 
     action: ReviewAction
@@ -75,25 +75,25 @@ class ReviewThread:
         """Return the findings of the model, without any review event."""
         return fold(self._detections, ()).findings
 
-    def say(self, reader: Identity, said: Said, *, after: int) -> None:
+    def add(self, reader: Identity, new: NewEvent, *, after: int) -> None:
         """Add an event of a reader who has seen the events up to the number `after`.
 
         Raises `ReviewConflict`, `ReviewIncomplete`, `NotFound` for an unknown finding, and `InvalidRequest` for an
         invalid class or box.
         """
         newer = [event for event in self.events if event.number > after]
-        about = "a new one" if said.action is ReviewAction.DRAW else said.finding_id
+        about = "a new one" if new.action is ReviewAction.DRAW else new.finding_id
         if any(self._clash(self._subject(event), about) for event in newer):
             raise ReviewConflict
         review = self.fold()
-        if said.action is ReviewAction.COMPLETE:
-            left = len(review.undecided(said.min_score or 0.0))
+        if new.action is ReviewAction.COMPLETE:
+            left = len(review.undecided(new.min_score or 0.0))
             if left:
                 raise ReviewIncomplete(f"{left} findings have been neither accepted nor rejected.")
-        finding = self._find(review, said.finding_id)
-        becomes = self._becomes(finding, said) if said.action in _WITH_A_BOX else {}
+        finding = self._find(review, new.finding_id)
+        becomes = self._becomes(finding, new) if new.action in _WITH_A_BOX else {}
         subject = {} if finding is None else _columns_of(finding.id)
-        self._add(reader, said.action, **subject, **becomes, min_score=said.min_score)
+        self._add(reader, new.action, **subject, **becomes, min_score=new.min_score)
 
     def undo(self, reader: Identity, *, after: int) -> None:
         """Undo the last event of this reader; raise `NothingToTakeBack` and `ReviewConflict`."""
@@ -173,10 +173,10 @@ class ReviewThread:
             raise NotFound(f"The result has no finding {finding_id}.")
         return finding
 
-    def _becomes(self, finding: ReviewedFinding | None, said: Said) -> dict[str, object]:
+    def _becomes(self, finding: ReviewedFinding | None, new: NewEvent) -> dict[str, object]:
         """Return the columns of the new class and box of a finding."""
-        class_id = finding.class_id if said.class_id is None and finding else said.class_id
-        box = finding.box_xyxy_px if said.box_xyxy_px is None and finding else said.box_xyxy_px
+        class_id = finding.class_id if new.class_id is None and finding else new.class_id
+        box = finding.box_xyxy_px if new.box_xyxy_px is None and finding else new.box_xyxy_px
         names = {category["id"]: category["name"] for category in self.model.card["categories"]}
         if class_id not in names:
             raise InvalidRequest(f"The model has no class {class_id}.")
@@ -184,7 +184,7 @@ class ReviewThread:
             raise InvalidRequest("A box is to be drawn: it needs a place.")
         x_min, y_min, x_max, y_max = box
         # By rounding, a detection may end outside the image. A reader who only changes its class must not be rejected.
-        drawn_here = said.box_xyxy_px is not None
+        drawn_here = new.box_xyxy_px is not None
         if drawn_here and not (
             0 <= x_min < x_max <= self.image.width_px and 0 <= y_min < y_max <= self.image.height_px
         ):

@@ -5,19 +5,19 @@ from shared.processes.process_state import StateFile
 from shared.processes.readiness import Readiness
 
 #: Seconds between two checks.
-LOOK_EVERY_S = 5.0
+CHECK_EVERY_S = 5.0
 
 
-class Lookout:
+class ReadinessMonitor:
     """Checks periodically whether the process can take work, and writes the outcome into its state file."""
 
     def __init__(self, readiness: Readiness, state: StateFile) -> None:
         self._readiness, self._state = readiness, state
         #: Whether Redis accepted the last test hint.
         self.hints_flow = True
-        self._loop = Loop("lookout", self._look, every_s=LOOK_EVERY_S)
+        self._loop = Loop("readiness", self._look, every_s=CHECK_EVERY_S)
 
-    def __enter__(self) -> "Lookout":
+    def __enter__(self) -> "ReadinessMonitor":
         self._look()
         self._loop.start()
         return self
