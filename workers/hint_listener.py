@@ -7,8 +7,6 @@ consumer and the process. Here these errors only delay hints: the worker also lo
 import logging
 import os
 import socket
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -22,49 +20,6 @@ from shared.errors import HintNotSent
 from shared.processes.loops import Loop
 from shared.queue.hints import task_name
 from shared.vocabulary.states import WorkerKind
-
-
-class Wakeups:
-    """Passes hints from the consumer's thread to the main thread, which does the work. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._asked = self._done = 0
-        self._stopped = False
-
-    def ask(self) -> None:
-        """Request a round of work, and return when a round that began later has ended: a busy worker takes no hints."""
-        with self._condition:
-            self._asked += 1
-            mine = self._asked
-            self._condition.notify_all()
-            self._condition.wait_for(lambda: self._done >= mine or self._stopped)
-
-    def wait(self, patience_s: Callable[[], float]) -> int:
-        """Return when a round is requested, after `patience_s`, or after `stop`; pass the returned number to `done`.
-
-        The patience is read again every second, because it shrinks when Redis fails.
-        """
-        began = time.monotonic()
-        with self._condition:
-            while self._asked <= self._done and not self._stopped:
-                left_s = began + patience_s() - time.monotonic()
-                if left_s <= 0:
-                    break
-                self._condition.wait(min(left_s, 1.0))
-            return self._asked
-
-    def done(self, asked: int) -> None:
-        """Record the end of a round that began when `asked` rounds had been requested."""
-        with self._condition:
-            self._done = asked
-            self._condition.notify_all()
-
-    def stop(self) -> None:
-        """Wake all waiting threads."""
-        with self._condition:
-            self._stopped = True
-            self._condition.notify_all()
 
 
 class HintListener:

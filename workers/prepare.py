@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import structlog
 from sqlalchemy.orm import Session
@@ -13,7 +12,6 @@ from shared.errors import CarinaError, DecoderCrashed, DecoderProcessLost, Perma
 from shared.imaging.chest_classifier.classifier import load_classifier
 from shared.imaging.isolation import DecoderPool
 from shared.object_store import ObjectStore, original_key, rendition_key
-from shared.processes.loops import watched
 from shared.queue.claim import Claim, claim, ids
 from shared.queue.hints import Hints
 from shared.queue.outcome import StoredRendition, mark_ready, refuse
@@ -24,7 +22,9 @@ from shared.vocabulary.states import WorkerKind
 from workers.failures import record_failure, to_carina_error
 from workers.heartbeat import Heartbeat
 from workers.process import WorkerProcess
+from workers.slots import Slots
 from workers.suitability import kept, refusal
+from workers.wakeups import Wakeups
 
 log = structlog.get_logger()
 
@@ -51,6 +51,7 @@ def run(settings: Settings) -> None:
             process.heartbeat,
             decoders,
             process.stop,
+            process.wakeups,
         )
         process.serve(prepare.run)
 
@@ -67,6 +68,7 @@ class PrepareWorker:
         heartbeat: Heartbeat,
         decoders: DecoderPool,
         stop: threading.Event,
+        wakeups: Wakeups,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -75,17 +77,11 @@ class PrepareWorker:
         self._heartbeat = heartbeat
         self._decoders = decoders
         self._stop = stop
-        self._threads = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
+        self._slots = Slots(settings.prepare_threads, "prepare", wakeups)
 
     def run(self) -> None:
         """Claim and prepare images until none is queued or the stop flag is set. Started jobs are always finished."""
-        running: set[Future[None]] = set()
-        while True:
-            free = self._settings.prepare_threads - len(running)
-            running |= {watched(self._threads.submit(self._prepare, claimed)) for claimed in self._claim(free)}
-            if not running:
-                return
-            _, running = wait(running, return_when=FIRST_COMPLETED)
+        self._slots.run(self._claim, self._prepare)
 
     def _claim(self, limit: int) -> list[Claim]:
         if self._stop.is_set():

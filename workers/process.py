@@ -22,7 +22,8 @@ from shared.queue.stages import STAGES
 from shared.settings import Settings
 from shared.vocabulary.states import WorkerKind
 from workers.heartbeat import Heartbeat
-from workers.hint_listener import HintListener, Wakeups
+from workers.hint_listener import HintListener
+from workers.wakeups import Wakeups
 
 log = structlog.get_logger()
 
@@ -48,7 +49,7 @@ class WorkerProcess:
         waits_s = settings.lease_s / 2 + MAX_REQUEST_S
         self.heartbeat = Heartbeat(self.database, kind, lease_s=settings.lease_s, stuck_after_s=stuck_after_s + waits_s)
         self.stop = threading.Event()
-        self._wakeups = Wakeups()
+        self.wakeups = Wakeups()
         #: Seconds between two looks for work without a hint, and between two looks while Redis fails.
         self.unasked_s = 2 * settings.sweep_interval_s
         self.deaf_s = min(DEAF_LOOK_S, self.unasked_s)
@@ -74,10 +75,10 @@ class WorkerProcess:
         """Call `work` immediately, then at each hint, and periodically without a hint, until a signal stops it."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        listener = HintListener(self.app, self.kind, self._wakeups.ask)
+        listener = HintListener(self.app, self.kind, self.wakeups.ask)
         self.closing.enter_context(listener)
         monitor = self.closing.enter_context(ReadinessMonitor(self._readiness(), self._state))
-        self.closing.callback(self._wakeups.stop)
+        self.closing.callback(self.wakeups.stop)
         asked = failures = 0
 
         def patience_s() -> float:
@@ -95,8 +96,8 @@ class WorkerProcess:
             except Exception as exc:
                 log.error("work_failed", stage=self.kind, exc_info=exc)
                 failures = min(failures + 1, 10)
-            self._wakeups.done(asked)
-            asked = self._wakeups.wait(patience_s)
+            self.wakeups.done(asked)
+            asked = self.wakeups.wait(patience_s)
 
     def _readiness(self) -> Readiness:
         stores = self.kind in (WorkerKind.INTAKE, *(stage.worker for stage in STAGES))
@@ -105,4 +106,4 @@ class WorkerProcess:
 
     def _on_signal(self, *_: object) -> None:
         self.stop.set()
-        self._wakeups.stop()
+        self.wakeups.stop()

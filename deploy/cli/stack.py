@@ -27,7 +27,9 @@ _SHOWN = ("name", "pid", "state", "since", "restarts")
 
 def up(
     data: Data = DEFAULT_DATA,
-    prepare_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 1,
+    prepare_workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that decode images; by default 2, on a single core 1.")
+    ] = None,
     detect_workers: Annotated[int, typer.Option(min=0, help="Processes that run the detector.")] = 1,
     trainers: Annotated[int, typer.Option(min=0, help="Trainer processes; each runs one task at a time.")] = 1,
     servers_only: Annotated[
@@ -52,7 +54,8 @@ def up(
         components = partial(
             carina_components,
             folder,
-            prepare_workers=prepare_workers,
+            # Two, so that one continues while the other one starts again.
+            prepare_workers=min(2, len(os.sched_getaffinity(0))) if prepare_workers is None else prepare_workers,
             detect_workers=detect_workers,
             trainers=trainers,
         )

@@ -32,6 +32,7 @@ class Bench(StrEnum):
     FAKE_DEVICE = "fake_device"
     END_TO_END = "end_to_end"
     DECODE = "decode"
+    PREPARE_SLOTS = "prepare_slots"
     THROUGHPUT = "throughput"
     DATASET_TABLE = "dataset_table"
     EVALUATION = "evaluation"

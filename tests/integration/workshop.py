@@ -34,6 +34,7 @@ from workers.heartbeat import Heartbeat
 from workers.model_cache import ModelCache
 from workers.prepare import PrepareWorker
 from workers.sweep import sweep
+from workers.wakeups import Wakeups
 
 HEIGHT_PX, WIDTH_PX = 96, 80
 #: On a canvas it is known by its white corner.
@@ -172,7 +173,11 @@ class Workshop:
 
     @contextmanager
     def preparing(
-        self, decoders: DecoderPool | None = None, stop: threading.Event | None = None, **changed: object
+        self,
+        decoders: DecoderPool | None = None,
+        stop: threading.Event | None = None,
+        wakeups: Wakeups | None = None,
+        **changed: object,
     ) -> Iterator[PrepareWorker]:
         """A prepare worker under these settings."""
         settings = self.settings.model_copy(update=changed)
@@ -186,6 +191,7 @@ class Workshop:
                 heartbeat,
                 pool,
                 stop or threading.Event(),
+                wakeups or Wakeups(),
             )
 
     @contextmanager

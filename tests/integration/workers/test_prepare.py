@@ -18,7 +18,9 @@ from shared.tables import Image
 from tests.decoders import bytes_read, decoders, wait_for_request
 from tests.integration.workshop import Workshop, dicom
 from tests.synthetic_dicom import make_dicom, make_film
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, wait_for
+from workers import slots
+from workers.wakeups import Wakeups
 
 FATAL = dicom(99)
 
@@ -183,6 +185,62 @@ def test_the_stop_flag_ends_it_with_nothing_leased(workshop: Workshop) -> None:
         prepare.run()
     states = workshop.states(jobs)
     assert states == ["ready"] * 2 + ["queued"] * 6
+
+
+class HeldPool(DecoderPool):
+    """Holds the slot that gets `FATAL` until it is released, as a slow or hung decoder does."""
+
+    def __init__(self) -> None:
+        super().__init__(2, DEADLINE_S)
+        self.is_held, self.released = threading.Event(), threading.Event()
+
+    def render(self, data: bytes, rendition_px: int, max_image_pixels: int) -> Rendition:
+        if data == FATAL:
+            self.is_held.set()
+            assert self.released.wait(DEADLINE_S)
+        return super().render(data, rendition_px, max_image_pixels)
+
+
+@pytest.mark.parametrize("hinted", [True, False], ids=["hinted", "not hinted"])
+def test_a_free_slot_claims_while_another_one_is_held(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, hinted: bool
+) -> None:
+    (slow,) = workshop.queue(FATAL)
+    pool, wakeups = HeldPool(), Wakeups()
+    monkeypatch.setattr(slots, "LOOK_S", DEADLINE_S if hinted else 0.1)
+    with workshop.preparing(pool, wakeups=wakeups, prepare_threads=2) as prepare:
+        running = threading.Thread(target=prepare.run)
+        running.start()
+        try:
+            assert pool.is_held.wait(DEADLINE_S)
+            small = workshop.queue(*(dicom(number) for number in range(6)))
+            if hinted:
+                threading.Thread(target=wakeups.ask, daemon=True).start()
+            wait_for(lambda: workshop.states(small) == ["ready"] * 6)
+            assert workshop.states([slow]) == ["preparing"]
+        finally:
+            pool.released.set()
+            running.join()
+    assert workshop.states([slow]) == ["ready"]
+
+
+def test_a_worker_without_a_free_slot_leaves_hints_to_others(workshop: Workshop) -> None:
+    (slow,) = workshop.queue(FATAL)
+    pool, wakeups = HeldPool(), Wakeups()
+    with workshop.preparing(pool, wakeups=wakeups, prepare_threads=1) as prepare:
+        running = threading.Thread(target=prepare.run)
+        running.start()
+        try:
+            assert pool.is_held.wait(DEADLINE_S)
+            taker = threading.Thread(target=wakeups.ask, daemon=True)
+            taker.start()
+            taker.join(2 * slots.LOOK_S)
+            assert taker.is_alive()  # the consumer takes no further hint
+        finally:
+            pool.released.set()
+            running.join()
+            wakeups.stop()
+    assert workshop.states([slow]) == ["ready"]
 
 
 def test_the_more_urgent_film_is_prepared_first(workshop: Workshop) -> None:
