@@ -158,7 +158,7 @@ def hints(settings: Settings, database: Database) -> Hints:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real films beside the checkout."""
+    """Real images beside the checkout."""
     return needs("shared/data")
 
 

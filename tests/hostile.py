@@ -10,14 +10,14 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from shared.imaging.header import PREFIX_BYTES
 from shared.imaging.picture_header import PNG_SIGNATURE
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
 UNDEFINED = 0xFFFFFFFF
 #: Fills what is read of a file to find its header, nearly.
 FILLING = PREFIX_BYTES - 64 * 1024
 
-FILM = make_dicom(make_film(), bits=12)
-IMPLICIT = make_dicom(make_film(), bits=12, syntax=ImplicitVRLittleEndian)
+IMAGE = make_dicom(make_image(), bits=12)
+IMPLICIT = make_dicom(make_image(), bits=12, syntax=ImplicitVRLittleEndian)
 _LONG_VRS = ("OB", "OW", "SQ", "UN", "UT")
 _ITEM, _END = struct.pack("<HHI", 0xFFFE, 0xE000, 0), struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 _PATIENT, _SAMPLES, _PIXEL_DATA = 0x00100010, 0x00280002, 0x7FE00010
@@ -57,13 +57,13 @@ def nested(levels: int, content: bytes = b"") -> bytes:
 
 def _endless_elements() -> bytes:
     tags = ((9 + 2 * (number >> 16), number & 0xFFFF) for number in range(0x1000, 0x1000 + FILLING // 8))
-    return insert(FILM, b"".join(struct.pack("<HH2sH", *tag, b"LO", 0) for tag in tags))
+    return insert(IMAGE, b"".join(struct.pack("<HH2sH", *tag, b"LO", 0) for tag in tags))
 
 
 def _searched_again_and_again() -> bytes:
     """Elements of undefined length; the items of each seem to go on to the end of the file, and do not."""
     one = element(0x00091010, "OB", length=UNDEFINED) + struct.pack("<HHI", 0xFFFE, 0xE000, 28) + _END
-    return insert(FILM, one * (FILLING // len(one)))
+    return insert(IMAGE, one * (FILLING // len(one)))
 
 
 def _character_sets() -> bytes:
@@ -75,22 +75,22 @@ def _character_sets() -> bytes:
 def _character_sets_in_items() -> bytes:
     content = item(element(0x00080005, "CS", b"ISO 2022 IR 6\\ISO 2022 IR 13\\"))
     sequence = element(0x00081140, "SQ", length=UNDEFINED) + content * (FILLING // len(content)) + _END
-    return insert(FILM, sequence, _PATIENT)
+    return insert(IMAGE, sequence, _PATIENT)
 
 
 #: DICOM that makes a parser work; by what it does, and made only when it is asked for.
 HEADERS: dict[str, Callable[[], bytes]] = {
     "a million elements": _endless_elements,
-    "one element a million times": lambda: insert(FILM, element(0x00091001, "LO") * (FILLING // 8)),
+    "one element a million times": lambda: insert(IMAGE, element(0x00091001, "LO") * (FILLING // 8)),
     "a million items": lambda: insert(
-        FILM, element(0x00081140, "SQ", length=UNDEFINED) + _ITEM * (FILLING // 8) + _END, _PATIENT
+        IMAGE, element(0x00081140, "SQ", length=UNDEFINED) + _ITEM * (FILLING // 8) + _END, _PATIENT
     ),
-    "a million items in a table": lambda: insert(FILM, element(0x00283010, "SQ", _ITEM * (FILLING // 8)), _PIXEL_DATA),
+    "a million items in a table": lambda: insert(IMAGE, element(0x00283010, "SQ", _ITEM * (FILLING // 8)), _PIXEL_DATA),
     "sequences within sequences without an end": lambda: insert(
-        FILM, (element(0x00081140, "SQ", length=UNDEFINED) + item(b"")[:4] + b"\xff" * 4) * (FILLING // 20), _PATIENT
+        IMAGE, (element(0x00081140, "SQ", length=UNDEFINED) + item(b"")[:4] + b"\xff" * 4) * (FILLING // 20), _PATIENT
     ),
     "a hundred levels of eight megabytes": lambda: insert(
-        FILM, nested(100, element(0x00091001, "OB", bytes(FILLING))), _PIXEL_DATA
+        IMAGE, nested(100, element(0x00091001, "OB", bytes(FILLING))), _PIXEL_DATA
     ),
     "searched again and again": _searched_again_and_again,
     "four million windows": lambda: insert(IMPLICIT, implicit(0x00281050, b"1\\" * (FILLING // 2)), _PIXEL_DATA),
@@ -105,12 +105,12 @@ HEADERS: dict[str, Callable[[], bytes]] = {
         IMPLICIT, implicit(0x00091001, b"x") + implicit(0x00090010, b"\\" * FILLING), _PATIENT
     ),
     "a comment of four million escapes": lambda: insert(
-        FILM,
+        IMAGE,
         element(0x00080005, "CS", b"\\ISO 2022 IR 87 ") + element(0x00104000, "UT", b"\x1b$Ba" * (FILLING // 4)),
         0x00100010,
     ),
-    "a length of four gigabytes": lambda: insert(FILM, element(0x00091001, "OB", b"", 0xFFFFFFFE)),
-    "a value without an end": lambda: insert(FILM, element(0x00091001, "OB", bytes(FILLING), UNDEFINED)),
+    "a length of four gigabytes": lambda: insert(IMAGE, element(0x00091001, "OB", b"", 0xFFFFFFFE)),
+    "a value without an end": lambda: insert(IMAGE, element(0x00091001, "OB", bytes(FILLING), UNDEFINED)),
 }
 
 
@@ -119,7 +119,7 @@ HEADERS: dict[str, Callable[[], bytes]] = {
 
 def deflate_bomb(byte_count: int) -> bytes:
     """A deflated data set of a few hundred kilobytes with so many zeros before its pixels."""
-    data = make_dicom(make_film(), bits=12, syntax=DeflatedExplicitVRLittleEndian)
+    data = make_dicom(make_image(), bits=12, syntax=DeflatedExplicitVRLittleEndian)
     (meta_bytes,) = struct.unpack_from("<I", data, 140)
     begin = 144 + meta_bytes
     body = insert(bytes(132) + zlib.decompress(data[begin:], -zlib.MAX_WBITS), _marker(byte_count))[132:]

@@ -10,9 +10,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
-FILM = make_film()
+IMAGE = make_image()
 #: By value representation: text that names somebody, and that can be searched for.
 PLANTED = {
     "AE": "PLANTED", "AS": "077Y", "CS": "PLANTED", "DA": "19370704", "DT": "19370704101112", "LO": "PLANTED",
@@ -37,7 +37,7 @@ def plant(dataset: Dataset) -> None:
 
 
 def make_planted(syntax: str = ExplicitVRLittleEndian, **elements: object) -> bytes:
-    file = pydicom.dcmread(BytesIO(make_dicom(FILM, syntax=syntax, **elements)))
+    file = pydicom.dcmread(BytesIO(make_dicom(IMAGE, syntax=syntax, **elements)))
     plant(file)
     file.file_meta.SourceApplicationEntityTitle = "PLANTED"
     file.file_meta.PrivateInformationCreatorUID, file.file_meta.PrivateInformation = "1.2.19370704", b"PLANTED!"

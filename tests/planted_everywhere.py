@@ -16,7 +16,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
-from tests.planted import FILM
+from tests.planted import IMAGE
 from tests.synthetic_dicom import make_dicom
 
 #: As text in one and two bytes a character, and as the numbers that are planted where there is no text.
@@ -49,8 +49,8 @@ EVERYWHERE = {
 
 @cache
 def make_planted_everywhere(syntax: str) -> bytes:
-    """A film whose header holds a mark in every place."""
-    file = pydicom.dcmread(BytesIO(make_dicom(FILM, syntax=syntax)))
+    """An image whose header holds a mark in every place."""
+    file = pydicom.dcmread(BytesIO(make_dicom(IMAGE, syntax=syntax)))
     for tag, vr in EVERYWHERE.items():
         file.add_new(tag, vr, _value(vr, _deep_item))
     for mask, entry in RepeatersDictionary.items():

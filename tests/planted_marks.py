@@ -1,4 +1,4 @@
-"""Bright squares on a dark film, and where they are found again on what was made of it."""
+"""Bright squares on a dark image, and where they are found again on what was made of it."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
 
 @dataclass(frozen=True)
 class Mark:
-    """A bright rectangle; its edges, xyxy, in pixels of the film."""
+    """A bright rectangle; its edges, xyxy, in pixels of the image."""
 
     left: int
     top: int
@@ -24,10 +24,10 @@ class Mark:
         return self.left, self.top, self.right, self.bottom
 
     def on(self, height_px: int, width_px: int) -> NDArray[np.uint16]:
-        """A film with nothing but this mark, uint16 [H, W]."""
-        film = np.full((height_px, width_px), DARK, np.uint16)
-        film[self.top : self.bottom, self.left : self.right] = BRIGHT
-        return film
+        """An image with nothing but this mark, uint16 [H, W]."""
+        image = np.full((height_px, width_px), DARK, np.uint16)
+        image[self.top : self.bottom, self.left : self.right] = BRIGHT
+        return image
 
 
 def measure(pixels: NDArray[np.uint8]) -> tuple[float, float, float, float]:

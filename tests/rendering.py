@@ -12,7 +12,7 @@ from shared.errors import PermanentError
 from shared.imaging.rendition import Rendition, make_rendition, read_rendition
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
-#: A film that stored values are repeated on has this many pixels on each side.
+#: An image that stored values are repeated on has this many pixels on each side.
 SIDE_PX = 64
 
 
@@ -40,14 +40,14 @@ def code_of(data: bytes) -> str:
     return caught.value.code
 
 
-def film_of(values: Sequence[int], kind: type[np.integer] = np.uint16, **elements: object) -> bytes:
+def image_of(values: Sequence[int], kind: type[np.integer] = np.uint16, **elements: object) -> bytes:
     """A DICOM file in which each of `values` is stored equally often, but for a remainder."""
     return make_dicom(np.resize(np.array(values, kind), (SIDE_PX, SIDE_PX)), **elements)  # type: ignore[arg-type]
 
 
 def levels_of(values: Sequence[int], kind: type[np.integer] = np.uint16, **elements: object) -> list[int]:
     """The level, 0–255, at which each of `values` is shown in a DICOM file with these `elements`."""
-    return [int(level) for level in show(film_of(values, kind, **elements)).ravel()[: len(values)]]
+    return [int(level) for level in show(image_of(values, kind, **elements)).ravel()[: len(values)]]
 
 
 def table(first: int, entries: Sequence[int] | NDArray[np.integer], bits: int, **elements: object) -> list[Dataset]:

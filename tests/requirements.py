@@ -19,7 +19,7 @@ import pytest
 from tests.programs import PACKAGES, find
 
 REPOSITORY = Path(__file__).parents[1]
-#: Folders beside the checkout: real films and label tables, and files on which something failed once.
+#: Folders beside the checkout: real images and label tables, and files on which something failed once.
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 SHARED_CASES = REPOSITORY.parent / "shared" / "cases"
 FOLDERS = {"shared/data": SHARED_DATA, "shared/cases": SHARED_CASES}

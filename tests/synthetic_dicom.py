@@ -52,10 +52,10 @@ def make_dicom(
     return buffer.getvalue()
 
 
-def make_film(height_px: int = 96, width_px: int = 80, *, bits: int = 12) -> NDArray[np.uint16]:
-    """A smooth film with some noise that uses all of `bits`, uint16 [H, W]."""
+def make_image(height_px: int = 96, width_px: int = 80, *, bits: int = 12) -> NDArray[np.uint16]:
+    """A smooth image with some noise that uses all of `bits`, uint16 [H, W]."""
     down, across = np.mgrid[0 : 1 : height_px * 1j, 0 : 1 : width_px * 1j]
     noise = np.random.default_rng(7).normal(0, 0.01, (height_px, width_px))
-    film = np.clip(0.5 + 0.4 * np.sin(5 * down) * np.cos(4 * across) + noise, 0, 1) * (2**bits - 1)
-    film.flat[:2] = 0, 2**bits - 1
-    return np.asarray(np.rint(film), np.uint16)
+    image = np.clip(0.5 + 0.4 * np.sin(5 * down) * np.cos(4 * across) + noise, 0, 1) * (2**bits - 1)
+    image.flat[:2] = 0, 2**bits - 1
+    return np.asarray(np.rint(image), np.uint16)

@@ -19,7 +19,7 @@ from shared.vocabulary.states import TaskState
 from tests.integration.rows import home
 
 HEIGHT_PX, WIDTH_PX = 256, 216
-#: Into which split each film of four goes.
+#: Into which split each image of four goes.
 SPLITS = ("train", "train", "train", "val")
 
 
@@ -28,18 +28,18 @@ def store_dataset(
     store: ObjectStore,
     *,
     name: str = "phantoms",
-    films: int = 24,
-    first_film: int = 0,
+    count: int = 24,
+    first: int = 0,
     state: TaskState = TaskState.SUCCEEDED,
 ) -> Dataset:
-    """Store a dataset of `films` phantoms, three of four of them in `train` and one in `val`; return its detached row.
+    """Store a dataset of `count` phantoms, three of four of them in `train` and one in `val`; return its detached row.
 
-    The renditions are the originals. Phantom `first_film + n` is film n, of the same pixels each time.
+    The renditions are the originals. Phantom `first + n` is image n, of the same pixels each time.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number in range(films):
-        png, lesions = _make_film(first_film + number)
+    for number in range(count):
+        png, lesions = _draw(first + number)
         sha256 = hashlib.sha256(png).hexdigest()
         store.put(rendition_key(sha256), png)
         images.append(_image(number, sha256))
@@ -66,7 +66,7 @@ def store_dataset(
 
 
 @cache
-def _make_film(number: int) -> tuple[bytes, tuple[Lesion, ...]]:
+def _draw(number: int) -> tuple[bytes, tuple[Lesion, ...]]:
     phantom = make_phantom(number, HEIGHT_PX, WIDTH_PX, None)
     png = cv2.imencode(".png", np.rint(phantom.pixels * 255).astype(np.uint8))[1].tobytes()
     return png, tuple(phantom.lesions)

@@ -1,4 +1,4 @@
-"""A detector with random weights that is quick on a CPU, and finds something else on every film."""
+"""A detector with random weights that is quick on a CPU, and finds something else on every image."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ CATEGORIES = tuple(Category(id=id_, name=name) for id_, name in ((30, "Mass"), (
 def make_tiny_model(
     seed: int = 0, *, categories: Sequence[Category] = CATEGORIES, canvas_px: int = 128
 ) -> tuple[ModelCard, bytes]:
-    """Return a card and float32 weights; another seed gives another model. It reports at most three boxes a film."""
+    """Return a card and float32 weights; another seed gives another model. It reports at most three boxes an image."""
     draft = ModelCard(
         name=f"tiny-{seed}",
         architecture="carina_small",
@@ -36,12 +36,12 @@ def make_tiny_model(
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         model = build(draft)
-        # Random layers shrink what passes them, until batch norm has seen films.
+        # Random layers shrink what passes them, until batch norm has seen images.
         for module in model.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None
-        films = [(make_phantom(number, 96, 90).pixels * 255).astype(np.uint8) for number in range(4)]
-        canvases = np.stack([fit_to_canvas(film, canvas_px).canvas for film in films])
+        images = [(make_phantom(number, 96, 90).pixels * 255).astype(np.uint8) for number in range(4)]
+        canvases = np.stack([fit_to_canvas(image, canvas_px).canvas for image in images])
         model.backbone.train()(torch.from_numpy(canvases)[:, None].expand(-1, 3, -1, -1) / 57.0 - 2)
         # Far apart, so that rounding does not change the order of boxes.
         model.roi_heads.box_predictor.cls_score.weight.mul_(5)

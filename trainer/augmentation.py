@@ -11,7 +11,7 @@ MIN_VISIBLE = 0.5
 
 
 def augment(
-    film: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     boxes_xyxy_px: NDArray[np.float32],
     canvas_px: int,
     augmentation: Augmentation,
@@ -23,12 +23,12 @@ def augment(
     float32 [m, 4] xyxy in its pixels; and a mask [n] of these boxes. An augmentation without changes gives the canvas
     of `shared.detector.fitting.fit_to_canvas`. All random values come from `rng`.
     """
-    canvas, film_to_canvas = _warp(film, canvas_px, augmentation, rng)
+    canvas, image_to_canvas = _warp(image, canvas_px, augmentation, rng)
     canvas = _expose(canvas, augmentation, rng)
     cutouts = _draw_cutouts(canvas_px, augmentation, rng)
     for left, top, right, bottom in cutouts:
         canvas[top:bottom, left:right] = 0
-    moved = _move(boxes_xyxy_px, film_to_canvas)
+    moved = _move(boxes_xyxy_px, image_to_canvas)
     clipped = np.clip(moved, 0, canvas_px)
     whole, seen = _areas(moved), clipped.astype(np.float32)
     kept = (whole > 0) & (_areas(clipped) - _hidden(clipped, cutouts) >= MIN_VISIBLE * whole)
@@ -40,10 +40,10 @@ def augment(
 
 
 def _warp(
-    film: NDArray[np.uint8], canvas_px: int, augmentation: Augmentation, rng: np.random.Generator
+    image: NDArray[np.uint8], canvas_px: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Return the canvas, and the affine map [2, 3] from image pixels to canvas pixels, both from the top left edge."""
-    height, width = film.shape
+    height, width = image.shape
     mirror = -1.0 if rng.random() < augmentation.flip_probability else 1.0
     angle = np.deg2rad(rng.uniform(-augmentation.rotate_deg, augmentation.rotate_deg))
     shift = canvas_px * rng.uniform(-augmentation.translate, augmentation.translate, size=2)
@@ -51,7 +51,7 @@ def _warp(
     stretch = scale * np.array([aspect**0.5, aspect**-0.5])  # x, y
 
     # Areas are averaged for most of the scaling, as in `place`, because the warp alone would alias.
-    resized, fitted = _resize(film, canvas_px, stretch)
+    resized, fitted = _resize(image, canvas_px, stretch)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = fitted / 2 + shift
     size = np.array(resized.shape[::-1])
@@ -65,16 +65,16 @@ def _warp(
 
 
 def _resize(
-    film: NDArray[np.uint8], canvas_px: int, stretch: NDArray[np.float64]
+    image: NDArray[np.uint8], canvas_px: int, stretch: NDArray[np.float64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return the image at about its final size, and the size (x, y) of the fitted image without stretch."""
-    height, width = film.shape
+    height, width = image.shape
     scale = canvas_px / max(height, width)
     fitted = np.array([max(1, round(width * scale)), max(1, round(height * scale))])
     final = np.maximum(np.rint(fitted * stretch), 1).astype(int)
     shrinks = scale * stretch.max() < 1
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(film, (int(final[0]), int(final[1])), interpolation=interpolation), np.uint8), fitted
+    return np.asarray(cv2.resize(image, (int(final[0]), int(final[1])), interpolation=interpolation), np.uint8), fitted
 
 
 def _expose(canvas: NDArray[np.uint8], augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.uint8]:

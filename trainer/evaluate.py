@@ -24,14 +24,14 @@ from shared.tables import Evaluation, Model
 from shared.training.config import EvaluationConfig
 from shared.version import code_version
 from shared.vocabulary.states import TaskState
-from trainer.datasets.dataset import Dataset, Film
+from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.evaluation.boxes import Boxes
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.storage import encode_boxes
 from trainer.evaluation.summary import MissingClass, summarise
-from trainer.films import FilmReader
 from trainer.lineage import learnt_from, read_dataset
 from trainer.ranks import Ranks, joined
+from trainer.rendition_reader import RenditionReader
 from trainer.reporting import store_report
 from trainer.task import Work
 
@@ -79,23 +79,23 @@ def run(work: Work) -> None:
             row = session.get_one(Evaluation, work.claim.task_id)
             config = EvaluationConfig.model_validate(row.config)
             dataset = read_dataset(session, work.store, row.dataset_id).of(config.split)
-            films = dataset.films
+            images = dataset.images
             card = ModelCard.model_validate(session.get_one(Model, row.model_id).card)
-            refuse_training_films(session, work.store, row.model_id, films)
-        if not films:
+            refuse_training_images(session, work.store, row.model_id, images)
+        if not images:
             raise NothingToEvaluate(f"The split {config.split} of {dataset.name} holds no image.")
         weights = work.store.get(weights_key(card.weights_sha256), sha256=card.weights_sha256)
-        read = FilmReader.from_settings(work.settings, work.store)
+        read = RenditionReader.from_settings(work.settings, work.store)
         asked = {"score_threshold": config.score_threshold, "max_detections": config.max_detections}
         renamed = name_as_dataset(card, dataset)
         detector = Detector(renamed.model_copy(update=asked), weights, str(ranks.device), work.settings.precision)
-        found = detect(work, detector, films, read, config.batch_size, ranks)
+        found = detect(work, detector, images, read, config.batch_size, ranks)
         if ranks.is_first:
             _conclude(work, card, renamed.categories, dataset, config, found, read)
 
 
 def detect(
-    work: Work, detector: Detector, films: Sequence[Film], read: FilmReader, batch_size: int, ranks: Ranks
+    work: Work, detector: Detector, images: Sequence[DatasetImage], read: RenditionReader, batch_size: int, ranks: Ranks
 ) -> dict[int, Boxes]:
     """Return the detections of each image, by image id, in pixels of the original; the same on every rank.
 
@@ -105,16 +105,16 @@ def detect(
 
     def report(done: int) -> None:
         if ranks.is_first:
-            work.report(images=min(done * ranks.world, len(films)), images_total=len(films))
+            work.report(images=min(done * ranks.world, len(images)), images_total=len(images))
 
-    found = find(detector, films[ranks.rank :: ranks.world], read, batch_size, report)
+    found = find(detector, images[ranks.rank :: ranks.world], read, batch_size, report)
     return {image_id: boxes for part in ranks.gather(found) for image_id, boxes in part.items()}
 
 
 def find(
     detector: Detector,
-    films: Sequence[Film],
-    read: FilmReader,
+    images: Sequence[DatasetImage],
+    read: RenditionReader,
     batch_size: int,
     report: Callable[[int], None] = lambda _: None,
 ) -> dict[int, Boxes]:
@@ -122,10 +122,10 @@ def find(
     blank = detector.fit_to_canvas(np.zeros((64, 64), np.uint8))
     found: dict[int, Boxes] = {}
     with ThreadPoolExecutor(2) as threads:
-        groups = _groups(threads, films, batch_size, lambda film: detector.fit_to_canvas(read(film)))
+        groups = _groups(threads, images, batch_size, lambda image: detector.fit_to_canvas(read(image)))
         for done, (group, canvases) in enumerate(groups, start=1):
             results = detector.detect([*canvases, *[blank] * (batch_size - len(canvases))])
-            found |= {film.image_id: boxes_of(film, result) for film, result in zip(group, results, strict=False)}
+            found |= {image.image_id: boxes_of(image, result) for image, result in zip(group, results, strict=False)}
             report(done * batch_size)
     return found
 
@@ -164,32 +164,37 @@ def evaluate_model(work: Work, model_id: UUID, dataset_id: UUID, config: Evaluat
     raise EvaluationPending
 
 
-def refuse_training_films(session: Session, store: ObjectStore, model_id: UUID, films: Sequence[Film]) -> None:
+def refuse_training_images(
+    session: Session, store: ObjectStore, model_id: UUID, images: Sequence[DatasetImage]
+) -> None:
     """Raise `EvaluationMeetsTraining` if the model or one of its ancestors was trained on one of these images."""
-    groups, originals = {film.group for film in films}, {film.sha256 for film in films}
+    groups, originals = {image.group for image in images}, {image.sha256 for image in images}
     for learnt in learnt_from(session, store, model_id):
-        met = sum(film.group in groups or film.sha256 in originals for film in learnt)
+        met = sum(image.group in groups or image.sha256 in originals for image in learnt)
         if met:
-            raise EvaluationMeetsTraining(f"The model has learnt from {met} of these films or of their patients.")
+            raise EvaluationMeetsTraining(f"The model has learnt from {met} of these images or of their patients.")
 
 
 def to_material(
-    dataset: Dataset, films: Sequence[Film], found: dict[int, Boxes], categories: tuple[Category, ...] | None = None
+    dataset: Dataset,
+    images: Sequence[DatasetImage],
+    found: dict[int, Boxes],
+    categories: tuple[Category, ...] | None = None,
 ) -> EvaluationSet:
     """Return the true boxes and the detections of the images, in pixels of the original.
 
     `categories` are the evaluated ones; by default all of the dataset.
     """
     return EvaluationSet(
-        image_ids=tuple(film.image_id for film in films),
-        patients=tuple(film.group for film in films),
+        image_ids=tuple(image.image_id for image in images),
+        patients=tuple(image.group for image in images),
         categories=dataset.categories if categories is None else categories,
         truth={
-            film.image_id: Boxes(film.category_ids, film.boxes_xyxy_px, np.ones(len(film.category_ids), np.float32))
-            for film in films
+            image.image_id: Boxes(image.category_ids, image.boxes_xyxy_px, np.ones(len(image.category_ids), np.float32))
+            for image in images
         },
         found=found,
-        sizes_px={film.image_id: film.size_px for film in films},
+        sizes_px={image.image_id: image.size_px for image in images},
     )
 
 
@@ -202,7 +207,7 @@ def name_as_dataset(card: ModelCard, dataset: Dataset) -> ModelCard:
     ids = {category.name.casefold(): category.id for category in dataset.categories}
     free = count(max(ids.values(), default=-1) + 1)
     names = [category.name.casefold() for category in card.categories]
-    if not set(names) & set(ids) and any(len(film.category_ids) for film in dataset.films):
+    if not set(names) & set(ids) and any(len(image.category_ids) for image in dataset.images):
         raise ClassesDiffer(
             f"The model and the dataset have no class in common. The dataset has {_list(dataset.categories)}; the "
             f"model has {_list(card.categories)}."
@@ -227,7 +232,7 @@ def evaluated_categories(known: Sequence[Category], dataset: Dataset) -> tuple[C
 def missing_classes(known: Sequence[Category], dataset: Dataset) -> list[MissingClass]:
     """Return the classes of the dataset that the model does not know, each with the most similar class of the model."""
     names = {category.name.casefold(): category.name for category in known}
-    boxes = Counter(category_id for film in dataset.films for category_id in film.category_ids.tolist())
+    boxes = Counter(category_id for image in dataset.images for category_id in image.category_ids.tolist())
     missing = []
     for category in dataset.categories:
         if category.name.casefold() not in names:
@@ -248,12 +253,12 @@ def _conclude(
     dataset: Dataset,
     config: EvaluationConfig,
     found: dict[int, Boxes],
-    read: FilmReader,
+    read: RenditionReader,
 ) -> None:
     """Compute the metrics, store detections and report, and write the row."""
-    films = dataset.films
-    material = to_material(dataset, films, found, evaluated_categories(known, dataset))
-    work.report(images=len(films), images_total=len(films), computing="metrics")
+    images = dataset.images
+    material = to_material(dataset, images, found, evaluated_categories(known, dataset))
+    work.report(images=len(images), images_total=len(images), computing="metrics")
     summary = summarise(
         material,
         bootstrap_samples=config.bootstrap_samples,
@@ -274,23 +279,23 @@ def _conclude(
 
 
 def _groups(
-    threads: Executor, films: Sequence[Film], size: int, place: Callable[[Film], FittedImage]
-) -> Iterator[tuple[Sequence[Film], list[FittedImage]]]:
+    threads: Executor, images: Sequence[DatasetImage], size: int, place: Callable[[DatasetImage], FittedImage]
+) -> Iterator[tuple[Sequence[DatasetImage], list[FittedImage]]]:
     """Yield the images of each pass with their canvases. Only the next pass is read in advance."""
-    starts = range(0, len(films), size)
+    starts = range(0, len(images), size)
     begun: deque[list[Future[FittedImage]]] = deque()
     for start in starts:
-        begun.append([threads.submit(place, film) for film in films[start : start + size]])
+        begun.append([threads.submit(place, image) for image in images[start : start + size]])
         if len(begun) > 1:
-            yield films[start - size : start], [future.result() for future in begun.popleft()]
+            yield images[start - size : start], [future.result() for future in begun.popleft()]
     if begun:
-        yield films[starts[-1] :], [future.result() for future in begun.popleft()]
+        yield images[starts[-1] :], [future.result() for future in begun.popleft()]
 
 
-def boxes_of(film: Film, detections: Sequence[Detection]) -> Boxes:
+def boxes_of(image: DatasetImage, detections: Sequence[Detection]) -> Boxes:
     """Return the detections of an image in pixels of the original."""
     return Boxes(
         np.array([detection.category_id for detection in detections], np.int64),
-        rescale([detection.box_xyxy_px for detection in detections], film.rendition_size_px, film.size_px),
+        rescale([detection.box_xyxy_px for detection in detections], image.rendition_size_px, image.size_px),
         np.array([detection.score for detection in detections], np.float64),
     )

@@ -20,7 +20,7 @@ from shared.training.config import TrainingConfig
 from shared.version import code_version
 from trainer.datasets.dataset import Dataset
 from trainer.engine import Trainee, train_one_epoch
-from trainer.loader import Loader, ReadFilm
+from trainer.loader import Loader, ReadRendition
 from trainer.ranks import Ranks
 from trainer.sampling import plan_epoch, shares, steps_of
 
@@ -96,7 +96,7 @@ def draft_card(config: TrainingConfig, dataset: Dataset, name: str, base: ModelC
         max_detections=config.max_detections,
         rendition_version=dataset.rendition_version,
         weights_sha256="0" * 64,
-        trained_on=f"dataset {dataset.name}, {len(dataset.of('train').films)} films",
+        trained_on=f"dataset {dataset.name}, {len(dataset.of('train').images)} images",
         code_version=code_version(),
         **kept,
     )
@@ -107,7 +107,7 @@ def fit(
     dataset: Dataset,
     card: ModelCard,
     initialise: Callable[[nn.Module], None],
-    read: ReadFilm,
+    read: ReadRendition,
     ranks: Ranks,
     checkpointer: Checkpointer,
     measure: Callable[[nn.Module], dict[str, float]] = lambda _: {},
@@ -118,8 +118,8 @@ def fit(
     and its figures are added to those of the last step. Raises `NothingToTrainOn`, `NonFiniteLoss` and the exceptions
     of the checkpointer.
     """
-    films = dataset.of("train").films
-    if not any(len(film.category_ids) for film in films):
+    training_images = dataset.of("train").images
+    if not any(len(image.category_ids) for image in training_images):
         raise NothingToTrainOn
     torch.manual_seed(config.seed)
     model = build(card)
@@ -131,10 +131,10 @@ def fit(
     trainee = Trainee(model, card, config, ranks)
     together = config.batch_size * config.accumulate * ranks.world
     position = _resume(trainee, checkpointer.load(), together)
-    loader = Loader(films, read, card, config.augmentation, _loader_workers(config, ranks))
+    loader = Loader(training_images, read, card, config.augmentation, _loader_workers(config, ranks))
     try:
         for epoch in range(position.epoch, config.epochs):
-            plan = plan_epoch(films, config, epoch)
+            plan = plan_epoch(training_images, config, epoch)
             step_count = steps_of(len(plan), config, ranks.world)
             first = position.step if epoch == position.epoch else 0
             batches = loader.batches(shares(plan, config, epoch, ranks.rank, ranks.world, first))

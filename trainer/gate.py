@@ -27,8 +27,8 @@ from trainer.evaluation.paired import PairedGain, paired_gain
 from trainer.evaluation.report import Decision as ReportedDecision
 from trainer.evaluation.storage import decode_boxes
 from trainer.evaluation.summary import Summary
-from trainer.films import FilmReader
 from trainer.lineage import read_dataset
+from trainer.rendition_reader import RenditionReader
 from trainer.reporting import store_report
 from trainer.task import Work
 
@@ -77,7 +77,7 @@ def run(work: Work) -> None:
     work.report(comparing="candidate and active model")
     compared = dataset.of(contest.config.evaluation.split)
     unknown = _find_unknown(contest, compared)
-    material = to_material(dataset, compared.films, found, _known_by_any(unknown, dataset))
+    material = to_material(dataset, compared.images, found, _known_by_any(unknown, dataset))
     gain = _compare(material.with_found(found_before), material, contest.config)
     decision = decide(
         gain,
@@ -182,7 +182,7 @@ def _report(
     """Write the candidate's report again, with the decision. Returns its SHA-256."""
     return store_report(
         work.store,
-        FilmReader.from_settings(work.settings, work.store),
+        RenditionReader.from_settings(work.settings, work.store),
         card=contest.candidate,
         dataset=dataset,
         split=contest.config.evaluation.split,

@@ -16,7 +16,7 @@ from shared.object_store import ObjectStore, dataset_key, weights_key
 from shared.tables import Dataset as DatasetRow
 from shared.tables import Model, TrainingRun
 from shared.training.config import Split, TrainingConfig
-from trainer.datasets.dataset import Dataset, Film, parse
+from trainer.datasets.dataset import Dataset, DatasetImage, parse
 
 log = structlog.get_logger()
 
@@ -44,14 +44,14 @@ def training_set(
     groups: set[str] = set()
     originals: set[str] = set()
     for held_out in TrainingConfig.model_validate(run.config).held_out:
-        for film in read_dataset(session, store, held_out.dataset_id, options=options).of(held_out.split).films:
-            groups.add(film.group)
-            originals.add(film.sha256)
+        for image in read_dataset(session, store, held_out.dataset_id, options=options).of(held_out.split).images:
+            groups.add(image.group)
+            originals.add(image.sha256)
     dataset = read_dataset(session, store, run.dataset_id, options=options)
     return dataset.of("train").without(frozenset(groups), frozenset(originals))
 
 
-def learnt_from(session: Session, store: ObjectStore, model_id: UUID) -> Iterator[tuple[Film, ...]]:
+def learnt_from(session: Session, store: ObjectStore, model_id: UUID) -> Iterator[tuple[DatasetImage, ...]]:
     """Yield the images of each run that led to a model, including the runs of its ancestors.
 
     Models are identified by the content of their weights: a model that was exported and imported again, under another
@@ -65,7 +65,7 @@ def learnt_from(session: Session, store: ObjectStore, model_id: UUID) -> Iterato
             own_runs = sa.select(TrainingRun).where(TrainingRun.model_id == twin.id)
             runs = session.scalars(own_runs.execution_options(**ACROSS_PROJECTS)).all()
             for run in runs:
-                yield training_set(session, store, run, options=ACROSS_PROJECTS).films
+                yield training_set(session, store, run, options=ACROSS_PROJECTS).images
                 if run.initial_model_id is not None and run.initial_model_id not in seen:
                     seen.add(run.initial_model_id)
                     ancestors.append(run.initial_model_id)
@@ -113,7 +113,7 @@ def describe_material(session: Session, run: TrainingRun) -> str:
     return " ".join(dict.fromkeys([own, *inherited.split()]))
 
 
-def _learnt_elsewhere(session: Session, store: ObjectStore, card: ModelCard) -> Iterator[tuple[Film, ...]]:
+def _learnt_elsewhere(session: Session, store: ObjectStore, card: ModelCard) -> Iterator[tuple[DatasetImage, ...]]:
     """Yield the images of the datasets that a card names by digest, if this installation has them."""
     named = str(card.metrics.get(LEARNT_FROM) or card.metrics.get(DATASET_DIGEST) or "")
     for entry in named.split():
@@ -126,10 +126,10 @@ def _learnt_elsewhere(session: Session, store: ObjectStore, card: ModelCard) -> 
         for held in held_out:
             held_digest, _, split = held.partition("/")
             dataset = _read_by_digest(session, store, held_digest)
-            for film in () if dataset is None else dataset.of(_SPLITS[split]).films:
-                groups.add(film.group)
-                originals.add(film.sha256)
-        yield learnt.of("train").without(frozenset(groups), frozenset(originals)).films
+            for image in () if dataset is None else dataset.of(_SPLITS[split]).images:
+                groups.add(image.group)
+                originals.add(image.sha256)
+        yield learnt.of("train").without(frozenset(groups), frozenset(originals)).images
 
 
 def _read_by_digest(session: Session, store: ObjectStore, digest: str) -> Dataset | None:

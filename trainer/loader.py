@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from shared.detector.card import ModelCard
 from shared.training.config import Augmentation
 from trainer.augmentation import augment
-from trainer.datasets.dataset import Film
+from trainer.datasets.dataset import DatasetImage
 from trainer.engine import Batch
 from trainer.sampling import Share
 
 #: Returns the pixels of an image's rendition, uint8 [h, w].
-ReadFilm = Callable[[Film], NDArray[np.uint8]]
+ReadRendition = Callable[[DatasetImage], NDArray[np.uint8]]
 #: Number of steps that are read in advance.
 AHEAD = 3
 
@@ -39,10 +39,15 @@ class Loader:
     """Reads batches for one rank."""
 
     def __init__(
-        self, films: Sequence[Film], read: ReadFilm, card: ModelCard, augmentation: Augmentation, workers: int
+        self,
+        images: Sequence[DatasetImage],
+        read: ReadRendition,
+        card: ModelCard,
+        augmentation: Augmentation,
+        workers: int,
     ) -> None:
         cv2.setNumThreads(1)  # parallelism comes from the threads here
-        self._films = films
+        self._images = images
         self._read = read
         self._card = card
         self._augmentation = augmentation
@@ -64,16 +69,16 @@ class Loader:
 
     def _begin(self, share: Share) -> list[Future[_Example]]:
         # A rank without images takes a placeholder that does not count, because each rank must enter each collective.
-        places = zip(share.films.tolist() or [0], share.seeds or [(0, 0, 0)], strict=True)
-        return [self._threads.submit(self._load, self._films[index], seed) for index, seed in places]
+        places = zip(share.images.tolist() or [0], share.seeds or [(0, 0, 0)], strict=True)
+        return [self._threads.submit(self._load, self._images[index], seed) for index, seed in places]
 
-    def _load(self, film: Film, seed: tuple[int, int, int]) -> _Example:
+    def _load(self, image: DatasetImage, seed: tuple[int, int, int]) -> _Example:
         rng = np.random.default_rng(seed)
         canvas, boxes, kept = augment(
-            self._read(film), film.boxes_on_rendition, self._card.canvas_px, self._augmentation, rng
+            self._read(image), image.boxes_on_rendition, self._card.canvas_px, self._augmentation, rng
         )
-        labels = [self._card.label_of(category_id) for category_id in film.category_ids[kept].tolist()]
-        return _Example(film.image_id, canvas, boxes, labels)
+        labels = [self._card.label_of(category_id) for category_id in image.category_ids[kept].tolist()]
+        return _Example(image.image_id, canvas, boxes, labels)
 
 
 def _finish(step: list[tuple[Share, list[Future[_Example]]]]) -> list[Batch]:

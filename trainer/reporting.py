@@ -11,12 +11,12 @@ from trainer.datasets.dataset import Dataset
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.report import Decision, render_report
 from trainer.evaluation.summary import Summary
-from trainer.films import FilmReader
+from trainer.rendition_reader import RenditionReader
 
 
 def store_report(
     store: ObjectStore,
-    read: FilmReader,
+    read: RenditionReader,
     *,
     card: ModelCard,
     dataset: Dataset,
@@ -36,8 +36,8 @@ def store_report(
         "Code version": code_version(),
         "Date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
-    film_of = {film.image_id: film for film in dataset.of(split).films}
-    page = render_report(material, summary, lambda image_id: read(film_of[image_id]), facts, decision).encode()
+    image_of = {image.image_id: image for image in dataset.of(split).images}
+    page = render_report(material, summary, lambda image_id: read(image_of[image_id]), facts, decision).encode()
     sha256 = hashlib.sha256(page).hexdigest()
     store.put(result_key(sha256, "html"), page)
     return sha256

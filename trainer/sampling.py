@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.training.config import TrainingConfig
-from trainer.datasets.dataset import Film
+from trainer.datasets.dataset import DatasetImage
 
 
 @dataclass(frozen=True)
@@ -16,34 +16,34 @@ class Share:
     """The images of one rank in one forward pass."""
 
     #: Indices of the training images, and the seed of each image's random numbers. Both can be empty.
-    films: NDArray[np.int64]  # [b]
+    images: NDArray[np.int64]  # [b]
     seeds: list[tuple[int, int, int]]  # (seed, epoch, place in the epoch)
 
 
-def plan_epoch(films: Sequence[Film], config: TrainingConfig, epoch: int) -> NDArray[np.int64]:
+def plan_epoch(images: Sequence[DatasetImage], config: TrainingConfig, epoch: int) -> NDArray[np.int64]:
     """Return the image indices of an epoch in order, int64 [n]; n is `images_per_epoch` or about the number of images.
 
     Images without a finding are taken at the rate `normal_rate`; images of rare classes are repeated
     (`repeat_factors`).
     """
-    factors = repeat_factors(films, config.repeat_threshold)
-    normal = np.array([not len(film.category_ids) for film in films])
+    factors = repeat_factors(images, config.repeat_threshold)
+    normal = np.array([not len(image.category_ids) for image in images])
     factors[normal] *= config.normal_rate
     most = config.images_per_epoch
     rounds: list[NDArray[np.int64]] = []
     while not rounds or (most is not None and sum(map(len, rounds)) < most):
         rng = np.random.default_rng((config.seed, epoch, len(rounds)))
         # Stochastic rounding, so that the mean frequency of each image over the epochs equals its factor.
-        times = np.floor(factors + rng.random(len(films))).astype(np.int64)
-        rounds.append(rng.permutation(np.repeat(np.arange(len(films)), times)))
+        times = np.floor(factors + rng.random(len(images))).astype(np.int64)
+        rounds.append(rng.permutation(np.repeat(np.arange(len(images)), times)))
     return np.concatenate(rounds)[:most]
 
 
-def repeat_factors(films: Sequence[Film], threshold: float) -> NDArray[np.float64]:
+def repeat_factors(images: Sequence[DatasetImage], threshold: float) -> NDArray[np.float64]:
     """Return each image's frequency in an epoch, at least 1, float64 [n] (LVIS, arXiv:1908.03195, section 3.2)."""
-    present = [set(film.category_ids.tolist()) for film in films]
-    images = Counter(category_id for classes in present for category_id in classes)
-    factor = {id_: max(1.0, (threshold * len(films) / count) ** 0.5) for id_, count in images.items()}
+    present = [set(image.category_ids.tolist()) for image in images]
+    counts = Counter(category_id for classes in present for category_id in classes)
+    factor = {id_: max(1.0, (threshold * len(images) / count) ** 0.5) for id_, count in counts.items()}
     return np.array([max((factor[id_] for id_ in classes), default=1.0) for classes in present])
 
 

@@ -25,11 +25,11 @@ from trainer import initial_weights
 from trainer.curve import AP40, Curve
 from trainer.engine import NonFiniteLoss
 from trainer.event_file import EventFile
-from trainer.films import FilmReader
 from trainer.fit import Progress, draft_card, fit
 from trainer.initial_weights import InitialWeights
 from trainer.lineage import DATASET_DIGEST, LEARNT_FROM, describe_material, find_by_content, read_dataset, training_set
 from trainer.ranks import Ranks, joined
+from trainer.rendition_reader import RenditionReader
 from trainer.task import Interrupted, TaskLost, Work
 from trainer.validation import measure_on
 
@@ -55,7 +55,7 @@ def run(work: Work) -> None:
             begun_from = recognise(work, begun_from, config)
         checkpointer = RunCheckpointer(work, ranks, config, stop)
         draft = draft_card(config, dataset, name, begun_from.card)
-        read = FilmReader.from_settings(work.settings, work.store)
+        read = RenditionReader.from_settings(work.settings, work.store)
         measure = measure_on(config, whole, draft, read, ranks, work.settings.precision)
         try:
             card, weights = fit(

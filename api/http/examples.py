@@ -42,7 +42,7 @@ VALUES: dict[str, Any] = {
     "DeliveryAnswer.state": "delivered", "SubmissionAnswer.state": "completed", "FailureAnswer.state": "failed",
     "code": None, "reason": None, "FailureAnswer.code": "worker_lost", "RetryRequest.code": "worker_lost",
     "FailureAnswer.reason": "The worker that had the job stopped responding.", "FailedImage.code": "image_missing",
-    "FailedImage.reason": "There is no file for this image.", "PromotionRequest.reason": "Checked on our own films.",
+    "FailedImage.reason": "There is no file for this image.", "PromotionRequest.reason": "Checked on our own images.",
     "outcome": "accepted", "ManifestRow.outcome": "succeeded", "last_outcome": f"Started run {_RUN}.", "notes": [],
     "status": 201, "Readiness.status": "ready", "review": "done", "states": {"succeeded": 1}, "problems": [],
     "progress": {"what": "rendering", "done": 400, "total": 400, "failed": 0}, "actor": None,

@@ -38,34 +38,34 @@ STACK_TIMEOUT_S = 120
 
 
 def demo(data: Path, *, exit_when_done: bool, studies: int, seed: int, train: bool) -> None:
-    """Start the stack, send in synthetic chest films and bad files, show what was found, and stay up.
+    """Start the stack, send in synthetic chest images and bad files, show what was found, and stay up.
 
-    With `train`, half of the films are a second machine's, which the model is taught first. Raises `typer.Exit` with
+    With `train`, half of the images are a second machine's, which the model is taught first. Raises `typer.Exit` with
     `Exit.NO_RESULT` when a file has not the outcome that it should have.
     """
     with _stack(data) as ours:
         if train:
             teach(data)
-        films = _draw(data / "demo", studies, seed, negatives=train)
+        images = _draw(data / "demo", studies, seed, negatives=train)
         wrong = {name: (path, code) for name, path, code in _write_bad_files(data / "demo")}
         with connect(data) as client:
             begun = time.monotonic()
-            outcomes = send(client, [*(path for path, _ in films), *(path for path, _ in wrong.values())])
+            outcomes = send(client, [*(path for path, _ in images), *(path for path, _ in wrong.values())])
             jobs = [outcome.job_id for outcome in outcomes if outcome.job_id]
             states = await_jobs(client, jobs, timeout_s=600)
             took_s = time.monotonic() - begun
             by_name = {outcome.name: outcome for outcome in outcomes}
-            shown = _show_findings(client, films, by_name, data / "demo" / "overlays")
+            shown = _show_findings(client, images, by_name, data / "demo" / "overlays")
             _show_bad_files(client, wrong, by_name)
-            lost = _lost(films, wrong, by_name, states, client)
+            lost = _lost(images, wrong, by_name, states, client)
             new = sum(outcome.outcome == "accepted" for outcome in outcomes)
             if new:
                 story().print(f"throughput: {new} new images in {took_s:.1f} s, {new / took_s:.2f} images/s")
             else:
                 story().print(
-                    "These films were known from an earlier run, so nothing had to be computed; --seed draws others."
+                    "These images were known from an earlier run, so nothing had to be computed; --seed draws others."
                 )
-            _show_urls(client_settings_of(data), by_name[films[0][0].name])
+            _show_urls(client_settings_of(data), by_name[images[0][0].name])
             if is_json():
                 refused = {name: _code_of(client, by_name[name]) for name in wrong}
                 tell({"films": shown, "bad_files": refused, "new": new, "took_s": round(took_s, 1), "lost": lost})
@@ -118,13 +118,13 @@ def _is_up(data: Path) -> bool:
 
 def _draw(folder: Path, count: int, seed: int, *, negatives: bool) -> list[tuple[Path, Sequence[Lesion]]]:
     folder.mkdir(parents=True, exist_ok=True)
-    films: list[tuple[Path, Sequence[Lesion]]] = []
+    images: list[tuple[Path, Sequence[Lesion]]] = []
     for name, content, phantom in track(
         demo_studies(count, seed, negatives=negatives), "drawing   ", total=count, console=err
     ):
         (folder / name).write_bytes(content)
-        films.append((folder / name, phantom.lesions))
-    return films
+        images.append((folder / name, phantom.lesions))
+    return images
 
 
 def _write_bad_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
@@ -135,17 +135,17 @@ def _write_bad_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
 
 def _show_findings(
     client: Carina,
-    films: Sequence[tuple[Path, Sequence[Lesion]]],
+    images: Sequence[tuple[Path, Sequence[Lesion]]],
     by_name: dict[str, FileOutcome],
     overlays: Path,
 ) -> list[dict[str, object]]:
-    """Show what was planted in each film and whether it was found; return the same as it is printed as JSON."""
-    table = Table("film", "planted", "found", "other findings", title="Findings beside what was planted")
+    """Show what was planted in each image and whether it was found; return the same as it is printed as JSON."""
+    table = Table("image", "planted", "found", "other findings", title="Findings beside what was planted")
     overlays.mkdir(exist_ok=True)
     pictures, shown = [], []
     models: list[ModelReference] = []
     planted = hit = 0
-    for path, lesions in films:
+    for path, lesions in images:
         outcome = by_name[path.name]
         if outcome.study_id is None or outcome.image_id is None:
             continue
@@ -214,14 +214,14 @@ def _code_of(client: Carina, outcome: FileOutcome) -> str | None:
 
 
 def _lost(
-    films: Sequence[tuple[Path, Sequence[Lesion]]],
+    images: Sequence[tuple[Path, Sequence[Lesion]]],
     wrong: dict[str, tuple[Path, str]],
     by_name: dict[str, FileOutcome],
     states: dict[UUID, str],
     client: Carina,
 ) -> list[str]:
     """Return the files without the outcome that they should have."""
-    unseen = [path.name for path, _ in films if states.get(by_name[path.name].job_id or UUID(int=0)) != "succeeded"]
+    unseen = [path.name for path, _ in images if states.get(by_name[path.name].job_id or UUID(int=0)) != "succeeded"]
     return unseen + [name for name, (_, code) in wrong.items() if _code_of(client, by_name[name]) != code]
 
 

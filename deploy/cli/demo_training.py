@@ -10,8 +10,8 @@ from deploy.cli.console import complain, story
 from shared.vocabulary.states import ModelState
 
 DATASET = "two-machines"
-FILMS = 160
-#: Half of the films are negatives: the second machine writes white for black, and nobody has told the first model.
+IMAGES = 160
+#: Half of the images are negatives: the second machine writes white for black, and nobody has told the first model.
 NEGATIVE_SHARE = 0.5
 VAL_SHARE = 0.25
 #: About two minutes on two cores.
@@ -19,19 +19,19 @@ EPOCHS = 6
 
 
 def teach(data: Path) -> None:
-    """Draw films, train on them from the active model, let the gate compare the two, and say which is active now.
+    """Draw images, train on them from the active model, let the gate compare the two, and say which is active now.
 
     Raises `typer.Exit` where a step fails.
     """
     before = _active(data)
     story().rule("A second machine")
     story().print(
-        "A second machine's films come black for white, which the active model has never seen. It is taught on films of"
-        " both, and the gate promotes the result only if it is better beyond chance on films kept apart."
+        "A second machine's images have black and white exchanged. The active model has never seen such images. It is"
+        " trained on images of both machines, and the gate promotes the result only if it is significantly better."
     )
-    _say(f"carina dataset phantoms --name {DATASET} --films {FILMS} --negative-share {NEGATIVE_SHARE}")
+    _say(f"carina dataset phantoms --name {DATASET} --films {IMAGES} --negative-share {NEGATIVE_SHARE}")
     datasets.phantoms(
-        name=DATASET, films=FILMS, negative_share=NEGATIVE_SHARE, val_share=VAL_SHARE, test_share=0, data=data
+        name=DATASET, films=IMAGES, negative_share=NEGATIVE_SHARE, val_share=VAL_SHARE, test_share=0, data=data
     )
     _say(f"carina train --dataset {DATASET} --recipe fine_tune --weights model:{before} --gate-dataset {DATASET}")
     trainings.train(
@@ -47,7 +47,9 @@ def teach(data: Path) -> None:
     if after == before:
         complain("The gate has kept the model that was active.")
         raise typer.Exit(1)
-    story().print(f"[green]promoted:[/] model {after} reads every film from here on; `carina model rollback` undoes it")
+    story().print(
+        f"[green]promoted:[/] model {after} reads every image from here on; `carina model rollback` undoes it"
+    )
 
 
 def _active(data: Path) -> str:

@@ -156,10 +156,10 @@ def _print_normals(metrics: Metrics) -> None:
     points = metrics.get("normal_films") or []
     if not points:
         return
-    films = metrics["images"] - metrics["images_with_findings"]
-    normals = Table("score from", *(f"{point['threshold']:g}" for point in points), title=f"On {films} normal films")
-    normals.add_row("false positives a film", *(_number(point["false_positives"]) for point in points))
-    normals.add_row("films with one", *(_number(point["films_marked"]) for point in points))
+    images = metrics["images"] - metrics["images_with_findings"]
+    normals = Table("score from", *(f"{point['threshold']:g}" for point in points), title=f"On {images} normal images")
+    normals.add_row("false positives an image", *(_number(point["false_positives"]) for point in points))
+    normals.add_row("images with one", *(_number(point["films_marked"]) for point in points))
     out.print(normals)
 
 

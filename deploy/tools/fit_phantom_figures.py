@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-#: The label table of VinBigData holds no image sizes; this is its typical film, in pixels.
-FILM_WIDTH_PX, FILM_HEIGHT_PX = 2500, 3000
+#: The label table of VinBigData holds no image sizes; this is its typical image, in pixels.
+IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX = 2500, 3000
 NO_FINDING = 14
 
 
@@ -30,27 +30,27 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def fit(rows: Iterable[Mapping[str, str]]) -> list[dict[str, object]]:
     """Fit one entry per class, by id.
 
-    `frequency` is the share of the films with any box that carry the class. Centres and sizes are (x, y), as shares of
-    the film's width and height; sizes are natural logarithms.
+    `frequency` is the share of the images with any box that carry the class. Centres and sizes are (x, y), as shares of
+    the image's width and height; sizes are natural logarithms.
     """
-    boxes, films, names = defaultdict(list), defaultdict(set), {}
+    boxes, images, names = defaultdict(list), defaultdict(set), {}
     for row in rows:
         if (class_id := int(row["class_id"])) == NO_FINDING:
             continue
         boxes[class_id].append([float(row[key]) for key in ("x_min", "y_min", "x_max", "y_max")])
-        films[class_id].add(row["image_id"])
+        images[class_id].add(row["image_id"])
         names[class_id] = row["class_name"]
-    abnormal = len(set().union(*films.values()))
-    film_px = np.array([FILM_WIDTH_PX, FILM_HEIGHT_PX])
+    abnormal = len(set().union(*images.values()))
+    image_px = np.array([IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX])
     figures: list[dict[str, object]] = []
     for class_id in sorted(boxes):
-        corners = np.array(boxes[class_id]).reshape(-1, 2, 2) / film_px  # [N, 2, 2] min and max, x and y
+        corners = np.array(boxes[class_id]).reshape(-1, 2, 2) / image_px  # [N, 2, 2] min and max, x and y
         centres, log_sizes = corners.mean(axis=1), np.log(corners[:, 1] - corners[:, 0])
         figures.append(
             {
                 "class_id": class_id,
                 "class_name": names[class_id],
-                "frequency": round(len(films[class_id]) / abnormal, 4),
+                "frequency": round(len(images[class_id]) / abnormal, 4),
                 "centre_mean": centres.mean(axis=0).round(4).tolist(),
                 "centre_std": centres.std(axis=0).round(4).tolist(),
                 "log_size_mean": log_sizes.mean(axis=0).round(4).tolist(),

@@ -51,7 +51,7 @@ def bad_files() -> list[tuple[str, bytes, str]]:
     return [
         ("report-without-pixels.dcm", _report(), "not_an_image"),
         ("cut-short.dcm", _cut_short(), "undecodable_pixel_data"),
-        ("not-dicom.dcm", b"Dear colleague,\n\nthe film is in the other envelope.\n", "unsupported_file_type"),
+        ("not-dicom.dcm", b"Dear colleague,\n\nthe image is in the other envelope.\n", "unsupported_file_type"),
         ("colour.dcm", _colour(), "colour_image"),
     ]
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from shared.phantoms.anatomy import Anatomy
 from shared.phantoms.canvas import Layer
+from shared.phantoms.exposure import Exposure
 from shared.phantoms.figures import CLASS_NAMES
-from shared.phantoms.film import Exposure
 from shared.phantoms.lesions import RESHAPE, outline_of
 from shared.phantoms.marks import Box, box_around
 from shared.phantoms.planting import choose_classes, plan, reshape

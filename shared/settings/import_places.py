@@ -25,7 +25,7 @@ class ImportPlace:
         prefix = prefix.strip("/")
         if not colon or not project.strip() or not _BUCKET.fullmatch(bucket) or not is_plain(prefix):
             raise ValueError(
-                f"CARINA_IMPORT_BUCKETS: {entry!r} is not `project:bucket/prefix`, as in `default:films/2024`: each"
+                f"CARINA_IMPORT_BUCKETS: {entry!r} is not `project:bucket/prefix`, as in `default:images/2024`: each"
                 " entry names the project that may import from it."
             )
         return cls(project.strip(), bucket, prefix)

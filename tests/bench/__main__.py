@@ -37,18 +37,18 @@ class Bench(StrEnum):
     DATASET_TABLE = "dataset_table"
     EVALUATION = "evaluation"
     TRAINING = "training"
-    REAL_FILMS = "real_films"
+    REAL_IMAGES = "real_images"
     RECIPES = "recipes"
     IDLE = "idle"
 
 
 #: They take the better part of an hour, or hours.
-LONG = (Bench.REAL_FILMS, Bench.RECIPES)
+LONG = (Bench.REAL_IMAGES, Bench.RECIPES)
 
 
 def main(
     names: Annotated[
-        list[Bench] | None, typer.Argument(help="Which; by default all but the long real_films and recipes.")
+        list[Bench] | None, typer.Argument(help="Which; by default all but the long real_images and recipes.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:

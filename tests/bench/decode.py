@@ -36,34 +36,34 @@ TARGETS: dict[TransferSyntax, tuple[float, int]] = {
     "htj2k": (2.0, 1),
     "jpeg-2000": (1.5, 2),
 }
-#: How many times as many films two decoder processes render as one.
+#: How many times as many images two decoder processes render as one.
 TWO_PROCESSES = 1.6
 
 
 def measure() -> Iterator[Figure]:
-    """Time both ways on the same films, from a file's bytes to a PNG's; then one and two decoder processes."""
+    """Time both ways on the same images, from a file's bytes to a PNG's; then one and two decoder processes."""
     cv2.setNumThreads(1)  # as in a decoder process
     phantom = make_phantom(1, SIDE_PX, SIDE_PX)
-    films = {}
+    images = {}
     for bits in DEPTHS:
         for syntax, (target, threads) in TARGETS.items():
-            film = films[bits, syntax] = encode_dicom(phantom, bits_stored=bits, transfer_syntax=syntax)
+            image = images[bits, syntax] = encode_dicom(phantom, bits_stored=bits, transfer_syntax=syntax)
             name = f"{syntax}, {bits} bits" + (f", {threads} threads" if threads > 1 else "")
-            ours_ms, usual_ms = _time_pairs(partial(_ours, film, threads=threads), partial(_usual, film))
-            yield Figure(f"{name}: compressed to", 100 * len(film) / (2 * SIDE_PX**2), "%")
+            ours_ms, usual_ms = _time_pairs(partial(_ours, image, threads=threads), partial(_usual, image))
+            yield Figure(f"{name}: compressed to", 100 * len(image) / (2 * SIDE_PX**2), "%")
             yield Figure(f"{name}: usual way", statistics.median(usual_ms), "ms")
             yield Figure(f"{name}: ours", statistics.median(ours_ms), "ms")
             ratios = [usual / ours for ours, usual in zip(ours_ms, usual_ms, strict=True)]
             yield Figure(f"{name}: times as fast", statistics.median(ratios), "times", target=target)
-    yield from _measure_processes([films[DEPTHS[0], syntax] for syntax in TARGETS])
+    yield from _measure_processes([images[DEPTHS[0], syntax] for syntax in TARGETS])
 
 
-def _ours(film: bytes, threads: int = 1) -> bytes:
-    return make_rendition(film, rendition_px=RENDITION_PX, max_image_pixels=SIDE_PX**2, threads=threads).png
+def _ours(image: bytes, threads: int = 1) -> bytes:
+    return make_rendition(image, rendition_px=RENDITION_PX, max_image_pixels=SIDE_PX**2, threads=threads).png
 
 
-def _usual(film: bytes) -> bytes:
-    dataset = dcmread(BytesIO(film))
+def _usual(image: bytes) -> bytes:
+    dataset = dcmread(BytesIO(image))
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         # Left to choose, pydicom would take GDCM where that is installed.
         dataset.convert_pixel_data("pylibjpeg")
@@ -86,20 +86,20 @@ def _time_ms(work: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - begun)
 
 
-def _measure_processes(films: Sequence[bytes]) -> Iterator[Figure]:
-    """One film of each transfer syntax by one client, then by each of two at once."""
+def _measure_processes(images: Sequence[bytes]) -> Iterator[Figure]:
+    """One image of each transfer syntax by one client, then by each of two at once."""
     with DecoderPool(2, timeout_s=60) as pool, ThreadPoolExecutor(2) as clients:
 
         def render_all(_client: int = 0) -> None:
-            for film in films:
-                pool.render(film, RENDITION_PX, SIDE_PX**2)
+            for image in images:
+                pool.render(image, RENDITION_PX, SIDE_PX**2)
 
         def render_twice() -> None:
             list(clients.map(render_all, range(2)))
 
         render_twice()  # both processes have started
         took_ms = [(_time_ms(render_all), _time_ms(render_twice)) for _ in range(PAIRS)]
-        yield Figure("one process: a film", statistics.median(one for one, _ in took_ms) / len(films), "ms")
+        yield Figure("one process: an image", statistics.median(one for one, _ in took_ms) / len(images), "ms")
         ratio = statistics.median(2 * one / two for one, two in took_ms)
         target = TWO_PROCESSES if len(os.sched_getaffinity(0)) > 1 else None
-        yield Figure("two processes: times as many films", ratio, "times", target=target)
+        yield Figure("two processes: times as many images", ratio, "times", target=target)

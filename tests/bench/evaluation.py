@@ -1,4 +1,4 @@
-"""How fast 3,000 films with 300,000 detections of 14 classes are scored, beside pycocotools in the same run."""
+"""How fast 3,000 images with 300,000 detections of 14 classes are scored, beside pycocotools in the same run."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -49,8 +49,8 @@ def measure() -> Iterator[Figure]:
     yield Figure(f"the gate's comparison, {RESAMPLES:,} resamples", paired_s, "s")
     summary_s, summary = _timed(lambda: summarise(_anew(material), bootstrap_samples=RESAMPLES, seed=0))
     yield Figure("all numbers", summary_s, "s")
-    film = np.zeros((SIDE_PX // 2, SIDE_PX // 2), np.uint8)
-    yield Figure("the report", _timed(lambda: render_report(_anew(material), summary, lambda _: film, {}))[0], "s")
+    image = np.zeros((SIDE_PX // 2, SIDE_PX // 2), np.uint8)
+    yield Figure("the report", _timed(lambda: render_report(_anew(material), summary, lambda _: image, {}))[0], "s")
     stored_s, stored = _timed(lambda: encode_boxes(material.found))
     yield Figure("detections as JSON", stored_s, "s")
     yield Figure("detections as JSON", len(stored) / 1e6, "MB")

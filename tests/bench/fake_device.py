@@ -30,8 +30,8 @@ BATCH = 16
 STEP_S = 0.05
 FOUND_PER_IMAGE = 10
 IDEAL_PER_S = BATCH / STEP_S
-#: As many films as make a difference to no cache, yet are soon drawn.
-FILMS = 16
+#: As many images as make a difference to no cache, yet are soon drawn.
+IMAGES = 16
 
 
 def measure() -> Iterator[Figure]:
@@ -46,7 +46,7 @@ def measure() -> Iterator[Figure]:
         yield Figure("mean batch", one.mean_batch, "jobs", target=15)
         two = _run(settings, database, 2, InMemory)
         yield Figure("two workers of one", two.jobs_per_s / one.jobs_per_s, "times", target=1.9)
-        renditions = store_renditions(settings, FILMS)
+        renditions = store_renditions(settings, IMAGES)
         fetching = _run(settings, database, 1, Batches, renditions)
         yield Figure("with renditions fetched, decoded and placed, of the ideal", fetching.jobs_per_s / IDEAL_PER_S)
         yield Figure("CPU of a worker with pixels in memory", one.cpu_ms_per_job, "ms a job")

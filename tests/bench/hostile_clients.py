@@ -25,7 +25,7 @@ from shared.vocabulary.states import Scope
 from tests.bench.figure import Figure
 from tests.bench.servers import servers
 from tests.bench.submissions import serve_api
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
 #: For how long each attack is watched, after the time that it takes to begin.
 WATCH_S, BEGIN_S = 25.0, 12.0
@@ -93,16 +93,16 @@ def _watch(name: str, http: httpx.Client, process: psutil.Process) -> Iterator[F
 
 
 async def _upload_slowly(url: str, key: str) -> list[Figure]:
-    """Send films over slow links, and a large one."""
+    """Send images over slow links, and a large one."""
     headers, begun = {"Authorization": f"Bearer {key}"}, time.monotonic()
 
-    async def send(name: str, film: bytes, bytes_per_s: float) -> bool:
+    async def send(name: str, image: bytes, bytes_per_s: float) -> bool:
         async def paced() -> AsyncIterator[bytes]:
-            yield b'--b\r\nContent-Disposition: form-data; name="files"; filename="film"\r\n\r\n'
-            step = min(len(film), max(1000, int(bytes_per_s / 4)))
-            for start in range(0, len(film), step):
+            yield b'--b\r\nContent-Disposition: form-data; name="files"; filename="image"\r\n\r\n'
+            step = min(len(image), max(1000, int(bytes_per_s / 4)))
+            for start in range(0, len(image), step):
                 await asyncio.sleep(step / bytes_per_s)
-                yield film[start : start + step]
+                yield image[start : start + step]
             yield b"\r\n--b--\r\n"
 
         content_type = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -113,7 +113,7 @@ async def _upload_slowly(url: str, key: str) -> list[Figure]:
         slow = [send("slow", _png(seed), UPLOAD_BYTES_PER_S) for seed in range(UPLOADS)]
         taken = sum(await asyncio.gather(*slow))
         took_s = time.monotonic() - begun
-        large = await send("large", _large_film(), LARGE_BYTES / 30)
+        large = await send("large", _large_image(), LARGE_BYTES / 30)
     return [
         Figure(f"of {UPLOADS} uploads at 50 KB/s, taken", taken, "", UPLOADS),
         Figure("which took", took_s, "s"),
@@ -216,7 +216,7 @@ def _png(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def _large_film() -> bytes:
-    whole = make_dicom(make_film(), Rows=8000, Columns=7000)
+def _large_image() -> bytes:
+    whole = make_dicom(make_image(), Rows=8000, Columns=7000)
     start = whole[: whole.index(b"\xe0\x7f\x10\x00OW")]
     return start + b"\xe0\x7f\x10\x00OW\0\0" + LARGE_BYTES.to_bytes(4, "little") + bytes(LARGE_BYTES)

@@ -34,7 +34,7 @@ from tests.bench.servers import REPOSITORY, servers
 from tests.synthetic_dicom import make_dicom
 
 FILES = int(os.environ.get("BENCH_FILES", "2000"))
-#: 0.5 to 8 MB, small ones more often than large ones: 2.1 MB on average, as many 12-bit films compressed without loss.
+#: 0.5 to 8 MB, small ones more often than large ones: 2.1 MB on average, as many 12-bit images compressed without loss.
 SIZES_MB = tuple(0.5 * 16 ** ((step / 15) ** 1.4) for step in range(16))
 THREADS = 8
 #: Each contender gets its share in so many turns, so that a neighbour's load falls on all.
@@ -50,22 +50,22 @@ Send = Callable[[bytes], None]
 
 def measure() -> Iterator[Figure]:
     """Without workers, as Orthanc has none: what is measured ends with the answer that the instance is durable."""
-    films = _Films()
+    images = _Images()
     with servers() as settings, _api(settings) as (api_url, key), tempfile.TemporaryDirectory() as folder:
-        mean_mb = sum(len(film) for film in films.templates) / len(films.templates) / 1e6
+        mean_mb = sum(len(image) for image in images.templates) / len(images.templates) / 1e6
         yield Figure("an instance, on average", mean_mb, "MB")
         if is_here():
             with orthanc(Path(folder), settings.database_url.get_secret_value()) as orthanc_url:
-                yield from _one_by_one(films, api_url, key, orthanc_url)
-        yield from _bulk(films, settings, api_url, key, Path(folder))
+                yield from _one_by_one(images, api_url, key, orthanc_url)
+        yield from _bulk(images, settings, api_url, key, Path(folder))
 
 
-class _Films:
+class _Images:
     """Instances of noise, which no compression makes smaller; each is another one."""
 
     def __init__(self) -> None:
         random = np.random.default_rng(0)
-        self.templates = [self._film(random, round(size * 1e6)) for size in SIZES_MB]
+        self.templates = [self._image(random, round(size * 1e6)) for size in SIZES_MB]
         self._numbers = count()
         self._lock = threading.Lock()
 
@@ -74,13 +74,13 @@ class _Films:
         for _ in range(files):
             with self._lock:
                 number = next(self._numbers)
-            film = self.templates[number % len(self.templates)]
+            image = self.templates[number % len(self.templates)]
             for placeholder, value in ((_SOP, 10**20 + number), (_STUDY, 2 * 10**20 + number // 2)):
-                film = film.replace(placeholder.encode(), f"1.2.826.0.1.3680043.{value}".encode())
-            yield film
+                image = image.replace(placeholder.encode(), f"1.2.826.0.1.3680043.{value}".encode())
+            yield image
 
     @staticmethod
-    def _film(random: np.random.Generator, byte_count: int) -> bytes:
+    def _image(random: np.random.Generator, byte_count: int) -> bytes:
         pixels = random.integers(0, 2**16, (byte_count // 2 // 1000, 1000), np.uint16)
         return make_dicom(
             pixels, SOPInstanceUID=_SOP, StudyInstanceUID=_STUDY, SeriesInstanceUID=f"{_STUDY}.1", PatientID="bench",
@@ -88,7 +88,7 @@ class _Films:
         )  # fmt: skip
 
 
-def _one_by_one(films: _Films, api_url: str, key: str, orthanc_url: str) -> Iterator[Figure]:
+def _one_by_one(images: _Images, api_url: str, key: str, orthanc_url: str) -> Iterator[Figure]:
     with (
         httpx.Client(timeout=120, headers={"Authorization": f"Bearer {key}"}) as ours,
         httpx.Client(timeout=120) as theirs,
@@ -102,7 +102,7 @@ def _one_by_one(films: _Films, api_url: str, key: str, orthanc_url: str) -> Iter
         took_s = dict.fromkeys(contenders, 0.0)
         for _ in range(TURNS):
             for name, send in contenders.items():
-                took_s[name] += _time(send, films.take(FILES // TURNS))
+                took_s[name] += _time(send, images.take(FILES // TURNS))
     per_s = {name: FILES // TURNS * TURNS / seconds for name, seconds in took_s.items()}
     for name, pace in per_s.items():
         yield Figure(f"{name}, {THREADS} clients", pace, "instances/s")
@@ -111,12 +111,12 @@ def _one_by_one(films: _Films, api_url: str, key: str, orthanc_url: str) -> Iter
     yield Figure("over STOW-RS, of Orthanc's pace", stow / stow_of_orthanc, target=1.0)
 
 
-def _bulk(films: _Films, settings: Settings, api_url: str, key: str, folder: Path) -> Iterator[Figure]:
+def _bulk(images: _Images, settings: Settings, api_url: str, key: str, folder: Path) -> Iterator[Figure]:
     """The same files from the same disk into the same store."""
     paths = []
-    for number, film in enumerate(films.take(FILES)):
+    for number, image in enumerate(images.take(FILES)):
         paths.append(folder / f"{number}.dcm")
-        paths[-1].write_bytes(film)
+        paths[-1].write_bytes(image)
     byte_count = sum(path.stat().st_size for path in paths)
     took_s = [0.0, 0.0]
     share = -(-len(paths) // BULK_TURNS)
@@ -162,9 +162,9 @@ def _upload_bare(settings: Settings, paths: Sequence[Path]) -> float:
         return time.monotonic() - begun
 
 
-def _time(send: Send, films: Iterator[bytes]) -> float:
+def _time(send: Send, images: Iterator[bytes]) -> float:
     """Return the seconds that the threads take for all; what they send is made beforehand."""
-    bodies = list(films)
+    bodies = list(images)
     with ThreadPoolExecutor(THREADS) as pool:
         begun = time.monotonic()
         for done in [pool.submit(send, body) for body in bodies]:
@@ -173,11 +173,11 @@ def _time(send: Send, films: Iterator[bytes]) -> float:
 
 
 def _raw(http: httpx.Client, url: str) -> Send:
-    return lambda film: _stored(http.post(url, content=film))
+    return lambda image: _stored(http.post(url, content=image))
 
 
 def _form(http: httpx.Client, url: str) -> Send:
-    head = 'Content-Disposition: form-data; name="files"; filename="film.dcm"'
+    head = 'Content-Disposition: form-data; name="files"; filename="image.dcm"'
     return _enveloped(http, url, head, f"multipart/form-data; boundary={_BOUNDARY}")
 
 
@@ -189,7 +189,7 @@ def _stow(http: httpx.Client, url: str) -> Send:
 def _enveloped(http: httpx.Client, url: str, head: str, kind: str) -> Send:
     before, after = f"--{_BOUNDARY}\r\n{head}\r\n\r\n".encode(), f"\r\n--{_BOUNDARY}--\r\n".encode()
     headers = {"Content-Type": kind, "Accept": "application/dicom+json, application/json"}
-    return lambda film: _stored(http.post(url, content=before + film + after, headers=headers))
+    return lambda image: _stored(http.post(url, content=before + image + after, headers=headers))
 
 
 def _stored(response: httpx.Response) -> None:

@@ -69,8 +69,8 @@ class _Bench:
         return [found[job] for job in jobs]
 
     def _submit(self, file: bytes) -> UUID:
-        (self._folder / "film.dcm").write_bytes(file)
-        (outcome,) = self._client.submit([self._folder / "film.dcm"])
+        (self._folder / "image.dcm").write_bytes(file)
+        (outcome,) = self._client.submit([self._folder / "image.dcm"])
         assert outcome.job_id is not None
         return outcome.job_id
 

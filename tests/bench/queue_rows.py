@@ -16,7 +16,7 @@ from shared.settings import Settings
 from shared.tables import Project, Study
 from shared.version import RENDITION_VERSION
 
-#: A film's size, (height, width), in original pixels and in those of its rendition.
+#: An image's size, (height, width), in original pixels and in those of its rendition.
 ORIGINAL_PX = (2048, 1720)
 RENDITION_PX = (1024, 860)
 
@@ -50,11 +50,11 @@ def add_demo_model(settings: Settings, database: Database) -> None:
 
 
 def store_renditions(settings: Settings, count: int) -> list[str]:
-    """Draw films, put their renditions into the object store, and return the digests."""
+    """Draw images, put their renditions into the object store, and return the digests."""
     store, digests = ObjectStore(settings), []
     for seed in range(count):
-        film = encode_dicom(make_phantom(seed, *RENDITION_PX))
-        png = make_rendition(film, rendition_px=max(RENDITION_PX), max_image_pixels=settings.max_image_pixels).png
+        image = encode_dicom(make_phantom(seed, *RENDITION_PX))
+        png = make_rendition(image, rendition_px=max(RENDITION_PX), max_image_pixels=settings.max_image_pixels).png
         digests.append(hashlib.sha256(png).hexdigest())
         store.put(rendition_key(digests[-1]), png)
     return digests

@@ -1,4 +1,4 @@
-"""How well the recipes detect on real films: the NIH/RSNA set beside the checkout. Takes hours on a CPU.
+"""How well the recipes detect on real images: the NIH/RSNA set beside the checkout. Takes hours on a CPU.
 
 Each training keeps a checkpoint under `build/bench/recipes`, so that an interrupted bench goes on where it was, and a
 finished one is only evaluated again.
@@ -23,7 +23,7 @@ from shared.version import RENDITION_VERSION
 from tests.bench.figure import Figure
 from tests.bench.servers import REPOSITORY
 from trainer import initial_weights
-from trainer.datasets.dataset import Dataset, Film
+from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.evaluate import boxes_of, to_material
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.paired import paired_gain
@@ -40,10 +40,10 @@ SAMPLES = 1000
 
 
 def measure() -> Iterator[Figure]:
-    """Train each recipe on the training films with seed 0, and evaluate it on the others."""
+    """Train each recipe on the training images with seed 0, and evaluate it on the others."""
     if not DATA.is_dir():
         return
-    dataset = Dataset("nih-rsna", "0" * 64, RENDITION_VERSION, (LUNG_OPACITY,), (*_films("train"), *_films("val")))
+    dataset = Dataset("nih-rsna", "0" * 64, RENDITION_VERSION, (LUNG_OPACITY,), (*_images("train"), *_images("val")))
     sets = {}
     for name in ("reference", "small_set"):
         material = sets[name] = _train_and_detect(name, RECIPES[name], dataset)
@@ -96,19 +96,21 @@ def _train_and_detect(name: str, config: TrainingConfig, dataset: Dataset) -> Ev
     card = draft_card(config, dataset, name)
     card, weights = fit(config, dataset, card, initialise, _read, alone, Folder(KEPT / f"{name}.pt"))
     detector = Detector(card.model_copy(update={"score_threshold": 0.001}), weights)
-    films = dataset.of("val").films
-    found = {film.image_id: boxes_of(film, detector.detect([detector.fit_to_canvas(_read(film))])[0]) for film in films}
-    return to_material(dataset, films, found)
+    images = dataset.of("val").images
+    found = {
+        image.image_id: boxes_of(image, detector.detect([detector.fit_to_canvas(_read(image))])[0]) for image in images
+    }
+    return to_material(dataset, images, found)
 
 
-def _films(split: Split) -> list[Film]:
+def _images(split: Split) -> list[DatasetImage]:
     content = json.loads((DATA / "nih-rsna" / f"{split}.json").read_text())
     boxes: dict[int, list[Any]] = {}
     for annotation in content["annotations"]:
         left, top, width, height = annotation["bbox"]
         boxes.setdefault(annotation["image_id"], []).append((left, top, left + width, top + height))
     return [
-        Film(
+        DatasetImage(
             # Both files number their images from 1.
             image_id=image["id"] + (split == "val") * 10_000,
             sha256=image["file_name"],
@@ -126,6 +128,6 @@ def _films(split: Split) -> list[Film]:
     ]
 
 
-def _read(film: Film) -> NDArray[np.uint8]:
-    path = DATA / "nih-rsna" / "images" / film.sha256
+def _read(image: DatasetImage) -> NDArray[np.uint8]:
+    path = DATA / "nih-rsna" / "images" / image.sha256
     return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8)

@@ -43,7 +43,7 @@ _ADD_FILES = sa.text("""
     INSERT INTO submission_file (
         submission_id, number, name, byte_count, sha256, state, priority, image_id, job_id, attempt, finished_at
     )
-    SELECT :submission_id, n, 'film ' || n || '.dcm', 1, repeat('0', 64), 'accepted', 5, image_id, id, 1, now()
+    SELECT :submission_id, n, 'image ' || n || '.dcm', 1, repeat('0', 64), 'accepted', 5, image_id, id, 1, now()
     FROM generate_series(0, :rows - 1) AS n JOIN numbered ON place = n % :jobs
 """)
 
@@ -67,7 +67,7 @@ def _overtake(database: Database, http: httpx.Client) -> Iterator[Figure]:
     took_ms = []
     for seed in range(URGENT):
         begun = time.perf_counter()
-        (file,) = _answer(http.post("/v1/studies?priority=9", files={"files": ("film.png", _png(seed))}))["files"]
+        (file,) = _answer(http.post("/v1/studies?priority=9", files={"files": ("image.png", _png(seed))}))["files"]
         with database.begin() as session:
             (claimed,) = claim(session, PREPARE, "bench", limit=1, lease_s=3600)
         took_ms.append(1000 * (time.perf_counter() - begun))
@@ -87,7 +87,7 @@ def _announce(http: httpx.Client, process: psutil.Process) -> Iterator[Figure]:
 
     def announce(path: str, first: int, count: int) -> None:
         digests = (hashlib.sha256(b"%d" % number).hexdigest() for number in range(first, first + count))
-        files = [{"name": f"film {digest}.dcm", "byte_count": 8 * MIB, "sha256": digest} for digest in digests]
+        files = [{"name": f"image {digest}.dcm", "byte_count": 8 * MIB, "sha256": digest} for digest in digests]
         uploads = _answer(http.post(f"{path}/files", json={"files": files}))["uploads"]
         if len(uploads) != count or not all(upload["url"] for upload in uploads):
             raise RuntimeError("Not every file has a place.")

@@ -14,35 +14,35 @@ from shared.tables import Job
 from tests.bench.figure import Figure
 from tests.bench.servers import Stack, stack
 
-FILMS = 48
+IMAGES = 48
 TIMEOUT_S = 300
 
 
 def measure() -> Iterator[Figure]:
-    """Draw the films beforehand, in every transfer syntax and size that the demo has; then send them all at once."""
+    """Draw the images beforehand, in every transfer syntax and size that the demo has; then send them all at once."""
     with stack() as running:
         folder = running.folder / "films"
         folder.mkdir()
-        films = []
-        for name, content, _ in demo_studies(FILMS):
-            films.append(folder / name)
-            films[-1].write_bytes(content)
-        sent_in_s, took_s = _send(running, films)
-        yield Figure(f"{FILMS} films, from the first byte to the last result", FILMS / took_s, "images/s")
-        yield Figure("taking them in", FILMS / sent_in_s, "images/s")
+        images = []
+        for name, content, _ in demo_studies(IMAGES):
+            images.append(folder / name)
+            images[-1].write_bytes(content)
+        sent_in_s, took_s = _send(running, images)
+        yield Figure(f"{IMAGES} images, from the first byte to the last result", IMAGES / took_s, "images/s")
+        yield Figure("taking them in", IMAGES / sent_in_s, "images/s")
         yield from _by_stage(running)
 
 
-def _send(running: Stack, films: list[Path]) -> tuple[float, float]:
+def _send(running: Stack, images: list[Path]) -> tuple[float, float]:
     """Return the seconds until the last answer, and until the last result."""
     with Carina(running.environ["CARINA_API_URL"], running.environ["CARINA_API_KEY"]) as client:
         begun = time.monotonic()
-        outcomes = client.submit(films)
+        outcomes = client.submit(images)
         sent_in_s = time.monotonic() - begun
         jobs = client.wait([outcome.job_id for outcome in outcomes if outcome.job_id], timeout_s=TIMEOUT_S)
         took_s = time.monotonic() - begun
-    if [job.state for job in jobs] != ["succeeded"] * len(films):
-        raise RuntimeError(f"not every film succeeded: {[job.state.value for job in jobs]}")
+    if [job.state for job in jobs] != ["succeeded"] * len(images):
+        raise RuntimeError(f"not every image succeeded: {[job.state.value for job in jobs]}")
     return sent_in_s, took_s
 
 
@@ -53,4 +53,4 @@ def _by_stage(running: Stack) -> Iterator[Figure]:
         taken_in, ready, finished = zip(*session.execute(times).tuples(), strict=True)
     database.close()
     for stage, begun, ended in (("prepare", taken_in, ready), ("detect", ready, finished)):
-        yield Figure(f"{stage}, while it had work", FILMS / (max(ended) - min(begun)).total_seconds(), "images/s")
+        yield Figure(f"{stage}, while it had work", IMAGES / (max(ended) - min(begun)).total_seconds(), "images/s")

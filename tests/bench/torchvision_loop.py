@@ -1,4 +1,4 @@
-"""torchvision's reference loop (references/detection/engine.py) on the same films: CONFIG.json FILMS OUT.json AMP."""
+"""torchvision's reference loop (references/detection/engine.py) on the same images: CONFIG.json IMAGES OUT.json AMP."""
 
 import json
 import resource
@@ -19,22 +19,22 @@ from tests.bench.training_rank import WARM_UP, read_dataset
 from trainer.fit import draft_card
 
 
-class Films(torch.utils.data.Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """The films as the reference reads them: by Pillow, as float32 RGB."""
+class TrainingImages(torch.utils.data.Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """The images as the reference reads them: by Pillow, as float32 RGB."""
 
     def __init__(self, folder: Path, card_label: dict[int, int]) -> None:
         self._folder = folder
         self._label = card_label
-        self._films = read_dataset(folder)[0].films
+        self._images = read_dataset(folder)[0].images
 
     def __len__(self) -> int:
-        return len(self._films)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        film = self._films[index]
-        image = Image.open(self._folder / f"{film.sha256}.png").convert("RGB")
-        labels = [self._label[id_] for id_ in film.category_ids.tolist()]
-        boxes = torch.from_numpy(np.asarray(film.boxes_on_rendition, np.float32))
+        entry = self._images[index]
+        image = Image.open(self._folder / f"{entry.sha256}.png").convert("RGB")
+        labels = [self._label[id_] for id_ in entry.category_ids.tolist()]
+        boxes = torch.from_numpy(np.asarray(entry.boxes_on_rendition, np.float32))
         return to_tensor(image), {"boxes": boxes, "labels": torch.tensor(labels, dtype=torch.int64)}
 
 
@@ -46,9 +46,9 @@ def main() -> None:
     dataset, _ = read_dataset(folder)
     card = draft_card(config, dataset, "bench")
     model = build(card).to(device).train()
-    films = Films(folder, {category.id: card.label_of(category.id) for category in card.categories})
+    training_set = TrainingImages(folder, {category.id: card.label_of(category.id) for category in card.categories})
     loader = DataLoader(
-        films,
+        training_set,
         batch_size=config.batch_size,
         shuffle=True,
         num_workers=1 if device.type == "cpu" else 8,

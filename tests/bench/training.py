@@ -22,7 +22,7 @@ HEIGHT_PX, WIDTH_PX = 1024, 860
 
 
 def measure() -> Iterator[Figure]:
-    """Train for some steps each way, one after the other, on the same films."""
+    """Train for some steps each way, one after the other, on the same images."""
     on_gpu = torch.cuda.is_available()
     steps = WARM_UP + (30 if on_gpu else 8)
     config = TrainingConfig(
@@ -89,9 +89,9 @@ def _run(
     return result
 
 
-def _draw(folder: Path, films: int) -> None:
-    for seed in range(films):
-        # A few films, repeated: drawing them takes longer than training on them.
+def _draw(folder: Path, images: int) -> None:
+    for seed in range(images):
+        # A few images, repeated: drawing them takes longer than training on them.
         first = folder / f"{seed % 8:04}.png"
         if seed < 8:
             phantom = make_phantom(seed, HEIGHT_PX, WIDTH_PX, None)

@@ -1,4 +1,4 @@
-"""What torchrun starts on each rank for `training`: CONFIG.json FILMS OUT.json; trains and says how fast."""
+"""What torchrun starts on each rank for `training`: CONFIG.json IMAGES OUT.json; trains and says how fast."""
 
 import json
 import resource
@@ -16,7 +16,7 @@ from shared.detector.card import Category
 from shared.phantoms import CLASS_NAMES
 from shared.training.config import TrainingConfig
 from shared.version import RENDITION_VERSION
-from trainer.datasets.dataset import Dataset, Film
+from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.fit import Progress, draft_card, fit
 from trainer.ranks import joined
 
@@ -56,15 +56,15 @@ class Stopwatch:
         return self.images / (self.ended - self.begun)
 
 
-def read_dataset(folder: Path) -> tuple[Dataset, Callable[[Film], NDArray[np.uint8]]]:
-    """Return the films that `training` has drawn into a folder, and how their pixels are read."""
-    films = []
+def read_dataset(folder: Path) -> tuple[Dataset, Callable[[DatasetImage], NDArray[np.uint8]]]:
+    """Return the images that `training` has drawn into a folder, and how their pixels are read."""
+    images = []
     for file in sorted(folder.glob("*.json")):
         content = json.loads(file.read_text())
         size = {"height_px": content["height"], "width_px": content["width"]}
-        films.append(
-            Film(
-                image_id=len(films),
+        images.append(
+            DatasetImage(
+                image_id=len(images),
                 sha256=file.stem,
                 rendition_sha256=file.stem,
                 **size,
@@ -77,10 +77,10 @@ def read_dataset(folder: Path) -> tuple[Dataset, Callable[[Film], NDArray[np.uin
         )
     categories = tuple(Category(id=number, name=name) for number, name in enumerate(CLASS_NAMES))
 
-    def read(film: Film) -> NDArray[np.uint8]:
-        return np.asarray(cv2.imread(str(folder / f"{film.sha256}.png"), cv2.IMREAD_GRAYSCALE), np.uint8)
+    def read(image: DatasetImage) -> NDArray[np.uint8]:
+        return np.asarray(cv2.imread(str(folder / f"{image.sha256}.png"), cv2.IMREAD_GRAYSCALE), np.uint8)
 
-    return Dataset("bench", "0" * 64, RENDITION_VERSION, categories, tuple(films)), read
+    return Dataset("bench", "0" * 64, RENDITION_VERSION, categories, tuple(images)), read
 
 
 def main() -> None:

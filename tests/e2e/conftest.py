@@ -1,4 +1,4 @@
-"""The whole of Carina as `carina up` runs it, with small films, a quick model and short leases."""
+"""The whole of Carina as `carina up` runs it, with small images, a quick model and short leases."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from shared.errors import CarinaError
 from shared.models import registry
 from shared.object_store import ObjectStore
 from shared.settings import Settings
-from tests.e2e.films import Films
+from tests.e2e.sent_images import ImageSender
 from tests.requirements import REPOSITORY
 from tests.waiting import DEADLINE_S, wait_for
 
@@ -165,6 +165,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def films(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Films:
-    """Films for this stack, and its models."""
-    return Films(tmp_path_factory.mktemp("films"), stack)
+def sender(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> ImageSender:
+    """Images for this stack, and its models."""
+    return ImageSender(tmp_path_factory.mktemp("films"), stack)

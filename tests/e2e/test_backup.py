@@ -20,7 +20,7 @@ from deploy.stack import env_file
 from shared.object_store import ObjectStore
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import COMMAND, Stack, running_stack
-from tests.e2e.films import Films, assert_undisturbed
+from tests.e2e.sent_images import ImageSender, assert_undisturbed
 from tests.waiting import DEADLINE_S
 
 PAGE = (REPOSITORY / "docs" / "operations.md").read_text()
@@ -102,9 +102,9 @@ def test_a_restored_backup_holds_every_study_result_and_object(tmp_path: Path) -
     for name in ("films", "first", "second"):
         (tmp_path / name).mkdir()
     with running_stack(tmp_path / "first") as stack:
-        films = Films(tmp_path / "films", stack)
-        sent = films.send(6)
-        assert_undisturbed(stack, films, sent)
+        sender = ImageSender(tmp_path / "films", stack)
+        sent = sender.send(6)
+        assert_undisturbed(stack, sender, sent)
         held = Held.by(stack)
         run(documented("connect", "backup"), tmp_path, env_file.read(stack.data / "env"))
     assert len(held.findings) == len(held.renditions) == len(sent)
@@ -121,6 +121,6 @@ def test_a_restored_backup_holds_every_study_result_and_object(tmp_path: Path) -
 
         outcomes = stack.client.submit(sent.values())
         assert [outcome.outcome for outcome in outcomes] == ["duplicate"] * len(sent)
-        films = Films(tmp_path / "films", stack)
-        films.make(len(sent))  # the same again, so that those that follow are new
-        assert_undisturbed(stack, films, films.send(2))
+        sender = ImageSender(tmp_path / "films", stack)
+        sender.make(len(sent))  # the same again, so that those that follow are new
+        assert_undisturbed(stack, sender, sender.send(2))

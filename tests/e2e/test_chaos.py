@@ -20,45 +20,45 @@ from shared.queue.workers import is_alive
 from shared.tables import Image, Job, Worker
 from shared.vocabulary.states import JobState, WorkerKind
 from tests.e2e.conftest import Stack
-from tests.e2e.films import Films, assert_undisturbed, await_state, freeze_in_mid_batch, unfinished
+from tests.e2e.sent_images import ImageSender, assert_undisturbed, await_state, freeze_in_mid_batch, unfinished
 from tests.waiting import wait_until_gone
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_detect_worker_killed_in_mid_batch(stack: Stack, films: Films, seed: int) -> None:
+def test_a_detect_worker_killed_in_mid_batch(stack: Stack, sender: ImageSender, seed: int) -> None:
     draw = random.Random(seed)
     worker = stack.find(draw.choice(stack.named("detect")))
-    sent = films.send(32)
+    sent = sender.send(32)
     freeze_in_mid_batch(stack, worker, draw)
     worker.kill()
-    assert_undisturbed(stack, films, sent)
+    assert_undisturbed(stack, sender, sent)
     stack.came_back(worker)
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_prepare_worker_killed_in_mid_work(stack: Stack, films: Films, seed: int) -> None:
+def test_a_prepare_worker_killed_in_mid_work(stack: Stack, sender: ImageSender, seed: int) -> None:
     worker = stack.find("prepare")
     worker.signal(signal.SIGSTOP)
-    sent = films.send(16)
+    sent = sender.send(16)
     worker.signal(signal.SIGCONT)
     freeze_in_mid_batch(stack, worker, random.Random(seed))
     worker.kill()
-    assert_undisturbed(stack, films, sent)
+    assert_undisturbed(stack, sender, sent)
     stack.came_back(worker)
 
 
 @pytest.mark.parametrize("name", ["detect", "prepare"])
-def test_a_worker_frozen_beyond_its_lease(stack: Stack, films: Films, name: str) -> None:
+def test_a_worker_frozen_beyond_its_lease(stack: Stack, sender: ImageSender, name: str) -> None:
     """Its jobs are done by another worker, or by itself anew; what it held is dropped when it goes on."""
     worker = stack.find(stack.named(name)[0])
-    sent = films.send(32)
+    sent = sender.send(32)
     freeze_in_mid_batch(stack, worker, random.Random(0))
     held = sa.select(sa.func.count()).where(Job.lease_owner.contains(f":{worker.pid}:"))
     stack.until(lambda: stack.query(held)[0][0] == 0)
     if name == "detect":  # there is another one
         stack.until(lambda: unfinished(stack, sent) == 0)
     worker.signal(signal.SIGCONT)
-    assert_undisturbed(stack, films, sent)
+    assert_undisturbed(stack, sender, sent)
     assert stack.find(worker.name) == worker
     # And it takes part again.
     alive = sa.select(Worker.id).where(Worker.id.contains(f":{worker.pid}:"), is_alive())
@@ -66,23 +66,23 @@ def test_a_worker_frozen_beyond_its_lease(stack: Stack, films: Films, name: str)
 
 
 @pytest.mark.parametrize("name", ["postgres", "redis", "nanio"])
-def test_a_server_killed_in_mid_work(stack: Stack, films: Films, name: str) -> None:
+def test_a_server_killed_in_mid_work(stack: Stack, sender: ImageSender, name: str) -> None:
     server = stack.find(name)
-    sent = films.send(32)
+    sent = sender.send(32)
     await_state(stack, sent, JobState.DETECTING)
     assert unfinished(stack, sent)
     server.kill()
-    assert_undisturbed(stack, films, sent)
+    assert_undisturbed(stack, sender, sent)
     stack.came_back(server)
     # An outage costs no attempt; a lease may run out under one that lasts.
     assert stack.query(sa.select(sa.func.max(Job.attempt)).where(Job.id.in_(sent)))[0][0] <= 2
 
 
-def test_the_api_killed_in_mid_upload(stack: Stack, films: Films) -> None:
-    (path,) = films.make(1).values()
+def test_the_api_killed_in_mid_upload(stack: Stack, sender: ImageSender) -> None:
+    (path,) = sender.make(1).values()
     large = path.with_suffix(".large")  # in parts, so that some of it is in the object store already
     large.write_bytes(path.read_bytes() + b"\0" * 20_000_000)
-    body = httpx.Request("POST", stack.client.api_url, files=[("files", ("film.dcm", large.read_bytes()))])
+    body = httpx.Request("POST", stack.client.api_url, files=[("files", ("image.dcm", large.read_bytes()))])
     content = body.read()
     url = urlsplit(stack.client.api_url)
     images = stack.query(sa.select(sa.func.count(Image.id)))[0][0]
@@ -100,11 +100,11 @@ def test_the_api_killed_in_mid_upload(stack: Stack, films: Films) -> None:
     assert stack.query(sa.select(sa.func.count(Image.id)))[0][0] == images
     sizes = {item["Size"] for item in objects(stack) if item["Key"].startswith("originals/")}
     assert all(size < 1_000_000 for size in sizes)
-    sent = films.send(3)
+    sent = sender.send(3)
     (outcome,) = stack.client.submit([path])
     assert outcome.outcome == "accepted"
     assert outcome.job_id is not None
-    assert_undisturbed(stack, films, sent | {outcome.job_id: path})
+    assert_undisturbed(stack, sender, sent | {outcome.job_id: path})
 
 
 def objects(stack: Stack) -> Iterator[dict]:
@@ -119,51 +119,51 @@ def objects(stack: Stack) -> Iterator[dict]:
         yield from page.get("Contents", [])
 
 
-def test_redis_wiped_with_two_hundred_jobs_queued(stack: Stack, films: Films) -> None:
+def test_redis_wiped_with_two_hundred_jobs_queued(stack: Stack, sender: ImageSender) -> None:
     prepare = stack.find("prepare")
     prepare.signal(signal.SIGSTOP)
-    sent = films.send(200)
+    sent = sender.send(200)
     server = redis.Redis.from_url(stack.settings.redis_url.get_secret_value())
     await_state(stack, sent, JobState.QUEUED, least=195)
     server.flushall()
     prepare.signal(signal.SIGCONT)
-    assert_undisturbed(stack, films, sent)
+    assert_undisturbed(stack, sender, sent)
 
 
-def test_redis_made_a_replica_of_nothing_under_load_and_back(stack: Stack, films: Films) -> None:
+def test_redis_made_a_replica_of_nothing_under_load_and_back(stack: Stack, sender: ImageSender) -> None:
     workers = {name: stack.find(name) for name in stack.named("detect", "prepare", "beat", "intake", "notify", "api")}
     server = redis.Redis.from_url(stack.settings.redis_url.get_secret_value())
-    sent = films.send(32)
+    sent = sender.send(32)
     await_state(stack, sent, JobState.DETECTING)
     server.replicaof("127.0.0.1", "1")
     try:
         with pytest.raises(redis.exceptions.ReadOnlyError):
             server.set("written", "")
         assert unfinished(stack, sent)
-        while_refused = films.send(16)
-        assert_undisturbed(stack, films, sent | while_refused)
+        while_refused = sender.send(16)
+        assert_undisturbed(stack, sender, sent | while_refused)
     finally:
         server.replicaof("NO", "ONE")
-    afterwards = films.send(16)
-    assert_undisturbed(stack, films, sent | while_refused | afterwards)
+    afterwards = sender.send(16)
+    assert_undisturbed(stack, sender, sent | while_refused | afterwards)
     assert {name: stack.find(name) for name in workers} == workers, "none was started again"
 
 
-def test_hints_delivered_many_times(stack: Stack, films: Films) -> None:
+def test_hints_delivered_many_times(stack: Stack, sender: ImageSender) -> None:
     app = make_celery(stack.settings)
-    sent = films.send(16)
+    sent = sender.send(16)
     for _ in range(30):
         for stage in WorkerKind:  # of the sweep too: as if many beats ticked
             app.send_task(task_name(stage), retry=False)
-    assert_undisturbed(stack, films, sent)
+    assert_undisturbed(stack, sender, sent)
     attempts = stack.query(sa.select(sa.func.max(Job.attempt)).where(Job.id.in_(sent)))[0][0]
     assert attempts == 1
 
 
-def test_models_changed_under_load(stack: Stack, films: Films) -> None:
-    first, second = films.models
+def test_models_changed_under_load(stack: Stack, sender: ImageSender) -> None:
+    first, second = sender.models
     stack.change(lambda session: registry.promote(session, first))
-    sent = films.send(48)
+    sent = sender.send(48)
     done = sa.select(sa.func.count()).where(Job.id.in_(sent), Job.state == JobState.SUCCEEDED)
     for step, change in enumerate(
         (
@@ -174,16 +174,16 @@ def test_models_changed_under_load(stack: Stack, films: Films) -> None:
     ):
         stack.until(lambda so_far=8 * (step + 1): stack.query(done)[0][0] >= so_far)
         stack.change(change)
-    assert_undisturbed(stack, films, sent)
+    assert_undisturbed(stack, sender, sent)
     used = stack.query(sa.select(Job.model_id).where(Job.id.in_(sent)).distinct())
     assert {row.model_id for row in used} == {first, second}
 
 
-def test_sigterm_in_mid_backlog_hands_jobs_back_and_ends_at_once(stack: Stack, films: Films) -> None:
+def test_sigterm_in_mid_backlog_hands_jobs_back_and_ends_at_once(stack: Stack, sender: ImageSender) -> None:
     names = stack.named("detect", "prepare")
     processes = [psutil.Process(stack.find(name).pid) for name in names]
     said = len(stack.said.read_text())
-    sent = films.send(64)
+    sent = sender.send(64)
     await_state(stack, sent, JobState.DETECTING)
     for process in processes:
         process.terminate()
@@ -197,5 +197,5 @@ def test_sigterm_in_mid_backlog_hands_jobs_back_and_ends_at_once(stack: Stack, f
     stopped = [row.stopped_at for row in workers if any(f":{process.pid}:" in row.id for process in processes)]
     assert len(stopped) == 3
     assert all(stopped)
-    assert_undisturbed(stack, films, sent)
+    assert_undisturbed(stack, sender, sent)
     assert stack.query(sa.select(sa.func.max(Job.attempt)).where(Job.id.in_(sent)))[0][0] == 1

@@ -1,4 +1,4 @@
-"""An object store that is busy, dead, slow or cut off: every film has one result, the right one, none is lost."""
+"""An object store that is busy, dead, slow or cut off: every image has one result, the right one, none is lost."""
 
 import random
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from api.client import Carina
 from shared.tables import Image, Job
 from shared.vocabulary.states import JobState
 from tests.e2e.conftest import Stack, running_stack
-from tests.e2e.films import Films, assert_undisturbed, await_state
+from tests.e2e.sent_images import ImageSender, assert_undisturbed, await_state
 from tests.http_proxy import Answer, Proxy, Request, Spoil
 
 SLOW_DOWN = Answer(
@@ -49,9 +49,9 @@ def attempts(stack: Stack, sent: dict) -> int:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_store_that_is_too_busy_for_a_part_of_the_requests(
-    stack: Stack, films: Films, proxy: Proxy, seed: int
+    stack: Stack, sender: ImageSender, proxy: Proxy, seed: int
 ) -> None:
-    """Also while the films are sent."""
+    """Also while the images are sent."""
     draw, refused = random.Random(seed), []
 
     def judge(request: Request) -> Answer | None:
@@ -61,7 +61,7 @@ def test_a_store_that_is_too_busy_for_a_part_of_the_requests(
         return SLOW_DOWN
 
     images = stack.query(sa.select(sa.func.count(Image.id)))[0][0]
-    paths = films.make(24)
+    paths = sender.make(24)
     proxy.judge = judge
     with Carina(stack.client.api_url, stack.api_key, retry_for_s=300) as client:
         submission = client.submit_all(paths.values(), names=True, wait=True)
@@ -71,12 +71,12 @@ def test_a_store_that_is_too_busy_for_a_part_of_the_requests(
     assert [row.outcome for row in rows] == ["succeeded"] * 24
     sent = {row.job_id: paths[row.name] for row in rows if row.job_id and row.name}
     assert len(sent) == 24
-    assert_undisturbed(stack, films, sent)
+    assert_undisturbed(stack, sender, sent)
     assert stack.query(sa.select(sa.func.count(Image.id)))[0][0] == images + 24
 
 
-def test_a_store_that_is_dead_for_a_while(stack: Stack, films: Films, proxy: Proxy) -> None:
-    sent, refused = films.send(32), []
+def test_a_store_that_is_dead_for_a_while(stack: Stack, sender: ImageSender, proxy: Proxy) -> None:
+    sent, refused = sender.send(32), []
     await_state(stack, sent, JobState.DETECTING)
 
     def judge(request: Request) -> Answer | None:
@@ -86,12 +86,12 @@ def test_a_store_that_is_dead_for_a_while(stack: Stack, films: Films, proxy: Pro
     proxy.judge = judge
     stack.until(lambda: len(refused) >= 30)
     proxy.judge = lambda _: None
-    assert_undisturbed(stack, films, sent)
+    assert_undisturbed(stack, sender, sent)
     # An outage costs no attempt; a lease may run out under one that lasts.
     assert attempts(stack, sent) <= 2
 
 
-def test_reads_that_are_slow_or_cut_off(stack: Stack, films: Films, proxy: Proxy) -> None:
+def test_reads_that_are_slow_or_cut_off(stack: Stack, sender: ImageSender, proxy: Proxy) -> None:
     draw, spoiled = random.Random(0), []
 
     def spoil(request: Request) -> Spoil:
@@ -101,7 +101,7 @@ def test_reads_that_are_slow_or_cut_off(stack: Stack, films: Films, proxy: Proxy
         return draw.choice([Spoil(part=draw.random()), Spoil(pause_s=0.2)])
 
     proxy.spoil = spoil
-    sent = films.send(32)
-    assert_undisturbed(stack, films, sent)
+    sent = sender.send(32)
+    assert_undisturbed(stack, sender, sent)
     assert spoiled
     assert attempts(stack, sent) <= 2

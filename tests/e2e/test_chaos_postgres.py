@@ -13,7 +13,7 @@ import pytest
 
 from shared.vocabulary.states import JobState
 from tests.e2e.conftest import Stack
-from tests.e2e.films import Films, assert_undisturbed, await_state, unfinished
+from tests.e2e.sent_images import ImageSender, assert_undisturbed, await_state, unfinished
 from tests.waiting import DEADLINE_S
 
 #: Of each process that a failing PostgreSQL must not end.
@@ -65,9 +65,9 @@ def assert_no_crash(counted: Counter[tuple[int, str]]) -> None:
 
 
 @pytest.mark.parametrize("scope", ["SYSTEM", "DATABASE carina"])
-def test_a_failover_to_read_only_and_back(stack: Stack, films: Films, scope: str) -> None:
+def test_a_failover_to_read_only_and_back(stack: Stack, sender: ImageSender, scope: str) -> None:
     before = {name: stack.find(name) for name in stack.named(*PROCESSES)}
-    sent = films.send(24)
+    sent = sender.send(24)
     with answers(stack) as counted:
         await_state(stack, sent, JobState.DETECTING)
         run(stack, f"ALTER {scope} SET default_transaction_read_only = on", "SELECT pg_reload_conf()", TERMINATE)
@@ -78,20 +78,20 @@ def test_a_failover_to_read_only_and_back(stack: Stack, films: Films, scope: str
         finally:
             run(stack, f"ALTER {scope} RESET default_transaction_read_only", "SELECT pg_reload_conf()")
         stack.until(lambda: httpx.get(f"{stack.client.api_url}/readyz").is_success)
-        assert_undisturbed(stack, films, sent)
+        assert_undisturbed(stack, sender, sent)
     assert_no_crash(counted)
     assert {name: stack.find(name) for name in before} == before
-    assert_undisturbed(stack, films, films.send(2))
+    assert_undisturbed(stack, sender, sender.send(2))
 
 
-def test_sessions_that_end_at_random(stack: Stack, films: Films) -> None:
+def test_sessions_that_end_at_random(stack: Stack, sender: ImageSender) -> None:
     before = {name: stack.find(name) for name in stack.named(*PROCESSES)}
     draw = random.Random(0)
-    sent = films.send(48)
+    sent = sender.send(48)
     with answers(stack) as counted:
         for _ in range(20):
             run(stack, TERMINATE)
             time.sleep(draw.uniform(0.05, 0.3))
-        assert_undisturbed(stack, films, sent)
+        assert_undisturbed(stack, sender, sent)
     assert_no_crash(counted)
     assert {name: stack.find(name) for name in before} == before

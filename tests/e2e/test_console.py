@@ -1,4 +1,4 @@
-"""The console in a browser, on the running stack: from films that are dropped to a model that learnt from them."""
+"""The console in a browser, on the running stack: from images that are dropped to a model that learnt from them."""
 
 import re
 from collections.abc import Callable
@@ -24,13 +24,13 @@ def page(stack: Stack, open_console: Callable[[str, str], Page]) -> Page:
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> list[Path]:
-    """Films with lesions that the shipped model finds."""
+def sender(tmp_path: Path) -> list[Path]:
+    """Images with lesions that the shipped model finds."""
     paths = []
     for seed in range(1, 20):
         phantom = make_phantom(seed, 700, 600)
         if phantom.lesions:
-            paths.append(tmp_path / f"film-{len(paths)}.dcm")
+            paths.append(tmp_path / f"image-{len(paths)}.dcm")
             paths[-1].write_bytes(encode_dicom(phantom, transfer_syntax="jpeg-ls"))
         if len(paths) == 3:
             return paths
@@ -52,12 +52,12 @@ def is_accessible(page: Page) -> None:
     assert serious == [], page.url
 
 
-def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page: Page, films: list[Path]) -> None:
-    store_dataset(stack.database, ObjectStore(stack.settings), films=12)
+def test_images_become_findings_corrections_and_a_better_model(stack: Stack, page: Page, images: list[Path]) -> None:
+    store_dataset(stack.database, ObjectStore(stack.settings), count=12)
 
     # Upload.
     is_accessible(page)
-    drop(page, *films)
+    drop(page, *images)
     upload = page.get_by_role("region", name="Upload")
     upload.get_by_text("3 accepted").wait_for()
     page.get_by_role("row").filter(has_text="succeeded").nth(2).wait_for()
@@ -69,8 +69,8 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
 
     # Read, window, filter.
     page.locator("body[data-shown]").wait_for()
-    film = page.get_by_role("application", name="Image", exact=True)
-    box = film.bounding_box()
+    image = page.get_by_role("application", name="Image", exact=True)
+    box = image.bounding_box()
     assert box is not None
     window = page.get_by_text(re.compile(r"W \d+ L \d+"))
     before = window.inner_text()
@@ -83,22 +83,22 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     page.get_by_role("button", name="Window for the darker parts, as the lungs").click()
     expect(window).not_to_have_text(dragged)
     page.get_by_role("button", name="Reset").click()
-    film.press("m")
-    film.press("Enter")
+    image.press("m")
+    image.press("Enter")
     announcer, lengths_mm = page.locator("#announcer"), []
     for _ in "ab":
         said = announcer.inner_text()
-        film.press("ArrowRight")
+        image.press("ArrowRight")
         expect(announcer).not_to_have_text(said)
         expect(announcer).to_have_text(re.compile(r"^[\d.]+ mm$"))
         lengths_mm.append(float(announcer.inner_text().removesuffix(" mm")))
     assert lengths_mm[0] < lengths_mm[1]
     page.get_by_text(re.compile(f"^{lengths_mm[1]} mm$")).first.wait_for()
-    film.press("Escape")
+    image.press("Escape")
     page.locator(".measure").first.wait_for(state="hidden")
-    film.press("w")
+    image.press("w")
     least = page.get_by_label("Minimum score")
-    least.press("ArrowRight")  # the slider's, not the film's
+    least.press("ArrowRight")  # the slider's, not the image's
     expect(least).to_have_value("0.31")
     findings = page.get_by_role("list", name="Findings").get_by_role("button")
     expect(findings).not_to_have_count(0)
@@ -109,8 +109,8 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
     expect(findings).to_have_count(shown)
     is_accessible(page)
 
-    # Correct a box by keyboard, decide the others, be done; then the next films.
-    for number in range(len(films)):
+    # Correct a box by keyboard, decide the others, be done; then the next images.
+    for number in range(len(images)):
         findings.first.click()
         if number == 0:
             page.keyboard.press("e")
@@ -125,7 +125,7 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
                 expect(finding).not_to_have_attribute("aria-label", re.compile("not decided"))
         page.get_by_role("button", name="Review done").click()
         page.get_by_text(re.compile("^Review complete:")).wait_for()
-        if number < len(films) - 1:
+        if number < len(images) - 1:
             here = page.locator("body").get_attribute("data-shown")
             page.keyboard.press("]")
             page.locator(f'body[data-shown]:not([data-shown="{here}"])').wait_for()
@@ -138,7 +138,7 @@ def test_films_become_findings_corrections_and_a_better_model(stack: Stack, page
 
     # The worklist knows what has been read.
     page.get_by_role("link", name="Studies", exact=True).click()
-    page.get_by_role("row").filter(has_text="reviewed").nth(len(films) - 1).wait_for()
+    page.get_by_role("row").filter(has_text="reviewed").nth(len(images) - 1).wait_for()
 
     # Train on phantoms, and see the curves move.
     page.get_by_role("link", name="Training", exact=True).click()

@@ -14,7 +14,7 @@ from shared.database import Database
 from shared.tables import Job, Worker
 from shared.vocabulary.states import WorkerKind
 from tests.e2e.conftest import Stack, running_stack
-from tests.e2e.films import Films, assert_undisturbed
+from tests.e2e.sent_images import ImageSender, assert_undisturbed
 from tests.own_pgbouncer import own_pgbouncer
 from tests.own_postgres import OwnPostgres, own_postgres
 from tests.requirements import REPOSITORY
@@ -47,7 +47,9 @@ def stack(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]
         yield running
 
 
-def test_claims_commits_requests_and_migrations(stack: Stack, films: Films, server: OwnPostgres, url: str) -> None:
+def test_claims_commits_requests_and_migrations(
+    stack: Stack, sender: ImageSender, server: OwnPostgres, url: str
+) -> None:
     assert stack.settings.database_url.get_secret_value() == url
 
     code = (
@@ -55,7 +57,7 @@ def test_claims_commits_requests_and_migrations(stack: Stack, films: Films, serv
         f"database = Database({url!r}, pool_size=2); migrations.upgrade(database); migrations.check(database)"
     )
     migrators = [subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) for _ in range(3)]
-    made = films.make(48)
+    made = sender.make(48)
     paths = list(made.values())
     with ThreadPoolExecutor(8) as threads:
         sending = [threads.submit(stack.client.submit, paths[first::4]) for first in range(4)]
@@ -66,7 +68,7 @@ def test_claims_commits_requests_and_migrations(stack: Stack, films: Films, serv
     assert [migrator.wait() for migrator in migrators] == [0, 0, 0]
     sent = {outcome.job_id: made[outcome.name] for outcome in outcomes if outcome.job_id}
     assert len(sent) == len(made)
-    assert_undisturbed(stack, films, sent)
+    assert_undisturbed(stack, sender, sent)
     assert stack.query(sa.select(sa.func.max(Job.attempt)).where(Job.id.in_(sent)))[0][0] == 1
     seen = sa.select(Worker.stage).where(Worker.seen_at > sa.func.now() - sa.text("interval '90 s'"))
     assert {row.stage for row in stack.query(seen)} == set(WorkerKind)

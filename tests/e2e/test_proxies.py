@@ -25,7 +25,7 @@ from pathlib import Path
 from api.client import Carina
 
 with Carina(os.environ["CARINA_API_URL"], os.environ["CARINA_API_KEY"], retry_for_s=1) as carina:
-    print(carina.submit_all([Path(os.environ["FILM"])], wait=True).counts.duplicate)
+    print(carina.submit_all([Path(os.environ["IMAGE"])], wait=True).counts.duplicate)
 """
 
 
@@ -60,7 +60,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
 def test_a_dead_proxy_harms_nothing_on_this_machine(demo: tuple[Path, str], exceptions: dict[str, str]) -> None:
     data, said = demo
     assert "nothing was lost" in said, said
-    film = next((data / "demo").glob("phantom-*.dcm"))
+    image = next((data / "demo").glob("phantom-*.dcm"))
 
     def run(*arguments: str, **more: str) -> str:
         done = subprocess.run(
@@ -75,5 +75,5 @@ def test_a_dead_proxy_harms_nothing_on_this_machine(demo: tuple[Path, str], exce
         return done.stdout
 
     assert "ok" in run(*COMMAND, "doctor", "--data", str(data))
-    assert "duplicate" in run(*COMMAND, "submit", str(film), "--wait", "--data", str(data))
-    assert run(sys.executable, "-c", PYTHON, FILM=str(film), **env_file.read(data / "env")) == "1\n"
+    assert "duplicate" in run(*COMMAND, "submit", str(image), "--wait", "--data", str(data))
+    assert run(sys.executable, "-c", PYTHON, IMAGE=str(image), **env_file.read(data / "env")) == "1\n"

@@ -14,7 +14,7 @@ from tests.requirements import REPOSITORY
 from tests.tiny_dataset import store_dataset
 from tests.waiting import DEADLINE_S
 
-FILMS, BATCH = 12, 3
+IMAGES, BATCH = 12, 3
 OPTIONS = {
     "dataset": "phantoms",
     "arch": "carina_small",
@@ -27,7 +27,7 @@ OPTIONS = {
 
 
 def test_one_command_trains_a_model_and_evaluates_it(stack: Stack) -> None:
-    dataset = store_dataset(stack.database, ObjectStore(stack.settings), films=FILMS)
+    dataset = store_dataset(stack.database, ObjectStore(stack.settings), count=IMAGES)
     done = subprocess.run(
         [*COMMAND, "train", *(word for name, value in OPTIONS.items() for word in (f"--{name}", value))],
         cwd=REPOSITORY,
@@ -42,7 +42,7 @@ def test_one_command_trains_a_model_and_evaluates_it(stack: Stack) -> None:
     (training_id,) = re.findall(r"^training (\S+)", done.stdout)
     training = stack.client.training(training_id)
     assert (training.state, training.dataset_id, training.attempt) == (TaskState.SUCCEEDED, dataset.id, 1)
-    trained_on, evaluated_on = FILMS * 3 // 4, FILMS // 4
+    trained_on, evaluated_on = IMAGES * 3 // 4, IMAGES // 4
     assert (training.progress["steps_done"], training.progress["eta_s"]) == (trained_on // BATCH, 0)
     assert training.events == [1]
     (model,) = [model for model in stack.client.models() if model.id == training.model_id]
@@ -57,4 +57,4 @@ def test_one_command_trains_a_model_and_evaluates_it(stack: Stack) -> None:
     report = stack.client.report(evaluation.id).decode()
     assert report.startswith("<!doctype html>")
     assert model.digest in report
-    assert len(list((stack.data / "trainer-cache").glob("*/*.png"))) == FILMS, "renditions stay near"
+    assert len(list((stack.data / "trainer-cache").glob("*/*.png"))) == IMAGES, "renditions stay near"

@@ -16,10 +16,10 @@ from pydicom.sequence import Sequence
 
 from shared.phantoms.dicom import describe, write
 from shared.phantoms.encoding import UIDS
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
-FILM = make_film(72, 64)
-GREY = (FILM >> 4).astype(np.uint8)  # [72, 64]
+IMAGE = make_image(72, 64)
+GREY = (IMAGE >> 4).astype(np.uint8)  # [72, 64]
 #: JPEG of the retired processes, which nothing at hand writes.
 _SAMPLES = Path(__file__).parents[1] / "jpeg_samples"
 _SAMPLE_UIDS = {
@@ -59,7 +59,7 @@ def _syntaxes() -> Iterator[tuple[str, bytes]]:
     for syntax in UIDS:
         for bits in (8, 12):
             if bits == 8 or syntax not in ("jpeg-baseline", "jpeg-xl-recompression"):
-                yield f"{syntax}-{bits}", write(_describe(bits), GREY if bits == 8 else FILM, syntax)
+                yield f"{syntax}-{bits}", write(_describe(bits), GREY if bits == 8 else IMAGE, syntax)
     for path in sorted(_SAMPLES.glob("*.jpg")):
         process, _, bits = path.stem.rpartition("-")
         yield (
@@ -78,12 +78,12 @@ def _dialects() -> Iterator[tuple[str, bytes]]:
     table = Dataset()
     table.add_new("LUTDescriptor", "US", [4096, 0, 12])
     table.add_new("LUTData", "OW", np.arange(4096, dtype="<u2")[::-1].tobytes())
-    yield "tables", make_dicom(FILM, bits=12, ModalityLUTSequence=Sequence([table]), VOILUTSequence=Sequence([table]))
+    yield "tables", make_dicom(IMAGE, bits=12, ModalityLUTSequence=Sequence([table]), VOILUTSequence=Sequence([table]))
     yield "windows", make_dicom(
-        FILM, bits=12, WindowCenter=[2000, 100], WindowWidth=[4000, 50], VOILUTFunction="SIGMOID", RescaleSlope=2.5,
+        IMAGE, bits=12, WindowCenter=[2000, 100], WindowWidth=[4000, 50], VOILUTFunction="SIGMOID", RescaleSlope=2.5,
         RescaleIntercept=-1000, PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=0, PixelPaddingRangeLimit=9,
     )  # fmt: skip
-    yield "signed", make_dicom(FILM.astype(np.int16) - 2048, bits=12, PixelPaddingValue=-2048)
+    yield "signed", make_dicom(IMAGE.astype(np.int16) - 2048, bits=12, PixelPaddingValue=-2048)
     nested = Dataset()
     nested.CodeValue = "T-D3000"
     for _ in range(5):
@@ -91,19 +91,19 @@ def _dialects() -> Iterator[tuple[str, bytes]]:
         outer.AnatomicRegionSequence = Sequence([nested, nested])
         nested = outer
     for undefined in (False, True):
-        header = dcmread(BytesIO(make_dicom(FILM, AnatomicRegionSequence=Sequence([nested]))))
+        header = dcmread(BytesIO(make_dicom(IMAGE, AnatomicRegionSequence=Sequence([nested]))))
         _leave_lengths_undefined(header, undefined=undefined)
         buffer = BytesIO()
         header.save_as(buffer)
         yield f"nested-{'undefined' if undefined else 'defined'}", buffer.getvalue()
     for name in ("jpeg-ls", "jpeg-2000"):
-        compressed = dcmread(BytesIO(write(_describe(12), FILM, name)))
+        compressed = dcmread(BytesIO(write(_describe(12), IMAGE, name)))
         (frame,) = generate_frames(compressed.PixelData, number_of_frames=1)
         compressed.PixelData = encapsulate([frame], fragments_per_frame=4, has_bot=True)
         buffer = BytesIO()
         compressed.save_as(buffer)
         yield f"{name}-fragments", buffer.getvalue()
-    data = make_dicom(FILM, bits=12)
+    data = make_dicom(IMAGE, bits=12)
     (meta_bytes,) = struct.unpack_from("<I", data, 140)
     yield "no-meta", data[144 + meta_bytes :]
 
@@ -112,13 +112,13 @@ def _pictures() -> Iterator[tuple[str, bytes]]:
     """PNG and JPEG in every colour and depth."""
     pictures = {
         "png-8": ("PNG", Image.fromarray(GREY), {}),
-        "png-16": ("PNG", Image.fromarray(FILM), {}),
+        "png-16": ("PNG", Image.fromarray(IMAGE), {}),
         "png-1": ("PNG", Image.fromarray(GREY).convert("1"), {}),
         "png-rgba": ("PNG", Image.fromarray(GREY).convert("RGBA"), {}),
         "png-palette": ("PNG", Image.fromarray(GREY).convert("P"), {"transparency": 3}),
         "png-animated": ("PNG", Image.fromarray(GREY), {"save_all": True, "append_images": [Image.new("L", (64, 72))]}),
         "jpeg-8": ("JPEG", Image.fromarray(GREY), {}),
-        "jpeg-rgb": ("JPEG", Image.fromarray(GREY).convert("RGB"), {"icc_profile": bytes(300), "comment": b"film"}),
+        "jpeg-rgb": ("JPEG", Image.fromarray(GREY).convert("RGB"), {"icc_profile": bytes(300), "comment": b"data"}),
         "jpeg-cmyk": ("JPEG", Image.fromarray(GREY).convert("CMYK"), {}),
         "jpeg-progressive": ("JPEG", Image.fromarray(GREY), {"progressive": True}),
     }
@@ -146,7 +146,7 @@ def _with_text(image: Image.Image) -> bytes:
 def _describe(bits: int) -> Dataset:
     dataset = describe(1, str(bits), uid.DigitalXRayImageStorageForPresentation)
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.Rows, dataset.Columns = FILM.shape
+    dataset.Rows, dataset.Columns = IMAGE.shape
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = (8, 8, 7) if bits == 8 else (16, bits, bits - 1)
     dataset.PixelRepresentation = 0
     dataset.WindowCenter, dataset.WindowWidth = 2 ** (bits - 1), 2**bits

@@ -1,19 +1,19 @@
-"""DICOMweb in this process, and films to send to it."""
+"""DICOMweb in this process, and images to send to it."""
 
 import numpy as np
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
 STUDY, SERIES = "1.2.3", "1.2.3.1"
 
 
-def film(number: int, **elements: object) -> bytes:
-    """A film that no other number makes."""
+def image(number: int, **elements: object) -> bytes:
+    """An image that no other number makes."""
     named = {"SeriesInstanceUID": SERIES, "SOPInstanceUID": f"1.2.3.1.{number}", "InstanceNumber": number}
     named |= {"Modality": "DX", "PatientID": "secret-id", "StudyDate": "20260102", "StudyDescription": "Thorax"}
-    return make_dicom(make_film() // np.uint16(number), **named | elements)
+    return make_dicom(make_image() // np.uint16(number), **named | elements)
 
 
 class Web:

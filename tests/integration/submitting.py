@@ -35,8 +35,8 @@ from workers.intake import IntakeWorker
 
 def large(number: int) -> bytes:
     """A DICOM file that is streamed in parts, and which no other number makes."""
-    film = np.random.default_rng(number).integers(0, 2**16, (2300, 2300), np.uint16)
-    return make_dicom(film, SOPInstanceUID=f"1.4.{number}", StudyInstanceUID=f"1.5.{number}", SeriesInstanceUID="1.9")
+    image = np.random.default_rng(number).integers(0, 2**16, (2300, 2300), np.uint16)
+    return make_dicom(image, SOPInstanceUID=f"1.4.{number}", StudyInstanceUID=f"1.5.{number}", SeriesInstanceUID="1.9")
 
 
 def make_archive(kind: ArchiveKind, *files: bytes) -> bytes:

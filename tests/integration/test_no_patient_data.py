@@ -31,7 +31,7 @@ from shared.object_store import ObjectStore
 from shared.settings import Settings
 from shared.tables import ApiKey, Image, Job, Webhook
 from shared.vocabulary.states import JobState, Scope
-from tests.planted import FILM, TRACES, make_planted
+from tests.planted import IMAGE, TRACES, make_planted
 from tests.requirements import REPOSITORY
 from tests.synthetic_dicom import make_dicom
 from tests.waiting import DEADLINE_S, wait_for
@@ -92,8 +92,8 @@ def files_of(way: int) -> list[bytes]:
 
 
 def undecodable(number: int) -> bytes:
-    """A film whose frame is no JPEG 2000 codestream."""
-    file = pydicom.dcmread(BytesIO(make_dicom(FILM, syntax=JPEG2000Lossless, frame=b"no codestream" * 50)))
+    """An image whose frame is no JPEG 2000 codestream."""
+    file = pydicom.dcmread(BytesIO(make_dicom(IMAGE, syntax=JPEG2000Lossless, frame=b"no codestream" * 50)))
     file.SOPInstanceUID, file.StudyInstanceUID = UID.format(number), UID.format(1000 + number)
     file.PatientName = "PLANTED"
     buffer = BytesIO()

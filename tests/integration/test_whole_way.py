@@ -15,7 +15,7 @@ from shared.phantoms import encode_dicom, make_phantom
 from tests.expected_outcomes import EXPECTED_OUTCOMES
 from tests.integration.conftest import Api
 from tests.integration.workshop import Workshop
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 from tests.tiny_model import make_tiny_model
 
 
@@ -28,7 +28,7 @@ def work(workshop: Workshop, **changed: object) -> None:
 
 
 def send(api: Api, *files: bytes) -> list[dict]:
-    answer = api.send(*((f"film-{number}.dcm", file) for number, file in enumerate(files)))
+    answer = api.send(*((f"image-{number}.dcm", file) for number, file in enumerate(files)))
     return answer.get_json()["files"]
 
 
@@ -54,7 +54,7 @@ def test_what_becomes_of_every_real_file(api: Api, workshop: Workshop, shared_da
 
 
 @pytest.mark.usefixtures("tiny_model_id")
-def test_a_monochrome1_film_has_the_findings_of_its_monochrome2_twin(api: Api, workshop: Workshop) -> None:
+def test_a_monochrome1_image_has_the_findings_of_its_monochrome2_twin(api: Api, workshop: Workshop) -> None:
     phantom = make_phantom(11, 317, 211)
     sent = [
         send(api, encode_dicom(phantom, photometric=photometric))[0] for photometric in ("MONOCHROME1", "MONOCHROME2")
@@ -72,9 +72,9 @@ def test_a_monochrome1_film_has_the_findings_of_its_monochrome2_twin(api: Api, w
 
 
 def test_labels_and_boxes_come_back_as_torchvision_gives_them(api: Api, workshop: Workshop) -> None:
-    """A checkpoint goes through import, an odd film through the system; the reference is torchvision's own `forward`.
+    """A checkpoint goes through import, an odd image through the system; the reference is torchvision's own `forward`.
 
-    Neither side of film, rendition and canvas is a multiple of another.
+    Neither side of image, rendition and canvas is a multiple of another.
     """
     height_px, width_px, rendition_px = 1013, 787, 389
     # Shuffled ids with gaps: a shift by one, or a sort, would change what a box is called.
@@ -85,13 +85,13 @@ def test_labels_and_boxes_come_back_as_torchvision_gives_them(api: Api, workshop
     card, weights = import_checkpoint(checkpoint.getvalue(), categories, canvas_px=160)
     model_id = workshop.promote(card, weights)
 
-    file = make_dicom(make_film(height_px, width_px), bits=12)
+    file = make_dicom(make_image(height_px, width_px), bits=12)
     (sent,) = send(api, file)
     work(workshop, rendition_px=rendition_px)
     image = findings(api, sent)
     assert (image["height_px"], image["width_px"], image["model"]["id"]) == (height_px, width_px, str(model_id))
 
-    # torchvision lets boxes reach beyond the film, into the canvas' empty margin, and suppresses others for that.
+    # torchvision lets boxes reach beyond the image, into the canvas' empty margin, and suppresses others for that.
     inside = [
         finding
         for finding in image["findings"]

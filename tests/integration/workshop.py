@@ -26,7 +26,7 @@ from shared.tables import Detection as DetectionRow
 from shared.tables import Image, Job, Project, Study
 from shared.version import RENDITION_VERSION
 from shared.vocabulary.states import JobState, WorkerKind
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 from tests.waiting import wait_for
 from workers.batches import Batches
 from workers.detect import DetectWorker
@@ -41,16 +41,16 @@ HEIGHT_PX, WIDTH_PX = 96, 80
 MARKED = np.full((HEIGHT_PX, WIDTH_PX), 255, np.uint8)
 
 
-def film(number: int) -> NDArray[np.uint8]:
-    """An 8-bit film that no other number makes."""
-    grey = (make_film(HEIGHT_PX, WIDTH_PX) >> 4).astype(np.uint8)
+def grey_image(number: int) -> NDArray[np.uint8]:
+    """An 8-bit image that no other number makes."""
+    grey = (make_image(HEIGHT_PX, WIDTH_PX) >> 4).astype(np.uint8)
     grey[number % 50, number // 50] ^= 255
     return np.roll(grey, 7 * number, axis=number % 2)
 
 
 def dicom(number: int) -> bytes:
-    """A DICOM file with that film."""
-    return make_dicom(film(number), SOPInstanceUID=f"1.2.{number}", StudyInstanceUID=f"1.3.{number}")
+    """A DICOM file with that image."""
+    return make_dicom(grey_image(number), SOPInstanceUID=f"1.2.{number}", StudyInstanceUID=f"1.3.{number}")
 
 
 def is_marked(placed: FittedImage) -> bool:
@@ -87,10 +87,10 @@ class Workshop:
             self.store.put(original_key(hashlib.sha256(file).hexdigest()), file)
         return [self._add(hashlib.sha256(file).hexdigest(), JobState.QUEUED, columns) for file in files]
 
-    def ready(self, *films: NDArray[np.uint8], **columns: object) -> list[UUID]:
-        """Store films as renditions; make a job for each that waits for detect."""
+    def ready(self, *images: NDArray[np.uint8], **columns: object) -> list[UUID]:
+        """Store images as renditions; make a job for each that waits for detect."""
         jobs = []
-        for pixels in films:
+        for pixels in images:
             png = cv2.imencode(".png", pixels)[1].tobytes()
             sha256 = hashlib.sha256(png).hexdigest()
             self.store.put(rendition_key(sha256), png)

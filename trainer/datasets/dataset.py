@@ -18,7 +18,7 @@ THINNEST_PX = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Film:
+class DatasetImage:
     """One image: its rendition and its true boxes."""
 
     image_id: int
@@ -67,16 +67,16 @@ class Dataset:
     digest: str
     rendition_version: int
     categories: tuple[Category, ...]
-    films: tuple[Film, ...]
+    images: tuple[DatasetImage, ...]
 
     def of(self, split: Split) -> "Dataset":
         """Return the dataset with the images of one split."""
-        return replace(self, films=tuple(film for film in self.films if film.split == split))
+        return replace(self, images=tuple(image for image in self.images if image.split == split))
 
     def without(self, groups: frozenset[str], sha256s: frozenset[str]) -> "Dataset":
         """Return the dataset without images of these groups and without these originals."""
-        kept = (film for film in self.films if film.group not in groups and film.sha256 not in sha256s)
-        return replace(self, films=tuple(kept))
+        kept = (image for image in self.images if image.group not in groups and image.sha256 not in sha256s)
+        return replace(self, images=tuple(kept))
 
 
 def parse(document: bytes) -> Dataset:
@@ -91,15 +91,15 @@ def parse(document: bytes) -> Dataset:
             digest=hashlib.sha256(document).hexdigest(),
             rendition_version=content["info"]["rendition_version"],
             categories=tuple(Category.model_validate(category) for category in content["categories"]),
-            films=tuple(_film(image, by_image.get(image["id"], [])) for image in content["images"]),
+            images=tuple(_image(image, by_image.get(image["id"], [])) for image in content["images"]),
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise ObjectCorrupt("A dataset's document cannot be read.") from exc
 
 
-def _film(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Film:
+def _image(image: dict[str, Any], annotations: list[dict[str, Any]]) -> DatasetImage:
     boxes_xywh = np.array([annotation["bbox"] for annotation in annotations], np.float64).reshape(-1, 4)
-    film = Film(
+    described = DatasetImage(
         image_id=image["id"],
         sha256=image["sha256"],
         rendition_sha256=image["rendition_sha256"],
@@ -113,8 +113,8 @@ def _film(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Film:
         boxes_xyxy_px=np.hstack((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:])).astype(np.float32),
     )
     # Datasets of earlier versions can contain such boxes; a box without area in float32 makes the loss infinite.
-    seen = can_be_seen(film.boxes_on_rendition)
-    return replace(film, category_ids=film.category_ids[seen], boxes_xyxy_px=film.boxes_xyxy_px[seen])
+    seen = can_be_seen(described.boxes_on_rendition)
+    return replace(described, category_ids=described.category_ids[seen], boxes_xyxy_px=described.boxes_xyxy_px[seen])
 
 
 def can_be_seen(boxes_on_rendition: NDArray[np.float32]) -> NDArray[np.bool_]:

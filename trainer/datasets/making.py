@@ -30,7 +30,7 @@ from trainer.datasets.coco import join, read_coco
 from trainer.datasets.consensus import agree, listen
 from trainer.datasets.document import Content, canonical, digest_of, match, write
 from trainer.datasets.notes import Notes, describe
-from trainer.datasets.phantoms import draw_films
+from trainer.datasets.phantoms import draw_images
 from trainer.datasets.places import Folder, Place, Prefix
 from trainer.datasets.plausible import check_fit, check_units, drop_vanishing
 from trainer.datasets.renditions import Failure, Picture, Renderer
@@ -199,7 +199,7 @@ def _draw(source: PhantomsSource, on_progress: OnProgress) -> Iterator[Material]
         on_progress("drawing", done, source.films, 0)
 
     with passing_folder("carina-phantoms-") as folder:
-        yield Material(draw_films(source, Path(folder), count), Folder(Path(folder)))
+        yield Material(draw_images(source, Path(folder), count), Folder(Path(folder)))
 
 
 def without_readers(annotations: Annotations, source: Source) -> tuple[Annotations, Source]:

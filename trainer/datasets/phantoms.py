@@ -17,22 +17,22 @@ from trainer.datasets.annotations import AnnotatedImage, Annotations, Box
 
 #: Different from the seeds of the demo, and far enough apart that datasets of two seeds share no image.
 FIRST_SEED, SEEDS_APART = 1_000_000_000, 100_000
-FILM_HEIGHT_PX, FILM_WIDTH_PX = 1024, 860
+IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX = 1024, 860
 #: For balanced datasets: the share of images without a lesion, and the maximum number of classes in the others.
 NORMAL_SHARE = 0.12
 MAX_CLASSES = 5
 
 
-def draw_films(source: PhantomsSource, folder: Path, on_film: Callable[[], None]) -> Annotations:
-    """Draw the images as 8-bit PNG files into a folder, call `on_film` after each, and return their annotations."""
+def draw_images(source: PhantomsSource, folder: Path, on_image: Callable[[], None]) -> Annotations:
+    """Draw the images as 8-bit PNG files into a folder, call `on_image` after each, and return their annotations."""
     first = FIRST_SEED + source.seed * SEEDS_APART
     images = []
     processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin) as pool:
         drawn = [pool.submit(_draw, seed, source, folder) for seed in range(first, first + source.films)]
-        for film in as_completed(drawn):
-            images.append(film.result())
-            on_film()
+        for future in as_completed(drawn):
+            images.append(future.result())
+            on_image()
     categories = tuple(Category(id=class_id, name=name) for class_id, name in enumerate(CLASS_NAMES))
     return Annotations(categories, tuple(images), {})
 
@@ -59,7 +59,7 @@ def _begin() -> None:
 
 
 def _draw(seed: int, source: PhantomsSource, folder: Path) -> AnnotatedImage:
-    phantom = make_phantom(seed, FILM_HEIGHT_PX, FILM_WIDTH_PX, choose_evenly(seed) if source.balanced else None)
+    phantom = make_phantom(seed, IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX, choose_evenly(seed) if source.balanced else None)
     # The rendition of a phantom: equal to that of its DICOM file within two grey levels.
     pixels = np.rint(255 * phantom.pixels).astype(np.uint8)
     if np.random.default_rng((seed, 0x4E6)).random() < source.negative_share:
@@ -70,4 +70,4 @@ def _draw(seed: int, source: PhantomsSource, folder: Path) -> AnnotatedImage:
     for lesion in phantom.lesions:
         left, top, right, bottom = map(float, lesion.box_xyxy_px)
         boxes.append(Box(lesion.class_id, (left, top, right, bottom), ()))
-    return AnnotatedImage(name, tuple(boxes), height_px=FILM_HEIGHT_PX, width_px=FILM_WIDTH_PX)
+    return AnnotatedImage(name, tuple(boxes), height_px=IMAGE_HEIGHT_PX, width_px=IMAGE_WIDTH_PX)

@@ -57,9 +57,9 @@ def check_fit(annotations: Annotations, pictures: Mapping[str, Picture]) -> Anno
             past.append(bool(shares.min() < -_PAST_EDGE_SHARE or shares.max() > 1 + _PAST_EDGE_SHARE))
             corner.append(bool(shares.max() <= _CORNER_SHARE))
     if sum(outside) > len(boxes) / 2:
-        raise ImplausibleBoxes(_all_or_some(np.array(outside), boxes, "lie outside their film"))
+        raise ImplausibleBoxes(_all_or_some(np.array(outside), boxes, "lie outside their image"))
     if len(boxes) >= _FEW_BOXES and sum(past) > len(boxes) / 2:
-        raise ImplausibleBoxes(_all_or_some(np.array(past), boxes, "reach past the edge of their film"))
+        raise ImplausibleBoxes(_all_or_some(np.array(past), boxes, "reach past the edge of their image"))
     notes = Notes.of(annotations)
     if len(boxes) >= _MANY_BOXES and all(corner):
         notes.add("boxes_in_one_corner", count=len(boxes))

@@ -53,7 +53,7 @@ class _Reading:
 
 
 @dataclass
-class _Film:
+class _Image:
     """An image while its rows are read."""
 
     origin: str
@@ -86,19 +86,21 @@ def read_table(data: bytes) -> Annotations:
             odd.add(notes, f"line {row.line}", error)
     classes = settle((reading.line, reading.name, reading.class_id) for reading in readings)
     sizes = _sizes(readings)
-    films: dict[str, _Film] = {}
+    images: dict[str, _Image] = {}
     # Normal rows come last, so that a contradiction with a box does not depend on the order of the rows.
     for reading in sorted(readings, key=lambda reading: reading.box is None):
         try:
-            _put(reading, classes, sizes.get(reading.image_id), films)
+            _put(reading, classes, sizes.get(reading.image_id), images)
         except _OddRow as error:
             odd.add(notes, reading.origin, error)
-    odd.refuse(len(table.rows), sum(len(film.boxes) for film in films.values()))
+    odd.refuse(len(table.rows), sum(len(image.boxes) for image in images.values()))
     found = {key: category for key, category in classes.items() if not is_normal(category.name)}
     return notes.onto(
         Annotations(
             categories=tuple(sorted(found.values(), key=lambda category: category.id)),
-            images=tuple(_describe(image_id, films[image_id]) for image_id in _in_order(readings) if image_id in films),
+            images=tuple(
+                _describe(image_id, images[image_id]) for image_id in _in_order(readings) if image_id in images
+            ),
             noted={},
         )
     )
@@ -174,7 +176,7 @@ def _sizes(readings: Sequence[_Reading]) -> dict[str, tuple[int, int]]:
 
 
 def _put(
-    reading: _Reading, classes: dict[str, Category], size_px: tuple[int, int] | None, films: dict[str, _Film]
+    reading: _Reading, classes: dict[str, Category], size_px: tuple[int, int] | None, images: dict[str, _Image]
 ) -> None:
     """Add a row to its image, whose width and height are `size_px`."""
     category = classes.get(key_of(reading.name))
@@ -183,35 +185,35 @@ def _put(
             "class_contradicts",
             f"class_id {reading.class_id} and class_name {reading.name!r} belong to different classes",
         )
-    film = films.get(reading.image_id, _Film(reading.origin, size_px))
+    image = images.get(reading.image_id, _Image(reading.origin, size_px))
     if reading.size_px not in (None, size_px):
         raise _OddRow("size_contradicts", "width and height are not those of the other rows of this image")
     reader, readers = reading.reader, (reading.reader,) if reading.reader else ()
     if reading.box is not None:
         box = Box(category.id, reading.box, readers, reading.origin)
-        if box in film.boxes:
+        if box in image.boxes:
             raise _OddRow("row_repeated", "the row repeats an earlier one")
-        film.boxes.append(box)
-        film.found[reader] = True
-    elif reader and reader in film.found:
-        code = "normal_contradicts" if film.found[reader] else "row_repeated"
+        image.boxes.append(box)
+        image.found[reader] = True
+    elif reader and reader in image.found:
+        code = "normal_contradicts" if image.found[reader] else "row_repeated"
         raise _OddRow(code, "the reader calls this image normal more than once, or has drawn a box on it")
     else:
-        film.found.setdefault(reader, False)
-    films[reading.image_id] = film
+        image.found.setdefault(reader, False)
+    images[reading.image_id] = image
 
 
-def _describe(image_id: str, film: _Film) -> AnnotatedImage:
-    width, height = film.size_px or (None, None)
-    readers = tuple(sorted(reader for reader in film.found if reader))
+def _describe(image_id: str, image: _Image) -> AnnotatedImage:
+    width, height = image.size_px or (None, None)
+    readers = tuple(sorted(reader for reader in image.found if reader))
     return AnnotatedImage(
         file_name=image_id,
-        boxes=tuple(film.boxes),
+        boxes=tuple(image.boxes),
         readers=readers,
         height_px=height,
         width_px=width,
         scales=True,
-        origin=film.origin,
+        origin=image.origin,
     )
 
 

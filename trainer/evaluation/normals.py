@@ -24,12 +24,12 @@ class NormalRate:
 
 def count_on_normals(flat: Flat, thresholds: Sequence[float] = THRESHOLDS) -> list[NormalRate]:
     """Count detections in images without a true box of any class. Returns an empty list if there is no such image."""
-    films = int(np.count_nonzero(~flat.abnormal))
-    if not films:
+    image_count = int(np.count_nonzero(~flat.abnormal))
+    if not image_count:
         return []
     on_normals = ~flat.abnormal[flat.image_of]
     rates = []
     for threshold in thresholds:
         images = flat.image_of[on_normals & (flat.scores >= threshold)]
-        rates.append(NormalRate(threshold, len(images) / films, len(np.unique(images)) / films))
+        rates.append(NormalRate(threshold, len(images) / image_count, len(np.unique(images)) / image_count))
     return rates

@@ -14,7 +14,7 @@ from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.worst import Example
 
 #: Returns the rendition of an image, uint8 [h, w], at any scale of the original.
-Film = Callable[[int], NDArray[np.uint8]]
+ReadRendition = Callable[[int], NDArray[np.uint8]]
 
 #: Longer side of a picture: large enough to show a nodule, small enough for forty pictures in one file.
 LONGEST_PX = 512
@@ -49,19 +49,19 @@ class Picture:
 
 
 def take_pictures(
-    material: EvaluationSet, examples: Sequence[Example], film: Film, threshold: float, *, missed: bool
+    material: EvaluationSet, examples: Sequence[Example], read: ReadRendition, threshold: float, *, missed: bool
 ) -> list[Picture]:
     """Draw each example on its image, with all true boxes and the best detections above the threshold.
 
     `missed` tells whether the examples are missed true boxes or false positives. Raises `KeyError` if the size of an
     image is unknown.
     """
-    return [_take(material, example, film, threshold, missed=missed) for example in examples]
+    return [_take(material, example, read, threshold, missed=missed) for example in examples]
 
 
-def _take(material: EvaluationSet, example: Example, film: Film, threshold: float, *, missed: bool) -> Picture:
+def _take(material: EvaluationSet, example: Example, read: ReadRendition, threshold: float, *, missed: bool) -> Picture:
     flat, image_id = material.flat, material.ordered_ids[example.image]
-    picture = _shrink(film(image_id))
+    picture = _shrink(read(image_id))
     original_width, original_height = material.sizes_px[image_id]
     scale = np.array([picture.width / original_width, picture.height / original_height] * 2)
     names = [category.name for category in material.categories]
@@ -95,7 +95,7 @@ def _describe(name: str, score: float | None, true: int, shown: int, *, missed: 
         subject = f"{name}, found by no detection."
     else:
         subject = f"{name}, found only with score {score:.3f}."
-    return f"{subject} True boxes on the film: {true}; detections shown: {shown}."
+    return f"{subject} True boxes on the image: {true}; detections shown: {shown}."
 
 
 def _box(xyxy: Reals, text: str, *, detected: bool, is_subject: bool = False) -> PictureBox:

@@ -13,7 +13,7 @@ from trainer.evaluation.froc import trace_froc
 from trainer.evaluation.matching import NONE, match_voc
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.paired import PairedGain
-from trainer.evaluation.pictures import Film, take_pictures
+from trainer.evaluation.pictures import ReadRendition, take_pictures
 from trainer.evaluation.summary import Estimate, Summary
 from trainer.evaluation.voc import trace_precision_recall
 from trainer.evaluation.worst import worst_false_alarms, worst_misses
@@ -51,13 +51,13 @@ class Decision:
 def render_report(
     material: EvaluationSet,
     summary: Summary,
-    film: Film,
+    read: ReadRendition,
     facts: Mapping[str, str | int],
     decision: Decision | None = None,
 ) -> str:
     """Return the report as HTML. The summary must be computed from the same material.
 
-    `film` returns the rendition of an image, uint8 [h, w]; it is called at most forty times. `facts` are shown at the
+    `read` returns the rendition of an image, uint8 [h, w]; it is called at most forty times. `facts` are shown at the
     top in their order, by name: "Model", "Model digest", "Dataset", "Dataset digest", "Split", "Rendition version",
     "Code version" and "Date", so that the origin of a result is known.
     """
@@ -81,8 +81,8 @@ def render_report(
         froc_svg=Markup(draw_froc(froc)) if froc else None,
         precision_recall_svg=Markup(draw_precision_recall(curves)) if curves else None,
         reliability_svg=Markup(draw_reliability(summary.reliability)) if summary.detections else None,
-        misses=take_pictures(material, misses, film, summary.operating_threshold, missed=True),
-        alarms=take_pictures(material, alarms, film, summary.operating_threshold, missed=False),
+        misses=take_pictures(material, misses, read, summary.operating_threshold, missed=True),
+        alarms=take_pictures(material, alarms, read, summary.operating_threshold, missed=False),
         show=show,
     )
 

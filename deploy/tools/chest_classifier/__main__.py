@@ -28,10 +28,11 @@ if not console.is_terminal:
     console = Console(highlight=False, width=160)  # a table must stay whole where it goes into a file
 
 #: The kind that `--films` is.
-FILMS = "frontal films"
+IMAGES = "frontal films"
 
-Films = Annotated[
-    list[Path], typer.Option("--films", help="Frontal chest films: a folder, or a COCO JSON with its images beside it.")
+Images = Annotated[
+    list[Path],
+    typer.Option("--films", help="Frontal chest images: a folder, or a COCO JSON with its images beside it."),
 ]
 Others = Annotated[
     list[Path] | None,
@@ -41,7 +42,7 @@ Others = Annotated[
 
 @app.command()
 def train(
-    films: Films,
+    images: Images,
     out: Annotated[Path, typer.Option(help="The folder to write `card.json` and `weights.safetensors` to.")],
     other: Others = None,
     name: Annotated[str, typer.Option(help="The classifier's name.")] = "chest-classifier",
@@ -50,17 +51,17 @@ def train(
     drawn_count: Annotated[int, typer.Option("--drawn", min=1, help="Pictures to draw of each other kind.")] = 300,
     steps: Annotated[int, typer.Option(min=10, help="Steps of training.")] = 5000,
     batch_size: Annotated[int, typer.Option(min=4, help="Pictures a step.")] = 64,
-    validation_share: Annotated[float, typer.Option(min=0.05, max=0.5, help="Films kept for the thresholds.")] = 0.2,
+    validation_share: Annotated[float, typer.Option(min=0.05, max=0.5, help="Images kept for the thresholds.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the split, of the weights and of every variation.")] = 0,
 ) -> None:
-    """Train on frontal films and on what is none; choose the thresholds on films of other patients."""
-    kinds = read_pictures(_sources(films, other), console)
-    fitted, chosen = split(kinds.pop(FILMS), validation_share, seed)
+    """Train on frontal images and on others; choose the thresholds on images of other patients."""
+    kinds = read_pictures(_sources(images, other), console)
+    fitted, chosen = split(kinds.pop(IMAGES), validation_share, seed)
     drawn = draw_phantoms(phantom_count)
     material = Material(
-        [picture.film for picture in fitted],
+        [picture.image for picture in fitted],
         drawn,
-        {kind: [picture.film for picture in pictures] for kind, pictures in kinds.items()},
+        {kind: [picture.image for picture in pictures] for kind, pictures in kinds.items()},
         draw_negatives(drawn_count, seed),
     )
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -73,15 +74,15 @@ def train(
     card = ChestClassifierCard(
         name=name,
         side_px=SIDE_PX,
-        thresholds=choose_thresholds(network, [picture.film for picture in chosen], seed),
+        thresholds=choose_thresholds(network, [picture.image for picture in chosen], seed),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         rendition_version=RENDITION_VERSION,
         fitted_on={
-            FILMS: len(fitted),
+            IMAGES: len(fitted),
             "phantoms": len(drawn),
             **{kind: len(pictures) for kind, pictures in kinds.items()},
         },
-        chosen_on={FILMS: len(chosen)},
+        chosen_on={IMAGES: len(chosen)},
         trained_at=f"{datetime.now(UTC):%Y-%m-%d}",
         note=note,
     )
@@ -93,15 +94,15 @@ def train(
 
 @app.command()
 def evaluate(
-    films: Films,
+    images: Images,
     other: Others = None,
     classifier: Annotated[Path, typer.Option(help="The classifier's folder.")] = SHIPPED,
     record: Annotated[bool, typer.Option(help="Write what was measured into the classifier's card.")] = False,
 ) -> None:
-    """Count the flags on films and on other pictures that the classifier has never seen."""
+    """Count the flags on images and on other pictures that the classifier has never seen."""
     subject = ChestClassifier.load(classifier)
-    kinds = read_pictures(_sources(films, other), console)
-    tested = measure_on_chests(subject, FILMS, kinds.pop(FILMS))
+    kinds = read_pictures(_sources(images, other), console)
+    tested = measure_on_chests(subject, IMAGES, kinds.pop(IMAGES))
     for kind, pictures in kinds.items():
         tested[kind] = measure(subject, [picture.rendition for picture in pictures])
     console.print(_table(tested))
@@ -114,7 +115,7 @@ def project(
     ct: Annotated[Path, typer.Option(help="A folder with the DICOM slices of one CT of a chest.")],
     out: Annotated[Path, typer.Option(help="The folder to make one folder a kind in.")],
 ) -> None:
-    """Compute films from a CT that are no frontal chest: from the side, of the belly, and the slices themselves."""
+    """Compute images from a CT that are no frontal chest: from the side, of the belly, and the slices themselves."""
     for kind, pictures in views(*read_ct(ct)).items():
         (out / kind).mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(pictures):
@@ -122,8 +123,8 @@ def project(
         console.print(f"{out / kind}: {len(pictures)} pictures", soft_wrap=True)
 
 
-def _sources(films: list[Path], negatives: list[Path] | None) -> dict[str, list[Path]]:
-    return {FILMS: films, **{folder.name: [folder] for folder in negatives or []}}
+def _sources(images: list[Path], negatives: list[Path] | None) -> dict[str, list[Path]]:
+    return {IMAGES: images, **{folder.name: [folder] for folder in negatives or []}}
 
 
 def _write(card: ChestClassifierCard, folder: Path) -> None:

@@ -17,15 +17,15 @@ Rendition = NDArray[np.uint8]
 FLAGS = (Flag.ROTATED, Flag.SUSPECTED_INVERSION, Flag.NOT_A_CHEST)
 
 
-def measure_on_chests(classifier: ChestClassifier, name: str, films: Sequence[Picture]) -> dict[str, Tested]:
-    """Frontal films as they are, laid in each other way, inverted, and cut to a corner or a strip."""
-    renditions = [film.rendition for film in films]
+def measure_on_chests(classifier: ChestClassifier, name: str, images: Sequence[Picture]) -> dict[str, Tested]:
+    """Frontal images as they are, laid in each other way, inverted, and cut to a corner or a strip."""
+    renditions = [image.rendition for image in images]
     rng = np.random.default_rng(0)
     kinds: dict[str, list[Rendition]] = {
         name: renditions,
-        f"{name}, rotated": [np.asarray(np.rot90(film, quarters)) for film in renditions for quarters in (1, 2, 3)],
-        f"{name}, inverted": [np.bitwise_not(film) for film in renditions],
-        f"{name}, cut to a part": [part(film, rng) for film in renditions],
+        f"{name}, rotated": [np.asarray(np.rot90(image, quarters)) for image in renditions for quarters in (1, 2, 3)],
+        f"{name}, inverted": [np.bitwise_not(image) for image in renditions],
+        f"{name}, cut to a part": [part(image, rng) for image in renditions],
     }
     return {kind: measure(classifier, pictures) for kind, pictures in kinds.items()}
 

@@ -14,9 +14,9 @@ from shared.imaging.chest_classifier.network import standardise
 
 SIDE_PX = 64
 _LEARNING_RATE, _WEIGHT_DECAY = 4e-3, 1e-2
-#: A film is varied this many times to choose thresholds on: few films must stand for many.
+#: An image is varied this many times to choose thresholds on: few images must stand for many.
 _VARIATIONS = 40
-#: Of frontal films, varied, at most this share may be flagged for each reason.
+#: Of frontal images, varied, at most this share may be flagged for each reason.
 _FALSE_ALARMS = 0.001
 #: Below the first a class is not the likeliest; what reaches the last always is.
 _LOWEST, _HIGHEST = 0.6, 0.995
@@ -44,9 +44,9 @@ def fit(material: Material, steps: int, batch_size: int, seed: int, report: Call
 
 
 def choose_thresholds(network: Network, chests: Sequence[Floats], seed: int) -> Thresholds:
-    """For each reason, the score that next to no frontal film of `chests` reaches, in many takings of each."""
+    """For each reason, the score that next to no frontal image of `chests` reaches, in many takings of each."""
     rng = np.random.default_rng(seed)
-    pictures = [standardise(vary(film, rng, SIDE_PX)) for film in chests for _ in range(_VARIATIONS)]
+    pictures = [standardise(vary(image, rng, SIDE_PX)) for image in chests for _ in range(_VARIATIONS)]
     with torch.no_grad():
         scores = network(torch.from_numpy(np.stack(pictures))).softmax(1).numpy()  # [N, classes]
     highest = np.quantile(scores, 1 - _FALSE_ALARMS, axis=0)

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 #: How often each class is shown.
 _SHARES = {FRONTAL: 0.35, ROTATED: 0.2, INVERTED: 0.2, OTHER: 0.25}
-#: How often a chest is a phantom's, and a picture of something else one that was given, a part, or a shuffled film;
+#: How often a chest is a phantom's, and a picture of something else one that was given, a part, or a shuffled image;
 #: else it is drawn.
 _PHANTOMS, _GIVEN, _PARTS, _SHUFFLED = 0.2, 0.3, 0.15, 0.1
 #: How often a chest that is inverted is turned as well; and how often something else is either.
@@ -29,7 +29,7 @@ _PHANTOM_SEED = 3_000_000
 
 @dataclass(frozen=True)
 class Material:
-    """Films [SIDE_PX, SIDE_PX] in 0–1 to vary."""
+    """Images [SIDE_PX, SIDE_PX] in 0–1 to vary."""
 
     chests: Sequence[Floats]
     phantoms: Sequence[Floats]
@@ -52,8 +52,8 @@ class Material:
             picture = vary(self._other(rng), rng, side_px)
             picture = turn(picture, rng) if rng.random() < _ANYHOW else picture
             return 1 - picture if rng.random() < _ANYHOW else picture
-        films = self.phantoms if self.phantoms and rng.random() < _PHANTOMS else self.chests
-        picture = vary(_one_of(films, rng), rng, side_px)
+        images = self.phantoms if self.phantoms and rng.random() < _PHANTOMS else self.chests
+        picture = vary(_one_of(images, rng), rng, side_px)
         if name == ROTATED or (name == INVERTED and rng.random() < _ALSO_TURNED):
             picture = turn(picture, rng)
         return 1 - picture if name == INVERTED else picture
@@ -79,6 +79,6 @@ def draw_negatives(count: int, seed: int = 0) -> dict[str, list[Floats]]:
 
 
 def draw_phantoms(count: int, seed: int = _PHANTOM_SEED) -> list[Floats]:
-    """Draw phantoms on films of several shapes."""
-    films = [make_phantom(seed + index, SIDE_PX, SIDE_PX - 16 * (index % 3)).pixels for index in range(count)]
-    return [np.asarray(film, np.float32) for film in films]
+    """Draw phantoms on images of several shapes."""
+    images = [make_phantom(seed + index, SIDE_PX, SIDE_PX - 16 * (index % 3)).pixels for index in range(count)]
+    return [np.asarray(image, np.float32) for image in images]

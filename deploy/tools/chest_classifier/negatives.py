@@ -1,4 +1,4 @@
-"""Pictures that are no frontal chest, drawn from a seed or cut out of films, one function a kind."""
+"""Pictures that are no frontal chest, drawn from a seed or cut out of images, one function a kind."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -137,21 +137,21 @@ DRAWN: Mapping[str, Draw] = {
 }
 
 
-def part(film: NDArray[G], rng: np.random.Generator) -> NDArray[G]:
-    """A piece of a film [H, W] that shows too little of the chest: a corner or a strip of it, [h, w]."""
-    height, width = film.shape
+def part(image: NDArray[G], rng: np.random.Generator) -> NDArray[G]:
+    """A piece of an image [H, W] that shows too little of the chest: a corner or a strip of it, [h, w]."""
+    height, width = image.shape
     share_y, share_x = (
         (rng.uniform(0.2, 0.42, 2)) if rng.random() < 0.7 else rng.permutation([0.2, rng.uniform(0.5, 1)])
     )
     h, w = int(share_y * height), int(share_x * width)
     top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
-    return film[top : top + h, left : left + w]
+    return image[top : top + h, left : left + w]
 
 
-def shuffled(film: Floats, rng: np.random.Generator) -> Floats:
-    """A film's tiles in another order: its textures without its shape, [H, W]."""
+def shuffled(image: Floats, rng: np.random.Generator) -> Floats:
+    """An image's tiles in another order: its textures without its shape, [H, W]."""
     tiles = int(rng.integers(2, 5))
-    height, width = (side // tiles for side in film.shape)
+    height, width = (side // tiles for side in image.shape)
     places = [(row, column) for row in range(tiles) for column in range(tiles)]
     picture = np.empty((height * tiles, width * tiles), np.float32)
     order = rng.permutation(len(places))
@@ -159,7 +159,7 @@ def shuffled(film: Floats, rng: np.random.Generator) -> Floats:
         order = rng.permutation(len(places))
     for (row, column), source in zip(places, order, strict=True):
         at, of = places[source]
-        tile = film[at * height : (at + 1) * height, of * width : (of + 1) * width]
+        tile = image[at * height : (at + 1) * height, of * width : (of + 1) * width]
         picture[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
     return picture
 

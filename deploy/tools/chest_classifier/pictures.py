@@ -1,4 +1,4 @@
-"""The pictures that a classifier learns from, small: films and other files, each rendered as it is in serving."""
+"""The pictures that a classifier learns from, small: images and other files, each rendered as it is in serving."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,13 +36,13 @@ class Picture:
     """One file's rendition as a small square."""
 
     path: Path
-    #: Films of one patient stay on one side of a split; None where it is not known.
+    #: Images of one patient stay on one side of a split; None where it is not known.
     patient: str | None
     #: uint8 [H, W].
     rendition: NDArray[np.uint8]
 
     @property
-    def film(self) -> Floats:
+    def image(self) -> Floats:
         """The rendition as a square, float32 [SIDE_PX, SIDE_PX] in 0–1."""
         return np.float32(1 / 255) * _shrink(self.rendition, SIDE_PX, SIDE_PX)
 
@@ -72,7 +72,7 @@ def split(pictures: Sequence[Picture], share: float, seed: int) -> tuple[list[Pi
     held = set(order[: max(1, round(share * len(order)))].tolist())
     kept = [picture for picture, patient in zip(pictures, patients, strict=True) if patient not in held]
     if not kept:
-        raise NothingToLearnFrom("All films are of one patient; none can be held out.")
+        raise NothingToLearnFrom("All images are of one patient; none can be held out.")
     return kept, [picture for picture, patient in zip(pictures, patients, strict=True) if patient in held]
 
 

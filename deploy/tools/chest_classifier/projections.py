@@ -1,6 +1,6 @@
-"""Films computed from a CT: real anatomy from any side, above all from the side, where no such film is at hand.
+"""Images computed from a CT: real anatomy from any side. They replace lateral radiographs, which are not at hand.
 
-Rays run in parallel, one slice gives one row, and a film's curve is put on the sum of what they meet. Such a film is
+Rays run in parallel, one slice gives one row, and the sum along a ray goes through a film curve. Such an image is
 no radiograph (there is no scatter, the arms are up and the table is in it), but its large shapes are a patient's.
 """
 
@@ -23,7 +23,7 @@ _FEWEST_SLICES = 16
 _BODY_MM = 30
 #: Below this, in Hounsfield units, is the air around the patient.
 _AIR_HU = -950
-#: Optical depth of a millimetre of water at the energy of a chest film.
+#: Optical depth of a millimetre of water at the energy of a chest image.
 _WATER_PER_MM = 0.018
 
 
@@ -59,7 +59,7 @@ def views(density: Floats, slice_mm: float, pixel_mm: float) -> dict[str, list[F
 def project(
     density: Floats, slice_mm: float, pixel_mm: float, angles_degree: Sequence[float], contrasts: Sequence[float]
 ) -> Iterator[Floats]:
-    """Films [H, W] in 0–1, bright where dense, of the body turned about its axis; 0 is frontal, 90 from the side."""
+    """Images [H, W] in 0–1, bright where dense, of the body turned about its axis; 0 is frontal, 90 from the side."""
     height, width = density.shape[1:]
     for angle in angles_degree:
         turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
@@ -67,11 +67,11 @@ def project(
         depth *= pixel_mm
         body = np.flatnonzero(depth.max(axis=0) > _BODY_MM)
         for contrast in contrasts:
-            film = 1 - np.exp(-contrast * depth * _WATER_PER_MM)
-            film = film[:, body[0] : body[-1] + 1] if len(body) else film
-            low, high = np.percentile(film, (1, 99))
-            size = film.shape[1], round(film.shape[0] * slice_mm / pixel_mm)
-            yield cv2.resize(np.clip((film - low) / max(high - low, 1e-6), 0, 1), size).astype(np.float32)
+            image = 1 - np.exp(-contrast * depth * _WATER_PER_MM)
+            image = image[:, body[0] : body[-1] + 1] if len(body) else image
+            low, high = np.percentile(image, (1, 99))
+            size = image.shape[1], round(image.shape[0] * slice_mm / pixel_mm)
+            yield cv2.resize(np.clip((image - low) / max(high - low, 1e-6), 0, 1), size).astype(np.float32)
 
 
 def _read_slice(path: Path) -> Dataset | None:

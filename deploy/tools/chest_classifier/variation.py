@@ -1,4 +1,4 @@
-"""The ways in which one film may have come to us: laid, cut, exposed and written on differently."""
+"""The ways in which one image may have come to us: laid, cut, exposed and written on differently."""
 
 import cv2
 import numpy as np
@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 
-def vary(film: Floats, rng: np.random.Generator, side_px: int) -> Floats:
-    """Another taking of a film [H, W] in 0–1, upright and in its own grey sense: [side, side] in 0–1."""
-    picture = _lay(film, rng, side_px)
+def vary(image: Floats, rng: np.random.Generator, side_px: int) -> Floats:
+    """Another taking of an image [H, W] in 0–1, upright and in its own grey sense: [side, side] in 0–1."""
+    picture = _lay(image, rng, side_px)
     picture = _expose(picture, rng)
     if rng.random() < 0.3:
         picture = _collimate(picture, rng)
@@ -23,9 +23,9 @@ def turn(picture: Floats, rng: np.random.Generator) -> Floats:
     return np.ascontiguousarray(np.rot90(picture, int(rng.integers(1, 4))))
 
 
-def _lay(film: Floats, rng: np.random.Generator, side_px: int) -> Floats:
-    """Turn, zoom, stretch, shift and mirror a little; what was beyond the film's edge is black, white or its like."""
-    height, width = film.shape
+def _lay(image: Floats, rng: np.random.Generator, side_px: int) -> Floats:
+    """Turn, zoom, stretch, shift and mirror a little; what was beyond the image's edge is black, white or its like."""
+    height, width = image.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), rng.normal(0, 5), 1.0)
     zoom = np.exp(rng.normal(0.03, 0.13))
     stretch = np.exp(rng.normal(0, 0.07))
@@ -37,7 +37,7 @@ def _lay(film: Floats, rng: np.random.Generator, side_px: int) -> Floats:
     border = cv2.BORDER_REPLICATE if rng.random() < 0.4 else cv2.BORDER_CONSTANT
     beyond = rng.choice((0.0, 0.0, 0.05, 1.0))
     moved = cv2.warpAffine(
-        film, matrix, (side_px, side_px), flags=cv2.INTER_LINEAR, borderMode=border, borderValue=beyond
+        image, matrix, (side_px, side_px), flags=cv2.INTER_LINEAR, borderMode=border, borderValue=beyond
     )
     return np.asarray(moved, np.float32)
 

@@ -1,4 +1,4 @@
-"""Draws one film in eight transfer syntaxes, as its file holds it and as Carina shows it.
+"""Draws one image in eight transfer syntaxes, as its file holds it and as Carina shows it.
 
 `python -m deploy.tools.pictures.syntaxes docs/pictures/syntaxes.png` draws the picture of `docs/dicom.md`.
 """
@@ -57,7 +57,7 @@ class Column:
 
 
 def columns(height_px: int) -> list[Column]:
-    """Encode a film of `height_px`, and decode it again, in every one of `SYNTAXES`."""
+    """Encode an image of `height_px`, and decode it again, in every one of `SYNTAXES`."""
     height, width = PANEL_PX
     phantom = make_phantom(SEED, height_px, height_px * width // height)
     stored = stored_values(phantom, BITS, "MONOCHROME2")
@@ -73,11 +73,11 @@ def columns(height_px: int) -> list[Column]:
     return made
 
 
-def _lay_out(data: _Grey, film_shape: tuple[int, ...]) -> _Grey:
-    """Bytes line by line, as many in each as a row of the film has, some of them; all of its cells fill the panel."""
-    (height, width), row_bytes = PANEL_PX, 2 * film_shape[1]
+def _lay_out(data: _Grey, image_shape: tuple[int, ...]) -> _Grey:
+    """Bytes line by line, as many in each as a row of the image has, some of them; all of its cells fill the panel."""
+    (height, width), row_bytes = PANEL_PX, 2 * image_shape[1]
     lines = data[: len(data) // row_bytes * row_bytes].reshape(-1, row_bytes)
-    size = width, max(1, round(len(lines) * height / film_shape[0]))
+    size = width, max(1, round(len(lines) * height / image_shape[0]))
     step = 256 // _NOISE_LEVELS
     return np.asarray(cv2.resize(lines, size, interpolation=cv2.INTER_NEAREST) // step * step, np.uint8)
 
@@ -113,7 +113,7 @@ def main() -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path, help="the PNG file to write")
-    parser.add_argument("--height-px", type=int, default=2080, help="of the film")
+    parser.add_argument("--height-px", type=int, default=2080, help="of the image")
     arguments = parser.parse_args()
     arguments.picture.write_bytes(draw(columns(arguments.height_px)))
 

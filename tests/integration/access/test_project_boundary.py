@@ -144,7 +144,7 @@ LISTS: dict[str, list[dict[str, str]]] = {
 _NIGHTLY = {"name": "new", "cron": "0 3 * * *", "time_zone": "UTC", "dataset_name": "ours"}
 _HELD_OUT = {"held_out": [{"dataset_id": "{dataset_id}", "split": "val"}]}
 _GATE = {"evaluation_dataset_id": "{dataset_id}", "promote": False}
-_FILES = {"format": "vinbigdata", "annotations": "ward/train.csv", "images": "ward/films"}
+_FILES = {"format": "vinbigdata", "annotations": "ward/train.csv", "images": "ward/images"}
 #: Operations that make rows, each with bodies that name the first project's and how these are answered.
 BY_BODY: dict[str, list[tuple[dict[str, Any], int, str]]] = {
     "/v1/datasets": [
@@ -153,7 +153,7 @@ BY_BODY: dict[str, list[tuple[dict[str, Any], int, str]]] = {
     ],
     "/v1/evaluations": [
         ({"dataset": "{dataset_id}"}, 404, "not_found"),
-        ({"dataset": f"films {SECRET}"}, 404, "not_found"),
+        ({"dataset": f"images {SECRET}"}, 404, "not_found"),
     ],
     "/v1/gate-decisions": [({"model_id": "{model_id}", "config": _GATE}, 404, "not_found")],
     "/v1/jobs/retry": [({"code": "internal_error"}, 200, "")],
@@ -164,14 +164,14 @@ BY_BODY: dict[str, list[tuple[dict[str, Any], int, str]]] = {
     ],
     "/v1/trainings": [
         ({"dataset": "{dataset_id}"}, 404, "not_found"),
-        ({"dataset": f"films {SECRET}"}, 404, "not_found"),
+        ({"dataset": f"images {SECRET}"}, 404, "not_found"),
         ({"dataset": "ours", "gate": _GATE}, 404, "not_found"),
         ({"dataset": "ours", "config": _HELD_OUT}, 404, "not_found"),
     ],
     "/v1/submissions": [({"files": []}, 201, "")],
     "/v1/webhooks": [({"url": "https://127.0.0.1/", "events": ["job.finished"]}, 422, "webhook_address_not_allowed")],
 }
-#: Operations that take files; what they are sent names no row. Tests below send the first project's films.
+#: Operations that take files; what they are sent names no row. Tests below send the first project's images.
 BY_FILE = {"POST": ["/v1/studies", "/dicom-web/studies", _STUDY]}
 #: What all projects share: to see it takes `read`, to change it takes `system`, which no key here has.
 SHARED = {
@@ -224,7 +224,7 @@ def ward(api: Api, keys: Keys, database: Database, store: ObjectStore) -> Ward:
         owner, stranger = verify_key(session, keys.submit), verify_key(session, keys.stranger)
         session.add(ours := _dataset(stranger.project_id, "ours", "1" * 64, None))
         project_id = owner.project_id
-        dataset = _dataset(project_id, f"films {SECRET}", digests["coco"], digests["jsonl"])
+        dataset = _dataset(project_id, f"images {SECRET}", digests["coco"], digests["jsonl"])
         study = Study(project_id=project_id, study_instance_uid=STUDY)
         session.add_all((dataset, study))
         session.flush()
@@ -409,9 +409,9 @@ def test_what_all_projects_share_is_changed_with_the_scope_system_only(
     assert system.post(f"/v1/models/{ward.ids['model_id']}/promote", reason).status_code == 200
 
 
-def test_the_same_film_is_no_duplicate_of_another_projects(api: Api, keys: Keys) -> None:
-    (mine,) = api.send(("film.png", png())).get_json()["files"]
-    (theirs,) = api.as_(keys.stranger).send(("film.png", png())).get_json()["files"]
+def test_the_same_image_is_no_duplicate_of_another_projects(api: Api, keys: Keys) -> None:
+    (mine,) = api.send(("image.png", png())).get_json()["files"]
+    (theirs,) = api.as_(keys.stranger).send(("image.png", png())).get_json()["files"]
     assert theirs["outcome"] == "accepted"
     assert not {mine[name] for name in ("study_id", "image_id", "job_id")} & set(theirs.values())
     digest = hashlib.sha256(png(1)).hexdigest()

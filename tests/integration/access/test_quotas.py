@@ -55,8 +55,8 @@ def test_files_of_an_archive_count_and_wait_for_the_next_day(
     api: Api, keys: Keys, database: Database, desk: Desk
 ) -> None:
     key, key_id = make_key(database, files_per_day=3)
-    mine, films = api.as_(key), [png(number) for number in range(5)]
-    archive = make_archive(ArchiveKind.ZIP, *films)
+    mine, images = api.as_(key), [png(number) for number in range(5)]
+    archive = make_archive(ArchiveKind.ZIP, *images)
     told = {"name": "a.zip", "byte_count": len(archive), "sha256": hashlib.sha256(archive).hexdigest()}
     path = f"/v1/submissions/{mine.post('/v1/submissions', {'files': [told]}).get_json()['submission']['id']}"
     assert mine.put(f"{path}/files/0/content", archive).status_code == 200
@@ -66,7 +66,7 @@ def test_files_of_an_archive_count_and_wait_for_the_next_day(
     assert [row["outcome"] for row in rows] == ["arrived:quota_exceeded", *["accepted"] * 3]
     assert "may in a day, which is 3" in rows[0]["reason"]
     assert mine.get(path).get_json()["codes"] == {"quota_exceeded": 1}
-    assert used(database, key_id) == (3, sum(map(len, films[:3])))
+    assert used(database, key_id) == (3, sum(map(len, images[:3])))
     desk.receive()
     assert len(mine.get(f"{path}/manifest").get_json()["files"]) == 4, "it waits"
 
@@ -74,7 +74,7 @@ def test_files_of_an_archive_count_and_wait_for_the_next_day(
     desk.receive()
     rows = mine.get(f"{path}/manifest").get_json()["files"]
     assert [row["outcome"] for row in rows] == ["unpacked", *["accepted"] * 5]
-    assert {row["sha256"] for row in rows[1:]} == {hashlib.sha256(film).hexdigest() for film in films}
+    assert {row["sha256"] for row in rows[1:]} == {hashlib.sha256(image).hexdigest() for image in images}
 
 
 def test_files_of_a_bucket_count_and_wait(
@@ -82,10 +82,10 @@ def test_files_of_a_bucket_count_and_wait(
 ) -> None:
     _, key_id = make_key(database, files_per_day=2)
     incoming, desk = Incoming(settings), Desk(settings, database, hints)
-    incoming._s3.create_bucket(Bucket="archive-of-films")
+    incoming._s3.create_bucket(Bucket="archive-of-images")
     for number in range(4):
-        incoming._s3.put_object(Bucket="archive-of-films", Key=f"films/{number}.png", Body=png(number))
-    submission_id = desk.import_from("archive-of-films", "films/")
+        incoming._s3.put_object(Bucket="archive-of-images", Key=f"images/{number}.png", Body=png(number))
+    submission_id = desk.import_from("archive-of-images", "images/")
     with database.begin() as session:
         session.execute(sa.text("UPDATE submission SET api_key_id = :key"), {"key": key_id})
     desk.receive()
@@ -100,20 +100,20 @@ def test_files_of_a_bucket_count_and_wait(
 
 def test_an_uploaded_file_counts_once_and_can_be_sent_the_next_day(api: Api, database: Database) -> None:
     key, key_id = make_key(database, files_per_day=1)
-    mine, films = api.as_(key), [png(1), png(2)]
-    told = [{"byte_count": len(film), "sha256": hashlib.sha256(film).hexdigest()} for film in films]
+    mine, images = api.as_(key), [png(1), png(2)]
+    told = [{"byte_count": len(image), "sha256": hashlib.sha256(image).hexdigest()} for image in images]
     paths = []
     for one in told:  # what is announced is compared with what is left, and counts when it comes
         made = mine.post("/v1/submissions", {"files": [one]}).get_json()
         paths.append(f"/v1/submissions/{made['submission']['id']}/files/0/content")
     for _ in range(2):
-        assert mine.put(paths[0], films[0]).status_code == 200
-    refused = mine.put(paths[1], films[1])
+        assert mine.put(paths[0], images[0]).status_code == 200
+    refused = mine.put(paths[1], images[1])
     assert (refused.status_code, problem_of(refused)) == (429, "quota_exceeded")
     assert 0 < int(refused.headers["Retry-After"]) <= 86_401
-    assert used(database, key_id) == (1, len(films[0]))
+    assert used(database, key_id) == (1, len(images[0]))
     next_day(database)
-    assert mine.put(paths[1], films[1]).get_json()["outcome"] == "accepted"
+    assert mine.put(paths[1], images[1]).get_json()["outcome"] == "accepted"
 
 
 def test_files_that_are_sent_at_once_never_pass_a_quota_together(

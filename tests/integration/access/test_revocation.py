@@ -155,15 +155,15 @@ def test_revoking_a_key_ends_its_long_polls(api: Api, keys: Keys, database: Data
 
 
 def test_what_a_key_sends_on_after_its_end_is_not_stored(server: Server, keys: Keys, database: Database) -> None:
-    film = png()
+    image = png()
 
     def body() -> Iterator[bytes]:
-        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + film[:100]
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + image[:100]
         wait_for(under_way)
         with database.begin() as session:
             revoke_key(session, prefix_of(keys.both))
         time.sleep(KEPT_S)  # for which a key that has ended may be taken to be good
-        yield film[100:] + b"\r\n--x--\r\n"
+        yield image[100:] + b"\r\n--x--\r\n"
 
     def under_way() -> bool:
         with database.begin() as session:

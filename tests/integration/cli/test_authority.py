@@ -13,7 +13,7 @@ from shared.database import Database
 from shared.tables import Job
 from shared.vocabulary.states import JobState, ModelState
 from tests.integration.conftest import Api, Keys, Server
-from tests.integration.studies.test_authority import WARNING, Film, Ward
+from tests.integration.studies.test_authority import WARNING, StoredImage, Ward
 
 Command = Callable[..., str]
 
@@ -27,13 +27,13 @@ def ward(api: Api, keys: Keys, database: Database, server: Server, monkeypatch: 
 
 
 @pytest.fixture
-def film(ward: Ward) -> Film:
-    """A film of which an active model and, later, a candidate have a result."""
+def stored(ward: Ward) -> StoredImage:
+    """An image of which an active model and, later, a candidate have a result."""
     active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
-    film = ward.film()
-    ward.result(film, active, {"Nodule": 0.9})
-    ward.result(film, candidate, {"Nodule": 0.7, "Mass": 0.6})
-    return film
+    stored = ward.add_image()
+    ward.result(stored, active, {"Nodule": 0.9})
+    ward.result(stored, candidate, {"Nodule": 0.7, "Mass": 0.6})
+    return stored
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -44,8 +44,8 @@ def pick(found: list[dict[str, str]], *columns: str) -> list[tuple[str, ...]]:
     return [tuple(row[column] for column in columns) for row in found]
 
 
-def test_findings_are_the_active_models_and_others_are_named(carina: Command, ward: Ward, film: Film) -> None:
-    study = str(film.study_id)
+def test_findings_are_the_active_models_and_others_are_named(carina: Command, ward: Ward, stored: StoredImage) -> None:
+    study = str(stored.study_id)
     told = carina("findings", study)
     assert told.index("0.90") < told.index("0.70")
     assert "(candidate)" in told
@@ -68,9 +68,9 @@ def test_findings_are_the_active_models_and_others_are_named(carina: Command, wa
     assert list(coco["info"]["model_warnings"].values()) == [[WARNING]]
 
 
-def test_findings_of_a_model_that_was_active_before_are_named(carina: Command, ward: Ward, film: Film) -> None:
+def test_findings_of_a_model_that_was_active_before_are_named(carina: Command, ward: Ward, stored: StoredImage) -> None:
     ward.promote(ward.model("after"))
-    study = str(film.study_id)
+    study = str(stored.study_id)
     told = carina("findings", study)
     assert "none (no result)" in told
     assert "(retired)" in told
@@ -83,7 +83,7 @@ def test_findings_of_a_model_that_was_active_before_are_named(carina: Command, w
     assert [one["score"] for one in coco["annotations"]] == [0.9]
 
 
-def test_the_list_of_studies_names_other_models(carina: Command, ward: Ward, film: Film) -> None:
+def test_the_list_of_studies_names_other_models(carina: Command, ward: Ward, stored: StoredImage) -> None:
     told = carina("studies")
     assert told.index("Nodule 0.90") < told.index("(candidate):") < told.index("Nodule 0.70")
     assert WARNING in told
@@ -98,20 +98,20 @@ def test_the_list_of_studies_names_other_models(carina: Command, ward: Ward, fil
     assert (line["model"], line["findings"], len(line["other_results"])) == (None, [], 2)
 
 
-def test_reviews_name_the_model_and_what_its_card_warns_of(carina: Command, film: Film) -> None:
-    told = carina("reviews", str(film.id))
+def test_reviews_name_the_model_and_what_its_card_warns_of(carina: Command, stored: StoredImage) -> None:
+    told = carina("reviews", str(stored.id))
     assert "model active" in told
     assert WARNING in told
 
 
 def test_a_study_is_given_to_the_active_model_again(
-    carina: Command, ward: Ward, film: Film, database: Database
+    carina: Command, ward: Ward, stored: StoredImage, database: Database
 ) -> None:
     after = ward.model("after")
     ward.promote(after)
-    told = carina("rerun", str(film.study_id), "--priority", "7")
+    told = carina("rerun", str(stored.study_id), "--priority", "7")
     assert "queued" in told
-    (job,) = json.loads(carina("rerun", str(film.study_id)[:20], "--json"))
+    (job,) = json.loads(carina("rerun", str(stored.study_id)[:20], "--json"))
     assert job["id"][:13] in told
     with database.begin() as session:
         (row,) = session.scalars(sa.select(Job).where(Job.requested_model_id == after))
@@ -122,12 +122,12 @@ def test_a_candidates_later_job_hides_no_failure_of_the_active_models(
     carina: Command, ward: Ward, database: Database
 ) -> None:
     active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
-    film = ward.film()
+    stored = ward.add_image()
     failed: dict[str, Any] = {"code": "detection_failed", "finished_at": sa.func.now()}
-    ward.job(film, JobState.FAILED, model_id=active, **failed)
-    ward.job(film, JobState.SUCCEEDED, model_id=candidate, requested_model_id=candidate)
+    ward.job(stored, JobState.FAILED, model_id=active, **failed)
+    ward.job(stored, JobState.SUCCEEDED, model_id=candidate, requested_model_id=candidate)
     assert "1 jobs are tried again" in carina("retry", "--code", "detection_failed")
-    assert ward.line(film)["state"] == "queued"
+    assert ward.line(stored)["state"] == "queued"
     assert "0 jobs are tried again" in carina("retry", "--code", "detection_failed")
 
 

@@ -161,7 +161,7 @@ def make_card_with_nothing_as_usual() -> ModelCard:
         max_detections=7,
         rendition_version=1,
         weights_sha256="0" * 64,
-        trained_on="films of two wards",
+        trained_on="images of two wards",
         metrics={"map40": 0.25, "films": 12, "classes": {"Mass": None, "Opacity": 0.5}},
         code_version="0.0.1",
         warnings=("Only for adults.",),
@@ -327,7 +327,7 @@ def test_exit_codes_tell_a_wrong_setting_from_a_server_that_is_down(environ: dic
         ({}, ["key", "list", "--project", "x"], USAGE, "CARINA_DATABASE_URL"),
         ({}, ["key", "list", "--data", "/nowhere"], USAGE, "The stack in /nowhere is not up"),
         (environ | {"CARINA_DATABASE_URL": NOWHERE}, ["key", "list"], UNREACHABLE, "database_unavailable"),
-        (no_api, ["submit", "/nowhere/film.dcm"], USAGE, "/nowhere/film.dcm"),
+        (no_api, ["submit", "/nowhere/image.dcm"], USAGE, "/nowhere/image.dcm"),
     ):
         done = run(variables, *arguments)
         assert (done.returncode, said in done.stderr) == (code, True), done.stdout + done.stderr

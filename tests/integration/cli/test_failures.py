@@ -201,8 +201,8 @@ def test_a_stack_that_is_down_is_said_to_be_down(run: Run, tmp_path: Path) -> No
 
 def test_a_home_that_cannot_be_written_to_is_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file, not a folder")
-    (tmp_path / "film.dcm").write_bytes(b"x")
-    code, said = run("submit", str(tmp_path / "film.dcm"), XDG_STATE_HOME=str(tmp_path / "state"), **NOWHERE)
+    (tmp_path / "image.dcm").write_bytes(b"x")
+    code, said = run("submit", str(tmp_path / "image.dcm"), XDG_STATE_HOME=str(tmp_path / "state"), **NOWHERE)
     assert (code, is_one_error(said), "journal_unusable" in said) == (FAILED, True, True), said
     assert "XDG_STATE_HOME" in said
     (tmp_path / "kept" / "carina").mkdir(parents=True)
@@ -210,6 +210,6 @@ def test_a_home_that_cannot_be_written_to_is_one_line(run: Run, tmp_path: Path) 
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_STATE_HOME", str(tmp_path / "kept"))
-        journal_place(NOWHERE["CARINA_API_URL"], [tmp_path / "film.dcm"]).write_bytes(b"no database" * 100)
-    code, said = run("submit", str(tmp_path / "film.dcm"), XDG_STATE_HOME=str(tmp_path / "kept"), **NOWHERE)
+        journal_place(NOWHERE["CARINA_API_URL"], [tmp_path / "image.dcm"]).write_bytes(b"no database" * 100)
+    code, said = run("submit", str(tmp_path / "image.dcm"), XDG_STATE_HOME=str(tmp_path / "kept"), **NOWHERE)
     assert (code, is_one_error(said), "journal_unusable" in said) == (FAILED, True, True), said

@@ -23,7 +23,7 @@ from tests.integration.cli.test_failures import LOCAL, WAITING
 from tests.integration.conftest import Keys
 from tests.integration.rows import add_dataset, add_image, add_job, add_model, home
 from tests.requirements import REPOSITORY
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
 LONG = "A name that is much longer than a column of any table, with-one-long-word-of-it-too"
 
@@ -155,10 +155,10 @@ def test_ids_are_taken_by_their_beginning(run: Callable[..., str], database: Dat
 def test_a_submission_names_its_model(run: Callable[..., str], database: Database, tmp_path: Path) -> None:
     with database.begin() as session:
         model_id = str(add_model(session, "night").id)
-    (tmp_path / "film.dcm").write_bytes(make_dicom(make_film(64, 64)))
-    sent = json.loads(run("submit", "film.dcm", "--model", "night", "--json"))
+    (tmp_path / "image.dcm").write_bytes(make_dicom(make_image(64, 64)))
+    sent = json.loads(run("submit", "image.dcm", "--model", "night", "--json"))
     assert sent["submission"]["model_id"] == model_id
-    assert "Did you mean night?" in run("submit", "film.dcm", "--model", "nihgt", code=FAILED)
+    assert "Did you mean night?" in run("submit", "image.dcm", "--model", "nihgt", code=FAILED)
 
 
 def test_what_cannot_be_meant_is_a_wrong_command_line(run: Callable[..., str], tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_what_cannot_be_meant_is_a_wrong_command_line(run: Callable[..., str], t
     assert "0 jobs are tried again" in run("retry", "--code", "detection_failed")
     (tmp_path / "empty" / "within").mkdir(parents=True)
     assert "There is no file in empty" in " ".join(run("submit", "empty", code=USAGE).split())
-    (tmp_path / "empty" / "within" / "film.dcm").write_bytes(b"x")
+    (tmp_path / "empty" / "within" / "image.dcm").write_bytes(b"x")
     assert "--no-recursive" in run("submit", "empty", "--no-recursive", code=USAGE)
     assert "Did you mean failed?" in run("studies", "--state", "faild", code=USAGE)
 

@@ -53,14 +53,14 @@ def test_from_a_folder_to_findings_in_every_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys.modules["deploy.cli.submit"], "_FEW_S", 0)
-    films = here / "films"
-    (films / "deep").mkdir(parents=True)
+    images = here / "films"
+    (images / "deep").mkdir(parents=True)
     for number in range(2):
-        (films / "deep" / f"{number}.png").write_bytes(png(number))
-    (films / "old.zip").write_bytes(make_archive(ArchiveKind.ZIP, png(2), b"no image"))
-    (films / "gone.png").symlink_to(here / "nowhere")
+        (images / "deep" / f"{number}.png").write_bytes(png(number))
+    (images / "old.zip").write_bytes(make_archive(ArchiveKind.ZIP, png(2), b"no image"))
+    (images / "gone.png").symlink_to(here / "nowhere")
 
-    said = carina("submit", str(films), "--no-recursive", "--priority", "7", "--manifest", "m.jsonl", code=NO_RESULT)
+    said = carina("submit", str(images), "--no-recursive", "--priority", "7", "--manifest", "m.jsonl", code=NO_RESULT)
     assert "not sent" in said
     assert "waits for the results" in said
     desk = Desk(settings, database, hints)
@@ -70,10 +70,10 @@ def test_from_a_folder_to_findings_in_every_form(
         ("old.zip", "arrived"),
         ("gone.png", "failed"),
     ]
-    (films / "gone.png").unlink()
+    (images / "gone.png").unlink()
 
     # Here the worker's log and the bar are printed beside it.
-    said = carina("submit", str(films), "--json")
+    said = carina("submit", str(images), "--json")
     answer, _ = json.JSONDecoder().raw_decode(said[said.index('{"submission"') :])
     submission_id = answer["submission"]["id"]
     desk.receive()
@@ -117,15 +117,15 @@ def _detect(database: Database, model_id: UUID, card: ModelCard) -> None:
 
 
 def test_a_killed_command_goes_on_where_it_was(here: Path, database: Database, server: Server, keys: Keys) -> None:
-    films = here / "films"
-    films.mkdir()
+    images = here / "films"
+    images.mkdir()
     for number in range(60):
-        (films / f"{number}.png").write_bytes(png(number, 200))
-    command = [sys.executable, "-m", "deploy.cli", "submit", str(films), "--threads", "1", "--manifest", "m.csv"]
+        (images / f"{number}.png").write_bytes(png(number, 200))
+    command = [sys.executable, "-m", "deploy.cli", "submit", str(images), "--threads", "1", "--manifest", "m.csv"]
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
 
     def arrived() -> int:
-        journal = journal_place(server.url, [films])
+        journal = journal_place(server.url, [images])
         with database.begin() as session:
             count = session.scalar(sa.select(sa.func.count()).select_from(SubmissionFile)) or 0
         return count if journal.exists() else 0
@@ -147,7 +147,7 @@ def test_a_killed_command_goes_on_where_it_was(here: Path, database: Database, s
     with (here / "m.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(COLUMNS)
-    assert sorted(row["path"] for row in rows) == sorted(str(path) for path in films.iterdir())
+    assert sorted(row["path"] for row in rows) == sorted(str(path) for path in images.iterdir())
     assert {row["outcome"] for row in rows} == {"accepted"}
     with Carina(server.url, keys.both) as client:
         assert {row.name for row in client.manifest(client.submissions()[0].id)} == {""}

@@ -34,7 +34,7 @@ Carina = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
-def films(database: Database, keys: Keys) -> UUID:
+def images(database: Database, keys: Keys) -> UUID:
     """A dataset to train on."""
     with database.begin() as session:
         return add_dataset(session).id
@@ -109,12 +109,12 @@ def test_weights_in_a_file_are_stored_for_every_trainer(carina: Carina, store: O
 
 
 def test_a_class_that_the_base_lacks_is_named_when_the_training_is_asked_for(
-    carina: Carina, database: Database, films: UUID
+    carina: Carina, database: Database, images: UUID
 ) -> None:
     base = carina("model", "demo").split()[0]
     with database.begin() as session:
         classes = [{"id": 1, "name": "Nodule/Mass"}, {"id": 2, "name": "Rib fracture"}]
-        session.get_one(Dataset, films).summary = {"classes": classes}
+        session.get_one(Dataset, images).summary = {"classes": classes}
     wrong = carina(*TRAIN[:3], "--recipe", "fine_tune", "--weights", "model:carina-dem", "--detach", code=FAILED)
     assert "Did you mean carina-demo?" in wrong
     said = carina(*TRAIN[:3], "--recipe", "fine_tune", "--weights", "model:carina-demo", "--detach")

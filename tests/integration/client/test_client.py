@@ -29,24 +29,24 @@ def client(server: Server, keys: Keys) -> Iterator[Carina]:
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> list[Path]:
-    """Five films."""
-    paths = [tmp_path / f"film-{seed}.png" for seed in range(5)]
+def images(tmp_path: Path) -> list[Path]:
+    """Five images."""
+    paths = [tmp_path / f"image-{seed}.png" for seed in range(5)]
     for seed, path in enumerate(paths):
         path.write_bytes(png(seed))
     return paths
 
 
 def test_files_are_sent_in_bundles_and_answered_in_order(
-    client: Carina, films: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Carina, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "BUNDLE_FILES", 2)
     report = tmp_path / "report.txt"
     report.write_text("no image")
     heard: list[FileOutcome] = []
-    outcomes = client.submit([*films, report, films[0]], priority=9, on_file=heard.append)
+    outcomes = client.submit([*images, report, images[0]], priority=9, on_file=heard.append)
     assert outcomes == heard
-    assert [outcome.name for outcome in outcomes] == [*(path.name for path in films), "report.txt", "film-0.png"]
+    assert [outcome.name for outcome in outcomes] == [*(path.name for path in images), "report.txt", "image-0.png"]
     assert [outcome.outcome for outcome in outcomes] == ["accepted"] * 5 + ["rejected", "duplicate"]
     assert outcomes[5].code == "unsupported_file_type"
     assert outcomes[0].job_id is not None
@@ -54,16 +54,16 @@ def test_files_are_sent_in_bundles_and_answered_in_order(
     assert client.submit([]) == []
 
 
-def test_a_bundle_ends_before_it_grows_too_large(films: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    size = films[0].stat().st_size
+def test_a_bundle_ends_before_it_grows_too_large(images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    size = images[0].stat().st_size
     monkeypatch.setattr(client_module, "BUNDLE_BYTES", round(2.5 * size))
-    assert [len(bundle) for bundle in client_module._bundles(films)] == [2, 2, 1]
+    assert [len(bundle) for bundle in client_module._bundles(images)] == [2, 2, 1]
     monkeypatch.setattr(client_module, "BUNDLE_BYTES", 1)
-    assert [len(bundle) for bundle in client_module._bundles(films)] == [1] * 5
+    assert [len(bundle) for bundle in client_module._bundles(images)] == [1] * 5
 
 
-def test_what_was_sent_can_be_followed(client: Carina, films: list[Path]) -> None:
-    (outcome,) = client.submit(films[:1])
+def test_what_was_sent_can_be_followed(client: Carina, images: list[Path]) -> None:
+    (outcome,) = client.submit(images[:1])
     assert outcome.study_id
     assert outcome.image_id
     assert outcome.job_id
@@ -79,8 +79,8 @@ def test_what_was_sent_can_be_followed(client: Carina, films: list[Path]) -> Non
         assert caught.value.code == "not_ready"
 
 
-def test_waiting_hears_of_each_end_and_gives_up_in_time(client: Carina, films: list[Path]) -> None:
-    jobs = [outcome.job_id for outcome in client.submit(films[:2]) if outcome.job_id]
+def test_waiting_hears_of_each_end_and_gives_up_in_time(client: Carina, images: list[Path]) -> None:
+    jobs = [outcome.job_id for outcome in client.submit(images[:2]) if outcome.job_id]
     began = time.monotonic()
     assert [job.state for job in client.wait(jobs, timeout_s=1)] == ["queued", "queued"]
     assert 1 <= time.monotonic() - began < 60
@@ -106,35 +106,35 @@ def test_an_error_answer_keeps_its_code_and_its_words(client: Carina, server: Se
     assert caught.value.code == "unauthorized"
 
 
-def test_a_server_that_is_nowhere_is_given_up_on(films: list[Path]) -> None:
+def test_a_server_that_is_nowhere_is_given_up_on(images: list[Path]) -> None:
     began = time.monotonic()
     with Carina("http://127.0.0.1:1", "key", retry_for_s=1.5) as client, pytest.raises(ApiUnavailable):
-        client.submit(films)
+        client.submit(images)
     assert 1.5 <= time.monotonic() - began < 60
 
 
 def test_a_server_that_dies_in_between_is_tried_again(
-    client: Carina, server: Server, films: list[Path], database: Database, monkeypatch: pytest.MonkeyPatch
+    client: Carina, server: Server, images: list[Path], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "BUNDLE_FILES", 1)
-    outcomes = client.submit(films, on_file=lambda _: server.worker.kill())
+    outcomes = client.submit(images, on_file=lambda _: server.worker.kill())
     assert len(outcomes) == 5
     with database.begin() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Image)) == 5
 
 
-def test_a_503_is_tried_again(client: Carina, films: list[Path], settings: Settings) -> None:
+def test_a_503_is_tried_again(client: Carina, images: list[Path], settings: Settings) -> None:
     base, _, name = settings.database_url.get_secret_value().rpartition("/")
     allow = sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {}")
     with psycopg.connect(f"{base}/postgres", autocommit=True) as connection:
         connection.execute(allow.format(sql.Identifier(name), sql.SQL("false")))
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         with Carina(client.api_url, "carina_any_key", retry_for_s=0) as hasty, pytest.raises(ApiUnavailable) as caught:
-            hasty.submit(films)
+            hasty.submit(images)
         assert caught.value.detail == "PostgreSQL does not answer."
         reopened = threading.Timer(1.5, lambda: connection.execute(allow.format(sql.Identifier(name), sql.SQL("true"))))
         reopened.start()
-        assert [outcome.outcome for outcome in client.submit(films)] == ["accepted"] * 5
+        assert [outcome.outcome for outcome in client.submit(images)] == ["accepted"] * 5
         reopened.join()
 
 

@@ -49,7 +49,7 @@ def here(server: Server, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def jobs(workshop: Workshop) -> list[UUID]:
-    """Of five jobs the first two have found something, the second on a rotated film, and the third has failed."""
+    """Of five jobs the first two have found something, the second on a rotated image, and the third has failed."""
     with workshop.database.begin() as session:
         add_model(session, state=ModelState.ACTIVE)
     jobs = workshop.rows(5)

@@ -151,21 +151,21 @@ def test_an_announcement_whose_answer_was_lost_is_not_made_twice(
 
 
 def test_a_large_file_goes_in_parts_and_on_from_the_last_of_them(client: Counting, tmp_path: Path, desk: Desk) -> None:
-    film = tmp_path / "large.png"
-    film.write_bytes(png() + bytes(65 * 1024**2))
+    image = tmp_path / "large.png"
+    image.write_bytes(png() + bytes(65 * 1024**2))
     client.stop_after = 1
     with Journal(tmp_path / "journal") as journal:
         with pytest.raises(KeyboardInterrupt):
-            client.submit_all([film], threads=1, journal=journal)
+            client.submit_all([image], threads=1, journal=journal)
         client.stop_after = 2
-        submission = client.submit_all([film], journal=journal)
+        submission = client.submit_all([image], journal=journal)
     parts = sorted(path.rpartition("#")[2] for path, _ in client.put)
     assert parts == ["1", "2"]
-    assert sum(size for _, size in client.put) == film.stat().st_size
+    assert sum(size for _, size in client.put) == image.stat().st_size
     desk.receive()
     (row,) = client.manifest(submission.id)
     assert row.outcome == "accepted", row.reason
-    assert row.sha256 == hashlib.sha256(film.read_bytes()).hexdigest()
+    assert row.sha256 == hashlib.sha256(image.read_bytes()).hexdigest()
 
 
 def test_bytes_go_through_the_api_where_it_says_so(keys: Keys, settings: Settings, folder: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_journal_has_one_owner(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal") as journal:
         with pytest.raises(SubmissionUnderWay):
             Journal(tmp_path / "journal")
-        file = LocalFile(tmp_path / "film", 1, 2, "ab")
+        file = LocalFile(tmp_path / "image", 1, 2, "ab")
         journal.add_page("key", [file])
         assert not journal.knows(file), "it was not announced for sure"
     with Journal(tmp_path / "journal") as journal:
@@ -267,7 +267,7 @@ def test_a_journal_has_one_owner(tmp_path: Path) -> None:
         assert (key, files) == ("key", [file])
         journal.number_page(key, [7])
         assert journal.knows(file)
-        assert journal.file(7) == LocalFile(tmp_path / "film", 1, 2, "ab", "", 7, "announced")
+        assert journal.file(7) == LocalFile(tmp_path / "image", 1, 2, "ab", "", 7, "announced")
 
 
 def test_a_key_that_may_only_submit_can_go_on(app: Flask, keys: Keys, folder: Path, database: Database) -> None:

@@ -34,12 +34,12 @@ MIB = 1024**2
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Eight films."""
-    films = tmp_path / "films"
-    films.mkdir()
+    """Eight images."""
+    images = tmp_path / "films"
+    images.mkdir()
     for number in range(8):
-        (films / f"{number}.png").write_bytes(png(number))
-    return films
+        (images / f"{number}.png").write_bytes(png(number))
+    return images
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def desk(settings: Settings, database: Database, hints: Hints) -> Desk:
 def test_the_api_takes_an_archive_that_was_to_come_in_parts(
     make_api: Callable[[Settings], Api], settings: Settings, desk: Desk
 ) -> None:
-    """It is larger than a film may be, and some of its parts have arrived."""
+    """It is larger than an image may be, and some of its parts have arrived."""
     archive = make_archive(ArchiveKind.ZIP, dicom(1), os.urandom(65 * MIB))
     limits = {"direct_uploads": True, "max_upload_bytes": 32 * MIB}
     api = make_api(settings.model_copy(update=limits))
@@ -237,20 +237,20 @@ def test_the_api_takes_an_archive_that_was_to_come_in_parts(
     assert outcomes == {"unpacked", "accepted", "rejected:unsupported_file_type"}
 
 
-def test_a_film_that_is_too_large_is_refused_there(make_api: Callable[[Settings], Api], settings: Settings) -> None:
-    film = png() + bytes(2 * MIB)
+def test_a_image_that_is_too_large_is_refused_there(make_api: Callable[[Settings], Api], settings: Settings) -> None:
+    image = png() + bytes(2 * MIB)
     api = make_api(settings.model_copy(update={"direct_uploads": True, "max_upload_bytes": MIB}))
-    told = {"name": "", "byte_count": len(film), "sha256": hashlib.sha256(film).hexdigest()}
+    told = {"name": "", "byte_count": len(image), "sha256": hashlib.sha256(image).hexdigest()}
     made = api.post("/v1/submissions", {"files": [told]}).json
-    answer = api.put(f"/v1/submissions/{made['submission']['id']}/files/0/content", film)
+    answer = api.put(f"/v1/submissions/{made['submission']['id']}/files/0/content", image)
     assert answer.json["outcome"] == "rejected:file_too_large"
 
 
 def test_by_default_no_client_is_sent_to_the_object_store(
     make_api: Callable[[Settings], Api], settings: Settings
 ) -> None:
-    film = png()
-    told = {"name": "", "byte_count": len(film), "sha256": hashlib.sha256(film).hexdigest()}
+    image = png()
+    told = {"name": "", "byte_count": len(image), "sha256": hashlib.sha256(image).hexdigest()}
     (upload,) = make_api(settings).post("/v1/submissions", {"files": [told]}).json["uploads"]
     assert upload["through_api"]
     assert "/v1/submissions/" in upload["url"]

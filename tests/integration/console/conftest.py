@@ -10,13 +10,13 @@ from shared.database import Database
 from shared.object_store import ObjectStore
 from shared.tables import Image
 from tests.integration.conftest import Keys, Server
-from tests.integration.console.test_viewer import add_film
+from tests.integration.console.test_viewer import add_shown_image
 
 
 @pytest.fixture
-def film(database: Database, store: ObjectStore, keys: Keys) -> Image:
+def image(database: Database, store: ObjectStore, keys: Keys) -> Image:
     """An image with findings."""
-    return add_film(database, store, keys.both, 0)
+    return add_shown_image(database, store, keys.both, 0)
 
 
 @pytest.fixture

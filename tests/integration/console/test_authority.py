@@ -15,7 +15,7 @@ from shared.tables import Detection, Image, Job, Model
 from shared.version import RENDITION_VERSION
 from shared.vocabulary.states import JobState
 from tests.integration.conftest import Keys
-from tests.integration.console.test_viewer import add_film, wait_until_shown
+from tests.integration.console.test_viewer import add_shown_image, wait_until_shown
 from tests.integration.rows import add_job, add_model
 from tests.tiny_model import CATEGORIES
 
@@ -24,9 +24,9 @@ OTHER = "It is for children only."
 
 
 @pytest.fixture
-def film(database: Database, store: ObjectStore, keys: Keys) -> Image:
-    """A film on which the active model, which is called veteran, has found three boxes."""
-    image = add_film(database, store, keys.both, 0)
+def stored(database: Database, store: ObjectStore, keys: Keys) -> Image:
+    """An image on which the active model, which is called veteran, has found three boxes."""
+    image = add_shown_image(database, store, keys.both, 0)
     with database.begin() as session:
         session.execute(sa.update(Image).where(Image.id == image.id).values(rendition_version=RENDITION_VERSION))
         model = session.scalars(sa.select(Model)).one()
@@ -43,7 +43,7 @@ def add_newcomer(database: Database) -> UUID:
 
 
 def add_result(database: Database, image: Image, model_id: UUID) -> None:
-    """Have a model find one opacity on the film."""
+    """Have a model find one opacity on the image."""
     with database.begin() as session:
         end(session, add_job(session, session.get_one(Image, image.id)), model_id)
 
@@ -56,17 +56,17 @@ def end(session: Session, job: Job, model_id: UUID) -> None:
     session.add(Detection(job_id=job.id, rank=0, model_id=model_id, **found, **box))
 
 
-def test_the_worklist_names_the_models_that_are_not_active(page: Page, film: Image, database: Database) -> None:
+def test_the_worklist_names_the_models_that_are_not_active(page: Page, stored: Image, database: Database) -> None:
     page.goto("/console/studies")
     warnings = page.get_by_role("region", name="Warnings about models")
-    expect(warnings).to_contain_text(f"veteran {digest('model of film 0')} warns: {DEMO}")
-    row = page.locator(f"#study-{film.study_id}")
+    expect(warnings).to_contain_text(f"veteran {digest('model of image 0')} warns: {DEMO}")
+    row = page.locator(f"#study-{stored.study_id}")
     expect(row).to_contain_text("Mass 0.90")
     expect(row).not_to_contain_text("veteran")
 
     # A candidate's result comes while the page is open: beside the active model's, and with its own warning.
     newcomer = add_newcomer(database)
-    add_result(database, film, newcomer)
+    add_result(database, stored, newcomer)
     other = row.locator(".other-model")
     expect(other).to_contain_text("newcomer")
     expect(other).to_contain_text("candidate")
@@ -83,10 +83,10 @@ def test_the_worklist_names_the_models_that_are_not_active(page: Page, film: Ima
 
 
 def test_the_viewer_says_whose_findings_these_are_and_asks_the_active_model(
-    page: Page, film: Image, database: Database
+    page: Page, stored: Image, database: Database
 ) -> None:
-    page.goto(f"/console/studies/{film.study_id}")
-    wait_until_shown(page, film.study_id)
+    page.goto(f"/console/studies/{stored.study_id}")
+    wait_until_shown(page, stored.study_id)
     note = page.get_by_role("region", name="About these findings")
     expect(note).to_contain_text("veteran warns:")
     expect(note).to_contain_text(DEMO)
@@ -96,7 +96,7 @@ def test_the_viewer_says_whose_findings_these_are_and_asks_the_active_model(
     with database.begin() as session:
         registry.promote(session, newcomer)
     page.reload()
-    wait_until_shown(page, film.study_id)
+    wait_until_shown(page, stored.study_id)
     expect(note).to_contain_text("Not the active model's findings.")
     expect(note).to_contain_text("a retired model. The active model, newcomer")
     expect(note).to_contain_text("has no result for this image")
@@ -107,7 +107,7 @@ def test_the_viewer_says_whose_findings_these_are_and_asks_the_active_model(
     expect(page.get_by_role("button", name="Run newcomer on this study")).to_have_count(0)
     with database.begin() as session:
         (job,) = session.scalars(sa.select(Job).where(Job.requested_model_id == newcomer))
-        assert (job.state, job.image_id) == (JobState.READY, film.id)
+        assert (job.state, job.image_id) == (JobState.READY, stored.id)
         end(session, job, newcomer)
 
     # The page learns of it by itself.

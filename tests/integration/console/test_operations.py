@@ -133,7 +133,7 @@ def test_who_may_only_read_is_offered_nothing_else(
 def test_the_queue_page_names_failures_of_this_project(
     browse: Callable[[str], FlaskClient], api: Api, keys: Keys, database: Database
 ) -> None:
-    study_id = api.send(("film.png", png())).get_json()["files"][0]["study_id"]
+    study_id = api.send(("image.png", png())).get_json()["files"][0]["study_id"]
     with database.begin() as session:
         failed = {"state": JobState.FAILED, "code": "worker_lost", "finished_at": sa.func.now()}
         session.execute(sa.update(Job).values(**failed))

@@ -102,10 +102,10 @@ def test_the_page_itself_signs_in(browser: FlaskClient, keys: Keys, headers: dic
 def test_the_session_calls_what_its_key_may_and_changes_need_the_token(browser: FlaskClient, keys: Keys) -> None:
     sign_in(browser, keys.both)
     assert browser.get("/v1/models").status_code == 200
-    form = {"data": {"files": (BytesIO(png()), "film.png")}}
+    form = {"data": {"files": (BytesIO(png()), "image.png")}}
     refused = browser.post("/v1/studies", **form)
     assert (refused.status_code, refused.json["code"]) == (403, "csrf_token_wrong")
-    form = {"data": {"files": (BytesIO(png()), "film.png")}}
+    form = {"data": {"files": (BytesIO(png()), "image.png")}}
     taken = browser.post("/v1/studies", headers={CSRF_HEADER: csrf_token(browser)}, **form)
     assert taken.json["files"][0]["outcome"] == "accepted"
     assert browser.get("/v1/audit-events").json["code"] == "forbidden"

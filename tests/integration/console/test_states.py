@@ -18,7 +18,7 @@ from shared.tables import ConsoleSession, TrainingRun
 from shared.training.config import TrainingConfig
 from shared.vocabulary.states import TaskState
 from tests.integration.conftest import Api, Keys, Server
-from tests.integration.console.test_viewer import add_film
+from tests.integration.console.test_viewer import add_shown_image
 from tests.integration.rows import add_dataset, add_image, add_model
 from tests.requirements import REPOSITORY
 from tests.waiting import wait_for
@@ -53,16 +53,16 @@ KIB_PER_S, LATENCY_MS = 40, 400
 @pytest.fixture
 def ids(database: Database, store: ObjectStore, keys: Keys) -> dict[str, UUID]:
     """One of everything."""
-    film = add_film(database, store, keys.both, 0)
+    image = add_shown_image(database, store, keys.both, 0)
     with database.begin() as session:
         dataset = add_dataset(session)
         config = TrainingConfig().model_dump(mode="json")
-        named = {"project_id": film.project_id, "name": "nightly", "dataset_id": dataset.id}
+        named = {"project_id": image.project_id, "name": "nightly", "dataset_id": dataset.id}
         run = TrainingRun(**named, config=config, config_digest="c", state=TaskState.QUEUED)
         session.add(run)
         session.flush()
         first, second = add_model(session, "alpha"), add_model(session, "beta")
-        return {"study": film.study_id, "run": run.id, "first": first.id, "second": second.id}
+        return {"study": image.study_id, "run": run.id, "first": first.id, "second": second.id}
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_an_empty_page_says_what_to_do(page: Page, keys: Keys, database: Databas
             expect(page.locator("main")).to_contain_text(words)
 
 
-def test_a_film_that_cannot_be_had_is_tried_again(page: Page, ids: dict[str, UUID], settings: object) -> None:
+def test_a_image_that_cannot_be_had_is_tried_again(page: Page, ids: dict[str, UUID], settings: object) -> None:
     page.route("**/rendition.png", lambda route: route.abort())
     page.goto(f"/console/studies/{ids['study']}")
     said = page.get_by_role("application", name="Image", exact=True).get_by_role("alert")

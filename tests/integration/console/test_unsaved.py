@@ -18,7 +18,7 @@ from shared.object_store import ObjectStore
 from shared.tables import ConsoleSession, Image
 from shared.vocabulary.review_actions import ReviewAction, Verdict
 from tests.integration.conftest import Keys, _await_health
-from tests.integration.console.test_viewer import add_film, wait_until_shown
+from tests.integration.console.test_viewer import add_shown_image, wait_until_shown
 from tests.integration.forked import start_api
 from tests.ports import free_port
 from tests.waiting import DEADLINE_S, wait_for
@@ -62,11 +62,11 @@ def reader(mortal: MortalApi, keys: Keys) -> Iterator[Carina]:
 
 
 @pytest.fixture
-def page(mortal: MortalApi, keys: Keys, film: Image, open_console: Callable[..., Page]) -> Page:
-    """The viewer with the film."""
+def page(mortal: MortalApi, keys: Keys, image: Image, open_console: Callable[..., Page]) -> Page:
+    """The viewer with the image."""
     page = open_console(mortal.url, keys.both, may_fail=True)
-    page.goto(f"/console/studies/{film.study_id}")
-    wait_until_shown(page, film.study_id)
+    page.goto(f"/console/studies/{image.study_id}")
+    wait_until_shown(page, image.study_id)
     return page
 
 
@@ -77,9 +77,9 @@ def say(page: Page, number: int, key: str) -> None:
 
 def draw(page: Page) -> None:
     page.keyboard.press("d")
-    film = page.get_by_role("application", name="Image", exact=True)
-    film.press("Enter")
-    film.press("Enter")
+    image = page.get_by_role("application", name="Image", exact=True)
+    image.press("Enter")
+    image.press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="Mass", exact=True).click()
 
 
@@ -95,7 +95,7 @@ def kept(page: Page) -> list[dict]:
     return [json.loads(text) for text in page.evaluate("() => Object.values({ ...localStorage })")]
 
 
-def test_nothing_is_lost_when_the_api_is_killed(page: Page, mortal: MortalApi, film: Image, reader: Carina) -> None:
+def test_nothing_is_lost_when_the_api_is_killed(page: Page, mortal: MortalApi, image: Image, reader: Carina) -> None:
     say(page, 0, "a")
     standing(page, "Saved")
     assert kept(page) == []
@@ -116,7 +116,7 @@ def test_nothing_is_lost_when_the_api_is_killed(page: Page, mortal: MortalApi, f
     }
     mortal.start()
     standing(page, "Saved")
-    assert said(reader, film.id) == [
+    assert said(reader, image.id) == [
         ("accept", "model-0"),
         ("reject", "model-1"),
         ("draw", "drawn-3"),
@@ -126,20 +126,20 @@ def test_nothing_is_lost_when_the_api_is_killed(page: Page, mortal: MortalApi, f
     expect(page.locator("#trouble")).to_be_hidden()
 
 
-def test_what_waits_is_sent_after_the_page_was_closed(page: Page, film: Image, reader: Carina) -> None:
+def test_what_waits_is_sent_after_the_page_was_closed(page: Page, image: Image, reader: Carina) -> None:
     page.context.set_offline(True)
     say(page, 0, "x")
     say(page, 1, "a")
     standing(page, "Offline: 2 verdicts not saved")
     page.goto("about:blank")
     page.context.set_offline(False)
-    assert said(reader, film.id) == []
+    assert said(reader, image.id) == []
     page.goto("/console/models")  # any page sends it
     standing(page, "Saved")
-    assert said(reader, film.id) == [("reject", "model-0"), ("accept", "model-1")]
+    assert said(reader, image.id) == [("reject", "model-0"), ("accept", "model-1")]
 
 
-def test_an_answer_that_is_lost_leads_to_no_second_event(page: Page, film: Image, reader: Carina) -> None:
+def test_an_answer_that_is_lost_leads_to_no_second_event(page: Page, image: Image, reader: Carina) -> None:
     def lose(route: Route) -> None:
         route.fetch()
         route.abort()
@@ -147,40 +147,40 @@ def test_an_answer_that_is_lost_leads_to_no_second_event(page: Page, film: Image
     page.route("**/reviews", lose)
     draw(page)
     standing(page, "Offline: 1 verdict not saved")
-    wait_for(lambda: said(reader, film.id))
+    wait_for(lambda: said(reader, image.id))
     page.unroute("**/reviews")
     standing(page, "Saved")
-    assert said(reader, film.id) == [("draw", "drawn-1")]
+    assert said(reader, image.id) == [("draw", "drawn-1")]
 
 
 @pytest.mark.parametrize("status", [200, 404])
 def test_what_a_proxy_answers_in_place_of_the_server_saves_and_refuses_nothing(
-    page: Page, film: Image, reader: Carina, status: int
+    page: Page, image: Image, reader: Carina, status: int
 ) -> None:
     page.route("**/reviews", lambda route: route.fulfill(status=status, content_type="text/html", body="<p>Hello</p>"))
     say(page, 0, "x")
     standing(page, "1 verdict not saved")
     page.unroute("**/reviews")
     standing(page, "Saved")
-    assert said(reader, film.id) == [("reject", "model-0")]
+    assert said(reader, image.id) == [("reject", "model-0")]
 
 
-def test_what_another_tab_said_and_took_back_is_said_again(page: Page, film: Image, reader: Carina) -> None:
+def test_what_another_tab_said_and_took_back_is_said_again(page: Page, image: Image, reader: Carina) -> None:
     page.context.set_offline(True)
     say(page, 0, "x")
     standing(page, "Offline: 1 verdict not saved")
-    reader.undo_review(reader.add_to_review(reader.review(film.id), ReviewAction.REJECT, "model-0"))
+    reader.undo_review(reader.add_to_review(reader.review(image.id), ReviewAction.REJECT, "model-0"))
     page.context.set_offline(False)
     question = page.get_by_role("dialog", name="Another reader has changed this review")
     question.get_by_role("button", name="Save mine").click()
     standing(page, "Saved")
-    assert reader.review(film.id).findings[0].verdict == Verdict.REJECTED
+    assert reader.review(image.id).findings[0].verdict == Verdict.REJECTED
 
 
 def test_a_verdict_on_an_erased_image_holds_up_no_other_one(
-    page: Page, film: Image, reader: Carina, database: Database, store: ObjectStore, keys: Keys, mortal: MortalApi
+    page: Page, image: Image, reader: Carina, database: Database, store: ObjectStore, keys: Keys, mortal: MortalApi
 ) -> None:
-    other = add_film(database, store, keys.both, 1)
+    other = add_shown_image(database, store, keys.both, 1)
     page.context.set_offline(True)
     say(page, 0, "x")
     standing(page, "Offline: 1 verdict not saved")
@@ -191,7 +191,7 @@ def test_a_verdict_on_an_erased_image_holds_up_no_other_one(
         "([name, text]) => localStorage.setItem(name, text)", [name, json.dumps(entry | {"at": 0, "after": 0})]
     )
     with Carina(mortal.url, keys.admin) as admin:
-        admin.erase_study(film.study_id)
+        admin.erase_study(image.study_id)
     page.goto("about:blank")
     page.context.set_offline(False)
     page.goto(f"/console/studies/{other.study_id}")
@@ -203,7 +203,7 @@ def test_a_verdict_on_an_erased_image_holds_up_no_other_one(
 
 
 def test_a_session_that_ends_leads_back_and_nobody_else_sends_it(
-    page: Page, mortal: MortalApi, keys: Keys, film: Image, reader: Carina, database: Database
+    page: Page, mortal: MortalApi, keys: Keys, image: Image, reader: Carina, database: Database
 ) -> None:
     page.context.set_offline(True)
     say(page, 0, "x")
@@ -218,33 +218,33 @@ def test_a_session_that_ends_leads_back_and_nobody_else_sends_it(
     def sign_in(key: str) -> None:
         page.get_by_label("API key").fill(key)
         page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url(f"**/console/studies/{film.study_id}")
-        wait_until_shown(page, film.study_id)
+        page.wait_for_url(f"**/console/studies/{image.study_id}")
+        wait_until_shown(page, image.study_id)
         page.wait_for_load_state()
 
     sign_in(keys.admin)
     page.get_by_role("button", name="Mass, score 0.90, 20 × 60 mm, not decided").wait_for()
     say(page, 1, "a")
     standing(page, "Saved")
-    assert said(reader, film.id) == [("accept", "model-1")]
+    assert said(reader, image.id) == [("accept", "model-1")]
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/console/sign-in")
-    page.goto(f"/console/sign-in?next=/console/studies/{film.study_id}")
+    page.goto(f"/console/sign-in?next=/console/studies/{image.study_id}")
     sign_in(keys.both)
     standing(page, "Saved")
-    assert said(reader, film.id) == [("accept", "model-1"), ("reject", "model-0")]
+    assert said(reader, image.id) == [("accept", "model-1"), ("reject", "model-0")]
 
 
 @pytest.mark.parametrize("choice", ["Save mine", "Keep theirs", "Decide later"])
 def test_who_meets_anothers_word_sees_both_and_chooses(
-    page: Page, mortal: MortalApi, keys: Keys, film: Image, reader: Carina, choice: str
+    page: Page, mortal: MortalApi, keys: Keys, image: Image, reader: Carina, choice: str
 ) -> None:
     page.context.set_offline(True)
     say(page, 0, "x")
     say(page, 1, "a")
     standing(page, "Offline: 2 verdicts not saved")
     with Carina(mortal.url, keys.admin) as colleague:
-        colleague.add_to_review(colleague.review(film.id), ReviewAction.ACCEPT, "model-0")
+        colleague.add_to_review(colleague.review(image.id), ReviewAction.ACCEPT, "model-0")
     page.context.set_offline(False)
     question = page.get_by_role("dialog", name="Another reader has changed this review")
     expect(question).to_contain_text("Mass rejected")
@@ -260,13 +260,13 @@ def test_who_meets_anothers_word_sees_both_and_chooses(
         warning.get_by_role("button", name="Sign out and lose them").click()
         page.wait_for_url("**/console/sign-in")
         assert kept(page) == []
-        assert said(reader, film.id) == [("accept", "model-0")]
+        assert said(reader, image.id) == [("accept", "model-0")]
         return
     standing(page, "Saved")
-    first, second, _ = reader.review(film.id).findings
+    first, second, _ = reader.review(image.id).findings
     is_mine = choice == "Save mine"
     assert (first.verdict, second.verdict) == (Verdict.REJECTED if is_mine else Verdict.ACCEPTED, Verdict.ACCEPTED)
-    assert len(said(reader, film.id)) == (3 if is_mine else 2)
+    assert len(said(reader, image.id)) == (3 if is_mine else 2)
     expect(page.get_by_role("list", name="Findings").get_by_role("button").first).to_have_attribute(
         "aria-label", f"Mass, score 0.90, 20 × 60 mm, {'rejected' if is_mine else 'accepted'}"
     )

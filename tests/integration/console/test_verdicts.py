@@ -1,4 +1,4 @@
-"""How findings look on the film by where they stand, and what is asked before drawn boxes are discarded."""
+"""How findings look on the image by where they stand, and what is asked before drawn boxes are discarded."""
 
 from uuid import UUID
 
@@ -18,11 +18,11 @@ def draw(reader: Carina, image_id: UUID) -> None:
     reader.add_to_review(reader.review(image_id), ReviewAction.DRAW, class_id=30, box_xyxy_px=box)
 
 
-def test_boxes_differ_by_where_they_stand_and_not_by_colour_alone(page: Page, film: Image, reader: Carina) -> None:
-    reader.add_to_review(reader.review(film.id), ReviewAction.REJECT, "model-0")
-    draw(reader, film.id)
-    page.goto(f"/console/studies/{film.study_id}")
-    wait_until_shown(page, film.study_id)
+def test_boxes_differ_by_where_they_stand_and_not_by_colour_alone(page: Page, image: Image, reader: Carina) -> None:
+    reader.add_to_review(reader.review(image.id), ReviewAction.REJECT, "model-0")
+    draw(reader, image.id)
+    page.goto(f"/console/studies/{image.study_id}")
+    wait_until_shown(page, image.study_id)
     looks = {}
     for verdict, mark in (("accepted", "✓"), ("undecided", "?"), ("rejected", "✕")):
         line = page.locator(f".pane .overlay .box.{verdict} .line").first
@@ -40,9 +40,9 @@ def test_boxes_differ_by_where_they_stand_and_not_by_colour_alone(page: Page, fi
     assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
 
 
-def test_the_labels_of_every_colour_can_be_read(page: Page, film: Image) -> None:
-    page.goto(f"/console/studies/{film.study_id}")
-    wait_until_shown(page, film.study_id)
+def test_the_labels_of_every_colour_can_be_read(page: Page, image: Image) -> None:
+    page.goto(f"/console/studies/{image.study_id}")
+    wait_until_shown(page, image.study_id)
     ratios = page.evaluate(
         """async (palette) => {
             const viewer = document.querySelector('script[src*="viewer/main.js"]').src;
@@ -69,12 +69,12 @@ def test_the_labels_of_every_colour_can_be_read(page: Page, film: Image) -> None
 
 @pytest.mark.parametrize("by_key", [True, False])
 def test_no_finding_asks_before_it_discards_what_was_drawn(
-    page: Page, film: Image, reader: Carina, by_key: bool
+    page: Page, image: Image, reader: Carina, by_key: bool
 ) -> None:
-    draw(reader, film.id)
-    reader.add_to_review(reader.review(film.id), ReviewAction.ACCEPT, "model-0")
-    page.goto(f"/console/studies/{film.study_id}")
-    wait_until_shown(page, film.study_id)
+    draw(reader, image.id)
+    reader.add_to_review(reader.review(image.id), ReviewAction.ACCEPT, "model-0")
+    page.goto(f"/console/studies/{image.study_id}")
+    wait_until_shown(page, image.study_id)
 
     def say_it() -> None:
         if by_key:
@@ -87,16 +87,16 @@ def test_no_finding_asks_before_it_discards_what_was_drawn(
     expect(question).to_contain_text("1 drawn box and 1 accepted finding")
     question.get_by_role("button", name="Cancel").click()
     expect(question).to_have_count(0)
-    assert reader.review(film.id).last_event == 2
+    assert reader.review(image.id).last_event == 2
     say_it()
     question.get_by_role("button", name="No finding").click()
     page.get_by_text("Review complete: 0 findings.").wait_for()
-    assert reader.review(film.id).is_complete
+    assert reader.review(image.id).is_complete
 
 
-def test_no_finding_does_not_ask_where_nothing_is_lost(page: Page, film: Image, reader: Carina) -> None:
-    page.goto(f"/console/studies/{film.study_id}")
-    wait_until_shown(page, film.study_id)
+def test_no_finding_does_not_ask_where_nothing_is_lost(page: Page, image: Image, reader: Carina) -> None:
+    page.goto(f"/console/studies/{image.study_id}")
+    wait_until_shown(page, image.study_id)
     page.keyboard.press("n")
     page.get_by_text("Review complete: 0 findings.").wait_for()
-    assert reader.review(film.id).is_complete
+    assert reader.review(image.id).is_complete

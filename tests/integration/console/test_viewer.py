@@ -32,7 +32,7 @@ def browser(make_api: Callable[[Settings], Api], settings: Settings) -> FlaskCli
     return make_api(settings.model_copy(update={"session_secret": SecretStr("s" * 32)}))._http
 
 
-def add_film(database: Database, store: ObjectStore, key: str, seed: int) -> Image:
+def add_shown_image(database: Database, store: ObjectStore, key: str, seed: int) -> Image:
     """Add a study with one image of 160 pixels, whose rendition has 80, and what a model found on it."""
     picture = png(seed, SIDE_PX)
     sha256 = hashlib.sha256(picture).hexdigest()
@@ -43,7 +43,7 @@ def add_film(database: Database, store: ObjectStore, key: str, seed: int) -> Ima
     with database.begin() as session:
         project_id = verify_key(session, key).project_id
         image = add_image(session, project_id, height_px=2 * SIDE_PX, width_px=2 * SIDE_PX, **columns)
-        add_result(session, image, f"model of film {seed}")
+        add_result(session, image, f"model of image {seed}")
         session.expunge(image)
     return image
 
@@ -56,8 +56,8 @@ def data_of(page: str) -> dict:
 def test_the_page_says_all_of_a_study_and_which_ones_lie_beside_it(
     browser: FlaskClient, keys: Keys, database: Database, store: ObjectStore
 ) -> None:
-    oldest, middle, newest = (add_film(database, store, keys.both, seed) for seed in range(3))
-    add_film(database, store, keys.stranger, 3)
+    oldest, middle, newest = (add_shown_image(database, store, keys.both, seed) for seed in range(3))
+    add_shown_image(database, store, keys.stranger, 3)
     sign_in(browser, keys.read)
     study = data_of(browser.get(f"/console/studies/{middle.study_id}").text)
     assert (study["newer"], study["older"]) == (str(newest.study_id), str(oldest.study_id))
@@ -118,7 +118,7 @@ def test_an_image_without_a_result_says_why(browser: FlaskClient, keys: Keys, da
 def test_a_study_of_another_project_is_not_there(
     browser: FlaskClient, keys: Keys, database: Database, store: ObjectStore
 ) -> None:
-    theirs = add_film(database, store, keys.stranger, 0).study_id
+    theirs = add_shown_image(database, store, keys.stranger, 0).study_id
     sign_in(browser, keys.admin)
     pages = [browser.get(f"/console/studies/{study_id}") for study_id in (theirs, uuid4())]
     assert [page.status_code for page in pages] == [404, 404]
@@ -128,7 +128,7 @@ def test_a_study_of_another_project_is_not_there(
 def test_a_rendition_is_kept_by_no_browser_and_each_look_is_recorded(
     api: Api, keys: Keys, database: Database, store: ObjectStore
 ) -> None:
-    image = add_film(database, store, keys.both, 0)
+    image = add_shown_image(database, store, keys.both, 0)
     path = f"/v1/images/{image.id}/rendition.png"
     first = api.get(path)
     assert first.headers["Cache-Control"] == "no-store"
@@ -146,11 +146,11 @@ def wait_until_shown(page: Page, study_id: UUID) -> None:
 def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
     page: Page, api: Api, keys: Keys, database: Database, store: ObjectStore
 ) -> None:
-    older = add_film(database, store, keys.both, 0)
+    older = add_shown_image(database, store, keys.both, 0)
     with database.begin() as session:
         unfit = add_image(session, older.project_id)
         add_job(session, unfit, state=JobState.REJECTED, code="multi_frame", reason="It has two frames.")
-    newer = add_film(database, store, keys.both, 1)
+    newer = add_shown_image(database, store, keys.both, 1)
     page.goto(f"/console/studies/{newer.study_id}?from=state%3Dsucceeded")
     wait_until_shown(page, newer.study_id)
     findings = page.get_by_role("list", name="Findings").get_by_role("button")
@@ -158,9 +158,9 @@ def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
     for finding, label in zip(findings.all(), ("score 0.90, 20 × 60 mm", "score 0.50, 21 × 60 mm"), strict=True):
         expect(finding).to_have_attribute("aria-label", f"Mass, {label}, not decided")
     expect(page.get_by_text("Suspected inversion")).to_be_visible()
-    expect(page.get_by_text("model of film 1").first).to_be_visible()
+    expect(page.get_by_text("model of image 1").first).to_be_visible()
 
-    # The film fills the pane's height: of 160 pixels of the original each is so many of the screen.
+    # The image fills the pane's height: of 160 pixels of the original each is so many of the screen.
     pane = page.get_by_role("application", name="Image", exact=True).bounding_box()
     scale = pane["height"] / (2 * SIDE_PX)
     corner = (pane["x"] + pane["width"] / 2 - SIDE_PX * scale, pane["y"])
@@ -195,24 +195,24 @@ def test_a_reader_corrects_a_box_and_turns_to_the_next_study(
     page.get_by_text("Review complete: 1 finding.").wait_for()
 
 
-def test_a_film_that_was_fitted_stays_so_when_its_pane_changes(
+def test_a_image_that_was_fitted_stays_so_when_its_pane_changes(
     page: Page, keys: Keys, database: Database, store: ObjectStore
 ) -> None:
-    film, other = (add_film(database, store, keys.both, seed) for seed in range(2))
+    image, other = (add_shown_image(database, store, keys.both, seed) for seed in range(2))
     with database.begin() as session:
         # With a second image there is a strip of both below the pane, once these are known.
-        session.execute(sa.update(Image).where(Image.id == other.id).values(study_id=film.study_id))
+        session.execute(sa.update(Image).where(Image.id == other.id).values(study_id=image.study_id))
     pane = page.get_by_role("application", name="Image", exact=True)
     line = pane.locator("rect.line").first
-    # Of the film's 160 pixels the box has 30.
+    # Of the image's 160 pixels the box has 30.
     fits = """([pane, line]) =>
         Math.abs(Number(line.getAttribute("height")) - pane.clientHeight * 30 / 160) < 2"""
 
     def wait_for_fit() -> None:
         page.wait_for_function(fits, arg=[pane.element_handle(), line.element_handle()])
 
-    page.goto(f"/console/studies/{film.study_id}")
-    wait_until_shown(page, film.study_id)
+    page.goto(f"/console/studies/{image.study_id}")
+    wait_until_shown(page, image.study_id)
     page.get_by_role("group", name="Images of this study").wait_for()
     before = pane.bounding_box()["height"]
     wait_for_fit()
@@ -242,28 +242,28 @@ def test_an_admin_erases_a_study_after_being_asked(
     database: Database,
     store: ObjectStore,
 ) -> None:
-    film, other = (add_film(database, store, keys.both, seed) for seed in range(2))
-    study, button = f"/console/studies/{film.study_id}?from=state%3Dsucceeded", "Erase this study…"
+    image, other = (add_shown_image(database, store, keys.both, seed) for seed in range(2))
+    study, button = f"/console/studies/{image.study_id}?from=state%3Dsucceeded", "Erase this study…"
     reader = open_console(server.url, keys.both)
     reader.goto(study)
-    wait_until_shown(reader, film.study_id)
+    wait_until_shown(reader, image.study_id)
     expect(reader.get_by_role("button", name=button)).to_have_count(0)
     reader.close()
 
     page = open_console(server.url, keys.admin)
     page.goto(study)
-    wait_until_shown(page, film.study_id)
+    wait_until_shown(page, image.study_id)
     page.get_by_role("button", name=button).click()
     question = page.get_by_role("dialog", name="Erase this study for good?")
     expect(question).to_contain_text("Its image, the original files, all findings and all reviews are removed.")
     question.get_by_role("button", name="Cancel").click()
     expect(question).to_have_count(0)
-    assert api.get(f"/v1/studies/{film.study_id}").status_code == 200
+    assert api.get(f"/v1/studies/{image.study_id}").status_code == 200
 
     page.get_by_role("button", name=button).click()
     question.get_by_role("button", name="Erase the study").click()
     page.wait_for_url("**/console/studies?state=succeeded")
     page.locator(f"a[href*='{other.study_id}']").first.wait_for()
-    expect(page.locator(f"a[href*='{film.study_id}']")).to_have_count(0)
-    assert api.get(f"/v1/studies/{film.study_id}").status_code == 404
+    expect(page.locator(f"a[href*='{image.study_id}']")).to_have_count(0)
+    assert api.get(f"/v1/studies/{image.study_id}").status_code == 404
     assert api.get(f"/v1/studies/{other.study_id}").status_code == 200

@@ -42,10 +42,10 @@ from shared.settings import Settings
 from shared.tables import AuditEvent, Image, Job, Project, Study
 from shared.vocabulary.states import Scope, WorkerKind
 from tests.certificates import Authority
-from tests.integration.workshop import dicom, film
+from tests.integration.workshop import dicom, grey_image
 from tests.ports import free_port
 from tests.requirements import REPOSITORY, end_without, needs
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 from tests.waiting import DEADLINE_S, wait_for
 
 pytestmark = pytest.mark.usefixtures("senders_close")
@@ -107,7 +107,7 @@ def rows(database: Database, table: Any) -> list[Any]:
 def test_an_object_is_durable_when_success_is_answered(
     syntax: str, listener: Listener, database: Database, store: ObjectStore
 ) -> None:
-    data = make_dicom(film(1), syntax=syntax)
+    data = make_dicom(grey_image(1), syntax=syntax)
     [answer] = send(listener.port, data)
     assert answer.Status == 0x0000
     [image], [job], [study] = rows(database, Image), rows(database, Job), rows(database, Study)
@@ -143,10 +143,10 @@ def test_workers_are_woken(listener: Listener, hints: Hints, settings: Settings)
 @pytest.mark.parametrize(
     ("data", "status", "code"),
     [
-        (make_dicom(film(1), SOPClassUID=BasicTextSRStorage, Rows=None), 0xB006, "not_an_image"),
-        (make_dicom(film(1), StudyInstanceUID="1" * 65), 0xC000, "invalid_uid"),
-        (make_dicom(film(1), SOPClassUID=UltrasoundImageStorage, NumberOfFrames=2), 0xC000, "multi_frame"),
-        (make_dicom(film(1)[:40]), 0xC000, "image_too_small"),
+        (make_dicom(grey_image(1), SOPClassUID=BasicTextSRStorage, Rows=None), 0xB006, "not_an_image"),
+        (make_dicom(grey_image(1), StudyInstanceUID="1" * 65), 0xC000, "invalid_uid"),
+        (make_dicom(grey_image(1), SOPClassUID=UltrasoundImageStorage, NumberOfFrames=2), 0xC000, "multi_frame"),
+        (make_dicom(grey_image(1)[:40]), 0xC000, "image_too_small"),
     ],
 )
 def test_an_unfit_object_is_refused_by_its_code(
@@ -210,7 +210,7 @@ def test_an_outage_asks_the_sender_to_try_again(
 
 
 def test_an_object_that_never_ends_is_cut_off(ready: Settings, database: Database) -> None:
-    endless = make_dicom(make_film(1000, 1000))
+    endless = make_dicom(make_image(1000, 1000))
     with Listener(ready.model_copy(update={"max_upload_bytes": 200_000})) as listener:
         with association(listener.port) as made:
             assert not made.send_c_store(pydicom.dcmread(BytesIO(endless))), "no answer but the end"
@@ -342,7 +342,7 @@ def test_dcmtk_goes_on_after_what_holds_no_image(listener: Listener, database: D
 
 
 def _without_image(sop_class: str) -> bytes:
-    dataset = pydicom.dcmread(BytesIO(make_dicom(film(9), SOPClassUID=sop_class, SOPInstanceUID="1.2.9.9")))
+    dataset = pydicom.dcmread(BytesIO(make_dicom(grey_image(9), SOPClassUID=sop_class, SOPInstanceUID="1.2.9.9")))
     for keyword in ("Rows", "Columns", "PixelData"):
         delattr(dataset, keyword)
     buffer = BytesIO()
@@ -351,7 +351,7 @@ def _without_image(sop_class: str) -> bytes:
 
 
 def test_tls_with_certificates_on_both_sides(ready: Settings, database: Database, tmp_path: Path) -> None:
-    (tmp_path / "film.dcm").write_bytes(dicom(1))
+    (tmp_path / "image.dcm").write_bytes(dicom(1))
     authority = Authority(tmp_path / "certificates")
     own, sender = authority.sign(called="listener"), authority.sign(called="sender")
     tls = ready.model_copy(
@@ -369,7 +369,7 @@ def test_tls_with_certificates_on_both_sides(ready: Settings, database: Database
         context.load_cert_chain(sender.path, sender.key)
         [answer] = send(listener.port, dicom(2), tls_args=(context, "localhost"))
         assert answer.Status == 0
-        ends = ["-aet", "SENDER", "-aec", "CARINA", "127.0.0.1", str(listener.port), str(tmp_path / "film.dcm")]
+        ends = ["-aet", "SENDER", "-aec", "CARINA", "127.0.0.1", str(listener.port), str(tmp_path / "image.dcm")]
         storescu = needs("storescu")
         assert run(storescu, *ends).returncode != 0, "in clear nobody gets in"
         if "+tls" not in run(storescu, "--help").stdout:
@@ -413,11 +413,11 @@ def test_orthanc_sends_a_study(listener: Listener, database: Database, tmp_path:
 
             wait_for(is_up)
             assert http.post("/modalities/carina/echo", json={}).is_success
-            films = [
-                make_dicom(film(n), SOPInstanceUID=f"1.2.{n}", SeriesInstanceUID="1.5", PatientID="p")
+            images = [
+                make_dicom(grey_image(n), SOPInstanceUID=f"1.2.{n}", SeriesInstanceUID="1.5", PatientID="p")
                 for n in (1, 2, 3)
             ]
-            ids = [http.post("/instances", content=data).json()["ID"] for data in films]
+            ids = [http.post("/instances", content=data).json()["ID"] for data in images]
             answer = http.post("/modalities/carina/store", json={"Resources": ids, "Synchronous": True})
             assert answer.is_success, answer.text
             assert answer.json()["FailedInstancesCount"] == 0

@@ -17,7 +17,7 @@ from shared.settings import Settings
 from shared.tables import Image, Study
 from tests.integration.conftest import Api, Keys
 from tests.integration.submitting import Desk, make_archive
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.usefixtures("senders_close")
@@ -38,9 +38,9 @@ def listener(settings: Settings, keys: Keys) -> Iterator[Listener]:
         yield running
 
 
-def film(number: int, uid: str) -> bytes:
+def image(number: int, uid: str) -> bytes:
     uids = {"SeriesInstanceUID": "1.2.3.1", "SOPInstanceUID": f"1.2.3.1.{number}", "StudyInstanceUID": uid}
-    return make_dicom(make_film(), InstanceNumber=number, **uids)
+    return make_dicom(make_image(), InstanceNumber=number, **uids)
 
 
 def c_store(listener: Listener, data: bytes) -> tuple[int, str | None]:
@@ -68,10 +68,10 @@ def test_a_uid_becomes_the_same_on_every_way_in(
     uid: str, api: Api, desk: Desk, listener: Listener, database: Database
 ) -> None:
     code = "invalid_uid" if uid in REFUSED else None
-    assert api.send(("a.dcm", film(1, uid))).get_json()["files"][0]["code"] == code
-    assert stow(api, film(2, uid)) == code
-    assert c_store(listener, film(3, uid)) == ((0xC000, code) if code else (0x0000, None))
-    submission_id = desk.submit(film(4, uid), make_archive(ArchiveKind.ZIP, film(5, uid)))
+    assert api.send(("a.dcm", image(1, uid))).get_json()["files"][0]["code"] == code
+    assert stow(api, image(2, uid)) == code
+    assert c_store(listener, image(3, uid)) == ((0xC000, code) if code else (0x0000, None))
+    submission_id = desk.submit(image(4, uid), make_archive(ArchiveKind.ZIP, image(5, uid)))
     desk.receive()
     taken = f"rejected:{code}" if code else "accepted"
     assert desk.outcomes(submission_id) == [taken, "unpacked", taken]
@@ -83,7 +83,7 @@ def test_a_uid_becomes_the_same_on_every_way_in(
 
 @pytest.mark.parametrize("uid", LEFT_AS_IT_IS)
 def test_a_study_is_found_by_the_uid_that_it_has(uid: str, api: Api) -> None:
-    api.send(("a.dcm", film(1, uid)))
+    api.send(("a.dcm", image(1, uid)))
     found = api.get("/dicom-web/studies", StudyInstanceUID=uid).get_json()
     assert [study["0020000D"]["Value"] for study in found] == [[uid]]
     assert api.get(f"/dicom-web/studies/{uid}/metadata").get_json()[0]["00080018"]["Value"] == ["1.2.3.1.1"]

@@ -22,10 +22,10 @@ from shared.database import Database
 from shared.object_store import ObjectStore, original_key
 from shared.tables import AuditEvent, IdempotencyKey, Image, Job
 from tests.integration.conftest import Api, Keys, Server, png
-from tests.integration.dicomweb import SERIES, STUDY, Web, film, related
+from tests.integration.dicomweb import SERIES, STUDY, Web, image, related
 from tests.integration.http.test_uploads import answer_on
 from tests.integration.workshop import Workshop
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 from tests.waiting import DEADLINE_S
 
 UNSUPPORTED = "unsupported_media_type"
@@ -40,7 +40,7 @@ def client(server: Server, keys: Keys) -> Iterator[DICOMwebClient]:
 
 
 def test_a_client_stores_finds_and_retrieves(client: DICOMwebClient, server: Server, database: Database) -> None:
-    files = [film(1), film(2), film(3, StudyInstanceUID="1.2.4", SeriesInstanceUID="1.2.4.1")]
+    files = [image(1), image(2), image(3, StudyInstanceUID="1.2.4", SeriesInstanceUID="1.2.4.1")]
     answer = client.store_instances([pydicom.dcmread(BytesIO(file)) for file in files])
     assert "FailedSOPSequence" not in answer
     assert [item.ReferencedSOPInstanceUID for item in answer.ReferencedSOPSequence] == [
@@ -100,12 +100,12 @@ def failures(answer: Dataset, sequence: str = "FailedSOPSequence") -> list[tuple
 
 def test_each_instance_is_answered_on_its_own(web: Web, database: Database) -> None:
     odd = [
-        film(2, Rows=None, Columns=None),
-        film(3, NumberOfFrames=2),
-        film(4, SeriesInstanceUID=""),
-        film(5, syntax="1.2.840.10008.1.2.4.100", frame=b"video"),
+        image(2, Rows=None, Columns=None),
+        image(3, NumberOfFrames=2),
+        image(4, SeriesInstanceUID=""),
+        image(5, syntax="1.2.840.10008.1.2.4.100", frame=b"video"),
     ]
-    response = web.store(film(1), *odd, png(), b"", film(1)[:200])
+    response = web.store(image(1), *odd, png(), b"", image(1)[:200])
     assert (response.status_code, response.content_type) == (202, "application/dicom+json")
     answer = Dataset.from_json(response.get_json())
     assert [item.ReferencedSOPInstanceUID for item in answer.ReferencedSOPSequence] == ["1.2.3.1.1"]
@@ -123,14 +123,14 @@ def test_each_instance_is_answered_on_its_own(web: Web, database: Database) -> N
         (None, 0xC003, "malformed_dicom"),
     ]
     assert count(database, Image) == 1
-    assert web.store(film(1)).status_code == 200  # sent again, it is stored all the same
+    assert web.store(image(1)).status_code == 200  # sent again, it is stored all the same
     assert web.store(odd[0]).status_code == 409
     assert count(database, Job) == 1
 
 
 def test_a_request_for_one_study_takes_no_other(web: Web) -> None:
-    other = film(2, StudyInstanceUID="9.9")
-    response = web.store(film(1), other, to="/studies/1.2.3")
+    other = image(2, StudyInstanceUID="9.9")
+    response = web.store(image(1), other, to="/studies/1.2.3")
     assert response.status_code == 202
     assert failures(Dataset.from_json(response.get_json())) == [("1.2.3.1.2", 0xA900, "study_uid_mismatch")]
     assert web.store(other, to="/studies/1.2.3").status_code == 409
@@ -154,28 +154,28 @@ def test_a_request_for_one_study_takes_no_other(web: Web) -> None:
     ],
 )
 def test_media_types_are_as_the_standard_says(web: Web, headers: dict[str, str], status: int, code: str | None) -> None:
-    response = web.store(film(1), **headers)
+    response = web.store(image(1), **headers)
     assert (response.status_code, response.get_json().get("code")) == (status, code)
 
 
 def test_one_instance_needs_no_multipart(make_web: Callable[..., Web], keys: Keys) -> None:
     web = make_web(keys.both)
     send = {"headers": {"Authorization": f"Bearer {keys.both}", "Content-Type": "application/dicom"}}
-    assert web._http.post("/dicom-web/studies", data=film(1), **send).status_code == 200
+    assert web._http.post("/dicom-web/studies", data=image(1), **send).status_code == 200
     assert web.store().get_json()["code"] == "no_instances"
 
 
 def test_limits_are_those_of_every_upload(make_web: Callable[..., Web], keys: Keys) -> None:
-    response = make_web(keys.both, max_files=2).store(film(1), film(2), film(3))
+    response = make_web(keys.both, max_files=2).store(image(1), image(2), image(3))
     assert (response.status_code, response.get_json()["limit"]) == (413, "max_files")
-    response = make_web(keys.both, max_upload_bytes=20_000).store(film(1), film(2))
+    response = make_web(keys.both, max_upload_bytes=20_000).store(image(1), image(2))
     assert (response.status_code, response.get_json()["limit"]) == (413, "max_upload_bytes")
 
 
 def test_a_body_that_is_cut_short_leaves_nothing_of_the_unfinished_instance(
     server: Server, keys: Keys, database: Database
 ) -> None:
-    body = related(film(1))
+    body = related(image(1))
     middles = np.random.default_rng(1).integers(0, len(body), 8).tolist()
     for cut in [0, 1, *middles, *(len(body) - end for end in range(1, 18))]:
         with open_store(server, keys.both, len(body)) as connection:
@@ -183,7 +183,7 @@ def test_a_body_that_is_cut_short_leaves_nothing_of_the_unfinished_instance(
             connection.shutdown(socket.SHUT_WR)
             assert b'"upload_cut_short"' in answer_on(connection), cut
     assert count(database, Image) == 0
-    whole = related(film(1), film(2))
+    whole = related(image(1), image(2))
     with open_store(server, keys.both, len(whole)) as connection:
         connection.sendall(whole[:-100])
         connection.shutdown(socket.SHUT_WR)
@@ -211,7 +211,7 @@ def test_searches_match_page_and_refuse_what_they_cannot_match(
 ) -> None:
     for number in range(1, 6):
         uids = {"StudyInstanceUID": f"1.2.{number}", "SeriesInstanceUID": f"1.2.{number}.1"}
-        web.store(film(number, **uids, Modality="CR" if number % 2 else "DX"))
+        web.store(image(number, **uids, Modality="CR" if number % 2 else "DX"))
     assert uids_of(web.get("/studies")) == ["1.2.5", "1.2.4", "1.2.3", "1.2.2", "1.2.1"]
     assert uids_of(web.get("/studies", limit=2, offset=1)) == ["1.2.4", "1.2.3"]
     assert uids_of(web.get("/studies", StudyInstanceUID="1.2.1,1.2.4")) == ["1.2.4", "1.2.1"]
@@ -249,7 +249,7 @@ def test_searches_match_page_and_refuse_what_they_cannot_match(
 
 
 def test_the_rows_of_an_older_carina_are_completed_from_their_headers(web: Web, database: Database) -> None:
-    web.store(film(1))
+    web.store(image(1))
     with database.begin() as session:
         session.execute(sa.update(Image).values(series_instance_uid=None, sop_class_uid=None, modality=None))
     assert web.get("/studies").get_json()[0]["00080061"]["Value"] == ["DX"]
@@ -261,18 +261,18 @@ SYNTAXES = ["1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_native_frames_are_little_endian_whatever_was_sent(web: Web, syntax: str) -> None:
-    web.store(film(1, syntax=syntax))
+    web.store(image(1, syntax=syntax))
     path = "/studies/1.2.3/series/1.2.3.1/instances/1.2.3.1.1"
     response = web.get(f"{path}/frames/1", "application/octet-stream")
-    assert response.data == make_film().tobytes()
+    assert response.data == make_image().tobytes()
     assert web.get(f"{path}/frames/2").status_code == 404
     (metadata,) = web.get(f"{path}/metadata").get_json()
     assert metadata["00280010"]["Value"] == [96]
 
 
 def test_a_compressed_frame_keeps_its_codec(web: Web) -> None:
-    codestream = imagecodecs.jpegls_encode(make_film())
-    whole = film(1, syntax="1.2.840.10008.1.2.4.80", frame=codestream)
+    codestream = imagecodecs.jpegls_encode(make_image())
+    whole = image(1, syntax="1.2.840.10008.1.2.4.80", frame=codestream)
     web.store(whole)
     path = "/studies/1.2.3/series/1.2.3.1/instances/1.2.3.1.1"
     for accept in ("*/*", "multipart/related; type=image/jls", 'multipart/related; type="image/*"'):
@@ -291,7 +291,7 @@ def test_a_compressed_frame_keeps_its_codec(web: Web) -> None:
 
 
 def test_the_rendition_is_shown_as_png_or_jpeg(web: Web, workshop: Workshop) -> None:
-    web.store(film(1))
+    web.store(image(1))
     path = "/studies/1.2.3/series/1.2.3.1/instances/1.2.3.1.1/rendered"
     assert web.get(path).get_json()["code"] == "not_ready"
     with workshop.preparing() as prepare:
@@ -310,8 +310,8 @@ def test_the_rendition_is_shown_as_png_or_jpeg(web: Web, workshop: Workshop) -> 
 def test_an_object_that_is_corrupt_or_missing_is_never_given_as_whole(
     server: Server, keys: Keys, web: Web, store: ObjectStore
 ) -> None:
-    small = film(1)
-    large = make_dicom(make_film(800, 800), SOPInstanceUID="1.2.3.1.2", SeriesInstanceUID=SERIES)
+    small = image(1)
+    large = make_dicom(make_image(800, 800), SOPInstanceUID="1.2.3.1.2", SeriesInstanceUID=SERIES)
     web.store(small, large)
     keys_of = [original_key(hashlib.sha256(original).hexdigest()) for original in (small, large)]
     for key, original in zip(keys_of, (small, large), strict=True):
@@ -335,7 +335,7 @@ def test_an_object_that_is_corrupt_or_missing_is_never_given_as_whole(
 
 
 def test_what_is_shown_and_what_is_stored_is_recorded(web: Web, database: Database) -> None:
-    web.store(film(1))
+    web.store(image(1))
     path = "/studies/1.2.3/series/1.2.3.1/instances/1.2.3.1.1"
     for shown in ("/studies", f"{path}/metadata", path, f"{path}/frames/1", f"{path}/bulkdata"):
         assert web.get(shown).status_code == 200
@@ -355,13 +355,13 @@ def test_what_is_shown_and_what_is_stored_is_recorded(web: Web, database: Databa
 
 
 def test_a_picture_and_a_file_without_uids_are_no_part_of_it(web: Web, api: Api) -> None:
-    api.send(("film.png", png()), ("bare.dcm", make_dicom(make_film())))
+    api.send(("image.png", png()), ("bare.dcm", make_dicom(make_image())))
     assert web.get("/studies").get_json() == []
     assert web.get("/studies/1.2.3").status_code == 404
 
 
 def test_a_study_is_streamed_in_constant_memory(server: Server, keys: Keys, web: Web) -> None:
-    """Forty films of 8 MB."""
+    """Forty images of 8 MB."""
     side = np.random.default_rng(0).integers(0, 4096, (2000, 2000), np.uint16)
     for number in range(1, 41):
         web.store(
@@ -382,7 +382,7 @@ def test_a_study_is_streamed_in_constant_memory(server: Server, keys: Keys, web:
 
 def test_what_is_de_identified_is_answered_by_the_uids_that_were_sent(make_web: Callable[..., Web], keys: Keys) -> None:
     web = make_web(keys.both, deidentify="basic")
-    answer = Dataset.from_json(web.store(film(1), to="/studies/1.2.3").get_json())
+    answer = Dataset.from_json(web.store(image(1), to="/studies/1.2.3").get_json())
     (stored,) = answer.ReferencedSOPSequence
     assert stored.ReferencedSOPInstanceUID == "1.2.3.1.1"
     assert "1.2.3.1.1" not in stored.RetrieveURL
@@ -394,7 +394,7 @@ def test_uids_that_were_sent_are_not_kept_where_originals_are_de_identified(
     make_web: Callable[..., Web], keys: Keys, database: Database
 ) -> None:
     web = make_web(keys.both, deidentify="basic")
-    answers = [web.store(film(1), Idempotency_Key="a-key") for _ in range(2)]
+    answers = [web.store(image(1), Idempotency_Key="a-key") for _ in range(2)]
     assert answers[0].get_json() == answers[1].get_json()
     assert "Idempotency-Replayed" not in answers[1].headers
     with database.begin() as session:

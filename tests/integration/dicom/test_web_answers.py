@@ -11,10 +11,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from tests.integration.conftest import Keys
-from tests.integration.dicomweb import Web, film, related
+from tests.integration.dicomweb import Web, image, related
 from tests.integration.workshop import Workshop
 from tests.requirements import SHARED_CASES
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
 STUDY = "/studies/1.2.3"
 SERIES = f"{STUDY}/series/1.2.3.1"
@@ -36,7 +36,7 @@ def picture_of(response: TestResponse) -> PIL.Image.Image:
 
 @pytest.mark.parametrize("path", ["/studies", "/series", "/instances", f"{STUDY}/series", f"{SERIES}/instances"])
 def test_a_search_ignores_what_is_no_attribute_and_says_so(web: Web, path: str) -> None:
-    web.store(film(1))
+    web.store(image(1))
     plain = web.get(path)
     assert warnings(plain) == []
     response = web.get(path, wait="1", ühm="2", limit="5")
@@ -48,7 +48,7 @@ def test_a_search_ignores_what_is_no_attribute_and_says_so(web: Web, path: str) 
 
 
 def test_every_answer_names_the_parameters_that_it_ignored(web: Web) -> None:
-    web.store(film(1))
+    web.store(image(1))
     for path in (STUDY, SERIES, INSTANCE, f"{INSTANCE}/metadata", f"{INSTANCE}/frames/1", f"{INSTANCE}/bulkdata"):
         assert warnings(web.get(path)) == warnings(web.get(f"{path}?charset=utf-8")) == []
         (text,) = warnings(web.get(f"{path}?colour=blue&colour=red"))
@@ -61,14 +61,14 @@ def test_every_answer_names_the_parameters_that_it_ignored(web: Web) -> None:
 
 @pytest.mark.parametrize("below", ["", "/metadata", "/frames/1", "/bulkdata", "/rendered", "/thumbnail"])
 def test_a_slash_may_stand_behind_a_path(web: Web, below: str) -> None:
-    web.store(film(1))
+    web.store(image(1))
     with_slash, without = web.get(f"{INSTANCE}{below}/"), web.get(f"{INSTANCE}{below}")
     assert with_slash.status_code == without.status_code in (200, 409)
 
 
 def test_a_slash_may_stand_behind_a_search_and_a_store(web: Web) -> None:
-    assert web.store(film(1), to="/studies/").status_code == 200
-    assert web.store(film(1), to=f"{STUDY}/").status_code == 200
+    assert web.store(image(1), to="/studies/").status_code == 200
+    assert web.store(image(1), to=f"{STUDY}/").status_code == 200
     for path in ("/studies", "/series", "/instances", f"{STUDY}/series", f"{STUDY}/instances", f"{SERIES}/instances"):
         assert web.get(f"{path}/").get_json() == web.get(path).get_json() != []
 
@@ -78,7 +78,7 @@ def test_a_preamble_is_passed_over(web: Web, http: FlaskClient, keys: Keys) -> N
         "Authorization": f"Bearer {keys.both}",
         "Content-Type": 'multipart/related; type="application/dicom"; boundary=frontier',
     }
-    body = b"This is a message in MIME format.\r\n" + related(film(1)) + b"\r\nepilogue"
+    body = b"This is a message in MIME format.\r\n" + related(image(1)) + b"\r\nepilogue"
     assert http.post("/dicom-web/studies", headers=headers, data=body).status_code == 200
     assert len(web.get("/instances").get_json()) == 1
 
@@ -90,7 +90,7 @@ def http(web: Web) -> FlaskClient:
 
 @pytest.mark.parametrize("below", ["", "/metadata"])
 def test_the_accept_parameter_comes_before_the_header(web: Web, below: str) -> None:
-    web.store(film(1))
+    web.store(image(1))
     path = f"{INSTANCE}{below}"
     one, other = ("application/dicom", 'multipart/related; type="application/dicom"')
     if below:
@@ -104,7 +104,7 @@ def test_the_accept_parameter_comes_before_the_header(web: Web, below: str) -> N
 
 
 def test_what_cannot_be_given_is_answered_with_what_can(web: Web) -> None:
-    web.store(film(1))
+    web.store(image(1))
     for path, expected in {
         "/studies": "application/dicom+json, application/json",
         f"{INSTANCE}/metadata": "application/dicom+json, application/json",
@@ -124,7 +124,7 @@ def test_what_cannot_be_given_is_answered_with_what_can(web: Web) -> None:
 
 
 def test_a_plus_in_a_browsers_address_is_taken_for_one(web: Web) -> None:
-    web.store(film(1))
+    web.store(image(1))
     response = web.get("/studies?accept=application/dicom+json", None)
     assert response.content_type == "application/dicom+json"
 
@@ -143,14 +143,14 @@ def test_a_plus_in_a_browsers_address_is_taken_for_one(web: Web) -> None:
     ],
 )
 def test_each_instance_has_one_frame(web: Web, frames: str, status: int, code: str | None) -> None:
-    web.store(film(1))
+    web.store(image(1))
     response = web.get(f"{INSTANCE}/frames/{frames}", OCTETS)
     assert response.status_code == status
     if code is not None:
         for below in ("", "/rendered", "/thumbnail"):
             assert web.get(f"{INSTANCE}/frames/{frames}{below}").get_json()["code"] == code
         return
-    assert response.data == make_film().tobytes()
+    assert response.data == make_image().tobytes()
     assert response.headers["Content-Length"] == str(len(response.data))
 
 
@@ -191,15 +191,15 @@ def stored(web: Web, name: str) -> str:
 
 
 def test_a_frame_that_does_not_fit_its_header_is_refused(web: Web) -> None:
-    other = imagecodecs.jpegls_encode(make_film(64, 64))
-    web.store(film(1, syntax="1.2.840.10008.1.2.4.80", frame=other))
+    other = imagecodecs.jpegls_encode(make_image(64, 64))
+    web.store(image(1, syntax="1.2.840.10008.1.2.4.80", frame=other))
     response = web.get(f"{INSTANCE}/frames/1")
     assert (response.status_code, response.get_json()["code"]) == (409, "unreadable_instance")
 
 
 def test_pictures_of_frames_and_thumbnails_of_every_level(web: Web, workshop: Workshop) -> None:
-    web.store(film(1, SeriesInstanceUID="1.2.3.1"))
-    web.store(make_dicom(make_film(400, 300), SeriesInstanceUID="1.2.3.2", SOPInstanceUID="1.2.3.2.1"))
+    web.store(image(1, SeriesInstanceUID="1.2.3.1"))
+    web.store(make_dicom(make_image(400, 300), SeriesInstanceUID="1.2.3.2", SOPInstanceUID="1.2.3.2.1"))
     for path in (f"{INSTANCE}/frames/1/rendered", f"{INSTANCE}/thumbnail", f"{STUDY}/thumbnail"):
         assert web.get(path).get_json()["code"] == "not_ready"
     with workshop.preparing() as prepare:

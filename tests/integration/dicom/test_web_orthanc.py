@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from shared.database import Database
 from shared.tables import Image
 from tests.integration.conftest import Keys, Server
-from tests.integration.dicom.test_web import STUDY, film
+from tests.integration.dicom.test_web import STUDY, image
 from tests.ports import free_port
 from tests.requirements import needs
 from tests.waiting import DEADLINE_S, wait_for
@@ -61,7 +61,7 @@ def orthanc(server: Server, keys: Keys, tmp_path: Path) -> Iterator[httpx.Client
 
 
 def test_orthanc_sends_to_us_searches_here_and_retrieves(orthanc: httpx.Client, database: Database) -> None:
-    files = [film(number) for number in (1, 2)]
+    files = [image(number) for number in (1, 2)]
     ids = [orthanc.post("/instances", content=file).raise_for_status().json()["ID"] for file in files]
 
     def call(service: str, **body: object):
@@ -89,7 +89,7 @@ def test_orthanc_sends_to_us_searches_here_and_retrieves(orthanc: httpx.Client, 
 def test_orthanc_is_told_what_we_do_not_take(orthanc: httpx.Client, database: Database) -> None:
     ids = []
     for number, colour in ((1, {}), (2, {"PhotometricInterpretation": "RGB"})):
-        ids.append(orthanc.post("/instances", content=film(number, **colour)).raise_for_status().json()["ID"])
+        ids.append(orthanc.post("/instances", content=image(number, **colour)).raise_for_status().json()["ID"])
     refused = orthanc.post("/dicom-web/servers/carina/stow", json={"Resources": ids[1:], "Synchronous": True})
     assert not refused.is_success
     orthanc.post("/dicom-web/servers/carina/stow", json={"Resources": ids, "Synchronous": True})

@@ -26,7 +26,7 @@ from shared.training.schedules import create_schedule
 from shared.vocabulary.states import FileState, Scope, SubmissionState
 from tests.integration.conftest import Api, Keys, png
 from tests.integration.rows import add_dataset, add_model, home
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
 _STUDY = "/dicom-web/studies/{study_uid}"
 _SERIES = _STUDY + "/series/{series_uid}"
@@ -174,8 +174,8 @@ def _streams_end_at_once(api: Api) -> None:
 @pytest.fixture
 def ids(api: Api, keys: Keys, database: Database) -> dict[str, object]:
     """The ids of an image that was sent in, and of a row of every other kind."""
-    film = make_dicom(make_film(), SeriesInstanceUID="1.2.3.1")
-    file, _ = api.send(("film.png", png()), ("film.dcm", film)).get_json()["files"]
+    image = make_dicom(make_image(), SeriesInstanceUID="1.2.3.1")
+    file, _ = api.send(("image.png", png()), ("image.dcm", image)).get_json()["files"]
     digest = "0" * 64
     with database.begin() as session:
         dataset, model = add_dataset(session), add_model(session)

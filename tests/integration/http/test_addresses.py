@@ -14,7 +14,7 @@ from shared.settings import Settings
 from shared.tables import AuditEvent
 from tests.integration.conftest import Api, Keys
 from tests.requirements import REPOSITORY
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
 Make = Callable[..., FlaskClient]
 
@@ -29,8 +29,8 @@ def browser(make_api: Callable[[Settings], Api], settings: Settings) -> Make:
 def urls(http: FlaskClient, keys: Keys, **headers: str) -> list[str]:
     """Every absolute URL that the API hands out."""
     said = {"Authorization": f"Bearer {keys.both}", **headers}
-    film = make_dicom(make_film(), SeriesInstanceUID="1.2.3.1")
-    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + film + b"\r\n--b--\r\n"
+    image = make_dicom(make_image(), SeriesInstanceUID="1.2.3.1")
+    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + image + b"\r\n--b--\r\n"
     multipart = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}
     stored = http.post("/dicom-web/studies", data=body, headers=said | multipart).json
     found = http.get("/dicom-web/studies", headers=said).json

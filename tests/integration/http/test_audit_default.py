@@ -19,7 +19,7 @@ from shared.vocabulary.states import JobState, ModelState, Scope
 from tests.integration.conftest import Api, png
 from tests.integration.http.test_access import problem_of
 from tests.integration.rows import add_dataset, add_image, add_job, add_model, add_result
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
 #: Reads that leave no row: they show nothing of a patient. Whoever adds one says why in the view's decorator.
 UNAUDITED = {
@@ -103,8 +103,8 @@ class Ward:
         return self.api.send(("a.png", png())).get_json()["files"][0]
 
     def store(self, path: str) -> Any:
-        film = make_dicom(make_film(), SeriesInstanceUID="1.2.3.1")
-        return self.api._http.post(path, data=film, headers={**self.api._headers, "Content-Type": "application/dicom"})
+        image = make_dicom(make_image(), SeriesInstanceUID="1.2.3.1")
+        return self.api._http.post(path, data=image, headers={**self.api._headers, "Content-Type": "application/dicom"})
 
     def add(self, add: Callable[..., Any], *arguments: object, **named: object) -> Any:
         with self.database.begin() as session:
@@ -165,7 +165,7 @@ def posting(path: str, make: Callable[[Ward], tuple[str, object]]) -> None:
 
 
 _SUBMISSION = "/v1/submissions/{submission_id}"
-_DIGEST = hashlib.sha256(b"film").hexdigest()
+_DIGEST = hashlib.sha256(b"data").hexdigest()
 
 
 def expected(ward: Ward, below: str = "") -> str:
@@ -218,18 +218,18 @@ def store_study(ward: Ward) -> Call:
 
 @changing("PUT", f"{_SUBMISSION}/files/{{number}}/content")
 def put(ward: Ward) -> Call:
-    film = png()
-    body = {"files": [{"byte_count": len(film), "sha256": hashlib.sha256(film).hexdigest()}]}
+    image = png()
+    body = {"files": [{"byte_count": len(image), "sha256": hashlib.sha256(image).hexdigest()}]}
     path = f"/v1/submissions/{ward.post('/v1/submissions', body)['submission']['id']}/files/0/content"
-    return lambda: ward.api.put(path, film)
+    return lambda: ward.api.put(path, image)
 
 
 @changing("POST", f"{_SUBMISSION}/retry")
 def retry(ward: Ward) -> Call:
     path = expected(ward)
-    ward.api.put(f"{path}/files/0/content", b"film")  # which is rejected, and so not tried again
+    ward.api.put(f"{path}/files/0/content", b"data")  # which is rejected, and so not tried again
     ward.post(f"{path}/files", {"files": [{"byte_count": 4, "sha256": "1" * 64}]})
-    ward.api.put(f"{path}/files/1/content", b"film")  # which was damaged on its way
+    ward.api.put(f"{path}/files/1/content", b"data")  # which was damaged on its way
     return lambda: ward.api.post(f"{path}/retry")
 
 

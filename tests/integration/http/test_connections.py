@@ -12,7 +12,7 @@ import pytest
 from shared.database import Database
 from tests.integration.conftest import Keys, Server, png
 from tests.integration.http.test_uploads import HEAD, TAIL, answer_on, chunked, rows
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 from tests.waiting import DEADLINE_S, wait_for
 
 Connect = Callable[..., socket.socket]
@@ -388,16 +388,16 @@ def test_a_slow_upload_is_taken_and_one_that_is_too_slow_is_not(
 @with_settings("sockets.SILENCE_S = 1")
 def test_a_long_answer_that_nobody_takes_gives_its_thread_back(server: Server, connect: Connect, keys: Keys) -> None:
     """It is made while it is sent, and one of two threads; a client that takes it gets all of it."""
-    film = make_dicom(make_film(2400, 2400), SeriesInstanceUID="1.2.3.1")
+    image = make_dicom(make_image(2400, 2400), SeriesInstanceUID="1.2.3.1")
     sent = {"Content-Type": "application/dicom", **bearer(keys.both)}
-    stored = httpx.post(f"{server.url}/dicom-web/studies", content=film, headers=sent, timeout=DEADLINE_S)
+    stored = httpx.post(f"{server.url}/dicom-web/studies", content=image, headers=sent, timeout=DEADLINE_S)
     assert stored.status_code == 200
     path = stored.json()["00081199"]["Value"][0]["00081190"]["Value"][0].removeprefix(server.url)
     asked = {**bearer(keys.both), "Accept": 'multipart/related; type="application/dicom"'}
     stuck = connect(request(path, **asked), receive_bytes=4096)
     assert stuck.recv(100).startswith(b"HTTP/1.1 200 ")
     wait_for(lambda: httpx.get(f"{server.url}{path}", headers=asked, timeout=DEADLINE_S).is_success)
-    wait_for(lambda: len(httpx.get(f"{server.url}{path}", headers=asked, timeout=DEADLINE_S).content) > len(film))
+    wait_for(lambda: len(httpx.get(f"{server.url}{path}", headers=asked, timeout=DEADLINE_S).content) > len(image))
     assert stuck.fileno() > 0
 
 

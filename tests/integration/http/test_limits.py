@@ -96,12 +96,12 @@ def test_a_key_sends_as_many_files_a_day_as_it_may(api: Api, make_key: MakeKey) 
 
 
 def test_a_key_sends_as_many_bytes_a_day_as_it_may(api: Api, make_key: MakeKey) -> None:
-    film = png(1)
-    mine = api.as_(make_key(files_per_day=10, bytes_per_day=2 * len(film)))
-    assert mine.send(("a", film)).status_code == 202
+    image = png(1)
+    mine = api.as_(make_key(files_per_day=10, bytes_per_day=2 * len(image)))
+    assert mine.send(("a", image)).status_code == 202
     response = mine.send(("large", png(2, side_px=300)))
     assert (response.status_code, problem_of(response)) == (429, "quota_exceeded")
-    assert mine.send(("a", film)).status_code == 202, "what was refused has not been charged"
+    assert mine.send(("a", image)).status_code == 202, "what was refused has not been charged"
     assert mine.send(("b", png(3))).status_code == 429
 
 

@@ -119,7 +119,7 @@ def test_every_answer_in_an_outage_is_a_503_and_the_next_one_is_right(
 ) -> None:
     calls: list[Callable] = [
         lambda: api.get("/v1/studies"),
-        lambda: api.send(("film.png", png(1))),
+        lambda: api.send(("image.png", png(1))),
         lambda: api.post("/v1/jobs/retry", {"code": "image_too_large"}),
         lambda: api.post("/v1/submissions", {}),
         lambda: api.get("/v1/queue"),

@@ -22,10 +22,10 @@ from shared.object_store import ObjectStore
 from shared.tables import AuditEvent
 from tests.certificates import Authority
 from tests.integration.conftest import Keys, Server, png
-from tests.integration.console.test_viewer import add_film
+from tests.integration.console.test_viewer import add_shown_image
 from tests.ports import free_port
 from tests.requirements import REPOSITORY, needs
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 from tests.waiting import DEADLINE_S, wait_for
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def addresses(database: Database) -> list[str | None]:
 
 
 def retrieve_url(http: httpx.Client, keys: Keys, **headers: str) -> str:
-    film = make_dicom(make_film(), SeriesInstanceUID="1.2.3.1")
-    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + film + b"\r\n--b--\r\n"
+    image = make_dicom(make_image(), SeriesInstanceUID="1.2.3.1")
+    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + image + b"\r\n--b--\r\n"
     content_type = 'multipart/related; type="application/dicom"; boundary=b'
     sent = {"Authorization": f"Bearer {keys.both}", "Content-Type": content_type, **headers}
     answer = http.post("/dicom-web/studies", content=body, headers=sent)
@@ -128,15 +128,15 @@ def test_programs_work_under_a_prefix(nginx: httpx.Client, keys: Keys, tmp_path:
     session.verify, session.trust_env = str(tmp_path / "authority.pem"), False
     dicomweb = DICOMwebClient(f"{url}/dicom-web", session=session)
     dicomweb.host = nginx.base_url.netloc.decode()  # which it sends as Host, by itself without the port
-    film = make_dicom(make_film(), SeriesInstanceUID="1.2.3.1")
-    stored = dicomweb.store_instances([pydicom.dcmread(BytesIO(film))])
+    image = make_dicom(make_image(), SeriesInstanceUID="1.2.3.1")
+    stored = dicomweb.store_instances([pydicom.dcmread(BytesIO(image))])
     assert stored.RetrieveURL == f"{url}/dicom-web/studies/1.2.3"
     (described,) = dicomweb.retrieve_study_metadata("1.2.3")
     assert dicomweb.retrieve_bulkdata(described["7FE00010"]["BulkDataURI"])
     assert dicomweb.search_for_studies()[0]["00081190"]["Value"] == [f"{url}/dicom-web/studies/1.2.3"]
     with Carina(f"{url}/", keys.both, ca_bundle=str(tmp_path / "authority.pem")) as client:
-        (tmp_path / "film.png").write_bytes(png(5))
-        assert client.submit_all([tmp_path / "film.png"]).file_count == 1
+        (tmp_path / "image.png").write_bytes(png(5))
+        assert client.submit_all([tmp_path / "image.png"]).file_count == 1
         assert len(list(client.studies())) == 2
 
 
@@ -149,7 +149,7 @@ def test_the_console_works_under_a_prefix(
     open_console: Callable[[str, str], "Page"],
     tmp_path: Path,
 ) -> None:
-    films = [add_film(database, store, keys.both, seed) for seed in range(2)]
+    images = [add_shown_image(database, store, keys.both, seed) for seed in range(2)]
     root = f"{nginx.base_url}/carina"
     page = open_console(root, keys.both)
     asked: list[str] = []
@@ -157,18 +157,18 @@ def test_the_console_works_under_a_prefix(
     assert page.url == f"{root}/console/studies"
     (cookie,) = page.context.cookies()
     assert (cookie["name"], cookie["path"], cookie["secure"]) == ("__Secure-carina", "/carina", True)
-    # A film from the page into the system: the request for it carries the session and its token.
-    (tmp_path / "film.png").write_bytes(png(7))
-    page.locator("#upload-files-input").set_input_files(tmp_path / "film.png")
+    # An image from the page into the system: the request for it carries the session and its token.
+    (tmp_path / "image.png").write_bytes(png(7))
+    page.locator("#upload-files-input").set_input_files(tmp_path / "image.png")
     page.get_by_role("link", name="Study", exact=True).wait_for()
     page.get_by_label("State").select_option("succeeded")
     page.get_by_role("button", name="Show").click()
     page.wait_for_url(f"{root}/console/studies?state=succeeded")
     page.locator("tbody a").first.click()
     page.locator("body[data-shown]").wait_for()
-    assert page.url.startswith(f"{root}/console/studies/{films[1].study_id}")
+    assert page.url.startswith(f"{root}/console/studies/{images[1].study_id}")
     page.keyboard.press("]")
-    page.wait_for_url(f"{root}/console/studies/{films[0].study_id}**")
+    page.wait_for_url(f"{root}/console/studies/{images[0].study_id}**")
     page.reload()
     page.locator("body[data-shown]").wait_for()
     for name in ("Queue", "Training", "Models", "Schedules"):
@@ -203,8 +203,10 @@ def test_the_example_is_valid(tmp_path: Path) -> None:
 @_TRUSTING
 def test_large_bodies_and_streams_pass_through(nginx: httpx.Client, keys: Keys, tmp_path: Path) -> None:
     headers = {"Authorization": f"Bearer {keys.both}"}
-    film = png(3, 1500)  # of more than nginx takes or holds back by itself
-    sent = nginx.post("/v1/studies", files=[("files", ("DOE^JANE.png", film))], params={"priority": 3}, headers=headers)
+    image = png(3, 1500)  # of more than nginx takes or holds back by itself
+    sent = nginx.post(
+        "/v1/studies", files=[("files", ("DOE^JANE.png", image))], params={"priority": 3}, headers=headers
+    )
     assert sent.json()["files"][0]["outcome"] == "accepted"
     made = nginx.post("/v1/submissions", json={"files": []}, headers=headers).json()["submission"]["id"]
     with nginx.stream("GET", f"/v1/submissions/{made}/events", headers=headers) as events:
@@ -222,9 +224,9 @@ def test_nginx_bounds_bodies_headers_and_attempts_to_sign_in(nginx: httpx.Client
     for root in ("", "/carina"):
         assert nginx.post(f"{root}/v1/submissions", content=bytes(1024**2 + 1), headers=headers).status_code == 413
         assert nginx.post(f"{root}/console/sign-in", data={"key": "k" * 4096}).status_code == 413
-        film = png(3, 1100)
-        sent = nginx.post(f"{root}/v1/studies", files=[("files", ("a.png", film))], headers=headers)
-        assert (len(film) > 1024**2, sent.status_code) == (True, 202)
+        image = png(3, 1100)
+        sent = nginx.post(f"{root}/v1/studies", files=[("files", ("a.png", image))], headers=headers)
+        assert (len(image) > 1024**2, sent.status_code) == (True, 202)
     assert nginx.get("/healthz", headers={"X-Long": "y" * 9000}).status_code == 400
     tried = {nginx.post("/console/sign-in", data={"key": "wrong"}).status_code for _ in range(40)}
     assert tried == {401, 429}

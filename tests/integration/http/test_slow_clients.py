@@ -14,7 +14,7 @@ from tests.integration.conftest import Keys, Server, png
 from tests.waiting import DEADLINE_S, wait_for
 
 CLIENTS = 1000
-#: A film of a few megabytes.
+#: An image of a few megabytes.
 LARGE_PX = 1800
 
 
@@ -61,19 +61,19 @@ def _many_files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_many_files")
 def test_a_thousand_slow_clients_leave_the_others_working(server: Server, keys: Keys) -> None:
-    film, headers = png(7, LARGE_PX), {"Authorization": f"Bearer {keys.both}"}
+    image, headers = png(7, LARGE_PX), {"Authorization": f"Bearer {keys.both}"}
 
-    def send_a_film() -> None:
+    def send_a_image() -> None:
         wait_for(lambda: server.worker.num_threads() > CLIENTS, server.worker.num_threads)
         with httpx.Client(base_url=server.url, headers=headers, timeout=DEADLINE_S) as http:
-            (file,) = http.post("/v1/studies", files=[("files", ("film.png", film))]).json()["files"]
+            (file,) = http.post("/v1/studies", files=[("files", ("image.png", image))]).json()["files"]
             assert file["outcome"] == "accepted"
             assert http.get(f"/v1/studies/{file['study_id']}").json()["images"][0]["height_px"] == LARGE_PX
             for _ in range(20):
                 http.get("/healthz").raise_for_status()
         assert server.worker.num_threads() > CLIENTS
 
-    asyncio.run(_among_slow_clients(server, keys.both, send_a_film))
+    asyncio.run(_among_slow_clients(server, keys.both, send_a_image))
 
 
 def test_a_part_is_gathered_on_disk_where_many_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from shared.database import Database
 from shared.settings import Settings
 from shared.tables import Image, Job, Study
 from tests.integration.conftest import Api, Keys, Server, png
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 from tests.waiting import DEADLINE_S, wait_for, wait_until_gone
 
 BOUNDARY = b"frontier"
-HEAD = b'--frontier\r\nContent-Disposition: form-data; name="files"; filename="film.dcm"\r\n\r\n'
+HEAD = b'--frontier\r\nContent-Disposition: form-data; name="files"; filename="image.dcm"\r\n\r\n'
 TAIL = b"\r\n--frontier--\r\n"
 MIB = 1024**2
 
@@ -50,8 +50,8 @@ def chunked(data: bytes) -> bytes:
 
 
 def large_dicom(pixel_bytes: int) -> bytes:
-    """The start of an uncompressed film whose pixel data are `pixel_bytes` long, up to their first byte."""
-    whole = make_dicom(make_film(), Rows=8000, Columns=7000)
+    """The start of an uncompressed image whose pixel data are `pixel_bytes` long, up to their first byte."""
+    whole = make_dicom(make_image(), Rows=8000, Columns=7000)
     start = whole.index(b"\xe0\x7f\x10\x00OW")
     return whole[:start] + b"\xe0\x7f\x10\x00OW\0\0" + pixel_bytes.to_bytes(4, "little")
 
@@ -84,8 +84,8 @@ def objects(settings: Settings) -> Iterator[Callable[[], list[str]]]:
 def test_a_body_that_is_cut_short_leaves_nothing(
     server: Server, keys: Keys, database: Database, objects: Callable[[], list[str]]
 ) -> None:
-    film = make_dicom(make_film())
-    body = HEAD + film + TAIL
+    image = make_dicom(make_image())
+    body = HEAD + image + TAIL
     chunks = chunked(body[:1000]) + chunked(body[1000:]) + b"0\r\n\r\n"
     rng = np.random.default_rng(1)
     ends = [*range(1, 8), *range(len(TAIL), len(TAIL) + 3)]  # around the last boundary, every byte counts
@@ -226,7 +226,7 @@ def test_a_broker_that_is_down_or_frozen_delays_an_upload_by_seconds_at_most(
             broker = settings.redis_url.__class__(f"redis://127.0.0.1:{port}/0")
             api = make_api(settings.model_copy(update={"redis_url": broker}))
             began = time.monotonic()
-            response = api.send(("film.png", png(seed)))
+            response = api.send(("image.png", png(seed)))
             assert response.status_code == 202
             assert response.get_json()["files"][0]["outcome"] == "accepted"
             assert time.monotonic() - began < 60
@@ -234,11 +234,11 @@ def test_a_broker_that_is_down_or_frozen_delays_an_upload_by_seconds_at_most(
 
 
 def test_sigterm_ends_long_polls_and_finishes_uploads(server: Server, keys: Keys, database: Database) -> None:
-    film, body = png(0), HEAD + png(1) + TAIL
+    image, body = png(0), HEAD + png(1) + TAIL
     headers = {"Authorization": f"Bearer {keys.both}"}
-    job_id = httpx.post(f"{server.url}/v1/studies", headers=headers, files=[("files", ("a", film))]).json()["files"][0][
-        "job_id"
-    ]
+    job_id = httpx.post(f"{server.url}/v1/studies", headers=headers, files=[("files", ("a", image))]).json()["files"][
+        0
+    ]["job_id"]
     polled: list[int] = []
     path = f"{server.url}/v1/jobs/{job_id}?wait=60"
 

@@ -50,7 +50,7 @@ class Jury:
 
     def __init__(self, settings: Settings, database: Database, store: ObjectStore) -> None:
         self.settings, self.database, self.store = settings, database, store
-        self.dataset = store_dataset(database, store, films=32)
+        self.dataset = store_dataset(database, store, count=32)
         categories = [Category(id=id_, name=name) for id_, name in enumerate(CLASS_NAMES)]
         with database.begin() as session:
             self.good = registry.register(session, store, *load_demo_model()).id
@@ -189,14 +189,14 @@ def meddle(jury: Jury) -> None:
 
 
 def test_a_model_is_not_judged_on_what_it_learnt_from(jury: Jury) -> None:
-    """Nor on the same films under another dataset's name."""
-    same_films = store_dataset(jury.database, jury.store, name="others", films=8)
+    """Nor on the same images under another dataset's name."""
+    same_images = store_dataset(jury.database, jury.store, name="others", count=8)
     config = TrainingConfig()
     with jury.database.begin() as session:
         learnt = TrainingRun(
             project_id=home(session),
             name="run",
-            dataset_id=same_films.id,
+            dataset_id=same_images.id,
             config=config.model_dump(mode="json"),
             config_digest=config.digest,
             state=TaskState.SUCCEEDED,
@@ -234,7 +234,7 @@ def test_a_class_that_only_one_model_knows_counts_as_0_for_the_other_and_one_of_
 
 def test_a_set_without_a_true_box_decides_nothing(jury: Jury) -> None:
     empty = next(number for number in range(200) if not make_phantom(number, HEIGHT_PX, WIDTH_PX, None).lesions)
-    blank = store_dataset(jury.database, jury.store, name="blank", films=1, first_film=empty)
+    blank = store_dataset(jury.database, jury.store, name="blank", count=1, first=empty)
     evaluation = EVALUATION.model_copy(update={"split": "train"})
     decision = jury.judge(jury.good, evaluation_dataset_id=blank.id, evaluation=evaluation)
     assert (decision.state, decision.code, jury.active) == ("failed", Undecidable.code, None)

@@ -15,7 +15,7 @@ from shared.vocabulary.states import TaskState
 from tests.integration.conftest import Api, Keys, Server
 from tests.integration.rows import add_model
 
-REASON = "Better on the films of our new machine."
+REASON = "Better on the images of our new machine."
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_an_api_for_both_families(
     with api_at("::", environ, ipv4, ipv6):
         headers = {"Authorization": f"Bearer {keys.both}"}
         for seed, url in enumerate((ipv4, ipv6)):
-            files = [("files", ("film.png", png(seed)))]
+            files = [("files", ("image.png", png(seed)))]
             assert httpx.post(f"{url}/v1/studies", files=files, headers=headers).is_success
             assert httpx.get(f"{url}/openapi.json").json()["servers"] == [{"url": url}]
         assert addresses(database) == {"127.0.0.1", "::1"}
@@ -103,7 +103,7 @@ def test_an_api_at_a_unix_socket(environ: dict[str, str], keys: Keys, database: 
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(place), retries=5), base_url="http://ward") as http:
             wait_for(lambda: http.get("/readyz").is_success)
             headers = {"Authorization": f"Bearer {keys.both}", "X-Forwarded-For": "2001:db8::7"}
-            assert http.post("/v1/studies", files=[("files", ("film.png", png()))], headers=headers).is_success
+            assert http.post("/v1/studies", files=[("files", ("image.png", png()))], headers=headers).is_success
             assert http.get("/openapi.json").json()["servers"] == [{"url": "http://ward"}]
     finally:
         process.terminate()
@@ -161,11 +161,11 @@ def test_servers_at_ipv6_addresses(settings: Settings, database: Database) -> No
             assert Hints(there, connected).send(WorkerKind.PREPARE, 1)
             connected.close()
         store = ObjectStore(there)
-        store.put("originals/a", b"film")
-        assert store.get("originals/a", sha256=hashlib.sha256(b"film").hexdigest()) == b"film"
+        store.put("originals/a", b"data")
+        assert store.get("originals/a", sha256=hashlib.sha256(b"data").hexdigest()) == b"data"
         url = store.presign_put("incoming/b", 4, expires_s=60)
         assert url.startswith(s3)
-        assert httpx.put(url, content=b"film").is_success
+        assert httpx.put(url, content=b"data").is_success
 
 
 @contextmanager

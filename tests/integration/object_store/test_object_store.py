@@ -121,7 +121,7 @@ def enforce(proxy: Proxy, is_allowed: Allowed) -> set[str]:
 
 def use_everything(store: Incoming) -> None:
     """Do with the store what Carina does."""
-    data, key = b"film", f"originals/{new_id()}"
+    data, key = b"data", f"originals/{new_id()}"
     digest = sha256(data).hexdigest()
     store.ensure_bucket()
     store.ping()
@@ -165,7 +165,7 @@ def test_a_bucket_is_created_where_there_is_none_and_that_is_allowed(proxy: Prox
         store = ObjectStore(configure(proxy, CARINA_S3_REGION=region, CARINA_S3_BUCKET=BUCKET, **KEYS))
         store.ensure_bucket()
         store.ensure_bucket()
-        store.put("originals/1", b"film")
+        store.put("originals/1", b"data")
         if region == "us-east-1":
             httpx.post(f"http://127.0.0.1:{proxy.upstream_port}/moto-api/reset", trust_env=False)
 
@@ -184,8 +184,8 @@ def test_without_the_permission_to_list_objects_are_still_read_and_written(proxy
     store = ObjectStore(configure(proxy, **KEYS))
     store.ensure_bucket()
     store.ping()
-    store.put("originals/1", b"film")
-    assert store.read("originals/1") == b"film"
+    store.put("originals/1", b"data")
+    assert store.read("originals/1") == b"data"
 
     # As AWS answers for an object that is not there to who may not list the bucket.
     missing, is_allowed = "/carina/originals/2", proxy.judge
@@ -219,7 +219,7 @@ def test_an_upload_that_may_not_be_read_is_no_source_of_others(proxy: Proxy, mot
 def test_with_a_revoked_key_nothing_is_said_about_an_object(proxy: Proxy, moto: int) -> None:
     make_bucket(moto)
     store = ObjectStore(configure(proxy, **KEYS))
-    store.put("originals/1", b"film")
+    store.put("originals/1", b"data")
     proxy.judge = answer("InvalidAccessKeyId", 403)
     with pytest.raises(ObjectStoreRefused, match="check CARINA_S3_ACCESS_KEY_ID"):
         store.has("originals/1")
@@ -263,7 +263,7 @@ def check_signatures(proxy: Proxy, settings: Settings) -> set[tuple[str, str | N
     store = ObjectStore(settings)
     store.ensure_bucket()
     for url in presign(store):
-        httpx.put(url, content=b"film").raise_for_status()
+        httpx.put(url, content=b"data").raise_for_status()
     store.close()
     return {signed_with(request) for request in proxy.requests if request.path.startswith(f"/{BUCKET}")}
 
@@ -329,7 +329,7 @@ def assume_role(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, token: Path) -> O
 def every_use(store: ObjectStore) -> list[Callable[[], object]]:
     return [
         store.ping,
-        partial(store.put, "originals/1", b"film"),
+        partial(store.put, "originals/1", b"data"),
         partial(store.presign_put, "incoming/1/1", 4, expires_s=60),
         partial(store.presign_part, "incoming/1/1", "1", 1, 4, expires_s=60),
         partial(store.url_lifetime_s, 60),
@@ -507,8 +507,8 @@ def test_the_buckets_name_goes_where_the_setting_says(
     for url in presign(store):
         parts = urlsplit(url)
         assert (parts.hostname, parts.path.startswith(f"{path}incoming/")) == (host, True)
-        httpx.put(url, content=b"film").raise_for_status()
-    assert store.read("incoming/1/1") == b"film"
+        httpx.put(url, content=b"data").raise_for_status()
+    assert store.read("incoming/1/1") == b"data"
     assert {request.headers["host"] for request in proxy.requests} == {f"{host}:{proxy.port}"}
 
 
@@ -593,7 +593,7 @@ def test_a_busy_store_is_asked_again_before_anybody_hears_of_it(proxy: Proxy, mo
     make_bucket(moto)
     answers = iter([Answer(503, moto_server.error("SlowDown"))] * 2)
     proxy.judge = lambda _: next(answers, None)
-    ObjectStore(configure(proxy, **KEYS)).put("originals/1", b"film")
+    ObjectStore(configure(proxy, **KEYS)).put("originals/1", b"data")
 
 
 def test_an_object_that_is_not_there_is_no_refusal(proxy: Proxy, moto: int) -> None:

@@ -26,7 +26,7 @@ def running(argv: list[str], environ: dict[str, str]) -> Iterator[subprocess.Pop
 
 
 @pytest.mark.usefixtures("demo_model", "settings")
-def test_a_film_goes_all_the_way(environ: dict[str, str], keys: Keys, tmp_path: Path) -> None:
+def test_a_image_goes_all_the_way(environ: dict[str, str], keys: Keys, tmp_path: Path) -> None:
     port = free_port()
     there = os.environ | environ | {"HOME": "/nonexistent", "TMPDIR": str(tmp_path), "CARINA_API_PORT": str(port)}
     commands = (["api"], ["worker", "prepare"], ["worker", "detect"])
@@ -48,7 +48,7 @@ def test_a_film_goes_all_the_way(environ: dict[str, str], keys: Keys, tmp_path: 
 
         wait_for(is_ready)
         # Of a size that is spooled to a file, not held in memory.
-        (file,) = http.post("/v1/studies", files=[("files", ("film.png", png(1, 3000)))]).json()["files"]
+        (file,) = http.post("/v1/studies", files=[("files", ("image.png", png(1, 3000)))]).json()["files"]
         assert file["outcome"] == "accepted"
         job = f"/v1/jobs/{file['job_id']}"
         wait_for(lambda: http.get(job, params={"wait": 30}).json()["state"] == "succeeded", lambda: http.get(job).text)

@@ -15,7 +15,7 @@ from shared.queue.hints import Hints
 from shared.settings import Settings
 from shared.tables import Worker
 from shared.vocabulary.states import JobState, WorkerKind
-from tests.integration.workshop import Workshop, film
+from tests.integration.workshop import Workshop, grey_image
 from workers.sweep import sweep
 
 
@@ -86,7 +86,7 @@ def test_a_redis_that_gives_no_answer_holds_up_one_sender_once(
 
 
 def test_the_same_hint_delivered_to_several_workers_gives_one_result(workshop: Workshop, tiny_model_id: object) -> None:
-    jobs = workshop.ready(*(film(number) for number in range(20)))
+    jobs = workshop.ready(*(grey_image(number) for number in range(20)))
     start = threading.Barrier(3)
 
     def wake(_: int) -> None:

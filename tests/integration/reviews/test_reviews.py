@@ -255,9 +255,9 @@ def test_each_result_has_a_review_of_its_own_and_the_last_one_reviewed_is_shown(
     assert {finding["verdict"] for finding in answer["findings"]} == {"undecided"}
 
 
-def find_boxes(api: Api, workshop: Workshop, films: int) -> list[str]:
-    """Have the tiny model find three boxes on each of so many films; return the images."""
-    sent = api.send(*((f"{number}.dcm", dicom(number)) for number in range(films))).get_json()["files"]
+def find_boxes(api: Api, workshop: Workshop, images: int) -> list[str]:
+    """Have the tiny model find three boxes on each of so many images; return the images."""
+    sent = api.send(*((f"{number}.dcm", dicom(number)) for number in range(images))).get_json()["files"]
     with workshop.preparing() as prepare:
         prepare.run()
     with workshop.detecting() as detect:
@@ -314,14 +314,14 @@ def test_corrections_become_training_data(
     }
     dataset = parse(document)
     assert dataset.categories == tuple(sorted(CATEGORIES, key=lambda category: category.id))
-    corrected, normal = sorted(dataset.films, key=lambda film: -len(film.category_ids))
+    corrected, normal = sorted(dataset.images, key=lambda image: -len(image.category_ids))
     assert normal.category_ids.tolist() == []
     assert corrected.category_ids.tolist() == [7, 12]
     assert np.abs(corrected.boxes_xyxy_px - [[1, 2, 33.25, 44], [10.3, 20.7, 40.1, 60.9]]).max() < 0.5
     assert corrected.group.startswith("study-")
 
-    def read(film):
-        return read_rendition(store.get(rendition_key(film.rendition_sha256), sha256=film.rendition_sha256))
+    def read(image):
+        return read_rendition(store.get(rendition_key(image.rendition_sha256), sha256=image.rendition_sha256))
 
     loader = Loader((corrected, normal), read, make_tiny_model()[0], Augmentation(), 1)
     ((batch,),) = loader.batches([[Share(np.array([0, 1]), [(0, 0, 0), (0, 0, 1)])]])

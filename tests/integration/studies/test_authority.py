@@ -31,7 +31,7 @@ WARNING = "It was made for a <demonstration>."
 
 
 @dataclass(frozen=True)
-class Film:
+class StoredImage:
     """An image and its study."""
 
     id: UUID
@@ -39,7 +39,7 @@ class Film:
 
 
 class Ward:
-    """Films, models and their results in the project of a key, and what the API says of these."""
+    """Images, models and their results in the project of a key, and what the API says of these."""
 
     def __init__(self, api: Api, database: Database, key: str) -> None:
         self.api, self._database = api.as_(key), database
@@ -63,18 +63,18 @@ class Ward:
         with self._database.begin() as session:
             registry.roll_back(session)
 
-    def film(self, **columns: object) -> Film:
+    def add_image(self, **columns: object) -> StoredImage:
         with self._database.begin() as session:
             image = add_image(session, self._project_id, **columns)
-            return Film(image.id, image.study_id)
+            return StoredImage(image.id, image.study_id)
 
-    def job(self, film: Film, state: JobState, **columns: object) -> UUID:
+    def job(self, stored: StoredImage, state: JobState, **columns: object) -> UUID:
         with self._database.begin() as session:
-            return add_job(session, session.get_one(Image, film.id), state=state, **columns).id
+            return add_job(session, session.get_one(Image, stored.id), state=state, **columns).id
 
-    def result(self, film: Film, model_id: UUID, scores: Scores) -> UUID:
+    def result(self, stored: StoredImage, model_id: UUID, scores: Scores) -> UUID:
         """Have a model succeed with a box of each of these classes."""
-        job_id = self.job(film, JobState.SUCCEEDED, model_id=model_id)
+        job_id = self.job(stored, JobState.SUCCEEDED, model_id=model_id)
         box = {"class_id": 1, "x_min_px": 10, "y_min_px": 10, "x_max_px": 30, "y_max_px": 30}
         with self._database.begin() as session:
             for rank, (name, score) in enumerate(scores.items()):
@@ -84,14 +84,14 @@ class Ward:
             keep_top_scores(session, {job_id: scores})
         return job_id
 
-    def line(self, film: Film) -> dict[str, Any]:
-        """The film's study in the list."""
+    def line(self, stored: StoredImage) -> dict[str, Any]:
+        """The stored's study in the list."""
         lines = self.api.get("/v1/studies").get_json()["studies"]
-        return next(line for line in lines if line["id"] == str(film.study_id))
+        return next(line for line in lines if line["id"] == str(stored.study_id))
 
-    def findings(self, film: Film, **query: object) -> dict[str, Any]:
-        """What was found on the film."""
-        (image,) = self.api.get(f"/v1/studies/{film.study_id}/findings", **query).get_json()["images"]
+    def findings(self, stored: StoredImage, **query: object) -> dict[str, Any]:
+        """What was found on the image."""
+        (image,) = self.api.get(f"/v1/studies/{stored.study_id}/findings", **query).get_json()["images"]
         return image
 
     def finds(self, class_name: str) -> list[str]:
@@ -102,9 +102,9 @@ class Ward:
         """The studies that are found by a state."""
         return [line["id"] for line in self.api.get("/v1/studies", state=state).get_json()["studies"]]
 
-    def reviewed_by_default(self, film: Film) -> str:
-        """The job that a reader of the film is shown first."""
-        return self.api.get(f"/v1/images/{film.id}/reviews").get_json()["job_id"]
+    def reviewed_by_default(self, stored: StoredImage) -> str:
+        """The job that a reader of the image is shown first."""
+        return self.api.get(f"/v1/images/{stored.id}/reviews").get_json()["job_id"]
 
 
 @pytest.fixture
@@ -134,57 +134,57 @@ def classes(answer: dict[str, Any]) -> list[str]:
 
 def test_a_candidates_newer_result_is_beside_the_active_models(ward: Ward, browser: FlaskClient) -> None:
     active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
-    film = ward.film()
-    authoritative = ward.result(film, active, {"Nodule": 0.9})
-    ward.result(film, candidate, {"Mass": 0.8})
+    stored = ward.add_image()
+    authoritative = ward.result(stored, active, {"Nodule": 0.9})
+    ward.result(stored, candidate, {"Mass": 0.8})
 
-    line = ward.line(film)
+    line = ward.line(stored)
     assert (classes(line), others(line)) == (["Nodule"], [("candidate", "candidate", ["Mass"])])
     assert (line["state"], line["authoritative_results"]) == ("succeeded", 1)
-    image = ward.findings(film)
+    image = ward.findings(stored)
     assert (image["job_id"], image["model"]["name"], image["is_authoritative"]) == (str(authoritative), "active", True)
     assert (classes(image), others(image)) == (["Nodule"], [("candidate", "candidate", ["Mass"])])
-    assert (ward.finds("Nodule"), ward.finds("Mass")) == ([str(film.study_id)], [])
-    assert ward.reviewed_by_default(film) == str(authoritative)
-    (shown,) = data_of(browser.get(f"/console/studies/{film.study_id}").text)["images"]
+    assert (ward.finds("Nodule"), ward.finds("Mass")) == ([str(stored.study_id)], [])
+    assert ward.reviewed_by_default(stored) == str(authoritative)
+    (shown,) = data_of(browser.get(f"/console/studies/{stored.study_id}").text)["images"]
     assert shown["review"]["job_id"] == str(authoritative)
     assert [result["model"]["name"] for result in shown["results"]] == ["active", "candidate"]
 
-    named = ward.findings(film, model_id=candidate)
+    named = ward.findings(stored, model_id=candidate)
     assert (classes(named), named["is_authoritative"]) == (["Mass"], False)
     assert others(named) == [("active", "active", ["Nodule"])]
 
 
 def test_a_result_of_the_model_that_was_active_before_is_under_its_name(ward: Ward, browser: FlaskClient) -> None:
     before, after = ward.model("before", ModelState.ACTIVE), ward.model("after")
-    film = ward.film()
-    job_id = ward.result(film, before, {"Nodule": 0.9})
+    stored = ward.add_image()
+    job_id = ward.result(stored, before, {"Nodule": 0.9})
     ward.promote(after)
 
-    line = ward.line(film)
+    line = ward.line(stored)
     assert (classes(line), others(line)) == ([], [("before", "retired", ["Nodule"])])
     assert (line["state"], line["authoritative_results"]) == ("succeeded", 0)
-    answer = ward.api.get(f"/v1/studies/{film.study_id}/findings").get_json()
+    answer = ward.api.get(f"/v1/studies/{stored.study_id}/findings").get_json()
     assert answer["active_model"]["name"] == "after"
     (image,) = answer["images"]
     assert (image["job_id"], image["state"], image["findings"], image["is_authoritative"]) == (None, None, [], False)
     assert others(image) == [("before", "retired", ["Nodule"])]
-    assert ward.finds("Nodule") == [str(film.study_id)], "what is shown is found"
-    assert ward.reviewed_by_default(film) == str(job_id)
-    page = data_of(browser.get(f"/console/studies/{film.study_id}").text)
+    assert ward.finds("Nodule") == [str(stored.study_id)], "what is shown is found"
+    assert ward.reviewed_by_default(stored) == str(job_id)
+    page = data_of(browser.get(f"/console/studies/{stored.study_id}").text)
     assert page["active_model"]["name"] == "after"
     assert page["images"][0]["review"]["model"]["state"] == "retired"
 
-    ward.result(film, after, {"Mass": 0.4})
-    line = ward.line(film)
+    ward.result(stored, after, {"Mass": 0.4})
+    line = ward.line(stored)
     assert (classes(line), others(line)) == (["Mass"], [("before", "retired", ["Nodule"])])
-    assert (ward.finds("Nodule"), ward.finds("Mass")) == ([], [str(film.study_id)])
+    assert (ward.finds("Nodule"), ward.finds("Mass")) == ([], [str(stored.study_id)])
 
     ward.roll_back()
-    line = ward.line(film)
+    line = ward.line(stored)
     assert (classes(line), others(line)) == (["Nodule"], [("after", "candidate", ["Mass"])])
-    assert (ward.finds("Nodule"), ward.finds("Mass")) == ([str(film.study_id)], [])
-    assert ward.findings(film)["job_id"] == str(job_id)
+    assert (ward.finds("Nodule"), ward.finds("Mass")) == ([str(stored.study_id)], [])
+    assert ward.findings(stored)["job_id"] == str(job_id)
 
 
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.READY, JobState.CANCELLED])
@@ -192,72 +192,72 @@ def test_a_candidates_result_says_nothing_of_the_active_models_job(ward: Ward, s
     """It failed, or waits still, whether the candidate's job came before or after it."""
     active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
     for is_older in (True, False):
-        film = ward.film()
+        stored = ward.add_image()
         if is_older:
-            ward.result(film, candidate, {"Mass": 0.8})
+            ward.result(stored, candidate, {"Mass": 0.8})
         why = {"code": "detection_failed", "reason": "The detector failed."} if state is JobState.FAILED else {}
         model = {"requested_model_id": active} if is_older else {}
-        job_id = ward.job(film, state, **model, **why)
+        job_id = ward.job(stored, state, **model, **why)
         if not is_older:
-            ward.result(film, candidate, {"Mass": 0.8})
+            ward.result(stored, candidate, {"Mass": 0.8})
 
-        line = ward.line(film)
+        line = ward.line(stored)
         assert (line["state"], classes(line), line["authoritative_results"]) == (state, [], 0)
         assert others(line) == [("candidate", "candidate", ["Mass"])]
-        image = ward.findings(film)
+        image = ward.findings(stored)
         assert (image["job_id"], image["state"], image["code"]) == (str(job_id), state, why.get("code"))
         assert (image["findings"], image["is_authoritative"]) == ([], False)
         assert others(image) == [("candidate", "candidate", ["Mass"])]
-        assert str(film.study_id) in ward.in_state(state)
-        assert str(film.study_id) not in ward.in_state("succeeded")
+        assert str(stored.study_id) in ward.in_state(state)
+        assert str(stored.study_id) not in ward.in_state("succeeded")
 
 
 def test_another_try_of_a_candidate_hides_no_result_of_the_active_model(ward: Ward) -> None:
     active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
-    film = ward.film()
-    ward.result(film, active, {"Nodule": 0.9})
+    stored = ward.add_image()
+    ward.result(stored, active, {"Nodule": 0.9})
     for state in (JobState.FAILED, JobState.QUEUED):
-        ward.job(film, state, requested_model_id=candidate)
-        line = ward.line(film)
+        ward.job(stored, state, requested_model_id=candidate)
+        line = ward.line(stored)
         assert (line["state"], classes(line), others(line)) == ("succeeded", ["Nodule"], [])
         assert ward.in_state(state) == []
-    ward.job(film, JobState.QUEUED)  # another try of a job that named no model and had failed
-    assert (ward.line(film)["state"], ward.findings(film)["is_authoritative"]) == ("succeeded", True)
+    ward.job(stored, JobState.QUEUED)  # another try of a job that named no model and had failed
+    assert (ward.line(stored)["state"], ward.findings(stored)["is_authoritative"]) == ("succeeded", True)
 
 
 def test_models_that_were_active_last_come_first_among_the_others(ward: Ward) -> None:
     oldest, older, newest = (ward.model(name, ModelState.ACTIVE) for name in ("oldest", "older", "newest"))
     candidate = ward.model("candidate")
-    film = ward.film()
+    stored = ward.add_image()
     for model_id in (older, oldest, candidate):
-        ward.result(film, model_id, {"Nodule": 0.9})
+        ward.result(stored, model_id, {"Nodule": 0.9})
     expected = ["older", "oldest", "candidate"]
-    assert [name for name, *_ in others(ward.line(film))] == expected
-    assert [name for name, *_ in others(ward.findings(film))] == expected
-    ward.result(film, newest, {})
-    assert (ward.line(film)["findings"], ward.line(film)["authoritative_results"]) == ([], 1)
+    assert [name for name, *_ in others(ward.line(stored))] == expected
+    assert [name for name, *_ in others(ward.findings(stored))] == expected
+    ward.result(stored, newest, {})
+    assert (ward.line(stored)["findings"], ward.line(stored)["authoritative_results"]) == ([], 1)
     assert ward.finds("Nodule") == [], "the active model has found nothing"
 
 
 def test_where_no_model_is_active_every_result_is_under_its_models_name(ward: Ward) -> None:
-    film = ward.film()
-    ward.result(film, ward.model("candidate"), {"Mass": 0.8})
+    stored = ward.add_image()
+    ward.result(stored, ward.model("candidate"), {"Mass": 0.8})
     assert ward.api.get("/v1/studies").get_json()["active_model"] is None
-    line, image = ward.line(film), ward.findings(film)
+    line, image = ward.line(stored), ward.findings(stored)
     for answer in (line, image):
         assert (answer["findings"], others(answer)) == ([], [("candidate", "candidate", ["Mass"])])
     assert line["state"] == "succeeded"
-    waiting = ward.film()
+    waiting = ward.add_image()
     ward.job(waiting, JobState.READY)
     assert (ward.line(waiting)["state"], ward.findings(waiting)["state"]) == ("ready", "ready")
 
 
 def test_a_study_has_an_authoritative_result_for_each_image(ward: Ward, database: Database) -> None:
     active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
-    first, second = ward.film(), ward.film()
+    first, second = ward.add_image(), ward.add_image()
     with database.begin() as session:
         session.get_one(Image, second.id).study_id = first.study_id
-    second = Film(second.id, first.study_id)
+    second = StoredImage(second.id, first.study_id)
     ward.result(first, active, {"Nodule": 0.5})
     ward.result(first, candidate, {"Nodule": 0.99})
     ward.result(second, candidate, {"Mass": 0.9})
@@ -276,7 +276,7 @@ def test_a_study_has_an_authoritative_result_for_each_image(ward: Ward, database
 def test_projects_share_the_active_model_and_no_result(ward: Ward, api: Api, keys: Keys, database: Database) -> None:
     stranger = Ward(api, database, keys.stranger)
     active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
-    mine, theirs = ward.film(), stranger.film()
+    mine, theirs = ward.add_image(), stranger.add_image()
     ward.result(mine, active, {"Nodule": 0.9})
     ward.result(mine, candidate, {"Mass": 0.9})
     stranger.result(theirs, candidate, {"Mass": 0.8})
@@ -290,15 +290,15 @@ def test_projects_share_the_active_model_and_no_result(ward: Ward, api: Api, key
 
 def test_a_review_is_of_the_result_that_is_shown(ward: Ward) -> None:
     before, after = ward.model("before", ModelState.ACTIVE), ward.model("after")
-    film = ward.film()
-    old = ward.result(film, before, {"Nodule": 0.9})
+    stored = ward.add_image()
+    old = ward.result(stored, before, {"Nodule": 0.9})
     done = {"job_id": str(old), "after": 0, "event": {"action": "no_finding"}}
-    assert ward.api.post(f"/v1/images/{film.id}/reviews", done).status_code == 201
+    assert ward.api.post(f"/v1/images/{stored.id}/reviews", done).status_code == 201
     ward.promote(after)
-    assert (ward.line(film)["review"], ward.reviewed_by_default(film)) == ("done", str(old))
-    new = ward.result(film, after, {"Nodule": 0.8})
-    assert (ward.line(film)["review"], ward.reviewed_by_default(film)) == (None, str(new))
-    kept = ward.api.get(f"/v1/images/{film.id}/reviews", job_id=old).get_json()
+    assert (ward.line(stored)["review"], ward.reviewed_by_default(stored)) == ("done", str(old))
+    new = ward.result(stored, after, {"Nodule": 0.8})
+    assert (ward.line(stored)["review"], ward.reviewed_by_default(stored)) == (None, str(new))
+    kept = ward.api.get(f"/v1/images/{stored.id}/reviews", job_id=old).get_json()
     assert kept["is_complete"], "what a reader said of the older result is there still"
 
 
@@ -320,10 +320,10 @@ def test_the_overlay_says_whose_findings_it_shows_and_what_the_card_warns_of(
     store.put(rendition_key(sha256), png)
     monkeypatch.setattr(ObjectStore, "get", lambda *_, **__: png)
     before, after = ward.model("before", ModelState.ACTIVE), ward.model("after")
-    film = ward.film(rendition_sha256=sha256, rendition_height_px=96, rendition_width_px=80)
-    path = f"/v1/images/{film.id}/overlay.png"
-    ward.result(film, before, {"Nodule": 0.9})
-    ward.result(film, after, {})
+    stored = ward.add_image(rendition_sha256=sha256, rendition_height_px=96, rendition_width_px=80)
+    path = f"/v1/images/{stored.id}/overlay.png"
+    ward.result(stored, before, {"Nodule": 0.9})
+    ward.result(stored, after, {})
 
     def look(**query: object) -> str:
         answer = ward.api.get(path, **query)
@@ -346,9 +346,9 @@ def test_the_migration_brings_back_the_scores_of_earlier_results(ward: Ward, dat
     from shared import migrations
 
     active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
-    film = ward.film()
-    ward.result(film, active, {"Nodule": 0.9, "Mass": 0.5})
-    ward.result(film, candidate, {})
+    stored = ward.add_image()
+    ward.result(stored, active, {"Nodule": 0.9, "Mass": 0.5})
+    ward.result(stored, candidate, {})
     scores = sa.text("SELECT class_name, score, tenth FROM top_score ORDER BY class_name")
     with database.begin() as session:
         before = session.execute(scores).all()
@@ -359,33 +359,33 @@ def test_the_migration_brings_back_the_scores_of_earlier_results(ward: Ward, dat
         assert session.execute(scores).all() == before
         assert session.scalar(sa.select(sa.func.count()).select_from(Job)) == 2
         assert {model.id for model in session.scalars(sa.select(Model))} == {active, candidate}
-    assert ward.finds("Nodule") == [str(film.study_id)]
+    assert ward.finds("Nodule") == [str(stored.study_id)]
 
 
 def test_the_active_model_looks_again_at_what_it_has_no_result_of(ward: Ward, database: Database) -> None:
     path = "/v1/studies/{}/jobs"
-    film = ward.film()
-    nobody = ward.api.post(path.format(film.study_id))
+    stored = ward.add_image()
+    nobody = ward.api.post(path.format(stored.study_id))
     assert (nobody.status_code, nobody.get_json()["code"]) == (409, "no_active_model")
     before, after = ward.model("before", ModelState.ACTIVE), ward.model("after")
-    old = ward.result(film, before, {"Nodule": 0.9})
-    (known,) = ward.api.post(path.format(film.study_id)).get_json()["jobs"]
+    old = ward.result(stored, before, {"Nodule": 0.9})
+    (known,) = ward.api.post(path.format(stored.study_id)).get_json()["jobs"]
     assert (known["id"], known["state"]) == (str(old), "succeeded"), "the active model has looked at it"
 
     ward.promote(after)
-    answer = ward.api.post(path.format(film.study_id))
+    answer = ward.api.post(path.format(stored.study_id))
     (job,) = answer.get_json()["jobs"]
     assert (answer.status_code, job["state"], job["model_id"]) == (202, "queued", str(after))
-    (again,) = ward.api.post(path.format(film.study_id)).get_json()["jobs"]
+    (again,) = ward.api.post(path.format(stored.study_id)).get_json()["jobs"]
     assert again == job
-    assert (ward.line(film)["state"], ward.findings(film)["job_id"]) == ("queued", job["id"])
+    assert (ward.line(stored)["state"], ward.findings(stored)["job_id"]) == ("queued", job["id"])
     with database.begin() as session:
         row = session.get_one(Job, UUID(job["id"]))
         row.state, row.code = JobState.FAILED, "detection_failed"
-    (another,) = ward.api.post(path.format(film.study_id)).get_json()["jobs"]
+    (another,) = ward.api.post(path.format(stored.study_id)).get_json()["jobs"]
     assert another["id"] not in (job["id"], str(old)), "what failed is tried anew"
 
-    unfit = ward.film()
+    unfit = ward.add_image()
     refused = ward.job(unfit, JobState.REJECTED, code="multi_frame")
     (job,) = ward.api.post(path.format(unfit.study_id)).get_json()["jobs"]
     assert job["id"] == str(refused)
@@ -393,8 +393,8 @@ def test_the_active_model_looks_again_at_what_it_has_no_result_of(ward: Ward, da
 
 def test_another_look_is_for_who_may_submit_to_the_project(ward: Ward, api: Api, keys: Keys) -> None:
     ward.model("active", ModelState.ACTIVE)
-    film = ward.film()
-    path = f"/v1/studies/{film.study_id}/jobs"
+    stored = ward.add_image()
+    path = f"/v1/studies/{stored.study_id}/jobs"
     assert api.as_(keys.read).post(path).status_code == 403
     assert api.as_(keys.stranger).post(path).status_code in (403, 404)
-    assert ward.findings(film)["job_id"] is None
+    assert ward.findings(stored)["job_id"] is None

@@ -280,7 +280,7 @@ def test_datasets_of_the_study_are_marked_and_refused(
     sha256 = hashlib.sha256(file).hexdigest()
     study_id = admin.send(("a.png", file)).get_json()["files"][0]["study_id"]
     store.put(rendition_key("ab" * 32), b"its rendition")
-    page, boxes = b"<html>a film</html>", b"[]"
+    page, boxes = b"<html>an image</html>", b"[]"
     shown = {"report_sha256": hashlib.sha256(page).hexdigest(), "detections_sha256": hashlib.sha256(boxes).hexdigest()}
     store.put(result_key(shown["report_sha256"], "html"), page)
     store.put(result_key(shown["detections_sha256"], "json"), boxes)

@@ -34,7 +34,7 @@ from tests.planted_marks import WINDOW, Mark, measure
 from tests.synthetic_dicom import make_dicom
 
 #: Sizes of originals, and the mm of their pixels, down and across.
-FILMS = [
+IMAGES = [
     (101, 97, (0.2, 0.2)),
     (211, 169, (0.3, 0.25)),
     (401, 399, (0.1, 0.2)),
@@ -86,12 +86,12 @@ def test_boxes_come_back_to_half_a_pixel_of_the_original(
     """
     _replace_network(monkeypatch)
     marks, files = [], []
-    for height_px, width_px, spacing in FILMS:
+    for height_px, width_px, spacing in IMAGES:
         for top, left in ((0.0, 0.0), (0.31, 0.47), (0.6, 0.6)):
             y, x = int(top * height_px), int(left * width_px)
             marks.append(Mark(x, y, x + int(0.4 * width_px), y + int(0.4 * height_px)))
-            film = marks[-1].on(height_px, width_px)
-            files.append(make_dicom(film, bits=12, PixelSpacing=list(spacing), **WINDOW))
+            plain_image = marks[-1].on(height_px, width_px)
+            files.append(make_dicom(plain_image, bits=12, PixelSpacing=list(spacing), **WINDOW))
     jobs = workshop.queue(*files)
     work(workshop, rendition_px=rendition_px)
     for job_id, mark in zip(jobs, marks, strict=True):
@@ -121,9 +121,9 @@ def test_boxes_on_a_turned_jpeg_are_those_of_the_picture_that_is_shown(
 
 @pytest.mark.usefixtures("tiny_model_id")
 def test_findings_are_told_in_millimetres_where_the_file_says_what_a_pixel_is(api: Api, workshop: Workshop) -> None:
-    film = dicom(1)
+    plain_image = dicom(1)
     spaced = make_dicom(Mark(20, 30, 50, 80).on(160, 120), bits=12, ImagerPixelSpacing=[0.2, 0.1], **WINDOW)
-    sent = api.send(("a", spaced), ("b", film)).get_json()["files"]
+    sent = api.send(("a", spaced), ("b", plain_image)).get_json()["files"]
     paths = [f"/v1/studies/{file['study_id']}" for file in sent]
     (early,) = api.get(f"{paths[0]}/findings").get_json()["images"]
     names = ("pixel_spacing", "flags", "grey_levels", "chest_scores")
@@ -179,10 +179,10 @@ def test_the_command_line_tells_sizes_and_flags(
 ) -> None:
     monkeypatch.setenv("CARINA_API_URL", server.url)
     monkeypatch.setenv("CARINA_API_KEY", keys.both)
-    film = make_dicom(Mark(20, 30, 50, 80).on(160, 120), bits=12, ImagerPixelSpacing=[0.2, 0.1], **WINDOW)
-    (tmp_path / "film.dcm").write_bytes(film)
+    plain_image = make_dicom(Mark(20, 30, 50, 80).on(160, 120), bits=12, ImagerPixelSpacing=[0.2, 0.1], **WINDOW)
+    (tmp_path / "image.dcm").write_bytes(plain_image)
     with Carina(server.url, keys.both) as client:
-        (sent,) = client.submit([tmp_path / "film.dcm"])
+        (sent,) = client.submit([tmp_path / "image.dcm"])
     work(workshop)
     with database.begin() as session:
         session.execute(sa.update(Image).values(flags=FLAGS))

@@ -18,7 +18,7 @@ from shared.tables import Image, Job, Model, Study
 from shared.version import RENDITION_VERSION
 from tests.expected_outcomes import EXPECTED_OUTCOMES
 from tests.integration.conftest import Api, png
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
 #: What only decoding tells is accepted at intake, and rejected by `prepare`.
 FOUND_WHEN_DECODED = "undecodable_pixel_data"
@@ -35,7 +35,7 @@ def count(database: Database, table: type) -> int:
 
 
 def dicom(seed: int = 1, **elements: object) -> bytes:
-    return make_dicom(make_film() // np.uint16(seed), **elements)
+    return make_dicom(make_image() // np.uint16(seed), **elements)
 
 
 def make_model(database: Database, name: str) -> str:
@@ -47,18 +47,18 @@ def make_model(database: Database, name: str) -> str:
 
 
 def test_each_file_has_its_own_outcome(api: Api, store: ObjectStore, database: Database) -> None:
-    film, picture = dicom(), png()
-    report = make_dicom(make_film(), Rows=None, Columns=None)
+    dicom_file, picture = dicom(), png()
+    report = make_dicom(make_image(), Rows=None, Columns=None)
     response = api.send(
-        ("film.dcm", film),
+        ("image.dcm", dicom_file),
         ("notes.txt", b"no image at all"),
         ("picture.png", picture),
         ("nothing.dcm", b""),
         ("report.dcm", report),
-        ("again.dcm", film),
+        ("again.dcm", dicom_file),
     )
     assert outcomes(response) == [
-        ("film.dcm", "accepted", None),
+        ("image.dcm", "accepted", None),
         ("notes.txt", "rejected", "unsupported_file_type"),
         ("picture.png", "accepted", None),
         ("nothing.dcm", "rejected", "empty_file"),
@@ -73,8 +73,8 @@ def test_each_file_has_its_own_outcome(api: Api, store: ObjectStore, database: D
     assert count(database, Image) == count(database, Job) == count(database, Study) == 2
     with database.begin() as session:
         image = session.get_one(Image, files[0]["image_id"])
-        assert (image.byte_count, image.height_px, image.width_px) == (len(film), 96, 80)
-        assert store.get(original_key(image.sha256), sha256=image.sha256) == film
+        assert (image.byte_count, image.height_px, image.width_px) == (len(dicom_file), 96, 80)
+        assert store.get(original_key(image.sha256), sha256=image.sha256) == dicom_file
 
 
 def test_a_study_instance_uid_groups_images_of_one_project(api: Api, keys, database: Database) -> None:
@@ -93,7 +93,7 @@ def test_the_same_file_at_the_same_time_is_one_image_and_one_job(api: Api, datab
     for content in (dicom(), png()):
         before = Counter({table: count(database, table) for table in (Study, Image, Job)})
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _, content=content: api.send(("film", content)), range(8)))
+            answers = list(pool.map(lambda _, content=content: api.send(("image", content)), range(8)))
         assert Counter(outcomes(answer)[0][1] for answer in answers) == {"accepted": 1, "duplicate": 7}
         assert len({answer.get_json()["files"][0]["job_id"] for answer in answers}) == 1
         after = {table: count(database, table) for table in (Study, Image, Job)}
@@ -212,8 +212,8 @@ def test_a_jpeg_is_an_image_too(api: Api) -> None:
     import PIL.Image
 
     buffer = BytesIO()
-    PIL.Image.fromarray((make_film() >> 4).astype(np.uint8)).save(buffer, "JPEG")
-    assert outcomes(api.send(("film.jpg", buffer.getvalue()))) == [("film.jpg", "accepted", None)]
+    PIL.Image.fromarray((make_image() >> 4).astype(np.uint8)).save(buffer, "JPEG")
+    assert outcomes(api.send(("image.jpg", buffer.getvalue()))) == [("image.jpg", "accepted", None)]
 
 
 @pytest.mark.parametrize("down", ["object_store", "database"])

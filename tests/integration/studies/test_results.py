@@ -72,7 +72,7 @@ def detect(database: Database, boxes: tuple[FoundBox, ...] = BOXES) -> None:
 
 
 def send_one(api: Api, seed: int = 0) -> dict[str, str]:
-    (file,) = api.send(("film.png", png(seed, ORIGINAL_PX))).get_json()["files"]
+    (file,) = api.send(("image.png", png(seed, ORIGINAL_PX))).get_json()["files"]
     return file
 
 
@@ -138,7 +138,7 @@ def test_a_job_is_cancelled_once(api: Api, database: Database) -> None:
 def test_a_study_shows_its_images_and_their_jobs(api: Api, database: Database) -> None:
     model = add_model(database, "named")
     file = send_one(api)
-    (again,) = api.send(("film.png", png(0, ORIGINAL_PX)), model_id=model).get_json()["files"]
+    (again,) = api.send(("image.png", png(0, ORIGINAL_PX)), model_id=model).get_json()["files"]
     study = api.get(f"/v1/studies/{file['study_id']}").get_json()
     assert (study["id"], study["study_instance_uid"]) == (file["study_id"], None)
     (image,) = study["images"]
@@ -190,7 +190,7 @@ def test_findings_are_of_the_active_model_or_of_the_one_that_is_named(
     file = send_one(api)
     prepare(database, store)
     detect(database)
-    (second,) = api.send(("film.png", png(0, ORIGINAL_PX)), model_id=other).get_json()["files"]
+    (second,) = api.send(("image.png", png(0, ORIGINAL_PX)), model_id=other).get_json()["files"]
     detect(database, BOXES[:1])
     path = f"/v1/studies/{file['study_id']}/findings"
     (image,) = api.get(path).get_json()["images"]
@@ -205,7 +205,7 @@ def test_a_job_that_gave_way_to_another_hides_no_findings(api: Api, database: Da
     """One job names the active model, one does not; whichever ends last is cancelled."""
     model = add_model(database, "active", ModelState.ACTIVE)
     file = send_one(api)
-    (named,) = api.send(("film.png", png(0, ORIGINAL_PX)), model_id=model).get_json()["files"]
+    (named,) = api.send(("image.png", png(0, ORIGINAL_PX)), model_id=model).get_json()["files"]
     assert named["outcome"] == "accepted"
     for _ in range(2):
         prepare(database, store)
@@ -217,7 +217,7 @@ def test_a_job_that_gave_way_to_another_hides_no_findings(api: Api, database: Da
     assert api.get(f"/v1/jobs/{second.job_id}").get_json()["code"] == "duplicate"
     (image,) = api.get(f"/v1/studies/{file['study_id']}/findings").get_json()["images"]
     assert (image["job_id"], len(image["findings"])) == (str(first.job_id), 3)
-    (again,) = api.send(("film.png", png(0, ORIGINAL_PX))).get_json()["files"]
+    (again,) = api.send(("image.png", png(0, ORIGINAL_PX))).get_json()["files"]
     assert (again["outcome"], again["job_id"]) == ("duplicate", str(first.job_id))
 
 

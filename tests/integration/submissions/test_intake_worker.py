@@ -159,9 +159,9 @@ def test_a_worker_that_stops_puts_an_archive_aside_and_the_next_goes_on(desk: De
 
 
 def test_of_a_broken_archive_what_came_before_stays(desk: Desk) -> None:
-    films = [[dicom(10 * n + number) for number in range(5)] for n in range(3)]
-    zipped, tar, gzipped = (make_archive(kind, *of) for kind, of in zip(ArchiveKind, films, strict=True))
-    cut = tar.index(films[1][4]) + 100
+    images = [[dicom(10 * n + number) for number in range(5)] for n in range(3)]
+    zipped, tar, gzipped = (make_archive(kind, *of) for kind, of in zip(ArchiveKind, images, strict=True))
+    cut = tar.index(images[1][4]) + 100
     submission_id = desk.submit(zipped[:-30], tar[:cut], gzipped[:-8], bytes(257) + b"ustar" * 60)
     desk.receive()
     assert desk.outcomes(submission_id)[:4] == ["rejected:malformed_archive"] * 4
@@ -293,10 +293,10 @@ def test_what_lies_in_a_bucket_is_listed_once_and_taken_in(
 ) -> None:
     monkeypatch.setattr("workers.bucket_listing.PAGE_KEYS", 3)
     for number in range(10):
-        bucket.put(f"films/{number % 2}/film {number}.dcm", dicom(number))
-    bucket.put("films/all.zip", make_archive(ArchiveKind.ZIP, dicom(3), dicom(20)))
-    bucket.put("others/film.dcm", dicom(30))
-    submission_id = desk.import_from(f"{settings.s3_bucket}-pacs", "films/")
+        bucket.put(f"images/{number % 2}/image {number}.dcm", dicom(number))
+    bucket.put("images/all.zip", make_archive(ArchiveKind.ZIP, dicom(3), dicom(20)))
+    bucket.put("others/image.dcm", dicom(30))
+    submission_id = desk.import_from(f"{settings.s3_bucket}-pacs", "images/")
     workers = [threading.Thread(target=desk.receive) for _ in range(3)]
     for worker in workers:
         worker.start()
@@ -305,7 +305,7 @@ def test_what_lies_in_a_bucket_is_listed_once_and_taken_in(
     outcomes = Counter(desk.outcomes(submission_id))
     assert outcomes == {"accepted": 11, "unpacked": 1, "duplicate": 1}
     names = sorted(file.name for file in desk.files(submission_id) if file.name)
-    assert names == sorted(["all.zip", *(f"film {number}.dcm" for number in range(10))])
+    assert names == sorted(["all.zip", *(f"image {number}.dcm" for number in range(10))])
     assert all(file.source_key is None for file in desk.files(submission_id))
     submission = desk.submission(submission_id)
     assert (submission.state, submission.listed_to, submission.file_count) == ("processing", None, 13)
@@ -319,7 +319,7 @@ def test_an_empty_bucket_is_done_at_once(desk: Desk, bucket: Incoming, settings:
     assert desk.submission(submission_id).state == "completed"
 
 
-def test_no_name_is_kept_where_films_are_made_anonymous(desk: Desk, bucket: Incoming, settings: Settings) -> None:
+def test_no_name_is_kept_where_images_are_made_anonymous(desk: Desk, bucket: Incoming, settings: Settings) -> None:
     bucket.put("Doe^Jane.dcm", dicom(1))
     submission_id = desk.import_from(f"{settings.s3_bucket}-pacs", "")
     desk.receive(deidentify="basic")
@@ -329,10 +329,10 @@ def test_no_name_is_kept_where_films_are_made_anonymous(desk: Desk, bucket: Inco
 def test_a_file_that_has_gone_from_its_bucket_fails_and_can_be_tried_again_from_there(
     desk: Desk, bucket: Incoming, settings: Settings
 ) -> None:
-    bucket.put("film.dcm", dicom(1))
+    bucket.put("image.dcm", dicom(1))
     submission_id = desk.import_from(f"{settings.s3_bucket}-pacs", "")
     BucketListing(settings, desk.database, desk.incoming, desk.hints, threading.Event()).run()
-    bucket.delete("film.dcm")
+    bucket.delete("image.dcm")
     desk.receive()
     assert desk.outcomes(submission_id) == ["failed:not_uploaded"]
-    assert desk.files(submission_id)[0].source_key == "film.dcm"
+    assert desk.files(submission_id)[0].source_key == "image.dcm"

@@ -28,7 +28,7 @@ from shared.tables import Image, Job, Study, SubmissionFile
 from shared.vocabulary.states import FileState
 from tests.integration.conftest import Api, Keys, Server
 from tests.integration.submitting import Desk, finished, large, make_archive
-from tests.integration.workshop import dicom, film
+from tests.integration.workshop import dicom, grey_image
 from tests.requirements import REPOSITORY
 from tests.synthetic_dicom import make_dicom
 from tests.waiting import DEADLINE_S, wait_for
@@ -166,11 +166,13 @@ class Ways:
         return http("POST", self._url + path, body, Content_Type=kind, Accept="*/*", **self._auth)
 
 
-def whole_film(number: int, *, is_large: bool = False) -> bytes:
+def whole_image(number: int, *, is_large: bool = False) -> bytes:
     """One that also STOW-RS takes."""
     if is_large:
         return large(number)
-    return make_dicom(film(number), SOPInstanceUID=f"1.6.{number}", StudyInstanceUID="1.7", SeriesInstanceUID="1.8")
+    return make_dicom(
+        grey_image(number), SOPInstanceUID=f"1.6.{number}", StudyInstanceUID="1.7", SeriesInstanceUID="1.8"
+    )
 
 
 def test_an_upload_to_the_api_that_is_cut_off_anywhere_leaves_nothing(
@@ -178,7 +180,7 @@ def test_an_upload_to_the_api_that_is_cut_off_anywhere_leaves_nothing(
 ) -> None:
     ways, taken = Ways(server, keys.both), 0
     for seed, way in enumerate((ways.form, ways.stow, ways.content)):
-        files = [whole_film(seed), whole_film(seed, is_large=True)]
+        files = [whole_image(seed), whole_image(seed, is_large=True)]
         small, whole = (way(file) for file in files)
         for number, (in_large, end) in enumerate(cuts(len(small), len(whole), seed)):
             answer = send(ways.port, whole if in_large else small, end, silently=number % 2 == 0)
@@ -304,9 +306,9 @@ def test_killed_intake_workers_take_everything_once(
     bucket.ensure_bucket()
     for number in range(30):
         bucket.put(f"{number}.dcm", dicom(number))
-    # Half of the first one's films also lie in the bucket.
-    films = [[dicom(15 + 20 * i + number) for number in range(20)] for i in range(3)]
-    archives = [make_archive(kind, *of) for kind, of in zip(ArchiveKind, films, strict=True)]
+    # Half of the first one's images also lie in the bucket.
+    images = [[dicom(15 + 20 * i + number) for number in range(20)] for i in range(3)]
+    archives = [make_archive(kind, *of) for kind, of in zip(ArchiveKind, images, strict=True)]
     uploaded = desk.submit(*archives, dicom(200))
     imported = desk.import_from(f"{settings.s3_bucket}-pacs", "")
     rng, kills = random.Random(1), 0

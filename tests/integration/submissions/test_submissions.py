@@ -42,7 +42,7 @@ MIB = 1024**2
 MISSING = "00000000-0000-0000-0000-000000000000"
 
 
-def told(data: bytes, name: str = "film.png") -> dict[str, object]:
+def told(data: bytes, name: str = "image.png") -> dict[str, object]:
     """A file as it is announced."""
     return {"name": name, "byte_count": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
@@ -85,8 +85,8 @@ def desk(settings: Settings, database: Database, hints: Hints) -> Desk:
 
 
 def test_files_are_announced_uploaded_taken_in_and_accounted_for(api: Api, desk: Desk, database: Database) -> None:
-    films = [png(1), png(2), b"no picture"]
-    path, uploads = begin(api, *films, priority=7)
+    images = [png(1), png(2), b"no picture"]
+    path, uploads = begin(api, *images, priority=7)
     assert [(upload["number"], upload["state"], upload["through_api"]) for upload in uploads] == [
         (0, "expected", False),
         (1, "expected", False),
@@ -94,7 +94,7 @@ def test_files_are_announced_uploaded_taken_in_and_accounted_for(api: Api, desk:
     ]
     more = api.post(f"{path}/files", {"files": [told(png(3))]}).json["uploads"]
     assert more[0]["number"] == 3
-    send([*uploads, *more], *films, png(3))
+    send([*uploads, *more], *images, png(3))
     answer = api.post(f"{path}/arrived", {"numbers": [0, 1]}).json
     assert (answer["state"], answer["file_count"]) == ("open", 4)
     assert answer["counts"]["arrived"] == answer["counts"]["expected"] == 2
@@ -115,7 +115,7 @@ def test_files_are_announced_uploaded_taken_in_and_accounted_for(api: Api, desk:
 
 
 def test_what_is_known_already_need_not_be_sent(api: Api, keys: Keys) -> None:
-    api.send(("film.png", png(1)))
+    api.send(("image.png", png(1)))
     path, uploads = begin(api, png(1), png(2))
     assert [upload["state"] for upload in uploads] == ["duplicate", "expected"]
     assert uploads[0]["url"] is None
@@ -129,7 +129,7 @@ def test_what_is_known_already_need_not_be_sent(api: Api, keys: Keys) -> None:
 
 
 def test_a_submission_waits_for_the_jobs_of_its_duplicates(api: Api, desk: Desk, database: Database) -> None:
-    api.send(("film.png", png(1)), ("film.png", png(2)))
+    api.send(("image.png", png(1)), ("image.png", png(2)))
     path, uploads = begin(api, png(1), png(2))
     assert [upload["state"] for upload in uploads] == ["duplicate", "duplicate"]
     api.post(f"{path}/complete")
@@ -167,8 +167,8 @@ def test_a_large_file_is_sent_in_parts_and_goes_on_where_it_broke_off(
 ) -> None:
     monkeypatch.setattr(announcing, "WHOLE_BYTES", MIB)
     monkeypatch.setattr(announcing, "_PART_BYTES", 5 * MIB)
-    film = png(1)
-    data = film + bytes(11 * MIB)  # what follows a picture does not count
+    image = png(1)
+    data = image + bytes(11 * MIB)  # what follows a picture does not count
     path, (upload,) = begin(api, data)
     assert upload["url"] is None
     parts = upload["parts"]
@@ -234,14 +234,14 @@ def test_bytes_that_come_through_the_api_are_taken_in_at_once(
     make_api: Callable[[Settings], Api], settings: Settings, database: Database
 ) -> None:
     api = make_api(settings.model_copy(update={"direct_uploads": False}))
-    films = [png(1), png(2), b"no picture", png(1)]
-    path, uploads = begin(api, *films)
+    images = [png(1), png(2), b"no picture", png(1)]
+    path, uploads = begin(api, *images)
     assert all(upload["through_api"] and upload["url"].startswith("http://localhost/v1/") for upload in uploads)
-    rows = [api.put(upload["url"], film) for upload, film in zip(uploads, films, strict=True)]
+    rows = [api.put(upload["url"], image) for upload, image in zip(uploads, images, strict=True)]
     assert [row.status_code for row in rows] == [200] * 4
     expected = ["accepted", "accepted", "rejected:unsupported_file_type", "duplicate"]
     assert [row.json["outcome"] for row in rows] == outcomes(api, path) == expected
-    again = api.put(uploads[0]["url"], films[0])
+    again = api.put(uploads[0]["url"], images[0])
     assert again.json == rows[0].json
     assert api.post(f"{path}/complete").json["counts"]["accepted"] == 2
     with database.begin() as session:
@@ -298,35 +298,35 @@ def test_clients_may_know_the_object_store_by_another_name(
 
 
 def test_bytes_that_are_not_what_was_announced_are_not_kept(api: Api, store: ObjectStore, database: Database) -> None:
-    films = [png(1), png(2)]
-    path, _ = begin(api, *films)
-    other = bytes([films[1][0] ^ 1]) + films[1][1:]
-    assert api.put(f"{path}/files/0/content", films[0][:-1]).json["outcome"] == "failed:size_mismatch"
+    images = [png(1), png(2)]
+    path, _ = begin(api, *images)
+    other = bytes([images[1][0] ^ 1]) + images[1][1:]
+    assert api.put(f"{path}/files/0/content", images[0][:-1]).json["outcome"] == "failed:size_mismatch"
     assert api.put(f"{path}/files/1/content", other).json["outcome"] == "failed:digest_mismatch"
     assert list(store.keys("")) == []
-    assert api.put(f"{path}/files/1/content", films[1]).json["outcome"] == "failed:digest_mismatch", "as before"
+    assert api.put(f"{path}/files/1/content", images[1]).json["outcome"] == "failed:digest_mismatch", "as before"
     assert api.post(f"{path}/retry").json["to_upload"] == 2
-    assert api.put(f"{path}/files/1/content", films[1]).json["outcome"] == "accepted"
-    assert api.put(f"{path}/files/2/content", films[1]).status_code == 404
-    assert api.put(f"{path}/files/{2**70}/content", films[1]).status_code == 422
+    assert api.put(f"{path}/files/1/content", images[1]).json["outcome"] == "accepted"
+    assert api.put(f"{path}/files/2/content", images[1]).status_code == 404
+    assert api.put(f"{path}/files/{2**70}/content", images[1]).status_code == 422
 
 
 def test_a_body_that_breaks_off_leaves_nothing(
     server: Server, keys: Keys, api: Api, store: ObjectStore, database: Database
 ) -> None:
-    film = png(1)
-    path, _ = begin(api, film)
+    image = png(1)
+    path, _ = begin(api, image)
     head = f"PUT {path}/files/0/content HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {keys.both}\r\n"
-    for cut in (0, 1, len(film) // 2, len(film) - 1):
+    for cut in (0, 1, len(image) // 2, len(image) - 1):
         with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as connection:
-            connection.sendall(f"{head}Content-Length: {len(film)}\r\n\r\n".encode() + film[:cut])
+            connection.sendall(f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image[:cut])
             connection.shutdown(socket.SHUT_WR)
             with connection.makefile("rb") as answer:
                 assert b'"code":"upload_cut_short"' in answer.read(), cut
     assert list(store.keys("")) == []
     assert outcomes(api, path) == ["expected"]
     response = httpx.put(
-        f"{server.url}{path}/files/0/content", content=film, headers={"Authorization": f"Bearer {keys.both}"}
+        f"{server.url}{path}/files/0/content", content=image, headers={"Authorization": f"Bearer {keys.both}"}
     )
     assert response.json()["outcome"] == "accepted"
 
@@ -349,7 +349,7 @@ def test_where_originals_are_replaced_nothing_identifiable_is_kept(
 def test_only_allowed_buckets_are_read(
     make_api: Callable[[Settings], Api], settings: Settings, database: Database, hints: Hints
 ) -> None:
-    bucket = f"films-{secrets.token_hex(4)}"
+    bucket = f"images-{secrets.token_hex(4)}"
     places = f"ward:other, ward:{bucket}/ward, elsewhere:{bucket},ward:{settings.s3_bucket}"
     allowed = settings.model_copy(update={"import_buckets": places})
     api = make_api(allowed)
@@ -410,9 +410,9 @@ def test_a_file_that_never_came_fails_and_can_be_sent_later(api: Api, desk: Desk
 
 
 def test_only_what_failed_is_tried_again(api: Api, desk: Desk, database: Database) -> None:
-    films = [png(seed) for seed in range(4)]
-    path, uploads = begin(api, *films, priority=8)
-    send(uploads, *films)
+    images = [png(seed) for seed in range(4)]
+    path, uploads = begin(api, *images, priority=8)
+    send(uploads, *images)
     api.post(f"{path}/complete")
     desk.receive()
     rows = api.get(f"{path}/manifest").json["files"]
@@ -453,14 +453,14 @@ def test_only_what_failed_is_tried_again(api: Api, desk: Desk, database: Databas
 def test_a_duplicate_of_what_has_no_result_is_accounted_for_and_tried_again(
     api: Api, desk: Desk, database: Database
 ) -> None:
-    films = [png(seed) for seed in range(3)]
-    path, uploads = begin(api, *films)
-    send(uploads, *films)
+    images = [png(seed) for seed in range(3)]
+    path, uploads = begin(api, *images)
+    send(uploads, *images)
     api.post(f"{path}/complete")
     desk.receive()
     job_ids = [UUID(row["job_id"]) for row in api.get(f"{path}/manifest").json["files"]]
     end_jobs(database, JobState.REJECTED, Job.id == job_ids[0], code="blank_image", reason="It is blank.")
-    other, uploads = begin(api, *films)
+    other, uploads = begin(api, *images)
     assert [upload["state"] for upload in uploads] == ["duplicate"] * 3
     assert outcomes(api, other) == ["rejected:blank_image", "duplicate", "duplicate"]
     assert api.post(f"{other}/complete").json["state"] == "processing"
@@ -494,9 +494,9 @@ def test_a_file_whose_attempts_are_used_up_goes_back_to_intake(api: Api, desk: D
 
 
 def test_cancelling_ends_all_that_is_open_and_nobody_can_commit(api: Api, desk: Desk, database: Database) -> None:
-    films = [png(seed) for seed in range(4)]
-    path, uploads = begin(api, *films)
-    send(uploads, *films)
+    images = [png(seed) for seed in range(4)]
+    path, uploads = begin(api, *images)
+    send(uploads, *images)
     api.post(f"{path}/arrived", {"numbers": [0, 1]})
     desk.receive()
     with database.begin() as session:
@@ -511,21 +511,21 @@ def test_cancelling_ends_all_that_is_open_and_nobody_can_commit(api: Api, desk: 
         assert not finish_file(session, file, FileState.ACCEPTED)
         assert not renew(session, [job], lease_s=60)
         assert set(session.scalars(sa.select(Job.state))) == {"cancelled"}
-    assert api.put(f"{path}/files/3/content", films[3]).json["code"] == "file_not_expected"
+    assert api.put(f"{path}/files/3/content", images[3]).json["code"] == "file_not_expected"
     for action in ("cancel", "retry"):
         assert api.post(f"{path}/{action}").json["code"] == "submission_is_final"
     assert api.post(f"{path}/complete").json["state"] == "cancelled"
 
 
 def test_cancelling_leaves_others_what_they_count_on(api: Api, desk: Desk, database: Database) -> None:
-    films = [png(seed) for seed in range(4)]
-    path, uploads = begin(api, *films)
-    send(uploads, *films)
+    images = [png(seed) for seed in range(4)]
+    path, uploads = begin(api, *images)
+    send(uploads, *images)
     api.post(f"{path}/complete")
     desk.receive()
-    other, uploads = begin(api, films[0], png(9), films[3], priority=8)
+    other, uploads = begin(api, images[0], png(9), images[3], priority=8)
     assert [upload["state"] for upload in uploads] == ["duplicate", "expected", "duplicate"]
-    api.send(("film.png", films[1]))
+    api.send(("image.png", images[1]))
     job_ids = [UUID(row["job_id"]) for row in api.get(f"{path}/manifest").json["files"]]
     end_jobs(database, JobState.SUCCEEDED, Job.id == job_ids[3])
     answer = api.post(f"{path}/cancel").json
@@ -537,7 +537,7 @@ def test_cancelling_leaves_others_what_they_count_on(api: Api, desk: Desk, datab
         assert [job.submission_id is None for job in jobs] == [True, True, False]
     assert outcomes(api, other) == ["duplicate", "expected", "duplicate"]
     # What is cancelled can be sent again.
-    assert begin(api, films[2])[1][0]["state"] == "expected"
+    assert begin(api, images[2])[1][0]["state"] == "expected"
 
 
 def test_whoever_sends_an_image_while_its_job_is_cancelled_gets_another(
@@ -551,7 +551,7 @@ def test_whoever_sends_an_image_while_its_job_is_cancelled_gets_another(
         with database.begin() as session:
             submission = session.get_one(Submission, UUID(path.rpartition("/")[2]))
             changes.cancel(session, submission)
-            sending = pool.submit(api.send, ("film.png", png(1)))
+            sending = pool.submit(api.send, ("image.png", png(1)))
             wait_until_blocked(database)
             # It is not waited for by who announces many.
             assert begin(api, png(1))[1][0]["state"] == "expected"
@@ -563,14 +563,14 @@ def test_whoever_sends_an_image_while_its_job_is_cancelled_gets_another(
 def test_a_cancel_while_bytes_come_in_leaves_no_job_behind(
     server: Server, keys: Keys, api: Api, database: Database
 ) -> None:
-    film = png(1)
-    path, _ = begin(api, film)
+    image = png(1)
+    path, _ = begin(api, image)
     head = f"PUT {path}/files/0/content HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {keys.both}\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as connection:
-        connection.sendall(f"{head}Content-Length: {len(film)}\r\n\r\n".encode() + film[:100])
+        connection.sendall(f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image[:100])
         time.sleep(0.3)  # it has been looked up
         api.post(f"{path}/cancel")
-        connection.sendall(film[100:])
+        connection.sendall(image[100:])
         connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as answer:
             assert b'"code":"file_not_expected"' in answer.read()

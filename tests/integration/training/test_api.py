@@ -20,7 +20,7 @@ from tests.integration.rows import add_dataset, add_model
 
 @pytest.fixture
 def trainer(api: Api, keys: Keys, database: Database) -> Api:
-    """The API under a key that may do everything, with a dataset `films`."""
+    """The API under a key that may do everything, with a dataset `images`."""
     with database.begin() as session:
         add_dataset(session)
     return api.as_(keys.system)

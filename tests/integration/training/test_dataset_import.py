@@ -30,7 +30,7 @@ from tests.integration.conftest import Api, Keys
 from tests.integration.rows import home, home_of
 from tests.integration.trainers import trainer, wait_for_task
 from tests.requirements import REPOSITORY
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 from tests.vinbigdata import COLUMNS
 from tests.waiting import wait_for
 from trainer.datasets.annotations import pseudonym
@@ -46,13 +46,13 @@ def quiet(what: str, done: int, total: int, failed: int) -> None:
 
 
 def dicom_of(number: int, **elements: object) -> bytes:
-    """A film that no other number makes; two numbers that follow each other are of one patient."""
-    return make_dicom(make_film(96 + number, 80), bits=12, PatientID=f"Jane Doe {number // 2}", **elements)
+    """An image that no other number makes; two numbers that follow each other are of one patient."""
+    return make_dicom(make_image(96 + number, 80), bits=12, PatientID=f"Jane Doe {number // 2}", **elements)
 
 
 def png_of(number: int) -> bytes:
     buffer = BytesIO()
-    PIL.Image.fromarray((make_film(96 + number, 80) >> 4).astype("uint8")).save(buffer, "PNG")
+    PIL.Image.fromarray((make_image(96 + number, 80) >> 4).astype("uint8")).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -65,7 +65,7 @@ def write_table(path: Path, rows: Sequence[tuple[object, ...]]) -> Path:
 
 
 def rows_of(image_id: str) -> list[tuple[object, ...]]:
-    """Two readers nearly agree on a nodule, the third one calls the film normal."""
+    """Two readers nearly agree on a nodule, the third one calls the image normal."""
     return [
         (image_id, "Nodule/Mass", 8, "R1", 10.0, 10.0, 30.0, 30.0),
         (image_id, "Nodule/Mass", 8, "R2", 12.0, 10.0, 32.0, 30.0),
@@ -74,22 +74,22 @@ def rows_of(image_id: str) -> list[tuple[object, ...]]:
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> VinBigDataSource:
-    """Eight good films, two of each patient, and one of each kind that cannot be taken."""
+def images(tmp_path: Path) -> VinBigDataSource:
+    """Eight good images, two of each patient, and one of each kind that cannot be taken."""
     folder = tmp_path / "films"
     folder.mkdir()
     for number in range(8):
-        (folder / f"film{number}.dicom").write_bytes(dicom_of(number))
-    (folder / "report.dcm").write_bytes(make_dicom(make_film(), Rows=None, Columns=None))
+        (folder / f"image{number}.dicom").write_bytes(dicom_of(number))
+    (folder / "report.dcm").write_bytes(make_dicom(make_image(), Rows=None, Columns=None))
     (folder / "broken.png").write_bytes(png_of(0)[:200])
     (folder / "text.jpg").write_text("no picture")
     (folder / "twin.png.dcm").write_bytes(dicom_of(0))
     (folder / "small.png").write_bytes(png_of(1))
-    table = [row for number in range(6) for row in rows_of(f"film{number}")]
+    table = [row for number in range(6) for row in rows_of(f"image{number}")]
     table += [
-        (f"film{number}", "No finding", 14, reader, "", "", "", "") for number in (6, 7) for reader in ("R1", "R2")
+        (f"image{number}", "No finding", 14, reader, "", "", "", "") for number in (6, 7) for reader in ("R1", "R2")
     ]
-    for name in ("report", "broken", "text", "twin.png", "gone", "../films/film0.dicom"):
+    for name in ("report", "broken", "text", "twin.png", "gone", "../films/image0.dicom"):
         table.append((name, "No finding", 14, "R1", "", "", "", ""))
     table.append(("small", "Cardiomegaly", 3, "R1", 500.0, 500.0, 900.0, 900.0))
     source = write_table(tmp_path / "train.csv", table)
@@ -97,9 +97,9 @@ def films(tmp_path: Path) -> VinBigDataSource:
 
 
 @pytest.fixture
-def imported(films: VinBigDataSource, settings: Settings, database: Database, store: ObjectStore) -> Imported:
-    """These films, as a dataset."""
-    return import_here(settings, database, store, home_of(database), "films", films, quiet)
+def imported(images: VinBigDataSource, settings: Settings, database: Database, store: ObjectStore) -> Imported:
+    """These images, as a dataset."""
+    return import_here(settings, database, store, home_of(database), "films", images, quiet)
 
 
 def document_of(imported: Imported, store: ObjectStore) -> bytes:
@@ -115,7 +115,7 @@ def failures_of(values: dict[str, object], store: ObjectStore) -> dict[str, str]
 
 
 EXPECTED_FAILURES = {
-    "../films/film0.dicom": "unsafe_file_name",
+    "../films/image0.dicom": "unsafe_file_name",
     "broken": "undecodable_pixel_data",
     "gone": "image_missing",
     "report": "not_an_image",
@@ -136,24 +136,24 @@ def test_every_image_is_in_the_dataset_or_among_the_failures(
         assert row.summary is not None
         assert sum(row.summary["failures"].values()) == 7
     dataset = parse(document_of(imported, store))
-    assert len(dataset.films) == 8
+    assert len(dataset.images) == 8
     # Both boxes of the nodule became one; the annotated size is the file's own.
-    first = dataset.films[0]
+    first = dataset.images[0]
     assert first.boxes_xyxy_px.tolist() == [[11, 10, 31, 30]]
     assert (first.height_px, first.width_px) == (96, 80)
-    assert sum(len(film.boxes_xyxy_px) == 0 for film in dataset.films) == 2, "normal films are kept"
+    assert sum(len(image.boxes_xyxy_px) == 0 for image in dataset.images) == 2, "normal images are kept"
 
 
 def test_training_sees_the_pixels_that_serving_sees(imported: Imported, store: ObjectStore, settings: Settings) -> None:
-    for number, film in enumerate(parse(document_of(imported, store)).films):
+    for number, image in enumerate(parse(document_of(imported, store)).images):
         served = make_rendition(dicom_of(number), rendition_px=settings.rendition_px, max_image_pixels=10**6)
-        assert store.get(rendition_key(film.rendition_sha256), sha256=film.rendition_sha256) == served.png
+        assert store.get(rendition_key(image.rendition_sha256), sha256=image.rendition_sha256) == served.png
 
 
 def test_no_patient_is_on_both_sides_and_none_is_named(imported: Imported, store: ObjectStore) -> None:
     document = document_of(imported, store)
     dataset = parse(document)
-    sides = {film.group for film in dataset.of("train").films}, {film.group for film in dataset.of("val").films}
+    sides = {image.group for image in dataset.of("train").images}, {image.group for image in dataset.of("val").images}
     assert sides[0] | sides[1] == {pseudonym(f"Jane Doe {patient}") for patient in range(4)}
     assert not sides[0] & sides[1]
     assert sides[0]
@@ -162,19 +162,19 @@ def test_no_patient_is_on_both_sides_and_none_is_named(imported: Imported, store
 
 
 def test_patients_of_the_headers_count_only_if_asked_for(
-    films: VinBigDataSource, settings: Settings, database: Database, store: ObjectStore
+    images: VinBigDataSource, settings: Settings, database: Database, store: ObjectStore
 ) -> None:
-    without = films.model_copy(update={"patients_from_dicom": False})
+    without = images.model_copy(update={"patients_from_dicom": False})
     imported = import_here(settings, database, store, home_of(database), "films", without, quiet)
-    assert all(film.patient is None for film in parse(document_of(imported, store)).films)
+    assert all(image.patient is None for image in parse(document_of(imported, store)).images)
 
 
 def test_the_same_again_is_the_same_dataset_and_a_change_a_new_version(
-    films: VinBigDataSource, imported: Imported, settings: Settings, database: Database, store: ObjectStore
+    images: VinBigDataSource, imported: Imported, settings: Settings, database: Database, store: ObjectStore
 ) -> None:
-    again = import_here(settings, database, store, home_of(database), "films", films, quiet)
+    again = import_here(settings, database, store, home_of(database), "films", images, quiet)
     assert (again.dataset_id, again.is_new) == (imported.dataset_id, False)
-    unfused = films.model_copy(update={"consensus": Consensus(method="none")})
+    unfused = images.model_copy(update={"consensus": Consensus(method="none")})
     changed = import_here(settings, database, store, home_of(database), "films", unfused, quiet)
     assert changed.is_new
     assert changed.values["box_count"] == 12
@@ -182,19 +182,19 @@ def test_the_same_again_is_the_same_dataset_and_a_change_a_new_version(
         assert datasets.resolve(session, home(session), "films").id == changed.dataset_id
         assert datasets.resolve(session, home(session), str(imported.dataset_id)).digest == imported.values["digest"]
     # What was first is the latest again only if it is made again, as a version of its own.
-    third = import_here(settings, database, store, home_of(database), "films", films, quiet)
+    third = import_here(settings, database, store, home_of(database), "films", images, quiet)
     assert third.is_new
     assert third.values["digest"] == imported.values["digest"]
 
 
 def test_an_import_that_cannot_be_done_leaves_no_row(
-    films: VinBigDataSource, settings: Settings, database: Database, store: ObjectStore, tmp_path: Path
+    images: VinBigDataSource, settings: Settings, database: Database, store: ObjectStore, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    nothing = films.model_copy(update={"images": str(tmp_path / "empty")})
+    nothing = images.model_copy(update={"images": str(tmp_path / "empty")})
     with pytest.raises(NothingToImport, match="14 image_missing, 1 unsafe_file_name"):
         import_here(settings, database, store, home_of(database), "films", nothing, quiet)
-    gone = films.model_copy(update={"annotations": str(tmp_path / "nowhere.csv")})
+    gone = images.model_copy(update={"annotations": str(tmp_path / "nowhere.csv")})
     with pytest.raises(UnreadablePlace, match=r"nowhere\.csv: No such file"):
         import_here(settings, database, store, home_of(database), "films", gone, quiet)
     with database.begin() as session:
@@ -209,7 +209,7 @@ def test_an_import_that_was_killed_goes_on_where_it_was(
     """What the killed one had rendered is taken away, so that rendering it again would show."""
     folder = tmp_path / "films"
     folder.mkdir()
-    names = [f"film{number:03}" for number in range(80)]
+    names = [f"image{number:03}" for number in range(80)]
     for number, name in enumerate(names):
         (folder / f"{name}.dcm").write_bytes(dicom_of(number))
     table = write_table(tmp_path / "train.csv", [row for name in names for row in rows_of(name)])
@@ -242,9 +242,9 @@ def rendered(database: Database) -> set[str]:
 
 
 def test_the_command_line_shows_and_exports_a_dataset(
-    local_operator: None, films: VinBigDataSource, carina: Command, tmp_path: Path
+    local_operator: None, images: VinBigDataSource, carina: Command, tmp_path: Path
 ) -> None:
-    given = ("--csv", films.annotations, "--images", films.images, "--val-share", "0.5", "--test-share", "0")
+    given = ("--csv", images.annotations, "--images", images.images, "--val-share", "0.5", "--test-share", "0")
     said = carina("dataset", "import", "vinbigdata", *given)
     assert "8 images, 6 boxes" in said
     assert "failed: 1 duplicate_image" in said
@@ -252,7 +252,7 @@ def test_the_command_line_shows_and_exports_a_dataset(
     failed = json.loads(carina("dataset", "failures", "vinbigdata", "--json"))
     assert {failure["file_name"]: failure["code"] for failure in failed} == EXPECTED_FAILURES
 
-    figure, document = tmp_path / "classes.png", tmp_path / "films.json"
+    figure, document = tmp_path / "classes.png", tmp_path / "images.json"
     shown = carina("dataset", "show", "vinbigdata", "--figure", str(figure))
     assert "8 Nodule/Mass" in shown
     assert "The patient is known for 8 of 8 images." in shown
@@ -265,15 +265,15 @@ def test_the_command_line_shows_and_exports_a_dataset(
     assert [category["name"] for category in loaded.loadCats(loaded.getCatIds())] == ["Cardiomegaly", "Nodule/Mass"]
     boxes = loaded.loadAnns(loaded.getAnnIds(catIds=[8]))
     assert [(box["bbox"], box["readers"]) for box in boxes] == 6 * [([11, 10, 20, 20], ["R1", "R2"])]
-    again = ("--annotations", str(document), "--images", films.images, "--keep-splits")
-    assert "films: 8 images, 6 boxes" in carina("dataset", "import", "coco", *again)
+    again = ("--annotations", str(document), "--images", images.images, "--keep-splits")
+    assert "images: 8 images, 6 boxes" in carina("dataset", "import", "coco", *again)
 
 
-def test_a_command_that_cannot_be_done_says_why(films: VinBigDataSource, carina: Command) -> None:
-    places = ("--images", films.images)
-    refused = carina("dataset", "import", "coco", "--annotations", films.annotations, *places, code=FAILED)
+def test_a_command_that_cannot_be_done_says_why(images: VinBigDataSource, carina: Command) -> None:
+    places = ("--images", images.images)
+    refused = carina("dataset", "import", "coco", "--annotations", images.annotations, *places, code=FAILED)
     assert "malformed_annotations: document: Invalid JSON" in refused
-    wrong = ("--csv", films.annotations, "--val-share", "0.6", "--test-share", "0.6")
+    wrong = ("--csv", images.annotations, "--val-share", "0.6", "--test-share", "0.6")
     said = carina("dataset", "import", "vinbigdata", *places, *wrong, code=USAGE)
     assert "must not add up to more than 1" in said
 
@@ -294,9 +294,11 @@ def test_fixed_splits_come_as_two_documents(
     )
     imported = import_here(settings, database, store, home_of(database), "nih", source, quiet)
     dataset = parse(document_of(imported, store))
-    assert [len(dataset.of(split).films) for split in ("train", "val", "test")] == [5, 5, 0]
+    assert [len(dataset.of(split).images) for split in ("train", "val", "test")] == [5, 5, 0]
     assert imported.values["failure_count"] == 0
-    assert not {film.patient for film in dataset.of("train").films} & {film.patient for film in dataset.of("val").films}
+    assert not {image.patient for image in dataset.of("train").images} & {
+        image.patient for image in dataset.of("val").images
+    }
 
 
 @pytest.fixture
@@ -313,9 +315,9 @@ def test_an_import_through_the_api(
     database: Database,
     store: ObjectStore,
 ) -> None:
-    names = [f"film{number}" for number in range(4)]
+    names = [f"image{number}" for number in range(4)]
     for number, name in enumerate(names):
-        store.put(f"ward/films/deep/{name}.dcm", dicom_of(number))
+        store.put(f"ward/images/deep/{name}.dcm", dicom_of(number))
     document = {
         "categories": [{"id": 8, "name": "Nodule/Mass"}],
         "images": [{"id": number, "file_name": f"{name}.dcm"} for number, name in enumerate([*names, "gone"])],
@@ -326,7 +328,7 @@ def test_an_import_through_the_api(
     source = {
         "format": "coco",
         "annotations": f"s3://{settings.s3_bucket}/ward/train.json",
-        "images": "ward/films",
+        "images": "ward/images",
         "splits": {"train": 0.5, "val": 0.5, "test": 0},
     }
     queued = api.post("/v1/datasets", {"name": "ward", "source": source})
@@ -356,7 +358,7 @@ def test_the_api_says_why_an_import_failed_and_cancels_one(
 ) -> None:
     api = api.as_(keys.train)
     store.put("ward/train.csv", b"no table")
-    source = {"format": "vinbigdata", "annotations": "ward/train.csv", "images": "ward/films"}
+    source = {"format": "vinbigdata", "annotations": "ward/train.csv", "images": "ward/images"}
     broken, waiting = (api.post("/v1/datasets", {"name": "ward", "source": source}).get_json()["id"] for _ in range(2))
     assert api.post(f"/v1/datasets/{waiting}/cancel").get_json()["state"] == "cancelled"
     gone = api.post("/v1/datasets", {"name": "ward", "source": source | {"annotations": "ward/no.csv"}}).get_json()[
@@ -376,7 +378,7 @@ def test_the_api_says_why_an_import_failed_and_cancels_one(
 
 
 def test_the_api_imports_what_the_setting_gives_the_project_only(api: Api, keys: Keys) -> None:
-    source = {"format": "vinbigdata", "annotations": "ward/train.csv", "images": "ward/films"}
+    source = {"format": "vinbigdata", "annotations": "ward/train.csv", "images": "ward/images"}
     body = {"name": "ward", "source": source}
     assert api.as_(keys.train).post("/v1/datasets", body).status_code == 202
     for key, changes in (
@@ -388,7 +390,7 @@ def test_the_api_imports_what_the_setting_gives_the_project_only(api: Api, keys:
         assert (refused.status_code, refused.get_json()["code"]) == (403, "bucket_not_allowed"), changes
 
 
-@pytest.mark.parametrize("place", ["s3://elsewhere/films", "originals/ab", "/etc", "ward/../originals"])
+@pytest.mark.parametrize("place", ["s3://elsewhere/images", "originals/ab", "/etc", "ward/../originals"])
 def test_the_api_imports_from_nowhere_else(api: Api, keys: Keys, place: str) -> None:
     for names in (("annotations",), ("images",)):
         source = {"format": "vinbigdata", "annotations": "a.csv", "images": "films"} | dict.fromkeys(names, place)

@@ -1,4 +1,4 @@
-"""Tables and documents as they go around, imported beside films that are drawn for them: right boxes, or a reason."""
+"""Tables and documents as they go around, imported beside images that are drawn for them: right boxes, or a reason."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ from trainer.datasets.importing import import_here
 
 HALVES = SplitPlan(train=0.5, val=0.5, test=0)
 HEADING = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
-IDS = [f"film{number}" for number in range(6)]
-#: Two readers a film: a box and no finding.
+IDS = [f"image{number}" for number in range(6)]
+#: Two readers an image: a box and no finding.
 ROWS = [f"{id_},Cardiomegaly,3,R1,{100 + n},200,400,500" for n, id_ in enumerate(IDS)]
 ROWS += [f"{id_},No finding,14,R2,,,," for id_ in IDS]
 
@@ -31,11 +31,11 @@ Import = Callable[..., tuple[Dataset, dict[str, Any]]]
 
 
 def draw(folder: Path, width_px: int, height_px: int, names: Sequence[str] = IDS) -> Path:
-    """Draw a film for each name, no two of which are the same."""
+    """Draw an image for each name, no two of which are the same."""
     folder.mkdir()
     for number, name in enumerate(names):
-        film = np.random.default_rng(number).integers(0, 255, (height_px, width_px), dtype=np.uint8)
-        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", film)[1].tobytes())
+        pixels = np.random.default_rng(number).integers(0, 255, (height_px, width_px), dtype=np.uint8)
+        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     return folder
 
 
@@ -60,7 +60,7 @@ def table(*rows: str, heading: str = HEADING) -> str:
 
 
 def coco(*boxes: list[float], categories: tuple[str, ...] = ("Cardiomegaly",), **image: Any) -> dict[str, Any]:
-    """A document with the boxes on the films in turn."""
+    """A document with the boxes on the images in turn."""
     return {
         "images": [{"id": n, "file_name": f"{id_}.png", **image} for n, id_ in enumerate(IDS)],
         "annotations": [
@@ -74,33 +74,37 @@ def test_boxes_of_a_resized_set_are_scaled_by_the_tables_own_size_columns(import
     rows = [f"{row},1024,2048" for row in ROWS]
     text = table(*rows, heading=f"{HEADING},width,height")
     dataset, summary = import_(text, draw(tmp_path / "films", 512, 512))
-    assert dataset.films[0].boxes_xyxy_px.tolist() == [[50, 50, 200, 125]]
-    assert (dataset.films[0].width_px, dataset.films[0].height_px) == (512, 512)
+    assert dataset.images[0].boxes_xyxy_px.tolist() == [[50, 50, 200, 125]]
+    assert (dataset.images[0].width_px, dataset.images[0].height_px) == (512, 512)
     assert summary["noted"] == {"boxes_scaled": 6}
     assert summary["failures"] == {}
 
 
 def test_boxes_of_originals_beside_smaller_files_are_refused(import_: Import, tmp_path: Path) -> None:
     """The table does not say how large the originals are; most of its boxes are outside of the files."""
-    with pytest.raises(ImplausibleBoxes, match=r"6 of 6 boxes lie outside their film \(line 2, line 3, line 4"):
+    with pytest.raises(ImplausibleBoxes, match=r"6 of 6 boxes lie outside their image \(line 2, line 3, line 4"):
         import_(table(*ROWS), draw(tmp_path / "films", 128, 128))
 
 
 def test_ids_with_another_ending_than_the_files_are_found(import_: Import, tmp_path: Path) -> None:
     text = table(*ROWS).replace(",Card", ".dicom,Card").replace(",No f", ".dicom,No f")
     dataset, summary = import_(text, draw(tmp_path / "films", 640, 640))
-    assert len(dataset.films) == 6
+    assert len(dataset.images) == 6
     assert summary["failures"] == {}
 
 
 def test_a_table_without_readers_and_class_ids_is_taken(import_: Import, tmp_path: Path) -> None:
-    rows = ["film0,Rib fracture,10,20,300,400", "film1,Cardiomegaly,10,20,300,400", "film1,Cardiomegaly,11,20,300,400"]
+    rows = [
+        "image0,Rib fracture,10,20,300,400",
+        "image1,Cardiomegaly,10,20,300,400",
+        "image1,Cardiomegaly,11,20,300,400",
+    ]
     rows += [f"{id_},No finding,,,," for id_ in IDS[2:]]
     heading = "image_id,class_name,x_min,y_min,x_max,y_max"
     dataset, summary = import_(table(*rows, heading=heading), draw(tmp_path / "films", 640, 640))
     assert [category.id for category in dataset.categories] == [3, 22]
     # Nothing tells whether these are one finding of two readers.
-    assert sum(len(film.boxes_xyxy_px) for film in dataset.films) == 3
+    assert sum(len(image.boxes_xyxy_px) for image in dataset.images) == 3
     (note,) = summary["notes"]
     assert (note["code"], summary["noted"]) == ("readers_unknown", {})
 
@@ -116,18 +120,20 @@ def test_boxes_that_vanish_in_float32_are_in_no_dataset(import_: Import, tmp_pat
     thin = [[208.80717549940147 + n, 100.0, 1.0e-6, 60.0] for n in range(6)]
     document = coco(*thin, *[[50.0, 50.0, 80.0, 90.0]] * 6, width=320, height=400)
     dataset, summary = import_(document, draw(tmp_path / "films", 320, 400))
-    assert [film.boxes_xyxy_px.tolist() for film in dataset.films] == 6 * [[[50, 50, 130, 140]]]
+    assert [image.boxes_xyxy_px.tolist() for image in dataset.images] == 6 * [[[50, 50, 130, 140]]]
     assert summary["noted"] == {"box_without_area": 6}
 
 
 def test_the_command_line_says_which_rows_were_left_out(local_operator: None, carina: Command, tmp_path: Path) -> None:
     path, images = tmp_path / "train.csv", draw(tmp_path / "films", 600, 700)
-    past, flat = "film0,Nodule/Mass,8,R1,550,650,640,720", "film0,Nodule/Mass,8,R1,50,50,50,90"
+    past, flat = "image0,Nodule/Mass,8,R1,550,650,640,720", "image0,Nodule/Mass,8,R1,50,50,50,90"
     path.write_text(table(*ROWS, past, flat))
     command = ("dataset", "import", "vinbigdata", "--csv", str(path), "--images", str(images), "--test-share", "0")
     said = carina(*command, "--val-share", "0.5")
     assert "6 images, 7 boxes" in said
-    assert "note box_cut_at_the_edge: Boxes that reach past the edge of their film were cut there: 1 (line 14)." in said
+    assert (
+        "note box_cut_at_the_edge: Boxes that reach past the edge of their image were cut there: 1 (line 14)." in said
+    )
     assert "left out: 1 (line 15)." in said
     shown = json.loads(carina("dataset", "show", "vinbigdata", "--json"))["summary"]
     assert shown["noted"] == {"box_cut_at_the_edge": 1, "box_without_area": 1}
@@ -189,7 +195,7 @@ def test_the_public_reports_cases(
     folder = draw(tmp_path / "films", *size_px, names=names)
     consensus = {"consensus": Consensus(method="none")} if is_table else {}
     dataset, summary = import_(text if is_table else json.loads(text), folder, **consensus)
-    assert (len(dataset.films), sum(len(film.category_ids) for film in dataset.films)) == (images, boxes)
+    assert (len(dataset.images), sum(len(image.category_ids) for image in dataset.images)) == (images, boxes)
     assert {note["code"] for note in summary["notes"]} == codes
     assert summary["failures"] == {}
 

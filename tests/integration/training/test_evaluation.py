@@ -25,7 +25,7 @@ from tests.integration.cli.test_commands import Command
 from tests.integration.rows import home
 from tests.integration.trainers import trainer, wait_for_task
 from tests.tiny_dataset import store_dataset
-from tests.tiny_films import tiny_config, tiny_dataset
+from tests.tiny_images import tiny_config, tiny_dataset
 from tests.tiny_model import CATEGORIES, make_tiny_model
 from trainer.evaluate import (
     ClassesDiffer,
@@ -36,7 +36,7 @@ from trainer.evaluate import (
     evaluated_categories,
     missing_classes,
     name_as_dataset,
-    refuse_training_films,
+    refuse_training_images,
 )
 from trainer.evaluation.storage import decode_boxes
 from trainer.initial_weights import fetch
@@ -64,8 +64,8 @@ def demo_id(database: Database, store: ObjectStore) -> UUID:
 def test_one_rank_and_two_find_the_same_and_say_the_same(
     environ: dict[str, str], settings: Settings, database: Database, store: ObjectStore, demo_id: UUID
 ) -> None:
-    """Three films on two ranks, two at a time: the last pass of one rank holds a single film beside a blank."""
-    dataset = store_dataset(database, store, films=12)
+    """Three images on two ranks, two at a time: the last pass of one rank holds a single image beside a blank."""
+    dataset = store_dataset(database, store, count=12)
     config = EvaluationConfig(batch_size=2, bootstrap_samples=100)
     done = []
     for processes in (1, 2):
@@ -91,9 +91,9 @@ def test_one_rank_and_two_find_the_same_and_say_the_same(
 def test_a_model_is_not_evaluated_on_what_it_or_its_ancestors_have_learnt_from(
     database: Database, store: ObjectStore, demo_id: UUID
 ) -> None:
-    first = store_dataset(database, store, name="first", films=8)
-    # Films 4, 8, 12 and 16 are for validation here; the first of them was trained on there.
-    second = store_dataset(database, store, name="second", films=16, first_film=1)
+    first = store_dataset(database, store, name="first", count=8)
+    # Images 4, 8, 12 and 16 are for validation here; the first of them was trained on there.
+    second = store_dataset(database, store, name="second", count=16, first=1)
     card, weights = make_tiny_model()
     with database.begin() as session:
         child = registry.register(session, store, card, weights)
@@ -103,19 +103,19 @@ def test_a_model_is_not_evaluated_on_what_it_or_its_ancestors_have_learnt_from(
             run = start_training(session, dataset=session.get_one(Dataset, first.id), config=config)
             run.model_id = model.id
         session.flush()
-        val = read_dataset(session, store, second.id).of("val").films
+        val = read_dataset(session, store, second.id).of("val").images
         for model_id in (child.id, grandchild.id):
             with pytest.raises(EvaluationMeetsTraining, match="learnt from 1 of these"):
-                refuse_training_films(session, store, model_id, val)
-            refuse_training_films(session, store, model_id, read_dataset(session, store, first.id).of("val").films)
-        refuse_training_films(session, store, demo_id, val)
+                refuse_training_images(session, store, model_id, val)
+            refuse_training_images(session, store, model_id, read_dataset(session, store, first.id).of("val").images)
+        refuse_training_images(session, store, demo_id, val)
 
 
 @pytest.mark.parametrize("form", ["renamed", "half", "bfloat", "file"])
-def test_a_model_cannot_be_evaluated_on_its_training_films_under_another_name_or_in_another_file(
+def test_a_model_cannot_be_evaluated_on_its_training_images_under_another_name_or_in_another_file(
     database: Database, store: ObjectStore, form: str
 ) -> None:
-    dataset = store_dataset(database, store, films=8)
+    dataset = store_dataset(database, store, count=8)
     card, weights = make_tiny_model()
     state = decode_weights(weights)
     copy_card, copy = {
@@ -132,17 +132,17 @@ def test_a_model_cannot_be_evaluated_on_its_training_films_under_another_name_or
         assert copy_id != run.model_id
         other_id = registry.register(session, store, *other).id
         session.flush()
-        films = read_dataset(session, store, dataset.id).of("train").films
+        images = read_dataset(session, store, dataset.id).of("train").images
         with pytest.raises(EvaluationMeetsTraining):
-            refuse_training_films(session, store, copy_id, films)
-        refuse_training_films(session, store, other_id, films)
+            refuse_training_images(session, store, copy_id, images)
+        refuse_training_images(session, store, other_id, images)
 
 
 def test_a_model_from_another_installation_has_learnt_from_what_its_card_names(
     database: Database, store: ObjectStore
 ) -> None:
-    dataset = store_dataset(database, store, name="films", films=8)
-    later = store_dataset(database, store, name="fixed", films=16, first_film=1)
+    dataset = store_dataset(database, store, name="films", count=8)
+    later = store_dataset(database, store, name="fixed", count=16, first=1)
     card, weights = make_tiny_model()
     with database.begin() as session:
         config = tiny_config(held_out=(HeldOut(dataset_id=later.id, split="val"),))
@@ -150,23 +150,23 @@ def test_a_model_from_another_installation_has_learnt_from_what_its_card_names(
         made = card.model_copy(update={"metrics": {"learnt_from": describe_material(session, run)}})
         session.delete(run)  # as where nobody knows of it
         model_id = registry.register(session, store, made, weights).id
-        films = read_dataset(session, store, dataset.id)
+        images = read_dataset(session, store, dataset.id)
         with pytest.raises(EvaluationMeetsTraining, match="learnt from 5 of these"):
-            refuse_training_films(session, store, model_id, films.of("train").films)
-        refuse_training_films(session, store, model_id, films.of("val").films)
-        refuse_training_films(session, store, model_id, read_dataset(session, store, later.id).of("val").films)
+            refuse_training_images(session, store, model_id, images.of("train").images)
+        refuse_training_images(session, store, model_id, images.of("val").images)
+        refuse_training_images(session, store, model_id, read_dataset(session, store, later.id).of("val").images)
         # An older version's card names the dataset alone.
         older = card.model_copy(update={"name": "older", "metrics": {"dataset_digest": dataset.digest}})
         with pytest.raises(EvaluationMeetsTraining, match="learnt from 6 of these"):
-            refuse_training_films(
-                session, store, registry.register(session, store, older, weights).id, films.of("train").films
+            refuse_training_images(
+                session, store, registry.register(session, store, older, weights).id, images.of("train").images
             )
 
 
 def test_weights_in_a_file_are_recognised_as_a_models(
     settings: Settings, database: Database, store: ObjectStore
 ) -> None:
-    dataset = store_dataset(database, store, films=4)
+    dataset = store_dataset(database, store, count=4)
     card, weights = make_tiny_model()
     content = saved({k: v.half() for k, v in decode_weights(weights).items()})
     sha256 = hashlib.sha256(content).hexdigest()
@@ -191,14 +191,14 @@ def saved(content: object) -> bytes:
 
 
 def test_what_is_held_out_is_not_learnt_from(database: Database, store: ObjectStore) -> None:
-    dataset = store_dataset(database, store, name="all", films=8)
-    fixed = store_dataset(database, store, name="fixed", films=16, first_film=1)
+    dataset = store_dataset(database, store, name="all", count=8)
+    fixed = store_dataset(database, store, name="fixed", count=16, first=1)
     config = tiny_config(held_out=(HeldOut(dataset_id=fixed.id, split="val"),))
     with database.begin() as session:
         run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=config)
-        learnt = {film.sha256 for film in training_set(session, store, run).films}
-        met = {film.sha256 for film in read_dataset(session, store, fixed.id).of("val").films}
-        everything = {film.sha256 for film in read_dataset(session, store, dataset.id).of("train").films}
+        learnt = {image.sha256 for image in training_set(session, store, run).images}
+        met = {image.sha256 for image in read_dataset(session, store, fixed.id).of("val").images}
+        everything = {image.sha256 for image in read_dataset(session, store, dataset.id).of("train").images}
     assert learnt == everything - met
     assert len(learnt) == len(everything) - 1
 
@@ -206,7 +206,7 @@ def test_what_is_held_out_is_not_learnt_from(database: Database, store: ObjectSt
 def test_what_needs_an_evaluation_waits_for_it_and_reuses_it(
     settings: Settings, database: Database, store: ObjectStore, demo_id: UUID
 ) -> None:
-    dataset = store_dataset(database, store, films=4)
+    dataset = store_dataset(database, store, count=4)
     config = EvaluationConfig()
     with database.begin() as session:
         run = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=tiny_config())
@@ -248,22 +248,22 @@ def test_a_class_that_the_model_lacks_is_named_and_not_evaluated() -> None:
     known = name_as_dataset(card, dataset).categories
     assert [category.name for category in evaluated_categories(known, dataset)] == ["square"]
     (missing,) = missing_classes(known, dataset)
-    bars = sum(int((film.category_ids == 3).sum()) for film in dataset.films)
+    bars = sum(int((image.category_ids == 3).sum()) for image in dataset.images)
     assert (missing.name, missing.boxes, missing.closest) == ("bar", bars, "b ar")
     assert bars > 0
 
 
-def test_films_without_a_box_are_evaluated_on_the_classes_of_the_model() -> None:
+def test_images_without_a_box_are_evaluated_on_the_classes_of_the_model() -> None:
     card, _ = make_tiny_model()
     for categories in ((), (Category(id=5, name="unknown"),)):
-        normals = replace(tiny_dataset(4), categories=categories, films=(tiny_dataset(4).films[3],))
+        normals = replace(tiny_dataset(4), categories=categories, images=(tiny_dataset(4).images[3],))
         known = name_as_dataset(card, normals).categories
         assert [category.name for category in evaluated_categories(known, normals)] == ["Mass", "Opacity", "Fibrosis"]
         assert len({category.id for category in (*known, *categories)}) == 3 + len(categories)
 
 
 @pytest.mark.parametrize("categories", [[], ["Rib fracture"]])
-def test_normal_films_are_evaluated(
+def test_normal_images_are_evaluated(
     environ: dict[str, str],
     settings: Settings,
     database: Database,
@@ -273,8 +273,8 @@ def test_normal_films_are_evaluated(
     carina: Command,
     categories: list[str],
 ) -> None:
-    """As of a table with normal films alone, or a document without categories."""
-    whole = store_dataset(database, store, films=8)
+    """As of a table with normal images alone, or a document without categories."""
+    whole = store_dataset(database, store, count=8)
     content = json.loads(store.read(dataset_key(str(whole.digest))))
     content |= {"categories": [{"id": n, "name": name} for n, name in enumerate(categories)], "annotations": []}
     document = json.dumps(content).encode()
@@ -290,9 +290,9 @@ def test_normal_films_are_evaluated(
     assert row.metrics is not None
     assert (row.metrics["images"], row.metrics["images_with_findings"]) == (2, 0)
     assert row.metrics["map40"]["value"] is None
-    # The films are phantoms with lesions, that the demo model finds.
+    # The images are phantoms with lesions, that the demo model finds.
     assert row.metrics["normal_films"][0]["false_positives"] > 0
     assert [missing["name"] for missing in row.metrics["missing"]] == categories
     said = carina("evaluation", "show", str(row_id))
-    assert "On 2 normal films" in said
+    assert "On 2 normal images" in said
     assert ("The model has no class 'Rib fracture'" in said) == bool(categories)

@@ -19,7 +19,7 @@ from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_dataset
 from tests.integration.trainers import trainer, wait_for_task
 from tests.tiny_dataset import store_dataset
-from tests.tiny_films import tiny_config
+from tests.tiny_images import tiny_config
 from trainer.curve import AP40, Curve
 
 #: A checkpoint after every step.
@@ -78,7 +78,7 @@ def test_a_killed_run_goes_on_with_its_curve(
     api: Api,
     keys: Keys,
 ) -> None:
-    dataset = store_dataset(database, store, films=16)
+    dataset = store_dataset(database, store, count=16)
     config = tiny_config(epochs=3, batch_size=3, checkpoint_every_min=OFTEN)
     with database.begin() as session:
         run_id = start_training(session, dataset=session.get_one(Dataset, dataset.id), config=config).id

@@ -422,15 +422,15 @@ def test_a_gate_on_what_the_schedule_trains_on_is_refused_at_once(diary: Diary, 
         copy = add_dataset(session, "copy", content="second").id
         add_dataset(session, "films", content="second")
         other = add_dataset(session, "other", content="third").id
-    on_training_films = EvaluationConfig(split="train")
+    on_training_images = EvaluationConfig(split="train")
     for dataset_id in (first, copy):  # an older version of the same name; the same content under another name
-        gate = GateConfig(evaluation_dataset_id=dataset_id, evaluation=on_training_films)
+        gate = GateConfig(evaluation_dataset_id=dataset_id, evaluation=on_training_images)
         with pytest.raises(InvalidRequest, match="is trained on, so no gate can evaluate on it"):
             diary.create(dataset=False, dataset_name="films", gate=gate)
         held_out = TrainingConfig(held_out=(HeldOut(dataset_id=dataset_id, split="train"),))
         with pytest.raises(InvalidRequest, match="is trained on"):
             diary.create(dataset=False, dataset_name="films", config=held_out)
-    gate = GateConfig(evaluation_dataset_id=other, evaluation=on_training_films)
+    gate = GateConfig(evaluation_dataset_id=other, evaluation=on_training_images)
     diary.create(dataset=False, dataset_name="films", gate=gate)
     with pytest.raises(InvalidRequest, match="is trained on"):
         diary.update(dataset_name="other")
@@ -444,12 +444,12 @@ def test_splits_that_hold_nothing_are_refused_at_once(database: Database) -> Non
         dataset.summary = {"splits": {"train": something, "val": something, "test": nothing}}
         without_boxes.summary = {"splits": {"train": {"images": 3, "boxes": 0}, "val": something, "test": something}}
         gate = GateConfig(evaluation_dataset_id=dataset.id, evaluation=EvaluationConfig(split="test"))
-        with pytest.raises(InvalidRequest, match="the split test of films, which holds no image"):
+        with pytest.raises(InvalidRequest, match="the split test of images, which holds no image"):
             start_training(session, dataset=dataset, config=CONFIG, gate=gate)
         with pytest.raises(InvalidRequest, match="has no box in its training split"):
             start_training(session, dataset=without_boxes, config=CONFIG)
         model_id = add_model(session).id
-        with pytest.raises(InvalidRequest, match="The split test of films holds no image"):
+        with pytest.raises(InvalidRequest, match="The split test of images holds no image"):
             start_evaluation(session, model_id=model_id, dataset=dataset, config=EvaluationConfig(split="test"))
         start_training(session, dataset=dataset, config=CONFIG)
 

@@ -20,7 +20,7 @@ from shared.vocabulary.states import TaskState
 from tests.integration.trainers import trainer, wait_for_task
 from tests.ports import free_port
 from tests.tiny_dataset import store_dataset
-from tests.tiny_films import tiny_config
+from tests.tiny_images import tiny_config
 from tests.waiting import wait_for, wait_until_gone
 
 #: A checkpoint after every step.
@@ -29,7 +29,7 @@ OFTEN = 1e-4
 
 @pytest.fixture
 def dataset(database: Database, store: ObjectStore) -> Dataset:
-    return store_dataset(database, store, films=16)
+    return store_dataset(database, store, count=16)
 
 
 def begin(database: Database, dataset: Dataset, config: TrainingConfig, gate: GateConfig | None = None) -> TrainingRun:

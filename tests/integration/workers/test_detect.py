@@ -19,7 +19,7 @@ from shared.object_store import rendition_key, weights_key
 from shared.queue.claim import expire_leases
 from shared.queue.outcome import cancel
 from shared.tables import Image, Job, Worker
-from tests.integration.workshop import HEIGHT_PX, MARKED, WIDTH_PX, Workshop, film, is_marked
+from tests.integration.workshop import HEIGHT_PX, MARKED, WIDTH_PX, Workshop, grey_image, is_marked
 from tests.requirements import REPOSITORY
 from tests.tiny_model import make_tiny_model
 from tests.waiting import DEADLINE_S
@@ -31,7 +31,7 @@ Before = Callable[[Sequence[FittedImage]], None]
 
 def fail_on_the_marked(batch: Sequence[FittedImage]) -> None:
     if any(map(is_marked, batch)):
-        raise RuntimeError("this film cannot be detected")
+        raise RuntimeError("this image cannot be detected")
 
 
 def once(action: Callable[[], object]) -> Before:
@@ -43,14 +43,14 @@ def once(action: Callable[[], object]) -> Before:
 def test_detections_are_those_of_the_detector_in_original_pixels(
     workshop: Workshop, tiny_model: tuple[ModelCard, bytes], tiny_model_id: UUID
 ) -> None:
-    films = [film(number) for number in range(5)]
-    jobs = workshop.ready(*films)
+    images = [grey_image(number) for number in range(5)]
+    jobs = workshop.ready(*images)
     with workshop.database.begin() as session:  # the originals were larger, one side more than the other
         session.execute(sa.update(Image).values(height_px=10 * HEIGHT_PX, width_px=7 * WIDTH_PX))
     with workshop.detecting(batch_size=3) as detect:
         detect.run()
     detector = Detector(*tiny_model, device="cpu", precision="fp32")
-    for job_id, pixels in zip(jobs, films, strict=True):
+    for job_id, pixels in zip(jobs, images, strict=True):
         assert (workshop.job(job_id).state, workshop.job(job_id).model_id) == ("succeeded", tiny_model_id)
         (expected,) = detector.detect([fit_to_canvas(pixels, tiny_model[0].canvas_px)])
         assert len(expected) == 3
@@ -63,8 +63,8 @@ def test_detections_are_those_of_the_detector_in_original_pixels(
 
 @pytest.mark.usefixtures("tiny_model_id")
 def test_one_poison_image_in_a_batch_of_eight_fails_alone(workshop: Workshop) -> None:
-    films = [film(number) for number in range(7)]
-    jobs = workshop.ready(*films[:3], MARKED, *films[3:])
+    images = [grey_image(number) for number in range(7)]
+    jobs = workshop.ready(*images[:3], MARKED, *images[3:])
     poison = jobs.pop(3)
     with workshop.detecting(fail_on_the_marked, batch_size=8, max_attempts=2, retry_backoff_s=0) as detect:
         detect.run()
@@ -79,7 +79,7 @@ def test_one_poison_image_in_a_batch_of_eight_fails_alone(workshop: Workshop) ->
 
 @pytest.mark.usefixtures("tiny_model_id")
 def test_an_unreadable_rendition_fails_alone(workshop: Workshop) -> None:
-    jobs = workshop.ready(*(film(number) for number in range(4)))
+    jobs = workshop.ready(*(grey_image(number) for number in range(4)))
     with workshop.database.begin() as session:
         session.execute(
             sa.update(Image).where(Image.id == workshop.job(jobs[1]).image_id).values(rendition_sha256="0" * 64)
@@ -102,7 +102,7 @@ def test_a_device_out_of_memory_halves_the_batch_and_fails_nothing(workshop: Wor
         if len(batch) > 3:
             raise DeviceOutOfMemory
 
-    jobs = workshop.ready(*(film(number) for number in range(24)))
+    jobs = workshop.ready(*(grey_image(number) for number in range(24)))
     with workshop.detecting(hold_at_most_three, batch_size=8) as detect:
         detect.run()
     assert workshop.states(jobs) == ["succeeded"] * 24
@@ -117,7 +117,7 @@ def test_an_image_that_never_fits_in_memory_fails_under_that_code(workshop: Work
         if any(map(is_marked, batch)):
             raise DeviceOutOfMemory
 
-    jobs = workshop.ready(MARKED, film(1))
+    jobs = workshop.ready(MARKED, grey_image(1))
     with workshop.detecting(exhaust, batch_size=2, max_attempts=2, retry_backoff_s=0) as detect:
         detect.run()
         detect.run()  # what comes back at the very end waits for the next hint
@@ -127,7 +127,7 @@ def test_an_image_that_never_fits_in_memory_fails_under_that_code(workshop: Work
 
 @pytest.mark.usefixtures("tiny_model_id")
 def test_a_job_cancelled_before_or_during_detection_has_no_result(workshop: Workshop) -> None:
-    before, during, untouched = workshop.ready(film(1), film(2), film(3))
+    before, during, untouched = workshop.ready(grey_image(1), grey_image(2), grey_image(3))
 
     def cancel_one(job_id: UUID) -> None:
         with workshop.database.begin() as session:
@@ -142,7 +142,7 @@ def test_a_job_cancelled_before_or_during_detection_has_no_result(workshop: Work
 
 @pytest.mark.usefixtures("tiny_model_id")
 def test_leases_are_renewed_while_a_step_takes_longer_than_a_lease(workshop: Workshop) -> None:
-    jobs = workshop.ready(*(film(number) for number in range(4)))
+    jobs = workshop.ready(*(grey_image(number) for number in range(4)))
 
     with workshop.detecting(once(lambda: workshop.sweep_until_renewed(jobs[0])), batch_size=2, lease_s=24) as detect:
         detect.run()
@@ -153,7 +153,7 @@ def test_leases_are_renewed_while_a_step_takes_longer_than_a_lease(workshop: Wor
 @pytest.mark.usefixtures("tiny_model_id")
 def test_a_worker_that_lost_its_leases_drops_its_result(workshop: Workshop) -> None:
     """Time runs out behind its back, and another worker is quicker."""
-    jobs = workshop.ready(film(1), film(2))
+    jobs = workshop.ready(grey_image(1), grey_image(2))
 
     def lose_and_be_overtaken() -> None:
         with workshop.database.begin() as session:
@@ -173,7 +173,7 @@ def test_a_worker_that_lost_its_leases_drops_its_result(workshop: Workshop) -> N
 @pytest.mark.usefixtures("tiny_model_id")
 def test_the_stop_flag_ends_it_after_this_batch_with_nothing_leased(workshop: Workshop) -> None:
     stop = threading.Event()
-    jobs = workshop.ready(*(film(number) for number in range(12)))
+    jobs = workshop.ready(*(grey_image(number) for number in range(12)))
     with workshop.detecting(once(stop.set), stop, batch_size=2) as detect:
         detect.run()
     assert workshop.states(jobs) == ["succeeded"] * 2 + ["ready"] * 10
@@ -191,8 +191,8 @@ def test_a_change_of_model_takes_hold_between_two_batches(workshop: Workshop) ->
         with workshop.database.begin() as session:
             assert registry.roll_back(session).id == first
 
-    jobs = workshop.ready(*(film(number) for number in range(12)))
-    (named,) = workshop.ready(film(99), requested_model_id=second)
+    jobs = workshop.ready(*(grey_image(number) for number in range(12)))
+    (named,) = workshop.ready(grey_image(99), requested_model_id=second)
     with workshop.detecting(once(roll_back), batch_size=2) as detect:
         detect.run()
     under = [workshop.job(job_id).model_id for job_id in jobs]
@@ -202,7 +202,7 @@ def test_a_change_of_model_takes_hold_between_two_batches(workshop: Workshop) ->
     assert workshop.job(named).model_id == second
     for job_id, number in zip((*jobs, named), (*range(12), 99), strict=True):
         model_id, found = workshop.job(job_id).model_id, workshop.found(job_id)
-        (expected,) = detectors[model_id].detect([detectors[model_id].place(film(number))])
+        (expected,) = detectors[model_id].detect([detectors[model_id].place(grey_image(number))])
         assert {row.model_id for row in found} == {model_id}
         assert [row.score for row in found] == pytest.approx([detection.score for detection in expected], abs=1e-4)
 
@@ -214,8 +214,8 @@ def test_a_model_whose_weights_are_gone_fails_only_the_jobs_that_name_it(
     with workshop.database.begin() as session:
         broken = registry.register(session, workshop.store, card, weights).id
     workshop.store.put(weights_key(card.weights_sha256), b"not these bytes")
-    (lost,) = workshop.ready(film(1), requested_model_id=broken)
-    (fine,) = workshop.ready(film(2))
+    (lost,) = workshop.ready(grey_image(1), requested_model_id=broken)
+    (fine,) = workshop.ready(grey_image(2))
     with workshop.detecting(max_attempts=2, retry_backoff_s=0) as detect:
         detect.run()
         detect.run()  # what comes back at the very end waits for the next hint
@@ -226,7 +226,7 @@ def test_a_model_whose_weights_are_gone_fails_only_the_jobs_that_name_it(
 
 def test_an_image_has_one_result_under_a_model(workshop: Workshop, tiny_model_id: UUID) -> None:
     """Sent twice, once naming the model that is active anyway: in one batch, in two, and after the other's end."""
-    jobs = workshop.ready(*(film(number) for number in range(4)))
+    jobs = workshop.ready(*(grey_image(number) for number in range(4)))
     twins = []
     with workshop.database.begin() as session:
         for job_id in jobs:
@@ -250,7 +250,7 @@ def test_an_image_has_one_result_under_a_model(workshop: Workshop, tiny_model_id
 
 @pytest.mark.usefixtures("tiny_model_id")
 def test_an_outage_of_the_object_store_costs_no_attempt(workshop: Workshop) -> None:
-    jobs = workshop.ready(film(1), film(2))
+    jobs = workshop.ready(grey_image(1), grey_image(2))
     with workshop.detecting(s3_endpoint_url="http://127.0.0.1:9", max_attempts=1, retry_backoff_s=3600) as cut_off:
         cut_off.run()
     assert workshop.states(jobs) == ["ready"] * 2
@@ -264,7 +264,7 @@ def test_an_outage_of_the_object_store_costs_no_attempt(workshop: Workshop) -> N
 
 @pytest.mark.usefixtures("tiny_model_id")
 def test_what_a_worker_did_is_counted(workshop: Workshop, tiny_model_id: UUID) -> None:
-    workshop.ready(*(film(number) for number in range(5)))
+    workshop.ready(*(grey_image(number) for number in range(5)))
     with workshop.detecting(batch_size=2) as detect:
         detect.run()
     with workshop.database.begin() as session:
@@ -296,7 +296,7 @@ with workshop.detecting(hang) as detect:
 def test_a_step_that_hangs_ends_the_process_and_another_does_its_jobs(
     workshop: Workshop, environ: dict[str, str]
 ) -> None:
-    jobs = workshop.ready(film(1), MARKED, film(2))
+    jobs = workshop.ready(grey_image(1), MARKED, grey_image(2))
     limits = {"CARINA_LEASE_S": "1", "CARINA_STEP_TIMEOUT_S": "2"}
     hanging = subprocess.run(
         [sys.executable, "-c", HANGING],

@@ -17,7 +17,7 @@ from shared.queue.outcome import cancel
 from shared.tables import Image
 from tests.decoders import bytes_read, decoders, wait_for_request
 from tests.integration.workshop import Workshop, dicom
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 from tests.waiting import DEADLINE_S, wait_for
 from workers import slots
 from workers.wakeups import Wakeups
@@ -63,8 +63,8 @@ def image_of(workshop: Workshop, job_id: UUID) -> Image:
         return image
 
 
-def test_a_film_becomes_the_rendition_that_the_function_makes(workshop: Workshop) -> None:
-    file = make_dicom(make_film(317, 211))
+def test_a_image_becomes_the_rendition_that_the_function_makes(workshop: Workshop) -> None:
+    file = make_dicom(make_image(317, 211))
     (job_id,) = workshop.queue(file)
     with workshop.preparing(rendition_px=100) as prepare:
         prepare.run()
@@ -243,7 +243,7 @@ def test_a_worker_without_a_free_slot_leaves_hints_to_others(workshop: Workshop)
     assert workshop.states([slow]) == ["ready"]
 
 
-def test_the_more_urgent_film_is_prepared_first(workshop: Workshop) -> None:
+def test_the_more_urgent_image_is_prepared_first(workshop: Workshop) -> None:
     jobs = workshop.queue(*(dicom(number) for number in range(4)))
     workshop.set(jobs[2], priority=9)
     stop = threading.Event()

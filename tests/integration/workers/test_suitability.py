@@ -36,7 +36,7 @@ def test_by_default_flags_are_kept_beside_the_result(workshop: Workshop) -> None
     assert flags == [[], ["lateral_view"], ["rotated"], ["suspected_inversion"], ["low_resolution"]]
 
 
-def test_what_is_no_usable_frontal_film_may_be_rejected_and_still_says_why(workshop: Workshop) -> None:
+def test_what_is_no_usable_frontal_image_may_be_rejected_and_still_says_why(workshop: Workshop) -> None:
     jobs, flags = prepared(workshop, "reject")
     assert jobs == [
         ("ready", None),

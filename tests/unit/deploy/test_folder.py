@@ -41,7 +41,7 @@ def test_temporary_files_of_a_killed_run_go_and_its_caches_stay(tmp_path: Path) 
     kept = folder.temporary / f"carina-{os.getuid()}" / "renditions"
     kept.mkdir(parents=True)
     (folder.temporary / "carina-phantoms-x").mkdir()
-    (folder.temporary / "carina-phantoms-x" / "film.dcm").touch()
+    (folder.temporary / "carina-phantoms-x" / "image.dcm").touch()
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "file").touch()
     (folder.temporary / "link").symlink_to(tmp_path / "outside")

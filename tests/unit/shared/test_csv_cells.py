@@ -53,7 +53,7 @@ FORMULAS = [
     "'=1",
     "''=1",
 ]
-TEXTS = ["", "a", "film.png", "a=1", "1-2", "'quoted'", "it's", "/archive/=1.png", "Zoë", "肺", '"=1"', "(-)"]
+TEXTS = ["", "a", "image.png", "a=1", "1-2", "'quoted'", "it's", "/archive/=1.png", "Zoë", "肺", '"=1"', "(-)"]
 
 
 @pytest.mark.parametrize("text", FORMULAS)

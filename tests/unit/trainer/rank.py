@@ -1,15 +1,15 @@
-"""What torchrun starts on each rank for `test_fit`: FOLDER FILMS."""
+"""What torchrun starts on each rank for `test_fit`: FOLDER IMAGES."""
 
 import json
 import sys
 from pathlib import Path
 
 from shared.training.config import TrainingConfig
-from tests.tiny_films import card_of, read, tiny_dataset
+from tests.tiny_images import card_of, read, tiny_dataset
 from trainer.fit import Progress, fit
 from trainer.ranks import joined
 
-folder, films = Path(sys.argv[1]), int(sys.argv[2])
+folder, images = Path(sys.argv[1]), int(sys.argv[2])
 losses: list[float] = []
 
 
@@ -32,7 +32,7 @@ class Listener:
 
 
 config = TrainingConfig.model_validate_json((folder / "config.json").read_text())
-dataset = tiny_dataset(films)
+dataset = tiny_dataset(images)
 with joined("cpu") as ranks:
     _, weights = fit(config, dataset, card_of(config, dataset), lambda model: None, read, ranks, Listener())
     if ranks.is_first:

@@ -18,8 +18,8 @@ from shared.detector.runtime import Detector
 from shared.detector.weights import import_checkpoint, load_model
 from shared.phantoms import CLASS_NAMES, make_phantom
 from shared.version import RENDITION_VERSION
-from tests.tiny_films import tiny_config
-from trainer.datasets.dataset import Dataset, Film
+from tests.tiny_images import tiny_config
+from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.evaluate import find, to_material
 from trainer.evaluation.voc import evaluate_voc
 from trainer.fit import Progress, draft_card, fit
@@ -59,10 +59,10 @@ class Steps:
         self.figures.append(progress.figures)
 
 
-def phantom_film(seed: int) -> Film:
+def phantom_image(seed: int) -> DatasetImage:
     lesions = make_phantom(seed, HEIGHT_PX, WIDTH_PX, (3, 8)).lesions
     sha256 = hashlib.sha256(str(seed).encode()).hexdigest()
-    return Film(
+    return DatasetImage(
         image_id=seed,
         sha256=sha256,
         rendition_sha256=sha256,
@@ -77,8 +77,8 @@ def phantom_film(seed: int) -> Film:
     )
 
 
-def read(film: Film) -> NDArray[np.uint8]:
-    return np.rint(255 * make_phantom(film.image_id, HEIGHT_PX, WIDTH_PX, (3, 8)).pixels).astype(np.uint8)
+def read(image: DatasetImage) -> NDArray[np.uint8]:
+    return np.rint(255 * make_phantom(image.image_id, HEIGHT_PX, WIDTH_PX, (3, 8)).pixels).astype(np.uint8)
 
 
 @pytest.mark.parametrize("architecture", ["fasterrcnn_resnet50_fpn_v2", "retinanet_resnet50_fpn"])
@@ -87,7 +87,7 @@ def test_a_network_goes_the_whole_way_on_phantoms(architecture: Architecture, mo
     if isinstance(plan := plan_of(architecture), Blueprint):  # few regions, so that it is quick on a CPU
         few = {"proposals_in_training": 50, "regions_in_training": 16, "proposals_after_nms": 50}
         monkeypatch.setattr(family, "plans", {architecture: replace(plan, **few)})
-    dataset = Dataset("phantoms", "0" * 64, RENDITION_VERSION, CATEGORIES, (phantom_film(1),))
+    dataset = Dataset("phantoms", "0" * 64, RENDITION_VERSION, CATEGORIES, (phantom_image(1),))
     config = tiny_config(
         architecture=architecture,
         canvas_px=64,
@@ -111,10 +111,10 @@ def test_a_network_goes_the_whole_way_on_phantoms(architecture: Architecture, mo
     assert (imported.architecture, imported.weights_sha256) == (architecture, card.weights_sha256)
 
     detector = Detector(imported, again, "cpu", "fp32")
-    found = find(detector, dataset.films, read, batch_size=1)
+    found = find(detector, dataset.images, read, batch_size=1)
     assert all(len(boxes.scores) > 10 for boxes in found.values())
     assert all((boxes.boxes_xyxy[:, 2:] <= (2 * WIDTH_PX, 2 * HEIGHT_PX)).all() for boxes in found.values())
-    assert evaluate_voc(to_material(dataset, dataset.films, found)).mean_ap is not None
+    assert evaluate_voc(to_material(dataset, dataset.images, found)).mean_ap is not None
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -1,4 +1,4 @@
-"""Boxes stay on their lesions and black stays black, however a film is changed; unchanged, it is what serving sees."""
+"""Augmentation keeps boxes on their lesions and black black; without changes, the result is as in serving."""
 
 from typing import Any
 
@@ -28,13 +28,13 @@ OPTIONS["all"] = {name: value for options in OPTIONS.values() for name, value in
 NO_BOXES = np.empty((0, 4), np.float32)
 
 
-def _film_with_a_lesion(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return a dark film with one bright ellipse right of its middle, and the box around it."""
-    film = np.full((height, width), 40, np.uint8)
+def _image_with_a_lesion(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return a dark image with one bright ellipse right of its middle, and the box around it."""
+    image = np.full((height, width), 40, np.uint8)
     centre, axes = (int(0.6 * width), int(0.45 * height)), (int(0.15 * width), int(0.1 * height))
-    cv2.ellipse(film, centre, axes, 0, 0, 360, 255, cv2.FILLED)
+    cv2.ellipse(image, centre, axes, 0, 0, 360, 255, cv2.FILLED)
     (x, y), (a, b) = centre, axes
-    return film, np.array([[x - a, y - b, x + a + 1, y + b + 1]], np.float32)
+    return image, np.array([[x - a, y - b, x + a + 1, y + b + 1]], np.float32)
 
 
 def _box_of_what_is_bright(canvas: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -45,10 +45,10 @@ def _box_of_what_is_bright(canvas: NDArray[np.uint8]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("shape", [(800, 700), (500, 640), (150, 180)], ids=str)
 def test_a_box_stays_on_its_lesion(option: str, shape: tuple[int, int]) -> None:
-    film, boxes = _film_with_a_lesion(*shape)
+    image, boxes = _image_with_a_lesion(*shape)
     for seed in SEEDS:
         canvas, (box,), kept = augment(
-            film, boxes, CANVAS_PX, Augmentation(**OPTIONS[option]), np.random.default_rng(seed)
+            image, boxes, CANVAS_PX, Augmentation(**OPTIONS[option]), np.random.default_rng(seed)
         )
         assert kept.tolist() == [True]
         assert canvas.shape == (CANVAS_PX, CANVAS_PX)
@@ -56,12 +56,12 @@ def test_a_box_stays_on_its_lesion(option: str, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_changes_the_film_and_the_generator_alone_decides_how(option: str) -> None:
-    film, boxes = _film_with_a_lesion(400, 380)
+def test_every_option_changes_the_image_and_the_generator_alone_decides_how(option: str) -> None:
+    image, boxes = _image_with_a_lesion(400, 380)
     augmentation = Augmentation(**OPTIONS[option])
-    plain = fit_to_canvas(film, CANVAS_PX).canvas
+    plain = fit_to_canvas(image, CANVAS_PX).canvas
     for seed in SEEDS:
-        first, second = (augment(film, boxes, CANVAS_PX, augmentation, np.random.default_rng(seed)) for _ in range(2))
+        first, second = (augment(image, boxes, CANVAS_PX, augmentation, np.random.default_rng(seed)) for _ in range(2))
         assert not np.array_equal(first[0], plain)
         for left, right in zip(first, second, strict=True):
             np.testing.assert_array_equal(left, right)
@@ -75,56 +75,56 @@ def test_every_option_changes_the_film_and_the_generator_alone_decides_how(optio
     seed=st.integers(0, 2**31),
 )
 def test_without_options_training_sees_what_serving_sees(height: int, width: int, canvas_px: int, seed: int) -> None:
-    film = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    image = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     boxes = np.array([[0, 0, width, height], [width / 4, height / 5, width / 2, height / 2]], np.float32)
-    canvas, moved, kept = augment(film, boxes, canvas_px, Augmentation(), np.random.default_rng(seed))
-    placed = fit_to_canvas(film, canvas_px)
+    canvas, moved, kept = augment(image, boxes, canvas_px, Augmentation(), np.random.default_rng(seed))
+    placed = fit_to_canvas(image, canvas_px)
     np.testing.assert_array_equal(canvas, placed.canvas)
     np.testing.assert_allclose(moved, boxes * np.tile((placed.scale_x, placed.scale_y), 2), rtol=1e-5, atol=1e-4)
     assert kept.all()
 
 
-def test_a_mirrored_film_is_the_film_from_right_to_left() -> None:
-    film = np.random.default_rng(0).integers(0, 256, (300, 200), dtype=np.uint8)
-    canvas, _, _ = augment(film, NO_BOXES, 150, Augmentation(flip_probability=1), np.random.default_rng(0))
-    placed = fit_to_canvas(film, 150).canvas
+def test_a_mirrored_image_is_the_image_from_right_to_left() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (300, 200), dtype=np.uint8)
+    canvas, _, _ = augment(image, NO_BOXES, 150, Augmentation(flip_probability=1), np.random.default_rng(0))
+    placed = fit_to_canvas(image, 150).canvas
     np.testing.assert_array_equal(canvas[:, :100], placed[:, 99::-1])
     assert not canvas[:, 100:].any()
 
 
-def test_films_are_mirrored_only_when_asked_and_then_as_often_as_asked() -> None:
-    film = np.tile(np.linspace(50, 200, 64, dtype=np.uint8), (64, 1))
+def test_images_are_mirrored_only_when_asked_and_then_as_often_as_asked() -> None:
+    image = np.tile(np.linspace(50, 200, 64, dtype=np.uint8), (64, 1))
     asked: list[tuple[Augmentation, tuple[int, int]]] = [
         (Augmentation(rotate_deg=10, noise=0.02), (0, 0)),
         (Augmentation(flip_probability=0.3), (45, 75)),
     ]
     for augmentation, (least, most) in asked:
-        canvases = [augment(film, NO_BOXES, 64, augmentation, np.random.default_rng(seed))[0] for seed in range(200)]
+        canvases = [augment(image, NO_BOXES, 64, augmentation, np.random.default_rng(seed))[0] for seed in range(200)]
         mirrored = sum(canvas[32, 8:28].mean() > canvas[32, 36:56].mean() for canvas in canvases)
         assert least <= mirrored <= most
 
 
 def test_fine_stripes_fade_to_grey_instead_of_aliasing() -> None:
-    film = np.zeros((1024, 1024), np.uint8)
-    film[:, ::2] = 255
+    image = np.zeros((1024, 1024), np.uint8)
+    image[:, ::2] = 255
     augmentation = Augmentation(rotate_deg=10, scale=(0.8, 1.2), aspect=(0.9, 1.1), translate=0.05)
     for seed in SEEDS:
-        canvas, _, _ = augment(film, NO_BOXES, CANVAS_PX, augmentation, np.random.default_rng(seed))
+        canvas, _, _ = augment(image, NO_BOXES, CANVAS_PX, augmentation, np.random.default_rng(seed))
         assert canvas[80:-80, 80:-80].std() < 20  # A warp without averaging leaves about 75.
 
 
 def test_what_is_black_stays_black() -> None:
-    film = np.full((400, 200), 128, np.uint8)
+    image = np.full((400, 200), 128, np.uint8)
     options = {"gamma": (0.7, 0.7), "contrast": (0.8, 0.8), "brightness": (0.2, 0.2), "noise": 0.1}
-    canvas, _, _ = augment(film, NO_BOXES, CANVAS_PX, Augmentation(**options), np.random.default_rng(0))
+    canvas, _, _ = augment(image, NO_BOXES, CANVAS_PX, Augmentation(**options), np.random.default_rng(0))
     assert not canvas[:, 128:].any()
     assert canvas[:, :128].mean() > 140
 
 
 def test_noise_has_no_more_than_its_deviation() -> None:
-    film = np.full((CANVAS_PX, CANVAS_PX), 128, np.uint8)
+    image = np.full((CANVAS_PX, CANVAS_PX), 128, np.uint8)
     deviations = [
-        augment(film, NO_BOXES, CANVAS_PX, Augmentation(noise=0.1), np.random.default_rng(seed))[0].std() / 255
+        augment(image, NO_BOXES, CANVAS_PX, Augmentation(noise=0.1), np.random.default_rng(seed))[0].std() / 255
         for seed in range(40)
     ]
     assert max(deviations) <= 0.102
@@ -132,11 +132,11 @@ def test_noise_has_no_more_than_its_deviation() -> None:
 
 
 def test_a_lesion_that_is_mostly_off_the_canvas_is_dropped_and_the_others_kept() -> None:
-    film = np.full((400, 400), 90, np.uint8)
+    image = np.full((400, 400), 90, np.uint8)
     boxes = np.array([[0, 150, 20, 250], [180, 180, 220, 220], [380, 150, 400, 250]], np.float32)
     outcomes = set()
     for seed in range(40):
-        _, moved, kept = augment(film, boxes, CANVAS_PX, Augmentation(translate=0.2), np.random.default_rng(seed))
+        _, moved, kept = augment(image, boxes, CANVAS_PX, Augmentation(translate=0.2), np.random.default_rng(seed))
         assert kept[1]
         assert len(moved) == kept.sum()
         assert moved.min() >= 0
@@ -146,11 +146,11 @@ def test_a_lesion_that_is_mostly_off_the_canvas_is_dropped_and_the_others_kept()
 
 
 def test_a_lesion_that_is_mostly_cut_out_is_dropped() -> None:
-    film, boxes = np.full((CANVAS_PX, CANVAS_PX), 200, np.uint8), np.array([[100, 100, 140, 140]], np.float32)
+    image, boxes = np.full((CANVAS_PX, CANVAS_PX), 200, np.uint8), np.array([[100, 100, 140, 140]], np.float32)
     left, dropped = [], 0
     for seed in range(100):
         canvas, _, kept = augment(
-            film, boxes, CANVAS_PX, Augmentation(cutouts=3, cutout_side=0.5), np.random.default_rng(seed)
+            image, boxes, CANVAS_PX, Augmentation(cutouts=3, cutout_side=0.5), np.random.default_rng(seed)
         )
         share = (canvas[100:140, 100:140] > 0).mean()
         dropped += not kept[0]
@@ -163,12 +163,12 @@ def test_a_lesion_that_is_mostly_cut_out_is_dropped() -> None:
 
 
 def test_a_box_that_vanishes_on_the_canvas_is_dropped() -> None:
-    """Neighbours in float32 near the film's edge are one number once the film has been shifted."""
-    film, lesion = _film_with_a_lesion(1024, 1024)
+    """Neighbours in float32 near the image's edge are one number once the image has been shifted."""
+    image, lesion = _image_with_a_lesion(1024, 1024)
     left = np.float32(8.0)
     thin = np.array([[left, 300, np.nextafter(left, np.float32(np.inf)), 700]], np.float32)
     boxes = np.concatenate((lesion, thin))
     for seed in SEEDS:
-        _, seen, kept = augment(film, boxes, CANVAS_PX, Augmentation(translate=0.15), np.random.default_rng(seed))
+        _, seen, kept = augment(image, boxes, CANVAS_PX, Augmentation(translate=0.15), np.random.default_rng(seed))
         assert (seen[:, 2:] > seen[:, :2]).all()
         assert kept[0]

@@ -5,7 +5,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from shared.detector.families import build, family_of
-from tests.tiny_films import card_of, tiny_config, tiny_dataset
+from tests.tiny_images import card_of, tiny_config, tiny_dataset
 from trainer.engine import set_training
 
 CARD = card_of(tiny_config(), tiny_dataset(1))

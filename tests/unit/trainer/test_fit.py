@@ -14,7 +14,7 @@ import torch
 from shared.detector.runtime import Detector
 from shared.detector.weights import decode_weights, encode_weights
 from shared.training.config import Augmentation, TrainingConfig
-from tests.tiny_films import card_of, read, tiny_config, tiny_dataset
+from tests.tiny_images import card_of, read, tiny_config, tiny_dataset
 from tests.waiting import DEADLINE_S
 from trainer.datasets.dataset import Dataset
 from trainer.engine import NonFiniteLoss
@@ -76,7 +76,7 @@ def test_a_checkpoint_is_read_without_trusting_it() -> None:
 
 
 def test_two_ranks_learn_what_one_with_twice_the_batch_does(tmp_path: Path) -> None:
-    """Five films in passes of four: the second rank has none in the last pass of each epoch, and yet takes part."""
+    """Five images in passes of four: the second rank has none in the last pass of each epoch, and yet takes part."""
     config = tiny_config(batch_size=4, optimizer="sgd", learning_rate=0.01, scale_learning_rate=False)
     alone = Memory()
     weights = decode_weights(run(config, tiny_dataset(5), alone))
@@ -94,16 +94,16 @@ def test_two_ranks_learn_what_one_with_twice_the_batch_does(tmp_path: Path) -> N
         torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_a_model_learns_its_films_and_names_classes_by_the_datasets_ids() -> None:
+def test_a_model_learns_its_images_and_names_classes_by_the_datasets_ids() -> None:
     dataset = tiny_dataset(3)
     config = tiny_config(epochs=40, batch_size=1, learning_rate=2e-3, ema_decay=0.9, score_threshold=0.3)
     card, weights = fit(config, dataset, card_of(config, dataset), lambda model: None, read, ALONE, Memory())
     detector = Detector(card, weights, "cpu", "fp32")
-    for film in dataset.films:
-        best = detector.detect([detector.fit_to_canvas(read(film))])[0][0]
-        assert best.category_id in film.category_ids
+    for image in dataset.images:
+        best = detector.detect([detector.fit_to_canvas(read(image))])[0][0]
+        assert best.category_id in image.category_ids
         centre = np.array(best.box_xyxy_px).reshape(2, 2).mean(0)
-        boxes = film.boxes_on_rendition
+        boxes = image.boxes_on_rendition
         assert any((box[:2] < centre).all() and (centre < box[2:]).all() for box in boxes)
 
 
@@ -116,7 +116,7 @@ def test_measuring_after_each_epoch_changes_no_weight() -> None:
         weights = encode_weights(model.state_dict(), torch.float32)
         described = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
         detector = Detector(described, weights, "cpu", "fp32")
-        return {"found": len(detector.detect([detector.fit_to_canvas(read(dataset.films[0]))])[0])}
+        return {"found": len(detector.detect([detector.fit_to_canvas(read(dataset.images[0]))])[0])}
 
     after = fit(config, dataset, card, lambda model: None, read, ALONE, measured, measure)[1]
     assert after == run(config, dataset, plain)
@@ -161,8 +161,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step_s_images() ->
 def test_without_a_true_box_there_is_nothing_to_train_on() -> None:
     dataset = tiny_dataset(4)
     with pytest.raises(NothingToTrainOn):
-        run(tiny_config(), Dataset("none", "0" * 64, 1, dataset.categories, dataset.films[3:]), Memory())
+        run(tiny_config(), Dataset("none", "0" * 64, 1, dataset.categories, dataset.images[3:]), Memory())
     with pytest.raises(NothingToTrainOn):
         run(tiny_config(), tiny_dataset(4, split="val"), Memory())
     with pytest.raises(NothingToTrainOn, match="no class"):
-        card_of(tiny_config(), Dataset("none", "0" * 64, 1, (), dataset.films[3:]))
+        card_of(tiny_config(), Dataset("none", "0" * 64, 1, (), dataset.images[3:]))

@@ -15,7 +15,7 @@ from shared.detector.weights import decode_weights
 from shared.errors import InvalidModelFile, ObjectMissing
 from shared.training import pretrained
 from shared.training.config import TrainingConfig
-from tests.tiny_films import card_of, tiny_config, tiny_dataset
+from tests.tiny_images import card_of, tiny_config, tiny_dataset
 from tests.tiny_model import make_tiny_model
 from trainer.fit import draft_card
 from trainer.initial_weights import fetch, fill

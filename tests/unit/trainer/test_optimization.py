@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny_films import tiny_config
+from tests.tiny_images import tiny_config
 from trainer.optimization import Average, learning_rate, make_optimizer
 
 

@@ -1,4 +1,4 @@
-"""Every film comes as often as the config says, in an order that is a function of seed and epoch alone."""
+"""Every image comes as often as the config says, in an order that is a function of seed and epoch alone."""
 
 from collections import Counter
 
@@ -7,35 +7,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tiny_films import tiny_config, tiny_dataset
+from tests.tiny_images import tiny_config, tiny_dataset
 from trainer.sampling import plan_epoch, repeat_factors, shares, steps_of
 
-FILMS = tiny_dataset(16).films  # every fourth one is normal
+IMAGES = tiny_dataset(16).images  # every fourth one is normal
 
 
-def test_by_default_an_epoch_has_each_film_once_in_another_order_each_time() -> None:
-    first, second = (plan_epoch(FILMS, tiny_config(), epoch) for epoch in (0, 1))
+def test_by_default_an_epoch_has_each_image_once_in_another_order_each_time() -> None:
+    first, second = (plan_epoch(IMAGES, tiny_config(), epoch) for epoch in (0, 1))
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(16))
     assert first.tolist() != second.tolist()
-    assert first.tolist() == plan_epoch(FILMS, tiny_config(), 0).tolist()
+    assert first.tolist() == plan_epoch(IMAGES, tiny_config(), 0).tolist()
 
 
-def test_normal_films_enter_at_their_rate() -> None:
+def test_normal_images_enter_at_their_rate() -> None:
     config = tiny_config(normal_rate=0.25)
-    counts = Counter(index for epoch in range(200) for index in plan_epoch(FILMS, config, epoch).tolist())
+    counts = Counter(index for epoch in range(200) for index in plan_epoch(IMAGES, config, epoch).tolist())
     assert all(counts[index] == 200 for index in range(16) if index % 4 != 3)
     assert sum(counts[index] for index in (3, 7, 11, 15)) == pytest.approx(200, abs=45)
-    assert not set(plan_epoch(FILMS, tiny_config(normal_rate=0), 0).tolist()) & {3, 7, 11, 15}
+    assert not set(plan_epoch(IMAGES, tiny_config(normal_rate=0), 0).tolist()) & {3, 7, 11, 15}
 
 
 def test_rare_classes_are_repeated_by_the_root_of_their_rarity() -> None:
-    films = [film for film in FILMS if 7 in film.category_ids] + [f for f in FILMS if set(f.category_ids) == {3}][:1]
-    share = sum(3 in film.category_ids for film in films) / len(films)
-    factors = repeat_factors(films, 1.0)
-    only_squares = next(i for i, film in enumerate(films) if set(film.category_ids) == {7})
+    images = [image for image in IMAGES if 7 in image.category_ids] + [f for f in IMAGES if set(f.category_ids) == {3}][
+        :1
+    ]
+    share = sum(3 in image.category_ids for image in images) / len(images)
+    factors = repeat_factors(images, 1.0)
+    only_squares = next(i for i, image in enumerate(images) if set(image.category_ids) == {7})
     assert factors[-1] == pytest.approx(max(1, (1 / share) ** 0.5))
     assert factors[only_squares] < factors[-1]
-    assert np.all(repeat_factors(films, 0) == 1)
+    assert np.all(repeat_factors(images, 0) == 1)
 
 
 @given(
@@ -56,10 +58,10 @@ def test_the_ranks_together_take_every_place_of_the_plan_once(
     for step in zip(*of_ranks, strict=True):
         assert len({len(passes) for passes in step}) == 1, "every rank enters the same collectives"
         for share in (share for passes in zip(*step, strict=True) for share in passes):
-            assert len(share.films) == len(share.seeds) <= batch_size
-            taken += share.films.tolist()
+            assert len(share.images) == len(share.seeds) <= batch_size
+            taken += share.images.tolist()
     assert taken == plan.tolist()
     resumed = list(shares(plan, config, 0, 0, world, first))
-    assert [[s.films.tolist() for s in step] for step in resumed] == [
-        [s.films.tolist() for s in step] for step in of_ranks[0][first:]
+    assert [[s.images.tolist() for s in step] for step in resumed] == [
+        [s.images.tolist() for s in step] for step in of_ranks[0][first:]
     ]

@@ -132,11 +132,11 @@ def test_a_server_that_takes_connections_and_never_answers_is_given_up_on(
     is_upload: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_answer, "_ALIVE_S", 0.5)
-    (film := tmp_path / "film.dcm").write_bytes(b"x")
+    (image := tmp_path / "image.dcm").write_bytes(b"x")
     with silent() as url, Carina(url, KEY, on_retry=lambda _: None) as client:
         began = time.monotonic()
         with pytest.raises(ApiUnavailable, match="takes too long"):
-            client.submit([film]) if is_upload else client.models()
+            client.submit([image]) if is_upload else client.models()
         # The client's own limits: 120 s for an answer, and 90 s in all.
         assert time.monotonic() - began < 60
 

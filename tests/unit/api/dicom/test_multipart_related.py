@@ -66,7 +66,7 @@ def test_text_before_the_first_boundary_is_passed_over(preamble: bytes, step: in
 
 def test_a_preamble_has_an_end() -> None:
     with pytest.raises(MalformedUpload):
-        list(read(request(b"x" * 10**6 + body(b"film"), step=1000), max_bytes=10**7))
+        list(read(request(b"x" * 10**6 + body(b"data"), step=1000), max_bytes=10**7))
 
 
 def test_what_is_not_read_of_a_part_is_skipped() -> None:
@@ -74,12 +74,12 @@ def test_what_is_not_read_of_a_part_is_skipped() -> None:
 
 
 def test_a_body_that_breaks_off_anywhere_never_ends_well() -> None:
-    data = body(b"film", b"another", end=b"\r\n--frontier--\r\n")
+    data = body(b"data", b"another", end=b"\r\n--frontier--\r\n")
     for cut in range(len(data)):
         whole = []
         with pytest.raises(UploadCutShort):
             whole.extend(file for _, file in read(request(data[:cut], length=len(data))))
-        assert whole in ([], [b"film"])
+        assert whole in ([], [b"data"])
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_body_that_breaks_off_anywhere_never_ends_well() -> None:
         (b"--frontier\r\nno header\r\n\r\n", MalformedUpload),
         (b"--frontier\r\nX: " + bytes(10_000), MalformedUpload),
         (b"--frontier\r\n" + b"X: y\r\n" * 9 + b"\r\n\r\n--frontier--", MalformedUpload),
-        (body(b"film") + bytes(100_000), MalformedUpload),
+        (body(b"data") + bytes(100_000), MalformedUpload),
         (b"--frontier--", NoInstances),
         (b"", NoInstances),
         (body(*([b""] * 11)), LimitExceeded),
@@ -104,10 +104,10 @@ def test_a_body_that_is_no_good_is_refused(data: bytes, error: type[CarinaError]
 def test_other_media_types_are_refused_and_an_instance_alone_is_not() -> None:
     for content_type in ("", "multipart/related", "application/json", TYPE.replace("dicom", "dicom+xml")):
         with pytest.raises(UnsupportedMediaType):
-            list(read(request(body(b"film"), content_type=content_type)))
-    assert list(read(request(b"film", content_type="application/dicom"))) == [("application/dicom", b"film")]
+            list(read(request(body(b"data"), content_type=content_type)))
+    assert list(read(request(b"data", content_type="application/dicom"))) == [("application/dicom", b"data")]
     with pytest.raises(UploadCutShort):
-        list(read(request(b"film", length=5, content_type="application/dicom")))
+        list(read(request(b"data", length=5, content_type="application/dicom")))
 
 
 @pytest.mark.parametrize(

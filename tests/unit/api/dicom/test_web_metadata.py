@@ -14,7 +14,7 @@ from api.dicom.web.dicom_json import from_dataset, to_text
 from shared.imaging.dicom_file import read_dicom
 from shared.imaging.header import PREFIX_BYTES
 from tests.requirements import SHARED_CASES
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
 LONG = {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"}
 SYNTAXES = {"<": b"1.2.840.10008.1.2.1\0", ">": b"1.2.840.10008.1.2.2\0"}
@@ -157,10 +157,10 @@ def test_private_elements_and_items_are_given() -> None:
 
 @pytest.mark.parametrize(("signed", "vr", "value"), [(0, "US", 65535), (1, "SS", -1)])
 def test_an_implicit_choice_follows_the_pixels_sign(signed: int, vr: str, value: int) -> None:
-    film = make_dicom(make_film(), syntax="1.2.840.10008.1.2", PixelRepresentation=signed)
-    at = film.index(struct.pack("<HHI", 0x0028, 0x0103, 2)) + 10
-    film = film[:at] + struct.pack("<HHIH", 0x0028, 0x0120, 2, 0xFFFF) + film[at:]
-    found = from_dataset(read_dicom(film, max_bytes=PREFIX_BYTES, kept=None).dataset)
+    image = make_dicom(make_image(), syntax="1.2.840.10008.1.2", PixelRepresentation=signed)
+    at = image.index(struct.pack("<HHI", 0x0028, 0x0103, 2)) + 10
+    image = image[:at] + struct.pack("<HHIH", 0x0028, 0x0120, 2, 0xFFFF) + image[at:]
+    found = from_dataset(read_dicom(image, max_bytes=PREFIX_BYTES, kept=None).dataset)
     assert found["00280120"] == {"vr": vr, "Value": [value]}
 
 
@@ -289,9 +289,9 @@ def test_an_item_may_have_a_character_set_of_its_own() -> None:
 
 
 def test_pydicom_reads_what_keeps_to_the_rules() -> None:
-    film = make_dicom(make_film(), WindowCenter=["1.5", "2"], PatientAge="042Y", FrameIncrementPointer=0x00181063)
-    found = Dataset.from_json(from_dataset(read_dicom(film, max_bytes=PREFIX_BYTES, kept=None).dataset))
-    sent = pydicom.dcmread(BytesIO(film))
+    image = make_dicom(make_image(), WindowCenter=["1.5", "2"], PatientAge="042Y", FrameIncrementPointer=0x00181063)
+    found = Dataset.from_json(from_dataset(read_dicom(image, max_bytes=PREFIX_BYTES, kept=None).dataset))
+    sent = pydicom.dcmread(BytesIO(image))
     del sent[0x7FE00010]
     assert found == sent
 

@@ -13,7 +13,7 @@ from tests.requirements import REPOSITORY
 COMMITTED = REPOSITORY / "docs/pictures/syntaxes.png"
 
 
-def test_a_film_comes_out_of_eight_syntaxes_as_it_went_in() -> None:
+def test_a_image_comes_out_of_eight_syntaxes_as_it_went_in() -> None:
     made = syntaxes.columns(260)
     assert len(made) == 8
     lossless = [column for column in made if column.name != "JPEG Extended"]

@@ -23,7 +23,7 @@ from shared.deidentification import deidentify
 from shared.errors import PermanentError, UndecodablePixelData
 from shared.imaging.facts import PixelSpacing, SpacingSource
 from shared.imaging.rendition import make_rendition
-from tests.planted import FILM, TRACES, make_planted
+from tests.planted import IMAGE, TRACES, make_planted
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
@@ -92,7 +92,7 @@ def test_uids_stay_consistent_and_those_of_standards_stay() -> None:
 
 def test_patients_stay_apart_and_together() -> None:
     def patient(patient_id: str, key: bytes = KEY) -> str:
-        return str(read(hidden(make_dicom(FILM, PatientID=patient_id), key)).PatientID)
+        return str(read(hidden(make_dicom(IMAGE, PatientID=patient_id), key)).PatientID)
 
     assert patient("ab 12") == patient("ab 12 ") != patient("ab 13")
     assert patient("ab 12") != patient("ab 12", OTHER_KEY)
@@ -100,8 +100,8 @@ def test_patients_stay_apart_and_together() -> None:
 
 
 def test_burned_in_annotation_is_kept_and_overlays_in_the_pixels_count_as_one() -> None:
-    assert read(hidden(make_dicom(FILM, BurnedInAnnotation="YES"))).BurnedInAnnotation == "YES"
-    drawn_upon = read(make_dicom(FILM, BurnedInAnnotation="NO"))
+    assert read(hidden(make_dicom(IMAGE, BurnedInAnnotation="YES"))).BurnedInAnnotation == "YES"
+    drawn_upon = read(make_dicom(IMAGE, BurnedInAnnotation="NO"))
     drawn_upon.add_new(0x60000102, "US", 12)
     buffer = BytesIO()
     drawn_upon.save_as(buffer)
@@ -128,21 +128,21 @@ def explicit(tag: bytes, vr: bytes, value: bytes) -> bytes:
     ],
 )
 def test_what_is_not_as_it_should_be_goes(broken: bytes) -> None:
-    data = make_dicom(FILM, PatientName=None)
+    data = make_dicom(IMAGE, PatientName=None)
     place = data.index(b"\x20\x00\x0d\x00UI")
     data = hidden(data[:place] + broken + data[place:])
     assert not TRACES.search(data)
-    assert read(data).PixelData == FILM.tobytes()
+    assert read(data).PixelData == IMAGE.tobytes()
 
 
 def test_what_follows_the_pixels_goes() -> None:
-    file = read(make_dicom(FILM))
+    file = read(make_dicom(IMAGE))
     file.PixelData = file.PixelData + b"PLANTED!"
     buffer = BytesIO()
     file.save_as(buffer)
     data = hidden(buffer.getvalue() + b"PLANTED!")
     assert not TRACES.search(data)
-    assert read(data).PixelData == FILM.tobytes()
+    assert read(data).PixelData == IMAGE.tobytes()
 
 
 @settings(max_examples=300)

@@ -21,7 +21,7 @@ from pydicom.uid import (
 from shared.deidentification import deidentify
 from shared.deidentification.rules import MEANINGS, RULES, Items, Plain
 from shared.imaging.rendition import make_rendition
-from tests.planted import FILM
+from tests.planted import IMAGE
 from tests.planted_everywhere import EVERYWHERE, MARK, PIXEL_MODULE, make_planted_everywhere
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
@@ -99,7 +99,7 @@ def without_uids(pixels: NDArray[np.uint16]) -> bytes:
 
 
 def test_a_file_without_uids_gets_what_part_10_wants() -> None:
-    first, again, other = (read(hidden(without_uids(pixels))) for pixels in (FILM, FILM, FILM + 1))
+    first, again, other = (read(hidden(without_uids(pixels))) for pixels in (IMAGE, IMAGE, IMAGE + 1))
     assert first.SOPInstanceUID == again.SOPInstanceUID != other.SOPInstanceUID
     assert first.SOPInstanceUID.startswith("2.25.")
     assert first.SOPClassUID.name == "Secondary Capture Image Storage"
@@ -128,7 +128,7 @@ def test_elements_that_a_picture_needs_stay_as_they_are() -> None:
         "SeriesNumber": 3,
         "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1",
     }
-    original = make_dicom(FILM, **kept)
+    original = make_dicom(IMAGE, **kept)
     before, after = read(original), read(hidden(original))
     for keyword in kept:
         assert after[keyword].value == before[keyword].value, keyword
@@ -141,7 +141,7 @@ def test_elements_that_a_picture_needs_stay_as_they_are() -> None:
 @pytest.mark.parametrize("text", ["10.12345678901234", "-10.1234567890123", "100.1234567890123", "-0.123456789012345"])
 def test_a_number_that_is_written_too_long_stays_the_same_number(text: str) -> None:
     """Some writers use more than the 16 characters that a decimal string may have."""
-    original = make_dicom(FILM, RescaleIntercept="-1.2345678901234")
+    original = make_dicom(IMAGE, RescaleIntercept="-1.2345678901234")
     padded = text.encode() + b" " * (len(text) % 2)
     longer = original.replace(b"DS\x10\0-1.2345678901234", b"DS%c\0%s" % (len(padded), padded))
     assert longer != original
@@ -169,31 +169,32 @@ def coded(value: str, scheme: str, meaning: str) -> Sequence:
     ],
 )
 def test_a_kept_element_loses_a_value_that_it_cannot_have(keyword: str, value: object) -> None:
-    assert not read(hidden(make_dicom(FILM, **{keyword: value}))).get(keyword)
+    assert not read(hidden(make_dicom(IMAGE, **{keyword: value}))).get(keyword)
 
 
 def test_terms_that_follow_an_unknown_one_go_with_it() -> None:
     image_type = ["ORIGINAL", "PRIMARY", "", "SMITH"]
-    assert list(read(hidden(make_dicom(FILM, ImageType=image_type))).ImageType) == ["ORIGINAL", "PRIMARY"]
-    assert read(hidden(make_dicom(FILM, BodyPartExamined="Chest"))).BodyPartExamined == "CHEST"
+    assert list(read(hidden(make_dicom(IMAGE, ImageType=image_type))).ImageType) == ["ORIGINAL", "PRIMARY"]
+    assert read(hidden(make_dicom(IMAGE, BodyPartExamined="Chest"))).BodyPartExamined == "CHEST"
     assert (
-        read(hidden(make_dicom(FILM, LossyImageCompressionRatio=["7.5", "19370704"]))).LossyImageCompressionRatio == 7.5
+        read(hidden(make_dicom(IMAGE, LossyImageCompressionRatio=["7.5", "19370704"]))).LossyImageCompressionRatio
+        == 7.5
     )
 
 
 def test_a_known_code_gets_our_meaning_and_an_unknown_one_goes() -> None:
-    view = read(hidden(make_dicom(FILM, ViewCodeSequence=coded("399348003", "SCT", "SMITH")))).ViewCodeSequence[0]
+    view = read(hidden(make_dicom(IMAGE, ViewCodeSequence=coded("399348003", "SCT", "SMITH")))).ViewCodeSequence[0]
     assert (view.CodeValue, view.CodingSchemeDesignator) == ("399348003", "SCT")
     assert view.CodeMeaning == MEANINGS["399348003"] == "antero-posterior"
     no_code = Sequence([Dataset()])
     no_code[0].LongCodeValue = no_code[0].CodeMeaning = "SMITH"
-    assert b"SMITH" not in hidden(make_dicom(FILM, ViewCodeSequence=no_code))
+    assert b"SMITH" not in hidden(make_dicom(IMAGE, ViewCodeSequence=no_code))
     for value in ("SMITH", "399348003 SMITH", ""):
-        assert not read(hidden(make_dicom(FILM, ViewCodeSequence=coded(value, "99SMITH", "SMITH")))).ViewCodeSequence
+        assert not read(hidden(make_dicom(IMAGE, ViewCodeSequence=coded(value, "99SMITH", "SMITH")))).ViewCodeSequence
 
 
 def test_instance_uids_are_replaced_also_where_they_are_registered_ones() -> None:
-    file = read(hidden(make_dicom(FILM, StudyInstanceUID=ExplicitVRLittleEndian, SOPClassUID="1.2.3.4.19370704")))
+    file = read(hidden(make_dicom(IMAGE, StudyInstanceUID=ExplicitVRLittleEndian, SOPClassUID="1.2.3.4.19370704")))
     assert file.StudyInstanceUID.startswith("2.25.")
     assert file.SOPClassUID.startswith("2.25.")
 
@@ -208,7 +209,7 @@ def voi_table(data: bytes, *, vr: str = "OW", count: int = 256) -> Sequence:
 
 @pytest.mark.parametrize("data", [bytes(range(256)), np.arange(256, dtype="<u2").tobytes()])
 def test_a_table_keeps_its_entries_and_nothing_behind_them(data: bytes) -> None:
-    original = make_dicom(FILM, VOILUTSequence=voi_table(data + b"SMITH!" * (len(data) == 512)))
+    original = make_dicom(IMAGE, VOILUTSequence=voi_table(data + b"SMITH!" * (len(data) == 512)))
     after = hidden(original)
     assert b"SMITH" not in after
     first, second = (make_rendition(each, rendition_px=64, max_image_pixels=MAX_PIXELS) for each in (original, after))
@@ -216,7 +217,7 @@ def test_a_table_keeps_its_entries_and_nothing_behind_them(data: bytes) -> None:
 
 
 def test_a_table_that_cannot_be_read_goes() -> None:
-    original = make_dicom(FILM, VOILUTSequence=voi_table(b"SMITH!"), WindowCenter=2000, WindowWidth=900)
+    original = make_dicom(IMAGE, VOILUTSequence=voi_table(b"SMITH!"), WindowCenter=2000, WindowWidth=900)
     assert b"SMITH" not in hidden(original)
 
 

@@ -21,12 +21,12 @@ from shared.imaging.cells import CellLayout
 from shared.imaging.decode import decode
 from shared.imaging.rle import unpack_rle
 from shared.phantoms.encoding import LOSSLESS, LOSSY, NATIVE, UIDS, TransferSyntax, encode_frame, native_bytes
-from tests.golden_films import golden_film
+from tests.golden_images import golden_image
 from tests.requirements import SHARED_DATA
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
 MARK = b"PLANTED^NAME"
-FILM, FILM_8, SIGNED = golden_film(12), golden_film(8), golden_film(12, signed=True)
+IMAGE, IMAGE_8, SIGNED = golden_image(12), golden_image(8), golden_image(12, signed=True)
 Plant = Callable[[bytes], bytes]
 
 
@@ -42,11 +42,11 @@ def frame_of(data: bytes) -> bytes:
     return next(generate_frames(pydicom.dcmread(BytesIO(data)).PixelData, number_of_frames=1))
 
 
-def film_in(syntax: TransferSyntax, *, plant: Plant = bytes) -> tuple[bytes, bytes]:
-    """A film in an encapsulated syntax as its encoder made it, and with something planted in its frame."""
-    film, bits = (FILM_8, 8) if "baseline" in syntax or "recompression" in syntax else (FILM, 12)
-    frame = encode_frame(film, bits, syntax)
-    first, second = (make_dicom(film, bits=bits, syntax=UIDS[syntax], frame=each) for each in (frame, plant(frame)))
+def image_in(syntax: TransferSyntax, *, plant: Plant = bytes) -> tuple[bytes, bytes]:
+    """An image in an encapsulated syntax as its encoder made it, and with something planted in its frame."""
+    image, bits = (IMAGE_8, 8) if "baseline" in syntax or "recompression" in syntax else (IMAGE, 12)
+    frame = encode_frame(image, bits, syntax)
+    first, second = (make_dicom(image, bits=bits, syntax=UIDS[syntax], frame=each) for each in (frame, plant(frame)))
     return first, second
 
 
@@ -104,27 +104,27 @@ JPEG_SYNTAXES: list[TransferSyntax] = ["jpeg-baseline", "jpeg-extended", "jpeg-l
 @pytest.mark.parametrize("syntax", [*JPEG_SYNTAXES, "jpeg-ls", "jpeg-ls-near"])
 @pytest.mark.parametrize("place", IN_JPEG)
 def test_nothing_stays_in_a_jpeg_stream(syntax: TransferSyntax, place: str) -> None:
-    check(*film_in(syntax, plant=IN_JPEG[place]))
+    check(*image_in(syntax, plant=IN_JPEG[place]))
 
 
 def test_compressed_data_end_at_a_marker_wherever_it_lies() -> None:
     """Data are looked through in windows: a marker may begin with a window's last byte."""
-    frame = encode_frame(FILM_8, 8, "jpeg-baseline")
+    frame = encode_frame(IMAGE_8, 8, "jpeg-baseline")
     end = frame.rindex(b"\xff\xd9")
     start = frame.index(b"\xff\xda") + 4 + 8 - 2
     window = 256 * 1024
     for missing in (0, 1, 2):
         filling = b"\x01" * (window - (end - start) - missing)
-        data = make_dicom(FILM_8, syntax=UIDS["jpeg-baseline"], frame=frame[:end] + filling + b"\xff\xff\xd9" + MARK)
+        data = make_dicom(IMAGE_8, syntax=UIDS["jpeg-baseline"], frame=frame[:end] + filling + b"\xff\xff\xd9" + MARK)
         assert frame_of(hidden(data)).rstrip(b"\0").endswith(filling + b"\xff\xd9")
 
 
 @pytest.mark.parametrize("place", ["between segments", "in a scan"])
 def test_fill_bytes_without_end_cost_little(place: str) -> None:
-    frame = encode_frame(FILM_8, 8, "jpeg-baseline")
+    frame = encode_frame(IMAGE_8, 8, "jpeg-baseline")
     start = frame.index(b"\xff\xda") if place == "between segments" else frame.rindex(b"\xff\xd9")
     with pytest.raises(UndecodablePixelData):
-        hidden(make_dicom(FILM_8, syntax=UIDS["jpeg-baseline"], frame=frame[:start] + b"\xff" * 2**24))
+        hidden(make_dicom(IMAGE_8, syntax=UIDS["jpeg-baseline"], frame=frame[:start] + b"\xff" * 2**24))
 
 
 def test_a_table_that_is_defined_twice_stays_once() -> None:
@@ -132,7 +132,7 @@ def test_a_table_that_is_defined_twice_stays_once() -> None:
         place = frame.index(b"\xff\xdb")
         return frame[:place] + segment(0xDB, frame[place + 4 : place + 5] + UNUSED_TABLE) + frame[place:]
 
-    check(*film_in("jpeg-baseline", plant=plant))
+    check(*image_in("jpeg-baseline", plant=plant))
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}, {"subsampling": 2}])
@@ -194,14 +194,14 @@ IN_JPEG_2000: dict[str, Plant] = {
 @pytest.mark.parametrize("syntax", ["jpeg-2000", "jpeg-2000-part-2", "jpeg-2000-lossy", "htj2k", "htj2k-rpcl"])
 @pytest.mark.parametrize("place", IN_JPEG_2000)
 def test_nothing_stays_in_a_jpeg_2000_codestream(syntax: TransferSyntax, place: str) -> None:
-    check(*film_in(syntax, plant=IN_JPEG_2000[place]))
+    check(*image_in(syntax, plant=IN_JPEG_2000[place]))
 
 
 def test_lengths_of_tile_parts_are_written_anew() -> None:
-    _, planted = film_in("htj2k-rpcl", plant=in_tile_header(segment(0x64, b"\0\0" + MARK)))
+    _, planted = image_in("htj2k-rpcl", plant=in_tile_header(segment(0x64, b"\0\0" + MARK)))
     lengths = segment(0x55, b"\0\x60" + struct.pack(">HI", 0, 12345))
     frame = in_main_header(lengths)(frame_of(planted))
-    cleaned = frame_of(hidden(make_dicom(FILM, bits=12, syntax=UIDS["htj2k-rpcl"], frame=frame)))
+    cleaned = frame_of(hidden(make_dicom(IMAGE, bits=12, syntax=UIDS["htj2k-rpcl"], frame=frame)))
     start, place = cleaned.index(b"\xff\x90"), cleaned.index(b"\xff\x55")
     tile_bytes = cleaned.rindex(b"\xff\xd9") - start
     assert struct.unpack_from(">HBBHI", cleaned, place + 2) == (10, 0, 0x60, 0, tile_bytes)
@@ -223,15 +223,15 @@ def in_jxl_file(frame: bytes) -> bytes:
 @pytest.mark.parametrize("syntax", ["jpeg-xl", "jpeg-xl-lossy", "jpeg-xl-recompression"])
 @pytest.mark.parametrize("plant", [behind_end, in_jxl_file])
 def test_nothing_stays_around_a_jpeg_xl_codestream(syntax: TransferSyntax, plant: Plant) -> None:
-    check(*film_in(syntax, plant=plant))
+    check(*image_in(syntax, plant=plant))
 
 
 @pytest.mark.parametrize("options", [{"lossless": True}, {"distance": 1}])
 def test_a_large_jpeg_xl_image_whose_sections_are_in_another_order(options: dict[str, int]) -> None:
-    film = np.tile(FILM, (22, 27))[:2100, :2100]
-    frame = imagecodecs.jpegxl_encode(film, effort=3, **options)
+    image = np.tile(IMAGE, (22, 27))[:2100, :2100]
+    frame = imagecodecs.jpegxl_encode(image, effort=3, **options)
     first, boxed, tailed = (
-        make_dicom(film, syntax=UIDS["jpeg-xl"], frame=each) for each in (frame, in_jxl_file(frame), frame + MARK)
+        make_dicom(image, syntax=UIDS["jpeg-xl"], frame=each) for each in (frame, in_jxl_file(frame), frame + MARK)
     )
     data = hidden(boxed)
     assert MARK not in data
@@ -255,21 +255,21 @@ def between_rle_segments(frame: bytes) -> bytes:
 
 @pytest.mark.parametrize("plant", [in_rle_offsets, between_rle_segments, behind_end])
 def test_nothing_stays_around_rle_segments(plant: Plant) -> None:
-    check(*film_in("rle", plant=plant))
+    check(*image_in("rle", plant=plant))
 
 
 def test_rle_bytes_that_make_no_pixel_go() -> None:
-    frame = encode_frame(FILM, 12, "rle")
+    frame = encode_frame(IMAGE, 12, "rle")
     second = struct.unpack_from("<I", frame, 8)[0]
     longer = frame[:8] + struct.pack("<I", second + 2) + frame[12:64] + b"\x80\x80" + frame[64:]
-    clean, planted = (make_dicom(FILM, bits=12, syntax=UIDS["rle"], frame=each) for each in (frame, longer))
+    clean, planted = (make_dicom(IMAGE, bits=12, syntax=UIDS["rle"], frame=each) for each in (frame, longer))
     assert frame_of(hidden(planted)) == frame_of(hidden(clean))
 
 
 CELLS = ["explicit", "implicit", "big-endian", "deflated", "encapsulated", "deflated-frame", "rle"]
 
 
-def film_of(values: NDArray[np.integer], syntax: TransferSyntax, **elements: object) -> bytes:
+def image_of(values: NDArray[np.integer], syntax: TransferSyntax, **elements: object) -> bytes:
     if syntax in NATIVE:
         return make_dicom(values, syntax=UIDS[syntax], **elements)
     return make_dicom(values, syntax=UIDS[syntax], frame=encode_frame(values, 16, syntax), **elements)
@@ -278,45 +278,45 @@ def film_of(values: NDArray[np.integer], syntax: TransferSyntax, **elements: obj
 def stored_cells(data: bytes, syntax: str) -> NDArray[np.uint16]:
     file = pydicom.dcmread(BytesIO(data))
     if syntax == "rle":
-        layout = CellLayout(*FILM.shape, 16, 16, 15, signed=False)
-        return np.frombuffer(unpack_rle(frame_of(data), layout), "<u2").reshape(FILM.shape)
+        layout = CellLayout(*IMAGE.shape, 16, 16, 15, signed=False)
+        return np.frombuffer(unpack_rle(frame_of(data), layout), "<u2").reshape(IMAGE.shape)
     raw = file.PixelData if syntax in NATIVE else frame_of(data)
     raw = zlib.decompress(raw, -15) if syntax == "deflated-frame" else raw
-    return np.frombuffer(raw, ">u2" if syntax == "big-endian" else "<u2", FILM.size).reshape(FILM.shape)
+    return np.frombuffer(raw, ">u2" if syntax == "big-endian" else "<u2", IMAGE.size).reshape(IMAGE.shape)
 
 
 @pytest.mark.parametrize("syntax", CELLS)
 @pytest.mark.parametrize("high_bit", [11, 13])
 def test_bits_around_the_stored_values_become_zero(syntax: TransferSyntax, high_bit: int) -> None:
-    clean = FILM << high_bit - 11
-    noise = np.random.default_rng(5).integers(0, 1 << 16, FILM.shape).astype(np.uint16)
+    clean = IMAGE << high_bit - 11
+    noise = np.random.default_rng(5).integers(0, 1 << 16, IMAGE.shape).astype(np.uint16)
     mask = 0xFFF << high_bit - 11
     layout = {"BitsStored": 12, "HighBit": high_bit}
-    first = film_of(clean, syntax, **layout)
-    second = film_of(clean | noise & ~np.uint16(mask), syntax, **layout)
+    first = image_of(clean, syntax, **layout)
+    second = image_of(clean | noise & ~np.uint16(mask), syntax, **layout)
     data = hidden(second)
     assert np.array_equal(stored_cells(data, syntax), clean)
     assert np.array_equal(pixels_of(data), pixels_of(first))
-    assert np.array_equal(pixels_of(data), FILM)
+    assert np.array_equal(pixels_of(data), IMAGE)
 
 
 @pytest.mark.parametrize("syntax", CELLS)
 def test_bits_above_signed_values_repeat_the_sign(syntax: TransferSyntax) -> None:
-    noise = np.random.default_rng(5).integers(0, 16, FILM.shape).astype(np.uint16) << 12
+    noise = np.random.default_rng(5).integers(0, 16, IMAGE.shape).astype(np.uint16) << 12
     drawn = (SIGNED.view(np.uint16) & 0xFFF | noise).view(np.int16)
     layout = {"BitsStored": 12, "HighBit": 11}
-    data = hidden(film_of(drawn, syntax, **layout))
+    data = hidden(image_of(drawn, syntax, **layout))
     assert np.array_equal(stored_cells(data, syntax).astype(np.uint16).view(np.int16), SIGNED)
     assert np.array_equal(pixels_of(data), SIGNED)
 
 
 @pytest.mark.parametrize("syntax", [*NATIVE, "encapsulated", "deflated-frame"])
 def test_what_follows_the_last_cell_goes(syntax: TransferSyntax) -> None:
-    film = FILM_8[:, :-1][:-1]  # an odd number of cells
+    image = IMAGE_8[:, :-1][:-1]  # an odd number of cells
     added = bytes(range(1, 60))
-    cells = native_bytes(film)[: film.size] + added
+    cells = native_bytes(image)[: image.size] + added
     if syntax in NATIVE:
-        file = pydicom.dcmread(BytesIO(make_dicom(film, syntax=UIDS[syntax])))
+        file = pydicom.dcmread(BytesIO(make_dicom(image, syntax=UIDS[syntax])))
         file.PixelData = cells + b"\0" * (len(cells) % 2)
         buffer = BytesIO()
         file.save_as(buffer)
@@ -325,12 +325,12 @@ def test_what_follows_the_last_cell_goes(syntax: TransferSyntax) -> None:
     else:
         deflater = zlib.compressobj(wbits=-15)
         deflated = deflater.compress(cells) + deflater.flush() + MARK
-        data = hidden(make_dicom(film, syntax=UIDS[syntax], frame=cells if syntax == "encapsulated" else deflated))
+        data = hidden(make_dicom(image, syntax=UIDS[syntax], frame=cells if syntax == "encapsulated" else deflated))
         assert MARK not in data
         raw = frame_of(data) if syntax == "encapsulated" else zlib.decompress(frame_of(data), -15)
-    assert raw.rstrip(b"\0") == film.tobytes().rstrip(b"\0")
-    assert len(raw) - film.size in (0, 1)
-    assert np.array_equal(pixels_of(data), film)
+    assert raw.rstrip(b"\0") == image.tobytes().rstrip(b"\0")
+    assert len(raw) - image.size in (0, 1)
+    assert np.array_equal(pixels_of(data), image)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_what_follows_the_last_cell_goes(syntax: TransferSyntax) -> None:
     ],
 )
 def test_an_overlay_in_unused_bits_is_gone_or_is_told(bits: int, syntax: TransferSyntax, told: str) -> None:
-    file = pydicom.dcmread(BytesIO(film_of(FILM, syntax, BitsStored=bits, HighBit=bits - 1, BurnedInAnnotation="NO")))
+    file = pydicom.dcmread(BytesIO(image_of(IMAGE, syntax, BitsStored=bits, HighBit=bits - 1, BurnedInAnnotation="NO")))
     file.add_new(0x60000102, "US", 12)
     buffer = BytesIO()
     file.save_as(buffer)
@@ -373,8 +373,8 @@ IN_FRAGMENTS: dict[str, Plant] = {
 def test_nothing_stays_between_or_behind_fragments(syntax: TransferSyntax, place: str) -> None:
     if place == "a table of offsets" and syntax in ("rle", "encapsulated", "jpeg-xl"):
         pytest.skip("several offsets are several frames there, which are refused")
-    original, _ = film_in(syntax)
-    frame = encode_frame(FILM, 12, syntax)
+    original, _ = image_in(syntax)
+    frame = encode_frame(IMAGE, 12, syntax)
     start = original.index(b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff") + 12
     even = frame + b"\0" * (len(frame) % 2)
     check(original, original[:start] + IN_FRAGMENTS[place](even))
@@ -390,7 +390,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def png(mode: str = "L", *, ihdr: bytes = b"", pixels: bytes = b"", before: bytes = b"", iend: bytes = b"") -> bytes:
     """A PNG of one chunk of pixels, with something added to what its name says."""
     buffer = BytesIO()
-    PIL.Image.fromarray(FILM_8).convert(mode).save(buffer, "PNG")
+    PIL.Image.fromarray(IMAGE_8).convert(mode).save(buffer, "PNG")
     data = buffer.getvalue()
     at = data.index(b"IDAT")
     content = data[at + 4 : at + 4 + int.from_bytes(data[at - 4 : at], "big")]
@@ -418,7 +418,7 @@ def test_nothing_stays_in_a_png(mode: str, data: dict[str, bytes]) -> None:
 def test_a_palette_that_no_pixel_refers_to_goes() -> None:
     cleaned = hidden(png(before=chunk(b"PLTE", MARK)))
     assert MARK not in cleaned
-    assert np.array_equal(np.asarray(PIL.Image.open(BytesIO(cleaned))), FILM_8)
+    assert np.array_equal(np.asarray(PIL.Image.open(BytesIO(cleaned))), IMAGE_8)
 
 
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -426,13 +426,13 @@ PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 @pytest.mark.parametrize("shape", [(65, 67), (96, 80)])
 def test_an_interlaced_png_keeps_its_pixels(shape: tuple[int, int]) -> None:
-    film = np.ascontiguousarray(FILM_8[: shape[0], : shape[1]])
-    rows = b"".join(b"\0" + row.tobytes() for x, y, dx, dy in PASSES for row in film[y::dy, x::dx])
+    image = np.ascontiguousarray(IMAGE_8[: shape[0], : shape[1]])
+    rows = b"".join(b"\0" + row.tobytes() for x, y, dx, dy in PASSES for row in image[y::dy, x::dx])
     header = struct.pack(">2I5B", shape[1], shape[0], 8, 0, 0, 0, 1)
     parts = [(b"IHDR", header), (b"tEXt", MARK), (b"IDAT", zlib.compress(rows) + MARK), (b"IEND", b"")]
     cleaned = hidden(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
     assert MARK not in cleaned
-    assert np.array_equal(np.asarray(PIL.Image.open(BytesIO(cleaned))), film)
+    assert np.array_equal(np.asarray(PIL.Image.open(BytesIO(cleaned))), image)
 
 
 def test_a_png_with_more_rows_than_it_says_is_refused() -> None:
@@ -448,7 +448,7 @@ def test_a_png_with_more_rows_than_it_says_is_refused() -> None:
 
 @pytest.mark.parametrize("syntax", [syntax for syntax in (*LOSSLESS, *LOSSY) if syntax != "jpeg-xl-recompression"])
 def test_a_clean_frame_is_cleaned_to_the_same_bytes_again(syntax: TransferSyntax) -> None:
-    original, _ = film_in(syntax)
+    original, _ = image_in(syntax)
     once = hidden(original)
     assert frame_of(hidden(once)) == frame_of(once)
 
@@ -457,20 +457,20 @@ def test_a_clean_frame_is_cleaned_to_the_same_bytes_again(syntax: TransferSyntax
 def test_pixel_data_that_cannot_be_taken_apart_is_refused(syntax: TransferSyntax) -> None:
     noise = np.random.default_rng(1).integers(1, 255, 1001, np.uint8).tobytes()
     with pytest.raises(UndecodablePixelData):
-        hidden(make_dicom(FILM, bits=12, syntax=UIDS[syntax], frame=noise))
+        hidden(make_dicom(IMAGE, bits=12, syntax=UIDS[syntax], frame=noise))
 
 
 @pytest.mark.needs("dcmdump")
 @pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS, *LOSSY])
 def test_dcmtk_reads_the_result(syntax: TransferSyntax, tmp_path: Path) -> None:
-    original = film_of(FILM, syntax, BitsStored=12, HighBit=11) if syntax in NATIVE else film_in(syntax)[0]
+    original = image_of(IMAGE, syntax, BitsStored=12, HighBit=11) if syntax in NATIVE else image_in(syntax)[0]
     check_with_dcmtk(hidden(original), tmp_path / "file.dcm")
 
 
 @pytest.mark.needs("dcmdump")
 @pytest.mark.parametrize("syntax", ["rle", "jpeg-lossless", "jpeg-ls", "jpeg-2000"])
 def test_dcmtk_reads_the_result_also_where_the_length_was_defined(syntax: TransferSyntax, tmp_path: Path) -> None:
-    original = film_in(syntax)[0]
+    original = image_in(syntax)[0]
     at = original.index(b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff") + 8
     value = original[at + 4 :].removesuffix(b"\xfe\xff\xdd\xe0\0\0\0\0")
     check_with_dcmtk(hidden(original[:at] + struct.pack("<I", len(value)) + value), tmp_path / "file.dcm")
@@ -487,7 +487,7 @@ def check_with_dcmtk(data: bytes, path: Path) -> None:
 
 
 @pytest.mark.needs("shared/data")
-def test_real_films_show_the_same() -> None:
+def test_real_images_show_the_same() -> None:
     for path in sorted(SHARED_DATA.glob("dicom/chest/*.dcm")):
         data = path.read_bytes()
         assert np.array_equal(pixels_of(hidden(data)), pixels_of(data)), path.name

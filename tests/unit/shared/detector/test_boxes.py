@@ -12,7 +12,7 @@ from shared.detector.fitting import FittedImage
 from shared.detector.runtime import Detection
 from shared.imaging.rendition import make_rendition, read_rendition
 from tests.synthetic_dicom import MAX_PIXELS
-from trainer.datasets.dataset import Film
+from trainer.datasets.dataset import DatasetImage
 from trainer.evaluate import boxes_of
 
 
@@ -29,11 +29,13 @@ def test_a_box_comes_back_whatever_the_aspect(rendition_px: tuple[int, int]) -> 
 def test_serving_and_evaluation_report_the_same_box() -> None:
     from workers.detect import _in_original_pixels
 
-    film = Film(1, "0" * 64, "0" * 64, 2500, 2021, 1024, 828, None, "val", np.zeros(0, np.int64), np.zeros((0, 4)))
+    image = DatasetImage(
+        1, "0" * 64, "0" * 64, 2500, 2021, 1024, 828, None, "val", np.zeros(0, np.int64), np.zeros((0, 4))
+    )
     detection = Detection(7, "Mass", 0.5, (10.3, 20.7, 300.9, 511.1))
-    placed = FittedImage(np.zeros((1, 1), np.uint8), 1, 1, film.rendition_height_px, film.rendition_width_px)
-    (served,) = _in_original_pixels(film, placed, [detection])
-    assert list(served.box_xyxy_px) == boxes_of(film, [detection]).boxes_xyxy[0].tolist()
+    placed = FittedImage(np.zeros((1, 1), np.uint8), 1, 1, image.rendition_height_px, image.rendition_width_px)
+    (served,) = _in_original_pixels(image, placed, [detection])
+    assert list(served.box_xyxy_px) == boxes_of(image, [detection]).boxes_xyxy[0].tolist()
 
 
 def test_a_box_on_a_picture_that_exif_turns_is_where_the_turned_picture_shows_it() -> None:

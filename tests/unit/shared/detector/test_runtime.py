@@ -50,7 +50,7 @@ def random_model(
             module.register_forward_pre_hook(_take_statistics)
     with torch.no_grad():
         mean, std = (torch.tensor(values)[:, None, None] for values in (draft.image_mean, draft.image_std))
-        image = ((torch.from_numpy(fit_to_canvas(films()[2], canvas_px).canvas) / 255 - mean) / std)[None]
+        image = ((torch.from_numpy(fit_to_canvas(images()[2], canvas_px).canvas) / 255 - mean) / std)[None]
         features = model.backbone(image)
         if isinstance(model, RetinaNet):
             for head, last in (
@@ -92,7 +92,7 @@ def _spread(layer: nn.Conv2d | nn.Linear, inputs: torch.Tensor, std: float) -> N
     layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.ndim - 1)))
 
 
-def films() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     """Return renditions of several aspects with structure on several scales."""
     noise = np.random.default_rng(3)
     made = []
@@ -129,7 +129,7 @@ def overlap(one: Detection, other: Detection) -> float:
 
 
 def torchvisions_own(card: ModelCard, weights: bytes, placed: FittedImage) -> tuple[Detection, ...]:
-    """Return what the model's own `forward` finds on a film that fills its canvas."""
+    """Return what the model's own `forward` finds on an image that fills its canvas."""
     canvas = torch.from_numpy(placed.canvas)[None].expand(3, -1, -1) / 255
     with torch.inference_mode():
         found = load_model(card, weights).eval()([canvas])[0]
@@ -155,7 +155,7 @@ def test_results_equal_torchvisions_own_forward(
 ) -> None:
     card, weights = random_model(architecture, canvas_px)
     detector = Detector(card, weights, "cpu", "fp32")
-    placed = detector.fit_to_canvas(films()[2])
+    placed = detector.fit_to_canvas(images()[2])
     expected, actual = torchvisions_own(card, weights, placed), detector.detect([placed])[0]
     assert len(actual) == len(expected) > 10
     assert {detection.category_id for detection in actual} == {30, 7, 12}
@@ -168,7 +168,7 @@ def test_results_equal_torchvisions_own_forward(
 def test_an_image_gets_the_same_result_whatever_its_company() -> None:
     card, weights = random_model()
     detector = Detector(card, weights, "cpu", "fp32")
-    placed = [detector.fit_to_canvas(film) for film in films()]
+    placed = [detector.fit_to_canvas(image) for image in images()]
     together = detector.detect(placed)
     alone = [detector.detect([image])[0] for image in placed]
     reversed_pair = detector.detect([placed[3], placed[1]])
@@ -179,13 +179,13 @@ def test_an_image_gets_the_same_result_whatever_its_company() -> None:
 
 @pytest.fixture(scope="module")
 def demo() -> tuple[ModelCard, bytes, list[np.ndarray]]:
-    """The model that ships, with films that it finds something in."""
+    """The model that ships, with images that it finds something in."""
     card, weights = load_demo_model()
     return card, weights, [np.rint(255 * make_phantom(seed, 512, 430).pixels).astype(np.uint8) for seed in range(1, 9)]
 
 
 def test_bf16_finds_the_same_and_moves_its_scores_by_little(demo: tuple[ModelCard, bytes, list[np.ndarray]]) -> None:
-    """Measured on 100 films: half of the scores move by less than 0.0003, one in twenty by more than 0.01."""
+    """Measured on 100 images: half of the scores move by less than 0.0003, one in twenty by more than 0.01."""
     card, weights, renditions = demo
     exact, fast = (Detector(card, weights, "cpu", precision) for precision in ("fp32", "bf16"))
     batch = [exact.fit_to_canvas(rendition) for rendition in renditions]
@@ -200,12 +200,12 @@ def test_bf16_finds_the_same_and_moves_its_scores_by_little(demo: tuple[ModelCar
     assert max(moved) < 0.15
 
 
-def test_the_demo_model_gives_a_film_the_same_result_whatever_its_company(
+def test_the_demo_model_gives_a_image_the_same_result_whatever_its_company(
     demo: tuple[ModelCard, bytes, list[np.ndarray]],
 ) -> None:
     card, weights, renditions = demo
     detector = Detector(card.model_copy(update={"score_threshold": 0.001}), weights, "cpu", "fp32")
-    cut = renditions[3][100:400]  # A film of another aspect.
+    cut = renditions[3][100:400]  # An image of another aspect.
     placed = [detector.fit_to_canvas(rendition) for rendition in (*renditions[:4], cut)]
     together = detector.detect(placed)
     assert sum(map(len, together)) > 20
@@ -218,9 +218,9 @@ def test_the_demo_model_gives_a_film_the_same_result_whatever_its_company(
 def test_boxes_stay_inside_the_rendition() -> None:
     card, weights = random_model()
     detector = Detector(card, weights, "cpu", "fp32")
-    for film in films():
-        boxes = np.array([d.box_xyxy_px for d in detector.detect([detector.fit_to_canvas(film)])[0]])
-        height, width = film.shape
+    for image in images():
+        boxes = np.array([d.box_xyxy_px for d in detector.detect([detector.fit_to_canvas(image)])[0]])
+        height, width = image.shape
         assert boxes.min() >= 0
         assert boxes[:, 2].max() <= width
         assert boxes[:, 3].max() <= height
@@ -228,9 +228,9 @@ def test_boxes_stay_inside_the_rendition() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1024, 860), (333, 1024), (1024, 1), (50, 40)])
-def test_placing_fits_a_film_onto_the_top_left_and_knows_the_way_back(height: int, width: int) -> None:
-    film = np.full((height, width), 200, np.uint8)
-    placed = fit_to_canvas(film, 256)
+def test_placing_fits_a_image_onto_the_top_left_and_knows_the_way_back(height: int, width: int) -> None:
+    image = np.full((height, width), 200, np.uint8)
+    placed = fit_to_canvas(image, 256)
     fitted_height, fitted_width = round(height * placed.scale_y), round(width * placed.scale_x)
     assert max(fitted_height, fitted_width) == 256
     assert (placed.canvas[:fitted_height, :fitted_width] == 200).all()
@@ -239,9 +239,9 @@ def test_placing_fits_a_film_onto_the_top_left_and_knows_the_way_back(height: in
 
 
 def test_a_landmark_comes_back_to_its_place_in_the_rendition() -> None:
-    film = np.zeros((900, 700), np.uint8)
-    film[540:560, 210:230] = 255
-    placed = fit_to_canvas(film, 448)
+    image = np.zeros((900, 700), np.uint8)
+    image[540:560, 210:230] = 255
+    placed = fit_to_canvas(image, 448)
     middles = np.arange(448) + 0.5
     column, row = (np.average(middles, weights=placed.canvas.sum(axis)) for axis in (0, 1))
     np.testing.assert_allclose((column / placed.scale_x, row / placed.scale_y), (220, 550), atol=0.1)
@@ -276,7 +276,7 @@ def test_scores_that_are_no_numbers_are_not_taken_for_no_findings() -> None:
     card = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
     detector = Detector(card, weights, "cpu", "fp32")
     with pytest.raises(DetectionFailed, match="not numbers"):
-        detector.detect([detector.fit_to_canvas(films()[0])])
+        detector.detect([detector.fit_to_canvas(images()[0])])
 
 
 def test_an_empty_batch_has_no_results() -> None:

@@ -8,28 +8,28 @@ from pydicom import uid
 from shared.errors import UndecodablePixelData
 from shared.imaging.cells import CellLayout, read_cells
 from tests.decoding import pixels_of
-from tests.golden_films import golden_film
+from tests.golden_images import golden_image
 from tests.synthetic_dicom import make_dicom
 
-FILM = golden_film(12)
-SIGNED = golden_film(12, signed=True)
+IMAGE = golden_image(12)
+SIGNED = golden_image(12, signed=True)
 
 
 @pytest.mark.parametrize(
     "syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian]
 )
-@pytest.mark.parametrize("film", [FILM, SIGNED, golden_film(8)], ids=["uint16", "int16", "uint8"])
-def test_native_pixels_are_read_as_they_are(syntax: str, film: NDArray[np.integer]) -> None:
-    bits = 8 if film.itemsize == 1 else 12
-    assert np.array_equal(pixels_of(make_dicom(film, bits=bits, syntax=syntax)), film)
+@pytest.mark.parametrize("image", [IMAGE, SIGNED, golden_image(8)], ids=["uint16", "int16", "uint8"])
+def test_native_pixels_are_read_as_they_are(syntax: str, image: NDArray[np.integer]) -> None:
+    bits = 8 if image.itemsize == 1 else 12
+    assert np.array_equal(pixels_of(make_dicom(image, bits=bits, syntax=syntax)), image)
 
 
 def test_8_bit_cells_in_big_endian_words_are_swapped() -> None:
-    film = golden_film(8)[:136]  # an even number
-    swapped = np.frombuffer(film.tobytes(), "u2").byteswap().view(np.uint8).reshape(film.shape)
+    image = golden_image(8)[:136]  # an even number
+    swapped = np.frombuffer(image.tobytes(), "u2").byteswap().view(np.uint8).reshape(image.shape)
     data = make_dicom(swapped, syntax=uid.ExplicitVRBigEndian)
     data = data.replace(b"\x7f\xe0\x00\x10OB", b"\x7f\xe0\x00\x10OW")
-    assert np.array_equal(pixels_of(data), film)
+    assert np.array_equal(pixels_of(data), image)
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -58,23 +58,23 @@ def test_signed_values_are_read_from_cells_that_are_extended_and_from_such_as_ar
 
 
 def test_cells_without_anything_to_cut_off_are_not_copied() -> None:
-    data = memoryview(FILM.astype("<u2").tobytes())
-    assert np.shares_memory(read_cells(data, CellLayout(*FILM.shape, 16, 12, 11, False)), np.frombuffer(data, "<u2"))
+    data = memoryview(IMAGE.astype("<u2").tobytes())
+    assert np.shares_memory(read_cells(data, CellLayout(*IMAGE.shape, 16, 12, 11, False)), np.frombuffer(data, "<u2"))
 
 
 @pytest.mark.parametrize(
     "missing", [{"BitsStored": None, "HighBit": None}, {"HighBit": None}, {"PixelRepresentation": None}]
 )
 def test_what_a_header_leaves_out_is_taken_for_the_plain_case(missing: dict[str, None]) -> None:
-    assert np.array_equal(pixels_of(make_dicom(FILM, **missing)), FILM)
+    assert np.array_equal(pixels_of(make_dicom(IMAGE, **missing)), IMAGE)
 
 
 def test_padding_is_less_than_a_row_or_all_the_same() -> None:
-    data = memoryview(FILM.astype("<u2").tobytes())
-    layout = CellLayout(*FILM.shape, 16, 12, 11, False)
+    data = memoryview(IMAGE.astype("<u2").tobytes())
+    layout = CellLayout(*IMAGE.shape, 16, 12, 11, False)
     padded = memoryview(bytes(data) + b"\0" * (layout.row_bytes - 1))
-    assert np.array_equal(read_cells(padded, layout), FILM)
-    assert np.array_equal(read_cells(memoryview(bytes(padded) + b"\0" * 5000), layout), FILM)
+    assert np.array_equal(read_cells(padded, layout), IMAGE)
+    assert np.array_equal(read_cells(memoryview(bytes(padded) + b"\0" * 5000), layout), IMAGE)
     for wrong in (data[:-1], memoryview(bytes(padded) + b"\1"), memoryview(bytes(data) * 2)):
         with pytest.raises(UndecodablePixelData):
             read_cells(wrong, layout)
@@ -98,4 +98,4 @@ def test_padding_is_less_than_a_row_or_all_the_same() -> None:
 )
 def test_cells_that_do_not_match_the_header_are_refused(header: dict[str, int]) -> None:
     with pytest.raises(UndecodablePixelData):
-        pixels_of(make_dicom(FILM, **header))
+        pixels_of(make_dicom(IMAGE, **header))

@@ -13,13 +13,13 @@ from pydicom import uid
 from shared.imaging.frames import MAX_FRAGMENTS
 from shared.phantoms.encoding import UIDS, encode_frame
 from tests.decoding import code_of, pixels_of
-from tests.golden_films import golden_film
+from tests.golden_images import golden_image
 from tests.synthetic_dicom import make_dicom
 
-FILM = golden_film(12)
+IMAGE = golden_image(12)
 SYNTAXES = ["encapsulated", "deflated-frame", "rle", "jpeg-lossless", "jpeg-ls", "jpeg-2000", "htj2k", "jpeg-xl"]
 CODESTREAMS = ["jpeg-lossless", "jpeg-ls", "jpeg-2000", "htj2k"]  # that show where they begin
-FRAMES = {syntax: encode_frame(FILM, 12, syntax) for syntax in SYNTAXES}
+FRAMES = {syntax: encode_frame(IMAGE, 12, syntax) for syntax in SYNTAXES}
 END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 HEAD = b"\xe0\x7f\x10\x00OB\0\0"  # of pixel data in explicit little endian, before its length
 
@@ -30,7 +30,7 @@ def item(value: bytes) -> bytes:
 
 def file_with(value: bytes, syntax: str, *, length: int = 0xFFFFFFFF, **elements: object) -> bytes:
     """A file whose pixel data is `value`, behind a `length` of the test's choosing."""
-    whole = make_dicom(FILM, bits=12, syntax=UIDS[syntax], frame=FRAMES[syntax], **elements)
+    whole = make_dicom(IMAGE, bits=12, syntax=UIDS[syntax], frame=FRAMES[syntax], **elements)
     return whole[: whole.index(HEAD)] + HEAD + struct.pack("<I", length) + value
 
 
@@ -45,7 +45,7 @@ def test_a_frame_may_be_cut_into_fragments_anywhere(syntax: str) -> None:
     def check(cuts: list[int]) -> None:
         places = [0, *sorted(cuts), len(FRAMES[syntax])]
         fragments = [FRAMES[syntax][start:end] for start, end in itertools.pairwise(places)]
-        assert np.array_equal(pixels_of(in_items(fragments, syntax)), FILM)
+        assert np.array_equal(pixels_of(in_items(fragments, syntax)), IMAGE)
 
     check()
 
@@ -55,7 +55,7 @@ def test_a_marker_may_be_cut_in_two_and_fragments_may_be_empty(syntax: str) -> N
     frame = FRAMES[syntax]
     for place in (1, 2, 3, 5, len(frame) - 1):
         pieces = [b"", frame[:place], b"", frame[place:], b""]
-        assert np.array_equal(pixels_of(in_items(pieces, syntax)), FILM), place
+        assert np.array_equal(pixels_of(in_items(pieces, syntax)), IMAGE), place
 
 
 @pytest.mark.parametrize("table", [[0], [8], [0xFFFFFFFF], [7, 3]], ids=str)
@@ -64,7 +64,7 @@ def test_no_table_of_offsets_is_believed(syntax: str, table: list[int]) -> None:
     """Also not one that has an offset for each fragment, as some writers put there for one frame."""
     frame = FRAMES[syntax]
     data = in_items([frame[:1000], frame[1000:]], syntax, table=struct.pack(f"<{len(table)}I", *table))
-    assert np.array_equal(pixels_of(data), FILM)
+    assert np.array_equal(pixels_of(data), IMAGE)
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
@@ -75,27 +75,27 @@ def test_an_extended_table_of_offsets_is_left_aside(syntax: str) -> None:
             "ExtendedOffsetTableLengths": struct.pack("<Q", len(FRAMES[syntax])),
         }
         data = in_items([FRAMES[syntax]], syntax, NumberOfFrames=1, **tables)
-        assert np.array_equal(pixels_of(data), FILM)
+        assert np.array_equal(pixels_of(data), IMAGE)
 
 
 @pytest.mark.parametrize("syntax", CODESTREAMS)
 def test_a_missing_table_is_let_pass_where_the_frame_shows_its_beginning(syntax: str) -> None:
     frame = FRAMES[syntax]
     value = item(frame[:500]) + item(frame[500:]) + END
-    assert np.array_equal(pixels_of(file_with(value, syntax)), FILM)
+    assert np.array_equal(pixels_of(file_with(value, syntax)), IMAGE)
 
 
 @pytest.mark.parametrize("end", [b"", END[:4], b"\xfc\xff\xfc\xffOB\0\0\4\0\0\0\0\0\0\0"], ids=["none", "half", "next"])
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_a_missing_sequence_delimiter_does_no_harm(syntax: str, end: bytes) -> None:
-    assert np.array_equal(pixels_of(in_items([FRAMES[syntax]], syntax, end=end)), FILM)
+    assert np.array_equal(pixels_of(in_items([FRAMES[syntax]], syntax, end=end)), IMAGE)
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_fragments_are_found_behind_a_length_too(syntax: str) -> None:
     value = item(b"") + item(FRAMES[syntax])
-    assert np.array_equal(pixels_of(file_with(value, syntax, length=len(value))), FILM)
-    assert np.array_equal(pixels_of(file_with(value + END, syntax, length=len(value + END))), FILM)
+    assert np.array_equal(pixels_of(file_with(value, syntax, length=len(value))), IMAGE)
+    assert np.array_equal(pixels_of(file_with(value + END, syntax, length=len(value + END))), IMAGE)
 
 
 @pytest.mark.parametrize("syntax", ["deflated-frame", "rle", "jpeg-lossless", "jpeg-ls", "jpeg-2000", "jpeg-xl"])
@@ -106,13 +106,13 @@ def test_a_compressed_frame_without_fragments_is_refused(syntax: str) -> None:
 
 
 def test_native_pixels_that_look_like_a_fragment_are_pixels() -> None:
-    film = golden_film(16, signed=True).copy()
-    film.flat[:4] = -2, -8192, 16, 0  # the tag of an item, and its length
-    assert np.array_equal(pixels_of(make_dicom(film)), film)
+    image = golden_image(16, signed=True).copy()
+    image.flat[:4] = -2, -8192, 16, 0  # the tag of an item, and its length
+    assert np.array_equal(pixels_of(make_dicom(image)), image)
 
 
 def test_native_pixels_have_a_length() -> None:
-    native = make_dicom(FILM, bits=12)
+    native = make_dicom(IMAGE, bits=12)
     head = b"\xe0\x7f\x10\x00OW\0\0"
     start = native.index(head) + len(head)
     cells = native[start + 4 :]
@@ -174,7 +174,7 @@ def rle_frame(segments: Sequence[bytes], *, gap: bytes = b"") -> bytes:
     return struct.pack("<16I", len(segments), *offsets, *[0] * (15 - len(segments))) + body
 
 
-PLANES = [(FILM >> 8).astype(np.uint8).tobytes(), FILM.astype(np.uint8).tobytes()]
+PLANES = [(IMAGE >> 8).astype(np.uint8).tobytes(), IMAGE.astype(np.uint8).tobytes()]
 
 
 @pytest.mark.parametrize(
@@ -189,19 +189,19 @@ PLANES = [(FILM >> 8).astype(np.uint8).tobytes(), FILM.astype(np.uint8).tobytes(
     ids=["literal", "one by one", "with bytes that say nothing", "gaps", "padded"],
 )
 def test_rle_segments_of_every_layout_are_unpacked(frame: bytes) -> None:
-    assert np.array_equal(pixels_of(make_dicom(FILM, bits=12, syntax=uid.RLELossless, frame=frame)), FILM)
+    assert np.array_equal(pixels_of(make_dicom(IMAGE, bits=12, syntax=uid.RLELossless, frame=frame)), IMAGE)
 
 
 def test_a_run_in_rle_may_go_on_over_rows() -> None:
-    film = np.full((70, 90), 7, np.uint8)
-    film[40:] = 9
-    left = film.tobytes()
+    image = np.full((70, 90), 7, np.uint8)
+    image[40:] = 9
+    left = image.tobytes()
     runs = b""
     while left:
         length = min(128, len(left) - len(left.lstrip(left[:1])))
         runs, left = runs + bytes([257 - length & 0xFF]) + left[:1], left[length:]
-    data = make_dicom(film, syntax=uid.RLELossless, frame=rle_frame([runs]))
-    assert np.array_equal(pixels_of(data), film)
+    data = make_dicom(image, syntax=uid.RLELossless, frame=rle_frame([runs]))
+    assert np.array_equal(pixels_of(data), image)
 
 
 @pytest.mark.parametrize(
@@ -220,11 +220,11 @@ def test_a_run_in_rle_may_go_on_over_rows() -> None:
     ids=["one segment", "three segments", "short", "empty", "beyond", "backwards", "no header", "no number", "long"],
 )
 def test_rle_that_does_not_unpack_to_the_frame_is_refused(frame: bytes) -> None:
-    data = make_dicom(FILM, bits=12, syntax=uid.RLELossless, frame=frame)
+    data = make_dicom(IMAGE, bits=12, syntax=uid.RLELossless, frame=frame)
     assert code_of(data) == "undecodable_pixel_data"
 
 
 def test_a_deflated_frame_is_no_bomb() -> None:
     large = np.zeros((4000, 4000), np.uint16)
-    bomb = make_dicom(FILM, bits=12, syntax=UIDS["deflated-frame"], frame=encode_frame(large, 16, "deflated-frame"))
+    bomb = make_dicom(IMAGE, bits=12, syntax=UIDS["deflated-frame"], frame=encode_frame(large, 16, "deflated-frame"))
     assert code_of(bomb) == "undecodable_pixel_data"

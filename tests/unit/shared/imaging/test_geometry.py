@@ -61,7 +61,7 @@ def as_written(keyword: str, *values: str) -> Geometry:
         ({"PixelSpacing": [0.19, 0.2], "ImagerPixelSpacing": [0.2, 0.2]}, spaced(0.19, 0.2, CALIBRATED)),
         # Nothing is larger in the patient than on the detector.
         ({"PixelSpacing": [0.4, 0.4], "ImagerPixelSpacing": [0.2, 0.2]}, spaced(0.4, 0.4, UNSPECIFIED)),
-        # The detector goes before the film, where a file has both.
+        # The detector goes before the image, where a file has both.
         (
             {"PixelSpacing": [0.2, 0.2], "ImagerPixelSpacing": [0.2, 0.2], "NominalScannedPixelSpacing": [0.3, 0.3]},
             spaced(0.2, 0.2, DETECTOR),
@@ -95,7 +95,7 @@ def test_an_estimated_magnification_changes_nothing() -> None:
     "values",
     [
         ("0", "0"),
-        ("0.000", "0.000"),  # as one of the films in the test collections has it
+        ("0.000", "0.000"),  # as one of the images in the test collections has it
         ("-0.2", "-0.2"),
         ("nan", "nan"),
         ("inf", "0.2"),
@@ -218,7 +218,7 @@ def test_what_is_round_in_the_patient_is_round_in_the_rendition(spacing: Sequenc
         ("other/wg04_RG3_UNC", None),
     ],
 )
-def test_real_films(name: str, expected: PixelSpacing | None) -> None:
+def test_real_images(name: str, expected: PixelSpacing | None) -> None:
     file = read_dicom((SHARED_DATA / f"dicom/{name}.dcm").read_bytes(), max_bytes=10**7)
     assert read_geometry(file) == Geometry(expected)
 

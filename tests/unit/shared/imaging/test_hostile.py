@@ -25,9 +25,9 @@ from shared.imaging.header import PREFIX_BYTES, read_header
 from shared.imaging.rendition import make_rendition
 from shared.imaging.transfer_syntaxes import DEFLATED_FRAME
 from tests.fuzz.memory import forget_peak, peak_rss_bytes
-from tests.hostile import FILLING, FILM, HEADERS, PICTURES, deflate_bomb, element, insert, jpeg, nested, png
+from tests.hostile import FILLING, HEADERS, IMAGE, PICTURES, deflate_bomb, element, insert, jpeg, nested, png
 from tests.requirements import REPOSITORY
-from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
+from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_image
 
 #: Of processor time. Each takes half a second alone, and several in the process of a long run, where each garbage
 #: collection walks the objects of all the tests before; a step whose cost grows as the square takes hours.
@@ -117,7 +117,7 @@ def test_no_header_costs_much_memory(tmp_path: Path) -> None:
 
 
 def test_sequences_are_read_as_deep_as_any_radiograph_has_them() -> None:
-    data = insert(FILM, nested(8, element(0x00283002, "US", struct.pack("<3H", 1, 0, 8))), 0x7FE00010)
+    data = insert(IMAGE, nested(8, element(0x00283002, "US", struct.pack("<3H", 1, 0, 8))), 0x7FE00010)
     assert read_prefix(data)
     item = read_dicom(data, max_bytes=PREFIX_BYTES).dataset
     for _ in range(8):
@@ -126,7 +126,7 @@ def test_sequences_are_read_as_deep_as_any_radiograph_has_them() -> None:
 
 
 def test_a_damaged_sequence_costs_the_metadata_no_other_element() -> None:
-    data = insert(FILM, element(0x00081140, "SQ", b"no items at all "), 0x00100010)
+    data = insert(IMAGE, element(0x00081140, "SQ", b"no items at all "), 0x00100010)
     described = describe(data)
     assert isinstance(described, dict)
     assert "00081140" not in described
@@ -135,12 +135,12 @@ def test_a_damaged_sequence_costs_the_metadata_no_other_element() -> None:
 
 def test_a_damaged_table_is_no_missing_table() -> None:
     with pytest.raises(MalformedDicom):
-        render(insert(FILM, element(0x00283010, "SQ", b"no items at all "), 0x7FE00010))
+        render(insert(IMAGE, element(0x00283010, "SQ", b"no items at all "), 0x7FE00010))
 
 
 @pytest.mark.parametrize("name", [b"", b"ISO_IR 100", b"\\ISO 2022 IR 87", b"utf8", b"ISO-IR 100", b"nobody knows"])
 def test_a_patients_name_is_read_in_every_character_set_that_is_known(name: bytes) -> None:
-    data = insert(FILM, element(0x00080005, "CS", name), 0x00080016)
+    data = insert(IMAGE, element(0x00080005, "CS", name), 0x00080016)
     described = describe(data)
     assert isinstance(described, dict)
     assert described["00100010"]["Value"] == [{"Alphabetic": "Secret^Patient"}]
@@ -148,14 +148,14 @@ def test_a_patients_name_is_read_in_every_character_set_that_is_known(name: byte
 
 def test_pixels_may_come_after_what_is_read_at_first() -> None:
     filling = element(0x7FDF1001, "OB", bytes(PREFIX_BYTES))
-    data = insert(FILM, filling, 0x7FE00010)
+    data = insert(IMAGE, filling, 0x7FE00010)
     assert read_prefix(data)
-    assert render(data) == render(FILM)
+    assert render(data) == render(IMAGE)
 
 
 def test_a_size_may_not_come_after_what_is_read_at_first() -> None:
     with pytest.raises(PermanentError, match="first 8 MiB") as caught:
-        read_prefix(insert(FILM, element(0x00091001, "OB", bytes(PREFIX_BYTES))))
+        read_prefix(insert(IMAGE, element(0x00091001, "OB", bytes(PREFIX_BYTES))))
     assert caught.value.code == "not_an_image"
 
 
@@ -172,14 +172,14 @@ def test_a_deflated_data_set_is_inflated_no_further_than_an_image_goes() -> None
 
 @pytest.mark.parametrize("syntax", [RLELossless, DEFLATED_FRAME])
 def test_a_frame_unpacks_to_no_more_than_its_image(syntax: str) -> None:
-    film = make_film().astype(np.uint8)
+    image = make_image().astype(np.uint8)
     if syntax == RLELossless:
         frame = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 5_000_000
     else:
         deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
         frame = deflater.compress(bytes(150_000_000)) + deflater.flush()
     with within(10), pytest.raises(UndecodablePixelData):
-        render(make_dicom(film, syntax=syntax, frame=frame))
+        render(make_dicom(image, syntax=syntax, frame=frame))
 
 
 def test_scans_without_number_are_no_jpeg() -> None:
@@ -239,21 +239,21 @@ def test_a_jpeg_2000_may_ask_for_what_writers_make(asked: dict[str, int]) -> Non
 
 def test_a_quantisation_that_crashes_the_decoder_is_refused_before() -> None:
     """Found by fuzzing: OpenJPH reads beyond its tables where a coefficient has more than 31 bits."""
-    frame = bytearray(imagecodecs.htj2k_encode(make_film(), level=0.01, reversible=False))
+    frame = bytearray(imagecodecs.htj2k_encode(make_image(), level=0.01, reversible=False))
     place = frame.index(b"\xff\x5c")
-    assert render(make_dicom(make_film(), bits=12, syntax="1.2.840.10008.1.2.4.203", frame=frame))
+    assert render(make_dicom(make_image(), bits=12, syntax="1.2.840.10008.1.2.4.203", frame=frame))
     frame[place + 5] = 0xFE
     with pytest.raises(UndecodablePixelData):
-        render(make_dicom(make_film(), bits=12, syntax="1.2.840.10008.1.2.4.203", frame=frame))
+        render(make_dicom(make_image(), bits=12, syntax="1.2.840.10008.1.2.4.203", frame=frame))
 
 
 @pytest.mark.parametrize("place", [35, 39])
 def test_tiles_that_begin_within_the_image_are_refused(place: int) -> None:
     """Found by fuzzing: OpenJPH looks for the first tile for ever."""
-    frame = bytearray(imagecodecs.htj2k_encode(make_film(), reversible=True))
+    frame = bytearray(imagecodecs.htj2k_encode(make_image(), reversible=True))
     frame[place] = 1
     with within(), pytest.raises(UndecodablePixelData):
-        render(make_dicom(make_film(), bits=12, syntax="1.2.840.10008.1.2.4.201", frame=frame))
+        render(make_dicom(make_image(), bits=12, syntax="1.2.840.10008.1.2.4.201", frame=frame))
 
 
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless, RLELossless])
@@ -266,7 +266,7 @@ def test_the_largest_image_in_ten_bytes_is_refused_by_its_size(syntax: str) -> N
 
 def test_a_frame_in_a_million_pieces_is_refused_in_linear_time() -> None:
     """DICOMweb answers what no decoder has looked at."""
-    head = make_dicom(make_film(), syntax=JPEGLSLossless, frame=b"\xff\xd8")
+    head = make_dicom(make_image(), syntax=JPEGLSLossless, frame=b"\xff\xd8")
     place = read_dicom(head, max_bytes=PREFIX_BYTES).pixel_data
     assert place is not None
     empty = struct.pack("<HHI", 0xFFFE, 0xE000, 0)

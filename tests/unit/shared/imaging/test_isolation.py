@@ -27,13 +27,13 @@ from shared.phantoms import encode_dicom, make_phantom
 from shared.version import RENDITION_VERSION
 from tests.decoders import bytes_read, decoders, wait_for_request
 from tests.requirements import REPOSITORY
-from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
+from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_image
 from tests.waiting import DEADLINE_S, wait_for
 
-FILM = make_dicom(make_film(), bits=12)
+IMAGE = make_dicom(make_image(), bits=12)
 #: Takes long enough to be caught in the act: 30 million pixels.
-SLOW_FILM = make_dicom(np.tile(make_film(600, 500), (10, 10)), bits=12)
-SMALL = make_rendition(FILM, rendition_px=64, max_image_pixels=MAX_PIXELS)
+SLOW_IMAGE = make_dicom(np.tile(make_image(600, 500), (10, 10)), bits=12)
+SMALL = make_rendition(IMAGE, rendition_px=64, max_image_pixels=MAX_PIXELS)
 
 
 @pytest.fixture
@@ -42,12 +42,12 @@ def pool() -> Iterator[DecoderPool]:
         yield decoders
 
 
-def render(pool: DecoderPool, data: bytes = FILM) -> Rendition:
+def render(pool: DecoderPool, data: bytes = IMAGE) -> Rendition:
     return pool.render(data, rendition_px=1024, max_image_pixels=MAX_PIXELS)
 
 
 def signal_while_busy(pool: DecoderPool, number: signal.Signals) -> None:
-    """Render a slow film in the only idle child, and send it `number` while it works."""
+    """Render a slow image in the only idle child, and send it `number` while it works."""
     render(pool)
     (child,) = decoders()
 
@@ -56,17 +56,17 @@ def signal_while_busy(pool: DecoderPool, number: signal.Signals) -> None:
         child.send_signal(number)
 
     threading.Thread(target=send, args=(bytes_read(child),)).start()
-    render(pool, SLOW_FILM)
+    render(pool, SLOW_IMAGE)
 
 
 def test_a_child_renders_what_this_process_would(pool: DecoderPool) -> None:
-    assert render(pool) == make_rendition(FILM, rendition_px=1024, max_image_pixels=MAX_PIXELS)
+    assert render(pool) == make_rendition(IMAGE, rendition_px=1024, max_image_pixels=MAX_PIXELS)
 
 
 def test_threads_that_share_an_image_change_nothing(pool: DecoderPool) -> None:
-    film = encode_dicom(make_phantom(1, 300, 300), transfer_syntax="jpeg-2000")
+    image = encode_dicom(make_phantom(1, 300, 300), transfer_syntax="jpeg-2000")
     with DecoderPool(1, DEADLINE_S, threads=2) as shared:
-        assert render(shared, film) == render(pool, film)
+        assert render(shared, image) == render(pool, image)
 
 
 def test_a_child_is_used_again_and_a_second_starts_only_when_needed(pool: DecoderPool) -> None:
@@ -78,13 +78,13 @@ def test_a_child_is_used_again_and_a_second_starts_only_when_needed(pool: Decode
 
 def test_an_unfit_input_is_the_same_error_here_as_in_the_child(pool: DecoderPool) -> None:
     with pytest.raises(UndecodablePixelData, match="does not match the header"):
-        render(pool, FILM[:-10])
+        render(pool, IMAGE[:-10])
     with pytest.raises(MultiFrameImage):
-        render(pool, make_dicom(make_film(), NumberOfFrames=3))
+        render(pool, make_dicom(make_image(), NumberOfFrames=3))
     with pytest.raises(ImageTooLarge):
-        pool.render(FILM, rendition_px=64, max_image_pixels=5000)
+        pool.render(IMAGE, rendition_px=64, max_image_pixels=5000)
     with pytest.raises(FileTooLarge):
-        pool.render(FILM + bytes(64 * 1024**2), rendition_px=64, max_image_pixels=96 * 80 // 8)
+        pool.render(IMAGE + bytes(64 * 1024**2), rendition_px=64, max_image_pixels=96 * 80 // 8)
     assert len(decoders()) == 1
     assert render(pool).version == RENDITION_VERSION
 
@@ -115,7 +115,7 @@ def test_a_child_that_does_not_even_read_is_killed_and_replaced(
     with monkeypatch.context() as hasty:
         hasty.setattr(pool, "_timeout_s", 0.5)
         with pytest.raises(DecoderProcessLost, match="took longer"):
-            render(pool, SLOW_FILM)  # far more than a pipe holds
+            render(pool, SLOW_IMAGE)  # far more than a pipe holds
     render(pool)
 
 
@@ -130,7 +130,7 @@ def test_a_child_that_died_while_idle_costs_nobody_a_render(pool: DecoderPool) -
 
 def test_one_crash_leaves_the_other_threads_alone(pool: DecoderPool) -> None:
     with ThreadPoolExecutor(4) as threads:
-        results = [threads.submit(render, pool, SLOW_FILM) for _ in range(6)]
+        results = [threads.submit(render, pool, SLOW_IMAGE) for _ in range(6)]
         while len(decoders()) < 2:
             time.sleep(0.01)
         decoders()[0].send_signal(signal.SIGSEGV)
@@ -172,7 +172,7 @@ def test_a_child_is_replaced_before_a_decoder_that_loses_memory_fills_it(
     render(pool)
     (first,) = decoders()
     with pytest.raises(MultiFrameImage):
-        render(pool, make_dicom(make_film(), NumberOfFrames=3))
+        render(pool, make_dicom(make_image(), NumberOfFrames=3))
     assert decoders() == [first]
     render(pool)
     assert not decoders()
@@ -241,9 +241,9 @@ def test_the_children_die_with_a_worker_that_is_killed() -> None:
     program = (
         "import sys, psutil\n"
         "from shared.imaging.isolation import DecoderPool\n"
-        "from tests.synthetic_dicom import make_dicom, make_film\n"
+        "from tests.synthetic_dicom import make_dicom, make_image\n"
         "pool = DecoderPool(1, 20)\n"
-        "pool.render(make_dicom(make_film(), bits=12), 64, 10**6)\n"
+        "pool.render(make_dicom(make_image(), bits=12), 64, 10**6)\n"
         "child = psutil.Process().children()[0]\n"
         "child.suspend()\n"  # so that the end of its input cannot be what ends it
         "print(child.pid, flush=True)\n"

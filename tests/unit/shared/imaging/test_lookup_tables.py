@@ -12,10 +12,10 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_voi
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from tests.rendering import chain_of, code_of, film_of, levels_of, show, table
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.rendering import chain_of, code_of, image_of, levels_of, show, table
+from tests.synthetic_dicom import make_dicom, make_image
 
-FILM = make_film()
+IMAGE = make_image()
 
 
 def voi(data: bytes | list[int], vr: str, *, count: int, bits: int, first: int = 0) -> list[Dataset]:
@@ -28,7 +28,7 @@ def voi(data: bytes | list[int], vr: str, *, count: int, bits: int, first: int =
 
 
 def test_a_table_shows_its_entries_and_its_ends_beyond_them() -> None:
-    data = film_of([0, 99, 100, 101, 102, 103, 4095], bits=12, VOILUTSequence=table(100, [0, 1023, 2047, 4095], 12))
+    data = image_of([0, 99, 100, 101, 102, 103, 4095], bits=12, VOILUTSequence=table(100, [0, 1023, 2047, 4095], 12))
     assert list(show(data)[0, :7]) == [0, 0, 0, 64, 127, 255, 255]
     assert chain_of(data) == ["VOI LUT 1 of 1: 4 entries from 100, 12 bits"]
 
@@ -44,8 +44,8 @@ def test_a_table_shows_its_entries_and_its_ends_beyond_them() -> None:
 def test_a_table_is_what_pydicom_makes_of_it(count: int, first: int, bits: int, signed: bool, seed: int) -> None:
     first = first if signed else abs(first)
     entries = np.random.default_rng(seed).integers(0, 2**bits, count)
-    film = (FILM.astype(np.int64) - 2048).astype(np.int16) if signed else FILM
-    data = make_dicom(film, bits=12, VOILUTSequence=table(first, entries, bits))
+    image = (IMAGE.astype(np.int64) - 2048).astype(np.int16) if signed else IMAGE
+    data = make_dicom(image, bits=12, VOILUTSequence=table(first, entries, bits))
     dataset = dcmread(BytesIO(data))
     # Of a wider type, as pydicom's index wraps where a table begins far from a pixel's value.
     expected = apply_voi(dataset.pixel_array.astype(np.int64), dataset) / (2**bits - 1) * 255
@@ -83,8 +83,8 @@ def test_entries_are_read_however_they_lie(sequence: list[Dataset]) -> None:
     ],
 )
 def test_entries_of_a_big_endian_file_are_read_however_they_lie(sequence: list[Dataset]) -> None:
-    film = np.resize(np.array([0, 1, 2], np.uint16), (64, 64))
-    data = make_dicom(film, bits=12, syntax=ExplicitVRBigEndian, VOILUTSequence=sequence)
+    image = np.resize(np.array([0, 1, 2], np.uint16), (64, 64))
+    data = make_dicom(image, bits=12, syntax=ExplicitVRBigEndian, VOILUTSequence=sequence)
     assert list(show(data)[0, :3]) == [0, 51, 255]
 
 
@@ -98,10 +98,10 @@ def test_a_count_of_0_is_65536_and_one_above_32767_stays_positive() -> None:
 @pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_a_first_value_has_the_sign_of_what_goes_into_the_table(syntax: str | None) -> None:
     def levels(values: list[int], kind: type[np.integer], **elements: object) -> list[int]:
-        film = np.resize(np.array(values, kind), (64, 64))
+        image = np.resize(np.array(values, kind), (64, 64))
         if syntax:
             elements["syntax"] = syntax
-        return [int(level) for level in show(make_dicom(film, **elements))[0, : len(values)]]  # type: ignore[arg-type]
+        return [int(level) for level in show(make_dicom(image, **elements))[0, : len(values)]]  # type: ignore[arg-type]
 
     entries = np.array([0, 51, 102, 255], np.uint8).astype(np.uint16)
     if syntax == ExplicitVRBigEndian:
@@ -125,23 +125,23 @@ def test_a_first_value_has_the_sign_of_what_goes_into_the_table(syntax: str | No
 def test_the_first_table_goes_before_windows_and_a_broken_one_does_not() -> None:
     window: dict[str, Any] = {"WindowCenter": 10.5, "WindowWidth": 21}
     both = [*table(0, [0, 4095], 12), *table(0, [4095, 0], 12)]
-    data = film_of([0, 5, 20], bits=12, VOILUTSequence=both, **window)
+    data = image_of([0, 5, 20], bits=12, VOILUTSequence=both, **window)
     assert list(show(data)[0, :3]) == [0, 255, 255]
     assert chain_of(data) == ["VOI LUT 1 of 2: 2 entries from 0, 12 bits"]
     broken = table(0, [1, 2, 3], 12, LUTDescriptor=[4, 0, 12])
-    data = film_of([0, 5, 20], bits=12, VOILUTSequence=broken, **window)
+    data = image_of([0, 5, 20], bits=12, VOILUTSequence=broken, **window)
     assert list(show(data)[0, :3]) == [0, 64, 255]
     assert chain_of(data) == ["window 1 of 1: centre 10.5, width 21 (LINEAR)"]
-    assert code_of(film_of([0, 5, 20], bits=12, VOILUTSequence=broken)) == "malformed_dicom"
+    assert code_of(image_of([0, 5, 20], bits=12, VOILUTSequence=broken)) == "malformed_dicom"
 
 
 @pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
 @pytest.mark.parametrize("descriptor", [[4096, 0, 0], [4096, 0, 17], [4097, 0, 12], [0, 0, 16], [4096, 0], None])
 def test_a_table_that_contradicts_itself_is_malformed(keyword: str, descriptor: list[int] | None) -> None:
     sequence = table(0, np.arange(4096), 12, LUTDescriptor=descriptor)
-    assert code_of(make_dicom(FILM, bits=12, **{keyword: sequence})) == "malformed_dicom"
+    assert code_of(make_dicom(IMAGE, bits=12, **{keyword: sequence})) == "malformed_dicom"
 
 
 def test_an_empty_sequence_counts_as_absent() -> None:
-    data = make_dicom(FILM, bits=12, VOILUTSequence=[], ModalityLUTSequence=[])
-    assert np.array_equal(show(data), show(make_dicom(FILM, bits=12)))
+    data = make_dicom(IMAGE, bits=12, VOILUTSequence=[], ModalityLUTSequence=[])
+    assert np.array_equal(show(data), show(make_dicom(IMAGE, bits=12)))

@@ -19,8 +19,8 @@ SIZES = [(64, 64), (97, 131), (199, 101), (201, 200), (211, 169), (401, 399), (6
 SPACINGS = [(0.2, 0.2), (0.2, 0.1), (0.1, 0.2), (0.3, 0.25), (0.14, 0.2), (0.1, 0.4)]
 
 
-def render(film: NDArray[np.uint16], spacing: tuple[float, float] = (0.2, 0.2)) -> Rendition:
-    data = make_dicom(film, bits=12, PixelSpacing=list(spacing), **WINDOW)
+def render(image: NDArray[np.uint16], spacing: tuple[float, float] = (0.2, 0.2)) -> Rendition:
+    data = make_dicom(image, bits=12, PixelSpacing=list(spacing), **WINDOW)
     return make_rendition(data, rendition_px=LONGEST_PX, max_image_pixels=MAX_PIXELS)
 
 

@@ -24,14 +24,14 @@ from shared.imaging.header import read_header
 from shared.imaging.rendition import make_rendition
 from shared.phantoms.encoding import UIDS, TransferSyntax, encode_frame
 from shared.vocabulary.flags import Flag
-from tests.golden_films import golden_film
+from tests.golden_images import golden_image
 from tests.hostile import element, insert
 from tests.rendering import chain_of, show
 from tests.requirements import REPOSITORY, needs
-from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
+from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_image
 
-FILM = make_film()
-PLAIN = make_dicom(FILM, bits=12)
+IMAGE = make_image()
+PLAIN = make_dicom(IMAGE, bits=12)
 WINDOW = {"WindowCenter": 2000, "WindowWidth": 3000}
 
 
@@ -84,13 +84,13 @@ def assert_same_picture(data: bytes, expected: bytes) -> None:
 
 def test_an_empty_value_behind_a_window_does_no_harm() -> None:
     data = with_value(with_value(PLAIN, "WindowCenter", b"2000\\"), "WindowWidth", b"3000\\")
-    assert_same_picture(data, make_dicom(FILM, bits=12, **WINDOW))
+    assert_same_picture(data, make_dicom(IMAGE, bits=12, **WINDOW))
     assert chain_of(data) == ["window 1 of 1: centre 2000, width 3000 (LINEAR)"]
 
 
 def test_a_window_that_can_be_read_is_taken_beside_one_that_cannot() -> None:
     data = with_value(with_value(PLAIN, "WindowCenter", b"2000,5\\2000"), "WindowWidth", b"3000,5\\3000 ")
-    assert_same_picture(data, make_dicom(FILM, bits=12, **WINDOW))
+    assert_same_picture(data, make_dicom(IMAGE, bits=12, **WINDOW))
     left_out = [f"{name} cannot be read, left out" for name in ("WindowCenter (0028,1050)", "WindowWidth (0028,1051)")]
     assert chain_of(data) == [*left_out, "window 2 of 2: centre 2000, width 3000 (LINEAR)"]
 
@@ -198,7 +198,7 @@ def test_a_broken_table_is_named() -> None:
 def test_a_data_set_is_read_as_it_is_encoded_not_as_its_syntax_says(said: str, charset: bytes | None) -> None:
     """A value of 8 bytes looks like an element's head, and one of 4 like a length: neither is taken for it."""
     is_explicit = said == ImplicitVRLittleEndian
-    data = make_dicom(FILM, bits=12, syntax=ExplicitVRLittleEndian if is_explicit else ImplicitVRLittleEndian)
+    data = make_dicom(IMAGE, bits=12, syntax=ExplicitVRLittleEndian if is_explicit else ImplicitVRLittleEndian)
     if charset is not None:
         head = struct.pack("<HH", 8, 5)
         head += b"CS" + struct.pack("<H", len(charset)) if is_explicit else struct.pack("<I", len(charset))
@@ -229,7 +229,7 @@ def test_python_looks_for_no_character_set_that_a_file_names(monkeypatch: pytest
 def test_an_element_of_an_unknown_vr_costs_no_other(vr: bytes, tag: int, syntax: str) -> None:
     order = "<" if syntax == ExplicitVRLittleEndian else ">"
     # Longer than the bytes of a value and a VR would be as a length of 32 bits.
-    data = make_dicom(make_film(600, 600), bits=12, syntax=syntax)
+    data = make_dicom(make_image(600, 600), bits=12, syntax=syntax)
     place = data.index(struct.pack(f"{order}HH", 0x0028, 0x0002), 132)
     head = struct.pack(f"{order}HH2sH", tag >> 16, tag & 0xFFFF, vr, 4)
     odd = data[:place] + head + b"abcd" + data[place:]
@@ -264,12 +264,12 @@ def test_bytes_behind_a_frame_are_padding(excess: bytes, syntax: TransferSyntax)
         dataset.save_as(buffer)
         data = buffer.getvalue()
     elif syntax == "encapsulated":
-        data = make_dicom(FILM, bits=12, syntax=UIDS[syntax], frame=FILM.astype("<u2").tobytes() + excess)
+        data = make_dicom(IMAGE, bits=12, syntax=UIDS[syntax], frame=IMAGE.astype("<u2").tobytes() + excess)
     else:
-        excess = excess[: FILM.nbytes]
+        excess = excess[: IMAGE.nbytes]
         deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        frame = deflater.compress(FILM.astype("<u2").tobytes() + excess) + deflater.flush()
-        data = make_dicom(FILM, bits=12, syntax=UIDS[syntax], frame=frame)
+        frame = deflater.compress(IMAGE.astype("<u2").tobytes() + excess) + deflater.flush()
+        data = make_dicom(IMAGE, bits=12, syntax=UIDS[syntax], frame=frame)
     assert_same_picture(data, PLAIN)
 
 
@@ -284,7 +284,7 @@ def test_more_rows_than_the_header_says_are_no_padding(rows: int) -> None:
 
 @pytest.mark.parametrize("high_bit", [0, 7, 10])
 def test_a_high_bit_below_the_stored_bits_is_mended_and_flagged(high_bit: int) -> None:
-    data = make_dicom(FILM, bits=12, HighBit=high_bit)
+    data = make_dicom(IMAGE, bits=12, HighBit=high_bit)
     assert_same_picture(data, PLAIN)
     for each in (data, cleaned(data)):
         assert chain_of(each)[0] == "HighBit (0028,0102) is below BitsStored - 1, read as 11"
@@ -292,8 +292,8 @@ def test_a_high_bit_below_the_stored_bits_is_mended_and_flagged(high_bit: int) -
 
 
 def test_of_a_codestream_the_high_bit_says_nothing() -> None:
-    frame = encode_frame(FILM, 12, "jpeg-lossless")
-    data = make_dicom(FILM, bits=12, syntax=UIDS["jpeg-lossless"], frame=frame, HighBit=0)
+    frame = encode_frame(IMAGE, 12, "jpeg-lossless")
+    data = make_dicom(IMAGE, bits=12, syntax=UIDS["jpeg-lossless"], frame=frame, HighBit=0)
     assert_same_picture(data, PLAIN)
     assert Flag.IRREGULAR_FILE not in flags_of(data)
 
@@ -309,7 +309,7 @@ def test_of_a_codestream_the_high_bit_says_nothing() -> None:
 )
 def test_a_photometric_term_is_read_however_it_is_written_and_flagged(written: bytes, term: str) -> None:
     data = with_value(PLAIN, "PhotometricInterpretation", written)
-    assert_same_picture(data, make_dicom(FILM, bits=12, PhotometricInterpretation=term))
+    assert_same_picture(data, make_dicom(IMAGE, bits=12, PhotometricInterpretation=term))
     assert f"PhotometricInterpretation (0028,0004) is not written as the standard has it, read as {term}" in chain_of(
         data
     )
@@ -319,7 +319,7 @@ def test_a_photometric_term_is_read_however_it_is_written_and_flagged(written: b
 @pytest.mark.parametrize("written", [b" MONOCHROME1", b"MONOCHROME1\0", b"MONOCHROME1\0\0 "])
 def test_padding_of_a_photometric_term_is_no_matter(written: bytes) -> None:
     data = with_value(PLAIN, "PhotometricInterpretation", written)
-    assert_same_picture(data, make_dicom(FILM, bits=12, PhotometricInterpretation="MONOCHROME1"))
+    assert_same_picture(data, make_dicom(IMAGE, bits=12, PhotometricInterpretation="MONOCHROME1"))
     assert Flag.IRREGULAR_FILE not in flags_of(data)
 
 
@@ -332,13 +332,13 @@ def test_a_colour_term_is_one_however_it_is_written(written: bytes) -> None:
 
 
 def frame_in(syntax: TransferSyntax) -> tuple[NDArray[np.integer], int, bytes]:
-    """A film, its bits, and a frame of which the last byte of the data is no zero, as padding would be."""
+    """An image, its bits, and a frame of which the last byte of the data is no zero, as padding would be."""
     bits = 8 if syntax == "jpeg-baseline" else 12
     for width_px in range(80, 100):
-        film = golden_film(bits)[:96, :width_px]
-        frame = bytes(encode_frame(film, bits, syntax))
+        image = golden_image(bits)[:96, :width_px]
+        frame = bytes(encode_frame(image, bits, syntax))
         if frame[-3]:
-            return film, bits, frame
+            return image, bits, frame
     raise AssertionError
 
 
@@ -348,19 +348,19 @@ def frame_in(syntax: TransferSyntax) -> tuple[NDArray[np.integer], int, bytes]:
      "htj2k", "htj2k-lossy"],
 )  # fmt: skip
 def test_a_frame_that_lacks_its_end_marker_alone_is_shown_and_flagged(syntax: TransferSyntax) -> None:
-    film, bits, frame = frame_in(syntax)
-    whole = make_dicom(film, bits=bits, syntax=UIDS[syntax], frame=frame)
+    image, bits, frame = frame_in(syntax)
+    whole = make_dicom(image, bits=bits, syntax=UIDS[syntax], frame=frame)
     for missing in (1, 2):
         for padding in (b"", b"\0\0"):
             if missing == 1 and padding:
                 continue
-            data = make_dicom(film, bits=bits, syntax=UIDS[syntax], frame=frame[:-missing] + padding)
+            data = make_dicom(image, bits=bits, syntax=UIDS[syntax], frame=frame[:-missing] + padding)
             assert_same_picture(data, whole)
             for each in (data, cleaned(data)):
                 assert chain_of(each)[0] == "the compressed stream lacks its end marker, and nothing else"
                 assert Flag.IRREGULAR_FILE in flags_of(each)
     for missing in (4, 8, 50, len(frame) // 2):
-        cut = make_dicom(film, bits=bits, syntax=UIDS[syntax], frame=frame[:-missing])
+        cut = make_dicom(image, bits=bits, syntax=UIDS[syntax], frame=frame[:-missing])
         assert refusal_of(cut).code == "undecodable_pixel_data", missing
         with pytest.raises(PermanentError):
             show(cleaned(cut))
@@ -368,17 +368,19 @@ def test_a_frame_that_lacks_its_end_marker_alone_is_shown_and_flagged(syntax: Tr
 
 @pytest.mark.parametrize("interval", [{"restart_marker_rows": 1}, {"restart_marker_blocks": 7}], ids=str)
 def test_a_jpeg_that_ends_before_a_restart_marker_lacks_more_than_its_end_marker(interval: dict[str, int]) -> None:
-    film = golden_film(8)
+    image = golden_image(8)
     buffer = BytesIO()
-    PIL.Image.fromarray(film).save(buffer, "JPEG", **interval)
+    PIL.Image.fromarray(image).save(buffer, "JPEG", **interval)
     frame = buffer.getvalue()
     syntax = UIDS["jpeg-baseline"]
-    assert_same_picture(make_dicom(film, syntax=syntax, frame=frame[:-2]), make_dicom(film, syntax=syntax, frame=frame))
+    assert_same_picture(
+        make_dicom(image, syntax=syntax, frame=frame[:-2]), make_dicom(image, syntax=syntax, frame=frame)
+    )
     restarts = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", frame)]
     assert len(restarts) > 3
     for place in (restarts[0], restarts[len(restarts) // 2], restarts[-1]):
         for kept_bytes in (place, place + 1, place + 2):
-            cut = make_dicom(film, syntax=syntax, frame=frame[:kept_bytes])
+            cut = make_dicom(image, syntax=syntax, frame=frame[:kept_bytes])
             assert refusal_of(cut).code == "undecodable_pixel_data", kept_bytes
 
 

@@ -1,4 +1,4 @@
-"""PNG and JPEG files: every mode that can be a film, turned as it is meant to be seen."""
+"""PNG and JPEG files: every mode that can be an image, turned as it is meant to be seen."""
 
 import struct
 import zlib
@@ -14,12 +14,12 @@ from shared.errors import PermanentError
 from shared.imaging.decode import decode
 from shared.imaging.header import PREFIX_BYTES, read_header
 from shared.imaging.rendition import make_rendition, read_rendition
-from tests.golden_films import golden_film
+from tests.golden_images import golden_image
 from tests.requirements import REPOSITORY
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
-GREY = golden_film(8)
-DEEP = golden_film(16)
+GREY = golden_image(8)
+DEEP = golden_image(16)
 SAMPLES = REPOSITORY / "tests/jpeg_samples"
 
 
@@ -87,12 +87,12 @@ def test_16_bits_stay_16_however_many_channels_repeat_them(channels: int) -> Non
 
 
 def test_transparency_hides_nothing() -> None:
-    film = Image.fromarray(GREY)
-    veiled = film.convert("LA")
-    veiled.putalpha(Image.new("L", film.size, 0))
+    image = Image.fromarray(GREY)
+    veiled = image.convert("LA")
+    veiled.putalpha(Image.new("L", image.size, 0))
     assert np.array_equal(pixels_of(save(veiled)), GREY)
-    assert np.array_equal(pixels_of(save(film, transparency=int(GREY[5, 5]))), GREY)
-    assert np.array_equal(pixels_of(save(film.convert("P"), transparency=7)), GREY)
+    assert np.array_equal(pixels_of(save(image, transparency=int(GREY[5, 5]))), GREY)
+    assert np.array_equal(pixels_of(save(image.convert("P"), transparency=7)), GREY)
 
 
 def test_gamma_and_profiles_change_nothing() -> None:
@@ -102,20 +102,20 @@ def test_gamma_and_profiles_change_nothing() -> None:
 
 
 def test_a_marker_in_colour_is_tolerated_and_a_photograph_is_not() -> None:
-    for film, full in ((GREY, 255), (DEEP, 65535)):
-        colour = np.repeat(film[..., None], 3, axis=2)
+    for image, full in ((GREY, 255), (DEEP, 65535)):
+        colour = np.repeat(image[..., None], 3, axis=2)
         colour[:4, :8] = full, 0, 0
         grey = pixels_of(bytes(imagecodecs.png_encode(colour)))
-        assert np.array_equal(grey[4:], film[4:])
-        assert grey.dtype == film.dtype
+        assert np.array_equal(grey[4:], image[4:])
+        assert grey.dtype == image.dtype
         colour[:, :40, 2] //= 2
         assert code_of(bytes(imagecodecs.png_encode(colour))) == "colour_image"
 
 
 def test_a_palette_of_colours_is_in_colour() -> None:
-    film = Image.fromarray(GREY).convert("P")
-    film.putpalette([value for level in range(256) for value in (level, 255 - level, 128)])
-    assert code_of(save(film)) == "colour_image"
+    image = Image.fromarray(GREY).convert("P")
+    image.putpalette([value for level in range(256) for value in (level, 255 - level, 128)])
+    assert code_of(save(image)) == "colour_image"
 
 
 # --- JPEG ------------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_a_palette_of_colours_is_in_colour() -> None:
     ],
     ids=["grey", "progressive", "colour", "progressive colour", "arithmetic", "progressive arithmetic"],
 )
-def test_jpeg_files_of_every_process_are_the_film_but_for_their_loss(data: bytes) -> None:
+def test_jpeg_files_of_every_process_are_the_image_but_for_their_loss(data: bytes) -> None:
     error = np.abs(pixels_of(data).astype(int) - GREY)
     assert error.max() <= 12
     assert error.mean() <= 1.5
@@ -141,13 +141,13 @@ def test_jpeg_files_of_every_process_are_the_film_but_for_their_loss(data: bytes
 
 @pytest.mark.parametrize("process", ["extended", "progressive", "spectral"])
 def test_12_bit_jpeg_files_keep_their_depth(process: str) -> None:
-    film = golden_film(12)
+    image = golden_image(12)
     data = (SAMPLES / f"{process}-12.jpg").read_bytes()
-    assert np.abs(pixels_of(data).astype(int) - film).max() <= 10
-    assert np.abs(show(data).astype(int) - show(make_dicom(film, bits=12))).max() <= 2
+    assert np.abs(pixels_of(data).astype(int) - image).max() <= 10
+    assert np.abs(show(data).astype(int) - show(make_dicom(image, bits=12))).max() <= 2
 
 
-def test_lossless_jpeg_files_are_the_film() -> None:
+def test_lossless_jpeg_files_are_the_image() -> None:
     assert np.array_equal(pixels_of(bytes(imagecodecs.jpeg_encode(DEEP, lossless=True, bitspersample=16))), DEEP)
 
 
@@ -163,16 +163,16 @@ def test_jpeg_ls_is_no_jpeg() -> None:
     assert code_of(bytes(imagecodecs.jpegls_encode(GREY))) == "undecodable_pixel_data"
 
 
-#: How a scanner lays a film down that is to be seen upright, by the orientation that it then writes.
+#: How a scanner lays an image down that is to be seen upright, by the orientation that it then writes.
 LAID = {
-    1: lambda film: film,
-    2: lambda film: film[:, ::-1],
-    3: lambda film: film[::-1, ::-1],
-    4: lambda film: film[::-1],
-    5: lambda film: film.T,
-    6: lambda film: film.T[::-1],
-    7: lambda film: film.T[::-1, ::-1],
-    8: lambda film: film.T[:, ::-1],
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.T,
+    6: lambda image: image.T[::-1],
+    7: lambda image: image.T[::-1, ::-1],
+    8: lambda image: image.T[:, ::-1],
 }
 
 
@@ -221,13 +221,13 @@ def test_what_cameras_append_does_not_count() -> None:
 
 
 def test_an_animated_png_is_refused_from_its_header() -> None:
-    film = Image.fromarray(GREY)
-    animated = save(film, save_all=True, append_images=[film.rotate(90)])
+    image = Image.fromarray(GREY)
+    animated = save(image, save_all=True, append_images=[image.rotate(90)])
     assert code_of(animated) == "multi_frame"
     with pytest.raises(PermanentError) as caught:
         read_header(animated[:200], len(animated))
     assert caught.value.code == "multi_frame"
-    still = with_chunk(save(film), b"acTL", struct.pack(">2I", 1, 0))
+    still = with_chunk(save(image), b"acTL", struct.pack(">2I", 1, 0))
     assert np.array_equal(pixels_of(still), GREY)
 
 

@@ -75,11 +75,11 @@ def test_a_file_that_was_cut_off_is_never_shown(syntax: str, missing_bytes: int)
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED_OUTCOMES if "/chest/" in name and "fake" not in name])
-def test_the_mediastinum_of_a_chest_film_is_brighter_than_its_lungs(name: str) -> None:
+def test_the_mediastinum_of_a_chest_image_is_brighter_than_its_lungs(name: str) -> None:
     data = (SHARED_DATA / name).read_bytes()
-    film = read_rendition(make_rendition(data, rendition_px=256, max_image_pixels=MAX_PIXELS).png)
-    height_px, width_px = film.shape
-    band = film[int(0.35 * height_px) : int(0.55 * height_px)].mean(axis=0)  # [W], across the hila
+    image = read_rendition(make_rendition(data, rendition_px=256, max_image_pixels=MAX_PIXELS).png)
+    height_px, width_px = image.shape
+    band = image[int(0.35 * height_px) : int(0.55 * height_px)].mean(axis=0)  # [W], across the hila
     middle = band[int(0.45 * width_px) : int(0.58 * width_px)].mean()
     right_lung = band[int(0.2 * width_px) : int(0.35 * width_px)].mean()
     assert middle > right_lung + 15

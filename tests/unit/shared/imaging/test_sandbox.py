@@ -21,13 +21,13 @@ from shared.imaging.rendition import make_rendition
 from shared.imaging.sandbox import PROTECTIONS
 from tests.fuzz.corpus import Original, read_corpus
 from tests.requirements import REPOSITORY, needs
-from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_film
+from tests.synthetic_dicom import MAX_PIXELS, make_dicom, make_image
 from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in sandbox._MACHINES, reason="needs Linux on a known machine"
 )
-FILM = make_dicom(make_film(), bits=12)
+IMAGE = make_dicom(make_image(), bits=12)
 #: Replaces the decoder by one that runs a file which is a program, and answers with what it raised.
 HOSTILE = """
 import sys
@@ -140,7 +140,7 @@ def test_nothing_outside_can_be_reached(code: str, pool: DecoderPool, secret_fil
         assert said.split()[:2] in (["PermissionError", "1"], ["OSError", "38"]), said
     assert secret_file.read_text().startswith("export ")
     assert sorted(path.name for path in secret_file.parent.iterdir()) == ["env"]
-    assert pool.render(FILM, 64, MAX_PIXELS), "the child goes on"
+    assert pool.render(IMAGE, 64, MAX_PIXELS), "the child goes on"
 
 
 #: By name, the numbers on x86_64 and aarch64 of calls that Python does not offer.
@@ -211,7 +211,7 @@ def test_the_child_holds_no_descriptor_and_no_variable_of_ours(monkeypatch: pyte
 
 def test_a_memory_hog_fails_alone(pool: DecoderPool) -> None:
     assert attempt(pool, "hog = bytearray(64 * 1024**3)").startswith("MemoryError")
-    assert pool.render(FILM, 64, MAX_PIXELS)
+    assert pool.render(IMAGE, 64, MAX_PIXELS)
 
 
 def test_a_bomb_of_threads_goes_out(pool: DecoderPool) -> None:
@@ -235,7 +235,7 @@ def test_a_decoder_that_never_ends_is_ended(loop: str, pool: DecoderPool, monkey
         hasty.setattr(pool, "_timeout_s", 1)
         with pytest.raises(DecoderProcessLost, match="took longer than 1 s"):
             pool.render(f"#!\n{loop}".encode(), 64, MAX_PIXELS)
-    assert pool.render(FILM, 64, MAX_PIXELS)
+    assert pool.render(IMAGE, 64, MAX_PIXELS)
 
 
 def test_the_kernel_ends_a_spinning_decoder_whose_parent_does_not(

@@ -50,7 +50,7 @@ def test_a_mirrored_chest_is_not_flagged() -> None:
 def test_what_is_no_chest_is_none() -> None:
     page = np.full((800, 700), 230, np.uint8)
     for top in range(40, 800, 30):
-        cv2.putText(page, "Dear colleague, the film is in the other envelope", (10, top), 0, 0.7, 20, 1)
+        cv2.putText(page, "Dear colleague, the image is in the other envelope", (10, top), 0, 0.7, 20, 1)
     assert Flag.NOT_A_CHEST in flags(page)
 
 
@@ -79,7 +79,7 @@ def test_the_originals_shortest_side_makes_a_low_resolution() -> None:
         assert judge([], CHEST, 2000, side_px, load_classifier())[0] == expected
 
 
-def test_a_header_that_says_lateral_is_believed_over_how_the_film_looks() -> None:
+def test_a_header_that_says_lateral_is_believed_over_how_the_image_looks() -> None:
     assert flags(255 - CHEST, Flag.LATERAL_VIEW) == [Flag.LATERAL_VIEW]
     assert flags(np.rot90(CHEST), Flag.NOT_A_CHEST) == [Flag.NOT_A_CHEST]
 

@@ -9,11 +9,11 @@ from shared.imaging.dicom_file import read_dicom
 from shared.imaging.header import PREFIX_BYTES
 from shared.imaging.tagged_view import read_tag_flags
 from shared.vocabulary.flags import Flag
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 
 
 def flags(**elements: object) -> tuple[Flag, ...]:
-    file = make_dicom(make_film(64, 64), **elements)
+    file = make_dicom(make_image(64, 64), **elements)
     return read_tag_flags(read_dicom(file, max_bytes=PREFIX_BYTES))
 
 

@@ -28,7 +28,7 @@ LABELS = SHARED_DATA / "vinbigdata/train.csv.gz"
 SMALL = {"height_px": 256, "width_px": 214}
 
 
-def test_a_seed_gives_the_same_film_and_file() -> None:
+def test_a_seed_gives_the_same_image_and_file() -> None:
     first, again, other = make_phantom(7, **SMALL), make_phantom(7, **SMALL), make_phantom(8, **SMALL)
     assert np.array_equal(first.pixels, again.pixels)
     assert first.lesions == again.lesions
@@ -37,7 +37,7 @@ def test_a_seed_gives_the_same_film_and_file() -> None:
 
 
 @pytest.mark.parametrize(("height_px", "width_px"), [(512, 430), (300, 400), (1500, 1250)])
-def test_pixels_and_boxes_fit_the_film(height_px: int, width_px: int) -> None:
+def test_pixels_and_boxes_fit_the_image(height_px: int, width_px: int) -> None:
     for seed in range(6):
         phantom = make_phantom(seed, height_px, width_px, range(14) if seed == 0 else None)
         assert phantom.pixels.shape == (height_px, width_px)
@@ -52,8 +52,8 @@ def test_pixels_and_boxes_fit_the_film(height_px: int, width_px: int) -> None:
             assert lesion.class_name == CLASS_NAMES[lesion.class_id]
 
 
-def test_a_film_is_the_same_at_another_size() -> None:
-    """Grain aside, a film is its own enlargement, with its boxes."""
+def test_a_image_is_the_same_at_another_size() -> None:
+    """Grain aside, an image is its own enlargement, with its boxes."""
     for seed in (1, 3, 5):
         small, large = make_phantom(seed, 480, 400), make_phantom(seed, 960, 800)
         shrunk = cv2.resize(large.pixels, (400, 480), interpolation=cv2.INTER_AREA)
@@ -65,7 +65,7 @@ def test_a_film_is_the_same_at_another_size() -> None:
 
 
 @pytest.mark.parametrize("class_id", range(14))
-def test_a_lesion_changes_the_film_inside_its_box(class_id: int) -> None:
+def test_a_lesion_changes_the_image_inside_its_box(class_id: int) -> None:
     """What a lesion adds is within its box, but for the edges that its box's threshold leaves out."""
     for seed in (11, 12, 13):
         healthy, ill = make_phantom(seed, 512, 430, ()), make_phantom(seed, 512, 430, (class_id,))
@@ -82,11 +82,11 @@ def test_a_lesion_changes_the_film_inside_its_box(class_id: int) -> None:
 
 
 def test_classes_come_as_often_as_they_should() -> None:
-    films = [make_phantom(seed, **SMALL) for seed in range(120)]
-    counts = [len(film.lesions) for film in films]
+    images = [make_phantom(seed, **SMALL) for seed in range(120)]
+    counts = [len(image.lesions) for image in images]
     assert 0.6 < np.mean([count > 0 for count in counts]) < 0.8
     assert max(counts) <= 4
-    seen = Counter(lesion.class_id for film in films for lesion in film.lesions)
+    seen = Counter(lesion.class_id for image in images for lesion in image.lesions)
     assert set(seen) == set(range(14))
     common, rare = (0, 3, 11, 13), (1, 4, 5, 12)
     assert sum(seen[c] for c in common) > 1.5 * sum(seen[c] for c in rare)
@@ -138,7 +138,7 @@ def test_a_bad_file_is_turned_away_under_its_code(file: bytes, code: str) -> Non
 
 
 def test_a_study_is_rendered_as_it_was_drawn() -> None:
-    """Nothing of the film is lost on the way through DICOM and the decoder but the rounding to 8 bits."""
+    """Nothing of the image is lost on the way through DICOM and the decoder but the rounding to 8 bits."""
     for _, file, phantom in demo_studies(3):
         rendition = make_rendition(file, rendition_px=256, max_image_pixels=4_000_000)
         seen = read_rendition(rendition.png)

@@ -7,16 +7,18 @@ from shared.errors import InvalidRequest
 from shared.training.dataset_source import OWN_FOLDERS, CocoSource, Consensus, DatasetRequest, SplitPlan
 
 
-def request(annotations: str = "hospital/train.json", images: str = "hospital/films", **more: object) -> DatasetRequest:
+def request(
+    annotations: str = "hospital/train.json", images: str = "hospital/images", **more: object
+) -> DatasetRequest:
     source = {"format": "coco", "annotations": annotations, "images": images, **more}
     return DatasetRequest.model_validate({"name": "films", "source": source})
 
 
 def test_places_become_keys_of_the_bucket() -> None:
-    asked = request("s3://ward/a/train.json", "s3://ward/a/films", val_annotations="a/val.json")
+    asked = request("s3://ward/a/train.json", "s3://ward/a/images", val_annotations="a/val.json")
     source = asked.in_bucket("ward").source
     assert isinstance(source, CocoSource)
-    assert (source.annotations, source.val_annotations, source.images) == ("a/train.json", "a/val.json", "a/films/")
+    assert (source.annotations, source.val_annotations, source.images) == ("a/train.json", "a/val.json", "a/images/")
     assert source.test_annotations is None
 
 
@@ -43,7 +45,7 @@ def test_shares_make_a_whole_and_unfused_boxes_have_one_reader() -> None:
         Consensus(method="none", min_readers=2)
 
 
-@pytest.mark.parametrize("name", ["", " films", "../films", "films\n", "x" * 101, "fïlms"])
+@pytest.mark.parametrize("name", ["", " images", "../images", "images\n", "x" * 101, "fïlms"])
 def test_a_name_is_plain(name: str) -> None:
     with pytest.raises(ValidationError):
         DatasetRequest.model_validate({"name": name, "source": {"format": "phantoms"}})

@@ -11,7 +11,7 @@ from trainer.datasets.annotations import MalformedAnnotations, pseudonym
 from trainer.datasets.coco import CROWD, WITHOUT_AREA, join, read_coco
 
 DOCUMENT: dict[str, Any] = {
-    "info": {"description": "two films"},
+    "info": {"description": "two images"},
     "licenses": [],
     "categories": [{"id": 7, "name": "Lung Opacity", "supercategory": "lung"}, {"id": 3, "name": "Cardiomegaly"}],
     "images": [
@@ -168,7 +168,7 @@ def test_an_entry_that_is_no_object_costs_itself() -> None:
     assert read_coco(json.dumps(content).encode()).culprits == {"annotation_unreadable": ("annotation at place 11",)}
 
 
-def test_a_document_of_normal_films_needs_no_categories() -> None:
+def test_a_document_of_normal_images_needs_no_categories() -> None:
     annotations = read_coco(json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}).encode())
     assert (annotations.categories, len(annotations.images)) == ((), 1)
 
@@ -182,9 +182,9 @@ def test_an_outline_gives_a_box_where_there_is_none() -> None:
 
 def test_ids_may_be_text() -> None:
     content = {
-        "images": [{"id": "film-1", "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
+        "images": [{"id": "image-1", "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
         "annotations": [
-            {"id": "x", "image_id": "film-1", "category_id": "7", "bbox": [1, 2, 3, 4]},
+            {"id": "x", "image_id": "image-1", "category_id": "7", "bbox": [1, 2, 3, 4]},
             {"id": "y", "image_id": "2", "category_id": 7, "bbox": [1, 2, 3, 4]},
         ],
         "categories": [{"id": "7", "name": "Lung Opacity"}],
@@ -209,7 +209,7 @@ def test_an_unknown_split_is_ignored_and_noted(word: Any) -> None:
     assert annotations.culprits["split_unknown"] == ("image 10",)
 
 
-def test_a_category_of_normal_films_is_none() -> None:
+def test_a_category_of_normal_images_is_none() -> None:
     content = many(category_id=14, bbox=[0, 0, 1, 1])
     content["categories"] = [*content["categories"], {"id": 14, "name": "No finding"}]
     annotations = read_coco(json.dumps(content).encode())

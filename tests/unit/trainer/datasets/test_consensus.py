@@ -19,7 +19,7 @@ def drawn(reader: str, xyxy_px: Xyxy, category_id: int = 1) -> Box:
 
 def annotated(*boxes: Box, readers: tuple[str, ...] = ("R1", "R2", "R3")) -> Annotations:
     categories = (Category(id=1, name="Nodule"), Category(id=2, name="Mass"))
-    return Annotations(categories, (AnnotatedImage("film", boxes, readers),), {})
+    return Annotations(categories, (AnnotatedImage("image", boxes, readers),), {})
 
 
 def boxes_of(annotations: Annotations) -> list[tuple[Xyxy, tuple[str, ...]]]:
@@ -114,14 +114,14 @@ def test_every_reader_of_every_box_is_kept_whatever_the_order(method: str, seed:
 
 
 def test_only_the_chosen_readers_are_heard() -> None:
-    unread = AnnotatedImage("other film", (drawn("R3", (0, 0, 5, 5)),), ("R3",))
-    normal = AnnotatedImage("normal film", (), ("R2", "R3"))
+    unread = AnnotatedImage("other image", (drawn("R3", (0, 0, 5, 5)),), ("R3",))
+    normal = AnnotatedImage("normal image", (), ("R2", "R3"))
     annotations = annotated(*PAIR_AND_ONE)
     annotations = Annotations(annotations.categories, (*annotations.images, unread, normal), {"before": 1})
     heard = listen(annotations, Consensus(readers=("R2",)))
     assert [(image.file_name, image.readers, len(image.boxes)) for image in heard.images] == [
-        ("film", ("R2",), 1),
-        ("normal film", ("R2",), 0),
+        ("image", ("R2",), 1),
+        ("normal image", ("R2",), 0),
     ]
     assert heard.noted == {"before": 1, UNREAD: 1}
 

@@ -1,4 +1,4 @@
-"""Boxes in other units than pixels of their films: scaled, refused or noted, and never taken as they are."""
+"""Boxes in other units than pixels of their images: scaled, refused or noted, and never taken as they are."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ NORMAL = AnnotatedImage("normal", ())
 def drawn(*boxes: Xyxy) -> Annotations:
     """One image for each box, and a normal one."""
     images = tuple(
-        AnnotatedImage(f"film{number}", (Box(0, box, (), f"line {number + 2}"),), origin=f"line {number + 2}")
+        AnnotatedImage(f"image{number}", (Box(0, box, (), f"line {number + 2}"),), origin=f"line {number + 2}")
         for number, box in enumerate(boxes)
     )
     return Annotations((Category(id=0, name="Cardiomegaly"),), (*images, NORMAL), {})
@@ -50,7 +50,7 @@ def test_boxes_that_are_thinner_than_a_pixel_are_refused_where_they_are_the_most
         check_units(drawn(GOOD, thin, thin))
 
 
-def test_boxes_outside_their_films_are_refused_where_they_are_the_most() -> None:
+def test_boxes_outside_their_images_are_refused_where_they_are_the_most() -> None:
     outside = (1000.0, 1000.0, 1200.0, 1300.0)
     some, most = drawn(GOOD, outside), drawn(GOOD, outside, outside)
     check_fit(some, pictures(some))

@@ -20,12 +20,12 @@ from trainer.datasets.vinbigdata import read_table
 
 HEADING = ",".join(COLUMNS)
 ROWS = [
-    "film1,Cardiomegaly,3,R10,691.0,1375.0,1653.0,1831.0",
-    "film1,Cardiomegaly,3,R9,690.5,1370.25,1650.0,1830.0",
-    "film1,Nodule/Mass,8,R9,10.0,20.0,30.0,40.0",
-    "film1,No finding,14,R8,,,,",
-    "film2,No finding,14,R10,,,,",
-    "film2,No finding,14,R11,,,,",
+    "image1,Cardiomegaly,3,R10,691.0,1375.0,1653.0,1831.0",
+    "image1,Cardiomegaly,3,R9,690.5,1370.25,1650.0,1830.0",
+    "image1,Nodule/Mass,8,R9,10.0,20.0,30.0,40.0",
+    "image1,No finding,14,R8,,,,",
+    "image2,No finding,14,R10,,,,",
+    "image2,No finding,14,R11,,,,",
 ]
 
 
@@ -51,7 +51,7 @@ def test_a_table_is_read() -> None:
         (8, "Nodule/Mass"),
     ], "'No finding' is no category"
     first, second = annotations.images
-    assert (first.file_name, first.readers) == ("film1", ("R10", "R8", "R9"))
+    assert (first.file_name, first.readers) == ("image1", ("R10", "R8", "R9"))
     assert first.boxes[1].xyxy_px == (690.5, 1370.25, 1650.0, 1830.0)
     assert [box.readers for box in first.boxes] == [("R10",), ("R9",), ("R9",)]
     assert (second.readers, second.boxes) == (("R10", "R11"), ())
@@ -61,30 +61,30 @@ def test_a_gzipped_table_with_a_byte_order_mark_is_the_same() -> None:
     assert read_table(gzip.compress(b"\xef\xbb\xbf" + table(*ROWS))) == read_table(table(*ROWS))
 
 
-GOOD = [f"film{number},Cardiomegaly,3,R10,{number + 1},20,300,400" for number in range(20)]
+GOOD = [f"image{number},Cardiomegaly,3,R10,{number + 1},20,300,400" for number in range(20)]
 
 
 @pytest.mark.parametrize(
     ("row", "code"),
     [
-        ("film,Cardiomegaly,3,R1,1,2,3", "row_unreadable"),
-        ("film,Cardiomegaly,3,R1,1,2,3,4,5", "row_unreadable"),
+        ("image,Cardiomegaly,3,R1,1,2,3", "row_unreadable"),
+        ("image,Cardiomegaly,3,R1,1,2,3,4,5", "row_unreadable"),
         (",Cardiomegaly,3,R1,1,2,3,4", "row_unreadable"),
-        ("film,Cardiomegaly,3,,1,2,3,4", "row_unreadable"),
-        ("film,,,R1,1,2,3,4", "row_unreadable"),
-        ("film,A\0B,5,R1,1,2,3,4", "row_unreadable"),
-        ("film,Cardiomegaly,three,R1,1,2,3,4", "row_unreadable"),
-        ("film,Cardiomegaly,3.5,R1,1,2,3,4", "row_unreadable"),
-        ("film,Cardiomegaly,-3,R1,1,2,3,4", "row_unreadable"),
-        ("film,Cardiomegaly,3,R1,,,,", "row_unreadable"),
-        ("film,Cardiomegaly,3,R1,1,2,x,4", "row_unreadable"),
-        ("film,Cardiomegaly,3,R1,1,2,inf,4", "row_unreadable"),
-        ("film,Cardiomegaly,3,R1,1,2,nan,4", "row_unreadable"),
-        ("film,Cardiomegaly,3,R1,3,2,3,4", "box_without_area"),
-        ("film,Cardiomegaly,3,R1,3,4,5,2", "corners_swapped"),
-        ("film,Cardiomegaly,8,R1,1,2,3,4", "class_contradicts"),
-        ("film,Nodule/Mass,3,R1,1,2,3,4", "class_contradicts"),
-        ("film1,No finding,14,R10,,,,", "normal_contradicts"),
+        ("image,Cardiomegaly,3,,1,2,3,4", "row_unreadable"),
+        ("image,,,R1,1,2,3,4", "row_unreadable"),
+        ("image,A\0B,5,R1,1,2,3,4", "row_unreadable"),
+        ("image,Cardiomegaly,three,R1,1,2,3,4", "row_unreadable"),
+        ("image,Cardiomegaly,3.5,R1,1,2,3,4", "row_unreadable"),
+        ("image,Cardiomegaly,-3,R1,1,2,3,4", "row_unreadable"),
+        ("image,Cardiomegaly,3,R1,,,,", "row_unreadable"),
+        ("image,Cardiomegaly,3,R1,1,2,x,4", "row_unreadable"),
+        ("image,Cardiomegaly,3,R1,1,2,inf,4", "row_unreadable"),
+        ("image,Cardiomegaly,3,R1,1,2,nan,4", "row_unreadable"),
+        ("image,Cardiomegaly,3,R1,3,2,3,4", "box_without_area"),
+        ("image,Cardiomegaly,3,R1,3,4,5,2", "corners_swapped"),
+        ("image,Cardiomegaly,8,R1,1,2,3,4", "class_contradicts"),
+        ("image,Nodule/Mass,3,R1,1,2,3,4", "class_contradicts"),
+        ("image1,No finding,14,R10,,,,", "normal_contradicts"),
         (GOOD[1], "row_repeated"),
     ],
 )
@@ -92,7 +92,7 @@ def test_an_odd_row_costs_itself_and_is_noted_with_its_line(row: str, code: str)
     annotations = read_table(table(*GOOD, row))
     assert annotations.noted == {code: 1}
     assert annotations.culprits == {code: (f"line {len(GOOD) + 2}",)}
-    assert [image.file_name for image in annotations.images] == [f"film{number}" for number in range(20)]
+    assert [image.file_name for image in annotations.images] == [f"image{number}" for number in range(20)]
     assert [category.name for category in annotations.categories] == ["Cardiomegaly"]
 
 
@@ -112,13 +112,13 @@ def test_a_table_of_odd_rows_is_refused_with_the_first_reason() -> None:
     "cells", [",,,", "NaN,NaN,NaN,NaN", "nan,nan,nan,nan", "0,0,1,1", "0,0,0,0", "0.0,0.0,0.2,0.18", "-1,-1,-1,-1"]
 )
 def test_a_filled_in_row_without_a_finding_is_a_normal_reading(cells: str) -> None:
-    annotations = read_table(table(*GOOD, f"film,No finding,14,R1,{cells}"))
+    annotations = read_table(table(*GOOD, f"image,No finding,14,R1,{cells}"))
     assert (annotations.images[-1].boxes, annotations.images[-1].readers) == ((), ("R1",))
     assert annotations.noted == {}
 
 
 def test_a_box_in_a_row_without_a_finding_is_ignored_and_noted() -> None:
-    annotations = read_table(table(*GOOD, "film,No finding,14,R1,1,2,300,400"))
+    annotations = read_table(table(*GOOD, "image,No finding,14,R1,1,2,300,400"))
     assert annotations.images[-1].boxes == ()
     assert annotations.culprits == {"box_of_no_finding": ("line 22",)}
 
@@ -129,8 +129,8 @@ def renamed(heading: str, *rows: str) -> bytes:
 
 def test_vindr_cxrs_own_tables_have_no_class_ids_and_may_have_no_readers() -> None:
     classes = ["Aortic enlargement", "Rib fracture", "Something new", "Nodule/Mass", "Clavicle fracture"]
-    rows = [f"film{number},{name},1,2,3,4" for number, name in enumerate(classes)]
-    annotations = read_table(renamed("image_id,class_name,x_min,y_min,x_max,y_max", *rows, "film9,No finding,,,,"))
+    rows = [f"image{number},{name},1,2,3,4" for number, name in enumerate(classes)]
+    annotations = read_table(renamed("image_id,class_name,x_min,y_min,x_max,y_max", *rows, "image9,No finding,,,,"))
     ids = {category.name: category.id for category in annotations.categories}
     # The challenge's classes keep its ids; those of VinDr-CXR alone have fixed ones beyond.
     expected = {"Aortic enlargement": 0, "Nodule/Mass": 8, "Clavicle fracture": 15, "Rib fracture": 22}
@@ -187,7 +187,7 @@ def test_a_zip_archive_of_one_table_is_read() -> None:
 
 
 def test_boxes_may_be_given_by_a_corner_and_a_size() -> None:
-    row = "film,Cardiomegaly,10,20,30,40"
+    row = "image,Cardiomegaly,10,20,30,40"
     for heading in ("x,y,w,h", "x,y,width,height", "x_min,y_min,box_width,box_height", "bbox_x,bbox_y,bbox_w,bbox_h"):
         annotations = read_table(renamed(f"image_id,class_name,{heading}", row))
         assert [box.xyxy_px for box in annotations.images[0].boxes] == [(10, 20, 40, 60)]
@@ -247,7 +247,7 @@ def test_beside_a_column_of_the_very_name_another_spelling_is_not_used() -> None
 
 def test_every_number_may_have_a_decimal_comma_where_semicolons_separate() -> None:
     heading = f"{HEADING},width,height".replace(",", ";")
-    (image,) = read_table(renamed(heading, "film;Nodule/Mass;8,0;R1;1,5;2;30;40,25;512,0;256,0")).images
+    (image,) = read_table(renamed(heading, "image;Nodule/Mass;8,0;R1;1,5;2;30;40,25;512,0;256,0")).images
     assert (image.width_px, image.height_px) == (512, 256)
     assert [(box.category_id, box.xyxy_px) for box in image.boxes] == [(8, (1.5, 2, 30, 40.25))]
 
@@ -258,15 +258,15 @@ def test_a_separator_at_the_end_of_rows_is_no_field() -> None:
 
 @pytest.mark.parametrize("name", ["", "nan", "NaN"])
 def test_an_id_stands_for_a_name_that_is_empty(name: str) -> None:
-    rows = [f"normal,{name},14,R1,,,,", f"film,{name},3,R1,1,2,30,40"]
+    rows = [f"normal,{name},14,R1,,,,", f"image,{name},3,R1,1,2,30,40"]
     annotations = read_table(table(*rows))
-    assert [image.file_name for image in annotations.images] == ["normal", "film"]
+    assert [image.file_name for image in annotations.images] == ["normal", "image"]
     assert [category.name for category in annotations.categories] == ["Cardiomegaly"]
 
 
 @pytest.mark.parametrize("odd", [0, 1, 2])
 def test_of_contradicting_sizes_that_of_most_rows_counts(odd: int) -> None:
-    rows = [f"film,Nodule/Mass,8,R{n},1,2,30,40,{512 if n == odd else 1024},1024" for n in range(3)]
+    rows = [f"image,Nodule/Mass,8,R{n},1,2,30,40,{512 if n == odd else 1024},1024" for n in range(3)]
     annotations = read_table(renamed(f"{HEADING},width,height", *rows))
     assert (annotations.images[0].width_px, len(annotations.images[0].boxes)) == (1024, 2)
     assert annotations.culprits == {"size_contradicts": (f"line {odd + 2}",)}
@@ -274,15 +274,15 @@ def test_of_contradicting_sizes_that_of_most_rows_counts(odd: int) -> None:
 
 def test_a_quote_that_never_ends_is_refused_with_its_line() -> None:
     with pytest.raises(MalformedAnnotations, match=r"^Line 3: .*Mend the quotes"):
-        read_table(table(GOOD[0], 'film,"Cardiomegaly"x,3,R1,1,2,3,4'))
+        read_table(table(GOOD[0], 'image,"Cardiomegaly"x,3,R1,1,2,3,4'))
 
 
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ("film1,Cardiomegaly,4,R1,1,2,3,4", "two classes have the same name"),
-        ("film,Cardiomegaly,8,R1,1,2,3,4", "is called 'Nodule/Mass' further up and 'Cardiomegaly' here"),
-        ("film,Cardiomegaly,14,R1,1,2,3,4", "is called 'No finding' further up"),
+        ("image1,Cardiomegaly,4,R1,1,2,3,4", "two classes have the same name"),
+        ("image,Cardiomegaly,8,R1,1,2,3,4", "is called 'Nodule/Mass' further up and 'Cardiomegaly' here"),
+        ("image,Cardiomegaly,14,R1,1,2,3,4", "is called 'No finding' further up"),
     ],
 )
 def test_ids_and_names_that_contradict_each_other_as_often_as_not_are_refused(row: str, complaint: str) -> None:

@@ -147,7 +147,7 @@ def test_a_class_without_true_boxes_is_absent_and_in_no_mean() -> None:
     assert [(each.ap40, each.auroc) for each in summary.categories] == [(None, None), (1, 1)]
 
 
-def test_normal_films_count_their_false_positives() -> None:
+def test_normal_images_count_their_false_positives() -> None:
     """Image 2 has a detection of 0.8, image 3 none; the others are not normal."""
     rates = {point.threshold: point for point in summarise(EXAMPLE, bootstrap_samples=0, seed=0).normal_films}
     assert (rates[0.7].false_positives, rates[0.7].films_marked) == (0.5, 0.5)
@@ -158,14 +158,14 @@ def test_normal_films_count_their_false_positives() -> None:
     assert summarise(abnormal, bootstrap_samples=0, seed=0).normal_films == ()
 
 
-def test_a_film_with_a_finding_of_another_class_is_not_normal() -> None:
+def test_a_image_with_a_finding_of_another_class_is_not_normal() -> None:
     other = Category(id=99, name="Other")
     truth = {0: boxes((MASS, HERE, 1)), 1: boxes((other, HERE, 1))}
     found = {1: boxes((MASS, THERE, 0.9)), 2: boxes((MASS, THERE, 0.6))}
     summary = summarise(material(truth, found), bootstrap_samples=20, seed=0)
     assert (summary.images_with_findings, summary.boxes) == (2, 1)
     assert {point.threshold: point.false_positives for point in summary.normal_films}[0.5] == 0.5
-    # One of the two abnormal films scores highest, the other lowest: 2 of 4 pairs with the normal ones, and a tie.
+    # One of the two abnormal images scores highest, the other lowest: 2 of 4 pairs with the normal ones, and a tie.
     assert summary.auroc.value == pytest.approx((2 + 0.5) / 4)
     assert summary.no_finding_ap40 is not None
 

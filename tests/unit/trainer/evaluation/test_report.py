@@ -54,7 +54,7 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.seen if name == tag]
 
 
-def film(image_id: int) -> NDArray[np.uint8]:
+def image(image_id: int) -> NDArray[np.uint8]:
     """A rendition at half the original's size."""
     return np.full((SIDE_PX // 2, SIDE_PX // 2), image_id % 256, np.uint8)
 
@@ -71,7 +71,7 @@ def summary(material: EvaluationSet) -> Summary:
 
 @pytest.fixture(scope="module")
 def page(material: EvaluationSet, summary: Summary) -> str:
-    return render_report(material, summary, film, FACTS)
+    return render_report(material, summary, image, FACTS)
 
 
 def test_it_asks_for_nothing_outside(page: str) -> None:
@@ -125,12 +125,12 @@ def test_tables_and_pictures_can_be_heard(page: str) -> None:
         assert svg.get("aria-label") or svg.get("aria-labelledby")
 
 
-def test_pictures_show_the_film_with_both_boxes_where_they_are() -> None:
+def test_pictures_show_the_image_with_both_boxes_where_they_are() -> None:
     category = Category(id=3, name="Nodule")
     true = Boxes(np.array([3]), np.array([[400.0, 200.0, 800.0, 1000.0]]), np.ones(1))
     found = Boxes(np.array([3]), np.array([[1000.0, 0.0, 2000.0, 500.0]]), np.array([0.75]))
     one = EvaluationSet((7,), ("p",), (category,), {7: true}, {7: found}, {7: (SIDE_PX, SIDE_PX)})
-    page = render_report(one, summarise(one, bootstrap_samples=0, seed=0), film, {})
+    page = render_report(one, summarise(one, bootstrap_samples=0, seed=0), image, {})
     assert "Nodule, found by no detection." in page
     assert "Nodule, detected with score 0.750, agrees with no true box of its class." in page
     for element in ('class="true subject"', 'class="detected subject"', ">Nodule 0.75</text>", ">Nodule</text>"):
@@ -148,7 +148,7 @@ def test_pictures_show_the_film_with_both_boxes_where_they_are() -> None:
 def test_a_decision_comes_with_its_numbers(material: EvaluationSet, summary: Summary) -> None:
     gain = paired_gain(material, material, samples=5, seed=0)
     refused = Decision(promoted=False, reason="It gains nothing & loses time.", gain=gain)
-    text = " ".join(" ".join(Reader(render_report(material, summary, film, FACTS, refused)).text).split())
+    text = " ".join(" ".join(Reader(render_report(material, summary, image, FACTS, refused)).text).split())
     assert "Decision: not promoted" in text
     assert refused.reason in text
     assert f"Mean {gain.active_map:.3f} {gain.candidate_map:.3f} +0.000 +0.000 to +0.000" in text
@@ -157,10 +157,10 @@ def test_a_decision_comes_with_its_numbers(material: EvaluationSet, summary: Sum
 def test_names_are_text_and_the_same_set_gives_the_same_page(
     material: EvaluationSet, summary: Summary, page: str
 ) -> None:
-    assert render_report(material, summary, film, FACTS) == page
+    assert render_report(material, summary, image, FACTS) == page
     nasty = "<script>alert(1)</script> $x$"
     hostile = dataclasses.replace(material, categories=(Category(id=2, name=nasty), *material.categories[1:]))
-    hostile_page = render_report(hostile, summarise(hostile, bootstrap_samples=0, seed=0), film, {"Model": nasty})
+    hostile_page = render_report(hostile, summarise(hostile, bootstrap_samples=0, seed=0), image, {"Model": nasty})
     assert "<script" not in hostile_page
     Reader(hostile_page)
 
@@ -168,10 +168,12 @@ def test_names_are_text_and_the_same_set_gives_the_same_page(
 def test_nothing_to_show_is_said() -> None:
     nothing = EvaluationSet((1, 2), ("a", "b"), (Category(id=1, name="Nodule"),), {}, {}, {1: (9, 9), 2: (9, 9)})
     text = " ".join(
-        " ".join(Reader(render_report(nothing, summarise(nothing, bootstrap_samples=9, seed=0), film, {})).text).split()
+        " ".join(
+            Reader(render_report(nothing, summarise(nothing, bootstrap_samples=9, seed=0), image, {})).text
+        ).split()
     )
     assert "No image has a true box: there is no curve." in text
-    assert "On 2 films without a finding, every detection is a false positive." in text
+    assert "On 2 images without a finding, every detection is a false positive." in text
     assert "There is none: no image has a true box." in text
     assert "not defined on these images" in text
 
@@ -181,7 +183,7 @@ def test_a_class_that_the_model_lacks_is_named(material: EvaluationSet) -> None:
         MissingClass(name="Nodule / Mass", boxes=3, closest="Nodule/Mass"),
         MissingClass(name="Rib fracture", boxes=0, closest=None),
     )
-    page = render_report(material, summarise(material, bootstrap_samples=0, seed=0, missing=missing), film, FACTS)
+    page = render_report(material, summarise(material, bootstrap_samples=0, seed=0, missing=missing), image, FACTS)
     text = " ".join(" ".join(Reader(page).text).split())
     assert "no class “Nodule / Mass” (3 boxes); its most similar class is “Nodule/Mass”. It is in no mean." in text
     assert "no class “Rib fracture” (0 boxes). It is in no mean." in text

@@ -2,13 +2,13 @@
 
 const OF_NO_USE = /^(\..*|thumbs\.db|desktop\.ini|dicomdir)$/i;
 // A name with an image's extension is taken for a file: asking the browser costs up to half a millisecond each.
-const FILM = /\.(dcm|dicom|png|jpe?g)$/i;
+const IMAGE = /\.(dcm|dicom|png|jpe?g)$/i;
 
 // To be called while the drop is being handled: afterwards the browser forgets what was dropped.
 export function dropped(transfer) {
   const found = [...transfer.items].filter((item) => item.kind === "file").map((item) => {
     const file = item.getAsFile();
-    return file && FILM.test(file.name) ? file : item.webkitGetAsEntry();
+    return file && IMAGE.test(file.name) ? file : item.webkitGetAsEntry();
   });
   return walk(found.filter(Boolean));
 }

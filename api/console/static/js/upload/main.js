@@ -1,4 +1,4 @@
-// Sends films from the worklist: by buttons, and by dropping files or folders anywhere on the page.
+// Sends images from the worklist: by buttons, and by dropping files or folders anywhere on the page.
 
 import { attempt } from "../page.js";
 import { chosen, dropped } from "./files.js";

@@ -1,14 +1,14 @@
-// Boxes in three frames: pixels of the original image (as the API has them), of the film, and of the pane.
+// Boxes in three frames: pixels of the original image (as in the API), of its rendition, and of the pane.
 
 export const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
 const MIN_BOX_PX = 4; // pixels of the original: no smaller box is drawn
 
 // The rendition may be smaller than the original, and of another shape where its pixels are not square.
-export function scaleOf(image, film) {
-  return { x: film.width / image.width_px, y: film.height / image.height_px };
+export function scaleOf(image, rendition) {
+  return { x: rendition.width / image.width_px, y: rendition.height / image.height_px };
 }
 
-export function toFilm(box, scale) {
+export function toRendition(box, scale) {
   return [box[0] * scale.x, box[1] * scale.y, box[2] * scale.x, box[3] * scale.y];
 }
 

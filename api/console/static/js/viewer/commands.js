@@ -29,7 +29,7 @@ export class Commands {
 
   preset(preset) { this.#picture((state) => choosePreset(preset, state)); }
 
-  fit() { this.#picture(({ view, film }) => view.fit(film, this.#page.pane.size)); }
+  fit() { this.#picture(({ view, rendition }) => view.fit(rendition, this.#page.pane.size)); }
 
   oneToOne() { this.#picture(({ view }) => view.oneToOne()); }
 
@@ -40,7 +40,7 @@ export class Commands {
 
   zoom(factor) {
     const { size } = this.#page.pane;
-    this.#picture(({ view, film }) => view.zoom(factor, { x: size.width / 2, y: size.height / 2 }, film, size));
+    this.#picture(({ view, rendition }) => view.zoom(factor, { x: size.width / 2, y: size.height / 2 }, rendition, size));
   }
 
   boxes() { this.#picture((state) => { state.areBoxesShown = !state.areBoxesShown; }); }
@@ -87,7 +87,7 @@ export class Commands {
   }
 
   #picture(change) {
-    if (!this.#page.state.film) return;
+    if (!this.#page.state.rendition) return;
     change(this.#page.state);
     this.#page.state.changed();
   }
@@ -121,7 +121,7 @@ export class Commands {
       { keys: ["r"], words: "Reset window and zoom", run: () => this.reset() },
       { keys: ["+", "=", "-"], words: "Zoom", run: (event) => this.zoom(event.key === "-" ? 1 / CLOSER : CLOSER) },
       { keys: Object.keys(NUDGE), words: "Move the image",
-        run: (event) => this.#picture(({ view, film }) => view.pan(...NUDGE[event.key], film)) },
+        run: (event) => this.#picture(({ view, rendition }) => view.pan(...NUDGE[event.key], rendition)) },
       { keys: ["o"], words: "Show or hide the boxes", run: () => this.boxes() },
       { keys: ["t"], words: "Show or hide the boxes' labels", run: () => this.labels() },
       { keys: ["c"], words: "Show another model's findings beside these", run: () => this.compare() },

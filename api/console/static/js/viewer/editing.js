@@ -32,9 +32,9 @@ export class Editing {
 
   // A new box in the middle of what is seen, to be brought into place by keyboard.
   place(pane) {
-    const { view, film, image } = this.#state;
+    const { view, rendition, image } = this.#state;
     const { width, height } = pane.size;
-    const corner = (x, y) => toOriginal(view.toFilm({ x: width * x, y: height * y }, pane.size), scaleOf(image, film));
+    const corner = (x, y) => toOriginal(view.toRendition({ x: width * x, y: height * y }, pane.size), scaleOf(image, rendition));
     const [from, to] = [corner(0.4, 0.4), corner(0.6, 0.6)];
     this.#state.draft = { id: null, box: moved([from.x, from.y, to.x, to.y], 0, 0, image) };
     announce("New box. Arrow keys move it, with Shift they resize it. Enter goes on to its class.");

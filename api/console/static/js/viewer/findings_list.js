@@ -28,7 +28,7 @@ export class FindingsList {
     if (this.#state.selected) this.#bringIntoSight(this.#button(this.#state.selected));
   }
 
-  // Where the list scrolls by itself; on a phone the page would, and take the film away.
+  // Where the list scrolls by itself; on a phone the page would, and take the image away.
   #bringIntoSight(button) {
     const isScrolling = getComputedStyle(this.element.closest(".panel")).overflowY === "auto";
     if (isScrolling) button?.scrollIntoView({ block: "nearest" });

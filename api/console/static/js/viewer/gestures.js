@@ -13,7 +13,7 @@ export function listen(pane, state, editing) {
   const { element } = pane;
 
   element.addEventListener("pointerdown", (event) => {
-    if (!state.film || event.target.closest("a, button")) return;
+    if (!state.rendition || event.target.closest("a, button")) return;
     element.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, pane.point(event));
     if (pointers.size === 2) gesture = pinch(pane, state, pointers);
@@ -45,11 +45,11 @@ export function listen(pane, state, editing) {
   element.addEventListener("contextmenu", (event) => event.preventDefault());
 
   element.addEventListener("wheel", (event) => {
-    if (!state.film) return;
+    if (!state.rendition) return;
     event.preventDefault();
     const pixels = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1);
     const speed = event.ctrlKey ? 0.01 : 0.0015; // a trackpad's pinch comes as a small wheel with Ctrl
-    state.view.zoom(Math.exp(-pixels * speed), pane.point(event), state.film, pane.size);
+    state.view.zoom(Math.exp(-pixels * speed), pane.point(event), state.rendition, pane.size);
     state.moved();
   }, { passive: false });
 }
@@ -70,7 +70,7 @@ function begin(pane, state, editing, event) {
 function pan(state) {
   return {
     move(point, before) {
-      state.view.pan(point.x - before.x, point.y - before.y, state.film);
+      state.view.pan(point.x - before.x, point.y - before.y, state.rendition);
       state.moved();
     },
     end() {},
@@ -106,8 +106,8 @@ function pinch(pane, state, pointers) {
   return {
     move() {
       const now = middle(pointers);
-      state.view.pan(now.x - last.x, now.y - last.y, state.film);
-      if (last.spread > 0) state.view.zoom(now.spread / last.spread, now, state.film, pane.size);
+      state.view.pan(now.x - last.x, now.y - last.y, state.rendition);
+      if (last.spread > 0) state.view.zoom(now.spread / last.spread, now, state.rendition, pane.size);
       last = now;
       state.moved();
     },
@@ -121,7 +121,7 @@ function middle(pointers) {
 }
 
 function original(pane, state, point) {
-  return toOriginal(state.view.toFilm(point, pane.size), scaleOf(state.image, state.film));
+  return toOriginal(state.view.toRendition(point, pane.size), scaleOf(state.image, state.rendition));
 }
 
 function draw(pane, state, editing, start) {

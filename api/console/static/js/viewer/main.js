@@ -74,7 +74,7 @@ function eraseButton() {
 
 function placeByKey(event, pane) {
   const isDrawing = state.tool === "draw" && !state.draft;
-  if (event.key !== "Enter" || !state.film || !(isDrawing || state.tool === "measure")) return;
+  if (event.key !== "Enter" || !state.rendition || !(isDrawing || state.tool === "measure")) return;
   event.stopPropagation();
   if (isDrawing) editing.place(pane);
   else placeMeasure(state, pane);
@@ -99,9 +99,9 @@ function refresh() {
   byId("panes").dataset.tool = state.tool;
 }
 
-// What stands in the place of a film that is not there.
+// What stands in the place of an image that is not there.
 function instead() {
-  if (state.film) return [];
+  if (state.rendition) return [];
   if (state.isLoading) return [element("p", { role: "status" }, "Loading the image…")];
   if (state.problem) return [element("p", { role: "alert" }, "The image cannot be shown. ", state.problem), element("p", {},
     element("button", { type: "button", onclick: () => navigation.image(state.index) }, "Try again"))];

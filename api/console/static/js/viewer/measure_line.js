@@ -1,4 +1,4 @@
-// A distance over a film: a line with an end mark at each point, and its length beside it.
+// A distance over an image: a line with an end mark at each point, and its length beside it.
 
 import { make, set } from "./svg.js";
 

@@ -1,4 +1,4 @@
-// Distances on the film: a line from one point to another, kept until another is drawn or the image is left.
+// Distances on the image: a line from one point to another, kept until another is drawn or the image is left.
 
 import { announce } from "./state.js";
 import { scaleOf, toOriginal } from "./boxes.js";
@@ -21,10 +21,10 @@ export function clippedPoint(point, image) {
 
 // By keyboard: a line across the middle of what is seen, whose ends the arrow keys move.
 export function placeMeasure(state, pane) {
-  const { view, film, image } = state;
+  const { view, rendition, image } = state;
   const { width, height } = pane.size;
   const end = (x) => clippedPoint(
-    toOriginal(view.toFilm({ x: width * x, y: height / 2 }, pane.size), scaleOf(image, film)), image);
+    toOriginal(view.toRendition({ x: width * x, y: height / 2 }, pane.size), scaleOf(image, rendition)), image);
   state.measure = { from: end(0.3), to: end(0.7) };
   announce("Arrow keys move the right end of the line, with Shift the left one. Escape takes it away.");
   state.moved();

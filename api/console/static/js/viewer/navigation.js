@@ -1,7 +1,7 @@
 // From study to study and from image to image, without loading a page.
 
 import { attempt, sentence } from "../page.js";
-import { loadFilm } from "./film.js";
+import { loadRendition } from "./rendition.js";
 import { announce } from "./state.js";
 import { address, fetchStudy, keep, prefetch } from "./studies.js";
 import { Waiting } from "./waiting.js";
@@ -9,7 +9,7 @@ import { day } from "./words.js";
 
 export class Navigation {
   #state;
-  #pane; // the pane that a film is fitted into
+  #pane; // the pane that an image is fitted into
   #wanted = null; // the study that was asked for last
   #waiting = new Waiting(() => attempt(() => this.#reload()));
 
@@ -74,20 +74,20 @@ export class Navigation {
   async #show(study, index, { isSame = false } = {}) {
     const state = this.#state;
     const image = study.images[index];
-    if (!state.study) { // the first one: its findings can be read before its film is here
+    if (!state.study) { // the first one: its findings can be read before its image is here
       Object.assign(state, { study, index, isLoading: Boolean(image?.has_rendition) });
       state.changed();
     }
-    const [film, problem] = image?.has_rendition
-      ? await loadFilm(image.id).then((loaded) => [loaded, null], (error) => [null, sentence(error)])
+    const [rendition, problem] = image?.has_rendition
+      ? await loadRendition(image.id).then((loaded) => [loaded, null], (error) => [null, sentence(error)])
       : [null, null];
     if (this.#wanted !== study.id) return;
-    const isOther = !isSame || film !== state.film;
-    Object.assign(state, { study, index, film, problem, isLoading: false });
+    const isOther = !isSame || rendition !== state.rendition;
+    Object.assign(state, { study, index, rendition, problem, isLoading: false });
     if (isOther) {
       Object.assign(state, { other: null, selected: null, hovered: null, draft: null, measure: null });
       state.grey.reset();
-      if (film) state.view.fit(film, this.#pane.size);
+      if (rendition) state.view.fit(rendition, this.#pane.size);
     }
     this.#waiting.follow(openJob(image));
     state.changed();

@@ -1,4 +1,4 @@
-// Findings as boxes over a film, in screen pixels, so that their lines are as thin at every zoom.
+// Findings as boxes over an image, in screen pixels, so that their lines are as thin at every zoom.
 
 import { HANDLES, handlePoint } from "./boxes.js";
 import { make, set } from "./svg.js";

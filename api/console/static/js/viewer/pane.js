@@ -1,13 +1,13 @@
-// One picture on the screen: the film on a canvas, the boxes above it, the caption that is always there.
+// One picture on the screen: the image on a canvas, the boxes above it, the caption that is always there.
 
 import { element } from "../page.js";
-import { contains, scaleOf, area, toFilm } from "./boxes.js";
+import { contains, scaleOf, area, toRendition } from "./boxes.js";
 import { lengthText } from "./measuring.js";
 import { Overlay } from "./overlay.js";
 import { ScaleBar } from "./scale_bar.js";
 import { MARKS, MODEL_STATES, day } from "./words.js";
 
-const CRISP_FROM = 4; // screen pixels for one of the film: from here on pixels are squares
+const CRISP_FROM = 4; // screen pixels for one of the image: from here on pixels are squares
 
 export class Pane {
   #canvas = element("canvas", { "aria-hidden": "true" });
@@ -43,8 +43,8 @@ export class Pane {
 
   // A box of the original as screen pixels of this pane.
   toScreen(box) {
-    const { view, image, film } = this.#state;
-    const [left, top, right, bottom] = toFilm(box, scaleOf(image, film));
+    const { view, image, rendition } = this.#state;
+    const [left, top, right, bottom] = toRendition(box, scaleOf(image, rendition));
     const from = view.toScreen({ x: left, y: top }, this.size);
     const to = view.toScreen({ x: right, y: bottom }, this.size);
     return [from.x, from.y, to.x, to.y];
@@ -52,36 +52,36 @@ export class Pane {
 
   // The smallest finding under a point of the screen: it may lie in a larger one.
   hit(point) {
-    const { film, areBoxesShown } = this.#state;
-    if (!film || !areBoxesShown) return null;
+    const { rendition, areBoxesShown } = this.#state;
+    if (!rendition || !areBoxesShown) return null;
     const under = this.#state.visible(this.review).filter((found) => contains(this.toScreen(found.box_xyxy_px), point));
     return under.sort((one, other) => area(one.box_xyxy_px) - area(other.box_xyxy_px))[0] ?? null;
   }
 
   // `isFine` uses high-quality downscaling, which is too slow while something moves.
   draw({ isFine = true } = {}) {
-    const { film, view, grey } = this.#state;
+    const { rendition, view, grey } = this.#state;
     const context = this.#canvas.getContext("2d", { alpha: false });
     const ratio = devicePixelRatio;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.fillStyle = "#000";
     context.fillRect(0, 0, this.#canvas.width, this.#canvas.height);
-    if (film) {
+    if (rendition) {
       const scale = view.scale * ratio;
       const origin = view.toScreen({ x: 0, y: 0 }, this.size);
       context.imageSmoothingEnabled = scale < CRISP_FROM;
       context.imageSmoothingQuality = isFine ? "high" : "low";
       context.drawImage(
-        film.painted(grey), origin.x * ratio, origin.y * ratio, film.width * scale, film.height * scale);
+        rendition.painted(grey), origin.x * ratio, origin.y * ratio, rendition.width * scale, rendition.height * scale);
     }
-    this.#overlay.draw(film ? this.#items() : [], film ? this.#measure() : null);
+    this.#overlay.draw(rendition ? this.#items() : [], rendition ? this.#measure() : null);
     this.#drawScale();
   }
 
   #drawScale() {
-    const { film, view, image } = this.#state;
-    const spacing = film && image.pixel_spacing;
-    this.#scale.draw(spacing ? (view.scale * scaleOf(image, film).x) / spacing.column_mm : null, spacing?.source);
+    const { rendition, view, image } = this.#state;
+    const spacing = rendition && image.pixel_spacing;
+    this.#scale.draw(spacing ? (view.scale * scaleOf(image, rendition).x) / spacing.column_mm : null, spacing?.source);
   }
 
   #measure() {
@@ -144,8 +144,8 @@ export class Pane {
     if (!width || !height) return;
     this.#canvas.width = Math.round(width * devicePixelRatio);
     this.#canvas.height = Math.round(height * devicePixelRatio);
-    const { film, view } = this.#state;
-    if (film && view.isFit) view.fit(film, this.size);
+    const { rendition, view } = this.#state;
+    if (rendition && view.isFit) view.fit(rendition, this.size);
     this.draw(); // at once: with its new size the canvas is blank
     this.#state.moved();
   }

@@ -1,6 +1,6 @@
-// Windows that are often wanted, from the film's own grey values: films differ in how they are exposed.
+// Windows that are often wanted, from the image's own grey values: images differ in how they are exposed.
 
-// `from` and `to` are shares of the film's pixels, the darkest first.
+// `from` and `to` are shares of the image's pixels, the darkest first.
 export const PRESETS = [
   { name: "Auto", keys: "2", words: "Window over the image's own grey values", from: 0.01, to: 0.99 },
   { name: "Lungs", keys: "3", words: "Window for the darker parts, as the lungs", from: 0.02, to: 0.6 },
@@ -8,7 +8,7 @@ export const PRESETS = [
 ];
 
 // Turns a preset on, or off if it is on.
-export function choosePreset(preset, { grey, film, image }) {
+export function choosePreset(preset, { grey, rendition, image }) {
   if (grey.preset === preset.name) {
     grey.showAll();
     return;
@@ -16,5 +16,5 @@ export function choosePreset(preset, { grey, film, image }) {
   // If dark and bright are swapped, so are the ranges.
   const isSwapped = image.flags.includes("suspected_inversion");
   const [from, to] = isSwapped ? [1 - preset.to, 1 - preset.from] : [preset.from, preset.to];
-  grey.show(film.valueBelow(from), film.valueBelow(to), preset.name);
+  grey.show(rendition.valueBelow(from), rendition.valueBelow(to), preset.name);
 }

@@ -1,4 +1,4 @@
-// Below the film: where the pointer is in the original image, how grey it is there, and how the film is shown.
+// Below the image: where the pointer is in the original image, how grey it is there, and how the image is shown.
 
 import { scaleOf, toOriginal } from "./boxes.js";
 
@@ -17,8 +17,8 @@ export class Readout {
   }
 
   refresh() {
-    const { film, view, grey } = this.#state;
-    if (!film) {
+    const { rendition, view, grey } = this.#state;
+    if (!rendition) {
       this.#root.textContent = "";
       return;
     }
@@ -29,11 +29,11 @@ export class Readout {
 
   #under() {
     if (!this.#at) return "";
-    const { film, image, view } = this.#state;
-    const point = view.toFilm(this.#at.point, this.#at.pane.size);
-    const value = film.valueAt(point);
+    const { rendition, image, view } = this.#state;
+    const point = view.toRendition(this.#at.point, this.#at.pane.size);
+    const value = rendition.valueAt(point);
     if (value === null) return "";
-    const { x, y } = toOriginal(point, scaleOf(image, film));
+    const { x, y } = toOriginal(point, scaleOf(image, rendition));
     return `x ${Math.floor(x)} y ${Math.floor(y)} px  ·  grey ${value} of 255`;
   }
 }

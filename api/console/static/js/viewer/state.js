@@ -8,8 +8,8 @@ const MIN_SCORE = "carina.min-score";
 export class State extends EventTarget {
   study = null;
   index = 0; // of the image among the study's
-  film = null;
-  problem = null; // why there is no film
+  rendition = null;
+  problem = null; // why there is no image
   isLoading = false; // while there is none yet
   other = null; // the review of another model's result, beside the first one's
   view = new View();
@@ -74,13 +74,13 @@ export class State extends EventTarget {
     this.changed();
   }
 
-  // The panel, the boxes and the film: after anything but the view and the window.
+  // The panel, the boxes and the image: after anything but the view and the window.
   changed() {
     this.dispatchEvent(new Event("change"));
     this.moved();
   }
 
-  // The film and its boxes only: sixty times a second while something is dragged.
+  // The image and its boxes only: sixty times a second while something is dragged.
   moved() {
     this.dispatchEvent(new Event("move"));
   }

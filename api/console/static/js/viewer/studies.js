@@ -1,8 +1,8 @@
 // The data of studies' pages: the one that is open comes with its page, the ones beside it are fetched before they are
-// asked for, films and all, so that turning to the next study needs no answer from the server.
+// asked for, images and all, so that turning to the next study needs no answer from the server.
 
 import { at, request } from "../api.js";
-import { loadFilm } from "./film.js";
+import { loadRendition } from "./rendition.js";
 
 const KEPT = 12;
 const studies = new Map();
@@ -40,7 +40,7 @@ export async function prefetch(ids) {
   for (const id of ids.filter(Boolean)) {
     try {
       const study = await fetchStudy(id);
-      if (study.images[0]?.has_rendition) await loadFilm(study.images[0].id, { urgent: false });
+      if (study.images[0]?.has_rendition) await loadRendition(study.images[0].id, { urgent: false });
     } catch {
       return; // it will be said when the reader goes there
     }

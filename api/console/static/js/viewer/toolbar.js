@@ -1,4 +1,4 @@
-// The buttons above the film.
+// The buttons above the image.
 
 import { element } from "../page.js";
 import { PRESETS } from "./presets.js";
@@ -19,7 +19,7 @@ export class Toolbar {
     const measure = tool("measure", "Measure", "M");
     const picture = this.#picture(commands);
     draw.hidden = !state.may.submit;
-    for (const one of [measure, ...picture]) this.#enabled.push([one, () => state.film !== null]);
+    for (const one of [measure, ...picture]) this.#enabled.push([one, () => state.rendition !== null]);
     this.#enabled.push([newer, () => Boolean(state.study.newer)], [older, () => Boolean(state.study.older)],
       [compare, () => state.image?.results.length > 1], [draw, () => state.review !== null]);
     root.append(

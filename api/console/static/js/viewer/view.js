@@ -1,18 +1,18 @@
-// Which part of a film is seen, and how large. Several panes may share one view, so that they zoom together.
+// Which part of an image is seen, and how large. Several panes may share one view, so that they zoom together.
 
-const LARGEST = 40; // screen pixels for one of the film
+const LARGEST = 40; // screen pixels for one of the image
 
 export class View {
-  scale = 1; // screen pixels for one of the film
-  x = 0; // the film's point at the middle of the pane
+  scale = 1; // screen pixels for one of the image
+  x = 0; // the image's point at the middle of the pane
   y = 0;
-  isFit = false; // the whole film is in sight, and stays so when the pane changes its size
+  isFit = false; // the whole image is in sight, and stays so when the pane changes its size
 
-  fit(film, pane) {
+  fit(rendition, pane) {
     this.isFit = true;
-    this.scale = this.#fitting(film, pane);
-    this.x = film.width / 2;
-    this.y = film.height / 2;
+    this.scale = this.#fitting(rendition, pane);
+    this.x = rendition.width / 2;
+    this.y = rendition.height / 2;
   }
 
   // Actual size: one image pixel per screen pixel.
@@ -22,25 +22,25 @@ export class View {
   }
 
   // What lies under a point of the pane stays there.
-  zoom(factor, point, film, pane) {
+  zoom(factor, point, rendition, pane) {
     this.isFit = false;
-    const under = this.toFilm(point, pane);
-    const least = Math.min(this.#fitting(film, pane) / 2, 1);
+    const under = this.toRendition(point, pane);
+    const least = Math.min(this.#fitting(rendition, pane) / 2, 1);
     this.scale = Math.min(LARGEST, Math.max(least, this.scale * factor));
-    const now = this.toFilm(point, pane);
+    const now = this.toRendition(point, pane);
     this.x += under.x - now.x;
     this.y += under.y - now.y;
-    this.#keepInSight(film);
+    this.#keepInSight(rendition);
   }
 
-  pan(dx, dy, film) {
+  pan(dx, dy, rendition) {
     this.isFit = false;
     this.x -= dx / this.scale;
     this.y -= dy / this.scale;
-    this.#keepInSight(film);
+    this.#keepInSight(rendition);
   }
 
-  toFilm(point, pane) {
+  toRendition(point, pane) {
     return {
       x: (point.x - pane.width / 2) / this.scale + this.x,
       y: (point.y - pane.height / 2) / this.scale + this.y,
@@ -54,12 +54,12 @@ export class View {
     };
   }
 
-  #fitting(film, pane) {
-    return Math.min(pane.width / film.width, pane.height / film.height);
+  #fitting(rendition, pane) {
+    return Math.min(pane.width / rendition.width, pane.height / rendition.height);
   }
 
-  #keepInSight(film) {
-    this.x = Math.min(film.width, Math.max(0, this.x));
-    this.y = Math.min(film.height, Math.max(0, this.y));
+  #keepInSight(rendition) {
+    this.x = Math.min(rendition.width, Math.max(0, this.x));
+    this.y = Math.min(rendition.height, Math.max(0, this.y));
   }
 }

@@ -1,9 +1,9 @@
-"""The classifier that comes with Carina does on real films what its card says."""
+"""The classifier that comes with Carina does on real images what its card says."""
 
 import numpy as np
 import pytest
 
-from deploy.tools.chest_classifier.__main__ import FILMS
+from deploy.tools.chest_classifier.__main__ import IMAGES
 from deploy.tools.chest_classifier.evaluation import measure, measure_on_chests
 from deploy.tools.chest_classifier.pictures import read_pictures
 from shared.imaging.chest_classifier.classifier import load_classifier
@@ -14,23 +14,23 @@ from tests.requirements import SHARED_DATA
 pytestmark = pytest.mark.needs("shared/data")
 
 
-def test_on_films_of_patients_it_has_not_seen_it_does_what_its_card_says() -> None:
+def test_on_images_of_patients_it_has_not_seen_it_does_what_its_card_says() -> None:
     classifier = load_classifier()
     negatives = {kind: [SHARED_DATA / "dicom" / kind] for kind in ("chest", "other")}
-    kinds = read_pictures({FILMS: [SHARED_DATA / "nih-rsna/val.json"], **negatives})
-    tested = measure_on_chests(classifier, FILMS, kinds.pop(FILMS))
+    kinds = read_pictures({IMAGES: [SHARED_DATA / "nih-rsna/val.json"], **negatives})
+    tested = measure_on_chests(classifier, IMAGES, kinds.pop(IMAGES))
     tested |= {
         kind: measure(classifier, [picture.rendition for picture in pictures]) for kind, pictures in kinds.items()
     }
     said = classifier.card.tested_on
     for kind, measured in tested.items():
         for flag, rate in measured.rates.items():
-            # A film at the very threshold may fall on either side with another version of OpenCV or NumPy.
+            # An image at the very threshold may fall on either side with another version of OpenCV or NumPy.
             assert abs(rate.flagged - said[kind].rates[flag].flagged) <= 1, (kind, flag)
             assert rate.of == said[kind].rates[flag].of
 
 
-def test_a_film_that_is_tagged_wrongly_is_suspected_and_its_twin_is_not() -> None:
+def test_a_image_that_is_tagged_wrongly_is_suspected_and_its_twin_is_not() -> None:
     found = {
         name: make_rendition(
             (SHARED_DATA / f"dicom/chest/{name}.dcm").read_bytes(), rendition_px=1024, max_image_pixels=10**8

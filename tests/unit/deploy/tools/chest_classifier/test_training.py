@@ -1,4 +1,4 @@
-"""The classifier of whole films, trained from files to a card and used as a decoder process uses it."""
+"""The classifier of whole images, trained from files to a card and used as a decoder process uses it."""
 
 import json
 from collections.abc import Iterator
@@ -28,14 +28,14 @@ from shared.vocabulary.flags import Flag
 from tests.synthetic_dicom import MAX_PIXELS, make_dicom
 
 
-def film(seed: int) -> NDArray[np.uint8]:
+def image(seed: int) -> NDArray[np.uint8]:
     return np.rint(255 * make_phantom(seed, 200, 170).pixels).astype(np.uint8)
 
 
-def write_films(folder: Path, seeds: range) -> Path:
+def write_images(folder: Path, seeds: range) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        cv2.imwrite(str(folder / f"{seed:04d}.png"), film(seed))
+        cv2.imwrite(str(folder / f"{seed:04d}.png"), image(seed))
     return folder
 
 
@@ -43,10 +43,10 @@ def write_films(folder: Path, seeds: range) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     threads = torch.get_num_threads()
     folder = tmp_path_factory.mktemp("classifier")
-    films, noise = write_films(folder / "films", range(10)), folder / "grain"
+    images, noise = write_images(folder / "films", range(10)), folder / "grain"
     noise.mkdir()
     cv2.imwrite(str(noise / "grain.png"), np.random.default_rng(0).integers(0, 255, (128, 128)).astype(np.uint8))
-    arguments = f"train --films {films} --other {noise} --out {folder / 'out'} --phantoms 2 --drawn 4"
+    arguments = f"train --films {images} --other {noise} --out {folder / 'out'} --phantoms 2 --drawn 4"
     result = CliRunner().invoke(app, [*arguments.split(), "--steps", "60", "--batch-size", "32"])
     assert result.exit_code == 0, result.output
     yield folder / "out"
@@ -64,8 +64,8 @@ def test_a_training_gives_a_classifier_that_knows_phantoms_it_has_not_seen(train
             if (scores := classifier.look_at(picture).scores)
         ]
         for name, pictures in {
-            "frontal_chest": [film(seed) for seed in range(100, 110)],
-            "inverted_chest": [255 - film(seed) for seed in range(100, 110)],
+            "frontal_chest": [image(seed) for seed in range(100, 110)],
+            "inverted_chest": [255 - image(seed) for seed in range(100, 110)],
         }.items()
     }
     for name, found in likeliest.items():
@@ -73,15 +73,15 @@ def test_a_training_gives_a_classifier_that_knows_phantoms_it_has_not_seen(train
 
 
 def test_a_decoder_process_uses_the_classifier_of_its_folder(trained: Path) -> None:
-    file = make_dicom(film(100))
+    file = make_dicom(image(100))
     with DecoderPool(1, timeout_s=30, classifier_folder=str(trained)) as pool:
         scores = pool.render(file, rendition_px=256, max_image_pixels=MAX_PIXELS).facts.chest_scores
-    assert scores == ChestClassifier.load(trained).look_at(film(100))
+    assert scores == ChestClassifier.load(trained).look_at(image(100))
 
 
 def test_an_evaluation_counts_flags_by_kind_and_may_write_them_into_the_card(trained: Path, tmp_path: Path) -> None:
-    films = write_films(tmp_path / "films", range(200, 204))
-    arguments = f"evaluate --films {films} --other {films} --classifier {trained}".split()
+    images = write_images(tmp_path / "films", range(200, 204))
+    arguments = f"evaluate --films {images} --other {images} --classifier {trained}".split()
     result = CliRunner().invoke(app, [*arguments, "--record"])
     assert result.exit_code == 0, result.output
     assert "frontal films, rotated" in result.output
@@ -108,7 +108,7 @@ def test_numpy_computes_what_pytorch_has_learnt() -> None:
     assert np.abs(np.stack([forward(weights, picture) for picture in pictures]) - expected).max() < 1e-6
 
 
-def test_a_patients_films_stay_on_one_side_of_the_split() -> None:
+def test_a_patients_images_stay_on_one_side_of_the_split() -> None:
     picture = np.zeros((8, 8), np.uint8)
     pictures = [Picture(Path(f"{number}.png"), f"patient {number % 7}", picture) for number in range(40)]
     kept, held = split(pictures, 0.3, seed=1)
@@ -117,11 +117,11 @@ def test_a_patients_films_stay_on_one_side_of_the_split() -> None:
     assert not {picture.patient for picture in held} & {picture.patient for picture in kept}
 
 
-def test_a_coco_document_names_films_and_their_patients(tmp_path: Path) -> None:
-    write_films(tmp_path / "images", range(3))
+def test_a_coco_document_names_images_and_their_patients(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", range(3))
     document = {"images": [{"file_name": f"{seed:04d}.png", "patient": f"P{seed}"} for seed in (0, 2)]}
-    (tmp_path / "films.json").write_text(json.dumps(document))
-    pictures = read_pictures({"films": [tmp_path / "films.json"]})["films"]
+    (tmp_path / "images.json").write_text(json.dumps(document))
+    pictures = read_pictures({"films": [tmp_path / "images.json"]})["films"]
     assert [(picture.path.name, picture.patient) for picture in pictures] == [("0000.png", "P0"), ("0002.png", "P2")]
 
 
@@ -130,8 +130,8 @@ def test_nothing_to_learn_from_is_said_in_a_sentence(
     content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if content is not None:
-        (tmp_path / "films.json").write_bytes(content)
-    command = ["carina", "train", "--films", str(tmp_path / "films.json"), "--out", str(tmp_path / "out")]
+        (tmp_path / "images.json").write_bytes(content)
+    command = ["carina", "train", "--films", str(tmp_path / "images.json"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr("sys.argv", command)
     with pytest.raises(SystemExit) as caught:
         main()
@@ -157,7 +157,7 @@ def test_a_ct_is_seen_from_the_side(tmp_path: Path) -> None:
     assert aside.shape[1] / pictures["belly"][0].shape[1] == pytest.approx(0.5, abs=0.1)
     assert aside.shape[1] == pytest.approx(0.4 * 64, abs=5)
     with pytest.raises(NothingToLearnFrom):
-        read_ct(write_films(tmp_path / "films", range(1)))
+        read_ct(write_images(tmp_path / "films", range(1)))
 
 
 def test_a_rate_says_what_its_count_is_worth() -> None:

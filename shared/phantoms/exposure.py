@@ -68,8 +68,8 @@ class Exposure:
             left, top, right, bottom = self.opening
             frame = canvas.fill(points((left, top), (right, top), (right, bottom), (left, bottom)))
             bright = bright * frame + 0.02 * (1 - frame)
-        film: Layer = np.maximum(bright, np.float32(0.93) * self._marker(canvas))
-        return film
+        image: Layer = np.maximum(bright, np.float32(0.93) * self._marker(canvas))
+        return image
 
     def _marker(self, canvas: Canvas) -> Layer:
         mask = np.zeros((canvas.height_px, canvas.width_px), np.uint8)

@@ -1,6 +1,6 @@
-"""Films of whole numbers, the same on every machine, and the digests that decoding them must come to.
+"""Images of whole numbers, the same on every machine, and the digests that decoding them must come to.
 
-A phantom's floating-point numbers may round differently on another processor, so these films are computed from
+A phantom's floating-point numbers may round differently on another processor, so these images are computed from
 integers alone.
 """
 
@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-#: By film, of what its pixels were before anything encoded them; `leg` as pydicom reads the uncompressed original.
+#: By image, of what its pixels were before anything encoded them; `leg` as pydicom reads the uncompressed original.
 SHA256: dict[str, str] = json.loads((Path(__file__).parent / "golden_pixels.json").read_text())
 #: (bits stored, signed); an odd size, so that 8-bit cells need a byte of padding.
 DEPTHS = [(8, False), (8, True), (10, False), (12, False), (12, True), (16, False), (16, True)]
 HEIGHT_PX, WIDTH_PX = 137, 101
 
 
-def film_name(bits: int, signed: bool) -> str:
+def image_name(bits: int, signed: bool) -> str:
     return f"{bits} bits, {'signed' if signed else 'unsigned'}"
 
 
-def golden_film(bits: int, signed: bool = False) -> NDArray[np.integer]:
+def golden_image(bits: int, signed: bool = False) -> NDArray[np.integer]:
     """A smooth hill under noise that uses every one of `bits`, [137, 101]: uint8, int8, uint16 or int16."""
     down, across = np.mgrid[:HEIGHT_PX, :WIDTH_PX].astype(np.int64)
     hill = down * (HEIGHT_PX - 1 - down) * across * (WIDTH_PX - 1 - across)

@@ -14,20 +14,20 @@ from shared.imaging.rendition import read_rendition
 from shared.object_store import ObjectStore, rendition_key
 from shared.processes.scratch import make_private, own_folder, replace_file
 from shared.settings import Settings
-from trainer.datasets.dataset import Film
+from trainer.datasets.dataset import DatasetImage
 
 #: Share of the limit that is still used after the oldest files were deleted.
 LEFT_AFTER_CLEANING = 0.9
 
 
-class FilmMissing(PermanentError):
+class DatasetImageMissing(PermanentError):
     """An image of the dataset is missing in the object store, for example because its study was erased. Create the
     dataset again."""
 
     code = "film_missing"
 
 
-class FilmReader:
+class RenditionReader:
     """Reads the renditions of images. Thread-safe, and its folder can be shared between processes."""
 
     def __init__(self, store: ObjectStore, folder: Path, max_bytes: int) -> None:
@@ -38,16 +38,16 @@ class FilmReader:
         self._held_bytes = sum(size for size, _, _ in self._files())
 
     @classmethod
-    def from_settings(cls, settings: Settings, store: ObjectStore) -> "FilmReader":
+    def from_settings(cls, settings: Settings, store: ObjectStore) -> "RenditionReader":
         """Cache in the folder of the settings, else in this user's temporary files. Raises `FolderNotOurs`."""
         named = settings.trainer_cache_folder
         folder = Path(named) if named else make_private(own_folder()) / "renditions"
         remedy = "name another folder in CARINA_TRAINER_CACHE_FOLDER"
         return cls(store, make_private(folder, remedy), settings.trainer_cache_bytes)
 
-    def __call__(self, film: Film) -> NDArray[np.uint8]:
-        """Return the rendition of an image, uint8 [h, w]. Raises `FilmMissing` and `ObjectCorrupt`."""
-        return read_rendition(self._fetch(film.rendition_sha256))
+    def __call__(self, image: DatasetImage) -> NDArray[np.uint8]:
+        """Return the rendition of an image, uint8 [h, w]. Raises `DatasetImageMissing` and `ObjectCorrupt`."""
+        return read_rendition(self._fetch(image.rendition_sha256))
 
     def _fetch(self, sha256: str) -> bytes:
         path = self._folder / sha256[:2] / f"{sha256}.png"
@@ -59,7 +59,7 @@ class FilmReader:
         try:
             png = self._store.get(rendition_key(sha256), sha256=sha256)
         except ObjectMissing as exc:
-            raise FilmMissing from exc
+            raise DatasetImageMissing from exc
         with suppress(OSError):  # without the cache, for example on a full disk, reading is only slower
             self._keep(path, png)
         return png

@@ -1,4 +1,4 @@
-"""Real films beside the checkout, hostile ones among them, under the shipped model and a ResNet-50: nothing is lost."""
+"""Sends real images and hostile ones to a stack with the shipped model and a ResNet-50; none may be lost."""
 
 import json
 import subprocess
@@ -25,20 +25,20 @@ TIMEOUT_S = 3600
 
 
 def measure() -> Iterator[Figure]:
-    """Send every film twice: under the shipped model, then by name under a ResNet-50 of random weights."""
+    """Send every image twice: under the shipped model, then by name under a ResNet-50 of random weights."""
     if not DATA.is_dir():
         return
-    films = [*sorted((DATA / "nih-rsna" / "images").iterdir()), *(DATA / name for name in EXPECTED_OUTCOMES)]
+    images = [*sorted((DATA / "nih-rsna" / "images").iterdir()), *(DATA / name for name in EXPECTED_OUTCOMES)]
     with stack() as running, Carina(running.environ["CARINA_API_URL"], running.environ["CARINA_API_KEY"]) as client:
         for name, model_id in (("the shipped model", None), ("ResNet-50, random weights", _import_resnet(running))):
             begun = time.monotonic()
-            counts = _outcomes(client, films, model_id)
+            counts = _outcomes(client, images, model_id)
             took_s = time.monotonic() - begun
-            yield Figure(f"{name}: films sent", len(films))
+            yield Figure(f"{name}: images sent", len(images))
             for outcome, count in sorted(counts.items()):
                 yield Figure(f"{name}: {outcome}", count)
-            yield Figure(f"{name}: films without an outcome", len(films) - counts.total(), target=1, sense="below")
-            yield Figure(f"{name}: from the first byte to the last result", len(films) / took_s, "images/s")
+            yield Figure(f"{name}: images without an outcome", len(images) - counts.total(), target=1, sense="below")
+            yield Figure(f"{name}: from the first byte to the last result", len(images) / took_s, "images/s")
 
 
 def _import_resnet(running: Stack) -> UUID:
@@ -53,9 +53,9 @@ def _import_resnet(running: Stack) -> UUID:
     return UUID(done.stdout.split()[0])
 
 
-def _outcomes(client: Carina, films: list[Path], model_id: UUID | None) -> Counter[str]:
+def _outcomes(client: Carina, images: list[Path], model_id: UUID | None) -> Counter[str]:
     """Return how many files came to which end, with its code."""
-    outcomes = client.submit(films, model_id=model_id)
+    outcomes = client.submit(images, model_id=model_id)
     jobs = client.wait([outcome.job_id for outcome in outcomes if outcome.job_id], timeout_s=TIMEOUT_S)
     ends = {job.id: _in_words(job.state, job.code) for job in jobs if job.state.is_final}
     refused = [_in_words(outcome.outcome, outcome.code) for outcome in outcomes if outcome.job_id is None]

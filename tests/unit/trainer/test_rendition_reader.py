@@ -11,9 +11,9 @@ import pytest
 
 from shared.errors import ObjectMissing
 from shared.object_store import rendition_key
-from tests.tiny_films import tiny_dataset
-from trainer.datasets.dataset import Film
-from trainer.films import FilmMissing, FilmReader
+from tests.tiny_images import tiny_dataset
+from trainer.datasets.dataset import DatasetImage
+from trainer.rendition_reader import DatasetImageMissing, RenditionReader
 
 
 class Shelf:
@@ -29,12 +29,12 @@ class Shelf:
             raise ObjectMissing
         return self.objects[key]
 
-    def add(self, seed: int) -> Film:
+    def add(self, seed: int) -> DatasetImage:
         pixels = np.random.default_rng(seed).integers(0, 255, (32, 32), dtype=np.uint8)
         png = cv2.imencode(".png", pixels)[1].tobytes()
         sha256 = hashlib.sha256(png).hexdigest()
         self.objects[rendition_key(sha256)] = png
-        return replace(tiny_dataset(1).films[0], rendition_sha256=sha256)
+        return replace(tiny_dataset(1).images[0], rendition_sha256=sha256)
 
 
 @pytest.fixture
@@ -42,51 +42,51 @@ def shelf() -> Shelf:
     return Shelf()
 
 
-def reader(shelf: Shelf, folder: Path, max_bytes: int = 10**6) -> FilmReader:
-    return FilmReader(shelf, folder, max_bytes)  # type: ignore[arg-type]
+def reader(shelf: Shelf, folder: Path, max_bytes: int = 10**6) -> RenditionReader:
+    return RenditionReader(shelf, folder, max_bytes)  # type: ignore[arg-type]
 
 
-def test_a_film_is_fetched_once_also_by_the_next_process(shelf: Shelf, tmp_path: Path) -> None:
-    film = shelf.add(0)
+def test_a_image_is_fetched_once_also_by_the_next_process(shelf: Shelf, tmp_path: Path) -> None:
+    image = shelf.add(0)
     first = reader(shelf, tmp_path)
-    pixels = first(film)
-    assert np.array_equal(first(film), pixels)
-    assert np.array_equal(reader(shelf, tmp_path)(film), pixels)
+    pixels = first(image)
+    assert np.array_equal(first(image), pixels)
+    assert np.array_equal(reader(shelf, tmp_path)(image), pixels)
     assert len(shelf.asked) == 1
 
 
 def test_a_damaged_file_is_fetched_again(shelf: Shelf, tmp_path: Path) -> None:
-    film = shelf.add(0)
-    pixels = reader(shelf, tmp_path)(film)
+    image = shelf.add(0)
+    pixels = reader(shelf, tmp_path)(image)
     (file,) = tmp_path.glob("*/*")
     file.write_bytes(file.read_bytes()[:-10])
-    assert np.array_equal(reader(shelf, tmp_path)(film), pixels)
+    assert np.array_equal(reader(shelf, tmp_path)(image), pixels)
     assert len(shelf.asked) == 2
 
 
 def test_the_folder_stays_within_its_bound_and_keeps_what_was_read_last(shelf: Shelf, tmp_path: Path) -> None:
-    films = [shelf.add(seed) for seed in range(10)]
-    size = len(shelf.objects[rendition_key(films[0].rendition_sha256)])
+    images = [shelf.add(seed) for seed in range(10)]
+    size = len(shelf.objects[rendition_key(images[0].rendition_sha256)])
     read = reader(shelf, tmp_path, int(4.5 * size))
-    for film in films:
-        read(film)
+    for image in images:
+        read(image)
         assert sum(file.stat().st_size for file in tmp_path.glob("*/*")) <= 4.5 * size
         for file in tmp_path.glob("*/*"):
             os.utime(file, (0, file.stat().st_mtime - 10))  # Ten seconds go by.
     shelf.asked.clear()
-    read(films[-1])
+    read(images[-1])
     assert not shelf.asked
-    read(films[0])
+    read(images[0])
     assert len(shelf.asked) == 1
 
 
-def test_without_room_films_are_read_all_the_same(shelf: Shelf, tmp_path: Path) -> None:
-    film = shelf.add(0)
+def test_without_room_images_are_read_all_the_same(shelf: Shelf, tmp_path: Path) -> None:
+    image = shelf.add(0)
     read = reader(shelf, tmp_path, 0)
-    assert read(film).shape == read(film).shape == (32, 32)
+    assert read(image).shape == read(image).shape == (32, 32)
     assert not list(tmp_path.glob("*/*"))
 
 
 def test_a_missing_rendition_is_said(shelf: Shelf, tmp_path: Path) -> None:
-    with pytest.raises(FilmMissing):
-        reader(shelf, tmp_path)(tiny_dataset(1).films[0])
+    with pytest.raises(DatasetImageMissing):
+        reader(shelf, tmp_path)(tiny_dataset(1).images[0])

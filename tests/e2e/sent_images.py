@@ -1,4 +1,4 @@
-"""Films that a stack is sent, and that each of them has one result, the right one, whatever happened meanwhile."""
+"""Images that a stack is sent, and that each of them has one result, the right one, whatever happened meanwhile."""
 
 import os
 import random
@@ -17,20 +17,20 @@ from shared.imaging.rendition import make_rendition, read_rendition
 from shared.tables import Detection as DetectionRow
 from shared.tables import Image, Job, Study
 from shared.vocabulary.states import JobState
-from tests.synthetic_dicom import make_dicom, make_film
+from tests.synthetic_dicom import make_dicom, make_image
 from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Process, Stack
 
 HEIGHT_PX, WIDTH_PX = 256, 220
-BOXES_A_FILM = 3
+BOXES_A_IMAGE = 3
 #: So many jobs of a test, at most, have their boxes compared: that takes longer than finding them.
 LOOKED_AT = 24
 
 
-class Films:
-    """Films that no other test has sent, and what the active model finds on them."""
+class ImageSender:
+    """Images that no other test has sent, and what the active model finds on them."""
 
     def __init__(self, folder: Path, stack: "Stack") -> None:
         self._folder, self._stack, self._count = folder, stack, 0
@@ -39,9 +39,9 @@ class Films:
         }
 
     def make(self, count: int) -> dict[str, Path]:
-        """Write films; return their paths by name."""
+        """Write images; return their paths by name."""
         made = {}
-        base = make_film(HEIGHT_PX, WIDTH_PX)
+        base = make_image(HEIGHT_PX, WIDTH_PX)
         for _ in range(count):
             self._count += 1
             pixels = np.roll(base, 5 * self._count, axis=self._count % 2)
@@ -53,7 +53,7 @@ class Films:
         return made
 
     def send(self, count: int) -> dict[UUID, Path]:
-        """Submit new films; return their paths by job."""
+        """Submit new images; return their paths by job."""
         paths = self.make(count)
         outcomes = self._stack.client.submit(paths.values())
         assert [outcome.outcome for outcome in outcomes] == ["accepted"] * count
@@ -70,7 +70,7 @@ class Films:
         return found
 
 
-def assert_undisturbed(stack: "Stack", films: Films, sent: dict[UUID, Path]) -> None:
+def assert_undisturbed(stack: "Stack", sender: ImageSender, sent: dict[UUID, Path]) -> None:
     """Every job succeeded once, with the right boxes of its model, and nothing is left behind."""
     states: list[str] = []
 
@@ -81,7 +81,7 @@ def assert_undisturbed(stack: "Stack", films: Films, sent: dict[UUID, Path]) -> 
     stack.until(all_final, pause_s=0.2)
     assert states == ["succeeded"] * len(sent)
     count = sa.select(sa.func.count()).select_from(DetectionRow).where(DetectionRow.job_id.in_(sent))
-    assert stack.query(count)[0][0] == BOXES_A_FILM * len(sent)
+    assert stack.query(count)[0][0] == BOXES_A_IMAGE * len(sent)
     for job_id, path in random.Random(0).sample(sorted(sent.items()), min(LOOKED_AT, len(sent))):
         (job,) = stack.query(sa.select(Job.model_id, Job.lease_owner).where(Job.id == job_id))
         assert job.lease_owner is None
@@ -91,7 +91,7 @@ def assert_undisturbed(stack: "Stack", films: Films, sent: dict[UUID, Path]) -> 
                 (row.model_id, row.class_id, row.score, (row.x_min_px, row.y_min_px, row.x_max_px, row.y_max_px))
                 for row in session.scalars(found)
             ]
-        expected = films.expect(path, job.model_id)
+        expected = sender.expect(path, job.model_id)
         assert [(model_id, class_id) for model_id, class_id, *_ in rows] == [
             (job.model_id, detection.category_id) for detection in expected
         ]

@@ -1,4 +1,4 @@
-"""A few small films in memory: bright squares on noise, for training that is over in seconds."""
+"""A few small images in memory: bright squares on noise, for training that is over in seconds."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from shared.detector.card import Category, ModelCard
 from shared.training.config import Split, TrainingConfig
 from shared.version import RENDITION_VERSION
-from trainer.datasets.dataset import Dataset, Film
+from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.fit import draft_card
 
 SIDE_PX = 80
@@ -32,15 +32,15 @@ def tiny_config(**changes: object) -> TrainingConfig:
     return TrainingConfig.model_validate({**least, **changes})
 
 
-def tiny_dataset(films: int, *, split: Split = "train") -> Dataset:
-    """Films with one to three boxes each, but for every fourth one, which has none."""
+def tiny_dataset(images: int, *, split: Split = "train") -> Dataset:
+    """Images with one to three boxes each, but for every fourth one, which has none."""
     made = []
-    for image_id in range(films):
+    for image_id in range(images):
         rng = np.random.default_rng(image_id)
         boxes = [] if image_id % 4 == 3 else [_box(rng) for _ in range(rng.integers(1, 4))]
         sha256 = hashlib.sha256(f"{split} {image_id}".encode()).hexdigest()
         made.append(
-            Film(
+            DatasetImage(
                 image_id=image_id,
                 sha256=sha256,
                 rendition_sha256=sha256,
@@ -57,10 +57,10 @@ def tiny_dataset(films: int, *, split: Split = "train") -> Dataset:
     return Dataset("tiny", "0" * 64, RENDITION_VERSION, CATEGORIES, tuple(made))
 
 
-def read(film: Film) -> NDArray[np.uint8]:
-    """Draw a film, uint8 [80, 80]."""
-    pixels = np.random.default_rng(film.image_id).integers(0, 60, (SIDE_PX, SIDE_PX), dtype=np.uint8)
-    for x_min, y_min, x_max, y_max in film.boxes_on_rendition.astype(int).tolist():
+def read(image: DatasetImage) -> NDArray[np.uint8]:
+    """Draw an image, uint8 [80, 80]."""
+    pixels = np.random.default_rng(image.image_id).integers(0, 60, (SIDE_PX, SIDE_PX), dtype=np.uint8)
+    for x_min, y_min, x_max, y_max in image.boxes_on_rendition.astype(int).tolist():
         pixels[y_min:y_max, x_min:x_max] += 150
     return pixels
 

@@ -2,19 +2,19 @@
 
 import { at, request } from "../api.js";
 
-const KEPT = 16; // films of a megabyte each, the least recently shown goes first
-const films = new Map();
+const KEPT = 16; // images of a megabyte each, the least recently shown goes first
+const renditions = new Map();
 
-// Resolves to a film; a failure is not kept. Films that may be wanted next are loaded with `urgent: false`.
-export function loadFilm(imageId, { urgent = true } = {}) {
-  const known = films.get(imageId);
+// Resolves to an image; a failure is not kept. Images that may be wanted next are loaded with `urgent: false`.
+export function loadRendition(imageId, { urgent = true } = {}) {
+  const known = renditions.get(imageId);
   const loading = known ?? load(imageId, urgent);
-  films.delete(imageId);
-  films.set(imageId, loading); // now the most recently used
-  if (!known) loading.catch(() => films.delete(imageId));
-  for (const id of films.keys()) {
-    if (films.size <= KEPT) break;
-    films.delete(id);
+  renditions.delete(imageId);
+  renditions.set(imageId, loading); // now the most recently used
+  if (!known) loading.catch(() => renditions.delete(imageId));
+  for (const id of renditions.keys()) {
+    if (renditions.size <= KEPT) break;
+    renditions.delete(id);
   }
   return loading;
 }
@@ -23,12 +23,12 @@ async function load(imageId, urgent) {
   const path = at(`/v1/images/${imageId}/rendition.png`);
   const answer = await request(path, { isQuiet: true, priority: urgent ? "high" : "low" });
   const bitmap = await createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });
-  const film = new Film(bitmap);
+  const rendition = new Rendition(bitmap);
   bitmap.close();
-  return film;
+  return rendition;
 }
 
-export class Film {
+export class Rendition {
   #canvas;
   #context;
   #pixels;
@@ -49,7 +49,7 @@ export class Film {
     for (let index = 0; index < this.#values.length; index++) this.#values[index] = this.#pixels.data[4 * index];
   }
 
-  // The canvas with the film as a window shows it.
+  // The canvas with the image as a window shows it.
   painted(grey) {
     const wanted = `${grey.centre} ${grey.width} ${grey.isInverted}`;
     if (wanted !== this.#shown) {
@@ -78,7 +78,7 @@ export class Film {
     return at === -1 ? 255 : at + 1;
   }
 
-  // The rendition's grey value at a point of the film; null outside.
+  // The rendition's grey value at a point of the image; null outside.
   valueAt(point) {
     const x = Math.floor(point.x);
     const y = Math.floor(point.y);
