@@ -92,8 +92,8 @@ function visible(items) {
   const done = items.filter((item) => !isUnderWay(item) && !isTrouble(item) && item.state !== "cancelled here");
   return new Set([
     ...items.filter((item) => item.state === "sending"),
-    ...items.filter(isTrouble).slice(-MOST_TROUBLES).reverse(),
-    ...done.slice(-MOST_DONE).reverse(),
+    ...items.filter(isTrouble).slice(-MAX_TROUBLES).reverse(),
+    ...done.slice(-MAX_DONE).reverse(),
   ]);
 }
 
