@@ -1,5 +1,6 @@
 """A typed client of the API: the wire types, httpx, pydantic and tenacity, and nothing of a server."""
 
+from api.client import lazy_cli as _  # noqa: F401 - before all that imports httpx
 from api.client.bulk import BulkSubmissions
 from api.client.errors import RequestRefused, UnexpectedAnswer
 from api.client.jobs import Jobs

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 import typer
 from rich.markup import escape
 
@@ -14,14 +13,13 @@ from deploy.cli.console import is_json, out, tell
 from deploy.cli.doctor_api import CheckFailed, check_api, check_key
 from deploy.cli.environment import Data, client_settings_of, read_environment, settings_of
 from deploy.cli.extras import MODULES, explain_missing, find_missing
-from shared.database import Database
 from shared.errors import CarinaError, NoActiveModel
 from shared.settings import ClientSettings, Settings
 from shared.settings.secret_files import is_given
-from shared.tables import Worker
 from shared.vocabulary.states import TaskState, WorkerKind
 
 if TYPE_CHECKING:
+    from shared.database import Database
     from shared.queue.hints import Hints
 
 #: A trainer takes tasks in these states.
@@ -101,7 +99,8 @@ def _client_checks(settings: ClientSettings) -> list[Check]:
 
 
 def _checks(settings: Settings, from_environment: bool) -> list[Check]:
-    # Imported here because it is slow to load, and other commands do not need it.
+    # Imported here and below because it is slow to load, and the list of all commands does not need it.
+    from shared.database import Database
     from shared.object_store import ObjectStore
     from shared.queue.hints import Hints
 
@@ -190,7 +189,7 @@ def _decoders(settings: Settings) -> str:
     return f"sandboxed by {', '.join(active) or 'limits alone'}{lacks}"
 
 
-def _schema(database: Database) -> str:
+def _schema(database: "Database") -> str:
     from shared import migrations
 
     if not migrations.is_current(database):
@@ -198,7 +197,7 @@ def _schema(database: Database) -> str:
     return "up to date"
 
 
-def _model(database: Database) -> str:
+def _model(database: "Database") -> str:
     from shared.models import registry
 
     with database.begin() as session:
@@ -208,8 +207,11 @@ def _model(database: Database) -> str:
         return f"{model.name} ({model.id})"
 
 
-def _workers(database: Database) -> str:
+def _workers(database: "Database") -> str:
+    import sqlalchemy as sa
+
     from shared.queue.workers import is_alive
+    from shared.tables import Worker
 
     alive = sa.select(Worker.stage, sa.func.count().label("count")).where(is_alive()).group_by(Worker.stage)
     with database.begin() as session:
@@ -220,9 +222,12 @@ def _workers(database: Database) -> str:
     return ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
 
 
-def _trainer(database: Database) -> str:
+def _trainer(database: "Database") -> str:
     """Findings need no trainer, so its absence is wrong only while a task waits for one."""
+    import sqlalchemy as sa
+
     from shared.queue.workers import is_alive
+    from shared.tables import Worker
     from shared.training.tasks import KINDS
 
     with database.begin() as session:

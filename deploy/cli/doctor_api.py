@@ -3,8 +3,6 @@
 import time
 from email.utils import parsedate_to_datetime
 
-import httpx
-
 from shared.errors import CarinaError
 from shared.settings import ClientSettings
 
@@ -19,6 +17,8 @@ class CheckFailed(CarinaError, shares_code=True):
 
 def check_api(settings: ClientSettings) -> str:
     """Return what answers at the URL of the API; raises `CheckFailed` and the errors of the client."""
+    import httpx
+
     from api.client.unreachable import ApiUnavailable, explain
     from shared.network.proxies import http_client
     from shared.network.tls import make_context
