@@ -19,7 +19,7 @@ STAGES = (*SERVED, "beat", "trainer", "dicom-listener")
 
 
 class ProbeFailed(Exception):
-    """The process is not as asked; the text says why."""
+    """The process is not in the requested state; the text gives the reason."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-#: The most characters of a string whose field has no own limit, and of any string.
+#: Maximum characters of a string whose field has no limit of its own, and of any string.
 MAX_CHARACTERS, MAX_STRING_CHARACTERS = 1000, 4096
-#: The most items of a list or an object.
+#: Maximum items of a list or an object.
 MAX_ITEMS = 1000
-#: The most values in a body, and the deepest nesting.
+#: Maximum values in a body, and maximum depth of nesting.
 MAX_VALUES, MAX_DEPTH = 20_000, 16
-#: The most characters of a cron expression, and of the name of a time zone.
+#: Maximum characters of a cron expression and of the name of a time zone.
 MAX_CRON_CHARACTERS, MAX_ZONE_CHARACTERS = 200, 100
 #: The largest numbers of PostgreSQL's `integer` and `bigint`.
 MAX_INT4, MAX_INT8 = 2**31 - 1, 2**63 - 1

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from shared.errors import NotFound, Place, RequestError, plain_code
 
-#: The most ids to list if several begin with the same digits, and the most words to list if none is similar.
+#: Maximum ids to list if several begin with the same digits, and maximum words to list if none is similar.
 LISTED = 5
 _WORDS_LISTED = 20
 #: The fewest hexadecimal digits that identify an id, and the number of digits with its time and first random bits. If

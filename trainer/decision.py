@@ -66,7 +66,7 @@ def decide(
 def _verdict(*, passes: bool, promote: bool) -> str:
     if promote:
         return "Promoted."
-    return "Passed, but not promoted, for that was not asked for." if passes else "Refused."
+    return "Passed. Promotion was not requested." if passes else "Refused."
 
 
 def _too_little(gain: PairedGain, config: GateConfig) -> str:
@@ -74,7 +74,7 @@ def _too_little(gain: PairedGain, config: GateConfig) -> str:
 
 
 def _limit(gain: PairedGain, config: GateConfig) -> str:
-    return f"The lower bound, {gain.low:+.4f}, is above the least gain of {config.least_gain:+.4f}."
+    return f"The lower bound, {gain.low:+.4f}, is above the minimum gain of {config.least_gain:+.4f}."
 
 
 def _drop(category: CategoryGain, config: GateConfig) -> str:
@@ -100,18 +100,18 @@ def _comparison(gain: PairedGain, candidate: str, active: str | None) -> str:
 def _classes(gain: PairedGain, config: GateConfig) -> str:
     counted = [category for category in gain.categories if _counts(category, config)]
     if not counted:
-        return f"No class has {config.counted_from_boxes} boxes, so that none could drop."
+        return f"No class has {config.counted_from_boxes} boxes, so no class could drop."
     worst = max(counted, key=_lost)
-    most = f"{worst.name} loses most, {_lost(worst):.4f}" if _lost(worst) > 0 else "none loses anything"
-    return f"Of the {len(counted)} classes with at least {config.counted_from_boxes} boxes {most}."
+    most = f"{worst.name} loses the most, {_lost(worst):.4f}" if _lost(worst) > 0 else "none loses precision"
+    return f"Of the {len(counted)} classes with at least {config.counted_from_boxes} boxes, {most}."
 
 
 def _lacking(model: Unknown, gain: PairedGain) -> str:
     compared = {category.name for category in gain.categories}
     counted = ", ".join(name for name in model.classes if name in compared)
     left_out = ", ".join(name for name in model.classes if name not in compared)
-    sentences = [f"{model.name} does not know {counted}, which counts as 0 for it."] if counted else []
-    sentences += [f"{model.name} does not know {left_out}, which is left out."] if left_out else []
+    sentences = [f"{model.name} does not know {counted}: an unknown class counts as 0."] if counted else []
+    sentences += [f"{model.name} does not know {left_out}: not compared."] if left_out else []
     return " ".join(sentences)
 
 

@@ -69,11 +69,11 @@ def run(settings: Settings) -> None:
 
 
 class LeaseLostError(Exception):
-    """The file was cancelled, or another worker holds it by now."""
+    """The file was cancelled, or another worker holds its lease."""
 
 
 class StoppedError(Exception):
-    """This worker is to end before the file is done."""
+    """The worker was asked to stop before the file was done."""
 
 
 class IntakeWorker:

@@ -29,7 +29,7 @@ from workers.process import WorkerProcess
 
 log = structlog.get_logger()
 
-#: The most rows that are counted: more would only give more hints than there are workers.
+#: Maximum number of rows to count. A higher count would only send more hints than there are workers.
 MAX_COUNTED_ROWS = 10_000
 
 

@@ -12,7 +12,7 @@ from shared.notifications.deliveries import DeliveryClaim
 from shared.notifications.webhooks import sign
 from shared.settings import Settings
 
-#: The most bytes of a receiver's answer that are read. Their content is ignored.
+#: Maximum bytes of a receiver's answer that are read. Their content is ignored.
 MAX_READ_BYTES = 4096
 
 

@@ -21,7 +21,7 @@ from api.contract.submissions import AnnouncedFile, Part, SubmissionAnswer, Subm
 from shared.errors import CarinaError
 from shared.vocabulary.states import FileState, SubmissionState
 
-#: The most files and bytes that are announced together; while they are uploaded the next ones are hashed. The first
+#: Maximum files and bytes per announcement. While they are uploaded, the next files are hashed. The first
 #: pages are smaller, so that uploads start at once.
 PAGE_FILES, PAGE_BYTES, FIRST_FILES = 500, 1024**3, 16
 #: Finished uploads are reported to the server in groups of this size.

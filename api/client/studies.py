@@ -14,7 +14,7 @@ from api.contract.jobs import JobAnswer, JobsAnswer
 from api.contract.studies import StudyAnswer, StudyErased
 from api.contract.study_list import StudiesAnswer, StudiesQuery, StudySummary
 
-#: The most bytes and files of one request; after a broken connection the whole request is repeated.
+#: Maximum bytes and files of a request. After a broken connection the whole request is repeated.
 BUNDLE_BYTES, BUNDLE_FILES = 64 * 1024**2, 50
 
 

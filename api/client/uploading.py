@@ -24,7 +24,7 @@ _MAX_URLS = 3
 
 
 class Stopped(Exception):
-    """Something else has ended the sending."""
+    """Another error has stopped the transfer."""
 
 
 class Uploader:

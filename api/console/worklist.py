@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from api.console.pages import console_blueprint, show, show_problem
 from api.contract.models import ModelReference
-from api.contract.study_list import MIN_DIGEST_CHARACTERS, SearchedState, StudiesAnswer, StudiesQuery
+from api.contract.study_list import MIN_DIGEST_CHARACTERS, StudiesAnswer, StudiesQuery
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
 from api.http.errors import suggestion_for
@@ -20,7 +20,7 @@ from api.studies.study_list import list_studies
 from shared.models import registry
 from shared.suggestions import UnknownName
 from shared.vocabulary.flags import Flag
-from shared.vocabulary.states import Scope
+from shared.vocabulary.states import JobState, Scope
 
 blueprint = console_blueprint("worklist")
 
@@ -81,7 +81,7 @@ def _show(
         answer=answer,
         min_digest_characters=MIN_DIGEST_CHARACTERS,
         min_score=query.min_score if query else StudiesQuery.model_fields["min_score"].default,
-        states=list(SearchedState),
+        state_words={state: state.words for state in JobState},
         flags=list(Flag),
         # A class that no model knows any longer can still be searched for.
         classes=sorted({*classes, *([asked["finding"]] if "finding" in asked else [])}),

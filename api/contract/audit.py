@@ -12,16 +12,16 @@ from api.contract.paging import Page, PageQuery
 class AuditQuery(PageQuery):
     """Selects audit rows."""
 
-    action: str | None = Field(None, max_length=100, description="Only this action, as `images.rendition`.")
-    api_key_id: UUID | None = Field(None, description="Only what this key did.")
-    api_key_prefix: str | None = Field(None, max_length=100, description="Only what the key with this prefix did.")
-    since: AwareDatetime | None = Field(None, description="Only from this time on.")
+    action: str | None = Field(None, max_length=100, description="Only this action, for example `images.rendition`.")
+    api_key_id: UUID | None = Field(None, description="Only actions of this key.")
+    api_key_prefix: str | None = Field(None, max_length=100, description="Only actions of the key with this prefix.")
+    since: AwareDatetime | None = Field(None, description="Only actions since this time.")
     project: str | None = Field(
         None,
         min_length=1,
         max_length=200,
-        description="Of the project of this name instead of the key's own; `*`: of all projects and of none, as what "
-        "was done with the database's credentials. Needs the scope `system`.",
+        description="The name of a project, instead of the key's own. `*`: all projects, and actions without a "
+        "project, such as those with the credentials of the database. Needs the scope `system`.",
     )
 
 

@@ -11,8 +11,8 @@ from shared.bounded import Bounded
 class SubmitQuery(Bounded):
     """Options for processing the files."""
 
-    priority: int = Field(5, ge=0, le=9, description="A higher one goes first.")
-    model_id: UUID | None = Field(None, description="The model to detect with; by default the active one.")
+    priority: int = Field(5, ge=0, le=9, description="Jobs of higher priority are processed first.")
+    model_id: UUID | None = Field(None, description="The model to use. Default: the active model.")
 
 
 class FileOutcome(BaseModel):

@@ -22,7 +22,7 @@ class FindingsQuery(Bounded):
     """Selects findings."""
 
     min_score: float = Field(0.0, ge=0, le=1, description="Leave out findings with a lower score.")
-    model_id: UUID | None = Field(None, description="What this model has found; by default the active one.")
+    model_id: UUID | None = Field(None, description="Findings of this model. Default: the active model.")
 
 
 class FindingsFormat(StrEnum):
@@ -39,7 +39,7 @@ class FindingsExportQuery(FindingsQuery):
 
     format: FindingsFormat = Field(
         FindingsFormat.JSON,
-        description="`jsonl`: a study on each line. `csv`: a finding on each line. `coco`: what pycocotools reads.",
+        description="`jsonl`: one study per line. `csv`: one finding per line. `coco`: a COCO document.",
     )
 
 
@@ -58,8 +58,8 @@ class Finding(BaseModel):
     #: In pixels of the original.
     box_xyxy_px: Box
     box_xyxy_mm: Box | None = Field(
-        description="The same in mm, by the image's `pixel_spacing`: unless that is calibrated, at the detector, where "
-        "the body's shadow is larger than the body. Null where a pixel's size is not known."
+        description="The box in mm, from the `pixel_spacing` of the image. Unless the spacing is calibrated, these are "
+        "sizes at the detector, where the projection is larger than the body. Null if the spacing is unknown."
     )
 
 

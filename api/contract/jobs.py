@@ -22,13 +22,13 @@ class JobPath(Bounded):
 class JobQuery(Bounded):
     """Whether to wait."""
 
-    wait: float = Field(0, ge=0, le=60, description="Seconds to wait at most for the job's end.")
+    wait: float = Field(0, ge=0, le=60, description="Maximum seconds to wait for the end of the job.")
 
 
 class JobsQuery(Bounded):
     """Selects jobs."""
 
-    id: list[UUID] = Field(min_length=1, max_length=MAX_JOBS, description="Their ids.")
+    id: list[UUID] = Field(min_length=1, max_length=MAX_JOBS, description="Ids of jobs.")
 
 
 class JobAnswer(BaseModel):

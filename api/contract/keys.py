@@ -15,23 +15,23 @@ _Count = Annotated[int, Field(ge=1, le=MAX_INT8)]
 class KeyPath(Bounded):
     """Identifies a key."""
 
-    prefix: str = Field(max_length=100, description="The public part of the key, as the list of keys shows it.")
+    prefix: str = Field(max_length=100, description="The public part of the key. The list of keys shows it.")
 
 
 class KeyRequest(Bounded):
     """The key to create, in the project of the requesting key."""
 
-    name: str = Field("unnamed", min_length=1, max_length=200, description="What the key is for.")
+    name: str = Field("unnamed", min_length=1, max_length=200, description="The purpose of the key.")
     scopes: list[Scope] = Field(
         [Scope.SUBMIT, Scope.READ],
         min_length=1,
         max_length=len(Scope),
-        description="What the key may do; no scope that the requesting key does not have.",
+        description="What the key may do. The requesting key must have these scopes, too.",
     )
-    expires_at: AwareDatetime | None = Field(None, description="When the key ends by itself.")
-    rate_limit: str | None = Field(None, max_length=100, description="Requests that it may send, as `600/minute`.")
-    files_per_day: _Count | None = Field(None, description="Files that it may send in a day.")
-    bytes_per_day: _Count | None = Field(None, description="Bytes that it may send in a day.")
+    expires_at: AwareDatetime | None = Field(None, description="When the key expires.")
+    rate_limit: str | None = Field(None, max_length=100, description="Maximum rate of requests, such as `600/minute`.")
+    files_per_day: _Count | None = Field(None, description="Maximum number of files per day.")
+    bytes_per_day: _Count | None = Field(None, description="Maximum number of bytes per day.")
 
 
 class KeyAnswer(BaseModel):

@@ -21,7 +21,7 @@ class ModelRequest(Bounded):
     """A model to register."""
 
     card: dict[str, Any] = Field(
-        description="The model's card, as an exported model has it; `weights_sha256` names weights that are stored."
+        description="The model card, as in an exported model. `weights_sha256` names stored weights."
     )
 
 
@@ -31,7 +31,7 @@ class PromotionRequest(Bounded):
     model_config = ConfigDict(str_strip_whitespace=True)
 
     reason: str | None = Field(
-        None, min_length=1, max_length=MAX_REASON_CHARACTERS, description="Kept in the audit: no patient's data."
+        None, min_length=1, max_length=MAX_REASON_CHARACTERS, description="Stored in the audit; no data of patients."
     )
 
 

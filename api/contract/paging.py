@@ -10,8 +10,8 @@ from shared.bounded import Bounded
 class PageQuery(Bounded):
     """Selects a page."""
 
-    limit: int = Field(50, ge=1, le=500, description="The most rows to answer.")
-    before: UUID | None = Field(None, description="Only rows older than this one: `next` of the page before.")
+    limit: int = Field(50, ge=1, le=500, description="Maximum number of rows in the answer.")
+    before: UUID | None = Field(None, description="Only rows older than this one: `next` of the previous page.")
 
 
 class Page(BaseModel):

@@ -13,14 +13,14 @@ from shared.vocabulary.states import JobState, WorkerKind
 class HistoryQuery(Bounded):
     """The period of the history."""
 
-    hours: float = Field(6, gt=0, le=168, description="From so long ago until now; samples are kept for 7 days.")
+    hours: float = Field(6, gt=0, le=168, description="Length of the history in hours. Samples are kept for 7 days.")
 
 
 class RetryRequest(Bounded):
     """Selects failed jobs to retry."""
 
-    code: str = Field(min_length=1, max_length=100, description="Why they failed.")
-    hours: float = Field(24, gt=0, le=8760, description="Those that failed within so many hours.")
+    code: str = Field(min_length=1, max_length=100, description="The error code of the failed jobs.")
+    hours: float = Field(24, gt=0, le=8760, description="Only jobs that failed in the last so many hours.")
 
 
 class RetriedAnswer(BaseModel):

@@ -13,7 +13,7 @@ from shared.vocabulary.review_actions import ReviewAction, Verdict
 
 #: Limits that no image exceeds.
 _Coordinate = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
-_FindingId = Annotated[str, Field(pattern=r"^(model|drawn)-(0|[1-9][0-9]{0,5})$", description="As in the review.")]
+_FindingId = Annotated[str, Field(pattern=r"^(model|drawn)-(0|[1-9][0-9]{0,5})$", description="Id of a finding.")]
 _BoxPx = tuple[_Coordinate, _Coordinate, _Coordinate, _Coordinate]
 
 
@@ -21,7 +21,7 @@ class ReviewQuery(Bounded):
     """Selects a result."""
 
     job_id: UUID | None = Field(
-        None, description="By default the active model's, else the one reviewed last, else the latest."
+        None, description="Default: the job of the active model, else the one reviewed last, else the latest."
     )
 
 
@@ -52,7 +52,7 @@ class Draw(Bounded):
     """A finding that the model has missed."""
 
     action: Literal["draw"]
-    class_id: Int4 = Field(description="One of the model's.")
+    class_id: Int4 = Field(description="A class of the model.")
     box_xyxy_px: _BoxPx = Field(description="In pixels of the original image.")
 
 
@@ -67,7 +67,7 @@ class Complete(Bounded):
 
     action: Literal["complete"]
     min_score: float = Field(
-        0.0, ge=0, le=1, description="Findings with a lower score were not looked at, and count as rejected."
+        0.0, ge=0, le=1, description="Findings with a lower score were not reviewed and count as rejected."
     )
 
 
@@ -75,7 +75,7 @@ class UndoRequest(Bounded):
     """Undo or redo the last event of the request's key in the review of this result."""
 
     job_id: UUID
-    after: int = Field(ge=0, le=MAX_INT4, description="`last_event` of the review that was looked at.")
+    after: int = Field(ge=0, le=MAX_INT4, description="`last_event` of the review that the reader has seen.")
 
 
 class ReviewRequest(UndoRequest):

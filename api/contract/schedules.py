@@ -34,16 +34,16 @@ class ScheduleRequest(Bounded):
     cron: str = Field(max_length=MAX_CRON_CHARACTERS, description=_CRON)
     time_zone: str = Field(
         max_length=MAX_ZONE_CHARACTERS,
-        description="In which the cron expression is meant: an IANA name, as in `Europe/Berlin`.",
+        description="Time zone of the cron expression: an IANA name such as `Europe/Berlin`.",
     )
     dataset_name: str = Field(
-        min_length=1, max_length=100, description="The latest dataset of this name is trained on."
+        min_length=1, max_length=100, description="Each run uses the latest dataset of this name."
     )
-    recipe: str = Field("default", max_length=100, description="The config to start from.")
-    config: dict[str, Any] = Field({}, description="Keys of the recipe's config that are to differ.")
-    gate: GateConfig | None = Field(None, description="What decides whether the model becomes active; none: nobody.")
-    overlap: Overlap = Field(Overlap.SKIP, description="What to do while the last run has not come to its end.")
-    skip_unchanged: bool = Field(True, description="Leave a time out when neither data nor config has changed.")
+    recipe: str = Field("default", max_length=100, description="The recipe whose config is used.")
+    config: dict[str, Any] = Field({}, description="Values that replace those of the recipe.")
+    gate: GateConfig | None = Field(None, description="Rules of the gate that promotes the model. Null: no gate.")
+    overlap: Overlap = Field(Overlap.SKIP, description="What to do if the last run has not ended.")
+    skip_unchanged: bool = Field(True, description="Skip a run if neither the dataset nor the config has changed.")
     enabled: bool = True
 
 
@@ -54,10 +54,10 @@ class ScheduleChange(Bounded):
     time_zone: str | None = Field(None, max_length=MAX_ZONE_CHARACTERS)
     dataset_name: str | None = Field(None, min_length=1, max_length=100)
     recipe: str | None = Field(
-        None, max_length=100, description="Start from this config instead of from the schedule's."
+        None, max_length=100, description="The recipe whose config replaces that of the schedule."
     )
-    config: dict[str, Any] | None = Field(None, description="Keys of the config that are to change.")
-    gate: GateConfig | None = Field(None, description="Null: nobody decides any more.")
+    config: dict[str, Any] | None = Field(None, description="Values of the config to change.")
+    gate: GateConfig | None = Field(None, description="Null: no gate.")
     overlap: Overlap | None = None
     skip_unchanged: bool | None = None
     enabled: bool | None = None

@@ -26,7 +26,7 @@ class ImagePath(Bounded):
 class RerunQuery(Bounded):
     """The priority of the new jobs."""
 
-    priority: int = Field(5, ge=0, le=9, description="A higher one goes first.")
+    priority: int = Field(5, ge=0, le=9, description="Jobs of higher priority are processed first.")
 
 
 class ImageFacts(BaseModel):

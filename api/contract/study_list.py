@@ -42,7 +42,7 @@ class SearchedState(StrEnum):
 class StudiesQuery(PageQuery):
     """Selects the studies that meet all conditions."""
 
-    after: UUID | None = Field(None, description="Only rows newer than this one: `previous` of the page after.")
+    after: UUID | None = Field(None, description="Only rows newer than this one: `previous` of the next page.")
     q: str | None = Field(
         None,
         max_length=100,
@@ -50,21 +50,21 @@ class StudiesQuery(PageQuery):
         f"{MIN_DIGEST_CHARACTERS} or more characters of an original's SHA-256.",
     )
     state: SearchedState | None = Field(
-        None, description="Of the job that says where any of its images stands; `open`: not final."
+        None, description="State of the current job of at least one image. `open`: not final."
     )
     finding: str | None = Field(
         None,
         min_length=1,
         max_length=200,
         pattern=r"^[^\x00]*$",
-        description="A class that the active model has found, by its name; on images without a result of "
-        "the active model, any model.",
+        description="Name of a class that the active model has found. For images without a result of the active model, "
+        "results of other models count.",
     )
-    min_score: float = Field(0.3, ge=0, le=1, description="Findings with a lower score do not count, nor are shown.")
-    flag: Flag | None = Field(None, description="Of any of its images.")
-    priority: int | None = Field(None, ge=0, le=9, description="Of the job that says where any of its images stands.")
-    since: Moment | None = Field(None, description="Received then or later: a day, or a time with its offset.")
-    until: Moment | None = Field(None, description="Received then or earlier; a day counts to its end, in UTC.")
+    min_score: float = Field(0.3, ge=0, le=1, description="Findings with a lower score do not count and are not shown.")
+    flag: Flag | None = Field(None, description="A flag of at least one image.")
+    priority: int | None = Field(None, ge=0, le=9, description="Priority of the current job of at least one image.")
+    since: Moment | None = Field(None, description="Received at or after this day, or this time with its offset.")
+    until: Moment | None = Field(None, description="Received at or before this time, or this day, in UTC.")
 
     @field_validator("q")
     @classmethod

@@ -23,7 +23,7 @@ class AnnouncedFile(Bounded):
     """A file to be uploaded."""
 
     name: str = Field(
-        "", max_length=1024, pattern=r"^[^\x00]*$", description="What you call it; told back in the manifest."
+        "", max_length=1024, pattern=r"^[^\x00]*$", description="Your name of the file. The manifest shows it."
     )
     byte_count: int = Field(ge=0, le=5 * 1024**4)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -39,8 +39,8 @@ class SubmissionRequest(Bounded):
     """A new submission, with its first files."""
 
     files: list[AnnouncedFile] = Field([], max_length=PAGE_FILES)
-    priority: int = Field(5, ge=0, le=9, description="A higher one goes first.")
-    model_id: UUID | None = Field(None, description="The model to detect with; by default the active one.")
+    priority: int = Field(5, ge=0, le=9, description="Jobs of higher priority are processed first.")
+    model_id: UUID | None = Field(None, description="The model to use. Default: the active model.")
 
 
 class ArrivedRequest(Bounded):
@@ -179,7 +179,7 @@ class ManifestQuery(Bounded):
     """Selects rows of the manifest, and their format."""
 
     after: int = Field(-1, ge=-1, le=_MOST, description="Only rows with a higher number.")
-    limit: int = Field(PAGE_FILES, ge=1, le=10_000, description="The most rows of a JSON page.")
+    limit: int = Field(PAGE_FILES, ge=1, le=10_000, description="Maximum number of rows of a JSON page.")
     format: Literal["json", "jsonl", "csv"] = Field("json", description="`jsonl` and `csv` stream all rows.")
 
 
@@ -202,7 +202,7 @@ class CreateQuery(Bounded):
         None,
         alias="from",
         pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00]{0,1024})?$",
-        description="`s3://bucket/prefix`: take in what lies there, in one of `CARINA_IMPORT_BUCKETS`.",
+        description="`s3://bucket/prefix`: import the objects there. `CARINA_IMPORT_BUCKETS` must allow it.",
     )
 
 
@@ -210,10 +210,10 @@ class UploadsQuery(Bounded):
     """Selects files that are not uploaded yet."""
 
     after: int = Field(-1, ge=-1, le=_MOST, description="Only files with a higher number.")
-    limit: int = Field(PAGE_FILES, ge=1, le=PAGE_FILES, description="The most files of an answer.")
+    limit: int = Field(PAGE_FILES, ge=1, le=PAGE_FILES, description="Maximum number of files in the answer.")
 
 
 class ProgressQuery(Bounded):
     """Whether to wait."""
 
-    wait: float = Field(0, ge=0, le=60, description="Seconds to wait at most for the counts or the state to change.")
+    wait: float = Field(0, ge=0, le=60, description="Maximum seconds to wait for a change of the counts or the state.")

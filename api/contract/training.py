@@ -33,18 +33,18 @@ class EvaluationPath(Bounded):
 class TrainingRequest(Bounded):
     """A training to start: its dataset and its configuration."""
 
-    dataset: str = Field(max_length=100, description="A dataset's id, or a name: its latest version.")
-    recipe: str = Field("default", max_length=100, description="The config to start from.")
-    config: dict[str, Any] = Field({}, description="Keys of the recipe's config that are to differ.")
-    gate: GateConfig | None = Field(None, description="What decides whether the model becomes active; none: nobody.")
-    name: str | None = Field(None, min_length=1, max_length=200, description="By default the dataset's.")
+    dataset: str = Field(max_length=100, description="Id of a dataset, or its name: the latest version.")
+    recipe: str = Field("default", max_length=100, description="The recipe whose config is used.")
+    config: dict[str, Any] = Field({}, description="Values that replace those of the recipe.")
+    gate: GateConfig | None = Field(None, description="Rules of the gate that promotes the model. Null: no gate.")
+    name: str | None = Field(None, min_length=1, max_length=200, description="Default: the name of the dataset.")
 
 
 class EvaluationRequest(Bounded):
     """An evaluation to start: its model, its dataset and its configuration."""
 
     model: UUID | Literal["active"] = "active"
-    dataset: str = Field(max_length=100, description="A dataset's id, or a name: its latest version.")
+    dataset: str = Field(max_length=100, description="Id of a dataset, or its name: the latest version.")
     config: EvaluationConfig = EvaluationConfig()
 
 
@@ -96,7 +96,7 @@ class TrainingsAnswer(Page):
 class PointsQuery(Bounded):
     """Selects points."""
 
-    after: int = Field(-1, ge=-1, le=MAX_INT4, description="Only points after this many steps.")
+    after: int = Field(-1, ge=-1, le=MAX_INT4, description="Only points after this step.")
 
 
 class TrainingPointAnswer(BaseModel):

@@ -39,7 +39,7 @@ class WebhookRequest(Bounded):
     """A webhook to create: its URL and its events."""
 
     url: Url
-    events: Events = Field(sorted(WebhookEvent), description="By default all.")
+    events: Events = Field(sorted(WebhookEvent), description="Default: all events.")
 
 
 class WebhookChange(Bounded):
@@ -80,7 +80,7 @@ class WebhooksAnswer(BaseModel):
 class DeliveriesQuery(PageQuery):
     """Selects messages."""
 
-    state: DeliveryState | None = Field(None, description="`dead` are those that were given up.")
+    state: DeliveryState | None = Field(None, description="Only deliveries in this state. `dead`: Carina has given up.")
 
 
 class DeliveryAnswer(BaseModel):

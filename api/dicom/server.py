@@ -21,7 +21,7 @@ log = structlog.get_logger()
 SILENCE_S = 60
 #: The largest message. pynetdicom itself would collect up to 4 GiB.
 MAX_PDU_BYTES = 1024**2
-#: The most refused connections that are kept open to read the refusal.
+#: Maximum number of refused connections that are kept open to read the refusal.
 _MAX_TURNED_AWAY = 128
 _REPORT_EVERY_S = 10.0
 

@@ -84,7 +84,7 @@ VALUES: dict[str, Any] = {
     "epoch": 1.5, "values": {"loss": 0.61}, "model": "active", "cron": "0 3 * * 0", "time_zone": "Europe/Berlin",
     "skip_unchanged": True, "enabled": True, "overlap": "skip", "promoted": True,
     "figures": {"passes": True, "candidate_map40": 0.276, "active_map40": 0.251, "gain": 0.025},
-    "explanation": "Promoted. The gain of 0.0250 is above the least gain of 0.0000.",
+    "explanation": "Promoted. The gain of 0.0250 is above the minimum gain of 0.0000.",
     "DatasetAnswer.source": {"format": "phantoms", "films": 400}, "box_count": 310, "failure_count": 0,
     "DatasetAnswer.image_count": 400,
     "summary": {"splits": {"train": {"images": 320, "without_findings": 90, "patients": 320, "boxes": 248}}},

@@ -74,11 +74,11 @@ _LIST = re.compile(r"(?:, %\(\w+\)s(?:::\w+)?)+")
 
 
 class OtherProject(Exception):
-    """A session of one project was to write a row of another one."""
+    """A session of one project must not write a row of another project."""
 
 
 class UnscopedStatement(Exception):
-    """A session of one project was to run a statement that is not limited to it."""
+    """A session of one project must not run a statement that is not limited to it."""
 
 
 class ProjectSession(Session):

@@ -25,7 +25,7 @@ _RENDITION = TypeAdapter(Rendition)
 
 
 class UnbelievableAnswer(Exception):
-    """No answer that a decoder process gives by itself."""
+    """The answer has a form that an unmodified decoder process cannot produce."""
 
 
 def pack_rendition(rendition: Rendition) -> bytes:

@@ -64,7 +64,7 @@ charset.python_encoding = _CharacterSets(charset.python_encoding)
 
 
 class MalformedSequence(ValueError):
-    """What should be a sequence does not begin with an item."""
+    """The sequence does not begin with an item."""
 
 
 class Allowance:

@@ -222,7 +222,7 @@ def read_dicom(
 
 
 class _UnknownVr(Exception):
-    """An element of an explicit data set has a VR that nobody knows, and pydicom takes it for one without."""
+    """An element has an unknown VR, so pydicom would read the explicit data set as an implicit one."""
 
 
 class _Reading:

@@ -25,9 +25,9 @@ SNIFFED_BYTES = 512
 _CHUNK_BYTES = 256 * 1024
 #: The largest directory of a zip: 100,000 entries with names of 600 bytes.
 _MAX_DIRECTORY_BYTES = 64 * 1024**2
-#: The most bytes between two entries of a tar, such as long names.
+#: Maximum bytes between two entries of a tar, such as long names.
 _MAX_HEADER_BYTES = 256 * 1024
-#: The most bytes of padding after the end of a tar.
+#: Maximum bytes of padding after the end of a tar.
 _MAX_TRAILING_BYTES = 1024**2
 _DIRECTORY_ENTRY, _ENCRYPTED = b"PK\x01\x02", 0x1
 

@@ -38,7 +38,7 @@ from shared.vocabulary.states import JobState
 #: A process buffers parts of this many files in memory completely. Of all other files it buffers this many bytes in
 #: memory and the rest on disk, because there may be many slow clients, which fill a part in hours.
 _IN_MEMORY, _SMALL_BYTES = threading.BoundedSemaphore(32), 256 * 1024
-#: The most bytes beside the pixels of a file that must be kept in memory.
+#: Maximum bytes beside the pixels of a file that must be kept in memory.
 HEADER_BYTES = 64 * 1024**2
 #: Attempts to write the rows of a file while other requests create or end the job of the same image.
 _TRIES = 4

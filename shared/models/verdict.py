@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from shared.vocabulary.states import TaskState
 
-#: The most characters in the reason of a promotion.
+#: Maximum characters in the reason of a promotion.
 MAX_REASON_CHARACTERS = 500
 
 

@@ -61,7 +61,7 @@ class Hints:
         self._app = app or make_celery(settings)
         self._database = database
         self._redis = connect(settings)
-        #: The most rows that one hint stands for: as many as a worker takes at a time.
+        #: Maximum number of rows per hint: the batch of one worker.
         self._rows_per_hint = {
             WorkerKind.SWEEP: 1,
             WorkerKind.INTAKE: settings.intake_threads,

@@ -20,7 +20,7 @@ class Stage:
     leased: JobState
     #: The state after success: the next stage's `waiting`, or the end.
     done: JobState
-    #: The most jobs that a worker claims at a time, which is also what one hint stands for.
+    #: Maximum number of jobs that a worker claims at once; one hint is sent for so many jobs.
     batch_size: "Callable[[Settings], int]"
 
     def __str__(self) -> str:

@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         SecretStr(""), validate_default=True, description="Its secret key; set both keys or neither."
     )
     s3_session_token: SecretStr = Field(SecretStr(""), description="The token of temporary keys.")
-    database_connections: int = Field(20, ge=2, le=1000, description="The most connections of a process to PostgreSQL.")
+    database_connections: int = Field(20, ge=2, le=1000, description="Maximum connections of a process to PostgreSQL.")
     s3_bucket: str = Field("carina", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="The bucket.")
     s3_region: str = Field("us-east-1", description="The region that requests are signed for.")
     s3_addressing: Literal["auto", "path", "virtual"] = Field(
@@ -98,20 +98,20 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address of the API: IPv4, IPv6 (`::` for both) or `unix:/path`.")
     api_port: int = Field(8080, ge=0, le=65535, description="The port that the API binds to.")
     public_url: PublicUrl = ""
-    api_threads: int = Field(2000, ge=1, le=10_000, description="Requests at a time, slow uploads included.")
-    api_connections: int = Field(4000, ge=2, le=100_000, description="Connections at a time; most may be idle.")
+    api_threads: int = Field(2000, ge=1, le=10_000, description="Requests at the same time, including slow uploads.")
+    api_connections: int = Field(4000, ge=2, le=100_000, description="Connections at the same time, also idle ones.")
     connections_per_address: int = Field(
         1024,
         ge=1,
         le=100_000,
         description="The same from one address, except this machine; off behind trusted proxies.",
     )
-    max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="The largest request body, in bytes.")
-    max_files: int = Field(1000, ge=1, le=100_000, description="The most files in one request.")
+    max_upload_bytes: int = Field(2 * 1024**3, ge=1024, description="Maximum size of a request body, in bytes.")
+    max_files: int = Field(1000, ge=1, le=100_000, description="Maximum number of files in a request.")
 
     session_secret: SecretStr = Field(SecretStr(""), description="Signs the console's cookies; empty: no console.")
     trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies in front whose `X-Forwarded-*` is trusted.")
-    rate_limit: str = Field("", description="Request rate of a key, as `600/minute`; empty: unlimited.")
+    rate_limit: str = Field("", description="Request rate of a key, such as `600/minute`; empty: unlimited.")
     audit_days: int = Field(0, ge=0, description="Days for which audit rows are kept; 0: forever.")
     cors_origins: Annotated[str, AfterValidator(_check_origins)] = Field(
         "",
@@ -130,9 +130,9 @@ class Settings(BaseSettings):
         "", description="Places from which each project may import: `project:bucket/prefix`, separated by commas."
     )
     intake_threads: int = Field(4, ge=1, le=64, description="Files that one intake worker checks at a time.")
-    max_archive_entries: int = Field(100_000, ge=1, description="The most entries in one archive.")
-    max_archive_bytes: int = Field(200 * 1024**3, ge=1024, description="The most unpacked bytes of an archive.")
-    max_archive_ratio: float = Field(200, ge=1, description="The largest ratio of unpacked to packed size.")
+    max_archive_entries: int = Field(100_000, ge=1, description="Maximum number of entries in an archive.")
+    max_archive_bytes: int = Field(200 * 1024**3, ge=1024, description="Maximum unpacked size of an archive, in bytes.")
+    max_archive_ratio: float = Field(200, ge=1, description="Maximum ratio of unpacked to packed size.")
 
     # Webhooks.
     webhook_allow_private: bool = Field(False, description="Whether webhooks may point at private addresses.")
@@ -148,9 +148,9 @@ class Settings(BaseSettings):
     dicom_key: str = Field(
         "", max_length=100, description="Prefix of the API key whose daily quota counts C-STORE requests; empty: none."
     )
-    dicom_associations: int = Field(32, ge=1, le=1000, description="Associations at a time.")
-    dicom_pending: int = Field(64, ge=1, le=1000, description="Connections at a time without an association.")
-    dicom_pending_per_address: int = Field(16, ge=1, le=1000, description="The most of these from one address.")
+    dicom_associations: int = Field(32, ge=1, le=1000, description="Maximum number of associations.")
+    dicom_pending: int = Field(64, ge=1, le=1000, description="Maximum number of connections without an association.")
+    dicom_pending_per_address: int = Field(16, ge=1, le=1000, description="Maximum of these from one address.")
     dicom_tls_certificate: str = Field("", description="PEM file; with it the listener speaks TLS only.")
     dicom_tls_key: str = Field("", description="PEM file of the certificate's key.")
     dicom_tls_ca: str = Field("", description="PEM file; with it senders must present a certificate signed by it.")
@@ -163,7 +163,7 @@ class Settings(BaseSettings):
 
     # The prepare stage.
     rendition_px: int = Field(1024, ge=64, le=4096, description="The longest side of a rendition, in pixels.")
-    max_image_pixels: int = Field(64_000_000, ge=4096, description="The most pixels of an image.")
+    max_image_pixels: int = Field(64_000_000, ge=4096, description="Maximum number of pixels of an image.")
     prepare_threads: int = Field(2, ge=1, le=64, description="Images that one prepare worker decodes at a time.")
     decode_threads: int = Field(
         1, ge=1, le=16, description="Threads for one JPEG 2000 or JPEG XL image; more are faster if cores are idle."
@@ -180,7 +180,7 @@ class Settings(BaseSettings):
     chest_classifier_folder: str = Field("", description="The folder of the chest classifier; empty: the shipped one.")
 
     # The detect stage.
-    batch_size: int = Field(16, ge=1, le=256, description="Most images in a forward pass.")
+    batch_size: int = Field(16, ge=1, le=256, description="Maximum number of images in a forward pass.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`auto`: bf16 where it is faster.")
     torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of the forward pass; 0: PyTorch's choice.")
@@ -193,7 +193,7 @@ class Settings(BaseSettings):
     trainer_node_rank: int = Field(0, ge=0, le=255, description="This machine; 0 leads and takes tasks.")
     trainer_rendezvous: str = Field("", description="The leader of several machines, as `host:port`.")
     trainer_cache_folder: str = Field("", description="Cache of renditions; empty: a temporary folder.")
-    trainer_cache_bytes: int = Field(20 * 1024**3, ge=0, description="The largest size of this cache.")
+    trainer_cache_bytes: int = Field(20 * 1024**3, ge=0, description="Maximum size of this cache, in bytes.")
     trainer_stuck_s: float = Field(1800, ge=1, le=86_400, description="Seconds until a silent task counts as hung.")
     trainer_poll_s: float = Field(2, ge=0.1, le=600, description="Seconds between two queries for a task.")
 

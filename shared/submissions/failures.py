@@ -16,7 +16,7 @@ from shared.suggestions import UnknownName
 from shared.tables import Image, Job, Submission, SubmissionFile
 from shared.vocabulary.states import FileState, JobState, SubmissionState
 
-#: The most studies that a failure names.
+#: Maximum number of studies that a failure names.
 _NAMED = 5
 #: Codes of jobs beside those that this process has registered; "unknown" stands for a job without a code.
 _OTHER_CODES = frozenset({"unexpected_error", "unknown"})

@@ -40,7 +40,7 @@ class Augmentation(Bounded):
     brightness: Range = (0.0, 0.0)
     #: The largest standard deviation of Gaussian noise, for grey levels in 0–1.
     noise: float = Field(0.0, ge=0, le=0.5)
-    #: The most black rectangles; `cutout_side` is their longest side as a fraction of the canvas' side.
+    #: Maximum number of black rectangles; `cutout_side` is their longest side as a fraction of the canvas' side.
     cutouts: int = Field(0, ge=0, le=16)
     cutout_side: float = Field(0.15, gt=0, le=0.5)
 

@@ -21,7 +21,7 @@ from shared.training.config import GateConfig, HeldOut, TrainingConfig
 from shared.vocabulary.states import TaskState
 
 _MODEL = "model:"
-#: The most classes that a note lists.
+#: Maximum number of classes that a note lists.
 _NAMED = 15
 _EVALUATED_ON = "gate.evaluation_dataset_id"
 

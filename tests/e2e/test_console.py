@@ -60,7 +60,7 @@ def test_images_become_findings_corrections_and_a_better_model(stack: Stack, pag
     drop(page, *images)
     upload = page.get_by_role("region", name="Upload")
     upload.get_by_text("3 accepted").wait_for()
-    page.get_by_role("row").filter(has_text="succeeded").nth(2).wait_for()
+    page.get_by_role("row").filter(has_text="Finished").nth(2).wait_for()
     is_accessible(page)
     page.get_by_label("State").select_option("succeeded")
     page.get_by_role("button", name="Show", exact=True).click()

@@ -64,7 +64,7 @@ class _Image:
 
 
 class _OddRow(Exception):
-    """A row that costs itself."""
+    """The row cannot be used. It is left out, and the other rows are imported."""
 
     def __init__(self, code: str, why: str) -> None:
         super().__init__(why)

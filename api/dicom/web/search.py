@@ -54,7 +54,7 @@ class SearchQuery(Bounded):
 
     model_config = ConfigDict(extra="allow")
 
-    limit: int = Field(MAX_RESULTS, ge=1, le=2**31, description=f"The most results; {MAX_RESULTS} at a time.")
+    limit: int = Field(MAX_RESULTS, ge=1, le=2**31, description=f"Maximum results, up to {MAX_RESULTS}.")
     offset: int = Field(0, ge=0, le=2**31, description="How many results to leave out.")
     includefield: list[str] = Field([], description="Further attributes to answer, or `all`.")
     fuzzymatching: str | None = Field(None, description="Not supported, as names are not searched.")

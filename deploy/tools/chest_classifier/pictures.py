@@ -28,7 +28,7 @@ _TIMEOUT_S = 60.0
 
 
 class NothingToLearnFrom(Exception):
-    """There are too few pictures to train or evaluate with; the text says why."""
+    """There are too few images to train or evaluate; the text gives the reason."""
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,7 @@ def test_the_command_line_says_which_rows_were_left_out(local_operator: None, ca
     command = ("dataset", "import", "vinbigdata", "--csv", str(path), "--images", str(images), "--test-share", "0")
     said = carina(*command, "--val-share", "0.5")
     assert "6 images, 7 boxes" in said
-    assert (
-        "note box_cut_at_the_edge: Boxes that reach past the edge of their image were cut there: 1 (line 14)." in said
-    )
+    assert "note box_cut_at_the_edge: Boxes that extend beyond their image were cut at its edge: 1 (line 14)." in said
     assert "left out: 1 (line 15)." in said
     shown = json.loads(carina("dataset", "show", "vinbigdata", "--json"))["summary"]
     assert shown["noted"] == {"box_cut_at_the_edge": 1, "box_without_area": 1}

@@ -31,8 +31,8 @@ def test_a_clear_gain_without_a_drop_is_promoted_and_explained() -> None:
     assert decision.explanation == (
         "Promoted. new reaches a mAP@0.4 of 0.3750 and the active old 0.2500: a gain of +0.1250 "
         "(95% interval +0.0500 to +0.2000 by paired bootstrap over patients, 1000 resamples). "
-        "The lower bound, +0.0500, is above the least gain of +0.0100. "
-        "Of the 2 classes with at least 20 boxes none loses anything."
+        "The lower bound, +0.0500, is above the minimum gain of +0.0100. "
+        "Of the 2 classes with at least 20 boxes, none loses precision."
     )
 
 
@@ -84,7 +84,7 @@ def test_a_class_without_a_true_box_neither_counts_nor_drops() -> None:
 def test_every_reason_is_named_and_the_worst_class_where_none_drops() -> None:
     decision = judge(replace(dropping(20, 0.0), low=-0.1))
     assert decision.explanation.index("lower bound") < decision.explanation.index("Mass") < 250
-    assert "Mass loses most, 0.0312" in judge(dropping(20, 0.21875)).explanation
+    assert "Mass loses the most, 0.0312" in judge(dropping(20, 0.21875)).explanation
     assert "No class has 999 boxes" in judge(GAIN, GATE.model_copy(update={"counted_from_boxes": 999})).explanation
 
 
@@ -103,8 +103,8 @@ def test_classes_that_a_model_does_not_know_are_named() -> None:
     unknown = [Unknown("new", ("Mass", "Cyst")), Unknown("old", ("Cyst",)), Unknown("third", ())]
     explanation = decide(GAIN, GATE, candidate="new", active="old", unknown=unknown).explanation
     assert explanation.endswith(
-        "new does not know Mass, which counts as 0 for it. new does not know Cyst, which is left out. "
-        "old does not know Cyst, which is left out."
+        "new does not know Mass: an unknown class counts as 0. new does not know Cyst: not compared. "
+        "old does not know Cyst: not compared."
     )
 
 
@@ -112,5 +112,5 @@ def test_without_leave_to_promote_a_candidate_passes_and_stays_one() -> None:
     gate = GATE.model_copy(update={"promote": False})
     decision = judge(GAIN, gate)
     assert (decision.passes, decision.promote) == (True, False)
-    assert decision.explanation.startswith("Passed, but not promoted")
+    assert decision.explanation.startswith("Passed. Promotion was not requested.")
     assert judge(replace(GAIN, low=0.0), gate).explanation.startswith("Refused.")

@@ -1,10 +1,10 @@
-// Which files there are to send: those that were chosen or dropped, and those in folders, found as they are needed.
+// Yields the files to send: chosen or dropped ones, and those in folders, which are read on demand.
 
 const OF_NO_USE = /^(\..*|thumbs\.db|desktop\.ini|dicomdir)$/i;
-// A name with an image's extension is taken for a file: asking the browser costs up to half a millisecond each.
+// A name with the extension of an image is treated as a file: a query to the browser costs up to half a millisecond.
 const IMAGE = /\.(dcm|dicom|png|jpe?g)$/i;
 
-// To be called while the drop is being handled: afterwards the browser forgets what was dropped.
+// Must be called in the handler of the drop event: afterwards the browser discards the dropped files.
 export function dropped(transfer) {
   const found = [...transfer.items].filter((item) => item.kind === "file").map((item) => {
     const file = item.getAsFile();
@@ -13,7 +13,7 @@ export function dropped(transfer) {
   return walk(found.filter(Boolean));
 }
 
-// Of an <input type=file>, which is emptied so that the same choice can be made again.
+// Returns the files of an <input type=file> and clears it, so that the same files can be chosen again.
 export function chosen(input) {
   const files = [...input.files].filter((file) => !OF_NO_USE.test(file.name));
   input.value = "";
@@ -33,7 +33,7 @@ async function* walkFolder(folder) {
   const reader = folder.createReader();
   for (;;) {
     const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!entries.length) return; // a directory reader returns batches, and an empty one at the end
+    if (!entries.length) return; // a directory reader returns batches; an empty batch is the end
     yield* walk(entries);
   }
 }

@@ -39,11 +39,11 @@ const bringsFiles = (event) => event.dataTransfer?.types.includes("Files");
 
 document.addEventListener("dragover", (event) => {
   if (!bringsFiles(event)) return;
-  event.preventDefault(); // else the browser opens what is dropped
+  event.preventDefault(); // else the browser would open the file
   curtain.hidden = false;
 });
 document.addEventListener("dragleave", (event) => {
-  if (event.relatedTarget === null) curtain.hidden = true; // out of the window, not from one element to the next
+  if (event.relatedTarget === null) curtain.hidden = true; // the pointer left the window
 });
 document.addEventListener("drop", (event) => {
   curtain.hidden = true;

@@ -1,14 +1,15 @@
 // Renders an upload: progress bar, counts, and rows of files that are being sent, failed or finished last.
 
 import { at } from "../api.js";
-import { count, element } from "../page.js";
+import { count, data, element } from "../page.js";
 import { isTrouble, isUnderWay } from "./uploads.js";
 
-const PAUSE_MS = 300; // the least time between two renderings
+const STATES = data("states"); // words for the states of jobs
+const PAUSE_MS = 300; // minimum time between two renderings
 const MAX_TROUBLES = 100;
 const MAX_DONE = 20;
 const TAGS = { succeeded: "good", rejected: "bad", failed: "bad", "not sent": "bad", duplicate: "", "cancelled here": "", cancelled: "" };
-// States that are not listed, those of open jobs, follow "succeeded".
+// The states of open jobs are not listed; they follow "succeeded".
 const ORDER = ["succeeded", "accepted", "duplicate", "sending", "waiting", "rejected", "failed", "not sent", "cancelled", "cancelled here"];
 const UNSENT = ["waiting", "sending", "not sent", "cancelled here"];
 
@@ -22,7 +23,7 @@ export class Panel {
   #body = element("tbody", {});
   #spoken = element("p", { className: "unseen", role: "status" });
   #cancel = element("button", { type: "button" }, "Cancel");
-  #retry = element("button", { type: "button" }, "Retry what was not sent");
+  #retry = element("button", { type: "button" }, "Retry failed files");
   #close = element("button", { type: "button" }, "Close");
 
   constructor(place, uploads, onClose) {
@@ -74,7 +75,7 @@ export class Panel {
     for (const item of shown) {
       const row = this.#row(item);
       if (row === next) next = next.nextElementSibling;
-      else this.#body.insertBefore(row, next); // the others stay where they are, and so does the focus
+      else this.#body.insertBefore(row, next); // other rows are not moved, so the focus is kept
     }
   }
 
@@ -109,7 +110,8 @@ function cells(item) {
 }
 
 function tag(state, number) {
-  return element("span", { className: `tag ${TAGS[state] ?? "wait"}` }, number ? `${number} ${state}` : state);
+  const words = STATES[state] ?? state[0].toUpperCase() + state.slice(1);
+  return element("span", { className: `tag ${TAGS[state] ?? "wait"}` }, number ? `${number} ${words}` : words);
 }
 
 function tally(items) {

@@ -1,4 +1,4 @@
-// Polls the jobs of sent files, up to a hundred in one request.
+// Polls the jobs of sent files, up to a hundred per request.
 
 import { get } from "../api.js";
 
@@ -8,7 +8,7 @@ const AT_ONCE = 100;
 const FINAL = new Set(["succeeded", "rejected", "failed", "cancelled"]);
 
 export class Results extends EventTarget {
-  #open = new Map(); // items by their job's id, in the order of their arrival, which is nearly that of their results
+  #open = new Map(); // items by job id, in order of arrival, which is about the order of their results
   #timer = null;
   #pause_ms = PAUSE_MS;
 

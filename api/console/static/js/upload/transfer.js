@@ -46,7 +46,7 @@ function post(file, { key, priority, signal, onProgress }) {
     request.onloadend = () => signal.removeEventListener("abort", abort);
     signal.addEventListener("abort", abort);
     const form = new FormData();
-    form.append("files", file, "image"); // its own name may be a patient's, and is of no use there
+    form.append("files", file, "image"); // the real name may contain that of a patient
     request.send(form);
   });
 }

@@ -13,7 +13,7 @@ export class Uploads extends EventTarget {
   #running = 0;
   #stop = new AbortController();
 
-  // Takes what can be iterated over, at once or as it is found.
+  // `files` is an iterable or an async iterable.
   async add(files, priority) {
     this.isReading += 1;
     try {

@@ -3,7 +3,7 @@
 export const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
 const MIN_BOX_PX = 4; // pixels of the original: no smaller box is drawn
 
-// The rendition may be smaller than the original, and of another shape where its pixels are not square.
+// The rendition can be smaller than the original. If pixels are not square, its aspect ratio differs, too.
 export function scaleOf(image, rendition) {
   return { x: rendition.width / image.width_px, y: rendition.height / image.height_px };
 }
@@ -45,7 +45,7 @@ export function moved(box, dx, dy, image) {
   return [box[0] + right, box[1] + down, box[2] + right, box[3] + down];
 }
 
-// A side never passes the one opposite, and none leaves the image.
+// A side stays within the image and does not pass the opposite side.
 export function resized(box, handle, dx, dy, image) {
   let [left, top, right, bottom] = box;
   if (handle.includes("w")) left = Math.min(right - MIN_BOX_PX, Math.max(0, left + dx));
@@ -61,7 +61,7 @@ export function clipped(box, image) {
   ];
 }
 
-// "41 × 63 mm" where the size of a pixel is known, else in pixels.
+// "41 × 63 mm" if the size of a pixel is known, else in pixels.
 export function sizeText(box, spacing) {
   const across = box[2] - box[0];
   const down = box[3] - box[1];

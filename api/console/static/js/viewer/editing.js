@@ -30,7 +30,7 @@ export class Editing {
     this.#state.changed();
   }
 
-  // A new box in the middle of what is seen, to be brought into place by keyboard.
+  // Adds a box in the middle of the visible part, to be moved by keyboard.
   place(pane) {
     const { view, rendition, image } = this.#state;
     const { width, height } = pane.size;

@@ -28,13 +28,13 @@ export class FindingsList {
     if (this.#state.selected) this.#bringIntoSight(this.#button(this.#state.selected));
   }
 
-  // Where the list scrolls by itself; on a phone the page would, and take the image away.
+  // Only if the list has its own scroll bar. On a phone the page would scroll, and hide the image.
   #bringIntoSight(button) {
     const isScrolling = getComputedStyle(this.element.closest(".panel")).overflowY === "auto";
     if (isScrolling) button?.scrollIntoView({ block: "nearest" });
   }
 
-  // Goes to the next finding, or the one before; with `undecided` to the next that nobody has decided.
+  // Selects the next or previous finding; with `undecided` the next one without a decision.
   step(by, { undecided = false } = {}) {
     const shown = this.#state.visible();
     if (!shown.length) return;

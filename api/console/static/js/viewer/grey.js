@@ -6,7 +6,7 @@ export class Grey {
   centre = 127.5;
   width = 255;
   isInverted = false;
-  preset = null; // the name of the one that is on
+  preset = null; // the name of the active preset
 
   reset() {
     this.showAll();
@@ -17,7 +17,7 @@ export class Grey {
     this.show(0, 255);
   }
 
-  // From one grey value, which is shown black, to another, which is shown white.
+  // Shows grey value `from` as black and `to` as white.
   show(lowest, highest, preset = null) {
     this.width = Math.max(2, highest - lowest);
     this.centre = (lowest + highest) / 2;

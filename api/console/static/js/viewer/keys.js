@@ -1,8 +1,8 @@
-// Keyboard shortcuts: one table, which the keys and the `?` dialog both go by.
+// Keyboard shortcuts: one table for the handler and for the `?` dialog.
 
 import { element } from "../page.js";
 
-// `shortcuts`: [{keys: [...], words, run}]; a key is as in `event.key`, in lower case where it is a letter.
+// `shortcuts`: [{keys: [...], words, run}]; a key is an `event.key`; letters are in lower case.
 export function listenToKeys(shortcuts, { before }) {
   const byKey = new Map(shortcuts.flatMap((shortcut) => shortcut.keys.map((key) => [key, shortcut])));
   document.addEventListener("keydown", (event) => {

@@ -9,7 +9,7 @@ export function legend() {
     element("li", {}, sample(verdict), ` ${MARKS[verdict]} ${VERDICTS[verdict]}`)));
 }
 
-// A box as the overlay draws one.
+// Draws a box in the style of the overlay.
 function sample(verdict) {
   const picture = make("svg", { class: "overlay", width: 34, height: 16, "aria-hidden": "true" });
   const group = make("g", { class: `box ${verdict}` });

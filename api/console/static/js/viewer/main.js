@@ -99,7 +99,7 @@ function refresh() {
   byId("panes").dataset.tool = state.tool;
 }
 
-// What stands in the place of an image that is not there.
+// The message that replaces a missing image.
 function instead() {
   if (state.rendition) return [];
   if (state.isLoading) return [element("p", { role: "status" }, "Loading the image…")];

@@ -1,4 +1,4 @@
-// A distance over an image: a line with an end mark at each point, and its length beside it.
+// Draws a distance: a line with a mark at each end, and its length beside it.
 
 import { make, set } from "./svg.js";
 

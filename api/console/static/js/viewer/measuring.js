@@ -1,11 +1,11 @@
-// Distances on the image: a line from one point to another, kept until another is drawn or the image is left.
+// Measures distances: a line between two points. It stays until the next line or another image.
 
 import { announce } from "./state.js";
 import { scaleOf, toOriginal } from "./boxes.js";
 
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-// In mm where the size of a pixel is known, else in pixels of the original.
+// In mm if the size of a pixel is known, else in pixels of the original.
 export function lengthText({ from, to }, spacing) {
   const [across, down] = [to.x - from.x, to.y - from.y];
   if (!spacing) return `${Math.round(Math.hypot(across, down))} px`;
@@ -19,7 +19,7 @@ export function clippedPoint(point, image) {
   };
 }
 
-// By keyboard: a line across the middle of what is seen, whose ends the arrow keys move.
+// By keyboard: a line across the middle of the visible part. The arrow keys move its ends.
 export function placeMeasure(state, pane) {
   const { view, rendition, image } = state;
   const { width, height } = pane.size;

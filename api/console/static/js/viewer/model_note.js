@@ -39,7 +39,7 @@ export class ModelNote {
     return [words, element("p", {}, this.#rerun)];
   }
 
-  // Not while the active model's job is under way, nor where the image is unfit for any model.
+  // Hidden while the job of the active model is not finished, and if the image is unfit for all models.
   #mayRerun(image) {
     const job = image.standing_job;
     return this.#state.may.submit && (!job || (FINAL.includes(job.state) && job.state !== "rejected"));

@@ -9,8 +9,8 @@ import { day } from "./words.js";
 
 export class Navigation {
   #state;
-  #pane; // the pane that an image is fitted into
-  #wanted = null; // the study that was asked for last
+  #pane; // the pane whose size the image is fitted to
+  #wanted = null; // the last requested study
   #waiting = new Waiting(() => attempt(() => this.#reload()));
 
   constructor(state, pane) {
@@ -58,7 +58,7 @@ export class Navigation {
     }
   }
 
-  // Resolves to whether the study is shown; false if the reader has asked for another one meanwhile.
+  // Resolves to true if the study is shown, and to false if the reader has chosen another one meanwhile.
   async #open(id) {
     this.#wanted = id;
     const study = await fetchStudy(id);
@@ -74,7 +74,7 @@ export class Navigation {
   async #show(study, index, { isSame = false } = {}) {
     const state = this.#state;
     const image = study.images[index];
-    if (!state.study) { // the first one: its findings can be read before its image is here
+    if (!state.study) { // the first study: show its findings before the image is loaded
       Object.assign(state, { study, index, isLoading: Boolean(image?.has_rendition) });
       state.changed();
     }
@@ -122,7 +122,7 @@ function openJob(image) {
   return image?.jobs.findLast((job) => !job.finished_at) ?? null;
 }
 
-// Whether fetched data of an image are of the same result and at least as new as those shown.
+// Whether fetched data are of the same result as the shown data, and not older.
 function isNewer(image, known) {
   if (!known?.review) return true;
   return image.review?.job_id === known.review.job_id && image.review.last_event >= known.review.last_event;

@@ -1,4 +1,4 @@
-// Findings as boxes over an image, in screen pixels, so that their lines are as thin at every zoom.
+// Draws findings as boxes over an image, in screen pixels, so that the width of lines does not depend on the zoom.
 
 import { HANDLES, handlePoint } from "./boxes.js";
 import { make, set } from "./svg.js";
@@ -78,7 +78,7 @@ function place(group, item) {
   });
 }
 
-// Above the box, else below it, else in it: the first place that no label on top of it has taken.
+// The first free place for a label: above the box, below it, or in it.
 function placeLabel(group, item, taken, root) {
   const width = Math.ceil(ruler.measureText(item.label).width) + 10;
   const [left, top, right, bottom] = item.box.map(Math.round);

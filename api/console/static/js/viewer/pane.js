@@ -1,4 +1,4 @@
-// One picture on the screen: the image on a canvas, the boxes above it, the caption that is always there.
+// One image on the screen: a canvas with the rendition, the boxes above it, and the caption.
 
 import { element } from "../page.js";
 import { contains, scaleOf, area, toRendition } from "./boxes.js";
@@ -7,7 +7,7 @@ import { Overlay } from "./overlay.js";
 import { ScaleBar } from "./scale_bar.js";
 import { MARKS, MODEL_STATES, day } from "./words.js";
 
-const CRISP_FROM = 4; // screen pixels for one of the image: from here on pixels are squares
+const CRISP_FROM = 4; // screen pixels per image pixel; from here on, pixels are shown as squares
 
 export class Pane {
   #canvas = element("canvas", { "aria-hidden": "true" });
@@ -50,7 +50,7 @@ export class Pane {
     return [from.x, from.y, to.x, to.y];
   }
 
-  // The smallest finding under a point of the screen: it may lie in a larger one.
+  // The smallest finding under a point of the screen: larger findings can contain it.
   hit(point) {
     const { rendition, areBoxesShown } = this.#state;
     if (!rendition || !areBoxesShown) return null;

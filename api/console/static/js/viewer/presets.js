@@ -1,6 +1,6 @@
-// Windows that are often wanted, from the image's own grey values: images differ in how they are exposed.
+// Presets of the window. They depend on the grey values of the image, because exposures differ.
 
-// `from` and `to` are shares of the image's pixels, the darkest first.
+// `from` and `to` are quantiles of the grey values.
 export const PRESETS = [
   { name: "Auto", keys: "2", words: "Window over the image's own grey values", from: 0.01, to: 0.99 },
   { name: "Lungs", keys: "3", words: "Window for the darker parts, as the lungs", from: 0.02, to: 0.6 },

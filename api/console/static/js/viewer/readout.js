@@ -1,4 +1,4 @@
-// Below the image: where the pointer is in the original image, how grey it is there, and how the image is shown.
+// Below the image: position and grey value at the pointer, in the original image, and the current window.
 
 import { scaleOf, toOriginal } from "./boxes.js";
 

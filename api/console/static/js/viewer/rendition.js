@@ -2,10 +2,10 @@
 
 import { at, request } from "../api.js";
 
-const KEPT = 16; // images of a megabyte each, the least recently shown goes first
+const KEPT = 16; // renditions of about a megabyte; the least recently used one is removed first
 const renditions = new Map();
 
-// Resolves to an image; a failure is not kept. Images that may be wanted next are loaded with `urgent: false`.
+// Resolves to a rendition. Failures are not cached. Use `urgent: false` to load renditions in advance.
 export function loadRendition(imageId, { urgent = true } = {}) {
   const known = renditions.get(imageId);
   const loading = known ?? load(imageId, urgent);
@@ -49,7 +49,7 @@ export class Rendition {
     for (let index = 0; index < this.#values.length; index++) this.#values[index] = this.#pixels.data[4 * index];
   }
 
-  // The canvas with the image as a window shows it.
+  // Returns the canvas, painted with this window.
   painted(grey) {
     const wanted = `${grey.centre} ${grey.width} ${grey.isInverted}`;
     if (wanted !== this.#shown) {
@@ -63,7 +63,7 @@ export class Rendition {
     return this.#canvas;
   }
 
-  // The grey value that a share of the pixels is at or below; black and white are left out, for they are mostly borders.
+  // The quantile of the grey values at `share`, without black and white, which are mostly borders.
   valueBelow(share) {
     this.#counts ??= this.#values.reduce((counts, value) => {
       counts[value] += 1;
@@ -78,7 +78,7 @@ export class Rendition {
     return at === -1 ? 255 : at + 1;
   }
 
-  // The rendition's grey value at a point of the image; null outside.
+  // The grey value at a point; null outside.
   valueAt(point) {
     const x = Math.floor(point.x);
     const y = Math.floor(point.y);

@@ -1,4 +1,4 @@
-// What a reader says of findings: kept in the browser until the API has it (see unsaved/), and shown meanwhile.
+// The verdicts of a reader. They are stored in the browser (see unsaved/) and shown until the API has them.
 
 import { ask } from "../dialog.js";
 import { foresee } from "../unsaved/foresee.js";
@@ -7,7 +7,7 @@ import { announce } from "./state.js";
 
 export class Reviewing {
   #state;
-  #images = new Map(); // by id, those that were reviewed on this page
+  #images = new Map(); // images that were reviewed on this page, by id
   #shown = { review: null, version: 0, foreseen: null };
 
   constructor(state) {
@@ -41,7 +41,7 @@ export class Reviewing {
     return this.#say({ action: "draw", class_id: classId, box_xyxy_px: box }, "Box added");
   }
 
-  // Asks first where that rejects what a reader has drawn or accepted.
+  // Asks for confirmation if this rejects a finding that a reader has drawn or accepted.
   async noFinding() {
     const kept = this.isPossible ? this.#state.findings.filter((finding) => finding.verdict === "accepted") : [];
     const drawn = kept.filter((finding) => finding.score === null).length;
@@ -74,7 +74,7 @@ export class Reviewing {
     return this.#post("", event, words);
   }
 
-  // Resolves to the review, also while it waits to be saved, or to null where it was refused.
+  // Resolves to the review, even if it is not saved yet, or to null if the API refused it.
   async #post(path, said, words) {
     if (!this.isPossible) return null;
     const { image, study } = this.#state;
@@ -89,7 +89,7 @@ export class Reviewing {
     return outcome.error ? null : this.#foresee(image.review);
   }
 
-  // The server's review, with what waits to be saved. Drawing asks sixty times a second.
+  // The review of the server with unsaved verdicts applied. Called for each frame while drawing.
   #foresee(review) {
     if (!review) return null;
     if (this.#shown.review !== review || this.#shown.version !== sender.version) {
@@ -102,7 +102,7 @@ export class Reviewing {
     return this.#shown.foreseen;
   }
 
-  // Takes the server's answer, unless a later one is known.
+  // Stores an answer of the server, unless a newer one is known.
   #take({ entry, number, review }) {
     const state = this.#state;
     const here = state.study?.images.find(({ id }) => id === entry.image_id);

@@ -1,4 +1,4 @@
-// How long a few centimetres are on the screen, for images whose pixels have a known size.
+// Shows the length of a few centimetres on the screen, if the size of a pixel is known.
 
 import { element } from "../page.js";
 
@@ -11,7 +11,7 @@ export class ScaleBar {
   #line = element("span", { className: "line" });
   element = element("p", { className: "scale-bar" }, this.#words, this.#line);
 
-  // `pixelsOfMm` are those of the screen, across; null where the size of the image's pixels is not known.
+  // `pixelsOfMm`: horizontal screen pixels per mm; null if the size of a pixel is unknown.
   draw(pixelsOfMm, source) {
     const length_mm = pixelsOfMm && LENGTHS_MM.find((each) => each * pixelsOfMm <= LONGEST);
     this.element.hidden = !length_mm;

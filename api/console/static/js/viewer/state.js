@@ -9,9 +9,9 @@ export class State extends EventTarget {
   study = null;
   index = 0; // of the image among the study's
   rendition = null;
-  problem = null; // why there is no image
-  isLoading = false; // while there is none yet
-  other = null; // the review of another model's result, beside the first one's
+  problem = null; // the error if the image could not be loaded
+  isLoading = false; // while an image is loading
+  other = null; // the review of another model's result, shown beside the first
   view = new View();
   grey = new Grey();
   tool = "window";
@@ -45,7 +45,7 @@ export class State extends EventTarget {
     return this.review?.findings ?? [];
   }
 
-  // The job whose findings are shown, with its model, and what that can find.
+  // The shown job, its model, and the classes of the model.
   get result() {
     return this.image?.results.find((result) => result.job_id === this.review?.job_id) ?? null;
   }
@@ -74,13 +74,13 @@ export class State extends EventTarget {
     this.changed();
   }
 
-  // The panel, the boxes and the image: after anything but the view and the window.
+  // Redraws everything: after all changes except those of the view and the window.
   changed() {
     this.dispatchEvent(new Event("change"));
     this.moved();
   }
 
-  // The image and its boxes only: sixty times a second while something is dragged.
+  // Redraws the image and its boxes only; called for each frame while dragging.
   moved() {
     this.dispatchEvent(new Event("move"));
   }

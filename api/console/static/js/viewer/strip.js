@@ -1,4 +1,4 @@
-// The images of a study, where it has several.
+// The images of a study, if there are several.
 
 import { at } from "../api.js";
 import { element } from "../page.js";

@@ -1,5 +1,5 @@
-// The data of studies' pages: the one that is open comes with its page, the ones beside it are fetched before they are
-// asked for, images and all, so that turning to the next study needs no answer from the server.
+// The data of the pages of studies. The open page contains its own data; data and images of its neighbours are fetched in
+// advance, so that the next study is shown without waiting for the server.
 
 import { at, request } from "../api.js";
 import { loadRendition } from "./rendition.js";
@@ -13,7 +13,7 @@ export function worklist() {
   return at(from ? `/console/studies?${from}` : "/console/studies");
 }
 
-// Every study's address keeps the worklist's query, by which its neighbours are found.
+// The address of a study contains the query of the worklist, which determines its neighbours.
 export function address(id) {
   return at(`/console/studies/${id}${from ? `?from=${encodeURIComponent(from)}` : ""}`);
 }
@@ -22,7 +22,7 @@ export function keep(study) {
   studies.set(study.id, Promise.resolve(study));
 }
 
-// A page's data stands in the page itself, so the server has one way only to say what a study is.
+// The data is read from the page of the study, so that the server has only one representation.
 export async function fetchStudy(id, { again = false } = {}) {
   if (!again && studies.has(id)) return studies.get(id);
   const fetching = read(id);
@@ -42,7 +42,7 @@ export async function prefetch(ids) {
       const study = await fetchStudy(id);
       if (study.images[0]?.has_rendition) await loadRendition(study.images[0].id, { urgent: false });
     } catch {
-      return; // it will be said when the reader goes there
+      return; // the error is shown when the reader opens that study
     }
   }
 }

@@ -1,12 +1,12 @@
-// Which part of an image is seen, and how large. Several panes may share one view, so that they zoom together.
+// The visible part of an image and its scale. Panes that share a view zoom together.
 
-const LARGEST = 40; // screen pixels for one of the image
+const LARGEST = 40; // screen pixels per image pixel
 
 export class View {
-  scale = 1; // screen pixels for one of the image
-  x = 0; // the image's point at the middle of the pane
+  scale = 1; // screen pixels per image pixel
+  x = 0; // the image point in the middle of the pane
   y = 0;
-  isFit = false; // the whole image is in sight, and stays so when the pane changes its size
+  isFit = false; // the whole image is visible, also after the size of the pane changes
 
   fit(rendition, pane) {
     this.isFit = true;
@@ -21,7 +21,7 @@ export class View {
     this.scale = 1 / devicePixelRatio;
   }
 
-  // What lies under a point of the pane stays there.
+  // The image point under a pane point keeps its position.
   zoom(factor, point, rendition, pane) {
     this.isFit = false;
     const under = this.toRendition(point, pane);

@@ -4,7 +4,7 @@ export const MODEL_STATES = { active: "active model", candidate: "candidate", re
 
 export const VERDICTS = { undecided: "not decided", accepted: "accepted", rejected: "rejected" };
 
-// Before a finding's name on the image, and beside it in the list.
+// The mark before the name of a finding, on the image and in the list.
 export const MARKS = { undecided: "?", accepted: "✓", rejected: "✕" };
 
 export const ACTIONS = {
