@@ -134,7 +134,7 @@ class DetectWorker:
         return []
 
     def _end_if_the_device_is_lost(self, detector: Detector) -> None:
-        # After some CUDA errors every call in this process fails, whatever the image. Only a new process helps.
+        # After some CUDA errors every call in this process fails. Only a new process helps.
         try:
             detector.detect([detector.fit_to_canvas(np.zeros((64, 64), np.uint8))])
         except Exception as exc:

@@ -236,7 +236,7 @@ class Connection:
                     path,
                     params=params,
                     files=parts or None,
-                    # A change says only what is to change.
+                    # A PATCH contains only the changed fields.
                     json=None if body is None else body.model_dump(mode="json", exclude_unset=method == "PATCH"),
                     content=None if content is None else content(),
                     headers=headers,

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-#: The shortest and the longest time to connect or to wait for the answer, whatever the caller asks for.
+#: Minimum and maximum time to connect or to wait for the answer, regardless of the requested time.
 _MIN_S, _MAX_S = 0.5, 10.0
 #: How long each step of `GET /healthz` may take while the first answer is due; a busy server needs seconds.
 _ALIVE_S = 25.0

@@ -22,7 +22,7 @@ _PATHS = {
 
 
 class Naming(Connection):
-    """Finds what a name stands for."""
+    """Finds objects by name."""
 
     def find_id(self, name: str, *kinds: str) -> UUID:
         """Return an id by its beginning; `kinds` are those of `_PATHS`. A full id is not looked up.

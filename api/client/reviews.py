@@ -19,7 +19,7 @@ class Reviews(Connection):
     def review(self, image_id: UUID, *, job_id: UUID | None = None) -> ReviewAnswer:
         """Return the review of a job's result; by default of the active model's, else of the one reviewed last.
 
-        Refused with `not_ready` where there is no result.
+        Refused with `not_ready` if there is no result.
         """
         return self._get(ReviewAnswer, _path(image_id), **({"job_id": str(job_id)} if job_id else {}))
 

@@ -130,7 +130,7 @@ class Sender:
             raise
 
     def _go_on(self, uploaders: ThreadPoolExecutor) -> None:
-        """Finish what an earlier process has begun."""
+        """Finish the files that an earlier process has begun."""
         for key, files in self._journal.pages_without_numbers():
             for file, upload in zip(files, self._announce(key, files), strict=True):
                 if upload.state != FileState.EXPECTED:

@@ -1,4 +1,4 @@
-"""A few files at once, studies, and what was found."""
+"""Small submissions, studies and their findings."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -69,7 +69,7 @@ class Studies(Connection):
         return self._get(FindingsAnswer, f"/v1/studies/{study_id}/findings", min_score=min_score)
 
     def submission_findings(self, submission_id: UUID, *, min_score: float = 0.0) -> Iterator[FindingsAnswer]:
-        """Yield what was found on the images of a submission, each study once."""
+        """Yield the findings of a submission by study."""
         asked: Params = {"min_score": min_score, "format": FindingsFormat.JSONL}
         with self._stream(f"/v1/submissions/{submission_id}/findings", asked) as answer:
             for line in answer.iter_lines():

@@ -123,7 +123,7 @@ class Trainings(Connection):
         return self._post(DatasetAnswer, "/v1/datasets", request, key=str(new_id()))
 
     def dataset(self, dataset_id: UUID) -> DatasetAnswer:
-        """Return where an import stands, and what is in the dataset."""
+        """Return the state of an import and the content of its dataset."""
         return self._get(DatasetAnswer, f"/v1/datasets/{dataset_id}")
 
     def datasets(self) -> Iterator[DatasetAnswer]:
@@ -152,7 +152,7 @@ class Trainings(Connection):
         return self._post(ScheduleAnswer, "/v1/schedules", request, key=str(new_id()))
 
     def change_schedule(self, schedule_id: UUID, **changes: Any) -> ScheduleAnswer:
-        """Change what is named of a schedule; as `PATCH /v1/schedules/ID`."""
+        """Change the given fields of a schedule, like `PATCH /v1/schedules/ID`."""
         body = ScheduleChange.model_validate(changes)
         answer = self._request("PATCH", f"/v1/schedules/{schedule_id}", body=body)
         return self._read(ScheduleAnswer, answer)
@@ -162,7 +162,7 @@ class Trainings(Connection):
         self._request("DELETE", f"/v1/schedules/{schedule_id}")
 
     def run_schedule(self, schedule_id: UUID) -> TrainingAnswer:
-        """Start a schedule's run now, whatever its rules say."""
+        """Start a run of a schedule now, regardless of its rules."""
         return self._post(TrainingAnswer, f"/v1/schedules/{schedule_id}/run", key=str(new_id()))
 
 

@@ -19,7 +19,7 @@ OnFallback = Callable[[CarinaError], object]
 #: A body up to this size is sent from memory.
 _WHOLE_BYTES = 8 * 1024**2
 _CHUNK_BYTES = 1024**2
-#: After so many refused URLs, the reason is not their age.
+#: Maximum number of refused URLs; after that, expiry is not the reason.
 _MAX_URLS = 3
 
 

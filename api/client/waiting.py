@@ -6,7 +6,7 @@ from typing import TypeVar
 
 #: The longest time that one request asks the server to wait.
 LONG_POLL_S = 20.0
-#: The shortest time between two requests, where the server did not wait.
+#: Minimum time between two requests if the server did not wait.
 PAUSE_S = 0.5
 
 Looked = TypeVar("Looked")

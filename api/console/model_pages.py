@@ -78,7 +78,7 @@ def _named(session: Session, parameter: str) -> Model:
     try:
         model_id = UUID(request.args.get(parameter, ""))
     except ValueError as exc:
-        raise InvalidRequest(f"`{parameter}` is to be a model's id.") from exc
+        raise InvalidRequest(f"`{parameter}` must be the id of a model.") from exc
     model = session.get(Model, model_id)
     if model is None:
         raise NotFound(f"There is no model {model_id}.")

@@ -55,7 +55,7 @@ def studies() -> AnyResponse:
 @blueprint.get("/console/<path:_>")
 @requires(Scope.READ)
 def nothing(_: str) -> Response:
-    """Say that there is no such page, in the console's own frame."""
+    """Show "not found" as a page of the console."""
     return show_problem(404, "not_found", "There is no such page.")
 
 

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 #: How long the audit row may take to be written.
 AUDIT_S = 30
-#: Workers get a hint after so many objects or so many seconds.
+#: A hint is sent to workers after this many objects or seconds.
 HINT_OBJECTS, HINT_S = 16, 1.0
 #: The slowest rate of an object that has taken longer than `SILENCE_S`: slower senders would block an association.
 MIN_BYTES_PER_S = 8 * 1024

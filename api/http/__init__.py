@@ -1,1 +1,1 @@
-"""What every route stands on: authentication, limits, bodies, errors, audit."""
+"""The base of all routes: authentication, limits, bodies, errors, audit."""

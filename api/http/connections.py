@@ -369,7 +369,7 @@ def _end_of_head(buffer: bytearray) -> int | None:
 
 
 def _small_body_bytes(head: bytes) -> int:
-    """Return how much of a body is to be awaited; the parser alone decides where the body ends."""
+    """Return how many bytes of a body to wait for; the parser decides where the body ends."""
     found = _LENGTH.findall(head)
     length = int(found[0]) if len(found) == 1 else 0
     return length if length <= SMALL_BODY_BYTES else 0

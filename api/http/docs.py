@@ -20,7 +20,7 @@ _making = threading.Lock()
 
 _SWAGGER = files(flask_openapi3_swagger) / "templates" / "swagger"
 _PAGE = files("api.http") / "docs_page"
-#: What the API's description begins with.
+#: The beginning of the description of the API.
 INTRODUCTION = (_PAGE / "introduction.md").read_text()
 _ASSETS = {
     "swagger-ui.css": (_SWAGGER / "css" / "swagger-ui.css", "text/css"),

@@ -22,7 +22,7 @@ def resource(name: str, *, tag: str | None = None, kind: type[APIBlueprint] = AP
 
 
 def file_answer(media_type: str, description: str, example: str | dict[str, Any] | None = None) -> dict[str, Any]:
-    """Describe an answer that is no model: bytes, or text or a JSON object with an example."""
+    """Describe an answer without a model: bytes, or text or a JSON object with an example."""
     kind = {"type": "object"} if isinstance(example, dict) else {"type": "string"}
     content = {"schema": kind | {"format": "binary"}} if example is None else {"schema": kind, "example": example}
     return {"description": description, "content": {media_type: content}}

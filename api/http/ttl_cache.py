@@ -1,4 +1,4 @@
-"""A cache for one value that is expensive to read and often asked for."""
+"""A cache for one value that is expensive to read and often needed."""
 
 import threading
 import time

@@ -23,7 +23,7 @@ from shared.training.evaluations import start_evaluation
 from shared.training.tasks import TaskIsFinal, cancel_task
 from shared.vocabulary.states import Scope
 
-#: A report is self-contained. The policy forbids scripts and requests, whatever its content is.
+#: A report is self-contained. The policy forbids scripts and requests.
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -39,7 +39,7 @@ class Part:
     panel: str | None = None
 
     def load(self, name: str) -> Any:
-        """Return the command; if a package is missing, one that says so."""
+        """Return the command; if a package is missing, a command that reports it."""
         module, _, attribute = self.place.partition(":")
         try:
             found = getattr(import_module(module), attribute)
@@ -76,7 +76,7 @@ class Application(typer.Typer):
 
 
 class Commands(UserDict[str, Any]):
-    """The commands of a group by name; a part is loaded when it is asked for."""
+    """The commands of a group by name; a part is loaded when it is used."""
 
     def __getitem__(self, name: str) -> Any:
         """Return a command."""

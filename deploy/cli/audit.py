@@ -18,7 +18,7 @@ _PAGE = 500
 def audit(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many of the newest to show.")] = 50,
     action: Annotated[str | None, typer.Option(help="Show only this action, such as images.rendition.")] = None,
-    key: Annotated[str | None, typer.Option(help="Show only what the key with this prefix did.")] = None,
+    key: Annotated[str | None, typer.Option(help="Show only actions of the key with this prefix.")] = None,
     project: Annotated[
         str | None,
         typer.Option(
@@ -26,7 +26,7 @@ def audit(
             show_default="the key's own",
         ),
     ] = None,
-    since: Annotated[datetime | None, typer.Option(help="Show only what was done since this time, in UTC.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Show only actions since this time, in UTC.")] = None,
     data: Data = None,
 ) -> None:
     """Show who did what, and who saw whose pixels, the newest first. Needs a key with the scope `admin`."""

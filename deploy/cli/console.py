@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleDimensions
 from rich.progress import Progress, ProgressColumn
 from rich.text import Text
 
-#: Ids must stay whole where the output goes into a file or another program.
+#: Ids must not be shortened if the output goes into a file or another program.
 PIPED_WIDTH = 200
 
 
@@ -39,7 +39,7 @@ err = Console(stderr=True, highlight=False)
 
 @dataclass
 class _Asked:
-    """What the options of the command that runs ask for."""
+    """The global options of the current command."""
 
     json: bool = False
     quiet: bool = False
@@ -49,7 +49,7 @@ _asked = _Asked()
 
 
 def ask(*, as_json: bool, quiet: bool) -> None:
-    """Keep what the options of the command that begins ask for."""
+    """Set the global options of the current command."""
     _asked.json, _asked.quiet = as_json, quiet
 
 
@@ -119,7 +119,7 @@ def progress_of(*columns: ProgressColumn) -> Progress:
 
 @contextmanager
 def busy(what: str) -> Iterator[None]:
-    """Show on standard error what is being done while the block runs."""
+    """Show a message on standard error while the block runs."""
     if is_quiet():
         yield
         return

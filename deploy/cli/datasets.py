@@ -107,7 +107,7 @@ def show(
     ] = None,
     data: Data = None,
 ) -> None:
-    """Show what is in a dataset, by split, class, reader and size."""
+    """Show the content of a dataset by split, class, reader and size."""
     with connect(data) as client:
         found = client.find_dataset(dataset)
         if figure is not None:
@@ -198,7 +198,7 @@ def _make(name: str, source: dict[str, Any], data: Path | None, *, detach: bool)
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """Print what is in a dataset, and what was left out."""
+    """Print the content of a dataset and the entries that were left out."""
     splits = _table("split", "images", "without findings", "patients", "boxes")
     for split in _SPLITS:
         counts = summary["splits"][split]

@@ -1,4 +1,4 @@
-"""`carina demo`: phantom studies through the whole system, with what was planted beside what was found."""
+"""`carina demo`: sends phantom studies through the whole system and compares planted lesions with findings."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ STACK_TIMEOUT_S = 120
 
 
 def demo(data: Path, *, exit_when_done: bool, studies: int, seed: int, train: bool) -> None:
-    """Start the stack, send in synthetic chest images and bad files, show what was found, and stay up.
+    """Start the stack, send synthetic chest images and bad files, show the findings, and keep running.
 
     With `train`, half of the images are a second machine's, which the model is taught first. Raises `typer.Exit` with
     `Exit.NO_RESULT` when a file has not the outcome that it should have.
@@ -86,7 +86,7 @@ def _stack(data: Path) -> Iterator[subprocess.Popen[bytes] | None]:
         yield None
         return
     command = [sys.executable, "-m", "deploy.cli", "up", "--data", str(data)]
-    # A session of its own: Ctrl-C reaches the stack through us, after we are done with it; so does whatever ends us.
+    # In a session of its own, so that Ctrl-C ends the stack only after this process has finished with it.
     stops = processes.die_with_parent(signal.SIGTERM)
     said = sys.stderr if is_json() else None
     with subprocess.Popen(command, start_new_session=True, preexec_fn=stops, stdout=said) as stack:
@@ -139,8 +139,8 @@ def _show_findings(
     by_name: dict[str, FileOutcome],
     overlays: Path,
 ) -> list[dict[str, object]]:
-    """Show what was planted in each image and whether it was found; return the same as it is printed as JSON."""
-    table = Table("image", "planted", "found", "other findings", title="Findings beside what was planted")
+    """Show the planted lesions of each image and whether they were found; return the same as JSON."""
+    table = Table("image", "planted", "found", "other findings", title="Planted lesions and findings")
     overlays.mkdir(exist_ok=True)
     pictures, shown = [], []
     models: list[ModelReference] = []

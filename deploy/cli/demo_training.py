@@ -11,7 +11,7 @@ from shared.vocabulary.states import ModelState
 
 DATASET = "two-machines"
 IMAGES = 160
-#: Half of the images are negatives: the second machine writes white for black, and nobody has told the first model.
+#: Half of the images are negatives: the second machine exchanges black and white, which the first model does not know.
 NEGATIVE_SHARE = 0.5
 VAL_SHARE = 0.25
 #: About two minutes on two cores.
@@ -19,7 +19,7 @@ EPOCHS = 6
 
 
 def teach(data: Path) -> None:
-    """Draw images, train on them from the active model, let the gate compare the two, and say which is active now.
+    """Draw images, train the active model on them, let the gate compare both, and print the active model.
 
     Raises `typer.Exit` where a step fails.
     """
@@ -47,9 +47,7 @@ def teach(data: Path) -> None:
     if after == before:
         complain("The gate has kept the model that was active.")
         raise typer.Exit(1)
-    story().print(
-        f"[green]promoted:[/] model {after} reads every image from here on; `carina model rollback` undoes it"
-    )
+    story().print(f"[green]promoted:[/] model {after} is used for all new images; `carina model rollback` undoes it")
 
 
 def _active(data: Path) -> str:

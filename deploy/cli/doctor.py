@@ -1,4 +1,4 @@
-"""`carina doctor`: checks every dependency, and says what is wrong and how to repair it."""
+"""`carina doctor`: checks every dependency, and prints each problem and its remedy."""
 
 import os
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Check:
     """One condition that must be met."""
 
     name: str
-    #: Returns what was found; raises if the condition is not met.
+    #: Returns the finding; raises if the condition is not met.
     run: Callable[[], str]
     remedy: str
     #: The check whose failure would make this one fail too.
@@ -42,7 +42,7 @@ class Check:
 
 
 def doctor(data: Data = None) -> None:
-    """Check each dependency, and say what is wrong and how to repair it.
+    """Check each dependency, and print each problem and its remedy.
 
     With CARINA_API_URL and CARINA_API_KEY alone it checks what a client needs.
     """

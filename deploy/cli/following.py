@@ -36,7 +36,7 @@ _NAMES: dict[type[TaskAnswer], str] = {
 
 @dataclass(frozen=True)
 class HowFar:
-    """What the progress bar shows."""
+    """The values of the progress bar."""
 
     done: float
     #: None: not known.

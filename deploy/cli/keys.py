@@ -31,9 +31,9 @@ Project = Annotated[
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What the key is for.")] = "unnamed",
+    name: Annotated[str, typer.Argument(help="Purpose of the key.")] = "unnamed",
     project: Project = None,
-    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; repeat for several.")] = None,
+    scope: Annotated[list[Scope] | None, typer.Option(help="Scope of the key; repeat for several.")] = None,
     expires_days: Annotated[
         float | None, typer.Option(min=0, max=36_500, help="Days until the key ends by itself.")
     ] = None,

@@ -136,7 +136,7 @@ def import_model(
 def _read_model(
     file: Path, listed: Path | None, order: Order | None, name: str | None, said: dict[str, Any]
 ) -> tuple[ModelCard, bytes, list[str]]:
-    """Return card, weights, and what was assumed or chosen, in sentences."""
+    """Return card, weights, and sentences about assumptions and choices."""
     from shared.detector.checkpoints import read_checkpoint
     from shared.detector.weights import import_checkpoint, load_model
 
@@ -172,7 +172,7 @@ def _read_model(
 
 
 def _order(given: _Given, order: Order | None, checkpoint: "Checkpoint") -> tuple[list[Category], list[str]]:
-    """Return the categories in the order of the outputs, and what was done for it; raises `InvalidModelFile`."""
+    """Return the categories in the order of the outputs, and a note if they were sorted; raises `InvalidModelFile`."""
     categories, notes = given.categories, []
     scores = checkpoint.state.get("roi_heads.box_predictor.cls_score.weight")
     if scores is not None and len(scores) == len(categories) and _is_background(categories[0]):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
 def reviews(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, as `findings` prints it.")],
     job: Annotated[
-        str | None, typer.Option("--job", help="Of which result.", show_default="the active model's")
+        str | None, typer.Option("--job", help="Job of the result.", show_default="the active model's")
     ] = None,
     data: Data = None,
 ) -> None:

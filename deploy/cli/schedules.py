@@ -189,7 +189,7 @@ def delete(name: Name, data: Data = None) -> None:
 
 @app.command()
 def run(name: Name, data: Data = None) -> None:
-    """Start a schedule's run now, whatever its rules say."""
+    """Start a run of a schedule now, regardless of its rules."""
     with connect(data) as client:
         started = client.run_schedule(client.find_schedule(name).id)
     show_result(started, f"training {started.id} of {started.name}")

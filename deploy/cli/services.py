@@ -88,7 +88,7 @@ def probe(context: typer.Context) -> None:
     raise typer.Exit(main([*context.args, *(["--json"] if is_json() else [])]))
 
 
-#: What it takes, help included, is the probe's own affair.
+#: The probe parses its own options, including --help.
 probe.options = {  # type: ignore[attr-defined]
     "add_help_option": False,
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},

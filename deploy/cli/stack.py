@@ -111,7 +111,7 @@ def demo(
 
 
 def stop(folder: Folder) -> bool:
-    """Stop what runs in the folder, also what a killed run left; whether there was anything.
+    """Stop all processes of the folder, including those of a killed run; return whether there were any.
 
     Raises `StackError` when it does not end in time.
     """
@@ -138,7 +138,7 @@ def stop(folder: Folder) -> bool:
 
 def say(line: str) -> None:
     """Print a line, if there is still somebody to read it: a closed terminal must not keep the stack from stopping."""
-    with suppress(OSError, SystemExit):  # rich ends a program whose output nobody reads
+    with suppress(OSError, SystemExit):  # rich would end the program if the reader of its output has closed the pipe
         tell({"message": line}, line)
 
 

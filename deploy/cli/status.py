@@ -56,7 +56,9 @@ def retry(
     submission: Annotated[str | None, typer.Argument(help="A submission.")] = None,
     paths: Annotated[list[Path] | None, typer.Argument(help="Files and folders to send again.", exists=True)] = None,
     code: Annotated[str | None, typer.Option(help="Retry all jobs that failed with this code.")] = None,
-    hours: Annotated[float, typer.Option(min=0, max=8760, help="With --code: failed within so many hours.")] = 24,
+    hours: Annotated[
+        float, typer.Option(min=0, max=8760, help="With --code: only jobs that failed in the last so many hours.")
+    ] = 24,
     data: Data = None,
 ) -> None:
     """Retry the failed files of a submission, or all jobs that failed with a code."""

@@ -68,7 +68,7 @@ class Bar:
 
     def sent(self, sent: "Sent") -> None:
         """Show how far the sending is."""
-        if self._known_bytes is None:  # what an earlier run sent tells nothing of this one's speed
+        if self._known_bytes is None:  # files of an earlier run do not count for the speed of this one
             self._known_bytes = sent.byte_count
             self._progress.reset(self._task, completed=sent.byte_count, total=self._progress.tasks[0].total)
         speed = self._progress.tasks[0].speed or 0

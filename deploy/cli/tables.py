@@ -31,7 +31,7 @@ _MAX_NAME_CHARACTERS = 18
 
 @dataclass(frozen=True)
 class _Cells:
-    """A column as it is to be shown, its header first."""
+    """The cells of a column, beginning with the header."""
 
     texts: Sequence[Text]
     #: The least width, and the one at which nothing is folded.

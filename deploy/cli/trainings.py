@@ -143,7 +143,7 @@ def events(
 
 
 def print_decision(decision: GateDecisionAnswer) -> None:
-    """Print what a gate decided, and why."""
+    """Print the decision of a gate and its reasons."""
     tell(decision, f"gate {decision.id}: {decision.explanation or ''}")
 
 
@@ -155,7 +155,7 @@ def _watch(client: "Carina", run: TrainingAnswer) -> None:
 
 
 def _watch_what_follows(client: "Carina", run: TrainingAnswer) -> None:
-    """Watch the decision or the evaluation that was asked for together with the model."""
+    """Watch the decision or the evaluation that was requested with the training."""
     assert run.finished_at is not None
     finished_at, evaluation_id = run.finished_at, None
     if run.gate is not None:

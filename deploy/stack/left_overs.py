@@ -21,7 +21,7 @@ def end_left_overs(folder: Folder, say: Say) -> bool:
     names = {entry.pid: entry.name for entry in entries if entry.runs}
     if left := _left_overs(folder, set(names)):
         said = sorted({names.get(process.pid, process.name) for process in left})
-        say(f"ending what a killed run left: {', '.join(said)}")
+        say(f"ending processes of a killed run: {', '.join(said)}")
         processes.end(left, [(signal.SIGINT, _PATIENCE_S), (signal.SIGKILL, 5)])
     state.forget(folder)
     return bool(entries)

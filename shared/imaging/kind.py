@@ -27,7 +27,7 @@ def check_kind(file: DicomFile) -> None:
         raise ColourImage
     read_photometric(file)
     if file.transfer_syntax_uid not in PACKINGS:
-        raise UnsupportedTransferSyntax(f"No decoder is at hand for the file's {name_of('TransferSyntaxUID')}.")
+        raise UnsupportedTransferSyntax(f"There is no decoder for the file's {name_of('TransferSyntaxUID')}.")
 
 
 def read_photometric(file: DicomFile) -> str | None:

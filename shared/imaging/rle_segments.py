@@ -5,7 +5,7 @@ import struct
 from shared.errors import UndecodablePixelData
 
 HEADER = struct.Struct("<16I")  # the number of segments, and the offsets of up to 15
-#: A control byte that stands for no pixel. It can occur between runs.
+#: A control byte without a pixel. It can occur between runs.
 NOTHING = 128
 #: The length of a run and the number of its pixels, by its first byte.
 RUN_BYTES = [control + 2 if control < NOTHING else 2 for control in range(256)]

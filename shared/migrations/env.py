@@ -9,7 +9,7 @@ from alembic import context
 
 from shared.tables import Row
 
-#: Any number will do, as long as nobody else's advisory lock has it.
+#: An arbitrary number that no other advisory lock uses.
 _ONE_MIGRATOR = 0xCA41_4A
 _POLL_S = 0.2
 #: A change of a table waits for those who read it, and everybody else waits behind it. So it gives up soon, and

@@ -1,4 +1,4 @@
-"""The end of a job: the only place that writes a final state, and so the only one that has to announce it."""
+"""The end of a job: the only place that writes a final state and announces it."""
 
 from typing import Any
 from uuid import UUID

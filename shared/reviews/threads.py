@@ -181,7 +181,7 @@ class ReviewThread:
         if class_id not in names:
             raise InvalidRequest(f"The model has no class {class_id}.")
         if box is None:
-            raise InvalidRequest("A box is to be drawn: it needs a place.")
+            raise InvalidRequest("A drawn finding needs a box.")
         x_min, y_min, x_max, y_max = box
         # By rounding, a detection may end outside the image. A reader who only changes its class must not be rejected.
         drawn_here = new.box_xyxy_px is not None

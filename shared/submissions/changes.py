@@ -61,7 +61,7 @@ def retry(session: Session, submission: Submission) -> Retried:
 
 
 def reopen(submission: Submission) -> None:
-    """Continue a locked submission of which something is tried again."""
+    """Reopen a locked submission whose files or jobs are retried."""
     if submission.state == SubmissionState.COMPLETED_WITH_ERRORS:
         submission.state, submission.finished_at, submission.tally = SubmissionState.PROCESSING, None, None
         # The time within which files must be uploaded begins again.

@@ -113,7 +113,7 @@ def _require_something_to_learn(session: Session, dataset: Dataset, config: Trai
     for held in config.held_out:
         other = session.get(Dataset, held.dataset_id)
         if held.split == "train" and other is not None and dataset.digest == other.digest:
-            raise InvalidRequest("What is trained on cannot be held out as well.", parameter="dataset")
+            raise InvalidRequest("A dataset cannot be used for training and be held out.", parameter="dataset")
     if count_in_split(dataset, "train", "boxes") == 0:
         raise InvalidRequest(
             f"The dataset {dataset.name} has no box in its training split, so nothing can be learnt from it.",

@@ -9,9 +9,9 @@ from typing import Self
 
 
 class Severity(Enum):
-    """What a flag means for the findings of its image."""
+    """The effect of a flag on the findings of its image."""
 
-    #: The image is not one that the detector was made for: its findings mean nothing, and prepare may reject it.
+    #: The detector was not made for such an image: its findings mean nothing, and prepare may reject it.
     UNFIT = "unfit"
     #: The picture may not show what was exposed. Kept even where `CARINA_SUITABILITY` is `off`; never rejects.
     MISREAD = "misread"
@@ -22,7 +22,7 @@ class Severity(Enum):
 class Flag(StrEnum):
     """What makes an image doubtful. Stable; part of the API. Of several that reject an image the first is its code."""
 
-    #: What a reader sees in place of the code.
+    #: The name that readers see.
     label: str
     #: One sentence for a reader, and for the reason of a rejected job.
     meaning: str

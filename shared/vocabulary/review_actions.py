@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class ReviewAction(StrEnum):
-    """What one event says."""
+    """The action of a review event."""
 
     ACCEPT = "accept"  # the finding is right as it stands
     REJECT = "reject"  # there is no such finding
@@ -19,6 +19,6 @@ class ReviewAction(StrEnum):
 class Verdict(StrEnum):
     """Where a finding stands."""
 
-    UNDECIDED = "undecided"  # nobody has said anything of it
+    UNDECIDED = "undecided"  # no reader has decided
     ACCEPTED = "accepted"  # it is there, as it was found or as a reader has changed or drawn it
     REJECTED = "rejected"  # it is not there

@@ -10,7 +10,7 @@ class Phase(Enum):
     EXPECTED = auto()  # there is nothing to work on yet
     WAITING = auto()  # a worker may claim it
     LEASED = auto()  # a worker holds it
-    FINAL = auto()  # it will not change again, unless another try is asked for
+    FINAL = auto()  # it changes again only on a request to retry
 
 
 class LeasedState(StrEnum):
@@ -84,7 +84,7 @@ class SubmissionState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the submission will not change again, unless another try is asked for."""
+        """Whether the submission changes again only on a request to retry."""
         return self not in (SubmissionState.OPEN, SubmissionState.PROCESSING)
 
 

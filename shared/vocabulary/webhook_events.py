@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class WebhookEvent(StrEnum):
-    """What a webhook can be told of."""
+    """The events that a webhook can receive."""
 
     SUBMISSION_COMPLETED = "submission.completed"  # a bulk submission has come to its end, with or without errors
     JOB_FINISHED = "job.finished"  # a job has succeeded, or was rejected, failed or cancelled

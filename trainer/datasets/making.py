@@ -184,7 +184,7 @@ class Maker:
 
 def _read_reviews(source: ReviewsSource, database: Database, store: ObjectStore) -> Material:
     if source.project_id is None:
-        raise UnreadablePlace("The reviews of which project are meant has to be said.")
+        raise UnreadablePlace("Name the project of the reviews.")
     annotations = read_reviews(database, source.project_id)
     return Material(annotations, Originals(store, [image.file_name for image in annotations.images]))
 

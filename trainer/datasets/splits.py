@@ -58,7 +58,7 @@ def check_kept(members: Sequence[Member], splits: Iterable[Split | None]) -> lis
     parted = set()
     for member, split in zip(members, splits, strict=True):
         if split is None:
-            raise SplitImpossible("Splits are to be kept, but not every image has one.")
+            raise SplitImpossible("The splits of the annotations cannot be kept, because some images have none.")
         if first.setdefault(member.group, split) != split:
             parted.add(member.group)
         kept.append(split)

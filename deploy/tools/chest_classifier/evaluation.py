@@ -1,4 +1,4 @@
-"""How often the classifier's flags are raised on pictures of each kind, with what the counts allow to say."""
+"""Counts the flags of the classifier by kind of picture, with confidence intervals."""
 
 from collections.abc import Iterable, Sequence
 from math import sqrt
@@ -37,7 +37,7 @@ def measure(classifier: ChestClassifier, renditions: Iterable[Rendition]) -> Tes
 
 
 def rate(flagged: int, of: int) -> Rate:
-    """A share with its 95% interval (Wilson, 1927), which also tells what a count of none is worth."""
+    """A share with its 95% interval (Wilson, 1927), which is also valid for a count of 0."""
     z = 1.959964
     share = flagged / of
     middle = share + z * z / (2 * of)

@@ -1,4 +1,4 @@
-"""What a classifier is shown: pictures of each class, never the same one twice."""
+"""Training examples of the classifier: pictures of each class, each varied at random."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ from deploy.tools.chest_classifier.pictures import NothingToLearnFrom
 Floats = NDArray[np.float32]
 
 _FEWEST_SLICES = 16
-#: What is thicker than this, in mm of water, belongs to the body.
+#: Rays through more than this, in mm of water, meet the body.
 _BODY_MM = 30
 #: Below this, in Hounsfield units, is the air around the patient.
 _AIR_HU = -950

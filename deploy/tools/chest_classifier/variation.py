@@ -24,7 +24,7 @@ def turn(picture: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _lay(image: Floats, rng: np.random.Generator, side_px: int) -> Floats:
-    """Turn, zoom, stretch, shift and mirror a little; what was beyond the image's edge is black, white or its like."""
+    """Turn, zoom, stretch, shift and mirror a little; the outside becomes black, white or repeats the edge."""
     height, width = image.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), rng.normal(0, 5), 1.0)
     zoom = np.exp(rng.normal(0.03, 0.13))

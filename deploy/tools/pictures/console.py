@@ -49,8 +49,8 @@ def _signed_in(api_url: str, api_key: str) -> Iterator[Page]:
 
 
 def _save(page: Page, path: Path) -> None:
-    """Keep what the page shows, in 128 colours: a tenth of the bytes."""
-    page.wait_for_timeout(500)  # what is drawn once nothing moves
+    """Save a picture of the page in 128 colours, which takes a tenth of the bytes."""
+    page.wait_for_timeout(500)  # wait for the end of animations
     picture = Image.open(BytesIO(page.screenshot()))
     picture.convert("RGB").quantize(128).save(path, optimize=True)
 
