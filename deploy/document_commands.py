@@ -41,6 +41,8 @@ These commands reach the servers behind the API themselves, with their own setti
 |---|---|
 | `up`, `down`, `ps`, `demo` | They run a stack on this machine. |
 | `api`, `dicom-listener`, `worker`, `trainer`, `beat`, `migrate`, `probe` | They are the installation. |
+| `backup`, `restore` | They copy the database and the object store. |
+| `fsck` | It compares the object store with the database. |
 | `doctor` | It checks the servers; with the URL and the key alone it checks what a client needs. |
 | `key` with `--project`, or without an API key | It makes the first key, and keys of other projects. |
 | `model demo` without an API key | It gives a new installation its first model. |

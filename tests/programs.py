@@ -26,7 +26,6 @@ PACKAGES = {
     "npm": "npm",
     "openssl": "openssl",
     "pgbouncer": "pgbouncer",
-    "rclone": "rclone",
     "redis-server": "redis-server",
     "setpriv": "util-linux",
     "storescu": "dcmtk",

@@ -1,4 +1,4 @@
-"""The hourly cleanup: abandoned uploads and checkpoints, old answers, audit rows and console sessions."""
+"""The hourly cleanup: abandoned uploads and checkpoints, unused objects, old answers, audit rows, console sessions."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +12,7 @@ import structlog
 
 from shared.access.console_sessions import SESSION
 from shared.database import Database
+from shared.erasure.reconciliation import Reconciliation
 from shared.errors import CarinaError
 from shared.object_store.incoming import INCOMING, Incoming
 from shared.settings import Settings
@@ -26,6 +27,8 @@ INTERVAL_S = 3600.0
 #: How long an `Idempotency-Key` is remembered.
 ANSWERS_KEPT = timedelta(hours=48)
 
+#: The bucket is checked for unused objects once in so many hours, a part of it in each.
+_ROUND_H = 24
 _LOCK = 4_102
 _CHECKPOINTS = "checkpoints/"
 _AT_A_TIME = 1000
@@ -60,6 +63,7 @@ class Cleanup:
             self._uploads,
             self._parts,
             self._checkpoints,
+            self._unused,
             self._answers,
             self._audit,
             self._sessions,
@@ -76,7 +80,7 @@ class Cleanup:
 
     def _uploads(self) -> int:
         """Delete old objects of clients and of interrupted streams that no open file needs; return how many."""
-        old = (key for key, written_at in self._incoming.objects(INCOMING) if self._is_old(written_at))
+        old = (found.key for found in self._incoming.objects(INCOMING) if self._is_old(found.written_at))
         count = 0
         for keys in _batches(old):
             for key in keys - self._wanted(keys):
@@ -109,6 +113,18 @@ class Cleanup:
             for key in keys:
                 if key.startswith(tuple(over)):
                     self._incoming.delete(key)
+                    count += 1
+        return count
+
+    def _unused(self) -> int:
+        """Delete originals and renditions that no row refers to, in this hour's part of the keys; return how many."""
+        reconciliation = Reconciliation(self._database, self._incoming)
+        hour = int(time.time() // INTERVAL_S)
+        count = 0
+        for number in range(hour % _ROUND_H, 256, _ROUND_H):
+            for folder in ("originals", "renditions"):
+                for found in reconciliation.find_unused(f"{folder}/{number:02x}/"):
+                    reconciliation.remove(found.key)
                     count += 1
         return count
 

@@ -17,7 +17,6 @@ from shared.queue.hints import Hints
 from shared.queue.outcome import StoredRendition, mark_ready, refuse
 from shared.queue.stages import PREPARE
 from shared.settings import Settings
-from shared.tables import Image
 from shared.vocabulary.states import WorkerKind
 from workers.failures import record_failure, to_carina_error
 from workers.heartbeat import Heartbeat
@@ -127,8 +126,7 @@ class PrepareWorker:
             return refuse(session, claimed, rendition, refused)
         if mark_ready(session, claimed, rendition):
             return True
-        if session.get(Image, claimed.image_id) is None:
-            discard(session, key)
+        discard(session, key)  # the job was cancelled or its image erased; the object stays if an image has it
         return False
 
     def _render(self, claimed: Claim) -> StoredRendition:

@@ -41,6 +41,7 @@ _COMMANDS = {
         "audit": "audit:audit",
         "completion": "completion:completion",
     },
+    "Data": {"backup": "backup:backup", "restore": "backup:restore", "fsck": "fsck:fsck"},
     "Training": {
         "train": "trainings:train",
         "evaluate": "evaluations:evaluate",

@@ -18,11 +18,14 @@ CLI = "cli"
 #: Actions outside the API. An action of the API has the name of its view.
 OFF_API = frozenset(
     {
+        "backup",
         "dataset.import",
         "dicom.store",
+        "fsck",
         "key.create",
         "key.revoke",
         "model.demo",
+        "restore",
     }
 )
 #: The number of latest rows that are searched for a similar action.

@@ -1,16 +1,25 @@
 """Removes objects that no row refers to any more. Code that adds a reference to an object holds it under a lock."""
 
 import hashlib
+from collections.abc import Collection
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from shared.database import is_any
 from shared.errors import TransientError
-from shared.object_store import ObjectStore
-from shared.tables import Dataset, ErasedObject, Erasure, Evaluation, Image, Rendition
+from shared.object_store import ObjectStore, digest_in
+from shared.tables import Dataset, ErasedObject, Erasure, Evaluation, Image, Project, Rendition
 
+#: The columns that refer to objects, by the folder of the key. They hold digests.
+REFERENCES: dict[str, tuple[InstrumentedAttribute[Any], ...]] = {
+    "originals": (Image.sha256,),
+    "renditions": (Image.rendition_sha256, Rendition.rendition_sha256),
+    "results": (Evaluation.report_sha256, Evaluation.detections_sha256, Dataset.failures_sha256),
+}
 #: How long an erased object is recorded: much longer than the time between storing a file and writing its row.
 _REMEMBERED = timedelta(hours=1)
 
@@ -40,35 +49,27 @@ def discard(session: Session, key: str) -> None:
 def erase_if_unused(session: Session, store: ObjectStore, key: str) -> None:
     """Delete an object if no row refers to it."""
     session.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_of(key))))
-    if not session.scalar(sa.select(_is_referred_to(key))):
+    if find_unused(session, [key]):
         store.erase(key)
         erased = insert(ErasedObject).values(key_sha256=_digest_of(key))
         session.execute(erased.on_conflict_do_update(index_elements=["key_sha256"], set_={"erased_at": sa.func.now()}))
 
 
+def find_unused(session: Session, keys: Collection[str]) -> set[str]:
+    """Return those of these keys, all of one folder, to which no row refers."""
+    by_digest = {digest_in(key): key for key in keys}
+    for column in REFERENCES.get(next(iter(keys)).partition("/")[0], ()) if keys else ():
+        found = sa.select(column).where(is_any(column, by_digest))
+        if column is Image.sha256:  # for its index, which begins with the project
+            found = found.where(Image.project_id.in_(sa.select(Project.id)))
+        for sha256 in session.scalars(found):
+            by_digest.pop(sha256, None)
+    return set(by_digest.values())
+
+
 def forget_erased(session: Session) -> None:
     """Delete the records of objects that were erased more than an hour ago."""
     session.execute(sa.delete(ErasedObject).where(ErasedObject.erased_at < sa.func.now() - _REMEMBERED))
-
-
-def _is_referred_to(key: str) -> sa.ColumnElement[bool]:
-    folder, _, name = key.partition("/")
-    sha256 = name.rpartition("/")[2].partition(".")[0]
-    match folder:
-        case "originals":
-            return sa.exists().where(Image.sha256 == sha256)
-        case "renditions":
-            return sa.or_(
-                sa.exists().where(Image.rendition_sha256 == sha256),
-                sa.exists().where(Rendition.rendition_sha256 == sha256),
-            )
-        case "results":
-            return sa.or_(
-                sa.exists().where(Evaluation.report_sha256 == sha256),
-                sa.exists().where(Evaluation.detections_sha256 == sha256),
-                sa.exists().where(Dataset.failures_sha256 == sha256),
-            )
-    return sa.false()
 
 
 def _digest_of(key: str) -> str:

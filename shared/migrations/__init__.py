@@ -85,6 +85,12 @@ def require_current(database: Database) -> None:
         )
 
 
+def knows(revision: str) -> bool:
+    """Whether this code has the revision; a newer version made any other one."""
+    older, head = _revisions()
+    return revision in older or revision == head
+
+
 @cache
 def _revisions() -> tuple[frozenset[str], str]:
     """The revisions of this code but the last one, and the last one. Read once: a readiness check asks each time."""

@@ -3,8 +3,10 @@
 from shared.object_store.store import (
     PART_BYTES,
     ObjectStore,
+    StoredObject,
     checkpoint_key,
     dataset_key,
+    digest_in,
     original_key,
     rendition_key,
     result_key,
@@ -14,8 +16,10 @@ from shared.object_store.store import (
 __all__ = [
     "PART_BYTES",
     "ObjectStore",
+    "StoredObject",
     "checkpoint_key",
     "dataset_key",
+    "digest_in",
     "original_key",
     "rendition_key",
     "result_key",

@@ -150,12 +150,6 @@ class Incoming(ObjectStore):
             page = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix, StartAfter=after or "", MaxKeys=limit)
         return [entry["Key"] for entry in page.get("Contents", ())], page["IsTruncated"]
 
-    def objects(self, prefix: str) -> Iterator[tuple[str, datetime]]:
-        """Yield the keys of our bucket with a prefix, and the time at which each was written."""
-        with self._translated(prefix):
-            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
-                yield from ((entry["Key"], entry["LastModified"]) for entry in page.get("Contents", ()))
-
     def unfinished_uploads(self) -> Iterator[StaleUpload]:
         """Yield the multipart uploads to our bucket that are in progress or abandoned."""
         with self._translated(INCOMING):

@@ -7,9 +7,10 @@ writers need no lock.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
+from datetime import datetime
 from functools import cached_property, partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import quote
 from uuid import UUID
 
@@ -70,6 +71,19 @@ def checkpoint_key(run_id: UUID, sha256: str) -> str:
 def result_key(sha256: str, suffix: str) -> str:
     """Return the key of an output of the trainer: a report, detections, a list of failures, a batch."""
     return f"results/{sha256[:2]}/{sha256}.{suffix}"
+
+
+def digest_in(key: str) -> str:
+    """Return the digest in a content-addressed key."""
+    return key.rpartition("/")[2].partition(".")[0]
+
+
+class StoredObject(NamedTuple):
+    """An object in a list of the bucket."""
+
+    key: str
+    byte_count: int
+    written_at: datetime
 
 
 class ObjectStore:
@@ -177,9 +191,14 @@ class ObjectStore:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys with a prefix, sorted."""
+        return (found.key for found in self.objects(prefix))
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects whose key has a prefix, sorted by key."""
         with self._translated(prefix):
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
-                yield from (entry["Key"] for entry in page.get("Contents", ()))
+                for entry in page.get("Contents", ()):
+                    yield StoredObject(entry["Key"], entry["Size"], entry["LastModified"])
 
     def read(self, key: str) -> bytes:
         """Return an object without verifying its digest, which is not known; raise `ObjectMissing`."""
