@@ -125,17 +125,19 @@ class Supervisor:
         self._hurry.set()
 
     async def _keep(self, kept: _Kept) -> None:
-        pause_s, tries = FIRST_PAUSE_S, 0
+        pause_s, tries, patience_s = FIRST_PAUSE_S, 0, kept.component.ready_timeout_s
         while True:
             tries += 1
             begun = time.monotonic()
             try:
                 await self._spawn(kept)
-                answered = await self._until_ready(kept)
+                answered = await self._until_ready(kept, patience_s)
             except (OSError, StackError) as exc:
                 answered, reason = False, str(exc)
             else:
-                reason = _end_of(kept) if not kept.runs else f"no answer in {kept.component.ready_timeout_s:.0f} s"
+                reason = _end_of(kept) if not kept.runs else f"no answer in {patience_s:.0f} s"
+                # On an overloaded machine every start takes longer, and killing a slow one wastes its work.
+                patience_s = 2 * patience_s if kept.runs and not answered else kept.component.ready_timeout_s
             if answered:
                 self._enter(kept, State.READY)
                 self._tell(kept, f"ready   {kept.component.address:<16} {time.monotonic() - begun:.1f} s")
@@ -190,8 +192,8 @@ class Supervisor:
         threading.Thread(target=wait, name=f"wait-{component.name}", daemon=True).start()
         self._write_state()
 
-    async def _until_ready(self, kept: _Kept) -> bool:
-        deadline = time.monotonic() + kept.component.ready_timeout_s
+    async def _until_ready(self, kept: _Kept, patience_s: float) -> bool:
+        deadline = time.monotonic() + patience_s
         while kept.runs and time.monotonic() < deadline:
             if await kept.component.is_ready() and kept.runs:
                 return True

@@ -565,3 +565,43 @@ def objects(settings: dict[str, str]):  # type: ignore[no-untyped-def]
         aws_secret_access_key=settings["CARINA_S3_SECRET_ACCESS_KEY"],
         region_name="us-east-1",
     )
+
+
+SLOW = '''
+import asyncio, sys, time
+from pathlib import Path
+from deploy.stack.component import Component
+from deploy.stack.folder import Folder
+from deploy.stack.supervisor import Supervisor
+
+starts = []
+
+async def answers():
+    """At once in the first life; later only after twice the time that a component has at first."""
+    return len(starts) == 1 or time.monotonic() - starts[-1] > 1
+
+async def main():
+    folder = Folder(Path(sys.argv[1]))
+    folder.make()
+    supervisor = Supervisor(folder, print)
+    slow = Component(
+        "slow", (sys.executable, "-S", "-c", "import time; time.sleep(3600)"), {}, answers,
+        before_start=lambda: starts.append(time.monotonic()), ready_timeout_s=0.5,
+    )
+    await supervisor.start(slow)
+    supervisor._all()[0].process.kill()
+    while supervisor._all()[0].entry().state != "ready" or len(starts) == 1:
+        await asyncio.sleep(0.02)
+    await supervisor.stop()
+
+asyncio.run(main())
+'''
+
+
+def test_a_component_that_starts_slowly_on_a_busy_machine_gets_more_time(tmp_path: Path) -> None:
+    """Killed after the same time again and again, it would never answer."""
+    command = [sys.executable, "-c", SLOW, str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert run.returncode == 0, run.stderr
+    assert "no answer in 0 s" in run.stdout or "no answer in 1 s" in run.stdout
+    assert re.findall(r"slow +ready", run.stdout) == ["slow       ready"] * 2
