@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself; pass options on with ARGS, as in `make test ARGS="-k queue"`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test coverage fuzz fuzz-files lint lint-python lint-images lint-templates lint-shell lint-console format bench
+.PHONY: help setup demo up test coverage fuzz fuzz-files lint lint-python lint-images lint-templates lint-shell lint-console format bench chaos
 .PHONY: pins secrets digests clean runtime tools
 
 BIN := .venv/bin
@@ -64,6 +64,9 @@ format: tools ## Format the Python code, and mend what can be mended
 
 bench: tools ## Measure, as ratios within one run
 	$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: tools ## Disturb a busy stack and check that nothing is lost (ARGS="--size hour --seed 1 --out FILE")
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 clean: ## Remove caches and build output; never data
 	rm -rf build dist *.egg-info .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* node_modules

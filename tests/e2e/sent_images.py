@@ -48,7 +48,8 @@ class ImageSender:
             pixels[: self._count % 97 + 20, : self._count % 89 + 20] //= 3
             uid = f"1.2.3.{os.getpid()}.{self._count}"
             path = self._folder / f"{self._count}.dcm"
-            path.write_bytes(make_dicom(pixels, bits=12, SOPInstanceUID=uid, StudyInstanceUID=uid))
+            uids = {"SOPInstanceUID": uid, "SeriesInstanceUID": f"{uid}.1", "StudyInstanceUID": uid}
+            path.write_bytes(make_dicom(pixels, bits=12, **uids))
             made[path.name] = path
         return made
 
