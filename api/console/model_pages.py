@@ -13,8 +13,9 @@ from api.console.pages import console_blueprint, show
 from api.console.training_choices import read_choices
 from api.http.audit import unaudited
 from api.http.auth import requires
+from api.http.rows import find_row
 from api.http.services import services
-from shared.errors import InvalidRequest, NotFound
+from shared.errors import InvalidRequest
 from shared.models.gate_verdicts import read_verdicts
 from shared.tables import GateDecision, Model
 from shared.vocabulary.states import ModelState, Scope
@@ -79,10 +80,7 @@ def _named(session: Session, parameter: str) -> Model:
         model_id = UUID(request.args.get(parameter, ""))
     except ValueError as exc:
         raise InvalidRequest(f"`{parameter}` must be the id of a model.") from exc
-    model = session.get(Model, model_id)
-    if model is None:
-        raise NotFound(f"There is no model {model_id}.")
-    return model
+    return find_row(session, Model, model_id)
 
 
 def _decision(session: Session, first: Model, second: Model) -> GateDecision | None:

@@ -15,10 +15,10 @@ from api.contract.paging import PageQuery
 from api.contract.training import EvaluationAnswer
 from api.http.audit import unaudited
 from api.http.auth import requires
-from api.http.paging import read_page
+from api.http.rows import find_row, read_page
 from api.http.services import services
 from api.training.answers import describe_training
-from shared.errors import InvalidRequest, NotFound
+from shared.errors import InvalidRequest
 from shared.tables import Dataset, Evaluation, GateDecision, Model, Schedule, TrainingRun
 from shared.vocabulary.states import Scope
 
@@ -53,9 +53,7 @@ def trainings() -> Response:
 def training(training_id: UUID) -> Response:
     """Show one training, and what came of it."""
     with services().database.begin() as session:
-        run = session.get(TrainingRun, training_id)
-        if run is None:
-            raise NotFound(f"There is no training {training_id}.")
+        run = find_row(session, TrainingRun, training_id)
         evaluations = sa.select(Evaluation).where(Evaluation.model_id == run.model_id).order_by(Evaluation.id.desc())
         decisions = sa.select(GateDecision).where(GateDecision.training_run_id == run.id).order_by(GateDecision.id)
         asked = [EvaluationAnswer.model_validate(row) for row in session.scalars(evaluations)]

@@ -13,6 +13,7 @@ from api.contract.models import ModelReference
 from api.contract.reviews import ReviewAnswer
 from api.contract.studies import ImageAnswer
 from api.contract.study_list import StudiesQuery
+from api.http.rows import find_row
 from api.reviews.answers import describe_review
 from api.studies.answers import describe_image, describe_job, refer_to
 from api.studies.search import find_neighbours
@@ -20,7 +21,6 @@ from api.studies.summaries import MAX_IMAGES
 from shared.access.keys import Identity
 from shared.database import is_any
 from shared.detector.card import Category
-from shared.errors import NotFound
 from shared.imaging.overlay import assign_colours
 from shared.models import registry
 from shared.reviews.threads import ReviewThread, read_threads
@@ -67,10 +67,7 @@ class ViewedStudy(BaseModel):
 
 def read_study(session: Session, study_id: UUID, reader: Identity, worklist: StudiesQuery) -> ViewedStudy:
     """Read the data of the page. Raises `NotFound` if the study does not belong to the reader's project."""
-    mine = sa.select(Study).where(Study.id == study_id, Study.project_id == reader.project_id)
-    study = session.scalar(mine)
-    if study is None:
-        raise NotFound("There is no such study.")
+    study = find_row(session, Study, study_id)
     active = registry.active(session)
     beside = find_neighbours(session, reader.project_id, worklist, study.id)
     of_study = Image.study_id == study.id

@@ -5,8 +5,8 @@ from flask import Response, current_app
 from api.contract.audit import AuditEventAnswer, AuditEventsAnswer, AuditQuery
 from api.http.auth import identity, requires
 from api.http.errors import may_raise
-from api.http.paging import read_page
 from api.http.resource import as_json, resource
+from api.http.rows import read_page
 from api.http.services import services
 from shared.access.audit import require_action
 from shared.access.keys import find_key, find_project, read_prefixes

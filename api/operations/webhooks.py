@@ -1,7 +1,5 @@
 """Webhooks of a project and the messages sent to them."""
 
-from typing import Any
-
 import sqlalchemy as sa
 from flask import Response
 from sqlalchemy.orm import Session
@@ -22,8 +20,8 @@ from api.http.audit import note, unaudited
 from api.http.auth import identity, requires
 from api.http.errors import may_raise
 from api.http.idempotency import idempotent
-from api.http.paging import read_page
 from api.http.resource import as_json, resource
+from api.http.rows import find_row, read_page
 from api.http.services import services
 from shared.errors import Forbidden, NotFound, Place, RequestError
 from shared.notifications.address_guard import (
@@ -83,7 +81,7 @@ def create(body: WebhookRequest) -> Response:
         secret=new_secret(),
     )
     with services().database.begin() as session:
-        if len(session.scalars(_mine()).all()) >= MAX_WEBHOOKS:
+        if len(session.scalars(sa.select(Webhook)).all()) >= MAX_WEBHOOKS:
             raise TooManyWebhooks
         session.add(webhook)
         session.flush()
@@ -100,7 +98,7 @@ def show_all() -> Response:
     Returns the webhooks of the project, the newest first, without their secrets.
     """
     with services().database.begin() as session:
-        rows = session.scalars(_mine().order_by(Webhook.id.desc()))
+        rows = session.scalars(sa.select(Webhook).order_by(Webhook.id.desc()))
         return as_json(WebhooksAnswer(webhooks=[WebhookAnswer.model_validate(row) for row in rows]))
 
 
@@ -113,7 +111,7 @@ def show(path: WebhookPath) -> Response:
     The secret is not shown.
     """
     with services().database.begin() as session:
-        return as_json(WebhookAnswer.model_validate(_find(session, path)))
+        return as_json(WebhookAnswer.model_validate(find_row(session, Webhook, path.webhook_id)))
 
 
 @blueprint.patch("/v1/webhooks/<uuid:webhook_id>", responses={200: WebhookAnswer})
@@ -175,7 +173,7 @@ def show_deliveries(path: WebhookPath, query: DeliveriesQuery) -> Response:
     The newest first. Delivered messages are deleted after 30 days.
     """
     with services().database.begin() as session:
-        where = [WebhookDelivery.webhook_id == _find(session, path).id]
+        where = [WebhookDelivery.webhook_id == find_row(session, Webhook, path.webhook_id).id]
         if query.state is not None:
             # As a literal, to use the partial index of dead messages.
             where.append(WebhookDelivery.state == sa.literal(query.state, literal_execute=True))
@@ -215,20 +213,9 @@ def _check(url: str) -> None:
     check_destination(url, allow_private=services().settings.webhook_allow_private)
 
 
-def _mine() -> sa.Select[Any]:
-    return sa.select(Webhook).where(Webhook.project_id == identity().project_id)
-
-
-def _find(session: Session, path: WebhookPath) -> Webhook:
-    webhook: Webhook | None = session.scalar(_mine().where(Webhook.id == path.webhook_id))
-    if webhook is None:
-        raise NotFound
-    return webhook
-
-
 def _find_own(session: Session, path: WebhookPath, *, deliverable: bool = False) -> Webhook:
     """Return a webhook that this key may change: its own or, with `admin`, any webhook of the project."""
-    webhook = _find(session, path)
+    webhook = find_row(session, Webhook, path.webhook_id)
     if webhook.api_key_id != identity().key_id and not identity().may(Scope.ADMIN):
         raise Forbidden("The webhook belongs to another key.")
     if deliverable and not session.scalar(sa.select(is_deliverable()).where(Webhook.id == webhook.id)):

@@ -15,14 +15,14 @@ from sqlalchemy.orm import Session
 
 from api.contract.findings import FindingsAnswer, FindingsExportQuery, FindingsFormat
 from api.contract.submissions import SubmissionPath
-from api.http.auth import identity, requires
+from api.http.auth import requires
 from api.http.errors import may_raise
 from api.http.resource import as_json, resource
+from api.http.rows import find_row
 from api.http.services import services
 from api.studies.findings import read_findings
 from api.studies.findings_formats import FORMATS, ModelsDiffer, UsedModel
 from shared.database import Database, is_any
-from shared.errors import NotFound
 from shared.processes.scratch import spooled_file
 from shared.studies.results import authoritative_first
 from shared.tables import Image, Job, Model, Submission, SubmissionFile
@@ -58,9 +58,7 @@ def of_submission(path: SubmissionPath, query: FindingsExportQuery) -> Response:
     """
     database = services().database
     with database.begin() as session:
-        mine = sa.exists().where(Submission.id == path.submission_id, Submission.project_id == identity().project_id)
-        if not session.scalar(sa.select(mine)):
-            raise NotFound
+        find_row(session, Submission, path.submission_id)
     sent = sa.select(SubmissionFile.image_id).where(SubmissionFile.submission_id == path.submission_id)
     return _respond(database, Image.id.in_(sent), query)
 

@@ -6,16 +6,16 @@ import numpy as np
 import PIL.Image
 import sqlalchemy as sa
 from flask import Response, request
-from sqlalchemy.orm import Session
 
 from api.contract.findings import OverlayQuery
 from api.contract.studies import ImagePath
-from api.http.auth import identity, requires
+from api.http.auth import requires
 from api.http.errors import READS_OBJECTS, may_raise
 from api.http.resource import file_answer, resource
+from api.http.rows import find_row
 from api.http.services import services
 from shared.detector.boxes import rescale
-from shared.errors import NotFound, NotReady
+from shared.errors import NotReady
 from shared.imaging.overlay import OverlayBox, assign_colours, draw_overlay
 from shared.models import registry
 from shared.object_store import rendition_key
@@ -36,7 +36,7 @@ def rendition(path: ImagePath) -> Response:
     Returns the 8-bit picture that the detector sees. `If-None-Match` with its `ETag` is answered with status 304.
     """
     with services().database.begin() as session:
-        sha256 = _rendition_sha256(_find(session, path))
+        sha256 = _rendition_sha256(find_row(session, Image, path.image_id))
     if request.if_none_match.contains(sha256):
         response = Response(status=304)
     else:
@@ -55,7 +55,7 @@ def overlay(path: ImagePath, query: OverlayQuery) -> Response:
     the picture names the model and repeats the warnings of its card.
     """
     with services().database.begin() as session:
-        image = _find(session, path)
+        image = find_row(session, Image, path.image_id)
         sha256 = _rendition_sha256(image)
         results = select_results(Job.image_id == image.id).limit(1)
         if query.model_id is not None:
@@ -74,14 +74,6 @@ def overlay(path: ImagePath, query: OverlayQuery) -> Response:
     with PIL.Image.open(BytesIO(png)) as picture:
         pixels = np.asarray(picture.convert("L"))
     return _png(draw_overlay(pixels, drawn, note, colours))
-
-
-def _find(session: Session, path: ImagePath) -> Image:
-    mine = sa.select(Image).where(Image.id == path.image_id, Image.project_id == identity().project_id)
-    image = session.scalar(mine)
-    if image is None:
-        raise NotFound
-    return image
 
 
 def _rendition_sha256(image: Image) -> str:

@@ -19,6 +19,7 @@ from api.http.errors import STORE_ERRORS, may_raise
 from api.http.idempotency import idempotent
 from api.http.multipart import FIELD, Upload, read_uploads
 from api.http.resource import as_json, resource
+from api.http.rows import find_row
 from api.http.services import services
 from api.studies.answers import describe_file, describe_image, describe_job, describe_study
 from api.studies.exports import export_study
@@ -92,7 +93,7 @@ def show(path: StudyPath) -> Response:
     Images and jobs are sorted from the oldest to the newest.
     """
     with services().database.begin() as session:
-        study = _find(session, path.study_id)
+        study = find_row(session, Study, path.study_id)
         images = session.scalars(sa.select(Image).where(Image.study_id == study.id).order_by(Image.id)).all()
         of_study = sa.select(Job).join(Image, Image.id == Job.image_id).where(Image.study_id == study.id)
         jobs: dict[UUID, list[Job]] = {image.id: [] for image in images}
@@ -111,7 +112,7 @@ def findings(path: StudyPath, query: FindingsExportQuery) -> Response:
     `other_results` has the findings of other models. Boxes are in pixels of the original image.
     """
     with services().database.begin() as session:
-        _find(session, path.study_id)
+        find_row(session, Study, path.study_id)
     return export_study(path.study_id, query)
 
 
@@ -126,7 +127,7 @@ def rerun(path: StudyPath, query: RerunQuery) -> Response:
     active model's job of each image. Sent again, it returns the same jobs.
     """
     with services().database.begin() as session:
-        study = _find(session, path.study_id)
+        study = find_row(session, Study, path.study_id)
         jobs, new = ask_active_model(session, study.id, query.priority)
         note(jobs=len(new))
         states = [job.state for job in new]
@@ -165,11 +166,3 @@ def _note(session: Session, received: Received) -> None:
     """Write the audit row of each file in the transaction of its own rows."""
     note(files=1, study_ids=[str(received.study_id)])
     recorded(session)
-
-
-def _find(session: Session, study_id: UUID) -> Study:
-    mine = sa.select(Study).where(Study.id == study_id, Study.project_id == identity().project_id)
-    study = session.scalar(mine)
-    if study is None:
-        raise NotFound
-    return study

@@ -13,9 +13,9 @@ from api.http.auth import identity, requires
 from api.http.body import Body, takes_uploads
 from api.http.errors import may_raise
 from api.http.resource import as_json, resource
+from api.http.rows import find_row
 from api.http.services import services
 from api.submissions.manifest import read_row
-from api.submissions.submissions import find
 from shared.errors import (
     CarinaError,
     NotFound,
@@ -30,7 +30,7 @@ from shared.intake.archives import ArchiveKind
 from shared.intake.receive import Received, in_parts
 from shared.object_store.checked_stream import CheckedStream
 from shared.submissions.progress import incoming_key, settle
-from shared.tables import SubmissionFile
+from shared.tables import Submission, SubmissionFile
 from shared.vocabulary.states import FileState, Scope, WorkerKind
 
 blueprint = resource("content", tag="submissions")
@@ -110,10 +110,10 @@ def put(path: FilePath) -> Response:
 def _expected(path: FilePath) -> _Expected | None:
     """Return the expected file; None if it is uploaded already. Raise `FileNotExpected`."""
     with services().database.begin() as session:
-        submission = find(session, path.submission_id)
+        submission = find_row(session, Submission, path.submission_id)
         row = session.get(SubmissionFile, (path.submission_id, path.number))
         if row is None:
-            raise NotFound
+            raise NotFound(f"There is no file {path.number} in this submission.")
         if row.state in _DONE:
             return None
         if row.state not in _WANTED or row.byte_count is None or row.sha256 is None:

@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session
 from api.contract.submissions import ManifestPage, ManifestQuery, ManifestRow, SubmissionPath
 from api.http.auth import requires
 from api.http.resource import as_json, resource
+from api.http.rows import find_row
 from api.http.services import services
-from api.submissions.submissions import find
 from shared.csv_cells import CsvWriter
 from shared.database import Database
 from shared.errors import NotFound
 from shared.submissions.progress import CODE, JOB_OF_FILE, OUTCOME, REASON
-from shared.tables import Image, Job, SubmissionFile
+from shared.tables import Image, Job, Submission, SubmissionFile
 from shared.vocabulary.states import Scope
 
 blueprint = resource("manifest", tag="submissions")
@@ -51,7 +51,7 @@ def show(path: SubmissionPath, query: ManifestQuery) -> Response:
     As a page of JSON, or with `format` all rows as a stream of JSON lines or CSV.
     """
     with services().database.begin() as session:
-        find(session, path.submission_id)
+        find_row(session, Submission, path.submission_id)
         if query.format == "json":
             rows = _read(session, path.submission_id, query.after, query.limit + 1)
             page = [ManifestRow(**dict(zip(_FIELDS, row, strict=True))) for row in rows[: query.limit]]

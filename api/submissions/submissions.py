@@ -25,8 +25,8 @@ from api.http.auth import identity, requires
 from api.http.body import takes
 from api.http.errors import STORE_ERRORS, may_raise
 from api.http.idempotency import idempotent
-from api.http.paging import read_page
 from api.http.resource import as_json, resource
+from api.http.rows import find_row, read_page
 from api.http.services import services
 from api.submissions.announcing import announce, describe_uploads
 from api.submissions.answers import describe_submission
@@ -112,7 +112,7 @@ def show_all(query: PageQuery) -> Response:
     Returns the submissions of the project, the newest first.
     """
     with services().database.begin() as session:
-        rows, following = read_page(session, Submission, query, Submission.project_id == identity().project_id)
+        rows, following = read_page(session, Submission, query)
         answers = [describe(session, row) for row in rows]
     return as_json(SubmissionsAnswer(submissions=answers, next=following))
 
@@ -147,7 +147,7 @@ def show_uploads(path: SubmissionPath, query: UploadsQuery) -> Response:
     Returns fresh upload URLs, for example after the first ones have expired.
     """
     with services().database.begin() as session:
-        submission = find(session, path.submission_id)
+        submission = find_row(session, Submission, path.submission_id)
         expected = sa.select(SubmissionFile).where(
             SubmissionFile.submission_id == submission.id,
             SubmissionFile.state == FileState.EXPECTED,
@@ -169,7 +169,7 @@ def mark_arrived(path: SubmissionPath, body: ArrivedRequest) -> Response:
     Carina then checks these files. Files that are already being processed are not changed.
     """
     with services().database.begin() as session:
-        submission = find(session, path.submission_id)
+        submission = find_row(session, Submission, path.submission_id)
         arrived = sa.update(SubmissionFile).where(
             SubmissionFile.submission_id == submission.id,
             SubmissionFile.number.in_(body.numbers),
@@ -192,7 +192,7 @@ def complete(path: SubmissionPath) -> Response:
     Tells Carina that all files are announced and uploaded. A second call changes nothing.
     """
     with services().database.begin() as session:
-        submission = find(session, path.submission_id)
+        submission = find_row(session, Submission, path.submission_id)
         if submission.state == SubmissionState.OPEN and submission.source_bucket is not None:
             raise SubmissionNotOpen("The submission is completed by Carina when its bucket has been listed.")
         count = close(session, submission.id)
@@ -240,25 +240,16 @@ def cancel(path: SubmissionPath) -> Response:
     return as_json(answer)
 
 
-def find(session: Session, submission_id: UUID) -> Submission:
-    """Return a submission of the key's project; raise `NotFound`."""
-    mine = sa.select(Submission).where(Submission.id == submission_id, Submission.project_id == identity().project_id)
-    submission = session.scalar(mine)
-    if submission is None:
-        raise NotFound
-    return submission
-
-
 def read_progress(submission_id: UUID) -> SubmissionAnswer:
     """Return a submission's progress. If nothing is left to do, it is finished now instead of at the next sweep."""
     with services().database.begin() as session:
-        answer = describe(session, find(session, submission_id))
+        answer = describe(session, find_row(session, Submission, submission_id))
     counts = answer.counts
     if answer.state != SubmissionState.PROCESSING or counts.expected + counts.arrived + counts.accepted:
         return answer
     with services().database.unrecorded().begin() as session:
         settle(session, submission_id)
-        return describe(session, find(session, submission_id))
+        return describe(session, find_row(session, Submission, submission_id))
 
 
 def describe(session: Session, submission: Submission) -> SubmissionAnswer:

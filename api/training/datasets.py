@@ -2,7 +2,6 @@
 
 from flask import Response
 from flask_openapi3.types import ResponseDict
-from sqlalchemy.orm import Session
 
 from api.contract.datasets import (
     DatasetAnswer,
@@ -16,8 +15,8 @@ from api.http.audit import unaudited
 from api.http.auth import identity, requires
 from api.http.errors import READS_OBJECTS, may_raise
 from api.http.idempotency import idempotent
-from api.http.paging import read_page
 from api.http.resource import as_json, file_answer, resource
+from api.http.rows import find_row, read_page
 from api.http.services import services
 from api.submissions.submissions import BucketNotAllowed, allowed_prefix
 from shared.errors import NotFound, NotReady
@@ -90,7 +89,7 @@ def show(path: DatasetPath) -> Response:
     Shows the progress of its import and, when that has succeeded, its contents.
     """
     with services().database.begin() as session:
-        return as_json(DatasetAnswer.model_validate(_find(session, path)))
+        return as_json(DatasetAnswer.model_validate(find_row(session, Dataset, path.dataset_id)))
 
 
 @blueprint.get("/v1/datasets/<uuid:dataset_id>/coco", responses=_COCO)
@@ -102,7 +101,7 @@ def show_coco(path: DatasetPath) -> Response:
     Boxes are in pixels of the originals.
     """
     with services().database.begin() as session:
-        digest = _require(_find(session, path).digest)
+        digest = _require(find_row(session, Dataset, path.dataset_id).digest)
     return Response(services().store.get(dataset_key(digest), sha256=digest), content_type="application/json")
 
 
@@ -115,7 +114,7 @@ def show_failures(path: DatasetPath) -> Response:
     Each with a code and a reason.
     """
     with services().database.begin() as session:
-        sha256 = _require(_find(session, path).failures_sha256)
+        sha256 = _require(find_row(session, Dataset, path.dataset_id).failures_sha256)
     lines = services().store.get(result_key(sha256, "jsonl"), sha256=sha256).splitlines()
     return as_json(FailuresAnswer(failures=[FailedImage.model_validate_json(line) for line in lines]))
 
@@ -130,14 +129,7 @@ def cancel(path: DatasetPath) -> Response:
     """
     with services().database.begin() as session:
         cancel_task(session, Dataset, path.dataset_id)
-        return as_json(DatasetAnswer.model_validate(_find(session, path)))
-
-
-def _find(session: Session, path: DatasetPath) -> Dataset:
-    dataset = session.get(Dataset, path.dataset_id)
-    if dataset is None:
-        raise NotFound(f"There is no dataset {path.dataset_id}.")
-    return dataset
+        return as_json(DatasetAnswer.model_validate(find_row(session, Dataset, path.dataset_id)))
 
 
 def _require(sha256: str | None) -> str:

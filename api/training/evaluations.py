@@ -2,7 +2,6 @@
 
 from flask import Response
 from flask_openapi3.types import ResponseDict
-from sqlalchemy.orm import Session
 
 from api.contract.paging import PageQuery
 from api.contract.training import EvaluationAnswer, EvaluationPath, EvaluationRequest, EvaluationsAnswer
@@ -10,8 +9,8 @@ from api.http.audit import unaudited
 from api.http.auth import identity, requires
 from api.http.errors import READS_OBJECTS, may_raise
 from api.http.idempotency import idempotent
-from api.http.paging import read_page
 from api.http.resource import as_json, file_answer, resource
+from api.http.rows import find_row, read_page
 from api.http.services import services
 from shared.erasure import DatasetErased
 from shared.errors import NotFound, NotReady
@@ -80,7 +79,7 @@ def show(path: EvaluationPath) -> Response:
     Shows its progress and, when it has succeeded, its metrics.
     """
     with services().database.begin() as session:
-        return as_json(EvaluationAnswer.model_validate(_find(session, path)))
+        return as_json(EvaluationAnswer.model_validate(find_row(session, Evaluation, path.evaluation_id)))
 
 
 @blueprint.get(
@@ -95,7 +94,7 @@ def show_report(path: EvaluationPath) -> Response:
     A self-contained HTML page. It shows images of the dataset.
     """
     with services().database.begin() as session:
-        sha256 = _require(_find(session, path).report_sha256)
+        sha256 = _require(find_row(session, Evaluation, path.evaluation_id).report_sha256)
     page = services().store.get(result_key(sha256, "html"), sha256=sha256)
     headers = {"Content-Security-Policy": REPORT_POLICY}
     return Response(page, headers=headers, content_type="text/html; charset=utf-8")
@@ -113,7 +112,7 @@ def show_detections(path: EvaluationPath) -> Response:
     The model's detections on each image, in pixels of the original.
     """
     with services().database.begin() as session:
-        sha256 = _require(_find(session, path).detections_sha256)
+        sha256 = _require(find_row(session, Evaluation, path.evaluation_id).detections_sha256)
     return Response(services().store.get(result_key(sha256, "json"), sha256=sha256), content_type="application/json")
 
 
@@ -127,14 +126,7 @@ def cancel(path: EvaluationPath) -> Response:
     """
     with services().database.begin() as session:
         cancel_task(session, Evaluation, path.evaluation_id)
-        return as_json(EvaluationAnswer.model_validate(_find(session, path)))
-
-
-def _find(session: Session, path: EvaluationPath) -> Evaluation:
-    evaluation = session.get(Evaluation, path.evaluation_id)
-    if evaluation is None:
-        raise NotFound(f"There is no evaluation {path.evaluation_id}.")
-    return evaluation
+        return as_json(EvaluationAnswer.model_validate(find_row(session, Evaluation, path.evaluation_id)))
 
 
 def _require(sha256: str | None) -> str:

@@ -8,8 +8,8 @@ from api.http.audit import unaudited
 from api.http.auth import identity, require_to_promote, requires
 from api.http.errors import may_raise
 from api.http.idempotency import idempotent
-from api.http.paging import read_page
 from api.http.resource import as_json, resource
+from api.http.rows import find_row, read_page
 from api.http.services import services
 from shared.erasure import DatasetErased
 from shared.errors import NotFound, NotReady
@@ -61,7 +61,4 @@ def show(path: GateDecisionPath) -> Response:
     Shows its progress and, when it is made, its figures and an explanation.
     """
     with services().database.begin() as session:
-        decision = session.get(GateDecision, path.decision_id)
-        if decision is None:
-            raise NotFound(f"There is no gate decision {path.decision_id}.")
-        return as_json(GateDecisionAnswer.model_validate(decision))
+        return as_json(GateDecisionAnswer.model_validate(find_row(session, GateDecision, path.decision_id)))

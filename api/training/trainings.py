@@ -3,7 +3,6 @@
 import sqlalchemy as sa
 from flask import Response
 from flask_openapi3.types import ResponseDict
-from sqlalchemy.orm import Session
 
 from api.contract.paging import PageQuery
 from api.contract.training import (
@@ -20,8 +19,8 @@ from api.http.audit import unaudited
 from api.http.auth import identity, require_to_promote, requires
 from api.http.errors import READS_OBJECTS, may_raise
 from api.http.idempotency import idempotent
-from api.http.paging import read_page
 from api.http.resource import as_json, file_answer, resource
+from api.http.rows import find_row, read_page
 from api.http.services import services
 from api.training.answers import describe_training
 from shared.erasure import DatasetErased
@@ -83,7 +82,7 @@ def show(path: TrainingPath) -> Response:
     Shows its progress and, when it has succeeded, its model.
     """
     with services().database.begin() as session:
-        return as_json(describe_training(_find(session, path)))
+        return as_json(describe_training(find_row(session, TrainingRun, path.training_id)))
 
 
 @blueprint.get("/v1/trainings/<uuid:training_id>/points", responses={200: TrainingPointsAnswer})
@@ -95,7 +94,7 @@ def show_points(path: TrainingPath, query: PointsQuery) -> Response:
     About one point per second; a long training has fewer.
     """
     with services().database.begin() as session:
-        attempt = _find(session, path).attempt
+        attempt = find_row(session, TrainingRun, path.training_id).attempt
         mine = sa.select(TrainingPoint).where(
             TrainingPoint.training_run_id == path.training_id, TrainingPoint.step > query.after
         )
@@ -116,7 +115,8 @@ def show_log(path: TrainingPath) -> Response:
     The last lines that the processes of the training wrote.
     """
     with services().database.begin() as session:
-        return Response(_find(session, path).log_tail, content_type="text/plain; charset=utf-8")
+        log = find_row(session, TrainingRun, path.training_id).log_tail
+    return Response(log, content_type="text/plain; charset=utf-8")
 
 
 @blueprint.get(
@@ -131,7 +131,7 @@ def show_events(path: EventsPath) -> Response:
     The event file of one attempt, up to its last checkpoint.
     """
     with services().database.begin() as session:
-        sha256 = _find(session, path).events.get(str(path.attempt))
+        sha256 = find_row(session, TrainingRun, path.training_id).events.get(str(path.attempt))
     if sha256 is None:
         raise NotFound(f"There is no event file of attempt {path.attempt}.")
     content = services().store.get(result_key(sha256, "tfevents"), sha256=sha256)
@@ -148,11 +148,4 @@ def cancel(path: TrainingPath) -> Response:
     """
     with services().database.begin() as session:
         cancel_task(session, TrainingRun, path.training_id)
-        return as_json(describe_training(_find(session, path)))
-
-
-def _find(session: Session, path: TrainingPath) -> TrainingRun:
-    run = session.get(TrainingRun, path.training_id)
-    if run is None:
-        raise NotFound(f"There is no training {path.training_id}.")
-    return run
+        return as_json(describe_training(find_row(session, TrainingRun, path.training_id)))
