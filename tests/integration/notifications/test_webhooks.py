@@ -707,5 +707,5 @@ def test_webhooks_by_command(
     carina("webhook", "redeliver", made["id"], code=2)
     carina("webhook", "delete", made["id"])
     assert deliveries(database) == []
-    assert "no such thing" in carina("webhook", "test", made["id"], code=1)
+    assert f"There is no webhook {made['id']}." in carina("webhook", "test", made["id"], code=1)
     assert "is not allowed" in carina("webhook", "create", "http://169.254.169.254/", code=1)
