@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.training.config import GateConfig
+from shared.vocabulary.headlines import name_map40
 from trainer.evaluation.paired import CategoryGain, PairedGain
 
 
@@ -40,9 +41,10 @@ def decide(
 ) -> Decision:
     """Decide about a candidate. `candidate` and `active` are the names of the models in the explanation.
 
-    It passes if the lower bound of the gain in mAP@0.4 is above `least_gain` and no class with at least
+    It passes if the lower bound of the gain in the metric is above `least_gain` and no class with at least
     `counted_from_boxes` true boxes loses more than `most_class_drop`. If no model is active, it is compared with a
-    model that finds nothing, so that the gain is the candidate's own mAP. The explanation names the `unknown` classes.
+    model that finds nothing, so that the gain is the candidate's own value. The explanation names the `unknown`
+    classes.
     """
     drops = gain.drops(config.most_class_drop, config.counted_from_boxes)
     enough = gain.low > config.least_gain
@@ -70,7 +72,10 @@ def _verdict(*, passes: bool, promote: bool) -> str:
 
 
 def _too_little(gain: PairedGain, config: GateConfig) -> str:
-    return f"The lower bound of the gain in mAP@0.4 is {gain.low:+.4f}, which is not above {config.least_gain:+.4f}."
+    return (
+        f"The lower bound of the gain in {_metric(gain)} is {gain.low:+.4f}, which is not above "
+        f"{config.least_gain:+.4f}."
+    )
 
 
 def _limit(gain: PairedGain, config: GateConfig) -> str:
@@ -90,11 +95,15 @@ def _comparison(gain: PairedGain, candidate: str, active: str | None) -> str:
         f"{gain.samples} resamples"
     )
     if active is None:
-        return f"No model is active; {candidate} reaches a mAP@0.4 of {gain.candidate_map:.4f} ({interval})."
+        return f"No model is active; {candidate} reaches a {_metric(gain)} of {gain.candidate_map:.4f} ({interval})."
     return (
-        f"{candidate} reaches a mAP@0.4 of {gain.candidate_map:.4f} and the active {active} {gain.active_map:.4f}: "
-        f"a gain of {gain.gain:+.4f} ({interval})."
+        f"{candidate} reaches a {_metric(gain)} of {gain.candidate_map:.4f} and the active {active} "
+        f"{gain.active_map:.4f}: a gain of {gain.gain:+.4f} ({interval})."
     )
+
+
+def _metric(gain: PairedGain) -> str:
+    return name_map40(len(gain.categories), with_no_finding=gain.with_no_finding)
 
 
 def _classes(gain: PairedGain, config: GateConfig) -> str:
@@ -129,6 +138,7 @@ def _figures(
     known = active is not None
     return {
         "passes": passes,
+        "metric": config.metric,
         "candidate_map40": gain.candidate_map,
         "active_map40": gain.active_map if known else None,
         "gain": gain.gain,

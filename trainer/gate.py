@@ -18,6 +18,7 @@ from shared.models import registry
 from shared.object_store import result_key
 from shared.tables import Evaluation, GateDecision, Model
 from shared.training.config import GateConfig
+from shared.vocabulary.headlines import WITH_NO_FINDING
 from trainer.datasets.dataset import Dataset
 from trainer.decision import Decision, Unknown, decide
 from trainer.evaluate import EvaluationPending, evaluate_model, missing_classes, to_material
@@ -165,6 +166,7 @@ def _compare(active: EvaluationSet, candidate: EvaluationSet, config: GateConfig
             samples=config.evaluation.bootstrap_samples,
             seed=config.evaluation.seed,
             confidence=config.confidence,
+            with_no_finding=config.metric == WITH_NO_FINDING,
         )
     except ValueError as error:
         raise Undecidable(f"The gate cannot decide on this evaluation set: {error}.") from error

@@ -1,18 +1,10 @@
 """Compares two models as a whole and class by class, on the images that both were evaluated on."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from api.console.model_lineage import Measured
-
-#: The overall figures to compare, as keys of an evaluation's metrics.
-_HEADLINES = (
-    ("map40", "mAP@0.4"),
-    ("coco_ap", "COCO AP"),
-    ("coco_ap50", "COCO AP50"),
-    ("froc_mean", "FROC, mean sensitivity"),
-    ("auroc", "AUROC, any finding"),
-)
+from shared.vocabulary.headlines import read_headlines
 
 
 @dataclass(frozen=True)
@@ -22,11 +14,6 @@ class Value:
     value: float | None
     low: float | None = None
     high: float | None = None
-
-    @classmethod
-    def of(cls, estimate: dict[str, Any] | None) -> Self:
-        """Return the value of an estimate in an evaluation's metrics."""
-        return cls(**{key: (estimate or {}).get(key) for key in ("value", "low", "high")})
 
 
 @dataclass(frozen=True)
@@ -65,7 +52,8 @@ def common_sets(first: list[Measured], second: list[Measured]) -> dict[str, tupl
 def compare(first: Measured, second: Measured) -> tuple[list[Line], list[Line]]:
     """Return the overall figures and the classes of two evaluations on one set; classes by falling number of boxes."""
     headlines = [
-        Line(name, Value.of(first.metrics.get(key)), Value.of(second.metrics.get(key))) for key, name in _HEADLINES
+        Line(one.name, Value(one.value, one.low, one.high), Value(other.value, other.low, other.high))
+        for one, other in zip(read_headlines(first.metrics), read_headlines(second.metrics), strict=True)
     ]
     of_second = {row["id"]: row for row in second.metrics["categories"]}
     classes = [

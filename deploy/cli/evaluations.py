@@ -16,6 +16,7 @@ from deploy.cli.environment import Data
 from deploy.cli.following import follow, may_leave
 from deploy.cli.tables import Column, Table, print_list
 from shared.training.config import EvaluationConfig, Split
+from shared.vocabulary.headlines import read_headlines
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina
@@ -126,14 +127,9 @@ def print_metrics(metrics: Metrics) -> None:
     """Print an evaluation's numbers: the headlines with their intervals, FROC, and each class."""
     percent = round(100 * metrics["confidence"])
     table = Table("metric", "value", f"{percent}% interval", title=f"On {metrics['images']} images")
-    for name, key in (
-        ("mAP at IoU > 0.4", "map40"),
-        ("COCO AP at IoU 0.5 to 0.95", "coco_ap"),
-        ("COCO AP at IoU 0.5", "coco_ap50"),
-        ("FROC, mean sensitivity", "froc_mean"),
-        ("image AUROC", "auroc"),
-    ):
-        table.add_row(name, *_estimate(metrics[key]))
+    for headline in read_headlines(metrics):
+        interval = "" if headline.low is None else f"{headline.low:.3f} to {headline.high:.3f}"
+        table.add_row(headline.name, _number(headline.value), interval)
     out.print(table)
     froc = Table("false positives an image", *(f"{point['false_positives']:g}" for point in metrics["froc"]))
     froc.add_row("lesions found", *(_number(point["lesions"]["value"]) for point in metrics["froc"]))
@@ -161,12 +157,6 @@ def _print_normals(metrics: Metrics) -> None:
     normals.add_row("false positives an image", *(_number(point["false_positives"]) for point in points))
     normals.add_row("images with one", *(_number(point["films_marked"]) for point in points))
     out.print(normals)
-
-
-def _estimate(estimate: Mapping[str, float | None]) -> tuple[str, str]:
-    low, high = estimate["low"], estimate["high"]
-    interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-    return _number(estimate["value"]), interval
 
 
 def _number(value: float | None) -> str:

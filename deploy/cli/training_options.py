@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from deploy.cli.console import explain
 from shared.errors import InvalidRequest
 from shared.suggestions import did_you_mean
-from shared.training.config import GateConfig, Split, TrainingConfig
+from shared.training.config import GateConfig, GateMetric, Split, TrainingConfig
 from shared.training.recipes import RECIPES, change_config
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
@@ -47,9 +47,16 @@ GateDataset = Annotated[
     str | None, typer.Option(help="Decide on this dataset (name or id) whether the model becomes active.")
 ]
 GateSplit = Annotated[Split | None, typer.Option(help="Split of that dataset to decide on.", show_default="val")]
+Metric = Annotated[
+    GateMetric | None,
+    typer.Option(
+        help="What is compared: mAP@0.4 over the classes, or the same with `No finding` as one more class.",
+        show_default=_GATE["metric"],
+    ),
+]
 LeastGain = Annotated[
     float | None,
-    typer.Option(help="The lower bound of the gain in mAP@0.4 must be above this.", show_default=_GATE["least_gain"]),
+    typer.Option(help="The lower bound of the gain must be above this.", show_default=_GATE["least_gain"]),
 ]
 Confidence = Annotated[
     float | None, typer.Option(help="Confidence of the gain's interval.", show_default=_GATE["confidence"])

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from shared.database.project_scope import ACROSS_PROJECTS
 from shared.models.verdict import GateVerdict
 from shared.tables import GateDecision
+from shared.vocabulary.headlines import MAP40
 from shared.vocabulary.states import TaskState
 
 
@@ -33,5 +34,6 @@ def _verdict(decision: GateDecision) -> GateVerdict:
         state=TaskState(decision.state),
         outcome=outcome,
         created_at=decision.created_at,
+        metric=figures.get("metric", MAP40),
         **{name: figures.get(name) for name in ("candidate_map40", "active_map40", "gain", "low", "high")},
     )

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from shared.vocabulary.headlines import MAP40, WITH_NO_FINDING, name_map40
 from shared.vocabulary.states import TaskState
 
 #: Maximum characters in the reason of a promotion.
@@ -19,7 +20,9 @@ class GateVerdict(BaseModel):
     state: TaskState
     #: `passed`: good enough, but promotion was not requested. None until it is decided.
     outcome: Literal["promoted", "passed", "refused"] | None
-    #: mAP@0.4 of the model and of the model active at that time; None if there was none, or without an outcome.
+    #: What was compared, as in the gate's config.
+    metric: str = MAP40
+    #: The metric of the model and of the model active at that time; None if there was none, or without an outcome.
     candidate_map40: float | None
     active_map40: float | None
     gain: float | None
@@ -33,5 +36,6 @@ class GateVerdict(BaseModel):
             return f"The gate has not decided about this model: its decision is {self.state}."
         verdict = {"refused": "refused", "passed": "passed", "promoted": "promoted"}[self.outcome]
         active = "no model was active" if self.active_map40 is None else f"{self.active_map40:.4f} of the active model"
-        figures = "" if self.candidate_map40 is None else f" mAP@0.4 {self.candidate_map40:.4f}; {active}."
+        metric = name_map40(with_no_finding=self.metric == WITH_NO_FINDING)
+        figures = "" if self.candidate_map40 is None else f" {metric} {self.candidate_map40:.4f}; {active}."
         return f"The gate {verdict} this model.{figures}"

@@ -158,12 +158,17 @@ class EvaluationConfig(Bounded):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
+GateMetric = Literal["map40", "map40_with_no_finding"]
+
+
 class GateConfig(Bounded):
     """The conditions under which a candidate replaces the active model."""
 
     evaluation_dataset_id: UUID
     evaluation: EvaluationConfig = EvaluationConfig()
-    #: The lower bound of the gain in mAP@0.4 must be above this.
+    #: What is compared: mAP@0.4 over the classes, or the same with "No finding" as one more class (VinBigData score).
+    metric: GateMetric = "map40"
+    #: The lower bound of the gain in the metric must be above this.
     least_gain: float = Field(0.0, ge=-1, le=1)
     #: Confidence level of the gain's interval, by paired bootstrap over patients.
     confidence: float = Field(0.95, gt=0.5, lt=1)

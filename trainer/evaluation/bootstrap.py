@@ -15,7 +15,7 @@ from trainer.evaluation.flat import Ints, Reals
 from trainer.evaluation.froc import RATES
 from trainer.evaluation.matching import NONE, match_coco, match_voc
 from trainer.evaluation.material import EvaluationSet
-from trainer.evaluation.weighted import WeightedAuroc, WeightedFroc, mean_over_classes, rank
+from trainer.evaluation.weighted import WeightedAuroc, WeightedFroc, WeightedNoFinding, mean_over_classes, rank
 
 CONFIDENCE = 0.95
 
@@ -61,15 +61,15 @@ def bootstrap(
 ) -> dict[str, Interval | None]:
     """Return an interval for each metric; None if the metric is defined in no resample, or if there are no resamples.
 
-    Metrics: `map` and `ap_N` for class number N (VOC 2010, see `voc`), `coco_ap`, `coco_ap50`, `auroc`, `froc_mean`,
-    and `lesions_R` and `images_R` for each R of `RATES` (see `froc`). `progress` is called with the number of resamples
-    finished since its last call.
+    Metrics: `map`, `map_with_no_finding`, and `ap_N` for class number N (VOC 2010, see `voc`), `coco_ap`, `coco_ap50`,
+    `auroc`, `froc_mean`, and `lesions_R` and `images_R` for each R of `RATES` (see `froc`). `progress` is called with
+    the number of resamples finished since its last call.
     """
     flat = material.flat
     claims = match_voc(flat)
     by_voc = rank(flat, (claims != NONE)[None])
     by_coco = rank(flat, match_coco(flat), limited=True)
-    froc, auroc = WeightedFroc(flat, claims), WeightedAuroc(flat)
+    froc, auroc, no_finding = WeightedFroc(flat, claims), WeightedAuroc(flat), WeightedNoFinding(flat)
     values: dict[str, list[Reals]] = {}
     for weights in draw_weights(material.groups, samples, seed, _rows(len(flat.scores))):
         voc = [ranking.voc(weights) for ranking in by_voc]
@@ -77,6 +77,7 @@ def bootstrap(
         lesions, images = froc(weights)
         chunk = {
             "map": mean_over_classes(voc),
+            "map_with_no_finding": mean_over_classes([*voc, no_finding(weights)]),
             **{f"ap_{number}": row for number, row in enumerate(voc)},
             "coco_ap": mean_over_classes([ap.mean(axis=0) for ap in coco]),
             "coco_ap50": mean_over_classes([ap[0] for ap in coco]),

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.evaluation.bootstrap import CONFIDENCE, draw_weights, interval
+from trainer.evaluation.flat import Flat, Reals
 from trainer.evaluation.matching import NONE, match_voc
 from trainer.evaluation.material import EvaluationSet
-from trainer.evaluation.voc import evaluate_voc
-from trainer.evaluation.weighted import mean_over_classes, rank
+from trainer.evaluation.voc import evaluate_voc, mean_of_present, no_finding_ap
+from trainer.evaluation.weighted import WeightedNoFinding, mean_over_classes, rank
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class CategoryGain:
 
 @dataclass(frozen=True)
 class PairedGain:
-    """The difference between the mean average precisions of two models, VOC 2010 at IoU > 0.4."""
+    """The difference between the mean average precisions of two models, VOC 2010 at IoU > 0.4.
+
+    `with_no_finding` says whether "No finding" counts as one more class.
+    """
 
     active_map: float
     candidate_map: float
@@ -43,6 +47,7 @@ class PairedGain:
     #: Number of resamples with a true box.
     samples: int
     categories: tuple[CategoryGain, ...]
+    with_no_finding: bool = False
 
     @property
     def gain(self) -> float:
@@ -65,8 +70,11 @@ def paired_gain(
     samples: int,
     seed: int,
     confidence: float = CONFIDENCE,
+    with_no_finding: bool = False,
 ) -> PairedGain:
     """Compare two models by a paired bootstrap over patients: both use the same resamples.
+
+    With `with_no_finding`, "No finding" counts as one more class.
 
     Raises `ValueError` if the models are not evaluated on the same images, patients, classes and true boxes, or if
     there is no true box or no resample.
@@ -75,14 +83,14 @@ def paired_gain(
         raise ValueError("a comparison needs resamples")
     _require_same_truth(active, candidate)
     before, after = evaluate_voc(active), evaluate_voc(candidate)
-    if before.mean_ap is None or after.mean_ap is None:
-        raise ValueError("there is no true box to compare on")
-    rankings = [rank(flat, (match_voc(flat) != NONE)[None]) for flat in (active.flat, candidate.flat)]
-    gains = [
-        mean_over_classes([ranking.voc(weights) for ranking in rankings[1]])
-        - mean_over_classes([ranking.voc(weights) for ranking in rankings[0]])
-        for weights in draw_weights(active.groups, samples, seed, rows=16)
+    maps = [
+        mean_of_present([*voc.ap_by_category.values(), *([no_finding_ap(material)] if with_no_finding else [])])
+        for voc, material in ((before, active), (after, candidate))
     ]
+    if before.mean_ap is None or maps[0] is None or maps[1] is None:
+        raise ValueError("there is no true box to compare on")
+    old, new = (_Mean(material.flat, with_no_finding=with_no_finding) for material in (active, candidate))
+    gains = [new(weights) - old(weights) for weights in draw_weights(active.groups, samples, seed, rows=16)]
     bounds = interval(np.concatenate(gains), confidence)
     if bounds is None:
         raise ValueError("no resample holds a true box; draw more")
@@ -92,7 +100,21 @@ def paired_gain(
         CategoryGain(category.id, category.name, count, *(ap[category.id] for ap in aps))
         for category, count in zip(active.categories, counts, strict=True)
     )
-    return PairedGain(before.mean_ap, after.mean_ap, bounds.low, bounds.high, confidence, bounds.samples, categories)
+    return PairedGain(
+        maps[0], maps[1], bounds.low, bounds.high, confidence, bounds.samples, categories, with_no_finding
+    )
+
+
+class _Mean:
+    """The mean average precision of one model in many resamples."""
+
+    def __init__(self, flat: Flat, *, with_no_finding: bool) -> None:
+        self._rankings = rank(flat, (match_voc(flat) != NONE)[None])
+        self._no_finding = WeightedNoFinding(flat) if with_no_finding else None
+
+    def __call__(self, weights: Reals) -> Reals:
+        values = [ranking.voc(weights) for ranking in self._rankings]
+        return mean_over_classes(values if self._no_finding is None else [*values, self._no_finding(weights)])
 
 
 def _require_same_truth(active: EvaluationSet, candidate: EvaluationSet) -> None:

@@ -1,6 +1,6 @@
 """An evaluation as one self-contained HTML file, to be read, printed, mailed and stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +8,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from shared.imaging.overlay import RESEARCH_NOTE
+from shared.vocabulary.headlines import read_headlines
 from trainer.evaluation.figures import draw_froc, draw_precision_recall, draw_reliability
 from trainer.evaluation.froc import trace_froc
 from trainer.evaluation.matching import NONE, match_voc
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.paired import PairedGain
 from trainer.evaluation.pictures import ReadRendition, take_pictures
-from trainer.evaluation.summary import Estimate, Summary
+from trainer.evaluation.summary import Summary
 from trainer.evaluation.voc import trace_precision_recall
 from trainer.evaluation.worst import worst_false_alarms, worst_misses
 
@@ -27,15 +28,6 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-
-
-@dataclass(frozen=True)
-class Headline:
-    """One of the main numbers at the top."""
-
-    name: str
-    estimate: Estimate
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ def render_report(
         facts=facts,
         decision=decision,
         summary=summary,
-        headlines=_headlines(summary),
+        headlines=read_headlines(summary.model_dump()),
         names=[*(category.name for category in summary.categories), "background"],
         froc_svg=Markup(draw_froc(froc)) if froc else None,
         precision_recall_svg=Markup(draw_precision_recall(curves)) if curves else None,
@@ -84,18 +76,6 @@ def render_report(
         misses=take_pictures(material, misses, read, summary.operating_threshold, missed=True),
         alarms=take_pictures(material, alarms, read, summary.operating_threshold, missed=False),
         show=show,
-    )
-
-
-def _headlines(summary: Summary) -> Sequence[Headline]:
-    at_one = next(point.lesions for point in summary.froc if point.false_positives == 1)
-    return (
-        Headline("mAP at IoU > 0.4", summary.map40, "VOC 2010, as in the VinBigData challenge; mean over classes"),
-        Headline("AP at IoU 0.5–0.95", summary.coco_ap, "COCO; mean over classes and ten overlaps"),
-        Headline("AP at IoU 0.5", summary.coco_ap50, "COCO; mean over classes"),
-        Headline("Sensitivity, FROC mean", summary.froc_mean, "Lesions found, mean over 1/8 to 8 false positives"),
-        Headline("Sensitivity at 1 FP", at_one, "Lesions found at one false positive an image"),
-        Headline("Image AUROC", summary.auroc, "Images with any finding against those without"),
     )
 
 

@@ -109,8 +109,11 @@ class Summary(_Numbers):
 
     #: Kaggle's VinBigData metric over the dataset's classes.
     map40: Estimate
-    #: The same with "No finding" as an additional class.
+    #: The same with "No finding" as an additional class, as the challenge scores it, and its interval. The interval is
+    #: None without a value, and in older evaluations.
     map40_with_no_finding: float | None
+    map40_with_no_finding_low: float | None = None
+    map40_with_no_finding_high: float | None = None
     no_finding_ap40: float | None
     #: COCO's twelve statistics.
     coco: dict[str, float | None]
@@ -160,6 +163,9 @@ def summarise(
     intervals = bootstrap(material, bootstrap_samples, seed, progress=progress)
     calibration = calibrate(flat.scores, claims != NONE)
     no_finding = no_finding_ap(material)
+    with_no_finding = _estimate(
+        mean_of_present([*voc.ap_by_category.values(), no_finding]), intervals.get("map_with_no_finding")
+    )
     operating = choose_threshold(froc, score_threshold)
     normal_thresholds = [threshold for threshold in THRESHOLDS if threshold >= score_threshold] or [score_threshold]
     return Summary(
@@ -174,7 +180,9 @@ def summarise(
         bootstrap_samples=bootstrap_samples,
         seed=seed,
         map40=_estimate(voc.mean_ap, intervals.get("map")),
-        map40_with_no_finding=mean_of_present([*voc.ap_by_category.values(), no_finding]),
+        map40_with_no_finding=with_no_finding.value,
+        map40_with_no_finding_low=with_no_finding.low,
+        map40_with_no_finding_high=with_no_finding.high,
         no_finding_ap40=no_finding,
         coco=coco.statistics,
         coco_ap=_estimate(coco.statistics["AP"], intervals.get("coco_ap")),

@@ -134,6 +134,20 @@ class WeightedAuroc:
         return _divide((hits * (below + alarms / 2)).sum(axis=1), positives * negatives)
 
 
+class WeightedNoFinding:
+    """Average precision of "No finding"; see `voc.no_finding_ap`."""
+
+    def __init__(self, flat: Flat) -> None:
+        order = np.argsort(highest_scores(flat), kind="stable")
+        hits = np.flatnonzero(~flat.abnormal[order])
+        self._ranking = Ranking(order, [hits], (~flat.abnormal).astype(np.int64))
+        self._abnormal = flat.abnormal
+
+    def __call__(self, weights: Reals) -> Reals:
+        """Return the average precision of each resample: [r]. It is undefined without an abnormal image."""
+        return np.where(weights @ self._abnormal > 0, self._ranking.voc(weights), np.nan)
+
+
 def _divide(values: Reals, by: Reals) -> Reals:
     """Divide; the result is NaN if the divisor is 0."""
     quotient: Reals = np.full(np.broadcast_shapes(values.shape, by.shape), np.nan)

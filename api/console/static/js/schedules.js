@@ -70,6 +70,7 @@ function fill(fields, schedule) {
   if (!schedule.gate) return;
   fields.gate_dataset.value = schedule.gate.evaluation_dataset_id;
   fields.gate_split.value = schedule.gate.evaluation.split;
+  fields.gate_metric.value = schedule.gate.metric;
   fields.least_gain.value = schedule.gate.least_gain;
   fields.promote.checked = schedule.gate.promote;
 }

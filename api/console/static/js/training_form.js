@@ -27,6 +27,7 @@ export function readGate(form) {
   return {
     evaluation_dataset_id: form.gate_dataset.value,
     evaluation: { split: form.gate_split.value },
+    metric: form.gate_metric.value,
     least_gain: Number(form.least_gain.value || 0),
     promote: form.promote.checked,
   };
