@@ -51,7 +51,7 @@ def _estimate(metrics: Mapping[str, Any], key: str) -> Sequence[float | None]:
     if key == WITH_NO_FINDING:  # a plain number; its interval is missing in evaluations of earlier versions
         found = {"value": metrics.get(key), "low": metrics.get(f"{key}_low"), "high": metrics.get(f"{key}_high")}
     elif key == "lesions_1":
-        found = next((point["lesions"] for point in metrics["froc"] if point["false_positives"] == 1), {})
+        found = next((point["lesions"] for point in metrics.get("froc", ()) if point["false_positives"] == 1), {})
     else:
         found = metrics.get(key) or {}
     return [found.get(name) for name in ("value", "low", "high")]

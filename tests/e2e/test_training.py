@@ -37,7 +37,7 @@ def test_one_command_trains_a_model_and_evaluates_it(stack: Stack) -> None:
         timeout=DEADLINE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "mAP at IoU > 0.4" in done.stdout
+    assert "mAP@0.4" in done.stdout
 
     (training_id,) = re.findall(r"^training (\S+)", done.stdout)
     training = stack.client.training(training_id)

@@ -187,8 +187,8 @@ def test_an_evaluation_is_shown_and_its_report_written(
     carina("evaluation", "report", evaluation_id, "--output", str(report))
     assert report.read_bytes() == page
     said = carina("evaluation", "show", evaluation_id)
-    assert re.search(r"mAP at IoU > 0.4 +│ 0.123 +│ 0.100 to 0.150", said)
-    assert re.search(r"image AUROC +│ - ", said)
+    assert re.search(r"mAP@0.4 \(1 class\) +│ 0.123 +│ 0.100 to 0.150", said)
+    assert re.search(r"Image AUROC +│ - ", said)
     assert re.search(r"Nodule/Mass +│ 3 +│ 4 +│ 0.250 +│ 0.125 +│ - ", said)
     assert "0.123" in carina("evaluation", "list")
 

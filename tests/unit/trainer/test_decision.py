@@ -29,7 +29,7 @@ def test_a_clear_gain_without_a_drop_is_promoted_and_explained() -> None:
     decision = judge(GAIN)
     assert (decision.passes, decision.promote) == (True, True)
     assert decision.explanation == (
-        "Promoted. new reaches a mAP@0.4 of 0.3750 and the active old 0.2500: a gain of +0.1250 "
+        "Promoted. new reaches a mAP@0.4 (2 classes) of 0.3750 and the active old 0.2500: a gain of +0.1250 "
         "(95% interval +0.0500 to +0.2000 by paired bootstrap over patients, 1000 resamples). "
         "The lower bound, +0.0500, is above the minimum gain of +0.0100. "
         "Of the 2 classes with at least 20 boxes, none loses precision."
@@ -40,7 +40,7 @@ def test_a_clear_gain_without_a_drop_is_promoted_and_explained() -> None:
 def test_the_lower_bound_has_to_be_above_the_least_gain(low: float, passes: bool) -> None:
     decision = judge(replace(GAIN, low=low))
     assert decision.passes is passes
-    reason = f"Refused. The lower bound of the gain in mAP@0.4 is {low:+.4f}, which is not above +0.0100."
+    reason = f"Refused. The lower bound of the gain in mAP@0.4 (2 classes) is {low:+.4f}, which is not above +0.0100."
     assert decision.explanation.startswith(reason) is not passes
 
 
@@ -93,7 +93,7 @@ def test_without_an_active_model_the_gain_is_the_candidates_own() -> None:
     decision = judge(replace(GAIN, active_map=0.0, categories=categories), active=None)
     assert decision.promote
     assert decision.explanation.startswith(
-        "Promoted. No model is active; new reaches a mAP@0.4 of 0.3750 (95% interval"
+        "Promoted. No model is active; new reaches a mAP@0.4 (2 classes) of 0.3750 (95% interval"
     )
     assert (decision.figures["gain"], decision.figures["active_map40"]) == (0.375, None)
     assert {row["active_ap40"] for row in decision.figures["classes"]} == {None}
@@ -114,3 +114,10 @@ def test_without_leave_to_promote_a_candidate_passes_and_stays_one() -> None:
     assert (decision.passes, decision.promote) == (True, False)
     assert decision.explanation.startswith("Passed. Promotion was not requested.")
     assert judge(replace(GAIN, low=0.0), gate).explanation.startswith("Refused.")
+
+
+def test_the_metric_is_named() -> None:
+    gate = GATE.model_copy(update={"metric": "map40_with_no_finding"})
+    decision = judge(replace(GAIN, with_no_finding=True), gate)
+    assert "new reaches a VinBigData score (3 classes) of 0.3750" in decision.explanation
+    assert decision.figures["metric"] == "map40_with_no_finding"

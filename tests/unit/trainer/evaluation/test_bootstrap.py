@@ -15,7 +15,7 @@ from trainer.evaluation.froc import RATES, trace_froc
 from trainer.evaluation.matching import match_voc
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.paired import paired_gain
-from trainer.evaluation.voc import evaluate_voc
+from trainer.evaluation.voc import evaluate_voc, mean_of_present, no_finding_ap
 
 
 def draw_apart(images: int, detections: int, classes: int, seed: int) -> EvaluationSet:
@@ -50,6 +50,7 @@ def measure(material: EvaluationSet) -> dict[str, float | None]:
     voc = evaluate_voc(material)
     return {
         "map": voc.mean_ap,
+        "map_with_no_finding": mean_of_present([*voc.ap_by_category.values(), no_finding_ap(material)]),
         **{f"ap_{number}": ap for number, ap in enumerate(voc.ap_by_category.values())},
         "coco_ap": coco["AP"],
         "coco_ap50": coco["AP50"],
@@ -175,6 +176,21 @@ def test_the_gain_is_paired() -> None:
     assert (gain.low, gain.high) == pytest.approx(tuple(np.quantile(differences, (0.1, 0.9))), rel=0, abs=1e-12)
     same = paired_gain(active, active, samples=25, seed=7)
     assert same.low == same.gain == same.high == 0
+
+
+def test_no_finding_can_count_as_a_class_of_the_gain() -> None:
+    """The candidate is right about normal images, and as the active model on all others."""
+    active = draw_apart(60, 20, 4, seed=3)
+    abnormal = {id_ for id_, truth in active.truth.items() if len(truth.category_ids)}
+    candidate = active.with_found({id_: boxes for id_, boxes in active.found.items() if id_ in abnormal})
+    values = [
+        mean_of_present([*evaluate_voc(each).ap_by_category.values(), no_finding_ap(each)])
+        for each in (active, candidate)
+    ]
+    gain = paired_gain(active, candidate, samples=25, seed=7, with_no_finding=True)
+    assert (gain.active_map, gain.candidate_map) == tuple(values)
+    assert gain.low <= gain.gain <= gain.high
+    assert gain.gain > paired_gain(active, candidate, samples=25, seed=7).gain
 
 
 def test_only_models_on_the_same_truth_are_compared() -> None:
