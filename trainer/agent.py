@@ -51,7 +51,7 @@ def run_trainer(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    database = Database.from_settings(settings)
+    database = Database.from_settings(settings, "trainer")
     readiness = Readiness(storing(database, ObjectStore(settings)))
     try:
         if settings.trainer_node_rank > 0:

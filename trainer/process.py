@@ -88,7 +88,7 @@ def main() -> None:
     structlog.contextvars.bind_contextvars(task=kind, task_id=task_id)
     watch_parents()
     claim = TaskClaim(kind=kind, task_id=UUID(task_id), owner=owner, attempt=int(attempt))
-    work = Work(settings, Database.from_settings(settings), ObjectStore(settings), claim)
+    work = Work(settings, Database.from_settings(settings, "trainer"), ObjectStore(settings), claim)
     try:
         _run(kind, work)
     except TaskLost:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from shared.access.quotas import QuotaExceeded, seconds_to_midnight
 from shared.database import Database
+from shared.database.notices import notify
 from shared.errors import (
     CarinaError,
     DatabaseUnavailable,
@@ -328,6 +329,7 @@ def _add_entry(session: Session, claim: FileClaim, entry: Entry, state: FileStat
             **values,
         )
     )
+    notify(session, [claim.submission_id])
 
 
 def _about(claim: FileClaim) -> dict[str, object]:

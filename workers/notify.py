@@ -5,13 +5,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from uuid import UUID
 
 import httpx
 import structlog
 
 from shared.database import Database
+from shared.database.notices import DELIVERIES
 from shared.errors import CarinaError, Place, plain_code
 from shared.notifications.address_guard import InvalidWebhookUrl
 from shared.notifications.deliveries import (
@@ -22,8 +23,10 @@ from shared.notifications.deliveries import (
     end_delivery,
     expire_deliveries,
     pause_s_after,
+    seconds_until_due,
 )
 from shared.processes.loops import watched
+from shared.processes.notice_listener import NoticeListener
 from shared.settings import Settings
 from shared.vocabulary.states import DeliveryState, WorkerKind
 from workers.heartbeat import Heartbeat
@@ -34,8 +37,6 @@ log = structlog.get_logger()
 
 #: Messages that are sent concurrently.
 THREADS = 32
-#: Seconds between two looks for due messages while others are being sent.
-LOOK_S = 0.25
 #: Seconds between two expirations of leases, and between two deletions of messages that were delivered long ago.
 TIDY_S, DELETE_S = 1.0, 60.0
 #: A pause varies randomly by up to this fraction, so that messages are not all retried at the same time.
@@ -47,16 +48,27 @@ UNREACHABLE = plain_code(
     "No connection to the receiver, an invalid certificate, or an answer that is not HTTP.",
     Place.DELIVERY,
 )
-#: Seconds between two looks for messages to send, without a hint.
-UNASKED_LOOK_S = 1.0
+#: Seconds between two looks for messages to send, while this process hears no notices and at most.
+DEAF_LOOK_S, LONGEST_LOOK_S = 0.5, 15.0
 
 
 def run(settings: Settings) -> None:
     """Send messages to webhooks until SIGTERM."""
     with WorkerProcess(settings, WorkerKind.NOTIFY, stuck_after_s=settings.step_timeout_s) as process:
-        # The end of a job sends no hint about its messages, and a look without work costs only one query.
-        process.unasked_s = min(UNASKED_LOOK_S, process.unasked_s)
-        process.serve(NotifyWorker(settings, process.database, process.heartbeat, process.stop).run)
+        notices = NoticeListener(process.database)
+        process.closing.callback(notices.close)
+        notify = NotifyWorker(settings, process.database, process.heartbeat, process.stop)
+
+        def wake() -> None:
+            notify.look.set()
+            process.wakeups.request()
+
+        def work() -> None:
+            notify.run()
+            process.unasked_s = notify.seconds_to_next_look() if notices.is_listening else DEAF_LOOK_S
+
+        process.closing.enter_context(notices.watch(DELIVERIES, wake))
+        process.serve(work)
 
 
 class NotifyWorker:
@@ -71,6 +83,8 @@ class NotifyWorker:
         webhook = WebhookSender(settings).send
         #: How to send a message, by the scheme of its URL; returns an HTTP status.
         self._senders: dict[str, Callable[[DeliveryClaim], int]] = {"http": webhook, "https": webhook}
+        #: Set when an attempt has ended, and when there may be new messages.
+        self.look = threading.Event()
         #: Webhooks whose last attempt failed.
         self._failing: set[UUID] = set()
         self._delete_at = time.monotonic()
@@ -82,16 +96,24 @@ class NotifyWorker:
         running: dict[Future[None], UUID] = {}
         tidy_at = 0.0
         while True:
+            self.look.clear()
+            for ended in [future for future in running if future.done()]:
+                del running[ended]
             if time.monotonic() >= tidy_at:
                 self._tidy()
                 tidy_at = time.monotonic() + TIDY_S
             for claimed in self._claim(Counter(running.values())):
-                running[watched(self._threads.submit(self._deliver, claimed))] = claimed.webhook_id
+                attempt = watched(self._threads.submit(self._deliver, claimed))
+                running[attempt] = claimed.webhook_id
+                attempt.add_done_callback(lambda _: self.look.set())
             if not running:
                 return
-            done, _ = wait(running, timeout=LOOK_S, return_when=FIRST_COMPLETED)
-            for future in done:
-                del running[future]
+            self.look.wait(DEAF_LOOK_S)
+
+    def seconds_to_next_look(self) -> float:
+        """Return the time until the next message is due without a notice, at most `LONGEST_LOOK_S`."""
+        with self._database.begin() as session:
+            return min(LONGEST_LOOK_S, seconds_until_due(session))
 
     def _tidy(self) -> None:
         try:

@@ -10,6 +10,7 @@ import structlog
 from celery import Celery
 
 from shared.database import Database
+from shared.database.sizing import process_of
 from shared.errors import TransientError
 from shared.log import configure_logging
 from shared.object_store import ObjectStore
@@ -41,7 +42,7 @@ class WorkerProcess:
         self.kind = kind
         self._device = device
         self.app: Celery = make_celery(settings)
-        self.database = Database.from_settings(settings)
+        self.database = Database.from_settings(settings, process_of(kind))
         self._settings = settings
         self.hints = Hints(settings, self.database, self.app)
         # A worker that waits for a server is not stuck. It waits for the database up to half a lease
@@ -61,8 +62,7 @@ class WorkerProcess:
         return ObjectStore(self._settings)
 
     def __enter__(self) -> "WorkerProcess":
-        name = "beat" if self.kind == WorkerKind.SWEEP else str(self.kind)
-        self._state = self.closing.enter_context(StateFile(name, is_stuck=self.heartbeat.is_stuck))
+        self._state = self.closing.enter_context(StateFile(process_of(self.kind), is_stuck=self.heartbeat.is_stuck))
         self.closing.callback(self.database.close)
         self.heartbeat.start(self._device)
         self.closing.callback(self.heartbeat.stop)

@@ -21,11 +21,16 @@ class Wakeups:
 
     def ask(self) -> None:
         """Request a round of work, and return when a round that began later has ended: a busy worker takes no hints."""
+        mine = self.request()
+        with self._condition:
+            self._condition.wait_for(lambda: self._done >= mine or self._stopped)
+
+    def request(self) -> int:
+        """Request a round of work; return its number."""
         with self._condition:
             self._asked += 1
-            mine = self._asked
             self._condition.notify_all()
-            self._condition.wait_for(lambda: self._done >= mine or self._stopped)
+            return self._asked
 
     def wait(self, patience_s: Callable[[], float]) -> int:
         """Return when a round is requested, after `patience_s`, or after `stop`; pass the returned number to `done`.

@@ -39,7 +39,7 @@ class Storage:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Find the project and the key; raise `ListenerMisconfigured` and `DatabaseUnavailable`."""
-        database = Database.from_settings(settings)
+        database = Database.from_settings(settings, "dicom-listener")
         try:
             project_id, key_id = _find_project(settings, database), _find_key(settings, database)
             return cls(settings, database, ObjectStore(settings), Hints(settings, database), project_id, key_id)

@@ -1,5 +1,6 @@
 """The connections and shared state of the API's views: one set per process, built by `create_app`."""
 
+import os
 import threading
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -11,13 +12,14 @@ from api.http.keyring import Keyring
 from shared.database import Database
 from shared.intake.receive import Intake
 from shared.object_store import ObjectStore
+from shared.processes.notice_listener import NoticeListener
 from shared.processes.readiness import Readiness, storing
 from shared.queue.hints import Hints
 from shared.settings import Settings
 
 #: Their name in the application's extensions.
 NAME = "carina"
-#: Limits the load on the database: each long poll queries it twice a second.
+#: Limits the load on the database: behind a pooler, each long poll queries it twice a second.
 _MAX_LONG_POLLS = 200
 
 
@@ -34,15 +36,21 @@ class Services:
     #: The metrics of `/metrics`.
     registry: CollectorRegistry
     readiness: Readiness
+    #: Wakes requests that wait for a change.
+    notices: NoticeListener
     #: Held by each long poll, so that long polls cannot use all request threads.
     long_polls: threading.BoundedSemaphore
+    #: Held while a picture is drawn: more at a time than cores would only take more memory.
+    drawing: threading.BoundedSemaphore = field(
+        default_factory=lambda: threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+    )
     #: Set when the process stops: long polls return at once.
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Services":
         """Build the services. Connections are opened when first needed."""
-        database, store = Database.from_settings(settings), ObjectStore(settings)
+        database, store = Database.from_settings(settings, "api"), ObjectStore(settings)
         hints = Hints(settings, database)
         return cls(
             settings=settings,
@@ -51,6 +59,7 @@ class Services:
             hints=hints,
             keyring=Keyring(database),
             registry=CollectorRegistry(),
+            notices=NoticeListener(database),
             readiness=Readiness(storing(database, store), wanted={"redis": hints.check}),
             long_polls=threading.BoundedSemaphore(min(_MAX_LONG_POLLS, max(1, settings.api_threads // 2))),
         )
@@ -65,6 +74,7 @@ class Services:
 
     def close(self) -> None:
         """Close every connection."""
+        self.notices.close()
         self.installation.close()
         self.store.close()
         self.hints.close()

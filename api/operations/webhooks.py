@@ -23,6 +23,7 @@ from api.http.idempotency import idempotent
 from api.http.resource import as_json, resource
 from api.http.rows import find_row, read_page
 from api.http.services import services
+from shared.database.notices import DELIVERIES, notify
 from shared.errors import Forbidden, NotFound, Place, RequestError
 from shared.notifications.address_guard import (
     InvalidWebhookUrl,
@@ -130,6 +131,7 @@ def change(path: WebhookPath, body: WebhookChange) -> Response:
         for name, value in body.model_dump(exclude_none=True).items():
             setattr(webhook, name, value)
         answer = WebhookAnswer.model_validate(webhook)
+        notify(session, [DELIVERIES])
     return as_json(answer)
 
 

@@ -58,7 +58,7 @@ def cancel(path: JobPath) -> Response:
 
 
 def _wait_for_end(job_id: UUID, wait_s: float) -> JobAnswer:
-    answer, waiting = _read(job_id), poll(wait_s)
+    answer, waiting = _read(job_id), poll(wait_s, subject=job_id)
     while not answer.state.is_final and next(waiting, _OVER) is not _OVER:
         answer = _read(job_id)
     return answer

@@ -16,6 +16,7 @@ from api.http.resource import as_json, resource
 from api.http.rows import find_row
 from api.http.services import services
 from api.submissions.manifest import read_row
+from shared.database.notices import notify
 from shared.errors import (
     CarinaError,
     NotFound,
@@ -196,3 +197,5 @@ def _change(session: Session, file: _Expected, **values: object) -> None:
     wanted = wanted.values(**values).returning(SubmissionFile.number)
     if session.scalar(wanted.execution_options(synchronize_session=False)) is None:
         raise FileNotExpected
+    notify(session, [file.submission_id])
+    notify(session, [file.submission_id])

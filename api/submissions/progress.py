@@ -67,7 +67,7 @@ def _changes(submission_id: UUID, known: SubmissionAnswer, within_s: float) -> I
     """
     if known.state.is_final:
         return
-    for _ in poll(within_s):
+    for _ in poll(within_s, subject=submission_id):
         answer = read_progress(submission_id)
         changed = (answer.state, answer.counts) != (known.state, known.counts)
         yield answer if changed else None

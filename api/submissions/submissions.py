@@ -30,6 +30,7 @@ from api.http.rows import find_row, read_page
 from api.http.services import services
 from api.submissions.announcing import announce, describe_uploads
 from api.submissions.answers import describe_submission
+from shared.database.notices import notify
 from shared.errors import Forbidden, InvalidRequest, NotFound, RequestError
 from shared.models import registry
 from shared.object_store.incoming import Incoming, SourceRefused
@@ -178,6 +179,7 @@ def mark_arrived(path: SubmissionPath, body: ArrivedRequest) -> Response:
         arrived = arrived.values(state=FileState.ARRIVED, available_at=sa.func.now()).returning(SubmissionFile.number)
         count = len(session.scalars(arrived.execution_options(synchronize_session=False)).all())
         note(files=count)
+        notify(session, [submission.id])
         answer = describe(session, submission)
     services().hints.send(WorkerKind.INTAKE, count)
     return as_json(answer)

@@ -139,6 +139,13 @@ def _checks(settings: Settings, from_environment: bool) -> list[Check]:
             needs="schema",
         ),
         Check("trainer", lambda: _trainer(database), "Start `carina trainer`.", needs="schema"),
+        Check(
+            "connections",
+            lambda: _connections(settings, database),
+            "Raise max_connections of PostgreSQL, lower CARINA_DATABASE_CONNECTIONS, or use PgBouncer: see Size and "
+            "connections in docs/operations.md.",
+            needs="schema",
+        ),
     ]
 
 
@@ -220,6 +227,23 @@ def _workers(database: "Database") -> str:
     if missing := [kind for kind in kinds if kind not in counts]:
         raise CheckFailed(f"none is alive for {', '.join(missing)}")
     return ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
+
+
+def _connections(settings: "Settings", database: "Database") -> str:
+    """Compare the most connections of the processes that are alive, and of one API, with what the server allows."""
+    import sqlalchemy as sa
+
+    from shared.database.sizing import SPARE, allowed_connections, most_connections, process_of
+    from shared.queue.workers import is_alive
+    from shared.tables import Worker
+
+    with database.begin() as session:
+        alive = session.scalars(sa.select(Worker.stage).where(is_alive())).all()
+        allowed = allowed_connections(session)
+    needed = SPARE + sum(most_connections(settings, name) for name in ("api", *map(process_of, alive)))
+    if needed > allowed:
+        raise CheckFailed(f"the running processes may open {needed}, and PostgreSQL allows {allowed}")
+    return f"at most {needed} of {allowed}"
 
 
 def _trainer(database: "Database") -> str:

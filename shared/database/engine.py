@@ -5,7 +5,7 @@ works through a pooler in transaction mode, such as PgBouncer.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
@@ -22,7 +22,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from shared.database import project_scope
 from shared.database.errors import READ_ONLY, explain_outage, shows_older_schema, spoils_connection
+from shared.database.idle_pool import IdlePool
+from shared.database.notices import send_notices
 from shared.database.project_scope import ProjectSession
+from shared.database.sizing import pool_size as size_of
 from shared.database.url import connection_parameters
 from shared.errors import DatabaseUnavailable, SchemaOutdated
 from shared.settings import Settings
@@ -31,7 +34,6 @@ Result = TypeVar("Result")
 
 #: Parameters of libpq, unless the URL sets them. A lost peer is detected within 30 s.
 _DEFAULTS = {
-    "application_name": "carina",
     "connect_timeout": "5",
     "keepalives_idle": "15",
     "keepalives_interval": "5",
@@ -48,20 +50,23 @@ _WRITABLE = sa.text(
 class Database:
     """A pool of connections to PostgreSQL. Thread-safe; must not be shared between processes."""
 
-    def __init__(self, url: str, *, pool_size: int = 10, ca_bundle: str = "") -> None:
+    def __init__(self, url: str, *, pool_size: int = 10, ca_bundle: str = "", name: str = "carina") -> None:
         """Open at most `pool_size` connections; a request for another one waits up to 10 s.
 
-        The URL has libpq's syntax, including several hosts, `target_session_attrs`, `options` and `sslmode`.
-        Raises `MalformedDatabaseUrl`.
+        The URL has libpq's syntax, including several hosts, `target_session_attrs`, `options` and `sslmode`. `name` is
+        the `application_name` of the connections, unless the URL has one. Raises `MalformedDatabaseUrl`.
         """
+        named = {"application_name": name, **_DEFAULTS}
+        self._parameters = {**named, **connection_parameters(url, ca_bundle), "prepare_threshold": None}
         self.engine = sa.create_engine(
             "postgresql+psycopg://",
+            poolclass=IdlePool,
             pool_size=pool_size,
             max_overflow=0,
             pool_pre_ping=True,
             pool_timeout=10,
             hide_parameters=True,  # error texts are logged
-            connect_args={**_DEFAULTS, **connection_parameters(url, ca_bundle), "prepare_threshold": None},
+            connect_args=self._parameters,
         )
         #: Called in each transaction before its commit; an error rolls the transaction back.
         self.before_commit: Callable[[Session], None] | None = None
@@ -72,10 +77,10 @@ class Database:
         self._project_id: UUID | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "Database":
-        """Return a pool for the database in the settings."""
-        url = settings.database_url.get_secret_value()
-        return cls(url, pool_size=settings.database_connections, ca_bundle=settings.ca_bundle)
+    def from_settings(cls, settings: Settings, process: str = "command") -> "Database":
+        """Return a pool for the database in the settings, with the size and name for this kind of process."""
+        url, size = settings.database_url.get_secret_value(), size_of(settings, process)
+        return cls(url, pool_size=size, ca_bundle=settings.ca_bundle, name=f"carina-{process}")
 
     def of_project(self, project_id: UUID) -> Self:
         """Return a view of this pool whose sessions read and change only the rows of one project."""
@@ -102,6 +107,8 @@ class Database:
             yield session
             if self.before_commit is not None:
                 self.before_commit(session)
+        with suppress(DatabaseUnavailable, sa.exc.TimeoutError, psycopg.Error):  # the change itself is committed
+            send_notices(session, self.engine)
 
     def _open(self) -> Session:
         return Session(self.engine) if self._project_id is None else ProjectSession(self.engine, self._project_id)
@@ -123,6 +130,15 @@ class Database:
             wait=wait_exponential(multiplier=0.2, max=2),
             reraise=True,
         )(attempt)
+
+    @contextmanager
+    def dedicated_connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """Yield an autocommit connection outside the pool; raise `DatabaseUnavailable` during an outage."""
+        try:
+            with psycopg.connect(**self._parameters, autocommit=True) as connection:
+                yield connection
+        except psycopg.OperationalError as exc:
+            raise DatabaseUnavailable(explain_outage(exc)) from exc
 
     def ping(self) -> None:
         """Raise `DatabaseUnavailable` unless the server answers and accepts changes."""

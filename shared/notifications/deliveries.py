@@ -1,5 +1,6 @@
 """The messages of the outbox on their way to webhooks: claimed, sent, tried again, given up."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -116,6 +117,22 @@ def claim_deliveries(
         .execution_options(synchronize_session=False)
     )
     return [DeliveryClaim(**row) for row in session.execute(taken).mappings()]
+
+
+def seconds_until_due(session: Session) -> float:
+    """Return the seconds until the first waiting message is due; infinite if none waits."""
+    first = (
+        sa.select(WebhookDelivery.available_at)
+        .where(WebhookDelivery.webhook_id == Webhook.id, WebhookDelivery.state == DeliveryState.PENDING)
+        .order_by(WebhookDelivery.available_at)
+        .limit(1)
+        .correlate(Webhook)
+        .lateral("first")
+    )
+    left = sa.extract("epoch", sa.func.min(first.c.available_at) - sa.func.clock_timestamp())
+    waiting = sa.select(left).select_from(Webhook).join(first, sa.true()).where(is_deliverable())
+    left_s = session.scalar(waiting)
+    return math.inf if left_s is None else max(0.0, float(left_s))
 
 
 def end_delivery(session: Session, claim: DeliveryClaim, answer: Answer, pause_s: float | None) -> DeliveryState | None:

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
 from shared.database.ids import new_id_in_sql
+from shared.database.notices import DELIVERIES, notify
 from shared.database.project_scope import ACROSS_PROJECTS
 from shared.notifications.webhooks import is_deliverable
 from shared.tables import Image, Job, Webhook, WebhookDelivery
@@ -23,6 +24,7 @@ def announce(session: Session, project_id: UUID, event: WebhookEvent, payload: M
     """Write a message to every webhook of the project that wants the event. The payload is JSON."""
     wanted = _wanted(event, sa.literal(dict(payload), JSONB())).where(Webhook.project_id == project_id)
     session.execute(_insert(wanted))
+    notify(session, [DELIVERIES])
 
 
 def announce_jobs(session: Session, job_ids: Collection[UUID]) -> None:
@@ -33,6 +35,7 @@ def announce_jobs(session: Session, job_ids: Collection[UUID]) -> None:
     # Every batch passes here, and most installations have no webhook: that is found out in a fraction of the time.
     if job_ids and session.scalar(_HAS_LISTENER_OF_JOBS):
         session.execute(_ANNOUNCE_JOBS, {"job_ids": list(job_ids)})
+        notify(session, [DELIVERIES])
 
 
 def _wanted(event: WebhookEvent, payload: sa.ColumnElement[Any]) -> sa.Select[Any]:

@@ -7,6 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from shared.database.notices import notify
 from shared.errors import CarinaError, NotUploaded, UploadError
 from shared.leases import (
     Lease,
@@ -109,6 +110,7 @@ def finish_file(session: Session, claim: FileClaim, state: FileState, **values: 
     values = {"code": None, "reason": None, **values}
     if state is not FileState.FAILED:
         values["source_key"] = None
+    notify(session, [claim.submission_id])
     return change_held(session, [claim], **final_values(state), **values) > 0
 
 

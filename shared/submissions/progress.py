@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from shared.access.quotas import QuotaExceeded
 from shared.database import Database
+from shared.database.notices import notify
 from shared.leases import change, waiting_values
 from shared.notifications.outbox import announce
 from shared.queue.outcome import DUPLICATE
@@ -116,6 +117,7 @@ def close(session: Session, submission_id: UUID) -> int:
     closed = closed.values(state=SubmissionState.PROCESSING, closed_at=sa.func.now())
     if session.scalar(closed.execution_options(synchronize_session=False)) is None:
         return 0
+    notify(session, [submission_id])
     late = sa.and_(SubmissionFile.submission_id == submission_id, SubmissionFile.state == FileState.EXPECTED)
     return len(change(session, SubmissionFile, late, **waiting_values(FileState.ARRIVED)))
 
@@ -197,6 +199,7 @@ def end(session: Session, submission: Submission, state: SubmissionState, counte
     session.flush()
     payload: dict[str, Any] = {"submission_id": str(submission.id), "state": str(state), "counts": counted.counts}
     announce(session, submission.project_id, WebhookEvent.SUBMISSION_COMPLETED, payload)
+    notify(session, [submission.id])
 
 
 def sweep_submissions(database: Database, settings: Settings) -> None:

@@ -39,6 +39,9 @@ class Bench(StrEnum):
     TRAINING = "training"
     REAL_IMAGES = "real_images"
     RECIPES = "recipes"
+    OVERLAYS = "overlays"
+    JOB_ROWS = "job_rows"
+    WAITING = "waiting"
     IDLE = "idle"
 
 

@@ -32,9 +32,9 @@ class Stack:
 
 
 @contextmanager
-def stack(*options: str) -> Iterator[Stack]:
-    """Run `carina up` with these options in an empty folder; raises `RuntimeError` with its words if it fails."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")}
+def stack(*options: str, **variables: str) -> Iterator[Stack]:
+    """Run `carina up` with these options and settings in an empty folder; raises `RuntimeError` if it fails."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CARINA_")} | variables
     with tempfile.TemporaryDirectory(prefix="carina-bench-") as folder:
         command = [sys.executable, "-m", "deploy.cli", "up", "--data", folder, *options]
         with subprocess.Popen(command, cwd=REPOSITORY, env=clean, stdout=subprocess.PIPE, text=True) as up:

@@ -19,8 +19,9 @@ from shared.detector.card import ModelCard
 from shared.detector.demo import load_demo_model
 from shared.detector.families import build
 from shared.errors import Unauthorized
+from shared.queue.workers import mark_seen
 from shared.tables import ApiKey, Model
-from shared.vocabulary.states import Scope
+from shared.vocabulary.states import Scope, WorkerKind
 from tests.integration.conftest import NOWHERE as SERVERS_NOWHERE
 from tests.integration.conftest import Keys, Server
 from tests.requirements import REPOSITORY
@@ -277,6 +278,19 @@ def test_the_doctor_says_what_is_wrong_and_how_to_mend_it(carina: Command) -> No
     assert "wrong active model" in said
     assert "carina model import" in said
     assert "wrong workers: none is alive for prepare, detect, sweep, intake, notify" in said
+    assert "ok    connections: at most 31 of 97" in said
+
+
+def test_the_doctor_compares_the_connections_of_all_processes_with_those_of_the_server(
+    carina: Command, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.begin() as session:
+        for number in range(12):
+            mark_seen(session, f"prepare {number}", WorkerKind.PREPARE)
+    monkeypatch.setenv("CARINA_PREPARE_THREADS", "4")
+    said = carina("doctor", code=FAILED)
+    assert "wrong connections: the running processes may open 127, and PostgreSQL allows 97" in said
+    assert "max_connections" in said
 
 
 def test_the_doctor_finds_a_server_that_is_down(carina: Command, monkeypatch: pytest.MonkeyPatch) -> None:
