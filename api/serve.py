@@ -23,6 +23,7 @@ from api.http.errors import problem_for
 from api.http.services import NAME
 from shared.log import configure_logging
 from shared.network.addresses import join_host_port
+from shared.processes.heap import limit_heap
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def serve(settings: Settings) -> None:
     # If more requests store at once than the pool has connections, the others open their own: no need to warn.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     threading.stack_size(_STACK_BYTES)
+    limit_heap()
     _Server(settings, _connections(settings)).run()
 
 

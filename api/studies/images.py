@@ -1,5 +1,6 @@
 """Images: the rendition, and the rendition with its findings."""
 
+import hashlib
 from io import BytesIO
 
 import numpy as np
@@ -21,6 +22,7 @@ from shared.models import registry
 from shared.object_store import rendition_key
 from shared.studies.results import select_results
 from shared.tables import Detection, Image, Job, Model
+from shared.version import code_version
 from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import Scope
 
@@ -52,7 +54,8 @@ def overlay(path: ImagePath, query: OverlayQuery) -> Response:
     """Show an image's rendition with its findings.
 
     Draws the findings of the active model, or those of another model if the active one has no result. The strip below
-    the picture names the model and repeats the warnings of its card.
+    the picture names the model and repeats the warnings of its card. `If-None-Match` with its `ETag` is answered with
+    status 304, without drawing.
     """
     with services().database.begin() as session:
         image = find_row(session, Image, path.image_id)
@@ -70,10 +73,24 @@ def overlay(path: ImagePath, query: OverlayQuery) -> Response:
         found = session.scalars(sa.select(Detection.class_name).where(Detection.job_id == job.id).distinct())
         colours = assign_colours(found)
         note = " · ".join([*_warnings(image), *_about(model, registry.active(session), query.min_score)])
-    png = services().store.get(rendition_key(sha256), sha256=sha256)
-    with PIL.Image.open(BytesIO(png)) as picture:
-        pixels = np.asarray(picture.convert("L"))
-    return _png(draw_overlay(pixels, drawn, note, colours))
+    etag = hashlib.sha256(repr((sha256, drawn, colours, note, code_version())).encode()).hexdigest()
+    if request.if_none_match.contains(etag):
+        response = Response(status=304)
+    else:
+        response = _png(_draw(sha256, drawn, note, colours))
+    response.set_etag(etag)
+    # A key's own client may keep it, and asks each time whether it is still current.
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.vary.update(("Authorization", "Cookie"))
+    return response
+
+
+def _draw(sha256: str, boxes: list[OverlayBox], note: str, colours: dict[str, str]) -> bytes:
+    with services().drawing:  # bounds the memory of pictures, whatever the number of requests
+        png = services().store.get(rendition_key(sha256), sha256=sha256)
+        with PIL.Image.open(BytesIO(png)) as picture:
+            pixels = np.asarray(picture.convert("L"))
+        return draw_overlay(pixels, boxes, note, colours)
 
 
 def _rendition_sha256(image: Image) -> str:

@@ -26,10 +26,10 @@ from api.dicom.web.wado import blueprint
 from api.dicom.web.warnings import know_parameters
 from api.http.auth import requires
 from api.http.errors import READS_OBJECTS, may_raise
-from api.http.services import services
+from api.http.services import Services, services
 from shared.bounded import Bounded
 from shared.errors import NotReady
-from shared.object_store import ObjectStore, rendition_key
+from shared.object_store import rendition_key
 from shared.vocabulary.states import Scope
 
 PNG, JPEG = "image/png", "image/jpeg"
@@ -157,7 +157,7 @@ def _picture(found: list[Instance], query: RenderedQuery, viewport: Viewport | N
     know_parameters(RenderedQuery.model_fields)
     content_type = choose(accepted(), sorted((PNG, JPEG), key=lambda each: each != default))
     ready = [instance for instance in found if instance.rendition_sha256 is not None]
-    picture = _draw(services().store, (ready or found)[0], query, viewport, content_type)
+    picture = _draw(services(), (ready or found)[0], query, viewport, content_type)
     return Response(picture, content_type=content_type)
 
 
@@ -173,22 +173,22 @@ def _pictures(found: list[Instance], query: RenderedQuery) -> Response:
         raise NotAcceptable.of(f'{RELATED}; type="{each}"' for each in (JPEG, PNG))
     if any(instance.rendition_sha256 is None for instance in found):
         raise NotReady("An image has no rendition yet.")
-    store = services().store  # the answer is sent after the end of the request's context
-    parts = ((content_type, iter([_draw(store, instance, query, viewport, content_type)])) for instance in found)
+    own = services()  # the answer is sent after the end of the request's context
+    parts = ((content_type, iter([_draw(own, instance, query, viewport, content_type)])) for instance in found)
     return related(content_type, parts)
 
 
 def _draw(
-    store: ObjectStore, instance: Instance, query: RenderedQuery, viewport: Viewport | None, content_type: str
+    services: Services, instance: Instance, query: RenderedQuery, viewport: Viewport | None, content_type: str
 ) -> bytes:
     sha256 = instance.rendition_sha256
     if sha256 is None:
         raise NotReady("The image has no rendition yet.")
-    picture = store.get(rendition_key(sha256), sha256=sha256)
+    picture = services.store.get(rendition_key(sha256), sha256=sha256)
     if content_type == PNG and viewport is None:
         return picture
     buffer = BytesIO()
-    with PIL.Image.open(BytesIO(picture)) as image:
+    with services.drawing, PIL.Image.open(BytesIO(picture)) as image:
         shown = image.convert("L") if viewport is None else viewport.show(image.convert("L"), instance.size_px)
         shown.save(buffer, "PNG" if content_type == PNG else "JPEG", quality=query.quality)
     return buffer.getvalue()

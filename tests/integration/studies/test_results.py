@@ -1,11 +1,14 @@
 """What the API shows of jobs, studies, findings, pictures, models, and of itself."""
 
 import hashlib
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -14,6 +17,7 @@ import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.contract.findings import NOTICE
+from api.studies import images
 from shared.database import Database
 from shared.object_store import ObjectStore, rendition_key
 from shared.queue.claim import Claim, claim
@@ -26,7 +30,7 @@ from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import ModelState, WorkerKind
 from tests.integration.conftest import Api, png
 from tests.integration.rows import add_dataset, home
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE_S, wait_for
 
 #: The sides of the original and of its rendition.
 ORIGINAL_PX, RENDITION_PX = 400, 200
@@ -257,6 +261,54 @@ def test_the_overlay_draws_boxes_where_they_are_on_the_rendition(
     assert marked[179, 50:150].all()
     assert not marked[110:170, 60:140].any()
     assert not marked[:60].any()
+
+
+def test_an_overlay_is_drawn_again_only_when_it_would_look_different(
+    api: Api, database: Database, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_model(database, "active", ModelState.ACTIVE)
+    path = f"/v1/images/{send_one(api)['image_id']}/overlay.png"
+    prepare(database, store)
+    detect(database, BOXES[:1])
+    first = api.get(path)
+    assert first.headers["Cache-Control"] == "private, no-cache"
+    monkeypatch.setattr(images, "draw_overlay", lambda *_: pytest.fail("It was drawn although it is known."))
+    known = {"If-None-Match": first.headers["ETag"]}
+    again = api._http.get(path, headers=api._headers | known)
+    assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
+    monkeypatch.undo()
+    other = api._http.get(path, headers=api._headers | known, query_string={"min_score": 0.95})
+    assert other.status_code == 200
+    assert other.headers["ETag"] != first.headers["ETag"]
+
+
+def test_no_more_overlays_are_drawn_at_once_than_there_are_cores(
+    api: Api, database: Database, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_model(database, "active", ModelState.ACTIVE)
+    path = f"/v1/images/{send_one(api)['image_id']}/overlay.png"
+    prepare(database, store)
+    detect(database, BOXES[:1])
+    draw, lock, cores = images.draw_overlay, threading.Lock(), len(os.sched_getaffinity(0))
+    at_once: list[int] = []
+    drawing = 0
+
+    def count(*arguments: Any) -> bytes:
+        nonlocal drawing
+        with lock:
+            drawing += 1
+            at_once.append(drawing)
+        try:
+            return draw(*arguments)
+        finally:
+            with lock:
+                drawing -= 1
+
+    monkeypatch.setattr(images, "draw_overlay", count)
+    with ThreadPoolExecutor(4 * cores) as threads:
+        answers = [threads.submit(api.get, path) for _ in range(4 * cores)]
+        assert {answer.result(DEADLINE_S).status_code for answer in answers} == {200}
+    assert max(at_once) <= cores
 
 
 def test_a_rendition_that_the_store_has_lost_is_a_503(api: Api, database: Database, store: ObjectStore) -> None:
