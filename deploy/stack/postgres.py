@@ -28,6 +28,8 @@ _SETTINGS = {
     "unix_socket_directories": "",
     "max_connections": "100",
     "shared_buffers": "128MB",
+    "wal_compression": "pglz",  # halves the log of pages that change for the first time after a checkpoint
+    "max_wal_size": "2GB",  # and there are fewer checkpoints
     "timezone": "UTC",
     "log_timezone": "UTC",
     "io_method": "sync",  # no I/O worker processes for a small cluster

@@ -10,7 +10,7 @@ from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.tables.rows import NOW, Owned, Row, listed
+from shared.tables.rows import APPENDED, NOW, Owned, Row, listed
 from shared.vocabulary.states import Scope
 
 
@@ -96,7 +96,7 @@ class AuditEvent(Row):
     """An action of a key or another actor, or access to images. Contains ids only, never a patient's data."""
 
     __tablename__ = "audit_event"
-    __table_args__ = (Index("audit_event_of_project", "project_id", "id"),)
+    __table_args__ = (Index("audit_event_of_project", "project_id", "id"), APPENDED)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     project_id: Mapped[UUID | None] = mapped_column(ForeignKey("project.id"))

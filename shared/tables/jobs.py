@@ -8,7 +8,7 @@ from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.tables.rows import NOW, Leased, Owned, Row, leased_by, listed, one_of
+from shared.tables.rows import APPENDED, CHANGED_OFTEN, NOW, Leased, Owned, Row, leased_by, listed, one_of
 from shared.vocabulary.states import JobState, Phase, WorkerKind
 
 _OPEN = f"state IN ({listed(JobState.open())})"
@@ -24,7 +24,8 @@ class Job(Owned, Leased, Row):
         *leased_by(JobState),
         sa.CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
         Index("job_waiting", "state", sa.desc("priority"), "id", postgresql_where=_WAITING),
-        Index("job_leased", "lease_expires_at", postgresql_where=_LEASED),
+        # Few rows, so the times are compared in the table: no index contains them, and renewing a lease changes none.
+        Index("job_held", "id", postgresql_where=_LEASED),
         Index("job_open", "submission_id", postgresql_where=text(f"submission_id IS NOT NULL AND {_OPEN}")),
         Index("job_counted_on", "id", postgresql_where=text(f"counted_on AND {_OPEN}")),
         Index("job_result", "image_id", "model_id", unique=True, postgresql_where=text("state = 'succeeded'")),
@@ -34,8 +35,7 @@ class Job(Owned, Leased, Row):
         Index("job_of_submission", "submission_id", "study_id", postgresql_where=text("submission_id IS NOT NULL")),
         Index("job_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("job_unfit", "project_id", "finished_at", postgresql_where=text("state IN ('rejected', 'failed')")),
-        # Most rows are final. Vacuum the index of the short queue long before 20% of the table are dead rows.
-        {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01", "fillfactor": "80"}},
+        CHANGED_OFTEN,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -63,6 +63,7 @@ class Detection(Row):
     """One box from a model, in pixel coordinates of the original. Rank 0 has the highest score."""
 
     __tablename__ = "detection"
+    __table_args__ = (APPENDED,)
 
     job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id"), primary_key=True)
     rank: Mapped[int] = mapped_column(sa.SmallInteger, primary_key=True)
@@ -80,7 +81,10 @@ class TopScore(Owned, Row):
     """The highest score of a class in a job, for the search of studies; see `shared.studies.results`."""
 
     __tablename__ = "top_score"
-    __table_args__ = (Index("top_score_of_class", "project_id", "class_name", "tenth", "study_id", "score"),)
+    __table_args__ = (
+        Index("top_score_of_class", "project_id", "class_name", "tenth", "study_id", "score"),
+        APPENDED,
+    )
 
     # The other ids are copied from the job. Foreign keys would cost as much per batch as its detections.
     study_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -97,7 +101,8 @@ class Worker(Row):
     """A worker process: its heartbeat, and counts of its work, which `/metrics` adds up."""
 
     __tablename__ = "worker"
-    __table_args__ = (one_of("stage", WorkerKind),)
+    # A row for each process, changed at each heartbeat and batch.
+    __table_args__ = (one_of("stage", WorkerKind), {"postgresql_with": {"fillfactor": "50"}})
 
     #: The `lease_owner` of its rows; unique to the process.
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -8,7 +8,7 @@ from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.tables.rows import NOW, Leased, Owned, Row, leased_by
+from shared.tables.rows import CHANGED_OFTEN, NOW, Leased, Owned, Row, leased_by
 from shared.vocabulary.states import DeliveryState
 
 
@@ -35,9 +35,10 @@ class WebhookDelivery(Leased, Row):
     __table_args__ = (
         *leased_by(DeliveryState),
         Index("webhook_delivery_waiting", "webhook_id", "available_at", postgresql_where=text("state = 'pending'")),
-        Index("webhook_delivery_leased", "lease_expires_at", postgresql_where=text("state = 'sending'")),
+        Index("webhook_delivery_held", "id", postgresql_where=text("state = 'sending'")),
         Index("webhook_delivery_of", "webhook_id", "id"),
         Index("webhook_delivery_dead", "webhook_id", "id", postgresql_where=text("state = 'dead'")),
+        CHANGED_OFTEN,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

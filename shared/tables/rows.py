@@ -16,6 +16,14 @@ from shared.vocabulary.states import LeasedState, Phase
 #: The current time by the database's clock, for example when a row is created.
 NOW = sa.func.now()
 
+#: Settings of a table whose rows change several times and then stay: vacuum it long before 20% are dead rows, and leave
+#: room in each page for the next version of a row.
+CHANGED_OFTEN = {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01", "fillfactor": "80"}}
+#: Settings of a table that only grows: vacuum it in small steps, instead of a fifth of it at a time.
+APPENDED = {
+    "postgresql_with": {"autovacuum_analyze_scale_factor": "0.02", "autovacuum_vacuum_insert_scale_factor": "0.02"}
+}
+
 
 def listed(words: Iterable[StrEnum]) -> str:
     """Return the words as a list in SQL."""

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.tables.rows import NOW, Owned, Row
+from shared.tables.rows import APPENDED, NOW, Owned, Row
 
 _FLAGGED = "flags <> '{}'::text[]"
 
@@ -37,6 +37,7 @@ class Image(Owned, Row):
         sa.UniqueConstraint("project_id", "sha256"),
         # Few images have a flag. The index includes the flags, so that a search for a rare one reads no rows.
         Index("image_flagged", "project_id", "study_id", postgresql_include=["flags"], postgresql_where=text(_FLAGGED)),
+        APPENDED,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.tables.rows import NOW, Leased, Owned, Row, leased_by, one_of
+from shared.tables.rows import CHANGED_OFTEN, NOW, Leased, Owned, Row, leased_by, one_of
 from shared.vocabulary.states import FileState, SubmissionState
 
 
@@ -58,7 +58,7 @@ class SubmissionFile(Leased, Row):
             "number",
             postgresql_where=text("state = 'arrived'"),
         ),
-        Index("submission_file_leased", "lease_expires_at", postgresql_where=text("state = 'checking'")),
+        Index("submission_file_held", "submission_id", "number", postgresql_where=text("state = 'checking'")),
         Index(
             "submission_file_open",
             "submission_id",
@@ -73,7 +73,7 @@ class SubmissionFile(Leased, Row):
             unique=True,
             postgresql_where=text("archive_number IS NOT NULL"),
         ),
-        {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.01", "fillfactor": "80"}},
+        CHANGED_OFTEN,
     )
 
     submission_id: Mapped[UUID] = mapped_column(ForeignKey("submission.id"), primary_key=True)

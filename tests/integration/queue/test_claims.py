@@ -230,6 +230,15 @@ def test_detection_waits_for_a_model(workshop: Workshop, tiny_model: tuple[Model
     assert [claimed.job_id for claimed in workshop.claim(DETECT)] == [job_id]
 
 
+def test_a_lease_is_extended_without_a_change_of_an_index(workshop: Workshop) -> None:
+    workshop.rows(3)
+    claims = workshop.claim(DETECT)
+    with workshop.database.begin() as session:
+        assert renew(session, claims, lease_s=60) == 3
+        hot = sa.text("SELECT pg_stat_get_xact_tuples_hot_updated('job'::regclass)")
+        assert session.scalar(hot) == 3
+
+
 def test_of_two_jobs_of_an_image_that_end_at_the_same_time_one_has_the_result(workshop: Workshop) -> None:
     first, other = workshop.rows(2)
     with workshop.database.begin() as session:
