@@ -229,7 +229,7 @@ def _workers(database: "Database") -> str:
     return ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
 
 
-def _connections(settings: "Settings", database: "Database") -> str:
+def _connections(settings: Settings, database: "Database") -> str:
     """Compare the most connections of the processes that are alive, and of one API, with what the server allows."""
     import sqlalchemy as sa
 
