@@ -27,7 +27,7 @@ from api.http import (
 from api.http.auth import authenticate
 from api.http.json_body import Request
 from api.http.services import NAME, Services
-from api.operations import audit_events, keys, queue, queue_metrics, queue_watch, webhooks
+from api.operations import audit_events, keys, projects, queue, queue_metrics, queue_watch, webhooks
 from api.reviews import reviews
 from api.studies import exports, images, job_list, jobs, studies, study_list
 from api.submissions import content, manifest, progress, submissions
@@ -95,6 +95,7 @@ def create_app(settings: Settings) -> OpenAPI:
         audit_events,
         webhooks,
         keys,
+        projects,
         stow,
         qido,
         rendered,  # with the routes of `wado`

@@ -1,4 +1,4 @@
-"""The hourly cleanup: abandoned uploads and checkpoints, unused objects, old answers, audit rows, console sessions."""
+"""The hourly cleanup: abandoned uploads and checkpoints, unused objects, old answers, sessions, data by its age."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,13 +17,16 @@ from shared.errors import CarinaError
 from shared.object_store.incoming import INCOMING, Incoming
 from shared.settings import Settings
 from shared.submissions.progress import incoming_key
-from shared.tables import AuditEvent, ConsoleSession, IdempotencyKey, SubmissionFile, TrainingRun
+from shared.tables import ConsoleSession, IdempotencyKey, SubmissionFile, TrainingRun
 from shared.vocabulary.states import FileState, TaskState
+from workers.retention import RetentionRun
 
 log = structlog.get_logger()
 
 #: Seconds between two cleanups of a process.
 INTERVAL_S = 3600.0
+#: Seconds until the next cleanup if this one had not enough time.
+_GOES_ON_AFTER_S = 60.0
 #: How long an `Idempotency-Key` is remembered.
 ANSWERS_KEPT = timedelta(hours=48)
 
@@ -65,7 +68,6 @@ class Cleanup:
             self._checkpoints,
             self._unused,
             self._answers,
-            self._audit,
             self._sessions,
         )
         counts = {}
@@ -75,6 +77,13 @@ class Cleanup:
                 counts[name] = step()
             except CarinaError as error:  # other steps still run, for example without the permission to list a bucket
                 log.warning("garbage_not_collected", step=name, code=error.code, detail=error.detail)
+        try:
+            retention = RetentionRun(self._settings, self._database, self._incoming)
+            counts |= retention.run()
+            if retention.is_cut_short:
+                self._next_at = time.monotonic() + _GOES_ON_AFTER_S
+        except CarinaError as error:
+            log.warning("garbage_not_collected", step="retention", code=error.code, detail=error.detail)
         if any(counts.values()):
             log.info("garbage_collected", **counts)
 
@@ -131,14 +140,10 @@ class Cleanup:
     def _answers(self) -> int:
         return self._delete_older(IdempotencyKey, ANSWERS_KEPT)
 
-    def _audit(self) -> int:
-        days = self._settings.audit_days
-        return self._delete_older(AuditEvent, timedelta(days=days)) if days else 0
-
     def _sessions(self) -> int:
         return self._delete_older(ConsoleSession, SESSION)
 
-    def _delete_older(self, table: type[IdempotencyKey | AuditEvent | ConsoleSession], age: timedelta) -> int:
+    def _delete_older(self, table: type[IdempotencyKey | ConsoleSession], age: timedelta) -> int:
         old = sa.select(table.id).where(table.created_at < sa.func.now() - age).limit(_AT_A_TIME)
         count = 0
         while True:

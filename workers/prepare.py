@@ -145,5 +145,6 @@ class PrepareWorker:
             width_px=rendition.width_px,
             original_height_px=rendition.original_height_px,
             original_width_px=rendition.original_width_px,
+            byte_count=len(rendition.png),
             facts=kept(self._settings.suitability, rendition.facts),
         )

@@ -8,6 +8,7 @@ from api.client.journal import Journal
 from api.client.keys import Keys
 from api.client.models import Models
 from api.client.naming import Naming
+from api.client.projects import Projects
 from api.client.reviews import Reviews
 from api.client.sending import Progress
 from api.client.studies import Studies
@@ -65,5 +66,5 @@ __all__ = [
 ]
 
 
-class Carina(BulkSubmissions, Studies, Jobs, Reviews, Models, Trainings, Webhooks, Keys, Naming):
+class Carina(BulkSubmissions, Studies, Jobs, Reviews, Models, Trainings, Webhooks, Keys, Projects, Naming):
     """The API at one URL, under one key; see `Connection` for what holds of every method."""

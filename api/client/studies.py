@@ -11,7 +11,7 @@ from api.client.errors import RequestRefused
 from api.contract.files import FileOutcome, FileOutcomes
 from api.contract.findings import FindingsAnswer, FindingsFormat
 from api.contract.jobs import JobAnswer, JobsAnswer
-from api.contract.studies import StudyAnswer, StudyErased
+from api.contract.studies import PatientErased, PatientRequest, StudyAnswer, StudyErased
 from api.contract.study_list import StudiesAnswer, StudiesQuery, StudySummary
 
 #: Maximum bytes and files of a request. After a broken connection the whole request is repeated.
@@ -63,6 +63,11 @@ class Studies(Connection):
     def erase_study(self, study_id: UUID) -> StudyErased:
         """Erase a study for good, which needs a key with the scope `admin`."""
         return self._read(StudyErased, self._request("DELETE", f"/v1/studies/{study_id}"))
+
+    def erase_patient(self, patient_id: str) -> list[StudyErased]:
+        """Erase all studies of a patient for good, by the PatientID; needs a key with the scope `admin`."""
+        request = PatientRequest(patient_id=patient_id)
+        return self._read(PatientErased, self._request("POST", "/v1/patients/erase", body=request)).studies
 
     def findings(self, study_id: UUID, *, min_score: float = 0.0) -> FindingsAnswer:
         """Return the active model's findings on a study's images, and other models' results beside them."""

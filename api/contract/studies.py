@@ -9,6 +9,7 @@ from api.contract.jobs import JobAnswer
 from shared.bounded import Bounded
 from shared.imaging.facts import ChestScores, PixelSpacing
 from shared.vocabulary.flags import Flag
+from shared.vocabulary.states import ModelState
 
 
 class StudyPath(Bounded):
@@ -66,6 +67,20 @@ class StudyAnswer(BaseModel):
     images: list[ImageAnswer]
 
 
+class ModelLearnt(BaseModel):
+    """A model that has learnt from erased images."""
+
+    id: UUID
+    name: str
+    state: ModelState
+
+
+class PatientRequest(Bounded):
+    """A patient whose studies are erased."""
+
+    patient_id: str = Field(min_length=1, max_length=64, description="The PatientID in the DICOM files.")
+
+
 class StudyErased(BaseModel):
     """An erased study."""
 
@@ -74,3 +89,11 @@ class StudyErased(BaseModel):
     images: int
     #: Objects that must still be deleted, because the object store does not answer.
     objects_left: int
+    #: Models that were trained on datasets with these images, or from such models. They are kept.
+    learnt: list[ModelLearnt] = Field(default_factory=list)
+
+
+class PatientErased(BaseModel):
+    """The erased studies of a patient; none if the patient is unknown."""
+
+    studies: list[StudyErased]

@@ -100,6 +100,11 @@ VALUES: dict[str, Any] = {
     "dependencies": {"database": {"ok": True, "code": None, "detail": None}},
     "InvalidParameter.detail": "Input should be less than or equal to 9", "degraded": [], "action": "images.rendition",
     "subject": {"image_id": _IMAGE}, "remote_address": "192.0.2.7", "AuditEventAnswer.status": 200,
+    # projects
+    "ProjectAnswer.name": "hospital-a", "original_bytes": 1720000000, "rendition_bytes": 41000000, "is_own": True,
+    "RetentionAnswer.kind": "originals", "RetentionAnswer.days": 365, "RetentionRequest.days": {"originals": 365},
+    "ProjectAnswer.images": 182, "patient_id": "4711", "ModelLearnt.name": "chest-2026-01", "learnt": [],
+    "ModelLearnt.state": "active",
     # DICOMweb
     "includefield": ["StudyDescription"], "fuzzymatching": "false", "StudyInstanceUID": _UID,
     "SeriesInstanceUID": f"{_UID}.1", "SOPInstanceUID": f"{_UID}.1.1", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1",

@@ -13,7 +13,7 @@ from api.http.ttl_cache import TtlCache
 from shared.database import Database
 from shared.queue.numbers import JobCount, count_jobs, sum_work
 from shared.queue.stages import DETECT, STAGES
-from shared.tables import Image, WebhookDelivery
+from shared.tables import Image, Project, WebhookDelivery
 from shared.tables.studies import is_flagged
 from shared.training.tasks import KINDS
 from shared.vocabulary.flags import Flag
@@ -39,6 +39,7 @@ class QueueMetrics(Collector):
                 *_tasks(session),
                 _deliveries(session),
                 *_workers(session),
+                _stored(session),
             ]
 
 
@@ -106,6 +107,15 @@ def _workers(session: Session) -> Iterator[Metric]:
     expiries = CounterMetricFamily("carina_lease_expiries", "Leases that ran out.")
     expiries.add_metric([], sum(done.expired_leases for done in work.values()))
     yield from (workers, sizes, steps, expiries)
+
+
+def _stored(session: Session) -> Metric:
+    """The counts of the last hourly cleanup, because counting reads all images."""
+    stored = GaugeMetricFamily("carina_stored_bytes", "Bytes of originals and renditions.", labels=["kind"])
+    projects = session.scalars(sa.select(Project.stored)).all()
+    for kind in ("original", "rendition"):
+        stored.add_metric([kind], sum(counts.get(f"{kind}_bytes", 0) for counts in projects))
+    return stored
 
 
 def install(services: Services) -> None:

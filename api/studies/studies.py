@@ -1,6 +1,7 @@
 """Accepts, shows, reruns and erases studies; shows their findings."""
 
 from collections import Counter
+from contextlib import suppress
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -11,7 +12,15 @@ from sqlalchemy.orm import Session
 from api.contract.files import FileOutcome, FileOutcomes, SubmitQuery
 from api.contract.findings import FindingsAnswer, FindingsExportQuery
 from api.contract.jobs import JobsAnswer
-from api.contract.studies import RerunQuery, StudyAnswer, StudyErased, StudyPath
+from api.contract.studies import (
+    ModelLearnt,
+    PatientErased,
+    PatientRequest,
+    RerunQuery,
+    StudyAnswer,
+    StudyErased,
+    StudyPath,
+)
 from api.http.audit import note, recorded
 from api.http.auth import identity, requires
 from api.http.body import takes_uploads
@@ -25,11 +34,12 @@ from api.studies.answers import describe_file, describe_image, describe_job, des
 from api.studies.exports import export_study
 from api.studies.findings_formats import ModelsDiffer
 from shared.erasure import erase_study
+from shared.erasure.patients import PatientsUnread, find_studies
 from shared.errors import MalformedUpload, NoFiles, NotFound, PermanentError, UnexpectedFile
 from shared.intake.receive import Intake, Received
 from shared.studies.reruns import NothingToRunWith, ask_active_model
-from shared.tables import Image, Job, Study
-from shared.vocabulary.states import Scope
+from shared.tables import Image, Job, Model, Study
+from shared.vocabulary.states import ModelState, Scope
 
 log = structlog.get_logger()
 
@@ -145,12 +155,41 @@ def erase(path: StudyPath) -> Response:
     Erases the study's rows, originals, renditions, results and reviews permanently; datasets made from it are marked.
     Status 202 means that some objects are not removed yet; they are removed as soon as the object store allows it.
     """
+    answer = _erase(path.study_id)
+    note(images=answer.images, objects_left=answer.objects_left, learnt=[str(model.id) for model in answer.learnt])
+    return as_json(answer, 202 if answer.objects_left else 200)
+
+
+@blueprint.post("/v1/patients/erase", responses={200: PatientErased, 202: PatientErased})
+@requires(Scope.ADMIN)
+@may_raise(PatientsUnread, *STORE_ERRORS)
+def erase_patient(body: PatientRequest) -> Response:
+    """Erase a patient's studies.
+
+    Erases every study of this project with an image whose file has this PatientID, as the deletion of a study does. The
+    PatientID is neither stored nor logged. Images without a PatientID, such as PNG files, belong to no patient: erase
+    their studies. Sent again, it erases what has arrived since.
+    """
+    with services().database.begin() as session:
+        study_ids = find_studies(session, identity().project_id, body.patient_id)
+    erased = []
+    for study_id in study_ids:
+        with suppress(NotFound):  # another request has just erased it
+            erased.append(_erase(study_id))
+    learnt = sorted({str(model.id) for study in erased for model in study.learnt})
+    note(study_ids=[str(study_id) for study_id in study_ids], learnt=learnt)
+    return as_json(PatientErased(studies=erased), 202 if any(study.objects_left for study in erased) else 200)
+
+
+def _erase(study_id: UUID) -> StudyErased:
     # Objects that other projects use are kept, so the rows of all projects are needed. The study is the project's own.
-    erased = erase_study(services().installation, services().store, identity().project_id, path.study_id)
-    note(images=erased.images, objects_left=erased.objects_left)
-    log.info("study_erased", study_id=str(path.study_id), images=erased.images, objects_left=erased.objects_left)
-    answer = StudyErased(study_id=path.study_id, images=erased.images, objects_left=erased.objects_left)
-    return as_json(answer, 202 if erased.objects_left else 200)
+    note(study_id=str(study_id))
+    erased = erase_study(services().installation, services().store, identity().project_id, study_id)
+    log.info("study_erased", study_id=str(study_id), images=erased.images, objects_left=erased.objects_left)
+    with services().database.begin() as session:
+        models = session.scalars(sa.select(Model).where(Model.id.in_(erased.learners)).order_by(Model.id)).all()
+        learnt = [ModelLearnt(id=model.id, name=model.name, state=ModelState(model.state)) for model in models]
+    return StudyErased(study_id=study_id, images=erased.images, objects_left=erased.objects_left, learnt=learnt)
 
 
 def _receive(intake: Intake, upload: Upload, number: int) -> FileOutcome:

@@ -36,6 +36,7 @@ _COMMANDS = {
         "model": "models:app",
         "dataset": "datasets:app",
         "key": "keys:app",
+        "project": "project:app",
         "webhook": "webhooks:app",
         "doctor": "doctor:doctor",
         "audit": "audit:audit",

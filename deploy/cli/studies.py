@@ -93,20 +93,32 @@ def rerun(
 
 
 def erase(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's id.")],
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="The study's id.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Erase all studies of this PatientID; `-` reads it.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     data: Data = None,
 ) -> None:
-    """Erase a study for good: originals, renditions, findings and reviews. Needs a key with the scope `admin`."""
+    """Erase a study, or all studies of a patient: originals, renditions, findings and reviews.
+
+    Lists the models that have learnt from them, which are kept. Needs a key with the scope `admin`.
+    """
+    if (study is None) == (patient is None):
+        raise typer.BadParameter("Name a study, or a patient with --patient.")
     with connect(data) as client:
-        study_id = client.find_id(study, "study")
-        if not yes:
-            images = len(client.study(study_id).images)
-            typer.confirm(f"Erase the study {study_id} with {images} images for good?", abort=True, err=True)
-        erased = client.erase_study(study_id)
-    later = f"{erased.objects_left} objects are removed as soon as the object store allows."
-    show_result(
-        erased,
-        f"erased study {erased.study_id}: {erased.images} images",
-        *([later] if erased.objects_left else []),
-    )
+        if study is not None:
+            study_id = client.find_id(study, "study")
+            if not yes:
+                images = len(client.study(study_id).images)
+                typer.confirm(f"Erase the study {study_id} with {images} images for good?", abort=True, err=True)
+            erased = [client.erase_study(study_id)]
+        else:
+            patient_id = typer.prompt("PatientID", err=True) if patient == "-" else patient or ""
+            if not yes:
+                typer.confirm("Erase all studies of this patient for good?", abort=True, err=True)
+            erased = client.erase_patient(patient_id)
+    lines = [f"erased study {each.study_id}: {each.images} images" for each in erased] or ["no study of this patient"]
+    if left := sum(each.objects_left for each in erased):
+        lines.append(f"{left} objects are removed as soon as the object store allows.")
+    learnt = {model.id: model for each in erased for model in each.learnt}
+    lines += [f"model {model.name} ({model.id}, {model.state}) has learnt from them" for model in learnt.values()]
+    show_result(erased[0] if study is not None else {"studies": erased}, *lines)

@@ -15,10 +15,13 @@ from shared.tables import AuditEvent
 
 #: The actor of an action at the command line.
 CLI = "cli"
+#: The actor of what an erasure does later.
+ERASURE = "erasure"
 #: Actions outside the API. An action of the API has the name of its view.
 OFF_API = frozenset(
     {
         "backup",
+        "dataset.erase",
         "dataset.import",
         "dicom.store",
         "fsck",

@@ -8,6 +8,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from shared.access.audit import ERASURE, record
 from shared.database import Database
 from shared.errors import ObjectMissing, Place, RequestError
 from shared.leases import final_values
@@ -50,12 +51,15 @@ def may_mark_datasets(session: Session, erasure: Erasure) -> bool:
     return session.scalar(sa.select(unmarked.exists())) or False
 
 
-def mark_datasets(database: Database, store: ObjectStore, erasure_id: UUID) -> None:
-    """Mark the finished datasets that contain erased images, and add objects that show these to the erasure."""
+def mark_datasets(database: Database, store: ObjectStore, erasure_id: UUID) -> set[UUID]:
+    """Mark the finished datasets that contain erased images, and add objects that show these to the erasure.
+
+    Returns the models that have learnt from these images.
+    """
     with database.begin() as session:
         erasure = session.get(Erasure, erasure_id)
         if erasure is None or not erasure.sha256s:
-            return
+            return set()
         made = sa.select(Dataset.id, Dataset.digest, Dataset.failures_sha256).where(
             Dataset.id.in_(_unmarked(erasure, [TaskState.SUCCEEDED]))
         )
@@ -72,11 +76,22 @@ def mark_datasets(database: Database, store: ObjectStore, erasure_id: UUID) -> N
         may_go -= _images_of(store, digest, may_go).keys()
     with database.begin() as session:
         _forget_renditions(session, erasure_id, may_go)
+    models: set[UUID] = set()
     for dataset_id, digest, failures_sha256 in datasets:
         renditions = list(_images_of(store, digest, lost).values())
         is_named = failures_sha256 is not None and _are_named(store, failures_sha256, lost)
         with database.begin() as session:
-            _mark(session, erasure_id, dataset_id, renditions, failures_sha256 if is_named else None)
+            models |= _mark(session, erasure_id, dataset_id, renditions, failures_sha256 if is_named else None)
+    return models
+
+
+def find_learners(session: Session, dataset_id: UUID) -> list[UUID]:
+    """Return the models that were trained on a dataset, and those that were trained from these."""
+    run = sa.select(TrainingRun.model_id).where(TrainingRun.dataset_id == dataset_id, TrainingRun.model_id.is_not(None))
+    learners = run.cte("learner", recursive=True)
+    heirs = sa.select(TrainingRun.model_id).join(learners, TrainingRun.initial_model_id == learners.c.model_id)
+    learners = learners.union(heirs.where(TrainingRun.model_id.is_not(None)))
+    return sorted(session.scalars(sa.select(learners.c.model_id)))
 
 
 def _forget_renditions(session: Session, erasure_id: UUID, sha256s: frozenset[str]) -> None:
@@ -91,14 +106,15 @@ def _forget_renditions(session: Session, erasure_id: UUID, sha256s: frozenset[st
 
 def _mark(
     session: Session, erasure_id: UUID, dataset_id: UUID, lost: Sequence[str], failures_sha256: str | None
-) -> None:
-    """Mark a dataset whose images with these renditions were erased.
+) -> set[UUID]:
+    """Mark a dataset whose images with these renditions were erased; return the models that have learnt from them.
 
-    Ends its open tasks, and adds the objects that show the images to the erasure.
+    Ends its open tasks, adds the objects that show the images to the erasure, and records the models in the audit.
     """
     erasure = session.get(Erasure, erasure_id, with_for_update=True)
     if erasure is None or dataset_id in erasure.dataset_ids:
-        return
+        return set()
+    learners: list[UUID] = []
     erasure.dataset_ids = [*erasure.dataset_ids, dataset_id]
     keys = [rendition_key(sha256) for sha256 in lost]
     if failures_sha256 is not None:
@@ -116,7 +132,12 @@ def _mark(
             for sha256, suffix in ((evaluation.report_sha256, "html"), (evaluation.detections_sha256, "json")):
                 keys += [result_key(sha256, suffix)] if sha256 else []
             evaluation.report_sha256 = evaluation.detections_sha256 = None
+        learners = find_learners(session, dataset_id)
+        subject = {"study_id": erasure.study_id, "dataset_id": dataset_id, "images": len(lost)}
+        subject["model_ids"] = [str(model_id) for model_id in learners]
+        record(session, action="dataset.erase", subject=subject, project_id=erasure.project_id, actor=ERASURE)
     erasure.keys = [*erasure.keys, *(key for key in keys if key not in erasure.keys)]
+    return set(learners)
 
 
 def _images_of(store: ObjectStore, digest: str | None, sha256s: frozenset[str]) -> dict[str, str]:

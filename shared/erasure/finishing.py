@@ -25,7 +25,8 @@ def finish_all(database: Database, store: ObjectStore) -> None:
         forget_erased(session)
     for erasure_id in ids:
         try:
-            _try_to_finish(database, store, erasure_id)
+            mark_datasets(database, store, erasure_id)
+            _delete_objects(database, store, erasure_id)
         except (ObjectStoreUnavailable, DatabaseUnavailable) as error:
             log.warning("erasures_wait", code=error.code)
             return
@@ -33,17 +34,21 @@ def finish_all(database: Database, store: ObjectStore) -> None:
             _warn(erasure_id, error)
 
 
-def finish(database: Database, store: ObjectStore, erasure_id: UUID) -> int:
-    """Do as much of an erasure as possible now; return how many objects are left. Concurrent calls are safe."""
+def finish(database: Database, store: ObjectStore, erasure_id: UUID) -> tuple[int, set[UUID]]:
+    """Do as much of an erasure as possible now. Concurrent calls are safe.
+
+    Returns how many objects are left, and the models that have learnt from the erased images.
+    """
+    learners: set[UUID] = set()
     try:
-        return _try_to_finish(database, store, erasure_id)
+        learners = mark_datasets(database, store, erasure_id)
+        return _delete_objects(database, store, erasure_id), learners
     except CarinaError as error:
         _warn(erasure_id, error)
-        return _close(database, erasure_id)
+        return _close(database, erasure_id), learners
 
 
-def _try_to_finish(database: Database, store: ObjectStore, erasure_id: UUID) -> int:
-    mark_datasets(database, store, erasure_id)
+def _delete_objects(database: Database, store: ObjectStore, erasure_id: UUID) -> int:
     with database.begin() as session:
         erasure = session.get(Erasure, erasure_id)
         keys = list(erasure.keys) if erasure else []

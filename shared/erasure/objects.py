@@ -60,8 +60,9 @@ def find_unused(session: Session, keys: Collection[str]) -> set[str]:
     by_digest = {digest_in(key): key for key in keys}
     for column in REFERENCES.get(next(iter(keys)).partition("/")[0], ()) if keys else ():
         found = sa.select(column).where(is_any(column, by_digest))
-        if column is Image.sha256:  # for its index, which begins with the project
-            found = found.where(Image.project_id.in_(sa.select(Project.id)))
+        if column is Image.sha256:
+            projects = sa.select(Project.id)  # for the index, which begins with the project
+            found = found.where(Image.project_id.in_(projects), Image.original_deleted_at.is_(None))
         for sha256 in session.scalars(found):
             by_digest.pop(sha256, None)
     return set(by_digest.values())

@@ -128,7 +128,8 @@ class Reconciliation:
 
     def _originals(self, digit: str) -> list[Missing]:
         with self._database.begin() as session:
-            images = session.execute(sa.select(Image.id, Image.sha256).where(Image.sha256.startswith(digit))).all()
+            kept = sa.select(Image.id, Image.sha256).where(Image.original_deleted_at.is_(None))
+            images = session.execute(kept.where(Image.sha256.startswith(digit))).all()
         return [Missing("image", str(image_id), original_key(sha256)) for image_id, sha256 in images]
 
     def _renditions(self, digit: str) -> list[Missing]:
@@ -173,8 +174,10 @@ class Reconciliation:
             return True
         with self._database.begin() as session:
             image = session.get(Image, UUID(row.id))
-            needed = (original_key(image.sha256), rendition_key(image.rendition_sha256 or "")) if image else ()
-            return row.key in needed
+            if image is None:
+                return False
+            is_original = row.key == original_key(image.sha256) and image.original_deleted_at is None
+            return is_original or row.key == rendition_key(image.rendition_sha256 or "")
 
 
 def _forget_rendition(session: Session, row: Missing) -> None:

@@ -40,6 +40,8 @@ class Erased:
 
     images: int
     objects_left: int
+    #: Models that were trained on datasets with these images, or from such models.
+    learners: frozenset[UUID] = frozenset()
 
 
 def erase_study(database: Database, store: ObjectStore, project_id: UUID, study_id: UUID) -> Erased:
@@ -60,8 +62,8 @@ def erase_study(database: Database, store: ObjectStore, project_id: UUID, study_
         ids = session.scalars(erasures).all()
     if not ids:
         raise NotFound
-    objects_left = sum(finish(database.unrecorded(), store, erasure_id) for erasure_id in ids)
-    return Erased(images, objects_left)
+    done = [finish(database.unrecorded(), store, erasure_id) for erasure_id in ids]
+    return Erased(images, sum(left for left, _ in done), frozenset().union(*(learners for _, learners in done)))
 
 
 def _erase_rows(session: Session, project_id: UUID, study_id: UUID) -> int:

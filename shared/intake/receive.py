@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from shared.access.quotas import Quota, QuotaExceeded, find_quota
 from shared.database import Database
 from shared.erasure import discard, hold_object
+from shared.erasure.patients import patient_of
 from shared.errors import ImageTooLarge, InvalidUid, TransientError
 from shared.imaging.element_names import name_of
 from shared.imaging.header import PREFIX_BYTES, ImageHeader, read_header
@@ -53,6 +54,8 @@ class _Original:
     header: ImageHeader
     sha256: str
     byte_count: int
+    #: The pseudonym of its patient.
+    patient: str
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ class Intake:
             store.put(original_key(stream.sha256), first)
         else:
             store.put_stream(chain([first], parts), sha256=lambda: stream.sha256)
-        return _Original(header, stream.sha256, stream.byte_count)
+        return _Original(header, stream.sha256, stream.byte_count, self._find_patient(first))
 
     def _store_deidentified(self, parts: Iterator[bytes]) -> _Original:
         """De-identify a file and store it under the digest of the new bytes."""
@@ -187,7 +190,10 @@ class Intake:
         header = read_header(data[:PREFIX_BYTES], len(data), max_image_pixels=max_image_pixels)
         sha256 = hashlib.sha256(data).hexdigest()
         self._object_store.put(original_key(sha256), data)
-        return _Original(header, sha256, len(data))
+        return _Original(header, sha256, len(data), self._find_patient(data[:PREFIX_BYTES]))
+
+    def _find_patient(self, prefix: bytes) -> str:
+        return patient_of(prefix, self._find_pseudonym_key)
 
     def _find_pseudonym_key(self) -> bytes:
         if self._pseudonym_key is None:
@@ -202,6 +208,7 @@ class Intake:
             known = self._find_job(session, original.sha256)
             if known and not share_jobs(session, [known.id], self._submission_id, self._priority, wait=True):
                 raise _Overtaken
+            self._restore_original(session, original.sha256)
             job = known or self._make_job(session, original)
             received = Received(
                 outcome="duplicate" if known else "accepted",
@@ -220,6 +227,12 @@ class Intake:
         if not known:
             self._new_jobs.append(state)
         return received
+
+    def _restore_original(self, session: Session, sha256: str) -> None:
+        """Record that the original of an image is there again, if it had been deleted because of its age."""
+        deleted = sa.update(Image).where(Image.project_id == self._project_id, Image.sha256 == sha256)
+        deleted = deleted.where(Image.original_deleted_at.is_not(None)).values(original_deleted_at=None)
+        session.execute(deleted.execution_options(synchronize_session=False))
 
     def _find_job(self, session: Session, sha256: str) -> Job | None:
         """Return the newest job that has the result of this file or will have it; None if there is none."""
@@ -257,6 +270,7 @@ class Intake:
             media_type=header.media_type,
             height_px=header.height_px,
             width_px=header.width_px,
+            patient=original.patient,
         )
         session.add(image)
         session.flush()

@@ -37,6 +37,7 @@ class StoredRendition:
     width_px: int
     original_height_px: int
     original_width_px: int
+    byte_count: int | None = None
     facts: ImageFacts = field(default_factory=ImageFacts)
 
 
@@ -76,6 +77,7 @@ def _store(session: Session, claim: Claim, rendition: StoredRendition) -> None:
             rendition_version=rendition.version,
             rendition_height_px=rendition.height_px,
             rendition_width_px=rendition.width_px,
+            rendition_byte_count=rendition.byte_count,
             height_px=rendition.original_height_px,
             width_px=rendition.original_width_px,
             **_columns(rendition.facts),

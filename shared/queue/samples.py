@@ -17,7 +17,8 @@ from shared.vocabulary.states import JobState
 
 #: Each interval has one sample; the first beat in it takes it.
 INTERVAL = timedelta(seconds=15)
-KEPT_FOR = timedelta(days=7)
+#: A sample after a longer gap counts as the first one.
+_LONGEST_GAP = timedelta(days=7)
 _EPOCH = sa.literal(datetime(2000, 1, 1, tzinfo=UTC), sa.DateTime(timezone=True))
 
 
@@ -38,12 +39,9 @@ class Span:
 
 
 def take_sample(session: Session) -> bool:
-    """Store a sample of the queue, unless this interval has one; return whether it was stored.
-
-    Deletes samples that are older than `KEPT_FOR`.
-    """
+    """Store a sample of the queue, unless this interval has one; return whether it was stored."""
     at = session.scalars(sa.select(sa.func.date_bin(INTERVAL, sa.func.now(), _EPOCH))).one()
-    before = session.scalar(sa.select(sa.func.max(QueueSample.at)).where(QueueSample.at >= at - KEPT_FOR))
+    before = session.scalar(sa.select(sa.func.max(QueueSample.at)).where(QueueSample.at >= at - _LONGEST_GAP))
     if before is not None and before >= at:
         return False
     since = before or at - INTERVAL
@@ -62,10 +60,7 @@ def take_sample(session: Session) -> bool:
         "step_s": done.step_s,
     }
     taken = insert(QueueSample).values(values).on_conflict_do_nothing().returning(QueueSample.at)
-    if session.scalar(taken) is None:
-        return False
-    session.execute(sa.delete(QueueSample).where(QueueSample.at < at - KEPT_FOR))
-    return True
+    return session.scalar(taken) is not None
 
 
 def read_history(session: Session, past: timedelta, *, points: int) -> list[Span]:
@@ -75,7 +70,7 @@ def read_history(session: Session, past: timedelta, *, points: int) -> list[Span
     width = max(INTERVAL, past / points)
 
     def gain(column: sa.orm.InstrumentedAttribute[int] | sa.orm.InstrumentedAttribute[float]) -> sa.Label[float]:
-        # Rows of workers are never deleted; if one were, its work would still count.
+        # The work of deleted rows of workers is kept in another row; if it were not, it would still count.
         more = column - sa.func.lag(column).over(order_by=sample.at)
         return sa.func.greatest(more, 0).label(column.key)
 

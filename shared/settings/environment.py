@@ -112,7 +112,6 @@ class Settings(BaseSettings):
     session_secret: SecretStr = Field(SecretStr(""), description="Signs the console's cookies; empty: no console.")
     trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies in front whose `X-Forwarded-*` is trusted.")
     rate_limit: str = Field("", description="Request rate of a key, such as `600/minute`; empty: unlimited.")
-    audit_days: int = Field(0, ge=0, description="Days for which audit rows are kept; 0: forever.")
     cors_origins: Annotated[str, AfterValidator(_check_origins)] = Field(
         "",
         description="Origins whose web pages may read the API, as `https://a.example,https://b.example`; empty: none.",
@@ -138,6 +137,16 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = Field(False, description="Whether webhooks may point at private addresses.")
     webhook_timeout_s: float = Field(10, ge=1, le=60, description="Seconds within which a receiver must answer.")
     webhook_retry_h: float = Field(24, gt=0, le=168, description="Hours for which a message is retried.")
+
+    # Retention: days after which data is deleted. A project can have other values.
+    originals_days: int = Field(0, ge=0, description="Days for which originals are kept; 0: forever.")
+    renditions_days: int = Field(0, ge=0, description="Days for which renditions are kept; 0: forever.")
+    results_days: int = Field(0, ge=0, description="Days for which results and their reviews are kept; 0: forever.")
+    submissions_days: int = Field(0, ge=0, description="Days for which ended submissions are kept; 0: forever.")
+    deliveries_days: int = Field(0, ge=0, description="Days for which ended webhook messages are kept; 0: forever.")
+    audit_days: int = Field(0, ge=0, description="Days for which audit rows are kept; 0: forever.")
+    samples_days: int = Field(7, ge=1, description="Days for which samples of the queue are kept.")
+    workers_days: int = Field(7, ge=1, description="Days for which rows of ended processes are kept.")
 
     # The DICOM listener.
     dicom_host: str = Field("127.0.0.1", description="Address of the DICOM listener; `::` for IPv4 and IPv6.")

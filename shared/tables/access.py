@@ -23,6 +23,10 @@ class Project(Row):
     name: Mapped[str] = mapped_column(unique=True)
     #: Key for the pseudonyms of this project's patients and objects; 256 random bits.
     pseudonym_key: Mapped[bytes] = mapped_column(default=lambda: secrets.token_bytes(32))
+    #: Days for which data is kept, by `Retained`, where the project differs from the settings; 0: forever.
+    retention: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    #: The last count of stored images and bytes: see `shared.erasure.stored`.
+    stored: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 

@@ -18,7 +18,7 @@ class Erasure(Row):
     __tablename__ = "erasure"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    #: Both are None if the object was stored for a study that had been erased by then.
+    #: `study_id` is None if only objects are to be deleted; `project_id` too if no project owns them.
     project_id: Mapped[UUID | None] = mapped_column(ForeignKey("project.id"))
     study_id: Mapped[UUID | None]
     #: Digests of the originals.

@@ -82,6 +82,7 @@ class TopScore(Owned, Row):
 
     __tablename__ = "top_score"
     __table_args__ = (
+        Index("top_score_job", "job_id", postgresql_using="hash"),
         Index("top_score_of_class", "project_id", "class_name", "tenth", "study_id", "score"),
         APPENDED,
     )

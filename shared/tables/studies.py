@@ -12,6 +12,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from shared.ids import new_id
 from shared.tables.rows import APPENDED, NOW, Owned, Row
 
+#: The condition that the patient of an image has not been read from its header yet.
+PATIENT_UNREAD = "patient IS NULL AND media_type = 'application/dicom'"
 _FLAGGED = "flags <> '{}'::text[]"
 
 
@@ -37,6 +39,9 @@ class Image(Owned, Row):
         sa.UniqueConstraint("project_id", "sha256"),
         # Few images have a flag. The index includes the flags, so that a search for a rare one reads no rows.
         Index("image_flagged", "project_id", "study_id", postgresql_include=["flags"], postgresql_where=text(_FLAGGED)),
+        Index("image_of_patient", "project_id", "patient", postgresql_where=text("patient <> ''")),
+        Index("image_without_patient", "project_id", "id", postgresql_where=text(PATIENT_UNREAD)),
+        Index("image_rendition", "rendition_sha256", postgresql_using="hash"),
         APPENDED,
     )
 
@@ -60,6 +65,12 @@ class Image(Owned, Row):
     rendition_version: Mapped[int | None]
     rendition_height_px: Mapped[int | None]
     rendition_width_px: Mapped[int | None]
+    rendition_byte_count: Mapped[int | None]
+    #: When the original was deleted because its retention time had passed.
+    original_deleted_at: Mapped[datetime | None]
+    #: The pseudonym of the patient, for erasing: see `shared.erasure.patients`. Empty if the file names no patient;
+    #: None if the header has not been read for it.
+    patient: Mapped[str | None]
     #: Properties found during decoding: see `shared.imaging.facts`. None until the image is prepared.
     row_spacing_mm: Mapped[float | None]
     column_spacing_mm: Mapped[float | None]

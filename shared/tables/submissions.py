@@ -64,6 +64,8 @@ class SubmissionFile(Leased, Row):
             "submission_id",
             postgresql_where=text("state IN ('expected', 'arrived', 'checking')"),
         ),
+        Index("submission_file_image", "image_id", postgresql_using="hash"),
+        Index("submission_file_job", "job_id", postgresql_using="hash"),
         Index("submission_file_duplicate", "job_id", "submission_id", postgresql_where=text("state = 'duplicate'")),
         Index(
             "submission_file_entry",

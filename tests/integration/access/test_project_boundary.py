@@ -111,6 +111,7 @@ LISTS: dict[str, list[dict[str, str]]] = {
     "/v1/gate-decisions": [{}],
     "/v1/jobs": [{"id": "{job_id}"}],
     "/v1/keys": [{}],
+    "/v1/project": [{}],
     "/v1/queue": [{}],
     "/v1/queue/events": [{}],
     "/v1/queue/history": [{}],
@@ -158,6 +159,7 @@ BY_BODY: dict[str, list[tuple[dict[str, Any], int, str]]] = {
     "/v1/gate-decisions": [({"model_id": "{model_id}", "config": _GATE}, 404, "not_found")],
     "/v1/jobs/retry": [({"code": "internal_error"}, 200, "")],
     "/v1/keys": [({"scopes": ["system"]}, 403, "forbidden")],
+    "/v1/patients/erase": [({"patient_id": SECRET}, 200, "")],
     "/v1/schedules": [
         ({**_NIGHTLY, "gate": _GATE}, 404, "not_found"),
         ({**_NIGHTLY, "config": _HELD_OUT}, 404, "not_found"),
@@ -175,11 +177,13 @@ BY_BODY: dict[str, list[tuple[dict[str, Any], int, str]]] = {
 BY_FILE = {"POST": ["/v1/studies", "/dicom-web/studies", _STUDY]}
 #: What all projects share: to see it takes `read`, to change it takes `system`, which no key here has.
 SHARED = {
-    "GET": ["/v1/models", "/v1/models/{model_id}/weights"],
+    "GET": ["/v1/models", "/v1/models/{model_id}/weights", "/v1/projects"],
     "POST": ["/v1/models", "/v1/models/{model_id}/promote", "/v1/models/rollback"],
 }
 #: Weights are found by their digest; whoever may train may send them.
 BY_DIGEST = {"PUT": ["/v1/weights/{sha256}"]}
+#: What changes the project of the key, and names nothing.
+OWN = {"PUT": ["/v1/project/retention"]}
 #: Operations that take no key.
 PUBLIC = {
     "GET": [
@@ -301,7 +305,7 @@ def test_every_operation_says_how_it_names_its_rows(api: Api) -> None:
     }
     known = {
         (method, path)
-        for table in (BY_PATH, EMPTY_BY_PATH, BY_FILE, BY_DIGEST, SHARED, PUBLIC)
+        for table in (BY_PATH, EMPTY_BY_PATH, BY_FILE, BY_DIGEST, OWN, SHARED, PUBLIC)
         for method, paths in table.items()
         for path in paths
     }
@@ -385,7 +389,11 @@ def test_what_all_projects_share_is_changed_with_the_scope_system_only(
         for path in SHARED["POST"]:
             answer = _call(api, key, "POST", path, ward.ids, None)
             assert (answer.status_code, answer.get_json()["code"]) == (403, "forbidden"), path
-        for path, query in (("/v1/models/{model_id}/weights", {}), ("/v1/audit-events", {"project": "*"})):
+        for path, query in (
+            ("/v1/models/{model_id}/weights", {}),
+            ("/v1/audit-events", {"project": "*"}),
+            ("/v1/projects", {}),
+        ):
             answer = api.as_(key).get(path.format(**ward.ids), **query)
             assert (answer.status_code, answer.get_json()["code"]) == (403, "forbidden"), path
     gate = {"evaluation_dataset_id": str(ward.ids["dataset_id"])}

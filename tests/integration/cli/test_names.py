@@ -48,7 +48,7 @@ def test_every_command_but_the_imports_needs_the_api_alone_and_prints_json_and_n
         if command[0] in left_out or command[:2] in (["dataset", "phantoms"], ["dataset", "reviews"]):
             continue
         if command[0] == "erase":
-            command = [*command, "--yes"]
+            command = [*command, "name", "--yes"]
         monkeypatch.setattr("sys.argv", ["carina", *command, "--json"])
         with pytest.raises(SystemExit) as ended:
             main()

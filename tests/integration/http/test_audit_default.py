@@ -197,6 +197,18 @@ def erase(ward: Ward) -> Call:
     return lambda: ward.api.delete(path)
 
 
+@changing("POST", "/v1/patients/erase")
+def erase_patient(ward: Ward) -> Call:
+    image = make_dicom(make_image(), PatientID="4711")
+    ward.api.send(("a.dcm", image))
+    return lambda: ward.api.post("/v1/patients/erase", {"patient_id": "4711"})
+
+
+@changing("PUT", "/v1/project/retention")
+def change_retention(ward: Ward) -> Call:
+    return lambda: ward.api.call("PUT", "/v1/project/retention", {"days": {"audit": 30}})
+
+
 @changing("POST", "/v1/studies/{study_id}/jobs")
 def rerun(ward: Ward) -> Call:
     path = f"/v1/studies/{ward.send()['study_id']}/jobs"

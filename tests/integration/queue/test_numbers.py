@@ -15,7 +15,7 @@ from shared.access.keys import verify_key
 from shared.database import Database
 from shared.queue.claim import expire_leases
 from shared.queue.hints import Hints
-from shared.queue.samples import INTERVAL, KEPT_FOR, count_past, read_history, take_sample
+from shared.queue.samples import INTERVAL, count_past, read_history, take_sample
 from shared.settings import Settings
 from shared.submissions.failures import list_failures, retry_failures
 from shared.submissions.progress import settle
@@ -195,10 +195,9 @@ def sample(at: datetime, **columns: float) -> QueueSample:
     return QueueSample(**{**dict.fromkeys(zero, 0), "at": at, "elapsed_s": 15, **columns})
 
 
-def test_each_end_counts_once_and_old_samples_go(workshop: Workshop, database: Database) -> None:
+def test_each_end_counts_once(workshop: Workshop, database: Database) -> None:
     now = datetime.now(UTC)
     with database.begin() as session:
-        session.add(sample(now - KEPT_FOR - timedelta(minutes=1)))
         session.add(sample(now - timedelta(minutes=10), succeeded=5))
     for job, ago in zip(workshop.rows(3), (11, 5, 4), strict=True):
         workshop.set(job, state=JobState.SUCCEEDED, finished_at=now - timedelta(minutes=ago))

@@ -102,7 +102,10 @@ def test_nothing_of_an_erased_study_is_left(
     assert len(traces(database, store, words, file)) >= 8
 
     answer = mine.delete(f"/v1/studies/{study_id}")
-    assert (answer.status_code, answer.get_json()) == (200, {"study_id": study_id, "images": 1, "objects_left": 0})
+    assert (answer.status_code, answer.get_json()) == (
+        200,
+        {"study_id": study_id, "images": 1, "objects_left": 0, "learnt": []},
+    )
     assert traces(database, store, words, file) == []
     assert list(store.keys("renditions/")) == list(store.keys("originals/")) == []
 
