@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from shared.database import is_any
 from shared.errors import CarinaError, PermanentError, Place, TransientError, UploadError, plain_code
 from shared.tables.rows import Leased, Row
-from shared.vocabulary.states import LeasedState
+from shared.vocabulary.states import LeasedState, Phase
 
 LOST_WORKER = plain_code(
     "worker_lost", "The worker of the job or file died or hung, in every attempt.", Place.JOB | Place.FILE
@@ -77,6 +77,13 @@ def expired(table: type[Leased], state: LeasedState, *conditions: sa.ColumnEleme
     columns = primary_key(table)
     rows = sa.select(*columns).where(table.state == state, table.lease_expires_at <= sa.func.now(), *conditions)
     return sa.tuple_(*columns).in_(rows.with_for_update(skip_locked=True))
+
+
+def is_leased(table: type[Leased]) -> sa.ColumnElement[bool]:
+    """Return the condition that a row has a lease that has not expired."""
+    # As literals, to use the partial index of leased rows.
+    states = [sa.literal(str(state), sa.Text(), literal_execute=True) for state in table.states.in_phase(Phase.LEASED)]
+    return sa.and_(table.state.in_(states), table.lease_expires_at > sa.func.now())
 
 
 def is_due(table: type[Leased], state: LeasedState) -> sa.ColumnElement[bool]:
@@ -146,6 +153,29 @@ def release(session: Session, leases: Iterable[Lease], *, pause_s: float = 0, **
     )
 
 
+def list_owners(session: Session) -> set[str]:
+    """Return the owners of all leases that have not expired."""
+    return {
+        str(owner)
+        for table in leased_tables()
+        for owner in session.scalars(sa.select(table.lease_owner).where(is_leased(table)).distinct())
+    }
+
+
+def end_leases(session: Session, owners: Collection[str]) -> int:
+    """End the leases of processes that have ended, so that the next sweep returns their rows; return how many.
+
+    If such a process lives after all, its results are dropped, as after any expired lease.
+    """
+    count = 0
+    for table in leased_tables():
+        columns = primary_key(table)
+        rows = sa.select(*columns).where(is_leased(table), is_any(table.lease_owner, sorted(owners)))
+        which = sa.tuple_(*columns).in_(rows.with_for_update(skip_locked=True))
+        count += len(change(session, table, which, lease_expires_at=sa.func.now()))
+    return count
+
+
 # --- after an error --------------------------------------------------------------------------------------------------
 
 
@@ -191,13 +221,14 @@ def in_seconds(seconds: float) -> sa.ColumnElement[datetime]:
     return sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
-def leased_tables() -> list[str]:
-    """Return the names of all tables with leases."""
-    return sorted(
-        mapper.local_table.name  # type: ignore[attr-defined]
+def leased_tables() -> list[type[Leased]]:
+    """Return all tables with leases, by name."""
+    found = {
+        mapper.local_table.name: mapper.class_  # type: ignore[attr-defined]
         for mapper in Row.registry.mappers
         if issubclass(mapper.class_, Leased)
-    )
+    }
+    return [found[name] for name in sorted(found)]
 
 
 def primary_key(table: type[Leased]) -> tuple[sa.Column[Any], ...]:

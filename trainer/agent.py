@@ -4,35 +4,28 @@ A task is a leased row, not a message. Its processes can be killed at any time: 
 store, and this trainer or another one continues the task.
 """
 
-import hashlib
-import os
-import re
 import signal
-import socket
 import threading
 import time
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
 
 from shared.database import Database
 from shared.errors import DatabaseUnavailable, Place, plain_code
-from shared.ids import new_id
 from shared.log import configure_logging
 from shared.object_store import ObjectStore, checkpoint_key
 from shared.processes.loops import run_steps
+from shared.processes.owners import make_owner
 from shared.processes.process_state import StateFile
 from shared.processes.readiness import Readiness, storing
 from shared.processes.readiness_monitor import ReadinessMonitor
-from shared.queue.workers import mark_seen, mark_stopped
+from shared.queue.workers import end_leases_of_ended, mark_seen, mark_stopped
 from shared.settings import Settings
-from shared.training.tasks import TaskClaim, claim_task, interrupt_task, lose_task, lose_tasks_of, renew_task
+from shared.training.tasks import TaskClaim, claim_task, expire_tasks, interrupt_task, lose_task, renew_task
 from shared.vocabulary.states import TaskState, WorkerKind
 from trainer.launch import command_of, follow
-from trainer.process import is_alive
 from trainer.task_process import TaskProcess, last_error
 
 log = structlog.get_logger()
@@ -65,32 +58,11 @@ def run_trainer(settings: Settings) -> None:
         database.close()
 
 
-def make_owner(pid: int) -> str:
-    """Return a unique owner name for a trainer's process, with its machine and its process table."""
-    return f"{WorkerKind.TRAIN}@{socket.gethostname()}:{pid}:{_process_table()}{new_id().hex[-8:]}"
-
-
-def process_of(owner: str) -> int | None:
-    """Return the process id in an owner name; None for a process of another machine, which cannot be examined."""
-    named = re.fullmatch(rf"{WorkerKind.TRAIN}@(.*):(\d+):(\w{{8}})\w{{8}}", owner)
-    return int(named[2]) if named and (named[1], named[3]) == (socket.gethostname(), _process_table()) else None
-
-
-@cache
-def _process_table() -> str:
-    """Return an id of this boot of the machine and this container; empty if unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        return hashlib.sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:8]
-    except OSError:
-        return ""
-
-
 class Agent:
     """One trainer: at most one task at a time."""
 
     def __init__(self, settings: Settings, database: Database, stop: threading.Event) -> None:
-        self.owner = make_owner(os.getpid())
+        self.owner = make_owner(WorkerKind.TRAIN, settings.slot)
         self._settings = settings
         self._database = database
         self._store = ObjectStore(settings)
@@ -109,16 +81,12 @@ class Agent:
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             self._mark_seen(session)
             # Take back the tasks of this trainer's predecessor now, before their leases expire.
-            lost = lose_tasks_of(session, self._is_gone, max_attempts=self._settings.max_attempts)
+            end_leases_of_ended(session, self.owner)
+            lost = expire_tasks(session, max_attempts=self._settings.max_attempts)
             log.info("trainer_started", tasks_taken_back=lost)
         run_steps("trainer", self._step, self._stop, every_s=self._settings.trainer_poll_s)
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             mark_stopped(session, self.owner)
-
-    def _is_gone(self, owner: str) -> bool:
-        """Return whether the owner is a trainer's process on this machine that has ended."""
-        pid = process_of(owner)
-        return pid is not None and owner != self.owner and (pid == os.getpid() or not is_alive(pid))
 
     def _step(self) -> bool:
         """Do a task if there is one. Returns whether to look for the next one immediately."""

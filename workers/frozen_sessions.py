@@ -27,4 +27,5 @@ _FROZEN = sa.text(
 
 def end_frozen_sessions(session: Session, *, after_s: float) -> int:
     """End sessions that have held locks on leased rows and done nothing for `after_s`; return how many."""
-    return cast("int", session.scalar(_FROZEN, {"after_s": after_s, "tables": leased_tables()}))
+    tables = [sa.inspect(table).local_table.name for table in leased_tables()]
+    return cast("int", session.scalar(_FROZEN, {"after_s": after_s, "tables": tables}))

@@ -4,7 +4,6 @@ Otherwise a hung decoder or device would keep its jobs for ever, because the thr
 """
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterable
@@ -14,11 +13,11 @@ import structlog
 
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
-from shared.ids import new_id
 from shared.leases import Lease, renew
 from shared.processes.loops import Loop
+from shared.processes.owners import make_owner
 from shared.queue.claim import Claim
-from shared.queue.workers import mark_seen, mark_stopped
+from shared.queue.workers import end_leases_of_ended, mark_seen, mark_stopped
 from shared.vocabulary.states import WorkerKind
 
 log = structlog.get_logger()
@@ -31,8 +30,10 @@ MAX_INTERVAL_S = 20.0
 class Heartbeat:
     """Renews the leases of this process in its own thread. `owner` is the owner of all of them."""
 
-    def __init__(self, database: Database, kind: WorkerKind, *, lease_s: float, stuck_after_s: float) -> None:
-        self.owner = f"{kind}@{socket.gethostname()}:{os.getpid()}:{new_id().hex[-8:]}"
+    def __init__(
+        self, database: Database, kind: WorkerKind, *, lease_s: float, stuck_after_s: float, slot: str = ""
+    ) -> None:
+        self.owner = make_owner(kind, slot)
         self._database = database
         self._kind = kind
         self._lease_s = lease_s
@@ -44,12 +45,18 @@ class Heartbeat:
         every_s = min(lease_s / 3, MAX_INTERVAL_S)
         self._loop = Loop("heartbeat", self._beat, every_s=every_s, max_pause_s=every_s)
 
-    def start(self, device: str | None = None) -> None:
-        """Write the row of this process and start the thread. If the database is down, the next beat writes the row."""
+    def start(self, device: str | None = None) -> int:
+        """Write the row of this process and start the thread. If the database is down, the next beat writes the row.
+
+        Ends the leases of ended processes, such as this one's predecessor; returns how many.
+        """
         self._device = device
+        ended = 0
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             mark_seen(session, self.owner, self._kind, device)
+            ended = end_leases_of_ended(session, self.owner)
         self._loop.start()
+        return ended
 
     def stop(self) -> None:
         """Record that this process has ended cleanly."""

@@ -48,7 +48,13 @@ class WorkerProcess:
         # A worker that waits for a server is not stuck. It waits for the database up to half a lease
         # (`Database.persist`), and for the object store as long as its client retries.
         waits_s = settings.lease_s / 2 + MAX_REQUEST_S
-        self.heartbeat = Heartbeat(self.database, kind, lease_s=settings.lease_s, stuck_after_s=stuck_after_s + waits_s)
+        self.heartbeat = Heartbeat(
+            self.database,
+            kind,
+            lease_s=settings.lease_s,
+            stuck_after_s=stuck_after_s + waits_s,
+            slot=settings.slot,
+        )
         self.stop = threading.Event()
         self.wakeups = Wakeups()
         #: Seconds between two looks for work without a hint, and between two looks while Redis fails.
@@ -64,7 +70,8 @@ class WorkerProcess:
     def __enter__(self) -> "WorkerProcess":
         self._state = self.closing.enter_context(StateFile(process_of(self.kind), is_stuck=self.heartbeat.is_stuck))
         self.closing.callback(self.database.close)
-        self.heartbeat.start(self._device)
+        if self.heartbeat.start(self._device):
+            self.hints.send(WorkerKind.SWEEP, 1)
         self.closing.callback(self.heartbeat.stop)
         return self
 

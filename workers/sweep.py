@@ -16,6 +16,7 @@ from shared.queue.files import expire_file_leases, is_listing
 from shared.queue.hints import Hints
 from shared.queue.samples import take_sample
 from shared.queue.stages import STAGES
+from shared.queue.workers import end_leases_of_ended
 from shared.settings import Settings
 from shared.submissions.progress import sweep_submissions
 from shared.tables import Job, Submission, SubmissionFile, Worker
@@ -55,6 +56,7 @@ def sweep(settings: Settings, database: Database, hints: Hints, owner: str) -> N
 
     steps: dict[str, Callable[[], object]] = {
         "frozen_sessions": lambda: _end_frozen(settings, database),
+        "ended": lambda: _end_leases(database, owner),
         "leases": lambda: _expire(settings, database, owner),
         "waiting": lambda: _hint(database, hints),
         "tasks": lambda: _expire_tasks(settings, database),
@@ -71,6 +73,13 @@ def _end_frozen(settings: Settings, database: Database) -> None:
         ended = end_frozen_sessions(session, after_s=settings.lease_s)
     if ended:
         log.warning("frozen_sessions_ended", count=ended)
+
+
+def _end_leases(database: Database, owner: str) -> None:
+    with database.begin() as session:
+        ended = end_leases_of_ended(session, owner)
+    if ended:
+        log.warning("leases_of_ended_processes", count=ended)
 
 
 def _expire(settings: Settings, database: Database, owner: str) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 from api.client.connection import Connection
 from api.client.waiting import look_until
 from api.contract.jobs import MAX_JOBS, JobAnswer, JobsAnswer
-from api.contract.queue import QueueAnswer, RetriedAnswer, RetryRequest
+from api.contract.queue import PriorityAnswer, PriorityRequest, QueueAnswer, RetriedAnswer, RetryRequest
 from shared.ids import new_id
 
 
@@ -42,6 +42,10 @@ class Jobs(Connection):
     def queue(self) -> QueueAnswer:
         """Return the numbers of the queue, the workers, and this project's failures of the last 24 hours."""
         return self._get(QueueAnswer, "/v1/queue")
+
+    def set_priority(self, id_: UUID, priority: int) -> PriorityAnswer:
+        """Set the priority of what waits of a submission, a study or a job; a higher one (0 to 9) goes first."""
+        return self._post(PriorityAnswer, "/v1/jobs/priority", PriorityRequest(id=id_, priority=priority))
 
     def retry_failed(self, code: str, *, hours: float = 24) -> RetriedAnswer:
         """Retry jobs that failed with a code in the last hours, unless the image has a later job of the same model."""

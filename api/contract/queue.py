@@ -30,6 +30,22 @@ class RetriedAnswer(BaseModel):
     to_detect: int
 
 
+class PriorityRequest(Bounded):
+    """Names what is to go first or last."""
+
+    id: UUID = Field(description="A submission, a study or a job.")
+    priority: int = Field(ge=0, le=9, description="A higher one goes first.")
+
+
+class PriorityAnswer(BaseModel):
+    """The number of open jobs, and of files of a submission without a job, whose priority was changed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    jobs: int
+    files: int
+
+
 class WaitingTasks(BaseModel):
     """The open tasks of the trainer of one kind."""
 

@@ -76,7 +76,8 @@ VALUES: dict[str, Any] = {
     "HistoryAnswer.queued": [12], "HistoryAnswer.preparing": [2], "HistoryAnswer.ready": [8],
     "HistoryAnswer.detecting": [8], "HistoryAnswer.oldest_waiting_s": [3.1], "succeeded_per_min": [310.0],
     "rejected_per_min": [0.0], "failed_per_min": [0.0], "HistoryAnswer.batch_images": [7.6],
-    "HistoryAnswer.step_s": [0.051], "to_prepare": 2, "to_detect": 1, "wait": 20, "hours": 24,
+    "HistoryAnswer.step_s": [0.051], "to_prepare": 2, "to_detect": 1, "PriorityAnswer.jobs": 12,
+    "files": 3, "PriorityRequest.id": _SUBMISSION, "wait": 20, "hours": 24,
     # training
     "config": {"epochs": 20, "learning_rate": 0.005}, "EvaluationAnswer.config": {"split": "val"},
     "GateDecisionAnswer.config": {"evaluation_dataset_id": _DATASET, "least_gain": 0.0}, "recipe": "default",

@@ -1,4 +1,4 @@
-"""The queue: its state, its history, and retrying failed jobs."""
+"""The queue: its state, its history, its order, and retrying failed jobs."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -6,7 +6,15 @@ from uuid import UUID
 
 from flask import Response
 
-from api.contract.queue import HistoryAnswer, HistoryQuery, QueueAnswer, RetriedAnswer, RetryRequest
+from api.contract.queue import (
+    HistoryAnswer,
+    HistoryQuery,
+    PriorityAnswer,
+    PriorityRequest,
+    QueueAnswer,
+    RetriedAnswer,
+    RetryRequest,
+)
 from api.http.audit import note, unaudited
 from api.http.auth import identity, requires
 from api.http.errors import may_raise
@@ -17,9 +25,11 @@ from api.http.resource import as_json, resource
 from api.http.services import services
 from api.operations.answers import describe_history
 from api.operations.queue_watch import queue_watch
+from shared.errors import NotFound
 from shared.queue.samples import read_history
 from shared.queue.stages import PREPARE
 from shared.submissions.failures import retry_failures
+from shared.submissions.priorities import set_priority
 from shared.vocabulary.states import Scope
 
 #: The pause between two checks of a stream.
@@ -84,6 +94,21 @@ def retry(body: RetryRequest) -> Response:
         note(code=body.code, jobs=len(states))
     services().hints.send_for(states)
     return as_json(RetriedAnswer(to_prepare=states.count(PREPARE.waiting), to_detect=states.count(PREPARE.done)))
+
+
+@blueprint.post("/v1/jobs/priority", responses={200: PriorityAnswer})
+@requires(Scope.SUBMIT)
+@may_raise(NotFound)
+def prioritize(body: PriorityRequest) -> Response:
+    """Change the priority of what waits.
+
+    Sets the priority of the jobs of a submission, a study or one job that are not final, and of a submission's files
+    that have no job yet. What a worker has begun is finished first.
+    """
+    with services().database.begin() as session:
+        changed = set_priority(session, identity().project_id, body.id, body.priority)
+        note(id=str(body.id), priority=body.priority, jobs=changed.jobs, files=changed.files)
+    return as_json(PriorityAnswer.model_validate(changed))
 
 
 def _changes(project_id: UUID, known: QueueAnswer) -> Iterator[str | None]:

@@ -31,6 +31,7 @@ _COMMANDS = {
         "rerun": "studies:rerun",
         "retry": "status:retry",
         "cancel": "status:cancel",
+        "priority": "status:priority",
     },
     None: {
         "model": "models:app",

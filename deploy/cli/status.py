@@ -1,4 +1,4 @@
-"""`carina status`, `retry` and `cancel`: the progress of submissions and jobs."""
+"""`carina status`, `retry`, `cancel` and `priority`: the progress and the order of submissions and jobs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,6 +89,18 @@ def cancel(
                 print_summary(one)
             else:
                 print_jobs([one])
+
+
+def priority(
+    priority: Annotated[int, typer.Argument(min=0, max=9, help="A higher one goes first.")],
+    ids: Annotated[list[str], typer.Argument(help="Submissions, studies or jobs.")],
+    data: Data = None,
+) -> None:
+    """Change the priority of what waits to be prepared or detected."""
+    with connect(data) as client:
+        for id_ in ids:
+            answer = client.set_priority(client.find_id(id_, "submission", "study", "job"), priority)
+            show_result(answer, f"{answer.jobs + answer.files:,} jobs and files of {id_} have priority {priority}")
 
 
 def _retry_submission(client: "Carina", submission_id: UUID, paths: list[Path]) -> None:

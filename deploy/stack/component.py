@@ -32,6 +32,8 @@ class Component:
     run_as: tuple[int, int] | None = None
     #: Called in a thread before every start; can raise `StackError`.
     before_start: Callable[[], None] = lambda: None
+    #: Called in a thread after the process has ended by itself; must not raise.
+    after_death: Callable[[], None] = lambda: None
     #: The kernel also sends it when the supervisor dies.
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 30

@@ -5,6 +5,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import deploy
@@ -14,6 +15,7 @@ from deploy.stack.component import Component
 from deploy.stack.folder import Folder
 from shared.network.addresses import join_host_port, reachable_host
 from shared.processes import process_state
+from shared.settings import Settings
 from shared.vocabulary.states import SERVED, WorkerKind
 
 #: API and workers finish their current work within 30 s. A worker that does not loses its leases to other workers.
@@ -77,6 +79,7 @@ def _worker(folder: Folder, env: Mapping[str, str], name: str, *command: str) ->
         env={**environment_of(command[-1], env), process_state.VARIABLE: str(state_file)},
         is_ready=probes.process(state_file),
         before_start=lambda: state_file.unlink(missing_ok=True),
+        after_death=partial(_wake_sweep, env),
         stop_timeout_s=_STOP_S,
         ready_timeout_s=_READY_S,
         hint="Is a setting wrong?",
@@ -92,6 +95,20 @@ def _trainer(folder: Folder, env: Mapping[str, str], name: str) -> Component:
     own = {**env, **waiting, "CARINA_TRAINER_CACHE_FOLDER": cache}
     component = _worker(folder, own, name, "trainer")
     return replace(component, stop_timeout_s=_TRAINER_STOP_S)
+
+
+def _wake_sweep(env: Mapping[str, str]) -> None:
+    """Let the sweep return the work of a process that has ended. Without Redis, the sweep does it at its next time."""
+    # Imported at the first death of a process, because no other part of the supervisor needs Celery.
+    from shared.database import Database
+    from shared.queue.hints import Hints
+
+    settings = Settings.from_env(env)
+    database = Database.from_settings(settings)
+    hints = Hints(settings, database)
+    hints.send(WorkerKind.SWEEP, 1)
+    hints.close()
+    database.close()
 
 
 def _run(module: str, *command: str) -> tuple[str, ...]:

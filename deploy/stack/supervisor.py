@@ -150,6 +150,7 @@ class Supervisor:
             elif not kept.came_up.is_set() and (kept.runs or tries == FIRST_TRIES):
                 raise self._failure(kept, f"does not come up ({reason})")
             await self._clear_away(kept)
+            threading.Thread(target=kept.component.after_death, daemon=True).start()
             self._enter(kept, State.BACKOFF)
             self._tell(kept, f"died ({reason}); starting it again in {pause_s:g} s, see {kept.log.path}")
             await asyncio.sleep(pause_s)

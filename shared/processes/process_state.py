@@ -47,7 +47,7 @@ class ProcessState:
     @property
     def has_ended(self) -> bool:
         """Whether the process has ended, even if another process has its id."""
-        return _start_of(self.pid) != self.started
+        return start_of(self.pid) != self.started
 
     @property
     def silent_s(self) -> float:
@@ -68,7 +68,7 @@ class StateFile:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         pid = os.getpid()
-        self._state = ProcessState(process, pid, _start_of(pid), time.monotonic(), STARTING)
+        self._state = ProcessState(process, pid, start_of(pid), time.monotonic(), STARTING)
         try:
             self._write()
         except OSError as exc:
@@ -138,7 +138,7 @@ def _own_path(process: str) -> Path:
     return folder / f"{process}-{os.getpid()}.json"
 
 
-def _start_of(pid: int) -> str:
+def start_of(pid: int) -> str:
     """Return the start time of a process; empty if it has ended or is a zombie."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

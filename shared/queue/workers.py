@@ -1,4 +1,4 @@
-"""The row of a worker process, which tells others that the process is alive."""
+"""The row of a worker process, which tells others that the process is alive; and the leases of ended processes."""
 
 from datetime import timedelta
 
@@ -6,6 +6,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from shared.database import is_any
+from shared.leases import end_leases, list_owners
+from shared.processes.owners import has_ended
 from shared.tables import Worker
 from shared.vocabulary.states import WorkerKind
 
@@ -28,3 +31,14 @@ def mark_seen(session: Session, owner: str, kind: WorkerKind, device: str | None
 def mark_stopped(session: Session, owner: str) -> None:
     """Record that this process has ended cleanly."""
     session.execute(sa.update(Worker).where(Worker.id == owner).values(stopped_at=sa.func.now()))
+
+
+def end_leases_of_ended(session: Session, own: str) -> int:
+    """End the leases of processes that have ended, as far as the process of `own` can know; return how many.
+
+    The next sweep returns their rows, instead of when the leases would have expired.
+    """
+    owners = list_owners(session)
+    stopped = sa.select(Worker.id).where(is_any(Worker.id, sorted(owners)), Worker.stopped_at.is_not(None))
+    ended = {owner for owner in owners if has_ended(owner, own)}.union(session.scalars(stopped))
+    return end_leases(session, ended) if ended else 0

@@ -165,6 +165,11 @@ class Settings(BaseSettings):
     dicom_tls_ca: str = Field("", description="PEM file; with it senders must present a certificate signed by it.")
 
     # The queue.
+    slot: str = Field(
+        "",
+        max_length=100,
+        description="Name that one process of a host and kind has at a time: its next container takes its work back.",
+    )
     max_attempts: int = Field(4, ge=1, le=100, description="Attempts per stage before a job is `failed`.")
     lease_s: float = Field(60, ge=1, le=3600, description="Seconds until a silent worker's lease expires.")
     retry_backoff_s: float = Field(2, ge=0, le=600, description="Pause before the second attempt; doubles each time.")

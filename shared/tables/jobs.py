@@ -20,6 +20,7 @@ class Job(Owned, Leased, Row):
     """One image under one model. Jobs are claimed by priority, then by age, which the id contains."""
 
     __tablename__ = "job"
+    states = JobState
     __table_args__ = (
         *leased_by(JobState),
         sa.CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),

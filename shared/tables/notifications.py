@@ -32,6 +32,7 @@ class WebhookDelivery(Leased, Row):
     """One message to a webhook, and the state of its delivery."""
 
     __tablename__ = "webhook_delivery"
+    states = DeliveryState
     __table_args__ = (
         *leased_by(DeliveryState),
         Index("webhook_delivery_waiting", "webhook_id", "available_at", postgresql_where=text("state = 'pending'")),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -64,6 +64,9 @@ class Row(DeclarativeBase):
 
 class Leased:
     """The columns of rows that workers lease: see `shared.leases`. Each table defines its own primary key."""
+
+    #: The states of the table.
+    states: ClassVar[type[LeasedState]]
 
     state: Mapped[str]
     #: The number of claims so far. With `lease_owner`, the fence of every change.

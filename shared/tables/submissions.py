@@ -49,6 +49,7 @@ class SubmissionFile(Leased, Row):
     """One file of a submission, from its announcement to its job: a row of the manifest."""
 
     __tablename__ = "submission_file"
+    states = FileState
     __table_args__ = (
         *leased_by(FileState),
         Index(

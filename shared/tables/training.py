@@ -18,6 +18,7 @@ class Task(Owned, Leased, Row):
     """The columns of the trainer's tasks: see `shared.training.tasks`."""
 
     __abstract__ = True
+    states = TaskState
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     state: Mapped[str] = mapped_column(default=TaskState.QUEUED)

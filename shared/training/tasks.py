@@ -3,7 +3,6 @@
 These are rows of different tables with the same columns (`tables.Task`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import UUID
@@ -35,8 +34,9 @@ KINDS: dict[str, type[Task]] = {
     "training": TrainingRun,
 }
 
-#: Kinds whose oldest task goes first even while it pauses after a loss: a newer one may take days.
-IN_ORDER = frozenset({"evaluation", "training"})
+#: Kinds whose oldest task goes first even while it pauses after a loss: a newer one may take days. An evaluation takes
+#: minutes, so an idle trainer begins the next one.
+IN_ORDER = frozenset({"training"})
 
 LOST_TRAINER = plain_code("trainer_lost", "The trainer of the task died or hung, in every attempt.", Place.TASK)
 _LOST = {"code": LOST_TRAINER, "reason": "The trainer that had the task stopped responding."}
@@ -74,7 +74,7 @@ class TaskClaim(Lease):
 def claim_task(session: Session, owner: str, *, lease_s: float) -> TaskClaim | None:
     """Lease the oldest waiting task of the first kind that has one. Rows locked by another trainer are skipped.
 
-    A training or evaluation whose attempt was lost keeps its place: no newer one is started during its pause, or while
+    A training whose attempt was lost keeps its place: no newer one is started during its pause, or while
     its trainer is silent and its lease has not expired.
     """
     for kind, row in KINDS.items():
@@ -146,17 +146,6 @@ def lose_task(session: Session, claim: TaskClaim, *, code: str, reason: str, max
     return update_task(
         session, claim, **waiting_values(claim.waiting_state, pause_s), code=code, reason=reason, losses=losses
     )
-
-
-def lose_tasks_of(session: Session, is_gone: Callable[[str], bool], *, max_attempts: int) -> int:
-    """Release or fail the tasks of trainers whose process has ended, like `expire_tasks`; return how many."""
-    count = 0
-    for kind, row in KINDS.items():
-        running = sa.select(row).where(row.state == TaskState.RUNNING).with_for_update(skip_locked=True)
-        for task in session.scalars(running).all():
-            claim = TaskClaim(kind=kind, task_id=task.id, owner=str(task.lease_owner), attempt=task.attempt)
-            count += is_gone(claim.owner) and lose_task(session, claim, **_LOST, max_attempts=max_attempts, pause_s=0)
-    return count
 
 
 def expire_tasks(session: Session, *, max_attempts: int) -> int:

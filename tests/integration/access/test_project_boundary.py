@@ -157,6 +157,7 @@ BY_BODY: dict[str, list[tuple[dict[str, Any], int, str]]] = {
         ({"dataset": f"images {SECRET}"}, 404, "not_found"),
     ],
     "/v1/gate-decisions": [({"model_id": "{model_id}", "config": _GATE}, 404, "not_found")],
+    "/v1/jobs/priority": [({"id": each, "priority": 9}, 404, "not_found") for each in ("{job_id}", "{study_id}")],
     "/v1/jobs/retry": [({"code": "internal_error"}, 200, "")],
     "/v1/keys": [({"scopes": ["system"]}, 403, "forbidden")],
     "/v1/patients/erase": [({"patient_id": SECRET}, 200, "")],

@@ -61,6 +61,7 @@ SCOPES = {
     ("GET", "/v1/queue/history"): Scope.READ,
     ("GET", "/v1/queue/events"): Scope.READ,
     ("POST", "/v1/jobs/retry"): Scope.SUBMIT,
+    ("POST", "/v1/jobs/priority"): Scope.SUBMIT,
     ("POST", "/v1/studies"): Scope.SUBMIT,
     ("POST", "/v1/studies/{study_id}/jobs"): Scope.SUBMIT,
     ("POST", "/v1/jobs/{job_id}/cancel"): Scope.SUBMIT,
@@ -165,6 +166,7 @@ BODIES = {
     "/v1/submissions/{submission_id}/files": {"files": [{"byte_count": 1, "sha256": "0" * 64}]},
     "/v1/submissions/{submission_id}/arrived": {"numbers": [0]},
     "/v1/jobs/retry": {"code": "worker_lost"},
+    "/v1/jobs/priority": {"id": str(new_id()), "priority": 9},
 }
 _OWNED = ("{study_id}", "{image_id}", "{job_id}", "{webhook_id}", "{instance_uid}", "{submission_id}")
 OF_A_PROJECT = [route for route in SCOPES if any(name in route[1] for name in _OWNED)]

@@ -178,6 +178,7 @@ posting(f"{_SUBMISSION}/arrived", lambda w: (expected(w, "/arrived"), {"numbers"
 posting(f"{_SUBMISSION}/complete", lambda w: (expected(w, "/complete"), None))
 posting(f"{_SUBMISSION}/cancel", lambda w: (expected(w, "/cancel"), None))
 posting("/v1/jobs/{job_id}/cancel", lambda w: (f"/v1/jobs/{w.send()['job_id']}/cancel", None))
+posting("/v1/jobs/priority", lambda w: ("/v1/jobs/priority", {"id": w.send()["job_id"], "priority": 9}))
 posting("/v1/models/{model_id}/promote", lambda w: (f"/v1/models/{w.add(add_model)}/promote", None))
 posting("/v1/datasets", lambda _: ("/v1/datasets", {"name": "said", "source": {"format": "reviews"}}))
 posting("/v1/trainings", lambda w: (w.add(add_dataset) and "/v1/trainings", {"dataset": "films", **NO_WEIGHTS}))

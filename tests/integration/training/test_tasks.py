@@ -19,7 +19,6 @@ from shared.training.tasks import (
     finish_task,
     interrupt_task,
     lose_task,
-    lose_tasks_of,
     renew_task,
     update_task,
 )
@@ -168,6 +167,29 @@ def test_a_lost_training_keeps_its_place_while_it_pauses(database: Database, run
     assert [c and c.task_id for c in (claim(database), claim(database))] == runs[:2]
 
 
+@pytest.mark.parametrize("lost", [True, False], ids=["pauses", "silent"])
+def test_evaluations_do_not_wait_for_the_trainer_of_an_older_one(database: Database, lost: bool) -> None:
+    dataset_id = add_dataset(database)
+    with database.begin() as session:
+        session.get_one(Dataset, dataset_id).state = TaskState.SUCCEEDED
+        session.add(model := Model(name="any", digest="d", card={}, weights_sha256=""))
+        session.flush()
+        for _ in range(2):
+            session.add(Evaluation(project_id=home(session), model_id=model.id, dataset_id=dataset_id, config={}))
+            session.flush()
+    first = claim(database, "leader")
+    assert first is not None
+    with database.begin() as session:
+        if lost:
+            assert lose_task(session, first, code="lost", reason="It went down.", max_attempts=4, pause_s=3600)
+        else:
+            assert renew_task(session, first, lease_s=30)  # as if 30 s of 60 had gone by without a word
+    second = claim(database, "idle")
+    assert second is not None
+    assert second.kind == "evaluation"
+    assert second.task_id > first.task_id
+
+
 def test_a_training_keeps_its_place_while_its_trainer_is_silent(database: Database, runs: list[UUID]) -> None:
     held = claim(database)
     assert held is not None
@@ -196,17 +218,3 @@ def test_where_nothing_sweeps_later_trainings_begin_all_the_same(database: Datab
     later = claim(database, "two")
     assert later is not None
     assert later.task_id == runs[1]
-
-
-def test_the_task_of_a_trainer_that_is_known_to_be_gone_goes_back_at_once(database: Database, runs: list[UUID]) -> None:
-    claim(database, "gone")
-    claim(database, "here")
-    with database.begin() as session:
-        assert lose_tasks_of(session, lambda owner: owner == "gone", max_attempts=4) == 1
-    again = claim(database)
-    assert again is not None
-    assert (again.task_id, again.attempt) == (runs[0], 2)
-    with database.begin() as session:
-        row = session.get_one(TrainingRun, runs[0])
-        assert (row.code, row.losses) == ("trainer_lost", 1)
-        assert session.get_one(TrainingRun, runs[1]).lease_owner == "here"

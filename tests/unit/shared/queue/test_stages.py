@@ -32,7 +32,7 @@ def test_every_stage_has_a_batch_size_and_workers_that_can_be_started() -> None:
 
 
 def test_all_kinds_of_leased_rows_are_known() -> None:
-    assert leased_tables() == [
+    assert [table.__tablename__ for table in leased_tables()] == [
         *("dataset", "evaluation", "gate_decision", "job", "submission_file", "training_run", "webhook_delivery")
     ]
 
