@@ -21,6 +21,7 @@ from api.http import (
     limits,
     metrics,
     path_ids,
+    request_metrics,
     text_checks,
     thread_shares,
 )
@@ -50,11 +51,12 @@ def create_app(settings: Settings) -> OpenAPI:
         doc_ui=False,
         static_folder=None,
     )
+    services = Services.from_settings(settings)
+    app.extensions[NAME] = services
+    request_metrics.install(app, services)
     headers.install(app)
     address.install(app, settings)
     app.request_class = Request
-    services = Services.from_settings(settings)
-    app.extensions[NAME] = services
     queue_watch.install(app, services)
     queue_metrics.install(services)
     dicom_headers.install(app, services)

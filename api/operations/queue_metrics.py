@@ -1,6 +1,7 @@
 """Metrics of the queue, read from PostgreSQL for each scrape, so that no process has counters to lose."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import sqlalchemy as sa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
@@ -12,12 +13,14 @@ from api.http.services import Services
 from api.http.ttl_cache import TtlCache
 from shared.database import Database
 from shared.queue.numbers import JobCount, count_jobs, sum_work
-from shared.queue.stages import DETECT, STAGES
-from shared.tables import Image, Project, WebhookDelivery
+from shared.queue.stages import DETECT, PREPARE, STAGES
+from shared.tables import Image, Job, Project, WebhookDelivery, Worker
 from shared.tables.studies import is_flagged
 from shared.training.tasks import KINDS
 from shared.vocabulary.flags import Flag
-from shared.vocabulary.states import DeliveryState, JobState, TaskState
+from shared.vocabulary.states import DeliveryState, JobState, TaskState, WorkerKind
+
+_QUANTILES = (0.5, 0.95)
 
 
 class QueueMetrics(Collector):
@@ -40,6 +43,8 @@ class QueueMetrics(Collector):
                 _deliveries(session),
                 *_workers(session),
                 _stored(session),
+                _latency(session),
+                *_database(session),
             ]
 
 
@@ -104,6 +109,14 @@ def _workers(session: Session) -> Iterator[Metric]:
         if kind is DETECT.worker:  # the only workers that record batches
             sizes.add_metric([kind], done.batches, float(done.images))
             steps.add_metric([kind], done.batches, done.step_s)
+    starts = GaugeMetricFamily(
+        "carina_worker_starts", "Workers that started within the last hour, restarts included.", labels=["stage"]
+    )
+    recently = sa.select(Worker.stage, sa.func.count()).where(Worker.started_at > sa.func.now() - timedelta(hours=1))
+    started: dict[str, int] = {row.stage: row[1] for row in session.execute(recently.group_by(Worker.stage))}
+    for kind in WorkerKind:
+        starts.add_metric([kind], started.get(kind, 0))
+    yield starts
     expiries = CounterMetricFamily("carina_lease_expiries", "Leases that ran out.")
     expiries.add_metric([], sum(done.expired_leases for done in work.values()))
     yield from (workers, sizes, steps, expiries)
@@ -116,6 +129,46 @@ def _stored(session: Session) -> Metric:
     for kind in ("original", "rendition"):
         stored.add_metric([kind], sum(counts.get(f"{kind}_bytes", 0) for counts in projects))
     return stored
+
+
+def _latency(session: Session) -> Metric:
+    latency = GaugeMetricFamily(
+        "carina_stage_latency_seconds",
+        "Seconds from the time when a job could begin a stage to its end, of jobs that succeeded within 5 minutes.",
+        labels=["stage", "quantile"],
+    )
+    took = {
+        PREPARE: Job.ready_at - Job.created_at,
+        DETECT: Job.finished_at - Job.ready_at,
+    }
+    columns = [
+        sa.extract("epoch", sa.func.percentile_cont(quantile).within_group(interval))
+        for interval in took.values()
+        for quantile in _QUANTILES
+    ]
+    recent = (Job.finished_at > sa.func.now() - timedelta(minutes=5), Job.state == JobState.SUCCEEDED)
+    found = iter(session.execute(sa.select(*columns).where(*recent)).one())
+    for stage in took:
+        for quantile in _QUANTILES:
+            if (seconds := next(found)) is not None:
+                latency.add_metric([str(stage), str(quantile)], float(seconds))
+    return latency
+
+
+def _database(session: Session) -> Iterator[Metric]:
+    size = GaugeMetricFamily("carina_database_bytes", "Bytes of the database on its disk.")
+    size.add_metric([], session.scalar(sa.select(sa.func.pg_database_size(sa.func.current_database()))) or 0)
+    limit = GaugeMetricFamily("carina_database_connections_max", "The most connections that PostgreSQL accepts.")
+    limit.add_metric([], int(session.scalar(sa.text("SELECT current_setting('max_connections')")) or 0))
+    connections = GaugeMetricFamily(
+        "carina_database_connections", "Connections to the database, by what has opened them.", labels=["application"]
+    )
+    counted = sa.text(
+        "SELECT application_name, count(*) FROM pg_stat_activity WHERE datname = current_database() GROUP BY 1"
+    )
+    for application, count in session.execute(counted):
+        connections.add_metric([application], count)
+    yield from (size, limit, connections)
 
 
 def install(services: Services) -> None:

@@ -16,12 +16,14 @@ import typer
 
 from deploy.cli.console import is_json, print_json, tell
 from deploy.cli.extras import require
-from deploy.stack import processes, state
+from deploy.stack import crashes, processes, state
 from deploy.stack.errors import StackError, StackInUse
 from deploy.stack.folder import DEFAULT_DATA, Folder
 
 Data = Annotated[Path, typer.Option("--data", help="The data folder.", file_okay=False)]
 _DOWN_TIMEOUT_S = 150
+#: The most crashes in the table; with --json all that are kept are printed.
+_CRASHES_SHOWN = 10
 _SHOWN = ("name", "pid", "state", "since", "restarts")
 
 
@@ -80,18 +82,33 @@ def down(data: Data = DEFAULT_DATA) -> None:
 
 
 def ps(data: Data = DEFAULT_DATA) -> None:
-    """List the processes of a data folder's stack."""
+    """List the processes of a data folder's stack, and the latest crashes."""
     with _system_errors_told():
-        entries = state.read(Folder(data))
+        entries, past = state.read(Folder(data)), crashes.read(Folder(data))
     if is_json():
-        print_json([{key: value for key, value in asdict(entry).items() if key in _SHOWN} for entry in entries])
-    elif not entries:
+        print_json([_describe(entry, past) for entry in entries])
+        return
+    if not entries:
         typer.echo(f"Nothing runs in {data}.")
     else:
         typer.echo(f"{'NAME':<12} {'PID':>7} {'STATE':<9} {'SINCE':<20} RESTARTS")
         for entry in entries:
-            since = datetime.fromisoformat(entry.since).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-            typer.echo(f"{entry.name:<12} {entry.pid or '-':>7} {entry.state:<9} {since:<20} {entry.restarts}")
+            pid, since = entry.pid or "-", _second(entry.since)
+            typer.echo(f"{entry.name:<12} {pid:>7} {entry.state:<9} {since:<20} {entry.restarts}")
+    if past:
+        typer.echo(f"\n{'CRASHED':<12} {'AT':<20} {'AFTER':>9}  REASON")
+        for crash in past[-_CRASHES_SHOWN:]:
+            typer.echo(f"{crash.name:<12} {_second(crash.at):<20} {crash.ran_s:>7.0f} s  {crash.reason}")
+
+
+def _describe(entry: state.Entry, past: list[crashes.Crash]) -> dict[str, object]:
+    shown: dict[str, object] = {key: value for key, value in asdict(entry).items() if key in _SHOWN}
+    own = [crash for crash in past if crash.name == entry.name]
+    return shown | {"crashes": [{"at": crash.at, "reason": crash.reason, "ran_s": crash.ran_s} for crash in own]}
+
+
+def _second(time: str) -> str:
+    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def demo(

@@ -34,6 +34,7 @@ class Folder:
         self.temporary = self.path / "tmp"
         self.env_file = self.path / "env"
         self.state_file = self.run / "state.json"
+        self.crash_file = self.log / "crashes.jsonl"
         #: Set in the environment of all processes of the stack, to identify them.
         self.mark = f"CARINA_STACK_FOLDER={self.path}"
         self._lock_file = self.run / "lock"

@@ -13,10 +13,11 @@ from deploy.stack.errors import StackError
 from deploy.stack.folder import Folder, is_free
 from deploy.stack.gated import GATE
 from deploy.stack.left_overs import end_left_overs
+from deploy.stack.logs import Limits
 from deploy.stack.supervisor import Supervisor, together
 from shared.errors import InvalidSettings
 from shared.network.addresses import bare_host, check_public_url, join_host_port, reachable_host
-from shared.settings import Settings
+from shared.settings import LogFileSettings, Settings
 
 Environ = Mapping[str, str]
 
@@ -61,7 +62,7 @@ class Stack:
             self.folder.clear_temporary()
             # The file means that everything answers, so the file of an earlier run is deleted.
             self.folder.env_file.unlink(missing_ok=True)
-            supervisor = Supervisor(self.folder, self.say)
+            supervisor = Supervisor(self.folder, self.say, self._log_limits())
             life = asyncio.create_task(self._live(supervisor, was_killed, begun))
             stopped = asyncio.create_task(told.wait())
             try:
@@ -70,7 +71,7 @@ class Stack:
                     life.result()
             finally:
                 _on_stop_signals(supervisor.hurry)
-                self.say("stopping")
+                supervisor.say("stopping")
                 life.cancel()
                 stopped.cancel()
                 await asyncio.wait([life, stopped])
@@ -87,7 +88,7 @@ class Stack:
         told = settings.get("CARINA_PUBLIC_URL") or settings.get("CARINA_API_URL")
         where = f", console at {told}/console/" if told else ""
         took_s = time.monotonic() - begun
-        self.say(f"ready in {took_s:.1f} s{where}; settings are in {self.folder.env_file}; Ctrl-C stops")
+        supervisor.say(f"ready in {took_s:.1f} s{where}; settings are in {self.folder.env_file}; Ctrl-C stops")
         await supervisor.watch()
 
     def _answers(self, supervisor: Supervisor, servers: services.Services) -> Coroutine[None, None, None]:
@@ -130,6 +131,10 @@ class Stack:
         api_url = f"http://{join_host_port(reachable_host(host), port)}"
         reached = {"CARINA_API_URL": api_url, "CARINA_API_KEY": key}
         return reached | ({"CARINA_PUBLIC_URL": public_url} if public_url else {})
+
+    def _log_limits(self) -> Limits:
+        settings = LogFileSettings.from_env(self.environ)
+        return Limits(settings.log_file_bytes, settings.log_files)
 
     def _public_url(self) -> str:
         try:

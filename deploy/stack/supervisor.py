@@ -11,11 +11,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from deploy.stack import processes, state
+from deploy.stack import crashes, processes, state
 from deploy.stack.component import Component, Say
 from deploy.stack.errors import ComponentFailed, StackError
 from deploy.stack.folder import Folder
-from deploy.stack.logs import Log
+from deploy.stack.logs import DEFAULT_LIMITS, Limits, Log
 from deploy.stack.state import Entry, State
 
 PROBE_INTERVAL_S = 0.05
@@ -60,9 +60,11 @@ class Supervisor:
     The kernel signals the children when the *thread* that started them ends; therefore the main thread.
     """
 
-    def __init__(self, folder: Folder, say: Say) -> None:
+    def __init__(self, folder: Folder, say: Say, limits: Limits = DEFAULT_LIMITS) -> None:
         self._folder = folder
-        self._say = say
+        self._limits = limits
+        self._own_log = self._log(state.SUPERVISOR)
+        self._print = say
         self._stages: list[list[_Kept]] = []
         self._hurry = asyncio.Event()
         self._is_up = False
@@ -77,7 +79,7 @@ class Supervisor:
         The returned coroutine ends as soon as all of them answer. It raises `ComponentFailed`, with the end of the log,
         for the first component that does not start.
         """
-        stage = [_Kept(component, Log(self._folder.log / f"{component.name}.log")) for component in components]
+        stage = [_Kept(component, self._log(component.name)) for component in components]
         self._stages.append(stage)
         for kept in stage:
             kept.keeper = asyncio.create_task(self._keep(kept))
@@ -88,7 +90,7 @@ class Supervisor:
 
         Raises `ComponentFailed`, with the end of its log, if its exit code is not 0.
         """
-        kept = _Kept(component, Log(self._folder.log / f"{component.name}.log"))
+        kept = _Kept(component, self._log(component.name))
         self._stages.append([kept])
         begun = time.monotonic()
         await self._spawn(kept)
@@ -104,6 +106,7 @@ class Supervisor:
         self._is_up = True
         while True:
             await asyncio.sleep(_TIDY_INTERVAL_S)
+            self._own_log.bound()
             for kept in self._all():
                 kept.log.bound()
                 if kept.keeper and kept.keeper.done():  # it ends only by an internal error
@@ -128,7 +131,7 @@ class Supervisor:
         pause_s, tries, patience_s = FIRST_PAUSE_S, 0, kept.component.ready_timeout_s
         while True:
             tries += 1
-            begun = time.monotonic()
+            begun = started_at = time.monotonic()
             try:
                 await self._spawn(kept)
                 answered = await self._until_ready(kept, patience_s)
@@ -150,6 +153,7 @@ class Supervisor:
             elif not kept.came_up.is_set() and (kept.runs or tries == FIRST_TRIES):
                 raise self._failure(kept, f"does not come up ({reason})")
             await self._clear_away(kept)
+            self._record_crash(kept, reason, started_at)
             threading.Thread(target=kept.component.after_death, daemon=True).start()
             self._enter(kept, State.BACKOFF)
             self._tell(kept, f"died ({reason}); starting it again in {pause_s:g} s, see {kept.log.path}")
@@ -230,6 +234,11 @@ class Supervisor:
             known, group = self._pids(), kept.process.pid
             _end_orphans(lambda child: child.pid not in known and (self._is_up or child.group == group))
 
+    def _record_crash(self, kept: _Kept, reason: str, started_at: float) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        crash = crashes.Crash(kept.component.name, now, reason, round(time.monotonic() - started_at, 1))
+        crashes.record(self._folder, crash)
+
     async def _first_answer(self, kept: _Kept) -> None:
         assert kept.keeper
         answer = asyncio.create_task(kept.came_up.wait())
@@ -259,8 +268,16 @@ class Supervisor:
     def _pids(self) -> set[int]:
         return {kept.process.pid for kept in self._all() if kept.process}
 
+    def say(self, line: str) -> None:
+        """Print a line, and write it to the supervisor's log."""
+        self._print(line)
+        self._own_log.say(line)
+
     def _tell(self, kept: _Kept, what: str) -> None:
-        self._say(f"{kept.component.name:<10} {what}")
+        self.say(f"{kept.component.name:<10} {what}")
+
+    def _log(self, name: str) -> Log:
+        return Log(self._folder.log / f"{name}.log", self._limits)
 
 
 async def together(*tasks: Coroutine[None, None, None]) -> None:

@@ -215,6 +215,12 @@ class Settings(BaseSettings):
         "info", description="The lowest level that is logged."
     )
 
+    # The log files of `carina up`.
+    log_file_bytes: int = Field(
+        8 * 1024**2, ge=65_536, le=1024**4, description="Size at which a log file of `carina up` is rotated."
+    )
+    log_files: int = Field(2, ge=1, le=100, description="Log files of each process, the current one included.")
+
     @field_validator("import_buckets")
     @classmethod
     def _names_projects(cls, entries: str) -> str:
@@ -257,6 +263,19 @@ class SettingsWithoutHints(Settings):
     """Settings for a process that neither sends nor receives hints: the URL of Redis is optional."""
 
     redis_url: SecretStr = SecretStr("")
+
+
+class LogFileSettings(Settings):
+    """The settings of log files, which `carina up` needs before there are servers."""
+
+    database_url: SecretStr = SecretStr("")
+    redis_url: SecretStr = SecretStr("")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read only the settings of log files; raise `InvalidSettings`."""
+        names = ("CARINA_LOG_FILE_BYTES", "CARINA_LOG_FILES")
+        return super().from_env({name: env[name] for name in names if name in env})
 
 
 class ClientSettings(BaseSettings):

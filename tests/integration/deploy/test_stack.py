@@ -27,10 +27,9 @@ from redis.retry import Retry
 import deploy
 from deploy.cli import stack as commands
 from deploy.cli.console import ask
-from deploy.stack import env_file, state
+from deploy.stack import crashes, env_file, state
 from deploy.stack.errors import StackInUse
 from deploy.stack.folder import Folder
-from deploy.stack.logs import MAX_BYTES, Log
 from tests.requirements import needs, needs_ipv6
 from tests.waiting import DEADLINE_S, wait_for
 
@@ -343,6 +342,10 @@ def test_a_killed_server_is_started_again_with_its_rows(shared: Up) -> None:
     with shared.database() as connection:
         assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
     assert pid_of("postgres", shared.data) != first
+    crash = crashes.read(Folder(shared.data))[-1]
+    assert (crash.name, crash.reason) == ("postgres", "SIGKILL")
+    log = (shared.data / "log" / "supervisor.log").read_text()
+    assert re.search(r"^\d{4}-\d\d-\d\dT[\d:.]+\+00:00 postgres   died \(SIGKILL\)", log, re.MULTILINE)
 
 
 def test_sigterm_stops_all_in_order_and_leaves_nothing(tmp_path: Path) -> None:
@@ -543,18 +546,6 @@ def test_a_cluster_of_a_version_that_is_gone_is_refused(tmp_path: Path) -> None:
         assert up.ends_with() == 1
         assert "was made by PostgreSQL 9, which" in up.said
         assert [path.name for path in cluster.iterdir()] == ["PG_VERSION"]
-
-
-def test_a_log_does_not_grow_without_bound(tmp_path: Path) -> None:
-    log = Log(tmp_path / "noisy.log")
-    with log.open() as writer:
-        writer.write(b"x" * MAX_BYTES + b"\n")
-        writer.flush()
-        log.bound()
-        writer.write(b"last words\n")
-    assert log.path.read_text() == "last words\n"
-    assert (tmp_path / "noisy.log.1").stat().st_size == MAX_BYTES + 1
-    assert log.tail() == ["last words"]
 
 
 def objects(settings: dict[str, str]):  # type: ignore[no-untyped-def]
