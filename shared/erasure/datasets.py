@@ -133,8 +133,9 @@ def _mark(
                 keys += [result_key(sha256, suffix)] if sha256 else []
             evaluation.report_sha256 = evaluation.detections_sha256 = None
         learners = find_learners(session, dataset_id)
-        subject = {"study_id": erasure.study_id, "dataset_id": dataset_id, "images": len(lost)}
-        subject["model_ids"] = [str(model_id) for model_id in learners]
+        subject = {"study_id": erasure.study_id, "dataset_id": dataset_id, "images": len(lost)} | {
+            "model_ids": [str(model_id) for model_id in learners]
+        }
         record(session, action="dataset.erase", subject=subject, project_id=erasure.project_id, actor=ERASURE)
     erasure.keys = [*erasure.keys, *(key for key in keys if key not in erasure.keys)]
     return set(learners)

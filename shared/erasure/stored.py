@@ -29,7 +29,7 @@ def count_stored(session: Session, project_id: UUID | None = None) -> dict[UUID,
     counted = sa.select(Image.project_id, *sums).group_by(Image.project_id)
     if project_id is not None:
         counted = counted.where(Image.project_id == project_id)
-    return {row[0]: Stored(*map(int, row[1:])) for row in session.execute(counted)}
+    return {row[0]: Stored(*(int(number or 0) for number in row[1:])) for row in session.execute(counted)}
 
 
 def keep_counts(session: Session) -> int:

@@ -120,13 +120,15 @@ def objects(stack: Stack) -> Iterator[dict]:
 
 
 def test_redis_wiped_with_two_hundred_jobs_queued(stack: Stack, sender: ImageSender) -> None:
-    prepare = stack.find("prepare")
-    prepare.signal(signal.SIGSTOP)
+    prepares = [stack.find(name) for name in stack.named("prepare")]
+    for prepare in prepares:
+        prepare.signal(signal.SIGSTOP)
     sent = sender.send(200)
     server = redis.Redis.from_url(stack.settings.redis_url.get_secret_value())
     await_state(stack, sent, JobState.QUEUED, least=195)
     server.flushall()
-    prepare.signal(signal.SIGCONT)
+    for prepare in prepares:
+        prepare.signal(signal.SIGCONT)
     assert_undisturbed(stack, sender, sent)
 
 

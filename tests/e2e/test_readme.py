@@ -180,8 +180,7 @@ def test_no_block_that_runs_here_names_a_port_of_its_own() -> None:
 
 
 def test_only_the_pages_that_are_run_have_blocks_to_run() -> None:
-    run_by_test_backup = "operations.md"
-    assert {name for name, text in PAGES.items() if blocks(text)} == {*RUN_PAGES, run_by_test_backup}
+    assert {name for name, text in PAGES.items() if blocks(text)} == {*RUN_PAGES}
 
 
 def test_every_command_that_is_documented_exists() -> None:

@@ -275,8 +275,8 @@ def carina(
         monkeypatch.setenv(name, value)
     opened: list[Database] = []
 
-    def connect(given: Settings) -> Database:
-        opened.append(Database(given.database_url.get_secret_value()))
+    def connect(given: Settings, process: str = "command") -> Database:
+        opened.append(Database(given.database_url.get_secret_value(), name=f"carina-{process}"))
         return opened[-1]
 
     monkeypatch.setattr(Database, "from_settings", connect)

@@ -6,7 +6,7 @@ from alembic import op
 from shared.migrations.indexes import create_index
 
 revision = "0024"
-down_revision = "0019"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 

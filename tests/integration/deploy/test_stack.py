@@ -329,7 +329,7 @@ def test_half_an_object_store_is_refused(tmp_path: Path) -> None:
     half = {"CARINA_S3_ENDPOINT_URL": "http://127.0.0.1:1", "CARINA_S3_ACCESS_KEY_ID": "key"}
     with starting(tmp_path / "data", **half) as up:
         assert up.ends_with() == 1
-        assert "Set CARINA_S3_SECRET_ACCESS_KEY too, or neither of CARINA_S3_ACCESS_KEY_ID and" in up.said
+        assert "Set both CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY, or neither." in up.said
 
 
 def test_a_killed_server_is_started_again_with_its_rows(shared: Up) -> None:

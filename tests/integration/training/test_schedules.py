@@ -444,7 +444,7 @@ def test_splits_that_hold_nothing_are_refused_at_once(database: Database) -> Non
         dataset.summary = {"splits": {"train": something, "val": something, "test": nothing}}
         without_boxes.summary = {"splits": {"train": {"images": 3, "boxes": 0}, "val": something, "test": something}}
         gate = GateConfig(evaluation_dataset_id=dataset.id, evaluation=EvaluationConfig(split="test"))
-        with pytest.raises(InvalidRequest, match="the split test of images, which holds no image"):
+        with pytest.raises(InvalidRequest, match="the split test of films, which holds no image"):
             start_training(session, dataset=dataset, config=CONFIG, gate=gate)
         with pytest.raises(InvalidRequest, match="has no box in its training split"):
             start_training(session, dataset=without_boxes, config=CONFIG)

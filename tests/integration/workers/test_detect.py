@@ -202,7 +202,7 @@ def test_a_change_of_model_takes_hold_between_two_batches(workshop: Workshop) ->
     assert workshop.job(named).model_id == second
     for job_id, number in zip((*jobs, named), (*range(12), 99), strict=True):
         model_id, found = workshop.job(job_id).model_id, workshop.found(job_id)
-        (expected,) = detectors[model_id].detect([detectors[model_id].place(grey_image(number))])
+        (expected,) = detectors[model_id].detect([detectors[model_id].fit_to_canvas(grey_image(number))])
         assert {row.model_id for row in found} == {model_id}
         assert [row.score for row in found] == pytest.approx([detection.score for detection in expected], abs=1e-4)
 
