@@ -13,6 +13,7 @@ import structlog
 from shared.access.console_sessions import SESSION
 from shared.database import Database
 from shared.erasure.reconciliation import Reconciliation
+from shared.erasure.retention import AT_A_TIME, delete_some, is_older
 from shared.errors import CarinaError
 from shared.object_store.incoming import INCOMING, Incoming
 from shared.settings import Settings
@@ -144,13 +145,12 @@ class Cleanup:
         return self._delete_older(ConsoleSession, SESSION)
 
     def _delete_older(self, table: type[IdempotencyKey | ConsoleSession], age: timedelta) -> int:
-        old = sa.select(table.id).where(table.created_at < sa.func.now() - age).limit(_AT_A_TIME)
         count = 0
         while True:
             with self._database.begin() as session:
-                deleted = session.scalars(sa.delete(table).where(table.id.in_(old)).returning(table.id)).all()
-            count += len(deleted)
-            if len(deleted) < _AT_A_TIME:
+                deleted = delete_some(session, table.id, is_older(table.created_at, age))
+            count += deleted
+            if deleted < AT_A_TIME:
                 return count
 
     def _wanted(self, keys: set[str]) -> set[str]:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -14,7 +13,7 @@ from sqlalchemy.orm import Session
 from shared.database import Database
 from shared.erasure.patients import read_patients
 from shared.erasure.reconciliation import Reconciliation
-from shared.erasure.retention import AT_A_TIME, Retention
+from shared.erasure.retention import AT_A_TIME, Retention, days_kept, delete_some, is_older
 from shared.erasure.stored import keep_counts
 from shared.object_store import ObjectStore
 from shared.settings import Settings
@@ -51,16 +50,16 @@ class RetentionRun:
             projects = session.execute(sa.select(Project.id, Project.retention)).all()
         for project_id, retention in projects:
             for kind in Retained:
-                if kept := retention.get(kind, getattr(days, f"{kind}_days")):
+                if kept := days_kept(kind, retention, self._settings):
                     step = partial(
                         self._retention.delete_some, project_id=project_id, kind=kind, age=timedelta(days=kept)
                     )
                     counts[kind] += self._repeat(step)
         if days.audit_days:
-            old = AuditEvent.project_id.is_(None) & _is_old(AuditEvent.created_at, days.audit_days)
-            counts["audit"] += self._repeat(lambda session: _delete(session, AuditEvent.id, old))
-        old_samples = _is_old(QueueSample.at, days.samples_days)
-        counts["samples"] = self._repeat(lambda session: _delete(session, QueueSample.at, old_samples))
+            old = AuditEvent.project_id.is_(None) & is_older(AuditEvent.created_at, timedelta(days=days.audit_days))
+            counts["audit"] += self._repeat(lambda session: delete_some(session, AuditEvent.id, old))
+        old_samples = is_older(QueueSample.at, timedelta(days=days.samples_days))
+        counts["samples"] = self._repeat(lambda session: delete_some(session, QueueSample.at, old_samples))
         counts["workers"] = self._repeat(lambda session: _delete_workers(session, days.workers_days))
         while not self.is_cut_short and (read := read_patients(self._database, self._store, AT_A_TIME)):
             counts["patients"] += read
@@ -79,19 +78,9 @@ class RetentionRun:
         return count
 
 
-def _is_old(column: Any, days: int) -> sa.ColumnElement[bool]:
-    return column < sa.func.now() - timedelta(days=days)  # type: ignore[no-any-return]
-
-
-def _delete(session: Session, key: Any, which: sa.ColumnElement[bool]) -> int:
-    some = sa.select(key).where(which).limit(AT_A_TIME)
-    gone = sa.delete(key.class_).where(key.in_(some)).returning(key)
-    return len(session.scalars(gone.execution_options(synchronize_session=False)).all())
-
-
 def _delete_workers(session: Session, days: int) -> int:
     """Delete the rows of ended processes, and add their work to the row of the past of their kind."""
-    is_over = _is_old(sa.func.coalesce(Worker.stopped_at, Worker.seen_at), days)
+    is_over = is_older(sa.func.coalesce(Worker.stopped_at, Worker.seen_at), timedelta(days=days))
     old = sa.select(Worker).where(is_over, Worker.id.not_like(f"{_PAST}%")).limit(AT_A_TIME)
     rows = session.scalars(old.with_for_update(skip_locked=True)).all()
     for row in rows:

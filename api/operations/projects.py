@@ -1,5 +1,8 @@
 """The project of a key: its bytes, and for how long it keeps data."""
 
+from collections.abc import Mapping
+from uuid import UUID
+
 import sqlalchemy as sa
 from flask import Response
 
@@ -9,6 +12,7 @@ from api.http.auth import identity, requires
 from api.http.errors import may_raise
 from api.http.resource import as_json, resource
 from api.http.services import services
+from shared.erasure.retention import days_kept
 from shared.erasure.stored import Stored, count_stored
 from shared.errors import RequestError
 from shared.tables import Project
@@ -36,8 +40,7 @@ def show() -> Response:
     """
     with services().database.begin() as session:
         project = session.get_one(Project, identity().project_id)
-        stored = count_stored(session, project.id)
-        return as_json(_describe(project, stored.get(project.id, Stored(0, 0, 0))))
+        return as_json(_describe(project, count_stored(session, project.id)))
 
 
 @blueprint.get("/v1/projects", responses={200: ProjectsAnswer})
@@ -50,7 +53,7 @@ def show_all() -> Response:
     with services().installation.begin() as session:
         stored = count_stored(session)
         projects = session.scalars(sa.select(Project).order_by(Project.created_at, Project.id))
-        described = [_describe(project, stored.get(project.id, Stored(0, 0, 0))) for project in projects]
+        described = [_describe(project, stored) for project in projects]
         return as_json(ProjectsAnswer(projects=described))
 
 
@@ -70,21 +73,20 @@ def change_retention(body: RetentionRequest) -> Response:
         project.retention = {kind: days for kind, days in changed.items() if days is not None}
         note(retention=str(project.retention))
         session.flush()
-        stored = count_stored(session, project.id)
-        return as_json(_describe(project, stored.get(project.id, Stored(0, 0, 0))))
+        return as_json(_describe(project, count_stored(session, project.id)))
 
 
-def _describe(project: Project, stored: Stored) -> ProjectAnswer:
+def _describe(project: Project, stored: Mapping[UUID, Stored]) -> ProjectAnswer:
     settings = services().settings
     return ProjectAnswer(
         id=project.id,
         name=project.name,
         created_at=project.created_at,
-        **stored._asdict(),
+        **stored.get(project.id, Stored())._asdict(),
         retention=[
             RetentionAnswer(
                 kind=kind,
-                days=project.retention.get(kind, getattr(settings, f"{kind}_days")),
+                days=days_kept(kind, project.retention, settings),
                 is_own=kind in project.retention,
             )
             for kind in Retained

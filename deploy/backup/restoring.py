@@ -18,11 +18,11 @@ from shared import migrations
 from shared.access.audit import CLI, record
 from shared.database import Database
 from shared.errors import CarinaError
+from shared.leases import leased_tables
 from shared.object_store import PART_BYTES, ObjectStore, checkpoint_key
 from shared.object_store.checked_stream import CheckedStream
 from shared.settings import Settings
 from shared.tables import TrainingRun, Worker
-from shared.tables.rows import Leased, Row
 
 _TABLES = sa.text(
     "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -117,12 +117,10 @@ def _read(folder: BackupFolder, file: StoredFile) -> Generator[bytes]:
 def _return_leases(session: Session) -> int:
     """Let all leases expire now, without counting their attempts: the next sweep gives the work back."""
     count = 0
-    for mapper in Row.registry.mappers:
-        table = mapper.class_
-        if issubclass(table, Leased):
-            held = sa.update(table).where(table.lease_owner.is_not(None))
-            held = held.values(lease_expires_at=sa.func.now(), attempt=sa.func.greatest(table.attempt - 1, 0))
-            count += len(session.scalars(held.returning(table.attempt)).all())
+    for table in leased_tables():
+        held = sa.update(table).where(table.lease_owner.is_not(None))
+        held = held.values(lease_expires_at=sa.func.now(), attempt=sa.func.greatest(table.attempt - 1, 0))
+        count += len(session.scalars(held.returning(table.attempt)).all())
     session.execute(sa.update(Worker).where(Worker.stopped_at.is_(None)).values(stopped_at=sa.func.now()))
     return count
 

@@ -14,7 +14,7 @@ CHANNEL = "carina"
 #: The subject of messages to webhooks. Other subjects are the ids of jobs and submissions.
 DELIVERIES = "deliveries"
 #: PostgreSQL's limit of a payload is 8000 bytes. A longer list becomes an empty one, which wakes all.
-_MOST_BYTES = 7900
+_MAX_BYTES = 7900
 _NOTIFY = sa.text(f"SELECT pg_notify('{CHANNEL}', :subjects)")
 
 
@@ -33,4 +33,4 @@ def send_notices(session: Session, engine: sa.Engine) -> None:
     if subjects:
         payload = " ".join(sorted(subjects))
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(_NOTIFY, {"subjects": payload if len(payload) <= _MOST_BYTES else ""})
+            connection.execute(_NOTIFY, {"subjects": payload if len(payload) <= _MAX_BYTES else ""})

@@ -4,8 +4,6 @@ The pseudonym is the one that de-identification writes into files: derived from 
 Images that were received before there was this column get it from their headers, some at a time (`read_patients`).
 """
 
-import base64
-import hmac
 from collections.abc import Callable
 from uuid import UUID
 
@@ -13,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.database import Database
+from shared.deidentification.pseudonyms import Pseudonyms
 from shared.errors import CarinaError, ObjectMissing, RequestError
 from shared.imaging.dicom_file import read_patient_id
 from shared.imaging.header import PREFIX_BYTES
@@ -32,9 +31,8 @@ class PatientsUnread(RequestError):
 
 
 def pseudonym(patient_id: str, key: bytes) -> str:
-    """Return the pseudonym of a patient in the project with this key; it equals that of `shared.deidentification`."""
-    digest = hmac.digest(key, f"PatientID {patient_id}".encode(), "sha256")
-    return base64.b32encode(digest[:10]).decode()
+    """Return the pseudonym of a patient in the project with this key, as de-identified files have it."""
+    return Pseudonyms(key).identifier("PatientID", patient_id)
 
 
 def patient_of(prefix: bytes, key: Callable[[], bytes]) -> str:

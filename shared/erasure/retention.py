@@ -1,6 +1,6 @@
 """Deletes data of a project whose retention time has passed: some rows in each call, in one transaction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.erasure.reconciliation import Reconciliation
 from shared.object_store import digest_in, original_key, rendition_key
+from shared.settings import Settings
 from shared.tables import (
     AuditEvent,
     Detection,
@@ -65,13 +66,26 @@ class Retention:
         return len(found)
 
 
-def _is_older(column: Any, age: timedelta) -> sa.ColumnElement[bool]:
+def days_kept(kind: Retained, own: Mapping[str, int], settings: Settings) -> int:
+    """Return the days for which a project keeps a kind of data: its `own` number, else that of the settings."""
+    return own.get(kind, getattr(settings, f"{kind}_days"))
+
+
+def is_older(column: Any, age: timedelta) -> sa.ColumnElement[bool]:
+    """Return the condition that a time is further back than `age`."""
     return column < sa.func.now() - age  # type: ignore[no-any-return]
+
+
+def delete_some(session: Session, key: Any, which: sa.ColumnElement[bool]) -> int:
+    """Delete some rows of the table of a key column; return how many. Less than `AT_A_TIME` means that none is left."""
+    some = sa.select(key).where(which).limit(AT_A_TIME)
+    gone = sa.delete(key.class_).where(key.in_(some)).returning(key)
+    return len(session.scalars(gone.execution_options(**_NO_SYNC)).all())
 
 
 def _old_images(project_id: UUID, age: timedelta) -> sa.Select[Any]:
     """Select images that arrived before this age and that no job needs."""
-    old = sa.select(Image).where(Image.project_id == project_id, _is_older(Image.created_at, age), ~_OPEN_JOB)
+    old = sa.select(Image).where(Image.project_id == project_id, is_older(Image.created_at, age), ~_OPEN_JOB)
     return old.order_by(Image.id).limit(AT_A_TIME).with_for_update(skip_locked=True)
 
 
@@ -94,7 +108,7 @@ def _delete_originals(session: Session, project_id: UUID, age: timedelta) -> int
 
 def _delete_results(session: Session, project_id: UUID, age: timedelta) -> int:
     """Delete final jobs with their detections and reviews. Their files show as erased in the manifests."""
-    old = sa.select(Job.id).where(Job.project_id == project_id, _is_older(Job.finished_at, age))
+    old = sa.select(Job.id).where(Job.project_id == project_id, is_older(Job.finished_at, age))
     job_ids = session.scalars(old.order_by(Job.finished_at).limit(AT_A_TIME).with_for_update(skip_locked=True)).all()
     nothing: dict[str, Any] = dict.fromkeys(_OF_FILE, sa.null())
     files = sa.update(SubmissionFile).where(SubmissionFile.job_id.in_(job_ids))
@@ -113,7 +127,7 @@ def _delete_submissions(session: Session, project_id: UUID, age: timedelta) -> i
     """Delete final submissions: first their files, then the references of jobs, then the submission itself."""
     final = [state for state in SubmissionState if state.is_final]
     old = sa.select(Submission.id).where(Submission.project_id == project_id, Submission.state.in_(final))
-    old = old.where(_is_older(Submission.finished_at, age)).order_by(Submission.id).limit(1)
+    old = old.where(is_older(Submission.finished_at, age)).order_by(Submission.id).limit(1)
     submission_id = session.scalar(old.with_for_update(skip_locked=True))
     if submission_id is None:
         return 0
@@ -129,21 +143,15 @@ def _delete_submissions(session: Session, project_id: UUID, age: timedelta) -> i
 
 
 def _delete_deliveries(session: Session, project_id: UUID, age: timedelta) -> int:
-    old = (
-        sa.select(WebhookDelivery.id)
-        .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
-        .where(
-            Webhook.project_id == project_id,
-            WebhookDelivery.state.in_([DeliveryState.DELIVERED, DeliveryState.DEAD]),
-            _is_older(sa.func.coalesce(WebhookDelivery.finished_at, WebhookDelivery.created_at), age),
-        )
-        .limit(AT_A_TIME)
+    own = sa.select(Webhook.id).where(Webhook.project_id == project_id)
+    old = sa.and_(
+        WebhookDelivery.webhook_id.in_(own),
+        WebhookDelivery.state.in_([DeliveryState.DELIVERED, DeliveryState.DEAD]),
+        is_older(sa.func.coalesce(WebhookDelivery.finished_at, WebhookDelivery.created_at), age),
     )
-    gone = sa.delete(WebhookDelivery).where(WebhookDelivery.id.in_(old)).returning(WebhookDelivery.id)
-    return len(session.scalars(gone.execution_options(**_NO_SYNC)).all())
+    return delete_some(session, WebhookDelivery.id, old)
 
 
 def _delete_audit(session: Session, project_id: UUID, age: timedelta) -> int:
-    old = sa.select(AuditEvent.id).where(AuditEvent.project_id == project_id, _is_older(AuditEvent.created_at, age))
-    gone = sa.delete(AuditEvent).where(AuditEvent.id.in_(old.limit(AT_A_TIME))).returning(AuditEvent.id)
-    return len(session.scalars(gone.execution_options(**_NO_SYNC)).all())
+    old = sa.and_(AuditEvent.project_id == project_id, is_older(AuditEvent.created_at, age))
+    return delete_some(session, AuditEvent.id, old)

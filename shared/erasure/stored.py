@@ -12,10 +12,10 @@ from shared.tables import Image, Project
 class Stored(NamedTuple):
     """What a project has stored. Bytes that several projects have count for each of them."""
 
-    images: int
-    original_bytes: int
+    images: int = 0
+    original_bytes: int = 0
     #: Without renditions that were made before their size was recorded.
-    rendition_bytes: int
+    rendition_bytes: int = 0
 
 
 def count_stored(session: Session, project_id: UUID | None = None) -> dict[UUID, Stored]:
@@ -37,5 +37,5 @@ def keep_counts(session: Session) -> int:
     counted = count_stored(session)
     projects = session.scalars(sa.select(Project).order_by(Project.id).with_for_update(key_share=True)).all()
     for project in projects:
-        project.stored = counted.get(project.id, Stored(0, 0, 0))._asdict()
+        project.stored = counted.get(project.id, Stored())._asdict()
     return len(projects)

@@ -170,11 +170,9 @@ class _Campaign:
             Submission.state.in_([SubmissionState.OPEN, SubmissionState.PROCESSING])
         )
         unsent = sa.select(sa.func.count()).where(WebhookDelivery.state.in_(DeliveryState.open()))
-        leased = " + ".join(
-            f"(SELECT count(*) FROM {table} WHERE lease_owner IS NOT NULL)" for table in leased_tables()
-        )
+        leased = [sa.select(sa.func.count()).where(table.lease_owner.is_not(None)) for table in leased_tables()]
         tasks = [sa.select(sa.func.count()).where(kind.state.in_(TaskState.open())) for kind in KINDS.values()]
-        counts = [self._stack.query(each)[0][0] for each in (unfinished, unsent, *tasks, sa.text(f"SELECT {leased}"))]
+        counts = [self._stack.query(each)[0][0] for each in (unfinished, unsent, *tasks, *leased)]
         return [count_open(self._stack), *counts]
 
     def _unexplained_restarts(self) -> list[str]:
