@@ -24,7 +24,7 @@ def page(stack: Stack, open_console: Callable[[str, str], Page]) -> Page:
 
 
 @pytest.fixture
-def sender(tmp_path: Path) -> list[Path]:
+def images(tmp_path: Path) -> list[Path]:
     """Images with lesions that the shipped model finds."""
     paths = []
     for seed in range(1, 20):
