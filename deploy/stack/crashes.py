@@ -13,7 +13,7 @@ MAX_CRASHES = 100
 
 @dataclass(frozen=True)
 class Crash:
-    """One end of a process that nobody had asked for."""
+    """The end of a process that was not asked to stop."""
 
     name: str
     #: ISO 8601, UTC.

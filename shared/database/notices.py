@@ -1,6 +1,6 @@
 """Notices: after a commit, the threads of all processes that wait for its change are woken, by PostgreSQL's NOTIFY.
 
-A notice only shortens a wait. It may be lost, so whoever waits also looks periodically: see
+A notice only shortens a wait. It may be lost, so a waiting thread also looks periodically: see
 `shared.processes.notice_listener`.
 """
 

@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 #: How often each class is shown.
 _SHARES = {FRONTAL: 0.35, ROTATED: 0.2, INVERTED: 0.2, OTHER: 0.25}
-#: How often a chest is a phantom's, and a picture of something else one that was given, a part, or a shuffled image;
-#: else it is drawn.
+#: The share of phantoms among the chests. Then the shares of given pictures, of parts and of shuffled images among the
+#: pictures that show no chest; the rest is drawn.
 _PHANTOMS, _GIVEN, _PARTS, _SHUFFLED = 0.2, 0.3, 0.15, 0.1
-#: How often a chest that is inverted is turned as well; and how often something else is either.
+#: The share of inverted chests that are turned as well, and of pictures without a chest that are inverted or turned.
 _ALSO_TURNED, _ANYHOW = 0.2, 0.3
 #: The phantoms' seeds begin here, far from those of any demo or detector.
 _PHANTOM_SEED = 3_000_000
