@@ -22,8 +22,8 @@ class DatasetsQuery(PageQuery):
     named: str | None = Field(
         None,
         max_length=100,
-        description="Only the dataset with this id, this beginning of an id, or this name. If several datasets have the "
-        "name, the latest that has succeeded is returned, or the latest if none has succeeded.",
+        description="Only the dataset with this id, this beginning of an id, or this name. If several datasets have "
+        "the name, the latest that has succeeded is returned, or the latest if none has succeeded.",
     )
 
 

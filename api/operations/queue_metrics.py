@@ -13,7 +13,7 @@ from api.http.services import Services
 from api.http.ttl_cache import TtlCache
 from shared.database import Database
 from shared.queue.numbers import JobCount, count_jobs, sum_work
-from shared.queue.stages import DETECT, PREPARE, STAGES
+from shared.queue.stages import DETECT, STAGES, Stage
 from shared.tables import Image, Job, Project, WebhookDelivery, Worker
 from shared.tables.studies import is_flagged
 from shared.training.tasks import KINDS
@@ -137,22 +137,23 @@ def _latency(session: Session) -> Metric:
         "Seconds from the time when a job could begin a stage to its end, of jobs that succeeded within 5 minutes.",
         labels=["stage", "quantile"],
     )
-    took = {
-        PREPARE: Job.ready_at - Job.created_at,
-        DETECT: Job.finished_at - Job.ready_at,
-    }
     columns = [
-        sa.extract("epoch", sa.func.percentile_cont(quantile).within_group(interval))
-        for interval in took.values()
+        sa.extract("epoch", sa.func.percentile_cont(quantile).within_group(_duration(stage)))
+        for stage in STAGES
         for quantile in _QUANTILES
     ]
     recent = (Job.finished_at > sa.func.now() - timedelta(minutes=5), Job.state == JobState.SUCCEEDED)
     found = iter(session.execute(sa.select(*columns).where(*recent)).one())
-    for stage in took:
+    for stage in STAGES:
         for quantile in _QUANTILES:
             if (seconds := next(found)) is not None:
                 latency.add_metric([str(stage), str(quantile)], float(seconds))
     return latency
+
+
+def _duration(stage: Stage) -> sa.ColumnElement[timedelta]:
+    columns = Job.__table__.c
+    return columns[stage.done_at] - columns[stage.waits_since]
 
 
 def _database(session: Session) -> Iterator[Metric]:

@@ -20,6 +20,9 @@ class Stage:
     leased: JobState
     #: The state after success: the next stage's `waiting`, or the end.
     done: JobState
+    #: The columns of a job with the times at which the stage could begin, and at which it was done.
+    waits_since: str
+    done_at: str
     #: Maximum number of jobs that a worker claims at once; one hint is sent for so many jobs.
     batch_size: "Callable[[Settings], int]"
 
@@ -32,6 +35,8 @@ PREPARE = Stage(
     waiting=JobState.QUEUED,
     leased=JobState.PREPARING,
     done=JobState.READY,
+    waits_since="created_at",
+    done_at="ready_at",
     batch_size=lambda settings: settings.prepare_threads,
 )
 DETECT = Stage(
@@ -39,6 +44,8 @@ DETECT = Stage(
     waiting=JobState.READY,
     leased=JobState.DETECTING,
     done=JobState.SUCCEEDED,
+    waits_since="ready_at",
+    done_at="finished_at",
     batch_size=lambda settings: settings.batch_size,
 )
 STAGES = (PREPARE, DETECT)
