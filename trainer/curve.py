@@ -39,13 +39,14 @@ class Curve:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def write(self, session: Session, *, step: int, epoch: float) -> None:
-        """Write the means since the last point. Thins the points out if there are too many."""
+        """Write the means since the last point, or add to the point of the step. Thins out if there are too many."""
         values = {name: float(f"{total / self._counts[name]:.6g}") for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         point = {"training_run_id": self._run_id, "step": step, "epoch": epoch, "values": values}
         added = insert(TrainingPoint).values(point)
         key = [TrainingPoint.training_run_id, TrainingPoint.step]
-        session.execute(added.on_conflict_do_update(index_elements=key, set_={"epoch": epoch, "values": values}))
+        merged = {"epoch": epoch, "values": TrainingPoint.values.concat(added.excluded["values"])}
+        session.execute(added.on_conflict_do_update(index_elements=key, set_=merged))
         self._points += 1
         if self._points > MAX_POINTS:
             self._thin_out(session, step)

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +50,8 @@ class Batch:
     image_ids: list[int]
     #: One seed per image, used to sample its anchors and regions.
     seeds: list[int]
-    #: False for the placeholder of a rank that has no images in this pass.
-    counts: bool = True
+    #: The weight of this rank's mean loss; 0 for the placeholder of a rank that has no images in this pass.
+    weight: float = 1.0
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -59,31 +59,34 @@ class Batch:
             return self
         move = [[tensor.to(device, non_blocking=True) for tensor in tensors] for tensors in (self.boxes, self.labels)]
         canvases = self.canvases.pin_memory().to(device, non_blocking=True)
-        return Batch(canvases, move[0], move[1], self.image_ids, self.seeds, self.counts)
+        return Batch(canvases, move[0], move[1], self.image_ids, self.seeds, self.weight)
 
 
 class Losses(nn.Module):
-    """The losses of a batch, as means over the anchors, regions or images of all ranks."""
+    """The loss of a batch, as this rank's part of the mean over the images of all ranks.
+
+    Ranks exchange only gradients, once per step. The losses and the request to stop are sent to the other ranks in this
+    exchange: they are the gradient of `carried`, a parameter without any other effect.
+    """
 
     def __init__(self, model: nn.Module, card: ModelCard, ranks: Ranks, *, bf16: bool, channels_last: bool) -> None:
         super().__init__()
         self.model = model
-        self._ranks = ranks
+        self._device = ranks.device
         self._bf16 = bf16
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._losses = family_of(card.architecture).make_losses(model)
         self._mean = 255 * torch.tensor(card.image_mean, device=ranks.device)[:, None, None]  # [3, 1, 1], of 8 bits
         self._std = 255 * torch.tensor(card.image_std, device=ranks.device)[:, None, None]
+        self.carried = nn.Parameter(torch.zeros(len(family_of(card.architecture).loss_names) + 1, device=ranks.device))
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the losses in the order of the family's names. Their mean over the ranks is the loss of all ranks."""
-        with torch.autocast(self._ranks.device.type, torch.bfloat16, enabled=self._bf16):
-            losses, counts = self._losses(self._normalise(batch.canvases), batch.boxes, batch.labels, batch.seeds)
-        # Each loss is a mean over the anchors, regions or images of this rank; rescale it for the mean over all ranks.
-        own = [batch.counts * count for count in counts]
-        of_all = self._ranks.sum(own)
-        share = [self._ranks.world * mine / max(total, 1) for mine, total in zip(own, of_all, strict=True)]
-        return losses.float() * torch.tensor(share, device=losses.device)
+    def forward(self, batch: Batch, stop: bool) -> Tensor:
+        """Return the sum of the losses. After `backward`, `carried` has the losses and `stop` as its gradient."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            losses = self._losses(self._normalise(batch.canvases), batch.boxes, batch.labels, batch.seeds)
+        losses = losses.float() * batch.weight
+        numbers = torch.cat((losses.detach(), losses.new_tensor([stop])))
+        return losses.sum() + (self.carried * numbers).sum()
 
     def _normalise(self, canvases: Tensor) -> Tensor:
         images: Tensor = (canvases[:, None].float() - self._mean) / self._std  # [B, 3, S, S]
@@ -96,13 +99,15 @@ class Trainee:
     def __init__(self, model: nn.Module, card: ModelCard, config: TrainingConfig, ranks: Ranks) -> None:
         self.config = config
         self.ranks = ranks
+        #: Images of all ranks in a step.
+        self.together = config.batch_size * config.accumulate * ranks.world
         self.model = model.to(ranks.device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         precision = choose_precision(ranks.device) if config.precision == "auto" else config.precision
-        self.losses: nn.Module = Losses(
-            model, card, ranks, bf16=precision == "bf16", channels_last=config.channels_last
-        )
+        losses = Losses(model, card, ranks, bf16=precision == "bf16", channels_last=config.channels_last)
+        self.carried = losses.carried
+        self.losses: nn.Module = losses
         if ranks.world > 1:
             with warnings.catch_warnings():
                 # Its successor, `forward_sync_buffers`, is not in all supported releases of PyTorch.
@@ -124,9 +129,18 @@ class Trainee:
 
 
 def train_one_epoch(
-    trainee: Trainee, steps: Iterable[list[Batch]], epoch: int, first_step: int, step_count: int
-) -> Iterator[dict[str, float]]:
-    """Train on the batches of each step, and yield its losses and learning rate. Raises `NonFiniteLoss`."""
+    trainee: Trainee,
+    steps: Iterable[list[Batch]],
+    epoch: int,
+    first_step: int,
+    step_count: int,
+    steps_done: int = 0,
+    must_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[dict[str, float], bool]]:
+    """Train on the batches of each step. Raises `NonFiniteLoss`.
+
+    Yields the step's losses and learning rate, and whether `must_stop` was true on any rank; the same on all ranks.
+    """
     config, ranks = trainee.config, trainee.ranks
     names = family_of(config.architecture).loss_names
     set_training(trainee.model, batch_norm=config.train_batch_norm)
@@ -134,33 +148,34 @@ def train_one_epoch(
         # Random numbers depend only on the position, so that a resumed run gives the same result as an uninterrupted
         # one.
         torch.manual_seed(hash((config.seed, epoch, step, ranks.rank)))
-        rate = learning_rate(config, ranks.world, epoch + step / step_count)
+        rate = learning_rate(config, ranks.world, epoch + step / step_count, steps_done + step - first_step, step_count)
         for group in trainee.optimizer.param_groups:
             group["lr"] = rate
 
         trainee.optimizer.zero_grad()
-        losses = torch.zeros(len(names), device=ranks.device)
+        trainee.carried.grad = None
         for number, batch in enumerate(batches, start=1):
-            with _gradients_stay_here(trainee.losses, more_to_come=number < len(batches)):
-                part = trainee.losses(batch.to(ranks.device)) / len(batches)
-                part.sum().backward()
-            losses += part.detach()
+            more = number < len(batches)
+            with _gradients_stay_here(trainee.losses, more_to_come=more):
+                loss = trainee.losses(batch.to(ranks.device), not more and must_stop())
+                (loss / len(batches)).backward()
 
-        means = [total / ranks.world for total in ranks.sum(losses.tolist())]
         norm = nn.utils.clip_grad_norm_(trainee.model.parameters(), config.clip_norm or math.inf)
-        if not math.isfinite(sum(means)) or not norm.isfinite():
-            of_all = ranks.gather([id_ for batch in batches if batch.counts for id_ in batch.image_ids])
+        assert trainee.carried.grad is not None
+        *means, stop, norm_value = torch.cat((trainee.carried.grad, norm[None].float())).tolist()
+        if not math.isfinite(sum(means) + norm_value):
+            of_all = ranks.gather([id_ for batch in batches if batch.weight for id_ in batch.image_ids])
             raise NonFiniteLoss([id_ for ids in of_all for id_ in ids], batches)
         trainee.optimizer.step()
         trainee.average.update(trainee.model)
-        yield {**dict(zip(names, means, strict=True)), "loss": sum(means), "learning_rate": rate}
+        yield {**dict(zip(names, means, strict=True)), "loss": sum(means), "learning_rate": rate}, stop > 0
 
 
 def set_training(model: nn.Module, *, batch_norm: bool = False) -> None:
     """Set a model to training mode; batch norm keeps its statistics unless `batch_norm` is set."""
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
             frozen = not any(weight.requires_grad for weight in module.parameters())
             module.train(batch_norm and not frozen)
 

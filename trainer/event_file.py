@@ -5,6 +5,7 @@ TensorBoard's own writer needs a folder, which a killed process would leave behi
 
 import io
 import time
+from collections.abc import Mapping
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -19,9 +20,10 @@ class EventFile:
         self._records = RecordWriter(self._buffer)
         self._write(Event(file_version="brain.Event:2"))  # required as the first event
 
-    def add(self, name: str, value: float, step: int) -> None:
-        """Add a scalar."""
-        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)])))
+    def add(self, figures: Mapping[str, float], step: int) -> None:
+        """Add the scalars of a step, by name."""
+        values = [Summary.Value(tag=name, simple_value=figure) for name, figure in figures.items()]
+        self._write(Event(step=step, summary=Summary(value=values)))
 
     def content(self) -> bytes:
         """Return the current content of the file."""

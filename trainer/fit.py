@@ -3,12 +3,16 @@
 import hashlib
 import io
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
+from torch.utils._pytree import tree_map
 from torchvision.ops import FrozenBatchNorm2d
 
 from shared.detector.card import ModelCard
@@ -18,17 +22,24 @@ from shared.detector.weights import encode_weights
 from shared.errors import PermanentError
 from shared.training.config import TrainingConfig
 from shared.version import code_version
-from trainer.datasets.dataset import Dataset
+from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.engine import Trainee, train_one_epoch
 from trainer.loader import Loader, ReadRendition
 from trainer.ranks import Ranks
-from trainer.sampling import plan_epoch, shares, steps_of
+from trainer.sampling import needed_by, plan_epoch, shares, steps_of
+from trainer.task import Interrupted
 
 
 class NothingToTrainOn(PermanentError):
     """The training split of the dataset contains no box."""
 
     code = "nothing_to_train_on"
+
+
+class SyncBatchNormUnavailable(PermanentError):
+    """Synchronised batch norm needs a GPU for each rank. Set sync_batch_norm to false, or train on GPUs."""
+
+    code = "sync_batch_norm_unavailable"
 
 
 @dataclass(frozen=True)
@@ -43,30 +54,37 @@ class Position:
 
 @dataclass(frozen=True)
 class Progress:
-    """The outcome of a step."""
+    """The outcome of a step, or of the measurement after an epoch."""
 
     position: Position
     steps_in_epoch: int
-    #: Images of all ranks in this step.
+    #: Images of all ranks in this step; 0 for a measurement.
     images: int
-    #: The losses, their sum as `loss`, and `learning_rate`; after an epoch also the figures of `measure`.
+    #: The losses, their sum as `loss`, and `learning_rate`; or the figures of `measure`.
     figures: dict[str, float]
+
+
+#: Copies the state of a training to memory, and returns a function that encodes the copy, in any thread.
+Snapshot = Callable[[], Callable[[], bytes]]
 
 
 class Checkpointer(Protocol):
     """Stores the state of a training, and decides when to store it."""
 
     def load(self) -> bytes | None:
-        """Return the last checkpoint."""
+        """Return the last checkpoint. Called on each rank."""
 
-    def is_due(self, progress: Progress) -> bool:
-        """Return whether to save now. Called on each rank after each step; the result is the same on all ranks."""
-
-    def save(self, checkpoint: bytes, progress: Progress) -> None:
-        """Store a checkpoint. Called only on the first rank."""
+    def must_stop(self) -> bool:
+        """Return whether this rank was asked to stop. Called on each rank in each step."""
 
     def check(self, progress: Progress) -> None:
-        """Raise an exception to end the training here. Called on each rank after each step, saved or not."""
+        """Raise an exception to end the training here. Called on each rank after each step and each measurement."""
+
+    def is_due(self, progress: Progress) -> bool:
+        """Return whether to save now. Called only on the first rank, after each step."""
+
+    def save(self, snapshot: Snapshot, progress: Progress) -> None:
+        """Store a checkpoint, possibly after this call returns. Called only on the first rank."""
 
 
 def draft_card(config: TrainingConfig, dataset: Dataset, name: str, base: ModelCard | None = None) -> ModelCard:
@@ -111,16 +129,71 @@ def fit(
     ranks: Ranks,
     checkpointer: Checkpointer,
     measure: Callable[[nn.Module], dict[str, float]] = lambda _: {},
+    warm_up: Callable[[Sequence[DatasetImage]], None] = lambda _: None,
 ) -> tuple[ModelCard, bytes]:
     """Train on the images of the training split, from the last checkpoint if there is one. Returns the finished model.
 
-    `initialise` loads the initial weights into a model. `measure` evaluates the model on each rank after each epoch,
-    and its figures are added to those of the last step. Raises `NothingToTrainOn`, `NonFiniteLoss` and the exceptions
-    of the checkpointer.
+    `initialise` loads the initial weights into a model. `measure` evaluates the model on each rank after each epoch.
+    `warm_up` gets the images that this rank will read, in order. Raises `NothingToTrainOn`, `NonFiniteLoss`,
+    `SyncBatchNormUnavailable`, `Interrupted` if a rank was asked to stop, and the exceptions of the checkpointer.
     """
     training_images = dataset.of("train").images
     if not any(len(image.category_ids) for image in training_images):
         raise NothingToTrainOn
+    trainee = Trainee(_build_model(config, card, initialise, ranks), card, config, ranks)
+    started, is_measured, machines = _resume(trainee, checkpointer.load())
+    position = started
+
+    def measure_here() -> None:
+        count = len(plan_epoch(training_images, config, position.epoch - 1))
+        if figures := measure(trainee.average.model):
+            checkpointer.check(Progress(position, steps_of(count, config, ranks.world), 0, figures))
+
+    if not is_measured:  # the previous attempt ended while it measured
+        measure_here()
+    loader = Loader(training_images, read, card, config.augmentation, _loader_workers(config, ranks))
+    try:
+        while position.epoch < config.epochs:
+            # Within an epoch, the order stays even if machines have joined or left.
+            machines = machines if position.step else ranks.machines
+            plan = plan_epoch(training_images, config, position.epoch, machines)
+            if position == started:
+                warm_up(needed_by(ranks, plan, training_images, config, position.step))
+            for progress, stop in _train_to_end_of_epoch(trainee, loader, plan, position, checkpointer.must_stop):
+                position = progress.position
+                checkpointer.check(progress)
+                if ranks.is_first and (stop or checkpointer.is_due(progress)):
+                    checkpointer.save(partial(_copy, trainee, position, machines), progress)
+                if stop:
+                    raise Interrupted
+            measure_here()
+    finally:
+        loader.close()
+    weights = encode_weights(trainee.average.model.state_dict(), torch.float32)
+    return card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()}), weights
+
+
+def _train_to_end_of_epoch(
+    trainee: Trainee, loader: Loader, plan: NDArray[np.int64], position: Position, must_stop: Callable[[], bool]
+) -> Iterator[tuple[Progress, bool]]:
+    """Do the remaining steps of an epoch. Yields each outcome, and whether a rank was asked to stop."""
+    config, ranks, epoch = trainee.config, trainee.ranks, position.epoch
+    step_count = steps_of(len(plan), config, ranks.world)
+    batches = loader.batches(shares(plan, config, epoch, ranks.rank, ranks.world, position.step))
+    outcomes = train_one_epoch(trainee, batches, epoch, position.step, step_count, position.steps_done, must_stop)
+    for number, (figures, stop) in enumerate(outcomes, start=1):
+        step, steps_done = position.step + number, position.steps_done + number
+        images = min(trainee.together, len(plan) - (step - 1) * trainee.together)
+        done = Position(epoch, step, steps_done) if step < step_count else Position(epoch + 1, 0, steps_done)
+        yield Progress(done, step_count, images, figures), stop
+
+
+def _build_model(
+    config: TrainingConfig, card: ModelCard, initialise: Callable[[nn.Module], None], ranks: Ranks
+) -> nn.Module:
+    """Return the model before the first step. Raises `SyncBatchNormUnavailable`."""
+    if config.sync_batch_norm and ranks.world > 1 and ranks.device.type != "cuda":
+        raise SyncBatchNormUnavailable
     torch.manual_seed(config.seed)
     model = build(card)
     initialise(model)
@@ -128,30 +201,9 @@ def fit(
     if config.train_batch_norm:
         thaw_batch_norm(body)
     freeze(body, config.frozen_stages)
-    trainee = Trainee(model, card, config, ranks)
-    together = config.batch_size * config.accumulate * ranks.world
-    position = _resume(trainee, checkpointer.load(), together)
-    loader = Loader(training_images, read, card, config.augmentation, _loader_workers(config, ranks))
-    try:
-        for epoch in range(position.epoch, config.epochs):
-            plan = plan_epoch(training_images, config, epoch)
-            step_count = steps_of(len(plan), config, ranks.world)
-            first = position.step if epoch == position.epoch else 0
-            batches = loader.batches(shares(plan, config, epoch, ranks.rank, ranks.world, first))
-            steps = train_one_epoch(trainee, batches, epoch, first, step_count)
-            for step, figures in enumerate(steps, start=first + 1):
-                at = (epoch, step) if step < step_count else (epoch + 1, 0)
-                position = Position(*at, steps_done=position.steps_done + 1)
-                images = min(together, len(plan) - (step - 1) * together)
-                measured = measure(trainee.average.model) if step == step_count else {}
-                progress = Progress(position, step_count, images, figures | measured)
-                if checkpointer.is_due(progress) and ranks.is_first:
-                    checkpointer.save(_pack(trainee, position, together), progress)
-                checkpointer.check(progress)
-    finally:
-        loader.close()
-    weights = encode_weights(trainee.average.model.state_dict(), torch.float32)
-    return card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()}), weights
+    if config.sync_batch_norm and ranks.world > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return model
 
 
 def freeze(body: nn.Module, stages: int) -> None:
@@ -170,21 +222,41 @@ def thaw_batch_norm(network: nn.Module) -> None:
                 setattr(parent, name, learning)
 
 
-def _pack(trainee: Trainee, position: Position, together: int) -> bytes:
-    place = {"epoch": position.epoch, "step": position.step, "steps_done": position.steps_done, "together": together}
-    buffer = io.BytesIO()
-    torch.save({"position": place, **trainee.state_dict()}, buffer)
-    return buffer.getvalue()
+def _copy(trainee: Trainee, position: Position, machines: tuple[int, ...]) -> Callable[[], bytes]:
+    """Copy the state to memory; see `Snapshot`."""
+    place = {
+        **asdict(position),
+        "together": trainee.together,
+        "machines": list(machines),
+        "measured": position.step > 0,  # after an epoch, the state is copied before the measurement
+    }
+    state = {"position": place, **tree_map(_copy_tensor, trainee.state_dict())}
+
+    def encode() -> bytes:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        return buffer.getvalue()
+
+    return encode
 
 
-def _resume(trainee: Trainee, checkpoint: bytes | None, together: int) -> Position:
-    """Restore a checkpoint. With another number of ranks, continue at the step that starts there or just before."""
+def _copy_tensor(value: Any) -> Any:
+    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else value
+
+
+def _resume(trainee: Trainee, checkpoint: bytes | None) -> tuple[Position, bool, tuple[int, ...]]:
+    """Restore a checkpoint.
+
+    Returns the position, whether the epoch that ends there has been measured, and `Ranks.machines` of its epoch. With
+    another number of ranks, training continues at the step that starts there or just before.
+    """
     if checkpoint is None:
-        return Position()
+        return Position(), True, trainee.ranks.machines
     state = torch.load(io.BytesIO(checkpoint), map_location=trainee.ranks.device, weights_only=True)
     trainee.load_state_dict(state)
     place = state["position"]
-    return Position(place["epoch"], place["step"] * place["together"] // together, place["steps_done"])
+    position = Position(place["epoch"], place["step"] * place["together"] // trainee.together, place["steps_done"])
+    return position, place.get("measured", True), tuple(place.get("machines", (0,)))
 
 
 def _loader_workers(config: TrainingConfig, ranks: Ranks) -> int:

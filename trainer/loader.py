@@ -92,5 +92,5 @@ def _collate(share: Share, examples: list[_Example]) -> Batch:
         labels=[torch.tensor(example.labels, dtype=torch.int64) for example in examples],
         image_ids=[example.image_id for example in examples],
         seeds=[abs(hash(seed)) for seed in share.seeds] or [0],
-        counts=bool(share.seeds),
+        weight=share.weight,
     )

@@ -24,16 +24,25 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
     return SGD(groups, lr=config.learning_rate, momentum=config.momentum)
 
 
-def learning_rate(config: TrainingConfig, world: int, epochs_done: float) -> float:
+def learning_rate(
+    config: TrainingConfig, world: int, epochs_done: float, steps_done: int = 0, steps_in_epoch: int = 1
+) -> float:
     """Return the learning rate at a point of the training."""
     factor = float(world if config.scale_learning_rate else 1)
-    if epochs_done < config.warmup_epochs:
-        factor *= WARMUP_FROM + (1 - WARMUP_FROM) * epochs_done / config.warmup_epochs
+    warmup_epochs, warmed_up = config.warmup_epochs, 1.0
+    if config.warmup_steps is not None:
+        warmup_epochs = config.warmup_steps / steps_in_epoch
+        if steps_done < config.warmup_steps:
+            warmed_up = steps_done / config.warmup_steps
+    elif epochs_done < warmup_epochs:
+        warmed_up = epochs_done / warmup_epochs
+    if warmed_up < 1:
+        factor *= WARMUP_FROM + (1 - WARMUP_FROM) * warmed_up
     if config.schedule == "multistep":
         factor *= config.gamma ** bisect_right(config.milestones, epochs_done)
-    elif epochs_done >= config.warmup_epochs:
-        done = (epochs_done - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1e-9)
-        factor *= 0.5 * (1 + math.cos(math.pi * done))
+    elif warmed_up == 1:
+        done = max(0.0, epochs_done - warmup_epochs) / max(config.epochs - warmup_epochs, 1e-9)
+        factor *= 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     return config.learning_rate * factor
 
 

@@ -1,9 +1,9 @@
 """The processes of one run: the rank of this process, and the exchange of values other than gradients."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -31,18 +31,18 @@ class Ranks:
     rank: int
     world: int
     device: torch.device
+    #: The number of each rank's machine.
+    machines: tuple[int, ...] = (0,)
+
+    @property
+    def is_first_here(self) -> bool:
+        """Return whether this rank downloads for the other ranks of its machine."""
+        return self.machines.index(self.machines[self.rank]) == self.rank
 
     @property
     def is_first(self) -> bool:
         """Return whether this rank reports and saves for the run."""
         return self.rank == 0
-
-    def sum(self, values: Sequence[float]) -> list[float]:
-        """Return the sum of each value over the ranks."""
-        total = torch.tensor(values, dtype=torch.float64)
-        if self.world > 1:
-            distributed.all_reduce(total)
-        return [float(value) for value in total.tolist()]
 
     def gather(self, value: _T) -> list[_T]:
         """Return the values of all ranks, in the order of the ranks."""
@@ -75,6 +75,7 @@ def joined(device: str = "auto", threads: int = 0) -> Iterator[Ranks]:
     # Gradients use NCCL between GPUs; exchanges on the CPU use Gloo.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=SILENCE)
     try:
-        yield Ranks(distributed.get_rank(), distributed.get_world_size(), place)
+        ranks = Ranks(distributed.get_rank(), distributed.get_world_size(), place)
+        yield replace(ranks, machines=tuple(ranks.gather(int(os.environ.get("GROUP_RANK", "0")))))
     finally:
         distributed.destroy_process_group()

@@ -1,23 +1,26 @@
-"""Reads renditions with a bounded cache on this machine's disk, so that each is fetched once and not once per epoch."""
+"""Reads the renditions of images through the cache of this machine."""
 
-import hashlib
-import os
 import threading
-from contextlib import suppress
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from shared.errors import ObjectMissing, PermanentError
+from shared.errors import CarinaError, ObjectMissing, PermanentError
 from shared.imaging.rendition import read_rendition
 from shared.object_store import ObjectStore, rendition_key
-from shared.processes.scratch import make_private, own_folder, replace_file
+from shared.processes.scratch import make_private, own_folder
 from shared.settings import Settings
 from trainer.datasets.dataset import DatasetImage
+from trainer.machine_cache import LEFT_AFTER_CLEANING, MachineCache
 
-#: Share of the limit that is still used after the oldest files were deleted.
-LEFT_AFTER_CLEANING = 0.9
+log = structlog.get_logger()
+
+#: Downloads at a time while the cache is filled.
+_DOWNLOADS = 4
 
 
 class DatasetImageMissing(PermanentError):
@@ -28,14 +31,10 @@ class DatasetImageMissing(PermanentError):
 
 
 class RenditionReader:
-    """Reads the renditions of images. Thread-safe, and its folder can be shared between processes."""
+    """Reads the renditions of images. Thread-safe."""
 
     def __init__(self, store: ObjectStore, folder: Path, max_bytes: int) -> None:
-        self._store = store
-        self._folder = folder
-        self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._held_bytes = sum(size for size, _, _ in self._files())
+        self.cache = MachineCache(store, folder, max_bytes)
 
     @classmethod
     def from_settings(cls, settings: Settings, store: ObjectStore) -> "RenditionReader":
@@ -47,48 +46,61 @@ class RenditionReader:
 
     def __call__(self, image: DatasetImage) -> NDArray[np.uint8]:
         """Return the rendition of an image, uint8 [h, w]. Raises `DatasetImageMissing` and `ObjectCorrupt`."""
-        return read_rendition(self._fetch(image.rendition_sha256))
+        return read_rendition(self.fetch(image))
 
-    def _fetch(self, sha256: str) -> bytes:
-        path = self._folder / sha256[:2] / f"{sha256}.png"
-        with suppress(OSError):
-            png = path.read_bytes()
-            if hashlib.sha256(png).hexdigest() == sha256:
-                os.utime(path)  # so that the least recently used file is deleted first
-                return png
+    def fetch(self, image: DatasetImage) -> bytes:
+        """Return the rendition as a PNG file. Raises `DatasetImageMissing` and `ObjectCorrupt`."""
         try:
-            png = self._store.get(rendition_key(sha256), sha256=sha256)
+            return self.cache.get(rendition_key(image.rendition_sha256), image.rendition_sha256)
         except ObjectMissing as exc:
             raise DatasetImageMissing from exc
-        with suppress(OSError):  # without the cache, for example on a full disk, reading is only slower
-            self._keep(path, png)
-        return png
 
-    def _keep(self, path: Path, png: bytes) -> None:
+
+class WarmUp:
+    """Fills the cache with images in the order in which they are needed, in threads, while the training runs."""
+
+    def __init__(self, read: RenditionReader) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._bytes_left = LEFT_AFTER_CLEANING * read.cache.max_bytes
+        #: The number of images to be cached by this rank, and of those that are.
+        self.total = self.done = 0
+
+    def begin(self, images: Sequence[DatasetImage]) -> None:
+        """Start to download the images that are not in the cache."""
+        sizes = [self._size_of(image) for image in images]
+        self.total, self.done = len(images), len(images) - sizes.count(0)
+        self._bytes_left -= sum(sizes)
+        threads = ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="warm-up")
+        for image, size in zip(images, sizes, strict=True):
+            if not size:
+                threads.submit(self._fetch, image)
+        threads.shutdown(wait=False)
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether all images are in the cache, or as many as it may hold."""
+        return self._stop.is_set() or self.done == self.total
+
+    def end(self) -> None:
+        """Stop after the current downloads."""
+        self._stop.set()
+
+    def _size_of(self, image: DatasetImage) -> int:
+        return self._read.cache.size_of(rendition_key(image.rendition_sha256))
+
+    def _fetch(self, image: DatasetImage) -> None:
+        if self._stop.is_set():
+            return
+        try:
+            size = self._size_of(image) or len(self._read.fetch(image))
+        except CarinaError as error:  # raised again when the training needs the image
+            log.warning("warm_up_failed", code=error.code)
+            self._stop.set()
+            return
         with self._lock:
-            if self._held_bytes + len(png) > self._max_bytes:
-                self._clean(min(LEFT_AFTER_CLEANING * self._max_bytes, self._max_bytes - len(png)))
-            if self._held_bytes + len(png) > self._max_bytes:
-                return
-            self._held_bytes += len(png)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(path, png)
-
-    def _clean(self, down_to_bytes: float) -> None:
-        """Delete the least recently used files."""
-        files = sorted(self._files(), key=lambda file: file[1])
-        self._held_bytes = sum(size for size, _, _ in files)
-        for size, _, path in files:
-            if self._held_bytes <= down_to_bytes:
-                return
-            path.unlink(missing_ok=True)
-            self._held_bytes -= size
-
-    def _files(self) -> list[tuple[int, float, Path]]:
-        """Return size, time of last use and path of each file, including files that other processes wrote."""
-        files = []
-        for path in self._folder.glob("*/*"):
-            with suppress(OSError):
-                status = path.stat()
-                files.append((status.st_size, status.st_mtime, path))
-        return files
+            self.done += 1
+            self._bytes_left -= size
+            if self._bytes_left < _DOWNLOADS * size:  # more images would replace those that are in the cache
+                self._stop.set()

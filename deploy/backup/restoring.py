@@ -130,3 +130,5 @@ def _forget_checkpoints(session: Session, keys: set[str]) -> None:
     for run in session.scalars(sa.select(TrainingRun).where(TrainingRun.checkpoint_sha256.is_not(None))):
         if checkpoint_key(run.id, run.checkpoint_sha256 or "") not in keys:
             run.checkpoint_sha256 = run.checkpoint_steps = None
+        if run.best_checkpoint and checkpoint_key(run.id, run.best_checkpoint["sha256"]) not in keys:
+            run.best_checkpoint = None

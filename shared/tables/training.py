@@ -115,6 +115,8 @@ class TrainingRun(Task):
     #: The last checkpoint: the SHA-256 of its bytes, and the number of finished steps.
     checkpoint_sha256: Mapped[str | None]
     checkpoint_steps: Mapped[int | None]
+    #: The checkpoint with the best average precision in `evaluate_split`: `sha256`, `steps` and `ap40`.
+    best_checkpoint: Mapped[dict[str, Any] | None]
     #: SHA-256 of TensorBoard's event file of each attempt.
     events: Mapped[dict[str, Any]] = mapped_column(default=dict)
     model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))

@@ -80,6 +80,8 @@ class TrainingConfig(Bounded):
     #: Whether the batch norm of the backbone is trained, including its statistics. Each rank trains its own; those of
     #: the first rank are kept. Off: the statistics of the initial weights are better than those of a small batch.
     train_batch_norm: bool = False
+    #: Whether batch norm uses the statistics of all ranks together: slower, and only on GPUs.
+    sync_batch_norm: bool = False
 
     epochs: int = Field(10, ge=1, le=10_000)
     #: Images per epoch, drawn again for each; None: the number of training images.
@@ -103,6 +105,8 @@ class TrainingConfig(Bounded):
     weight_decay: float = Field(5e-4, ge=0, le=1)
     schedule: Literal["cosine", "multistep"] = "cosine"
     warmup_epochs: float = Field(1.0, ge=0, le=10_000)
+    #: The warm-up in optimizer steps, instead of `warmup_epochs`.
+    warmup_steps: int | None = Field(None, ge=0, le=MAX_INT4)
     #: For `multistep`: epochs after which the learning rate is multiplied by `gamma`.
     milestones: tuple[float, ...] = Field((), max_length=100)
     gamma: float = Field(0.1, gt=0, lt=1)
@@ -116,7 +120,9 @@ class TrainingConfig(Bounded):
     #: Processes per rank that read and augment images; None: one per free core, at most 8.
     loader_workers: int | None = Field(None, ge=0, le=64)
     seed: int = Field(0, ge=0, lt=2**31)
-    checkpoint_every_min: float = Field(10.0, gt=0, le=10_080)
+    #: Minutes between two checkpoints; there is also one after each epoch. None: by their measured cost, at most 2% of
+    #: the time, and within 2 minutes if that allows it.
+    checkpoint_every_min: float | None = Field(None, gt=0, le=10_080)
 
     #: For the model's card.
     score_threshold: float = Field(0.05, ge=0, le=1)
@@ -131,8 +137,10 @@ class TrainingConfig(Bounded):
     def _ends_meet(self) -> Self:
         if self.schedule == "multistep" and not self.milestones:
             raise ValueError("a multistep schedule needs milestones")
-        if self.warmup_epochs > self.epochs:
+        if self.warmup_steps is None and self.warmup_epochs > self.epochs:
             raise ValueError("the warm-up is longer than the training")
+        if self.sync_batch_norm and not self.train_batch_norm:
+            raise ValueError("sync_batch_norm needs train_batch_norm, because no batch norm is trained without it")
         check_anchors(self.architecture, self.anchor_sizes_px, self.anchor_aspect_ratios)
         if self.evaluate_split == "train":
             raise ValueError("a model is not evaluated on what it was trained on")

@@ -36,6 +36,7 @@ class Bench(StrEnum):
     THROUGHPUT = "throughput"
     DATASET_TABLE = "dataset_table"
     EVALUATION = "evaluation"
+    LOADER = "loader"
     TRAINING = "training"
     REAL_IMAGES = "real_images"
     RECIPES = "recipes"

@@ -17,7 +17,7 @@ from shared.phantoms import CLASS_NAMES
 from shared.training.config import TrainingConfig
 from shared.version import RENDITION_VERSION
 from trainer.datasets.dataset import Dataset, DatasetImage
-from trainer.fit import Progress, draft_card, fit
+from trainer.fit import Progress, Snapshot, draft_card, fit
 from trainer.ranks import joined
 
 #: Steps that are not counted: kernels are chosen, caches filled.
@@ -38,7 +38,11 @@ class Stopwatch:
         """Never."""
         return False
 
-    def save(self, checkpoint: bytes, progress: Progress) -> None:
+    def must_stop(self) -> bool:
+        """Never."""
+        return False
+
+    def save(self, snapshot: Snapshot, progress: Progress) -> None:
         """Keep nothing."""
 
     def check(self, progress: Progress) -> None:

@@ -30,10 +30,8 @@ class Plan:
 class Losses(Protocol):
     """The losses of one batch."""
 
-    def __call__(
-        self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
-    ) -> tuple[Tensor, list[int]]:
-        """Return the losses, [L] in the order of `Family.loss_names`, and the number of items that each averages over.
+    def __call__(self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]) -> Tensor:
+        """Return the losses, float32 [L] in the order of `Family.loss_names`, as means over the images.
 
         `images` is float32 [B, 3, S, S], normalised. `boxes` are float32 [n, 4], xyxy in canvas pixels. `labels` are
         int64 [n], from 1. `seeds` has a seed for each image, which determines all its random draws.

@@ -23,10 +23,8 @@ class FasterRcnnLosses:
             head.fg_bg_sampler = SeededSampler(usual.batch_size_per_image, usual.positive_fraction)
             self._samplers.append(head.fg_bg_sampler)
 
-    def __call__(
-        self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
-    ) -> tuple[Tensor, list[int]]:
-        """Return the losses in the order of `LOSSES`, [4], and the number of anchors or regions that each averages."""
+    def __call__(self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]) -> Tensor:
+        """Return the losses in the order of `LOSSES`, float32 [4]."""
         for sampler in self._samplers:
             sampler.seeds = seeds
         targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]
@@ -35,5 +33,4 @@ class FasterRcnnLosses:
         proposals, proposal_losses = self._model.rpn(ImageList(images, sizes), features, targets)
         _, region_losses = self._model.roi_heads(features, proposals, sizes, targets)
         losses = {**proposal_losses, **region_losses}
-        anchors, regions = (sampler.drawn for sampler in self._samplers)
-        return torch.stack([losses[name].float() for name in LOSSES]), [anchors, anchors, regions, regions]
+        return torch.stack([losses[name].float() for name in LOSSES])

@@ -107,17 +107,15 @@ class _Losses:
         self._model = model
         keep_float32(model.backbone, model.head)
 
-    def __call__(
-        self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
-    ) -> tuple[Tensor, list[int]]:
-        """Return the losses in the order of `loss_names`, float32 [2], and the number of images that each averages."""
+    def __call__(self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]) -> Tensor:
+        """Return the losses in the order of `loss_names`, float32 [2]."""
         targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]
         features = list(self._model.backbone(images).values())
         anchors = self._model.anchor_generator(
             ImageList(images, [(images.shape[2], images.shape[3])] * len(images)), features
         )
         losses: dict[str, Any] = self._model.compute_loss(targets, self._model.head(features), anchors)
-        return torch.stack([losses["classification"], losses["bbox_regression"]]), [len(images)] * 2
+        return torch.stack([losses["classification"], losses["bbox_regression"]])
 
 
 class _Inference:

@@ -20,8 +20,6 @@ class SeededSampler:
         self._positive_share = positive_share
         #: One seed for each image of the batch; set before each forward pass.
         self.seeds: list[int] = []
-        #: The number of matches sampled in the last pass, which its losses average over.
-        self.drawn = 0
 
     def __call__(self, matches: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return a mask of the positives and a mask of the negatives sampled from each image's `matches`.
@@ -29,7 +27,6 @@ class SeededSampler:
         In matches [n], values from 1 are positives, 0 is a negative, and values below 0 are ignored.
         """
         masks = [self._draw(match, seed) for match, seed in zip(matches, self.seeds, strict=True)]
-        self.drawn = sum(int(mask.sum()) for pair in masks for mask in pair)
         return [positive for positive, _ in masks], [negative for _, negative in masks]
 
     def _draw(self, match: Tensor, seed: int) -> tuple[Tensor, Tensor]:

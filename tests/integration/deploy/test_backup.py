@@ -129,6 +129,7 @@ def test_what_was_committed_before_a_backup_under_load_is_restored_and_work_goes
             project_id, dataset_id = home(session), add_dataset(session, content=sha256).id
             run = TrainingRun(project_id=project_id, name="run", dataset_id=dataset_id, config={}, config_digest="")
             run.state, run.checkpoint_sha256, run.checkpoint_steps = TaskState.INTERRUPTED, sha256, 5
+            run.best_checkpoint = {"sha256": sha256, "steps": 5, "ap40": 0.5}
             session.add(run)
             session.flush()
             run_ids.append(run.id)
@@ -154,7 +155,8 @@ def test_what_was_committed_before_a_backup_under_load_is_restored_and_work_goes
         with restored.begin() as session:
             assert session.scalar(sa.select(sa.func.count()).where(Job.lease_owner.is_not(None))) == 0
             assert session.scalar(sa.select(sa.func.count()).where(Worker.stopped_at.is_(None))) == 0
-            assert session.get_one(TrainingRun, run_ids[0]).checkpoint_sha256 is None
+            forgotten = session.get_one(TrainingRun, run_ids[0])
+            assert (forgotten.checkpoint_sha256, forgotten.best_checkpoint) == (None, None)
             session.execute(sa.update(Job).values(available_at=sa.func.now()))
         with other.preparing() as prepare:
             prepare.run()

@@ -1,16 +1,19 @@
 """A training that is stopped, killed and handed on ends with the very model that an undisturbed one ends with."""
 
 import signal
+import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import sqlalchemy as sa
 import torch
+from tensorboard.compat.proto.event_pb2 import Event
 
 from shared.database import Database
-from shared.object_store import ObjectStore, checkpoint_key
+from shared.object_store import ObjectStore, checkpoint_key, result_key
 from shared.settings import Settings
 from shared.tables import Dataset, Evaluation, GateDecision, Model, Task, TrainingRun
 from shared.training.config import EvaluationConfig, GateConfig, TrainingConfig
@@ -49,6 +52,18 @@ def steps(row: Task) -> int:
     return row.checkpoint_steps or 0
 
 
+def steps_in(store: ObjectStore, sha256: str) -> Iterator[int]:
+    """Yield the steps with a loss in an event file: records of a length, its check, the content and its check."""
+    content = store.get(result_key(sha256, "tfevents"), sha256=sha256)
+    at = 0
+    while at < len(content):
+        (size,) = struct.unpack_from("<Q", content, at)
+        event = Event.FromString(content[at + 12 : at + 12 + size])
+        if any(value.tag == "loss" for value in event.summary.value):
+            yield event.step
+        at += 16 + size
+
+
 def weights_of(database: Database, row: Task) -> str:
     assert isinstance(row, TrainingRun)
     assert row.state == TaskState.SUCCEEDED, (row.code, row.reason, row.log_tail)
@@ -59,7 +74,8 @@ def weights_of(database: Database, row: Task) -> str:
 def test_a_run_survives_every_kind_of_death_and_ends_the_same(
     environ: dict[str, str], settings: Settings, database: Database, store: ObjectStore, dataset: Dataset
 ) -> None:
-    config = tiny_config(epochs=5, batch_size=3, checkpoint_every_min=OFTEN, evaluate_split=None)
+    # Long enough that it still runs after the last disturbance, however slowly this test goes on.
+    config = tiny_config(epochs=15, batch_size=3, checkpoint_every_min=OFTEN, evaluate_split=None)
     disturbed, undisturbed = begin(database, dataset, config), begin(database, dataset, config)
 
     def reach(step: int) -> TrainingRun:
@@ -72,6 +88,9 @@ def test_a_run_survives_every_kind_of_death_and_ends_the_same(
 
     with trainer(environ) as first:
         reach(2)
+        wait_for_task(
+            database, TrainingRun, disturbed.id, lambda row: "checkpoint_saved" in (row.log_tail or ""), settings
+        )
         first.rank().send_signal(signal.SIGKILL)
         at = reach(5)
         assert at.code is None or at.code == "trainer_process_lost"
@@ -97,11 +116,17 @@ def test_a_run_survives_every_kind_of_death_and_ends_the_same(
         assert third.stop() == 0
     assert weights_of(database, ended) == weights_of(database, other)
     assert isinstance(ended, TrainingRun)
-    assert ended.progress["steps_done"] == 20
+    assert ended.progress["steps_done"] == 60
     assert ended.progress["eta_s"] == 0
     assert set(ended.progress) >= {"epoch", "step", "loss", "learning_rate", "images_per_s", "memory_bytes"}
-    assert len(ended.events) >= 4, "one of TensorBoard's files an attempt"
-    assert "checkpoint_saved" in ended.log_tail
+    # TensorBoard's files of all attempts hold each step once, the last one included; an attempt has one object.
+    assert len(ended.events) >= 4
+    recorded = [step for sha256 in ended.events.values() for step in steps_in(store, sha256)]
+    assert sorted(recorded) == list(range(1, 61))
+    kept = [key for key in store.keys("results/") if key.endswith("tfevents")]
+    assert isinstance(other, TrainingRun)
+    # A process that is killed between storing a file and naming it leaves that one.
+    assert len(kept) <= len(ended.events) + len(other.events) + 3
     assert not list(store.keys(checkpoint_key(disturbed.id, "").removesuffix(".pt"))), "a finished run needs none"
 
 

@@ -10,10 +10,9 @@ from trainer.event_file import EventFile
 
 def test_tensorboard_reads_what_was_added(tmp_path: Path) -> None:
     events = EventFile()
-    events.add("loss", 2.5, 1)
-    events.add("learning_rate", 0.1, 1)
+    events.add({"loss": 2.5, "learning_rate": 0.1}, 1)
     so_far = events.content()
-    events.add("loss", 1.5, 300)
+    events.add({"loss": 1.5}, 300)
     assert events.content().startswith(so_far)
     (tmp_path / "training.tfevents").write_bytes(events.content())
     read = EventAccumulator(str(tmp_path)).Reload()

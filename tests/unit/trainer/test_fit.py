@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from shared.detector.runtime import Detector
 from shared.detector.weights import decode_weights, encode_weights
 from shared.training.config import Augmentation, TrainingConfig
 from tests.tiny_images import card_of, read, tiny_config, tiny_dataset
-from tests.waiting import DEADLINE_S
-from trainer.datasets.dataset import Dataset
+from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.engine import NonFiniteLoss
-from trainer.fit import NothingToTrainOn, Progress, fit
+from trainer.fit import NothingToTrainOn, Progress, Snapshot, fit
 from trainer.ranks import Ranks
+from trainer.sampling import plan_epoch
+from trainer.task import Interrupted
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 #: Everything that could tell a resumed run from one that went through.
@@ -33,10 +35,15 @@ EVENTFUL = tiny_config(
 
 
 class Memory:
-    """Keeps every checkpoint, begins with the one it is given, and remembers the losses."""
+    """Begins with the checkpoint it is given, remembers the losses, and keeps checkpoints if `keeps`.
 
-    def __init__(self, begin: bytes | None = None) -> None:
+    Asked to stop from the step `stop_at` on.
+    """
+
+    def __init__(self, begin: bytes | None = None, *, keeps: bool = False, stop_at: int | None = None) -> None:
         self.begin = begin
+        self.keeps = keeps
+        self.stop_at = stop_at
         self.checkpoints: list[bytes] = []
         self.progress: list[Progress] = []
 
@@ -44,10 +51,13 @@ class Memory:
         return self.begin
 
     def is_due(self, progress: Progress) -> bool:
-        return True
+        return self.keeps
 
-    def save(self, checkpoint: bytes, progress: Progress) -> None:
-        self.checkpoints.append(checkpoint)
+    def must_stop(self) -> bool:
+        return self.stop_at is not None and len(self.progress) + 1 >= self.stop_at
+
+    def save(self, snapshot: Snapshot, progress: Progress) -> None:
+        self.checkpoints.append(snapshot()())
 
     def check(self, progress: Progress) -> None:
         self.progress.append(progress)
@@ -59,7 +69,7 @@ def run(config: TrainingConfig, dataset: Dataset, keeper: Memory) -> bytes:
 
 def test_a_run_that_resumes_at_any_step_ends_with_the_same_weights_bit_for_bit() -> None:
     dataset = tiny_dataset(9)
-    through = Memory()
+    through = Memory(keeps=True)
     weights = run(EVENTFUL, dataset, through)
     assert len(through.checkpoints) >= 4
     for steps, checkpoint in enumerate(through.checkpoints, start=1):
@@ -68,8 +78,61 @@ def test_a_run_that_resumes_at_any_step_ends_with_the_same_weights_bit_for_bit()
         assert [p.figures for p in resumed.progress] == [p.figures for p in through.progress[steps:]]
 
 
+def test_a_run_that_was_asked_to_stop_saves_this_step_and_goes_on_the_same() -> None:
+    dataset, through = tiny_dataset(5), Memory()
+    weights = run(tiny_config(), dataset, through)
+    stopped = Memory(stop_at=2)
+    with pytest.raises(Interrupted):
+        run(tiny_config(), dataset, stopped)
+    assert len(stopped.progress) == 2
+    (checkpoint,) = stopped.checkpoints
+    assert run(tiny_config(), dataset, Memory(checkpoint)) == weights
+
+
+def test_an_epoch_whose_measurement_was_interrupted_is_measured_when_the_run_resumes() -> None:
+    dataset, config = tiny_dataset(4), tiny_config(epochs=2)
+
+    class Ended(Exception):
+        """The process ends while it measures."""
+
+    def end(_: torch.nn.Module) -> dict[str, float]:
+        raise Ended
+
+    killed, card = Memory(keeps=True), card_of(config, dataset)
+    with pytest.raises(Ended):
+        fit(config, dataset, card, lambda model: None, read, ALONE, killed, end)
+    assert len(killed.checkpoints) == 2, "the epoch's last step is saved before it is measured"
+    resumed = Memory(killed.checkpoints[-1])
+    fit(config, dataset, card, lambda model: None, read, ALONE, resumed, lambda _: {"ap40": 0.5})
+    measured = [progress for progress in resumed.progress if "ap40" in progress.figures]
+    assert [progress.position.steps_done for progress in measured] == [2, 4]
+    assert [progress.steps_in_epoch for progress in resumed.progress] == [2] * 4
+
+
+def test_a_run_keeps_the_order_of_an_epoch_when_a_machine_leaves_it() -> None:
+    """Two machines of one rank, then one: each image of the epoch is used once, whichever machine uses it."""
+    dataset, config = tiny_dataset(16), tiny_config(epochs=1)
+    both = plan_epoch(dataset.images, config, 0, (0, 1))
+    assert both.tolist() != plan_epoch(dataset.images, config, 0).tolist()
+    begun = Memory(keeps=True)
+    run(config, dataset, begun)
+    state = torch.load(io.BytesIO(begun.checkpoints[1]), weights_only=True)
+    # As two ranks have stored it after a step of four images.
+    state["position"] |= {"step": 1, "steps_done": 1, "together": 4, "machines": [0, 1]}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    read_ids: list[int] = []
+
+    def counted(image: DatasetImage) -> NDArray[np.uint8]:
+        read_ids.append(image.image_id)
+        return read(image)
+
+    fit(config, dataset, card_of(config, dataset), lambda model: None, counted, ALONE, Memory(buffer.getvalue()))
+    assert sorted(read_ids) == sorted(both[4:].tolist())
+
+
 def test_a_checkpoint_is_read_without_trusting_it() -> None:
-    keeper = Memory()
+    keeper = Memory(keeps=True)
     run(tiny_config(epochs=1), tiny_dataset(2), keeper)
     state = torch.load(io.BytesIO(keeper.checkpoints[-1]), weights_only=True)
     assert set(state) == {"position", "model", "average", "optimizer"}
@@ -82,14 +145,23 @@ def test_two_ranks_learn_what_one_with_twice_the_batch_does(tmp_path: Path) -> N
     weights = decode_weights(run(config, tiny_dataset(5), alone))
     (tmp_path / "config.json").write_text(config.model_copy(update={"batch_size": 2}).model_dump_json())
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-endpoint=localhost:0"]
-    subprocess.run(
-        [*command, "--rdzv-backend=c10d", "-m", "tests.unit.trainer.rank", str(tmp_path), "5"],
-        check=True,
-        timeout=DEADLINE_S,
-        capture_output=True,
-    )
-    together = json.loads((tmp_path / "losses.json").read_text())
-    assert [p.figures["loss"] for p in alone.progress] == pytest.approx(together, rel=1e-4)
+    with (tmp_path / "log").open("w+") as output:
+        ended = subprocess.run(
+            [*command, "--rdzv-backend=c10d", "-m", "tests.unit.trainer.rank", str(tmp_path), "5"],
+            stdout=output,
+            stderr=output,
+            check=False,
+        )
+        output.seek(0)
+        assert ended.returncode == 0, output.read()
+    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    assert [p.figures["loss"] for p in alone.progress] == pytest.approx(first["losses"], rel=1e-4)
+    assert first["losses"] == second["losses"]
+    assert first["exchanges"] == second["exchanges"] == [], "nothing but the gradients is exchanged"
+    # The second rank was asked to stop in the second step: all stop after it, and the first one saves.
+    assert (first["stopped"], second["stopped"]) == ([2, [2]], [2, []])
+    assert first["refusal"] == second["refusal"]
+    assert "needs a GPU" in first["refusal"]
     for name, weight in decode_weights((tmp_path / "weights").read_bytes()).items():
         torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-4, msg=name)
 
@@ -125,13 +197,13 @@ def test_measuring_after_each_epoch_changes_no_weight() -> None:
 
 
 def test_frozen_stages_keep_their_weights() -> None:
-    frozen, free = Memory(), Memory()
+    frozen, free = Memory(keeps=True), Memory(keeps=True)
     run(tiny_config(epochs=1, frozen_stages=3), tiny_dataset(2), frozen)
     run(tiny_config(epochs=1), tiny_dataset(2), free)
     first, later = "backbone.body.2.conv.0.0.weight", "backbone.body.4.conv.0.0.weight"
     after, unfrozen = (torch.load(io.BytesIO(k.checkpoints[-1]), weights_only=True)["model"] for k in (frozen, free))
     assert not torch.equal(after[first], unfrozen[first])
-    begun = Memory()
+    begun = Memory(keeps=True)
     run(tiny_config(epochs=1, frozen_stages=3, images_per_epoch=1, batch_size=1), tiny_dataset(1), begun)
     start = torch.load(io.BytesIO(begun.checkpoints[0]), weights_only=True)["model"]
     assert torch.equal(after[first], start[first])

@@ -17,6 +17,17 @@ def test_the_rate_warms_up_then_falls_as_a_cosine_to_zero() -> None:
     assert learning_rate(config, 1, 11) == pytest.approx(0, abs=1e-12)
 
 
+def test_a_warm_up_in_steps_does_not_depend_on_the_length_of_an_epoch() -> None:
+    config = tiny_config(epochs=10, warmup_steps=4, learning_rate=0.1)
+    for in_epoch in (2, 8):
+        rates = [learning_rate(config, 1, steps / in_epoch, steps, in_epoch) for steps in range(10 * in_epoch)]
+        assert rates[:5] == pytest.approx([1e-4, 0.025075, 0.05005, 0.075025, 0.1])
+        assert max(rates) == pytest.approx(0.1)
+        assert rates[4:] == sorted(rates[4:], reverse=True)
+        assert rates[-1] < 0.01
+    assert learning_rate(tiny_config(warmup_steps=0, learning_rate=0.1), 1, 0, 0, 5) == pytest.approx(0.1)
+
+
 def test_the_rate_falls_in_steps_at_milestones() -> None:
     config = tiny_config(epochs=10, warmup_epochs=0, schedule="multistep", milestones=(3, 6), learning_rate=1.0)
     assert [learning_rate(config, 1, epoch) for epoch in (0, 2.9, 3, 5.9, 6, 9)] == pytest.approx(

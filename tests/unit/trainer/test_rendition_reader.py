@@ -12,8 +12,9 @@ import pytest
 from shared.errors import ObjectMissing
 from shared.object_store import rendition_key
 from tests.tiny_images import tiny_dataset
+from tests.waiting import wait_for
 from trainer.datasets.dataset import DatasetImage
-from trainer.rendition_reader import DatasetImageMissing, RenditionReader
+from trainer.rendition_reader import DatasetImageMissing, RenditionReader, WarmUp
 
 
 class Shelf:
@@ -46,7 +47,7 @@ def reader(shelf: Shelf, folder: Path, max_bytes: int = 10**6) -> RenditionReade
     return RenditionReader(shelf, folder, max_bytes)  # type: ignore[arg-type]
 
 
-def test_a_image_is_fetched_once_also_by_the_next_process(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_image_is_fetched_once_also_by_the_next_process(shelf: Shelf, tmp_path: Path) -> None:
     image = shelf.add(0)
     first = reader(shelf, tmp_path)
     pixels = first(image)
@@ -90,3 +91,37 @@ def test_without_room_images_are_read_all_the_same(shelf: Shelf, tmp_path: Path)
 def test_a_missing_rendition_is_said(shelf: Shelf, tmp_path: Path) -> None:
     with pytest.raises(DatasetImageMissing):
         reader(shelf, tmp_path)(tiny_dataset(1).images[0])
+
+
+def test_the_cache_is_filled_in_the_background(shelf: Shelf, tmp_path: Path) -> None:
+    images = [shelf.add(seed) for seed in range(12)]
+    read = reader(shelf, tmp_path)
+    read(images[3])
+    warm_up = WarmUp(read)
+    warm_up.begin(images)
+    assert warm_up.total == 12
+    wait_for(lambda: warm_up.done == 12)
+    assert len(shelf.asked) == 12
+    for image in images:
+        read(image)
+    assert len(shelf.asked) == 12
+
+
+def test_a_cache_that_is_too_small_is_filled_once_and_its_images_stay(shelf: Shelf, tmp_path: Path) -> None:
+    images = [shelf.add(seed) for seed in range(20)]
+    size = len(shelf.objects[rendition_key(images[0].rendition_sha256)])
+    read = reader(shelf, tmp_path, int(8 * size))
+    warm_up = WarmUp(read)
+    warm_up.begin(images)
+    wait_for(lambda: warm_up.is_over)
+    assert 4 <= warm_up.done <= 8
+    shelf.asked.clear()
+    read(images[0])
+    assert not shelf.asked
+
+
+def test_an_image_that_cannot_be_cached_ends_the_warm_up_and_not_the_training(shelf: Shelf, tmp_path: Path) -> None:
+    warm_up = WarmUp(reader(shelf, tmp_path))
+    warm_up.begin(tiny_dataset(3).images)
+    wait_for(lambda: warm_up.is_over)
+    assert warm_up.done == 0

@@ -4,11 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tiny_images import tiny_config, tiny_dataset
-from trainer.sampling import plan_epoch, repeat_factors, shares, steps_of
+from trainer.ranks import Ranks
+from trainer.sampling import homes, needed_by, plan_epoch, repeat_factors, shares, steps_of
 
 IMAGES = tiny_dataset(16).images  # every fourth one is normal
 
@@ -65,3 +67,44 @@ def test_the_ranks_together_take_every_place_of_the_plan_once(
     assert [[s.images.tolist() for s in step] for step in resumed] == [
         [s.images.tolist() for s in step] for step in of_ranks[0][first:]
     ]
+
+
+def test_the_weights_of_the_ranks_make_each_image_count_the_same() -> None:
+    config = tiny_config(batch_size=4)
+    (first,), (second,) = (next(iter(shares(np.arange(5), config, 0, rank, 2))) for rank in (0, 1))
+    assert (len(first.images), len(second.images)) == (4, 1)
+    assert first.weight / 2 / 4 == pytest.approx(second.weight / 2 / 1) == pytest.approx(1 / 5)
+
+
+@pytest.mark.parametrize("machines", [(0, 1), (0, 0, 1, 1), (0, 0, 0, 1), (0, 1, 2), (5, 5, 7)])
+@pytest.mark.parametrize("changes", [{}, {"normal_rate": 0.5}, {"repeat_threshold": 0.9}, {"accumulate": 3}])
+def test_a_machine_reads_its_share_in_each_epoch(machines: tuple[int, ...], changes: dict[str, float]) -> None:
+    images, config = tiny_dataset(240).images, tiny_config(**changes)
+    world = len(machines)
+    home = homes(images, machines)
+    outside = read = 0
+    for epoch in range(4):
+        plan = plan_epoch(images, config, epoch, machines)
+        assert sorted(plan.tolist()) == sorted(plan_epoch(images, config, epoch).tolist()), "the same images"
+        for rank in range(world):
+            own = [
+                i for step in shares(plan, config, epoch, rank, world) for share in step for i in share.images.tolist()
+            ]
+            outside += sum(home[index] != machines[rank] for index in own)
+            read += len(own)
+    assert outside <= 0.05 * read
+
+
+def test_a_rank_first_caches_what_it_reads_next_and_the_ranks_of_a_machine_cache_its_share() -> None:
+    images, config, machines = tiny_dataset(60).images, tiny_config(normal_rate=0), (0, 0, 1)
+    plan = plan_epoch(images, config, 0, machines)
+    cached: dict[int, set[int]] = {0: set(), 1: set()}
+    for rank, machine in enumerate(machines):
+        needed = needed_by(Ranks(rank, 3, torch.device("cpu"), machines), plan, images, config, 2)
+        steps = shares(plan, config, 0, rank, 3, 2)
+        own = [index for step in steps for share in step for index in share.images.tolist()]
+        assert [image.image_id for image in needed[: len(own)]] == own
+        assert len({image.image_id for image in needed}) == len(needed)
+        cached[machine] |= {image.image_id for image in needed}
+    for machine, found in cached.items():
+        assert found >= set(np.flatnonzero(homes(images, machines) == machine).tolist())
