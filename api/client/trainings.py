@@ -1,7 +1,7 @@
 """Datasets, trainings, evaluations, schedules and decisions of the gate."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import IO, Any, Literal
 from uuid import UUID
 
 from api.client.connection import Connection
@@ -17,6 +17,7 @@ from api.contract.schedules import (
     SchedulesAnswer,
 )
 from api.contract.training import (
+    DetectionsFormat,
     EvaluationAnswer,
     EvaluationRequest,
     EvaluationsAnswer,
@@ -103,6 +104,12 @@ class Trainings(Connection):
     def report(self, evaluation_id: UUID) -> bytes:
         """Return an evaluation's report, an HTML page."""
         return self._request("GET", f"/v1/evaluations/{evaluation_id}/report")
+
+    def export_detections(self, evaluation_id: UUID, file: IO[str], form: DetectionsFormat) -> None:
+        """Write an evaluation's detections to a file, as the server formats them."""
+        with self._stream(f"/v1/evaluations/{evaluation_id}/detections", {"format": form}) as answer:
+            for piece in answer.iter_text():
+                file.write(piece)
 
     def ask_gate(self, model_id: UUID, config: GateConfig) -> GateDecisionAnswer:
         """Have the gate decide about a model. A gate that promotes needs the scope `system`."""

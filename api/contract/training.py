@@ -1,6 +1,7 @@
 """Trainings and evaluations."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID
 
@@ -28,6 +29,23 @@ class EvaluationPath(Bounded):
     """Identifies an evaluation."""
 
     evaluation_id: UUID
+
+
+class DetectionsFormat(StrEnum):
+    """The formats of an evaluation's detections."""
+
+    JSON = "json"
+    COCO = "coco"
+    KAGGLE = "kaggle"
+
+
+class DetectionsQuery(Bounded):
+    """Selects the format of detections."""
+
+    format: DetectionsFormat = Field(
+        DetectionsFormat.JSON,
+        description="`coco`: results for pycocotools. `kaggle`: the CSV that the VinBigData challenge takes.",
+    )
 
 
 class TrainingRequest(Bounded):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from api.contract.findings import NOTICE, FindingsAnswer, FindingsFormat, ImageFindings, ImageResult
@@ -68,13 +68,16 @@ class ModelsDiffer(RequestError):
     status = 409
 
 
+Writer = TypeVar("Writer", bound=Callable[..., Iterator[str]])
+
+
 @dataclass(frozen=True)
-class Format:
-    """A format of findings, with the function that writes it."""
+class Format(Generic[Writer]):
+    """A format of results, with the function that writes it."""
 
     media_type: str
     #: Raises a `RequestError` only before the first piece.
-    write: Callable[[Studies, FindModels], Iterator[str]]
+    write: Writer
     #: The beginning of an answer, for the description of the API; of JSON the schema says it.
     example: str | None = None
 
@@ -201,7 +204,7 @@ def _categories(models: Iterable[UsedModel]) -> list[dict[str, Any]]:
 
 
 #: The only list of the formats; a member of `FindingsFormat` without an entry fails the tests.
-FORMATS = {
+FORMATS: dict[FindingsFormat, Format[Callable[[Studies, FindModels], Iterator[str]]]] = {
     FindingsFormat.JSON: Format("application/json", write_json),
     FindingsFormat.JSONL: Format("application/jsonl", write_jsonl, '{"study_id":"01a208a2-…","images":[…]}\n'),
     FindingsFormat.CSV: Format(

@@ -1,10 +1,19 @@
 """Evaluations: starting, showing and cancelling them; their reports."""
 
+import json
+
 from flask import Response
 from flask_openapi3.types import ResponseDict
 
 from api.contract.paging import PageQuery
-from api.contract.training import EvaluationAnswer, EvaluationPath, EvaluationRequest, EvaluationsAnswer
+from api.contract.training import (
+    DetectionsFormat,
+    DetectionsQuery,
+    EvaluationAnswer,
+    EvaluationPath,
+    EvaluationRequest,
+    EvaluationsAnswer,
+)
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
 from api.http.errors import READS_OBJECTS, may_raise
@@ -12,11 +21,12 @@ from api.http.idempotency import idempotent
 from api.http.resource import as_json, file_answer, resource
 from api.http.rows import find_row, read_page
 from api.http.services import services
+from api.training.detections_formats import FORMATS, Detections, NoFindingIdTaken
 from shared.erasure import DatasetErased
 from shared.errors import NotFound, NotReady
-from shared.object_store import result_key
+from shared.object_store import dataset_key, result_key
 from shared.suggestions import AmbiguousName
-from shared.tables import Evaluation
+from shared.tables import Dataset, Evaluation
 from shared.training import datasets
 from shared.training.evaluations import start_evaluation
 from shared.training.tasks import TaskIsFinal, cancel_task
@@ -36,7 +46,17 @@ _DETECTIONS_EXAMPLE = {
     ]
 }
 _REPORT: ResponseDict = {"200": file_answer("text/html", "The page.", "<!doctype html>…")}
-_DETECTIONS: ResponseDict = {"200": file_answer("application/json", "The detections.", _DETECTIONS_EXAMPLE)}
+_KAGGLE = FORMATS[DetectionsFormat.KAGGLE]
+_FILES = (
+    file_answer("application/json", "", _DETECTIONS_EXAMPLE),
+    file_answer(_KAGGLE.media_type.partition(";")[0], "", _KAGGLE.example),
+)
+_DETECTIONS: ResponseDict = {
+    "200": {
+        "description": "The detections in the requested format.",
+        "content": {kind: content for each in _FILES for kind, content in each["content"].items()},
+    }
+}
 
 
 @blueprint.post("/v1/evaluations", responses={202: EvaluationAnswer})
@@ -105,15 +125,24 @@ def show_report(path: EvaluationPath) -> Response:
     responses=_DETECTIONS,
 )
 @requires(Scope.TRAIN)
-@may_raise(NotReady, *READS_OBJECTS)
-def show_detections(path: EvaluationPath) -> Response:
+@may_raise(NotReady, NoFindingIdTaken, *READS_OBJECTS)
+def show_detections(path: EvaluationPath, query: DetectionsQuery) -> Response:
     """Download an evaluation's detections.
 
-    The model's detections on each image, in pixels of the original.
+    The model's detections on each image, in pixels of the original. `coco` and `kaggle` have the evaluated classes
+    only: pycocotools and the scoring of the challenge then give the figures of the evaluation.
     """
+    form, store = FORMATS[query.format], services().store
     with services().database.begin() as session:
-        sha256 = _require(find_row(session, Evaluation, path.evaluation_id).detections_sha256)
-    return Response(services().store.get(result_key(sha256, "json"), sha256=sha256), content_type="application/json")
+        evaluation = find_row(session, Evaluation, path.evaluation_id)
+        sha256, split, metrics = _require(evaluation.detections_sha256), evaluation.config["split"], evaluation.metrics
+        digest = _require(session.get_one(Dataset, evaluation.dataset_id).digest)
+    names: dict[int, str] = {}
+    if query.format is not DetectionsFormat.JSON:
+        images = json.loads(store.get(dataset_key(digest), sha256=digest))["images"]
+        names = {image["id"]: image["file_name"] for image in images if image["split"] == split}
+    detections = Detections(store.get(result_key(sha256, "json"), sha256=sha256), names, metrics or {})
+    return Response(form.write(detections), content_type=form.media_type)
 
 
 @blueprint.post("/v1/evaluations/<uuid:evaluation_id>/cancel", responses={200: EvaluationAnswer})

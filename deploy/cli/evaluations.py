@@ -1,17 +1,18 @@
-"""`carina evaluate`, and `carina evaluation`: list, show, report."""
+"""`carina evaluate`, and `carina evaluation`: list, show, report, detections."""
 
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.markup import escape
 
-from api.contract.training import EvaluationAnswer
+from api.contract.training import DetectionsFormat, EvaluationAnswer
 from deploy.cli.application import Application
 from deploy.cli.clients import connect
-from deploy.cli.console import is_json, out, print_json, tell
+from deploy.cli.console import is_json, opened, out, print_json, tell
 from deploy.cli.environment import Data
 from deploy.cli.following import follow, may_leave
 from deploy.cli.tables import Column, Table, print_list
@@ -26,6 +27,10 @@ _DEFAULTS = EvaluationConfig()
 app = Application(help="Evaluations: their numbers and reports.", no_args_is_help=True)
 
 Chosen = Annotated[str, typer.Argument(metavar="EVALUATION", help="An evaluation, as `carina evaluate` printed it.")]
+Form = Annotated[
+    DetectionsFormat,
+    typer.Option("--format", help="`kaggle`: the submission of the VinBigData challenge; `coco`: for pycocotools."),
+]
 Metrics = Mapping[str, Any]
 
 
@@ -44,10 +49,26 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option(help="Write the report to this HTML file.", dir_okay=False, writable=True)
     ] = None,
+    form: Annotated[
+        DetectionsFormat | None,
+        typer.Option(
+            "--format", help="Write the detections to --output, or instead of the numbers to standard output."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the detections to this file.", dir_okay=False)
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")] = False,
     data: Data = None,
 ) -> None:
     """Evaluate a model on a split of a dataset. Ctrl-C only stops watching."""
+    if output is not None and form is None:
+        raise typer.BadParameter("--output needs --format, the format of the detections.")
+    if detach and (form is not None or report is not None):
+        raise typer.BadParameter("With --detach there is nothing to write yet: use `carina evaluation` later.")
+    is_piped = form is not None and output is None
+    if is_piped and report is not None:
+        raise typer.BadParameter("--format with --report needs --output, the file of the detections.")
     config = EvaluationConfig(
         split=split,
         score_threshold=score_threshold,
@@ -58,13 +79,19 @@ def evaluate(
     with connect(data) as client:
         model_id = None if model == "active" else client.find_model(model)
         asked = client.evaluate(dataset, model=model_id or "active", config=config)
-        tell(asked, f"evaluation {asked.id} of model {asked.model_id}, on {split} of dataset {asked.dataset_id}")
+        if not is_piped:
+            tell(asked, f"evaluation {asked.id} of model {asked.model_id}, on {split} of dataset {asked.dataset_id}")
         if detach:
             return
         with may_leave(f"`carina evaluation show {asked.id}`"):
-            watch_evaluation(client, asked)
+            if is_piped:
+                follow(client, asked, lambda: client.evaluation(asked.id))
+            else:
+                watch_evaluation(client, asked)
         if report is not None:
             _write_report(client, asked, report)
+        if form is not None:
+            _write_detections(client, asked.id, form, output)
 
 
 @app.command("list")
@@ -109,6 +136,18 @@ def report(
         _write_report(client, client.evaluation(client.find_id(chosen, "evaluation")), output)
 
 
+@app.command()
+def detections(
+    chosen: Chosen,
+    form: Form = DetectionsFormat.JSON,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.", dir_okay=False)] = None,
+    data: Data = None,
+) -> None:
+    """Write an evaluation's detections, in pixels of the originals."""
+    with connect(data) as client:
+        _write_detections(client, client.find_id(chosen, "evaluation"), form, output)
+
+
 def watch_evaluation(client: "Carina", evaluation: EvaluationAnswer) -> None:
     """Follow an evaluation to its end and print its numbers; exits where it has none."""
     evaluation = follow(client, evaluation, lambda: client.evaluation(evaluation.id))
@@ -121,6 +160,13 @@ def watch_evaluation(client: "Carina", evaluation: EvaluationAnswer) -> None:
 def _write_report(client: "Carina", evaluation: EvaluationAnswer, path: Path) -> None:
     path.write_bytes(client.report(evaluation.id))
     tell({"id": evaluation.id, "file": str(path)}, str(path))
+
+
+def _write_detections(client: "Carina", evaluation_id: UUID, form: DetectionsFormat, path: Path | None) -> None:
+    with opened(path) as file:
+        client.export_detections(evaluation_id, file, form)
+    if path is not None:
+        tell({"id": evaluation_id, "file": str(path)}, str(path))
 
 
 def print_metrics(metrics: Metrics) -> None:

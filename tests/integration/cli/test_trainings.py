@@ -18,13 +18,18 @@ import pytest
 import sqlalchemy as sa
 
 from shared.database import Database
-from shared.object_store import ObjectStore, result_key, weights_key
+from shared.detector.demo import load_demo_model
+from shared.models import registry
+from shared.object_store import ObjectStore, dataset_key, result_key, weights_key
 from shared.tables import Dataset, Evaluation, TrainingRun, Worker
 from shared.vocabulary.states import ModelState, TaskState
 from tests.integration.cli.test_commands import FAILED, USAGE
 from tests.integration.conftest import Keys, Server
 from tests.integration.rows import add_dataset, add_model
+from tests.integration.trainers import trainer
+from tests.kaggle import Xyxy, score_submission
 from tests.requirements import REPOSITORY
+from tests.tiny_dataset import store_dataset
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -191,6 +196,38 @@ def test_an_evaluation_is_shown_and_its_report_written(
     assert re.search(r"Image AUROC +│ - ", said)
     assert re.search(r"Nodule/Mass +│ 3 +│ 4 +│ 0.250 +│ 0.125 +│ - ", said)
     assert "0.123" in carina("evaluation", "list")
+
+
+def test_an_evaluation_writes_a_submission_that_scores_what_it_reports(
+    carina: Carina, environ: dict[str, str], database: Database, store: ObjectStore, tmp_path: Path
+) -> None:
+    dataset = store_dataset(database, store, count=24)
+    document = json.loads(store.read(dataset_key(str(dataset.digest))))
+    document["images"] = [image for image in document["images"] if image["split"] == "val"]
+    truth: dict[str, list[tuple[int, Xyxy]]] = {image["file_name"]: [] for image in document["images"]}
+    names = {image["id"]: image["file_name"] for image in document["images"]}
+    for box in document["annotations"]:
+        if box["image_id"] in names:
+            x, y, width, height = box["bbox"]
+            truth[names[box["image_id"]]].append((box["category_id"], (x, y, x + width, y + height)))
+    with database.begin() as session:
+        model_id = str(registry.register(session, store, *load_demo_model()).id)
+    submission = tmp_path / "submission.csv"
+    evaluate = ("evaluate", "--dataset", "phantoms", "--split", "val", "--model", model_id, "--bootstrap-samples", "0")
+    with trainer(environ):
+        said = carina(*evaluate, "--format", "kaggle", "--output", str(submission))
+        piped = carina(*evaluate, "--format", "kaggle", "--quiet")
+    evaluation_id = started(said)
+    metrics = json.loads(carina("evaluation", "show", evaluation_id, "--json"))["metrics"]
+    # All images have a finding: "No finding" is no class of this mean.
+    assert score_submission(submission.read_text(), truth) == pytest.approx(metrics["map40"]["value"], abs=1e-9)
+    assert piped == submission.read_bytes().decode()
+    assert carina("evaluation", "detections", evaluation_id, "--format", "kaggle").splitlines() == piped.splitlines()
+    assert {
+        row["image_id"] for row in json.loads(carina("evaluation", "detections", evaluation_id, "--format", "coco"))
+    }
+    for wrong in (("--format", "coco", "--detach"), ("--output", "x.json"), ("--format", "coco", "--report", "x.html")):
+        carina(*evaluate, *wrong, code=USAGE)
 
 
 def test_whoever_watches_learns_that_no_trainer_is_there_and_may_leave(

@@ -1,6 +1,7 @@
 """Trainings and evaluations over HTTP: asking for them, where they stand, what came of them."""
 
 import hashlib
+import json
 from datetime import timedelta
 from uuid import UUID
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 
 from shared.database import Database
 from shared.ids import new_id
-from shared.object_store import ObjectStore, result_key, weights_key
+from shared.object_store import ObjectStore, dataset_key, result_key, weights_key
 from shared.tables import Evaluation, TrainingRun
 from shared.training.config import TrainingConfig
 from shared.training.recipes import RECIPES
@@ -198,3 +199,45 @@ def test_a_report_is_shown_that_may_run_nothing(trainer: Api, database: Database
     assert policy["img-src"] == "data:"
     assert "script-src" not in policy
     assert report.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_detections_are_shown_in_every_format(trainer: Api, database: Database, store: ObjectStore) -> None:
+    """Images of other splits and classes that only the model knows are left out."""
+    document = json.dumps({"images": [{"id": id_, "file_name": f"{id_}.png", "split": split} for id_, split in SPLITS]})
+    with database.begin() as session:
+        add_model(session, state=ModelState.ACTIVE)
+        add_dataset(session, "named", content=document)
+    store.put(dataset_key(hashlib.sha256(document.encode()).hexdigest()), document.encode())
+    body = {"dataset": "named", "config": {"split": "test"}}
+    evaluation_id = trainer.post("/v1/evaluations", body).get_json()["id"]
+    box = {"category_ids": [3, 15], "boxes_xyxy": [[1, 2, 30, 40.5], [1, 1, 9, 9]], "scores": [0.25, 0.75]}
+    stored = {"format": "carina.boxes.1", "precision": "double", "images": [{"image_id": 2} | box]}
+    metrics = {"categories": [{"id": 3, "name": "Cardiomegaly"}], "score_threshold": 0.001}
+    detections_sha256 = keep(store, json.dumps(stored).encode(), "json")
+    change(
+        database,
+        Evaluation,
+        UUID(evaluation_id),
+        state=TaskState.SUCCEEDED,
+        metrics=metrics,
+        detections_sha256=detections_sha256,
+    )
+    path = f"/v1/evaluations/{evaluation_id}/detections"
+    assert trainer.get(path).get_json() == stored
+    kaggle = trainer.get(path, format="kaggle")
+    assert kaggle.mimetype == "text/csv"
+    assert kaggle.text.splitlines() == [
+        "image_id,PredictionString",
+        "2.png,3 0.25 1.0 2.0 30.0 40.5 14 0.75 0 0 1 1",
+        "3.png,14 1.0 0 0 1 1",
+    ]
+    found = trainer.get(path, format="coco").get_json()
+    assert found == [{"image_id": 2, "category_id": 3, "bbox": [1, 2, 29, 38.5], "score": 0.25}]
+    metrics["categories"] = [{"id": 14, "name": "Edema"}]
+    change(database, Evaluation, UUID(evaluation_id), metrics=metrics)
+    refused = trainer.get(path, format="kaggle")
+    assert (refused.status_code, refused.get_json()["code"]) == (409, "no_finding_id_taken")
+    assert trainer.get(path, format="voc").status_code == 422
+
+
+SPLITS = ((1, "train"), (2, "test"), (3, "test"))
