@@ -121,13 +121,20 @@ def unfinished(stack: "Stack", sent: dict[UUID, Path]) -> int:
     return int(stack.query(count)[0][0])
 
 
-def freeze_in_mid_batch(stack: "Stack", worker: "Process", draw: random.Random) -> None:
-    """Stop a worker at some moment at which it holds jobs."""
+def freeze_in_mid_batch(
+    stack: "Stack", sender: ImageSender, kind: str, draw: random.Random
+) -> tuple["Process", dict[UUID, Path]]:
+    """Stop a worker at some moment at which it holds jobs; return it and the images that were sent for this."""
+    worker = stack.find(draw.choice(stack.named(kind)))
     held = sa.select(sa.func.count()).where(Job.lease_owner.contains(f":{worker.pid}:"))
+    sent: dict[UUID, Path] = {}
     while True:
-        stack.until(lambda: stack.query(held)[0][0] > 0, pause_s=0.005)
-        time.sleep(draw.uniform(0, 0.05))
-        worker.signal(signal.SIGSTOP)
+        if not sent or unfinished(stack, sent) == 0:  # others may have done all of them
+            sent |= sender.send(32)
         if stack.query(held)[0][0] > 0:
-            return
-        worker.signal(signal.SIGCONT)
+            time.sleep(draw.uniform(0, 0.05))
+            worker.signal(signal.SIGSTOP)
+            if stack.query(held)[0][0] > 0:
+                return worker, sent
+            worker.signal(signal.SIGCONT)
+        time.sleep(0.005)

@@ -26,10 +26,7 @@ from tests.waiting import wait_until_gone
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_detect_worker_killed_in_mid_batch(stack: Stack, sender: ImageSender, seed: int) -> None:
-    draw = random.Random(seed)
-    worker = stack.find(draw.choice(stack.named("detect")))
-    sent = sender.send(32)
-    freeze_in_mid_batch(stack, worker, draw)
+    worker, sent = freeze_in_mid_batch(stack, sender, "detect", random.Random(seed))
     worker.kill()
     assert_undisturbed(stack, sender, sent)
     stack.came_back(worker)
@@ -37,11 +34,7 @@ def test_a_detect_worker_killed_in_mid_batch(stack: Stack, sender: ImageSender, 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_prepare_worker_killed_in_mid_work(stack: Stack, sender: ImageSender, seed: int) -> None:
-    worker = stack.find("prepare")
-    worker.signal(signal.SIGSTOP)
-    sent = sender.send(16)
-    worker.signal(signal.SIGCONT)
-    freeze_in_mid_batch(stack, worker, random.Random(seed))
+    worker, sent = freeze_in_mid_batch(stack, sender, "prepare", random.Random(seed))
     worker.kill()
     assert_undisturbed(stack, sender, sent)
     stack.came_back(worker)
@@ -49,14 +42,11 @@ def test_a_prepare_worker_killed_in_mid_work(stack: Stack, sender: ImageSender, 
 
 @pytest.mark.parametrize("name", ["detect", "prepare"])
 def test_a_worker_frozen_beyond_its_lease(stack: Stack, sender: ImageSender, name: str) -> None:
-    """Its jobs are done by another worker, or by itself anew; what it held is dropped when it goes on."""
-    worker = stack.find(stack.named(name)[0])
-    sent = sender.send(32)
-    freeze_in_mid_batch(stack, worker, random.Random(0))
+    """Its jobs are done by the other worker; what it held is dropped when it goes on."""
+    worker, sent = freeze_in_mid_batch(stack, sender, name, random.Random(0))
     held = sa.select(sa.func.count()).where(Job.lease_owner.contains(f":{worker.pid}:"))
     stack.until(lambda: stack.query(held)[0][0] == 0)
-    if name == "detect":  # there is another one
-        stack.until(lambda: unfinished(stack, sent) == 0)
+    stack.until(lambda: unfinished(stack, sent) == 0)
     worker.signal(signal.SIGCONT)
     assert_undisturbed(stack, sender, sent)
     assert stack.find(worker.name) == worker
