@@ -1,13 +1,12 @@
 """Metrics of this process's requests: how long they take, and their bytes. Prometheus adds up the processes."""
 
-import shutil
-import tempfile
 import time
 
 from flask import Flask, Response, g, request
 from prometheus_client import Counter, Gauge, Histogram
 
 from api.http.services import Services
+from shared.processes.scratch import free_bytes
 
 #: Uploads of archives take minutes.
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -28,7 +27,7 @@ def install(app: Flask, services: Services) -> None:
     received = Counter("carina_http_received_bytes", "Bytes of request bodies.", registry=registry)
     sent = Counter("carina_http_sent_bytes", "Bytes of answers whose length is known.", registry=registry)
     free = Gauge("carina_free_disk_bytes", "Free bytes of the disk with temporary files.", registry=registry)
-    free.set_function(lambda: shutil.disk_usage(tempfile.gettempdir()).free)
+    free.set_function(free_bytes)
 
     def begin() -> None:
         g.begun_at = time.monotonic()

@@ -6,6 +6,7 @@ there too. No other module creates temporary files.
 """
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Mapping, MutableMapping
@@ -124,6 +125,11 @@ def nameless_file() -> BinaryIO:
 def spooled_file(max_bytes: int) -> "tempfile.SpooledTemporaryFile[bytes]":
     """Return a file that is kept in memory up to `max_bytes`, then in a file without a name; 0: always in memory."""
     return tempfile.SpooledTemporaryFile(max_size=max_bytes)
+
+
+def free_bytes() -> int:
+    """Return the free space of the disk with temporary files."""
+    return shutil.disk_usage(tempfile.gettempdir()).free
 
 
 def _make_private(folder: Path) -> None:

@@ -449,7 +449,7 @@ def test_splits_that_hold_nothing_are_refused_at_once(database: Database) -> Non
         with pytest.raises(InvalidRequest, match="has no box in its training split"):
             start_training(session, dataset=without_boxes, config=CONFIG)
         model_id = add_model(session).id
-        with pytest.raises(InvalidRequest, match="The split test of images holds no image"):
+        with pytest.raises(InvalidRequest, match="The split test of films holds no image"):
             start_evaluation(session, model_id=model_id, dataset=dataset, config=EvaluationConfig(split="test"))
         start_training(session, dataset=dataset, config=CONFIG)
 
