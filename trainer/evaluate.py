@@ -2,9 +2,10 @@
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import count
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -79,6 +80,7 @@ def run(work: Work) -> None:
             row = session.get_one(Evaluation, work.claim.task_id)
             config = EvaluationConfig.model_validate(row.config)
             dataset = read_dataset(session, work.store, row.dataset_id).of(config.split)
+            human = (session.get_one(DatasetRow, row.dataset_id).summary or {}).get("human", {}).get(config.split)
             images = dataset.images
             card = ModelCard.model_validate(session.get_one(Model, row.model_id).card)
             refuse_training_images(session, work.store, row.model_id, images)
@@ -91,7 +93,7 @@ def run(work: Work) -> None:
         detector = Detector(renamed.model_copy(update=asked), weights, str(ranks.device), work.settings.precision)
         found = detect(work, detector, images, read, config.batch_size, ranks)
         if ranks.is_first:
-            _conclude(work, card, renamed.categories, dataset, config, found, read)
+            _conclude(work, card, renamed.categories, dataset, config, found, read, human)
 
 
 def detect(
@@ -254,6 +256,7 @@ def _conclude(
     config: EvaluationConfig,
     found: dict[int, Boxes],
     read: RenditionReader,
+    human: Mapping[str, Any] | None,
 ) -> None:
     """Compute the metrics, store detections and report, and write the row."""
     images = dataset.images
@@ -265,6 +268,7 @@ def _conclude(
         seed=config.seed,
         score_threshold=config.score_threshold,
         missing=missing_classes(known, dataset),
+        human=human,
     )
     report_sha256 = store_report(
         work.store, read, card=card, dataset=dataset, split=config.split, material=material, summary=summary

@@ -18,7 +18,7 @@ from api.http.services import services
 from shared.errors import InvalidRequest
 from shared.models.gate_verdicts import read_verdicts
 from shared.tables import GateDecision, Model
-from shared.vocabulary.headlines import read_headlines
+from shared.vocabulary.headlines import read_headlines, read_references
 from shared.vocabulary.states import ModelState, Scope
 
 blueprint = console_blueprint("model_pages")
@@ -46,7 +46,7 @@ def models() -> Response:
             names={row.id: row.name for row in rows},
             verdicts=read_verdicts(session, [row.id for row in rows]),
             choices=read_choices(session),
-            headlines=read_headlines,
+            headlines=lambda metrics: [*read_headlines(metrics), *read_references(metrics)],
             formatting=formatting,
         )
 

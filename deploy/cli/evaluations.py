@@ -17,7 +17,7 @@ from deploy.cli.environment import Data
 from deploy.cli.following import follow, may_leave
 from deploy.cli.tables import Column, Table, print_list
 from shared.training.config import EvaluationConfig, Split
-from shared.vocabulary.headlines import read_headlines
+from shared.vocabulary.headlines import read_headlines, read_references
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
     from api.client import Carina
@@ -173,7 +173,7 @@ def print_metrics(metrics: Metrics) -> None:
     """Print an evaluation's numbers: the headlines with their intervals, FROC, and each class."""
     percent = round(100 * metrics["confidence"])
     table = Table("metric", "value", f"{percent}% interval", title=f"On {metrics['images']} images")
-    for headline in read_headlines(metrics):
+    for headline in (*read_headlines(metrics), *read_references(metrics)):
         interval = "" if headline.low is None else f"{headline.low:.3f} to {headline.high:.3f}"
         table.add_row(headline.name, _number(headline.value), interval)
     out.print(table)

@@ -38,6 +38,20 @@ def read_headlines(metrics: Mapping[str, Any]) -> list[Headline]:
     return [Headline(key, name, meaning, *_estimate(metrics, key)) for key, (name, meaning) in names.items()]
 
 
+def read_references(metrics: Mapping[str, Any]) -> list[Headline]:
+    """Return the scores of the readers on the same images; empty if the dataset has no boxes of several readers."""
+    human, classes = metrics.get("human"), len(metrics["categories"])
+    if human is None:
+        return []
+    reader, others = "A reader against the consensus of the other readers", "Ranked by agreement, against one reader"
+    names = {
+        "one_reader": (f"One reader, {name_map40(classes)}", reader),
+        "one_reader_with_no_finding": (f"One reader, {name_map40(classes, with_no_finding=True)}", reader),
+        "others": (f"Other readers together, {name_map40(classes)}", others),
+    }
+    return [Headline(key, name, meaning, human[key], None, None) for key, (name, meaning) in names.items()]
+
+
 def name_map40(classes: int | None = None, *, with_no_finding: bool = False) -> str:
     """Return the name of the mean average precision at IoU > 0.4, with the number of classes that it averages."""
     name = "VinBigData score" if with_no_finding else "mAP@0.4"

@@ -79,6 +79,7 @@ def import_here(
     with database.begin() as session:
         known = _same(session, project_id, name, made)
         if known is not None:
+            known.summary = values["summary"]  # an earlier version may have counted less
             also(session, known.id)
             return Imported(known.id, False, values)
         row = Dataset(

@@ -29,6 +29,7 @@ from trainer.datasets.annotations import Annotations, MalformedAnnotations
 from trainer.datasets.coco import join, read_coco
 from trainer.datasets.consensus import agree, listen
 from trainer.datasets.document import Content, canonical, digest_of, match, write
+from trainer.datasets.human import score_readers
 from trainer.datasets.notes import Notes, describe
 from trainer.datasets.phantoms import draw_images
 from trainer.datasets.places import Folder, Place, Prefix
@@ -138,10 +139,13 @@ class Maker:
         counted = Counter(failure.code for failure in failures)
         if not content.pictures:
             raise NothingToImport(_explain(failures, counted))
-        content = drop_vanishing(content)
-        content = Content(agree(content.annotations, consensus), content.pictures)
-        document = write(name, source, self._settings.rendition_px, content, split(source, content))
+        unfused = drop_vanishing(content)
+        content = Content(agree(unfused.annotations, consensus), unfused.pictures)
+        splits = split(source, content)
+        document = write(name, source, self._settings.rendition_px, content, splits)
         noted = describe(content.annotations) | {"failures": dict(counted)}
+        if not isinstance(source, ReviewsSource):  # the readers of a review see each other's findings
+            noted["human"] = score_readers(unfused.annotations, splits, consensus.iou)
         return Made(
             document, tuple(sorted(failures, key=lambda failure: failure.file_name)), summarize(document) | noted
         )

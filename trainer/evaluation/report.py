@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from shared.imaging.overlay import RESEARCH_NOTE
-from shared.vocabulary.headlines import read_headlines
+from shared.vocabulary.headlines import read_headlines, read_references
 from trainer.evaluation.figures import draw_froc, draw_precision_recall, draw_reliability
 from trainer.evaluation.froc import trace_froc
 from trainer.evaluation.matching import NONE, match_voc
@@ -62,13 +62,14 @@ def render_report(
         if (curve := trace_precision_recall(flat, claims != NONE, number)) is not None
     ]
     froc = trace_froc(flat, claims)
+    metrics = summary.model_dump()
     misses, alarms = worst_misses(flat, claims, PICTURES), worst_false_alarms(flat, claims, PICTURES)
     return _templates.get_template("report.html.j2").render(
         notice=RESEARCH_NOTE,
         facts=facts,
         decision=decision,
         summary=summary,
-        headlines=read_headlines(summary.model_dump()),
+        headlines=[*read_headlines(metrics), *read_references(metrics)],
         names=[*(category.name for category in summary.categories), "background"],
         froc_svg=Markup(draw_froc(froc)) if froc else None,
         precision_recall_svg=Markup(draw_precision_recall(curves)) if curves else None,

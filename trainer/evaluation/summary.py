@@ -1,6 +1,7 @@
 """All numbers of an evaluation: stored with it, returned by the API, shown in its report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -92,6 +93,18 @@ class ReliabilityBin(_Numbers):
     precision: float | None
 
 
+class HumanReference(_Numbers):
+    """Readers of the evaluated split against each other, over the evaluated classes; see `datasets.human`."""
+
+    #: Images with several readers.
+    images: int
+    #: A held out reader against the consensus of the others: without and with "No finding".
+    one_reader: float | None
+    one_reader_with_no_finding: float | None
+    #: The consensus of the others, ranked by agreement, against the held out reader.
+    others: float | None
+
+
 class Summary(_Numbers):
     """The numbers of one evaluation. An undefined number is None, never left out or counted as 0."""
 
@@ -132,6 +145,8 @@ class Summary(_Numbers):
     absent: tuple[str, ...]
     #: Classes of the dataset that the model does not know; excluded from all means and from `categories`.
     missing: tuple[MissingClass, ...] = ()
+    #: None unless the dataset has the boxes of several readers; None in older evaluations.
+    human: HumanReference | None = None
     #: False positives in images without a true box; empty if there is no such image.
     normal_films: tuple[NormalPoint, ...] = ()
     #: Minimum score of the detections in `confusion`: the threshold for one false positive per image.
@@ -147,13 +162,14 @@ def summarise(
     seed: int,
     score_threshold: float = 0.001,
     missing: Sequence[MissingClass] = (),
+    human: Mapping[str, Any] | None = None,
     progress: Progress = lambda _: None,
 ) -> Summary:
     """Compute all metrics of a set. The same set and seed give the same numbers, in any order of the images.
 
     `score_threshold` is the minimum score of the evaluated detections; lower ones are dropped. `missing` are the
-    classes that the material does not contain. `progress` is called with the number of resamples finished since its
-    last call.
+    classes that the material does not contain. `human` are the scores of the split's readers, as `datasets.human`
+    returns them. `progress` is called with the number of resamples finished since its last call.
     """
     material = material.above(score_threshold)
     flat = material.flat
@@ -195,6 +211,7 @@ def summarise(
         categories=_read_categories(material, voc, coco, intervals),
         absent=tuple(category.name for category in material.categories if voc.ap_by_category[category.id] is None),
         missing=tuple(missing),
+        human=_read_human(human, [str(category.id) for category in material.categories]) if human else None,
         normal_films=tuple(NormalPoint(**vars(rate)) for rate in count_on_normals(flat, normal_thresholds)),
         operating_threshold=operating,
         confusion=tuple(tuple(row) for row in count_confusions(flat, operating).tolist()),
@@ -233,6 +250,16 @@ def _read_froc(
             threshold=froc.threshold_at(rate) if froc else None,
         )
         for rate, lesion, image, any_lesion in zip(RATES, lesions, images, any_lesions, strict=True)
+    )
+
+
+def _read_human(scores: Mapping[str, Any], ids: Sequence[str]) -> HumanReference:
+    one_reader = [scores["one_reader"].get(id_) for id_ in ids]
+    return HumanReference(
+        images=scores["images"],
+        one_reader=mean_of_present(one_reader),
+        one_reader_with_no_finding=mean_of_present([*one_reader, scores["no_finding"]]),
+        others=mean_of_present([scores["others"].get(id_) for id_ in ids]),
     )
 
 

@@ -196,6 +196,11 @@ def test_an_evaluation_is_shown_and_its_report_written(
     assert re.search(r"Image AUROC +│ - ", said)
     assert re.search(r"Nodule/Mass +│ 3 +│ 4 +│ 0.250 +│ 0.125 +│ - ", said)
     assert "0.123" in carina("evaluation", "list")
+    assert "One reader" not in said
+    human = {"images": 9, "one_reader": 0.2, "one_reader_with_no_finding": 0.3, "others": 0.4}
+    change(database, Evaluation, metrics=METRICS | {"human": human})
+    shown = carina("evaluation", "show", evaluation_id)
+    assert re.search(r"One reader, VinBigData score \(2 classes\) +│ 0.300", shown)
 
 
 def test_an_evaluation_writes_a_submission_that_scores_what_it_reports(

@@ -160,6 +160,21 @@ def test_a_training_leads_to_what_it_comes_from_and_what_came_of_it(
     assert browse(keys.admin).get("/console/training?before=yesterday").status_code == 422
 
 
+def test_readers_stand_beside_the_models(
+    browse: Callable[[str], FlaskClient], keys: Keys, ids: dict[str, UUID], database: Database
+) -> None:
+    """An evaluation of an earlier version has no scores of readers, and can still be compared."""
+    human = {"images": 5, "one_reader": 0.225, "one_reader_with_no_finding": 0.276, "others": 0.319}
+    with database.begin() as session:
+        changed = sa.update(Evaluation).where(Evaluation.model_id == ids["second"])
+        session.execute(changed.values(metrics=metrics(0.6) | {"human": human}))
+    page = browse(keys.admin).get("/console/models").text
+    assert 'One reader, VinBigData score (3 classes)</dt><dd class="figure">0.276' in page
+    assert page.count("Other readers together") == 1
+    compared = browse(keys.admin).get(f"/console/models/compare?first={ids['first']}&second={ids['second']}")
+    assert compared.status_code == 200
+
+
 def test_two_models_are_compared_class_by_class(
     browse: Callable[[str], FlaskClient], keys: Keys, ids: dict[str, UUID], database: Database
 ) -> None:

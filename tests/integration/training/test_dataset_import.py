@@ -135,6 +135,7 @@ def test_every_image_is_in_the_dataset_or_among_the_failures(
         assert (row.state, row.image_count, row.box_count, row.failure_count) == ("succeeded", 8, 6, 7)
         assert row.summary is not None
         assert sum(row.summary["failures"].values()) == 7
+        assert sum(split["images"] for split in row.summary["human"].values()) == 8, "all have two readers or three"
     dataset = parse(document_of(imported, store))
     assert len(dataset.images) == 8
     # Both boxes of the nodule became one; the annotated size is the file's own.
@@ -174,6 +175,11 @@ def test_the_same_again_is_the_same_dataset_and_a_change_a_new_version(
 ) -> None:
     again = import_here(settings, database, store, home_of(database), "films", images, quiet)
     assert (again.dataset_id, again.is_new) == (imported.dataset_id, False)
+    with database.begin() as session:  # as an earlier version wrote it
+        session.get_one(Dataset, imported.dataset_id).summary = {}
+    import_here(settings, database, store, home_of(database), "films", images, quiet)
+    with database.begin() as session:
+        assert session.get_one(Dataset, imported.dataset_id).summary == imported.values["summary"]
     unfused = images.model_copy(update={"consensus": Consensus(method="none")})
     changed = import_here(settings, database, store, home_of(database), "films", unfused, quiet)
     assert changed.is_new

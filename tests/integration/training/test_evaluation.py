@@ -66,6 +66,9 @@ def test_one_rank_and_two_find_the_same_and_say_the_same(
 ) -> None:
     """Three images on two ranks, two at a time: the last pass of one rank holds a single image beside a blank."""
     dataset = store_dataset(database, store, count=12)
+    human = {"images": 3, "one_reader": {"0": 0.25, "99": 1.0}, "no_finding": 0.75, "others": {"0": 0.5}}
+    with database.begin() as session:
+        session.get_one(Dataset, dataset.id).summary = {"human": {"val": human}}
     config = EvaluationConfig(batch_size=2, bootstrap_samples=100)
     done = []
     for processes in (1, 2):
@@ -86,6 +89,8 @@ def test_one_rank_and_two_find_the_same_and_say_the_same(
     report = store.read(result_key(str(alone.report_sha256), "html")).decode()
     assert "carina-demo" in report
     assert "research use" in report.lower()
+    assert alone.metrics["human"] == {"images": 3, "one_reader": 0.25, "one_reader_with_no_finding": 0.5, "others": 0.5}
+    assert "One reader, mAP@0.4" in report
 
 
 def test_a_model_is_not_evaluated_on_what_it_or_its_ancestors_have_learnt_from(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from shared.detector.card import Category
+from shared.vocabulary.headlines import read_references
 from tests.unit.trainer.evaluation.random_set import draw_set
 from trainer.evaluation.auroc import any_finding_auroc
 from trainer.evaluation.boxes import Boxes
@@ -134,6 +135,25 @@ def test_a_summary_says_what_it_rests_on() -> None:
     assert [sum(row) for row in summary.confusion] == [1, 2, 2]
     assert [point.lesions.value for point in summary.froc] == [pytest.approx(1 / 3)] * 7
     assert summary == summarise(EXAMPLE, bootstrap_samples=70, seed=3, score_threshold=0.5)
+
+
+def test_readers_are_scored_on_the_evaluated_classes_only() -> None:
+    human = {"images": 3, "one_reader": {"10": 0.5, "20": None, "7": 0.1}, "no_finding": 1.0, "others": {"10": 0.75}}
+    summary = summarise(EXAMPLE, bootstrap_samples=0, seed=0, human=human)
+    assert summary.human is not None
+    assert summary.human.model_dump() == {
+        "images": 3,
+        "one_reader": 0.5,
+        "one_reader_with_no_finding": 0.75,
+        "others": 0.75,
+    }
+    references = [(each.name, each.value) for each in read_references(summary.model_dump())]
+    assert references == [
+        ("One reader, mAP@0.4 (2 classes)", 0.5),
+        ("One reader, VinBigData score (3 classes)", 0.75),
+        ("Other readers together, mAP@0.4 (2 classes)", 0.75),
+    ]
+    assert read_references(summarise(EXAMPLE, bootstrap_samples=0, seed=0).model_dump()) == []
 
 
 def test_a_class_without_true_boxes_is_absent_and_in_no_mean() -> None:
