@@ -76,6 +76,8 @@ def _resize(
     scale = canvas_px / max(height, width)
     fitted = np.array([max(1, round(width * scale)), max(1, round(height * scale))])
     final = np.maximum(np.rint(fitted * stretch), 1).astype(int)
+    if final.tolist() == [width, height]:
+        return image, fitted
     shrinks = scale * stretch.max() < 1
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (int(final[0]), int(final[1])), interpolation=interpolation), np.uint8), fitted
@@ -89,7 +91,8 @@ def _expose(canvas: NDArray[np.uint8], augmentation: Augmentation, rng: np.rando
     table = (255 * np.clip(levels, 0, 1)).astype(np.float32)
     grain = np.float32(255 * rng.uniform(0, augmentation.noise))
     if not grain:
-        return np.asarray(cv2.LUT(canvas, np.rint(table).astype(np.uint8)), np.uint8)
+        rounded = np.rint(table).astype(np.uint8)
+        return canvas if np.array_equal(rounded, np.arange(256)) else np.asarray(cv2.LUT(canvas, rounded), np.uint8)
     exposed = np.take(table, canvas)
     exposed += grain * rng.standard_normal(canvas.shape, dtype=np.float32) * (canvas > 0)
     return np.asarray(np.rint(np.clip(exposed, 0, 255)), np.uint8)

@@ -2,15 +2,19 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from shared.errors import ObjectMissing
+from shared.imaging.rendition import _PNG as PNG
 from shared.object_store import rendition_key
+from shared.phantoms import make_phantom
 from tests.tiny_images import tiny_dataset
 from tests.waiting import wait_for
 from trainer.datasets.dataset import DatasetImage
@@ -31,8 +35,10 @@ class Shelf:
         return self.objects[key]
 
     def add(self, seed: int) -> DatasetImage:
-        pixels = np.random.default_rng(seed).integers(0, 255, (32, 32), dtype=np.uint8)
-        png = cv2.imencode(".png", pixels)[1].tobytes()
+        return self.put(np.random.default_rng(seed).integers(0, 255, (32, 32), dtype=np.uint8))
+
+    def put(self, pixels: NDArray[np.uint8]) -> DatasetImage:
+        png = cv2.imencode(".png", pixels, PNG)[1].tobytes()
         sha256 = hashlib.sha256(png).hexdigest()
         self.objects[rendition_key(sha256)] = png
         return replace(tiny_dataset(1).images[0], rendition_sha256=sha256)
@@ -56,13 +62,28 @@ def test_an_image_is_fetched_once_also_by_the_next_process(shelf: Shelf, tmp_pat
     assert len(shelf.asked) == 1
 
 
-def test_a_damaged_file_is_fetched_again(shelf: Shelf, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda held: held[:-10], lambda held: b"", lambda held: held[:-1] + b"x"])
+def test_a_damaged_file_is_fetched_again(shelf: Shelf, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     image = shelf.add(0)
     pixels = reader(shelf, tmp_path)(image)
     (file,) = tmp_path.glob("*/*")
-    file.write_bytes(file.read_bytes()[:-10])
+    file.write_bytes(damage(file.read_bytes()))
     assert np.array_equal(reader(shelf, tmp_path)(image), pixels)
     assert len(shelf.asked) == 2
+
+
+def test_the_cache_has_the_pixels_of_the_png_in_about_as_many_bytes(tmp_path: Path) -> None:
+    shelf, seen = Shelf(), []
+    for height, width in ((1, 1), (1, 7), (500, 420), (333, 500)):
+        pixels = np.rint(255 * make_phantom(height, 500, 500, None).pixels[:height, :width]).astype(np.uint8)
+        image = shelf.put(pixels)
+        seen += [image]
+        for _ in range(2):
+            assert np.array_equal(reader(shelf, tmp_path)(image), pixels)
+    assert len(shelf.asked) == len(seen)
+    for image in seen[2:]:
+        in_cache = reader(shelf, tmp_path).cache.size_of(image.rendition_sha256)
+        assert in_cache < 1.1 * len(shelf.objects[rendition_key(image.rendition_sha256)])
 
 
 def test_the_folder_stays_within_its_bound_and_keeps_what_was_read_last(shelf: Shelf, tmp_path: Path) -> None:
