@@ -42,8 +42,10 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._pending: list[Future[None]] = []
         self._named = _Named()
-        #: Of the last checkpoint: seconds until the row named it, and seconds that it took from the training.
-        self.written_s = self.cost_s = 0.0
+        #: Seconds until the row named the last checkpoint.
+        self.written_s = 0.0
+        #: Seconds that all checkpoints of this process have taken from the training.
+        self.cost_s = 0.0
 
     def resume(self, row: TrainingRun) -> None:
         """Continue with the objects of a row. Deletes checkpoints that a killed attempt stored and did not name."""
@@ -64,7 +66,7 @@ class CheckpointWriter:
         self._pending.append(self._thread.submit(self._write, encode, steps, events, stalled_s, time.monotonic()))
 
     def mark_best(self, steps: int, ap40: float) -> None:
-        """Keep the checkpoint after these steps, if there is one and its average precision is the best."""
+        """Keep the last checkpoint, which is of these steps, as the best one from now on."""
         self._pending.append(self._thread.submit(self._mark_best, steps, ap40))
 
     def finish(self) -> None:
@@ -96,19 +98,18 @@ class CheckpointWriter:
         named = replace(self._named, last=sha256, last_steps=steps, events=self.put_events(events))
         self._name(named, losses=0)
         self.written_s = time.monotonic() - snapshot_at
-        self.cost_s = stalled_s + time.thread_time() - used_s
+        cost_s = stalled_s + time.thread_time() - used_s
+        self.cost_s += cost_s
         log.info(
             "checkpoint_saved",
             steps=steps,
             bytes=len(checkpoint),
-            cost_s=round(self.cost_s, 3),
+            cost_s=round(cost_s, 3),
             written_s=round(self.written_s, 3),
         )
 
     def _mark_best(self, steps: int, ap40: float) -> None:
-        best = self._named.best
-        if steps == self._named.last_steps and (best is None or ap40 > best["ap40"]):
-            self._name(replace(self._named, best={"sha256": self._named.last, "steps": steps, "ap40": ap40}))
+        self._name(replace(self._named, best={"sha256": self._named.last, "steps": steps, "ap40": ap40}))
 
     def _name(self, named: _Named, **values: Any) -> None:
         """Change the row, then delete the objects that it names no longer. Raises `TaskLost`."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import resource
 import sys
 import threading
@@ -57,6 +58,9 @@ class RunCheckpointer:
         self._steps = 0
         #: Steps whose losses are in the event file of an earlier attempt.
         self._steps_before = 0
+        #: The steps of the last checkpoint, and the average precision of the best one.
+        self._saved_steps = 0
+        self._best_ap40 = -math.inf
         self._curve = Curve(work.claim.task_id)
         self._events = EventFile()
         #: The last value of each figure.
@@ -68,6 +72,8 @@ class RunCheckpointer:
         with self._work.database.begin() as session:
             row = session.get_one(TrainingRun, self._work.claim.task_id)
             sha256, self._steps_before = row.checkpoint_sha256, row.checkpoint_steps or 0
+            self._saved_steps = self._steps_before
+            self._best_ap40 = row.best_checkpoint["ap40"] if row.best_checkpoint else -math.inf
             self._figures[AP40] = row.progress.get(AP40)
             if self._ranks.is_first:
                 self._curve.go_back(session, self._steps_before)
@@ -100,28 +106,47 @@ class RunCheckpointer:
             self._events.add(progress.figures, position.steps_done)
         self._curve.add(progress.figures)
         self._figures |= progress.figures
-        if AP40 in progress.figures:
-            self.writer.mark_best(position.steps_done, progress.figures[AP40])
+        if position.steps_done == self._saved_steps:
+            self._mark_best(progress)
         if time.monotonic() - self._reported_at > REPORT_EVERY_S or position.step == 0:
             self._report(progress)
 
     def is_due(self, progress: Progress) -> bool:
-        """Return whether an epoch has ended or the last checkpoint is too old, and its cost is low enough."""
+        """Return whether to save now.
+
+        That is after an epoch and when the last checkpoint is too old, if the cost of all checkpoints allows it; and
+        after a measurement that is the best one.
+        """
+        if not progress.images:
+            is_saved = progress.position.steps_done == self._saved_steps
+            return not is_saved and progress.figures.get(AP40, -math.inf) > self._best_ap40
         if self.writer.is_busy:
             return False
-        age_s = time.monotonic() - self._saved_at
+        now = time.monotonic()
+        age_s = now - self._saved_at
         epoch_ended = progress.position.step == 0
         if self._config.checkpoint_every_min is not None:
             return epoch_ended or age_s > 60 * self._config.checkpoint_every_min
-        is_cheap = self.writer.cost_s <= MAX_OVERHEAD * age_s
+        is_cheap = self.writer.cost_s <= MAX_OVERHEAD * (now - self._began_at)
         return is_cheap and (epoch_ended or age_s + self.writer.written_s > MAX_LOST_S)
 
     def save(self, snapshot: Snapshot, progress: Progress) -> None:
-        """Copy the state to memory, and store it in the thread of the writer."""
+        """Copy the state to memory, and store it in the thread of the writer, unless this step is stored already."""
+        if progress.position.steps_done == self._saved_steps:
+            return
         self._saved_at = time.monotonic()
+        self._saved_steps = progress.position.steps_done
         encode = snapshot()
         stalled_s = time.monotonic() - self._saved_at
-        self.writer.write(encode, progress.position.steps_done, self._events.content(), stalled_s)
+        self.writer.write(encode, self._saved_steps, self._events.content(), stalled_s)
+        self._mark_best(progress)
+
+    def _mark_best(self, progress: Progress) -> None:
+        """Keep the checkpoint of this step if a measurement of it is the best one."""
+        ap40 = progress.figures.get(AP40, -math.inf)
+        if ap40 > self._best_ap40:
+            self._best_ap40 = ap40
+            self.writer.mark_best(progress.position.steps_done, ap40)
 
     def store_events(self) -> dict[str, str]:
         """Store the event file with all steps. Returns the digests of all attempts."""

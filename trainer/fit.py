@@ -81,7 +81,7 @@ class Checkpointer(Protocol):
         """Raise an exception to end the training here. Called on each rank after each step and each measurement."""
 
     def is_due(self, progress: Progress) -> bool:
-        """Return whether to save now. Called only on the first rank, after each step."""
+        """Return whether to save now. Called only on the first rank, after each step and each measurement."""
 
     def save(self, snapshot: Snapshot, progress: Progress) -> None:
         """Store a checkpoint, possibly after this call returns. Called only on the first rank."""
@@ -133,9 +133,10 @@ def fit(
 ) -> tuple[ModelCard, bytes]:
     """Train on the images of the training split, from the last checkpoint if there is one. Returns the finished model.
 
-    `initialise` loads the initial weights into a model. `measure` evaluates the model on each rank after each epoch.
-    `warm_up` gets the images that this rank will read, in order. Raises `NothingToTrainOn`, `NonFiniteLoss`,
-    `SyncBatchNormUnavailable`, `Interrupted` if a rank was asked to stop, and the exceptions of the checkpointer.
+    `initialise` loads the initial weights into a model. `measure` evaluates the model on each rank after each epoch; it
+    raises `Interrupted` on all ranks if one of them was asked to stop. `warm_up` gets the images that this rank will
+    read, in order. Raises `NothingToTrainOn`, `NonFiniteLoss`, `SyncBatchNormUnavailable`, `Interrupted` if a rank was
+    asked to stop, and the exceptions of the checkpointer.
     """
     training_images = dataset.of("train").images
     if not any(len(image.category_ids) for image in training_images):
@@ -145,9 +146,8 @@ def fit(
     position = started
 
     def measure_here() -> None:
-        count = len(plan_epoch(training_images, config, position.epoch - 1))
-        if figures := measure(trainee.average.model):
-            checkpointer.check(Progress(position, steps_of(count, config, ranks.world), 0, figures))
+        step_count = steps_of(len(plan_epoch(training_images, config, position.epoch - 1)), config, ranks.world)
+        _measure(trainee, position, machines, step_count, measure, checkpointer)
 
     if not is_measured:  # the previous attempt ended while it measured
         measure_here()
@@ -163,7 +163,9 @@ def fit(
                 position = progress.position
                 checkpointer.check(progress)
                 if ranks.is_first and (stop or checkpointer.is_due(progress)):
-                    checkpointer.save(partial(_copy, trainee, position, machines), progress)
+                    # After an epoch, the state is copied before the measurement.
+                    copied = partial(copy_state, trainee, position, machines, is_measured=position.step > 0)
+                    checkpointer.save(copied, progress)
                 if stop:
                     raise Interrupted
             measure_here()
@@ -186,6 +188,34 @@ def _train_to_end_of_epoch(
         images = min(trainee.together, len(plan) - (step - 1) * trainee.together)
         done = Position(epoch, step, steps_done) if step < step_count else Position(epoch + 1, 0, steps_done)
         yield Progress(done, step_count, images, figures), stop
+
+
+def _measure(
+    trainee: Trainee,
+    position: Position,
+    machines: tuple[int, ...],
+    steps_in_epoch: int,
+    measure: Callable[[nn.Module], dict[str, float]],
+    checkpointer: Checkpointer,
+) -> None:
+    """Measure the model after an epoch; a rank that is asked to stop ends in a checkpoint here, too."""
+
+    def save(figures: dict[str, float], *, is_measured: bool) -> None:
+        copied = partial(copy_state, trainee, position, machines, is_measured=is_measured)
+        checkpointer.save(copied, Progress(position, steps_in_epoch, 0, figures))
+
+    is_first = trainee.ranks.is_first
+    try:
+        figures = measure(trainee.average.model)
+    except Interrupted:
+        if is_first:
+            save({}, is_measured=False)
+        raise
+    if figures:
+        outcome = Progress(position, steps_in_epoch, 0, figures)
+        checkpointer.check(outcome)
+        if is_first and checkpointer.is_due(outcome):
+            save(figures, is_measured=True)
 
 
 def _build_model(
@@ -222,14 +252,11 @@ def thaw_batch_norm(network: nn.Module) -> None:
                 setattr(parent, name, learning)
 
 
-def _copy(trainee: Trainee, position: Position, machines: tuple[int, ...]) -> Callable[[], bytes]:
+def copy_state(
+    trainee: Trainee, position: Position, machines: tuple[int, ...], *, is_measured: bool
+) -> Callable[[], bytes]:
     """Copy the state to memory; see `Snapshot`."""
-    place = {
-        **asdict(position),
-        "together": trainee.together,
-        "machines": list(machines),
-        "measured": position.step > 0,  # after an epoch, the state is copied before the measurement
-    }
+    place = asdict(position) | {"together": trainee.together, "machines": list(machines), "measured": is_measured}
     state = {"position": place, **tree_map(_copy_tensor, trainee.state_dict())}
 
     def encode() -> bytes:

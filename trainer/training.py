@@ -46,7 +46,7 @@ def run(work: Work) -> None:
         warm_up = WarmUp(read)
         checkpointer = RunCheckpointer(work, ranks, config, read.cache, warm_up, stop)
         draft = draft_card(config, dataset, name, begun_from.card)
-        measure = measure_on(config, whole, draft, read, ranks, work.settings.precision)
+        measure = measure_on(config, whole, draft, read, ranks, work.settings.precision, stop.is_set)
         try:
             card, weights = fit(
                 config,

@@ -37,6 +37,7 @@ class Bench(StrEnum):
     DATASET_TABLE = "dataset_table"
     EVALUATION = "evaluation"
     LOADER = "loader"
+    CHECKPOINTS = "checkpoints"
     TRAINING = "training"
     REAL_IMAGES = "real_images"
     RECIPES = "recipes"

@@ -129,10 +129,10 @@ def test_a_write_that_is_killed_at_any_line_leaves_a_checkpoint_to_resume_from(w
 
 def test_the_best_and_the_last_checkpoint_and_one_event_file_are_kept(work: Work) -> None:
     writer = resumed(work)
-    for step, ap40 in enumerate((0.1, 0.4, 0.2, 0.3), start=1):
+    for step in range(1, 5):
         writer.write(partial(str.encode, f"state {step}"), step, f"events {step}".encode(), 0)
-        writer.mark_best(step, ap40)
-    writer.mark_best(9, 0.9)  # there is no checkpoint of this step
+        if step == 2:
+            writer.mark_best(step, 0.4)
     writer.finish()
     row = row_of(work)
     assert (row.checkpoint_steps, row.best_checkpoint and row.best_checkpoint["steps"]) == (4, 2)
@@ -140,11 +140,40 @@ def test_the_best_and_the_last_checkpoint_and_one_event_file_are_kept(work: Work
     assert contents == {b"state 2", b"state 4", b"events 4"}
     # The next attempt continues with both, and a better one replaces the best.
     again = resumed(work)
-    again.mark_best(4, 0.3)
     again.write(lambda: b"state 5", 5, b"events 5", 0)
     again.mark_best(5, 0.5)
     again.finish()
     assert {work.store.read(key) for key in stored(work)} == {b"state 5", b"events 5"}
+
+
+def test_the_best_checkpoint_is_kept_even_if_none_was_due_at_that_step(work: Work, tmp_path: Any) -> None:
+    checkpointer = checkpointer_of(work, tmp_path, tiny_config(checkpoint_every_min=1000))
+
+    def train(steps: int, ap40: float, *, saves: bool) -> None:
+        after_epoch, outcome = progress(steps, ends_epoch=True), measured(steps, ap40)
+        checkpointer.check(after_epoch)
+        if saves:
+            checkpointer.save(lambda: partial(str.encode, f"state {steps}"), after_epoch)
+        checkpointer.check(outcome)
+        if checkpointer.is_due(outcome):
+            checkpointer.save(lambda: partial(str.encode, f"state {steps}"), outcome)
+
+    train(1, 0.2, saves=False)
+    train(2, 0.1, saves=True)
+    train(3, 0.5, saves=True)
+    train(4, 0.4, saves=False)
+    checkpointer.writer.finish()
+    row = row_of(work)
+    assert row.best_checkpoint == {"sha256": row.checkpoint_sha256, "steps": 3, "ap40": 0.5}
+    checkpointer = checkpointer_of(work, tmp_path, tiny_config(checkpoint_every_min=1000))
+    train(4, 0.45, saves=True)
+    train(5, 0.6, saves=False)
+    train(6, 0.55, saves=True)
+    checkpointer.writer.finish()
+    assert {work.store.read(key) for key in stored(work) if key.startswith("checkpoints/")} == {b"state 5", b"state 6"}
+    best = row_of(work).best_checkpoint
+    assert best is not None
+    assert (best["steps"], best["ap40"]) == (5, 0.6)
 
 
 def test_a_checkpoint_of_a_cancelled_training_is_not_left_behind(work: Work) -> None:
@@ -169,11 +198,15 @@ def progress(steps: int, *, ends_epoch: bool = False) -> Progress:
     return Progress(Position(0, 0 if ends_epoch else steps, steps), 100, 4, {"loss": 1.0})
 
 
+def measured(steps: int, ap40: float) -> Progress:
+    return Progress(Position(1, 0, steps), 100, 0, {"ap40": ap40})
+
+
 def checkpointer_of(work: Work, tmp_path: Any, config: TrainingConfig) -> RunCheckpointer:
     read = RenditionReader(work.store, tmp_path, 10**6)
     ranks = Ranks(0, 1, torch.device("cpu"))
     checkpointer = RunCheckpointer(work, ranks, config, read.cache, WarmUp(read), threading.Event())
-    assert checkpointer.load() is None
+    checkpointer.load()
     return checkpointer
 
 
@@ -214,6 +247,30 @@ def test_the_period_follows_from_the_cost(work: Work, tmp_path: Any, monkeypatch
     assert not checkpointer.is_due(progress(2))
     now = 1000 + 10 / 0.02
     assert checkpointer.is_due(progress(2))
+
+
+@pytest.mark.parametrize("cost_s", [0.2, 1.5, 6.0])
+@pytest.mark.parametrize("epoch_s", [1, 40, 130, 3000])
+def test_all_checkpoints_take_at_most_two_percent_and_as_little_as_possible_is_lost(
+    work: Work, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, cost_s: float, epoch_s: int
+) -> None:
+    """A step takes a second, and a checkpoint is stored ten seconds after its step."""
+    now, began = 1000.0, 1000.0
+    monkeypatch.setattr("trainer.checkpointer.time.monotonic", lambda: now)
+    checkpointer = checkpointer_of(work, tmp_path, tiny_config())
+    writer = checkpointer.writer
+    monkeypatch.setattr(writer, "write", lambda *_: None)
+    saved, longest_s = began, 0.0
+    for step in range(1, 7200):
+        now += 1
+        after = progress(step, ends_epoch=step % epoch_s == 0)
+        longest_s = max(longest_s, now - saved + 10)
+        if checkpointer.is_due(after):
+            checkpointer.save(lambda: lambda: b"", after)
+            saved, writer.written_s = now, 10
+            writer.cost_s += cost_s
+    assert writer.cost_s <= 0.02 * (now - began) + cost_s
+    assert longest_s <= max(MAX_LOST_S, cost_s / 0.02) + 12
 
 
 def test_a_checkpoint_that_cannot_be_stored_ends_the_attempt(work: Work, tmp_path: Any) -> None:

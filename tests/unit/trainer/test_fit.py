@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from shared.detector.families import build
 from shared.detector.runtime import Detector
 from shared.detector.weights import decode_weights, encode_weights
 from shared.training.config import Augmentation, TrainingConfig
@@ -22,6 +24,7 @@ from trainer.fit import NothingToTrainOn, Progress, Snapshot, fit
 from trainer.ranks import Ranks
 from trainer.sampling import plan_epoch
 from trainer.task import Interrupted
+from trainer.validation import measure_on
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 #: Everything that could tell a resumed run from one that went through.
@@ -107,6 +110,56 @@ def test_an_epoch_whose_measurement_was_interrupted_is_measured_when_the_run_res
     measured = [progress for progress in resumed.progress if "ap40" in progress.figures]
     assert [progress.position.steps_done for progress in measured] == [2, 4]
     assert [progress.steps_in_epoch for progress in resumed.progress] == [2] * 4
+
+
+def test_a_run_that_is_asked_to_stop_while_it_measures_saves_this_epoch_and_goes_on_the_same() -> None:
+    dataset, config, through = tiny_dataset(4), tiny_config(epochs=2), Memory()
+    weights = run(config, dataset, through)
+
+    def stop(_: torch.nn.Module) -> dict[str, float]:
+        raise Interrupted
+
+    stopped, card = Memory(), card_of(config, dataset)
+    with pytest.raises(Interrupted):
+        fit(config, dataset, card, lambda model: None, read, ALONE, stopped, stop)
+    (checkpoint,) = stopped.checkpoints
+    resumed = Memory(checkpoint)
+    after = fit(config, dataset, card, lambda model: None, read, ALONE, resumed, lambda _: {"ap40": 0.5})[1]
+    assert after == weights
+    measured = [progress.position.steps_done for progress in resumed.progress if "ap40" in progress.figures]
+    assert measured == [2, 4]
+
+
+def test_a_checkpoint_after_a_measurement_is_not_measured_again() -> None:
+    dataset, config = tiny_dataset(4), tiny_config(epochs=2)
+
+    class Best(Memory):
+        def is_due(self, progress: Progress) -> bool:
+            return not progress.images
+
+    best, resumed, card = Best(), Memory(), card_of(config, dataset)
+    fit(config, dataset, card, lambda model: None, read, ALONE, best, lambda _: {"ap40": 0.5})
+    first, _ = best.checkpoints
+    resumed.begin = first
+    fit(config, dataset, card, lambda model: None, read, ALONE, resumed, lambda _: {"ap40": 0.5})
+    assert [progress.figures for progress in resumed.progress] == [p.figures for p in best.progress[3:]]
+
+
+def test_a_measurement_ends_where_a_rank_is_asked_to_stop() -> None:
+    config, dataset = tiny_config(evaluate_split="val", images_per_epoch=80), tiny_dataset(20, split="val")
+    card, asked = card_of(config, dataset), 0
+    model = build(card)
+
+    def must_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 2
+
+    measure = partial(measure_on, config, dataset, card, read, ALONE, "fp32")  # type: ignore[arg-type]
+    assert set(measure()(model)) <= {"ap40"}
+    with pytest.raises(Interrupted):
+        measure(must_stop)(model)
+    assert asked == 3, "passes of eight images"
 
 
 def test_a_run_keeps_the_order_of_an_epoch_when_a_machine_leaves_it() -> None:
