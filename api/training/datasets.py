@@ -48,9 +48,9 @@ def import_(body: DatasetRequest) -> Response:
     """Import a dataset.
 
     Queues an import; a trainer performs it. With the format `reviews`, the dataset is made of the project's images
-    whose review is complete. Otherwise annotations and images are keys of the object store, outside Carina's own
-    folders, or `s3://bucket/key` at a place that `CARINA_IMPORT_BUCKETS` allows. Importing the same name again makes a
-    new version.
+    whose review is complete. Otherwise annotations and images are keys of the object store (of `yolo` and `voc`, both
+    are prefixes), outside Carina's own folders, or `s3://bucket/key` at a place that `CARINA_IMPORT_BUCKETS` allows.
+    Importing the same name again makes a new version.
     """
     bucket = services().settings.s3_bucket
     request = body.in_bucket(bucket).in_project(identity().project_id)

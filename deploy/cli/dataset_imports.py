@@ -17,7 +17,16 @@ from deploy.cli.application import Application
 from deploy.cli.console import busy, explain, progress_of
 from deploy.cli.datasets import FromDicom, NewName, Seed, TestShare, ValShare, plan_splits, print_made
 from deploy.cli.environment import Data, settings_of
-from shared.training.dataset_source import CocoSource, Consensus, Name, Source, SplitPlan, VinBigDataSource
+from shared.training.dataset_source import (
+    CocoSource,
+    Consensus,
+    Name,
+    Source,
+    SplitPlan,
+    VinBigDataSource,
+    VocSource,
+    YoloSource,
+)
 
 if TYPE_CHECKING:  # the database is only loaded by the commands that use it
     from sqlalchemy.orm import Session
@@ -37,6 +46,7 @@ Method = Literal["wbf", "nms", "none"]
 _DEFAULTS, _PLAN = Consensus(), SplitPlan()
 
 Images = Annotated[Path, typer.Option(help="Folder with the images: DICOM, PNG or JPEG.", exists=True, file_okay=False)]
+KeepSplits = Annotated[bool, typer.Option("--keep-splits", help="Take the split that each image has.")]
 Method_ = Annotated[Method, typer.Option("--consensus", help="How the boxes of several readers become one.")]
 Iou = Annotated[float, typer.Option(help="Boxes of a class that overlap by more are one finding.")]
 MinReaders = Annotated[int, typer.Option(help="Leave out findings that fewer readers have drawn.")]
@@ -84,7 +94,7 @@ def coco(
         Path | None, typer.Option(help="The documents are the splits: this is test.", exists=True, dir_okay=False)
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the dataset.", show_default="the document's name")] = None,
-    keep_splits: Annotated[bool, typer.Option("--keep-splits", help="Take the split that each image has.")] = False,
+    keep_splits: KeepSplits = False,
     consensus: Method_ = "none",
     iou: Iou = _DEFAULTS.iou,
     min_readers: MinReaders = _DEFAULTS.min_readers,
@@ -108,6 +118,63 @@ def coco(
         splits=plan_splits(val_share, test_share, seed, keep=keep_splits),
     )
     _import(name or annotations.stem, source, project, data)
+
+
+@imports.command()
+def yolo(
+    labels: Annotated[
+        Path, typer.Option(help="Folder with the labels and data.yaml or classes.txt.", exists=True, file_okay=False)
+    ],
+    images: Images,
+    name: NewName = "yolo",
+    keep_splits: KeepSplits = False,
+    val_share: ValShare = _PLAN.val,
+    test_share: TestShare = _PLAN.test,
+    seed: Seed = _PLAN.seed,
+    patients_from_dicom: FromDicom = True,
+    project: InProject = None,
+    data: Data = None,
+) -> None:
+    """Import YOLO's label files."""
+    source = _choose(
+        YoloSource,
+        annotations=str(labels),
+        images=str(images),
+        patients_from_dicom=patients_from_dicom,
+        splits=plan_splits(val_share, test_share, seed, keep=keep_splits),
+    )
+    _import(name, source, project, data)
+
+
+@imports.command()
+def voc(
+    annotations: Annotated[
+        Path, typer.Option(help="Folder with the XML files, and `ImageSets`.", exists=True, file_okay=False)
+    ],
+    images: Images,
+    name: NewName = "voc",
+    keep_splits: KeepSplits = False,
+    consensus: Method_ = "none",
+    iou: Iou = _DEFAULTS.iou,
+    min_readers: MinReaders = _DEFAULTS.min_readers,
+    readers: Readers = None,
+    val_share: ValShare = _PLAN.val,
+    test_share: TestShare = _PLAN.test,
+    seed: Seed = _PLAN.seed,
+    patients_from_dicom: FromDicom = True,
+    project: InProject = None,
+    data: Data = None,
+) -> None:
+    """Import the XML files of Pascal VOC."""
+    source = _choose(
+        VocSource,
+        annotations=str(annotations),
+        images=str(images),
+        patients_from_dicom=patients_from_dicom,
+        consensus=_consensus(consensus, iou, min_readers, readers),
+        splits=plan_splits(val_share, test_share, seed, keep=keep_splits),
+    )
+    _import(name, source, project, data)
 
 
 def _import(name: str, source: Source, project: str | None, data: Path | None) -> None:

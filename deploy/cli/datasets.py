@@ -1,7 +1,7 @@
 """`carina dataset`: phantoms, reviews, list, show, export, failures; `import` is in `dataset_imports`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -129,13 +129,27 @@ def show(
 @app.command()
 def export(
     dataset: NameOrId,
-    output: Annotated[Path, typer.Option(help="Write the COCO document into this file.", dir_okay=False)],
+    output: Annotated[Path, typer.Option(help="Write the COCO document to this file, other formats to this folder.")],
+    form: Annotated[
+        Literal["coco", "yolo", "voc"], typer.Option("--format", help="`yolo` and `voc` need the extra `trainer`.")
+    ] = "coco",
     data: Data = None,
 ) -> None:
-    """Write a dataset as a COCO document, which pycocotools loads."""
+    """Write the annotations of a dataset: as a COCO document, or as files of YOLO or Pascal VOC."""
+    if output.is_dir() and (form == "coco" or any(output.iterdir())):
+        raise typer.BadParameter("--output is a folder with files: name a new file for coco, else an empty folder.")
     with connect(data) as client:
         found = client.find_dataset(dataset)
-        output.write_bytes(client.dataset_document(found.id))
+        document = client.dataset_document(found.id)
+    if form == "coco":
+        output.write_bytes(document)
+    else:
+        from trainer.datasets.export import FORMATS
+
+        for name, content in FORMATS[form](document):
+            path = output / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
     described = {
         "id": found.id,
         "file": str(output),

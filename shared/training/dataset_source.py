@@ -93,6 +93,21 @@ class CocoSource(_Files):
         return self.splits.keep or self.val_annotations is not None or self.test_annotations is not None
 
 
+class YoloSource(_Files):
+    """YOLO's label files: `annotations` is the folder, or the prefix, of the labels and of the list of classes."""
+
+    format: Literal["yolo"] = "yolo"
+    #: Labels state no reader.
+    consensus: Consensus = Consensus(method="none")
+
+
+class VocSource(_Files):
+    """Pascal VOC's XML files: `annotations` is their folder or prefix, with `ImageSets` if there are splits."""
+
+    format: Literal["voc"] = "voc"
+    consensus: Consensus = Consensus(method="none")
+
+
 class PhantomsSource(Bounded):
     """Synthetic images with known lesions."""
 
@@ -130,7 +145,9 @@ class ReviewsSource(Bounded):
         return False
 
 
-Source = VinBigDataSource | CocoSource | PhantomsSource | ReviewsSource
+#: Sources of annotations in files.
+FileSource = VinBigDataSource | CocoSource | YoloSource | VocSource
+Source = FileSource | PhantomsSource | ReviewsSource
 
 
 class DatasetRequest(Bounded):
@@ -146,7 +163,9 @@ class DatasetRequest(Bounded):
             return self
         places = {name: place for name, place in source if name.endswith("annotations") and place is not None}
         keys = {name: _key(place, bucket) for name, place in places.items()}
-        keys["images"] = _key(source.images, bucket).rstrip("/") + "/"
+        folders = ("images", "annotations") if isinstance(source, YoloSource | VocSource) else ("images",)
+        for name in folders:
+            keys[name] = _key(getattr(source, name), bucket).rstrip("/") + "/"
         return self.model_copy(update={"source": source.model_copy(update=keys)})
 
     def places(self) -> list[str]:

@@ -64,6 +64,8 @@ class AnnotatedImage:
     #: Size of the image that the boxes were drawn on, as in the annotations; None if they do not state it.
     height_px: int | None = None
     width_px: int | None = None
+    #: Whether boxes are shares of the width and height of the image, instead of pixels.
+    in_shares: bool = False
     #: Whether boxes are scaled to a file of another size; otherwise such a file is rejected.
     scales: bool = False
     #: Its position in the annotations, such as `line 12`; for notes and errors.

@@ -37,18 +37,14 @@ from trainer.datasets.annotations import (
     to_xyxy,
 )
 from trainer.datasets.class_names import is_normal, key_of
-from trainer.datasets.notes import Notes
+from trainer.datasets.notes import Notes, Reasons
+from trainer.datasets.splits import SPLIT_OF
 from trainer.datasets.text import read_text
 
 #: Left out: a box without an area, and a crowd region (`iscrowd`), whose objects COCO does not separate.
 WITHOUT_AREA, CROWD = "box_without_area", "crowd_region"
 _UNREADABLE, _IMAGE_UNREADABLE = "annotation_unreadable", "image_unreadable"
 
-_SPLIT_OF: dict[str, Split] = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 #: Maximum difference between `area` and the area of `bbox`.
 _AREA_TOLERANCE = 0.05
 _AREA_TOLERANCE_PX2 = 1.0
@@ -137,7 +133,7 @@ def read_coco(data: bytes) -> Annotations:
     document is rejected with the first reason. Boxes that extend beyond the image are cut later, at the size of the
     file.
     """
-    document, notes, reasons = _parse(data), Notes(), _Reasons()
+    document, notes, reasons = _parse(data), Notes(), Reasons()
     categories = _categories(document)
     images = _images(document, notes, reasons)
     boxes = _boxes(document, images, categories, notes, reasons)
@@ -167,24 +163,6 @@ def join(documents: Mapping[Split, Annotations]) -> Annotations:
     return notes.onto(Annotations(next(iter(documents.values())).categories, tuple(images), {}))
 
 
-class _Reasons:
-    """The reasons why annotations were left out, so that a document with mostly unusable ones is rejected."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self.first = ""
-
-    def add(self, why: str, *, counts: bool = True) -> None:
-        self._count += counts
-        self.first = self.first or why
-
-    def refuse(self, annotations: int) -> None:
-        if self._count > annotations / 2:
-            raise MalformedAnnotations(
-                f"{self.first} {self._count:,} of {annotations:,} annotations cannot be used; correct the document."
-            )
-
-
 def _parse(data: bytes) -> _Document:
     try:
         content = pydantic_core.from_json(read_text(data))
@@ -208,7 +186,7 @@ def _categories(document: _Document) -> dict[int, Category]:
     return {category.id: Category(id=category.id, name=category.name) for category in document.categories}
 
 
-def _images(document: _Document, notes: Notes, reasons: _Reasons) -> dict[str, _Image]:
+def _images(document: _Document, notes: Notes, reasons: Reasons) -> dict[str, _Image]:
     """Return the usable images by id, as text."""
     images = []
     for number, content in enumerate(document.images):
@@ -229,7 +207,7 @@ def _boxes(
     images: Mapping[str, _Image],
     categories: Mapping[int, Category],
     notes: Notes,
-    reasons: _Reasons,
+    reasons: Reasons,
 ) -> defaultdict[str, list[Box]]:
     """Return the boxes by image, and note those that are left out."""
     first_of: dict[str, dict[str, Any]] = {}
@@ -266,7 +244,7 @@ _Kind = TypeVar("_Kind", bound=_Part)
 
 
 def _validated(
-    kind: type[_Kind], content: dict[str, Any], name: str, reasons: _Reasons, *, counts: bool = True
+    kind: type[_Kind], content: dict[str, Any], name: str, reasons: Reasons, *, counts: bool = True
 ) -> _Kind | None:
     try:
         return kind.model_validate(content)
@@ -325,7 +303,7 @@ def _corners(annotation: _Annotation) -> Xyxy:
 def _describe(image: _Image, boxes: list[Box], notes: Notes) -> AnnotatedImage:
     readers = {*image.readers, *(reader for box in boxes for reader in box.readers)}
     origin = f"image {_name({'id': image.id}, 0)}"
-    split = _SPLIT_OF.get(image.split.strip().casefold()) if isinstance(image.split, str) else None
+    split = SPLIT_OF.get(image.split.strip().casefold()) if isinstance(image.split, str) else None
     if split is None and image.split not in (None, ""):
         notes.add("split_unknown", origin)
     return AnnotatedImage(

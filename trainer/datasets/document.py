@@ -71,15 +71,17 @@ def match(annotations: Annotations, pictures: Mapping[str, Picture]) -> tuple[Co
             failures.append(Failure(image.file_name, DUPLICATE, "The same file is there under another name."))
         else:
             seen.add(picture.sha256)
-            if boxes and boxes is not image.boxes:
+            if boxes and boxes is not image.boxes and not image.in_shares:
                 notes.add(SCALED, image.origin)
-            images.append(replace(image, boxes=_inside(boxes, picture, notes)))
+            images.append(replace(image, boxes=_inside(boxes, picture, notes), in_shares=False))
             found.append(picture)
     return Content(notes.onto(replace(annotations, images=tuple(images))), tuple(found)), failures
 
 
 def place(image: AnnotatedImage, picture: Picture) -> tuple[Box, ...] | None:
     """Return the boxes in pixels of the file, scaled if the annotated size differs; None if they cannot be scaled."""
+    if image.in_shares:
+        return tuple(replace(box, xyxy_px=_to_pixels(box.xyxy_px, picture)) for box in image.boxes)
     if image.width_px is None or image.height_px is None:
         return image.boxes
     differences = abs(image.height_px - picture.height_px), abs(image.width_px - picture.width_px)
@@ -172,6 +174,12 @@ def digest_of(document: bytes) -> str:
 def _scaled(box: Xyxy, across: float, down: float) -> Xyxy:
     left, top, right, bottom = box
     return left * across, top * down, right * across, bottom * down
+
+
+def _to_pixels(box: Xyxy, picture: Picture) -> Xyxy:
+    """Return shares as pixels, rounded to the nanopixel: so whole pixels that became shares are whole again."""
+    left, top, right, bottom = (round(side, 9) for side in _scaled(box, picture.width_px, picture.height_px))
+    return left, top, right, bottom
 
 
 def _inside(boxes: tuple[Box, ...], picture: Picture, notes: Notes) -> tuple[Box, ...]:

@@ -19,10 +19,13 @@ from shared.training.config import Split
 from shared.training.dataset_source import (
     CocoSource,
     Consensus,
+    FileSource,
     PhantomsSource,
     ReviewsSource,
     Source,
     VinBigDataSource,
+    VocSource,
+    YoloSource,
 )
 from shared.version import RENDITION_VERSION
 from trainer.datasets.annotations import Annotations, MalformedAnnotations
@@ -39,6 +42,8 @@ from trainer.datasets.reviews import Originals, read_reviews
 from trainer.datasets.splits import Member, check_kept, stratify
 from trainer.datasets.summary import summarize
 from trainer.datasets.vinbigdata import read_table
+from trainer.datasets.voc import read_voc
+from trainer.datasets.yolo import read_yolo
 
 #: Called with the current activity, the number of finished entries, their total, and the number of failed ones.
 OnProgress = Callable[[Literal["drawing", "rendering"], int, int, int], None]
@@ -80,19 +85,19 @@ class Made:
 
 @contextmanager
 def open_here(source: Source, database: Database, store: ObjectStore, on_progress: OnProgress) -> Iterator[Material]:
-    """Open a source whose places are files and folders of this machine. Raises as `read_annotations`, and `OSError`."""
+    """Open a source whose places are files and folders of this machine. Raises as `read_material`, and `OSError`."""
     if isinstance(source, PhantomsSource):
         with _draw(source, on_progress) as material:
             yield material
     elif isinstance(source, ReviewsSource):
         yield _read_reviews(source, database, store)
     else:
-        yield Material(read_annotations(source, lambda path: Path(path).read_bytes()), Folder(Path(source.images)))
+        yield read_material(source, lambda path: Path(path).read_bytes(), lambda path: Folder(Path(path)))
 
 
 @contextmanager
 def open_stored(source: Source, database: Database, store: ObjectStore, on_progress: OnProgress) -> Iterator[Material]:
-    """Open a source whose places are keys of the bucket. Raises as `read_annotations`, and `UnreadablePlace`."""
+    """Open a source whose places are keys of the bucket. Raises as `read_material`, and `UnreadablePlace`."""
     if isinstance(source, PhantomsSource):
         with _draw(source, on_progress) as material:
             yield material
@@ -100,16 +105,28 @@ def open_stored(source: Source, database: Database, store: ObjectStore, on_progr
         yield _read_reviews(source, database, store)
     else:
         try:
-            annotations = read_annotations(source, store.read)
+            material = read_material(source, store.read, lambda prefix: Prefix(store, prefix))
         except ObjectMissing as exc:  # permanent: a retry would not find it
             raise UnreadablePlace(exc.detail) from exc
-        yield Material(annotations, Prefix(store, source.images))
+        yield material
 
 
-def read_annotations(source: VinBigDataSource | CocoSource, read: Callable[[str], bytes]) -> Annotations:
-    """Read the annotations of a source. Raises `MalformedAnnotations`."""
-    if isinstance(source, VinBigDataSource):
-        return read_table(read(source.annotations))
+def read_material(source: FileSource, read: Callable[[str], bytes], open_: Callable[[str], Place]) -> Material:
+    """Read the annotations of a source, and open its images. Raises `MalformedAnnotations`."""
+    images = open_(source.images)
+    match source:
+        case VinBigDataSource():
+            annotations = read_table(read(source.annotations))
+        case CocoSource():
+            annotations = _read_documents(source, read)
+        case YoloSource():
+            annotations = read_yolo(open_(source.annotations), images)
+        case VocSource():
+            annotations = read_voc(open_(source.annotations), images)
+    return Material(annotations, images)
+
+
+def _read_documents(source: CocoSource, read: Callable[[str], bytes]) -> Annotations:
     documents: dict[Split, Annotations] = {"train": read_coco(read(source.annotations))}
     if source.val_annotations is not None:
         documents["val"] = read_coco(read(source.val_annotations))

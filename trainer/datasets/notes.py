@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from trainer.datasets.annotations import Annotations
+from trainer.datasets.annotations import Annotations, MalformedAnnotations
 
 #: Maximum number of entries that a note names; the others are only counted.
 NAMED = 3
@@ -26,6 +26,9 @@ MESSAGES = {
     "boxes_scaled": "Images whose boxes were scaled from the annotated size to the size of the file",
     "box_cut_at_the_edge": "Boxes that extend beyond their image were cut at its edge",
     "box_outside_the_image": "Boxes completely outside their image were left out",
+    "class_unknown": "Boxes of a class that is not in the list of classes were left out",
+    "difficult_object": "Objects marked as `difficult` were left out",
+    "image_without_label_file": "Images without a label file were imported as normal images, as YOLO uses them",
     "image_unread": "Images without a reading of the chosen readers were left out",
     "finding_of_too_few_readers": "Findings that too few readers marked were left out",
     "review_incomplete": "Images whose review is not complete were left out",
@@ -36,7 +39,16 @@ MESSAGES = {
     "split_unknown": "Images whose split is not train, val or test: the split is ignored",
 }
 #: Codes of entries that were imported unchanged, but can be wrong.
-WARNINGS = frozenset({"size_unknown", "area_contradicts", "boxes_in_one_corner", "readers_unknown", "split_unknown"})
+WARNINGS = frozenset(
+    {
+        "size_unknown",
+        "area_contradicts",
+        "boxes_in_one_corner",
+        "readers_unknown",
+        "split_unknown",
+        "image_without_label_file",
+    }
+)
 
 
 class Notes:
@@ -62,6 +74,26 @@ class Notes:
         """Return the annotations with these notes instead of their own."""
         counts = {code: count for code, count in self._counts.items() if count}
         return replace(annotations, noted=counts, culprits=self._culprits)
+
+
+class Reasons:
+    """The reasons why annotations were left out, so that a source with mostly unusable ones is rejected."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self.first = ""
+
+    def add(self, why: str, *, counts: bool = True) -> None:
+        """Count an annotation that was left out, and keep the first reason."""
+        self._count += counts
+        self.first = self.first or why
+
+    def refuse(self, annotations: int) -> None:
+        """Raise `MalformedAnnotations` if more than half of the annotations were left out."""
+        if self._count > annotations / 2:
+            raise MalformedAnnotations(
+                f"{self.first} {self._count:,} of {annotations:,} annotations cannot be used; correct them."
+            )
 
 
 def describe(annotations: Annotations) -> dict[str, Any]:

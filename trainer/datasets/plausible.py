@@ -25,7 +25,7 @@ _ADVICE = "Give boxes in pixels of these files, or the width and height of the i
 
 def check_units(annotations: Annotations) -> None:
     """Raise `ImplausibleBoxes` if boxes cannot be in pixels: they are shares of the size, or thinner than a pixel."""
-    boxes = [box for image in annotations.images for box in image.boxes]
+    boxes = [box for image in annotations.images if not image.in_shares for box in image.boxes]
     if not boxes:
         return
     corners = np.array([box.xyxy_px for box in boxes])
@@ -64,7 +64,8 @@ def check_fit(annotations: Annotations, pictures: Mapping[str, Picture]) -> Anno
     if len(boxes) >= _MANY_BOXES and all(corner):
         notes.add("boxes_in_one_corner", count=len(boxes))
     for image in annotations.images:
-        if image.boxes and image.file_name in pictures and not image.scales and image.width_px is None:
+        knows_size = image.scales or image.in_shares or image.width_px is not None
+        if image.boxes and image.file_name in pictures and not knows_size:
             notes.add("size_unknown", image.origin)
     return notes.onto(annotations)
 

@@ -18,6 +18,12 @@ from shared.training.config import Split
 from shared.training.dataset_source import SplitPlan
 
 SPLITS: tuple[Split, ...] = get_args(Split)
+#: Splits by the names in annotations, in lower case.
+SPLIT_OF: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 #: A PatientID with more than this share of the images is not a patient, but a default value written by a tool.
 MAX_GROUP_SHARE = 0.5
 _COUNTED_FROM_IMAGES = 20

@@ -23,7 +23,7 @@ from shared.object_store import ObjectStore, dataset_key, rendition_key, result_
 from shared.settings import Settings
 from shared.tables import Dataset, Rendition
 from shared.training import datasets
-from shared.training.dataset_source import CocoSource, Consensus, SplitPlan, VinBigDataSource
+from shared.training.dataset_source import CocoSource, Consensus, SplitPlan, VinBigDataSource, VocSource, YoloSource
 from shared.vocabulary.states import TaskState
 from tests.integration.cli.test_commands import FAILED, USAGE, Command
 from tests.integration.conftest import Api, Keys
@@ -33,10 +33,10 @@ from tests.requirements import REPOSITORY
 from tests.synthetic_dicom import make_dicom, make_image
 from tests.vinbigdata import COLUMNS
 from tests.waiting import wait_for
-from trainer.datasets.annotations import pseudonym
+from trainer.datasets.annotations import MalformedAnnotations, pseudonym
 from trainer.datasets.dataset import parse
 from trainer.datasets.importing import Imported, UnreadablePlace, import_here
-from trainer.datasets.making import NothingToImport
+from trainer.datasets.making import NothingToImport, open_stored
 
 HALVES = SplitPlan(train=0.5, val=0.5, test=0)
 
@@ -273,6 +273,49 @@ def test_the_command_line_shows_and_exports_a_dataset(
     assert [(box["bbox"], box["readers"]) for box in boxes] == 6 * [([11, 10, 20, 20], ["R1", "R2"])]
     again = ("--annotations", str(document), "--images", images.images, "--keep-splits")
     assert "images: 8 images, 6 boxes" in carina("dataset", "import", "coco", *again)
+
+
+@pytest.mark.usefixtures("local_operator")
+@pytest.mark.parametrize(("form", "places"), [("voc", "--annotations"), ("yolo", "--labels")])
+def test_an_export_is_imported_again_as_the_same_dataset(
+    images: VinBigDataSource, carina: Command, tmp_path: Path, form: str, places: str
+) -> None:
+    """YOLO states no reader, and takes every image of the folder; the patients come from the headers."""
+    folder, good = tmp_path / form, tmp_path / "good"
+    good.mkdir()
+    for path in Path(images.images).glob("image*.dicom"):
+        (good / path.name).write_bytes(path.read_bytes())
+    carina("dataset", "import", "vinbigdata", "--csv", images.annotations, "--images", images.images)
+    carina("dataset", "export", "vinbigdata", "--format", form, "--output", str(folder))
+    carina("dataset", "export", "vinbigdata", "--format", form, "--output", str(folder), code=USAGE)
+    again = ("dataset", "import", form, places, str(folder), "--images", str(good), "--keep-splits")
+    said = carina(*again)
+    assert f"{form}: 8 images, 6 boxes" in said
+    assert "note " not in said
+    first: dict[str, object] = {}
+    second: dict[str, object] = {}
+    for name, boxes in (("vinbigdata", first), (form, second)):
+        carina("dataset", "export", name, "--output", str(tmp_path / "all.json"))
+        document = json.loads((tmp_path / "all.json").read_text())
+        assert [category["id"] for category in document["categories"]] == [3, 8]
+        known = ("sha256", "patient", "split") + (("readers",) if form == "voc" else ())
+        for image in document["images"]:
+            own = [box["bbox"] for box in document["annotations"] if box["image_id"] == image["id"]]
+            boxes[Path(image["file_name"]).stem] = ([image[key] for key in known], own)
+    assert first == second
+
+
+def test_label_files_are_read_from_the_bucket(database: Database, store: ObjectStore) -> None:
+    files = {"data.yaml": b"names: [Edema]", "labels/val/a.txt": b"0 0.5 0.5 0.1 0.1", "images/val/a.png": png_of(0)}
+    for name, content in files.items():
+        store.put(f"ward/yolo/{name}", content)
+    source = YoloSource(annotations="ward/yolo/", images="ward/yolo/")
+    with open_stored(source, database, store, quiet) as material:
+        (image,) = material.annotations.images
+    assert (image.file_name, image.split, len(image.boxes)) == ("images/val/a.png", "val", 1)
+    empty = VocSource(annotations="ward/nothing/", images="ward/yolo/")
+    with pytest.raises(MalformedAnnotations, match="no XML files"), open_stored(empty, database, store, quiet):
+        pass
 
 
 def test_a_command_that_cannot_be_done_says_why(images: VinBigDataSource, carina: Command) -> None:

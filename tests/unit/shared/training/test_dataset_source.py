@@ -22,6 +22,13 @@ def test_places_become_keys_of_the_bucket() -> None:
     assert source.test_annotations is None
 
 
+@pytest.mark.parametrize("form", ["yolo", "voc"])
+def test_annotations_in_many_files_are_a_folder(form: str) -> None:
+    source = request("s3://ward/a/labels", "a/images/", format=form).in_bucket("ward").source
+    assert source.format == form
+    assert (source.annotations, source.images) == ("a/labels/", "a/images/")  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("place", ["s3://elsewhere/a", "s3://ward/", "", "/a", "a/../originals/b", "..", "./a", "a?b"])
 def test_other_places_are_refused(place: str) -> None:
     for asked in (request(annotations=place), request(images=place), request(val_annotations=place)):
