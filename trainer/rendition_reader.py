@@ -118,3 +118,4 @@ class WarmUp:
             self._bytes_left -= size
             if self._bytes_left < _DOWNLOADS * size:  # more images would replace those that are in the cache
                 self._stop.set()
+                self.total = self.done

@@ -103,6 +103,8 @@ def measure(task: TaskAnswer) -> HowFar:
                 f"lr {done.get('learning_rate', 0):.2g}  {done['images_per_s']:.1f} images/s  "
                 f"{timedelta(seconds=done['eta_s'])} left"
             )
+            if done.get("images_cached", 0) < done.get("images_to_cache", 0):
+                words += f"  {done['images_cached']:,} of {done['images_to_cache']:,} images cached"
             return HowFar(done["steps_done"], done["epochs"] * done["steps_in_epoch"], _ended(task) or words)
         case EvaluationAnswer():
             words = f"computing {done['computing']}" if "computing" in done else f"{done.get('images', 0)} images"

@@ -31,6 +31,13 @@ def test_a_training_tells_its_place_its_loss_and_the_time_left() -> None:
     assert shown.words == "epoch 2/3  loss 0.512  lr 0.0005  12.3 images/s  1:01:40 left"
 
 
+def test_a_training_tells_how_many_images_are_still_to_be_cached() -> None:
+    for cached, told in ((1200, True), (15_000, False)):
+        progress = PROGRESS | {"images_cached": cached, "images_to_cache": 15_000}
+        words = measure(task(TrainingAnswer, TaskState.RUNNING, progress)).words
+        assert words.endswith("  1,200 of 15,000 images cached") == told
+
+
 def test_a_finished_training_has_no_epoch_after_its_last() -> None:
     at_its_end = PROGRESS | {"epoch": 3, "steps_done": 30, "eta_s": 0}
     assert measure(task(TrainingAnswer, TaskState.RUNNING, at_its_end)).words.startswith("epoch 3/3")
