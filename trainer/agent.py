@@ -15,7 +15,7 @@ import structlog
 from shared.database import Database
 from shared.errors import DatabaseUnavailable, Place, plain_code
 from shared.log import configure_logging
-from shared.object_store import ObjectStore, checkpoint_key
+from shared.object_store import ObjectStore
 from shared.processes.loops import run_steps
 from shared.processes.owners import make_owner
 from shared.processes.process_state import StateFile
@@ -23,6 +23,7 @@ from shared.processes.readiness import Readiness, storing
 from shared.processes.readiness_monitor import ReadinessMonitor
 from shared.queue.workers import end_leases_of_ended, mark_seen, mark_stopped
 from shared.settings import Settings
+from shared.training.checkpoints import CHECKPOINTS, unneeded
 from shared.training.tasks import TaskClaim, claim_task, expire_tasks, interrupt_task, lose_task, renew_task
 from shared.vocabulary.states import TaskState, WorkerKind
 from trainer.launch import command_of, follow
@@ -31,8 +32,8 @@ from trainer.task_process import TaskProcess, last_error
 log = structlog.get_logger()
 
 SEEN_EVERY_S = 20.0
-#: Time for the processes of a finished task to exit before they are killed.
-LAST_WORDS_S = 2.0
+#: Time for the processes of a task that has succeeded to exit before they are killed.
+LAST_WORDS_S = 30.0
 _RENEW_S = 1.0
 
 TASK_CRASHED = plain_code("trainer_process_lost", "The process of the task died, in every attempt.", Place.TASK)
@@ -151,12 +152,14 @@ class Agent:
         return True
 
     def _clean_up(self, claim: TaskClaim) -> None:
-        """Delete the checkpoints of a training that has succeeded or was cancelled."""
+        """Delete the checkpoints that a training no longer needs after its end."""
+        if claim.kind != "training":
+            return
+        keys = list(self._store.keys(f"{CHECKPOINTS}{claim.task_id}/"))
         with self._database.begin() as session:
-            state = session.get_one(claim.table, claim.task_id).state
-        if claim.kind == "training" and state in (TaskState.SUCCEEDED, TaskState.CANCELLED):
-            for key in self._store.keys(checkpoint_key(claim.task_id, "").removesuffix(".pt")):
-                self._store.delete(key)
+            found = unneeded(session, keys, days=self._settings.checkpoint_days)
+        for key in found:
+            self._store.delete(key)
 
     def _record_end(self, session: sa.orm.Session, claim: TaskClaim, process: TaskProcess, ours: bool) -> None:
         """Store the end of the log, and return the task to the queue if its processes did not finish it."""

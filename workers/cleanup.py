@@ -18,8 +18,9 @@ from shared.errors import CarinaError
 from shared.object_store.incoming import INCOMING, Incoming
 from shared.settings import Settings
 from shared.submissions.progress import incoming_key
-from shared.tables import ConsoleSession, IdempotencyKey, SubmissionFile, TrainingRun
-from shared.vocabulary.states import FileState, TaskState
+from shared.tables import ConsoleSession, IdempotencyKey, SubmissionFile
+from shared.training.checkpoints import CHECKPOINTS, unneeded
+from shared.vocabulary.states import FileState
 from workers.retention import RetentionRun
 
 log = structlog.get_logger()
@@ -34,7 +35,6 @@ ANSWERS_KEPT = timedelta(hours=48)
 #: The bucket is checked for unused objects once in so many hours, a part of it in each.
 _ROUND_H = 24
 _LOCK = 4_102
-_CHECKPOINTS = "checkpoints/"
 _AT_A_TIME = 1000
 
 Item = TypeVar("Item")
@@ -111,19 +111,15 @@ class Cleanup:
         return count
 
     def _checkpoints(self) -> int:
-        """Delete checkpoints of ended trainings whose trainer was killed before it deleted them; return how many."""
+        """Delete checkpoints that ended trainings no longer need; return how many."""
         count = 0
-        for keys in _batches(self._incoming.keys(_CHECKPOINTS)):
-            runs = {run_id for key in keys if (run_id := _uuid(key.removeprefix(_CHECKPOINTS).partition("/")[0]))}
-            done = sa.select(TrainingRun.id).where(
-                TrainingRun.id.in_(runs), TrainingRun.state.in_([TaskState.SUCCEEDED, TaskState.CANCELLED])
-            )
+        stored = (key for key in self._incoming.keys(CHECKPOINTS) if _uuid(key.split("/")[1]))
+        for keys in _batches(stored):
             with self._database.begin() as session:
-                over = {f"{_CHECKPOINTS}{run_id}/" for run_id in session.scalars(done)}
-            for key in keys:
-                if key.startswith(tuple(over)):
-                    self._incoming.delete(key)
-                    count += 1
+                found = unneeded(session, keys, days=self._settings.checkpoint_days)
+            for key in found:
+                self._incoming.delete(key)
+            count += len(found)
         return count
 
     def _unused(self) -> int:

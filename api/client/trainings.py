@@ -81,6 +81,10 @@ class Trainings(Connection):
         """End a training; refused with `task_is_final` when it has come to its end."""
         return self._post(TrainingAnswer, f"/v1/trainings/{training_id}/cancel")
 
+    def resume_training(self, training_id: UUID) -> TrainingAnswer:
+        """Continue a failed or cancelled training from its last checkpoint; `task_not_resumable` in other states."""
+        return self._post(TrainingAnswer, f"/v1/trainings/{training_id}/resume")
+
     def evaluate(
         self, dataset: str, *, model: UUID | Literal["active"] = "active", config: EvaluationConfig | None = None
     ) -> EvaluationAnswer:

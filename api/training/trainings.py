@@ -31,7 +31,7 @@ from shared.tables import TrainingPoint, TrainingRun
 from shared.training import datasets
 from shared.training.pretrained import WeightsUnavailable, require_pretrained
 from shared.training.recipes import config_of
-from shared.training.tasks import TaskIsFinal, cancel_task
+from shared.training.tasks import TaskIsFinal, TaskNotResumable, cancel_task, resume_training
 from shared.training.trainings import require_weights, start_training
 from shared.vocabulary.states import Scope
 
@@ -149,3 +149,17 @@ def cancel(path: TrainingPath) -> Response:
     with services().database.begin() as session:
         cancel_task(session, TrainingRun, path.training_id)
         return as_json(describe_training(find_row(session, TrainingRun, path.training_id)))
+
+
+@blueprint.post("/v1/trainings/<uuid:training_id>/resume", responses={202: TrainingAnswer})
+@requires(Scope.TRAIN)
+@may_raise(TaskNotResumable, DatasetErased)
+def resume(path: TrainingPath) -> Response:
+    """Resume a training.
+
+    Queues a failed or cancelled training again. It continues from its last checkpoint, before trainings that were
+    requested later.
+    """
+    with services().database.begin() as session:
+        find_row(session, TrainingRun, path.training_id)
+        return as_json(describe_training(resume_training(session, path.training_id)), 202)

@@ -95,8 +95,9 @@ def measure(task: TaskAnswer) -> HowFar:
             return HowFar(0, None, f"interrupted{why}; waiting for a trainer")
         case GateDecisionAnswer():
             return HowFar(0, 1, _ended(task) or "comparing with the active model")
-        case _ if not done:
-            return HowFar(0, None, _ended(task) or "starting")
+        case _ if not done or (isinstance(task, TrainingAnswer) and "epoch" not in done):
+            before = f"; the attempt before ended with {task.code}" if task.code else ""
+            return HowFar(0, None, _ended(task) or done.get("waiting", "starting") + before)
         case TrainingAnswer():
             words = (
                 f"epoch {min(done['epoch'] + 1, done['epochs'])}/{done['epochs']}  loss {done.get('loss', 0):.3f}  "

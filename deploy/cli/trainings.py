@@ -1,4 +1,4 @@
-"""`carina train`, and `carina training`: list, show, follow, log, cancel, events."""
+"""`carina train`, and `carina training`: list, show, follow, log, cancel, resume, events."""
 
 from itertools import islice
 from pathlib import Path
@@ -121,6 +121,14 @@ def cancel(training: Run, data: Data = None) -> None:
     with connect(data) as client:
         run = client.cancel_training(client.find_id(training, "training"))
     show_result({"id": run.id, "state": run.state}, f"{run.id} is cancelled")
+
+
+@app.command()
+def resume(training: Run, data: Data = None) -> None:
+    """Continue a failed or cancelled training from its last checkpoint."""
+    with connect(data) as client:
+        run = client.resume_training(client.find_id(training, "training"))
+    show_result({"id": run.id, "state": run.state}, f"{run.id} is {run.state}; it waits for a trainer")
 
 
 @app.command()

@@ -208,6 +208,9 @@ class Settings(BaseSettings):
     trainer_rendezvous: str = Field("", description="The leader of several machines, as `host:port`.")
     trainer_cache_folder: str = Field("", description="Cache of renditions; empty: a temporary folder.")
     trainer_cache_bytes: int = Field(20 * 1024**3, ge=0, description="Maximum size of this cache, in bytes.")
+    checkpoint_days: int = Field(
+        7, ge=0, le=3650, description="Days for which a failed or cancelled training can be resumed; 0: not at all."
+    )
     trainer_stuck_s: float = Field(1800, ge=1, le=86_400, description="Seconds until a silent task counts as hung.")
     trainer_poll_s: float = Field(2, ge=0.1, le=600, description="Seconds between two queries for a task.")
 

@@ -10,6 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
+from shared.erasure import require_whole
 from shared.errors import NotFound, Place, RequestError, plain_code
 from shared.leases import (
     Lease,
@@ -48,6 +49,13 @@ class TaskIsFinal(RequestError):
     """The task has finished and cannot be cancelled."""
 
     code = "task_is_final"
+    status = 409
+
+
+class TaskNotResumable(RequestError):
+    """Only a failed or cancelled training can be resumed."""
+
+    code = "task_not_resumable"
     status = 409
 
 
@@ -135,7 +143,7 @@ def interrupt_task(
     session: Session, claim: TaskClaim, *, code: str | None = None, reason: str | None = None, pause_s: float = 0
 ) -> bool:
     """Release a task because its trainer stops or a server is unavailable. It continues from its last checkpoint."""
-    return update_task(session, claim, **waiting_values(claim.waiting_state, pause_s), code=code, reason=reason)
+    return update_task(session, claim, **_waiting(claim.table, pause_s), code=code, reason=reason)
 
 
 def lose_task(session: Session, claim: TaskClaim, *, code: str, reason: str, max_attempts: int, pause_s: float) -> bool:
@@ -143,9 +151,7 @@ def lose_task(session: Session, claim: TaskClaim, *, code: str, reason: str, max
     losses = session.get_one(claim.table, claim.task_id).losses + 1
     if losses >= max_attempts:
         return finish_task(session, claim, TaskState.FAILED, code=code, reason=reason, losses=losses)
-    return update_task(
-        session, claim, **waiting_values(claim.waiting_state, pause_s), code=code, reason=reason, losses=losses
-    )
+    return update_task(session, claim, **_waiting(claim.table, pause_s), code=code, reason=reason, losses=losses)
 
 
 def expire_tasks(session: Session, *, max_attempts: int) -> int:
@@ -155,7 +161,7 @@ def expire_tasks(session: Session, *, max_attempts: int) -> int:
         used_up = row.losses + 1 >= max_attempts
         for which, values in (
             (used_up, final_values(TaskState.FAILED)),
-            (~used_up, waiting_values(TaskState.INTERRUPTED)),
+            (~used_up, _waiting(row)),
         ):
             silent = expired(row, TaskState.RUNNING, which)
             count += len(change(session, row, silent, **values, **_LOST, losses=row.losses + 1))
@@ -169,6 +175,34 @@ def cancel_task(session: Session, row: type[Task], task_id: UUID) -> None:
         if session.get(row, task_id) is None:
             raise NotFound(f"There is no {row.__tablename__} {task_id}.")
         raise TaskIsFinal
+
+
+def resume_training(session: Session, run_id: UUID) -> TrainingRun:
+    """Queue a failed or cancelled training again; it continues from its last checkpoint, before later trainings.
+
+    Raises `NotFound`, `TaskNotResumable`, and `DatasetErased` if images of its dataset were erased since.
+    """
+    run = session.get(TrainingRun, run_id)
+    if run is None:
+        raise NotFound(f"There is no training {run_id}.")
+    require_whole(session.get_one(Dataset, run.dataset_id))
+    ended = sa.and_(TrainingRun.id == run_id, TrainingRun.state.in_((TaskState.FAILED, TaskState.CANCELLED)))
+    state = TaskState.INTERRUPTED if run.attempt else TaskState.QUEUED
+    again = _waiting(TrainingRun) | {"state": state, "finished_at": None, "losses": 0}
+    if not change(session, TrainingRun, ended, **again):
+        raise TaskNotResumable
+    session.refresh(run)
+    return run
+
+
+def _waiting(row: type[Task], pause_s: float = 0) -> dict[str, Any]:
+    """Return the new columns of a task that waits for its next attempt.
+
+    The progress of the last attempt is cleared, because the next one begins at the checkpoint. The last measured value
+    of a training stays.
+    """
+    measured = sa.func.jsonb_strip_nulls(sa.func.jsonb_build_object("ap40", row.progress["ap40"]))
+    return waiting_values(TaskState.INTERRUPTED, pause_s) | {"progress": measured}
 
 
 def _waits_for_a_silent_one(session: Session, row: type[Task], task_id: UUID, lease_s: float) -> bool:

@@ -65,6 +65,7 @@ BY_PATH = {
         "/v1/schedules/{schedule_id}/run",
         "/v1/studies/{study_id}/jobs",
         "/v1/trainings/{training_id}/cancel",
+        "/v1/trainings/{training_id}/resume",
         "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
         "/v1/webhooks/{webhook_id}/test",
         *(f"{_IMAGE}/reviews{verb}" for verb in ("", "/undo", "/redo")),

@@ -80,6 +80,9 @@ def test_a_training_from_its_beginning_to_its_cancelling(carina: Carina, databas
     carina("training", "cancel", training_id)
     assert show(carina, training_id)["state"] == "cancelled"
     assert "task_is_final" in carina("training", "cancel", training_id, code=FAILED)
+    assert "it waits for a trainer" in carina("training", "resume", training_id)
+    assert "task_not_resumable" in carina("training", "resume", training_id, code=FAILED)
+    carina("training", "cancel", training_id)
     assert "is cancelled" in carina("training", "follow", training_id, code=NO_RESULT)
     change(database, TrainingRun, state=TaskState.FAILED, code="non_finite_loss", reason="Step 3 of images [7].")
     assert "non_finite_loss: Step 3 of images [7]." in carina("training", "follow", training_id, code=NO_RESULT)

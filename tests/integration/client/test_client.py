@@ -150,6 +150,7 @@ def test_a_training_is_asked_for_waited_for_and_cancelled(server: Server, keys: 
         assert waited == heard[-1] == training
         assert client.cancel_training(training.id).state == "cancelled"
         assert client.wait_training(training.id).state == "cancelled"
+        assert client.resume_training(training.id).state == "queued"
         evaluation = client.evaluate("films", model=model_id, config=EvaluationConfig(split="test"))
         assert client.wait_evaluation(evaluation.id, timeout_s=0).config["split"] == "test"
         for refused in (

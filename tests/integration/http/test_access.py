@@ -78,6 +78,7 @@ SCOPES = {
     ("GET", "/v1/trainings/{training_id}/log"): Scope.TRAIN,
     ("GET", "/v1/trainings/{training_id}/events/{attempt}"): Scope.TRAIN,
     ("POST", "/v1/trainings/{training_id}/cancel"): Scope.TRAIN,
+    ("POST", "/v1/trainings/{training_id}/resume"): Scope.TRAIN,
     ("GET", "/v1/evaluations"): Scope.READ,
     ("GET", "/v1/evaluations/{evaluation_id}"): Scope.READ,
     ("POST", "/v1/evaluations"): Scope.TRAIN,

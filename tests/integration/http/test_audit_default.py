@@ -340,6 +340,13 @@ def cancel_training(ward: Ward) -> Call:
     return lambda: ward.api.post(f"/v1/trainings/{made['id']}/cancel")
 
 
+@changing("POST", "/v1/trainings/{training_id}/resume")
+def resume_training(ward: Ward) -> Call:
+    cancel_training(ward)()
+    (training,) = ward.api.get("/v1/trainings").get_json()["trainings"]
+    return lambda: ward.api.post(f"/v1/trainings/{training['id']}/resume")
+
+
 @changing("POST", "/v1/schedules")
 def create_schedule(ward: Ward) -> Call:
     body = {"name": "nights", "cron": "0 3 * * *", "time_zone": "UTC", "dataset_name": "films", **NO_WEIGHTS}

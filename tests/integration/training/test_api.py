@@ -14,6 +14,7 @@ from shared.object_store import ObjectStore, dataset_key, result_key, weights_ke
 from shared.tables import Evaluation, TrainingRun
 from shared.training.config import TrainingConfig
 from shared.training.recipes import RECIPES
+from shared.training.tasks import claim_task
 from shared.vocabulary.states import ModelState, TaskState
 from tests.integration.conftest import Api, Keys
 from tests.integration.rows import add_dataset, add_model
@@ -134,6 +135,30 @@ def test_a_waiting_training_is_cancelled_once(trainer: Api) -> None:
     again = trainer.post(f"/v1/trainings/{training_id}/cancel")
     assert (again.status_code, again.get_json()["code"]) == (409, "task_is_final")
     assert trainer.post(f"/v1/trainings/{new_id()}/cancel").status_code == 404
+
+
+def test_a_training_that_failed_or_was_cancelled_is_resumed_before_later_ones(trainer: Api, database: Database) -> None:
+    first, later = train(trainer), train(trainer)
+    path = f"/v1/trainings/{first}/resume"
+    refused = trainer.post(path)
+    assert (refused.status_code, refused.get_json()["code"]) == (409, "task_not_resumable"), "it waits already"
+    old = {"epoch": 3, "eta_s": 60, "ap40": 0.25}
+    for state in (TaskState.CANCELLED, TaskState.FAILED):
+        loss = {"losses": 4, "code": "trainer_process_lost", "reason": "It ended."} if state == TaskState.FAILED else {}
+        change(database, TrainingRun, first, state=state, attempt=4, finished_at=sa.func.now(), progress=old, **loss)
+        answer = trainer.post(path)
+        assert answer.status_code == 202, answer.get_json()
+        resumed = answer.get_json()
+        assert (resumed["state"], resumed["finished_at"]) == ("interrupted", None)
+        assert (resumed["progress"], resumed["code"]) == ({"ap40": 0.25}, loss.get("code"))
+    with database.begin() as session:
+        claims = [claim_task(session, "trainer", lease_s=60) for _ in range(2)]
+        assert [claim.task_id for claim in claims if claim] == [first, later]
+        assert session.get_one(TrainingRun, first).losses == 0
+        session.get_one(TrainingRun, first).state = TaskState.SUCCEEDED
+        session.get_one(TrainingRun, first).lease_owner = session.get_one(TrainingRun, first).lease_expires_at = None
+    assert trainer.post(path).status_code == 409
+    assert trainer.post(f"/v1/trainings/{new_id()}/resume").status_code == 404
 
 
 def test_log_and_event_files_can_be_read(trainer: Api, database: Database, store: ObjectStore) -> None:

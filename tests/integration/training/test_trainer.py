@@ -17,7 +17,7 @@ from shared.object_store import ObjectStore, checkpoint_key, result_key
 from shared.settings import Settings
 from shared.tables import Dataset, Evaluation, GateDecision, Model, Task, TrainingRun
 from shared.training.config import EvaluationConfig, GateConfig, TrainingConfig
-from shared.training.tasks import cancel_task
+from shared.training.tasks import cancel_task, resume_training
 from shared.training.trainings import start_training
 from shared.vocabulary.states import TaskState
 from tests.integration.trainers import trainer, wait_for_task
@@ -71,8 +71,24 @@ def weights_of(database: Database, row: Task) -> str:
         return session.get_one(Model, row.model_id).weights_sha256
 
 
+def checkpoints(store: ObjectStore, run: TrainingRun) -> set[str]:
+    return set(store.keys(f"checkpoints/{run.id}"))
+
+
+def named(database: Database, run: TrainingRun) -> set[str]:
+    """The key of the checkpoint in the run's row."""
+    with database.begin() as session:
+        sha256 = session.get_one(TrainingRun, run.id).checkpoint_sha256
+        return {checkpoint_key(run.id, sha256)} if sha256 else set()
+
+
 def test_a_run_survives_every_kind_of_death_and_ends_the_same(
-    environ: dict[str, str], settings: Settings, database: Database, store: ObjectStore, dataset: Dataset
+    environ: dict[str, str],
+    settings: Settings,
+    database: Database,
+    store: ObjectStore,
+    dataset: Dataset,
+    tmp_path: Path,
 ) -> None:
     # Long enough that it still runs after the last disturbance, however slowly this test goes on.
     config = tiny_config(epochs=15, batch_size=3, checkpoint_every_min=OFTEN, evaluate_split=None)
@@ -109,11 +125,19 @@ def test_a_run_survives_every_kind_of_death_and_ends_the_same(
         assert stopped.code is None
     with database.begin() as session:
         assert session.get_one(TrainingRun, undisturbed.id).attempt == 0, "it was asked for later, and waits"
-    with trainer(environ) as third:
+    # torchrun takes its time to exit after success.
+    slow = (
+        "import atexit, pathlib, sys, time\n"
+        "def end():\n    time.sleep(5)\n    pathlib.Path(__file__).with_name('exited').touch()\n"
+        "if 'torch.distributed.run' in sys.orig_argv:\n    atexit.register(end)\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    with trainer(environ | {"PYTHONPATH": str(tmp_path)}) as third:
         ended = wait_for_task(database, TrainingRun, disturbed.id, is_final, settings)
         other = wait_for_task(database, TrainingRun, undisturbed.id, is_final, settings)
         # The trainer clears up behind a run once its row is final.
         assert third.stop() == 0
+    assert (tmp_path / "exited").exists(), "torchrun ended by itself"
     assert weights_of(database, ended) == weights_of(database, other)
     assert isinstance(ended, TrainingRun)
     assert ended.progress["steps_done"] == 60
@@ -135,13 +159,24 @@ def test_a_running_training_ends_when_it_is_cancelled(
 ) -> None:
     run = begin(database, dataset, tiny_config(epochs=1000))
     with trainer(environ, processes=2) as running:
-        wait_for_task(database, TrainingRun, run.id, lambda row: bool(row.progress), settings)
+        wait_for_task(database, TrainingRun, run.id, lambda row: steps(row) > 0, settings)
         family = psutil.Process(running.process.pid).children(recursive=True)
         assert len(family) == 3, "torchrun and two ranks"
         with database.begin() as session:
             cancel_task(session, TrainingRun, run.id)
         wait_until_gone(family)
-        wait_for(lambda: not list(store.keys(f"checkpoints/{run.id}")))
+        wait_for(lambda: checkpoints(store, run) == named(database, run))
+        # Resumed, it continues where it was, and goes first.
+        at = named(database, run)
+        with database.begin() as session:
+            done = session.get_one(TrainingRun, run.id).checkpoint_steps or 0
+            resume_training(session, run.id)
+        row = wait_for_task(database, TrainingRun, run.id, lambda row: "steps_done" in row.progress, settings)
+        assert row.progress["steps_done"] > done
+        with database.begin() as session:
+            cancel_task(session, TrainingRun, run.id)
+        wait_for(lambda: checkpoints(store, run) == named(database, run))
+        assert at, "a cancelled training keeps its last checkpoint"
         # The trainer is free for the next one, which goes all the way to the gate.
         gate = GateConfig(evaluation_dataset_id=dataset.id, evaluation=EvaluationConfig(bootstrap_samples=50))
         after = begin(database, dataset, tiny_config(epochs=1), gate)
@@ -218,9 +253,10 @@ def test_a_task_that_hangs_is_ended_and_tried_again(
         # Silence of so long is no start, however busy this machine is.
         stuck_s = 3 * (time.monotonic() - begun)
         assert first.stop() == 0
-    before = wait_for_task(database, TrainingRun, run.id, lambda row: row.lease_owner is None, settings)
+    stopped = wait_for_task(database, TrainingRun, run.id, lambda row: row.lease_owner is None, settings)
+    assert "eta_s" not in stopped.progress, "the progress was the ended attempt's"
     with trainer(environ, trainer_stuck_s=str(stuck_s)) as running:
-        row = wait_for_task(database, TrainingRun, run.id, lambda row: row.progress != before.progress, settings)
+        row = wait_for_task(database, TrainingRun, run.id, lambda row: "epoch" in row.progress, settings)
         losses = row.losses
         hanging = running.rank()
         hanging.suspend()

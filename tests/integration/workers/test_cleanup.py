@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from shared.access.keys import create_key
@@ -52,18 +53,28 @@ def test_checkpoints_stay_while_somebody_may_go_on_with_them(
     settings: Settings, database: Database, incoming: Incoming
 ) -> None:
     keys = {}
+    now = datetime.now(UTC)
     for state in (TaskState.SUCCEEDED, TaskState.CANCELLED, TaskState.FAILED, TaskState.INTERRUPTED):
         with database.begin() as session:
             dataset = add_dataset(session, content=state)
             run = TrainingRun(
                 project_id=home(session), name="run", dataset_id=dataset.id, config={}, config_digest="", state=state
             )
+            run.finished_at, run.checkpoint_sha256 = now - timedelta(days=2), "0" * 64
             session.add(run)
             session.flush()
             keys[state] = checkpoint_key(run.id, "0" * 64)
         incoming.put(keys[state], b"!")
+        incoming.put(keys[state].replace("0.pt", "1.pt"), b"stored, and never named by the row")
     Cleanup(settings, database, incoming).run()
-    assert set(incoming.keys("")) == {keys[TaskState.FAILED], keys[TaskState.INTERRUPTED]}
+    interrupted = keys.pop(TaskState.INTERRUPTED)
+    running = {interrupted, interrupted.replace("0.pt", "1.pt")}
+    assert set(incoming.keys("")) == running | {keys[TaskState.FAILED], keys[TaskState.CANCELLED]}
+    Cleanup(settings.model_copy(update={"checkpoint_days": 1}), database, incoming).run()
+    assert set(incoming.keys("")) == running
+    with database.begin() as session:
+        named = session.scalars(sa.select(TrainingRun.state).where(TrainingRun.checkpoint_sha256.is_not(None)))
+        assert list(named) == [TaskState.INTERRUPTED]
 
 
 def test_old_answers_go_and_audit_rows_only_where_that_is_wanted(

@@ -68,9 +68,13 @@ function show(run) {
   write("eta_s", "eta_s" in progress && !FINAL.includes(run.state) ? duration(progress.eta_s) : "–");
   const reason = document.getElementById("reason");
   reason.hidden = !run.reason;
-  reason.textContent = run.reason ?? "";
-  const cancel = document.getElementById("cancel");
-  if (cancel) cancel.hidden = FINAL.includes(run.state);
+  reason.textContent = run.reason ? (FINAL.includes(run.state) ? "" : "The attempt before ended: ") + run.reason : "";
+  const waiting = document.getElementById("waiting");
+  waiting.hidden = !progress.waiting;
+  waiting.textContent = progress.waiting ?? "";
+  if (!mayTrain) return;
+  document.getElementById("cancel").hidden = FINAL.includes(run.state);
+  document.getElementById("resume").hidden = !["failed", "cancelled"].includes(run.state);
 }
 
 async function readLog() {
@@ -110,7 +114,7 @@ async function awaitEvaluations() {
 document.getElementById("cancel")?.addEventListener("click", async () => {
   const cancelled = await ask({
     title: "Cancel this training?",
-    text: "It ends within seconds and cannot be resumed. It produces no model.",
+    text: "It ends within seconds and produces no model. It can be resumed from its last checkpoint.",
     agree: "Cancel the training",
     work: () => send("POST", `${path}/cancel`),
   });
@@ -118,6 +122,13 @@ document.getElementById("cancel")?.addEventListener("click", async () => {
   show(cancelled);
   say("The training is cancelled.");
 });
+
+document.getElementById("resume")?.addEventListener("click", () =>
+  attempt(async () => {
+    await send("POST", `${path}/resume`);
+    location.reload();
+  }),
+);
 
 if (log) log.scrollTop = log.scrollHeight;
 await attempt(look);
