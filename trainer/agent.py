@@ -24,35 +24,49 @@ from shared.processes.readiness_monitor import ReadinessMonitor
 from shared.queue.workers import end_leases_of_ended, mark_seen, mark_stopped
 from shared.settings import Settings
 from shared.training.checkpoints import CHECKPOINTS, unneeded
-from shared.training.tasks import TaskClaim, claim_task, expire_tasks, interrupt_task, lose_task, renew_task
-from shared.vocabulary.states import TaskState, WorkerKind
-from trainer.launch import command_of, follow
-from trainer.task_process import TaskProcess, last_error
+from shared.training.groups import Membership, take_place
+from shared.training.tasks import KINDS, TaskClaim, claim_task, expire_tasks, interrupt_task, lose_task
+from shared.vocabulary.states import WorkerKind
+from trainer.ending import Ending, Kind
+from trainer.follower import Follower
+from trainer.group import Group
+from trainer.launch import command_of
+from trainer.leader import Leader
+from trainer.probe_port import ProbePort
+from trainer.task_process import TaskProcess
+from trainer.watch import Watch
 
 log = structlog.get_logger()
 
 SEEN_EVERY_S = 20.0
-#: Time for the processes of a task that has succeeded to exit before they are killed.
-LAST_WORDS_S = 30.0
-_RENEW_S = 1.0
 
 TASK_CRASHED = plain_code("trainer_process_lost", "The process of the task died, in every attempt.", Place.TASK)
+MACHINES_MISSING = plain_code(
+    "machines_missing", "Machines of the group did not come to the rendezvous. `carina doctor` tries it.", Place.TASK
+)
 
 
 def run_trainer(settings: Settings) -> None:
-    """Take tasks until SIGTERM; on a machine that is not the leading one, join the trainings of the leading machine."""
+    """Take tasks until SIGTERM; on a machine that does not lead its group, join the trainings of the leader."""
     configure_logging(settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     database = Database.from_settings(settings, "trainer")
     readiness = Readiness(storing(database, ObjectStore(settings)))
+    group = Group.from_settings(settings)
+    place = None
+    if group is not None:
+        place = Membership(
+            group.name, group.node_rank, make_owner(WorkerKind.TRAIN, settings.slot), group.address, ProbePort().port
+        )
     try:
-        if settings.trainer_node_rank > 0:
+        if group is not None and place is not None and not group.is_leader:
+            follower = Follower(settings, database, group, place)
             with StateFile("trainer") as state, ReadinessMonitor(readiness, state):
-                follow(settings, database, stop)
+                follower.run(stop)
         else:
-            agent = Agent(settings, database, stop)
+            agent = Agent(settings, database, stop, group, place)
             with StateFile("trainer", is_stuck=agent.is_stuck) as state, ReadinessMonitor(readiness, state):
                 agent.run()
     finally:
@@ -62,12 +76,20 @@ def run_trainer(settings: Settings) -> None:
 class Agent:
     """One trainer: at most one task at a time."""
 
-    def __init__(self, settings: Settings, database: Database, stop: threading.Event) -> None:
-        self.owner = make_owner(WorkerKind.TRAIN, settings.slot)
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        stop: threading.Event,
+        group: Group | None = None,
+        place: Membership | None = None,
+    ) -> None:
+        self.owner = place.owner if place else make_owner(WorkerKind.TRAIN, settings.slot)
         self._settings = settings
         self._database = database
         self._store = ObjectStore(settings)
         self._stop = stop
+        self._leader = Leader(settings, database, group, place) if group and place else None
         self._seen_at = -SEEN_EVERY_S
         self._looked_at = time.monotonic()
 
@@ -79,6 +101,8 @@ class Agent:
 
     def run(self) -> None:
         """Look for tasks and do them until the stop flag is set."""
+        if leader := self._leader:
+            self._database.persist(lambda session: take_place(session, leader.place), within_s=self._settings.lease_s)
         with suppress(DatabaseUnavailable), self._database.begin() as session:
             self._mark_seen(session)
             # Take back the tasks of this trainer's predecessor now, before their leases expire.
@@ -94,13 +118,20 @@ class Agent:
         self._looked_at = time.monotonic()
         with self._database.begin() as session:
             self._mark_seen(session)
-            claim = claim_task(session, self.owner, lease_s=self._settings.lease_s)
+            group, kinds = None, set(KINDS)
+            if self._leader:
+                group = self._leader.group.name
+                kinds -= set() if self._leader.can_begin(session) else {"training"}
+            claim = claim_task(session, self.owner, lease_s=self._settings.lease_s, group=group, kinds=kinds)
         if claim is None:
             return False
         self._do(claim)
         return True
 
     def _mark_seen(self, session: sa.orm.Session) -> None:
+        self._look()
+        if self._leader:
+            self._leader.mark(session)
         if time.monotonic() - self._seen_at >= SEEN_EVERY_S:
             mark_seen(session, self.owner, WorkerKind.TRAIN)
             self._seen_at = time.monotonic()
@@ -108,48 +139,33 @@ class Agent:
     def _do(self, claim: TaskClaim) -> None:
         """Start the task's processes, renew its lease while they run, and update its row when they have ended."""
         log.info("task_started", task=claim.kind, task_id=str(claim.task_id), attempt=claim.attempt)
-        process = TaskProcess(command_of(claim, self._settings))
+        leader = self._leader if claim.kind == "training" else None
+        if leader is None:
+            process = TaskProcess(command_of(claim, self._settings))
+        elif leader.gather(claim, self._stop, self._look):
+            group = leader.group
+            command = command_of(claim, self._settings, group, leader.machine_count)
+            process = TaskProcess(command, group.environ(), group.address)
+        else:
+            return
+        watch = Watch(self._settings, self._database, claim, process, leader)
         try:
-            ours = self._renew_while_running(claim, process)
+            watch.run(self._stop, self._mark_seen)
         finally:
             code = process.end()
+        if watch.is_ours:
+            cause = watch.ending() if leader is None else leader.find_cause(claim, watch.ending())
+            self._database.persist(
+                lambda session: self._release(session, claim, cause), within_s=self._settings.lease_s
+            )
         self._database.persist(
-            lambda session: self._record_end(session, claim, process, ours), within_s=self._settings.lease_s
+            lambda session: self._store_log(session, claim, process, leader), within_s=self._settings.lease_s
         )
         self._clean_up(claim)
-        log.info("task_ended", task=claim.kind, task_id=str(claim.task_id), exit_code=code, ours=ours)
+        log.info("task_ended", task=claim.kind, task_id=str(claim.task_id), exit_code=code, ours=watch.is_ours)
 
-    def _renew_while_running(self, claim: TaskClaim, process: TaskProcess) -> bool:
-        """Renew the lease until the processes end or hang. Returns whether this trainer still owns the task."""
-        kept_at = moved_at = time.monotonic()
-        asked, progress = False, None
-        while process.is_running(_RENEW_S):
-            self._looked_at = time.monotonic()
-            if self._stop.is_set() and not asked:
-                asked = True
-                process.ask_to_stop()
-            try:
-                with self._database.begin() as session:
-                    self._mark_seen(session)
-                    tail = process.new_log_tail()
-                    ours = renew_task(session, claim, lease_s=self._settings.lease_s, log_tail=tail)
-                    row = session.get_one(claim.table, claim.task_id)
-                    state, before, progress = row.state, progress, row.progress
-            except DatabaseUnavailable:
-                if time.monotonic() - kept_at > self._settings.lease_s:
-                    return False
-                continue
-            if not ours:
-                if state == TaskState.SUCCEEDED:
-                    process.is_running(LAST_WORDS_S)  # about to exit
-                return False
-            kept_at = time.monotonic()
-            if tail is not None or progress != before:
-                moved_at = kept_at
-            elif kept_at - moved_at > self._settings.trainer_stuck_s:
-                log.error("task_stuck", task=claim.kind, task_id=str(claim.task_id))
-                return True
-        return True
+    def _look(self) -> None:
+        self._looked_at = time.monotonic()
 
     def _clean_up(self, claim: TaskClaim) -> None:
         """Delete the checkpoints that a training no longer needs after its end."""
@@ -161,21 +177,22 @@ class Agent:
         for key in found:
             self._store.delete(key)
 
-    def _record_end(self, session: sa.orm.Session, claim: TaskClaim, process: TaskProcess, ours: bool) -> None:
-        """Store the end of the log, and return the task to the queue if its processes did not finish it."""
-        tail = process.log_tail()
+    def _store_log(
+        self, session: sa.orm.Session, claim: TaskClaim, process: TaskProcess, leader: Leader | None
+    ) -> None:
+        """Store the end of the log."""
+        tail = process.log_tail() if leader is None else leader.merge(session, claim, process.log_tail())
         own_attempt = sa.and_(claim.table.id == claim.task_id, claim.table.attempt == claim.attempt)
         session.execute(sa.update(claim.table).where(own_attempt).values(log_tail=tail))
-        if not ours:
-            return
-        if process.was_asked_to_stop or process.exit_code == 0:
+
+    def _release(self, session: sa.orm.Session, claim: TaskClaim, cause: Ending) -> None:
+        """Return the task to the queue, because its processes have not finished it."""
+        if cause.kind is Kind.STOPPED:
             interrupt_task(session, claim)
             return
-        lose_task(
-            session,
-            claim,
-            code=TASK_CRASHED,
-            reason=f"Its process ended with code {process.exit_code}: {last_error(tail)}",
-            max_attempts=self._settings.max_attempts,
-            pause_s=self._settings.retry_backoff_s,
-        )
+        pause_s = self._settings.retry_backoff_s
+        if cause.kind is Kind.ABSENT:  # waiting for machines costs no attempt
+            interrupt_task(session, claim, code=MACHINES_MISSING, reason=cause.reason, pause_s=pause_s)
+            return
+        max_attempts = self._settings.max_attempts
+        lose_task(session, claim, code=TASK_CRASHED, reason=cause.reason, max_attempts=max_attempts, pause_s=pause_s)

@@ -3,49 +3,58 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from functools import cache
-from uuid import UUID
 
-import sqlalchemy as sa
-import structlog
-
-from shared.database import Database
-from shared.processes.loops import run_steps
 from shared.settings import Settings
-from shared.tables import TrainingRun
 from shared.training.tasks import TaskClaim
-from shared.vocabulary.states import TaskState
-from trainer.process import TRAINER_PID
-
-log = structlog.get_logger()
+from trainer.group import Group
 
 
-def command_of(claim: TaskClaim, settings: Settings) -> list[str]:
+def command_of(claim: TaskClaim, settings: Settings, group: Group | None = None, machines: int = 1) -> list[str]:
     """Return the command that does a task: torchrun for a training, and for an evaluation with several ranks."""
     task = ["trainer.process", claim.kind, str(claim.task_id), claim.owner, str(claim.attempt)]
+    ranks = ranks_here(settings)
     if claim.kind == "training":
-        return torchrun(settings, ranks_here(settings), f"{claim.task_id}-{claim.attempt}", task)
-    if claim.kind == "evaluation" and (ranks := ranks_here(settings)) > 1:
-        return torchrun(settings.model_copy(update={"trainer_nodes": 1}), ranks, str(claim.task_id), task)
+        meeting = f"{claim.task_id}-{claim.attempt}"
+        return torchrun(ranks, meeting, task, group=group, machines=machines, join_s=settings.trainer_join_timeout_s)
+    if claim.kind == "evaluation" and ranks > 1:
+        return torchrun(ranks, str(claim.task_id), task)
     return [sys.executable, "-m", *task]
 
 
-def torchrun(settings: Settings, ranks: int, meeting: str, module: Sequence[str]) -> list[str]:
-    """Return torchrun's command for a module. Several machines meet at the rendezvous under the name `meeting`."""
-    several = settings.trainer_nodes > 1
+def torchrun(
+    ranks: int,
+    meeting: str,
+    module: Sequence[str],
+    *,
+    group: Group | None = None,
+    node: int = 0,
+    machines: int = 1,
+    join_s: float = 0,
+) -> list[str]:
+    """Return torchrun's command for a module, with `ranks` processes here.
+
+    The machines of a group meet at its rendezvous under the name `meeting`; this one is number `node` of `machines`.
+    The leader has chosen them before, so torchrun gets their exact number.
+    """
+    if group is None or machines == 1:
+        where = ["--nnodes=1", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    else:
+        where = [
+            f"--nnodes={machines}",
+            f"--node-rank={node}",
+            "--rdzv-backend=static",
+            f"--rdzv-endpoint={group.rendezvous}",
+            f"--rdzv-conf=timeout={max(60, round(join_s))}",
+            f"--local-addr={group.address}",
+        ]
     return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        f"--nnodes={settings.trainer_nodes}",
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *where,
         f"--nproc-per-node={ranks}",
         "--max-restarts=0",
-        "--rdzv-backend=c10d",
-        f"--rdzv-endpoint={settings.trainer_rendezvous if several else 'localhost:0'}",
         f"--rdzv-id={meeting}",
-        f"--rdzv-conf=is_host={int(settings.trainer_node_rank == 0)}",
         f"--log-dir={os.devnull}",  # output goes to stdout; no log folder stays behind
         "-m",
         *module,
@@ -67,33 +76,3 @@ def _count_gpus() -> int:
     count = "import torch; print(torch.cuda.device_count())"
     asked = subprocess.run([sys.executable, "-P", "-c", count], capture_output=True, text=True, check=True)
     return int(asked.stdout)
-
-
-def follow(settings: Settings, database: Database, stop: threading.Event) -> None:
-    """Join each training that the leading machine starts, until the stop flag is set."""
-    joined: tuple[UUID, int] | None = None
-
-    def step() -> None:
-        nonlocal joined
-        with database.begin() as session:
-            running = (
-                sa.select(TrainingRun.id, TrainingRun.attempt, TrainingRun.lease_owner)
-                .where(TrainingRun.state == TaskState.RUNNING, TrainingRun.lease_expires_at > sa.func.now())
-                .order_by(TrainingRun.started_at.desc())
-                .limit(1)
-            )
-            row = session.execute(running).first()
-        if row is None or (row.id, row.attempt) == joined:
-            return
-        joined = row.id, row.attempt
-        log.info("training_joined", training_id=str(row.id), attempt=row.attempt)
-        task = ["trainer.process", "training", str(row.id), row.lease_owner, str(row.attempt)]
-        environ = os.environ | {TRAINER_PID: str(os.getpid()), "PYTHONSAFEPATH": "1"}
-        command = torchrun(settings, ranks_here(settings), f"{row.id}-{row.attempt}", task)
-        with subprocess.Popen(command, env=environ) as process:
-            while process.poll() is None:
-                if stop.wait(1):
-                    process.terminate()
-                    break
-
-    run_steps("follower", step, stop, every_s=settings.trainer_poll_s)

@@ -86,6 +86,8 @@ def main() -> None:
     settings = read_settings(SettingsWithoutHints)
     configure_logging(settings.log_level)
     structlog.contextvars.bind_contextvars(task=kind, task_id=task_id)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        structlog.contextvars.bind_contextvars(rank=int(os.environ["RANK"]))
     watch_parents()
     claim = TaskClaim(kind=kind, task_id=UUID(task_id), owner=owner, attempt=int(attempt))
     work = Work(settings, Database.from_settings(settings, "trainer"), ObjectStore(settings), claim)

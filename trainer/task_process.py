@@ -1,36 +1,43 @@
 """The processes of one task: start them, watch them, ask them to stop, and kill them."""
 
 import os
-import re
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from trainer.process import TRAINER_PID
 
 LOG_LINES = 200
 #: Maximum time for a process to write its checkpoint after it was asked to stop.
 STOP_S = 30.0
-#: The last line of a traceback, printed by a rank or by a single process.
-_EXCEPTION = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception)\b")
+#: Time for the processes of a task that has succeeded to exit before they are killed.
+EXIT_S = 30.0
 
 
 class TaskProcess:
     """The processes of a task and their output."""
 
-    def __init__(self, command: list[str]) -> None:
-        environ = os.environ | {
-            TRAINER_PID: str(os.getpid()),
-            "PYTHONUNBUFFERED": "1",
-            # so that a folder named `shared` in the working directory is not imported
-            "PYTHONSAFEPATH": "1",
-        }
+    def __init__(self, command: list[str], environ: Mapping[str, str] | None = None, machine: str = "") -> None:
+        """Start them. With `machine`, each line of the log begins with it."""
+        self._machine = f"[{machine}] " if machine else ""
+        environment = (
+            os.environ
+            | dict(environ or {})
+            | {
+                TRAINER_PID: str(os.getpid()),
+                "PYTHONUNBUFFERED": "1",
+                # so that a folder named `shared` in the working directory is not imported
+                "PYTHONSAFEPATH": "1",
+            }
+        )
         self._process = subprocess.Popen(
             command,
-            env=environ,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -58,6 +65,13 @@ class TaskProcess:
                 self._process.kill()
             return True
         return False
+
+    def has_children(self) -> bool:
+        """Return whether the first process has children, which for torchrun are the ranks; True if unknown."""
+        try:
+            return bool(Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split())
+        except OSError:
+            return True
 
     def ask_to_stop(self) -> None:
         """Ask the process to write a checkpoint and exit; it is killed after `STOP_S`."""
@@ -92,11 +106,5 @@ class TaskProcess:
                     sys.stdout.write(line)
                     sys.stdout.flush()
                 # PostgreSQL's text cannot contain NUL.
-                self._lines.append(line.rstrip("\n").replace("\0", ""))
+                self._lines.append(self._machine + line.rstrip("\n").replace("\0", ""))
                 self._news = True
-
-
-def last_error(log: str) -> str:
-    """Return the last exception in a log, except torchrun's own, which only reports that a process failed."""
-    named = [line for line in log.splitlines() if _EXCEPTION.match(line) and "ChildFailedError" not in line]
-    return named[-1] if named else "its log names no exception."

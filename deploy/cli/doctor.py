@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from deploy.cli.console import is_json, out, tell
 from deploy.cli.doctor_api import CheckFailed, check_api, check_key
+from deploy.cli.doctor_group import check_group
 from deploy.cli.environment import Data, client_settings_of, read_environment, settings_of
 from deploy.cli.extras import MODULES, explain_missing, find_missing
 from shared.errors import CarinaError, NoActiveModel
@@ -145,6 +146,19 @@ def _checks(settings: Settings, from_environment: bool) -> list[Check]:
             "Raise max_connections of PostgreSQL, lower CARINA_DATABASE_CONNECTIONS, or use PgBouncer: see Size and "
             "connections in docs/operations.md.",
             needs="schema",
+        ),
+        *(
+            [
+                Check(
+                    "trainer group",
+                    lambda: check_group(settings, database),
+                    "Start `carina trainer` on each machine, set CARINA_TRAINER_ADDRESS to an address that the others "
+                    "reach, and open all TCP ports between the machines.",
+                    needs="schema",
+                )
+            ]
+            if settings.node_counts[1] > 1
+            else []
         ),
     ]
 

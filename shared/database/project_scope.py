@@ -32,6 +32,7 @@ from shared.tables import (
     Row,
     Submission,
     SubmissionFile,
+    TrainerMachine,
     TrainingPoint,
     TrainingRun,
     Usage,
@@ -50,8 +51,9 @@ CHILDREN: dict[type[Row], tuple[str, type[Any]]] = {
     Usage: ("api_key_id", ApiKey),
     WebhookDelivery: ("webhook_id", Webhook),
 }
-#: Tables that all projects share: models, workers, queue samples, and rows keyed by the digest of an object.
-SHARED: frozenset[type[Row]] = frozenset({ErasedObject, Model, QueueSample, Rendition, Worker})
+#: Tables that all projects share: models, workers, machines of trainers, queue samples, and rows keyed by the digest
+#: of an object.
+SHARED: frozenset[type[Row]] = frozenset({ErasedObject, Model, QueueSample, Rendition, TrainerMachine, Worker})
 #: Tables in which some rows belong to no project. A session of a project sees only the rows of the project.
 PARTLY_OWNED: tuple[type[Any], ...] = (AuditEvent, Erasure)
 #: Execution options of a statement that reads the rows of all projects. Each use explains why it may.

@@ -203,9 +203,22 @@ class Settings(BaseSettings):
 
     # The trainer.
     trainer_processes: int = Field(0, ge=0, le=64, description="Ranks on this machine; 0: one per GPU, or one.")
-    trainer_nodes: int = Field(1, ge=1, le=256, description="Machines that train together.")
+    trainer_nodes: str = Field(
+        "1",
+        pattern=r"^[1-9]\d{0,2}(:[1-9]\d{0,2})?$",
+        description="Machines that train together: `2`, or `2:4` for 2 to 4 of them.",
+    )
     trainer_node_rank: int = Field(0, ge=0, le=255, description="This machine; 0 leads and takes tasks.")
-    trainer_rendezvous: str = Field("", description="The leader of several machines, as `host:port`.")
+    trainer_rendezvous: str = Field(
+        "", pattern=r"^(|[^:\s]+:\d{1,5})$", description="The leader of several machines, as `host:port`."
+    )
+    trainer_group: str = Field("", description="Name of the group of machines; empty: its rendezvous.")
+    trainer_address: str = Field(
+        "", description="This machine's address for its group; empty: the one on the way to the leader."
+    )
+    trainer_join_timeout_s: float = Field(
+        600, ge=1, le=86_400, description="Seconds to wait for machines before a training goes to another trainer."
+    )
     trainer_cache_folder: str = Field("", description="Cache of renditions; empty: a temporary folder.")
     trainer_cache_bytes: int = Field(20 * 1024**3, ge=0, description="Maximum size of this cache, in bytes.")
     checkpoint_days: int = Field(
@@ -230,6 +243,22 @@ class Settings(BaseSettings):
         read_places(entries)
         return entries
 
+    @field_validator("trainer_rendezvous")
+    @classmethod
+    def _is_there_for_several_machines(cls, rendezvous: str, info: ValidationInfo) -> str:
+        nodes = info.data.get("trainer_nodes", "1")
+        if nodes.rpartition(":")[2] != "1" and not rendezvous:
+            raise ValueError("Several machines (CARINA_TRAINER_NODES) need CARINA_TRAINER_RENDEZVOUS.")
+        return rendezvous
+
+    @field_validator("trainer_nodes")
+    @classmethod
+    def _ascends(cls, nodes: str) -> str:
+        least, _, most = nodes.partition(":")
+        if most and int(most) < int(least):
+            raise ValueError("The first of two numbers of machines is the smaller one, as in `2:4`.")
+        return nodes
+
     @field_validator("s3_secret_access_key")
     @classmethod
     def _comes_with_its_key(cls, secret: SecretStr, info: ValidationInfo) -> SecretStr:
@@ -245,6 +274,12 @@ class Settings(BaseSettings):
         if token.get_secret_value() and not key.get_secret_value():
             raise ValueError("CARINA_S3_SESSION_TOKEN needs CARINA_S3_ACCESS_KEY_ID and CARINA_S3_SECRET_ACCESS_KEY.")
         return token
+
+    @property
+    def node_counts(self) -> tuple[int, int]:
+        """The least and the greatest number of machines that train together."""
+        least, _, most = self.trainer_nodes.partition(":")
+        return int(least), int(most or least)
 
     @property
     def required_protections(self) -> list[str]:

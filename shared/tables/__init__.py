@@ -9,7 +9,16 @@ from shared.tables.reviews import ReviewEvent
 from shared.tables.rows import Owned, Row
 from shared.tables.studies import Image, Rendition, Study
 from shared.tables.submissions import Submission, SubmissionFile
-from shared.tables.training import Dataset, Evaluation, GateDecision, Schedule, Task, TrainingPoint, TrainingRun
+from shared.tables.training import (
+    Dataset,
+    Evaluation,
+    GateDecision,
+    Schedule,
+    Task,
+    TrainerMachine,
+    TrainingPoint,
+    TrainingRun,
+)
 
 __all__ = [
     "ApiKey",
@@ -37,6 +46,7 @@ __all__ = [
     "SubmissionFile",
     "Task",
     "TopScore",
+    "TrainerMachine",
     "TrainingPoint",
     "TrainingRun",
     "Usage",

@@ -120,6 +120,32 @@ class TrainingRun(Task):
     #: SHA-256 of TensorBoard's event file of each attempt.
     events: Mapped[dict[str, Any]] = mapped_column(default=dict)
     model_id: Mapped[UUID | None] = mapped_column(ForeignKey("model.id"))
+    #: The group of machines that trains it, and where they meet; None: a single machine.
+    trainer_group: Mapped[str | None]
+    rendezvous: Mapped[str | None]
+    #: The owners of the machines of this attempt, in the order of their ranks.
+    machines: Mapped[list[str]] = mapped_column(default=list, server_default="{}")
+
+
+class TrainerMachine(Row):
+    """A machine of a group of trainers: see `shared.training.groups`."""
+
+    __tablename__ = "trainer_machine"
+
+    trainer_group: Mapped[str] = mapped_column(primary_key=True)
+    #: 0 leads the group.
+    node_rank: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    #: The name of its process, which is new after each start.
+    owner: Mapped[str]
+    #: Where the other machines reach it, and the port on which `carina doctor` tries this.
+    address: Mapped[str]
+    port: Mapped[int | None]
+    seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    #: The attempt that it takes or took part in, with the last lines of its processes and, after their end, the cause.
+    training_run_id: Mapped[UUID | None] = mapped_column(ForeignKey("training_run.id", ondelete="SET NULL"))
+    attempt: Mapped[int | None]
+    log_tail: Mapped[str] = mapped_column(default="", server_default="")
+    ending: Mapped[dict[str, Any] | None]
 
 
 class TrainingPoint(Row):

@@ -3,6 +3,7 @@
 These are rows of different tables with the same columns (`tables.Task`).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import UUID
@@ -24,6 +25,7 @@ from shared.leases import (
     waiting_values,
 )
 from shared.tables import Dataset, Evaluation, GateDecision, Task, TrainingRun
+from shared.training.groups import is_led
 from shared.vocabulary.states import Phase, TaskState
 
 #: Tables by the name of the kind, which is an argument of the task's process. Quick kinds come first, so that a
@@ -79,19 +81,24 @@ class TaskClaim(Lease):
         return (self.task_id,)
 
 
-def claim_task(session: Session, owner: str, *, lease_s: float) -> TaskClaim | None:
+def claim_task(
+    session: Session, owner: str, *, lease_s: float, group: str | None = None, kinds: Collection[str] = KINDS.keys()
+) -> TaskClaim | None:
     """Lease the oldest waiting task of the first kind that has one. Rows locked by another trainer are skipped.
 
-    A training whose attempt was lost keeps its place: no newer one is started during its pause, or while
-    its trainer is silent and its lease has not expired.
+    A training whose attempt was lost keeps its place: no newer one is started during its pause, or while its trainer is
+    silent and its lease has not expired. A training that a group has begun goes on in that `group`, as long as its
+    leader is alive.
     """
     for kind, row in KINDS.items():
+        if kind not in kinds:
+            continue
         may_begin = row.available_at <= sa.func.now()
         waiting = (
             sa.select(row.id, may_begin)
             .where(row.state.in_(TaskState.in_phase(Phase.WAITING)))
             .where(sa.true() if kind in IN_ORDER else may_begin)
-            .where(_next_of_its_schedule() if row is TrainingRun else sa.true())
+            .where(sa.and_(_next_of_its_schedule(), _is_for(group)) if row is TrainingRun else sa.true())
             .order_by(row.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -102,13 +109,13 @@ def claim_task(session: Session, owner: str, *, lease_s: float) -> TaskClaim | N
         task_id, ready = found
         if not ready or (kind in IN_ORDER and _waits_for_a_silent_one(session, row, task_id, lease_s)):
             continue
+        values = leased_values(row, TaskState.RUNNING, owner, lease_s) | {"progress": _measured(row)}
+        if row is TrainingRun:
+            values |= {"trainer_group": group, "rendezvous": None, "machines": []}
         taken = (
             sa.update(row)
             .where(row.id == task_id)
-            .values(
-                **leased_values(row, TaskState.RUNNING, owner, lease_s),
-                started_at=sa.func.coalesce(row.started_at, sa.func.now()),
-            )
+            .values(**values, started_at=sa.func.coalesce(row.started_at, sa.func.now()))
             .returning(row.attempt)
         )
         attempt = session.execute(taken).scalar_one()
@@ -198,11 +205,20 @@ def resume_training(session: Session, run_id: UUID) -> TrainingRun:
 def _waiting(row: type[Task], pause_s: float = 0) -> dict[str, Any]:
     """Return the new columns of a task that waits for its next attempt.
 
-    The progress of the last attempt is cleared, because the next one begins at the checkpoint. The last measured value
-    of a training stays.
+    The progress of the last attempt is cleared, because the next one begins at the checkpoint.
     """
-    measured = sa.func.jsonb_strip_nulls(sa.func.jsonb_build_object("ap40", row.progress["ap40"]))
-    return waiting_values(TaskState.INTERRUPTED, pause_s) | {"progress": measured}
+    return waiting_values(TaskState.INTERRUPTED, pause_s) | {"progress": _measured(row)}
+
+
+def _measured(row: type[Task]) -> sa.ColumnElement[Any]:
+    """Return the part of a task's progress that outlives an attempt: the last measured value of a training."""
+    return sa.func.jsonb_strip_nulls(sa.func.jsonb_build_object("ap40", row.progress["ap40"]))
+
+
+def _is_for(group: str | None) -> sa.ColumnElement[bool]:
+    """The condition that a trainer of this group, or of none, may take a training."""
+    own = sa.false() if group is None else TrainingRun.trainer_group == group
+    return sa.or_(TrainingRun.trainer_group.is_(None), own, ~is_led())
 
 
 def _waits_for_a_silent_one(session: Session, row: type[Task], task_id: UUID, lease_s: float) -> bool:

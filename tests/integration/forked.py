@@ -1,5 +1,6 @@
 """Carina's processes, forked from one that has imported them: to import them takes each process seconds of CPU."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from workers import prepare, process
 
 #: What the children of `_FORKS` find imported already. No torch: the API never loads it.
 PRELOADED = (main, prepare, process, run_trainer, serve)
+
+#: The variable that names the network namespace of a process.
+NETWORK = "NETWORK_NAMESPACE"
 
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload([__name__])
@@ -72,6 +76,9 @@ def trainer_process(environ: Mapping[str, str]) -> Forked:
 
 
 def _run(environ: dict[str, str], target: Callable[..., None], args: tuple[object, ...]) -> None:
+    if name := environ.pop(NETWORK, ""):
+        with Path(f"/run/netns/{name}").open() as network:
+            assert ctypes.CDLL(None, use_errno=True).setns(network.fileno(), 0) == 0, os.strerror(ctypes.get_errno())
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(REPOSITORY)

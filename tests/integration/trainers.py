@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 import psutil
@@ -40,6 +40,15 @@ class Trainer:
         """One of the processes that do the work."""
         return self.launcher().children()[-1]
 
+    def kill(self) -> None:
+        """End the trainer and all its processes at once, as if its machine had lost its power."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        for process in (psutil.Process(self.process.pid), *family):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(DEADLINE_S)
+        wait_until_gone(family)
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end."""
         self.process.send_signal(number)
@@ -54,9 +63,7 @@ def trainer(environ: dict[str, str], *, processes: int = 1, **more: str) -> Iter
         yield running
     finally:
         if running.process.poll() is None:
-            family = psutil.Process(running.process.pid).children(recursive=True)
-            running.stop(signal.SIGKILL)
-            wait_until_gone(family)
+            running.kill()
 
 
 def wait_for_task(

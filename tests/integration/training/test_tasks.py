@@ -1,6 +1,7 @@
 """A task is held by one trainer at a time, and comes to one end."""
 
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -10,6 +11,7 @@ from shared.database import Database
 from shared.errors import NotFound
 from shared.ids import new_id
 from shared.tables import Dataset, Evaluation, Model, TrainingRun
+from shared.training.groups import Membership, machines_of, mark_machine, take_place
 from shared.training.tasks import (
     TaskClaim,
     TaskIsFinal,
@@ -218,3 +220,42 @@ def test_where_nothing_sweeps_later_trainings_begin_all_the_same(database: Datab
     later = claim(database, "two")
     assert later is not None
     assert later.task_id == runs[1]
+
+
+def test_a_training_stays_in_its_group_while_the_leader_is_alive(database: Database, runs: list[UUID]) -> None:
+    leader = Membership("a", 0, "leader", "127.0.0.1")
+
+    def claim_in(group: str | None, owner: str) -> TaskClaim | None:
+        with database.begin() as session:
+            return claim_task(session, owner, lease_s=60, group=group)
+
+    with database.begin() as session:
+        take_place(session, leader)
+        mark_machine(session, leader, seen_at=sa.func.now() + timedelta(hours=1))
+    for _ in range(2):
+        held = claim_in("a", "leader")
+        assert held is not None
+        assert held.task_id == runs[0]
+        with database.begin() as session:
+            assert session.get_one(TrainingRun, runs[0]).trainer_group == "a"
+            assert interrupt_task(session, held)
+    others = [claim_in(None, "single"), claim_in("b", "another leader"), claim_in(None, "second")]
+    assert [other and other.task_id for other in others] == [runs[1], runs[2], None]
+    with database.begin() as session:
+        mark_machine(session, leader, seen_at=sa.func.now() - timedelta(hours=1))
+    taken = claim_in(None, "second")
+    assert taken is not None
+    with database.begin() as session:
+        run = session.get_one(TrainingRun, runs[0])
+        assert (taken.task_id, run.trainer_group, run.machines) == (runs[0], None, [])
+
+
+def test_a_machine_that_starts_again_takes_the_place_of_its_old_process(database: Database) -> None:
+    old, new = (Membership("a", 1, owner, "127.0.0.1") for owner in ("old", "new"))
+    with database.begin() as session:
+        take_place(session, old)
+        take_place(session, new)
+        assert not mark_machine(session, old)
+        assert mark_machine(session, new)
+        assert [row.owner for row in machines_of(session, "a")] == ["new"]
+        assert machines_of(session, "b") == []
