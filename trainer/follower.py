@@ -109,6 +109,6 @@ class Follower:
                 continue
             heard_at = time.monotonic()
             if not is_current:
-                if state == TaskState.SUCCEEDED:
+                if state in (TaskState.SUCCEEDED, TaskState.CANCELLED):  # the leader asks its ranks to stop
                     process.is_running(EXIT_S)
                 return

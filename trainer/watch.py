@@ -36,7 +36,7 @@ class Watch:
         self._memory_kills = count_memory_kills()
         #: Whether this trainer still owns the task.
         self.is_ours = True
-        self._has_succeeded = self._hangs = self._follows = False
+        self._has_succeeded = self._was_cancelled = self._hangs = self._follows = False
         self._progress: dict[str, object] | None = None
         self._renewed_at = self._moved_at = time.monotonic()
         self._others_ended_at: float | None = None
@@ -54,8 +54,10 @@ class Watch:
                 self.is_ours = time.monotonic() - self._renewed_at < self._settings.lease_s
                 is_over = not self.is_ours
             if is_over:
-                if self._has_succeeded:
-                    self._process.is_running(EXIT_S)  # it is about to exit
+                if self._was_cancelled and not self._process.was_asked_to_stop:
+                    self._process.ask_to_stop()  # it deletes the objects that no row names
+                if self._was_cancelled or self._has_succeeded:
+                    self._process.is_running(EXIT_S)
                 return
 
     def ending(self) -> Ending:
@@ -79,6 +81,7 @@ class Watch:
         row = session.get_one(self._claim.table, self._claim.task_id)
         if not self.is_ours:
             self._has_succeeded = row.state == TaskState.SUCCEEDED
+            self._was_cancelled = row.state == TaskState.CANCELLED
             return True
         self._renewed_at = time.monotonic()
         if self._leader and isinstance(row, TrainingRun):

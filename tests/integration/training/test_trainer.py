@@ -14,6 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 
 from shared.database import Database
 from shared.object_store import ObjectStore, checkpoint_key, result_key
+from shared.object_store.incoming import Incoming
 from shared.settings import Settings
 from shared.tables import Dataset, Evaluation, GateDecision, Model, Task, TrainingRun
 from shared.training.config import EvaluationConfig, GateConfig, TrainingConfig
@@ -21,9 +22,11 @@ from shared.training.tasks import cancel_task, resume_training
 from shared.training.trainings import start_training
 from shared.vocabulary.states import TaskState
 from tests.integration.trainers import trainer, wait_for_task
+from tests.ports import free_port
 from tests.tiny_dataset import store_dataset
 from tests.tiny_images import tiny_config
 from tests.waiting import wait_for, wait_until_gone
+from workers.cleanup import Cleanup
 
 #: A checkpoint after every step.
 OFTEN = 1e-4
@@ -195,6 +198,61 @@ def test_a_running_training_ends_when_it_is_cancelled(
         evaluated = session.get_one(Evaluation, decided.candidate_evaluation_id)
         assert evaluated.metrics is not None
         assert evaluated.metrics["images"] == 4
+
+
+def test_a_cancelled_training_leaves_no_keys_behind_in_any_state(
+    environ: dict[str, str], settings: Settings, database: Database, store: ObjectStore, dataset: Dataset
+) -> None:
+    """Until `CARINA_CHECKPOINT_DAYS` have passed, the last checkpoint stays. Its row names the event files."""
+    before = set(store.keys(""))
+    runs = []
+
+    def cancel(state: TaskState) -> None:
+        run_id = runs[-1].id
+        with database.begin() as session:
+            assert session.get_one(TrainingRun, run_id).state == state
+            cancel_task(session, TrainingRun, run_id)
+
+    def add() -> None:
+        runs.append(begin(database, dataset, tiny_config(epochs=1000, checkpoint_every_min=OFTEN)))
+
+    def keys_of(row: TrainingRun) -> set[str]:
+        events = {result_key(sha256, "tfevents") for sha256 in row.events.values()}
+        best = row.best_checkpoint and row.best_checkpoint["sha256"]
+        digests = (row.checkpoint_sha256, best)
+        return events | {checkpoint_key(row.id, sha256) for sha256 in digests if sha256}
+
+    add()
+    cancel(TaskState.QUEUED)
+    add()
+    alone = {"trainer_nodes": "2", "trainer_rendezvous": f"127.0.0.1:{free_port()}"}
+    with trainer(environ, **alone):
+        wait_for_task(database, TrainingRun, runs[-1].id, lambda row: "waiting" in row.progress, settings)
+        cancel(TaskState.RUNNING)
+    assert set(store.keys("")) == before
+    for steps_done in (0, 3):
+        add()
+        with trainer(environ) as running:
+            wait_for_task(
+                database,
+                TrainingRun,
+                runs[-1].id,
+                lambda row, least=steps_done: steps(row) >= least and row.state == TaskState.RUNNING,
+                settings,
+            )
+            cancel(TaskState.RUNNING)
+            assert running.stop() == 0
+    add()
+    with trainer(environ) as running:
+        wait_for_task(database, TrainingRun, runs[-1].id, lambda row: steps(row) >= 2, settings)
+        assert running.stop() == 0
+    cancel(TaskState.INTERRUPTED)
+    with database.begin() as session:
+        named_keys = set().union(*(keys_of(row) for row in session.scalars(sa.select(TrainingRun))))
+        session.execute(sa.update(TrainingRun).values(finished_at=sa.func.now() - sa.text("interval '9 days'")))
+    assert set(store.keys("")) == before | named_keys
+    Cleanup(settings, database, Incoming(settings)).run()
+    assert {key for key in set(store.keys("")) - before if not key.endswith("tfevents")} == set()
 
 
 def test_a_loss_that_is_no_number_fails_the_run_and_keeps_the_step(
