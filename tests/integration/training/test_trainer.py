@@ -78,10 +78,11 @@ def checkpoints(store: ObjectStore, run: TrainingRun) -> set[str]:
 
 
 def named(database: Database, run: TrainingRun) -> set[str]:
-    """The key of the checkpoint in the run's row."""
+    """The keys of the last and the best checkpoint in the run's row."""
     with database.begin() as session:
-        sha256 = session.get_one(TrainingRun, run.id).checkpoint_sha256
-        return {checkpoint_key(run.id, sha256)} if sha256 else set()
+        row = session.get_one(TrainingRun, run.id)
+        digests = (row.checkpoint_sha256, row.best_checkpoint and row.best_checkpoint["sha256"])
+        return {checkpoint_key(run.id, sha256) for sha256 in digests if sha256}
 
 
 def test_a_run_survives_every_kind_of_death_and_ends_the_same(
