@@ -74,7 +74,7 @@ def show(result: Result, console: Console) -> None:
     for life in longest(result.lives):
         pairs = [
             f"{getattr(life.first, what):.0f} → {getattr(life.last, what):.0f}"
-            for what in ("rss_mib", "descriptors", "threads")
+            for what in ("private_mib", "descriptors", "threads")
         ]
         lives.add_row(life.name, f"{life.lasted_s:.0f}", *pairs)
     console.print(lives)

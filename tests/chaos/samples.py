@@ -22,8 +22,10 @@ WARM_UP_S = 60.0
 #: A shorter life says nothing about growth.
 JUDGED_S = 360.0
 #: What may be added between the first and the last third of a life: noise of the allocator and of requests under way.
-MORE_RSS, MORE_RSS_MIB, MORE_DESCRIPTORS, MORE_THREADS = 0.15, 12.0, 8, 8
+MORE_MEMORY, MORE_MIB, MORE_DESCRIPTORS, MORE_THREADS = 0.15, 12.0, 8, 8
 CONNECTIONS = "connections of PostgreSQL"
+#: They keep the files of tables open that they have read, up to `max_files_per_process`.
+SESSIONS = "child of postgres"
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Sample:
     """One look at a process."""
 
     at: float
-    rss_mib: float
+    #: Without memory that is shared: a session of PostgreSQL touches more and more of the server's buffers.
+    private_mib: float
     descriptors: float
     threads: float
 
@@ -51,10 +54,12 @@ class Life:
         if self.lasted_s < JUDGED_S:
             return []
         most = {
-            "rss_mib": self.first.rss_mib * (1 + MORE_RSS) + MORE_RSS_MIB,
+            "private_mib": self.first.private_mib * (1 + MORE_MEMORY) + MORE_MIB,
             "descriptors": self.first.descriptors + MORE_DESCRIPTORS,
             "threads": self.first.threads + MORE_THREADS,
         }
+        if self.name == SESSIONS:
+            del most["descriptors"]
         first, last = asdict(self.first), asdict(self.last)
         return [
             f"{self.name}: {what} grew from {first[what]:.0f} to {last[what]:.0f} in {self.lasted_s:.0f} s"
@@ -110,8 +115,9 @@ class Sampler:
 
     def _add(self, name: str, process: psutil.Process, now: float) -> None:
         with suppress(psutil.Error), process.oneshot():
-            rss_mib = process.memory_info().rss / MIB
-            sample = Sample(now, rss_mib, process.num_fds(), process.num_threads())
+            memory = process.memory_info()
+            private_mib = (memory.rss - memory.shared) / MIB
+            sample = Sample(now, private_mib, process.num_fds(), process.num_threads())
             self._samples[name, process.pid].append(sample)
 
 
@@ -130,5 +136,5 @@ def life_of(name: str, samples: Sequence[Sample]) -> Life | None:
 
 
 def _median(samples: Sequence[Sample]) -> Sample:
-    rows = [(sample.at, sample.rss_mib, sample.descriptors, sample.threads) for sample in samples]
+    rows = [(sample.at, sample.private_mib, sample.descriptors, sample.threads) for sample in samples]
     return Sample(*(statistics.median(column) for column in zip(*rows, strict=True)))

@@ -18,7 +18,7 @@ from shared.vocabulary.webhook_events import WebhookEvent
 from tests.chaos import invariants
 from tests.chaos.invariants import Check, Evidence
 from tests.chaos.ledger import Ledger, Routes
-from tests.chaos.samples import Sample, life_of
+from tests.chaos.samples import SESSIONS, Sample, life_of
 from tests.e2e.conftest import Stack
 from tests.integration.receiver import Message
 from tests.integration.rows import add_dataset, add_image, add_job, add_model, home
@@ -234,9 +234,9 @@ def test_an_image_with_two_results_of_a_model_is_found(campaign: Campaign) -> No
 
 
 def test_growth_is_found_and_noise_is_not() -> None:
-    def life(rss_mib: Callable[[int], float], descriptors: Callable[[int], float]) -> list[str]:
-        samples = [Sample(15.0 * number, rss_mib(number), descriptors(number), 4) for number in range(60)]
-        found = life_of("api", samples)
+    def life(memory: Callable[[int], float], descriptors: Callable[[int], float], name: str = "api") -> list[str]:
+        samples = [Sample(15.0 * number, memory(number), descriptors(number), 4) for number in range(60)]
+        found = life_of(name, samples)
         assert found is not None
         return found.growth
 
@@ -244,3 +244,4 @@ def test_growth_is_found_and_noise_is_not() -> None:
     assert life(lambda number: 100 + min(number, 4) * 50, lambda _: 20) == [], "the first minute does not count"
     assert len(life(lambda number: 100 + number, lambda _: 20)) == 1
     assert len(life(lambda _: 100, lambda number: 20 + number // 3)) == 1
+    assert life(lambda _: 100, lambda number: 20 + number // 3, SESSIONS) == [], "files of tables stay open"
