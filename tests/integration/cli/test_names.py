@@ -68,7 +68,7 @@ def test_every_command_but_the_imports_needs_the_api_alone_and_prints_json_and_n
         else:
             assert ended.value.code == 0 or "error " in errors or "Error" in errors, (command, errors)
     assert printed > 12
-    imports = [["dataset", "import", "vinbigdata"], ["dataset", "import", "coco"]]
+    imports = [["dataset", "import", form] for form in ("vinbigdata", "coco", "yolo", "voc")]
     assert without_api == [["migrate"], *imports, ["backup"], ["fsck"]]
 
 
