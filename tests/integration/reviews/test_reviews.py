@@ -324,7 +324,7 @@ def test_corrections_become_training_data(
         return read_rendition(store.get(rendition_key(image.rendition_sha256), sha256=image.rendition_sha256))
 
     loader = Loader((corrected, normal), read, make_tiny_model()[0], Augmentation(), 1)
-    ((batch,),) = loader.batches([[Share(np.array([0, 1]), [(0, 0, 0), (0, 0, 1)])]])
+    ((batch,),) = loader.batches([[Share(np.array([0, 1]), [(0, 0, 0), (0, 0, 1)], weight=1.0)]])
     loader.close()
     assert [labels.tolist() for labels in batch.labels] == [[2, 3], []]
     scale = 128 / HEIGHT_PX
