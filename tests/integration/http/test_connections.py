@@ -215,7 +215,7 @@ def test_a_key_is_checked_before_the_body_is_there(server: Server, connect: Conn
                 connection.close()
 
 
-@with_settings()
+@with_settings(CARINA_API_THREADS=4)
 def test_a_client_is_told_to_go_on_once_its_key_is_known(
     server: Server, connect: Connect, keys: Keys, database: Database
 ) -> None:
@@ -234,7 +234,7 @@ def test_a_client_is_told_to_go_on_once_its_key_is_known(
     assert rows(database) == 3
 
 
-@with_settings()
+@with_settings(CARINA_API_THREADS=4)  # the thread of an answered request may not be free at once
 def test_bodies_are_as_large_as_their_route_allows(server: Server, connect: Connect, keys: Keys) -> None:
     def refused(path: str, length: int, **headers: object) -> tuple[int, str]:
         status, _, problem = answer(connect(request(path, "POST", Content_Length=length, **headers)))
@@ -263,7 +263,7 @@ def test_bodies_are_as_large_as_their_route_allows(server: Server, connect: Conn
     assert status_of(connect(request("/console/sign-in", "POST", large, **form))) == 411
 
 
-@with_settings()
+@with_settings(CARINA_API_THREADS=4)
 def test_requests_that_follow_at_once_are_answered_in_order(server: Server, connect: Connect, keys: Keys) -> None:
     json = {**bearer(keys.both), "Content_Type": "application/json"}
     first = request("/v1/none", "POST", b"{}" * 100, **json)
