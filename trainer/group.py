@@ -73,7 +73,7 @@ def find_address(host: str) -> str:
 
 
 def find_interface(address: str) -> str:
-    """Return the name of the network interface with this address; empty if there is none."""
+    """Return the name of the network interface with this address, or an empty string."""
     try:
         wanted = socket.gethostbyname(address)
     except OSError:

@@ -21,7 +21,7 @@ class ProbePort:
     """A listening socket and the thread that answers there."""
 
     def __init__(self, port: int = 0) -> None:
-        """Listen on all addresses of this machine; port 0: one that the system chooses. Raises OSError."""
+        """Listen on all addresses of this machine; with port 0, the system chooses a port. Raises OSError."""
         self._socket = socket.create_server(("", port))
         self.port: int = self._socket.getsockname()[1]
         threading.Thread(target=self._serve, name="probe port", daemon=True).start()

@@ -42,7 +42,7 @@ def test_a_prepare_worker_killed_in_mid_work(stack: Stack, sender: ImageSender, 
 
 @pytest.mark.parametrize("name", ["detect", "prepare"])
 def test_a_worker_frozen_beyond_its_lease(stack: Stack, sender: ImageSender, name: str) -> None:
-    """Its jobs are done by the other worker; what it held is dropped when it goes on."""
+    """The other worker does its jobs; the frozen worker's results are dropped when it continues."""
     worker, sent = freeze_in_mid_batch(stack, sender, name, random.Random(0))
     held = sa.select(sa.func.count()).where(Job.lease_owner.contains(f":{worker.pid}:"))
     stack.until(lambda: stack.query(held)[0][0] == 0)

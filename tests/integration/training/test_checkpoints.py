@@ -242,7 +242,7 @@ def test_the_period_follows_from_the_cost(work: Work, tmp_path: Any, monkeypatch
     assert checkpointer.is_due(progress(2, ends_epoch=True))
     assert not checkpointer.is_due(progress(2))
     now = 1000 + MAX_LOST_S - writer.written_s + 1
-    assert checkpointer.is_due(progress(2)), "what is lost is the time since the last one that is completely stored"
+    assert checkpointer.is_due(progress(2)), "a loss is counted from the last complete checkpoint"
     writer.cost_s = 10.0
     assert not checkpointer.is_due(progress(2))
     now = 1000 + 10 / 0.02

@@ -98,7 +98,7 @@ def test_two_groups_lose_a_machine_each_and_end_with_the_undisturbed_weights(
         at = first.wait(lambda row: row.losses > 0 or is_final(row))
         assert at.code == "trainer_process_lost"
         assert at.reason is not None
-        assert machines.address(1) in at.reason, "the machine that was lost, not the one that noticed"
+        assert machines.address(1) in at.reason, "names the lost machine, not its peer"
         assert "eta_s" not in at.progress
         start(1, 0)
         start(0, 1)
