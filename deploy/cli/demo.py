@@ -20,7 +20,7 @@ from api.contract.models import ModelReference
 from deploy.cli.clients import await_jobs, connect, send
 from deploy.cli.console import complain, err, is_json, story, tell
 from deploy.cli.demo_training import teach
-from deploy.cli.environment import client_settings_of, read_environment
+from deploy.cli.environment import NoStack, client_settings_of, read_environment
 from deploy.cli.exits import Exit
 from deploy.cli.model_names import warnings_of
 from deploy.cli.tables import Table
@@ -81,7 +81,7 @@ def demo(data: Path, *, exit_when_done: bool, studies: int, seed: int, train: bo
 @contextmanager
 def _stack(data: Path) -> Iterator[subprocess.Popen[bytes] | None]:
     """Use the stack that runs in the folder, or start one and stop it at the end."""
-    if _is_up(data):
+    if is_up(data):
         story().print(f"using the stack that is up in {data}")
         yield None
         return
@@ -92,7 +92,7 @@ def _stack(data: Path) -> Iterator[subprocess.Popen[bytes] | None]:
     with subprocess.Popen(command, start_new_session=True, preexec_fn=stops, stdout=said) as stack:
         try:
             deadline = time.monotonic() + STACK_TIMEOUT_S
-            while not _is_up(data):
+            while not is_up(data):
                 if stack.poll() is not None or time.monotonic() > deadline:
                     complain("The stack did not come up.")
                     raise typer.Exit(1)
@@ -105,14 +105,13 @@ def _stack(data: Path) -> Iterator[subprocess.Popen[bytes] | None]:
                 stack.send_signal(signal.SIGTERM)
 
 
-def _is_up(data: Path) -> bool:
-    if not (data / "env").exists():
-        return False
-    read_environment(data)
+def is_up(data: Path) -> bool:
+    """Whether a stack runs in the folder and its API is ready. A killed stack leaves its files there."""
     try:
+        read_environment(data)
         with http_client(timeout=5) as client:
             return client.get(f"{os.environ.get('CARINA_API_URL', '')}/readyz").is_success
-    except httpx.HTTPError:
+    except (NoStack, httpx.HTTPError):
         return False
 
 

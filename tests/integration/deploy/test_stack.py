@@ -27,6 +27,7 @@ from redis.retry import Retry
 import deploy
 from deploy.cli import stack as commands
 from deploy.cli.console import ask
+from deploy.cli.demo import is_up
 from deploy.stack import crashes, env_file, state
 from deploy.stack.errors import StackInUse
 from deploy.stack.folder import Folder
@@ -451,6 +452,8 @@ def test_a_killed_demo_takes_its_stack_along(tmp_path: Path) -> None:
     for process in alive:
         process.kill()
     assert not alive
+    assert written()
+    assert not is_up(tmp_path / "data"), "the next demo starts a stack"
 
 
 def test_a_component_that_does_not_come_up_shows_its_last_words(shared: Up, tmp_path: Path) -> None:
