@@ -22,7 +22,7 @@ from tests.tiny_images import tiny_config
 from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.evaluate import find, to_material
 from trainer.evaluation.voc import evaluate_voc
-from trainer.fit import Progress, draft_card, fit
+from trainer.fit import Progress, Snapshot, draft_card, fit
 from trainer.initial_weights import fill
 from trainer.ranks import Ranks
 
@@ -49,10 +49,13 @@ class Steps:
     def load(self) -> None:
         return None
 
+    def must_stop(self) -> bool:
+        return False
+
     def is_due(self, progress: Progress) -> bool:
         return False
 
-    def save(self, checkpoint: bytes, progress: Progress) -> None:
+    def save(self, snapshot: Snapshot, progress: Progress) -> None:
         raise AssertionError("nothing is due")
 
     def check(self, progress: Progress) -> None:
