@@ -4,6 +4,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from selectors import EVENT_READ, DefaultSelector
 from uuid import UUID
 
 import structlog
@@ -66,9 +67,13 @@ class NoticeListener:
             try:
                 self.is_listening = True
                 self._wake(None)  # notices may have been lost since the last connection
-                while not self._stop.is_set():
-                    for notice in connection.notifies(timeout=_CHECK_S):
-                        self._wake(notice.payload.split() or None)
+                with DefaultSelector() as arrivals:
+                    arrivals.register(connection, EVENT_READ)
+                    while not self._stop.is_set():
+                        # psycopg itself looks ten times a second while it waits, for the sake of Ctrl-C.
+                        for notice in connection.notifies(timeout=0):
+                            self._wake(notice.payload.split() or None)
+                        arrivals.select(_CHECK_S)
             finally:
                 self.is_listening = False
 

@@ -19,7 +19,7 @@ from shared.processes.scratch import is_private, make_private, own_folder
 #: The path of the file. By default it is in the temporary folder and has the name of the process.
 VARIABLE = "CARINA_STATE_FILE"
 #: Seconds between two signs of life, and the largest age of the last one of a live process.
-SIGN_EVERY_S, ALIVE_WITHIN_S = 2.0, 30.0
+SIGN_EVERY_S, ALIVE_WITHIN_S = 5.0, 30.0
 STARTING = {"process": "starting"}
 
 

@@ -5,7 +5,7 @@ from shared.processes.process_state import StateFile
 from shared.processes.readiness import Readiness
 
 #: Seconds between two checks.
-CHECK_EVERY_S = 5.0
+CHECK_EVERY_S = 10.0
 
 
 class ReadinessMonitor:
