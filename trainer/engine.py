@@ -9,15 +9,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 
 from shared.detector.card import ModelCard
-from shared.detector.families import family_of
+from shared.detector.families import family_of, loss_names
+from shared.detector.families.abnormality import head_of
 from shared.detector.runtime import choose_precision
 from shared.errors import PermanentError
 from shared.training.config import TrainingConfig
 from trainer.optimization import Average, learning_rate, make_optimizer
 from trainer.ranks import Ranks
+
+#: The weight of the abnormality head's loss if the config states none.
+ABNORMALITY_LOSS = 0.2
 
 
 class NonFiniteLoss(PermanentError):
@@ -69,22 +74,40 @@ class Losses(nn.Module):
     exchange: they are the gradient of `carried`, a parameter without any other effect.
     """
 
-    def __init__(self, model: nn.Module, card: ModelCard, ranks: Ranks, *, bf16: bool, channels_last: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        card: ModelCard,
+        ranks: Ranks,
+        *,
+        bf16: bool,
+        channels_last: bool,
+        abnormality_loss: float | None = None,
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
+        self._head = head_of(model)
+        self._abnormality_loss = ABNORMALITY_LOSS if abnormality_loss is None else abnormality_loss
         self._device = ranks.device
         self._bf16 = bf16
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._losses = family_of(card.architecture).make_losses(model)
         self._mean = 255 * torch.tensor(card.image_mean, device=ranks.device)[:, None, None]  # [3, 1, 1], of 8 bits
         self._std = 255 * torch.tensor(card.image_std, device=ranks.device)[:, None, None]
-        self.carried = nn.Parameter(torch.zeros(len(family_of(card.architecture).loss_names) + 1, device=ranks.device))
+        self.carried = nn.Parameter(torch.zeros(len(loss_names(card)) + 1, device=ranks.device))
 
     def forward(self, batch: Batch, stop: bool) -> Tensor:
         """Return the sum of the losses. After `backward`, `carried` has the losses and `stop` as its gradient."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            losses = self._losses(self._normalise(batch.canvases), batch.boxes, batch.labels, batch.seeds)
-        losses = losses.float() * batch.weight
+            images = self._normalise(batch.canvases)
+            features = self.model.backbone(images)
+            losses = self._losses(images, features, batch.boxes, batch.labels, batch.seeds).float()
+        if self._head is not None:
+            logits = self._head(features)
+            abnormal = logits.new_tensor([float(len(labels) > 0) for labels in batch.labels])
+            loss = self._abnormality_loss * binary_cross_entropy_with_logits(logits, abnormal)
+            losses = torch.cat((losses, loss[None]))
+        losses = losses * batch.weight
         numbers = torch.cat((losses.detach(), losses.new_tensor([stop])))
         return losses.sum() + (self.carried * numbers).sum()
 
@@ -105,7 +128,15 @@ class Trainee:
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         precision = choose_precision(ranks.device) if config.precision == "auto" else config.precision
-        losses = Losses(model, card, ranks, bf16=precision == "bf16", channels_last=config.channels_last)
+        losses = Losses(
+            model,
+            card,
+            ranks,
+            bf16=precision == "bf16",
+            channels_last=config.channels_last,
+            abnormality_loss=config.abnormality_loss,
+        )
+        self.loss_names = loss_names(card)
         self.carried = losses.carried
         self.losses: nn.Module = losses
         if ranks.world > 1:
@@ -142,7 +173,6 @@ def train_one_epoch(
     Yields the step's losses and learning rate, and whether `must_stop` was true on any rank; the same on all ranks.
     """
     config, ranks = trainee.config, trainee.ranks
-    names = family_of(config.architecture).loss_names
     set_training(trainee.model, batch_norm=config.train_batch_norm)
     for step, batches in enumerate(steps, start=first_step):
         # Random numbers depend only on the position, so that a resumed run gives the same result as an uninterrupted
@@ -168,7 +198,7 @@ def train_one_epoch(
             raise NonFiniteLoss([id_ for ids in of_all for id_ in ids], batches)
         trainee.optimizer.step()
         trainee.average.update(trainee.model)
-        yield {**dict(zip(names, means, strict=True)), "loss": sum(means), "learning_rate": rate}, stop > 0
+        yield {**dict(zip(trainee.loss_names, means, strict=True)), "loss": sum(means), "learning_rate": rate}, stop > 0
 
 
 def set_training(model: nn.Module, *, batch_norm: bool = False) -> None:

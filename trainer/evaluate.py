@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from shared.detector.boxes import rescale
 from shared.detector.card import Category, ModelCard
 from shared.detector.fitting import FittedImage
-from shared.detector.runtime import Detection, Detector
+from shared.detector.runtime import Detector, ImageDetections
 from shared.errors import NotFound, PermanentError, TransientError
 from shared.object_store import ObjectStore, result_key, weights_key
 from shared.suggestions import nearest
@@ -296,10 +296,12 @@ def _groups(
         yield images[starts[-1] :], [future.result() for future in begun.popleft()]
 
 
-def boxes_of(image: DatasetImage, detections: Sequence[Detection]) -> Boxes:
+def boxes_of(image: DatasetImage, found: ImageDetections) -> Boxes:
     """Return the detections of an image in pixels of the original."""
+    detections = found.detections
     return Boxes(
         np.array([detection.category_id for detection in detections], np.int64),
         rescale([detection.box_xyxy_px for detection in detections], image.rendition_size_px, image.size_px),
         np.array([detection.score for detection in detections], np.float64),
+        found.abnormality,
     )

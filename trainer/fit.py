@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 from torchvision.ops import FrozenBatchNorm2d
 
-from shared.detector.card import ModelCard
+from shared.detector.card import DEFAULT_ABNORMALITY_EXPONENT, ModelCard
 from shared.detector.families import build, family_of, plan_of
 from shared.detector.families.family import Plan
 from shared.detector.weights import encode_weights
@@ -102,9 +102,18 @@ def draft_card(config: TrainingConfig, dataset: Dataset, name: str, base: ModelC
         shape = base
         if config.anchor_sizes_px is None and ratios == TrainingConfig().anchor_aspect_ratios:
             ratios = base.anchor_aspect_ratios
+    exponent = config.abnormality_exponent
+    if exponent is None and base is not None:
+        exponent = base.abnormality_exponent
+    has_head = base is not None and base.abnormality_exponent is not None
+    if not (has_head if config.abnormality_loss is None else config.abnormality_loss):
+        exponent = None
+    elif exponent is None:
+        exponent = DEFAULT_ABNORMALITY_EXPONENT
     return ModelCard(
         name=name,
         architecture=config.architecture,
+        abnormality_exponent=exponent,
         categories=dataset.categories,
         canvas_px=config.canvas_px or shape.canvas_px,
         anchor_sizes_px=config.anchor_sizes_px or shape.anchor_sizes_px,

@@ -20,11 +20,11 @@ from sqlalchemy.orm import Session
 from shared.database import Database
 from shared.detector.boxes import rescale
 from shared.detector.fitting import FittedImage
-from shared.detector.runtime import Detection, Detector, describe_device
+from shared.detector.runtime import Detector, ImageDetections, describe_device
 from shared.errors import CarinaError, DatabaseUnavailable, DetectionFailed, DeviceOutOfMemory
 from shared.leases import release
 from shared.queue.claim import Claim
-from shared.queue.outcome import FoundBox, succeed
+from shared.queue.outcome import FoundBox, FoundImage, succeed
 from shared.queue.stages import DETECT
 from shared.settings import Settings
 from shared.tables import Worker
@@ -97,7 +97,7 @@ class DetectWorker:
             wait(running)
             self._hand_back(self._heartbeat.held())
 
-    def _step(self, batch: Batch) -> tuple[dict[Claim, list[FoundBox]], float]:
+    def _step(self, batch: Batch) -> tuple[dict[Claim, FoundImage], float]:
         try:
             detector = self._models.detector(batch.model_id)
         except CarinaError as error:
@@ -111,7 +111,7 @@ class DetectWorker:
 
     def _detect(
         self, detector: Detector, images: Sequence[tuple[Claim, FittedImage]]
-    ) -> list[tuple[Claim, FittedImage, Sequence[Detection]]]:
+    ) -> list[tuple[Claim, FittedImage, ImageDetections]]:
         """Run the detector. A failing batch is halved until the image that causes the failure is alone."""
         self._heartbeat.mark_progress()
         try:
@@ -141,7 +141,7 @@ class DetectWorker:
             log.critical("device_lost", exc_info=exc)
             os._exit(EXIT_DEVICE_LOST)
 
-    def _commit(self, found: dict[Claim, list[FoundBox]], step_s: float) -> None:
+    def _commit(self, found: dict[Claim, FoundImage], step_s: float) -> None:
         def change(session: Session) -> int:
             ours = succeed(session, found)
             mine = sa.update(Worker).where(Worker.id == self._heartbeat.owner)
@@ -176,10 +176,11 @@ class DetectWorker:
         self._heartbeat.drop(claims)
 
 
-def _in_original_pixels(claimed: Claim, placed: FittedImage, detections: Sequence[Detection]) -> list[FoundBox]:
+def _in_original_pixels(claimed: Claim, placed: FittedImage, found: ImageDetections) -> FoundImage:
     rendition_px, original_px = (placed.width_px, placed.height_px), (claimed.width_px, claimed.height_px)
-    boxes = rescale([detection.box_xyxy_px for detection in detections], rendition_px, original_px).tolist()
-    return [
+    boxes = rescale([detection.box_xyxy_px for detection in found.detections], rendition_px, original_px).tolist()
+    found_boxes = [
         FoundBox(detection.category_id, detection.category_name, detection.score, tuple(box))
-        for detection, box in zip(detections, boxes, strict=True)
+        for detection, box in zip(found.detections, boxes, strict=True)
     ]
+    return FoundImage(found_boxes, found.abnormality)

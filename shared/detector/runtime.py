@@ -7,7 +7,7 @@ image's result does not depend on the rest of its batch. Each step processes the
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from shared.detector import fitting
 from shared.detector.card import ModelCard
 from shared.detector.families import family_of
+from shared.detector.families.abnormality import head_of, weigh
 from shared.detector.fitting import FittedImage
 from shared.detector.folding import fold_batch_norm
 from shared.detector.weights import load_model
@@ -36,6 +37,16 @@ class Detection:
     box_xyxy_px: tuple[float, float, float, float]
 
 
+@dataclass(frozen=True)
+class ImageDetections:
+    """What a model detected in one image."""
+
+    #: Highest score first.
+    detections: tuple[Detection, ...]
+    #: The probability that the image shows any finding; None if the model has no abnormality head.
+    abnormality: float | None = None
+
+
 class Detector:
     """A model on a device. Only one thread at a time can call `detect`; `place` is thread-safe."""
 
@@ -49,6 +60,10 @@ class Detector:
             model.to(self.device).to(memory_format=torch.channels_last)
             self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
             self._infer = family_of(card.architecture).make_inference(model, card, self._dtype)
+            self._model: Any = model
+            self._head = head_of(model)
+            if self._head is not None:
+                self._head.float()
             # [3, 1, 1] each, in units of the 8-bit canvas
             self._mean = 255 * torch.tensor(card.image_mean, device=self.device)[:, None, None]
             self._std = 255 * torch.tensor(card.image_std, device=self.device)[:, None, None]
@@ -57,8 +72,8 @@ class Detector:
         """Fit a rendition, uint8 [h, w], onto this model's canvas."""
         return fitting.fit_to_canvas(rendition, self.card.canvas_px)
 
-    def detect(self, batch: Sequence[FittedImage]) -> list[tuple[Detection, ...]]:
-        """Return each image's detections in rendition pixels, highest score first.
+    def detect(self, batch: Sequence[FittedImage]) -> list[ImageDetections]:
+        """Return each image's detections in rendition pixels.
 
         Raises `DeviceOutOfMemory`, and `DetectionFailed` if scores of an image are NaN.
         """
@@ -66,7 +81,7 @@ class Detector:
             return []
         with _reporting_exhaustion(), torch.inference_mode():
             canvases, content = self._upload(batch)
-            rows = self._infer(self._normalise(canvases), content).cpu().numpy()[: len(batch)]
+            rows = self._run(self._normalise(canvases), content).cpu().numpy()[: len(batch)]
         if np.isnan(rows).any():
             raise DetectionFailed("The model's scores are not numbers.")
         return [self._report(image, row) for image, row in zip(batch, rows, strict=True)]
@@ -94,8 +109,22 @@ class Detector:
         images = (grey - self._mean) / self._std
         return images.to(self._dtype, memory_format=torch.channels_last)
 
-    def _report(self, image: FittedImage, rows: NDArray[np.float32]) -> tuple[Detection, ...]:
-        """Turn one image's rows, [D, 6], into detections in rendition pixels."""
+    def _run(self, images: Tensor, content: Tensor) -> Tensor:
+        """Return detections, [B, D, 6]; with an abnormality head one row more, which holds the image's probability."""
+        features = self._model.backbone(images)
+        rows = self._infer(features, content)
+        if self._head is None:
+            return rows
+        probabilities = self._head(features).sigmoid()
+        weighed = weigh(rows, probabilities, self.card.abnormality_exponent or 0.0)
+        return torch.cat((weighed, probabilities[:, None, None].expand(-1, 1, 6)), dim=1)
+
+    def _report(self, image: FittedImage, rows: NDArray[np.float32]) -> ImageDetections:
+        """Turn one image's rows, as `_run` returns them, into detections in rendition pixels."""
+        abnormality = None
+        if self._head is not None:
+            abnormality, rows = float(rows[-1, 0]), rows[:-1]
+            rows = rows[rows[:, 4] > self.card.score_threshold]  # again, because the scores are lower now
         rows = rows[rows[:, 5] > 0]
         scale = np.array([image.scale_x, image.scale_y] * 2)
         limit = np.array([image.width_px, image.height_px] * 2)
@@ -104,7 +133,7 @@ class Detector:
         for box, score, label in zip(boxes.tolist(), rows[:, 4].tolist(), rows[:, 5].tolist(), strict=True):
             category = self.card.category_of(int(label))
             detections.append(Detection(category.id, category.name, score, (box[0], box[1], box[2], box[3])))
-        return tuple(detections)
+        return ImageDetections(tuple(detections), abnormality)
 
 
 def describe_device(device: str) -> str:

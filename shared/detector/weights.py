@@ -13,9 +13,10 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from shared.detector.architectures import ARCHITECTURES, Architecture
-from shared.detector.card import Category, ModelCard
+from shared.detector.card import DEFAULT_ABNORMALITY_EXPONENT, Category, ModelCard
 from shared.detector.checkpoints import Checkpoint, read_checkpoint
 from shared.detector.families import build, family_of, plan_of, recognise
+from shared.detector.families.abnormality import PREFIX
 from shared.errors import InvalidModelFile
 from shared.version import RENDITION_VERSION
 
@@ -95,6 +96,8 @@ def import_checkpoint(
     }
     if family_of(architecture).count_outputs(state) == _COCO_OUTPUTS:
         assumed["batch_norm_eps"] = plan.coco_batch_norm_eps
+    if any(name.startswith(PREFIX) for name in state):
+        assumed["abnormality_exponent"] = DEFAULT_ABNORMALITY_EXPONENT
     chosen = {key: value for key, value in said.items() if value is not None}
     draft = ModelCard.model_validate(
         assumed

@@ -1,7 +1,8 @@
 """The outcome of a stage for a leased job: handed on, rejected, tried again, or failed. Every change is fenced."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -51,6 +52,15 @@ class FoundBox:
     box_xyxy_px: tuple[float, float, float, float]
 
 
+@dataclass(frozen=True)
+class FoundImage:
+    """What a model found in one image."""
+
+    boxes: Sequence[FoundBox] = ()
+    #: The probability that the image shows any finding; None if the model has no abnormality head.
+    abnormality: float | None = None
+
+
 def mark_ready(session: Session, claim: Claim, rendition: StoredRendition) -> bool:
     """Hand a prepared job on to detect. Return whether it was still ours."""
     ready = waiting_values(claim.stage.done) | _NO_REASON | {"attempt": 0, "alone": False, "ready_at": sa.func.now()}
@@ -98,7 +108,7 @@ def _columns(facts: ImageFacts) -> dict[str, object]:
     }
 
 
-def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[UUID]:
+def succeed(session: Session, found: Mapping[Claim, FoundImage]) -> set[UUID]:
     """Commit a batch's detections; return the jobs that were still ours. The rest is dropped.
 
     An image has one result under a model: a job that comes second is cancelled as a `DUPLICATE` of the first.
@@ -108,7 +118,7 @@ def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[
         firsts.setdefault((claim.image_id, claim.model_id), claim)
     ours: set[UUID] = set()
     for claims in (firsts.values(), found.keys() - firsts.values()):
-        ours |= _end_as_succeeded(session, claims) if claims else set()
+        ours |= _end_as_succeeded(session, {claim: found[claim] for claim in claims}) if claims else set()
     rows = [
         {
             "job_id": claim.job_id,
@@ -119,9 +129,9 @@ def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[
             "score": box.score,
             **dict(zip(("x_min_px", "y_min_px", "x_max_px", "y_max_px"), box.box_xyxy_px, strict=True)),
         }
-        for claim, boxes in found.items()
+        for claim, image in found.items()
         if claim.job_id in ours
-        for rank, box in enumerate(sorted(boxes, key=lambda box: -box.score))
+        for rank, box in enumerate(sorted(image.boxes, key=lambda box: -box.score))
     ]
     if rows:
         # An array for each column: a statement for each row costs PostgreSQL and us twice as much.
@@ -129,7 +139,9 @@ def succeed(session: Session, found: Mapping[Claim, Sequence[FoundBox]]) -> set[
         arrays = [sa.literal([row[column.name] for row in rows], ARRAY(column.type)) for column in columns]
         unnested = sa.select(*(sa.func.unnest(array) for array in arrays))
         session.execute(sa.insert(Detection).from_select(columns.keys(), unnested))
-    keep_top_scores(session, {claim.job_id: _best(boxes) for claim, boxes in found.items() if claim.job_id in ours})
+    keep_top_scores(
+        session, {claim.job_id: _best(image.boxes) for claim, image in found.items() if claim.job_id in ours}
+    )
     return ours
 
 
@@ -138,11 +150,14 @@ def _best(boxes: Sequence[FoundBox]) -> dict[str, float]:
     return {box.class_name: box.score for box in sorted(boxes, key=lambda box: box.score)}
 
 
-def _end_as_succeeded(session: Session, claims: Collection[Claim]) -> set[UUID]:
+def _end_as_succeeded(session: Session, claims: Mapping[Claim, FoundImage]) -> set[UUID]:
+    probabilities = {claim.job_id: image.abnormality for claim, image in claims.items()}
     while True:
         try:
             with session.begin_nested():
-                values = _NO_REASON | {"code_version": code_version()}
+                values: dict[str, Any] = _NO_REASON | {"code_version": code_version()}
+                if any(probability is not None for probability in probabilities.values()):
+                    values["abnormality"] = sa.case(probabilities, value=Job.id)
                 return set(end_jobs(session, held(claims), JobState.SUCCEEDED, **values))
         except IntegrityError:
             first = aliased(Job)

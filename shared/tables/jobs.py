@@ -58,6 +58,8 @@ class Job(Owned, Leased, Row):
     #: The version of Carina that produced the result.
     code_version: Mapped[str | None]
     ready_at: Mapped[datetime | None]
+    #: The model's probability that the image shows any finding; None if it has no abnormality head.
+    abnormality: Mapped[float | None] = mapped_column(sa.REAL)
 
 
 class Detection(Row):

@@ -96,6 +96,12 @@ class TrainingConfig(Bounded):
     repeat_threshold: float = Field(0.0, ge=0, le=1)
     augmentation: Augmentation = Augmentation()
 
+    #: Weight of the loss of the abnormality head, which estimates the probability that an image shows any finding. 0:
+    #: the model has no such head. None: as the initial model, with weight 0.2 if it has one.
+    abnormality_loss: float | None = Field(None, ge=0, le=100)
+    #: For the model's card. None: that of the initial model, else 0.25.
+    abnormality_exponent: float | None = Field(None, ge=0, le=4)
+
     optimizer: Literal["sgd", "adamw"] = "sgd"
     #: For one process; multiplied by the number of processes if `scale_learning_rate` (arXiv:1706.02677).
     learning_rate: float = Field(0.005, gt=0, le=10)

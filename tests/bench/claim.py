@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from api.operations.queue_metrics import QueueMetrics
 from shared.database import Database
 from shared.queue.claim import Claim, claim
-from shared.queue.outcome import FoundBox, succeed
+from shared.queue.outcome import FoundBox, FoundImage, succeed
 from shared.queue.stages import DETECT
 from tests.bench.figure import Figure
 from tests.bench.queue_rows import add_demo_model, add_jobs
@@ -72,7 +72,7 @@ def _commit_often(database: Database, times: int) -> list[float]:
         claims, _ = _claim(database, "committer")
         begun = time.perf_counter()
         with database.begin() as session:
-            succeed(session, dict.fromkeys(claims, boxes))
+            succeed(session, dict.fromkeys(claims, FoundImage(boxes)))
         took_ms.append(1000 * (time.perf_counter() - begun))
     return took_ms
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from shared.database import Database
 from shared.leases import renew
 from shared.queue.claim import claim
-from shared.queue.outcome import FoundBox, StoredRendition, mark_ready, succeed
+from shared.queue.outcome import FoundBox, FoundImage, StoredRendition, mark_ready, succeed
 from shared.queue.stages import DETECT, PREPARE
 from tests.bench.figure import Figure
 from tests.bench.queue_rows import add_demo_model, add_jobs
@@ -44,7 +44,7 @@ def measure() -> Iterator[Figure]:
                         for each in claims:
                             mark_ready(session, each, rendition)
                     else:
-                        succeed(session, dict.fromkeys(claims, boxes))
+                        succeed(session, dict.fromkeys(claims, FoundImage(boxes)))
         with database.begin() as session:
             session.execute(sa.text("SELECT pg_stat_force_next_flush()"))
         with database.begin() as session:

@@ -68,7 +68,7 @@ class ImageSender:
         )
         detector = self.models[model_id]
         (found,) = detector.detect([detector.fit_to_canvas(read_rendition(rendition.png))])
-        return found
+        return found.detections
 
 
 def assert_undisturbed(stack: "Stack", sender: ImageSender, sent: dict[UUID, Path]) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.detector.fitting import FittedImage
-from shared.detector.runtime import Detection, Detector
+from shared.detector.runtime import Detector, ImageDetections
 from shared.imaging.isolation import DecoderPool
 from shared.models import registry
 from shared.object_store import ObjectStore, original_key, rendition_key
@@ -64,7 +64,7 @@ class Watched(Detector):
         super().__init__(card, weights, "cpu", "fp32")
         self._before = before
 
-    def detect(self, batch: Sequence[FittedImage]) -> list[tuple[Detection, ...]]:
+    def detect(self, batch: Sequence[FittedImage]) -> list[ImageDetections]:
         self._before(batch)
         return super().detect(batch)
 

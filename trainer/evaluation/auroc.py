@@ -3,14 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.flat import Flat, Reals
+from trainer.evaluation.flat import Flat, Reals, highest_scores
 from trainer.evaluation.froc import ends_of_ties
-from trainer.evaluation.voc import highest_scores
 
 
 def any_finding_auroc(flat: Flat) -> float | None:
-    """AUROC of images with any true box against images without one, by an image's highest score."""
-    return auroc(highest_scores(flat), flat.abnormal)
+    """AUROC of images with any true box against images without one, by `Flat.image_scores`."""
+    return auroc(flat.image_scores, flat.abnormal)
 
 
 def category_auroc(flat: Flat, category: int) -> float | None:

@@ -18,6 +18,8 @@ class Boxes:
     boxes_xyxy: Floats  # [n, 4]
     #: [n]; ignored for true boxes.
     scores: Floats
+    #: The model's probability that the image shows any finding; None without an abnormality head, and for true boxes.
+    abnormality: float | None = None
 
     def where(self, mask: NDArray[np.bool_]) -> Self:
         """Return the boxes that the mask [n] selects."""

@@ -31,6 +31,13 @@ class Flat:
     true_boxes_xyxy: Reals  # [m, 4]
     #: Whether an image has a true box of any class, including classes that are not evaluated: [images].
     abnormal: NDArray[np.bool_]
+    #: The model's probability of any finding: [images]. None if it has no abnormality head.
+    abnormality: Reals | None = None
+
+    @property
+    def image_scores(self) -> Reals:
+        """Return the score of any finding in each image, [images]: the head's probability, else the highest score."""
+        return highest_scores(self) if self.abnormality is None else self.abnormality
 
     def boxes_by_image(self, category: int) -> Ints:
         """Return the number of true boxes of a class in each image: [images]."""
@@ -70,7 +77,22 @@ def flatten(
         true_class_of,
         true_boxes,
         np.array([image_id in truth and len(truth[image_id].category_ids) > 0 for image_id in image_ids], bool),
+        _abnormality(image_ids, found),
     )
+
+
+def highest_scores(flat: Flat, chosen: NDArray[np.bool_] | None = None) -> Reals:
+    """Return each image's highest score, [images], among all or the `chosen` detections [n]; 0 without detections."""
+    image_of: Ints = flat.image_of if chosen is None else flat.image_of[chosen]
+    scores = np.zeros(flat.images)
+    np.maximum.at(scores, image_of, flat.scores if chosen is None else flat.scores[chosen])
+    return scores
+
+
+def _abnormality(image_ids: Sequence[int], found: Mapping[int, Boxes]) -> Reals | None:
+    """Return the probability of each image; None unless all have one."""
+    known = [found[image_id].abnormality if image_id in found else None for image_id in image_ids]
+    return None if None in known else np.array(known, np.float64)
 
 
 def _collect(

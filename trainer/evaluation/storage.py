@@ -30,6 +30,7 @@ def encode_boxes(boxes_of: Mapping[int, Boxes]) -> bytes:
                 "boxes_xyxy": _shorten(boxes_of[image_id].boxes_xyxy.reshape(-1, 4), single=single),
                 "scores": _shorten(boxes_of[image_id].scores, single=single),
             }
+            | ({} if boxes_of[image_id].abnormality is None else {"abnormality": boxes_of[image_id].abnormality})
             for image_id in sorted(boxes_of)
         ],
     }
@@ -47,6 +48,7 @@ def decode_boxes(data: bytes) -> dict[int, Boxes]:
             np.array(entry["category_ids"], np.int64),
             _lengthen(entry["boxes_xyxy"], single=single).reshape(-1, 4),
             _lengthen(entry["scores"], single=single),
+            entry.get("abnormality"),
         )
         for entry in document["images"]
     }

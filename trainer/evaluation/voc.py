@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.flat import Flat, Ints, Reals
+from trainer.evaluation.flat import Flat, Reals
 from trainer.evaluation.matching import NONE, match_voc
 from trainer.evaluation.material import EvaluationSet
 
@@ -65,24 +65,16 @@ def no_finding_ap(material: EvaluationSet) -> float | None:
     With normal images alone it would always be 1.
 
     The challenge gives an image without boxes the box 0 0 1 1 of class 14, and expects a detection of it with a
-    confidence. Carina has no such output. Therefore each image has one such detection, with 1 minus the image's highest
-    score as its confidence; it is correct if the image has no true box.
+    confidence. Here each image has one such detection, with 1 minus the image's score (`Flat.image_scores`) as its
+    confidence; it is correct if the image has no true box.
     """
     flat = material.flat
     normal = ~flat.abnormal
     if normal.all() or not normal.any():
         return None
-    confidences = 1 - highest_scores(flat)
+    confidences = 1 - flat.image_scores
     hits = np.cumsum(normal[np.argsort(-confidences, kind="stable")])
     return PrecisionRecall(hits / normal.sum(), hits / np.arange(1, len(hits) + 1)).area
-
-
-def highest_scores(flat: Flat, chosen: NDArray[np.bool_] | None = None) -> Reals:
-    """Return each image's highest score, [images], among all or the `chosen` detections [n]; 0 without detections."""
-    image_of: Ints = flat.image_of if chosen is None else flat.image_of[chosen]
-    scores = np.zeros(flat.images)
-    np.maximum.at(scores, image_of, flat.scores if chosen is None else flat.scores[chosen])
-    return scores
 
 
 def mean_of_present(values: Sequence[float | None]) -> float | None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from trainer.evaluation.flat import Flat, Ints, Reals
 from trainer.evaluation.froc import RATES, ends_of_ties, first_hits
 from trainer.evaluation.matching import NONE, within_limit
-from trainer.evaluation.voc import highest_scores
 
 _RECALLS = np.linspace(0, 1, 101)
 
@@ -118,7 +117,7 @@ class WeightedAuroc:
     """AUROC of images with any finding against images without one."""
 
     def __init__(self, flat: Flat) -> None:
-        scores = highest_scores(flat)
+        scores = flat.image_scores
         self._order = np.argsort(-scores, kind="stable")
         ends = ends_of_ties(scores[self._order])
         self._starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64)
@@ -138,7 +137,7 @@ class WeightedNoFinding:
     """Average precision of "No finding"; see `voc.no_finding_ap`."""
 
     def __init__(self, flat: Flat) -> None:
-        order = np.argsort(highest_scores(flat), kind="stable")
+        order = np.argsort(flat.image_scores, kind="stable")
         hits = np.flatnonzero(~flat.abnormal[order])
         self._ranking = Ranking(order, [hits], (~flat.abnormal).astype(np.int64))
         self._abnormal = flat.abnormal

@@ -11,6 +11,8 @@ from torch import nn
 
 from shared.detector.architectures import ARCHITECTURES, Architecture
 from shared.detector.card import ModelCard
+from shared.detector.families import abnormality
+from shared.detector.families.abnormality import add_head
 from shared.detector.families.family import Family, Plan
 
 
@@ -28,7 +30,16 @@ def plan_of(architecture: Architecture) -> Plan:
 
 def build(card: ModelCard) -> nn.Module:
     """Return the card's network with random weights; its state dict has torchvision's keys."""
-    return family_of(card.architecture).build(card)
+    model = family_of(card.architecture).build(card)
+    if card.abnormality_exponent is not None:
+        add_head(model)
+    return model
+
+
+def loss_names(card: ModelCard) -> tuple[str, ...]:
+    """Return the names of the parts of the card's loss, in the metrics of a training."""
+    names = family_of(card.architecture).loss_names
+    return names if card.abnormality_exponent is None else (*names, abnormality.LOSS)
 
 
 def recognise(names: Collection[str]) -> Architecture | None:

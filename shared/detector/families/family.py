@@ -13,6 +13,9 @@ from torchvision.ops import FrozenBatchNorm2d
 from shared.detector.architectures import Architecture
 from shared.detector.card import ModelCard
 
+#: The levels of a feature pyramid by name, finest first, [B, C, h, w].
+Pyramid = Mapping[str, Tensor]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,22 +33,25 @@ class Plan:
 class Losses(Protocol):
     """The losses of one batch."""
 
-    def __call__(self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]) -> Tensor:
+    def __call__(
+        self, images: Tensor, features: Pyramid, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
+    ) -> Tensor:
         """Return the losses, float32 [L] in the order of `Family.loss_names`, as means over the images.
 
-        `images` is float32 [B, 3, S, S], normalised. `boxes` are float32 [n, 4], xyxy in canvas pixels. `labels` are
-        int64 [n], from 1. `seeds` has a seed for each image, which determines all its random draws.
+        `images` is float32 [B, 3, S, S], normalised; `features` is their pyramid. `boxes` are float32 [n, 4], xyxy in
+        canvas pixels. `labels` are int64 [n], from 1. `seeds` has a seed for each image, which determines all its
+        random draws.
         """
 
 
-#: Maps normalised images [B, 3, S, S] and their content's (width, height), [B, 2], to detections, float32 [B,
-#: max_detections, 6]: box xyxy in canvas pixels, score, label. Label 0 marks an empty row. If the logits of an image
-#: are not finite, all its rows are NaN.
-Inference = Callable[[Tensor, Tensor], Tensor]
+#: Maps the pyramid of B images and their content's (width, height), [B, 2], to detections, float32 [B, max_detections,
+#: 6]: box xyxy in canvas pixels, score, label. Label 0 marks an empty row. If the logits of an image are not finite,
+#: all its rows are NaN.
+Inference = Callable[[Pyramid, Tensor], Tensor]
 
 
 class Family(ABC):
-    """A family of networks. Each `model` is a result of `build`."""
+    """A family of networks. Each `model` is a result of `build`; its `backbone` maps images to a pyramid."""
 
     plans: Mapping[Architecture, Plan]
     #: The parts of the loss, with their names in the metrics of a training.
@@ -65,7 +71,7 @@ class Family(ABC):
 
     @abstractmethod
     def make_inference(self, model: nn.Module, card: ModelCard, dtype: torch.dtype) -> Inference:
-        """Cast the expensive layers of a model on its device to `dtype`, and return its forward pass."""
+        """Cast the expensive layers of a model on its device to `dtype`, and return the pass from pyramid to boxes."""
 
     @abstractmethod
     def count_outputs(self, state: Mapping[str, Tensor]) -> int | None:

@@ -5,6 +5,7 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from shared.detector.card import ModelCard
+from shared.detector.families.family import Pyramid
 from shared.detector.families.steps import (
     MAX_CANDIDATES,
     MIN_BOX_PX,
@@ -22,7 +23,7 @@ MIN_PROPOSAL_PX = 1e-3
 
 
 class FasterRcnnInference:
-    """The forward pass: see `family.Inference`.
+    """From the pyramid to boxes: see `family.Inference`.
 
     torchvision's `forward` processes proposals and results image by image, with about ten host syncs for each.
     """
@@ -36,15 +37,14 @@ class FasterRcnnInference:
             costly.to(dtype)
         self._anchors = lay_anchors(model.backbone, model.rpn.anchor_generator, card.canvas_px, dtype)
 
-    def __call__(self, images: Tensor, content: Tensor) -> Tensor:
+    def __call__(self, features: Pyramid, content: Tensor) -> Tensor:
         """Return [B, max_detections, 6]: box xyxy in canvas pixels, score, label."""
-        features = self._model.backbone(images)
         objectness, deltas = self._model.rpn.head(list(features.values()))
         proposals, valid = self._propose(objectness, deltas, content)
         pooled = self._model.roi_heads.box_roi_pool(
             {level: feature.float() for level, feature in features.items()},
             list(proposals),
-            [(self._card.canvas_px, self._card.canvas_px)] * len(images),
+            [(self._card.canvas_px, self._card.canvas_px)] * len(content),
         )
         hidden = self._model.roi_heads.box_head(pooled.to(self._dtype))
         logits, deltas = self._model.roi_heads.box_predictor(hidden.float())

@@ -5,7 +5,7 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
-from shared.detector.families.family import keep_float32
+from shared.detector.families.family import Pyramid, keep_float32
 from shared.detector.families.seeded_sampler import SeededSampler
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
@@ -23,13 +23,14 @@ class FasterRcnnLosses:
             head.fg_bg_sampler = SeededSampler(usual.batch_size_per_image, usual.positive_fraction)
             self._samplers.append(head.fg_bg_sampler)
 
-    def __call__(self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]) -> Tensor:
+    def __call__(
+        self, images: Tensor, features: Pyramid, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
+    ) -> Tensor:
         """Return the losses in the order of `LOSSES`, float32 [4]."""
         for sampler in self._samplers:
             sampler.seeds = seeds
         targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]
         sizes = [(images.shape[2], images.shape[3])] * len(images)
-        features = self._model.backbone(images)
         proposals, proposal_losses = self._model.rpn(ImageList(images, sizes), features, targets)
         _, region_losses = self._model.roi_heads(features, proposals, sizes, targets)
         losses = {**proposal_losses, **region_losses}

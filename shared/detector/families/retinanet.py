@@ -14,7 +14,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from shared.detector.architectures import Architecture
 from shared.detector.card import ModelCard
-from shared.detector.families.family import Family, Plan, count_rows, keep_float32, set_batch_norm_eps
+from shared.detector.families.family import Family, Plan, Pyramid, count_rows, keep_float32, set_batch_norm_eps
 from shared.detector.families.steps import (
     MAX_CANDIDATES,
     MIN_BOX_PX,
@@ -107,28 +107,30 @@ class _Losses:
         self._model = model
         keep_float32(model.backbone, model.head)
 
-    def __call__(self, images: Tensor, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]) -> Tensor:
+    def __call__(
+        self, images: Tensor, features: Pyramid, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
+    ) -> Tensor:
         """Return the losses in the order of `loss_names`, float32 [2]."""
         targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]
-        features = list(self._model.backbone(images).values())
+        levels = list(features.values())
         anchors = self._model.anchor_generator(
-            ImageList(images, [(images.shape[2], images.shape[3])] * len(images)), features
+            ImageList(images, [(images.shape[2], images.shape[3])] * len(images)), levels
         )
-        losses: dict[str, Any] = self._model.compute_loss(targets, self._model.head(features), anchors)
+        losses: dict[str, Any] = self._model.compute_loss(targets, self._model.head(levels), anchors)
         return torch.stack([losses["classification"], losses["bbox_regression"]])
 
 
 class _Inference:
-    """The forward pass: see `family.Inference`."""
+    """From the pyramid to boxes: see `family.Inference`."""
 
     def __init__(self, model: RetinaNet, card: ModelCard, dtype: torch.dtype) -> None:
         self._model = model.to(dtype)
         self._card = card
         self._anchors = torch.cat(lay_anchors(model.backbone, model.anchor_generator, card.canvas_px, dtype))
 
-    def __call__(self, images: Tensor, content: Tensor) -> Tensor:
+    def __call__(self, features: Pyramid, content: Tensor) -> Tensor:
         """Return [B, max_detections, 6]: box xyxy in canvas pixels, score, label."""
-        outputs = self._model.head(list(self._model.backbone(images).values()))
+        outputs = self._model.head(list(features.values()))
         logits, deltas = outputs["cls_logits"].float(), outputs["bbox_regression"].float()  # [B, n, C + 1], [B, n, 4]
         classes = logits.shape[2] - 1
         scores = logits[..., 1:].flatten(1)  # [B, n·C]

@@ -13,7 +13,7 @@ from api.client import Carina, Flag, RequestRefused, ReviewAction, SearchedState
 from shared.access.keys import create_key
 from shared.errors import DetectionFailed
 from shared.ids import new_id
-from shared.queue.outcome import FoundBox, give_up_or_retry, succeed
+from shared.queue.outcome import FoundBox, FoundImage, give_up_or_retry, succeed
 from shared.queue.stages import DETECT
 from shared.tables import Image, Job
 from shared.vocabulary.states import ModelState, Scope
@@ -56,7 +56,7 @@ def jobs(workshop: Workshop) -> list[UUID]:
     claims = {claimed.job_id: claimed for claimed in workshop.claim(DETECT)}
     nodule, mass = FoundBox(1, "Nodule", 0.9, (1, 2, 3, 4)), FoundBox(2, "Mass [old]", 0.5, (1, 2, 3, 4))
     with workshop.database.begin() as session:
-        succeed(session, {claims[jobs[0]]: [nodule], claims[jobs[1]]: [nodule, mass]})
+        succeed(session, {claims[jobs[0]]: FoundImage([nodule]), claims[jobs[1]]: FoundImage([nodule, mass])})
         give_up_or_retry(session, claims[jobs[2]], DetectionFailed(), max_attempts=1, backoff_s=0)
         session.get_one(Image, session.get_one(Job, jobs[1]).image_id).flags = ["rotated"]
     return jobs

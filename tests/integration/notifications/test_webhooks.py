@@ -22,7 +22,7 @@ from shared.errors import DetectionFailed, PermanentError
 from shared.notifications.deliveries import DELIVERED_KEPT_DAYS, MAX_AT_ONCE, delete_delivered
 from shared.notifications.outbox import announce
 from shared.queue.claim import claim, expire_leases
-from shared.queue.outcome import DUPLICATE, cancel, give_up_or_retry, succeed
+from shared.queue.outcome import DUPLICATE, FoundImage, cancel, give_up_or_retry, succeed
 from shared.queue.stages import DETECT
 from shared.settings import Settings
 from shared.tables import ApiKey, Image, Job, Webhook, WebhookDelivery
@@ -146,7 +146,7 @@ def test_each_end_of_a_job_is_told_once_and_in_its_own_transaction(workshop: Wor
         claims = claim(session, DETECT, "worker", limit=5, lease_s=60)
     good, bad, lost, slow, unlucky = claims
     with database.begin() as session:
-        assert succeed(session, {good: []}) == {good.job_id}
+        assert succeed(session, {good: FoundImage()}) == {good.job_id}
         give_up_or_retry(session, bad, PermanentError(), max_attempts=4, backoff_s=1)
         give_up_or_retry(session, lost, DetectionFailed(), max_attempts=1, backoff_s=1)
         give_up_or_retry(session, slow, DetectionFailed(), max_attempts=4, backoff_s=9)  # not its end
@@ -161,7 +161,7 @@ def test_each_end_of_a_job_is_told_once_and_in_its_own_transaction(workshop: Wor
         session.add(Job(project_id=workshop.project_id, image_id=good.image_id, study_id=study_id, state="ready"))
     with database.begin() as session:
         (second,) = claim(session, DETECT, "worker", limit=5, lease_s=60)
-        assert succeed(session, {second: []}) == set()
+        assert succeed(session, {second: FoundImage()}) == set()
     # What is rolled back was never told.
     with pytest.raises(RuntimeError), database.begin() as session:  # noqa: PT012
         study_id = session.get_one(Image, bad.image_id).study_id

@@ -14,7 +14,16 @@ from shared.detector.card import ModelCard
 from shared.errors import DetectionFailed, PermanentError
 from shared.leases import LOST_WORKER, release, renew
 from shared.queue.claim import Claim, claim, expire_leases
-from shared.queue.outcome import DUPLICATE, FoundBox, StoredRendition, cancel, give_up_or_retry, mark_ready, succeed
+from shared.queue.outcome import (
+    DUPLICATE,
+    FoundBox,
+    FoundImage,
+    StoredRendition,
+    cancel,
+    give_up_or_retry,
+    mark_ready,
+    succeed,
+)
 from shared.queue.stages import DETECT, PREPARE
 from shared.tables import Job, Model
 from shared.vocabulary.states import JobState
@@ -42,7 +51,7 @@ def sweep(workshop: Workshop, max_attempts: int = 4) -> dict[JobState, int]:
 CHANGES: dict[str, Callable[[Session, Claim], object]] = {
     "renew": lambda session, claimed: renew(session, [claimed], lease_s=60),
     "release": lambda session, claimed: release(session, [claimed]),
-    "succeed": lambda session, claimed: succeed(session, {claimed: [BOX]}),
+    "succeed": lambda session, claimed: succeed(session, {claimed: FoundImage([BOX])}),
     "reject": lambda session, claimed: give_up_or_retry(
         session, claimed, PermanentError(), max_attempts=4, backoff_s=1
     ),
@@ -76,7 +85,7 @@ def test_a_worker_whose_lease_ran_out_can_change_nothing(
     is_refused(late)  # somebody else has it
     is_refused(replace(other, attempt=other.attempt - 1))  # the same owner, but of an earlier attempt
     with workshop.database.begin() as session:
-        assert succeed(session, {other: [BOX]}) == {job_id}
+        assert succeed(session, {other: FoundImage([BOX])}) == {job_id}
     with workshop.database.begin() as session:
         assert not change(session, late)
     assert len(workshop.found(job_id)) == 1
@@ -102,7 +111,7 @@ def test_a_result_that_arrives_twice_counts_once(workshop: Workshop) -> None:
     (claimed,) = workshop.claim(DETECT)
     for expected in ({job_id}, set()):
         with workshop.database.begin() as session:
-            assert succeed(session, {claimed: [BOX, BOX]}) == expected
+            assert succeed(session, {claimed: FoundImage([BOX, BOX])}) == expected
     assert [row.rank for row in workshop.found(job_id)] == [0, 1]
 
 
@@ -215,7 +224,7 @@ def test_a_cancelled_job_is_never_claimed_and_its_result_never_counts(workshop: 
         assert cancel(session, workshop.project_id, during)
     assert workshop.claim(DETECT) == []
     with workshop.database.begin() as session:
-        assert succeed(session, {held: [BOX]}) == set()
+        assert succeed(session, {held: FoundImage([BOX])}) == set()
         assert not cancel(session, workshop.project_id, during)
     assert workshop.states([before, during]) == ["cancelled", "cancelled"]
     assert workshop.found(during) == []
@@ -251,11 +260,11 @@ def test_of_two_jobs_of_an_image_that_end_at_the_same_time_one_has_the_result(wo
 
     def end_second() -> set[UUID]:
         with workshop.database.begin() as session:
-            return succeed(session, {held[other]: [BOX], held[second]: [BOX]})
+            return succeed(session, {held[other]: FoundImage([BOX]), held[second]: FoundImage([BOX])})
 
     with ThreadPoolExecutor(1) as thread:
         with workshop.database.begin() as session:
-            assert succeed(session, {held[first]: [BOX]}) == {first}
+            assert succeed(session, {held[first]: FoundImage([BOX])}) == {first}
             waiting = thread.submit(end_second)
             wait_until_blocked(workshop.database)  # until it is clear whether the first one commits
         assert waiting.result() == {other}

@@ -24,7 +24,7 @@ from shared.imaging.isolation import DecoderPool
 from shared.intake.receive import Intake
 from shared.object_store import ObjectStore, dataset_key, original_key, rendition_key, result_key
 from shared.queue.hints import Hints
-from shared.queue.outcome import FoundBox, succeed
+from shared.queue.outcome import FoundBox, FoundImage, succeed
 from shared.queue.stages import DETECT
 from shared.settings import Settings
 from shared.tables import (
@@ -74,7 +74,7 @@ def detect_all(workshop: Workshop, model_id: UUID) -> None:
         claims = workshop.claim(DETECT)
         assert claims
         assert {claim.model_id for claim in claims} == {model_id}
-        succeed(session, {claim: [FoundBox(1, "nodule", 0.9, (1, 2, 30, 40))] for claim in claims})
+        succeed(session, {claim: FoundImage([FoundBox(1, "nodule", 0.9, (1, 2, 30, 40))]) for claim in claims})
 
 
 def test_nothing_of_an_erased_study_is_left(
@@ -217,7 +217,10 @@ def test_a_worker_that_holds_a_job_of_the_study_writes_nothing(
     claims = workshop.claim(DETECT)
     assert admin.delete(f"/v1/studies/{study_id}").status_code == 200
     with database.begin() as session:
-        assert succeed(session, {claim: [FoundBox(1, "nodule", 0.9, (1, 2, 30, 40))] for claim in claims}) == set()
+        assert (
+            succeed(session, {claim: FoundImage([FoundBox(1, "nodule", 0.9, (1, 2, 30, 40))]) for claim in claims})
+            == set()
+        )
     assert traces(database, store, [study_id], file) == []
 
 

@@ -15,7 +15,7 @@ from shared.access.keys import create_key
 from shared.database import Database
 from shared.errors import DetectionFailed, UndecodablePixelData
 from shared.ids import first_id_at, new_id
-from shared.queue.outcome import DUPLICATE, FoundBox, cancel, give_up_or_retry, succeed
+from shared.queue.outcome import DUPLICATE, FoundBox, FoundImage, cancel, give_up_or_retry, succeed
 from shared.queue.stages import DETECT
 from shared.reviews.threads import fold_jobs, read_threads
 from shared.settings import Settings
@@ -66,7 +66,7 @@ def finish(workshop: Workshop, scores: dict[UUID, dict[str, float]]) -> None:
     claims = {claimed: scores[claimed.job_id] for claimed in workshop.claim(DETECT) if claimed.job_id in scores}
     assert len(claims) == len(scores)
     boxes = {
-        claimed: [FoundBox(1, name, score, (1, 2, 3, 4)) for name, score in classes.items()]
+        claimed: FoundImage([FoundBox(1, name, score, (1, 2, 3, 4)) for name, score in classes.items()])
         for claimed, classes in claims.items()
     }
     with workshop.database.begin() as session:
@@ -133,7 +133,7 @@ def test_by_the_state_and_priority_of_the_latest_job(mine: Api, workshop: Worksh
     workshop.set(urgent, priority=9)
     claims = {claimed.job_id: claimed for claimed in workshop.claim(DETECT)}
     with workshop.database.begin() as session:
-        succeed(session, {claims[good]: []})
+        succeed(session, {claims[good]: FoundImage()})
         give_up_or_retry(session, claims[bad], UndecodablePixelData(), max_attempts=1, backoff_s=0)
         give_up_or_retry(session, claims[lost], DetectionFailed(), max_attempts=1, backoff_s=0)
         cancel(session, workshop.project_id, stopped)

@@ -21,7 +21,7 @@ from api.studies import images
 from shared.database import Database
 from shared.object_store import ObjectStore, rendition_key
 from shared.queue.claim import Claim, claim
-from shared.queue.outcome import FoundBox, StoredRendition, mark_ready, succeed
+from shared.queue.outcome import FoundBox, FoundImage, StoredRendition, mark_ready, succeed
 from shared.queue.stages import DETECT, PREPARE, Stage
 from shared.settings import Settings
 from shared.tables import Dataset, Image, Job, Model, Worker
@@ -72,7 +72,7 @@ def detect(database: Database, boxes: tuple[FoundBox, ...] = BOXES) -> None:
     """Do what a detect worker does, with one job."""
     taken = take(database, DETECT)
     with database.begin() as session:
-        assert succeed(session, {taken: boxes}) == {taken.job_id}
+        assert succeed(session, {taken: FoundImage(boxes)}) == {taken.job_id}
 
 
 def send_one(api: Api, seed: int = 0) -> dict[str, str]:
@@ -217,7 +217,7 @@ def test_a_job_that_gave_way_to_another_hides_no_findings(api: Api, database: Da
     second = take(database, DETECT)
     for taken in (first, second):
         with database.begin() as session:
-            succeed(session, {taken: BOXES})
+            succeed(session, {taken: FoundImage(BOXES)})
     assert api.get(f"/v1/jobs/{second.job_id}").get_json()["code"] == "duplicate"
     (image,) = api.get(f"/v1/studies/{file['study_id']}/findings").get_json()["images"]
     assert (image["job_id"], len(image["findings"])) == (str(first.job_id), 3)

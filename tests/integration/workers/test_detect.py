@@ -53,8 +53,8 @@ def test_detections_are_those_of_the_detector_in_original_pixels(
     for job_id, pixels in zip(jobs, images, strict=True):
         assert (workshop.job(job_id).state, workshop.job(job_id).model_id) == ("succeeded", tiny_model_id)
         (expected,) = detector.detect([fit_to_canvas(pixels, tiny_model[0].canvas_px)])
-        assert len(expected) == 3
-        for row, detection in zip(workshop.found(job_id), expected, strict=True):
+        assert len(expected.detections) == 3
+        for row, detection in zip(workshop.found(job_id), expected.detections, strict=True):
             assert (row.class_id, row.class_name) == (detection.category_id, detection.category_name)
             assert row.score == pytest.approx(detection.score, abs=1e-5)
             box = [side * factor for side, factor in zip(detection.box_xyxy_px, (7, 10, 7, 10), strict=True)]
@@ -204,7 +204,9 @@ def test_a_change_of_model_takes_hold_between_two_batches(workshop: Workshop) ->
         model_id, found = workshop.job(job_id).model_id, workshop.found(job_id)
         (expected,) = detectors[model_id].detect([detectors[model_id].fit_to_canvas(grey_image(number))])
         assert {row.model_id for row in found} == {model_id}
-        assert [row.score for row in found] == pytest.approx([detection.score for detection in expected], abs=1e-4)
+        assert [row.score for row in found] == pytest.approx(
+            [detection.score for detection in expected.detections], abs=1e-4
+        )
 
 
 def test_a_model_whose_weights_are_gone_fails_only_the_jobs_that_name_it(

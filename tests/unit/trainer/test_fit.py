@@ -225,7 +225,7 @@ def test_a_model_learns_its_images_and_names_classes_by_the_datasets_ids() -> No
     card, weights = fit(config, dataset, card_of(config, dataset), lambda model: None, read, ALONE, Memory())
     detector = Detector(card, weights, "cpu", "fp32")
     for image in dataset.images:
-        best = detector.detect([detector.fit_to_canvas(read(image))])[0][0]
+        best = detector.detect([detector.fit_to_canvas(read(image))])[0].detections[0]
         assert best.category_id in image.category_ids
         centre = np.array(best.box_xyxy_px).reshape(2, 2).mean(0)
         boxes = image.boxes_on_rendition
@@ -241,7 +241,7 @@ def test_measuring_after_each_epoch_changes_no_weight() -> None:
         weights = encode_weights(model.state_dict(), torch.float32)
         described = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
         detector = Detector(described, weights, "cpu", "fp32")
-        return {"found": len(detector.detect([detector.fit_to_canvas(read(dataset.images[0]))])[0])}
+        return {"found": len(detector.detect([detector.fit_to_canvas(read(dataset.images[0]))])[0].detections)}
 
     after = fit(config, dataset, card, lambda model: None, read, ALONE, measured, measure)[1]
     assert after == run(config, dataset, plain)

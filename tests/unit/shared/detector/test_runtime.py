@@ -1,6 +1,8 @@
 """The runtime gives torchvision's results, whatever else is in the batch, in the rendition's own pixels."""
 
 import hashlib
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +125,11 @@ def unmatched(
     ]
 
 
+def detections(detector: Detector, placed: list[FittedImage]) -> list[tuple[Detection, ...]]:
+    """Return each image's detections."""
+    return [found.detections for found in detector.detect(placed)]
+
+
 def overlap(one: Detection, other: Detection) -> float:
     """Return the intersection over union of two detections' boxes."""
     return box_iou(torch.tensor([one.box_xyxy_px]), torch.tensor([other.box_xyxy_px])).item()
@@ -156,7 +163,7 @@ def test_results_equal_torchvisions_own_forward(
     card, weights = random_model(architecture, canvas_px)
     detector = Detector(card, weights, "cpu", "fp32")
     placed = detector.fit_to_canvas(images()[2])
-    expected, actual = torchvisions_own(card, weights, placed), detector.detect([placed])[0]
+    expected, actual = torchvisions_own(card, weights, placed), detector.detect([placed])[0].detections
     assert len(actual) == len(expected) > 10
     assert {detection.category_id for detection in actual} == {30, 7, 12}
     # torchvision's RetinaNet reports boxes without area, too.
@@ -169,9 +176,9 @@ def test_an_image_gets_the_same_result_whatever_its_company() -> None:
     card, weights = random_model()
     detector = Detector(card, weights, "cpu", "fp32")
     placed = [detector.fit_to_canvas(image) for image in images()]
-    together = detector.detect(placed)
-    alone = [detector.detect([image])[0] for image in placed]
-    reversed_pair = detector.detect([placed[3], placed[1]])
+    together = detections(detector, placed)
+    alone = [detections(detector, [image])[0] for image in placed]
+    reversed_pair = detections(detector, [placed[3], placed[1]])
     for one, other in [*zip(alone, together, strict=True), (alone[3], reversed_pair[0]), (alone[1], reversed_pair[1])]:
         assert len(one) == len(other) > 10
         assert unmatched(one, other, score=1e-5, edge_px=1e-2) == []
@@ -190,7 +197,7 @@ def test_bf16_finds_the_same_and_moves_its_scores_by_little(demo: tuple[ModelCar
     exact, fast = (Detector(card, weights, "cpu", precision) for precision in ("fp32", "bf16"))
     batch = [exact.fit_to_canvas(rendition) for rendition in renditions]
     moved = []
-    for expected, actual in zip(exact.detect(batch), fast.detect(batch), strict=True):
+    for expected, actual in zip(detections(exact, batch), detections(fast, batch), strict=True):
         for one in (detection for detection in expected if detection.score > 0.4):
             same = [other for other in actual if other.category_id == one.category_id and overlap(one, other) > 0.5]
             assert same
@@ -207,10 +214,10 @@ def test_the_demo_model_gives_a_image_the_same_result_whatever_its_company(
     detector = Detector(card.model_copy(update={"score_threshold": 0.001}), weights, "cpu", "fp32")
     cut = renditions[3][100:400]  # An image of another aspect.
     placed = [detector.fit_to_canvas(rendition) for rendition in (*renditions[:4], cut)]
-    together = detector.detect(placed)
+    together = detections(detector, placed)
     assert sum(map(len, together)) > 20
     for image, expected in zip(placed, together, strict=True):
-        alone = detector.detect([image])[0]
+        (alone,) = detections(detector, [image])
         assert len(alone) == len(expected)
         assert unmatched(expected, alone, score=1e-5, edge_px=1e-2) == []
 
@@ -219,7 +226,7 @@ def test_boxes_stay_inside_the_rendition() -> None:
     card, weights = random_model()
     detector = Detector(card, weights, "cpu", "fp32")
     for image in images():
-        boxes = np.array([d.box_xyxy_px for d in detector.detect([detector.fit_to_canvas(image)])[0]])
+        boxes = np.array([d.box_xyxy_px for d in detections(detector, [detector.fit_to_canvas(image)])[0]])
         height, width = image.shape
         assert boxes.min() >= 0
         assert boxes[:, 2].max() <= width
@@ -259,6 +266,46 @@ def test_suppression_is_torchvisions() -> None:
         expected = batched_nms(boxes[group, inside], ranks[inside], labels[group, inside], 0.4)
         assert kept[group].nonzero()[:, 0].tolist() == sorted(inside[expected].tolist())
         assert 0 < len(expected) < len(inside)
+
+
+@pytest.mark.parametrize("architecture", ["carina_small", "fasterrcnn_resnet50_fpn_v2", "retinanet_resnet50_fpn"])
+def test_the_abnormality_head_lowers_the_scores_of_an_image(architecture: Architecture) -> None:
+    card, weights = random_model(architecture, 128, abnormality_exponent=0.5, score_threshold=0.3)
+    batch = [fit_to_canvas(image, card.canvas_px) for image in images()]
+    pixels = torch.stack([torch.from_numpy(placed.canvas) for placed in batch])[:, None]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (card.image_mean, card.image_std))
+    model = load_model(card, weights).eval()
+    with torch.no_grad():
+        features = model.backbone((pixels / 255 - mean) / std)
+        logits = model.abnormality(features)
+        score = model.abnormality.score  # scaled, so that the probabilities differ
+        score.bias.copy_((score.bias - logits.mean()) / logits.std())
+        score.weight.div_(logits.std())
+        probabilities = model.abnormality(features).sigmoid().tolist()
+    assert max(probabilities) - min(probabilities) > 0.2
+
+    detector = Detector(*_finished(card, model), "cpu", "fp32")
+    del model.abnormality
+    plain = Detector(*_finished(card.model_copy(update={"abnormality_exponent": None}), model), "cpu", "fp32")
+    found, expected = detector.detect(batch), plain.detect(batch)
+    for image, bare, probability in zip(found, expected, probabilities, strict=True):
+        assert image.abnormality == pytest.approx(probability, abs=1e-3)
+        assert bare.abnormality is None
+        factor = probability**0.5
+        above = [one for one in bare.detections if one.score * factor > card.score_threshold + 1e-3]
+        lowered = [replace(one, score=one.score * factor) for one in above]
+        assert unmatched(tuple(lowered), image.detections, 2e-3, 0.5) == []
+        assert all(one.score > card.score_threshold for one in image.detections)
+    alone = [detector.detect([placed])[0].abnormality for placed in batch]
+    assert alone == pytest.approx([image.abnormality for image in found], abs=1e-5)
+
+
+def test_a_card_without_a_head_has_the_digest_of_cards_before_there_were_heads() -> None:
+    card, _ = random_model()
+    fields = card.model_dump(mode="json", exclude={"warnings", "abnormality_exponent"})
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert card.digest == hashlib.sha256(text.encode()).hexdigest()
+    assert card.digest != card.model_copy(update={"abnormality_exponent": 0.0}).digest
 
 
 def test_foreign_weights_are_refused() -> None:
