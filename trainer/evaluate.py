@@ -269,6 +269,7 @@ def _conclude(
         score_threshold=config.score_threshold,
         missing=missing_classes(known, dataset),
         human=human,
+        abnormality_exponent=card.abnormality_exponent,
     )
     report_sha256 = store_report(
         work.store, read, card=card, dataset=dataset, split=config.split, material=material, summary=summary

@@ -51,8 +51,13 @@ class Detections:
         """Return the evaluated classes; the model can detect others, which do not count."""
         return frozenset(category["id"] for category in self.metrics["categories"])
 
-    def by_image(self) -> Iterator[tuple[int, list[Detection]]]:
-        """Yield the evaluated images in the order of their ids, each with the detections that count."""
+    def by_image(self) -> Iterator[tuple[int, list[Detection], float]]:
+        """Yield the evaluated images in the order of their ids, each with the detections that count.
+
+        The last value is the image's score of any finding, as for AUROC and "No finding": the probability of the
+        model's abnormality head, else the highest score.
+        """
+        has_head = self.metrics.get("abnormality") is not None
         content = json.loads(self.stored)
         found = {image["image_id"]: image for image in content["images"]}
         # The shortest form of a single stands for its exact value, which the metrics use.
@@ -64,7 +69,9 @@ class Detections:
             rows = zip(image["category_ids"], scores, boxes, strict=True)
             every = (Detection(category_id, score, tuple(box)) for category_id, score, box in rows)
             counted = (one for one in every if one.category_id in self.category_ids)
-            yield image_id, [one for one in counted if one.score >= self.metrics["score_threshold"]]
+            kept = [one for one in counted if one.score >= self.metrics["score_threshold"]]
+            highest = max((one.score for one in kept), default=0.0)
+            yield image_id, kept, image["abnormality"] if has_head else highest
 
 
 def write_json(detections: Detections) -> Iterator[str]:
@@ -75,7 +82,7 @@ def write_json(detections: Detections) -> Iterator[str]:
 def write_coco(detections: Detections) -> Iterator[str]:
     """Write COCO's results, with the ids of the dataset's COCO document."""
     separator = "["
-    for image_id, found in detections.by_image():
+    for image_id, found, _ in detections.by_image():
         for one in found:
             left, top, right, bottom = one.box_xyxy_px
             bbox = [left, top, right - left, bottom - top]
@@ -88,7 +95,7 @@ def write_coco(detections: Detections) -> Iterator[str]:
 def write_kaggle(detections: Detections) -> Iterator[str]:
     """Write the submission of the VinBigData challenge: `class score x1 y1 x2 y2` of each detection of an image.
 
-    Each image also has the class "No finding", with 1 minus the image's highest score.
+    Each image also has the class "No finding", with 1 minus the image's score of any finding.
     """
     if NO_FINDING_ID in detections.category_ids:
         raise NoFindingIdTaken
@@ -97,11 +104,10 @@ def write_kaggle(detections: Detections) -> Iterator[str]:
 
 def _kaggle_rows(detections: Detections) -> Iterator[str]:
     yield "image_id,PredictionString\r\n"
-    for image_id, found in detections.by_image():
-        normal = 1 - max((one.score for one in found), default=0.0)
+    for image_id, found, any_finding in detections.by_image():
         words = [word for one in found for word in (one.category_id, one.score, *one.box_xyxy_px)]
         line = io.StringIO()
-        words += [NO_FINDING_ID, normal, 0, 0, 1, 1]
+        words += [NO_FINDING_ID, 1 - any_finding, 0, 0, 1, 1]
         CsvWriter(line).write((detections.names[image_id], " ".join(map(repr, words))))
         yield line.getvalue()
 

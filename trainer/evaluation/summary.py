@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from trainer.evaluation.abnormality import AbnormalityScores, score_abnormality
 from trainer.evaluation.auroc import any_finding_auroc, category_auroc
 from trainer.evaluation.bootstrap import CONFIDENCE, Interval, Progress, bootstrap
 from trainer.evaluation.calibration import calibrate
@@ -105,6 +106,45 @@ class HumanReference(_Numbers):
     others: float | None
 
 
+class ProbabilityBin(_Numbers):
+    """Images by the probability of any finding; see `calibration`."""
+
+    low: float
+    high: float
+    images: int
+    mean_probability: float | None
+    #: Share of the images with a true box.
+    abnormal: float | None
+
+
+class NetBenefitPoint(_Numbers):
+    """A point of the decision curve; see `abnormality.NetBenefit`."""
+
+    threshold: float
+    model: float
+    all_images: float
+
+
+class ExponentPoint(_Numbers):
+    """The effect of the probability on the scores of boxes; see `abnormality.ExponentScore`."""
+
+    exponent: float
+    map40: float | None
+
+
+class AbnormalityNumbers(_Numbers):
+    """How good the probability of any finding is; `auroc` and `no_finding_ap40` are also computed from it."""
+
+    #: The exponent of the evaluated model.
+    exponent: float
+    brier: float
+    #: Expected calibration error.
+    ece: float | None
+    reliability: tuple[ProbabilityBin, ...]
+    net_benefit: tuple[NetBenefitPoint, ...]
+    by_exponent: tuple[ExponentPoint, ...]
+
+
 class Summary(_Numbers):
     """The numbers of one evaluation. An undefined number is None, never left out or counted as 0."""
 
@@ -140,6 +180,8 @@ class Summary(_Numbers):
     #: Expected calibration error of detection scores.
     ece: float | None
     reliability: tuple[ReliabilityBin, ...]
+    #: None if the model has no abnormality head, and in older evaluations.
+    abnormality: AbnormalityNumbers | None = None
     categories: tuple[CategoryScores, ...]
     #: Names of the classes without a true box; excluded from all means.
     absent: tuple[str, ...]
@@ -163,13 +205,15 @@ def summarise(
     score_threshold: float = 0.001,
     missing: Sequence[MissingClass] = (),
     human: Mapping[str, Any] | None = None,
+    abnormality_exponent: float | None = None,
     progress: Progress = lambda _: None,
 ) -> Summary:
     """Compute all metrics of a set. The same set and seed give the same numbers, in any order of the images.
 
     `score_threshold` is the minimum score of the evaluated detections; lower ones are dropped. `missing` are the
     classes that the material does not contain. `human` are the scores of the split's readers, as `datasets.human`
-    returns them. `progress` is called with the number of resamples finished since its last call.
+    returns them. `abnormality_exponent` is the card's. `progress` is called with the number of resamples finished since
+    its last call.
     """
     material = material.above(score_threshold)
     flat = material.flat
@@ -208,6 +252,7 @@ def summarise(
         auroc=_estimate(any_finding_auroc(flat), intervals.get("auroc")),
         ece=calibration.ece,
         reliability=tuple(ReliabilityBin(**vars(row)) for row in calibration.bins),
+        abnormality=_read_abnormality(score_abnormality(material, abnormality_exponent or 0.0), abnormality_exponent),
         categories=_read_categories(material, voc, coco, intervals),
         absent=tuple(category.name for category in material.categories if voc.ap_by_category[category.id] is None),
         missing=tuple(missing),
@@ -250,6 +295,28 @@ def _read_froc(
             threshold=froc.threshold_at(rate) if froc else None,
         )
         for rate, lesion, image, any_lesion in zip(RATES, lesions, images, any_lesions, strict=True)
+    )
+
+
+def _read_abnormality(scores: AbnormalityScores | None, exponent: float | None) -> AbnormalityNumbers | None:
+    if scores is None:
+        return None
+    return AbnormalityNumbers(
+        exponent=exponent or 0.0,
+        brier=scores.brier,
+        ece=scores.calibration.ece,
+        reliability=tuple(
+            ProbabilityBin(
+                low=row.low,
+                high=row.high,
+                images=row.detections,
+                mean_probability=row.mean_score,
+                abnormal=row.precision,
+            )
+            for row in scores.calibration.bins
+        ),
+        net_benefit=tuple(NetBenefitPoint(**vars(point)) for point in scores.net_benefit),
+        by_exponent=tuple(ExponentPoint(**vars(point)) for point in scores.by_exponent),
     )
 
 

@@ -99,12 +99,13 @@ def test_a_network_goes_the_whole_way_on_phantoms(architecture: Architecture, mo
         warmup_epochs=0,
         train_batch_norm=True,
         learning_rate=1e-4,
+        abnormality_loss=0.2,
     )
     steps = Steps()
     card, weights = fit(
         config, dataset, draft_card(config, dataset, "phantoms"), lambda model: None, read, ALONE, steps
     )
-    assert set(steps.figures[0]) == {*family.loss_names, "loss", "learning_rate"}
+    assert set(steps.figures[0]) == {*family.loss_names, "loss_abnormality", "loss", "learning_rate"}
     first, *later = (figures["loss"] for figures in steps.figures)
     assert min(later) < first
 
@@ -112,10 +113,12 @@ def test_a_network_goes_the_whole_way_on_phantoms(architecture: Architecture, mo
     torch.save({"model": load_model(card, weights).state_dict(), "epoch": 3}, buffer)
     imported, again = import_checkpoint(buffer.getvalue(), CATEGORIES, canvas_px=64, score_threshold=0.0)
     assert (imported.architecture, imported.weights_sha256) == (architecture, card.weights_sha256)
+    assert imported.abnormality_exponent == card.abnormality_exponent == 0.25
 
     detector = Detector(imported, again, "cpu", "fp32")
     found = find(detector, dataset.images, read, batch_size=1)
     assert all(len(boxes.scores) > 10 for boxes in found.values())
+    assert all(0 < (boxes.abnormality or 0) < 1 for boxes in found.values())
     assert all((boxes.boxes_xyxy[:, 2:] <= (2 * WIDTH_PX, 2 * HEIGHT_PX)).all() for boxes in found.values())
     assert evaluate_voc(to_material(dataset, dataset.images, found)).mean_ap is not None
 

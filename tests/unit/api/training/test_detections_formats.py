@@ -15,7 +15,7 @@ from api.contract.training import DetectionsFormat
 from api.training.detections_formats import FORMATS, Detections, NoFindingIdTaken
 from shared.detector.card import Category
 from tests.kaggle import Xyxy, score_submission
-from tests.unit.trainer.evaluation.random_set import draw_set
+from tests.unit.trainer.evaluation.random_set import draw_set, with_probabilities
 from trainer.evaluation.boxes import Boxes
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.storage import encode_boxes
@@ -42,7 +42,8 @@ def truth_of(material: EvaluationSet) -> dict[str, list[tuple[int, Xyxy]]]:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("single", [True, False])
-def test_a_submission_scores_what_the_evaluation_reports(seed: int, *, single: bool) -> None:
+@pytest.mark.parametrize("head", [True, False])
+def test_a_submission_scores_what_the_evaluation_reports(seed: int, *, single: bool, head: bool) -> None:
     """Numbers are stored in single precision where they fit. Classes that only the model knows do not count."""
     material = _with_a_class_of_the_model_alone(draw_set(40, 12, 4, seed))
     if single:
@@ -51,6 +52,8 @@ def test_a_submission_scores_what_the_evaluation_reports(seed: int, *, single: b
             for image_id, boxes in material.found.items()
         }
         material = material.with_found(exact)
+    if head:
+        material = with_probabilities(material, np.random.default_rng(seed).random(40))
     metrics = evaluated(material, score_threshold=0.05)
     score = score_submission(export(material, metrics, DetectionsFormat.KAGGLE), truth_of(material))
     assert score == pytest.approx(metrics["map40_with_no_finding"], abs=1e-9)

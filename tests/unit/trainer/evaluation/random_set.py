@@ -1,5 +1,7 @@
 """Images with true boxes and detections drawn at random: many ties, images and classes with nothing, ids with gaps."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +44,15 @@ def draw_set(images: int, detections: int, classes: int, seed: int = 0) -> Evalu
     patients = tuple(f"patient {image_id // 14}" for image_id in image_ids)
     sizes = dict.fromkeys(image_ids, (SIDE_PX, SIDE_PX))
     return EvaluationSet(tuple(image_ids), patients, categories, truth, found, sizes)
+
+
+def with_probabilities(material: EvaluationSet, probabilities: NDArray[np.float64]) -> EvaluationSet:
+    """Return the set with a probability of any finding for each image, in the order of `ordered_ids`."""
+    nothing = Boxes(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0))
+    given = zip(material.ordered_ids, probabilities.tolist(), strict=True)
+    return material.with_found(
+        {id_: replace(material.found.get(id_, nothing), abnormality=probability) for id_, probability in given}
+    )
 
 
 def _draw_boxes(draw: np.random.Generator, count: int) -> NDArray[np.float64]:
