@@ -189,7 +189,7 @@ def open_console(chromium: Browser) -> Iterator[Callable[..., Page]]:
                 complaints.append(line.text)
 
         size = {"width": 1440, "height": 900}
-        page = chromium.new_page(base_url=url, viewport=size, ignore_https_errors=True)  # type: ignore[arg-type]
+        page = chromium.new_page(base_url=url, viewport=size, ignore_https_errors=True)
         page.set_default_timeout(BROWSER_MS)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", hear)

@@ -69,7 +69,7 @@ class OwnPostgres:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute("SET default_transaction_read_only = off")
             for statement in statements:
-                connection.execute(statement)  # type: ignore[arg-type]
+                connection.execute(statement)
 
     def terminate_sessions(self) -> None:
         """End every session of its database."""

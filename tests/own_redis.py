@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import redis
 
@@ -73,7 +74,7 @@ class OwnRedis:
             self._process = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> "OwnRedis":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:

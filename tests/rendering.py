@@ -42,7 +42,7 @@ def code_of(data: bytes) -> str:
 
 def image_of(values: Sequence[int], kind: type[np.integer] = np.uint16, **elements: object) -> bytes:
     """A DICOM file in which each of `values` is stored equally often, but for a remainder."""
-    return make_dicom(np.resize(np.array(values, kind), (SIDE_PX, SIDE_PX)), **elements)  # type: ignore[arg-type]
+    return make_dicom(np.resize(np.array(values, kind), (SIDE_PX, SIDE_PX)), **elements)
 
 
 def levels_of(values: Sequence[int], kind: type[np.integer] = np.uint16, **elements: object) -> list[int]:

@@ -18,7 +18,7 @@ def measure() -> Iterator[Figure]:
         return
     data = table.read_bytes()
     for method in ("wbf", "nms", "none"):
-        source = VinBigDataSource(annotations="", images="", consensus={"method": method})  # type: ignore[arg-type]
+        source = VinBigDataSource(annotations="", images="", consensus={"method": method})
         begun = time.process_time()
         document = convert(data, source)
         took_s = time.process_time() - begun

@@ -20,7 +20,8 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from shared.imaging.isolation import DecoderPool
 from shared.imaging.rendition import make_rendition
 from shared.phantoms import encode_dicom, make_phantom
-from shared.phantoms.dicom import BitsStored, TransferSyntax
+from shared.phantoms.dicom import BitsStored
+from shared.phantoms.encoding import TransferSyntax
 from tests.bench.figure import Figure
 
 SIDE_PX = 3000

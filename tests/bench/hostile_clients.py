@@ -15,7 +15,7 @@ from io import BytesIO
 import httpx
 import numpy as np
 import PIL.Image
-import psutil  # type: ignore[import-untyped]
+import psutil
 from pydantic import SecretStr
 
 from shared.access.keys import create_key

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from api.client import Carina
 from deploy.stack import state

@@ -22,13 +22,14 @@ from shared.training.recipes import RECIPES
 from shared.version import RENDITION_VERSION
 from tests.bench.figure import Figure
 from tests.bench.servers import REPOSITORY
+from tests.recording_checkpointer import RecordingCheckpointer
 from trainer import initial_weights
 from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.evaluate import boxes_of, to_material
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.paired import paired_gain
 from trainer.evaluation.summary import summarise
-from trainer.fit import Progress, draft_card, fit
+from trainer.fit import Progress, Snapshot, draft_card, fit
 from trainer.ranks import Ranks
 
 DATA = REPOSITORY.parent / "shared" / "data"
@@ -61,10 +62,11 @@ def measure() -> Iterator[Figure]:
     yield Figure("AP@0.4 of the reference's", (gain.candidate_map or 0) / (gain.active_map or 1), target=1.5)
 
 
-class Folder:
+class Folder(RecordingCheckpointer):
     """Keeps the last checkpoint of an epoch in a file."""
 
     def __init__(self, file: Path) -> None:
+        super().__init__()
         self._file = file
 
     def load(self) -> bytes | None:
@@ -75,15 +77,12 @@ class Folder:
         """After every epoch."""
         return progress.position.step == 0
 
-    def save(self, checkpoint: bytes, progress: Progress) -> None:
+    def save(self, snapshot: Snapshot, progress: Progress) -> None:
         """Keep a checkpoint, all of it or nothing."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._file.with_suffix(".tmp")
-        unfinished.write_bytes(checkpoint)
+        unfinished.write_bytes(snapshot()())
         unfinished.replace(self._file)
-
-    def check(self, progress: Progress) -> None:
-        """Never end."""
 
 
 def _train_and_detect(name: str, config: TrainingConfig, dataset: Dataset) -> EvaluationSet:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import PIL.Image
-import psutil  # type: ignore[import-untyped]
+import psutil
 import sqlalchemy as sa
 
 from api.serve import serve

@@ -16,34 +16,22 @@ from shared.detector.card import Category
 from shared.phantoms import CLASS_NAMES
 from shared.training.config import TrainingConfig
 from shared.version import RENDITION_VERSION
+from tests.recording_checkpointer import RecordingCheckpointer
 from trainer.datasets.dataset import Dataset, DatasetImage
-from trainer.fit import Progress, Snapshot, draft_card, fit
+from trainer.fit import Progress, draft_card, fit
 from trainer.ranks import joined
 
 #: Steps that are not counted: kernels are chosen, caches filled.
 WARM_UP = 2
 
 
-class Stopwatch:
-    """Counts images from the end of the warm-up on; keeps nothing."""
+class Stopwatch(RecordingCheckpointer):
+    """Counts images from the end of the warm-up on."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.steps = self.images = 0
         self.begun = self.ended = 0.0
-
-    def load(self) -> None:
-        """Begin at the beginning."""
-
-    def is_due(self, progress: Progress) -> bool:
-        """Never."""
-        return False
-
-    def must_stop(self) -> bool:
-        """Never."""
-        return False
-
-    def save(self, snapshot: Snapshot, progress: Progress) -> None:
-        """Keep nothing."""
 
     def check(self, progress: Progress) -> None:
         """Count a step."""

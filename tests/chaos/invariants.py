@@ -238,7 +238,7 @@ def no_lease_is_left(evidence: Evidence) -> Iterator[str]:
     for table in leased_tables():
         ((count,),) = evidence.rows(sa.select(sa.func.count()).where(table.lease_owner.is_not(None)))
         if count:
-            yield f"{count} leases are left in {table.__tablename__}"
+            yield f"{count} leases are left in {sa.inspect(table).local_table.name}"
     idle = "SELECT application_name, now() - xact_start FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
     for name, since in evidence.rows(sa.text(f"{idle} AND xact_start < now() - interval '10 seconds'")):
         yield f"a session of {name or 'a process'} has held a transaction for {since}"

@@ -25,7 +25,7 @@ def run(stack: Stack, *statements: str) -> None:
     with psycopg.connect(stack.settings.database_url.get_secret_value(), autocommit=True) as connection:
         connection.execute("SET default_transaction_read_only = off")
         for statement in statements:
-            connection.execute(statement)  # type: ignore[arg-type]
+            connection.execute(statement)
 
 
 TERMINATE = (

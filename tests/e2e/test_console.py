@@ -204,7 +204,7 @@ def test_a_chart_of_one_sample_shows_it(page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_a_phone(stack: Stack, page: Page, scheme: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.emulate_media(color_scheme=scheme)
     for path in ("studies", "queue", "training", "models", "schedules"):
         page.goto(f"/console/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 from uuid import UUID
 
 import psutil
@@ -15,6 +16,8 @@ from shared.tables import Task
 from shared.training.tasks import expire_tasks
 from tests.integration.forked import trainer_process
 from tests.waiting import DEADLINE_S, wait_until_gone
+
+T = TypeVar("T", bound=Task)
 
 
 class Trainer:
@@ -67,8 +70,8 @@ def trainer(environ: dict[str, str], *, processes: int = 1, **more: str) -> Iter
 
 
 def wait_for_task(
-    database: Database, table: type[Task], task_id: UUID, condition: Callable[[Task], bool], settings: Settings
-) -> Task:
+    database: Database, table: type[T], task_id: UUID, condition: Callable[[T], bool], settings: Settings
+) -> T:
     """Wait until a task's row fulfils a condition, sweeping meanwhile as beat does; return the detached row."""
     deadline = time.monotonic() + 2 * DEADLINE_S  # a training is many steps
     while True:

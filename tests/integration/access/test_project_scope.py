@@ -62,7 +62,7 @@ other = aliased(Job)
 _OF_IMAGE = sa.select(Job.id).where(Job.image_id == Image.id).order_by(Job.id).limit(1).correlate(Image).lateral("its")
 
 #: Each shows the same number of rows of each project.
-SELECTS: dict[str, Callable[[], sa.Select]] = {
+SELECTS: dict[str, Callable[[], sa.Select | sa.CompoundSelect]] = {
     "rows": lambda: sa.select(Job),
     "columns": lambda: sa.select(Job.id),
     "an alias": lambda: sa.select(other.id),
@@ -154,6 +154,7 @@ def test_a_change_reaches_the_rows_of_its_project_only(
     before = _contents(database, wards[1])
     with database.of_project(wards[0].project_id).begin() as session:
         changed = session.execute(CHANGES[shape]().execution_options(synchronize_session=synchronize))
+        assert isinstance(changed, sa.CursorResult)
         assert changed.rowcount > 0
     assert _contents(database, wards[1]) == before
 
@@ -161,10 +162,13 @@ def test_a_change_reaches_the_rows_of_its_project_only(
 @pytest.mark.parametrize("table", [Job.__table__, Detection.__table__])
 @pytest.mark.parametrize("make", [sa.select, sa.update, sa.delete])
 def test_a_statement_that_cannot_be_limited_is_refused(
-    database: Database, wards: tuple[Ward, Ward], make: Callable[..., sa.Select], table: sa.Table
+    database: Database,
+    wards: tuple[Ward, Ward],
+    make: Callable[..., sa.Select | sa.Update | sa.Delete],
+    table: sa.Table,
 ) -> None:
     statement = make(table)
-    if make is sa.update:
+    if isinstance(statement, sa.Update):
         statement = statement.values(model_id=None)
     with database.of_project(wards[0].project_id).begin() as session, pytest.raises(UnscopedStatement):
         session.execute(statement)

@@ -133,7 +133,7 @@ def test_an_exported_model_is_imported_as_the_same_model(
     with database.begin() as session:
         session.execute(sa.delete(Model))
 
-    arguments = {
+    arguments: list[Path | str] = {
         "folder": [tmp_path / "out"],
         "card": [tmp_path / "out" / "card.json"],
         "weights": [tmp_path / "out" / "weights.safetensors"],

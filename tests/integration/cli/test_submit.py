@@ -131,8 +131,9 @@ def test_a_killed_command_goes_on_where_it_was(here: Path, database: Database, s
         return count if journal.exists() else 0
 
     for sent, how in ((1, signal.SIGKILL), (20, signal.SIGINT)):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        with subprocess.Popen(command, env=environ, **pipes) as running:
+        with subprocess.Popen(
+            command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as running:
             while arrived() < sent and running.poll() is None:
                 time.sleep(0.01)
             running.send_signal(how)

@@ -191,7 +191,7 @@ def test_a_url_that_is_too_old_is_asked_for_anew(client: Counting, folder: Path)
     elsewhere = Upload(number=0, state="expected", url=old.url)
     (second,) = client.announce(made.id, [announced(folder / "note.txt")])
     assert second.number == 1
-    client._get = lambda *_, **__: type("Page", (), {"uploads": [elsewhere], "next": None})  # type: ignore[method-assign]
+    client._get = lambda *_, **__: type("Page", (), {"uploads": [elsewhere], "next": None})
     client.upload(made.id, elsewhere, path)
     assert client.put[-1][0] == f"/v1/submissions/{made.id}/files/0/content"
 

@@ -72,7 +72,7 @@ def page(server: Server, keys: Keys, open_console: Callable[..., Page]) -> Page:
 
 def shows(page: Page, rule: str) -> None:
     _, role, name, _ = PAGES[rule]
-    page.get_by_role(role, name=re.compile(f"^{name}")).first.wait_for()  # type: ignore[arg-type]
+    page.get_by_role(role, name=re.compile(f"^{name}")).first.wait_for()
     expect(page.locator("body[data-loading]")).to_have_count(0)
 
 

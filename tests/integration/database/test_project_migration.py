@@ -1,6 +1,7 @@
 """The project that the trainer's rows get which were made when they named none."""
 
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -34,7 +35,7 @@ class Rows:
     def __init__(self, session: sa.orm.Session) -> None:
         self._session = session
 
-    def add(self, table: str, **values: object) -> UUID:
+    def add(self, table: str, **values: Any) -> UUID:
         """Add a row; what is JSON is given as text."""
         values = {"id": new_id(), **values}
         json = {"source", "config", "progress", "events", "subject", "card"}

@@ -40,6 +40,6 @@ def test_the_rows_of_the_previous_release_are_whole_after_an_upgrade(empty: Data
             assert any(all(new[column] == old[column] for column in columns) for new in after[table]), (table, old)
     with empty.begin() as session:
         for mapper in Row.registry.mappers:
-            assert session.scalars(sa.select(mapper.class_)).all() or mapper.local_table.name not in before
+            assert session.scalars(sa.select(mapper.class_)).all() or str(mapper.local_table) not in before
         states = set(session.scalars(sa.select(Job.state)))
     assert states == {JobState.SUCCEEDED, JobState.DETECTING}

@@ -16,7 +16,7 @@ from psycopg import sql
 from deploy.backup import BackupFolder
 from shared.database import Database
 from shared.erasure import erase_study
-from shared.erasure.reconciliation import PARTS, Reconciliation
+from shared.erasure.reconciliation import PARTS, Missing, Reconciliation
 from shared.ids import new_id
 from shared.intake.receive import Intake
 from shared.object_store import ObjectStore
@@ -97,7 +97,7 @@ def rows(database: Database) -> set[tuple[str, str]]:
         }
 
 
-def missing(database: Database, settings: Settings) -> list[object]:
+def missing(database: Database, settings: Settings) -> list[Missing]:
     store = ObjectStore(settings)
     work = Reconciliation(database, store)
     found = [row for part in PARTS for row in work.check(part).missing]

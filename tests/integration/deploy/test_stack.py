@@ -551,7 +551,7 @@ def test_a_cluster_of_a_version_that_is_gone_is_refused(tmp_path: Path) -> None:
         assert [path.name for path in cluster.iterdir()] == ["PG_VERSION"]
 
 
-def objects(settings: dict[str, str]):  # type: ignore[no-untyped-def]
+def objects(settings: dict[str, str]):
     return boto3.client(
         "s3",
         endpoint_url=settings["CARINA_S3_ENDPOINT_URL"],

@@ -16,7 +16,8 @@ from pathlib import Path
 import psycopg
 import pydicom
 import pytest
-from pynetdicom import AE, Association
+from pynetdicom import AE
+from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_ECHO
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ComputedRadiographyImageStorage,
@@ -296,7 +297,7 @@ def test_messages_that_do_not_wait_for_answers_end_the_association(
 
     def wait(*args: object, **kwargs: object) -> object:
         go_on.wait(DEADLINE_S)
-        return receive(*args, **kwargs)  # type: ignore[arg-type]
+        return receive(*args, **kwargs)
 
     monkeypatch.setattr(Intake, "receive", wait)
     with association(listener) as made:

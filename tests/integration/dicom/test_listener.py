@@ -32,7 +32,8 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, build_context
 
-from api.dicom.listener import Listener, ListenerMisconfigured
+from api.dicom.listener import Listener
+from api.dicom.storage import ListenerMisconfigured
 from shared.access.keys import Allowance, create_key, prefix_of
 from shared.database import Database
 from shared.errors import ObjectStoreUnavailable

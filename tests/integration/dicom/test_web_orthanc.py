@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from shared.database import Database
 from shared.tables import Image
 from tests.integration.conftest import Keys, Server
-from tests.integration.dicom.test_web import STUDY, image
+from tests.integration.dicomweb import STUDY, image
 from tests.ports import free_port
 from tests.requirements import needs
 from tests.waiting import DEADLINE_S, wait_for

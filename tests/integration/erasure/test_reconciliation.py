@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -34,7 +36,7 @@ KILLED_BEFORE_ITS_ROWS = (
 )
 
 
-def fsck(carina: Callable[..., str], *options: str, code: int = 0) -> dict[str, object]:
+def fsck(carina: Callable[..., str], *options: str, code: int = 0) -> dict[str, Any]:
     printed = carina("fsck", "--json", *options, code=code)
     return json.loads(printed[printed.index("{\n") :])  # after the log of what went before
 
@@ -166,7 +168,7 @@ def test_the_cleanup_removes_unused_objects_within_a_day_and_keeps_what_datasets
 
     def run(hours: int) -> set[str]:
         for hour in range(hours):
-            monkeypatch.setattr(cleanup.time, "time", lambda hour=hour: hour * cleanup.INTERVAL_S)
+            monkeypatch.setattr(time, "time", lambda hour=hour: hour * cleanup.INTERVAL_S)
             cleanup.Cleanup(settings, database, incoming).run()
         return {key for folder in ("originals/", "renditions/") for key in incoming.keys(folder)}
 

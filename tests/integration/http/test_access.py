@@ -236,7 +236,7 @@ def ids(api: Api, keys: Keys, database: Database) -> dict[str, object]:
 def call(api: Api, route: tuple[str, str], ids: dict[str, object]):
     method, path = route
     body = BODIES.get(path, {} if method == "PATCH" else None)
-    if body and body.get("id") == "{job_id}":
+    if isinstance(body, dict) and body.get("id") == "{job_id}":
         body = body | {"id": str(ids["job_id"])}
     return api.call(method, path.format(**ids), body)
 

@@ -58,7 +58,7 @@ def test_a_new_route_is_recorded_by_itself(api: Api, database: Database) -> None
     def added(number: str) -> tuple[str, int]:
         return number, int(number)
 
-    added.access = Scope.READ
+    vars(added)["access"] = Scope.READ
     app.add_url_rule("/v1/new/<number>", "new.show", added, methods=["GET", "POST"])
     assert [api.get(f"/v1/new/{status}").status_code for status in (200, 206, 404)] == [200, 206, 404]
     assert api.call("HEAD", "/v1/new/200").status_code == 200

@@ -32,7 +32,7 @@ def send(api: Api, keys: Keys) -> Callable:
 
 def count(database: Database, row: type) -> int:
     with database.begin() as session:
-        return session.scalar(sa.select(sa.func.count()).select_from(row))
+        return session.scalars(sa.select(sa.func.count()).select_from(row)).one()
 
 
 def test_the_same_request_gets_the_same_answer_and_is_done_once(send: Callable, database: Database) -> None:

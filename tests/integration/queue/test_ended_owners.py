@@ -57,7 +57,7 @@ def add_one_of_each(session: Session, project_id: UUID) -> None:
 
 def lease_all(session: Session, owner: str) -> None:
     for table in leased_tables():
-        state = LEASED.get(table, TaskState.RUNNING)  # type: ignore[call-overload]
+        state = LEASED.get(table, TaskState.RUNNING)
         session.execute(sa.update(table).values(**leased_values(table, state, owner, LEASE_S)))
 
 

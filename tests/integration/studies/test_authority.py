@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from shared.access.keys import verify_key
 from shared.database import Database
+from shared.imaging.overlay import draw_overlay
 from shared.models import registry
 from shared.object_store import ObjectStore, rendition_key
 from shared.queue.top_scores import keep_top_scores
@@ -308,7 +309,7 @@ def test_the_overlay_says_whose_findings_it_shows_and_what_the_card_warns_of(
     from api.studies import images as images_api
 
     notes: list[str] = []
-    draw = images_api.draw_overlay
+    draw = draw_overlay
 
     def noting(rendition: Any, boxes: Any, note: str, colours: Any) -> bytes:
         notes.append(note)

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.contract.findings import NOTICE
 from api.studies import images
 from shared.database import Database
+from shared.imaging.overlay import draw_overlay
 from shared.object_store import ObjectStore, rendition_key
 from shared.queue.claim import Claim, claim
 from shared.queue.outcome import FoundBox, FoundImage, StoredRendition, mark_ready, succeed
@@ -289,7 +290,7 @@ def test_no_more_overlays_are_drawn_at_once_than_there_are_cores(
     path = f"/v1/images/{send_one(api)['image_id']}/overlay.png"
     prepare(database, store)
     detect(database, BOXES[:1])
-    draw, lock, cores = images.draw_overlay, threading.Lock(), len(os.sched_getaffinity(0))
+    draw, lock, cores = draw_overlay, threading.Lock(), len(os.sched_getaffinity(0))
     at_once: list[int] = []
     drawing = 0
 
@@ -333,7 +334,7 @@ def metrics_of(api: Api) -> dict[tuple[str, str], float]:
     assert response.status_code == 200
     families = text_string_to_metric_families(response.get_data(as_text=True))
     samples = [sample for family in families for sample in family.samples]
-    return {(sample.name, *sample.labels.values()): sample.value for sample in samples}  # type: ignore[misc]
+    return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
 
 
 def test_metrics_count_jobs_waiting_and_work(api: Api, database: Database, store: ObjectStore) -> None:
@@ -369,9 +370,9 @@ def test_metrics_count_jobs_waiting_and_work(api: Api, database: Database, store
     assert (found["carina_step_seconds_sum", "detect"], found["carina_step_seconds_count", "detect"]) == (5.0, 8)
     assert found["carina_workers", "detect"] == 1
     assert found["carina_workers", "train"] == 1
-    assert found[("carina_lease_expiries_total",)] == 3  # type: ignore[index]
-    assert found["carina_tasks", "dataset", "queued"] == found["carina_tasks", "dataset", "succeeded"] == 1  # type: ignore[index]
-    assert found["carina_tasks", "training", "queued"] == 0  # type: ignore[index]
+    assert found[("carina_lease_expiries_total",)] == 3
+    assert found["carina_tasks", "dataset", "queued"] == found["carina_tasks", "dataset", "succeeded"] == 1
+    assert found["carina_tasks", "training", "queued"] == 0
     assert found["carina_oldest_waiting_task_seconds", "dataset"] == pytest.approx(3600, abs=60)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import boto3
@@ -42,7 +43,7 @@ MIB = 1024**2
 MISSING = "00000000-0000-0000-0000-000000000000"
 
 
-def told(data: bytes, name: str = "image.png") -> dict[str, object]:
+def told(data: bytes, name: str = "image.png") -> dict[str, Any]:
     """A file as it is announced."""
     return {"name": name, "byte_count": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 

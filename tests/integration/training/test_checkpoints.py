@@ -110,7 +110,7 @@ def test_a_write_that_is_killed_at_any_line_leaves_a_checkpoint_to_resume_from(w
         except Killed:
             writer.finish()
         finally:
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
         row = row_of(work)
         assert row.checkpoint_sha256 is not None
         assert row.checkpoint_steps in (before.checkpoint_steps, number)

@@ -35,8 +35,8 @@ from tests.vinbigdata import COLUMNS
 from tests.waiting import wait_for
 from trainer.datasets.annotations import MalformedAnnotations, pseudonym
 from trainer.datasets.dataset import parse
-from trainer.datasets.importing import Imported, UnreadablePlace, import_here
-from trainer.datasets.making import NothingToImport, open_stored
+from trainer.datasets.importing import Imported, import_here
+from trainer.datasets.making import NothingToImport, UnreadablePlace, open_stored
 
 HALVES = SplitPlan(train=0.5, val=0.5, test=0)
 

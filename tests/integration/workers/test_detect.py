@@ -37,7 +37,12 @@ def fail_on_the_marked(batch: Sequence[FittedImage]) -> None:
 def once(action: Callable[[], object]) -> Before:
     """Do it at the first batch only."""
     actions = [action]
-    return lambda _: actions.pop()() if actions else None
+
+    def before(_: Sequence[FittedImage]) -> None:
+        if actions:
+            actions.pop()()
+
+    return before
 
 
 def test_detections_are_those_of_the_detector_in_original_pixels(

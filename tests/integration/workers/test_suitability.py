@@ -17,7 +17,7 @@ COARSE = make_dicom(np.ascontiguousarray(CHEST[::2, ::2]), SOPInstanceUID="1.2.5
 FILES = (GOOD, LATERAL, LYING, NEGATIVE, COARSE)
 
 
-def prepared(workshop: Workshop, suitability: str) -> tuple[list[tuple[str, str | None]], list[list[str]]]:
+def prepared(workshop: Workshop, suitability: str) -> tuple[list[tuple[str, str | None]], list[list[str] | None]]:
     """Each job's state and code, and each image's flags."""
     jobs = [workshop.job(job_id) for job_id in workshop.queue(*FILES)]
     with workshop.preparing(suitability=suitability) as prepare:

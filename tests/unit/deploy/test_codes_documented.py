@@ -8,7 +8,7 @@ import pytest
 
 from deploy.document_codes import PAGE, load_all, page
 from shared.errors import CODES, NotFound, PermanentError, Place, PlainCode, RequestError, plain_code
-from tests.conftest import REPOSITORY
+from tests.requirements import REPOSITORY
 
 
 def test_the_page_lists_every_code() -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import typer
+from typer.core import TyperGroup
 
 from deploy.cli import app
 from deploy.document_commands import PAGE, page
@@ -29,7 +30,9 @@ def test_the_page_is_that_of_the_commands() -> None:
 
 def test_the_page_has_every_command(tmp_path) -> None:
     described = PAGE.read_text()
-    groups = {name for name, part in typer.main.get_command(app).commands.items() if hasattr(part, "commands")}
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperGroup)
+    groups = {name for name, part in command.commands.items() if isinstance(part, TyperGroup)}
     for command in every_command(tmp_path):
         length = 3 if command[1:2] == ["import"] and command[0] == "dataset" else 2 if command[0] in groups else 1
         assert f"### carina {' '.join(command[:length])}\n" in described, command

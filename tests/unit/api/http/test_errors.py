@@ -5,7 +5,14 @@ import structlog
 from flask import Flask
 
 from api.http import errors
-from shared.errors import BucketMissing, ClockSkew, ObjectStoreBusy, ObjectStoreRefused, ObjectStoreUnavailable
+from shared.errors import (
+    BucketMissing,
+    ClockSkew,
+    InvalidRequest,
+    ObjectStoreBusy,
+    ObjectStoreRefused,
+    ObjectStoreUnavailable,
+)
 
 SECRET = "The object store at s3.intern.example denies s3:GetObject on the bucket hospital."
 
@@ -34,6 +41,6 @@ def test_any_other_error_is_said_in_full() -> None:
 
     @app.get("/")
     def fail() -> str:
-        raise errors.InvalidRequest("The parameter is wrong.")
+        raise InvalidRequest("The parameter is wrong.")
 
     assert app.test_client().get("/").json["detail"] == "The parameter is wrong."

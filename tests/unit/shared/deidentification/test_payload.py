@@ -278,7 +278,8 @@ def image_of(values: NDArray[np.integer], syntax: TransferSyntax, **elements: ob
 def stored_cells(data: bytes, syntax: str) -> NDArray[np.uint16]:
     file = pydicom.dcmread(BytesIO(data))
     if syntax == "rle":
-        layout = CellLayout(*IMAGE.shape, 16, 16, 15, signed=False)
+        height_px, width_px = IMAGE.shape
+        layout = CellLayout(height_px, width_px, 16, 16, 15, signed=False)
         return np.frombuffer(unpack_rle(frame_of(data), layout), "<u2").reshape(IMAGE.shape)
     raw = file.PixelData if syntax in NATIVE else frame_of(data)
     raw = zlib.decompress(raw, -15) if syntax == "deflated-frame" else raw

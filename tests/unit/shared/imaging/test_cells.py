@@ -12,6 +12,7 @@ from tests.golden_images import golden_image
 from tests.synthetic_dicom import make_dicom
 
 IMAGE = golden_image(12)
+LAYOUT = CellLayout(IMAGE.shape[0], IMAGE.shape[1], bits_allocated=16, bits_stored=12, high_bit=11, signed=False)
 SIGNED = golden_image(12, signed=True)
 
 
@@ -45,7 +46,7 @@ def test_stored_bits_may_lie_anywhere_in_a_cell(allocated: int, signed: bool) ->
             shift = high_bit + 1 - stored
             around = rng.integers(0, 1 << allocated, values.shape) & ~(((1 << stored) - 1) << shift)
             cells = (((values & ((1 << stored) - 1)) << shift) | around).astype(kind)
-            layout = CellLayout(*values.shape, allocated, stored, high_bit, signed)
+            layout = CellLayout(64, 70, allocated, stored, high_bit, signed)
             pixels = read_cells(memoryview(cells.astype(f"<u{cells.itemsize}").tobytes()), layout)
             assert np.array_equal(pixels, values), (stored, high_bit)
             assert pixels.dtype in ((np.int16,) if signed else (np.uint8, np.uint16))
@@ -59,7 +60,7 @@ def test_signed_values_are_read_from_cells_that_are_extended_and_from_such_as_ar
 
 def test_cells_without_anything_to_cut_off_are_not_copied() -> None:
     data = memoryview(IMAGE.astype("<u2").tobytes())
-    assert np.shares_memory(read_cells(data, CellLayout(*IMAGE.shape, 16, 12, 11, False)), np.frombuffer(data, "<u2"))
+    assert np.shares_memory(read_cells(data, LAYOUT), np.frombuffer(data, "<u2"))
 
 
 @pytest.mark.parametrize(
@@ -71,13 +72,12 @@ def test_what_a_header_leaves_out_is_taken_for_the_plain_case(missing: dict[str,
 
 def test_padding_is_less_than_a_row_or_all_the_same() -> None:
     data = memoryview(IMAGE.astype("<u2").tobytes())
-    layout = CellLayout(*IMAGE.shape, 16, 12, 11, False)
-    padded = memoryview(bytes(data) + b"\0" * (layout.row_bytes - 1))
-    assert np.array_equal(read_cells(padded, layout), IMAGE)
-    assert np.array_equal(read_cells(memoryview(bytes(padded) + b"\0" * 5000), layout), IMAGE)
+    padded = memoryview(bytes(data) + b"\0" * (LAYOUT.row_bytes - 1))
+    assert np.array_equal(read_cells(padded, LAYOUT), IMAGE)
+    assert np.array_equal(read_cells(memoryview(bytes(padded) + b"\0" * 5000), LAYOUT), IMAGE)
     for wrong in (data[:-1], memoryview(bytes(padded) + b"\1"), memoryview(bytes(data) * 2)):
         with pytest.raises(UndecodablePixelData):
-            read_cells(wrong, layout)
+            read_cells(wrong, LAYOUT)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The size and the shape of pixels, each rule with a header of its own."""
 
-from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -194,7 +193,7 @@ def test_a_rendition_keeps_the_proportions_to_half_a_pixel() -> None:
 
 @pytest.mark.parametrize("spacing", [(0.2, 0.1), (0.1, 0.2), (0.14, 0.2), (0.2, 0.2)])
 @pytest.mark.parametrize("longest_px", [128, 1024])
-def test_what_is_round_in_the_patient_is_round_in_the_rendition(spacing: Sequence[float], longest_px: int) -> None:
+def test_what_is_round_in_the_patient_is_round_in_the_rendition(spacing: tuple[float, float], longest_px: int) -> None:
     """A disc of 30 mm, as a detector with oblong pixels would show it."""
     down, across = (np.arange(401) - 200.0) * spacing[0], (np.arange(455) - 227.0) * spacing[1]
     disc = np.where(np.hypot(*np.meshgrid(across, down)) < 15, 4000, 40).astype(np.uint16)

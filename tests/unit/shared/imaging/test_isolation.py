@@ -194,7 +194,7 @@ def test_a_child_is_replaced_before_a_decoder_that_loses_memory_fills_it(
         pack_rendition(replace(SMALL, height_px=SMALL.height_px + 1)),
         pack_rendition(replace(SMALL, original_width_px=0)),
         pack_rendition(replace(SMALL, original_width_px=2**31)),
-        pack_rendition(replace(SMALL, original_width_px="96; DROP TABLE")),  # type: ignore[arg-type]
+        pack_rendition(replace(SMALL, original_width_px="96; DROP TABLE")),
     ],
 )
 def test_what_a_child_under_a_strangers_hand_answers_is_not_believed(answer: bytes) -> None:

@@ -101,7 +101,7 @@ def test_a_first_value_has_the_sign_of_what_goes_into_the_table(syntax: str | No
         image = np.resize(np.array(values, kind), (64, 64))
         if syntax:
             elements["syntax"] = syntax
-        return [int(level) for level in show(make_dicom(image, **elements))[0, : len(values)]]  # type: ignore[arg-type]
+        return [int(level) for level in show(make_dicom(image, **elements))[0, : len(values)]]
 
     entries = np.array([0, 51, 102, 255], np.uint8).astype(np.uint16)
     if syntax == ExplicitVRBigEndian:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pydicom.charset
 import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
@@ -18,7 +19,6 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from shared.deidentification import deidentify
 from shared.errors import PermanentError
-from shared.imaging import dicom_bounds
 from shared.imaging.dicom_file import read_dicom
 from shared.imaging.header import read_header
 from shared.imaging.rendition import make_rendition
@@ -220,7 +220,7 @@ def test_python_looks_for_no_character_set_that_a_file_names(monkeypatch: pytest
         described = read_dicom(data, max_bytes=2**20, kept=None).dataset
         assert described.PatientName == "Secret^Patient"
     assert not looked_up
-    assert dicom_bounds.charset.python_encoding["utf8"] == "utf8"
+    assert pydicom.charset.python_encoding["utf8"] == "utf8"
 
 
 @pytest.mark.parametrize("vr", [b"??", b"\0\0", b"  ", b"lo", b"XX"])

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from shared.errors import CarinaError, DecoderProcessLost, PermanentError
-from shared.imaging import isolation, sandbox
+from shared.imaging import sandbox
 from shared.imaging.decoder_answer import pack_error
 from shared.imaging.isolation import DecoderPool
 from shared.imaging.rendition import make_rendition
@@ -58,10 +58,10 @@ def pool() -> Iterator[DecoderPool]:
     def start(command: list[str], **kwargs: object) -> "subprocess.Popen[bytes]":
         if command[1:3] == ["-m", "shared.imaging.decoder_process"]:
             command = [command[0], "-c", HOSTILE, *command[3:]]
-        return popen(command, **kwargs)  # type: ignore[call-overload, no-any-return]
+        return popen(command, **kwargs)  # type: ignore[call-overload]
 
     with pytest.MonkeyPatch.context() as patch, DecoderPool(1, DEADLINE_S) as hostile:
-        patch.setattr(isolation.subprocess, "Popen", start)
+        patch.setattr(subprocess, "Popen", start)
         yield hostile
 
 
@@ -243,7 +243,7 @@ def test_the_kernel_ends_a_spinning_decoder_whose_parent_does_not(
 ) -> None:
     pool.protections()
     timer = threading.Timer
-    monkeypatch.setattr(isolation.threading, "Timer", lambda *_: timer(DEADLINE_S, lambda: None))
+    monkeypatch.setattr(threading, "Timer", lambda *_: timer(DEADLINE_S, lambda: None))
     monkeypatch.setattr(pool, "_timeout_s", 1)
     with pytest.raises(DecoderProcessLost, match=r"ended \(-(24|9)\)"):  # SIGXCPU
         pool.render(b"#!\nwhile True: pass", 64, MAX_PIXELS)

@@ -27,7 +27,8 @@ CHEST = np.rint(255 * make_phantom(17, 640, 540).pixels).astype(np.uint8)
 
 
 def flags(picture: NDArray[np.uint8], *tagged: Flag) -> list[Flag]:
-    return judge(tagged, np.ascontiguousarray(picture), *picture.shape, load_classifier())[0]
+    height_px, width_px = picture.shape
+    return judge(tagged, np.ascontiguousarray(picture), height_px, width_px, load_classifier())[0]
 
 
 def test_a_chest_as_it_should_be_is_not_flagged() -> None:

@@ -39,7 +39,7 @@ def test_a_file_as_announced_passes_whole_with_its_figures() -> None:
     ],
 )
 def test_no_reader_gets_all_of_another_file(announced: dict[str, int | str], error: type[CarinaError]) -> None:
-    got, raised = read(CheckedStream(CHUNKS, **announced))  # type: ignore[arg-type]
+    got, raised = read(CheckedStream(CHUNKS, **announced))
     assert raised is error
     assert WHOLE.startswith(got)
     assert len(got) < len(WHOLE)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
+from pydicom.pixels.processing import apply_windowing
 
 from deploy.tools.fit_phantom_figures import fit, read_rows
 from shared.errors import PermanentError
@@ -114,7 +115,7 @@ def test_each_transfer_syntax_decodes_to_the_stored_values(transfer_syntax: str,
 
 def test_the_window_shows_the_whole_range() -> None:
     dataset = pydicom.dcmread(io.BytesIO(encode_dicom(make_phantom(5, **SMALL), bits_stored=12)))
-    shown = pydicom.pixels.apply_windowing(dataset.pixel_array, dataset)
+    shown = apply_windowing(dataset.pixel_array, dataset)
     assert np.allclose(shown, dataset.pixel_array, atol=1)
 
 

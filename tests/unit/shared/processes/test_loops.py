@@ -88,5 +88,5 @@ def test_a_loop_may_be_stopped_before_it_was_started() -> None:
 def test_an_error_that_nobody_asks_for_is_logged() -> None:
     with capture_logs() as logs, ThreadPoolExecutor(1) as threads:
         watched(threads.submit(lambda: None))
-        watched(threads.submit(int, "bad"))  # type: ignore[arg-type]
+        watched(threads.submit(int, "bad"))
     assert [line["event"] for line in logs] == ["thread_failed"]

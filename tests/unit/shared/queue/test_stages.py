@@ -2,6 +2,8 @@
 
 from importlib import import_module
 
+import sqlalchemy as sa
+
 from deploy.needs import NEEDS
 from shared.leases import leased_tables, pause_after
 from shared.queue.retry import NOT_INHERITED
@@ -32,7 +34,7 @@ def test_every_stage_has_a_batch_size_and_workers_that_can_be_started() -> None:
 
 
 def test_all_kinds_of_leased_rows_are_known() -> None:
-    assert [table.__tablename__ for table in leased_tables()] == [
+    assert [sa.inspect(table).local_table.name for table in leased_tables()] == [
         *("dataset", "evaluation", "gate_decision", "job", "submission_file", "training_run", "webhook_delivery")
     ]
 

@@ -26,7 +26,7 @@ def test_places_become_keys_of_the_bucket() -> None:
 def test_annotations_in_many_files_are_a_folder(form: str) -> None:
     source = request("s3://ward/a/labels", "a/images/", format=form).in_bucket("ward").source
     assert source.format == form
-    assert (source.annotations, source.images) == ("a/labels/", "a/images/")  # type: ignore[union-attr]
+    assert (source.annotations, source.images) == ("a/labels/", "a/images/")
 
 
 @pytest.mark.parametrize("place", ["s3://elsewhere/a", "s3://ward/", "", "/a", "a/../originals/b", "..", "./a", "a?b"])
@@ -42,7 +42,7 @@ def test_what_projects_sent_in_cannot_be_imported(folder: str) -> None:
         with pytest.raises(InvalidRequest):
             request(images=place).in_bucket("ward")
     # A longer name is another folder.
-    assert request(images=f"{folder}2").in_bucket("ward").source.images == f"{folder}2/"  # type: ignore[union-attr]
+    assert request(images=f"{folder}2").in_bucket("ward").source.images == f"{folder}2/"
 
 
 def test_shares_make_a_whole_and_unfused_boxes_have_one_reader() -> None:

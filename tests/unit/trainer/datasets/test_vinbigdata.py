@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -312,11 +313,11 @@ reading = st.lists(box, max_size=3)
 
 
 @given(st.dictionaries(st.tuples(st.sampled_from("abcd"), st.sampled_from(["R1", "R2", "R3"])), reading, min_size=1))
-def test_a_table_survives_the_way_through_coco(readings: dict[tuple[str, str], list[object]]) -> None:
+def test_a_table_survives_the_way_through_coco(readings: dict[tuple[str, str], list[Any]]) -> None:
     """Table to COCO to table gives each row as often as before, every digit of it."""
     rows = []
     for (image, reader), boxes in readings.items():
-        for (class_id, name), (left, right), (top, bottom) in boxes:  # type: ignore[misc]
+        for (class_id, name), (left, right), (top, bottom) in boxes:
             rows.append(f'{image},"{name}",{class_id},{reader},{left!r},{top!r},{right!r},{bottom!r}')
         if not boxes:
             rows.append(f"{image},No finding,14,{reader},,,,")

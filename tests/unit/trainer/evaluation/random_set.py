@@ -58,4 +58,4 @@ def with_probabilities(material: EvaluationSet, probabilities: NDArray[np.float6
 def _draw_boxes(draw: np.random.Generator, count: int) -> NDArray[np.float64]:
     """Draw boxes of whole pixels from 10 to 500 wide and high, so that all of COCO's sizes occur: [count, 4]."""
     corners, sizes = draw.uniform(0, 1500, (count, 2)), draw.uniform(10, 500, (count, 2))
-    return np.round(np.concatenate((corners, corners + sizes), axis=1))
+    return np.concatenate((corners, corners + sizes), axis=1).round()

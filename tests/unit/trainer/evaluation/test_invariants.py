@@ -58,8 +58,8 @@ def test_the_order_of_images_changes_nothing(material: EvaluationSet, random: "n
         tuple(material.image_ids[n] for n in order),
         tuple(material.patients[n] for n in order),
         CATEGORIES,
-        dict(reversed(material.truth.items())),
-        dict(reversed(material.found.items())),
+        dict(reversed(list(material.truth.items()))),
+        dict(reversed(list(material.found.items()))),
     )
     one, other = (summarise(each, bootstrap_samples=5, seed=0) for each in (material, shuffled))
     assert one == other
