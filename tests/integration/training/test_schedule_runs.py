@@ -1,4 +1,4 @@
-"""Schedules with real processes: beats that start late."""
+"""Schedules with real processes: a beat that starts late, and a training that lasts longer than an interval."""
 
 import os
 from collections.abc import Iterator
@@ -12,12 +12,17 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from shared.database import Database
+from shared.object_store import ObjectStore
+from shared.settings import Settings
 from shared.tables import Schedule, TrainingRun
 from shared.training.due import claim_due
 from shared.training.schedules import create_schedule, database_now
-from shared.vocabulary.states import TaskState
+from shared.training.tasks import cancel_task
+from shared.vocabulary.states import Overlap, TaskState
 from tests.integration.forked import command
 from tests.integration.rows import add_dataset, home
+from tests.integration.trainers import trainer, wait_for_task
+from tests.tiny_dataset import store_dataset
 from tests.tiny_images import tiny_config
 from tests.waiting import DEADLINE_S, wait_for
 
@@ -94,3 +99,40 @@ def test_a_beat_that_starts_late_runs_changed_data_once_and_says_so(
     assert said.startswith(f"Started run {late.id}.")
     assert " earlier times were missed, from " in said
     assert late.state == TaskState.QUEUED
+
+
+def test_while_a_training_lasts_times_are_skipped_or_queued_behind_it(
+    environ: dict[str, str], settings: Settings, database: Database, store: ObjectStore
+) -> None:
+    store_dataset(database, store, count=8)
+    create(database, skip_unchanged=False, config=tiny_config(epochs=1000))
+
+    def set_overlap(overlap: Overlap) -> None:
+        with database.begin() as session:
+            session.execute(sa.update(Schedule).values(overlap=overlap))
+
+    def cancel(run: TrainingRun) -> None:
+        with database.begin() as session:
+            cancel_task(session, TrainingRun, run.id)
+
+    tick(database, 0)
+    (first,) = runs(database)
+    with trainer(environ) as one, trainer(environ) as other:
+        before = wait_for_task(database, TrainingRun, first.id, lambda row: bool(row.progress), settings).progress
+        set_overlap(Overlap.SKIP)
+        assert tick(database, 1) == f"Skipped: run {first.id} is not finished."
+        set_overlap(Overlap.QUEUE)
+        said = tick(database, 2)
+        _, second = runs(database)
+        assert said == f"Started run {second.id}, which waits for run {first.id}."
+        wait_for_task(database, TrainingRun, first.id, lambda row: row.progress != before, settings)
+        assert [run.attempt for run in runs(database)] == [1, 0], "the idle trainer waits"
+        cancel(first)
+        wait_for_task(database, TrainingRun, second.id, lambda row: row.attempt == 1, settings)
+        set_overlap(Overlap.SKIP)
+        assert tick(database, 3) == f"Skipped: run {second.id} is not finished."
+        cancel(second)
+        said = tick(database, 4)
+        *_, third = runs(database)
+        assert said == f"Started run {third.id}."
+        assert one.process.poll() is other.process.poll() is None
