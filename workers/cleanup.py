@@ -123,12 +123,12 @@ class Cleanup:
         return count
 
     def _unused(self) -> int:
-        """Delete originals and renditions that no row refers to, in this hour's part of the keys; return how many."""
+        """Delete objects that no row refers to, in this hour's part of the keys; return how many."""
         reconciliation = Reconciliation(self._database, self._incoming)
         hour = int(time.time() // INTERVAL_S)
         count = 0
         for number in range(hour % _ROUND_H, 256, _ROUND_H):
-            for folder in ("originals", "renditions"):
+            for folder in ("originals", "renditions", "results"):
                 for found in reconciliation.find_unused(f"{folder}/{number:02x}/"):
                     reconciliation.remove(found.key)
                     count += 1

@@ -25,8 +25,8 @@ def fsck(
 ) -> None:
     """Compare the object store with the database. Without `--delete` and `--repair` nothing is changed.
 
-    Lists originals and renditions that no row refers to, and rows whose object is missing. All processes may work
-    meanwhile. Ends with exit code 1 if anything is left to do.
+    Lists originals, renditions and trainings' event files that no row refers to, and rows whose object is missing. All
+    processes may work meanwhile. Ends with exit code 1 if anything is left to do.
     """
     # Clients of the servers, which every other command would have to wait for.
     from shared.access.audit import CLI, record

@@ -177,7 +177,9 @@ def _read_times_as_utc(connection: psycopg.Connection[Any], _: object) -> None:
     connection.adapters.register_loader("timestamptz", _UtcLoader)
 
 
-def is_any(column: InstrumentedAttribute[Any], values: Iterable[object]) -> sa.ColumnElement[bool]:
+def is_any(
+    column: sa.ColumnElement[Any] | InstrumentedAttribute[Any], values: Iterable[object]
+) -> sa.ColumnElement[bool]:
     """The condition that a column has one of these values, which are sent as one array.
 
     `in_` sends one parameter per value: PostgreSQL accepts at most 65,535, and plans a statement for each count.

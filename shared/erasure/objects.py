@@ -12,13 +12,16 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from shared.database import is_any
 from shared.errors import TransientError
 from shared.object_store import ObjectStore, digest_in
-from shared.tables import Dataset, ErasedObject, Erasure, Evaluation, Image, Project, Rendition
+from shared.tables import Dataset, ErasedObject, Erasure, Evaluation, Image, Project, Rendition, TrainingRun
 
+_EVENT_FILES = sa.func.jsonb_each_text(TrainingRun.events).table_valued(
+    "key", sa.column("value", sa.Text), joins_implicitly=True
+)
 #: The columns that refer to objects, by the folder of the key. They hold digests.
-REFERENCES: dict[str, tuple[InstrumentedAttribute[Any], ...]] = {
+REFERENCES: dict[str, tuple[sa.ColumnElement[Any] | InstrumentedAttribute[Any], ...]] = {
     "originals": (Image.sha256,),
     "renditions": (Image.rendition_sha256, Rendition.rendition_sha256),
-    "results": (Evaluation.report_sha256, Evaluation.detections_sha256, Dataset.failures_sha256),
+    "results": (Evaluation.report_sha256, Evaluation.detections_sha256, Dataset.failures_sha256, _EVENT_FILES.c.value),
 }
 #: How long an erased object is recorded: much longer than the time between storing a file and writing its row.
 _REMEMBERED = timedelta(hours=1)
@@ -63,6 +66,8 @@ def find_unused(session: Session, keys: Collection[str]) -> set[str]:
         if column is Image.sha256:
             projects = sa.select(Project.id)  # for the index, which begins with the project
             found = found.where(Image.project_id.in_(projects), Image.original_deleted_at.is_(None))
+        elif column is _EVENT_FILES.c.value:
+            found = found.select_from(TrainingRun, _EVENT_FILES)
         for sha256 in session.scalars(found):
             by_digest.pop(sha256, None)
     return set(by_digest.values())

@@ -1,11 +1,12 @@
 """Compares the bucket with the rows, in both directions.
 
-An object without a row is left behind by an upload that was killed before its rows were written, or by a job that was
-cancelled while it was prepared. A row without its object is the result of damage to the bucket. Objects are written
-before their rows, so the rows are read first here, and an object counts as unused only from a certain age on.
+An object without a row is left behind by an upload or a training that was killed before it wrote the row, or by a job
+that was cancelled while it was prepared. A row without its object is the result of damage to the bucket. Objects are
+written before their rows, so the rows are read first here, and an object counts as unused only from a certain age on.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,9 @@ UNUSED_AFTER = timedelta(hours=24)
 #: The parts of the bucket that are checked one by one, so that their keys fit into memory.
 PARTS = [*(f"{folder}/{digit:x}" for folder in ("originals", "renditions") for digit in range(16)), "other"]
 _AT_A_TIME = 1000
+#: The keys of objects that are removed without a row. Of the trainer's outputs, these are the event files of trainings:
+#: the rows of other outputs follow minutes later, and a batch that is kept for inspection has no row.
+_COLLECTED = re.compile(r"originals/|renditions/|results/.*\.tfevents$")
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,10 @@ class Reconciliation:
         return Found(len(objects), list(self._unused(objects)), [row for row in missing if self._is_missing(row)])
 
     def find_unused(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield the originals or renditions with this prefix that no row needs and that are old enough."""
+        """Yield the objects with this prefix that no row needs any more and that are old enough.
+
+        These are originals, renditions, and event files of trainings.
+        """
         return self._unused(self._store.objects(prefix))
 
     def remove(self, key: str) -> None:
@@ -98,7 +105,7 @@ class Reconciliation:
 
     def _unused(self, objects: Iterator[StoredObject] | Sequence[StoredObject]) -> Iterator[StoredObject]:
         latest = datetime.now(UTC) - self._unused_after
-        old = (found for found in objects if found.written_at <= latest)
+        old = (found for found in objects if found.written_at <= latest and _COLLECTED.match(found.key))
         while some := list(islice(old, _AT_A_TIME)):
             with self._database.begin() as session:
                 unused = find_unused(session, [found.key for found in some])
@@ -163,8 +170,11 @@ class Reconciliation:
                 for sha256, suffix in ((evaluation.report_sha256, "html"), (evaluation.detections_sha256, "json")):
                     if sha256:
                         rows.append(Missing("evaluation", str(evaluation.id), result_key(sha256, suffix)))
-        keys = {key for folder in ("models/", "datasets/", "results/") for key in self._store.keys(folder)}
-        return Found(len(keys), [], [row for row in rows if row.key not in keys and not self._store.has(row.key)])
+        results = list(self._store.objects("results/"))
+        keys = {found.key for found in results}
+        keys |= {key for folder in ("models/", "datasets/") for key in self._store.keys(folder)}
+        missing = [row for row in rows if row.key not in keys and not self._store.has(row.key)]
+        return Found(len(keys), list(self._unused(results)), missing)
 
     def _is_missing(self, row: Missing) -> bool:
         """Whether the object is still missing and the row still needs it: it may have been erased meanwhile."""

@@ -16,15 +16,17 @@ import sqlalchemy as sa
 from shared.database import Database
 from shared.erasure import finish_all
 from shared.erasure.reconciliation import PARTS, Reconciliation
-from shared.object_store import ObjectStore, dataset_key, original_key, rendition_key
+from shared.object_store import ObjectStore, dataset_key, original_key, rendition_key, result_key
 from shared.object_store.incoming import Incoming
 from shared.queue.outcome import cancel
 from shared.settings import Settings
 from shared.tables import AuditEvent, Image, Job
+from shared.training.trainings import start_training
 from shared.vocabulary.states import JobState
 from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.rows import add_dataset
 from tests.integration.workshop import Workshop, dicom
+from tests.tiny_images import tiny_config
 from tests.waiting import wait_for
 from workers import cleanup
 
@@ -161,21 +163,26 @@ def test_the_cleanup_removes_unused_objects_within_a_day_and_keeps_what_datasets
     for sha256 in objects:
         incoming.put(original_key(sha256), b"!")
         incoming.put(rendition_key(sha256), b"!")
+        incoming.put(result_key(sha256, "tfevents"), b"!")
+    batch = result_key(objects[0], "pt")
+    incoming.put(batch, b"kept for inspection")
     document = json.dumps({"images": [{"sha256": "0" * 64, "rendition_sha256": objects[0]}]})
     with database.begin() as session:
         dataset = add_dataset(session, content=document)
         incoming.put(dataset_key(dataset.digest or ""), document.encode())
+        run = start_training(session, dataset=dataset, config=tiny_config())
+        run.events = {"1": objects[1], "2": objects[2]}
 
-    def run(hours: int) -> set[str]:
+    def after(hours: int) -> set[str]:
         for hour in range(hours):
             monkeypatch.setattr(time, "time", lambda hour=hour: hour * cleanup.INTERVAL_S)
             cleanup.Cleanup(settings, database, incoming).run()
-        return {key for folder in ("originals/", "renditions/") for key in incoming.keys(folder)}
+        return {key for folder in ("originals/", "renditions/", "results/") for key in incoming.keys(folder)}
 
-    assert len(run(24)) == 8, "they are not a day old"
+    assert len(after(24)) == 13, "they are not a day old"
     monkeypatch.setattr(Reconciliation.__init__, "__defaults__", (NOW,))
-    assert len(run(1)) < 9
-    assert run(24) == {rendition_key(objects[0])}
+    assert len(after(1)) <= 13
+    assert after(24) == {rendition_key(objects[0]), batch, *(result_key(objects[n], "tfevents") for n in (1, 2))}
 
 
 def test_objects_of_models_datasets_and_evaluations_are_reported(

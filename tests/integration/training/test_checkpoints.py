@@ -3,6 +3,7 @@
 import hashlib
 import signal
 import threading
+from datetime import timedelta
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from shared.database import Database
+from shared.erasure.reconciliation import PARTS, Reconciliation
 from shared.object_store import ObjectStore, checkpoint_key, result_key
 from shared.settings import Settings
 from shared.tables import Dataset, Task, TrainingRun
@@ -87,6 +89,15 @@ def named(row: TrainingRun) -> set[str]:
     }
 
 
+def fsck(work: Work, unused_after: timedelta) -> list[str]:
+    """Remove objects that no row names any more; return their keys."""
+    reconciliation = Reconciliation(work.database, work.store, unused_after)
+    found = [unused.key for part in PARTS for unused in reconciliation.check(part).unused]
+    for key in found:
+        reconciliation.remove(key)
+    return found
+
+
 def resumed(work: Work) -> CheckpointWriter:
     writer = CheckpointWriter(work)
     writer.resume(row_of(work))
@@ -125,6 +136,12 @@ def test_a_write_that_is_killed_at_any_line_leaves_a_checkpoint_to_resume_from(w
     else:
         pytest.fail("never written to the end")
     assert line > 20
+    # A killed write may leave its event file, which no row has named: the cleanup finds it.
+    left = stored(work) - named(row_of(work))
+    assert left
+    assert set(fsck(work, timedelta(hours=24))) == set(), "a write under way may still name it"
+    assert set(fsck(work, timedelta(0))) == left
+    assert stored(work) == named(row_of(work))
 
 
 def test_the_best_and_the_last_checkpoint_and_one_event_file_are_kept(work: Work) -> None:
