@@ -18,7 +18,8 @@ def test_the_statistics_of_batch_norm_stay_what_they_were() -> None:
     set_training(model)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [norm.running_mean.clone() for norm in norms]
-    losses_of(torch.rand(1, 3, 64, 64), BOXES, [torch.tensor([1])], [0])
+    images = torch.rand(1, 3, 64, 64)
+    losses_of(images, model.backbone(images), BOXES, [torch.tensor([1])], [0])
     assert norms
     assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
 
@@ -31,6 +32,7 @@ def test_boxes_stay_in_float32_under_autocast() -> None:
     for module in (model.rpn.head, model.roi_heads.box_predictor):
         module.register_forward_hook(lambda _m, _i, outputs: seen.extend(t.dtype for t in tree_leaves(outputs)))
     with torch.autocast("cpu", torch.bfloat16):
-        losses = losses_of(torch.rand(1, 3, 64, 64), BOXES, [torch.tensor([1])], [0])
+        images = torch.rand(1, 3, 64, 64)
+        losses = losses_of(images, model.backbone(images), BOXES, [torch.tensor([1])], [0])
     assert set(seen) == {torch.float32}
     assert losses.isfinite().all()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from shared.detector.boxes import rescale
 from shared.detector.fitting import FittedImage
-from shared.detector.runtime import Detection
+from shared.detector.runtime import Detection, ImageDetections
 from shared.imaging.rendition import make_rendition, read_rendition
 from tests.synthetic_dicom import MAX_PIXELS
 from trainer.datasets.dataset import DatasetImage
@@ -32,10 +32,10 @@ def test_serving_and_evaluation_report_the_same_box() -> None:
     image = DatasetImage(
         1, "0" * 64, "0" * 64, 2500, 2021, 1024, 828, None, "val", np.zeros(0, np.int64), np.zeros((0, 4))
     )
-    detection = Detection(7, "Mass", 0.5, (10.3, 20.7, 300.9, 511.1))
+    found = ImageDetections((Detection(7, "Mass", 0.5, (10.3, 20.7, 300.9, 511.1)),))
     placed = FittedImage(np.zeros((1, 1), np.uint8), 1, 1, image.rendition_height_px, image.rendition_width_px)
-    (served,) = _in_original_pixels(image, placed, [detection])
-    assert list(served.box_xyxy_px) == boxes_of(image, [detection]).boxes_xyxy[0].tolist()
+    (served,) = _in_original_pixels(image, placed, found).boxes
+    assert list(served.box_xyxy_px) == boxes_of(image, found).boxes_xyxy[0].tolist()
 
 
 def test_a_box_on_a_picture_that_exif_turns_is_where_the_turned_picture_shows_it() -> None:
