@@ -47,6 +47,8 @@ def _warp(
     mirror = -1.0 if rng.random() < augmentation.flip_probability else 1.0
     angle = np.deg2rad(rng.uniform(-augmentation.rotate_deg, augmentation.rotate_deg))
     shift = canvas_px * rng.uniform(-augmentation.translate, augmentation.translate, size=2)
+    # Drawn only if it is used, so that other options give the same images as before there was shear.
+    shear = np.tan(np.deg2rad(rng.uniform(-1, 1) * augmentation.shear_deg)) if augmentation.shear_deg else 0.0
     scale, aspect = _draw_factor(augmentation.scale, rng), _draw_factor(augmentation.aspect, rng)
     stretch = scale * np.array([aspect**0.5, aspect**-0.5])  # x, y
 
@@ -55,7 +57,7 @@ def _warp(
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = fitted / 2 + shift
     size = np.array(resized.shape[::-1])
-    linear = turn * (fitted * stretch / size * (mirror, 1))
+    linear = turn @ np.array([[1, shear], [0, 1]]) * (fitted * stretch / size * (mirror, 1))
     to_canvas = np.column_stack((linear, centre - linear @ (size / 2)))
     # OpenCV's origin is the centre of the first pixel.
     centred = np.column_stack((linear, to_canvas[:, 2] + linear @ (0.5, 0.5) - 0.5))

@@ -28,6 +28,8 @@ class Augmentation(Bounded):
     #: Probability of mirroring. Off: the heart is on the left, except in one of 10,000 people.
     flip_probability: float = Field(0.0, ge=0, le=1)
     rotate_deg: float = Field(0.0, ge=0, le=45)
+    #: The largest angle by which vertical lines are tilted, in each direction; horizontal lines stay.
+    shear_deg: float = Field(0.0, ge=0, le=45)
     #: The largest shift in each direction, as a fraction of the canvas' side.
     translate: float = Field(0.0, ge=0, le=0.5)
     #: Factor on the size at which the image fits the canvas.

@@ -41,6 +41,7 @@ class Bench(StrEnum):
     TRAINING = "training"
     REAL_IMAGES = "real_images"
     RECIPES = "recipes"
+    ABNORMALITY = "abnormality"
     OVERLAYS = "overlays"
     JOB_ROWS = "job_rows"
     WAITING = "waiting"
@@ -48,12 +49,13 @@ class Bench(StrEnum):
 
 
 #: They take the better part of an hour, or hours.
-LONG = (Bench.REAL_IMAGES, Bench.RECIPES)
+LONG = (Bench.REAL_IMAGES, Bench.RECIPES, Bench.ABNORMALITY)
 
 
 def main(
     names: Annotated[
-        list[Bench] | None, typer.Argument(help="Which; by default all but the long real_images and recipes.")
+        list[Bench] | None,
+        typer.Argument(help="Which; by default all but the long real_images, recipes and abnormality."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:

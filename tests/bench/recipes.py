@@ -44,10 +44,12 @@ def measure() -> Iterator[Figure]:
     """Train each recipe on the training images with seed 0, and evaluate it on the others."""
     if not DATA.is_dir():
         return
-    dataset = Dataset("nih-rsna", "0" * 64, RENDITION_VERSION, (LUNG_OPACITY,), (*_images("train"), *_images("val")))
+    dataset = Dataset(
+        "nih-rsna", "0" * 64, RENDITION_VERSION, (LUNG_OPACITY,), (*images_of("train"), *images_of("val"))
+    )
     sets = {}
     for name in ("reference", "small_set"):
-        material = sets[name] = _train_and_detect(name, RECIPES[name], dataset)
+        material = sets[name] = train_and_detect(name, RECIPES[name], dataset)
         summary = summarise(material, bootstrap_samples=SAMPLES, seed=0)
         for what, estimate in (
             ("AP@0.4", summary.map40),
@@ -73,6 +75,10 @@ class Folder(RecordingCheckpointer):
         """Return the checkpoint, if there is one."""
         return self._file.read_bytes() if self._file.exists() else None
 
+    def must_stop(self) -> bool:
+        """Never."""
+        return False
+
     def is_due(self, progress: Progress) -> bool:
         """After every epoch."""
         return progress.position.step == 0
@@ -85,7 +91,8 @@ class Folder(RecordingCheckpointer):
         unfinished.replace(self._file)
 
 
-def _train_and_detect(name: str, config: TrainingConfig, dataset: Dataset) -> EvaluationSet:
+def train_and_detect(name: str, config: TrainingConfig, dataset: Dataset) -> EvaluationSet:
+    """Train on the training images, and detect on the validation images."""
     backbone = decode_weights(BACKBONE.read_bytes())
 
     def initialise(model: torch.nn.Module) -> None:
@@ -102,7 +109,8 @@ def _train_and_detect(name: str, config: TrainingConfig, dataset: Dataset) -> Ev
     return to_material(dataset, images, found)
 
 
-def _images(split: Split) -> list[DatasetImage]:
+def images_of(split: Split) -> list[DatasetImage]:
+    """Return the images of a split of the set."""
     content = json.loads((DATA / "nih-rsna" / f"{split}.json").read_text())
     boxes: dict[int, list[Any]] = {}
     for annotation in content["annotations"]:

@@ -19,6 +19,7 @@ CANVAS_PX = 256
 OPTIONS: dict[str, dict[str, Any]] = {
     "flip": {"flip_probability": 1.0},
     "rotate": {"rotate_deg": 30.0},
+    "shear": {"shear_deg": 20.0},
     "translate": {"translate": 0.15},
     "scale": {"scale": (0.6, 1.3)},
     "aspect": {"aspect": (0.7, 1.4)},
