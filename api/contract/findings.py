@@ -71,6 +71,8 @@ class OtherResult(BaseModel):
     #: Version of Carina that made the result.
     code_version: str | None
     finished_at: datetime | None
+    #: The model's probability that the image shows any finding; None if it has no abnormality head.
+    abnormality: float | None
     #: In order of falling score.
     findings: list[Finding]
 
@@ -84,6 +86,7 @@ class ImageResult:
     code: str | None
     model: ModelReference | None
     is_authoritative: bool
+    abnormality: float | None
     findings: Sequence[Finding]
 
 
@@ -101,6 +104,9 @@ class ImageFindings(ImageFacts):
     code_version: str | None
     #: Whether this is the active model's result.
     is_authoritative: bool
+    #: The model's probability that the image shows any finding; None if it has no abnormality head, and until its job
+    #: has succeeded.
+    abnormality: float | None
     #: In order of falling score.
     findings: list[Finding]
     #: The results of other models; the most recently active model first.
@@ -108,9 +114,13 @@ class ImageFindings(ImageFacts):
 
     def results(self) -> Iterator[ImageResult]:
         """Yield the result of the requested model, then the results of other models."""
-        yield ImageResult(self.job_id, self.state, self.code, self.model, self.is_authoritative, self.findings)
+        yield ImageResult(
+            self.job_id, self.state, self.code, self.model, self.is_authoritative, self.abnormality, self.findings
+        )
         for other in self.other_results:
-            yield ImageResult(other.job_id, JobState.SUCCEEDED, None, other.model, False, other.findings)
+            yield ImageResult(
+                other.job_id, JobState.SUCCEEDED, None, other.model, False, other.abnormality, other.findings
+            )
 
 
 class FindingsAnswer(BaseModel):

@@ -139,6 +139,9 @@ class OtherModelsFindings(BaseModel):
     model: ModelReference
     #: Number of images with a result of this model.
     results: int
+    #: The highest probability, over these results, that an image shows any finding; None if the model has no
+    #: abnormality head.
+    abnormality: float | None
     #: In order of falling score.
     findings: list[TopFinding]
 
@@ -169,6 +172,9 @@ class StudySummary(BaseModel):
     model: ModelReference | None
     #: Number of images with an authoritative result.
     authoritative_results: int
+    #: The highest probability, over the authoritative results, that an image shows any finding; None if there are none,
+    #: or if the model has no abnormality head.
+    abnormality: float | None
     #: From the authoritative results, by falling score.
     findings: list[TopFinding]
     #: Findings of other models, the most recently active model first. They never count as the active model's.

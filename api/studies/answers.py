@@ -60,6 +60,7 @@ def describe_other_result(job: Job, model: Model, findings: list[Finding]) -> Ot
         model=refer_to(model),
         code_version=job.code_version,
         finished_at=job.finished_at,
+        abnormality=job.abnormality,
         findings=findings,
     )
 
@@ -79,6 +80,7 @@ def describe_findings(
         model=refer_to(model) if model else None,
         code_version=job.code_version if job else None,
         is_authoritative=has_succeeded and model is not None and model.state == ModelState.ACTIVE,
+        abnormality=job.abnormality if job else None,
         findings=findings,
         other_results=other_results,
     )

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from flask import Response
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from api.contract.findings import FindingsAnswer, FindingsExportQuery, FindingsFormat
@@ -87,7 +88,7 @@ def _respond(database: Database, which: sa.ColumnElement[bool], query: FindingsE
 def _models_shown(session: Session, which: sa.ColumnElement[bool], model_id: UUID | None) -> Sequence[UsedModel]:
     """Return the models whose result comes first for an image: the requested one, else the authoritative one."""
     first = sa.select(Job.model_id).join(Model, Model.id == Job.model_id).join(Image, Image.id == Job.image_id)
-    first = first.where(Job.state == JobState.SUCCEEDED, which).distinct(Job.image_id)
+    first = first.where(Job.state == JobState.SUCCEEDED, which).ext(distinct_on(Job.image_id))
     asked_first = [(Job.model_id == model_id).desc()] if model_id else []
     first = first.order_by(Job.image_id, *asked_first, *authoritative_first())
     used = sa.select(Model.id, Model.name, Model.card).where(Model.id.in_(first)).order_by(Model.id)

@@ -42,6 +42,7 @@ CSV_COLUMNS = (
     "model_state",
     "is_authoritative",
     "model_warnings",
+    "abnormality",
 )
 #: Size of the annotations of a COCO document that are kept in memory until its images have been written.
 _SPOOLED_BYTES = 1024**2
@@ -122,15 +123,17 @@ def _rows(study: FindingsAnswer, image: ImageFindings, result: ImageResult) -> I
         ([one.class_id, one.class_name, one.score, *one.box_xyxy_px], one.box_xyxy_mm or [""] * 4)
         for one in result.findings
     ]
+    end = (" ".join(model.warnings) if model else "", result.abnormality)
     for one, mm in found or [([""] * 7, [""] * 4)]:
-        yield (*head, *one, *size, *mm, *tail, *about, " ".join(model.warnings) if model else "")
+        yield (*head, *one, *size, *mm, *tail, *about, *end)
 
 
 def write_coco(studies: Studies, find_models: FindModels) -> Iterator[str]:
     """Write a COCO document whose annotations have scores: images with a result, and the classes of their models.
 
     Each image has one result: the authoritative one, else that of the most recently active model. COCO defines no
-    `score`, and for an image no `study_id`, `pixel_spacing`, `flags` and model; COCO readers ignore these fields.
+    `score`, and for an image no `study_id`, `pixel_spacing`, `flags`, model and `abnormality`; COCO readers ignore
+    these fields.
     """
     models = find_models()
     info = {
@@ -175,6 +178,7 @@ def _image(number: int, study: FindingsAnswer, image: ImageFindings, result: Ima
         "model_digest": model and model.digest,
         "model_state": model and model.state,
         "is_authoritative": result.is_authoritative,
+        "abnormality": result.abnormality,
     }
 
 

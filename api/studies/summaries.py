@@ -32,6 +32,7 @@ class _Result:
     job_id: UUID
     model_id: UUID
     is_authoritative: bool
+    abnormality: float | None
 
 
 @dataclass
@@ -87,9 +88,9 @@ def _gather(session: Session, study_ids: Sequence[UUID]) -> dict[UUID, _Line]:
 def _add_results(session: Session, lines: Collection[_Line]) -> None:
     """Add the results of the entries' images, then remove images without results."""
     of_images = {image_id: of_image for line in lines for image_id, of_image in line.results.items()}
-    columns = (Job.image_id, Job.id, Job.model_id, Model.state)
+    columns = (Job.image_id, Job.id, Job.model_id, Job.abnormality, Model.state)
     for row in session.execute(select_results(is_any(Job.image_id, of_images)).with_only_columns(*columns)):
-        of_images[row.image_id].append(_Result(row.id, row.model_id, row.state == ModelState.ACTIVE))
+        of_images[row.image_id].append(_Result(row.id, row.model_id, row.state == ModelState.ACTIVE, row.abnormality))
     for line in lines:
         line.results = {image_id: of_image for image_id, of_image in line.results.items() if of_image}
 
@@ -137,11 +138,11 @@ def _describe(
     models: Mapping[UUID, ModelReference],
 ) -> StudySummary:
     results = [result for of_image in line.results.values() for result in of_image]
-    authoritative = [result.job_id for result in results if result.is_authoritative]
+    authoritative = [result for result in results if result.is_authoritative]
     others = {
-        model_id: jobs
+        model_id: of_model
         for model_id in models
-        if (jobs := [one.job_id for one in results if one.model_id == model_id and not one.is_authoritative])
+        if (of_model := [one for one in results if one.model_id == model_id and not one.is_authoritative])
     }
     said = [reviews[result.job_id] for result in results if result.job_id in reviews]
     said = [review for review in said if review.readers]
@@ -157,21 +158,31 @@ def _describe(
         flags=sorted(line.flags),
         model=next((models[one.model_id] for one in results if one.is_authoritative), None),
         authoritative_results=len(authoritative),
+        abnormality=_highest(authoritative),
         findings=_best_first(findings, authoritative),
         other_results=[
-            OtherModelsFindings(model=models[model_id], results=len(jobs), findings=_best_first(findings, jobs))
-            for model_id, jobs in others.items()
+            OtherModelsFindings(
+                model=models[model_id],
+                results=len(of_model),
+                abnormality=_highest(of_model),
+                findings=_best_first(findings, of_model),
+            )
+            for model_id, of_model in others.items()
         ],
         problems=list(line.problems.values()),
         review=("done" if is_done else "begun") if said else None,
     )
 
 
-def _best_first(findings: Mapping[UUID, Mapping[str, float]], job_ids: Sequence[UUID]) -> list[TopFinding]:
+def _highest(results: Sequence[_Result]) -> float | None:
+    return max((result.abnormality for result in results if result.abnormality is not None), default=None)
+
+
+def _best_first(findings: Mapping[UUID, Mapping[str, float]], results: Sequence[_Result]) -> list[TopFinding]:
     """Return the highest score of each class over these results."""
     best: dict[str, float] = {}
-    for job_id in job_ids:
-        for name, score in findings.get(job_id, {}).items():
+    for result in results:
+        for name, score in findings.get(result.job_id, {}).items():
             best[name] = max(score, best.get(name, 0.0))
     ordered = sorted(best.items(), key=lambda each: (-each[1], each[0]))
     return [TopFinding(class_name=name, score=score) for name, score in ordered]

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from deploy.cli.console import PIPED_WIDTH, out
 from deploy.cli.model_names import name_model, warnings_of
-from deploy.cli.tables import Column, Table
+from deploy.cli.tables import ANY_FINDING, Column, Table, probability
 from shared.vocabulary.states import JobState
 
 if TYPE_CHECKING:  # the HTTP client is only loaded by the commands that use it
@@ -27,7 +27,8 @@ _MEASURED = {
 def write_table(studies: "Iterable[FindingsAnswer]", file: IO[str] | None) -> None:
     """Write a row for each finding, and one for a result without findings; without a file on standard output."""
     image_column = Column("image", no_wrap=True)
-    table = Table(image_column, "finding", "score", "box (x, y, x, y in pixels)", "size (mm)", "flags", "model")
+    box_column, size_column = "box (x, y, x, y in pixels)", "size (mm)"
+    table = Table(image_column, "finding", "score", box_column, size_column, "flags", ANY_FINDING, "model")
     notice = ""
     sources: set[str] = set()
     models: list[ModelReference] = []
@@ -39,14 +40,16 @@ def write_table(studies: "Iterable[FindingsAnswer]", file: IO[str] | None) -> No
                 model = result.model or (study.active_model if result.state is None else None)
                 name = escape(name_model(model)) if model else ""
                 models += [model] if model and result.state == JobState.SUCCEEDED else []
+                end = (flags, probability(result.abnormality), name)
                 if not result.findings:
-                    table.add_row(id_, f"none ({result.state or 'no result'})", "", result.code or "", "", flags, name)
+                    table.add_row(id_, f"none ({result.state or 'no result'})", "", result.code or "", "", *end)
                 elif image.pixel_spacing is not None:
                     sources.add(image.pixel_spacing.source)
                 for finding in result.findings:
                     box = ", ".join(f"{value:.0f}" for value in finding.box_xyxy_px)
                     found = (escape(finding.class_name), f"{finding.score:.2f}", box, _size_mm(finding))
-                    table.add_row(id_, *found, flags, name)
+                    table.add_row(id_, *found, *end)
+    table.drop_if_empty(ANY_FINDING)
     console = out if file is None else Console(file=file, width=PIPED_WIDTH)
     console.print(table)
     for source in sorted(sources):

@@ -11,7 +11,7 @@ from api.contract.models import ModelReference
 from api.contract.study_list import StudySummary, TopFinding
 from deploy.cli.console import PIPED_WIDTH, out
 from deploy.cli.model_names import name_model, warnings_of
-from deploy.cli.tables import Column, Table
+from deploy.cli.tables import ANY_FINDING, Column, Table, probability
 from shared.csv_cells import CsvWriter
 
 CSV_COLUMNS = (
@@ -30,6 +30,7 @@ CSV_COLUMNS = (
     "authoritative_results",
     "other_results",
     "model_warnings",
+    "abnormality",
 )
 #: Findings that a table shows of a study.
 _SHOWN = 3
@@ -41,8 +42,9 @@ def write_table(studies: Iterable[StudySummary], file: IO[str] | None) -> None:
 
     Findings are the active model's; those of other models stand below, under their names.
     """
-    folded = (Column(name, overflow="fold") for name in ("state", "findings", "flags"))
-    table = Table(Column("study", no_wrap=True), Column("received", no_wrap=True), "priority", *folded)
+    state, *folded = (Column(name, overflow="fold") for name in ("state", "findings", "flags"))
+    head = (Column("study", no_wrap=True), Column("received", no_wrap=True), "priority")
+    table = Table(*head, state, ANY_FINDING, *folded)
     models: list[ModelReference] = []
     for study in studies:
         models += _models(study)
@@ -51,9 +53,11 @@ def write_table(studies: Iterable[StudySummary], file: IO[str] | None) -> None:
             f"{study.created_at:%Y-%m-%d\n%H:%M}",
             str(study.priority),
             "\n".join([*_states(study), *_REVIEW[study.review], *(problem.code for problem in study.problems)]),
+            probability(study.abnormality),
             escape("\n".join(_findings(study))),
             "\n".join(study.flags),
         )
+    table.drop_if_empty(ANY_FINDING)
     console = out if file is None else Console(file=file, width=PIPED_WIDTH)
     console.print(table)
     for warning in warnings_of(models):
@@ -78,7 +82,8 @@ def _findings(study: StudySummary) -> list[str]:
     if study.other_results and not study.authoritative_results:
         lines.append("no result of the active model")
     for other in study.other_results:
-        lines += [f"{name_model(other.model)}:", *(f"  {line}" for line in _top(other.findings) or ["none"])]
+        said = "" if other.abnormality is None else f" any finding {probability(other.abnormality)}"
+        lines += [f"{name_model(other.model)}:{said}", *(f"  {line}" for line in _top(other.findings) or ["none"])]
     return lines
 
 
@@ -128,6 +133,7 @@ def write_csv(studies: Iterable[StudySummary], file: IO[str]) -> None:
                     f"{name_model(other.model)}: {_joined(other.findings) or 'none'}" for other in study.other_results
                 ),
                 " ".join(f"{model.name}: {warning}" for model in _models(study) for warning in model.warnings),
+                study.abnormality,
             )
         )
 

@@ -18,7 +18,10 @@ from rich.text import Text
 
 from deploy.cli.console import is_json, out, print_json
 
-__all__ = ["Column", "Table", "print_answer", "print_list"]
+__all__ = ["ANY_FINDING", "Column", "Table", "print_answer", "print_list", "probability"]
+
+#: The column with the probability that an image shows any finding.
+ANY_FINDING = "any finding"
 
 #: A longer word may be folded.
 _MAX_WORD_CHARACTERS = 16
@@ -41,6 +44,10 @@ class _Cells:
 
 class Table(RichTable):
     """A table that fits the width of its console."""
+
+    def drop_if_empty(self, header: str) -> None:
+        """Remove a column if all its cells are empty."""
+        self.columns = [column for column in self.columns if column.header != header or any(column.cells)]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for is_short in (False, True) if console.is_terminal else (False,):
@@ -98,6 +105,11 @@ def print_list(answers: Sequence[object], columns: Iterable[str | Column], rows:
     for row in rows:
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     out.print(table)
+
+
+def probability(value: float | None) -> str:
+    """Format a probability; empty if there is none."""
+    return "" if value is None else f"{value:.2f}"
 
 
 def print_answer(answer: BaseModel, title: str) -> None:

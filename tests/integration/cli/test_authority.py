@@ -98,6 +98,21 @@ def test_the_list_of_studies_names_other_models(carina: Command, ward: Ward, sto
     assert (line["model"], line["findings"], len(line["other_results"])) == (None, [], 2)
 
 
+def test_the_probability_of_any_finding_is_shown_where_a_model_estimates_it(carina: Command, ward: Ward) -> None:
+    active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
+    stored = ward.add_image()
+    ward.result(stored, candidate, {"Mass": 0.6})
+    commands = (("studies",), ("findings", str(stored.study_id)))
+    assert not any("any finding" in carina(*command) for command in commands)
+    ward.result(stored, active, {"Nodule": 0.9}, abnormality=0.8125)
+    for command in commands:
+        told = carina(*command)
+        assert "any finding" in told
+        assert "0.81" in told
+    (row,) = rows(carina("studies", "--format", "csv"))
+    assert row["abnormality"] == "0.8125"
+
+
 def test_reviews_name_the_model_and_what_its_card_warns_of(carina: Command, stored: StoredImage) -> None:
     told = carina("reviews", str(stored.id))
     assert "model active" in told

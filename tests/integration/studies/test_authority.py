@@ -1,8 +1,10 @@
 """The active model's result is the authoritative one in every view; other models' results are beside it by name."""
 
+import csv
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
 from typing import Any
 from uuid import UUID
 
@@ -73,9 +75,9 @@ class Ward:
         with self._database.begin() as session:
             return add_job(session, session.get_one(Image, stored.id), state=state, **columns).id
 
-    def result(self, stored: StoredImage, model_id: UUID, scores: Scores) -> UUID:
+    def result(self, stored: StoredImage, model_id: UUID, scores: Scores, **columns: object) -> UUID:
         """Have a model succeed with a box of each of these classes."""
-        job_id = self.job(stored, JobState.SUCCEEDED, model_id=model_id)
+        job_id = self.job(stored, JobState.SUCCEEDED, model_id=model_id, **columns)
         box = {"class_id": 1, "x_min_px": 10, "y_min_px": 10, "x_max_px": 30, "y_max_px": 30}
         with self._database.begin() as session:
             for rank, (name, score) in enumerate(scores.items()):
@@ -131,6 +133,43 @@ def others(answer: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
 
 def classes(answer: dict[str, Any]) -> list[str]:
     return [finding["class_name"] for finding in answer["findings"]]
+
+
+def test_the_probability_of_a_finding_is_shown_for_each_result(ward: Ward) -> None:
+    active, candidate = ward.model("active", ModelState.ACTIVE), ward.model("candidate")
+    stored, waiting = ward.add_image(), ward.add_image()
+    ward.result(stored, active, {"Nodule": 0.9}, abnormality=0.25)
+    ward.result(stored, candidate, {}, abnormality=0.75)
+    ward.job(waiting, JobState.QUEUED)
+    with_one = ward.findings(stored)
+    assert (with_one["abnormality"], with_one["other_results"][0]["abnormality"]) == (0.25, 0.75)
+    assert ward.findings(stored, model_id=candidate)["abnormality"] == 0.75
+    assert ward.findings(waiting)["abnormality"] is None
+    assert (ward.line(stored)["abnormality"], ward.line(waiting)["abnormality"]) == (0.25, None)
+    assert ward.line(stored)["other_results"][0]["abnormality"] == 0.75
+
+    def export(form: str) -> str:
+        return ward.api.get(f"/v1/studies/{stored.study_id}/findings", format=form).text
+
+    rows = list(csv.DictReader(StringIO(export("csv"))))
+    assert [(row["model"], row["abnormality"]) for row in rows] == [("active", "0.25"), ("candidate", "0.75")]
+    assert json.loads(export("jsonl"))["images"][0]["abnormality"] == 0.25
+    assert json.loads(export("coco"))["images"][0]["abnormality"] == 0.25
+    # The candidate's number never counts as the active model's.
+    ward.promote(ward.model("without a result"))
+    assert (ward.findings(stored)["abnormality"], ward.line(stored)["abnormality"]) == (None, None)
+
+
+def test_the_probability_of_a_study_is_the_highest_of_its_images(ward: Ward, database: Database) -> None:
+    active = ward.model("active", ModelState.ACTIVE)
+    images = [ward.add_image() for _ in range(3)]
+    with database.begin() as session:
+        together = [session.get_one(Image, image.id) for image in images]
+        for image in together:
+            image.study_id = images[0].study_id
+    for image, abnormality in zip(images, (0.25, 0.5, None), strict=True):
+        ward.result(image, active, {}, abnormality=abnormality)
+    assert ward.line(images[0])["abnormality"] == 0.5
 
 
 def test_a_candidates_newer_result_is_beside_the_active_models(ward: Ward, browser: FlaskClient) -> None:

@@ -121,7 +121,7 @@ def test_a_page_may_have_more_results_than_a_statement_has_parameters(database: 
     images = {new_id(): new_id() for _ in range(70_000)}
     with database.begin() as session:
         assert summaries._find_top(session, list(images), 0.5) == {}
-        results = [[summaries._Result(job_id, new_id(), is_authoritative=True)] for job_id in images]
+        results = [[summaries._Result(job_id, new_id(), is_authoritative=True, abnormality=None)] for job_id in images]
         assert summaries._find_reviews(session, results) == {}
         assert fold_jobs(session, images) == read_threads(session, images) == {}
         assert not any(findings._read_boxes(session, dict.fromkeys(images), 0.5).values())
