@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from shared.database import Database
 from shared.detector.card import ModelCard
 from shared.detector.fitting import FittedImage, fit_to_canvas
-from shared.detector.runtime import Detection, Detector
+from shared.detector.runtime import Detection, Detector, ImageDetections
 from shared.queue.claim import Claim
 from shared.settings import Settings
 from shared.tables import Detection as DetectionRow
@@ -59,12 +59,14 @@ class FakeDevice:
 
     def __init__(self, card: ModelCard) -> None:
         category = card.category_of(1)
-        self._found = tuple(
-            Detection(category.id, category.name, 0.9 - 0.05 * rank, (10.0 * rank, 20.0, 10.0 * rank + 50, 90.0))
-            for rank in range(FOUND_PER_IMAGE)
+        self._found = ImageDetections(
+            tuple(
+                Detection(category.id, category.name, 0.9 - 0.05 * rank, (10.0 * rank, 20.0, 10.0 * rank + 50, 90.0))
+                for rank in range(FOUND_PER_IMAGE)
+            )
         )
 
-    def detect(self, batch: Sequence[FittedImage]) -> list[tuple[Detection, ...]]:
+    def detect(self, batch: Sequence[FittedImage]) -> list[ImageDetections]:
         """Take one step, whatever the size of the batch."""
         time.sleep(STEP_S)
         return [self._found] * len(batch)

@@ -75,10 +75,6 @@ class Folder(RecordingCheckpointer):
         """Return the checkpoint, if there is one."""
         return self._file.read_bytes() if self._file.exists() else None
 
-    def must_stop(self) -> bool:
-        """Never."""
-        return False
-
     def is_due(self, progress: Progress) -> bool:
         """After every epoch."""
         return progress.position.step == 0

@@ -15,9 +15,9 @@ import torch
 from shared.phantoms import make_phantom
 from shared.training.config import TrainingConfig
 from tests.bench.figure import Figure
-from tests.bench.servers import REPOSITORY
 from tests.bench.training_rank import WARM_UP
 
+REPOSITORY = Path(__file__).parents[2]
 HEIGHT_PX, WIDTH_PX = 1024, 860
 
 
@@ -36,9 +36,9 @@ def measure() -> Iterator[Figure]:
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _draw(folder, steps * config.batch_size)
+        draw(folder, steps * config.batch_size)
         if on_gpu:
-            yield from _on_gpu(folder, config)
+            yield from on_gpu(folder, config)
         else:
             yield from _on_cpu(folder, config)
 
@@ -54,7 +54,8 @@ def _on_cpu(folder: Path, config: TrainingConfig) -> Iterator[Figure]:
     yield Figure("two Gloo ranks of one thread, of one rank with two", ranks / alone, target=0.9)
 
 
-def _on_gpu(folder: Path, config: TrainingConfig) -> Iterator[Figure]:
+def on_gpu(folder: Path, config: TrainingConfig) -> Iterator[Figure]:
+    """Compare both loops in both precisions, and one rank under torchrun with one alone."""
     for name, theirs, ours in (("fp32", "fp32", "fp32"), ("AMP", "amp", "bf16")):
         reference = _run(folder, "tests.bench.torchvision_loop", config, theirs, threads=8)
         precise = config.model_copy(update={"precision": ours})
@@ -89,7 +90,8 @@ def _run(
     return result
 
 
-def _draw(folder: Path, images: int) -> None:
+def draw(folder: Path, images: int) -> None:
+    """Write images and their boxes, as the loops read them."""
     for seed in range(images):
         # A few images, repeated: drawing them takes longer than training on them.
         first = folder / f"{seed % 8:04}.png"
