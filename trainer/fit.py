@@ -26,7 +26,7 @@ from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.engine import Trainee, train_one_epoch
 from trainer.loader import Loader, ReadRendition
 from trainer.ranks import Ranks
-from trainer.sampling import needed_by, plan_epoch, shares, steps_of
+from trainer.sampling import needed_by, plan_epoch, resumed_step, shares, steps_of
 from trainer.task import Interrupted
 
 
@@ -291,7 +291,8 @@ def _resume(trainee: Trainee, checkpoint: bytes | None) -> tuple[Position, bool,
     state = torch.load(io.BytesIO(checkpoint), map_location=trainee.ranks.device, weights_only=True)
     trainee.load_state_dict(state)
     place = state["position"]
-    position = Position(place["epoch"], place["step"] * place["together"] // trainee.together, place["steps_done"])
+    step = resumed_step(place["step"], place["together"], trainee.together)
+    position = Position(place["epoch"], step, place["steps_done"])
     return position, place.get("measured", True), tuple(place.get("machines", (0,)))
 
 

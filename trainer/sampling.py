@@ -98,6 +98,14 @@ def steps_of(images: int, config: TrainingConfig, world: int) -> int:
     return -(-images // (config.batch_size * config.accumulate * world))
 
 
+def resumed_step(step: int, together: int, now_together: int) -> int:
+    """Return the step from which an epoch continues when each step takes another number of images, over all ranks.
+
+    It is the step that starts where the old one did, or the last one before: no image is left out.
+    """
+    return step * together // now_together
+
+
 def shares(
     plan: NDArray[np.int64], config: TrainingConfig, epoch: int, rank: int, world: int, first_step: int = 0
 ) -> Iterator[list[Share]]:

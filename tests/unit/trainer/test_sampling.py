@@ -1,16 +1,17 @@
 """Every image comes as often as the config says, in an order that is a function of seed and epoch alone."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.tiny_images import tiny_config, tiny_dataset
 from trainer.ranks import Ranks
-from trainer.sampling import homes, needed_by, plan_epoch, repeat_factors, shares, steps_of
+from trainer.sampling import homes, needed_by, plan_epoch, repeat_factors, resumed_step, shares, steps_of
 
 IMAGES = tiny_dataset(16).images  # every fourth one is normal
 
@@ -67,6 +68,41 @@ def test_the_ranks_together_take_every_place_of_the_plan_once(
     assert [[s.images.tolist() for s in step] for step in resumed] == [
         [s.images.tolist() for s in step] for step in of_ranks[0][first:]
     ]
+
+
+@given(
+    images=st.integers(1, 80),
+    groups=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 4)), min_size=2, max_size=5),
+    batch_size=st.integers(1, 4),
+    accumulate=st.integers(1, 3),
+)
+@example(images=40, groups=[(2, 3), (1, 1)], batch_size=2, accumulate=1)
+def test_a_group_that_loses_or_gains_ranks_leaves_no_image_of_the_epoch_out(
+    images: int, groups: list[tuple[int, int]], batch_size: int, accumulate: int
+) -> None:
+    """Groups of so many ranks do so many steps each, up to a checkpoint, and the last one does the rest."""
+    config = tiny_config(batch_size=batch_size, accumulate=accumulate)
+    plan = np.arange(images)
+    used: Counter[int] = Counter()
+    step, done, together, again = 0, 0, 1, 0
+    for number, (world, steps) in enumerate(groups, start=1):
+        now_together = batch_size * accumulate * world
+        step, together = resumed_step(step, together, now_together), now_together
+        repeated = done - step * together
+        assert 0 <= repeated < together, "less than a step is done again"
+        assert repeated == 0 or done % together, "nothing is done again where a step begins there"
+        again += repeated
+        todo = None if number == len(groups) else steps
+        of_ranks = [list(shares(plan, config, 0, rank, world, step))[:todo] for rank in range(world)]
+        used += Counter(i for rank in of_ranks for passes in rank for share in passes for i in share.images.tolist())
+        step += len(of_ranks[0])
+        done = min(step * together, images)
+        if done == images:
+            break
+    assert set(used) == set(range(images))
+    assert used.total() == images + again
+    if all(before % after == 0 for (before, _), (after, _) in pairwise(groups)):
+        assert set(used.values()) == {1}, "2 ranks that go on as 1 use each image exactly once"
 
 
 def test_the_weights_of_the_ranks_make_each_image_count_the_same() -> None:
