@@ -5,10 +5,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any
 from uuid import UUID
 
 from api.contract.findings import NOTICE, FindingsAnswer, FindingsFormat, ImageFindings, ImageResult
+from api.http.result_format import Format
 from shared.csv_cells import CsvWriter
 from shared.errors import RequestError
 from shared.processes.scratch import spooled_file
@@ -67,20 +68,6 @@ class ModelsDiffer(RequestError):
 
     code = "models_differ"
     status = 409
-
-
-Writer = TypeVar("Writer", bound=Callable[..., Iterator[str]])
-
-
-@dataclass(frozen=True)
-class Format(Generic[Writer]):
-    """A format of results, with the function that writes it."""
-
-    media_type: str
-    #: Raises a `RequestError` only before the first piece.
-    write: Writer
-    #: The beginning of an answer, for the description of the API; of JSON the schema says it.
-    example: str | None = None
 
 
 def write_json(studies: Studies, _: FindModels) -> Iterator[str]:

@@ -198,4 +198,3 @@ def _change(session: Session, file: _Expected, **values: object) -> None:
     if session.scalar(wanted.execution_options(synchronize_session=False)) is None:
         raise FileNotExpected
     notify(session, [file.submission_id])
-    notify(session, [file.submission_id])

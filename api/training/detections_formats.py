@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from api.contract.training import DetectionsFormat
-from api.studies.findings_formats import Format
+from api.http.result_format import Format
 from shared.csv_cells import CsvWriter
 from shared.errors import RequestError
 
