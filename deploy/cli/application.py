@@ -4,7 +4,7 @@ import inspect
 import re
 from collections import UserDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -111,19 +111,28 @@ class Group(TyperGroup):
 
 
 def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of all commands. A parameter whose type is a dataclass stands for its fields, each an option."""
+    given = inspect.signature(command).parameters.values()
+    bundles: dict[str, Any] = {each.name: each.annotation for each in given if is_dataclass(each.annotation)}
+
     @wraps(command)
     def run(*args: Any, as_json: bool, quiet: bool, **kwargs: Any) -> Any:
         console.ask(as_json=as_json, quiet=quiet)
+        for name, kind in bundles.items():
+            kwargs[name] = kind(**{field.name: kwargs.pop(field.name) for field in fields(kind)})
         return command(*args, **kwargs)
 
-    signature = inspect.signature(command)
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
-        for name, kind in _OPTIONS.items()
-    ]
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
-    run.__annotations__ = {**command.__annotations__, **_OPTIONS}
+    parameters = [each for each in given if each.name not in bundles]
+    parameters += [_option(each.name, each.type, each.default) for kind in bundles.values() for each in fields(kind)]
+    parameters += [_option(name, kind, False) for name, kind in _OPTIONS.items()]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run
+
+
+def _option(name: str, kind: Any, default: object) -> inspect.Parameter:
+    default = inspect.Parameter.empty if default is MISSING else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
 def _unavailable(missing: ModuleNotFoundError) -> Callable[[], None]:

@@ -5,6 +5,7 @@ credentials of the database and the object store, and the extra `trainer`. Files
 with `POST /v1/datasets`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -45,48 +46,71 @@ Method = Literal["wbf", "nms", "none"]
 
 _DEFAULTS, _PLAN = Consensus(), SplitPlan()
 
-Images = Annotated[Path, typer.Option(help="Folder with the images: DICOM, PNG or JPEG.", exists=True, file_okay=False)]
 KeepSplits = Annotated[bool, typer.Option("--keep-splits", help="Take the split that each image has.")]
-Method_ = Annotated[Method, typer.Option("--consensus", help="How the boxes of several readers become one.")]
-Iou = Annotated[float, typer.Option(help="Boxes of a class that overlap by more are one finding.")]
-MinReaders = Annotated[int, typer.Option(help="Leave out findings that fewer readers have drawn.")]
-Readers = Annotated[
-    list[str] | None, typer.Option("--reader", help="Use only this reader's boxes; repeat for several.")
-]
+HowToMerge = Annotated[Method, typer.Option("--consensus", help="How the boxes of several readers become one.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """The options of each import."""
+
+    images: Annotated[
+        Path, typer.Option(help="Folder with the images: DICOM, PNG or JPEG.", exists=True, file_okay=False)
+    ]
+    val_share: ValShare = _PLAN.val
+    test_share: TestShare = _PLAN.test
+    seed: Seed = _PLAN.seed
+    patients_from_dicom: FromDicom = True
+    project: InProject = None
+    data: Data = None
+
+    def of_source(self, *, keep_splits: bool) -> dict[str, Any]:
+        """Return the fields that each source has."""
+        splits = plan_splits(self.val_share, self.test_share, self.seed, keep=keep_splits)
+        return {"images": str(self.images), "patients_from_dicom": self.patients_from_dicom, "splits": splits}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The options of labels by several readers."""
+
+    iou: Annotated[float, typer.Option(help="Boxes of a class that overlap by more are one finding.")] = _DEFAULTS.iou
+    min_readers: Annotated[int, typer.Option(help="Leave out findings that fewer readers have drawn.")] = (
+        _DEFAULTS.min_readers
+    )
+    readers: Annotated[
+        list[str] | None, typer.Option("--reader", help="Use only this reader's boxes; repeat for several.")
+    ] = None
+
+    def merged(self, method: Method) -> Consensus:
+        """Return how their boxes become one; raises `typer.BadParameter`."""
+        readers = tuple(sorted(set(self.readers))) if self.readers else None
+        return _choose(Consensus, method=method, iou=self.iou, min_readers=self.min_readers, readers=readers)
 
 
 @imports.command()
 def vinbigdata(
+    common: Common,
+    reading: Reading,
     csv: Annotated[Path, typer.Option("--csv", help="`train.csv`, gzipped or not.", exists=True, dir_okay=False)],
-    images: Images,
     name: NewName = "vinbigdata",
-    consensus: Method_ = _DEFAULTS.method,
-    iou: Iou = _DEFAULTS.iou,
-    min_readers: MinReaders = _DEFAULTS.min_readers,
-    readers: Readers = None,
-    val_share: ValShare = _PLAN.val,
-    test_share: TestShare = _PLAN.test,
-    seed: Seed = _PLAN.seed,
-    patients_from_dicom: FromDicom = True,
-    project: InProject = None,
-    data: Data = None,
+    consensus: HowToMerge = _DEFAULTS.method,
 ) -> None:
     """Import a table like VinBigData's `train.csv`, with the boxes of several readers."""
     source = _choose(
         VinBigDataSource,
         annotations=str(csv),
-        images=str(images),
-        patients_from_dicom=patients_from_dicom,
-        consensus=_consensus(consensus, iou, min_readers, readers),
-        splits=plan_splits(val_share, test_share, seed),
+        consensus=reading.merged(consensus),
+        **common.of_source(keep_splits=False),
     )
-    _import(name, source, project, data)
+    _import(name, source, common)
 
 
 @imports.command()
 def coco(
+    common: Common,
+    reading: Reading,
     annotations: Annotated[Path, typer.Option(help="A COCO document.", exists=True, dir_okay=False)],
-    images: Images,
     val_annotations: Annotated[
         Path | None, typer.Option(help="The documents are the splits: this is val.", exists=True, dir_okay=False)
     ] = None,
@@ -95,16 +119,7 @@ def coco(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the dataset.", show_default="the document's name")] = None,
     keep_splits: KeepSplits = False,
-    consensus: Method_ = "none",
-    iou: Iou = _DEFAULTS.iou,
-    min_readers: MinReaders = _DEFAULTS.min_readers,
-    readers: Readers = None,
-    val_share: ValShare = _PLAN.val,
-    test_share: TestShare = _PLAN.test,
-    seed: Seed = _PLAN.seed,
-    patients_from_dicom: FromDicom = True,
-    project: InProject = None,
-    data: Data = None,
+    consensus: HowToMerge = "none",
 ) -> None:
     """Import COCO annotations: one document, or one for each split."""
     source = _choose(
@@ -112,72 +127,52 @@ def coco(
         annotations=str(annotations),
         val_annotations=val_annotations and str(val_annotations),
         test_annotations=test_annotations and str(test_annotations),
-        images=str(images),
-        patients_from_dicom=patients_from_dicom,
-        consensus=_consensus(consensus, iou, min_readers, readers),
-        splits=plan_splits(val_share, test_share, seed, keep=keep_splits),
+        consensus=reading.merged(consensus),
+        **common.of_source(keep_splits=keep_splits),
     )
-    _import(name or annotations.stem, source, project, data)
+    _import(name or annotations.stem, source, common)
 
 
 @imports.command()
 def yolo(
+    common: Common,
     labels: Annotated[
         Path, typer.Option(help="Folder with the labels and data.yaml or classes.txt.", exists=True, file_okay=False)
     ],
-    images: Images,
     name: NewName = "yolo",
     keep_splits: KeepSplits = False,
-    val_share: ValShare = _PLAN.val,
-    test_share: TestShare = _PLAN.test,
-    seed: Seed = _PLAN.seed,
-    patients_from_dicom: FromDicom = True,
-    project: InProject = None,
-    data: Data = None,
 ) -> None:
     """Import YOLO's label files."""
     source = _choose(
         YoloSource,
         annotations=str(labels),
-        images=str(images),
-        patients_from_dicom=patients_from_dicom,
-        splits=plan_splits(val_share, test_share, seed, keep=keep_splits),
+        **common.of_source(keep_splits=keep_splits),
     )
-    _import(name, source, project, data)
+    _import(name, source, common)
 
 
 @imports.command()
 def voc(
+    common: Common,
+    reading: Reading,
     annotations: Annotated[
         Path, typer.Option(help="Folder with the XML files, and `ImageSets`.", exists=True, file_okay=False)
     ],
-    images: Images,
     name: NewName = "voc",
     keep_splits: KeepSplits = False,
-    consensus: Method_ = "none",
-    iou: Iou = _DEFAULTS.iou,
-    min_readers: MinReaders = _DEFAULTS.min_readers,
-    readers: Readers = None,
-    val_share: ValShare = _PLAN.val,
-    test_share: TestShare = _PLAN.test,
-    seed: Seed = _PLAN.seed,
-    patients_from_dicom: FromDicom = True,
-    project: InProject = None,
-    data: Data = None,
+    consensus: HowToMerge = "none",
 ) -> None:
     """Import the XML files of Pascal VOC."""
     source = _choose(
         VocSource,
         annotations=str(annotations),
-        images=str(images),
-        patients_from_dicom=patients_from_dicom,
-        consensus=_consensus(consensus, iou, min_readers, readers),
-        splits=plan_splits(val_share, test_share, seed, keep=keep_splits),
+        consensus=reading.merged(consensus),
+        **common.of_source(keep_splits=keep_splits),
     )
-    _import(name, source, project, data)
+    _import(name, source, common)
 
 
-def _import(name: str, source: Source, project: str | None, data: Path | None) -> None:
+def _import(name: str, source: Source, common: Common) -> None:
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError as exc:
@@ -188,8 +183,8 @@ def _import(name: str, source: Source, project: str | None, data: Path | None) -
     from shared.access.audit import CLI, record
     from shared.object_store import ObjectStore
 
-    settings = settings_of(data)
-    (database, project_id), store = connect_to_project(settings, project), ObjectStore(settings)
+    settings = settings_of(common.data)
+    (database, project_id), store = connect_to_project(settings, common.project), ObjectStore(settings)
     # Reading and rendering takes minutes before the first image is stored.
     database.ping()
     store.ping()
@@ -211,11 +206,6 @@ def _import(name: str, source: Source, project: str | None, data: Path | None) -
     counted = ("image_count", "box_count", "failure_count", "summary")
     described = {"id": imported.dataset_id} | {key: imported.values[key] for key in counted}
     print_made(name, described, is_new=imported.is_new)
-
-
-def _consensus(method: Method, iou: float, min_readers: int, readers: list[str] | None) -> Consensus:
-    chosen = tuple(sorted(set(readers))) if readers else None
-    return _choose(Consensus, method=method, iou=iou, min_readers=min_readers, readers=chosen)
 
 
 def _choose(kind: type[Chosen], **choices: Any) -> Chosen:
