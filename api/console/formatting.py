@@ -1,6 +1,8 @@
 """Formats numbers and times on pages that the server fills; `page.js` does it for scripts."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 #: Larger figures, such as a diverged loss, are shown in scientific notation.
 _HUGE = 1e5
@@ -16,6 +18,12 @@ def duration(seconds: float) -> str:
 def age(moment: datetime) -> str:
     """Format the time since a moment."""
     return duration((datetime.now(UTC) - moment).total_seconds())
+
+
+def cached(progress: Mapping[str, Any]) -> str:
+    """Say how many images of a training its machine has cached; nothing once all are."""
+    done, total = progress.get("images_cached", 0), progress.get("images_to_cache", 0)
+    return f"{count(done)} of {count(total)} images cached" if done < total else ""
 
 
 def count(number: int) -> str:

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
+from playwright.sync_api import Page, expect
 from pydantic import SecretStr
 
 from api.console.comparison import Line, Value
@@ -16,7 +17,7 @@ from shared.tables import Evaluation, GateDecision, Job, TrainingRun
 from shared.training.config import GateConfig, TrainingConfig
 from shared.training.schedules import create_schedule
 from shared.vocabulary.states import JobState, ModelState, TaskState
-from tests.integration.conftest import Api, Keys, png
+from tests.integration.conftest import Api, Keys, Server, png
 from tests.integration.rows import add_dataset, add_model, home
 
 PAGES = ("/console/queue", "/console/training", "/console/models", "/console/schedules")
@@ -141,6 +142,28 @@ def test_the_queue_page_names_failures_of_this_project(
     assert "worker_lost" in page
     assert f'href="/console/studies/{study_id}"' in page
     assert "worker_lost" not in browse(keys.stranger).get("/console/queue").text
+
+
+def test_a_training_shows_how_many_images_are_cached_until_all_are(
+    server: Server, keys: Keys, database: Database, ids: dict[str, UUID], open_console: Callable[..., Page]
+) -> None:
+    progress = {"epoch": 0, "step": 5, "steps_in_epoch": 10, "steps_done": 5, "epochs": 3}
+    lease = {"lease_owner": "trainer", "lease_expires_at": sa.func.now()}
+
+    def report(cached: int) -> None:
+        now = progress | {"images_cached": cached, "images_to_cache": 15_000}
+        with database.begin() as session:
+            session.execute(sa.update(TrainingRun).values(state=TaskState.RUNNING, progress=now, **lease))
+
+    report(1_200)
+    page = open_console(server.url, keys.admin)
+    page.goto(f"/console/training/{ids['run']}")
+    tile = page.locator(".tile", has_text="Steps")
+    expect(tile).to_contain_text("1,200 of 15,000 images cached")
+    report(3_400)
+    expect(tile).to_contain_text("3,400 of 15,000 images cached")
+    report(15_000)
+    expect(tile).not_to_contain_text("cached")
 
 
 def test_a_training_leads_to_what_it_comes_from_and_what_came_of_it(

@@ -1,5 +1,6 @@
 """A training that is stopped, killed and handed on ends with the very model that an undisturbed one ends with."""
 
+import json
 import signal
 import struct
 import time
@@ -176,7 +177,9 @@ def test_a_running_training_ends_when_it_is_cancelled(
             resume_training(session, run.id)
         row = wait_for_task(database, TrainingRun, run.id, lambda row: "steps_done" in row.progress, settings)
         assert row.progress["steps_done"] >= done
-        wait_for_task(database, TrainingRun, run.id, lambda row: steps(row) > done, settings)
+        row = wait_for_task(database, TrainingRun, run.id, lambda row: steps(row) > done, settings)
+        said = [json.loads(line) for line in row.log_tail.splitlines() if line.startswith("{")]
+        assert {line["rank"] for line in said if line["event"] == "training_resumed"} == {0, 1}
         with database.begin() as session:
             cancel_task(session, TrainingRun, run.id)
         wait_for(lambda: checkpoints(store, run) == named(database, run))

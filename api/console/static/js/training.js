@@ -61,6 +61,8 @@ function show(run) {
   mark.className = `tag ${kind}`;
   write("epoch", of("epoch", 0));
   write("steps_done", "steps_done" in progress ? count(progress.steps_done) : "–");
+  const { images_cached: cached = 0, images_to_cache: toCache = 0 } = progress;
+  write("cached", cached < toCache ? `${count(cached)} of ${count(toCache)} images cached` : "");
   write("loss", of("loss", 3));
   write("ap40", of("ap40", 3));
   write("images_per_s", of("images_per_s", 1));
