@@ -42,6 +42,12 @@ def phantoms(
         bool, typer.Option("--natural", help="Draw classes as often as real radiographs show them.")
     ] = False,
     negative_share: Annotated[float, typer.Option(help="Share of the images that are black for white.")] = 0,
+    hard: Annotated[
+        bool, typer.Option("--hard", help="Draw faint lesions that overlap, with the boxes of three simulated readers.")
+    ] = False,
+    truth: Annotated[
+        bool, typer.Option("--truth", help="With --hard: the true lesions instead of the boxes of the readers.")
+    ] = False,
     val_share: ValShare = _PHANTOMS.splits.val,
     test_share: TestShare = _PHANTOMS.splits.test,
     detach: Detach = False,
@@ -52,6 +58,7 @@ def phantoms(
     Ctrl-C only stops watching.
     """
     chosen = {"films": films, "seed": seed, "balanced": not natural, "negative_share": negative_share}
+    chosen |= {"hard": hard, "truth": truth}
     splits = plan_splits(val_share, test_share, seed)
     _make(name, {"format": "phantoms", "splits": splits, **chosen}, data, detach=detach)
 
@@ -230,12 +237,36 @@ def print_summary(summary: dict[str, Any]) -> None:
         for reader in summary["readers"]:
             _add(readers, escape(reader["reader"]), reader["images"], reader["boxes"])
         out.print(readers)
+    if summary.get("reader_model"):
+        _print_reader_model(summary)
     for what in ("noted", "failures"):
         if summary[what]:
             counted = ", ".join(f"{count:,} {why}" for why, count in sorted(summary[what].items()))
             out.print(f"{'left out or changed' if what == 'noted' else 'failed'}: {counted}", soft_wrap=True)
     for note in summary.get("notes", ()):
         out.print(f"note {note['code']}: {note['message']}", soft_wrap=True, markup=False)
+
+
+def _print_reader_model(summary: dict[str, Any]) -> None:
+    """Print for each class by how many readers its boxes were drawn, and the fitted figures of the readers."""
+    counts = sorted({count for class_ in summary["classes"] for count in class_["drawn_by"]}, key=int)
+    drawn = Table(
+        "boxes drawn by",
+        *(Column(f"{count} reader{'s' * (count != '1')}", justify="right") for count in counts),
+        Column("a reader finds", justify="right"),
+        Column("true boxes", justify="right"),
+        Column("false boxes per reader and image", justify="right"),
+    )
+    for class_ in summary["classes"]:
+        if figures := summary["reader_model"].get(str(class_["id"])):
+            drawn.add_row(
+                escape(class_["name"]),
+                *(f"{class_['drawn_by'].get(count, 0):,}" for count in counts),
+                f"{figures['detection']:.0%}",
+                f"{figures['true_share']:.0%}",
+                f"{figures['false_boxes_per_reader']:.3f}",
+            )
+    out.print(drawn)
 
 
 def _table(what: str, *numbers: str) -> Table:

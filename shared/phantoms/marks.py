@@ -36,6 +36,12 @@ class Mark:
     #: The share of the lung markings that the lesion removes, 0–1.
     cleared: Layer | None = None
 
+    def faded(self, contrast: float) -> "Mark":
+        """Return the mark with a fraction of its change of the image; its extent stays."""
+        factor = np.float32(contrast)
+        cleared = None if self.cleared is None else self.cleared * min(factor, np.float32(1))
+        return Mark(self.density * factor, self.extent, cleared)
+
 
 def box_around(extent: Layer) -> Box | None:
     """Return the tight box around an extent; None if the lesion is not visible."""

@@ -36,10 +36,13 @@ class Planned:
     class_id: int
     site: Site
     seed: int
+    #: Factor on the change of the image.
+    contrast: float = 1.0
 
     def draw(self, scene: Scene) -> Mark:
         """Draw the lesion; its class must be in `DRAW`."""
-        return DRAW[self.class_id](scene, self.site, np.random.default_rng(self.seed))
+        mark = DRAW[self.class_id](scene, self.site, np.random.default_rng(self.seed))
+        return mark if self.contrast == 1 else mark.faded(self.contrast)
 
 
 def choose_classes(rng: np.random.Generator) -> tuple[int, ...]:
@@ -58,7 +61,7 @@ def choose_classes(rng: np.random.Generator) -> tuple[int, ...]:
 def reshape(person: Anatomy, classes: Sequence[int], rng: np.random.Generator) -> Anatomy:
     """Return the person with the enlarged organs of the classes in `RESHAPE`."""
     for class_id in sorted(RESHAPE.keys() & set(classes)):
-        person = RESHAPE[class_id](person, _propose(class_id, rng), rng)
+        person = RESHAPE[class_id](person, propose(class_id, rng), rng)
     return person
 
 
@@ -68,26 +71,32 @@ def plan(person: Anatomy, classes: Sequence[int], rng: np.random.Generator) -> l
     The search draws each lesion on a small canvas of fixed size, so that a phantom is the same at every resolution. A
     class without a free site is left out.
     """
-    scene = Scene(Canvas(_REHEARSAL_PX, _REHEARSAL_PX, _REHEARSAL_PX, (_REHEARSAL_PX / 2, 0.0)), person)
+    scene = rehearse(person)
     planned: list[Planned] = []
     boxes: list[Box] = []
     # Classes with the fewest possible sites are placed first.
     for class_id in sorted(set(classes) & DRAW.keys(), key=lambda c: (c not in AT_THE_WALL, -SIZE_LIMITS[c][1])):
         for _ in range(TRIES):
-            lesion = Planned(class_id, _propose(class_id, rng), int(rng.integers(2**32)))
-            if class_id not in AT_THE_WALL and not _in_lung(scene, lesion.site):
+            lesion = Planned(class_id, propose(class_id, rng), int(rng.integers(2**32)))
+            if class_id not in AT_THE_WALL and not in_lung(scene, lesion.site):
                 continue
             box = box_around(lesion.draw(scene).extent)
-            if box and all(_overlap(box, other) <= MAX_OVERLAP for other in boxes):
+            if box and all(overlap(box, other) <= MAX_OVERLAP for other in boxes):
                 planned.append(lesion)
                 boxes.append(box)
                 break
     return planned
 
 
-def _propose(class_id: int, rng: np.random.Generator) -> Site:
+def rehearse(person: Anatomy) -> Scene:
+    """Return the person on a small canvas of fixed size, for the search of sites."""
+    return Scene(Canvas(_REHEARSAL_PX, _REHEARSAL_PX, _REHEARSAL_PX, (_REHEARSAL_PX / 2, 0.0)), person)
+
+
+def propose(class_id: int, rng: np.random.Generator, limits: tuple[float, float] | None = None) -> Site:
+    """Draw a site from the figures of a class; `limits` replaces the sizes in `SIZE_LIMITS`."""
     figures = FIGURES[class_id]
-    least, most = SIZE_LIMITS.get(class_id, (0.04, 1.0))
+    least, most = limits or SIZE_LIMITS.get(class_id, (0.04, 1.0))
     spread = np.clip(rng.standard_normal(2), -1.5, 1.5)
     shares = np.exp(np.array(figures.log_size_mean) + spread * figures.log_size_std)
     width, height = np.clip(shares * (ASPECT, 1.0), least * ASPECT, most * ASPECT)
@@ -97,14 +106,14 @@ def _propose(class_id: int, rng: np.random.Generator) -> Site:
     return Site(side, (x, float(at[1])), (float(width), float(height)))
 
 
-def _in_lung(scene: Scene, site: Site) -> bool:
+def in_lung(scene: Scene, site: Site) -> bool:
     """Return whether most of a site is inside a lung."""
     (x, y), (a, b) = scene.canvas.to_px(np.array([site.centre]))[0], np.array(site.axes) * scene.canvas.scale
     window = scene.lungs[max(0, int(y - b)) : int(y + b) + 1, max(0, int(x - a)) : int(x + a) + 1]
     return window.size > 0 and float(window.mean()) >= MIN_IN_LUNG
 
 
-def _overlap(one: Box, other: Box) -> float:
+def overlap(one: Box, other: Box) -> float:
     """Return the area of the intersection as a share of the smaller box."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])

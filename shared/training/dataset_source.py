@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
@@ -56,7 +56,12 @@ class SplitPlan(Bounded):
         return self
 
 
-class _Files(Bounded):
+class _Annotated(Bounded):
+    #: The options that a dataset's document states.
+    described: ClassVar[set[str]] = {"format", "consensus"}
+
+
+class _Files(_Annotated):
     #: The path of a file, or the key of an object.
     annotations: Annotated[str, Field(max_length=4096)]
     #: The folder of the images, or the prefix of their keys.
@@ -119,15 +124,37 @@ class PhantomsSource(Bounded):
     balanced: bool = True
     #: The fraction of images that are inverted, as by a machine that tags them wrongly.
     negative_share: float = Field(0.0, ge=0, le=1)
+    #: Faint lesions that overlap, with the boxes of three simulated readers.
+    hard: bool = False
+    #: With `hard`: the true lesions instead of the readers' boxes. The images are the same.
+    truth: bool = False
+    #: For the boxes of the simulated readers.
+    consensus: Consensus = Consensus()
     splits: SplitPlan = SplitPlan(train=0.8, val=0.2, test=0)
+
+    @model_validator(mode="after")
+    def _only_hard_phantoms_have_readers(self) -> Self:
+        if self.truth and not self.hard:
+            raise ValueError("easy phantoms always have their true lesions: truth needs hard")
+        return self
+
+    @property
+    def has_readers(self) -> bool:
+        """Whether the boxes are those of simulated readers."""
+        return self.hard and not self.truth
 
     @property
     def keeps_splits(self) -> bool:
         """Whether the images have splits already: no."""
         return False
 
+    @property
+    def described(self) -> set[str]:
+        """The options that a dataset's document states."""
+        return {"format", "hard", "consensus"} if self.has_readers else {"format", *(["hard", "truth"] * self.hard)}
 
-class ReviewsSource(Bounded):
+
+class ReviewsSource(_Annotated):
     """The images of a project whose review is complete, with the accepted findings."""
 
     format: Literal["reviews"] = "reviews"

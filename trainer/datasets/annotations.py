@@ -15,6 +15,9 @@ Xyxy = tuple[float, float, float, float]
 #: A field of an annotation in Carina's documents: the exact right and bottom edge, if `bbox` gives them only rounded.
 FAR_CORNER = "far_corner"
 
+#: A field of an annotation in Carina's documents: `Box.probability`.
+PROBABILITY = "probability"
+
 #: Prefix of the pseudonym of a study.
 STUDY = "study-"
 
@@ -45,6 +48,8 @@ class Box:
     readers: tuple[str, ...]
     #: Its position in the annotations, such as `line 12`; for notes and errors.
     origin: str = field(default="", compare=False)
+    #: The probability that it is a true finding, by the model of the readers; None if unknown.
+    probability: float | None = None
 
 
 @dataclass(frozen=True)

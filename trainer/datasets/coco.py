@@ -1,8 +1,8 @@
 """Reads COCO's object detection format: images, categories and boxes, with the optional fields of Carina.
 
-In addition to COCO, an image can have `patient` (or `patient_id`), `split` and `readers`, and an annotation `readers`,
-as in the documents that Carina exports. All other fields are ignored; an outline (`segmentation`) is only used to
-compute a box if there is no `bbox`.
+In addition to COCO, an image can have `patient` (or `patient_id`), `split` and `readers`, and an annotation `readers`
+and `probability`, as in the documents that Carina exports. All other fields are ignored; an outline (`segmentation`) is
+only used to compute a box if there is no `bbox`.
 """
 
 import math
@@ -118,6 +118,7 @@ class _Annotation(_Part):
     segmentation: Any = None
     iscrowd: int | None = 0
     readers: _Readers = ()
+    probability: Annotated[float | None, BeforeValidator(_known_number)] = Field(None, ge=0, le=1)
 
 
 class _Document(_Part):
@@ -235,7 +236,7 @@ def _boxes(
             if not _is_area(annotation):
                 notes.add("area_contradicts", origin)
             readers = tuple(sorted(set(annotation.readers)))
-            box = Box(annotation.category_id, _corners(annotation), readers, origin)
+            box = Box(annotation.category_id, _corners(annotation), readers, origin, annotation.probability)
             boxes[str(annotation.image_id)].append(box)
     return boxes
 

@@ -36,6 +36,11 @@ class DatasetImage:
     category_ids: NDArray[np.int64]  # [n]
     #: float32 [n, 4], in pixels of the original.
     boxes_xyxy_px: NDArray[np.float32]
+    #: The readers of the image, and those who drew each box, [n]; both empty if unknown.
+    readers: tuple[str, ...] = ()
+    box_readers: tuple[tuple[str, ...], ...] = ()
+    #: The probability of each box to be a true finding, [n], NaN if unknown; None if unknown for all.
+    probabilities: NDArray[np.float64] | None = None
 
     @property
     def group(self) -> str:
@@ -99,7 +104,15 @@ def parse(document: bytes) -> Dataset:
 
 def _image(image: dict[str, Any], annotations: list[dict[str, Any]]) -> DatasetImage:
     boxes_xywh = np.array([annotation["bbox"] for annotation in annotations], np.float64).reshape(-1, 4)
-    described = DatasetImage(
+    boxes_xyxy_px = np.hstack((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:])).astype(np.float32)
+    size_px = image["width"], image["height"]
+    rendition_size_px = image["rendition_width"], image["rendition_height"]
+    # Datasets of earlier versions can contain boxes without area in float32, which make the loss infinite.
+    seen = can_be_seen(rescale(boxes_xyxy_px, size_px, rendition_size_px).astype(np.float32))
+    annotations = [annotation for annotation, kept in zip(annotations, seen, strict=True) if kept]
+    probabilities = np.array([annotation.get("probability", np.nan) for annotation in annotations], np.float64)
+    drew = tuple(tuple(annotation.get("readers", ())) for annotation in annotations)
+    return DatasetImage(
         image_id=image["id"],
         sha256=image["sha256"],
         rendition_sha256=image["rendition_sha256"],
@@ -110,11 +123,11 @@ def _image(image: dict[str, Any], annotations: list[dict[str, Any]]) -> DatasetI
         patient=image["patient"],
         split=image["split"],
         category_ids=np.array([annotation["category_id"] for annotation in annotations], np.int64),
-        boxes_xyxy_px=np.hstack((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:])).astype(np.float32),
+        boxes_xyxy_px=boxes_xyxy_px[seen],
+        readers=tuple(image.get("readers", ())),
+        box_readers=drew if all(drew) else (),
+        probabilities=None if np.isnan(probabilities).all() else probabilities,
     )
-    # Datasets of earlier versions can contain such boxes; a box without area in float32 makes the loss infinite.
-    seen = can_be_seen(described.boxes_on_rendition)
-    return replace(described, category_ids=described.category_ids[seen], boxes_xyxy_px=described.boxes_xyxy_px[seen])
 
 
 def can_be_seen(boxes_on_rendition: NDArray[np.float32]) -> NDArray[np.bool_]:

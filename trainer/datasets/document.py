@@ -6,14 +6,23 @@ the import and the rendition version. It contains no time and no place of creati
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from shared.training.config import Split
 from shared.training.dataset_source import Source
 from shared.version import RENDITION_VERSION
-from trainer.datasets.annotations import FAR_CORNER, AnnotatedImage, Annotations, Box, Xyxy, to_xywh, to_xyxy
+from trainer.datasets.annotations import (
+    FAR_CORNER,
+    PROBABILITY,
+    AnnotatedImage,
+    Annotations,
+    Box,
+    Xyxy,
+    to_xywh,
+    to_xyxy,
+)
 from trainer.datasets.notes import Notes
 from trainer.datasets.renditions import Failure, Picture
 
@@ -133,13 +142,13 @@ def write(name: str, source: Source, rendition_px: int, content: Content, splits
             }
         )
         for box in image.boxes:
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id} | _annotation(box))
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id} | _annotation(box, image.readers))
     info: dict[str, Any] = {
         "name": name,
         "description": _DESCRIPTION,
         "rendition_version": RENDITION_VERSION,
         "rendition_px": rendition_px,
-        "choices": source.model_dump(mode="json", include={"format", "consensus"})
+        "choices": source.model_dump(mode="json", include=source.described)
         | {"splits": "as annotated" if source.keeps_splits else source.splits.model_dump(mode="json")},
     }
     if content.annotations.provenance:
@@ -148,15 +157,20 @@ def write(name: str, source: Source, rendition_px: int, content: Content, splits
     return canonical({"info": info, "categories": categories, "images": images, "annotations": annotations})
 
 
-def _annotation(box: Box) -> dict[str, Any]:
+def _annotation(box: Box, readers: Sequence[str]) -> dict[str, Any]:
+    """Return the entry of a box; `agreement` is the share of the image's `readers` who drew it."""
     bbox = to_xywh(box.xyxy_px)
-    content = {
+    content: dict[str, Any] = {
         "category_id": box.category_id,
         "bbox": bbox,
         "area": bbox[2] * bbox[3],
         "iscrowd": 0,
         "readers": box.readers,
     }
+    if box.readers and readers:
+        content["agreement"] = round(len(box.readers) / len(readers), 6)
+    if box.probability is not None:
+        content[PROBABILITY] = box.probability
     # Some pairs of floats have no float difference that restores them exactly; then the far corner is also written.
     return content if to_xyxy(bbox) == box.xyxy_px else content | {FAR_CORNER: box.xyxy_px[2:]}
 

@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from shared.errors import PermanentError
-from trainer.datasets.annotations import FAR_CORNER, Xyxy, to_xyxy
+from trainer.datasets.annotations import FAR_CORNER, PROBABILITY, Xyxy, to_xyxy
 from trainer.datasets.label_files import stem_of
 from trainer.datasets.splits import SPLITS
 
@@ -65,6 +65,7 @@ def write_voc(document: bytes) -> Files:
             plain = {side: f"{value.normalize(_EXACT):f}" for side, value in sides.items()}
             _put(SubElement(entry, "bndbox"), **plain)
             _put_readers(entry, box)
+            _put(entry, **{PROBABILITY: box.get(PROBABILITY)})
         indent(root)
         yield f"Annotations/{stem}.xml", tostring(root, encoding="utf-8")
     for split in SPLITS:

@@ -37,6 +37,7 @@ from trainer.datasets.notes import Notes, describe
 from trainer.datasets.phantoms import draw_images
 from trainer.datasets.places import Folder, Place, Prefix
 from trainer.datasets.plausible import check_fit, check_units, drop_vanishing
+from trainer.datasets.reader_model import rate
 from trainer.datasets.renditions import Failure, Picture, Renderer
 from trainer.datasets.reviews import Originals, read_reviews
 from trainer.datasets.splits import Member, check_kept, stratify
@@ -148,7 +149,8 @@ class Maker:
         """Make a dataset. Raises `MalformedAnnotations`, `SplitImpossible`, `NothingToImport` and errors of servers."""
         check_units(material.annotations)
         annotations, source = without_readers(material.annotations, source)
-        consensus = Consensus(method="none") if isinstance(source, PhantomsSource) else source.consensus
+        is_drawn_by_none = isinstance(source, PhantomsSource) and not source.has_readers
+        consensus = Consensus(method="none") if is_drawn_by_none else source.consensus
         heard = listen(annotations, consensus)
         pictures, failures = self._render(source, heard, material.images)
         content, mismatched = match(check_fit(heard, pictures), pictures)
@@ -157,11 +159,13 @@ class Maker:
         if not content.pictures:
             raise NothingToImport(_explain(failures, counted))
         unfused = drop_vanishing(content)
-        content = Content(agree(unfused.annotations, consensus), unfused.pictures)
+        rated, readers = rate(agree(unfused.annotations, consensus), consensus)
+        content = Content(rated, unfused.pictures)
         splits = split(source, content)
         document = write(name, source, self._settings.rendition_px, content, splits)
         noted = describe(content.annotations) | {"failures": dict(counted)}
         if not isinstance(source, ReviewsSource):  # the readers of a review see each other's findings
+            noted["reader_model"] = readers.describe() if readers else {}
             noted["human"] = score_readers(unfused.annotations, splits, consensus.iou)
         return Made(
             document, tuple(sorted(failures, key=lambda failure: failure.file_name)), summarize(document) | noted

@@ -12,6 +12,8 @@ import numpy as np
 
 from shared.detector.card import Category
 from shared.phantoms import CLASS_NAMES, make_phantom
+from shared.phantoms.hard import expected_lesions, make_hard_phantom
+from shared.phantoms.readers import READERS, read_phantom
 from shared.training.dataset_source import PhantomsSource
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box
 
@@ -59,15 +61,23 @@ def _begin() -> None:
 
 
 def _draw(seed: int, source: PhantomsSource, folder: Path) -> AnnotatedImage:
-    phantom = make_phantom(seed, IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX, choose_evenly(seed) if source.balanced else None)
+    if source.hard:
+        phantom = make_hard_phantom(seed, IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX, balanced=source.balanced)
+    else:
+        phantom = make_phantom(seed, IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX, choose_evenly(seed) if source.balanced else None)
     # The rendition of a phantom: equal to that of its DICOM file within two grey levels.
     pixels = np.rint(255 * phantom.pixels).astype(np.uint8)
     if np.random.default_rng((seed, 0x4E6)).random() < source.negative_share:
         pixels = 255 - pixels
     name = f"phantom-{seed}.png"
     cv2.imwrite(str(folder / name), pixels)
-    boxes = []
-    for lesion in phantom.lesions:
-        left, top, right, bottom = map(float, lesion.box_xyxy_px)
-        boxes.append(Box(lesion.class_id, (left, top, right, bottom), ()))
-    return AnnotatedImage(name, tuple(boxes), height_px=IMAGE_HEIGHT_PX, width_px=IMAGE_WIDTH_PX)
+    if source.has_readers:
+        drawn = read_phantom(phantom, expected_lesions(balanced=source.balanced), np.random.default_rng((seed, 0x4EAD)))
+        boxes = [Box(class_id, xyxy_px, (reader,)) for reader, own in drawn.items() for class_id, xyxy_px in own]
+    else:
+        boxes = []
+        for lesion in phantom.lesions:
+            left, top, right, bottom = map(float, lesion.box_xyxy_px)
+            boxes.append(Box(lesion.class_id, (left, top, right, bottom), ()))
+    readers = READERS if source.has_readers else ()
+    return AnnotatedImage(name, tuple(boxes), readers, height_px=IMAGE_HEIGHT_PX, width_px=IMAGE_WIDTH_PX)

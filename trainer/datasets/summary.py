@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from trainer.datasets.annotations import STUDY
@@ -65,9 +66,16 @@ def _classes(
             "boxes": {split: in_split[category["id"], split] for split in SPLITS},
             "images": on_images[category["id"]],
             "sizes": {size: of_size[category["id"], size] for size in SIZES},
+            "drawn_by": _drawn_by(box for box in boxes if box["category_id"] == category["id"]),
         }
         for category in categories
     ]
+
+
+def _drawn_by(boxes: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """Return the number of boxes by the number of readers who drew them (as text)."""
+    counted = Counter(len(box["readers"]) for box in boxes if box["readers"])
+    return {str(readers): counted[readers] for readers in sorted(counted)}
 
 
 def _readers(images: dict[int, dict[str, Any]], boxes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Reads Pascal VOC's XML files, one for each image: boxes by 1-based pixels, both corners inclusive.
 
 The box of the first pixel is `1 1 1 1`, so that x from 0 (the edge of the image) to 1 is `xmin` 1 and `xmax` 1. In
-addition to VOC, `<annotation>` can have `<patient>` and `<reader>`, and `<object>` can have `<reader>`, as in the files
-that Carina exports.
+addition to VOC, `<annotation>` can have `<patient>` and `<reader>`, and `<object>` `<reader>` and `<probability>`, as
+in the files that Carina exports.
 """
 
 import math
@@ -17,6 +17,7 @@ from shared.detector.card import Category
 from shared.errors import PermanentError
 from shared.training.config import Split
 from trainer.datasets.annotations import (
+    PROBABILITY,
     AnnotatedImage,
     Annotations,
     Box,
@@ -201,7 +202,7 @@ def _box(entry: Element, classes: Mapping[str, Category], origin: str) -> Box:
         raise _OddObject("corners_swapped", "has xmax below xmin, or ymax below ymin")
     if left == right or top == bottom:
         raise _OddObject("box_without_area", "has a box without an area")
-    return Box(category.id, corners, _readers(entry), origin)
+    return Box(category.id, corners, _readers(entry), origin, _probability(entry))
 
 
 def _corners(entry: Element) -> Xyxy:
@@ -239,6 +240,14 @@ def _side(root: Element, name: str) -> int | None:
     except ValueError:
         return None
     return int(side) if math.isfinite(side) and side.is_integer() and 0 < side < _LARGEST_PX else None
+
+
+def _probability(element: Element) -> float | None:
+    try:
+        value = float(element.findtext(PROBABILITY, ""))
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None
 
 
 def _readers(element: Element) -> tuple[str, ...]:
