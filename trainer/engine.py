@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from shared.detector.card import ModelCard
 from shared.detector.families import family_of, loss_names
 from shared.detector.families.abnormality import head_of
+from shared.detector.families.targets import Targets
 from shared.detector.runtime import choose_precision
 from shared.errors import PermanentError
 from shared.training.config import TrainingConfig
@@ -52,6 +53,7 @@ class Batch:
     canvases: Tensor  # uint8 [B, S, S]
     boxes: list[Tensor]  # float32 [n, 4] xyxy in canvas pixels
     labels: list[Tensor]  # int64 [n], from 1
+    confidences: list[Tensor]  # float32 [n] in 0–1: see `Targets`
     image_ids: list[int]
     #: One seed per image, used to sample its anchors and regions.
     seeds: list[int]
@@ -62,9 +64,12 @@ class Batch:
         """Return the batch on a device."""
         if device.type == "cpu":
             return self
-        move = [[tensor.to(device, non_blocking=True) for tensor in tensors] for tensors in (self.boxes, self.labels)]
+        boxes, labels, confidences = (
+            [tensor.to(device, non_blocking=True) for tensor in tensors]
+            for tensors in (self.boxes, self.labels, self.confidences)
+        )
         canvases = self.canvases.pin_memory().to(device, non_blocking=True)
-        return Batch(canvases, move[0], move[1], self.image_ids, self.seeds, self.weight)
+        return Batch(canvases, boxes, labels, confidences, self.image_ids, self.seeds, self.weight)
 
 
 class Losses(nn.Module):
@@ -91,17 +96,18 @@ class Losses(nn.Module):
         self._device = ranks.device
         self._bf16 = bf16
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._losses = family_of(card.architecture).make_losses(model)
+        self._losses = family_of(card.architecture).make_losses(model, card)
         self._mean = 255 * torch.tensor(card.image_mean, device=ranks.device)[:, None, None]  # [3, 1, 1], of 8 bits
         self._std = 255 * torch.tensor(card.image_std, device=ranks.device)[:, None, None]
         self.carried = nn.Parameter(torch.zeros(len(loss_names(card)) + 1, device=ranks.device))
 
     def forward(self, batch: Batch, stop: bool) -> Tensor:
         """Return the sum of the losses. After `backward`, `carried` has the losses and `stop` as its gradient."""
+        targets = [Targets(*each) for each in zip(batch.boxes, batch.labels, batch.confidences, strict=True)]
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             images = self._normalise(batch.canvases)
             features = self.model.backbone(images)
-            losses = self._losses(images, features, batch.boxes, batch.labels, batch.seeds).float()
+            losses = self._losses(images, features, targets, batch.seeds).float()
         if self._head is not None:
             logits = self._head(features)
             abnormal = logits.new_tensor([float(len(labels) > 0) for labels in batch.labels])

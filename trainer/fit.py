@@ -24,6 +24,7 @@ from shared.training.config import TrainingConfig
 from shared.version import code_version
 from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.engine import Trainee, train_one_epoch
+from trainer.labels import require_readers
 from trainer.loader import Loader, ReadRendition
 from trainer.ranks import Ranks
 from trainer.sampling import needed_by, plan_epoch, resumed_step, shares, steps_of
@@ -121,6 +122,7 @@ def draft_card(config: TrainingConfig, dataset: Dataset, name: str, base: ModelC
         score_threshold=config.score_threshold,
         nms_iou=config.nms_iou,
         max_detections=config.max_detections,
+        multi_label=config.labels.multi_label,
         rendition_version=dataset.rendition_version,
         weights_sha256="0" * 64,
         trained_on=f"dataset {dataset.name}, {len(dataset.of('train').images)} images",
@@ -150,6 +152,7 @@ def fit(
     training_images = dataset.of("train").images
     if not any(len(image.category_ids) for image in training_images):
         raise NothingToTrainOn
+    require_readers(training_images, config.labels)
     trainee = Trainee(_build_model(config, card, initialise, ranks), card, config, ranks)
     started, is_measured, machines = _resume(trainee, checkpointer.load())
     position = started
@@ -160,7 +163,7 @@ def fit(
 
     if not is_measured:  # the previous attempt ended while it measured
         measure_here()
-    loader = Loader(training_images, read, card, config.augmentation, _loader_workers(config, ranks))
+    loader = Loader(training_images, read, card, config.augmentation, _loader_workers(config, ranks), config.labels)
     try:
         while position.epoch < config.epochs:
             # Within an epoch, the order stays even if machines have joined or left.

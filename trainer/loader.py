@@ -15,14 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from shared.detector.card import ModelCard
-from shared.training.config import Augmentation
+from shared.training.config import Augmentation, Labels
 from trainer.augmentation import augment
 from trainer.datasets.dataset import DatasetImage
 from trainer.engine import Batch
+from trainer.labels import confidences
 from trainer.sampling import Share
 
 #: Returns the pixels of an image's rendition, uint8 [h, w].
 ReadRendition = Callable[[DatasetImage], NDArray[np.uint8]]
+NO_CHANGE = Labels()
 #: Number of steps that are read in advance.
 AHEAD = 3
 
@@ -33,6 +35,7 @@ class _Example:
     canvas: NDArray[np.uint8]  # [S, S]
     boxes_xyxy: NDArray[np.float32]  # [n, 4], in canvas pixels
     labels: list[int]  # [n]
+    confidences: NDArray[np.float32]  # [n]
 
 
 class Loader:
@@ -45,12 +48,14 @@ class Loader:
         card: ModelCard,
         augmentation: Augmentation,
         workers: int,
+        labels: Labels = NO_CHANGE,
     ) -> None:
         cv2.setNumThreads(1)  # parallelism comes from the threads here
         self._images = images
         self._read = read
         self._card = card
         self._augmentation = augmentation
+        self._labels = labels
         self._threads = ThreadPoolExecutor(max(1, workers), thread_name_prefix="loader")
 
     def batches(self, steps: Iterable[list[Share]]) -> Iterator[list[Batch]]:
@@ -78,7 +83,7 @@ class Loader:
             self._read(image), image.boxes_on_rendition, self._card.canvas_px, self._augmentation, rng
         )
         labels = [self._card.label_of(category_id) for category_id in image.category_ids[kept].tolist()]
-        return _Example(image.image_id, canvas, boxes, labels)
+        return _Example(image.image_id, canvas, boxes, labels, confidences(image, self._labels)[kept])
 
 
 def _finish(step: list[tuple[Share, list[Future[_Example]]]]) -> list[Batch]:
@@ -90,6 +95,7 @@ def _collate(share: Share, examples: list[_Example]) -> Batch:
         canvases=torch.from_numpy(np.stack([example.canvas for example in examples])),
         boxes=[torch.from_numpy(example.boxes_xyxy) for example in examples],
         labels=[torch.tensor(example.labels, dtype=torch.int64) for example in examples],
+        confidences=[torch.from_numpy(example.confidences) for example in examples],
         image_ids=[example.image_id for example in examples],
         seeds=[abs(hash(seed)) for seed in share.seeds] or [0],
         weight=share.weight,

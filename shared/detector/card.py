@@ -64,6 +64,9 @@ class ModelCard(BaseModel):
     #: Added to the running variance of batch norm. torchvision's COCO checkpoints were trained with 0.
     batch_norm_eps: float = Field(1e-5, ge=0, le=1e-2)
 
+    #: Whether classes of a place are scored independently (sigmoid), instead of against each other (softmax). RetinaNet
+    #: always does so: there it only says how it was trained.
+    multi_label: bool = False
     score_threshold: float = Field(0.05, ge=0, le=1)
     nms_iou: float = Field(0.5, gt=0, le=1)
     max_detections: int = Field(100, ge=1, le=1000)
@@ -112,9 +115,11 @@ class ModelCard(BaseModel):
         """SHA-256 of the card as canonical JSON; it covers the weights through their own digest.
 
         Warnings are excluded: they change no results, and can be changed without creating a new model. A network
-        without an abnormality head has the same digest as before there were such heads.
+        without an abnormality head, or whose classes exclude each other, has the same digest as before there were
+        others.
         """
         left_out = {"warnings"} | ({"abnormality_exponent"} if self.abnormality_exponent is None else set())
+        left_out |= set() if self.multi_label else {"multi_label"}
         return hashlib.sha256(_canonical(self.model_dump(mode="json", exclude=left_out)).encode()).hexdigest()
 
     # Only these two methods know the numbering of the model's outputs: 0 is background, label k is `categories[k - 1]`.

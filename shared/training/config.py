@@ -57,6 +57,22 @@ class Augmentation(Bounded):
         return self
 
 
+class Labels(Bounded):
+    """What the boxes of several readers count in training. The defaults count each box fully."""
+
+    #: A box counts fully (`none`), as the share of the readers of its image who drew it (`agreement`), or as its
+    #: probability of being a true finding, which is in the dataset (`probability`). Its losses are multiplied by that.
+    confidence: Literal["none", "agreement", "probability"] = "none"
+    #: Whether a box that only one of several readers drew is a region to ignore: neither a finding nor background.
+    ignore_lone: bool = False
+    #: Whether each class of a place is scored by itself (sigmoid). Then the confidence is the target of the class, and
+    #: a place where boxes of several classes overlap has several. Else classes exclude each other (softmax).
+    multi_label: bool = False
+    #: Weights of readers, 1 for the others. They count in `agreement`; a box counts at most as much as the largest
+    #: weight of its readers, and with weight 0 it is a region to ignore.
+    reader_weights: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field({}, max_length=100)
+
+
 class HeldOut(Bounded):
     """A split of another dataset. A training must not use its images and patients."""
 
@@ -97,6 +113,7 @@ class TrainingConfig(Bounded):
     #: Images of classes on a smaller fraction of images than this are repeated (LVIS, arXiv:1908.03195, 3.2); 0: none.
     repeat_threshold: float = Field(0.0, ge=0, le=1)
     augmentation: Augmentation = Augmentation()
+    labels: Labels = Labels()
 
     #: Weight of the loss of the abnormality head, which estimates the probability that an image shows any finding. 0:
     #: the model has no such head. None: as the initial model, with weight 0.2 if it has one.

@@ -12,6 +12,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from shared.detector.architectures import Architecture
 from shared.detector.card import ModelCard
+from shared.detector.families.targets import Targets
 
 #: The levels of a feature pyramid by name, finest first, [B, C, h, w].
 Pyramid = Mapping[str, Tensor]
@@ -33,14 +34,11 @@ class Plan:
 class Losses(Protocol):
     """The losses of one batch."""
 
-    def __call__(
-        self, images: Tensor, features: Pyramid, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
-    ) -> Tensor:
+    def __call__(self, images: Tensor, features: Pyramid, targets: list[Targets], seeds: list[int]) -> Tensor:
         """Return the losses, float32 [L] in the order of `Family.loss_names`, as means over the images.
 
-        `images` is float32 [B, 3, S, S], normalised; `features` is their pyramid. `boxes` are float32 [n, 4], xyxy in
-        canvas pixels. `labels` are int64 [n], from 1. `seeds` has a seed for each image, which determines all its
-        random draws.
+        `images` is float32 [B, 3, S, S], normalised; `features` is their pyramid. `seeds` has a seed for each image,
+        which determines all its random draws.
         """
 
 
@@ -66,7 +64,7 @@ class Family(ABC):
         """Return the part that is initialised with ImageNet weights; its children are the stages that can be frozen."""
 
     @abstractmethod
-    def make_losses(self, model: nn.Module) -> Losses:
+    def make_losses(self, model: nn.Module, card: ModelCard) -> Losses:
         """Prepare a model for training, and return its losses."""
 
     @abstractmethod

@@ -97,9 +97,9 @@ class FasterRcnn(Family):
         body: nn.Module = model.backbone.body
         return body
 
-    def make_losses(self, model: FasterRCNN) -> FasterRcnnLosses:
-        """Replace the model's samplers with seeded ones, and return its losses."""
-        return FasterRcnnLosses(model)
+    def make_losses(self, model: FasterRCNN, card: ModelCard) -> FasterRcnnLosses:
+        """Return the losses, with seeded samplers."""
+        return FasterRcnnLosses(model, multi_label=card.multi_label)
 
     def make_inference(self, model: FasterRCNN, card: ModelCard, dtype: torch.dtype) -> FasterRcnnInference:
         """Cast all layers except the last one, and return the forward pass."""

@@ -1,15 +1,15 @@
 """torchvision's RetinaNet (arXiv:1708.02002): it classifies all anchors directly, without proposals."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, sigmoid_focal_loss
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from shared.detector.architectures import Architecture
@@ -25,6 +25,7 @@ from shared.detector.families.steps import (
     mark_unsound,
     suppress_and_rank,
 )
+from shared.detector.families.targets import IGNORED, Targets
 
 _SCORES, _BOXES = "head.classification_head.cls_logits.", "head.regression_head.bbox_reg."
 
@@ -75,9 +76,9 @@ class RetinaNetFamily(Family):
         body: nn.Module = model.backbone.body
         return body
 
-    def make_losses(self, model: RetinaNet) -> "_Losses":
+    def make_losses(self, model: RetinaNet, card: ModelCard) -> "_Losses":
         """Return the focal loss and the box loss."""
-        return _Losses(model)
+        return _Losses(model, soft=card.multi_label)
 
     def make_inference(self, model: RetinaNet, card: ModelCard, dtype: torch.dtype) -> "_Inference":
         """Cast the whole network, and return its forward pass."""
@@ -101,23 +102,42 @@ class RetinaNetFamily(Family):
 
 
 class _Losses:
-    """Focal loss and box loss, each averaged over images: see `family.Losses`."""
+    """Focal loss and box loss, each averaged over images: see `family.Losses`.
 
-    def __init__(self, model: RetinaNet) -> None:
+    They are torchvision's for boxes of confidence 1. `soft`: confidences are targets of the classes, not weights.
+    """
+
+    def __init__(self, model: RetinaNet, *, soft: bool) -> None:
         self._model = model
+        self._soft = soft
         keep_float32(model.backbone, model.head)
 
-    def __call__(
-        self, images: Tensor, features: Pyramid, boxes: list[Tensor], labels: list[Tensor], seeds: list[int]
-    ) -> Tensor:
+    def __call__(self, images: Tensor, features: Pyramid, targets: list[Targets], seeds: list[int]) -> Tensor:
         """Return the losses in the order of `loss_names`, float32 [2]."""
-        targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]
         levels = list(features.values())
         anchors = self._model.anchor_generator(
             ImageList(images, [(images.shape[2], images.shape[3])] * len(images)), levels
         )
-        losses: dict[str, Any] = self._model.compute_loss(targets, self._model.head(levels), anchors)
-        return torch.stack([losses["classification"], losses["bbox_regression"]])
+        outputs = self._model.head(levels)
+        each = zip(outputs["cls_logits"], outputs["bbox_regression"], anchors, targets, strict=True)
+        losses: Tensor = torch.stack([self._of_image(*image) for image in each]).mean(dim=0)
+        return losses
+
+    def _of_image(self, logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Targets) -> Tensor:
+        """Return the losses of one image, float32 [2]."""
+        match = targets.match(anchors, self._model.proposal_matcher)
+        counting, _ = targets.split()
+        found = torch.where(match >= 0)[0]
+        index = match[found]
+        hard = functional.one_hot(counting.labels, logits.shape[1]).float()
+        wanted, weights = torch.zeros_like(logits), logits.new_ones(len(logits))
+        wanted[found] = (targets.soft_classes(logits.shape[1]) if self._soft else hard)[index]
+        weights[found] = counting.confidences[index]
+        of_each = sigmoid_focal_loss(logits, wanted).sum(dim=1)
+        valid = (match != IGNORED).float() * (1.0 if self._soft else weights)
+        codes = self._model.head.regression_head.box_coder.encode_single(counting.boxes[index], anchors[found])
+        of_boxes = (deltas[found] - codes).abs().sum(dim=1) * weights[found]
+        return torch.stack(((of_each * valid).sum(), of_boxes.sum())) / max(1, len(found))
 
 
 class _Inference:
