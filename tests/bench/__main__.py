@@ -41,6 +41,7 @@ class Bench(StrEnum):
     TRAINING = "training"
     REAL_IMAGES = "real_images"
     RECIPES = "recipes"
+    LABELS = "labels"
     ABNORMALITY = "abnormality"
     OVERLAYS = "overlays"
     JOB_ROWS = "job_rows"
@@ -49,7 +50,7 @@ class Bench(StrEnum):
 
 
 #: They take the better part of an hour, or hours.
-LONG = (Bench.REAL_IMAGES, Bench.RECIPES, Bench.ABNORMALITY)
+LONG = (Bench.REAL_IMAGES, Bench.RECIPES, Bench.LABELS, Bench.ABNORMALITY)
 
 
 def main(
