@@ -56,7 +56,7 @@ LONG = (Bench.REAL_IMAGES, Bench.RECIPES, Bench.LABELS, Bench.ABNORMALITY)
 def main(
     names: Annotated[
         list[Bench] | None,
-        typer.Argument(help="Which; by default all but the long real_images, recipes and abnormality."),
+        typer.Argument(help="Which; by default all but the long real_images, recipes, labels and abnormality."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
