@@ -19,7 +19,11 @@ CATEGORIES = tuple(Category(id=id_, name=name) for id_, name in ((30, "Mass"), (
 
 
 def make_tiny_model(
-    seed: int = 0, *, categories: Sequence[Category] = CATEGORIES, canvas_px: int = 128
+    seed: int = 0,
+    *,
+    categories: Sequence[Category] = CATEGORIES,
+    canvas_px: int = 128,
+    abnormality_exponent: float | None = None,
 ) -> tuple[ModelCard, bytes]:
     """Return a card and float32 weights; another seed gives another model. It reports at most three boxes an image."""
     draft = ModelCard(
@@ -30,6 +34,7 @@ def make_tiny_model(
         anchor_sizes_px=plan_of("carina_small").anchor_sizes_px,
         score_threshold=0.0,
         max_detections=3,
+        abnormality_exponent=abnormality_exponent,
         rendition_version=RENDITION_VERSION,
         weights_sha256="0" * 64,
     )

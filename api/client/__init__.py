@@ -22,7 +22,7 @@ from api.contract.models import ModelAnswer
 from api.contract.queue import QueueAnswer, RetriedAnswer
 from api.contract.reviews import ReviewAnswer
 from api.contract.studies import ImageAnswer, StudyAnswer, StudyErased
-from api.contract.study_list import SearchedState, StudiesQuery, StudySummary
+from api.contract.study_list import SearchedState, StudiesQuery, StudyOrder, StudySummary
 from api.contract.submissions import ManifestRow, SubmissionAnswer, Upload
 from api.contract.training import EvaluationAnswer, TrainingAnswer
 from api.contract.webhooks import DeliveryAnswer, WebhookAnswer, WebhookCreated
@@ -56,6 +56,7 @@ __all__ = [
     "StudiesQuery",
     "StudyAnswer",
     "StudyErased",
+    "StudyOrder",
     "StudySummary",
     "SubmissionAnswer",
     "TrainingAnswer",

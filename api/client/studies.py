@@ -43,7 +43,7 @@ class Studies(Connection):
         return outcomes
 
     def studies(self, search: StudiesQuery | None = None) -> Iterator[StudySummary]:
-        """Yield the studies that meet a search, by default all, the newest first, in pages of its `limit`.
+        """Yield the studies that meet a search, by default all, in its order and in pages of its `limit`.
 
         `before` is the start of the list; `after` is ignored.
         """

@@ -36,6 +36,8 @@ class Result(BaseModel):
     #: All classes of the model.
     classes: list[Category]
     finished_at: datetime | None
+    #: The model's probability that the image shows any finding; None if it has no abnormality head.
+    abnormality: float | None
 
 
 class ViewedImage(ImageAnswer):
@@ -126,4 +128,5 @@ def _describe(
 
 def _result(job: Job, model: Model) -> Result:
     classes = [Category.model_validate(category) for category in model.card["categories"]]
-    return Result(job_id=job.id, model=refer_to(model), classes=classes, finished_at=job.finished_at)
+    of_job = {"job_id": job.id, "finished_at": job.finished_at, "abnormality": job.abnormality}
+    return Result(model=refer_to(model), classes=classes, **of_job)

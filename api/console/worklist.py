@@ -1,9 +1,8 @@
-"""The worklist: the studies of a project, the newest first, with the search and the filters in the URL."""
+"""The worklist: the studies of a project, with the search, the filters and the order in the URL."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import urlencode
-from uuid import UUID
 
 from flask import Response, redirect, request
 from pydantic import ValidationError
@@ -11,13 +10,14 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from api.console.pages import console_blueprint, show, show_problem
 from api.contract.models import ModelReference
-from api.contract.study_list import MIN_DIGEST_CHARACTERS, StudiesAnswer, StudiesQuery
+from api.contract.study_list import MIN_DIGEST_CHARACTERS, StudiesAnswer, StudiesQuery, StudyCursor, StudyOrder
 from api.http.audit import unaudited
 from api.http.auth import identity, requires
 from api.http.errors import suggestion_for
 from api.http.services import services
 from api.studies.study_list import list_studies
 from shared.models import registry
+from shared.models.registry import has_abnormality_head
 from shared.suggestions import UnknownName
 from shared.vocabulary.flags import Flag
 from shared.vocabulary.states import JobState, Scope
@@ -69,9 +69,11 @@ def _show(
 ) -> Response:
     conditions = {name: value for name, value in asked.items() if name not in _PLACE}
     errors = errors or {}
-    has_field = StudiesQuery.model_fields.keys() - _PLACE
+    has_field = StudiesQuery.model_fields.keys() - _PLACE - {"order"}
     with services().database.begin() as session:
-        classes, has_model = registry.class_names(session), registry.active(session) is not None
+        classes, active = registry.class_names(session), registry.active(session)
+        has_model, has_head = active is not None, active is not None and has_abnormality_head(active)
+    in_order = {order: _address(conditions | {"order": order.value}) for order in StudyOrder}
     return show(
         "worklist.html",
         status,
@@ -86,6 +88,9 @@ def _show(
         # A class that no model knows any longer can still be searched for.
         classes=sorted({*classes, *([asked["finding"]] if "finding" in asked else [])}),
         has_model=has_model,
+        has_probability=has_head or bool({"order", "min_abnormality"} & asked.keys()),
+        by_abnormality=query is not None and query.order is StudyOrder.ABNORMALITY,
+        in_order=in_order,
         warned=_warned(answer),
         is_narrowed=query is None or query.is_narrowed,
         is_first=not {"before", "after"} & asked.keys(),
@@ -105,8 +110,8 @@ def _warned(answer: StudiesAnswer | None) -> list[ModelReference]:
     return [model for model in shown.values() if model.warnings]
 
 
-def _page(conditions: Mapping[str, str], cursor: str, study_id: UUID | None) -> str | None:
-    return _address({**conditions, cursor: str(study_id)}) if study_id else None
+def _page(conditions: Mapping[str, str], cursor: str, place: StudyCursor | None) -> str | None:
+    return _address({**conditions, cursor: str(place)}) if place else None
 
 
 def _address(asked: Mapping[str, str]) -> str:

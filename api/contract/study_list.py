@@ -3,7 +3,7 @@
 import re
 from datetime import MAXYEAR, UTC, date, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
@@ -18,6 +18,9 @@ from shared.vocabulary.states import JobState
 MIN_DIGEST_CHARACTERS = 6
 _UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 _DIGEST = re.compile(rf"[0-9a-f]{{{MIN_DIGEST_CHARACTERS},64}}")
+#: In a cursor, instead of a probability.
+_UNRATED = "none"
+_RATED = rf"^({_UNRATED}|[0-9](\.[0-9]+)?(e-[0-9]+)?)_{_UUID.pattern}$"
 #: Allows the letters that some writers use in UIDs, but no names.
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9][0-9A-Za-z_-]*(\.[0-9A-Za-z_-]+)+")
 
@@ -39,10 +42,49 @@ class SearchedState(StrEnum):
         return [JobState(self)]
 
 
-class StudiesQuery(PageQuery):
-    """Selects the studies that meet all conditions."""
+class StudyOrder(StrEnum):
+    """The orders of studies."""
 
-    after: UUID | None = Field(None, description="Only rows newer than this one: `previous` of the next page.")
+    NEWEST = "newest"
+    ABNORMALITY = "abnormality"
+
+
+#: The place of a study in an order: its id or, by abnormality, `PROBABILITY_ID`.
+StudyCursor = UUID | Annotated[str, Field(pattern=_RATED)]
+
+
+class Place(NamedTuple):
+    """The place of a study in the order by abnormality."""
+
+    abnormality: float | None
+    study_id: UUID
+
+    @classmethod
+    def read(cls, cursor: StudyCursor) -> "Place":
+        """Return the place that a cursor states."""
+        abnormality, _, study_id = str(cursor).rpartition("_")
+        return cls(float(abnormality) if abnormality != _UNRATED else None, UUID(study_id))
+
+    @property
+    def cursor(self) -> StudyCursor:
+        """The place as the cursor of a page."""
+        return f"{_UNRATED if self.abnormality is None else self.abnormality}_{self.study_id}"
+
+
+class StudiesQuery(PageQuery):
+    """Selects the studies that meet all conditions, and their order."""
+
+    order: StudyOrder = Field(
+        StudyOrder.NEWEST,
+        description="`abnormality`: the highest probability of any finding first, of equal ones the newest; studies "
+        "without one come last.",
+    )
+    before: StudyCursor | None = Field(  # type: ignore[assignment]  # wider than other pages' cursors
+        None, description="Only rows after this one in the order: `next` of the previous page."
+    )
+    after: StudyCursor | None = Field(
+        None, description="Only rows before this one in the order: `previous` of the next page."
+    )
     q: str | None = Field(
         None,
         max_length=100,
@@ -61,6 +103,12 @@ class StudiesQuery(PageQuery):
         "results of other models count.",
     )
     min_score: float = Field(0.3, ge=0, le=1, description="Findings with a lower score do not count and are not shown.")
+    min_abnormality: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Minimum probability that an image shows any finding, in a result of the active model.",
+    )
     flag: Flag | None = Field(None, description="A flag of at least one image.")
     priority: int | None = Field(None, ge=0, le=9, description="Priority of the current job of at least one image.")
     since: Moment | None = Field(None, description="Received at or after this day, or this time with its offset.")
@@ -89,12 +137,15 @@ class StudiesQuery(PageQuery):
     def _has_one_cursor(self) -> "StudiesQuery":
         if self.before is not None and self.after is not None:
             raise ValueError("a page has one cursor: `before` or `after`")
+        cursor = self.before or self.after
+        if cursor is not None and isinstance(cursor, str) != (self.order is StudyOrder.ABNORMALITY):
+            raise ValueError("the cursor is of another order: send `next` or `previous` of a page in this order")
         return self
 
     @property
     def is_narrowed(self) -> bool:
         """Return whether any condition is set."""
-        return bool(self.model_fields_set - {"limit", "before", "after", "min_score"})
+        return bool(self.model_fields_set - {"limit", "order", "before", "after", "min_score"})
 
     @property
     def id_sought(self) -> UUID | None:
@@ -187,13 +238,15 @@ class StudySummary(BaseModel):
 
 
 class StudiesAnswer(Page):
-    """Studies, the newest first."""
+    """Studies in the requested order."""
 
     studies: list[StudySummary]
     #: The model whose findings are authoritative; None if no model is active.
     active_model: ModelReference | None
-    #: `after` of the page of newer studies; None on the first one.
-    previous: UUID | None
+    #: `before` of the next page; None on the last one.
+    next: StudyCursor | None  # type: ignore[assignment]  # wider than other pages' cursors
+    #: `after` of the previous page; None on the first one.
+    previous: StudyCursor | None
     notice: str = NOTICE
 
 

@@ -1,31 +1,17 @@
-"""Searches for studies, the newest first, fast for any number of studies.
+"""Searches for studies, in pages of either order."""
 
-Each condition is a *way* to studies: an index that yields the matching studies in the order of their ids, and a test of
-a single study. The way with the fewest studies is read until the page is full; the other conditions are tested on it.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from sqlalchemy.orm import Session
 
-from api.contract.study_list import StudiesQuery
-from shared.ids import first_id_at
-from shared.models import registry
-from shared.queue.top_scores import tenth_of
-from shared.studies.results import counts_in_search, is_standing
-from shared.suggestions import UnknownName
-from shared.tables import Image, Job, Study, Submission, TopScore
-from shared.tables.studies import is_flagged
-from shared.vocabulary.flags import Flag
-from shared.vocabulary.states import JobState
+from api.contract.study_list import Place, StudiesQuery, StudyCursor, StudyOrder
+from api.studies.abnormality_order import AbnormalityOrder
+from api.studies.ways import rarest_first, walk, ways_of
 
-#: Maximum number of studies to count for a way.
-_MAX_COUNTED = 20_000
-_PRIORITIES = range(10)
 #: A page needs a few rows of an index, in order: parallel workers would read many more, and a generic plan does not
 #: know how rare the searched values are.
 _PLAN_FOR_A_PAGE = sa.text(
@@ -33,17 +19,15 @@ _PLAN_FOR_A_PAGE = sa.text(
     " set_config('plan_cache_mode', 'force_custom_plan', true)"
 )
 
-StudyId = InstrumentedAttribute[UUID]
-
 
 @dataclass(frozen=True)
 class Found:
-    """A page of a search, the newest study first, and the cursors of the neighbouring pages."""
+    """A page of a search in its order, and the cursors of the neighbouring pages."""
 
     study_ids: Sequence[UUID]
-    #: `before` and `after` of the pages of older and of newer studies.
-    older: UUID | None
-    newer: UUID | None
+    #: `before` and `after` of the following and of the previous page.
+    older: StudyCursor | None
+    newer: StudyCursor | None
 
 
 @dataclass(frozen=True)
@@ -54,206 +38,69 @@ class Neighbours:
     older: UUID | None
 
 
-@dataclass(frozen=True)
-class _Way:
-    """A condition, as an index and a test."""
+class _Order(Protocol):
+    """The studies of a search in an order."""
 
-    #: The rows to read, from an index whose last column is the study's id.
-    study_id: StudyId
-    where: Sequence[sa.ColumnElement[bool]]
-    #: Returns whether a study meets the condition.
-    test: Callable[[StudyId], sa.ColumnElement[bool]]
-    #: Several values of the index's first columns, if the condition has them; the rows of each value are ordered.
-    runs: sa.TableValuedAlias | None = None
-    #: Further conditions on a row that the index does not cover.
-    also: Sequence[sa.ColumnElement[bool]] = ()
+    def below(self, cursor: StudyCursor | None, count: int) -> list[StudyCursor]:
+        """Return the first studies after a place, by default from the beginning, as cursors."""
 
-    def newest(self) -> sa.ScalarSelect[UUID]:
-        """Select the newest study of this way."""
-        rows = sa.select(self.study_id.label("study_id")).where(*self.where).order_by(self.study_id.desc()).limit(1)
-        if self.runs is None:
-            return rows.scalar_subquery()
-        run = rows.correlate(self.runs).lateral("newest")
-        newest = sa.select(run.c.study_id).select_from(self.runs).join(run, sa.true())
-        return newest.order_by(run.c.study_id.desc()).limit(1).scalar_subquery()
+    def above(self, cursor: StudyCursor, count: int) -> list[StudyCursor]:
+        """Return the last studies before a place, in reverse order, as cursors."""
+
+    def place(self, study_id: UUID) -> StudyCursor:
+        """Return the place of a study."""
+
+
+class _NewestFirst:
+    """By the time of receipt, which the id of a study contains."""
+
+    def __init__(self, session: Session, project_id: UUID, query: StudiesQuery) -> None:
+        self._session, self._query = session, query
+        self._ways = rarest_first(session, ways_of(session, project_id, query), query)
+
+    def below(self, cursor: StudyCursor | None, count: int) -> list[StudyCursor]:
+        return self._read({"before": cursor, "after": None}, count, upwards=False)
+
+    def above(self, cursor: StudyCursor, count: int) -> list[StudyCursor]:
+        return self._read({"before": None, "after": cursor}, count, upwards=True)
+
+    def place(self, study_id: UUID) -> StudyCursor:
+        return study_id
+
+    def _read(self, cursors: dict[str, StudyCursor | None], count: int, *, upwards: bool) -> list[StudyCursor]:
+        query = self._query.model_copy(update=cursors | {"limit": count})
+        return list(self._session.scalars(walk(self._ways, query, upwards=upwards).limit(count)))
 
 
 def find(session: Session, project_id: UUID, query: StudiesQuery) -> Found:
     """Return a page of a project's studies that match a query."""
-    session.execute(_PLAN_FOR_A_PAGE)
-    ways = _rarest_first(session, _ways(session, project_id, query), query)
+    order = _order(session, project_id, query)
     if query.after is not None:
-        found = session.scalars(_walk(ways, query, upwards=True).limit(query.limit + 1)).all()
-        if len(found) > query.limit:
-            page = found[query.limit - 1 :: -1]
-            return Found(page, older=page[-1], newer=page[0])
-        # Fill the first page.
-        query = query.model_copy(update={"after": None})
-    found = session.scalars(_walk(ways, query).limit(query.limit + 1)).all()
+        page = order.above(query.after, query.limit + 1)
+        if len(page) > query.limit:
+            page = page[query.limit - 1 :: -1]
+            return Found(_ids(page), older=page[-1], newer=page[0])
+    # Of `after`, the first page is filled.
+    found = order.below(query.before, query.limit + 1)
     page = found[: query.limit]
     older = page[-1] if len(found) > query.limit else None
     newer = None if query.before is None else page[0] if page else query.before
-    return Found(page, older, newer)
+    return Found(_ids(page), older, newer)
 
 
 def find_neighbours(session: Session, project_id: UUID, query: StudiesQuery, study_id: UUID) -> Neighbours:
     """Return the neighbours of a study in the results of a search, even if the study no longer matches."""
+    order = _order(session, project_id, query.model_copy(update={"before": None, "after": None}))
+    place = order.place(study_id)
+    newer, older = _ids(order.above(place, 1)), _ids(order.below(place, 1))
+    return Neighbours(newer=newer[0] if newer else None, older=older[0] if older else None)
+
+
+def _order(session: Session, project_id: UUID, query: StudiesQuery) -> _Order:
     session.execute(_PLAN_FOR_A_PAGE)
-    query = query.model_copy(update={"limit": 1, "before": None, "after": None})
-    ways = _rarest_first(session, _ways(session, project_id, query), query)
-    newer = _walk(ways, query.model_copy(update={"after": study_id}), upwards=True)
-    older = _walk(ways, query.model_copy(update={"before": study_id}))
-    return Neighbours(newer=session.scalar(newer.limit(1)), older=session.scalar(older.limit(1)))
+    kind = AbnormalityOrder if query.order is StudyOrder.ABNORMALITY else _NewestFirst
+    return kind(session, project_id, query)
 
 
-def _rarest_first(session: Session, ways: Sequence[_Way], query: StudiesQuery) -> Sequence[_Way]:
-    return sorted(ways, key=lambda way: _count(session, way, query)) if len(ways) > 1 else ways
-
-
-def _walk(ways: Sequence[_Way], query: StudiesQuery, *, upwards: bool = False) -> sa.Select[UUID]:
-    """Select the ids of the studies of the first way that match the other ways, in order."""
-    first, *others = ways
-    # Without this limit, the newest studies of the first way would be read unnecessarily.
-    tests = [test for way in others for test in (first.study_id <= way.newest(), way.test(first.study_id))]
-    rows = sa.select(first.study_id.label("study_id")).where(
-        *first.where, *first.also, *tests, *_bounds(first.study_id, query)
-    )
-    rows = rows.distinct().order_by(first.study_id.asc() if upwards else first.study_id.desc())
-    if first.runs is None:
-        return rows
-    run = rows.limit(query.limit + 1).correlate(first.runs).lateral("run")
-    merged = sa.select(run.c.study_id).select_from(first.runs).join(run, sa.true()).distinct()
-    return merged.order_by(run.c.study_id.asc() if upwards else run.c.study_id.desc())
-
-
-def _count(session: Session, way: _Way, query: StudiesQuery) -> int:
-    """Count the rows of a way, up to `_MAX_COUNTED`."""
-    rows = sa.select(sa.literal(1)).where(*way.where, *_bounds(way.study_id, query))
-    if way.runs is not None:
-        run = rows.limit(_MAX_COUNTED).correlate(way.runs).lateral("run")
-        rows = sa.select(sa.literal(1)).select_from(way.runs).join(run, sa.true())
-    return session.scalar(sa.select(sa.func.count()).select_from(rows.limit(_MAX_COUNTED).subquery())) or 0
-
-
-def _bounds(study_id: StudyId, query: StudiesQuery) -> list[sa.ColumnElement[bool]]:
-    """Return the limits of the page's cursor and of the times of receipt; ids start with their time."""
-    bounds = []
-    if query.before is not None:
-        bounds.append(study_id < query.before)
-    if query.after is not None:
-        bounds.append(study_id > query.after)
-    if query.received_from is not None:
-        bounds.append(study_id >= first_id_at(query.received_from))
-    if query.received_before is not None:
-        bounds.append(study_id < first_id_at(query.received_before))
-    return bounds
-
-
-def _ways(session: Session, project_id: UUID, query: StudiesQuery) -> list[_Way]:
-    """Return the conditions of a query, the most selective ones first if many studies match each."""
-    ways = []
-    if query.q is not None:
-        ways.append(_by_text(session, project_id, query))
-    if query.flag is not None:
-        ways.append(_by_flag(project_id, query.flag))
-    if query.finding is not None:
-        _require_class(session, query.finding)
-        ways.append(_by_finding(project_id, query.finding, query.min_score))
-    if query.state is not None or query.priority is not None:
-        states = query.state.job_states if query.state is not None else list(JobState)
-        by_job = _by_job(project_id, states, _PRIORITIES if query.priority is None else [query.priority])
-        # Almost all studies with findings have a result, so this condition comes last.
-        ways.insert(len(ways) if JobState.SUCCEEDED in states else 0, by_job)
-    return ways or [_Way(Study.id, [Study.project_id == project_id], lambda _: sa.true())]
-
-
-def _require_class(session: Session, name: str) -> None:
-    known = registry.class_names(session)
-    if known and name not in known:
-        raise UnknownName("class", name, known, parameter="finding")
-
-
-def _by_job(project_id: UUID, states: Sequence[str], priorities: Sequence[int]) -> _Way:
-    """Studies by the job that determines the state of any image."""
-    pairs = [(str(state), priority) for state in states for priority in priorities]
-    runs = (
-        sa.func.unnest(
-            sa.literal([state for state, _ in pairs], ARRAY(sa.Text())),
-            sa.literal([priority for _, priority in pairs], ARRAY(sa.SmallInteger())),
-        )
-        .table_valued("state", "priority", name="runs")
-        .render_derived()
-    )
-    job, other = aliased(Job), aliased(Job)
-    where = [job.project_id == project_id, job.state == runs.c.state, job.priority == runs.c.priority]
-
-    def test(study_id: StudyId) -> sa.ColumnElement[bool]:
-        image = aliased(Image)
-        of_study = sa.select(other.id).join(image, image.id == other.image_id).where(image.study_id == study_id)
-        of_study = of_study.where(other.state.in_(states), other.priority.in_(priorities), is_standing(other))
-        return _exists(of_study)
-
-    return _Way(job.study_id, where, test, runs, [is_standing(job)])
-
-
-def _by_finding(project_id: UUID, class_name: str, min_score: float) -> _Way:
-    """Studies by a class in the authoritative result of any image; for an image without one, in any result."""
-    tenths = sa.literal(list(range(tenth_of(min_score), 11)), ARRAY(sa.SmallInteger()))
-    runs = sa.func.unnest(tenths).table_valued("tenth", name="runs").render_derived()
-    of_class = [TopScore.class_name == class_name, TopScore.score >= min_score]
-    where = [TopScore.project_id == project_id, TopScore.tenth == runs.c.tenth, *of_class]
-
-    def test(study_id: StudyId) -> sa.ColumnElement[bool]:
-        return _exists(sa.select(TopScore.job_id).where(TopScore.study_id == study_id, *of_class, counts_in_search()))
-
-    return _Way(TopScore.study_id, where, test, runs, [counts_in_search()])
-
-
-def _by_flag(project_id: UUID, flag: Flag) -> _Way:
-    """Studies by a flag of any image."""
-    image, other = aliased(Image), aliased(Image)
-
-    where = [image.project_id == project_id, is_flagged(image), image.flags.contains([flag])]
-
-    def test(study_id: StudyId) -> sa.ColumnElement[bool]:
-        return _exists(sa.select(other.id).where(other.study_id == study_id, other.flags.contains([flag])))
-
-    return _Way(image.study_id, where, test)
-
-
-def _exists(rows: sa.Select[UUID]) -> sa.ColumnElement[bool]:
-    """Return whether such rows exist, tested for each study separately.
-
-    Without the OFFSET, the planner may use a join instead, and read all rows that meet this condition.
-    """
-    return rows.offset(0).exists()
-
-
-def _by_text(session: Session, project_id: UUID, query: StudiesQuery) -> _Way:
-    """Studies by an exact id or UID, or the beginning of a digest."""
-    image = sa.select(Image.study_id).where(Image.project_id == project_id)
-    study = sa.select(Study.id).where(Study.project_id == project_id)
-    sought = []
-    if query.id_sought is not None:
-        job = sa.select(Job.study_id).where(Job.project_id == project_id, Job.id == query.id_sought)
-        sought += [study.where(Study.id == query.id_sought), image.where(Image.id == query.id_sought), job]
-        mine = sa.exists().where(Submission.id == query.id_sought, Submission.project_id == project_id)
-        if session.scalar(sa.select(mine)):
-            return _by_submission(query.id_sought)
-    if query.digest_sought is not None:
-        # Digests with this beginning sort between it and it followed by `g`, which no digest contains.
-        sought.append(image.where(Image.sha256.between(query.digest_sought, query.digest_sought + "g")))
-    if query.uid_sought is not None:
-        sought.append(study.where(Study.study_instance_uid == query.uid_sought))
-    study_ids = session.scalars(sa.union(*sought)).all()
-    return _Way(Study.id, [Study.id.in_(study_ids)], lambda study_id: study_id.in_(study_ids))
-
-
-def _by_submission(submission_id: UUID) -> _Way:
-    """Studies by the submission that requested a job for any image."""
-    job, other = aliased(Job), aliased(Job)
-
-    def test(study_id: StudyId) -> sa.ColumnElement[bool]:
-        return _exists(sa.select(other.id).where(other.submission_id == submission_id, other.study_id == study_id))
-
-    return _Way(job.study_id, [job.submission_id == submission_id], test)
+def _ids(cursors: Sequence[StudyCursor]) -> list[UUID]:
+    return [cursor if isinstance(cursor, UUID) else Place.read(cursor).study_id for cursor in cursors]

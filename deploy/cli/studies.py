@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from api.contract.study_list import SearchedState, StudiesQuery
+from api.contract.study_list import SearchedState, StudiesQuery, StudyOrder
 from deploy.cli.clients import connect
 from deploy.cli.console import explain, is_json, opened, out, show_result
 from deploy.cli.environment import Data
@@ -42,11 +42,17 @@ def studies(
     ] = None,
     finding: Annotated[str | None, typer.Option(help="Name of a class that was found.")] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Minimum score.")] = 0.3,
+    min_abnormality: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Minimum probability of any finding, by the active model.")
+    ] = None,
     flag: Annotated[Flag | None, typer.Option(help="Flag of an image.")] = None,
     priority: Annotated[int | None, typer.Option(min=0, max=9, help="Priority of the latest job of an image.")] = None,
     since: Annotated[str | None, typer.Option(help="Received on or after this day or time.")] = None,
     until: Annotated[str | None, typer.Option(help="Received on or before this day or time.")] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many of the newest to show.")] = 50,
+    order: Annotated[
+        StudyOrder, typer.Option(help="`abnormality`: the highest probability of any finding first.")
+    ] = StudyOrder.NEWEST,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many of the first to show.")] = 50,
     every: Annotated[bool, typer.Option("--all", help="Show all of them.")] = False,
     how: Annotated[
         Format, typer.Option("--format", help="`jsonl` and `csv` have a line for each study.")
@@ -54,8 +60,9 @@ def studies(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.", dir_okay=False)] = None,
     data: Data = None,
 ) -> None:
-    """Search studies by state, finding, flag, priority and time, the newest first; days and times are UTC."""
-    conditions = {"q": text, "state": state, "finding": finding, "flag": flag, "priority": priority}
+    """Search studies by state, finding, flag, priority and time, the newest first by default; times are UTC."""
+    conditions: dict[str, object] = {"q": text, "state": state, "finding": finding, "flag": flag, "priority": priority}
+    conditions |= {"min_abnormality": min_abnormality, "order": order}
     limit = _PAGE if every else min(count, _PAGE)
     search = _search(**conditions, since=since, until=until, min_score=min_score, limit=limit)
     with connect(data) as client, opened(output) as file:

@@ -70,6 +70,16 @@ def active(session: Session) -> Model | None:
     return session.scalar(sa.select(Model).where(Model.state == ModelState.ACTIVE))
 
 
+def active_id(session: Session) -> UUID | None:
+    """Return the id of the active model, if there is one."""
+    return session.scalar(sa.select(Model.id).where(Model.state == ModelState.ACTIVE))
+
+
+def has_abnormality_head(model: Model) -> bool:
+    """Return whether a model estimates the probability that an image shows any finding."""
+    return model.card.get("abnormality_exponent") is not None
+
+
 def promote(session: Session, model_id: UUID) -> Model:
     """Make a model the active one; raise `NotFound`. Workers load it between two batches."""
     hold(session)

@@ -1,6 +1,7 @@
 """Jobs and their detections, workers, and samples of the queue."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -14,6 +15,8 @@ from shared.vocabulary.states import JobState, Phase, WorkerKind
 _OPEN = f"state IN ({listed(JobState.open())})"
 _WAITING = text(f"state IN ({listed(JobState.in_phase(Phase.WAITING))})")
 _LEASED = text(f"state IN ({listed(JobState.in_phase(Phase.LEASED))})")
+_IS_RATED = "abnormality IS NOT NULL"
+_TENTH = "floor(abnormality * 10)"
 
 
 class Job(Owned, Leased, Row):
@@ -34,6 +37,15 @@ class Job(Owned, Leased, Row):
         # The next two are scanned backwards, for the newest studies with such a job.
         Index("job_by_state", "project_id", "state", "priority", "study_id"),
         Index("job_of_submission", "submission_id", "study_id", postgresql_where=text("submission_id IS NOT NULL")),
+        # The next two are scanned for the studies with the highest probabilities, and for the newest studies above one.
+        Index(
+            "job_by_abnormality", "project_id", "model_id", "abnormality", "study_id", postgresql_where=text(_IS_RATED)
+        ),
+        Index(
+            "job_by_abnormality_tenth",
+            *("project_id", "model_id", text(f"({_TENTH})"), "study_id", "abnormality"),
+            postgresql_where=text(_IS_RATED),
+        ),
         Index("job_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("job_unfit", "project_id", "finished_at", postgresql_where=text("state IN ('rejected', 'failed')")),
         CHANGED_OFTEN,
@@ -60,6 +72,11 @@ class Job(Owned, Leased, Row):
     ready_at: Mapped[datetime | None]
     #: The model's probability that the image shows any finding; None if it has no abnormality head.
     abnormality: Mapped[float | None] = mapped_column(sa.REAL)
+
+
+def abnormality_tenth(abnormality: Any) -> sa.ColumnElement[float]:
+    """Return the first decimal of a probability, so that the newest studies above one are in at most 11 ranges."""
+    return sa.func.floor(abnormality * sa.literal_column("10"))
 
 
 class Detection(Row):

@@ -42,11 +42,12 @@ _ADD = sa.text("""
             2048, 1720, flags, created_at FROM new
     ), jobs AS (
         INSERT INTO job (
-            id, project_id, image_id, study_id, submission_id, state, priority, attempt, alone, model_id, code, reason,
-            created_at, finished_at
+            id, project_id, image_id, study_id, submission_id, state, priority, attempt, alone, model_id, abnormality,
+            code, reason, created_at, finished_at
         )
         SELECT job_id, :project_id, image_id, study_id, CASE WHEN n % 2 = 0 THEN :submission_id END, state, priority, 0,
             false, CASE WHEN state = 'succeeded' THEN :model_id END,
+            CASE WHEN state = 'succeeded' AND n % 50 > 0 THEN round(random()::numeric ^ 3, 4)::real END,
             CASE WHEN state IN ('rejected', 'failed') THEN 'undecodable_pixel_data' END,
             CASE WHEN state IN ('rejected', 'failed') THEN 'The pixel data cannot be decoded.' END,
             created_at, CASE WHEN state NOT IN ('queued', 'ready') THEN created_at END

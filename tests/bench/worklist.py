@@ -70,6 +70,7 @@ def _searches(session: Session, submission_id: UUID) -> dict[str, list[Query]]:
     old = session.scalars(sa.select(Study).order_by(Study.id).offset(STUDIES // 10).limit(1)).one()
     image = session.scalars(sa.select(Image).where(Image.study_id == old.id)).one()
     findings = [{"finding": name, "min_score": score} for name in (*CLASSES, RARE) for score in (0.0, 0.3, 0.9, 0.99)]
+    by_probability = {"order": "abnormality"}
     long_ago = {"until": old.created_at.date()}
     return {
         "the first page": [{}],
@@ -91,6 +92,31 @@ def _searches(session: Session, submission_id: UUID) -> dict[str, list[Query]]:
         "by finding and priority": [{"finding": name, "priority": 9} for name in CLASSES],
         "by finding and time": [{"finding": name, **long_ago} for name in (*CLASSES, RARE)],
         "by submission and state": [{"q": submission_id, "state": state} for state in JobState],
+        "by probability": [{"min_abnormality": least} for least in (0.0, 0.3, 0.7, 0.99, 1.0)],
+        "by probability and others": [
+            {"min_abnormality": 0.5, **other}
+            for other in (
+                {"flag": "low_resolution"},
+                {"priority": 9},
+                {"finding": RARE},
+                {"finding": CLASSES[0]},
+                long_ago,
+            )
+        ],
+        "in order of probability": [
+            {**by_probability, **narrowed}
+            for narrowed in ({}, {"min_abnormality": 0.9}, {"before": f"0.125_{old.id}"}, {"after": f"0.125_{old.id}"})
+        ],
+        "in order of probability, by others": [
+            {**by_probability, **other}
+            for other in (
+                *({"state": state} for state in ("succeeded", "failed", "rejected", "open")),
+                *({"priority": priority} for priority in (3, 5, 9)),
+                *({"flag": flag} for flag in Flag),
+                *({"finding": name} for name in (*CLASSES, RARE)),
+                *({"q": old.id}, {"q": submission_id}, {"since": old.created_at.date()}, long_ago),
+            )
+        ],
         UNUSUAL: [{"finding": CLASSES[0], "state": state} for state in ("queued", "rejected")],
     }
 

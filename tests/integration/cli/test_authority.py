@@ -111,6 +111,17 @@ def test_the_probability_of_any_finding_is_shown_where_a_model_estimates_it(cari
         assert "0.81" in told
     (row,) = rows(carina("studies", "--format", "csv"))
     assert row["abnormality"] == "0.8125"
+    higher = ward.add_image()
+    ward.result(higher, active, {}, abnormality=0.9375)
+    ward.add_image()
+
+    def listed(*options: str) -> list[str]:
+        return [row["abnormality"] for row in rows(carina("studies", "--format", "csv", *options))]
+
+    ward.result(ward.add_image(), active, {}, abnormality=0.125)
+    assert listed() == ["0.125", "0.9375", "0.8125"]
+    assert listed("--order", "abnormality") == ["0.9375", "0.8125", "0.125"]
+    assert listed("--min-abnormality", "0.8") == ["0.9375", "0.8125"]
 
 
 def test_reviews_name_the_model_and_what_its_card_warns_of(carina: Command, stored: StoredImage) -> None:

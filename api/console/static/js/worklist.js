@@ -56,7 +56,7 @@ function update(page) {
     const known = served.has(row.id) && document.getElementById(row.id);
     if (known && served.get(row.id) !== row.outerHTML) replaceRow(known, row);
   }
-  if ("isFirst" in list.dataset) announce(rows);
+  if ("isFirst" in list.dataset) announce(rows, { isWhole: !fresh.querySelector("[rel=next]") });
 }
 
 // Of the models whose findings are on the page by now.
@@ -79,12 +79,14 @@ function replaceRow(known, row) {
   if (hadFocus) row.querySelector("a").focus();
 }
 
-function announce(rows) {
-  const first = rows.findIndex((row) => served.has(row.id));
-  const isGap = first === -1; // more new studies than were requested; their number is unknown
-  unseen = isGap ? 0 : first;
-  button.hidden = first === 0;
-  button.textContent = first === 1 ? "1 new study" : `${count(isGap ? rows.length : first)}${isGap ? "+" : ""} new studies`;
+// Sorted by probability, a new study may stand anywhere. Below the last known row of a page, rows are not new.
+function announce(rows, { isWhole }) {
+  const last = rows.findLastIndex((row) => served.has(row.id));
+  const isGap = last === -1; // more new studies than were requested; their number is unknown
+  const fresh = (isGap || isWhole ? rows : rows.slice(0, last)).filter((row) => !served.has(row.id)).length;
+  unseen = isGap ? 0 : fresh;
+  button.hidden = fresh === 0;
+  button.textContent = fresh === 1 ? "1 new study" : `${count(fresh)}${isGap ? "+" : ""} new studies`;
 }
 
 async function showNews() {

@@ -95,8 +95,8 @@ export class Commands {
   #table() {
     const { state, reviewing, editing, list, navigation } = this.#page;
     return [
-      { keys: ["]", "PageDown"], words: "Next (older) study", run: () => this.older() },
-      { keys: ["[", "PageUp"], words: "Previous (newer) study", run: () => this.newer() },
+      { keys: ["]", "PageDown"], words: "Next study of the list", run: () => this.older() },
+      { keys: ["[", "PageUp"], words: "Previous study of the list", run: () => this.newer() },
       { keys: [".", ","], words: "Next and previous image of the study",
         run: (event) => navigation.step(event.key === "." ? 1 : -1) },
       { keys: ["j", "k"], words: "Next and previous finding", run: (event) => list.step(event.key === "j" ? 1 : -1) },

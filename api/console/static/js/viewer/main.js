@@ -1,6 +1,7 @@
 // The viewer: puts its parts together.
 
 import { data, element } from "../page.js";
+import { AbnormalityNote } from "./abnormality_note.js";
 import { Commands } from "./commands.js";
 import { Compare } from "./compare.js";
 import { Editing } from "./editing.js";
@@ -36,6 +37,7 @@ const compare = new Compare(state);
 const commands = new Commands({ state, pane: panes[0], reviewing, editing, list, compare, navigation });
 const facts = new FactsPanel(state);
 const modelNote = new ModelNote(state, navigation);
+const abnormality = new AbnormalityNote(state);
 const filters = new Filters(state);
 const lines = legend();
 const review = new ReviewPanel(state, reviewing, editing, commands);
@@ -43,8 +45,8 @@ const toolbar = new Toolbar(byId("tools"), state, commands);
 const readout = new Readout(byId("readout"), state);
 
 function start() {
-  byId("panel").replaceChildren(facts.element, compare.element, modelNote.element, filters.element, lines, list.element, review.chosen,
-    review.element, ...trainingButton(), facts.details, ...eraseButton());
+  byId("panel").replaceChildren(facts.element, compare.element, modelNote.element, abnormality.element, filters.element, lines,
+    list.element, review.chosen, review.element, ...trainingButton(), facts.details, ...eraseButton());
   byId("panes").replaceChildren(...panes.map((pane) => pane.element));
   for (const pane of panes) {
     listen(pane, state, editing);
@@ -92,7 +94,7 @@ function refresh() {
   panes[1].element.hidden = state.other === null;
   panes[0].describe(instead());
   panes[1].describe([]);
-  for (const part of [facts, compare, modelNote, filters, list, review, toolbar]) part.refresh();
+  for (const part of [facts, compare, modelNote, abnormality, filters, list, review, toolbar]) part.refresh();
   list.element.hidden = state.review === null;
   filters.element.hidden = lines.hidden = state.findings.length === 0;
   showStrip(byId("strip"), state, (index) => navigation.image(index));

@@ -14,8 +14,8 @@ export class Toolbar {
     const tool = (name, words, keys) => this.#button(words, keys, () => commands[name](), () => state.tool === name);
     const draw = tool("draw", "Draw", "D");
     const compare = this.#button("Compare", "C", () => commands.compare(), () => state.other !== null);
-    const newer = this.#button("‹ Newer", "[", () => commands.newer());
-    const older = this.#button("Older ›", "]", () => commands.older());
+    const newer = this.#button("‹ Previous", "[", () => commands.newer());
+    const older = this.#button("Next ›", "]", () => commands.older());
     const measure = tool("measure", "Measure", "M");
     const picture = this.#picture(commands);
     draw.hidden = !state.may.submit;
