@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 import redis
@@ -61,8 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many test processes to run: half of a test's time is waiting, for servers, processes and browsers."""
-    return (os.cpu_count() or 1) * 3 // 2
+    """Return how many test processes to run: more than half of a test's time is waiting, for servers and processes.
+
+    A test process, its servers and its children take 1 to 2.5 GB of memory.
+    """
+    fitting = psutil.virtual_memory().available // (3 * 1024**3)
+    return min(2 * (os.cpu_count() or 1), max(1, fitting))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import psutil
 
 from api import serve
 from deploy.cli import main
+from shared.processes import readiness_monitor
 from shared.settings import Settings
 from tests.requirements import REPOSITORY
 from trainer.agent import run_trainer
@@ -82,13 +83,17 @@ def _run(environ: dict[str, str], target: Callable[..., None], args: tuple[objec
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(REPOSITORY)
+    # A process of a test notices within seconds that a server has gone or come back.
+    readiness_monitor.CHECK_EVERY_S = 2.0
     target(*args)
 
 
 def _serve(environ: dict[str, str], change: str) -> None:
     os.environ.clear()
     os.environ.update(environ)
+    known = set(vars(serve))
     exec(change, {"serve": serve})
+    assert set(vars(serve)) == known, "what a test changes is there"
     serve.serve(Settings())
 
 

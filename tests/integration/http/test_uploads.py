@@ -201,7 +201,11 @@ def test_slow_uploads_hold_up_nobody_and_are_taken(server: Server, keys: Keys) -
         connection.close()
 
 
-@pytest.mark.parametrize("server", ["serve.SILENCE_S = 1"], indirect=True)
+@pytest.mark.parametrize(
+    "server",
+    ["from api.http import client_socket as body, connections as head; body.SILENCE_S = head.HEAD_S = 1"],
+    indirect=True,
+)
 def test_a_client_that_falls_silent_is_given_up_on(server: Server, keys: Keys, database: Database) -> None:
     """In its body, and in its head, where no more than the start of a line is known of it."""
     body = HEAD + png(1) + TAIL
