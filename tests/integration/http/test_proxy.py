@@ -99,14 +99,14 @@ def test_urls_and_addresses_are_the_clients(nginx: httpx.Client, keys: Keys, dat
 @_TRUSTING
 def test_a_proxys_word_is_believed_where_one_is_expected(server: Server, keys: Keys, database: Database) -> None:
     said = {"X-Forwarded-For": "198.51.100.1, 203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "ward"}
-    with httpx.Client(base_url=server.url) as http:
+    with httpx.Client(base_url=server.url, timeout=DEADLINE_S) as http:
         assert retrieve_url(http, keys, **said).startswith("https://ward/dicom-web/")
     assert addresses(database) == ["203.0.113.9"]
 
 
 def test_nobodys_word_is_believed_where_no_proxy_is_expected(server: Server, keys: Keys, database: Database) -> None:
     said = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "ward"}
-    with httpx.Client(base_url=server.url) as http:
+    with httpx.Client(base_url=server.url, timeout=DEADLINE_S) as http:
         assert retrieve_url(http, keys, **said).startswith(f"{server.url}/dicom-web/")
     assert addresses(database) == ["127.0.0.1"]
 
