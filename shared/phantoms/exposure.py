@@ -62,14 +62,23 @@ class Exposure:
 
     def develop(self, density: Layer, canvas: Canvas) -> Layer:
         """Convert density to brightness, 0–1; dense tissue is bright."""
-        bright: Layer = np.power(1 - np.exp(-self.gain * np.maximum(density, 0)), np.float32(self.gamma))
-        bright = self.fog + (0.97 - self.fog) * bright
+        bright = self.brightness(density)
         if self.opening:
             left, top, right, bottom = self.opening
             frame = canvas.fill(points((left, top), (right, top), (right, bottom), (left, bottom)))
             bright = bright * frame + 0.02 * (1 - frame)
         image: Layer = np.maximum(bright, np.float32(0.93) * self._marker(canvas))
         return image
+
+    def brightness(self, density: Layer) -> Layer:
+        """Return the brightness of tissue of this density, without collimator and marker."""
+        bright: Layer = np.power(1 - np.exp(-self.gain * np.maximum(density, 0)), np.float32(self.gamma))
+        return np.asarray(self.fog + (0.97 - self.fog) * bright, np.float32)
+
+    def density(self, bright: Layer) -> Layer:
+        """Return the density of tissue of this brightness: the inverse of `brightness`, within its range."""
+        passed = np.clip((bright - self.fog) / (0.97 - self.fog), 0, 0.995) ** (1 / self.gamma)
+        return np.asarray(-np.log(1 - passed) / self.gain, np.float32)
 
     def _marker(self, canvas: Canvas) -> Layer:
         mask = np.zeros((canvas.height_px, canvas.width_px), np.uint8)

@@ -1,0 +1,1 @@
+"""Trains and evaluates the small detector that is shipped with Carina, on phantoms and on real films."""
