@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from deploy.tools.demo_detector.calibration import calibrate
 from deploy.tools.demo_detector.evaluation import (
     MIN_SCORE,
     Figures,
@@ -69,6 +70,8 @@ def train_detector(
     card, weights = train(
         dataset, out / "images", _load(base), config, lambda detector: _figures(detector, held, blended), _report
     )
+    card, weights, lowered = calibrate(card, weights, held)
+    console.print(f"lowered the logits of these classes: {lowered}", soft_wrap=True)
     (out / WEIGHTS_FILE).write_bytes(weights)
     _write(card.model_copy(update={"trained_on": TRAINED_ON.format(len(learned)), "warnings": WARNINGS}), out)
     console.print(f"{out}: {len(weights)} bytes of weights", soft_wrap=True)

@@ -1,5 +1,6 @@
 """The figures of a detector: how quiet it is on normal films, and which lesions it finds, with 95% intervals."""
 
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from deploy.tools.demo_detector.anatomy import fit_anatomy
 from deploy.tools.demo_detector.blending import blend
 from deploy.tools.demo_detector.distractors import DISTRACTORS, Distract
-from deploy.tools.demo_detector.films import Film, Lesions
+from deploy.tools.demo_detector.films import Film, Lesions, shrink
 from deploy.tools.demo_detector.material import choose_classes
 from shared.detector.boxes import iou
 from shared.detector.runtime import Detection, Detector
@@ -20,7 +21,9 @@ Image = NDArray[np.uint8]
 #: A lesion is found by a box of its class with at least this score and more than this overlap, as in the demo.
 MIN_SCORE, MIN_IOU = 0.3, 0.4
 #: Blended films for each real film.
-_BLENDS = 6
+_BLENDS = 4
+#: Images with lesions are drawn at this height, which is larger than the detector's canvas.
+_DRAWN_PX, _WIDTH_PX = 640, 540
 #: Seeds of the phantoms of the evaluation, which no training uses.
 EVALUATION_SEED = 1_000_000
 _RESAMPLES = 2000
@@ -67,7 +70,7 @@ class Figures:
 
 
 def measure(
-    detector: Detector, normal: Sequence[Film], marked: Sequence[Film], *, blends: int = _BLENDS, phantoms: int = 100
+    detector: Detector, normal: Sequence[Film], marked: Sequence[Film], *, blends: int = _BLENDS, phantoms: int = 56
 ) -> Figures:
     """Measure a detector on real films that it has not seen, normal ones and ones with boxes, and on new phantoms."""
     quiet: dict[str, tuple[Share, Share]] = {
@@ -120,7 +123,7 @@ def find_lesions(detector: Detector, images: Iterable[tuple[str, Image, Lesions]
 def detect(detector: Detector, pixels: Image) -> list[Detection]:
     """Return the detections of at least `MIN_SCORE` in a rendition, uint8 [H, W]."""
     (found,) = detector.detect([detector.fit_to_canvas(pixels)])
-    return [detection for detection in found if detection.score >= MIN_SCORE]
+    return [detection for detection in found.detections if detection.score >= MIN_SCORE]
 
 
 def is_found(class_id: int, box: tuple[float, float, float, float], detections: Sequence[Detection]) -> bool:
@@ -136,18 +139,19 @@ def is_found(class_id: int, box: tuple[float, float, float, float], detections: 
 def lesions_in(films: Sequence[Film], blends: int) -> Iterator[tuple[str, Image, Lesions]]:
     """Yield each film, with lesions blended into it, `blends` times; the same ones each time."""
     for film in films:
-        fit = fit_anatomy(film.pixels)
+        pixels = shrink(film.pixels, _DRAWN_PX)
+        fit = fit_anatomy(pixels)
         for number in range(blends if fit else 0):
-            rng = np.random.default_rng((int.from_bytes(film.name.encode()) % 2**63, number))
+            rng = np.random.default_rng((zlib.crc32(film.name.encode()), number))
             assert fit is not None
-            blended = blend(film.pixels, fit, choose_classes(rng), rng)
+            blended = blend(pixels, fit, choose_classes(rng), rng)
             yield film.patient, blended.pixels, blended.lesions
 
 
 def phantoms_of(seeds: range) -> Iterator[tuple[str, Image, Lesions]]:
     """Yield phantoms whose lesions are chosen as in the demo."""
     for seed in seeds:
-        phantom = make_phantom(seed)
+        phantom = make_phantom(seed, _DRAWN_PX, _WIDTH_PX)
         lesions = [(lesion.class_id, lesion.box_xyxy_px) for lesion in phantom.lesions]
         yield str(seed), np.rint(255 * phantom.pixels).astype(np.uint8), lesions
 
@@ -156,7 +160,7 @@ def distracted(count: int, kinds: Sequence[Distract]) -> Iterator[tuple[str, Ima
     """Yield normal phantoms, each with a distractor of one of the kinds in turn."""
     for number in range(count):
         seed = EVALUATION_SEED + 10_000 + number
-        pixels = np.rint(255 * make_phantom(seed, classes=()).pixels).astype(np.uint8)
+        pixels = np.rint(255 * make_phantom(seed, _DRAWN_PX, _WIDTH_PX, ()).pixels).astype(np.uint8)
         yield str(seed), kinds[number % len(kinds)](pixels, np.random.default_rng(seed))
 
 

@@ -1,11 +1,11 @@
 """Trains the detector with the trainer's own code, from the weights of an earlier one."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deploy.tools.demo_detector.material import reader
 from shared.detector.card import ModelCard
@@ -52,7 +52,7 @@ TRAINED_ON = (
 WARNINGS = (
     "Made for a demonstration: it has learned drawn lesions only, and misses most real findings.",
     "An image without a box is not a normal image.",
-    "It has learned to stay quiet on normal frontal films of one hospital; a box on a real film is not evidence of disease.",
+    "It learned to be quiet on normal frontal films of one hospital; a box on a real film is not evidence of disease.",
 )
 
 
@@ -105,16 +105,15 @@ def train(
         initial_weights.fill(model, decode_weights(base_weights), drafted, base_card)
 
     def measure(model: nn.Module) -> dict[str, float]:
-        return figures(Detector(*seal(drafted, model)))
+        return figures(Detector(*seal(drafted, model.state_dict())))
 
     checkpoint = Checkpoint(folder / "checkpoint.pt", report)
     alone = Ranks(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     card, weights = fit(config, dataset, drafted, initialise, reader(folder), alone, checkpoint, measure)
-    encoded = encode_weights(decode_weights(weights))
-    return card.model_copy(update={"weights_sha256": hashlib.sha256(encoded).hexdigest()}), encoded
+    return seal(card, decode_weights(weights))
 
 
-def seal(card: ModelCard, model: nn.Module) -> tuple[ModelCard, bytes]:
+def seal(card: ModelCard, state: Mapping[str, Tensor]) -> tuple[ModelCard, bytes]:
     """Return a model's card and weights in half precision."""
-    weights = encode_weights(model.state_dict())
+    weights = encode_weights(state)
     return card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()}), weights

@@ -252,7 +252,7 @@ def test_an_earlier_versions_demo_model_gets_its_warnings(carina: Command, datab
         model = session.get_one(Model, UUID(model_id))
         model.card = {name: value for name, value in model.card.items() if name != "warnings"}
     assert carina("model", "demo").startswith(model_id)
-    assert any("side marker" in warning for warning in warnings_of(database, model_id))
+    assert any("misses most real findings" in warning for warning in warnings_of(database, model_id))
 
 
 def warnings_of(database: Database, model_id: str) -> list[str]:

@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 from deploy.tools.demo_detector.__main__ import app
 from deploy.tools.demo_detector.anatomy import fit_anatomy
 from deploy.tools.demo_detector.blending import blend
+from deploy.tools.demo_detector.calibration import calibrate
 from deploy.tools.demo_detector.distractors import DISTRACTORS
-from deploy.tools.demo_detector.evaluation import count_boxes
+from deploy.tools.demo_detector.evaluation import count_boxes, detect
 from deploy.tools.demo_detector.films import Film, UnusableFilms, hold_out, read_films
 from deploy.tools.demo_detector.material import draw_dataset, reader
 from shared.detector.card import ModelCard
+from shared.detector.demo import load_demo_model
 from shared.detector.runtime import Detector
 from shared.phantoms import make_phantom
 from shared.phantoms.exposure import Exposure
@@ -82,7 +84,7 @@ def test_a_blended_lesion_changes_the_film_inside_its_box(class_id: int) -> None
 
 
 @pytest.mark.parametrize("kind", [draw for draw, _ in DISTRACTORS], ids=lambda draw: draw.__name__)
-def test_a_distractor_is_visible_and_the_same_for_a_seed(kind) -> None:  # type: ignore[no-untyped-def]
+def test_a_distractor_is_visible_and_the_same_for_a_seed(kind) -> None:
     film = draw_film(3)
     drawn = [kind(film, np.random.default_rng(seed)) for seed in range(6)]
     assert sum(np.abs(image.astype(int) - film).max() > 30 for image in drawn) >= 4
@@ -119,9 +121,21 @@ def test_a_training_from_films_ends_in_a_model_that_says_what_it_is(tmp_path: Pa
     torch.set_num_threads(threads)
     assert result.exit_code == 0, result.output
     assert "sensitivity" in result.output
+    assert "lowered the logits" in result.output
     card = ModelCard.model_validate_json((tmp_path / "out" / "card.json").read_bytes())
     assert "4 normal" in card.trained_on
     assert card.warnings
     detector = Detector(card, (tmp_path / "out" / "weights.safetensors").read_bytes(), "cpu", "fp32")
     boxes, _ = count_boxes(detector, [("film", draw_film(9))])
     assert boxes.count == 1
+
+
+def test_a_model_that_marks_normal_films_is_lowered_until_it_does_not() -> None:
+    card, weights = load_demo_model()
+    # To the calibration this is a normal film, so it must lower the scores of these lesions.
+    film = Film("film", "patient", np.rint(255 * make_phantom(1, 512, 512, [8, 10]).pixels).astype(np.uint8))
+    before = detect(Detector(card, weights, "cpu", "fp32"), film.pixels)
+    calibrated, changed, lowered = calibrate(card, weights, [film])
+    after = detect(Detector(calibrated, changed, "cpu", "fp32"), film.pixels)
+    assert set(lowered) >= {found.category_name for found in before} != set()
+    assert sum(found.score for found in after) < sum(found.score for found in before)
