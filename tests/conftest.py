@@ -62,12 +62,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many test processes to run: more than half of a test's time is waiting, for servers and processes.
+    """Return how many test processes to run: half of a test's time is waiting, for servers, processes and browsers.
 
-    A test process, its servers and its children take 1 to 2.5 GB of memory.
+    A test process, its servers and its children take 1 to 2.5 GB of memory. On two cores, four whole stacks at once were
+    so slow that none of their tests ended.
     """
     fitting = psutil.virtual_memory().available // (3 * 1024**3)
-    return min(2 * (os.cpu_count() or 1), max(1, fitting))
+    return min((os.cpu_count() or 1) * 3 // 2, max(1, fitting))
 
 
 @pytest.fixture(scope="session")
