@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many test processes to run: half of a test's time is waiting, for servers, processes and browsers.
 
-    A test process, its servers and its children take 1 to 2.5 GB of memory. On two cores, four whole stacks at once were
+    A test process, its servers and its children take 1 to 2.5 GB of memory. On two cores four whole stacks at once were
     so slow that none of their tests ended.
     """
     fitting = psutil.virtual_memory().available // (3 * 1024**3)
