@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from uuid import UUID
 
@@ -52,7 +53,7 @@ def test_from_a_folder_to_findings_in_every_form(
     tiny_model_id: UUID,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys.modules["deploy.cli.submit"], "_FEW_S", 0)
+    monkeypatch.setattr(import_module("deploy.cli.submit"), "_FEW_S", 0)  # the name is also that of a command
     images = here / "films"
     (images / "deep").mkdir(parents=True)
     for number in range(2):

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Callable
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from uuid import UUID
@@ -21,7 +20,6 @@ from api.client import Carina
 from shared.access.keys import create_key
 from shared.database import Database
 from shared.detector.card import ModelCard
-from shared.detector.families.faster_rcnn import FasterRcnn
 from shared.detector.runtime import Detector
 from shared.queue.hints import Hints
 from shared.settings import Settings
@@ -57,7 +55,7 @@ def find_the_mark(card: ModelCard, canvases: Tensor, _content: Tensor) -> Tensor
 
 def _replace_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Detector, "_normalise", lambda _, canvases: canvases)
-    monkeypatch.setattr(FasterRcnn, "make_inference", lambda _, __, card, ___: partial(find_the_mark, card))
+    monkeypatch.setattr(Detector, "_run", lambda self, canvases, content: find_the_mark(self.card, canvases, content))
 
 
 def image_of(workshop: Workshop, job_id: UUID) -> Image:
