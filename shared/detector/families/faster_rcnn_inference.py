@@ -81,9 +81,8 @@ class FasterRcnnInference:
         decoded = self._model.roi_heads.box_coder.decode_single(deltas, proposals.flatten(0, 1))
         boxes = decoded.view(batch, regions, classes + 1, 4)[:, :, 1:].flatten(1, 2)  # [B, P·C, 4]
         boxes = clip(boxes, content[:, None])
-        scores = (logits.sigmoid() if self._card.multi_label else logits.softmax(-1)).view(batch, regions, classes + 1)[
-            :, :, 1:
-        ]
+        probabilities = logits.sigmoid() if self._card.multi_label else logits.softmax(-1)
+        scores = probabilities.view(batch, regions, classes + 1)[:, :, 1:]
         scores = scores.where(valid[..., None], 0.0).flatten(1)  # [B, P·C]
         # Empty boxes are removed before the top candidates are selected, so that they do not displace others.
         scores = scores.where(at_least(boxes, MIN_BOX_PX) & (scores > self._card.score_threshold), -1.0)
