@@ -103,18 +103,10 @@ def draft_card(config: TrainingConfig, dataset: Dataset, name: str, base: ModelC
         shape = base
         if config.anchor_sizes_px is None and ratios == TrainingConfig().anchor_aspect_ratios:
             ratios = base.anchor_aspect_ratios
-    exponent = config.abnormality_exponent
-    if exponent is None and base is not None:
-        exponent = base.abnormality_exponent
-    has_head = base is not None and base.abnormality_exponent is not None
-    if not (has_head if config.abnormality_loss is None else config.abnormality_loss):
-        exponent = None
-    elif exponent is None:
-        exponent = DEFAULT_ABNORMALITY_EXPONENT
     return ModelCard(
         name=name,
         architecture=config.architecture,
-        abnormality_exponent=exponent,
+        abnormality_exponent=_abnormality_exponent(config, base),
         categories=dataset.categories,
         canvas_px=config.canvas_px or shape.canvas_px,
         anchor_sizes_px=config.anchor_sizes_px or shape.anchor_sizes_px,
@@ -129,6 +121,15 @@ def draft_card(config: TrainingConfig, dataset: Dataset, name: str, base: ModelC
         code_version=code_version(),
         **kept,
     )
+
+
+def _abnormality_exponent(config: TrainingConfig, base: ModelCard | None) -> float | None:
+    """Return the exponent for the card; None if the model gets no abnormality head."""
+    given = base.abnormality_exponent if base else None
+    if not (given is not None if config.abnormality_loss is None else config.abnormality_loss):
+        return None
+    chosen = given if config.abnormality_exponent is None else config.abnormality_exponent
+    return DEFAULT_ABNORMALITY_EXPONENT if chosen is None else chosen
 
 
 def fit(

@@ -19,7 +19,7 @@ class NoReaders(PermanentError):
 def confidences(image: DatasetImage, labels: Labels) -> NDArray[np.float32]:
     """Return the confidence of each box, float32 [n] in 0–1; 0: a region to ignore. Without readers it is 1."""
     full = np.ones(len(image.category_ids), np.float32)
-    if not image.box_readers or (labels.confidence == "none" and not labels.ignore_lone and not labels.reader_weights):
+    if not image.box_readers or not labels.need_readers:
         return full
     weights = [[_weight(labels, reader) for reader in drew] for drew in image.box_readers]
     confidence = np.array([min(1.0, max(own)) for own in weights])
@@ -35,8 +35,7 @@ def confidences(image: DatasetImage, labels: Labels) -> NDArray[np.float32]:
 
 def require_readers(images: Sequence[DatasetImage], labels: Labels) -> None:
     """Raise `NoReaders` if no image states the readers or probabilities that `labels` needs."""
-    needed = labels.confidence != "none" or labels.ignore_lone or labels.reader_weights
-    if needed and not any(image.box_readers for image in images):
+    if labels.need_readers and not any(image.box_readers for image in images):
         raise NoReaders("The config's labels need the readers of each box, and the training images have none.")
     known = {reader for image in images for reader in image.readers}
     if unknown := sorted(set(labels.reader_weights) - known):

@@ -72,6 +72,11 @@ class Labels(Bounded):
     #: weight of its readers, and with weight 0 it is a region to ignore.
     reader_weights: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field({}, max_length=100)
 
+    @property
+    def need_readers(self) -> bool:
+        """Whether the training images must state who drew each box."""
+        return self.confidence != "none" or self.ignore_lone or bool(self.reader_weights)
+
 
 class HeldOut(Bounded):
     """A split of another dataset. A training must not use its images and patients."""

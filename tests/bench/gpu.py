@@ -144,9 +144,7 @@ class GpuBench:
         _need_cuda()
         rows = []
         for count in BATCHES:
-            detector, fitted = self._detector("bf16", count)
-            canvases, content = detector._upload(fitted)
-            pixels = detector._normalise(canvases)
+            detector, pixels, content = self._on_device(count)
             eager = _time(lambda d=detector, p=pixels, c=content: d._run(p, c))
             detector._model.backbone = torch.compile(detector._model.backbone)
             compiled = _time(lambda d=detector, p=pixels, c=content: d._run(p, c))
@@ -158,9 +156,7 @@ class GpuBench:
         _need_cuda()
         rows = []
         for count in BATCHES:
-            detector, fitted = self._detector("bf16", count)
-            canvases, content = detector._upload(fitted)
-            pixels = detector._normalise(canvases)
+            detector, pixels, content = self._on_device(count)
             whole = _time(lambda d=detector, p=pixels, c=content: d._run(p, c))
             eager = _time(lambda d=detector, p=pixels: d._model.backbone(p))
             graph = torch.cuda.CUDAGraph()
@@ -174,9 +170,7 @@ class GpuBench:
     def syncs(self) -> Rows:
         """Return where the device part makes the host wait; nowhere is the aim."""
         _need_cuda()
-        detector, fitted = self._detector("bf16", IMAGES)
-        canvases, content = detector._upload(fitted)
-        pixels = detector._normalise(canvases)
+        detector, pixels, content = self._on_device(IMAGES)
         detector._run(pixels, content)
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -241,6 +235,12 @@ class GpuBench:
     def _detector(self, precision: Any, count: int) -> tuple[Detector, list[FittedImage]]:
         detector = Detector(self._card, self._weights, str(DEVICE), precision)
         return detector, [detector.fit_to_canvas(self._renditions[number % IMAGES]) for number in range(count)]
+
+    def _on_device(self, count: int) -> tuple[Detector, Tensor, Tensor]:
+        """Return a bf16 detector with the input of its device part: images and the sizes of their content."""
+        detector, fitted = self._detector("bf16", count)
+        canvases, content = detector._upload(fitted)
+        return detector, detector._normalise(canvases), content
 
     def _tensors(self, count: int) -> list[Tensor]:
         images = [torch.from_numpy(self._renditions[number % IMAGES]) for number in range(count)]

@@ -31,6 +31,7 @@ from shared.training.dataset_source import Consensus
 from shared.version import RENDITION_VERSION
 from tests.bench.figure import Figure
 from tests.bench.servers import REPOSITORY
+from tests.recording_checkpointer import RecordingCheckpointer
 from trainer import initial_weights
 from trainer.datasets.annotations import AnnotatedImage, Annotations, Box
 from trainer.datasets.consensus import agree, listen
@@ -42,7 +43,7 @@ from trainer.evaluation.boxes import Boxes
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.paired import paired_gain
 from trainer.evaluation.voc import evaluate_voc
-from trainer.fit import Progress, Snapshot, draft_card, fit
+from trainer.fit import draft_card, fit
 from trainer.ranks import Ranks
 
 KEPT = REPOSITORY / "build" / "bench" / "labels"
@@ -118,27 +119,6 @@ def measure() -> Iterator[Figure]:
             yield Figure(f"{name}, seed {seed}: mAP@0.4 [{interval.low:.3f}, {interval.high:.3f}]{against}", mean)
 
 
-class Nowhere:
-    """Keeps no checkpoint."""
-
-    def load(self) -> None:
-        """Return nothing."""
-
-    def must_stop(self) -> bool:
-        """Never stop."""
-        return False
-
-    def is_due(self, progress: Progress) -> bool:
-        """Never save."""
-        return False
-
-    def save(self, snapshot: Snapshot, progress: Progress) -> None:
-        """Never called."""
-
-    def check(self, progress: Progress) -> None:
-        """Never end."""
-
-
 def read_boxes(phantoms: Sequence[Phantom]) -> Annotations:
     """Return the boxes that the simulated readers draw."""
     return Annotations(
@@ -181,7 +161,9 @@ def _train(option: Option, seed: int, phantoms: Sequence[Phantom]) -> Detector:
     def initialise(model: torch.nn.Module) -> None:
         initial_weights.fill(model, weights, card)
 
-    card, trained = fit(config, dataset, card, initialise, _pixels, Ranks(0, 1, torch.device("cpu")), Nowhere())
+    card, trained = fit(
+        config, dataset, card, initialise, _pixels, Ranks(0, 1, torch.device("cpu")), RecordingCheckpointer()
+    )
     return Detector(card.model_copy(update={"score_threshold": 0.001}), trained)
 
 

@@ -6,7 +6,6 @@ finished one is only evaluated again.
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deploy.tools.demo_detector.training import Checkpoint
 from shared.detector.card import Category
 from shared.detector.runtime import Detector
 from shared.detector.weights import decode_weights
@@ -22,14 +22,13 @@ from shared.training.recipes import RECIPES
 from shared.version import RENDITION_VERSION
 from tests.bench.figure import Figure
 from tests.bench.servers import REPOSITORY
-from tests.recording_checkpointer import RecordingCheckpointer
 from trainer import initial_weights
 from trainer.datasets.dataset import Dataset, DatasetImage
 from trainer.evaluate import boxes_of, to_material
 from trainer.evaluation.material import EvaluationSet
 from trainer.evaluation.paired import paired_gain
 from trainer.evaluation.summary import summarise
-from trainer.fit import Progress, Snapshot, draft_card, fit
+from trainer.fit import draft_card, fit
 from trainer.ranks import Ranks
 
 DATA = REPOSITORY.parent / "shared" / "data"
@@ -64,29 +63,6 @@ def measure() -> Iterator[Figure]:
     yield Figure("AP@0.4 of the reference's", (gain.candidate_map or 0) / (gain.active_map or 1), target=1.5)
 
 
-class Folder(RecordingCheckpointer):
-    """Keeps the last checkpoint of an epoch in a file."""
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        self._file = file
-
-    def load(self) -> bytes | None:
-        """Return the checkpoint, if there is one."""
-        return self._file.read_bytes() if self._file.exists() else None
-
-    def is_due(self, progress: Progress) -> bool:
-        """After every epoch."""
-        return progress.position.step == 0
-
-    def save(self, snapshot: Snapshot, progress: Progress) -> None:
-        """Keep a checkpoint, all of it or nothing."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._file.with_suffix(".tmp")
-        unfinished.write_bytes(snapshot()())
-        unfinished.replace(self._file)
-
-
 def train_and_detect(name: str, config: TrainingConfig, dataset: Dataset) -> EvaluationSet:
     """Train on the training images, and detect on the validation images."""
     backbone = decode_weights(BACKBONE.read_bytes())
@@ -96,7 +72,9 @@ def train_and_detect(name: str, config: TrainingConfig, dataset: Dataset) -> Eva
 
     alone = Ranks(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     card = draft_card(config, dataset, name)
-    card, weights = fit(config, dataset, card, initialise, _read, alone, Folder(KEPT / f"{name}.pt"))
+    card, weights = fit(
+        config, dataset, card, initialise, _read, alone, Checkpoint(KEPT / f"{name}.pt", lambda _: None)
+    )
     detector = Detector(card.model_copy(update={"score_threshold": 0.001}), weights)
     images = dataset.of("val").images
     found = {

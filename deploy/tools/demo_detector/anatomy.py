@@ -60,7 +60,7 @@ def fit_anatomy(film: MatLike) -> Fit | None:
 
 
 def _align(template: Layer, film: Layer, start: float) -> tuple[float, NDArray[np.float64]]:
-    """Return the correlation and the affine map [2, 3] from a template to a film; a correlation of 0 if there is none.
+    """Return the correlation and the affine map [2, 3] from a template to a film. Without a fit, the correlation is 0.
 
     The search starts with the template in the middle, `start` times as large as if the body frame filled the film.
     """

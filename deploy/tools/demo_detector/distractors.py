@@ -143,7 +143,7 @@ DISTRACTORS: tuple[tuple[Distract, float], ...] = (
 
 
 def _write(image: Image, words: str, rng: np.random.Generator, *, size: float, framed: bool) -> Image:
-    """Write words whose letters are `size` of the image's height, near an edge or now and then anywhere."""
+    """Write words whose letters are `size` of the image's height, mostly near an edge."""
     height, width = image.shape
     font = int(rng.choice(_FONTS))
     scale = size * height / 22

@@ -22,7 +22,7 @@ class UnusableFilms(CarinaError):
     code = "unusable_films"
 
 
-#: The key of a COCO image that tells what its readers said, and what they said of a normal film.
+#: The key of a COCO image with the readers' label, and the label of a normal film.
 CLASS_KEY, NORMAL = "rsna_class", "Normal"
 
 #: Each lesion's class and its box, xyxy in pixels.
@@ -37,14 +37,14 @@ class Film:
     patient: str
     #: The rendition, uint8 [H, W], at most 1024 pixels on its longest side.
     pixels: NDArray[np.uint8]
-    #: In pixels of the rendition. A film that is not normal may have lesions that nobody has marked.
+    #: In pixels of the rendition. A film that is not normal may have unmarked lesions.
     lesions: Lesions = ()
 
 
 def read_films(document: Path) -> tuple[list[Film], list[Film]]:
     """Read the normal films, and those with boxes, of a COCO document, from the folder `images` beside it.
 
-    Films without a box that are not marked as normal are left out: they may show findings that nobody has marked.
+    Films without a box that are not marked as normal are left out: they may show unmarked findings.
     Raises `UnusableFilms`.
     """
     try:

@@ -14,7 +14,7 @@ from shared.detector.weights import decode_weights, encode_weights
 from shared.training.config import Augmentation, TrainingConfig
 from trainer import initial_weights
 from trainer.datasets.dataset import Dataset
-from trainer.fit import Progress, Snapshot, draft_card, fit
+from trainer.fit import Checkpointer, Progress, Snapshot, draft_card, fit
 from trainer.ranks import Ranks
 
 CONFIG = TrainingConfig(
@@ -56,7 +56,7 @@ WARNINGS = (
 )
 
 
-class Checkpoint:
+class Checkpoint(Checkpointer):
     """Keeps the last state of the training in a file, so that an interrupted training continues."""
 
     def __init__(self, file: Path, report: Callable[[Progress], None]) -> None:
@@ -81,6 +81,7 @@ class Checkpoint:
 
     def save(self, snapshot: Snapshot, progress: Progress) -> None:
         """Replace the file."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._file.with_suffix(".tmp")
         unfinished.write_bytes(snapshot()())
         unfinished.replace(self._file)
